@@ -1,0 +1,27 @@
+"""The EGMF model: configuration, encoders, fusion, experts, answers. Start with modeling_egmf.py."""
+
+from .answers_egmf import AnswerSet
+from .configuration_egmf import EGMFConfig, EGMFEncoderConfig
+from .modeling_egmf import (
+    EGMFAnswerOutput,
+    EGMFCausalLMOutput,
+    EGMFForConditionalGeneration,
+    EGMFFusionOutput,
+    EGMFModel,
+    EGMFPreTrainedModel,
+)
+
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AnswerSet",
+    "EGMFAnswerOutput",
+    "EGMFCausalLMOutput",
+    "EGMFConfig",
+    "EGMFEncoderConfig",
+    "EGMFForConditionalGeneration",
+    "EGMFFusionOutput",
+    "EGMFModel",
+    "EGMFPreTrainedModel",
+]

@@ -1,0 +1,560 @@
+"""EGMF: encoders, fusion and experts in front of a frozen language model with LoRA.
+
+    audio, video ─► EGMFAudioVisualEncoder ─► 2 tokens ─┐
+    transcript ─► the LLM's own embeddings ─────────────┴─► EGMFFusion ─► f_fusion ─► EGMFExperts ─► f_enhanced
+                                                                                                         │
+    [prefix ; <|egmf|> x P ; suffix ; transcript ; task prompt] ◄── T_pseudo = Repeat(Linear(f_enhanced)) ┘
+                             │
+                             └─► LLM ─► `forward` loss, `score_answers` distribution, `generate` free text
+
+Paper: arXiv 2601.07565. Two kinds of checkpoint load by the same `from_pretrained`: *light* (what was trained; the
+configuration says where the language model lies) and *full* (everything, LoRA merged). See `checkpoints_egmf.py`.
+"""
+
+# B batch  S prompt tokens  P pseudo tokens  A answers  E experts  M modalities (text, audio, video)
+# H fusion width  D LLM width  V vocabulary
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import ModelOutput
+
+from .answers_egmf import NORMALIZATIONS, answer_sets_of, batch_nodes
+from .checkpoints_egmf import inject_lora, keys_stored_elsewhere, load_light, merge_lora
+from .configuration_egmf import EGMFConfig
+from .encoders_egmf import EGMFAudioVisualEncoder
+from .experts_egmf import EGMFExperts
+from .fusion_egmf import EGMFFusion
+
+
+if TYPE_CHECKING:
+    from transformers import Cache
+
+
+@dataclass
+class EGMFFusionOutput(ModelOutput):
+    """What stands before the language model.
+
+    Attributes:
+        pseudo_tokens: (B, P, D) soft tokens for the prompt.
+        fused: (B, H) f_enhanced, after the experts.
+        expert_weights: (B, E) alpha, the second stage of the gate.
+        gate_weights: (B, E) w, the first stage of the gate.
+        residual_weight: (B,) beta.
+        modality_mask: (B, M) bool, which of text, audio and video took part.
+    """
+
+    pseudo_tokens: torch.Tensor | None = None
+    fused: torch.Tensor | None = None
+    expert_weights: torch.Tensor | None = None
+    gate_weights: torch.Tensor | None = None
+    residual_weight: torch.Tensor | None = None
+    modality_mask: torch.Tensor | None = None
+
+
+@dataclass
+class EGMFCausalLMOutput(ModelOutput):
+    """Output of `forward`. Fields after `attentions` are filled with `output_experts=True`; see `EGMFFusionOutput`.
+
+    Attributes:
+        loss: mean negative log-likelihood of the labels that are not -100.
+        logits: (B, K, V); K is S, or the last K positions if `labels` or `logits_to_keep` cut them.
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    past_key_values: "Cache | None" = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    fused: torch.Tensor | None = None
+    expert_weights: torch.Tensor | None = None
+    gate_weights: torch.Tensor | None = None
+    residual_weight: torch.Tensor | None = None
+    modality_mask: torch.Tensor | None = None
+
+
+@dataclass
+class EGMFAnswerOutput(ModelOutput):
+    """Output of `score_answers`; `processor.post_process_answers` turns it into labels and scores.
+
+    Attributes:
+        probabilities: (B, A) over each sample's answers in the order of its task; 0 beyond a smaller set.
+        log_probs: (B, A) their logarithms, -inf beyond a smaller set.
+        task_ids: (B,) which task of the processor each sample belongs to, as it was given.
+        expert_names: names of the E experts.
+        The others: see `EGMFFusionOutput`.
+    """
+
+    probabilities: torch.Tensor | None = None
+    log_probs: torch.Tensor | None = None
+    task_ids: torch.Tensor | None = None
+    expert_names: tuple[str, ...] | None = None
+    fused: torch.Tensor | None = None
+    expert_weights: torch.Tensor | None = None
+    gate_weights: torch.Tensor | None = None
+    residual_weight: torch.Tensor | None = None
+    modality_mask: torch.Tensor | None = None
+
+
+class EGMFPseudoTokens(nn.Module):
+    """T_pseudo = Repeat(Linear(f_enhanced), P), or one projection a token. Scaled to the size of the LLM's own
+    embeddings by a learned factor, because a soft token ten times as long as a word drowns the sentence."""
+
+    def __init__(self, config: EGMFConfig):
+        super().__init__()
+        self.num_tokens = config.num_pseudo_tokens
+        self.width = config.text_config.get_text_config().hidden_size
+        self.repeat = config.pseudo_token_projection == "repeat"
+        self.norm = nn.LayerNorm(config.fusion_hidden_size)
+        self.projection = nn.Linear(config.fusion_hidden_size, self.width * (1 if self.repeat else self.num_tokens))
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, enhanced: torch.Tensor) -> torch.Tensor:
+        """enhanced (B, H) -> (B, P, D)."""
+        tokens = self.scale * self.projection(self.norm(enhanced))
+        if self.repeat:
+            return tokens[:, None].expand(-1, self.num_tokens, -1)
+        return tokens.view(-1, self.num_tokens, self.width)
+
+
+class EGMFPreTrainedModel(PreTrainedModel):
+    config_class = EGMFConfig
+    config: EGMFConfig
+    base_model_prefix = "egmf"
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+    supports_gradient_checkpointing = True
+    _keep_in_fp32_modules_strict = ["egmf", "lora_A", "lora_B"]
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, nn.Linear):
+            # Ours is shallow and narrow: at a language model's 0.02 the gate would start, and stay, near uniform.
+            init.xavier_uniform_(module.weight)
+        elif isinstance(module, EGMFFusion):
+            init.normal_(module.no_text_query, std=self.config.initializer_range)
+        elif isinstance(module, EGMFAudioVisualEncoder):
+            init.normal_(module.modality_embeds, std=self.config.initializer_range)
+        elif isinstance(module, EGMFPseudoTokens):
+            init.normal_(module.projection.weight, std=self.config.fusion_hidden_size**-0.5)
+            init.ones_(module.scale)
+        elif isinstance(module, nn.Conv1d | nn.Conv2d):
+            init.kaiming_normal_(module.weight, nonlinearity="relu")
+            init.zeros_(module.bias)
+
+
+class EGMFModel(EGMFPreTrainedModel):
+    """Everything in front of the language model: media and transcript embeddings in, pseudo tokens out."""
+
+    def __init__(
+        self,
+        config: EGMFConfig,
+        audio_backbone: PreTrainedModel | None = None,
+        video_backbone: PreTrainedModel | None = None,
+    ):
+        super().__init__(config)
+        self.audio_visual_encoder = EGMFAudioVisualEncoder(config, audio_backbone, video_backbone)
+        self.fusion = EGMFFusion(config)
+        self.experts = EGMFExperts(config)
+        self.pseudo_tokens = EGMFPseudoTokens(config)
+        self.post_init()
+
+    def forward(
+        self,
+        text_embeds: torch.Tensor,
+        utterance_mask: torch.Tensor,
+        audio_values: torch.Tensor | None = None,
+        audio_mask: torch.Tensor | None = None,
+        video_values: torch.Tensor | None = None,
+        video_mask: torch.Tensor | None = None,
+        modality_mask: torch.Tensor | None = None,
+    ) -> EGMFFusionOutput:
+        """Encode, fuse, mix the experts, and project.
+
+        Args:
+            text_embeds: (B, L, D) embeddings of the prompt or of the transcript alone.
+            utterance_mask: (B, L), 1 on the transcript's tokens; a row of zeros is a sample without text.
+            audio_values: (B, S) samples in [-1, 1], or (B, T, F) features.
+            audio_mask: (B, S) or (B, T), 1 on what is real, real steps first; a row of zeros is a sample without.
+            video_values: (B, T, 3, y, x) normalised frames, or (B, T, F) features.
+            video_mask: (B, T), as `audio_mask`.
+            modality_mask: (B, 3) switches text, audio and video off where 0, on top of what the masks say.
+
+        Raises:
+            ValueError: a sample has no modality at all.
+        """
+        text_mask = utterance_mask.bool()
+        if modality_mask is not None:
+            text_mask = text_mask & modality_mask[:, :1].bool()
+        media_tokens, media_mask = self.audio_visual_encoder(
+            text_embeds.shape[0],
+            audio_values,
+            audio_mask,
+            video_values,
+            video_mask,
+            None if modality_mask is None else modality_mask[:, 1:],
+        )
+        present = torch.cat([text_mask.any(dim=1, keepdim=True), media_mask], dim=1)  # (B, M)
+        if not present.any(dim=1).all():
+            empty = torch.where(~present.any(dim=1))[0].tolist()
+            raise ValueError(f"Sample {empty} of the batch has neither text nor audio nor video; give at least one.")
+        fused = self.fusion(text_embeds.to(self.fusion.no_text_query.dtype), text_mask, media_tokens, media_mask)
+        mixture = self.experts(fused)
+        return EGMFFusionOutput(
+            pseudo_tokens=self.pseudo_tokens(mixture.enhanced),
+            fused=mixture.enhanced,
+            expert_weights=mixture.expert_weights,
+            gate_weights=mixture.gate_weights,
+            residual_weight=mixture.residual_weight,
+            modality_mask=present,
+        )
+
+
+class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
+    """EGMF with its language model: answers a task's question about a person from any of text, audio and video."""
+
+    _auto_class = "AutoModel"
+
+    def __init__(
+        self,
+        config: EGMFConfig,
+        language_model: PreTrainedModel | None = None,
+        audio_backbone: PreTrainedModel | None = None,
+        video_backbone: PreTrainedModel | None = None,
+    ):
+        super().__init__(config)
+        # The language model comes first: `model.dtype` is that of the first parameter.
+        self.language_model = (
+            language_model if language_model is not None else AutoModelForCausalLM.from_config(config.text_config)
+        )
+        if config.lora is not None:
+            inject_lora(self.language_model, config.lora)
+        self.egmf = EGMFModel(config, audio_backbone, video_backbone)
+        self.generation_config = self.language_model.generation_config
+        self.post_init()
+        self.freeze()
+
+    # ---- checkpoints -------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, config=None, text_model_id=None, **kwargs):
+        """Load a light or a full checkpoint.
+
+        Args:
+            text_model_id: where the language model of a light checkpoint lies, if not where its configuration says.
+            kwargs: as for any `from_pretrained`; `dtype`, `device_map`, `quantization_config` and
+                `attn_implementation` are handed to the language model.
+
+        Raises:
+            OSError: the checkpoint, or the language model that it names, cannot be found.
+            ValueError: weights are missing, unexpected or of another shape.
+        """
+        if not isinstance(config, cls.config_class) and type(config).__name__ != "EGMFConfig":
+            hub = {k: kwargs[k] for k in ("revision", "token", "cache_dir", "local_files_only") if k in kwargs}
+            config = cls.config_class.from_pretrained(config or pretrained_model_name_or_path, **hub)
+        if text_model_id is not None:
+            config.text_model_id = str(text_model_id)
+        if config.text_model_id is not None:
+            return load_light(cls, pretrained_model_name_or_path, config, **kwargs)
+        wants_info = kwargs.pop("output_loading_info", False)
+        kwargs.update(ignore_mismatched_sizes=True, output_loading_info=True)  # so that all is listed below
+        model, info = super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
+        wrong = {name: sorted(map(str, keys)) for name, keys in info.items() if keys}
+        if wrong:
+            raise ValueError(
+                f"{pretrained_model_name_or_path} does not fit this model: {wrong}. Nothing of it is used, because "
+                "the rest would stay random. Is it a light checkpoint whose `text_model_id` was removed, or cut short?"
+            )
+        model.freeze()
+        return (model, info) if wants_info else model
+
+    def save_pretrained(self, save_directory, **kwargs):
+        """Save what `config.text_model_id` makes it: light if it names a language model, else full."""
+        self._keys_to_ignore_on_save = keys_stored_elsewhere(self)
+        if self.config.text_model_id is not None:
+            kwargs.setdefault("save_original_format", False)  # a light checkpoint has the names of our state dict
+        return super().save_pretrained(save_directory, **kwargs)
+
+    def merge_and_unload(self) -> "EGMFForConditionalGeneration":
+        """Merge LoRA into the language model and make this a full model, which needs nothing else to load."""
+        merge_lora(self.language_model)
+        self.config.lora = None
+        self.config.text_model_id = self.config.text_model_revision = self.config.text_model_fingerprint = None
+        for encoder in (self.config.audio_config, self.config.video_config):
+            if encoder is not None:
+                encoder.backbone_id = encoder.backbone_revision = None
+        return self
+
+    def freeze(self) -> None:
+        """Train the fusion, our encoders and LoRA; freeze the language model and frozen backbones."""
+        self.egmf.requires_grad_(True)
+        for encoder in (self.egmf.audio_visual_encoder.audio, self.egmf.audio_visual_encoder.video):
+            if encoder is not None and encoder.stem.__class__.__name__ == "EGMFPretrainedStem":
+                encoder.stem.backbone.requires_grad_(encoder.stem.trainable)
+        for name, parameter in self.language_model.named_parameters():
+            parameter.requires_grad_("lora_" in name)
+
+    def calibrate_pseudo_tokens(self) -> None:
+        """Start the pseudo tokens at the average length of the language model's own embeddings (a new model only)."""
+        weight = self.get_input_embeddings().weight
+        with torch.no_grad():
+            self.egmf.pseudo_tokens.scale.fill_(weight.float().square().mean().sqrt().item())
+
+    # ---- embeddings --------------------------------------------------------------------------------------------
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.language_model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.language_model.get_output_embeddings()
+
+    def get_decoder(self) -> nn.Module:
+        return self.language_model.get_decoder()
+
+    def get_placeholder_mask(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """input_ids (B, S) -> (B, S) bool, true on the placeholders; each sample must hold exactly P."""
+        if self.config.placeholder_token_id is None:
+            raise ValueError("`config.placeholder_token_id` is not set; it is the processor's `placeholder_token_id`.")
+        mask = input_ids == self.config.placeholder_token_id
+        wrong = torch.where(mask.sum(dim=1) != self.config.num_pseudo_tokens)[0]
+        if len(wrong):
+            found = mask.sum(dim=1)[wrong].tolist()
+            raise ValueError(
+                f"Sample {wrong.tolist()} of the batch holds {found} pseudo-token slots but the fusion makes "
+                f"{self.config.num_pseudo_tokens}. Build the processor with "
+                f"num_pseudo_tokens={self.config.num_pseudo_tokens}."
+            )
+        return mask
+
+    def embed_prompt(
+        self, input_ids: torch.Tensor, utterance_mask: torch.Tensor, **media: torch.Tensor | None
+    ) -> tuple[torch.Tensor, EGMFFusionOutput]:
+        """Embeddings of the prompt with the pseudo tokens in their slots: (B, S, D), and what made them."""
+        slots = self.get_placeholder_mask(input_ids)
+        embeds = self.get_input_embeddings()(input_ids.masked_fill(slots, 0))  # (B, S, D)
+        spoken = utterance_mask.bool()
+        columns = torch.where(spoken.any(dim=0))[0]  # fusion reads the transcript only: cut the rest of the prompt
+        first, last = (int(columns[0]), int(columns[-1]) + 1) if len(columns) else (0, 1)
+        fusion = self.egmf(embeds[:, first:last], spoken[:, first:last], **media)
+        pseudo = fusion.pseudo_tokens.to(embeds.dtype)
+        return embeds.masked_scatter(slots[..., None], pseudo), fusion
+
+    # ---- forward, answers, generation --------------------------------------------------------------------------
+
+    @staticmethod
+    def hide_switched_off_text(
+        attention_mask: torch.Tensor | None, utterance_mask: torch.Tensor | None, modality_mask: torch.Tensor | None
+    ) -> torch.Tensor | None:
+        """attention_mask (B, S), 0 also on the transcripts that modality_mask (B, 3) switches off."""
+        if attention_mask is None or utterance_mask is None or modality_mask is None:
+            return attention_mask
+        return attention_mask * ~(utterance_mask.bool() & ~modality_mask[:, :1].bool())
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        masks = [kwargs.get(name) for name in ("attention_mask", "utterance_mask", "modality_mask")]
+        if masks[0] is not None:
+            kwargs["attention_mask"] = self.hide_switched_off_text(*masks)
+        return super().generate(*args, **kwargs)
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        utterance_mask: torch.Tensor | None = None,
+        audio_values: torch.Tensor | None = None,
+        audio_mask: torch.Tensor | None = None,
+        video_values: torch.Tensor | None = None,
+        video_mask: torch.Tensor | None = None,
+        modality_mask: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: "Cache | None" = None,
+        inputs_embeds: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor | None = None,
+        output_experts: bool = False,
+        answer_ids: torch.LongTensor | None = None,
+        task_ids: torch.LongTensor | None = None,
+        **kwargs: Any,
+    ) -> EGMFCausalLMOutput:
+        """Next-token logits and, with `labels`, their loss.
+
+        Args:
+            input_ids: (B, S) prompt with placeholders, left padded; after the first step of generation, new tokens.
+            attention_mask: (B, S), 0 on padding.
+            utterance_mask: (B, S), 1 on the transcript's tokens: the query of the fusion.
+            audio_values, audio_mask, video_values, video_mask, modality_mask: see `EGMFModel.forward`.
+            labels: (B, S), -100 everywhere but on the answer's tokens. Then only the logits that the answers need
+                are computed, unless `logits_to_keep` says otherwise (0 for all).
+            output_experts: fill the fusion's fields of the output.
+            answer_ids, task_ids: accepted so that the processor's output fits, and not used here.
+
+        Raises:
+            ValueError: the number of placeholders differs from the number of pseudo tokens, a sample has no
+                modality, or media do not fit the encoders.
+        """
+        fusion = None
+        if inputs_embeds is None:
+            first_step = past_key_values is None or past_key_values.get_seq_length() == 0
+            if first_step:
+                if utterance_mask is None:
+                    raise ValueError("`utterance_mask` is missing; the processor returns it beside `input_ids`.")
+                attention_mask = self.hide_switched_off_text(attention_mask, utterance_mask, modality_mask)
+                inputs_embeds, fusion = self.embed_prompt(
+                    input_ids,
+                    utterance_mask,
+                    audio_values=audio_values,
+                    audio_mask=audio_mask,
+                    video_values=video_values,
+                    video_mask=video_mask,
+                    modality_mask=modality_mask,
+                )
+            else:
+                inputs_embeds = self.get_input_embeddings()(input_ids)
+        if position_ids is None and attention_mask is not None and attention_mask.ndim == 2:
+            position_ids = (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)[:, -inputs_embeds.shape[1] :]
+        num_items_in_batch = kwargs.pop("num_items_in_batch", None)
+        if logits_to_keep is None:
+            logits_to_keep = 0
+            if labels is not None:
+                answered = torch.where((labels != -100).any(dim=0))[0]
+                if not len(answered):
+                    raise ValueError("`labels` holds nothing but -100; give the processor an `answer`.")
+                logits_to_keep = labels.shape[1] - max(int(answered[0]) - 1, 0)
+        output = self.language_model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            use_cache=use_cache if labels is None else False,
+            logits_to_keep=logits_to_keep,
+            **kwargs,
+        )
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(
+                logits=output.logits,
+                labels=labels[:, -output.logits.shape[1] :],
+                vocab_size=output.logits.shape[-1],
+                num_items_in_batch=num_items_in_batch,
+            )
+        return EGMFCausalLMOutput(
+            loss=loss,
+            logits=output.logits,
+            past_key_values=output.past_key_values,
+            hidden_states=output.hidden_states,
+            attentions=output.attentions,
+            **(_expert_fields(fusion) if output_experts and fusion is not None else {}),
+        )
+
+    @torch.no_grad()
+    def score_answers(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor,
+        answer_ids: torch.LongTensor,
+        task_ids: torch.LongTensor | None = None,
+        normalization: str = "sequence",
+        labels: torch.LongTensor | None = None,
+        **inputs: Any,
+    ) -> EGMFAnswerOutput:
+        """The exact distribution over each sample's closed set of answers.
+
+        Args:
+            input_ids, attention_mask: (B, S) prompts without an answer, left padded.
+            answer_ids: (B, A, L) token ids of every answer as a continuation of its prompt, padded with -1.
+            task_ids: (B,), passed through for `post_process_answers`.
+            normalization: `"sequence"`: P(answer | prompt, the answer is one of the set), from the probability of
+                its whole token sequence. `"tree"`: renormalised over the children at each node, which is what
+                constrained decoding samples from.
+            labels: refused: with an answer in the prompt there is nothing left to ask.
+            inputs: the rest of what the processor returned.
+
+        Raises:
+            ValueError: unknown normalization, labels given, or an attention implementation without 4D masks.
+        """
+        if normalization not in NORMALIZATIONS:
+            raise ValueError(f"`normalization` is {normalization!r}; use one of {', '.join(NORMALIZATIONS)}.")
+        if labels is not None:
+            raise ValueError(
+                "The inputs hold an answer already. Call the processor without `answer` to score answers."
+            )
+        if self.training and self.language_model.is_gradient_checkpointing:
+            raise ValueError(
+                "Answers are scored over a cache, which gradient checkpointing forbids: call model.eval()."
+            )
+        attention_mask = self.hide_switched_off_text(
+            attention_mask, inputs.get("utterance_mask"), inputs.get("modality_mask")
+        )
+        sets, which = answer_sets_of(answer_ids)
+        nodes = batch_nodes(sets, which, attention_mask, self.language_model.dtype)
+        output = self(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            use_cache=nodes is not None,
+            logits_to_keep=1,
+            output_experts=True,
+            **inputs,
+        )
+        log_probs = torch.log_softmax(output.logits.float(), dim=-1)  # (B, 1, V)
+        if nodes is not None:
+            if self.language_model.config._attn_implementation not in ("sdpa", "eager"):
+                raise ValueError(
+                    f"score_answers needs a 4D attention mask, which "
+                    f"{self.language_model.config._attn_implementation} does not take. "
+                    "Load the model with attn_implementation='sdpa'."
+                )
+            further = self.language_model(
+                inputs_embeds=self.get_input_embeddings()(nodes.token_ids),
+                attention_mask=nodes.attention_mask,
+                position_ids=nodes.position_ids,
+                past_key_values=output.past_key_values,
+                use_cache=True,
+            )
+            log_probs = torch.cat([log_probs, torch.log_softmax(further.logits.float(), dim=-1)], dim=1)
+        scored = log_probs.new_full(answer_ids.shape[:2], float("-inf"))
+        log_probs = log_probs.cpu()
+        for row, place in enumerate(which):
+            answers = sets[place].log_probs(log_probs[row], normalization)
+            scored[row, : len(answers)] = answers.to(scored.device)
+        return EGMFAnswerOutput(
+            probabilities=scored.exp(),
+            log_probs=scored,
+            task_ids=task_ids,
+            expert_names=tuple(self.config.expert_names),
+            **{name: output[name] for name in _EXPERT_FIELDS},
+        )
+
+    def prepare_inputs_for_generation(self, input_ids, is_first_iteration: bool = False, **kwargs):
+        """Fusion runs once, at prefill: after it the media are dropped."""
+        inputs = super().prepare_inputs_for_generation(input_ids, is_first_iteration=is_first_iteration, **kwargs)
+        if not is_first_iteration and kwargs.get("use_cache", True):
+            for name in (
+                "audio_values",
+                "audio_mask",
+                "video_values",
+                "video_mask",
+                "utterance_mask",
+                "modality_mask",
+            ):
+                inputs.pop(name, None)
+        inputs.pop("labels", None)
+        return inputs
+
+
+_EXPERT_FIELDS = ("fused", "expert_weights", "gate_weights", "residual_weight", "modality_mask")
+
+
+def _expert_fields(fusion: EGMFFusionOutput) -> dict[str, torch.Tensor]:
+    return {name: fusion[name] for name in _EXPERT_FIELDS}
+
+
+__all__ = ["EGMFForConditionalGeneration", "EGMFModel", "EGMFPreTrainedModel"]
