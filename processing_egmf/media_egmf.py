@@ -1,0 +1,552 @@
+"""Media: sound and pictures from a path, bytes, a file object or an array, decoded by PyAV (FFmpeg).
+
+    sound:    decode ─► average the channels ─► resample ─► float32 (samples,) in about [-1, 1]
+    pictures: read the timestamps ─► choose times ─► decode once, keep the chosen ─► uint8 (T, y, x, 3)
+
+FFmpeg follows URLs and playlists by itself, so it is never given a name: Python opens the file, FFmpeg sees the
+open file only, in one of the containers listed below, and may use no protocol. Nothing is written, no connection
+is opened. Next: processing_egmf.py, which calls this.
+"""
+
+# T frames  y, x height and width of a picture
+
+import io
+import math
+import os
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from transformers.utils import logging
+
+
+logger = logging.get_logger(__name__)
+
+MAX_SECONDS = 30.0  # default length of a clip; what comes later is not decoded
+MAX_FRAME_SIDE = 8192  # pixels; a small file can unpack into pictures that fill the memory
+MAX_SAMPLING_RATE = 768_000  # Hz; the highest that sound cards record
+MAX_PEAK = 64.0  # louder "floating point sound in [-1, 1]" is integer samples in disguise
+MAX_CHANNELS = 8
+
+# Containers that hold their own media. Playlists (hls, dash, concat, sdp) point at other files and are left out.
+CONTAINERS = "mov,mp4,matroska,webm,avi,flv,mpegts,mpeg,asf,ogg,wav,w64,flac,mp3,aac,aiff,au,caf,amr,mxf"
+_TIME_TOLERANCE = 1e-3  # seconds; Matroska rounds timestamps to milliseconds
+
+Pieces = Iterator[tuple[np.ndarray, int]]  # float32 (samples,) of one channel, with their sampling rate
+
+
+class LoadedVideo(NamedTuple):
+    """Frames of a clip: `frames` uint8 (T, y, x, 3) RGB; `timestamps` float64 (T,), seconds from the first frame of
+    the clip, NaN for frames given without `fps`."""
+
+    frames: np.ndarray
+    timestamps: np.ndarray
+
+
+def load_audio(
+    source: Any,
+    sampling_rate: int | None = None,
+    target_sampling_rate: int = 16_000,
+    max_seconds: float | None = MAX_SECONDS,
+    name: str = "the sample",
+    missing_ok: bool = False,
+) -> np.ndarray | None:
+    """Sound as one channel at one rate.
+
+    Args:
+        source: a path, bytes or a seekable binary file object (sound, or a video with a sound track); an array
+            (samples,), (channels, samples) or (samples, channels), whose smaller dimension is the channels;
+            `{"path": ..., "bytes": ...}` or `{"array": ..., "sampling_rate": ...}` as `datasets` has them. Integers
+            (8, 16, 32 bits) are scaled by the range of their type, floats are taken to be in about [-1, 1].
+        sampling_rate: Hz of an array. Files and dicts state their own, which counts.
+        target_sampling_rate: Hz of what is returned.
+        max_seconds: of a longer clip the beginning is taken, with a warning; later sound is not decoded. None: all.
+        name: what messages call the sample.
+        missing_ok: a file without sound gives None; otherwise it is an error.
+
+    Returns:
+        float32 (samples,) in about [-1, 1], or None.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the source cannot be used; the message says why and what to do. Of a damaged file, what decodes
+            is returned with a warning; it is an error if nothing does.
+    """
+    _check_rate(target_sampling_rate, "target_sampling_rate", name)
+    _check_seconds(max_seconds, name)
+    if isinstance(source, dict) and source.get("array") is not None:
+        source, sampling_rate = source["array"], source.get("sampling_rate", sampling_rate)
+    source = _unwrap(source, name)
+    if isinstance(source, np.ndarray | torch.Tensor | list | tuple):
+        _check_rate(sampling_rate, "sampling_rate", name)
+        pieces = iter([(_mono_from_array(source, name), int(sampling_rate))])
+        return _resample(_limit(pieces, max_seconds, name), target_sampling_rate, name)
+    with _opened(source, name) as container:
+        streams = container.streams.audio
+        if not streams or streams[0].codec_context is None:
+            if missing_ok:
+                return None
+            raise ValueError(f"{name}: no sound track that can be decoded. Give `audio`, or leave sound out.")
+        pieces = _decode_audio(container, streams[0], max_seconds, name)
+        samples = _resample(_limit(pieces, max_seconds, name), target_sampling_rate, name, missing_ok)
+        if samples is None:
+            logger.warning(f"{name}: the sound track holds no sound; going on without it.")
+        return samples
+
+
+def load_video(
+    source: Any,
+    num_frames: int,
+    fps: float | None = None,
+    max_seconds: float | None = MAX_SECONDS,
+    name: str = "the sample",
+) -> LoadedVideo:
+    """At most `num_frames` pictures, spread evenly in time.
+
+    The clip is cut into `num_frames` equal spans and the picture on screen in the middle of each is taken, by its
+    timestamp, so that uneven frame rates do no harm. No picture is given twice: a clip of fewer frames gives each
+    of them once, and one that stands still for several spans is given once.
+
+    Args:
+        source: a path, bytes, a seekable binary file object, `{"path": ..., "bytes": ...}`, a list of PIL images of
+            one size, or an array (T, y, x, 3) or (T, 3, y, x), uint8 or float in [0, 1].
+        num_frames: how many pictures at most.
+        fps: frames a second of a list or array; files state their own. Without it the frames count as evenly spaced
+            over a clip that is short enough, and the timestamps are NaN.
+        max_seconds: of a longer clip the beginning is taken, with a warning; the rest is not decoded. None: all.
+        name: what messages call the sample.
+
+    Returns:
+        LoadedVideo, upright: rotation noted in the file is applied.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_audio`.
+    """
+    if num_frames < 1:
+        raise ValueError(f"{name}: num_frames is {num_frames}; ask for at least one.")
+    _check_seconds(max_seconds, name)
+    source = _unwrap(source, name)
+    if isinstance(source, np.ndarray | torch.Tensor | list | tuple):
+        return _sample_array(source, num_frames, fps, max_seconds, name)
+    with _opened(source, name) as container:
+        stream = _video_stream(container, name)
+        times, start, stop = _read_times(container, stream, max_seconds, name)
+    wanted = None if len(times) <= num_frames else _midpoints(stop - start, num_frames)
+    # Opened anew: not every container can seek back to its very first frame.
+    with _opened(source, name) as container:
+        chosen = _decode_video(container, _video_stream(container, name), start, stop, wanted, name)[:num_frames]
+    return LoadedVideo(np.stack([frame for frame, _ in chosen]), np.array([time for _, time in chosen]))
+
+
+def resize_frames(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """uint8 (T, y, x, 3) → uint8 (T, height, width, 3): the middle of each picture in the wanted proportions, resized
+    bilinearly with antialiasing. Frames that have the size already come back as they are.
+
+    Raises:
+        ValueError: other dimensions or type.
+    """
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or 0 in frames.shape:
+        raise ValueError(f"Frames are {frames.dtype} {frames.shape}; expected uint8 (T, height, width, 3).")
+    height, width = size
+    old_height, old_width = frames.shape[1:3]
+    if (old_height, old_width) == (height, width):
+        return frames
+    scale = min(old_height / height, old_width / width)
+    crop_height, crop_width = max(1, round(height * scale)), max(1, round(width * scale))
+    top, left = (old_height - crop_height) // 2, (old_width - crop_width) // 2
+    cropped = np.ascontiguousarray(frames[:, top : top + crop_height, left : left + crop_width])
+    pictures = torch.from_numpy(cropped).permute(0, 3, 1, 2)  # (T, 3, y, x)
+    resized = torch.nn.functional.interpolate(pictures, size=(height, width), mode="bilinear", antialias=True)
+    return np.ascontiguousarray(resized.permute(0, 2, 3, 1).numpy())
+
+
+# ---- files ---------------------------------------------------------------------------------------------------
+
+
+def _import_av():
+    try:
+        import av
+    except ImportError as error:
+        raise ImportError("Reading sound and video files needs PyAV: pip install av") from error
+    return av
+
+
+def _unwrap(source: Any, name: str) -> Any:
+    """Check what a source is, and take a `datasets` dict apart."""
+    if isinstance(source, dict):
+        found = sorted(source)
+        source = source.get("bytes") if source.get("bytes") is not None else source.get("path")
+        if source is None:
+            raise ValueError(f"{name}: a dict with keys {found} holds no media; fill `bytes`, `path` or `array`.")
+    if isinstance(source, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]*://|data:", source):
+        raise ValueError(f"{name}: {source[:100]!r} is a URL. This code opens no connection: download the file first.")
+    if isinstance(source, str | os.PathLike):
+        path = os.fspath(source)
+        if not os.path.exists(path):
+            raise FileNotFoundError(f"{name}: there is no file {path!r}. Check the path and the working directory.")
+        if not os.path.isfile(path):
+            raise ValueError(f"{name}: {path!r} is a directory or a device. Give the path of one media file.")
+    elif isinstance(source, bytearray | memoryview):
+        return bytes(source)
+    elif not isinstance(source, bytes | np.ndarray | torch.Tensor | list | tuple):
+        # Open files have no common base class (tempfile's wrappers, fsspec), so what they can do decides.
+        can_seek = all(callable(getattr(source, method, None)) for method in ("read", "seek", "tell"))
+        if not can_seek or isinstance(source, io.TextIOBase):
+            raise ValueError(
+                f"{name}: cannot read media from {type(source).__name__}. Give a path, bytes, an array, or a file "
+                "open for reading bytes, open(path, 'rb')."
+            )
+    return source
+
+
+@contextmanager
+def _opened(source: Any, name: str) -> Iterator[Any]:
+    """A PyAV container over an open file. A user's file object is read from its start and left where it was."""
+    av = _import_av()
+    with ExitStack() as stack:
+        try:
+            if isinstance(source, bytes):
+                file = io.BytesIO(source)
+            elif isinstance(source, str | os.PathLike):
+                file = stack.enter_context(open(source, "rb"))
+            else:
+                file = source
+                stack.callback(file.seek, file.tell())
+            file.seek(0, io.SEEK_END)
+            size = file.tell()
+            file.seek(0)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{name}: cannot be read ({error}). Check permissions, or give the bytes.") from error
+        if size == 0:
+            raise ValueError(f"{name}: empty, 0 bytes. Copy or download it again.")
+        try:
+            container = av.open(
+                file,
+                container_options={"format_whitelist": CONTAINERS, "protocol_whitelist": ""},
+                options={"max_pixels": str(MAX_FRAME_SIDE**2)},
+                metadata_errors="replace",  # titles in an old encoding are no reason to refuse a clip
+            )
+        except av.FFmpegError as error:
+            raise ValueError(
+                f"{name}: not a media file that can be read, or cut off ({error.strerror}). Playlists are refused. "
+                "Convert it to mp4 or wav, or copy it again."
+            ) from error
+        yield stack.enter_context(container)
+
+
+def _decode(container: Any, stream: Any, damage: list[str]) -> Iterator[Any]:
+    """Frames of a stream. What cannot be decoded is stepped over and told to `damage`."""
+    av = _import_av()
+    packets, packet = container.demux(stream), stream
+    while packet is not None:
+        try:
+            packet = next(packets, None)
+            frames = packet.decode() if packet is not None else []
+        except av.FFmpegError as error:
+            damage.append(str(error))
+            continue
+        for frame in frames:
+            if frame.is_corrupt:
+                damage.append("a frame with errors")
+            yield frame
+
+
+def _warn_damage(damage: list[str], kind: str, name: str) -> None:
+    if damage:
+        logger.warning(f"{name}: damaged {kind} ({len(damage)} errors, first: {damage[0]}); using what decodes.")
+
+
+def _warn_short(seconds: float, stream: Any, kind: str, name: str) -> None:
+    """A file cut off while it was copied often decodes without an error, but says that it is longer."""
+    declared = float((stream.duration or 0) * stream.time_base)
+    estimated = stream.container.format.name in ("aac", "mp3", "mpeg", "mpegts")  # from the bit rate, often wrongly
+    if not estimated and seconds < 0.95 * declared - 0.1:
+        logger.warning(f"{name}: {kind} of {declared:.2f} s gives only {seconds:.2f} s; the file may be cut off.")
+
+
+# ---- sound ---------------------------------------------------------------------------------------------------
+
+
+def _decode_audio(container: Any, stream: Any, max_seconds: float | None, name: str) -> Pieces:
+    """Pieces of one channel; the last may reach past `max_seconds`."""
+    damage, seconds, left = [], 0.0, math.inf if max_seconds is None else max_seconds + _TIME_TOLERANCE
+    for frame in _decode(container, stream, damage):
+        _check_rate(frame.sample_rate, "sampling_rate", name)
+        samples = frame.to_ndarray()
+        if not frame.format.is_planar:
+            samples = samples.reshape(-1, frame.layout.nb_channels).T  # (channels, samples)
+        # FFmpeg's own way to mono makes stereo floats 3 dB louder than stereo integers; the mean treats all alike.
+        yield _scaled(samples).mean(axis=0), frame.sample_rate
+        seconds += samples.shape[1] / frame.sample_rate
+        if seconds > left:
+            break
+    else:
+        _warn_short(seconds, stream, "sound", name)
+    _warn_damage(damage, "sound", name)
+
+
+def _scaled(samples: np.ndarray) -> np.ndarray:
+    """Samples of any type → float32 in about [-1, 1]."""
+    if samples.dtype.kind == "f":
+        return samples.astype(np.float32, copy=False)
+    half = 2.0 ** (8 * samples.dtype.itemsize - 1)
+    return ((samples.astype(np.float64) - (half if samples.dtype.kind == "u" else 0)) / half).astype(np.float32)
+
+
+def _mono_from_array(array: Any, name: str) -> np.ndarray:
+    array = _numpy(array, name)
+    if array.dtype.kind not in "fiu" or (array.dtype.kind in "iu" and array.dtype.itemsize > 4):
+        raise ValueError(
+            f"{name}: sound of type {array.dtype}, whose range is unknown. Give floats in [-1, 1], int16 or int32."
+        )
+    if array.size == 0:
+        raise ValueError(f"{name}: sound of zero length, shape {array.shape}. Leave it out, or check the cutting.")
+    if array.ndim not in (1, 2) or (array.ndim == 2 and min(array.shape) > MAX_CHANNELS):
+        raise ValueError(
+            f"{name}: sound has shape {array.shape}; expected (samples,), (channels, samples) or (samples, channels) "
+            f"with at most {MAX_CHANNELS} channels. Give one clip at a time."
+        )
+    if array.ndim == 1:
+        return _scaled(array)
+    return _scaled(array).mean(axis=int(array.shape[1] < array.shape[0]))
+
+
+def _limit(pieces: Pieces, max_seconds: float | None, name: str) -> Pieces:
+    """Pieces up to `max_seconds`, checked."""
+    left, done = math.inf if max_seconds is None else max_seconds, False
+    for samples, rate in pieces:
+        if done:
+            continue
+        if len(samples) / rate > left + _TIME_TOLERANCE:
+            logger.warning(f"{name}: the sound is longer than {max_seconds:g} s; only its beginning is used.")
+            samples, done = samples[: max(0, round(left * rate))], True
+        if not np.isfinite(samples).all():
+            raise ValueError(f"{name}: the sound holds NaN or infinite samples. Repair or replace the clip.")
+        if np.abs(samples).max(initial=0) > MAX_PEAK:
+            raise ValueError(
+                f"{name}: the sound reaches {np.abs(samples).max():g}, but floats should be in about [-1, 1]. "
+                "Divide by the range of the integers it was made from, 32768 for 16 bits."
+            )
+        yield samples, rate
+        left -= len(samples) / rate
+
+
+def _resample(pieces: Pieces, target: int, name: str, missing_ok: bool = False) -> np.ndarray | None:
+    """Pieces → float32 (samples,) at the target rate. The rate may change between pieces."""
+    found, resampler, last_rate = [], None, target
+    for samples, rate in pieces:
+        if rate != last_rate:
+            found += _flush(resampler)
+            resampler, last_rate = None, rate
+            if rate != target:
+                resampler = _import_av().AudioResampler(format="fltp", layout="mono", rate=target)
+        if resampler is None:
+            found.append(samples)
+        elif len(samples):
+            frame = _import_av().AudioFrame.from_ndarray(np.ascontiguousarray(samples[None]), "fltp", "mono")
+            frame.sample_rate = rate
+            found += [part.to_ndarray()[0] for part in resampler.resample(frame)]
+    found += _flush(resampler)
+    heard = np.concatenate(found).astype(np.float32, copy=False) if found else np.zeros(0, np.float32)
+    if not len(heard) and not missing_ok:
+        raise ValueError(f"{name}: sound of zero length: nothing decodes. Leave it out, or record the clip again.")
+    return heard if len(heard) else None
+
+
+def _flush(resampler: Any) -> list[np.ndarray]:
+    return [] if resampler is None else [part.to_ndarray()[0] for part in resampler.resample(None)]
+
+
+# ---- pictures ------------------------------------------------------------------------------------------------
+
+
+def _video_stream(container: Any, name: str) -> Any:
+    """The first video stream that is not the cover picture of a song, of a bearable size."""
+    cover = _import_av().stream.Disposition.attached_pic
+    streams = [stream for stream in container.streams.video if not stream.disposition & cover]
+    if not streams or streams[0].codec_context is None:
+        raise ValueError(f"{name}: no video track that can be decoded. Give it as `audio`, or leave video out.")
+    context = streams[0].codec_context
+    _check_side(context.height, context.width, name)
+    context.options = {"max_pixels": str(MAX_FRAME_SIDE**2)}
+    return streams[0]
+
+
+def _read_times(container: Any, stream: Any, max_seconds: float | None, name: str) -> tuple[list[float], float, float]:
+    """Timestamps, ascending, with start and end of the clip in seconds, read without decoding, up to `max_seconds`."""
+    clock, step = _clock(container), float(stream.time_base)
+    times, stop, average = [], -math.inf, 1 / float(stream.average_rate or 25)
+    limit = math.inf if max_seconds is None else max_seconds - _TIME_TOLERANCE
+    try:
+        for packet in container.demux(stream):
+            ticks = packet.dts if getattr(packet, clock) is None else getattr(packet, clock)
+            if packet.is_discard or ticks is None:
+                continue
+            times.append(ticks * step)
+            stop = max(stop, ticks * step + (packet.duration * step if packet.duration else average))
+            # Frames may be stored out of order, but none is shown before its decoding time.
+            if packet.dts is not None and packet.dts * step - times[0] > limit:
+                break
+        else:
+            _warn_short(stop - min(times) if times else 0.0, stream, "video", name)
+    except _import_av().FFmpegError:
+        pass  # the decoder meets the same damage and reports it
+    if not times:
+        raise ValueError(f"{name}: the video track holds no frames. Record the clip again, or leave video out.")
+    start = min(times)
+    if max(times) - start >= limit:
+        logger.warning(f"{name}: the video is longer than {max_seconds:g} s; only its beginning is used.")
+        times, stop = [time for time in times if time - start < limit], start + max_seconds
+    return sorted(times), start, stop
+
+
+def _decode_video(
+    container: Any, stream: Any, start: float, stop: float, wanted: list[float] | None, name: str
+) -> list[tuple[np.ndarray, float]]:
+    """Frames (y, x, 3) with their seconds from `start`: those on screen at the `wanted` seconds, None: every one."""
+    clock, step = _clock(container), float(stream.time_base)
+    remaining = [math.inf] if wanted is None else list(wanted)
+    damage, chosen, held, seconds = [], [], None, 0.0
+
+    def keep_held(until: float) -> None:
+        """Keep the frame that was on screen until now, if one of the wanted times has passed meanwhile."""
+        passed = sum(time < until - _TIME_TOLERANCE for time in remaining)
+        del remaining[:passed]
+        if held is not None and (passed or wanted is None):
+            size = chosen[0][0].shape if chosen else None
+            chosen.append((_upright(held[0], size, name), held[1]))
+
+    for frame in _decode(container, stream, damage):
+        ticks = getattr(frame, clock)
+        if clock == "dts" and held is None and ticks is not None:
+            start, stop = ticks * step, stop + ticks * step - start  # they run late by the delay of the decoder
+        seconds = ticks * step - start if ticks is not None else seconds + 1 / float(stream.average_rate or 25)
+        if start + seconds >= stop - _TIME_TOLERANCE:
+            break
+        keep_held(seconds)
+        held = frame, seconds
+        if not remaining:
+            break
+    if remaining:
+        keep_held(math.inf)
+    if not chosen:
+        raise ValueError(
+            f"{name}: no frame can be decoded ({damage[0] if damage else 'the track is empty'}). "
+            "Convert the clip to mp4, or leave video out."
+        )
+    _warn_damage(damage, "video", name)
+    return chosen
+
+
+def _clock(container: Any) -> str:
+    """AVI stores no presentation times, and what PyAV gives for them is out of order; its decoding times are even."""
+    return "dts" if container.format.name == "avi" else "pts"
+
+
+def _upright(frame: Any, size: tuple[int, ...] | None, name: str) -> np.ndarray:
+    """One decoded frame → uint8 (y, x, 3), turned as the file says, in the `size` of the first frame if given."""
+    _check_side(frame.height, frame.width, name)
+    turns = round(frame.rotation / 90) % 4
+    width, height = frame.width, frame.height
+    if size is not None:
+        height, width = size[:2] if turns % 2 == 0 else size[1::-1]
+    pixels = frame.to_ndarray(format="rgb24", width=width, height=height)
+    return np.ascontiguousarray(np.rot90(pixels, turns))
+
+
+def _midpoints(span: float, count: int) -> list[float]:
+    return [(index + 0.5) * span / count for index in range(count)]
+
+
+def _sample_array(
+    source: Any, num_frames: int, fps: float | None, max_seconds: float | None, name: str
+) -> LoadedVideo:
+    """A list of images or an array, sampled as a file would be."""
+    if fps is not None and not (math.isfinite(fps) and 0 < fps <= 1000):
+        raise ValueError(f"{name}: fps is {fps}; give the frames a second of the array, above 0 and up to 1000.")
+    frames = _images(source, name) if isinstance(source, list | tuple) else _numpy(source, name)
+    count = len(frames) if isinstance(frames, list) or frames.ndim else 1
+    if not count or (isinstance(frames, np.ndarray) and not frames.size):
+        raise ValueError(f"{name}: a video of no frames. Leave it out, or check the cutting.")
+    if isinstance(frames, np.ndarray):
+        if frames.ndim == 4 and frames.shape[-1] != 3:
+            frames = frames.transpose(0, 2, 3, 1)
+        if frames.ndim != 4 or frames.shape[-1] != 3:
+            raise ValueError(
+                f"{name}: the array holds no RGB frames; expected (T, height, width, 3) or (T, 3, height, width), "
+                f"got {np.shape(source)}."
+            )
+        _check_side(*frames.shape[1:3], name)
+    if fps is not None and max_seconds is not None and count / fps > max_seconds + _TIME_TOLERANCE:
+        logger.warning(f"{name}: the video is longer than {max_seconds:g} s; only its beginning is used.")
+        count = max(1, math.ceil((max_seconds - _TIME_TOLERANCE) * fps))
+    picks = list(range(count)) if count <= num_frames else [int(t + 1e-6) for t in _midpoints(count, num_frames)]
+    if isinstance(frames, list):
+        frames = np.stack([np.asarray(frames[index].convert("RGB")) for index in picks])
+    else:
+        frames = frames[picks]
+    if frames.dtype.kind == "f":
+        if not (frames.min() >= 0 and frames.max() <= 1):
+            raise ValueError(
+                f"{name}: float frames range from {frames.min():g} to {frames.max():g}; expected [0, 1]. "
+                "Divide by 255, undo the normalisation, or give uint8."
+            )
+        frames = np.rint(frames.astype(np.float32) * 255).astype(np.uint8)
+    if frames.dtype != np.uint8:
+        raise ValueError(f"{name}: frames of type {frames.dtype}; give uint8 in [0, 255] or floats in [0, 1].")
+    return LoadedVideo(np.ascontiguousarray(frames), np.array(picks) / (math.nan if fps is None else fps))
+
+
+def _images(frames: list | tuple, name: str) -> list | np.ndarray:
+    """PIL images stay as they are, to convert the chosen ones only; anything else is made an array."""
+    try:
+        from PIL.Image import Image
+    except ImportError:
+        return _numpy(frames, name)
+    if not any(isinstance(frame, Image) for frame in frames):
+        return _numpy(frames, name)
+    if not all(isinstance(frame, Image) for frame in frames):
+        raise ValueError(f"{name}: a list of frames mixes PIL images with other things. Make all of them PIL images.")
+    sizes = sorted({frame.size for frame in frames})
+    if len(sizes) > 1:
+        raise ValueError(f"{name}: frames of differing sizes, {sizes[:3]}. Resize them to one size.")
+    _check_side(*sizes[0][::-1], name)
+    return list(frames)
+
+
+# ---- checks --------------------------------------------------------------------------------------------------
+
+
+def _numpy(array: Any, name: str) -> np.ndarray:
+    if isinstance(array, torch.Tensor):
+        array = array.detach().cpu()
+        return (array.float() if array.is_floating_point() else array).numpy()
+    try:
+        return np.asarray(array)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{name}: the list cannot be made one array ({error}). Give parts of one size.") from error
+
+
+def _check_rate(rate: Any, argument: str, name: str) -> None:
+    if isinstance(rate, str | bytes | bool):
+        raise ValueError(f"{name}: {argument} is {rate!r}; give a number in Hz.")
+    if rate is None:
+        raise ValueError(f"{name}: an array of sound needs {argument}, in Hz. Say it, e.g. {argument}=16000.")
+    if not 0 < rate <= MAX_SAMPLING_RATE:
+        raise ValueError(f"{name}: {argument} is {rate} Hz; expected above 0 and up to {MAX_SAMPLING_RATE}.")
+
+
+def _check_seconds(max_seconds: float | None, name: str) -> None:
+    if max_seconds is not None and not max_seconds > 0:
+        raise ValueError(f"{name}: max_seconds is {max_seconds}; give a number above 0, or None for all of the clip.")
+
+
+def _check_side(height: int, width: int, name: str) -> None:
+    if max(height, width) > MAX_FRAME_SIDE:
+        raise ValueError(
+            f"{name}: frames of {width} x {height} pixels; at most {MAX_FRAME_SIDE} a side are read. "
+            "Scale the video down first."
+        )
