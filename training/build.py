@@ -1,0 +1,177 @@
+"""Model and processor from arguments: the one seam where `modeling_egmf` and `processing_egmf` meet.
+
+The front end of a pretrained encoder, the width of features, the number of pseudo tokens and the placeholder's id are
+decided here once and written into both halves.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+)
+
+from modeling_egmf import EGMFConfig, EGMFEncoderConfig, EGMFForConditionalGeneration
+from modeling_egmf.checkpoints_egmf import fingerprint, locate_part
+from processing_egmf import BUILT_IN_TASKS, EGMFProcessor, EGMFTask
+
+from .arguments import ModelArguments
+
+
+def load(checkpoint: str | Path, text_model: str | None = None) -> tuple[EGMFForConditionalGeneration, EGMFProcessor]:
+    """A checkpoint with this source tree's code, and its processor.
+
+    Args:
+        checkpoint: a folder or a Hub id.
+        text_model: where the language model of a light checkpoint lies, if not where its configuration says.
+    """
+    # Known here, the checkpoint's own code is not asked for when its tokenizer is looked up.
+    AutoConfig.register("egmf", EGMFConfig, exist_ok=True)
+    model = EGMFForConditionalGeneration.from_pretrained(checkpoint, text_model_id=text_model)
+    return model, EGMFProcessor.from_pretrained(checkpoint)
+
+
+def read_tasks(path: str | Path | None) -> dict[str, EGMFTask]:
+    """The built-in tasks and those of a YAML file (name -> fields), which win."""
+    tasks = dict(BUILT_IN_TASKS)
+    if path is not None:
+        if not Path(path).is_file():
+            raise ValueError(f"There is no tasks file {path}.")
+        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(found, dict) or not all(isinstance(fields, dict) for fields in found.values()):
+            raise ValueError(f"{path} must hold `name:` blocks with a task's fields under each.")
+        for name, fields in found.items():
+            tasks[name] = EGMFTask.from_dict({"name": name, **fields})
+    return tasks
+
+
+def portable_id(model_id: str, output_dir: str | Path) -> str:
+    """A local folder as a path relative to the run, so that no absolute path goes into a checkpoint."""
+    return os.path.relpath(model_id, output_dir) if os.path.isdir(model_id) else model_id
+
+
+def _encoder(
+    arguments: ModelArguments, modality: str, raw: str, output_dir: str | Path
+) -> tuple[EGMFEncoderConfig | None, PreTrainedModel | None, dict | None]:
+    """Configuration, loaded backbone and front end of one modality."""
+    kind = getattr(arguments, modality)
+    shared: dict[str, Any] = {
+        "sequence_encoder": arguments.sequence_encoder,
+        "hidden_size": arguments.encoder_hidden_size,
+        "num_layers": arguments.encoder_layers,
+        "conv_channels": arguments.conv_channels,
+        "frame_height": arguments.frame_size,
+        "frame_width": arguments.frame_size,
+    }
+    if kind in (None, "none"):
+        return None, None, None
+    if kind == "features":
+        width = getattr(arguments, f"{modality}_feature_size")
+        if width is None:
+            raise ValueError(f"{modality}=features needs {modality}_feature_size, the width of one vector.")
+        return EGMFEncoderConfig(input_type="features", feature_size=width, **shared), None, None
+    if kind == raw:
+        return EGMFEncoderConfig(input_type=raw, **shared), None, None
+    backbone_config = AutoConfig.from_pretrained(kind)
+    backbone_config = getattr(backbone_config, "vision_config" if modality == "video" else "audio_config", None) or (
+        backbone_config
+    )
+    backbone = AutoModel.from_pretrained(kind, config=backbone_config)
+    loader = AutoImageProcessor if modality == "video" else AutoFeatureExtractor
+    frontend = loader.from_pretrained(kind).to_dict()
+    config = EGMFEncoderConfig(
+        input_type=raw,
+        backbone_config=backbone.config,
+        backbone_id=portable_id(kind, output_dir),
+        backbone_trainable=arguments.train_backbones,
+        **shared,
+    )
+    return config, backbone, frontend
+
+
+def build(
+    arguments: ModelArguments, tasks: dict[str, EGMFTask] | None = None, output_dir: str | Path = "."
+) -> tuple[EGMFForConditionalGeneration, EGMFProcessor]:
+    """A new model around a language model, or an existing checkpoint, and the processor that fits it.
+
+    Args:
+        arguments: what to build.
+        tasks: name -> task, the first being the default; None for the built-in ones.
+        output_dir: where the model will be saved: local language models are stored relative to it.
+
+    Raises:
+        ValueError: neither `model` nor `text_model` is given, or settings contradict one another.
+    """
+    if arguments.model is not None:
+        model, processor = load(arguments.model, arguments.text_model)
+        for task in (tasks or {}).values():
+            if task.name not in processor.task_objects:
+                processor.add_task(task)
+        if model.config.text_model_id is not None:
+            located = locate_part(model.config.text_model_id, arguments.model)
+            model.config.text_model_id = portable_id(located, output_dir)
+        return model, processor
+    if arguments.text_model is None:
+        raise ValueError("Give `text_model`, a language model to build on, or `model`, an EGMF checkpoint.")
+    language_model = AutoModelForCausalLM.from_pretrained(
+        arguments.text_model,
+        revision=arguments.text_model_revision or "main",
+        dtype=arguments.text_model_dtype,
+        **({"attn_implementation": arguments.attn_implementation} if arguments.attn_implementation else {}),
+    )
+    tokenizer = AutoTokenizer.from_pretrained(arguments.text_model, revision=arguments.text_model_revision or "main")
+    audio_config, audio_backbone, audio_frontend = _encoder(arguments, "audio", "waveform", output_dir)
+    video_config, video_backbone, video_frontend = _encoder(arguments, "video", "frames", output_dir)
+    processor = EGMFProcessor(
+        tokenizer,
+        tasks=tasks,
+        num_pseudo_tokens=arguments.num_pseudo_tokens,
+        audio_input=audio_config.input_type if audio_config else None,
+        audio_feature_size=arguments.audio_feature_size,
+        sampling_rate=audio_frontend["sampling_rate"] if audio_frontend else 16000,
+        audio_frontend=audio_frontend,
+        video_input=video_config.input_type if video_config else None,
+        video_feature_size=arguments.video_feature_size,
+        num_frames=arguments.num_frames,
+        frame_height=arguments.frame_size,
+        frame_width=arguments.frame_size,
+        video_frontend=video_frontend,
+        max_clip_seconds=arguments.max_clip_seconds,
+        max_length=arguments.max_length,
+        transcript_in_prompt=arguments.transcript_in_prompt,
+    )
+    language_model.config._name_or_path = ""
+    language_model.config.dtype = language_model.dtype
+    config = EGMFConfig(
+        text_config=language_model.config,
+        text_model_id=portable_id(arguments.text_model, output_dir),
+        text_model_revision=arguments.text_model_revision,
+        text_model_fingerprint=fingerprint(language_model),
+        audio_config=audio_config,
+        video_config=video_config,
+        fusion_hidden_size=arguments.fusion_hidden_size,
+        fusion_dropout=arguments.fusion_dropout,
+        bidirectional_attention=arguments.bidirectional_attention,
+        num_pseudo_tokens=arguments.num_pseudo_tokens,
+        pseudo_token_projection=arguments.pseudo_token_projection,
+        placeholder_token_id=processor.placeholder_token_id,
+        lora={
+            "r": arguments.lora_r,
+            "lora_alpha": arguments.lora_alpha,
+            "lora_dropout": arguments.lora_dropout,
+            "target_modules": list(arguments.lora_target_modules),
+        }
+        if arguments.lora_r
+        else None,
+    )
+    model = EGMFForConditionalGeneration(config, language_model, audio_backbone, video_backbone)
+    model.calibrate_pseudo_tokens()
+    return model, processor

@@ -1,0 +1,93 @@
+"""Rows to one processor call, and modality dropout."""
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import BatchFeature
+
+from processing_egmf import EGMFProcessor
+from processing_egmf.processing_egmf import MODALITIES
+
+from .augmentation import augment
+from .rows import MEDIA
+
+
+SUBSETS: tuple[tuple[str, ...], ...] = tuple(
+    subset for size in range(1, len(MODALITIES) + 1) for subset in combinations(MODALITIES, size)
+)
+
+
+def available(row: dict[str, Any]) -> list[str]:
+    """The modalities that a row really has."""
+    media = row["media"]
+    there = {
+        "text": bool((row["text"] or "").strip()),
+        "audio": "audio" in media or "audio_features" in media,
+        "video": "video" in media or "video_features" in media,
+    }
+    return [name for name in MODALITIES if there[name]]
+
+
+class EGMFCollator:
+    """Called by the data loader with the rows of one batch.
+
+    Args:
+        processor: the one hop from rows to tensors.
+        with_answers: put the answer behind the prompt and return `labels` (training), or return `answer_ids` to
+            score and `answer_index` (B,) to compare with (evaluation).
+        modalities: use these alone; None for all.
+        modality_dropout: how often a sample loses a random part of what it has, never all of it.
+        augmentation: change sound and pictures at random, see training/augmentation.py.
+    """
+
+    def __init__(
+        self,
+        processor: EGMFProcessor,
+        with_answers: bool,
+        modalities: Sequence[str] | None = None,
+        modality_dropout: float = 0.0,
+        augmentation: bool = False,
+    ):
+        if not 0 <= modality_dropout <= 1:
+            raise ValueError(f"`modality_dropout` is {modality_dropout}; it must lie in [0, 1].")
+        self.processor = processor
+        self.with_answers = with_answers
+        self.modalities = list(modalities) if modalities is not None else list(MODALITIES)
+        unknown = [name for name in self.modalities if name not in MODALITIES]
+        if unknown or not self.modalities:
+            raise ValueError(f"`modalities` is {self.modalities}; use any of {', '.join(MODALITIES)}.")
+        self.modality_dropout = modality_dropout
+        self.augmentation = augmentation
+
+    def _choose(self, row: dict[str, Any]) -> list[str]:
+        there = [name for name in available(row) if name in self.modalities]
+        if not there:
+            raise ValueError(
+                f"Row {row['id']!r} has none of {', '.join(self.modalities)}; it has {', '.join(available(row))}."
+            )
+        if len(there) > 1 and torch.rand(()) < self.modality_dropout:
+            parts = [part for size in range(1, len(there)) for part in combinations(there, size)]
+            return list(parts[int(torch.randint(len(parts), ()))])
+        return there
+
+    def __call__(self, rows: list[dict[str, Any]]) -> BatchFeature:
+        media = [row["media"] for row in rows]
+        if self.augmentation:
+            rng = np.random.default_rng(int(torch.randint(2**31, ())))  # torch's seed differs in every worker
+            media = [augment(clip, rng) for clip in media]
+        batch = self.processor(
+            text=[row["text"] for row in rows],
+            **{name: [clip.get(name) for clip in media] for name in MEDIA},
+            context=[row["context"] for row in rows],
+            task=[row["task"] for row in rows],
+            answer=[row["answer"] for row in rows] if self.with_answers else None,
+            modalities=[self._choose(row) for row in rows],
+            sampling_rate=self.processor.sampling_rate,
+            sample_names=[f"row {row['id']!r}" for row in rows],
+        )
+        if not self.with_answers:
+            batch["answer_index"] = torch.tensor([row["answer_index"] for row in rows])
+        return batch

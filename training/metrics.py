@@ -1,0 +1,79 @@
+"""Numbers from distributions over answers, each named so that nobody has to ask which one it is."""
+
+import numpy as np
+from scipy.stats import pearsonr
+from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error
+
+from processing_egmf import EGMFTask
+
+
+def expected_calibration_error(probabilities: np.ndarray, truth: np.ndarray, bins: int = 10) -> float:
+    """Mean gap between confidence and accuracy over equal-width bins. probabilities (N, A), truth (N,) -> [0, 1]."""
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
+    places = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = [
+        (places == b).mean() * abs(confidence[places == b].mean() - right[places == b].mean())
+        for b in range(bins)
+        if (places == b).any()
+    ]
+    return float(sum(gaps))
+
+
+def median_index(probabilities: np.ndarray) -> np.ndarray:
+    """probabilities (N, A) -> (N,) index of each row's median."""
+    cumulative = np.cumsum(probabilities, axis=1) / probabilities.sum(axis=1, keepdims=True)
+    return np.minimum((cumulative < 0.5 - 1e-9).sum(axis=1), probabilities.shape[1] - 1)
+
+
+def classification_metrics(probabilities: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """probabilities (N, A), truth (N,) indices -> accuracy, weighted and macro F1, calibration error, likelihood."""
+    said = probabilities.argmax(axis=1)
+    labels = list(range(probabilities.shape[1]))
+    return {
+        "accuracy": float(accuracy_score(truth, said)),
+        "weighted_f1": float(f1_score(truth, said, labels=labels, average="weighted", zero_division=0)),
+        "macro_f1": float(f1_score(truth, said, labels=labels, average="macro", zero_division=0)),
+        "calibration_error": expected_calibration_error(probabilities, truth),
+        "negative_log_likelihood": _negative_log_likelihood(probabilities, truth),
+        "largest_predicted_share": float(np.bincount(said).max() / len(said)),
+    }
+
+
+def regression_metrics(probabilities: np.ndarray, truth: np.ndarray, values: np.ndarray) -> dict[str, float]:
+    """probabilities (N, A), truth (N,) indices, values (A,) of the scale -> errors and correlation.
+
+    The prediction is the median. `acc2_non0` leaves out truths of 0 and asks for the sign; `correlation` is Pearson's,
+    nan where the predictions are constant.
+    """
+    true, said = values[truth], values[median_index(probabilities)]
+    means = probabilities @ values / probabilities.sum(axis=1)
+    signed = true != 0
+    lower, upper = _interval(probabilities, 0.9)
+    return {
+        "mae": float(mean_absolute_error(true, said)),
+        "correlation": float(pearsonr(true, means)[0]) if len(true) > 1 and np.ptp(means) and np.ptp(true) else np.nan,
+        "acc2_non0": float(((said > 0) == (true > 0))[signed].mean()) if signed.any() else np.nan,
+        "interval_coverage": float(((truth >= lower) & (truth <= upper)).mean()),
+        "negative_log_likelihood": _negative_log_likelihood(probabilities, truth),
+        "largest_predicted_share": float(np.unique(said, return_counts=True)[1].max() / len(said)),
+    }
+
+
+def _negative_log_likelihood(probabilities: np.ndarray, truth: np.ndarray) -> float:
+    return float(-np.log(np.clip(probabilities[np.arange(len(truth)), truth], 1e-12, None)).mean())
+
+
+def _interval(probabilities: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
+    cumulative = np.cumsum(probabilities, axis=1) / probabilities.sum(axis=1, keepdims=True)
+    last = probabilities.shape[1] - 1
+    return tuple(
+        np.minimum((cumulative < bound - 1e-9).sum(axis=1), last) for bound in ((1 - share) / 2, (1 + share) / 2)
+    )
+
+
+def task_metrics(task: EGMFTask, probabilities: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """The metrics of a task's kind. probabilities (N, >= A), truth (N,) indices into its answers."""
+    probabilities = probabilities[:, : task.num_answers].astype(np.float64)
+    if task.kind == "classification":
+        return classification_metrics(probabilities, truth)
+    return regression_metrics(probabilities, truth, np.array(task.values))

@@ -1,0 +1,112 @@
+"""Judge one clip, or every clip of a folder.
+
+    python -m training.predict --model runs/demo --video clip.mp4 --text "I'm fine." --task emotion
+    python -m training.predict --model runs/demo --folder clips/ --output answers.jsonl
+
+A folder's transcripts are read from `NAME.txt` beside `NAME.mp4`. Every answer is one JSON line; a clip that cannot be
+read is reported with its reason, and the others go on.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from modeling_egmf import EGMFForConditionalGeneration
+from processing_egmf import EGMFProcessor
+
+from .build import load
+
+
+VIDEO = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v")
+AUDIO = (".wav", ".flac", ".ogg", ".mp3", ".m4a", ".opus", ".aac")
+
+
+def judge(
+    model: EGMFForConditionalGeneration, processor: EGMFProcessor, inputs: dict[str, Any], top_k: int | None = None
+) -> dict[str, Any]:
+    """One sample's processor arguments -> its answer."""
+    features = processor(**inputs).to(model.device)
+    return processor.post_process_answers(model.score_answers(**features), top_k=top_k)[0]
+
+
+def clips_of(folder: Path) -> list[dict[str, Any]]:
+    """Processor arguments of every media file of a folder, in the order of their names."""
+    found = []
+    for path in sorted(folder.rglob("*")):
+        kind = "video" if path.suffix.lower() in VIDEO else "audio" if path.suffix.lower() in AUDIO else None
+        if kind is not None:
+            found.append({kind: str(path), "words": path.with_suffix(".txt"), "sample_names": str(path)})
+    return found
+
+
+def judge_all(
+    model: EGMFForConditionalGeneration, processor: EGMFProcessor, clips: list[dict], **shared: Any
+) -> Iterator[dict[str, Any]]:
+    """One answer a clip, or `{"error": reason}`."""
+    top_k = shared.pop("top_k", None)
+    for clip in tqdm(clips, desc="judging", unit="clip", disable=len(clips) < 2):
+        try:
+            words = clip.pop("words", None)
+            if words is not None and words.is_file():
+                clip["text"] = words.read_text(encoding="utf-8-sig").strip()
+            answer = judge(model, processor, {**clip, **shared}, top_k)
+        except (ValueError, TypeError, OSError) as error:
+            answer = {"error": str(error)}
+        yield {"clip": clip["sample_names"], **answer}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", required=True, help="checkpoint: a folder or a Hub id")
+    parser.add_argument("--text", help="what was said")
+    parser.add_argument("--audio", help="sound file")
+    parser.add_argument("--video", help="video file; its own sound track is heard")
+    parser.add_argument("--folder", type=Path, help="judge every clip in it")
+    parser.add_argument("--task", help="which question; default: the checkpoint's first task")
+    parser.add_argument("--modalities", nargs="+", help="use these alone: text audio video")
+    parser.add_argument("--top_k", type=int, help="keep so many probabilities")
+    parser.add_argument("--output", type=Path, help="write JSON lines here; default: the screen")
+    parser.add_argument("--overwrite", action="store_true", help="replace an output file that is there")
+    parser.add_argument("--text_model", help="where the language model of a light checkpoint lies")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    arguments = parser.parse_args(argv)
+    if arguments.output is not None and arguments.output.exists() and not arguments.overwrite:
+        parser.error(f"{arguments.output} is there already; give another --output, or --overwrite.")
+    if arguments.folder is not None:
+        if not arguments.folder.is_dir():
+            parser.error(f"{arguments.folder} is no folder.")
+        clips = clips_of(arguments.folder)
+        if not clips:
+            parser.error(f"{arguments.folder} holds no media. Known endings: {' '.join(VIDEO + AUDIO)}.")
+    else:
+        name = arguments.video or arguments.audio or "the text"
+        clips = [{"text": arguments.text, "audio": arguments.audio, "video": arguments.video, "sample_names": name}]
+    model, processor = load(arguments.model, arguments.text_model)
+    model.to(arguments.device)
+    shared = {"task": arguments.task, "modalities": arguments.modalities, "top_k": arguments.top_k}
+    failed = 0
+    target = arguments.output.with_name(f".{arguments.output.name}.part") if arguments.output else None
+    file = target.open("w", encoding="utf-8") if target else sys.stdout
+    try:
+        for answer in judge_all(model, processor, clips, **shared):
+            failed += "error" in answer
+            print(json.dumps(answer, ensure_ascii=False, indent=None if arguments.folder else 1), file=file)
+    finally:
+        if target is not None:
+            file.close()
+    if target is not None:
+        os.replace(target, arguments.output)
+    if failed:
+        print(f"{failed} of {len(clips)} clips could not be judged; each line says why.", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

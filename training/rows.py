@@ -1,0 +1,192 @@
+"""Rows: one sample each, as they lie on disk.
+
+A corpus is a folder with `metadata.jsonl` or `metadata.csv` (UTF-8) beside its media, or a folder of Parquet files.
+Columns, all but `answer` optional:
+
+    id             name used in messages and results (default: its number)
+    split          train, validation, test
+    task           a task of the processor (default: its first)
+    text           what was said
+    audio, video   paths relative to the folder; without `audio` the video's own sound track is heard
+    audio_features, video_features   paths of .npy files, (steps, width)
+    context        earlier turns, oldest first: a list of words or [speaker, words] (JSON in a CSV cell)
+    answer         label, or score
+"""
+
+import csv
+import difflib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from processing_egmf import EGMFProcessor
+
+
+MEDIA = ("audio", "video", "audio_features", "video_features")
+COLUMNS = ("id", "split", "task", "text", *MEDIA, "context", "answer")
+
+
+def _from_jsonl(path: Path) -> list[dict[str, Any]]:
+    rows = []
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                try:
+                    rows.append(json.loads(line))
+                except json.JSONDecodeError as error:
+                    raise ValueError(f"{path}, line {number}: not JSON ({error}). Each line is one object.") from error
+                if not isinstance(rows[-1], dict):
+                    raise ValueError(f"{path}, line {number}: a row is an object, not {rows[-1]!r}.")
+    return rows
+
+
+def _from_csv(path: Path) -> list[dict[str, Any]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        found = list(csv.DictReader(file))
+    rows = [{key: value for key, value in row.items() if key and value} for row in found]
+    for number, row in enumerate(rows, 2):
+        if None in found[number - 2]:
+            raise ValueError(f"{path}, line {number}: more cells than columns. Quote a cell that holds a comma.")
+        if "context" in row:
+            try:
+                row["context"] = json.loads(row["context"])
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{path}, line {number}: context must be a JSON list ({error}).") from error
+    return rows
+
+
+def load_rows(folder: str | Path, split: str | None = None) -> list[dict[str, Any]]:
+    """The rows of a corpus, with media as absolute paths.
+
+    Raises:
+        ValueError: no corpus there, a missing column or file, a duplicated id, or an empty split.
+    """
+    folder = Path(folder)
+    readers = {"metadata.jsonl": _from_jsonl, "metadata.csv": _from_csv}
+    found = next((name for name in readers if (folder / name).is_file()), None)
+    if found is not None:
+        rows = readers[found](folder / found)
+    elif list(folder.glob("**/*.parquet")):
+        import datasets
+
+        loaded = datasets.load_dataset(str(folder))
+        rows = [dict(row, split=row.get("split") or name) for name, part in loaded.items() for row in part]
+    else:
+        raise ValueError(f"{folder} is no corpus: it holds neither metadata.jsonl, metadata.csv nor Parquet files.")
+    for column in dict.fromkeys(column for row in rows for column in row):
+        near = [] if column in COLUMNS else difflib.get_close_matches(column, COLUMNS, n=1, cutoff=0.75)
+        if near and near[0] not in rows[0]:
+            raise ValueError(f"{folder}: unknown column {column!r}. Did you mean {near[0]!r}?")
+    seen: dict[str, int] = {}
+    for number, row in enumerate(rows):
+        row["id"] = str(row.get("id") if row.get("id") is not None else number)
+        if row["id"] in seen:
+            raise ValueError(f"{folder}: rows {seen[row['id']]} and {number} share the id {row['id']!r}.")
+        seen[row["id"]] = number
+    if split is not None:
+        splits = sorted({str(row.get("split")) for row in rows})
+        rows = [row for row in rows if row.get("split") == split]
+        if not rows:
+            raise ValueError(f"{folder} has no rows of split {split!r}. It has {', '.join(splits)}.")
+    for row in rows:
+        if row.get("answer") in (None, ""):
+            raise ValueError(f"{folder}: row {row['id']!r} has no `answer`.")
+        for name in MEDIA:
+            if isinstance(row.get(name), str):
+                path = folder / row[name]
+                if not path.is_file():
+                    raise ValueError(f"{folder}: row {row['id']!r} names {name} {row[name]!r}, which is not there.")
+                row[name] = str(path.resolve())
+    return rows
+
+
+def _load_features(features: Any, name: str) -> Any:
+    """An array as it is, or from the .npy file that a row names."""
+    if not isinstance(features, str):
+        return features
+    try:
+        return np.load(features, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"{name}: {features} is no readable .npy file of numbers ({error}).") from error
+
+
+class RowDataset(Dataset):
+    """Rows as a torch data set; with `cache_media` each clip is decoded once and kept.
+
+    Args:
+        rows: from `load_rows`.
+        processor: decodes the media and knows the tasks; every answer is checked against its task here.
+        cache_media: keep decoded clips in memory.
+    """
+
+    def __init__(self, rows: list[dict[str, Any]], processor: EGMFProcessor, cache_media: bool = False):
+        self.rows = []
+        self.processor = processor
+        default = next(iter(processor.task_objects))
+        for row in rows:
+            row = dict(row, task=row.get("task") or default)
+            task = processor.task_objects.get(row["task"])
+            if task is None:
+                raise ValueError(
+                    f"Row {row['id']!r}: unknown task {row['task']!r}. Known are {', '.join(processor.task_objects)}; "
+                    "define your own with --tasks_file."
+                )
+            if task.kind == "regression" and isinstance(row["answer"], str):
+                try:
+                    row["answer"] = float(row["answer"])
+                except ValueError as error:
+                    raise ValueError(f"Row {row['id']!r}: {row['answer']!r} is no number.") from error
+            row["answer_index"] = task.index(row["answer"], f"row {row['id']!r}")
+            self.rows.append(row)
+        self.media: list[dict[str, np.ndarray]] | None = None
+        if cache_media:
+            self.media = [self.decode(row) for row in tqdm(self.rows, desc="decoding clips", unit="clip")]
+
+    def decode(self, row: dict[str, Any]) -> dict[str, np.ndarray]:
+        """The clip of a row as arrays that the processor takes; what this model has no encoder for is left alone."""
+        name = f"row {row['id']!r}"
+        wanted = {"audio": self.processor.audio_input, "video": self.processor.video_input}
+        sources: dict[str, Any] = {}
+        for modality, kind in wanted.items():
+            if kind == "features":
+                sources[f"{modality}_features"] = _load_features(row.get(f"{modality}_features"), name)
+            elif kind is not None:
+                sources[modality] = row.get(modality)
+        if wanted["audio"] == "waveform" and row.get("audio") is None:
+            sources["audio"] = sources.get("video", row.get("video"))
+            if wanted["video"] == "frames":
+                sources.pop("audio")  # the processor hears the video's own sound track
+        return self.processor.load_media(name=name, **sources)
+
+    def without(self, modalities: Sequence[str]) -> list[str]:
+        """Ids of the rows that have none of these modalities. Clips that are not in memory count as they are named."""
+        empty = []
+        for index, row in enumerate(self.rows):
+            media = row if self.media is None else self.media[index]
+            has = {"text": bool((row.get("text") or "").strip())}
+            for modality in ("audio", "video"):
+                names = (modality, f"{modality}_features", *(("video",) if modality == "audio" else ()))
+                has[modality] = any(media.get(name) is not None for name in names)
+            if not any(has[modality] for modality in modalities):
+                empty.append(row["id"])
+        return empty
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each row's words, for grouping rows of like length."""
+        words = [" ".join([row.get("text") or "", *map(str, row.get("context") or ())]) for row in self.rows]
+        return [len(ids) for ids in self.processor.tokenizer(words, add_special_tokens=False)["input_ids"]]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row = self.rows[index]
+        media = self.media[index] if self.media is not None else self.decode(row)
+        kept = {name: row.get(name) for name in ("id", "task", "text", "context", "answer", "answer_index")}
+        return {**kept, "media": media}

@@ -1,0 +1,128 @@
+"""Evaluate a checkpoint, with all modalities or with every subset, and write a results JSON.
+
+    python -m training.run_eval --model runs/demo --data data/demo --split test --subsets every
+
+The file holds metrics, the configuration, seed, versions, commit and every raw prediction: every table and plot can be
+made from it again.
+"""
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import set_seed
+
+from modeling_egmf import EGMFForConditionalGeneration
+from processing_egmf import EGMFProcessor
+
+from .build import load
+from .collator import SUBSETS, EGMFCollator, available
+from .metrics import task_metrics
+from .records import commit, versions, write_json
+from .rows import RowDataset, load_rows
+from .trainer import predict_probabilities
+
+
+def subset_name(subset: Sequence[str]) -> str:
+    return "+".join(subset)
+
+
+def parse_subsets(names: Sequence[str]) -> list[tuple[str, ...]]:
+    """`all`, `every`, or names such as `text+audio` -> subsets in their usual order.
+
+    Raises:
+        ValueError: a name is none of these.
+    """
+    known = {"all": SUBSETS[-1:], "every": SUBSETS, **{subset_name(subset): (subset,) for subset in SUBSETS}}
+    for name in names:
+        if name not in known:
+            raise ValueError(f"Unknown subset {name!r}; use any of {', '.join(known)}.")
+    chosen = {subset for name in names for subset in known[name]}
+    return [subset for subset in SUBSETS if subset in chosen]
+
+
+def evaluate(
+    model: EGMFForConditionalGeneration,
+    processor: EGMFProcessor,
+    dataset: RowDataset,
+    subsets: Sequence[Sequence[str]],
+    batch_size: int = 16,
+) -> dict[str, dict[str, Any]]:
+    """Metrics and raw predictions for every subset of modalities: `{subset: {task: {"metrics", "predictions"}}}`.
+
+    Rows that have none of a subset's modalities are left out of it and counted.
+    """
+    model.eval()
+    results: dict[str, dict[str, Any]] = {}
+    for subset in subsets:
+        rows = [dataset[i] for i in range(len(dataset))]
+        usable = [row for row in rows if any(name in subset for name in available(row))]
+        usable.sort(key=lambda row: len(row["text"] or ""))  # neighbours of one length need little padding
+        found: dict[str, Any] = {}
+        if usable:
+            collator = EGMFCollator(processor, with_answers=False, modalities=subset)
+            answers, probabilities = predict_probabilities(model, collator, usable, batch_size)
+            for name, task in processor.task_objects.items():
+                chosen = [i for i, row in enumerate(usable) if row["task"] == name]
+                if chosen:
+                    truth = np.array([usable[i]["answer_index"] for i in chosen])
+                    found[name] = {
+                        "rows": len(chosen),
+                        "metrics": task_metrics(task, probabilities[chosen], truth),
+                        "predictions": [answers[i] for i in chosen],
+                    }
+        results[subset_name(subset)] = {"left_out": len(rows) - len(usable), "tasks": found}
+        for name, part in found.items():
+            shown = ", ".join(f"{key} {value:.3f}" for key, value in list(part["metrics"].items())[:3])
+            print(f"{subset_name(subset):18} {name:10} n={part['rows']:<5} {shown}", flush=True)
+    return results
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", required=True, help="checkpoint: a folder or a Hub id")
+    parser.add_argument("--data", required=True, help="corpus folder, see training/rows.py")
+    parser.add_argument("--split", default="test")
+    parser.add_argument(
+        "--subsets", nargs="+", default=["all"], help="all (modalities at once), every (subset), or names: text+audio"
+    )
+    parser.add_argument("--output", type=Path, help="results file; default: MODEL/results-SPLIT.json")
+    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--max_rows", type=int)
+    parser.add_argument("--overwrite", action="store_true", help="replace a results file that is there")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--text_model", help="where the language model of a light checkpoint lies")
+    arguments = parser.parse_args(argv)
+    subsets = parse_subsets(arguments.subsets)
+    output = arguments.output or Path(arguments.model) / f"results-{arguments.split}.json"
+    if output.exists() and not arguments.overwrite:
+        parser.error(f"{output} is there already; give another --output, or --overwrite.")
+    set_seed(arguments.seed)
+    model, processor = load(arguments.model, arguments.text_model)
+    model.to(arguments.device)
+    rows = load_rows(arguments.data, arguments.split)[: arguments.max_rows]
+    dataset = RowDataset(rows, processor, cache_media=True)
+    started = time.time()
+    results = evaluate(model, processor, dataset, subsets, arguments.batch_size)
+    record = {
+        "model": str(arguments.model),
+        "data": str(arguments.data),
+        "split": arguments.split,
+        "seed": arguments.seed,
+        "versions": versions(),
+        "commit": commit(),
+        "device": arguments.device,
+        "seconds": time.time() - started,
+        "config": model.config.to_dict(),
+        "subsets": results,
+    }
+    print(f"results: {write_json(output, record)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""Several seeds and variants of the demo, and one results file with n, mean and standard deviation.
+
+    python -m training.study                      # all variants, three seeds: hours on two cores
+    python -m training.study --seeds 0 --variants egmf
+
+Each run lies in `runs/study/<variant>-<seed>`; finished ones are kept, interrupted ones go on, and
+`training/results/demo.json` is made from all that are there.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .assets import prepare_language_model
+from .demo import run_stage, training_flags
+from .records import commit, versions, write_json
+from .report import EVERYTHING, gate_spread
+
+
+# What is changed against training/configs/demo.yaml, and which subsets are worth asking.
+VARIANTS: dict[str, tuple[list[str], list[str]]] = {
+    "egmf": ([], ["every"]),
+    "text_only": (["--modalities", "text"], ["text"]),
+    # As long in time as with the warm-up, all of it with the language model.
+    "no_warm_up": (["--warm_up_epochs", "0", "--num_train_epochs", "4"], ["every"]),
+}
+RESULTS = Path(__file__).resolve().parent / "results/demo.json"
+
+
+def summarise(values: Sequence[float]) -> dict[str, Any]:
+    """n, mean and sample standard deviation (None for one run) of a number over seeds."""
+    return {
+        "n": len(values),
+        "mean": statistics.fmean(values),
+        "std": statistics.stdev(values) if len(values) > 1 else None,
+        "values": list(values),
+    }
+
+
+def collect(folder: Path) -> dict[str, Any]:
+    """Every finished run of the folder: `{variant: {"seeds", "subsets": {subset: {task: {metric: summary}}}, ...}}`."""
+    found: dict[str, Any] = {}
+    for variant in VARIANTS:
+        runs = sorted(path.parent for path in folder.glob(f"{variant}-*/results-test.json"))
+        if not runs:
+            continue
+        results = [json.loads((run / "results-test.json").read_text(encoding="utf-8")) for run in runs]
+        records = [json.loads((run / "training.json").read_text(encoding="utf-8")) for run in runs]
+        subsets: dict[str, Any] = {}
+        for subset in results[0]["subsets"]:
+            subsets[subset] = {
+                task: {
+                    metric: summarise([r["subsets"][subset]["tasks"][task]["metrics"][metric] for r in results])
+                    for metric, value in part["metrics"].items()
+                    if value is not None
+                }
+                for task, part in results[0]["subsets"][subset]["tasks"].items()
+            }
+        found[variant] = {
+            "seeds": [record["seed"] for record in records],
+            "commits": sorted({record["commit"] for record in records}),
+            "minutes": summarise([record["seconds"]["all"] / 60 for record in records]),
+            "trained_parameters": records[0]["parameters"]["trained"],
+            "subsets": subsets,
+        }
+        if EVERYTHING in subsets and "emotion" in subsets[EVERYTHING]:
+            spreads = [gate_spread(r["subsets"][EVERYTHING]["tasks"]["emotion"]["predictions"]) for r in results]
+            found[variant]["gate_spread"] = {name: summarise([s[name] for s in spreads]) for name in spreads[0]}
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--variants", nargs="+", choices=tuple(VARIANTS), default=list(VARIANTS))
+    parser.add_argument("--folder", type=Path, default=Path("runs/study"))
+    parser.add_argument("--data", type=Path, default=Path("data/demo"))
+    parser.add_argument("--cache", type=Path, default=Path(".cache/assets"))
+    parser.add_argument("--config", type=Path, default=Path("training/configs/demo.yaml"))
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    arguments = parser.parse_args(argv)
+    timings: dict[str, Any] = {}
+    python = [sys.executable, "-m"]
+    language_model = prepare_language_model(arguments.cache)
+    corpus = ["training.demo_corpus", "--output", str(arguments.data), "--sources", str(arguments.cache)]
+    run_stage("corpus", [*python, *corpus], timings)
+    for seed in arguments.seeds:
+        for variant in arguments.variants:
+            run = arguments.folder / f"{variant}-{seed}"
+            options, subsets = VARIANTS[variant]
+            if not (run / "training.json").is_file():
+                train = ["training.train", "--config", str(arguments.config), "--data", str(arguments.data)]
+                train += ["--output_dir", str(run), "--text_model", str(language_model), "--seed", str(seed)]
+                run_stage(f"{variant}, seed {seed}", [*python, *train, *training_flags(run), *options], timings)
+            if not (run / "results-test.json").is_file():
+                evaluate = ["training.run_eval", "--model", str(run), "--data", str(arguments.data)]
+                run_stage(f"{variant}, seed {seed}: evaluation", [*python, *evaluate, "--subsets", *subsets], timings)
+    ceilings = json.loads((arguments.data / "ceilings.json").read_text(encoding="utf-8"))
+    record = {
+        "command": "python -m training.study",
+        "versions": versions(),
+        "commit": commit(),
+        "ceilings": ceilings,
+        "variants": collect(arguments.folder),
+    }
+    print(f"\nresults: {write_json(arguments.output, record)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""Train EGMF: `transformers.Trainer` under Accelerate.
+
+    python -m training.train --config training/configs/demo.yaml
+    accelerate launch -m training.train --config my.yaml --data my_corpus --output_dir runs/mine
+
+Writes checkpoints that are each a loadable repo, TensorBoard logs, and at the end the best checkpoint itself into
+`output_dir` with `training.json` beside it. A run that is already there is refused, unless `--resume_from_checkpoint
+true` goes on with it or `--overwrite` moves it aside.
+"""
+
+import dataclasses
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader
+from transformers import EarlyStoppingCallback, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from .arguments import DataArguments, EGMFTrainingArguments, ModelArguments, parse_arguments
+from .build import build, read_tasks
+from .collator import EGMFCollator
+from .records import commit, versions, write_json
+from .rows import RowDataset, load_rows
+from .trainer import EGMFTrainer, make_compute_metrics
+from .warm_up import warm_up
+
+
+def claim_output_dir(arguments: EGMFTrainingArguments) -> str | None:
+    """Make sure that nothing is overwritten; the checkpoint to resume from, if that is asked for.
+
+    Raises:
+        ValueError: a run is already there, or there is nothing to resume.
+    """
+    folder = Path(arguments.output_dir)
+    resume = arguments.resume_from_checkpoint
+    if resume is not None and str(resume).lower() not in ("false", "none", ""):
+        checkpoint = get_last_checkpoint(str(folder)) if str(resume).lower() == "true" and folder.is_dir() else resume
+        if checkpoint is None or not Path(str(checkpoint)).is_dir():
+            raise ValueError(f"There is no checkpoint to resume from in {folder}. Start without resuming.")
+        return str(checkpoint)
+    if folder.is_dir() and any(folder.iterdir()):
+        if not arguments.overwrite:
+            raise ValueError(
+                f"{folder} already holds a run. Give another --output_dir, go on with it by --resume_from_checkpoint "
+                "true, or move it aside with --overwrite."
+            )
+        if arguments.process_index == 0:
+            aside = folder.with_name(f"{folder.name}.{time.strftime('%Y%m%d-%H%M%S')}")
+            os.replace(folder, aside)
+            print(f"The run that was in {folder} is now in {aside}.")
+    return None
+
+
+def used_tasks(tasks: dict, rows: list[dict]) -> dict:
+    """The tasks that the rows name, in the order of `tasks`; unknown names are left for `RowDataset` to report."""
+    default = next(iter(tasks))
+    named = {row.get("task") or default for row in rows}
+    return {name: task for name, task in tasks.items() if name in named} or tasks
+
+
+def _select(rows: list[dict], arguments: DataArguments, most: int | None, default: str) -> list[dict]:
+    if arguments.only_tasks is not None:
+        rows = [row for row in rows if (row.get("task") or default) in arguments.only_tasks]
+        if not rows:
+            raise ValueError(f"No row is of the tasks {', '.join(arguments.only_tasks)}.")
+    return rows[:most]
+
+
+def _warm_up(trainer: EGMFTrainer, dataset: RowDataset, collator: EGMFCollator) -> list[float]:
+    """On the main process; the others take its weights."""
+    arguments, losses = trainer.args, []
+    if trainer.accelerator.is_main_process:
+        loader = DataLoader(
+            dataset,
+            batch_size=arguments.warm_up_batch_size,
+            shuffle=True,
+            collate_fn=collator,
+            num_workers=arguments.dataloader_num_workers,
+            generator=torch.Generator().manual_seed(arguments.seed),
+        )
+        losses = warm_up(
+            trainer.model,
+            collator.processor,
+            loader,
+            arguments.warm_up_epochs,
+            arguments.warm_up_learning_rate,
+            arguments.device,
+            progress=not arguments.disable_tqdm,
+        )
+    if trainer.accelerator.num_processes > 1:
+        for tensor in trainer.model.egmf.state_dict().values():
+            torch.distributed.broadcast(tensor, src=0)
+    return losses
+
+
+def train(model_args: ModelArguments, data_args: DataArguments, args: EGMFTrainingArguments) -> EGMFTrainer:
+    """Build, warm up, train, keep the best, save. Returns the trainer with its log history."""
+    if data_args.data is None:
+        raise ValueError("Give --data, the folder of a corpus.")
+    checkpoint = claim_output_dir(args)
+    set_seed(args.seed)
+    started = time.time()
+    tasks = read_tasks(data_args.tasks_file)
+    rows = load_rows(data_args.data)
+    default = next(iter(tasks))
+    splits = {str(row.get("split")) for row in rows}
+    for split in (data_args.train_split, data_args.eval_split):
+        if split not in splits:
+            raise ValueError(f"{data_args.data} has no split {split!r}. It has {', '.join(sorted(splits))}.")
+    train_rows = [row for row in rows if row.get("split") == data_args.train_split]
+    eval_rows = [row for row in rows if row.get("split") == data_args.eval_split]
+    train_rows = _select(train_rows, data_args, data_args.max_train_rows, default)
+    eval_rows = _select(eval_rows, data_args, data_args.max_eval_rows, default)
+    model, processor = build(model_args, used_tasks(tasks, train_rows + eval_rows), args.output_dir)
+    train_set = RowDataset(train_rows, processor, data_args.cache_media)
+    eval_set = RowDataset(eval_rows, processor, data_args.cache_media)
+    collators = {
+        answered: EGMFCollator(
+            processor, answered, data_args.modalities, data_args.modality_dropout, data_args.augmentation
+        )
+        for answered in (True, False)
+    }
+    stop = args.early_stopping_patience
+    trainer = EGMFTrainer(
+        model=model,
+        args=args,
+        train_dataset=train_set,
+        eval_dataset=eval_set,
+        data_collator=collators[True],
+        eval_collator=EGMFCollator(processor, False, data_args.modalities),
+        processing_class=processor,
+        compute_metrics=make_compute_metrics(processor),
+        callbacks=[EarlyStoppingCallback(stop)] if stop is not None else None,
+    )
+    warm_up_losses = [] if checkpoint else _warm_up(trainer, train_set, collators[False])
+    warm_up_seconds = time.time() - started
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_model()
+    if trainer.is_world_process_zero():
+        trainer.state.save_to_json(str(Path(args.output_dir) / "trainer_state.json"))
+        write_json(
+            Path(args.output_dir) / "training.json",
+            {
+                "model_arguments": dataclasses.asdict(model_args),
+                "data_arguments": dataclasses.asdict(data_args),
+                "training_arguments": args.to_dict(),
+                "seed": args.seed,
+                "versions": versions(),
+                "commit": commit(),
+                "rows": {"train": len(train_set), "eval": len(eval_set)},
+                "parameters": {
+                    "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
+                    "all": sum(p.numel() for p in model.parameters()),
+                },
+                "seconds": {"until_warmed_up": warm_up_seconds, "all": time.time() - started},
+                "warm_up_losses": warm_up_losses,
+                "best_metric": trainer.state.best_metric,
+                "best_step": trainer.state.best_global_step,
+                "log_history": trainer.state.log_history,
+            },
+        )
+    return trainer
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    train(*parse_arguments(argv))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""`transformers.Trainer` that evaluates by scoring answers, with two learning rates."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import SequentialSampler
+from transformers import EvalPrediction, Trainer
+from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer_pt_utils import LengthGroupedSampler
+
+from processing_egmf import EGMFProcessor
+
+from .collator import EGMFCollator
+from .metrics import task_metrics
+
+
+def make_compute_metrics(processor: EGMFProcessor) -> Callable[[EvalPrediction], dict[str, float]]:
+    """`compute_metrics` over (N, A) probabilities and (N, 2) pairs of task and answer: `<task>_<metric>`."""
+
+    def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
+        probabilities, labels = prediction.predictions, prediction.label_ids
+        metrics = {}
+        for index, (name, task) in enumerate(processor.task_objects.items()):
+            rows = labels[:, 0] == index
+            if rows.any():
+                for key, value in task_metrics(task, probabilities[rows], labels[rows, 1]).items():
+                    metrics[f"{name}_{key}"] = value
+        return metrics
+
+    return compute_metrics
+
+
+class EGMFTrainer(Trainer):
+    """Evaluation asks `score_answers`: its loss is -log P(true answer | the answer is one of the set).
+
+    Args:
+        eval_collator: batches without answers in the prompt, with `answer_index`.
+    """
+
+    def __init__(self, *args: Any, eval_collator: EGMFCollator, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.eval_collator = eval_collator
+        self.most_answers = max(task.num_answers for task in eval_collator.processor.task_objects.values())
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> torch.utils.data.DataLoader:
+        training_collator, self.data_collator = self.data_collator, self.eval_collator
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.data_collator = training_collator
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
+        dataset = train_dataset if train_dataset is not None else self.train_dataset
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(train_dataset)
+        batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return LengthGroupedSampler(batch_size, lengths=dataset.lengths)
+
+    def _get_eval_sampler(self, eval_dataset: torch.utils.data.Dataset) -> torch.utils.data.Sampler | None:
+        return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            rates = {True: self.args.fusion_learning_rate or self.args.learning_rate, False: self.args.learning_rate}
+            groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+            for name, parameter in self.model.named_parameters():
+                if parameter.requires_grad:
+                    key = (name.startswith("egmf."), parameter.ndim > 1)
+                    groups.setdefault(key, []).append(parameter)
+            optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            settings.pop("lr", None)
+            self.optimizer = optimizer_class(
+                [
+                    {"params": p, "lr": rates[ours], "weight_decay": self.args.weight_decay if matrix else 0.0}
+                    for (ours, matrix), p in groups.items()
+                ],
+                lr=self.args.learning_rate,
+                **settings,
+            )
+        return self.optimizer
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        # A pickle that nothing reads; the arguments stand in training.json.
+        Path(output_dir or self.args.output_dir, TRAINING_ARGS_NAME).unlink(missing_ok=True)
+
+    @torch.no_grad()
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """-> loss (), probabilities (B, most answers), (B, 2) task and answer."""
+        inputs = self._prepare_inputs(inputs)
+        answer_index = inputs.pop("answer_index")
+        output = self.accelerator.unwrap_model(model).score_answers(**inputs)
+        loss = -output.log_probs.gather(1, answer_index[:, None]).mean()
+        if prediction_loss_only:
+            return loss, None, None
+        missing = self.most_answers - output.probabilities.shape[1]
+        probabilities = nn.functional.pad(output.probabilities, (0, missing))
+        return loss, probabilities, torch.stack([inputs["task_ids"], answer_index], dim=1)
+
+
+def predict_probabilities(
+    model: nn.Module, collator: EGMFCollator, rows: torch.utils.data.Dataset, batch_size: int
+) -> tuple[list[dict[str, Any]], np.ndarray]:
+    """Every row's processed answer and the fused vectors' gate weights of both stages, in order.
+
+    Returns:
+        answers: one dict a row from `post_process_answers`, with `id`, `truth`, `gate` (stage one) added.
+        probabilities: (N, most answers) padded with 0.
+    """
+    from tqdm import tqdm
+
+    processor = collator.processor
+    most = max(task.num_answers for task in processor.task_objects.values())
+    answers: list[dict[str, Any]] = []
+    probabilities = np.zeros((len(rows), most))
+    for start in tqdm(range(0, len(rows), batch_size), desc="scoring", unit="batch", leave=False):
+        samples = [rows[i] for i in range(start, min(start + batch_size, len(rows)))]
+        inputs = collator(samples).to(model.device)
+        inputs.pop("answer_index", None)
+        output = model.score_answers(**inputs)
+        found = processor.post_process_answers(output)
+        width = output.probabilities.shape[1]
+        probabilities[start : start + len(samples), :width] = output.probabilities.float().cpu().numpy()
+        for i, (sample, answer) in enumerate(zip(samples, found, strict=True)):
+            answer["id"], answer["truth"] = sample["id"], sample["answer"]
+            answer["gate"] = dict(zip(output.expert_names, output.gate_weights[i].tolist(), strict=True))
+            answers.append(answer)
+    return answers, probabilities
