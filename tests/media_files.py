@@ -1,0 +1,104 @@
+"""Write small media files with PyAV: what the tests read back.
+
+`write_video("clip.mp4", frames, fps=12.5, audio=sine(440, 1.0, 16000), sampling_rate=16000)` gives a real clip.
+"""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+
+# container -> codec and the sample format that it takes
+AUDIO_CODECS = {
+    ".wav": ("pcm_s16le", "s16"),
+    ".flac": ("flac", "s16"),
+    ".ogg": ("libopus", "flt"),
+    ".mp3": ("libmp3lame", "fltp"),
+    ".m4a": ("aac", "fltp"),
+    ".mp4": ("aac", "fltp"),
+    ".mkv": ("pcm_s16le", "s16"),
+    ".avi": ("pcm_s16le", "s16"),
+    ".ts": ("aac", "fltp"),
+}
+
+
+def sine(frequency: float, seconds: float, sampling_rate: int, level: float = 0.5) -> np.ndarray:
+    """float32 (samples,): a tone of `frequency` Hz."""
+    times = np.arange(round(seconds * sampling_rate)) / sampling_rate
+    return (level * np.sin(2 * np.pi * frequency * times)).astype(np.float32)
+
+
+def gray_frames(count: int, height: int = 48, width: int = 64) -> np.ndarray:
+    """uint8 (T, y, x, 3): frame i is of one gray, 16 + 3i. `gray_index` reads i back."""
+    levels = (16 + 3 * np.arange(count)).astype(np.uint8)
+    return np.broadcast_to(levels[:, None, None, None], (count, height, width, 3)).copy()
+
+
+def gray_index(frames: np.ndarray) -> list[int]:
+    """uint8 (T, y, x, 3) -> the indices that `gray_frames` wrote into them."""
+    return [round((float(frame.mean()) - 16) / 3) for frame in frames]
+
+
+def write_audio(
+    path: str | Path, samples: np.ndarray, sampling_rate: int, codec: tuple[str, str] | None = None, **metadata: str
+) -> Path:
+    """Write float32 (samples,) or (channels, samples) in [-1, 1]; the container follows from the ending of the path,
+    the codec (name, sample format) too unless it is given."""
+    with av.open(str(path), "w") as container:
+        container.metadata.update(metadata)
+        _write_sound(container, _sound_stream(container, path, samples, sampling_rate, codec), samples, sampling_rate)
+    return Path(path)
+
+
+def write_video(
+    path: str | Path,
+    frames: np.ndarray,
+    fps: float | Fraction = 12.5,
+    audio: np.ndarray | None = None,
+    sampling_rate: int = 16_000,
+    timestamps: list[float] | None = None,
+    codec: str = "libx264",
+    options: dict[str, str] | None = None,
+) -> Path:
+    """Write uint8 (T, y, x, 3) with `audio`, float32 (samples,) or (channels, samples), if given. `timestamps` in
+    seconds make a variable frame rate. `options` go to the container, e.g. {"movflags": "faststart"}."""
+    rate = Fraction(fps).limit_denominator(1001)
+    with av.open(str(path), "w", container_options=options or {}) as container:
+        video = container.add_stream(codec, rate=rate)
+        video.height, video.width = frames.shape[1:3]
+        video.pix_fmt = "yuv420p"
+        if codec == "libx264":
+            video.options = {"preset": "ultrafast", "crf": "10", "bf": "2"}
+        if timestamps is not None:
+            video.codec_context.time_base = Fraction(1, 1000)
+        sound = None if audio is None else _sound_stream(container, path, audio, sampling_rate, None)
+        for index, pixels in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+            if timestamps is not None:
+                frame.pts, frame.time_base = round(timestamps[index] * 1000), Fraction(1, 1000)
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        if sound is not None:
+            _write_sound(container, sound, audio, sampling_rate)
+    return Path(path)
+
+
+def _sound_stream(container, path, samples, sampling_rate, codec):
+    name, sample_format = codec or AUDIO_CODECS[Path(path).suffix]
+    stream = container.add_stream(name, rate=sampling_rate)
+    stream.layout = {1: "mono", 2: "stereo"}[np.atleast_2d(samples).shape[0]]
+    stream.format = sample_format
+    return stream
+
+
+def _write_sound(container, stream, samples, sampling_rate):
+    samples = np.ascontiguousarray(np.atleast_2d(samples), dtype=np.float32)
+    layout = stream.layout.name
+    resampler = av.AudioResampler(stream.format, layout, sampling_rate, stream.codec_context.frame_size or 1024)
+    frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=layout)
+    frame.sample_rate, frame.pts, frame.time_base = sampling_rate, 0, Fraction(1, sampling_rate)
+    for part in [*resampler.resample(frame), *resampler.resample(None)]:
+        container.mux(stream.encode(part))
+    container.mux(stream.encode(None))

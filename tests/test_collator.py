@@ -1,0 +1,150 @@
+"""The collator: one processor call a batch, and modality dropout."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from corpus_files import write_corpus
+
+from training.collator import SUBSETS, EGMFCollator, available
+from training.rows import RowDataset, load_rows
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return write_corpus(tmp_path_factory.mktemp("corpus") / "tiny")
+
+
+@pytest.fixture
+def rows():
+    """Rows with precomputed features: all modalities, and one row for each smaller subset."""
+    media = {
+        "audio": ("audio_features", np.ones((2, 6), np.float32)),
+        "video": ("video_features", np.ones((3, 5), np.float32)),
+    }
+    return [
+        {
+            "id": "+".join(subset),
+            "task": "emotion",
+            "text": "word" if "text" in subset else None,
+            "context": None,
+            "answer": "joy",
+            "answer_index": 4,
+            "media": dict(media[m] for m in subset if m != "text"),
+        }
+        for subset in reversed(SUBSETS)
+    ]
+
+
+def test_available_is_what_is_there(rows):
+    assert [tuple(available(row)) for row in rows] == list(reversed(SUBSETS))
+
+
+def test_there_are_seven_subsets():
+    assert len(SUBSETS) == len(set(SUBSETS)) == 7
+
+
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("with_answers", [True, False])
+def test_collator_is_one_processor_call(corpus, make_processor, with_answers, cached):
+    processor = make_processor("waveform", "frames")
+    loaded = load_rows(corpus, "train")
+    dataset = RowDataset(loaded, processor, cache_media=cached)
+    batch = EGMFCollator(processor, with_answers)([dataset[i] for i in range(len(dataset))])
+    direct = processor(
+        text=[row.get("text") for row in loaded],
+        video=[row["video"] for row in loaded],
+        context=[row.get("context") for row in loaded],
+        task=[row["task"] for row in loaded],
+        answer=[row["answer"] for row in loaded] if with_answers else None,
+    )
+    if not with_answers:
+        index = batch.pop("answer_index")
+        names = [processor.task_objects[row["task"]] for row in loaded]
+        assert index.tolist() == [task.index(row["answer"]) for task, row in zip(names, loaded, strict=True)]
+    assert set(batch) == set(direct)
+    for name in direct:
+        torch.testing.assert_close(batch[name], direct[name], rtol=0, atol=0, msg=name)
+
+
+def test_training_and_evaluation_share_the_prompt(rows, make_processor):
+    processor = make_processor()
+    for row in rows:
+        trained, asked = (EGMFCollator(processor, with_answers)([row]) for with_answers in (True, False))
+        length = asked["input_ids"].shape[1]
+        assert trained["input_ids"][:, :length].tolist() == asked["input_ids"].tolist()
+        assert (trained["labels"][:, :length] == -100).all()
+        assert "answer_ids" in asked
+        assert "labels" not in asked
+
+
+def dropped(collator, row, count):
+    torch.manual_seed(0)
+    return Counter(tuple(collator._choose(row)) for _ in range(count))
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3, 1.0])
+def test_dropout_has_its_rate_and_leaves_something(rows, make_processor, rate):
+    count = 4000
+    found = dropped(EGMFCollator(make_processor(), True, modality_dropout=rate), rows[0], count)
+    assert () not in found
+    assert (count - found[SUBSETS[-1]]) / count == pytest.approx(rate, abs=4 * (rate * (1 - rate) / count) ** 0.5)
+    for subset in SUBSETS[:-1]:
+        share = rate / 6
+        assert found[subset] / count == pytest.approx(share, abs=5 * (share * (1 - share) / count) ** 0.5)
+
+
+def test_dropout_takes_nothing_from_a_row_of_one(rows, make_processor):
+    collator = EGMFCollator(make_processor(), True, modality_dropout=1.0)
+    for row in rows[-3:]:
+        assert dropped(collator, row, 20) == {tuple(available(row)): 20}
+
+
+def test_dropout_of_a_row_of_two_leaves_one(rows, make_processor):
+    collator = EGMFCollator(make_processor(), True, modality_dropout=1.0)
+    row = next(row for row in rows if row["id"] == "text+video")
+    assert set(dropped(collator, row, 100)) == {("text",), ("video",)}
+
+
+def test_dropout_reaches_the_tensors(rows, make_processor):
+    collator = EGMFCollator(make_processor(), True, modality_dropout=1.0)
+    torch.manual_seed(0)
+    counts = collator([rows[0]] * 32)["modality_mask"].sum(dim=1)
+    assert set(counts.tolist()) == {1, 2}
+
+
+def test_evaluation_never_drops(rows, make_processor):
+    collator = EGMFCollator(make_processor(), False)
+    assert collator.modality_dropout == 0
+    for _ in range(5):
+        mask = collator(rows)["modality_mask"]
+        assert mask.tolist() == [[m in subset for m in ("text", "audio", "video")] for subset in reversed(SUBSETS)]
+
+
+@pytest.mark.parametrize("subset", SUBSETS, ids="+".join)
+def test_modalities_restrict(rows, make_processor, subset):
+    batch = EGMFCollator(make_processor(), True, modalities=subset)(rows[:1])
+    assert batch["modality_mask"].tolist() == [[m in subset for m in ("text", "audio", "video")]]
+
+
+def test_row_without_the_wanted_modalities_is_named(rows, make_processor):
+    with pytest.raises(ValueError, match=r"Row 'text' has none of audio, video; it has text"):
+        EGMFCollator(make_processor(), True, modalities=["audio", "video"])([rows[-1], rows[0], rows[-3]])
+
+
+def test_unknown_modality_is_refused(make_processor):
+    with pytest.raises(ValueError, match="smell"):
+        EGMFCollator(make_processor(), True, modalities=["text", "smell"])
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.1, float("nan")])
+def test_dropout_must_be_a_share(make_processor, rate):
+    with pytest.raises(ValueError, match="modality_dropout"):
+        EGMFCollator(make_processor(), True, modality_dropout=rate)
+
+
+def test_bad_row_is_named(rows, make_processor):
+    row = dict(rows[0], media={"audio_features": np.ones((2, 7), np.float32)})
+    with pytest.raises(ValueError, match=r"row 'text\+audio\+video': audio_features are 7 wide"):
+        EGMFCollator(make_processor(), True)([row])

@@ -1,0 +1,130 @@
+"""Evaluation: every subset of modalities, every raw prediction, and the results file."""
+
+import json
+
+import numpy as np
+import pytest
+from corpus_files import write_corpus
+
+from training.collator import SUBSETS
+from training.metrics import task_metrics
+from training.rows import RowDataset, load_rows
+from training.run_eval import evaluate, main, subset_name
+
+
+pytestmark = pytest.mark.integration
+NAMES = ["text", "audio", "video", "text+audio", "text+video", "audio+video", "text+audio+video"]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return write_corpus(tmp_path_factory.mktemp("corpus") / "tiny")
+
+
+@pytest.fixture
+def checkpoint(make_model, make_processor, tmp_path):
+    make_model("waveform", "frames", lora=None).save_pretrained(tmp_path / "checkpoint")
+    make_processor("waveform", "frames").save_pretrained(tmp_path / "checkpoint")
+    return tmp_path / "checkpoint"
+
+
+def test_results_hold_all_subsets_and_every_prediction(checkpoint, corpus, capsys):
+    main(
+        [
+            "--model",
+            str(checkpoint),
+            "--data",
+            str(corpus),
+            "--split",
+            "train",
+            "--subsets",
+            "every",
+            "--device",
+            "cpu",
+        ]
+    )
+    record = json.loads((checkpoint / "results-train.json").read_text(encoding="utf-8"))
+    assert "results-train.json" in capsys.readouterr().out
+    assert {"model", "data", "split", "seed", "versions", "commit", "device", "seconds", "config", "subsets"} == set(
+        record
+    )
+    assert list(record["subsets"]) == NAMES
+    for name, subset in record["subsets"].items():
+        assert subset["left_out"] == (name == "text")  # row c3 has no words
+        predictions = [p for task in subset["tasks"].values() for p in task["predictions"]]
+        assert {p["id"] for p in predictions} == {f"c{i}" for i in range(6)} - ({"c3"} if name == "text" else set())
+        for task, part in subset["tasks"].items():
+            assert part["rows"] == len(part["predictions"])
+            for prediction in part["predictions"]:
+                assert prediction["task"] == task
+                assert set(prediction["modalities"]) <= set(name.split("+"))
+                assert sum(prediction["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+                assert set(prediction["gate"]) == set(prediction["experts"]) == {"local", "semantic", "global"}
+                assert "truth" in prediction
+
+
+def test_metrics_can_be_made_again_from_the_predictions(checkpoint, corpus, make_processor):
+    main(["--model", str(checkpoint), "--data", str(corpus), "--split", "train", "--device", "cpu"])
+    record = json.loads((checkpoint / "results-train.json").read_text(encoding="utf-8"))
+    assert list(record["subsets"]) == NAMES[-1:]
+    for name, part in record["subsets"]["text+audio+video"]["tasks"].items():
+        task = make_processor().task_objects[name]
+        keys = list(task.labels) if task.kind == "classification" else task.answers
+        probabilities = np.array([[p["probabilities"][key] for key in keys] for p in part["predictions"]])
+        truth = np.array([task.index(p["truth"]) for p in part["predictions"]])
+        for metric, value in task_metrics(task, probabilities, truth).items():
+            assert part["metrics"][metric] == (None if np.isnan(value) else pytest.approx(value, abs=1e-5)), metric
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+def test_batch_size_does_not_matter(make_model, make_processor, corpus, batch_size):
+    model, processor = make_model("waveform", "frames", lora=None), make_processor("waveform", "frames")
+    rows = RowDataset(load_rows(corpus, "train"), processor, cache_media=True)
+
+    def probabilities(size):
+        found = evaluate(model, processor, rows, SUBSETS[-1:], size)[subset_name(SUBSETS[-1])]["tasks"]
+        return {p["id"]: list(p["probabilities"].values()) for part in found.values() for p in part["predictions"]}
+
+    found, expected = probabilities(batch_size), probabilities(6)
+    assert set(found) == set(expected)
+    for name in expected:
+        assert found[name] == pytest.approx(expected[name], abs=1e-5)
+
+
+def test_subset_sees_nothing_else(make_model, make_processor, corpus):
+    """Scoring the words alone is scoring rows that have only words."""
+    model, processor = make_model("waveform", "frames", lora=None), make_processor("waveform", "frames")
+    rows = [row for row in load_rows(corpus, "train") if row.get("text")]
+    bare = [{name: value for name, value in row.items() if name != "video"} for row in rows]
+
+    def predictions(given):
+        dataset = RowDataset(given, processor, cache_media=True)
+        found = evaluate(model, processor, dataset, [("text",)])["text"]["tasks"]
+        return {p["id"]: p["probabilities"] for part in found.values() for p in part["predictions"]}
+
+    words, expected = predictions(rows), predictions(bare)
+    assert set(words) == {row["id"] for row in rows}
+    for name in expected:
+        assert words[name] == pytest.approx(expected[name], abs=1e-6)
+
+
+def test_subset_that_no_row_has(make_model, make_processor, corpus):
+    model, processor = make_model("waveform", "frames", lora=None), make_processor("waveform", "frames")
+    rows = [row for row in load_rows(corpus, "train") if not row.get("text")]
+    found = evaluate(model, processor, RowDataset(rows, processor), [("text",)])
+    assert found == {"text": {"left_out": 1, "tasks": {}}}
+
+
+def test_own_output_and_row_limit(checkpoint, corpus, tmp_path):
+    output = tmp_path / "deep/results.json"
+    argv = ["--model", str(checkpoint), "--data", str(corpus), "--split", "test", "--output", str(output)]
+    main([*argv, "--max_rows", "1", "--seed", "5", "--device", "cpu"])
+    record = json.loads(output.read_text(encoding="utf-8"))
+    assert record["seed"] == 5
+    assert [part["rows"] for part in record["subsets"]["text+audio+video"]["tasks"].values()] == [1]
+    assert not (checkpoint / "results-test.json").exists()
+
+
+def test_split_that_is_not_there(checkpoint, corpus):
+    with pytest.raises(ValueError, match="no rows of split 'dev'"):
+        main(["--model", str(checkpoint), "--data", str(corpus), "--split", "dev", "--device", "cpu"])
