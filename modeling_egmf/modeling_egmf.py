@@ -61,7 +61,7 @@ class EGMFCausalLMOutput(ModelOutput):
     """Output of `forward`. Fields after `attentions` are filled with `output_experts=True`; see `EGMFFusionOutput`.
 
     Attributes:
-        loss: mean negative log-likelihood of the labels that are not -100.
+        loss: mean over samples of the mean negative log-likelihood of each one's labels that are not -100.
         logits: (B, K, V); K is S, or the last K positions if `labels` or `logits_to_keep` cut them.
     """
 
@@ -119,6 +119,19 @@ class EGMFPseudoTokens(nn.Module):
         if self.repeat:
             return tokens[:, None].expand(-1, self.num_tokens, -1)
         return tokens.view(-1, self.num_tokens, self.width)
+
+
+def answer_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """logits (B, K, V), labels (B, K), -100 where nothing is asked -> mean over samples of each one's mean over tokens.
+
+    Every sample counts alike: with a mean over all tokens, a score of four tokens would outweigh a label of one.
+    """
+    targets = labels[:, 1:]
+    losses = nn.functional.cross_entropy(
+        logits[:, :-1].float().transpose(1, 2), targets, ignore_index=-100, reduction="none"
+    )  # (B, K - 1)
+    asked = (targets != -100).sum(dim=1)
+    return (losses.sum(dim=1) / asked.clamp(min=1)).sum() / (asked > 0).sum()
 
 
 class EGMFPreTrainedModel(PreTrainedModel):
@@ -219,6 +232,7 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
     """EGMF with its language model: answers a task's question about a person from any of text, audio and video."""
 
     _auto_class = "AutoModel"
+    accepts_loss_kwargs = False  # the loss is a mean over samples: Trainer divides by its accumulation steps
 
     def __init__(
         self,
@@ -353,10 +367,12 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
     def hide_switched_off_text(
         attention_mask: torch.Tensor | None, utterance_mask: torch.Tensor | None, modality_mask: torch.Tensor | None
     ) -> torch.Tensor | None:
-        """attention_mask (B, S), 0 also on the transcripts that modality_mask (B, 3) switches off."""
-        if attention_mask is None or utterance_mask is None or modality_mask is None:
+        """attention_mask (B, S), 0 also on the transcripts that modality_mask (B, 3) switches off. What was generated
+        since stands behind the transcripts; a 4D mask, made from a 2D one by `generate`, stays as it is."""
+        if attention_mask is None or utterance_mask is None or modality_mask is None or attention_mask.ndim != 2:
             return attention_mask
-        return attention_mask * ~(utterance_mask.bool() & ~modality_mask[:, :1].bool())
+        hidden = utterance_mask.bool() & ~modality_mask[:, :1].bool()
+        return attention_mask * ~nn.functional.pad(hidden, (0, attention_mask.shape[1] - hidden.shape[1]))
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         masks = [kwargs.get(name) for name in ("attention_mask", "utterance_mask", "modality_mask")]
@@ -421,7 +437,6 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
                 inputs_embeds = self.get_input_embeddings()(input_ids)
         if position_ids is None and attention_mask is not None and attention_mask.ndim == 2:
             position_ids = (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)[:, -inputs_embeds.shape[1] :]
-        num_items_in_batch = kwargs.pop("num_items_in_batch", None)
         if logits_to_keep is None:
             logits_to_keep = 0
             if labels is not None:
@@ -440,12 +455,7 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
         )
         loss = None
         if labels is not None:
-            loss = self.loss_function(
-                logits=output.logits,
-                labels=labels[:, -output.logits.shape[1] :],
-                vocab_size=output.logits.shape[-1],
-                num_items_in_batch=num_items_in_batch,
-            )
+            loss = answer_loss(output.logits, labels[:, -output.logits.shape[1] :])
         return EGMFCausalLMOutput(
             loss=loss,
             logits=output.logits,

@@ -525,8 +525,11 @@ def _read_tasks(tasks: Mapping | Sequence) -> dict[str, EGMFTask]:
         entries = list(tasks)
     found = [task if isinstance(task, EGMFTask) else EGMFTask.from_dict(task) for task in entries]
     names = [task.name for task in found]
-    if not found or len(set(names)) != len(names) or (isinstance(tasks, Mapping) and names != list(tasks)):
-        raise ValueError(f"Every task needs a name of its own, the one it is listed under; got {names}.")
+    listed = list(tasks) if isinstance(tasks, Mapping) else names
+    if not found:
+        raise ValueError("`tasks` is empty; give at least one task, or None for the built-in ones.")
+    if len(set(names)) != len(names) or names != listed:
+        raise ValueError(f"Tasks {names} are listed under {listed}; each needs a name of its own, and that name.")
     return dict(zip(names, found, strict=True))
 
 

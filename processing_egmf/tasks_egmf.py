@@ -48,10 +48,12 @@ class EGMFTask:
         if self.kind not in ("classification", "regression"):
             raise ValueError(f"Task {self.name!r}: kind is {self.kind!r}; use 'classification' or 'regression'.")
         if isinstance(self.labels, list | tuple):
-            pairs = [(label, label) if isinstance(label, str) else tuple(label) for label in self.labels if label]
-            self.labels = dict(pairs)
-        if not all(isinstance(word, str) for pair in self.labels.items() for word in pair):
+            pairs = [label if isinstance(label, list | tuple) else (label, label) for label in self.labels]
+        else:
+            pairs = list(dict(self.labels or {}).items())
+        if not all(len(pair) == 2 and all(isinstance(word, str) for word in pair) for pair in pairs):
             raise ValueError(f"Task {self.name!r}: labels and their words are strings; quote yes, no and numbers.")
+        self.labels = dict(pairs)
         if self.kind == "classification":
             if len(self.labels) < 2:
                 raise ValueError(f"Task {self.name!r}: a classification needs at least two labels.")

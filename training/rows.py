@@ -164,17 +164,30 @@ class RowDataset(Dataset):
         return self.processor.load_media(name=name, **sources)
 
     def without(self, modalities: Sequence[str]) -> list[str]:
-        """Ids of the rows that have none of these modalities. Clips that are not in memory count as they are named."""
+        """Ids of the rows that have none of these modalities. Where clips are not in memory, what a row names counts:
+        of a video, that it can be heard too."""
+        columns = {"waveform": ("audio", "video"), "frames": ("video",), None: ()}
+        kinds = {"audio": self.processor.audio_input, "video": self.processor.video_input}
+        named = {modality: columns.get(kind, (f"{modality}_features",)) for modality, kind in kinds.items()}
         empty = []
         for index, row in enumerate(self.rows):
-            media = row if self.media is None else self.media[index]
-            has = {"text": bool((row.get("text") or "").strip())}
-            for modality in ("audio", "video"):
-                names = (modality, f"{modality}_features", *(("video",) if modality == "audio" else ()))
-                has[modality] = any(media.get(name) is not None for name in names)
-            if not any(has[modality] for modality in modalities):
+            if self.media is not None:
+                there = {name.removesuffix("_features") for name in self.media[index]}
+            else:
+                there = {m for m, names in named.items() if any(row.get(name) is not None for name in names)}
+            if (row.get("text") or "").strip():
+                there.add("text")
+            if not there & set(modalities):
                 empty.append(row["id"])
         return empty
+
+    def leave_out(self, ids: Sequence[str]) -> None:
+        """Go on without these rows."""
+        gone = set(ids)
+        kept = [index for index, row in enumerate(self.rows) if row["id"] not in gone]
+        if self.media is not None:
+            self.media = [self.media[index] for index in kept]
+        self.rows = [self.rows[index] for index in kept]
 
     @property
     def lengths(self) -> list[int]:

@@ -42,7 +42,7 @@ def summarise(values: Sequence[float]) -> dict[str, Any]:
 
 
 def collect(folder: Path) -> dict[str, Any]:
-    """Every finished run of the folder: `{variant: {"seeds", "subsets": {subset: {task: {metric: summary}}}, ...}}`."""
+    """Every finished run of the folder: `{variant: {"seeds", "subsets": {subset: {task: {metric: summary}}}}}`."""
     found: dict[str, Any] = {}
     for variant in VARIANTS:
         runs = sorted(path.parent for path in folder.glob(f"{variant}-*/results-test.json"))
@@ -51,15 +51,15 @@ def collect(folder: Path) -> dict[str, Any]:
         results = [json.loads((run / "results-test.json").read_text(encoding="utf-8")) for run in runs]
         records = [json.loads((run / "training.json").read_text(encoding="utf-8")) for run in runs]
         subsets: dict[str, Any] = {}
-        for subset in results[0]["subsets"]:
-            subsets[subset] = {
-                task: {
-                    metric: summarise([r["subsets"][subset]["tasks"][task]["metrics"][metric] for r in results])
-                    for metric, value in part["metrics"].items()
-                    if value is not None
+        for subset, part in results[0]["subsets"].items():
+            subsets[subset] = {}
+            for task in part["tasks"]:
+                metrics = [r["subsets"][subset]["tasks"][task]["metrics"] for r in results]
+                subsets[subset][task] = {
+                    name: summarise(values)
+                    for name in metrics[0]
+                    if (values := [m[name] for m in metrics if m[name] is not None])
                 }
-                for task, part in results[0]["subsets"][subset]["tasks"].items()
-            }
         found[variant] = {
             "seeds": [record["seed"] for record in records],
             "commits": sorted({record["commit"] for record in records}),

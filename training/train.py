@@ -19,6 +19,8 @@ from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
+from processing_egmf.processing_egmf import MODALITIES
+
 from .arguments import DataArguments, EGMFTrainingArguments, ModelArguments, parse_arguments
 from .build import build, read_tasks
 from .collator import EGMFCollator
@@ -67,6 +69,21 @@ def _select(rows: list[dict], arguments: DataArguments, most: int | None, defaul
         if not rows:
             raise ValueError(f"No row is of the tasks {', '.join(arguments.only_tasks)}.")
     return rows[:most]
+
+
+def _keep_usable(dataset: RowDataset, modalities: Sequence[str], split: str, show: bool) -> None:
+    """Leave out the rows that have none of the modalities, and say which.
+
+    Raises:
+        ValueError: none is left.
+    """
+    empty, most, wanted = dataset.without(modalities), 20, ", ".join(modalities)
+    if len(empty) == len(dataset):
+        raise ValueError(f"No row of split {split!r} has any of the modalities {wanted}. Choose others.")
+    if empty and show:
+        shown = ", ".join(empty[:most]) + (", ..." if len(empty) > most else "")
+        print(f"Split {split!r}: left out {len(empty)} of {len(dataset)} rows, which have no {wanted}: {shown}.")
+    dataset.leave_out(empty)
 
 
 def _warm_up(trainer: EGMFTrainer, dataset: RowDataset, collator: EGMFCollator) -> list[float]:
@@ -123,6 +140,8 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: EGMFTraini
         )
         for answered in (True, False)
     }
+    for dataset, split in ((train_set, data_args.train_split), (eval_set, data_args.eval_split)):
+        _keep_usable(dataset, data_args.modalities or MODALITIES, split, show=args.process_index == 0)
     stop = args.early_stopping_patience
     trainer = EGMFTrainer(
         model=model,
