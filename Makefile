@@ -20,7 +20,7 @@ help:
 	touch $@
 
 demo: .venv/installed
-	$(BIN)/python -m training.demo
+	$(BIN)/python -m training.demo $(DEMO_OPTIONS)
 
 # Three seeds, and the variants that the README's table compares: hours on two cores. Finished runs are kept.
 demo-study: .venv/installed

@@ -122,7 +122,7 @@ class EGMFPseudoTokens(nn.Module):
 
 
 def answer_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """logits (B, K, V), labels (B, K), -100 where nothing is asked -> mean over samples of each one's mean over tokens.
+    """logits (B, K, V), labels (B, K) with -100 where nothing is asked -> mean over samples of means over tokens.
 
     Every sample counts alike: with a mean over all tokens, a score of four tokens would outweigh a label of one.
     """
@@ -444,6 +444,10 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
                 if not len(answered):
                     raise ValueError("`labels` holds nothing but -100; give the processor an `answer`.")
                 logits_to_keep = labels.shape[1] - max(int(answered[0]) - 1, 0)
+        if isinstance(logits_to_keep, int) and logits_to_keep > 0:
+            # As a slice it would leave strided states, for which the CPU copies the whole output matrix a sample.
+            length = inputs_embeds.shape[1]
+            logits_to_keep = torch.arange(max(length - logits_to_keep, 0), length, device=inputs_embeds.device)
         output = self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,

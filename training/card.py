@@ -24,6 +24,7 @@ def _eval_results(results: dict[str, Any], dataset: str) -> list[EvalResult]:
                         task_name=f"{task} from text, audio and video",
                         dataset_type="synthetic",
                         dataset_name=dataset,
+                        dataset_config=task,  # or the results of all tasks would be listed under the first
                         dataset_split=results["split"],
                         metric_type=key,
                         metric_name=name,

@@ -592,8 +592,9 @@ tags: [synthetic, emotion-recognition, sentiment-analysis, multimodal]
 **This corpus is synthetic.** The voices are synthesised and the faces are drawn; nobody was recorded. It is there to
 teach and to test. Scores on it say nothing about people, and nothing about how well a model reads people.
 
-{train} train, {validation} validation and {test} test clips, half for each task. Speakers, phrases and snippets do
-not cross splits. `metadata.jsonl` has one row a clip; `cues` tells what each modality shows. The sound track is in
+{train} train, {validation} validation and {test} test clips, three of five with an emotion, two with a sentiment
+score. Speakers and snippets do not cross splits; the phrases of the emotion task come from one small bank and recur in
+all splits. `metadata.jsonl` has one row a clip; `cues` tells what each modality shows. The sound track is in
 the mp4.
 
 ## Emotion

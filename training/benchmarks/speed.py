@@ -142,11 +142,15 @@ def measure(arguments: argparse.Namespace) -> dict:
     first = int(torch.where((answered["labels"] != -100).any(dim=0))[0][0])
     kept = answered["labels"].shape[1] - first + 1
 
+    def last(count: int, inputs: dict = answered) -> torch.Tensor:
+        length = inputs["input_ids"].shape[1]
+        return torch.arange(length - count, length, device=device)
+
     def step(name: str) -> None:
         if name == "egmf":
             loss = model(**answered).loss
         else:
-            logits = bare(**plain_answered, use_cache=False, logits_to_keep=kept).logits
+            logits = bare(**plain_answered, use_cache=False, logits_to_keep=last(kept)).logits
             loss = bare.loss_function(logits=logits, labels=answered["labels"][:, -kept:], vocab_size=logits.shape[-1])
         loss.backward()
         optimizers[name].step()
@@ -162,7 +166,7 @@ def measure(arguments: argparse.Namespace) -> dict:
 
     def prefill() -> None:
         with torch.no_grad():
-            bare(**plain_asked, use_cache=False, logits_to_keep=1)
+            bare(**plain_asked, use_cache=False, logits_to_keep=last(1, asked))
 
     answering = timed(
         {"score_answers": lambda: model.score_answers(**asked), "prefill": prefill}, arguments.repeats, device
