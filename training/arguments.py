@@ -94,7 +94,8 @@ class EGMFTrainingArguments(TrainingArguments):
     output_dir: str | None = field(default="runs/egmf", metadata={"help": "Where the run is written."})
     overwrite: bool = field(default=False, metadata={"help": "Move a run that is already in output_dir aside."})
     fusion_learning_rate: float | None = field(
-        default=None, metadata={"help": "Learning rate of encoders, fusion and experts; None: that of LoRA."}
+        default=None,
+        metadata={"help": "Learning rate of encoders, fusion and experts; None: that of LoRA and pseudo tokens."},
     )
     warm_up_epochs: float = field(
         default=0.0,

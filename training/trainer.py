@@ -69,7 +69,9 @@ class EGMFTrainer(Trainer):
             groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
             for name, parameter in self.model.named_parameters():
                 if parameter.requires_grad:
-                    key = (name.startswith("egmf."), parameter.ndim > 1)
+                    # The pseudo tokens are what the language model reads: they learn at its pace.
+                    ours = name.startswith("egmf.") and not name.startswith("egmf.pseudo_tokens.")
+                    key = (ours, parameter.ndim > 1)
                     groups.setdefault(key, []).append(parameter)
             optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
             settings.pop("lr", None)
