@@ -134,27 +134,22 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: EGMFTraini
     model, processor = build(model_args, used_tasks(tasks, train_rows + eval_rows), args.output_dir)
     train_set = RowDataset(train_rows, processor, data_args.cache_media)
     eval_set = RowDataset(eval_rows, processor, data_args.cache_media)
-    collators = {
-        answered: EGMFCollator(
-            processor, answered, data_args.modalities, data_args.modality_dropout, data_args.augmentation
-        )
-        for answered in (True, False)
-    }
-    for dataset, split in ((train_set, data_args.train_split), (eval_set, data_args.eval_split)):
-        _keep_usable(dataset, data_args.modalities or MODALITIES, split, show=args.process_index == 0)
+    # The warm-up asks every modality alone and all together by itself: it needs no dropout of modalities.
+    rehearse = EGMFCollator(processor, False, data_args.modalities, augmentation=data_args.augmentation)
+    answer = EGMFCollator(processor, True, data_args.modalities, data_args.modality_dropout, data_args.augmentation)
     stop = args.early_stopping_patience
     trainer = EGMFTrainer(
         model=model,
         args=args,
         train_dataset=train_set,
         eval_dataset=eval_set,
-        data_collator=collators[True],
+        data_collator=answer,
         eval_collator=EGMFCollator(processor, False, data_args.modalities),
         processing_class=processor,
         compute_metrics=make_compute_metrics(processor),
         callbacks=[EarlyStoppingCallback(stop)] if stop is not None else None,
     )
-    warm_up_losses = [] if checkpoint else _warm_up(trainer, train_set, collators[False])
+    warm_up_losses = [] if checkpoint else _warm_up(trainer, train_set, rehearse)
     warm_up_seconds = time.time() - started
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
