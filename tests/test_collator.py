@@ -144,6 +144,31 @@ def test_dropout_must_be_a_share(make_processor, rate):
         EGMFCollator(make_processor(), True, modality_dropout=rate)
 
 
+@pytest.mark.parametrize("with_answers", [True, False])
+def test_augmentation_changes_the_clips_and_nothing_else(corpus, make_processor, with_answers):
+    processor = make_processor("waveform", "frames")
+    rows = list(RowDataset(load_rows(corpus, "train"), processor, cache_media=True))
+    before = [{name: values.copy() for name, values in row["media"].items()} for row in rows]
+    plain = EGMFCollator(processor, with_answers)(rows)
+    collator, found = EGMFCollator(processor, with_answers, augmentation=True), []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        found.append(collator(rows))
+    assert set(found[0]) == set(plain)
+    for name in plain:
+        assert torch.equal(found[0][name], found[1][name]), name
+        changed = name in ("audio_values", "video_values")
+        assert torch.equal(found[0][name], plain[name]) == (not changed), name
+        assert torch.equal(found[0][name], found[2][name]) == (not changed), name
+        assert found[0][name].shape == plain[name].shape
+    for row, media in zip(rows, before, strict=True):  # the clips in memory stay as they are
+        assert all(np.array_equal(row["media"][name], media[name]) for name in media)
+
+
+def test_clips_are_not_changed_unless_that_is_asked_for(make_processor):
+    assert EGMFCollator(make_processor(), True).augmentation is False
+
+
 def test_bad_row_is_named(rows, make_processor):
     row = dict(rows[0], media={"audio_features": np.ones((2, 7), np.float32)})
     with pytest.raises(ValueError, match=r"row 'text\+audio\+video': audio_features are 7 wide"):

@@ -16,8 +16,8 @@ EXPERT = {"name": "one", "bottleneck_ratio": 2, "activation": "gelu"}
     ("fields", "message"),
     [
         ({"fusion_hidden_size": 30, "fusion_attention_heads": 4}, "`fusion_hidden_size` 30 is no multiple"),
-        ({"fusion_attention_heads": 0}, "`fusion_attention_heads`"),
-        ({"fusion_hidden_size": 0}, "must lie in"),
+        ({"fusion_attention_heads": 0}, "`fusion_attention_heads` is 0; it must be at least 1"),
+        ({"fusion_hidden_size": 0}, "`fusion_hidden_size` is 0; it must be at least 1"),
         ({"fusion_dropout": 1.0}, r"`fusion_dropout` is 1.0; it must lie in \[0, 1\)"),
         ({"fusion_dropout": -0.1}, "`fusion_dropout` is -0.1"),
         ({"num_pseudo_tokens": 0}, "`num_pseudo_tokens` is 0; it must be at least 1"),

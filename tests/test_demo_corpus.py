@@ -57,7 +57,7 @@ SNIPPETS = [
     )
 ]
 TINY = {
-    "num_train": 6, "num_validation": 2, "num_test": 4, "frame_size": 32, "snippets": SNIPPETS,
+    "num_train": 6, "num_validation": 2, "num_test": 4, "frame_size": 64, "snippets": SNIPPETS,
     "show_progress": False,
 }  # fmt: skip
 
@@ -99,7 +99,7 @@ def test_rows_are_complete(corpus):
             assert -3 <= row["answer"] <= 3 and all(-3 <= cue <= 3 for cue in row["cues"].values())
     for split in SPLITS:
         tasks = [row["task"] for row in rows if row["split"] == split]
-        assert tasks == (["emotion"] * 3 + ["sentiment"] * 2) * (len(tasks) // 5) + ["emotion"] * (len(tasks) % 5)
+        assert tasks == ["emotion" if i % 5 < 3 else "sentiment" for i in range(len(tasks))]
 
 
 def test_speakers_and_snippets_do_not_cross_splits():
@@ -240,7 +240,7 @@ def test_mp4_files_hold_both_streams(corpus):
         with av.open(str(corpus / row["video"])) as container:
             video, audio = container.streams.video[0], container.streams.audio[0]
             assert (video.codec_context.name, audio.codec_context.name) == ("h264", "aac")
-            assert float(video.average_rate) == 12.5 and (video.width, video.height) == (32, 32)
+            assert float(video.average_rate) == 12.5 and (video.width, video.height) == (64, 64)
             assert audio.rate == 16_000 and audio.layout.nb_channels == 1
             frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video)]
         with av.open(str(corpus / row["video"])) as container:

@@ -10,6 +10,7 @@ from transformers import CLIPVisionConfig, ResNetConfig, ViTConfig, ViTModel, Wa
 from modeling_egmf.encoders_egmf import (
     EGMFAudioVisualEncoder,
     EGMFFeatureStem,
+    EGMFFrameStem,
     EGMFModalityEncoder,
     EGMFPretrainedStem,
     EGMFWaveformStem,
@@ -203,6 +204,34 @@ def test_constant_features_do_not_explode(make_encoder_config):
     torch.testing.assert_close(found, stem.projection(torch.full((1, 1, 6), 10.0)))
 
 
+def test_pooling_scores_have_no_bias(make_encoder):
+    """A constant added to every score does not change the softmax."""
+    assert make_encoder("features", "audio").pooling_score.bias is None
+
+
+def test_frames_equal_a_plain_computation(make_encoder_config, enliven):
+    """Each frame and twice its difference to the clip's first, convolved, then averaged over a 4x4 grid."""
+    torch.manual_seed(0)
+    stem = enliven(EGMFFrameStem(make_encoder_config("frames", "video", frame_height=32, frame_width=32))).eval()
+    values = torch.rand(2, 3, 3, 32, 32) * 2 - 1
+    mask = torch.tensor([[True, True, True], [True, True, False]])
+    found, found_mask = stem(values, mask)
+    assert torch.equal(found_mask, mask)
+    assert not found[~mask].any()
+    for i, t in torch.argwhere(mask).tolist():
+        picture = torch.cat([values[i, t], 2 * (values[i, t] - values[i, 0])])  # (6, y, x)
+        for convolution, norm in zip(stem.convolutions, stem.norms, strict=True):
+            picture = convolution(picture[None])[0]
+            picture = (picture - picture.mean()) / (picture.var(correction=0) + norm.eps).sqrt()
+            picture = picture * norm.weight[:, None, None] + norm.bias[:, None, None]
+            picture = picture * 0.5 * (1 + torch.erf(picture / math.sqrt(2)))
+        assert picture.shape == (8, 8, 8)
+        cells = [[picture[:, y : y + 2, x : x + 2].mean(dim=(1, 2)) for x in range(0, 8, 2)] for y in range(0, 8, 2)]
+        grid = torch.stack([torch.stack(row, dim=1) for row in cells], dim=1)  # (channels, 4, 4)
+        expected = stem.projection.weight @ grid.flatten() + stem.projection.bias
+        torch.testing.assert_close(found[i, t], expected, atol=1e-5, rtol=1e-5)
+
+
 # ---- log-mel -------------------------------------------------------------------------------------------------
 
 
@@ -247,6 +276,26 @@ def test_a_higher_tone_lies_in_a_higher_band(make_encoder_config):
     tones = torch.stack([torch.sin(2 * math.pi * hertz * times) for hertz in (200, 800, 3200)])
     bands = stem.log_mel(tones, torch.ones(3, 1600, dtype=torch.bool))[0].mean(dim=1).argmax(dim=1)
     assert bands[0] < bands[1] < bands[2]
+
+
+def test_mean_level_of_a_clip_is_taken_off(make_encoder_config, one_stream):
+    stem = EGMFWaveformStem(make_encoder_config("waveform"))
+    values, mask = one_stream("waveform", "audio")
+    seen = []
+    stem.convolutions[0].register_forward_hook(lambda _, given, __: seen.append(given[0].transpose(1, 2)))
+    stem(values, mask)
+    heard, frame_mask = stem.log_mel(values, mask)
+    for i in range(3):
+        real = heard[i][frame_mask[i]]
+        torch.testing.assert_close(seen[0][i][frame_mask[i]], real - real.mean(), atol=1e-5, rtol=0)
+        assert not seen[0][i][~frame_mask[i]].any()
+
+
+def test_distance_to_the_microphone_does_not_matter(make_encoder, one_stream):
+    encoder = make_encoder("waveform", "audio")
+    values, mask = one_stream("waveform", "audio")
+    near, far = (encoder(values * gain, mask, everyone(mask)) for gain in (1.0, 0.25))
+    torch.testing.assert_close(near, far, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("samples", [1, 159, 160, 161, 1600])

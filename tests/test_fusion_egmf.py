@@ -27,7 +27,7 @@ def attend(attention, queries, keys):
             part = slice(head * size, (head + 1) * size)
             scores = []
             for key in keys:
-                offered = attention.key.weight @ key + attention.key.bias
+                offered = attention.key.weight @ key
                 scores.append(math.exp((asked[part] @ offered[part]).item() / math.sqrt(size)))
             total = sum(scores)
             heard = torch.zeros(size)
@@ -83,6 +83,11 @@ def test_attention_equals_loops(enliven, keys):
     expected = torch.stack(attend(attention, list(queries[0]), list(offered[0])))
     found = attention(queries, offered, torch.ones(1, keys, dtype=torch.bool))[0]
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_keys_have_no_bias():
+    """A constant that every key adds to a query's scores does not change the softmax."""
+    assert EGMFAttention(WIDTH, HEADS, 0.0).key.bias is None
 
 
 def test_query_without_keys_gets_zeros(enliven):

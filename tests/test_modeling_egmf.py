@@ -350,8 +350,19 @@ def test_building_leaves_the_language_model_alone(make_model, make_language_mode
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-# A constant added to every score of a softmax: no gradient, by nature.
-WITHOUT_EFFECT = ("key.bias", "pooling_score.bias")
+def test_our_linear_layers_start_at_xaviers_scale(make_model):
+    """At a language model's 0.02 the gate would start, and stay, near uniform."""
+    model = make_model("waveform", "frames", lively=False, bidirectional_attention=True)
+    layers = {name: module for name, module in model.egmf.named_modules() if isinstance(module, torch.nn.Linear)}
+    projection = layers.pop("pseudo_tokens.projection").weight.detach()
+    assert projection.std() == pytest.approx(16**-0.5, rel=0.15)
+    assert {"experts.gate.feature_gate.0", "fusion.cross_attention.key"} <= set(layers)
+    for name, layer in layers.items():
+        weight, bound = layer.weight.detach(), (6 / sum(layer.weight.shape)) ** 0.5
+        assert weight.abs().max() <= bound, name
+        if weight.numel() >= 128:
+            assert weight.std() == pytest.approx(bound / 3**0.5, rel=0.25), name
+        assert layer.bias is None or not layer.bias.any(), name
 
 
 @pytest.fixture
@@ -381,7 +392,7 @@ def test_one_step_changes_all_that_learns_and_nothing_else(make_model, train, au
         assert parameter.requires_grad == learns, name
         if not learns:
             assert torch.equal(parameter, before[name]), name
-        elif not name.endswith(WITHOUT_EFFECT):
+        else:
             assert parameter.grad.abs().max() > 1e-7, name
             assert not torch.equal(parameter, before[name]), name
 
@@ -391,7 +402,7 @@ def test_two_steps_from_the_start_change_all_that_learns(make_model, train, audi
     model = make_model(audio, video, lively=False)
     before = train(model, audio, video, steps=2)  # in the first, LoRA's B is zero, and its A learns nothing
     still = [n for n, p in model.named_parameters() if p.requires_grad and torch.equal(p, before[n])]
-    assert [name for name in still if not name.endswith(WITHOUT_EFFECT)] == []
+    assert still == []
 
 
 def test_loss_falls(make_model, labelled):
@@ -407,20 +418,43 @@ def test_loss_falls(make_model, labelled):
     assert losses[-1] < losses[0] - 1
 
 
-def test_loss_equals_the_answers_log_probability(make_model, labelled):
-    model, inputs = make_model(), labelled()
+MIXED = {"task": ["emotion", "mosei", "cherma"], "answer": ["joy", -1.5, "高兴"]}  # of different lengths in tokens
+
+
+def test_loss_equals_the_answers_log_probability(setting, process):
+    """Of each sample the mean over its tokens, and of these the mean over the samples."""
+    model, processor, samples = setting()
+    inputs = process(processor, samples, **MIXED)
     labels = inputs.pop("labels")
     log_probs = torch.log_softmax(model(**inputs).logits, dim=-1)
-    terms = [
-        -log_probs[i, s - 1, labels[i, s]] for i in range(3) for s in range(labels.shape[1]) if labels[i, s] != -100
+    means = []
+    for i in range(3):
+        terms = [-log_probs[i, s - 1, labels[i, s]] for s in range(labels.shape[1]) if labels[i, s] != -100]
+        means.append(sum(terms) / len(terms))
+    assert len({int((row != -100).sum()) for row in labels}) > 1
+    close(model(**inputs, labels=labels).loss, sum(means) / 3)
+
+
+def test_every_sample_counts_alike(setting, process):
+    model, processor, samples = setting()
+    together = model(**process(processor, samples, **MIXED)).loss
+    alone = [
+        model(**process(processor, [sample], task=task, answer=[answer])).loss
+        for sample, task, answer in zip(samples, *MIXED.values(), strict=True)
     ]
-    close(model(**inputs, labels=labels).loss, sum(terms) / len(terms))
+    close(together, sum(alone) / 3)
 
 
-def test_loss_over_several_batches_divides_by_their_items(make_model, labelled):
+def test_sample_without_an_answer_does_not_count(make_model, labelled):
     model, inputs = make_model(), labelled()
-    items = int((inputs["labels"] != -100).sum())
-    close(model(**inputs, num_items_in_batch=4 * items).loss, model(**inputs).loss / 4)
+    inputs["labels"][1] = -100
+    kept = {name: values[[0, 2]] for name, values in inputs.items()}
+    close(model(**inputs).loss, model(**kept).loss)
+
+
+def test_trainer_is_told_that_the_loss_is_a_mean(make_model):
+    """Or it would hand in the number of tokens of several batches, and not divide by their number."""
+    assert make_model().accepts_loss_kwargs is False
 
 
 def test_labels_keep_only_the_logits_they_need(make_model, labelled):
@@ -552,6 +586,20 @@ def test_static_cache_equals_dynamic(setting, process):
     model, processor, samples = setting()
     inputs = process(processor, samples)
     assert torch.equal(new_tokens(model, inputs, cache_implementation="static"), new_tokens(model, inputs))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"use_cache": False}, {"cache_implementation": "static"}, {"num_beams": 3}],
+    ids=["dynamic", "none", "static", "beams"],
+)
+def test_switched_off_text_is_not_generated_from(setting, process, arguments):
+    model, processor, samples = setting()
+    inputs, others = process(processor, samples), process(processor, samples)
+    others["input_ids"][others["utterance_mask"].bool()] = 9  # other words, just as many
+    assert not torch.equal(new_tokens(model, inputs, **arguments), new_tokens(model, others, **arguments))
+    inputs["modality_mask"][:, 0] = others["modality_mask"][:, 0] = False
+    assert torch.equal(new_tokens(model, inputs, **arguments), new_tokens(model, others, **arguments))
 
 
 def test_media_move_what_is_generated(setting, process):

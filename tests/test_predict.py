@@ -8,7 +8,7 @@ import pytest
 from corpus_files import write_corpus
 
 from processing_egmf import EGMFProcessor
-from training.predict import clips_of, judge, main
+from training.predict import clips_of, judge, judge_all, main
 
 
 pytestmark = pytest.mark.integration
@@ -103,8 +103,19 @@ def test_clips_of_a_folder(folder):
     found = clips_of(folder)
     names = [clip["sample_names"].removeprefix(f"{folder}/") for clip in found]
     assert names == ["a.mp4", "b.wav", "deep/c.MP4"]
-    assert found[0]["text"] == "I'm fine."
-    assert found[1] == {"audio": str(folder / "b.wav"), "text": None, "sample_names": str(folder / "b.wav")}
+    assert [clip["words"].name for clip in found] == ["a.txt", "b.txt", "c.txt"]
+    assert found[1] == {
+        "audio": str(folder / "b.wav"),
+        "words": folder / "b.txt",
+        "sample_names": str(folder / "b.wav"),
+    }
+
+
+def test_words_beside_a_clip_are_heard(make_model, make_processor, folder):
+    model, processor = make_model("waveform", "frames", lora=None), make_processor("waveform", "frames")
+    found = next(judge_all(model, processor, clips_of(folder), task="emotion"))
+    inputs = {"video": str(folder / "a.mp4"), "text": "I'm fine.", "task": "emotion"}
+    assert found == {"clip": str(folder / "a.mp4"), **judge(model, processor, inputs)}
 
 
 def test_folder_goes_on_after_a_bad_clip(checkpoint, folder, tmp_path, capsys):

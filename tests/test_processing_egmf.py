@@ -552,7 +552,7 @@ def test_processor_refuses_bad_settings(tiny_tokenizer, fields, message):
 
 
 def test_task_under_another_name_is_refused(tiny_tokenizer):
-    with pytest.raises(ValueError, match="other"):
+    with pytest.raises(ValueError, match=r"\['emotion'\] are listed under \['other'\]"):
         EGMFProcessor(tiny_tokenizer, tasks={"other": BUILT_IN_TASKS["emotion"]})
 
 
@@ -760,7 +760,20 @@ def test_add_task_replaces(features, two_label_task):
     before = features.answer_token_ids("mood")
     features.add_task({"name": "mood", "kind": "classification", "labels": ["up", "down"], "prompt": "\nIt is"})
     assert features.answer_token_ids("mood") != before
-    assert features.tasks["mood"]["labels"] == {"up": "up", "down": "down"}
+    assert features.task_objects["mood"].labels == {"up": "up", "down": "down"}
+    assert features.tasks[-1]["labels"] == [["up", "up"], ["down", "down"]]
+    assert [task["name"] for task in features.tasks] == [*BUILT_IN_TASKS, "mood"]
+
+
+def test_tasks_with_one_name_are_refused(tiny_tokenizer, two_label_task):
+    with pytest.raises(ValueError, match="each needs a name of its own"):
+        EGMFProcessor(tiny_tokenizer, tasks=[two_label_task, two_label_task])
+
+
+def test_tasks_may_be_a_list(make_processor, two_label_task):
+    by_name = make_processor(tasks={"mood": two_label_task, "mosei": BUILT_IN_TASKS["mosei"]})
+    for tasks in ([two_label_task, BUILT_IN_TASKS["mosei"]], by_name.tasks):
+        assert make_processor(tasks=tasks).task_objects == by_name.task_objects
 
 
 def test_two_processors_do_not_share_tasks(make_processor, two_label_task):

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from transformers.dynamic_module_utils import get_imports, get_relative_imports
 
 from training.arguments import parse_arguments
+from training.readme import END, RESULTS, START, render
 
 
 ROOT = Path(__file__).parents[1]
@@ -145,7 +147,7 @@ def test_importing_does_no_work(path):
 
 IMPORT_ALL = """
 import os, pathlib, random, socket, sys
-import accelerate, av, datasets, numpy, peft, scipy.stats, sklearn.metrics, torch, transformers
+import accelerate, av, datasets, matplotlib, numpy, peft, scipy.stats, sklearn.metrics, torch, transformers
 
 def refuse(*arguments, **options):
     raise RuntimeError("a connection was opened")
@@ -154,7 +156,8 @@ socket.socket.connect = refuse
 def state():
     return (dict(os.environ), os.getcwd(), list(sys.argv), random.getstate(), torch.get_rng_state().tolist(),
             numpy.random.get_state()[1].tolist(), torch.get_num_threads(), torch.get_default_dtype(),
-            torch.is_grad_enabled(), torch.are_deterministic_algorithms_enabled(), sorted(pathlib.Path().iterdir()))
+            torch.is_grad_enabled(), torch.are_deterministic_algorithms_enabled(), sorted(pathlib.Path().iterdir()),
+            str(dict.get(matplotlib.rcParams, "backend")))
 before = state()
 for name in sys.argv[1:]:
     __import__(name)
@@ -232,6 +235,21 @@ def test_the_check_above_finds_what_it_looks_for(tmp_path):
 )
 def test_no_path_of_one_machine(path):
     assert not re.search(r"(?<![\w.])/(root|home|Users|work)/\w", path.read_text(encoding="utf-8"))
+
+
+# ---- the figures of the README ----------------------------------------------------------------------------------
+
+
+def test_figures_of_the_readme_are_those_of_the_results():
+    """And where there are no results, there are no figures."""
+    files = [RESULTS / "demo.json", RESULTS / "speed.json"]
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert text.count(START) == text.count(END) == 1
+    found = text[text.index(START) + len(START) : text.index(END)].strip("\n")
+    if any(path.is_file() for path in files):
+        assert found == render(*(json.loads(path.read_text(encoding="utf-8")) for path in files))
+    else:
+        assert not re.search(r"\||\d\.\d", found)
 
 
 # ---- documented commands -------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from media_files import gray_frames, sine, write_video
 
-from training.collator import EGMFCollator
+from training.collator import SUBSETS, EGMFCollator
 from training.rows import RowDataset, load_rows
 
 
@@ -215,6 +215,79 @@ def test_features_come_from_npy(folder, make_processor):
     write_jsonl(folder, ROWS[2:])
     media = RowDataset(load_rows(folder), make_processor("features", "features"))[0]["media"]
     assert media["audio_features"].tolist() == [[1.0] * 6] * 4
+
+
+def test_what_the_model_has_no_encoder_for_is_not_decoded(folder, make_processor):
+    (folder / "clip.mp4").write_text("no film")
+    np.save(folder / "deep/a.npy", np.ones((4, 6), np.float32))
+    write_jsonl(folder, [dict(ROWS[0], audio_features="deep/a.npy", video_features="deep/a.npy")])
+    for audio, expected in ((None, set()), ("features", {"audio_features"})):
+        media = RowDataset(load_rows(folder), make_processor(audio, None))[0]["media"]
+        assert set(media) == expected
+
+
+def test_sound_track_is_heard_by_a_model_that_does_not_see(folder, make_processor):
+    write_jsonl(folder, ROWS[:1])
+    rows = load_rows(folder)
+    media = RowDataset(rows, make_processor("waveform", None))[0]["media"]
+    both = RowDataset(rows, make_processor("waveform", "frames"))[0]["media"]
+    assert set(media) == {"audio"}
+    assert np.array_equal(media["audio"], both["audio"])
+
+
+# id, what the row names, and which modalities a model of raw media finds in it
+PARTS = {
+    "all": ({"text": "a", "video": "clip.mp4"}, {"text", "audio", "video"}),
+    "silent": ({"text": " ", "video": "silent.mp4"}, {"video"}),
+    "words": ({"text": "a"}, {"text"}),
+    "sound": ({"audio": "clip.mp4"}, {"audio"}),
+    "vectors": ({"text": "", "audio_features": "deep/a.npy"}, set()),
+}
+
+
+@pytest.fixture
+def parts(folder):
+    write_video(folder / "silent.mp4", gray_frames(3, 16, 16))
+    write_jsonl(folder, [{"id": name, "answer": "joy", **fields} for name, (fields, _) in PARTS.items()])
+    return load_rows(folder)
+
+
+@pytest.mark.parametrize("subset", SUBSETS, ids="+".join)
+@pytest.mark.parametrize("cached", [True, False])
+def test_rows_without_the_modalities_are_found(parts, make_processor, subset, cached):
+    dataset = RowDataset(parts, make_processor("waveform", "frames"), cache_media=cached)
+    has = {
+        name: found | ({"audio"} if name == "silent" and not cached else set()) for name, (_, found) in PARTS.items()
+    }
+    assert dataset.without(subset) == [name for name in PARTS if not has[name] & set(subset)]
+
+
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize(
+    ("kinds", "expected"),
+    [
+        (("features", None), ["all", "silent", "words", "sound"]),
+        ((None, "frames"), ["words", "sound", "vectors"]),
+        ((None, None), list(PARTS)),
+    ],
+)
+def test_what_the_model_has_no_encoder_for_counts_as_missing(parts, make_processor, kinds, expected, cached):
+    dataset = RowDataset(parts, make_processor(*kinds), cache_media=cached)
+    assert dataset.without(["audio", "video"]) == expected
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_rows_left_out_are_gone(parts, make_processor, cached):
+    processor = make_processor("waveform", "frames")
+    whole = RowDataset(parts, processor, cache_media=cached)
+    rest = RowDataset(parts, processor, cache_media=cached)
+    rest.leave_out(["all", "words"])
+    assert len(rest) == len(rest.lengths) == 3
+    for found, expected in zip(rest, [whole[1], whole[3], whole[4]], strict=True):
+        assert found["id"] == expected["id"]
+        assert set(found["media"]) == set(expected["media"])
+        for name, values in expected["media"].items():
+            assert np.array_equal(found["media"][name], values)
 
 
 def test_first_task_is_the_default(folder, make_processor):

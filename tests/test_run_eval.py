@@ -9,7 +9,7 @@ from corpus_files import write_corpus
 from training.collator import SUBSETS
 from training.metrics import task_metrics
 from training.rows import RowDataset, load_rows
-from training.run_eval import evaluate, main, subset_name
+from training.run_eval import evaluate, main, parse_subsets, subset_name
 
 
 pytestmark = pytest.mark.integration
@@ -123,6 +123,39 @@ def test_own_output_and_row_limit(checkpoint, corpus, tmp_path):
     assert record["seed"] == 5
     assert [part["rows"] for part in record["subsets"]["text+audio+video"]["tasks"].values()] == [1]
     assert not (checkpoint / "results-test.json").exists()
+
+
+def test_results_are_not_overwritten(checkpoint, corpus, capsys):
+    path = checkpoint / "results-test.json"
+    path.write_text("precious")
+    argv = ["--model", str(checkpoint), "--data", str(corpus), "--subsets", "text", "--max_rows", "1"]
+    with pytest.raises(SystemExit) as caught:
+        main([*argv, "--device", "cpu"])
+    assert caught.value.code == 2
+    assert "results-test.json is there already" in capsys.readouterr().err
+    assert path.read_text() == "precious"
+    main([*argv, "--device", "cpu", "--overwrite"])
+    assert list(json.loads(path.read_text(encoding="utf-8"))["subsets"]) == ["text"]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["all"], NAMES[-1:]),
+        (["every"], NAMES),
+        (["text+audio+video", "text"], ["text", "text+audio+video"]),
+        (["audio+video", "video", "video"], ["video", "audio+video"]),
+        (["every", "text"], NAMES),
+    ],
+)
+def test_subsets_are_named(names, expected):
+    assert [subset_name(subset) for subset in parse_subsets(names)] == expected
+
+
+@pytest.mark.parametrize("name", ["smell", "audio+text", "text,audio", ""])
+def test_unknown_subset_is_refused(name):
+    with pytest.raises(ValueError, match=r"Unknown subset .*use any of all, every, text, .*text\+audio\+video"):
+        parse_subsets(["text", name])
 
 
 def test_split_that_is_not_there(checkpoint, corpus):

@@ -174,16 +174,13 @@ def test_contradictory_fields_are_refused(fields, message):
     assert "'mood'" in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"low": 0.0, "high": 1.0, "step": 0.3},  # 1.0 is never reached
-        {"low": 0.25, "high": 1.25, "step": 0.5},  # more decimals than the step: 0.25 cannot be written
-    ],
-)
-def test_step_must_fit_the_scale(fields):
-    with pytest.raises(ValueError, match="step"):
-        scale(**fields)
+def test_steps_must_reach_the_end_of_the_scale():
+    with pytest.raises(ValueError, match=r"'scale': steps of 0.3 from 0.0 do not reach 1.0"):
+        scale(low=0.0, high=1.0, step=0.3)
+
+
+def test_decimals_follow_the_low_end_too():
+    assert scale(low=0.25, high=1.25, step=0.5).answers == ["0.25", "0.75", "1.25"]
 
 
 def test_regression_takes_no_labels():
@@ -196,9 +193,20 @@ def test_labels_may_be_a_list():
     assert task.labels == {"good": "good", "bad": "bad"}
 
 
-def test_labels_that_are_no_words_are_refused():
-    with pytest.raises(ValueError, match="'choice'"):
-        choice([True, False])  # what YAML makes of [yes, no]
+@pytest.mark.parametrize(
+    "labels",
+    [[True, False], [1, 2], {True: "yes", False: "no"}, {"a": 1, "b": 2}, [["a"], ["b"]], [["a", "x", "y"], "b"]],
+)  # the first is what YAML makes of [yes, no]
+def test_labels_that_are_no_words_are_refused(labels):
+    with pytest.raises(ValueError, match=r"'choice': labels and their words are strings"):
+        choice(labels)
+
+
+def test_labels_are_stored_as_pairs_in_their_order():
+    """The keys of a stored dict are sorted; a list keeps the order."""
+    task = choice({"b": "good", "a": "bad"})
+    assert task.to_dict()["labels"] == [["b", "good"], ["a", "bad"]]
+    assert list(EGMFTask.from_dict(task.to_dict()).labels.items()) == [("b", "good"), ("a", "bad")]
 
 
 @pytest.mark.parametrize("name", BUILT_IN_TASKS)

@@ -18,12 +18,12 @@ from torch.utils.data import DataLoader
 from modeling_egmf import EGMFForConditionalGeneration
 from processing_egmf import EGMFProcessor
 from training.arguments import parse_arguments
-from training.build import portable_id, read_tasks
+from training.build import load, portable_id, read_tasks
 from training.collator import SUBSETS, EGMFCollator
 from training.rows import RowDataset, load_rows
 from training.run_eval import evaluate
 from training.train import claim_output_dir, train, used_tasks
-from training.warm_up import fuse_every_subset, warm_up
+from training.warm_up import fuse_alone_and_together, warm_up
 
 
 pytestmark = pytest.mark.integration
@@ -48,7 +48,6 @@ SMALL = {
     "eval_steps": 2,
     "eval_strategy": "steps",
     "save_strategy": "steps",
-    "save_only_last": "false",
     "logging_steps": 1,
     "report_to": "none",
     "disable_tqdm": "true",
@@ -108,6 +107,7 @@ def test_run_writes_what_it_says(place, whole):
         "checkpoint-2",
         "checkpoint-4",
     } <= names
+    assert not list(folder.rglob("training_args.bin"))  # a pickle that nothing reads
     record = json.loads((folder / "training.json").read_text())
     assert len(record["warm_up_losses"]) == 1
     assert math.isfinite(record["warm_up_losses"][0])
@@ -163,7 +163,8 @@ def test_two_learning_rates(whole):
     trained = {key: names[key] for key in found}
     assert set(trained.values()) == {name for name, p in whole.model.named_parameters() if p.requires_grad}
     for key, rate in found.items():
-        assert rate == (2e-2 if trained[key].startswith("egmf.") else 1e-2)
+        fusion = trained[key].startswith("egmf.") and not trained[key].startswith("egmf.pseudo_tokens.")
+        assert rate == (2e-2 if fusion else 1e-2)
 
 
 def test_evaluation_is_that_of_run_eval(place, whole):
@@ -226,6 +227,25 @@ def test_folder_loads_in_a_fresh_process(place, whole, tmp_path, part):
     assert found == pytest.approx(answer_here(place / "runs/whole" / part, clip, place / "llm"), abs=1e-5)
 
 
+@pytest.mark.parametrize("part", [".", "checkpoint-2"])
+def test_load_takes_the_code_of_this_tree(place, whole, part):
+    folder, clip = place / "runs/whole" / part, str(place / "corpus/clips/5.mp4")
+    model, processor = load(folder)
+    assert type(model) is EGMFForConditionalGeneration
+    assert type(processor) is EGMFProcessor
+    inputs = processor(text="word 5", video=clip, task="emotion")
+    found = processor.post_process_answers(model.score_answers(**inputs))[0]["probabilities"]
+    assert found == pytest.approx(answer_here(folder, clip, place / "llm"), abs=1e-6)
+
+
+def test_load_takes_a_language_model_from_elsewhere(place, whole, tmp_path):
+    shutil.copytree(place / "runs/whole", tmp_path / "whole", ignore=shutil.ignore_patterns("checkpoint-*"))
+    with pytest.raises(OSError, match="light checkpoint"):
+        load(tmp_path / "whole")
+    model, _ = load(tmp_path / "whole", place / "llm")
+    assert model.config.text_model_id == str(place / "llm")
+
+
 def test_no_file_holds_a_path_of_this_machine(place, whole):
     places = {str(place), str(Path.home()), str(REPOSITORY), sys.prefix} - {"/"}
     for path in sorted((place / "runs/whole").rglob("*.json")):
@@ -274,6 +294,22 @@ def test_warm_up_learns(make_model, make_processor, place):
     assert losses[-1] < 0.7 * losses[0]
 
 
+def test_warm_up_sees_all_modalities_and_training_loses_some(place, monkeypatch):
+    """The warm-up asks each modality alone by itself."""
+    loaders = []
+    monkeypatch.setattr(
+        "training.train.warm_up", lambda model, processor, loader, *_, **__: loaders.append(loader) or []
+    )
+    changes = {"augmentation": "true", "modality_dropout": 0.4, "max_steps": 1, "save_strategy": "no"}
+    trainer = run(place, "rehearsed", warm_up_epochs=1, warm_up_batch_size=2, eval_strategy="no", **changes)
+    (loader,) = loaders
+    collators = {"warm-up": loader.collate_fn, "training": trainer.data_collator, "evaluation": trainer.eval_collator}
+    assert {name: c.modality_dropout for name, c in collators.items()} == dict(zip(collators, (0.0, 0.4, 0.0)))
+    assert {name: c.augmentation for name, c in collators.items()} == dict(zip(collators, (True, True, False)))
+    assert {name: c.with_answers for name, c in collators.items()} == dict(zip(collators, (False, True, False)))
+    assert loader.batch_size == 2
+
+
 @pytest.mark.parametrize(("epochs", "steps"), [(0.0, 0), (0.1, 1), (1.0, 2), (1.5, 3)])
 def test_fractions_of_an_epoch_are_rounded_up(make_model, make_processor, place, epochs, steps):
     model, processor = make_model("waveform", "frames"), make_processor("waveform", "frames")
@@ -286,8 +322,9 @@ def test_fractions_of_an_epoch_are_rounded_up(make_model, make_processor, place,
     assert len(losses) == math.ceil(epochs)
 
 
-def test_every_subset_is_fused_as_if_it_were_alone(make_model, make_processor):
-    model, processor = make_model(), make_processor()
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_all_together_and_each_alone_are_fused_as_if_they_were_all(make_model, make_processor, bidirectional):
+    model, processor = make_model(bidirectional_attention=bidirectional), make_processor()
     audio, video = torch.randn(3, 6), torch.randn(2, 5)
     given = [("text", "audio", "video"), ("text", "video"), ("audio",)]
     batch = processor(
@@ -295,9 +332,14 @@ def test_every_subset_is_fused_as_if_it_were_alone(make_model, make_processor):
         audio_features=[audio if "audio" in there else None for there in given],
         video_features=[video if "video" in there else None for there in given],
     )
-    fused, rows = fuse_every_subset(model, batch)
-    wanted = [(row, subset) for subset in SUBSETS for row, there in enumerate(given) if set(subset) <= set(there)]
-    assert len(wanted) == 7 + 3 + 1
+    fused, rows = fuse_alone_and_together(model, batch)
+    wanted = list(enumerate(given)) + [
+        (row, (modality,))
+        for modality in ("text", "audio", "video")
+        for row, there in enumerate(given)
+        if modality in there and len(there) > 1
+    ]
+    assert len(wanted) == 3 + 2 + 1 + 2
     assert rows.tolist() == [row for row, _ in wanted]
     names = ("input_ids", "utterance_mask", "audio_values", "audio_mask", "video_values", "video_mask")
     for found, (row, subset) in zip(fused, wanted, strict=True):
@@ -363,13 +405,11 @@ def test_best_checkpoint_is_kept_and_loaded(place, monkeypatch):
         load_best_model_at_end="true",
         metric_for_best_model="eval_score",
         greater_is_better="false",
-        save_only_last="true",
         save_steps=1,
         eval_steps=1,
     )
     folder = place / "runs/best"
-    assert "checkpoint-2" in {path.name for path in folder.glob("checkpoint-*")}
-    assert not (folder / "checkpoint-1").exists()
+    assert {path.name for path in folder.glob("checkpoint-*")} == {"checkpoint-2", "checkpoint-4"}  # best and last
     assert_same_weights(weights(folder), weights(folder / "checkpoint-2"))
     record = json.loads((folder / "training.json").read_text())
     assert (record["best_step"], record["best_metric"]) == (2, 1.0)
@@ -425,11 +465,49 @@ def test_smaller_settings_train(place, changes):
     assert trainer.state.global_step == 1
 
 
-def test_row_without_the_wanted_modalities_stops_the_run_at_once(place):
-    """Not hours later, when its batch comes up."""
-    settings = {"max_steps": 1, "per_device_train_batch_size": 1, "eval_strategy": "no", "save_strategy": "no"}
-    with pytest.raises(ValueError, match="'c3'"):
-        run(place, "wordless", modalities=["text"], **settings)
+@pytest.mark.parametrize("cached", ["true", "false"])
+def test_rows_without_the_wanted_modalities_are_left_out_and_named(place, capsys, cached):
+    settings = {"num_train_epochs": 1, "per_device_train_batch_size": 1, "save_strategy": "no", "max_steps": None}
+    settings |= {"eval_strategy": "no", "cache_media": cached}
+    trainer = run(place, f"wordless-{cached}", modalities=["text"], **settings)
+    said = [line for line in capsys.readouterr().out.splitlines() if "left out" in line]
+    assert said == ["Split 'train': left out 1 of 6 rows, which have no text: c3."]
+    assert trainer.state.global_step == 5
+    assert [row["id"] for row in trainer.train_dataset] == ["c0", "c1", "c2", "c4", "c5"]
+    assert len(trainer.eval_dataset) == 4
+    record = json.loads((place / f"runs/wordless-{cached}/training.json").read_text())
+    assert record["rows"] == {"train": 5, "eval": 4}
+
+
+def test_rows_that_the_model_has_no_encoder_for_are_left_out(place, capsys):
+    changes = {"audio": "none", "video": "none", "max_steps": 1, "eval_strategy": "no", "save_strategy": "no"}
+    trainer = run(place, "reader", **changes)
+    assert "left out 1 of 6 rows, which have no text, audio, video: c3." in capsys.readouterr().out
+    assert len(trainer.train_dataset) == 5
+
+
+def test_nothing_is_left_out_where_nothing_is_missing(place, capsys):
+    run(place, "unrestricted", max_steps=1, eval_strategy="no", save_strategy="no")
+    assert "left out" not in capsys.readouterr().out
+
+
+def test_split_without_the_wanted_modalities_is_an_error(place, tmp_path):
+    """At once, and not hours later, when its first batch comes up."""
+    shutil.copytree(place / "corpus", tmp_path / "corpus")
+    path = tmp_path / "corpus/metadata.jsonl"
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for row in rows:
+        if row["split"] == "validation":
+            row["text"] = " "
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"No row of split 'validation' has any of the modalities text"):
+        run(place, "speechless", data=tmp_path / "corpus", modalities=["text"], max_steps=1)
+    assert not (place / "runs/speechless/model.safetensors").exists()
+
+
+def test_unknown_modality_is_refused(place):
+    with pytest.raises(ValueError, match=r"'smell'.*use any of text, audio, video"):
+        run(place, "smelling", modalities=["smell"], max_steps=1)
 
 
 @pytest.mark.parametrize(

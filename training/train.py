@@ -137,6 +137,8 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: EGMFTraini
     # The warm-up asks every modality alone and all together by itself: it needs no dropout of modalities.
     rehearse = EGMFCollator(processor, False, data_args.modalities, augmentation=data_args.augmentation)
     answer = EGMFCollator(processor, True, data_args.modalities, data_args.modality_dropout, data_args.augmentation)
+    for dataset, split in ((train_set, data_args.train_split), (eval_set, data_args.eval_split)):
+        _keep_usable(dataset, data_args.modalities or MODALITIES, split, show=args.process_index == 0)
     stop = args.early_stopping_patience
     trainer = EGMFTrainer(
         model=model,

@@ -1,0 +1,119 @@
+"""Augmentation: other light, other noise; the same length, type and shape, and the same change for the same seed."""
+
+import numpy as np
+import pytest
+
+from training.augmentation import (
+    AUGMENTATIONS,
+    MAX_GAIN_DECIBELS,
+    NOISE_DECIBELS,
+    augment,
+    augment_features,
+    augment_frames,
+    augment_sound,
+)
+from training.rows import MEDIA
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+@pytest.fixture
+def media():
+    source = np.random.default_rng(1)
+    return {
+        "audio": source.uniform(-0.5, 0.5, 4000).astype(np.float32),
+        "video": source.integers(60, 180, (9, 16, 24, 3)).astype(np.uint8),
+        "audio_features": source.normal(size=(40, 6)).astype(np.float32),
+        "video_features": source.normal(size=(30, 5)).astype(np.float32),
+    }
+
+
+def test_every_stream_has_its_augmentation():
+    assert set(AUGMENTATIONS) == set(MEDIA)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_shape_and_type_stay(media, seed):
+    found = augment(media, rng(seed))
+    assert list(found) == list(media)
+    for name, values in media.items():
+        assert found[name].shape == values.shape, name
+        assert found[name].dtype == values.dtype, name
+        assert np.isfinite(found[name]).all()
+        assert min(found[name].strides) > 0  # torch takes no array that runs backwards
+
+
+@pytest.mark.parametrize("name", MEDIA)
+def test_seed_decides(media, name):
+    values = media[name]
+    before = values.copy()
+    first, again, other = (AUGMENTATIONS[name](values, rng(seed)) for seed in (0, 0, 1))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert not np.array_equal(first, values)
+    assert np.array_equal(values, before)
+
+
+@pytest.mark.parametrize("name", MEDIA)
+@pytest.mark.parametrize("length", [1, 2, 3, 7])
+def test_any_length_stays(media, name, length):
+    for seed in range(5):
+        assert len(AUGMENTATIONS[name](media[name][:length], rng(seed))) == length
+
+
+def test_clip_without_media_stays_empty():
+    assert augment({}, rng()) == {}
+
+
+def test_one_change_for_the_whole_clip():
+    """A person does not flicker: frames that were equal stay equal."""
+    frames = np.repeat(np.random.default_rng(1).integers(0, 256, (1, 8, 8, 3)).astype(np.uint8), 4, axis=0)
+    for seed in range(5):
+        found = augment_frames(frames, rng(seed))
+        assert (found == found[:1]).all()
+
+
+def test_frames_are_mirrored_half_of_the_time():
+    frames = np.full((2, 8, 8, 3), 60, np.uint8)
+    frames[:, :, :4] = 180  # bright on the left
+    left = [
+        found[:, :, :4].mean() > found[:, :, 4:].mean()
+        for found in (augment_frames(frames, rng(s)) for s in range(200))
+    ]
+    assert 70 < sum(left) < 130
+
+
+def test_light_neither_wraps_nor_runs_away():
+    frames = np.stack([np.zeros((8, 8, 3), np.uint8), np.full((8, 8, 3), 255, np.uint8)])
+    for seed in range(50):
+        dark, bright = augment_frames(frames, rng(seed))
+        assert dark.max() < 64
+        assert bright.min() > 180
+
+
+def test_gain_and_noise_stay_in_their_bounds():
+    times = np.arange(16_000) / 16_000
+    tone = np.sqrt(2) * 0.1 * np.sin(2 * np.pi * 200 * times)
+    tone = tone.astype(np.float32)
+    for seed in range(50):
+        found = augment_sound(tone, rng(seed)).astype(np.float64)
+        gain = (found * tone).mean() / (tone.astype(np.float64) ** 2).mean()
+        noise = 20 * np.log10((found - gain * tone).std())
+        assert abs(20 * np.log10(gain)) < MAX_GAIN_DECIBELS + 0.1
+        assert NOISE_DECIBELS[0] - 0.5 < noise < NOISE_DECIBELS[1] + 0.5
+
+
+def test_hidden_features_are_their_mean(media):
+    values = media["audio_features"]
+    found = augment_features(values, rng())
+    hidden = (found != values).any(axis=1)
+    assert 0 < hidden.sum() < len(values) / 3
+    np.testing.assert_allclose(found[hidden], np.broadcast_to(values.mean(axis=0), found[hidden].shape), atol=1e-6)
+
+
+def test_few_features_are_left_alone(media):
+    values = media["audio_features"][:3]
+    for seed in range(50):
+        assert np.array_equal(augment_features(values, rng(seed)), values)
