@@ -43,7 +43,7 @@ def plot_training(record: dict[str, Any], path: Path) -> str:
     last = max([epoch for epoch, _ in steps], default=1.0)
     if warm:  # each warm-up epoch is drawn narrower: it takes a small part of the time
         axes.plot(np.linspace(-last / 2, 0, len(warm)), warm, color=MUTED, label="warm-up (head dropped afterwards)")
-    axes.plot(*zip(*steps, strict=True), color="#3a6ea5", label="training, per token")
+    axes.plot(*zip(*steps, strict=True), color="#3a6ea5", label="training, per sample")
     axes.plot(*zip(*evals, strict=True), marker="o", color="#c8553d", label="validation, per answer")
     axes.axvline(0, color=MUTED, linewidth=0.8)
     axes.set(xlabel="epoch with the language model", ylabel="loss", title="Training")
