@@ -106,7 +106,7 @@ def test_run_without_evaluations_or_warm_up_is_reported(tmp_path, monkeypatch):
     record |= {"warm_up_losses": [], "log_history": [{"epoch": 1.0, "loss": 1.5}]}
     write_json(tmp_path / "training.json", record)
     assert write_report(tmp_path, tmp_path).is_file()
-    assert [label for label in drawn["training"] if not label.startswith("_")] == ["training, per token"]
+    assert [label for label in drawn["training"] if not label.startswith("_")] == ["training, per sample"]
 
 
 def test_other_results_can_be_reported(tmp_path):
