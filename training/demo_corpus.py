@@ -410,7 +410,7 @@ def build_corpus(
     output: str | Path,
     sources: str | Path | None = None,
     seed: int = 0,
-    num_train: int = 1200,
+    num_train: int = 2400,
     num_validation: int = 200,
     num_test: int = 400,
     num_workers: int = 2,
@@ -658,7 +658,7 @@ def main() -> None:
     parser.add_argument("--output", required=True, help="folder to make")
     parser.add_argument("--sources", required=True, help=f"folder that holds {VADER_FILE}")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--train", type=int, default=1200, help="clips of the train split")
+    parser.add_argument("--train", type=int, default=2400, help="clips of the train split")
     parser.add_argument("--validation", type=int, default=200)
     parser.add_argument("--test", type=int, default=400)
     parser.add_argument("--workers", type=int, default=2, help="processes; the result does not depend on it")

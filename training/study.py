@@ -25,8 +25,11 @@ from .report import EVERYTHING, gate_spread
 VARIANTS: dict[str, tuple[list[str], list[str]]] = {
     "egmf": ([], ["every"]),
     "text_only": (["--modalities", "text"], ["text"]),
-    # As long in time as with the warm-up, all of it with the language model.
-    "no_warm_up": (["--warm_up_epochs", "0", "--num_train_epochs", "4"], ["every"]),
+    # As long in time as with the warm-up, all of it with the language model; the fusion has all to learn.
+    "no_warm_up": (
+        ["--warm_up_epochs", "0", "--num_train_epochs", "3", "--fusion_learning_rate", "1e-3"],
+        ["all"],
+    ),
 }
 RESULTS = Path(__file__).resolve().parent / "results/demo.json"
 
@@ -88,8 +91,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     language_model = prepare_language_model(arguments.cache)
     corpus = ["training.demo_corpus", "--output", str(arguments.data), "--sources", str(arguments.cache)]
     run_stage("corpus", [*python, *corpus], timings)
-    for seed in arguments.seeds:
-        for variant in arguments.variants:
+    for variant in arguments.variants:
+        for seed in arguments.seeds:
             run = arguments.folder / f"{variant}-{seed}"
             options, subsets = VARIANTS[variant]
             if not (run / "training.json").is_file():
