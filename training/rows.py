@@ -16,7 +16,9 @@ Columns, all but `answer` optional:
 import csv
 import difflib
 import json
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +147,15 @@ class RowDataset(Dataset):
             self.rows.append(row)
         self.media: list[dict[str, np.ndarray]] | None = None
         if cache_media:
-            self.media = [self.decode(row) for row in tqdm(self.rows, desc="decoding clips", unit="clip")]
+            self.media = self._decode_all()
+
+    def _decode_all(self) -> list[dict[str, np.ndarray]]:
+        pool = ThreadPoolExecutor(os.cpu_count())  # FFmpeg decodes without Python's lock
+        try:
+            decoded = pool.map(self.decode, self.rows)
+            return list(tqdm(decoded, total=len(self.rows), desc="decoding clips", unit="clip"))
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def decode(self, row: dict[str, Any]) -> dict[str, np.ndarray]:
         """The clip of a row as arrays that the processor takes; what this model has no encoder for is left alone."""
