@@ -25,6 +25,11 @@ def _shown(summary: dict[str, Any] | None) -> str:
     return f"{summary['mean']:.3f}{spread}"
 
 
+def _range(values: Sequence[float]) -> str:
+    low, high = f"{min(values):.1f}", f"{max(values):.1f}"
+    return low if low == high else f"{low} to {high}"
+
+
 def _metric(variant: dict[str, Any], subset: str, task: str, metric: str) -> dict[str, Any] | None:
     return variant.get("subsets", {}).get(subset, {}).get(task, {}).get(metric)
 
@@ -65,7 +70,7 @@ def render(results: dict[str, Any], speed: dict[str, Any]) -> str:
             *_accuracy_table(results),
             "",
             f"Chance is {results['ceilings']['emotion']['chance']:.3f}. A run trains {egmf['trained_parameters']:,} "
-            f"parameters in {egmf['minutes']['mean']:.1f} minutes on two CPU cores.",
+            f"parameters; on two CPU cores that took {_range(egmf['minutes']['values'])} minutes.",
             "",
             f"On two CPU cores in {speed['settings']['dtype']}, batch {speed['settings']['batch_size']}, a training "
             f"step takes {ratios['training_step']:.2f} times that of the bare language model with the same LoRA, and "
