@@ -43,13 +43,7 @@ def run_stage(name: str, command: Sequence[str], timings: dict[str, Any], cwd: P
     """
     print(f"\n== {name} ==", flush=True)
     started, peak = time.time(), 0.0
-    # Waiting threads sleep: spinning, they take the cores from whatever else the machine is doing.
-    environment = {
-        "OMP_WAIT_POLICY": "PASSIVE",
-        **os.environ,
-        "TOKENIZERS_PARALLELISM": "false",
-        "HF_HUB_OFFLINE": "1",
-    }
+    environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
     process = subprocess.Popen(command, cwd=cwd, env=environment)
     try:
         while process.poll() is None:

@@ -27,7 +27,7 @@ VARIANTS: dict[str, tuple[list[str], list[str]]] = {
     "text_only": (["--modalities", "text"], ["text"]),
     # As long in time as with the warm-up, all of it with the language model; the fusion has all to learn.
     "no_warm_up": (
-        ["--warm_up_epochs", "0", "--num_train_epochs", "1.9", "--fusion_learning_rate", "1e-3"],
+        ["--warm_up_epochs", "0", "--num_train_epochs", "2.4", "--fusion_learning_rate", "1e-3"],
         ["all"],
     ),
 }
