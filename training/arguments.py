@@ -71,6 +71,9 @@ class DataArguments:
     )
     train_split: str = field(default="train", metadata={"help": "Name of the split to train on."})
     eval_split: str = field(default="validation", metadata={"help": "Name of the split to choose the best by."})
+    split_manifest: str = field(
+        default="official", metadata={"help": "Which splits of a converted corpus: a name under its splits/."}
+    )
     tasks_file: str | None = field(default=None, metadata={"help": "YAML with one's own tasks: name -> fields."})
     only_tasks: list[str] | None = field(default=None, metadata={"help": "Keep the rows of these tasks."})
     max_train_rows: int | None = field(default=None, metadata={"help": "Use only so many rows, for a quick try."})

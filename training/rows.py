@@ -1,6 +1,7 @@
 """Rows: one sample each, as they lie on disk.
 
-A corpus is a folder with `metadata.jsonl` or `metadata.csv` (UTF-8) beside its media, or a folder of Parquet files.
+A corpus is a folder with `metadata.jsonl` or `metadata.csv` (UTF-8) beside its media, what a converter has made (see
+converted.py), or another folder of Parquet files.
 Columns, all but `answer` optional:
 
     id             name used in messages and results (default: its number)
@@ -27,6 +28,8 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from processing_egmf import EGMFProcessor
+
+from .converted import StoredMedia, is_converted, load_converted
 
 
 MEDIA = ("audio", "video", "audio_features", "video_features")
@@ -62,8 +65,13 @@ def _from_csv(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def load_rows(folder: str | Path, split: str | None = None) -> list[dict[str, Any]]:
-    """The rows of a corpus, with media as absolute paths.
+def load_rows(folder: str | Path, split: str | None = None, manifest: str = "official") -> list[dict[str, Any]]:
+    """The rows of a corpus, with media as absolute paths; of a converted one, arrays and embedded clips stay on disk.
+
+    Args:
+        folder: the corpus.
+        split: these rows alone.
+        manifest: which splits of a converted corpus, by the name of a file under its `splits/`.
 
     Raises:
         ValueError: no corpus there, a missing column or file, a duplicated id, or an empty split.
@@ -71,7 +79,12 @@ def load_rows(folder: str | Path, split: str | None = None) -> list[dict[str, An
     folder = Path(folder)
     readers = {"metadata.jsonl": _from_jsonl, "metadata.csv": _from_csv}
     found = next((name for name in readers if (folder / name).is_file()), None)
-    if found is not None:
+    converted = is_converted(folder)
+    if manifest != "official" and not converted:
+        raise ValueError(f"{folder} was not made by a converter: it has no split manifest {manifest!r}.")
+    if converted:
+        rows = load_converted(folder, manifest)
+    elif found is not None:
         rows = readers[found](folder / found)
     elif list(folder.glob("**/*.parquet")):
         import datasets
@@ -80,7 +93,7 @@ def load_rows(folder: str | Path, split: str | None = None) -> list[dict[str, An
         rows = [dict(row, split=row.get("split") or name) for name, part in loaded.items() for row in part]
     else:
         raise ValueError(f"{folder} is no corpus: it holds neither metadata.jsonl, metadata.csv nor Parquet files.")
-    for column in dict.fromkeys(column for row in rows for column in row):
+    for column in dict.fromkeys(column for row in rows if not converted for column in row):
         near = [] if column in COLUMNS else difflib.get_close_matches(column, COLUMNS, n=1, cutoff=0.75)
         if near and near[0] not in rows[0]:
             raise ValueError(f"{folder}: unknown column {column!r}. Did you mean {near[0]!r}?")
@@ -115,6 +128,11 @@ def _load_features(features: Any, name: str) -> Any:
         return np.load(features, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise ValueError(f"{name}: {features} is no readable .npy file of numbers ({error}).") from error
+
+
+def _stored(clip: Any) -> Any:
+    """A clip as it is, or its bytes where it lies in a converted corpus."""
+    return clip.read() if isinstance(clip, StoredMedia) else clip
 
 
 class RowDataset(Dataset):
@@ -166,11 +184,12 @@ class RowDataset(Dataset):
             if kind == "features":
                 sources[f"{modality}_features"] = _load_features(row.get(f"{modality}_features"), name)
             elif kind is not None:
-                sources[modality] = row.get(modality)
+                sources[modality] = _stored(row.get(modality))
         if wanted["audio"] == "waveform" and row.get("audio") is None:
-            sources["audio"] = sources.get("video", row.get("video"))
             if wanted["video"] == "frames":
                 sources.pop("audio")  # the processor hears the video's own sound track
+            else:
+                sources["audio"] = _stored(row.get("video"))
         return self.processor.load_media(name=name, **sources)
 
     def without(self, modalities: Sequence[str]) -> list[str]:

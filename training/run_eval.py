@@ -88,6 +88,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", required=True, help="corpus folder, see training/rows.py")
     parser.add_argument("--split", default="test")
     parser.add_argument(
+        "--split_manifest", default="official", help="which splits of a converted corpus: a name under its splits/"
+    )
+    parser.add_argument(
         "--subsets", nargs="+", default=["all"], help="all (modalities at once), every (subset), or names: text+audio"
     )
     parser.add_argument("--output", type=Path, help="results file; default: MODEL/results-SPLIT.json")
@@ -105,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     set_seed(arguments.seed)
     model, processor = load(arguments.model, arguments.text_model)
     model.to(arguments.device)
-    rows = load_rows(arguments.data, arguments.split)[: arguments.max_rows]
+    rows = load_rows(arguments.data, arguments.split, arguments.split_manifest)[: arguments.max_rows]
     dataset = RowDataset(rows, processor, cache_media=True)
     started = time.time()
     results = evaluate(model, processor, dataset, subsets, arguments.batch_size)

@@ -121,7 +121,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: EGMFTraini
     set_seed(args.seed)
     started = time.time()
     tasks = read_tasks(data_args.tasks_file)
-    rows = load_rows(data_args.data)
+    rows = load_rows(data_args.data, manifest=data_args.split_manifest)
     default = next(iter(tasks))
     splits = {str(row.get("split")) for row in rows}
     for split in (data_args.train_split, data_args.eval_split):

@@ -1,0 +1,111 @@
+"""Sequences of feature vectors: what is wrong with those of the public releases, and how it is mended."""
+
+# T steps of the array, padding included  F feature width
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .ledger import Ledger
+
+
+LIMIT = 1e4  # beyond it, sums over a vector overflow half precision
+
+
+def repair_sequence(
+    values: Any, length: int | None, name: str, modality: str, ledger: Ledger, width: int | None = None
+) -> np.ndarray | None:
+    """One sample's vectors without padding, finite and within `LIMIT`.
+
+    - NaN and infinite numbers become 0.
+    - Numbers beyond LIMIT are clipped to it.
+    - A length that ends before the last vector that is not zero was taken from a zero vector in the middle: it is put
+      right. Without a length, the last vector that is not zero ends the sequence.
+    - Zeros in front (padding at the wrong end) go, where no length says that they are meant.
+    - Nothing but zeros, no numbers, or another width than the corpus has: the sequence is left out.
+
+    Args:
+        values: (T, F), or (F,) for a single vector.
+        length: steps that are no padding, or None.
+        name: the row, for the ledger.
+        modality: `audio` or `video`, for the ledger.
+        ledger: takes every repair.
+        width: F of the corpus, or None for any.
+
+    Returns:
+        (steps, F) float32 with 1 <= steps <= T, or None.
+    """
+    what = f"{modality} features"
+    try:
+        with np.errstate(over="ignore"):
+            values = np.atleast_2d(np.asarray(values, dtype=np.float32))
+    except (TypeError, ValueError):
+        ledger.repair(f"{what} are no numbers: left out", name)
+        return None
+    if values.ndim != 2 or (width is not None and values.size and values.shape[1] != width):
+        ledger.repair(f"{what} of another width than {width}: left out", name)
+        return None
+    real = np.flatnonzero((values != 0).any(axis=1))  # NaN counts as something
+    if len(real) == 0:
+        ledger.repair(f"{what} are all padding: left out", name)
+        return None
+    first, last = int(real[0]), int(real[-1]) + 1
+    start = first if length is None or length <= first else 0
+    if start:
+        ledger.repair(f"{what} padded in front: zeros removed", name)
+    if length is not None and length > len(values):
+        ledger.repair(f"{what} shorter than their stated length: the array's own taken", name)
+        length = len(values)
+    if length is not None and length < last and not start:
+        ledger.repair(f"{what} cut at a zero vector by their stated length: length put right", name)
+    values = values[start : max(last, length or 0)]
+    broken = ~np.isfinite(values)
+    if broken.any():
+        ledger.repair(f"{what} NaN or infinite: set to 0", name, int(broken.sum()))
+        values = np.where(broken, np.float32(0), values)
+        if not values.any():
+            ledger.repair(f"{what} are all padding: left out", name)
+            return None
+    large = np.abs(values) > LIMIT
+    if large.any():
+        ledger.repair(f"{what} beyond {LIMIT:g}: clipped", name, int(large.sum()))
+        values = np.clip(values, -LIMIT, LIMIT)
+    return np.ascontiguousarray(values, dtype=np.float32)
+
+
+def common_width(widths: Iterable[int | None]) -> int | None:
+    """The width that most rows have, the first of them if they are equally many; None if there is none."""
+    counted = Counter(width for width in widths if width)
+    return counted.most_common(1)[0][0] if counted else None
+
+
+def npy_width(path: Path) -> int | None:
+    """Last axis of a .npy file from its header alone; None if the header cannot be read."""
+    try:
+        with path.open("rb") as file:
+            readers: dict[tuple[int, int], Callable] = {
+                (1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0,
+            }
+            shape, _, dtype = readers[np.lib.format.read_magic(file)](file)
+    except (OSError, ValueError, KeyError, EOFError, SyntaxError):
+        return None
+    return shape[-1] if shape and dtype.kind in "fiub" else None
+
+
+def load_npy(path: Path, name: str, modality: str, ledger: Ledger) -> np.ndarray | None:
+    """A .npy file of numbers; one that is missing, cut off or holds objects is told to the ledger, and None."""
+    if not path.is_file():
+        ledger.repair(f"{modality} features missing: left out", name)
+        return None
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        values = None
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiub":
+        ledger.repair(f"{modality} features cannot be read: left out", name)
+        return None
+    return values
