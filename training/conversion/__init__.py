@@ -1,0 +1,1 @@
+"""Checkpoints of other formats turned into folders that `transformers` loads by itself."""
