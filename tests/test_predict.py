@@ -200,7 +200,8 @@ def test_folder_without_clips_is_refused(checkpoint, tmp_path, capsys, arguments
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "Give at least one of text"),
+        ([], "give --text, --audio or --video"),
+        (["--folder", ".", "--text", "a"], "--folder takes no --text"),
         (["--text", "a", "--task", "mood"], "nknown task 'mood'"),
         (["--video", "absent.mp4"], "there is no file 'absent.mp4'"),
         (["--text", "a", "--modalities", "smell"], "smell"),

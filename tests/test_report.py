@@ -71,7 +71,7 @@ def test_report_and_its_pictures_are_written(place, tmp_path, capsys, with_ceili
     text = (tmp_path / "run/report.md").read_text(encoding="utf-8")
     assert "\n".join(results_table(results, ceilings if with_ceilings else {})) in text
     assert "14 clips with an emotion, 14 with a sentiment score in [-3, 3]. Seed 0" in text
-    assert "Training took 10.0 minutes, of which 1.5 until the end of the warm-up" in text
+    assert "Training took 10.0 minutes, with a warm-up that ended after 1.5." in text
     assert "1,234,567 of 7,654,321 parameters were trained" in text
     assert re.findall(r"!\[\w+\]\(([\w.]+)\)", text) == [f"{name}.png" for name in PICTURES]
     for name in PICTURES:

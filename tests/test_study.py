@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import statistics
 
 import pytest
@@ -12,7 +13,7 @@ from training.study import VARIANTS, collect, summarise
 
 
 SPEED = {
-    "settings": {"dtype": "float32", "batch_size": 8},
+    "settings": {"dtype": "float32", "batch_size": 8, "media": "features"},
     "answers": 7,
     "ratios": {"training_step": 1.234, "score_answers": 2.345},
     "answering_s_per_sample": 0.0567,
@@ -69,6 +70,17 @@ def test_spread_of_the_gate_is_collected(runs):
     assert set(found["egmf"]["gate_spread"]) == {"local", "semantic", "global"}
     assert all(summary["n"] == 2 and summary["mean"] > 0 for summary in found["egmf"]["gate_spread"].values())
     assert "gate_spread" not in found["text_only"]  # it was not asked with all modalities
+
+
+def test_run_that_was_moved_aside_or_resumed_is_not_counted_twice(runs):
+    folder, *_ = runs
+    shutil.copytree(folder / "egmf-0", folder / "egmf-0.20260101-120000")
+    path = folder / "egmf-1/training.json"
+    record = json.loads(path.read_text(encoding="utf-8")) | {"resumed_from": "checkpoint-5"}
+    path.write_text(json.dumps(record), encoding="utf-8")
+    found = collect(folder)["egmf"]
+    assert found["seeds"] == [0, 1]
+    assert found["minutes"]["values"] == [10.0]  # the other has only the time since it was resumed
 
 
 @pytest.mark.parametrize("seeds", [[0], [1], [0, 1]])
@@ -131,7 +143,16 @@ def test_table_shows_the_variants_that_are_there(results):
 
 def test_text_shows_speed_and_size(results):
     text = render(results, SPEED)
-    for figure in ("2 seeds", "0.143", "1,234,567", "10.0 to 11.0 minutes", "1.23 times", "2.35 times", "0.057 s", "7 labels"):
+    for figure in (
+        "2 seeds",
+        "0.143",
+        "1,234,567",
+        "10.0 to 11.0",
+        "1.23 times",
+        "2.35 times",
+        "0.057 s",
+        "7 labels",
+    ):
         assert figure in text, figure
 
 

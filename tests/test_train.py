@@ -22,7 +22,7 @@ from training.build import load, portable_id, read_tasks
 from training.collator import SUBSETS, EGMFCollator
 from training.rows import RowDataset, load_rows
 from training.run_eval import evaluate
-from training.train import claim_output_dir, train, used_tasks
+from training.train import claim_output_dir, move_aside, train, used_tasks
 from training.warm_up import fuse_alone_and_together, warm_up
 
 
@@ -380,6 +380,8 @@ def test_overwrite_moves_the_run_aside(place):
     folder.mkdir(parents=True)
     (folder / "precious.txt").write_text("kept")
     assert claim_output_dir(options(place, "old", overwrite="true")[2]) is None
+    assert (folder / "precious.txt").is_file()  # nothing moves before everything has been checked
+    move_aside(folder)
     aside = [path for path in folder.parent.iterdir() if path.name.startswith("old.")]
     assert [path.read_text() for path in aside[0].iterdir()] == ["kept"]
     assert not folder.exists() or not any(folder.iterdir())

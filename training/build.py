@@ -4,10 +4,12 @@ The front end of a pretrained encoder, the width of features, the number of pseu
 decided here once and written into both halves.
 """
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from transformers import (
     AutoConfig,
@@ -97,6 +99,28 @@ def _encoder(
     return config, backbone, frontend
 
 
+def calibrate_pseudo_tokens(model: EGMFForConditionalGeneration) -> None:
+    """Start the pseudo tokens at the average length of the language model's own embeddings (a new model only)."""
+    weight = model.get_input_embeddings().weight
+    with torch.no_grad():
+        model.egmf.pseudo_tokens.scale.fill_(weight.float().square().mean().sqrt().item())
+
+
+def _say_what_is_ignored(arguments: ModelArguments) -> None:
+    """A checkpoint's settings stand; other model options that were given change nothing."""
+    given = [
+        field.name
+        for field in dataclasses.fields(arguments)
+        if field.name not in ("model", "text_model") and getattr(arguments, field.name) != _default(field)
+    ]
+    if given:
+        print(f"{arguments.model} keeps its own settings: {', '.join(given)} have no effect.")
+
+
+def _default(field: dataclasses.Field) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
 def build(
     arguments: ModelArguments, tasks: dict[str, EGMFTask] | None = None, output_dir: str | Path = "."
 ) -> tuple[EGMFForConditionalGeneration, EGMFProcessor]:
@@ -112,9 +136,16 @@ def build(
     """
     if arguments.model is not None:
         model, processor = load(arguments.model, arguments.text_model)
+        _say_what_is_ignored(arguments)
         for task in (tasks or {}).values():
-            if task.name not in processor.task_objects:
+            stored = processor.task_objects.get(task.name)
+            if stored is None:
                 processor.add_task(task)
+            elif task not in (stored, BUILT_IN_TASKS.get(task.name)):
+                raise ValueError(
+                    f"Task {task.name!r} of {arguments.model} has other labels or words than the one that was given. "
+                    "Give yours another name."
+                )
         if model.config.text_model_id is not None:
             located = locate_part(model.config.text_model_id, arguments.model)
             model.config.text_model_id = portable_id(located, output_dir)
@@ -173,5 +204,5 @@ def build(
         else None,
     )
     model = EGMFForConditionalGeneration(config, language_model, audio_backbone, video_backbone)
-    model.calibrate_pseudo_tokens()
+    calibrate_pseudo_tokens(model)
     return model, processor

@@ -39,13 +39,16 @@ def classification_metrics(probabilities: np.ndarray, truth: np.ndarray) -> dict
     }
 
 
-def regression_metrics(probabilities: np.ndarray, truth: np.ndarray, values: np.ndarray) -> dict[str, float]:
+def regression_metrics(
+    probabilities: np.ndarray, truth: np.ndarray, values: np.ndarray, scores: np.ndarray | None = None
+) -> dict[str, float]:
     """probabilities (N, A), truth (N,) indices, values (A,) of the scale -> errors and correlation.
 
-    The prediction is the median. `acc2_non0` leaves out truths of 0 and asks for the sign; `correlation` is Pearson's,
-    nan where the predictions are constant.
+    `scores` (N,) are the truths as they were rated, which may lie between two steps of the scale; without them the
+    steps themselves are the truth. The prediction is the median; `correlation` is Pearson's, of the means, nan where
+    they are constant. `acc2_non0` leaves out truths of 0 and asks for the sign.
     """
-    true, said = values[truth], values[median_index(probabilities)]
+    true, said = values[truth] if scores is None else scores, values[median_index(probabilities)]
     means = probabilities @ values / probabilities.sum(axis=1)
     signed = true != 0
     lower, upper = _interval(probabilities, 0.9)
@@ -71,9 +74,11 @@ def _interval(probabilities: np.ndarray, share: float) -> tuple[np.ndarray, np.n
     )
 
 
-def task_metrics(task: EGMFTask, probabilities: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """The metrics of a task's kind. probabilities (N, >= A), truth (N,) indices into its answers."""
+def task_metrics(
+    task: EGMFTask, probabilities: np.ndarray, truth: np.ndarray, scores: np.ndarray | None = None
+) -> dict[str, float]:
+    """The metrics of a task's kind: probabilities (N, >= A), truth (N,) indices of answers, scores (N,) as rated."""
     probabilities = probabilities[:, : task.num_answers].astype(np.float64)
     if task.kind == "classification":
         return classification_metrics(probabilities, truth)
-    return regression_metrics(probabilities, truth, np.array(task.values))
+    return regression_metrics(probabilities, truth, np.array(task.values), scores)

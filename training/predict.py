@@ -79,6 +79,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     if arguments.output is not None and arguments.output.exists() and not arguments.overwrite:
         parser.error(f"{arguments.output} is there already; give another --output, or --overwrite.")
+    if arguments.folder is not None and (arguments.text or arguments.audio or arguments.video):
+        parser.error("--folder takes no --text, --audio or --video; words lie in NAME.txt beside each clip.")
+    if arguments.folder is None and not (arguments.text or arguments.audio or arguments.video):
+        parser.error("give --text, --audio or --video, or --folder with clips.")
+    if arguments.output is not None and not arguments.output.resolve().parent.is_dir():
+        parser.error(f"there is no folder {arguments.output.parent} to write into.")
     if arguments.folder is not None:
         if not arguments.folder.is_dir():
             parser.error(f"{arguments.folder} is no folder.")

@@ -15,6 +15,7 @@ from .report import SUBSET_NAMES
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "training/results"
+MEDIA = {"features": "with precomputed features", "raw": "from samples and frames"}
 START, END = "<!-- results:start -->", "<!-- results:end -->"
 
 
@@ -72,11 +73,12 @@ def render(results: dict[str, Any], speed: dict[str, Any]) -> str:
             f"Chance is {results['ceilings']['emotion']['chance']:.3f}. A run trains {egmf['trained_parameters']:,} "
             f"parameters; on two CPU cores that took {_range(egmf['minutes']['values'])} minutes.",
             "",
-            f"On two CPU cores in {speed['settings']['dtype']}, batch {speed['settings']['batch_size']}, a training "
-            f"step takes {ratios['training_step']:.2f} times that of the bare language model with the same LoRA, and "
-            f"`score_answers` over {speed['answers']} labels {ratios['score_answers']:.2f} times a plain prefill "
-            f"({speed['answering_s_per_sample']:.3f} s a clip), from `training/results/speed.json` "
-            "(`python -m training.benchmarks.speed`).",
+            f"On two CPU cores in {speed['settings']['dtype']}, {MEDIA[speed['settings']['media']]}, batch "
+            f"{speed['settings']['batch_size']}, a training step takes {ratios['training_step']:.2f} times that of "
+            f"the bare language model with the same LoRA, and `score_answers` over {speed['answers']} labels "
+            f"{ratios['score_answers']:.2f} times a plain prefill ({speed['answering_s_per_sample']:.3f} s a sample; "
+            "decoding and tokenising not counted), from `training/results/speed.json` "
+            "(`python -m training.benchmarks.speed`; its settings stand in the file).",
         ]
     )
 

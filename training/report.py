@@ -46,7 +46,8 @@ def plot_training(record: dict[str, Any], path: Path) -> str:
     axes.plot(*zip(*steps, strict=True), color="#3a6ea5", label="training, per sample")
     axes.plot(*zip(*evals, strict=True), marker="o", color="#c8553d", label="validation, per answer")
     axes.axvline(0, color=MUTED, linewidth=0.8)
-    axes.set(xlabel="epoch with the language model", ylabel="loss", title="Training")
+    units = "training: nats a token; validation: nats an answer"
+    axes.set(xlabel="epoch with the language model", ylabel=units, title="Loss")
     axes.legend(frameon=False)
     return _save(figure, path)
 
@@ -223,8 +224,9 @@ def write_report(run: Path, data: Path, results_file: Path | None = None) -> Pat
         + ", ".join(f"{name} {value:.3f}" for name, value in spread.items())
         + ".",
         "",
-        f"Training took {record['seconds']['all'] / 60:.1f} minutes, of which "
-        f"{record['seconds']['until_warmed_up'] / 60:.1f} until the end of the warm-up. "
+        f"Training took {record['seconds']['all'] / 60:.1f} minutes"
+        + (" since it was resumed" if record.get("resumed_from") else "")
+        + f", with a warm-up that ended after {record['seconds']['until_warmed_up'] / 60:.1f}. "
         f"{record['parameters']['trained']:,} of {record['parameters']['all']:,} parameters were trained.",
         "",
         *[f"![{Path(name).stem}]({name})\n" for name in pictures],

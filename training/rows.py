@@ -153,8 +153,8 @@ class RowDataset(Dataset):
             task = processor.task_objects.get(row["task"])
             if task is None:
                 raise ValueError(
-                    f"Row {row['id']!r}: unknown task {row['task']!r}. Known are {', '.join(processor.task_objects)}; "
-                    "define your own with --tasks_file."
+                    f"Row {row['id']!r}: unknown task {row['task']!r}. Known are {', '.join(processor.task_objects)}. "
+                    "Define your own where the model is trained (--tasks_file)."
                 )
             if task.kind == "regression" and isinstance(row["answer"], str):
                 try:

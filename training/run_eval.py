@@ -70,9 +70,11 @@ def evaluate(
                 chosen = [i for i, row in enumerate(usable) if row["task"] == name]
                 if chosen:
                     truth = np.array([usable[i]["answer_index"] for i in chosen])
+                    rated = task.kind == "regression"
+                    scores = np.array([float(usable[i]["answer"]) for i in chosen]) if rated else None
                     found[name] = {
                         "rows": len(chosen),
-                        "metrics": task_metrics(task, probabilities[chosen], truth),
+                        "metrics": task_metrics(task, probabilities[chosen], truth, scores),
                         "predictions": [answers[i] for i in chosen],
                     }
         results[subset_name(subset)] = {"left_out": len(rows) - len(usable), "tasks": found}

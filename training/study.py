@@ -38,7 +38,7 @@ def summarise(values: Sequence[float]) -> dict[str, Any]:
     """n, mean and sample standard deviation (None for one run) of a number over seeds."""
     return {
         "n": len(values),
-        "mean": statistics.fmean(values),
+        "mean": statistics.fmean(values) if values else None,
         "std": statistics.stdev(values) if len(values) > 1 else None,
         "values": list(values),
     }
@@ -48,7 +48,9 @@ def collect(folder: Path) -> dict[str, Any]:
     """Every finished run of the folder: `{variant: {"seeds", "subsets": {subset: {task: {metric: summary}}}}}`."""
     found: dict[str, Any] = {}
     for variant in VARIANTS:
-        runs = sorted(path.parent for path in folder.glob(f"{variant}-*/results-test.json"))
+        # A run that --overwrite moved aside has more in its name than the seed.
+        found_runs = (path.parent for path in folder.glob(f"{variant}-*/results-test.json"))
+        runs = sorted(run for run in found_runs if run.name.removeprefix(f"{variant}-").isdigit())
         if not runs:
             continue
         results = [json.loads((run / "results-test.json").read_text(encoding="utf-8")) for run in runs]
@@ -66,7 +68,7 @@ def collect(folder: Path) -> dict[str, Any]:
         found[variant] = {
             "seeds": [record["seed"] for record in records],
             "commits": sorted({record["commit"] for record in records}),
-            "minutes": summarise([record["seconds"]["all"] / 60 for record in records]),
+            "minutes": summarise([r["seconds"]["all"] / 60 for r in records if r.get("resumed_from") is None]),
             "trained_parameters": records[0]["parameters"]["trained"],
             "subsets": subsets,
         }

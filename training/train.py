@@ -9,10 +9,13 @@ true` goes on with it or `--overwrite` moves it aside.
 """
 
 import dataclasses
+import json
 import os
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
@@ -31,7 +34,7 @@ from .warm_up import warm_up
 
 
 def claim_output_dir(arguments: EGMFTrainingArguments) -> str | None:
-    """Make sure that nothing is overwritten; the checkpoint to resume from, if that is asked for.
+    """Make sure that nothing is lost; the checkpoint to resume from, if that is asked for. Changes nothing itself.
 
     Raises:
         ValueError: a run is already there, or there is nothing to resume.
@@ -43,17 +46,20 @@ def claim_output_dir(arguments: EGMFTrainingArguments) -> str | None:
         if checkpoint is None or not Path(str(checkpoint)).is_dir():
             raise ValueError(f"There is no checkpoint to resume from in {folder}. Start without resuming.")
         return str(checkpoint)
-    if folder.is_dir() and any(folder.iterdir()):
-        if not arguments.overwrite:
-            raise ValueError(
-                f"{folder} already holds a run. Give another --output_dir, go on with it by --resume_from_checkpoint "
-                "true, or move it aside with --overwrite."
-            )
-        if arguments.process_index == 0:
-            aside = folder.with_name(f"{folder.name}.{time.strftime('%Y%m%d-%H%M%S')}")
-            os.replace(folder, aside)
-            print(f"The run that was in {folder} is now in {aside}.")
+    if folder.is_dir() and any(folder.iterdir()) and not arguments.overwrite:
+        raise ValueError(
+            f"{folder} already holds a run. Give another --output_dir, go on with it by --resume_from_checkpoint "
+            "true, or move it aside with --overwrite."
+        )
     return None
+
+
+def move_aside(folder: Path) -> None:
+    """Give a run that is to be overwritten a name of its own, once everything that can be wrong has been checked."""
+    if folder.is_dir() and any(folder.iterdir()):
+        aside = folder.with_name(f"{folder.name}.{time.strftime('%Y%m%d-%H%M%S')}")
+        os.replace(folder, aside)
+        print(f"The run that was in {folder} is now in {aside}.")
 
 
 def used_tasks(tasks: dict, rows: list[dict]) -> dict:
@@ -113,11 +119,20 @@ def _warm_up(trainer: EGMFTrainer, dataset: RowDataset, collator: EGMFCollator) 
     return losses
 
 
+def _effective(arguments: ModelArguments) -> dict[str, Any]:
+    """The options that made the model: a checkpoint that is trained on keeps its own."""
+    chosen = dataclasses.asdict(arguments)
+    return chosen if arguments.model is None else {name: chosen[name] for name in ("model", "text_model")}
+
+
 def train(model_args: ModelArguments, data_args: DataArguments, args: EGMFTrainingArguments) -> EGMFTrainer:
     """Build, warm up, train, keep the best, save. Returns the trainer with its log history."""
     if data_args.data is None:
         raise ValueError("Give --data, the folder of a corpus.")
     checkpoint = claim_output_dir(args)
+    start, folder = Path(model_args.model or "."), Path(args.output_dir)
+    if model_args.model is not None and start.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"--model {model_args.model} lies in --output_dir. Give another --output_dir.")
     set_seed(args.seed)
     started = time.time()
     tasks = read_tasks(data_args.tasks_file)
@@ -139,6 +154,8 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: EGMFTraini
     answer = EGMFCollator(processor, True, data_args.modalities, data_args.modality_dropout, data_args.augmentation)
     for dataset, split in ((train_set, data_args.train_split), (eval_set, data_args.eval_split)):
         _keep_usable(dataset, data_args.modalities or MODALITIES, split, show=args.process_index == 0)
+    if checkpoint is None and args.process_index == 0:
+        move_aside(Path(args.output_dir))
     stop = args.early_stopping_patience
     trainer = EGMFTrainer(
         model=model,
@@ -151,8 +168,13 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: EGMFTraini
         compute_metrics=make_compute_metrics(processor),
         callbacks=[EarlyStoppingCallback(stop)] if stop is not None else None,
     )
-    warm_up_losses = [] if checkpoint else _warm_up(trainer, train_set, rehearse)
-    warm_up_seconds = time.time() - started
+    note = Path(args.output_dir) / "warm_up.json"
+    if checkpoint is None:
+        warmed = {"losses": _warm_up(trainer, train_set, rehearse), "seconds": time.time() - started}
+        if trainer.is_world_process_zero():
+            write_json(note, warmed)
+    else:
+        warmed = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else {"losses": [], "seconds": 0.0}
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
     if trainer.is_world_process_zero():
@@ -160,7 +182,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: EGMFTraini
         write_json(
             Path(args.output_dir) / "training.json",
             {
-                "model_arguments": dataclasses.asdict(model_args),
+                "model_arguments": _effective(model_args),
                 "data_arguments": dataclasses.asdict(data_args),
                 "training_arguments": args.to_dict(),
                 "seed": args.seed,
@@ -171,8 +193,10 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: EGMFTraini
                     "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
                     "all": sum(p.numel() for p in model.parameters()),
                 },
-                "seconds": {"until_warmed_up": warm_up_seconds, "all": time.time() - started},
-                "warm_up_losses": warm_up_losses,
+                "resumed_from": checkpoint,
+                # Of a resumed run, the time since it was resumed.
+                "seconds": {"until_warmed_up": warmed["seconds"], "all": time.time() - started},
+                "warm_up_losses": warmed["losses"],
                 "best_metric": trainer.state.best_metric,
                 "best_step": trainer.state.best_global_step,
                 "log_history": trainer.state.log_history,
@@ -186,4 +210,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")

@@ -12,6 +12,7 @@ from transformers import EvalPrediction, Trainer
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
+from modeling_egmf.checkpoints_egmf import keys_stored_elsewhere
 from processing_egmf import EGMFProcessor
 
 from .collator import EGMFCollator
@@ -65,7 +66,8 @@ class EGMFTrainer(Trainer):
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         if self.optimizer is None:
-            rates = {True: self.args.fusion_learning_rate or self.args.learning_rate, False: self.args.learning_rate}
+            fusion = self.args.fusion_learning_rate
+            rates = {True: self.args.learning_rate if fusion is None else fusion, False: self.args.learning_rate}
             groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
             for name, parameter in self.model.named_parameters():
                 if parameter.requires_grad:
@@ -84,6 +86,15 @@ class EGMFTrainer(Trainer):
                 **settings,
             )
         return self.optimizer
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """A light checkpoint leaves out the language model; anything else that is missing is an error."""
+        missing = set(load_result.missing_keys) - keys_stored_elsewhere(self.model)
+        if missing or load_result.unexpected_keys:
+            raise ValueError(
+                f"The checkpoint does not fit the model. Missing: {sorted(missing)[:5]}, unexpected: "
+                f"{sorted(load_result.unexpected_keys)[:5]}. Resume with the settings that it was trained with."
+            )
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         super()._save(output_dir, state_dict)

@@ -1,8 +1,8 @@
 """Warm-up: encoders, fusion and experts learn alone before the language model joins.
 
-A step through the language model costs a hundred times one through what is ours. So, as an option, the fused vector
+A step through the language model costs many times one through what is ours. So, as an option, the fused vector
 first learns to carry the answers under one linear head a task, on the frozen model's token embeddings; the head is
-dropped, and training goes on with the language model. What that gains is in training/LOG.md.
+dropped, and training goes on with the language model. What that gains: the variant `no_warm_up` of study.py.
 """
 
 import math
