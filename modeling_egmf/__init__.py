@@ -2,14 +2,7 @@
 
 from .answers_egmf import AnswerSet
 from .configuration_egmf import EGMFConfig, EGMFEncoderConfig
-from .modeling_egmf import (
-    EGMFAnswerOutput,
-    EGMFCausalLMOutput,
-    EGMFForConditionalGeneration,
-    EGMFFusionOutput,
-    EGMFModel,
-    EGMFPreTrainedModel,
-)
+from .modeling_egmf import EGMFAnswerOutput, EGMFForConditionalGeneration, EGMFModel
 
 
 __version__ = "0.1.0"
@@ -17,11 +10,8 @@ __version__ = "0.1.0"
 __all__ = [
     "AnswerSet",
     "EGMFAnswerOutput",
-    "EGMFCausalLMOutput",
     "EGMFConfig",
     "EGMFEncoderConfig",
     "EGMFForConditionalGeneration",
-    "EGMFFusionOutput",
     "EGMFModel",
-    "EGMFPreTrainedModel",
 ]

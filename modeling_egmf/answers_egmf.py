@@ -17,6 +17,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 
 NORMALIZATIONS = ("sequence", "tree")
@@ -33,6 +34,7 @@ class AnswerSet(NamedTuple):
     answer_edges: torch.Tensor  # (A, L) index into the edges, -1 padding
 
     @classmethod
+    @lru_cache(maxsize=64)
     def from_token_ids(cls, answers: tuple[tuple[int, ...], ...]) -> "AnswerSet":
         """Merge answers, each a tuple of token ids, into a trie.
 
@@ -43,30 +45,22 @@ class AnswerSet(NamedTuple):
             raise ValueError("The set of answers is empty.")
         if len(set(answers)) != len(answers):
             raise ValueError("Two answers have the same tokens, so nothing can tell them apart.")
-        edges: dict[tuple[int, ...], int] = {}
-        for answer in answers:
-            if not answer:
-                raise ValueError("An answer has no tokens.")
-            for length in range(1, len(answer) + 1):
-                edges.setdefault(answer[:length], len(edges))
-        inner = sorted({path[:-1] for path in edges} - {()}, key=len)
-        for answer in answers:
-            if answer in inner:
-                raise ValueError("One answer's tokens begin another's; end both with an end marker.")
-        index = {(): 0, **{path: n + 1 for n, path in enumerate(inner)}}
-        sees = torch.zeros(len(inner), len(inner), dtype=torch.bool)
-        for n, path in enumerate(inner):
-            for length in range(1, len(path) + 1):
-                sees[n, index[path[:length]] - 1] = True
-        longest = max(len(answer) for answer in answers)
-        steps = [[edges[answer[: i + 1]] if i < len(answer) else -1 for i in range(longest)] for answer in answers]
+        if () in answers:
+            raise ValueError("An answer has no tokens.")
+        paths = list(dict.fromkeys(answer[:length] for answer in answers for length in range(1, len(answer) + 1)))
+        inner = sorted({path[:-1] for path in paths} - {()}, key=len)
+        if set(inner) & set(answers):
+            raise ValueError("One answer's tokens begin another's; end both with an end marker.")
+        edges, nodes = {path: n for n, path in enumerate(paths)}, {path: n for n, path in enumerate([(), *inner])}
+        sees = [[path[: len(other)] == other for other in inner] for path in inner]
+        steps = [torch.tensor([edges[answer[: i + 1]] for i in range(len(answer))]) for answer in answers]
         return cls(
             node_tokens=torch.tensor([path[-1] for path in inner], dtype=torch.long),
             node_depths=torch.tensor([len(path) - 1 for path in inner], dtype=torch.long),
-            node_sees=sees,
-            edge_parents=torch.tensor([index[path[:-1]] for path in edges], dtype=torch.long),
-            edge_tokens=torch.tensor([path[-1] for path in edges], dtype=torch.long),
-            answer_edges=torch.tensor(steps, dtype=torch.long),
+            node_sees=torch.tensor(sees, dtype=torch.bool).view(len(inner), len(inner)),
+            edge_parents=torch.tensor([nodes[path[:-1]] for path in paths], dtype=torch.long),
+            edge_tokens=torch.tensor([path[-1] for path in paths], dtype=torch.long),
+            answer_edges=pad_sequence(steps, batch_first=True, padding_value=-1),
         )
 
     def log_probs(self, node_log_probs: torch.Tensor, normalization: str) -> torch.Tensor:
@@ -79,25 +73,16 @@ class AnswerSet(NamedTuple):
         return torch.log_softmax(steps.sum(dim=1), dim=0)
 
 
-@lru_cache(maxsize=64)
-def _cached_answer_set(answers: tuple[tuple[int, ...], ...]) -> AnswerSet:
-    return AnswerSet.from_token_ids(answers)
-
-
 def answer_sets_of(answer_ids: torch.Tensor) -> tuple[list[AnswerSet], list[int]]:
     """answer_ids (B, A, L), padded with -1 -> the distinct sets of the batch, and which one each sample has."""
-    sets: list[AnswerSet] = []
-    places: dict[tuple, int] = {}
-    which = []
+    found = []
     for rows in answer_ids.tolist():
-        answers = tuple(tuple(i for i in row if i >= 0) for row in rows)
+        answers = [tuple(i for i in row if i >= 0) for row in rows]
         while answers and not answers[-1]:  # padding beside a larger set
-            answers = answers[:-1]
-        if answers not in places:
-            places[answers] = len(sets)
-            sets.append(_cached_answer_set(answers))
-        which.append(places[answers])
-    return sets, which
+            answers.pop()
+        found.append(tuple(answers))
+    distinct = list(dict.fromkeys(found))
+    return [AnswerSet.from_token_ids(answers) for answers in distinct], [distinct.index(answers) for answers in found]
 
 
 class NodeBatch(NamedTuple):
@@ -112,23 +97,16 @@ def batch_nodes(
     sets: list[AnswerSet], which: list[int], prompt_mask: torch.Tensor, dtype: torch.dtype
 ) -> NodeBatch | None:
     """prompt_mask (B, S), 1 on real tokens -> the nodes to score; None if every answer is a single token."""
-    device = prompt_mask.device
     most = max(len(answer_set.node_tokens) for answer_set in sets)
     if most == 0:
         return None
-    tokens = torch.zeros(len(sets), most, dtype=torch.long)
-    depths = torch.zeros(len(sets), most, dtype=torch.long)
+    tokens = pad_sequence([answer_set.node_tokens for answer_set in sets], batch_first=True)
+    depths = pad_sequence([answer_set.node_depths for answer_set in sets], batch_first=True)
     sees = torch.eye(most, dtype=torch.bool).repeat(len(sets), 1, 1)  # padding looks at itself: no empty softmax
-    for i, answer_set in enumerate(sets):
-        n = len(answer_set.node_tokens)
-        tokens[i, :n], depths[i, :n], sees[i, :n, :n] = (
-            answer_set.node_tokens,
-            answer_set.node_depths,
-            answer_set.node_sees,
-        )
-    which_set = torch.tensor(which)
+    for own, answer_set in zip(sees, sets, strict=True):
+        own[: len(answer_set.node_tokens), : len(answer_set.node_tokens)] = answer_set.node_sees
+    tokens, depths, sees = (part[which].to(prompt_mask.device) for part in (tokens, depths, sees))
     prompt = prompt_mask.bool()[:, None, :].expand(-1, most, -1)  # (B, N, S)
-    visible = torch.cat([prompt, sees[which_set].to(device)], dim=-1)[:, None]  # (B, 1, N, S + N)
-    mask = torch.zeros(visible.shape, dtype=dtype, device=device).masked_fill(~visible, torch.finfo(dtype).min)
-    positions = prompt_mask.sum(dim=1, keepdim=True) + depths[which_set].to(device)
-    return NodeBatch(tokens[which_set].to(device), positions, mask)
+    visible = torch.cat([prompt, sees], dim=-1)[:, None]  # (B, 1, N, S + N)
+    mask = torch.zeros_like(visible, dtype=dtype).masked_fill(~visible, torch.finfo(dtype).min)
+    return NodeBatch(tokens, prompt_mask.sum(dim=1, keepdim=True) + depths, mask)

@@ -21,16 +21,8 @@ logger = logging.get_logger(__name__)
 
 HUB_ARGUMENTS = ("token", "cache_dir", "local_files_only", "force_download", "proxies")
 # Ours are never cast, quantised or split; these go to the language model alone.
-TEXT_MODEL_ARGUMENTS = (
-    "dtype",
-    "torch_dtype",
-    "device_map",
-    "max_memory",
-    "offload_folder",
-    "quantization_config",
-    "attn_implementation",
-    "low_cpu_mem_usage",
-)
+LOADING_ARGUMENTS = ("dtype", "device_map", "max_memory", "offload_folder", "low_cpu_mem_usage")
+TEXT_MODEL_ARGUMENTS = (*LOADING_ARGUMENTS, "quantization_config", "attn_implementation")
 
 
 def _peft() -> Any:
@@ -53,13 +45,9 @@ def inject_lora(language_model: PreTrainedModel, lora: dict) -> None:
 
 def merge_lora(language_model: PreTrainedModel) -> None:
     """Add LoRA's product to the weights and take its layers out."""
-    _peft()
-    try:
-        from peft.tuners.tuners_utils import BaseTunerLayer
-    except ImportError as error:
-        raise ImportError("Merging LoRA needs: pip install peft") from error
+    layers = _peft().tuners.tuners_utils.BaseTunerLayer
     for name, module in list(language_model.named_modules()):
-        if isinstance(module, BaseTunerLayer):
+        if isinstance(module, layers):
             module.merge()
             parent, _, child = name.rpartition(".")
             setattr(language_model.get_submodule(parent), child, module.get_base_layer())
@@ -73,13 +61,12 @@ def fingerprint(language_model: PreTrainedModel) -> str:
 
 def keys_stored_elsewhere(model: PreTrainedModel) -> set[str]:
     """Names in the state dict that a light checkpoint leaves out, because the configuration says where they lie."""
-    keys = set()
-    if model.config.text_model_id is not None:
-        keys |= {f"language_model.{name}" for name in model.language_model.state_dict() if "lora_" not in name}
+    if model.config.text_model_id is None:
+        return set()
+    keys = {f"language_model.{name}" for name in model.language_model.state_dict() if "lora_" not in name}
     for name in ("audio", "video"):
         config = getattr(model.config, f"{name}_config")
-        frozen = config is not None and config.backbone_id is not None and not config.backbone_trainable
-        if frozen and model.config.text_model_id is not None:
+        if config is not None and config.backbone_id is not None and not config.backbone_trainable:
             prefix = f"egmf.audio_visual_encoder.{name}.stem.backbone"
             keys |= {f"{prefix}.{key}" for key in model.get_submodule(prefix).state_dict()}
     return keys
@@ -100,10 +87,9 @@ def load_text_model(checkpoint: str | os.PathLike, config: EGMFConfig, **kwargs:
     where = locate_part(config.text_model_id, checkpoint)
     if kwargs.get("dtype") in (None, "auto"):
         kwargs["dtype"] = config.text_config.dtype or "auto"
+    kwargs |= {"revision": config.text_model_revision or "main", "output_loading_info": True}
     try:
-        language_model, info = AutoModelForCausalLM.from_pretrained(
-            where, revision=config.text_model_revision or "main", output_loading_info=True, **kwargs
-        )
+        language_model, info = AutoModelForCausalLM.from_pretrained(where, **kwargs)
     except (OSError, ValueError) as error:
         raise OSError(
             f"{checkpoint} is a light checkpoint: its language model is stored apart, as {config.text_model_id!r}, "
@@ -133,13 +119,9 @@ def _load_backbone(
 ) -> PreTrainedModel | None:
     if config is None or config.backbone_id is None or config.backbone_trainable:
         return None
+    where, revision = locate_part(config.backbone_id, checkpoint), config.backbone_revision or "main"
     try:
-        return AutoModel.from_pretrained(
-            locate_part(config.backbone_id, checkpoint),
-            config=config.backbone_config,
-            revision=config.backbone_revision or "main",
-            **kwargs,
-        )
+        return AutoModel.from_pretrained(where, config=config.backbone_config, revision=revision, **kwargs)
     except (OSError, ValueError) as error:
         raise OSError(
             f"The {name} encoder {config.backbone_id!r} of this light checkpoint could not be loaded ({error}). "
@@ -161,11 +143,9 @@ def load_light(
     except ImportError as error:
         raise ImportError("Loading this checkpoint needs: pip install safetensors") from error
     hub = {name: kwargs[name] for name in HUB_ARGUMENTS if kwargs.get(name) is not None}
+    kwargs["dtype"] = kwargs.get("dtype") or kwargs.get("torch_dtype")
     text = {name: kwargs[name] for name in TEXT_MODEL_ARGUMENTS if kwargs.get(name) is not None}
-    if "torch_dtype" in text:
-        text.setdefault("dtype", text.pop("torch_dtype"))
-    revision = kwargs.get("revision") or "main"
-    path = cached_file(checkpoint, "model.safetensors", revision=revision, **hub)
+    path = cached_file(checkpoint, "model.safetensors", revision=kwargs.get("revision") or "main", **hub)
     language_model = load_text_model(checkpoint, config, **hub, **text)
     config.text_config.dtype = language_model.dtype
     model = cls(
@@ -175,16 +155,16 @@ def load_light(
         video_backbone=_load_backbone(config.video_config, "video", checkpoint, **hub),
     )
     state = load_file(path)
-    expected = model.state_dict()
-    elsewhere = keys_stored_elsewhere(model)
-    missing = sorted(set(expected) - elsewhere - set(state))
-    unexpected = sorted(set(state) - set(expected))
-    misshapen = sorted(k for k in set(state) & set(expected) if state[k].shape != expected[k].shape)
-    if missing or unexpected or misshapen:
+    expected, elsewhere = model.state_dict(), keys_stored_elsewhere(model)
+    wrong = {
+        "missing": sorted(set(expected) - elsewhere - set(state)),
+        "unexpected": sorted(set(state) - set(expected)),
+        "of another shape": sorted(k for k in set(state) & set(expected) if state[k].shape != expected[k].shape),
+    }
+    if any(wrong.values()):
+        told = ", ".join(f"{kind}: {keys[:5]} ({len(keys)})" for kind, keys in wrong.items())
         raise ValueError(
-            f"{path} does not fit its configuration. Missing: {missing[:5]} ({len(missing)}), unexpected: "
-            f"{unexpected[:5]} ({len(unexpected)}), of another shape: {misshapen[:5]} ({len(misshapen)}). "
-            "Nothing is used, because the rest would stay random."
+            f"{path} does not fit its configuration. Keys {told}. Nothing is used, because the rest would stay random."
         )
     model.load_state_dict(state, strict=False)
     model.egmf.to(language_model.device)

@@ -4,6 +4,8 @@
 one `EGMFEncoderConfig` for each of audio and video. Next: encoders_egmf.py, fusion_egmf.py, experts_egmf.py.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
@@ -12,6 +14,7 @@ from transformers.activations import ACT2FN
 
 
 INPUT_TYPES = ("features", "waveform", "frames")
+PIPELINE_TASK = "multimodal-emotion-recognition"
 SEQUENCE_ENCODERS = ("gru", "transformer", "none")
 
 # The paper's three experts as data: name, hidden width as a fraction of the fusion width, activation.
@@ -33,15 +36,19 @@ def _as_config(value: Any, name: str) -> PreTrainedConfig | None:
     return value
 
 
-def _attention_of(configs: list[PreTrainedConfig | None]) -> list[tuple[PreTrainedConfig, str | None]]:
-    return [(config, config._attn_implementation) for config in configs if config is not None]
-
-
-def _restore_attention(owner: PreTrainedConfig, attention: list[tuple[PreTrainedConfig, str | None]]) -> None:
+@contextmanager
+def _attention_kept(owner: PreTrainedConfig, *configs: PreTrainedConfig | None) -> Iterator[None]:
     """Where the owner asks for nothing, its None must not be handed down to models that are built already."""
+    before = [(config, config._attn_implementation) for config in configs if config is not None]
+    yield
     if owner._attn_implementation is None:
-        for config, implementation in attention:
+        for config, implementation in before:
             config._attn_implementation = implementation
+
+
+def _require(fine: bool, message: str) -> None:
+    if not fine:
+        raise ValueError(message)
 
 
 @strict
@@ -87,32 +94,27 @@ class EGMFEncoderConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         self.backbone_config = _as_config(self.backbone_config, "backbone_config")
-        attention = _attention_of([self.backbone_config])
-        super().__post_init__(**kwargs)
-        _restore_attention(self, attention)
-        if self.input_type not in INPUT_TYPES:
-            raise ValueError(f"`input_type` is {self.input_type!r}; it must be one of {', '.join(INPUT_TYPES)}.")
-        if self.sequence_encoder not in SEQUENCE_ENCODERS:
-            raise ValueError(
-                f"`sequence_encoder` is {self.sequence_encoder!r}; it must be one of {', '.join(SEQUENCE_ENCODERS)}."
-            )
+        with _attention_kept(self, self.backbone_config):
+            super().__post_init__(**kwargs)
+        for name, known in (("input_type", INPUT_TYPES), ("sequence_encoder", SEQUENCE_ENCODERS)):
+            value = getattr(self, name)
+            _require(value in known, f"`{name}` is {value!r}; it must be one of {', '.join(known)}.")
         counts = ("feature_size", "hidden_size", "num_layers", "num_attention_heads", "sampling_rate", "num_mel_bins")
         for name in (*counts, "frame_height", "frame_width"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` is {getattr(self, name)}; it must be at least 1.")
+            value = getattr(self, name)
+            _require(value >= 1, f"`{name}` is {value}; it must be at least 1.")
         for name in ("window_seconds", "hop_seconds"):
-            if round(getattr(self, name) * self.sampling_rate) < 1:
-                raise ValueError(f"`{name}` is {getattr(self, name)}; it must be at least one sample long.")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"`dropout` is {self.dropout}; it must lie in [0, 1).")
-        if self.sequence_encoder == "gru" and self.hidden_size % 2:
-            raise ValueError(f"`hidden_size` is {self.hidden_size}; a bidirectional GRU needs an even one.")
-        if self.hidden_size % self.num_attention_heads:
-            raise ValueError(
-                f"`hidden_size` {self.hidden_size} is no multiple of `num_attention_heads` {self.num_attention_heads}."
+            value = getattr(self, name)
+            _require(
+                round(value * self.sampling_rate) >= 1, f"`{name}` is {value}; it must be at least one sample long."
             )
-        if self.input_type == "features" and self.backbone_config is not None:
-            raise ValueError("Precomputed features take no backbone: leave out `backbone_config`, or give raw media.")
+        width, heads = self.hidden_size, self.num_attention_heads
+        _require(0 <= self.dropout < 1, f"`dropout` is {self.dropout}; it must lie in [0, 1).")
+        uneven = self.sequence_encoder == "gru" and width % 2
+        _require(not uneven, f"`hidden_size` is {width}; a bidirectional GRU needs an even one.")
+        _require(width % heads == 0, f"`hidden_size` {width} is no multiple of `num_attention_heads` {heads}.")
+        said = "Precomputed features take no backbone: leave out `backbone_config`, or give raw media."
+        _require(self.input_type != "features" or self.backbone_config is None, said)
 
 
 @strict
@@ -158,9 +160,7 @@ class EGMFConfig(PreTrainedConfig):
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs):
-        self.text_config = _as_config(self.text_config, "text_config")
-        if self.text_config is None:
-            self.text_config = AutoConfig.for_model("llama")
+        self.text_config = _as_config(self.text_config, "text_config") or AutoConfig.for_model("llama")
         for name in ("audio_config", "video_config"):
             value = getattr(self, name)
             if isinstance(value, dict):
@@ -168,55 +168,35 @@ class EGMFConfig(PreTrainedConfig):
         self.experts = [dict(expert) for expert in self.experts]
         self.tie_word_embeddings = bool(self.text_config.get_text_config().tie_word_embeddings)
         encoders = [config for config in (self.audio_config, self.video_config) if config is not None]
-        attention = _attention_of([self.text_config, *encoders, *(config.backbone_config for config in encoders)])
-        super().__post_init__(**kwargs)
-        _restore_attention(self, attention)
+        with _attention_kept(self, self.text_config, *encoders, *(config.backbone_config for config in encoders)):
+            super().__post_init__(**kwargs)
         model = "modeling_egmf.EGMFForConditionalGeneration"
-        self.auto_map = {
-            "AutoConfig": "configuration_egmf.EGMFConfig",
-            "AutoModel": model,
-            "AutoModelForCausalLM": model,
-            "AutoModelForMultimodalLM": model,
-        }
-        self._validate()
-
-    def _validate(self) -> None:
-        for name in ("fusion_hidden_size", "fusion_attention_heads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` is {getattr(self, name)}; it must be at least 1.")
-        if self.fusion_hidden_size % self.fusion_attention_heads:
-            raise ValueError(
-                f"`fusion_hidden_size` {self.fusion_hidden_size} is no multiple of `fusion_attention_heads` "
-                f"{self.fusion_attention_heads}. Choose heads that divide the width."
-            )
-        if not 0 <= self.fusion_dropout < 1:
-            raise ValueError(f"`fusion_dropout` is {self.fusion_dropout}; it must lie in [0, 1).")
-        if self.num_pseudo_tokens < 1:
-            raise ValueError(f"`num_pseudo_tokens` is {self.num_pseudo_tokens}; it must be at least 1.")
-        if self.pseudo_token_projection not in ("repeat", "separate"):
-            raise ValueError(
-                f"`pseudo_token_projection` is {self.pseudo_token_projection!r}; use 'repeat' or 'separate'."
-            )
-        if not self.experts:
-            raise ValueError("`experts` is empty; at least one expert is needed.")
+        self.auto_map = {"AutoConfig": "configuration_egmf.EGMFConfig"}
+        self.auto_map |= dict.fromkeys(("AutoModel", "AutoModelForCausalLM", "AutoModelForMultimodalLM"), model)
+        # Carried along by the processor, which `pipeline` needs as well.
+        self.custom_pipelines = {PIPELINE_TASK: {"impl": "pipeline_egmf.EGMFPipeline", "pt": ["AutoModel"]}}
+        for name in ("fusion_hidden_size", "fusion_attention_heads", "num_pseudo_tokens"):
+            _require(getattr(self, name) >= 1, f"`{name}` is {getattr(self, name)}; it must be at least 1.")
+        width, heads = self.fusion_hidden_size, self.fusion_attention_heads
+        said = f"`fusion_hidden_size` {width} is no multiple of `fusion_attention_heads` {heads}."
+        _require(width % heads == 0, f"{said} Choose heads that divide the width.")
+        _require(0 <= self.fusion_dropout < 1, f"`fusion_dropout` is {self.fusion_dropout}; it must lie in [0, 1).")
+        kind = self.pseudo_token_projection
+        _require(kind in ("repeat", "separate"), f"`pseudo_token_projection` is {kind!r}; use 'repeat' or 'separate'.")
+        _require(bool(self.experts), "`experts` is empty; at least one expert is needed.")
         names = [expert.get("name") for expert in self.experts]
-        if len(set(names)) != len(names):
-            raise ValueError(f"Two experts share a name: {names}. Give each its own.")
+        _require(len(set(names)) == len(names), f"Two experts share a name: {names}. Give each its own.")
         for expert in self.experts:
-            if set(expert) != {"name", "bottleneck_ratio", "activation"}:
-                raise ValueError(f"An expert needs exactly name, bottleneck_ratio and activation; got {expert}.")
-            if expert["activation"] not in ACT2FN:
-                raise ValueError(f"Unknown activation {expert['activation']!r}; transformers.activations lists them.")
-            if not 1 <= expert["bottleneck_ratio"] <= self.fusion_hidden_size:
-                raise ValueError(f"bottleneck_ratio of {expert} must lie in [1, {self.fusion_hidden_size}].")
-        if self.audio_config is not None and self.audio_config.input_type == "frames":
-            raise ValueError("`audio_config.input_type` is 'frames'; audio takes 'features' or 'waveform'.")
-        if self.video_config is not None and self.video_config.input_type == "waveform":
-            raise ValueError("`video_config.input_type` is 'waveform'; video takes 'features' or 'frames'.")
+            exact = set(expert) == {"name", "bottleneck_ratio", "activation"}
+            _require(exact, f"An expert needs exactly name, bottleneck_ratio and activation; got {expert}.")
+            name, ratio = expert["activation"], expert["bottleneck_ratio"]
+            _require(name in ACT2FN, f"Unknown activation {name!r}; transformers.activations lists them.")
+            _require(1 <= ratio <= width, f"bottleneck_ratio of {expert} must lie in [1, {width}].")
+        for name, wrong, fitting in (("audio", "frames", "waveform"), ("video", "waveform", "frames")):
+            config = getattr(self, f"{name}_config")
+            said = f"`{name}_config.input_type` is {wrong!r}; {name} takes 'features' or {fitting!r}."
+            _require(config is None or config.input_type != wrong, said)
 
     @property
     def expert_names(self) -> list[str]:
         return [expert["name"] for expert in self.experts]
-
-
-__all__ = ["EGMFConfig", "EGMFEncoderConfig"]

@@ -28,6 +28,15 @@ def downsample_mask(mask: torch.Tensor, length: int) -> torch.Tensor:
     return torch.arange(length, device=mask.device)[None, :] < valid[:, None]
 
 
+def _halving(kind: type[nn.Module], widths: list[int]) -> nn.ModuleList:
+    return nn.ModuleList(kind(a, b, kernel_size=3, stride=2, padding=1) for a, b in zip(widths[:-1], widths[1:]))
+
+
+def _placed(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """states (real frames, W), mask (B, T) -> (B, T, W), zero where no frame is."""
+    return states.new_zeros(*mask.shape, states.shape[-1]).index_put(torch.where(mask), states)
+
+
 class EGMFFeatureStem(nn.Module):
     """Precomputed vectors, standardised with the statistics of the training set (0 and 1 until they are set)."""
 
@@ -39,10 +48,11 @@ class EGMFFeatureStem(nn.Module):
 
     def forward(self, values: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """values (B, T, F), mask (B, T) -> (B, T, W), (B, T)."""
-        if values.shape[-1] != self.mean.shape[0]:
+        width = self.mean.shape[0]
+        if values.shape[-1] != width:
             raise ValueError(
-                f"The features are {values.shape[-1]} wide but the model was built for {self.mean.shape[0]}. "
-                f"Use the extractor that the model was trained with, or build a model with that feature_size."
+                f"The features are {values.shape[-1]} wide but the model was built for {width}. Use the extractor "
+                "that the model was trained with, or build a model with that feature_size."
             )
         standardised = (values - self.mean) / self.std.clamp(min=1e-5)
         return self.projection(standardised.clamp(-10, 10)), mask
@@ -68,25 +78,16 @@ class EGMFWaveformStem(nn.Module):
         self.register_buffer("mel_filters", torch.tensor(filters, dtype=torch.float32))
         self.register_buffer("window", torch.hann_window(self.window_length))
         widths = [config.num_mel_bins, *config.conv_channels]
-        self.convolutions = nn.ModuleList(
-            nn.Conv1d(before, after, kernel_size=3, stride=2, padding=1)
-            for before, after in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.convolutions = _halving(nn.Conv1d, widths)
         self.norms = nn.ModuleList(nn.LayerNorm(after) for after in config.conv_channels)
         self.projection = nn.Linear(widths[-1], config.hidden_size)
 
     def log_mel(self, values: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """values (B, S), mask (B, S) -> about (B, T, mel bins) in [-1, 1], (B, T): one frame a hop."""
-        spectrum = torch.stft(
-            values * mask,
-            n_fft=self.fft_length,
-            hop_length=self.hop_length,
-            win_length=self.window_length,
-            window=self.window,
-            center=True,
-            pad_mode="constant",  # what a longer neighbour in the batch adds behind the clip is silence as well
-            return_complex=True,
-        )
+        framing = {"hop_length": self.hop_length, "win_length": self.window_length, "window": self.window}
+        # What a longer neighbour in the batch adds behind the clip is silence, as "constant" padding is.
+        padding = {"center": True, "pad_mode": "constant"}
+        spectrum = torch.stft(values * mask, n_fft=self.fft_length, **framing, **padding, return_complex=True)
         power = spectrum.abs().square().transpose(1, 2) @ self.mel_filters  # (B, T, mel bins)
         decibels = 10 * torch.log10(power.clamp(min=1e-10))
         num_frames = mask.sum(dim=1) // self.hop_length + 1
@@ -118,10 +119,7 @@ class EGMFFrameStem(nn.Module):
         super().__init__()
         self.size = (config.frame_height, config.frame_width)
         widths = [6, *config.conv_channels]
-        self.convolutions = nn.ModuleList(
-            nn.Conv2d(before, after, kernel_size=3, stride=2, padding=1)
-            for before, after in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.convolutions = _halving(nn.Conv2d, widths)
         self.norms = nn.ModuleList(nn.GroupNorm(1, after) for after in config.conv_channels)
         self.projection = nn.Linear(self.GRID**2 * widths[-1], config.hidden_size)
 
@@ -135,9 +133,7 @@ class EGMFFrameStem(nn.Module):
         states = torch.cat([values, 2 * (values - values[:, :1])], dim=2)[mask]  # (real frames, 6, y, x)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             states = nn.functional.gelu(norm(convolution(states)))
-        states = self.projection(nn.functional.adaptive_avg_pool2d(states, self.GRID).flatten(1))
-        placed = states.new_zeros(*mask.shape, states.shape[-1])
-        return placed.index_put(torch.where(mask), states), mask
+        return _placed(self.projection(nn.functional.adaptive_avg_pool2d(states, self.GRID).flatten(1)), mask), mask
 
 
 class EGMFPretrainedStem(nn.Module):
@@ -173,9 +169,7 @@ class EGMFPretrainedStem(nn.Module):
         if states is None:
             states = output.last_hidden_state
             states = states.mean(dim=1) if states.ndim == 3 else states.mean(dim=(2, 3))
-        states = states.flatten(1)
-        placed = states.new_zeros(*mask.shape, states.shape[-1])
-        return placed.index_put(torch.where(mask), states), mask
+        return _placed(states.flatten(1), mask), mask
 
     def _listen(self, values: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         kwargs = {"attention_mask": mask.long()} if self.takes_mask else {}
@@ -213,11 +207,11 @@ class EGMFModalityEncoder(nn.Module):
         self.pooling_score = nn.Linear(width, 1, bias=False)
         self.projection = nn.Linear(width, fusion_width)
 
-    def _positions(self, length: int, width: int, like: torch.Tensor) -> torch.Tensor:
+    @staticmethod
+    def _positions(length: int, width: int, like: torch.Tensor) -> torch.Tensor:
         steps = torch.arange(length, device=like.device, dtype=torch.float32)[:, None]
         rates = torch.exp(torch.arange(0, width, 2, device=like.device) * (-math.log(10000.0) / width))
-        angles = steps * rates
-        return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :width].to(like.dtype)
+        return torch.stack([(steps * rates).sin(), (steps * rates).cos()], dim=-1).flatten(1)[:, :width].to(like.dtype)
 
     def _encode(self, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         states, mask = self.stem(values, mask)
@@ -249,31 +243,25 @@ class EGMFModalityEncoder(nn.Module):
 class EGMFAudioVisualEncoder(nn.Module):
     """Audio and video, one token each: (B, 2, H) and which of them are there (B, 2)."""
 
-    def __init__(
-        self,
-        config: EGMFConfig,
-        audio_backbone: PreTrainedModel | None = None,
-        video_backbone: PreTrainedModel | None = None,
-    ):
+    def __init__(self, config: EGMFConfig, *backbones: PreTrainedModel | None):
         super().__init__()
-        width = config.fusion_hidden_size
-        self.audio = EGMFModalityEncoder(config.audio_config, width, audio_backbone) if config.audio_config else None
-        self.video = EGMFModalityEncoder(config.video_config, width, video_backbone) if config.video_config else None
+        width, (audio, video) = config.fusion_hidden_size, backbones or (None, None)
+        self.audio = EGMFModalityEncoder(config.audio_config, width, audio) if config.audio_config else None
+        self.video = EGMFModalityEncoder(config.video_config, width, video) if config.video_config else None
         self.modality_embeds = nn.Parameter(torch.zeros(2, width))
 
     def forward(
-        self,
-        batch_size: int,
-        audio_values: torch.Tensor | None = None,
-        audio_mask: torch.Tensor | None = None,
-        video_values: torch.Tensor | None = None,
-        video_mask: torch.Tensor | None = None,
-        present: torch.Tensor | None = None,
+        self, batch_size: int, present: torch.Tensor | None = None, **media: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """present (B, 2) bool says which modalities count; None for what the masks say."""
+        """media: `audio_values`, `audio_mask`, `video_values`, `video_mask`, see `EGMFModel.forward`; present (B, 2)
+        bool says which modalities count, None for what the masks say."""
         tokens, masks = [], []
-        streams = ((self.audio, audio_values, audio_mask, "audio"), (self.video, video_values, video_mask, "video"))
-        for index, (encoder, values, mask, name) in enumerate(streams):
+        for index, name in enumerate(("audio", "video")):
+            encoder, values, mask = (
+                getattr(self, name),
+                media.pop(f"{name}_values", None),
+                media.pop(f"{name}_mask", None),
+            )
             embed = self.modality_embeds[index]
             if values is None:
                 tokens.append(embed.expand(batch_size, -1) * 0)
@@ -288,4 +276,6 @@ class EGMFAudioVisualEncoder(nn.Module):
                 here = here & present[:, index].bool()
             tokens.append((encoder(values, mask, here) + embed) * here[:, None])
             masks.append(here)
+        if media:
+            raise TypeError(f"Unknown inputs {sorted(media)}.")
         return torch.stack(tokens, dim=1), torch.stack(masks, dim=1)

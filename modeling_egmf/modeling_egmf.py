@@ -14,19 +14,19 @@ configuration says where the language model lies) and *full* (everything, LoRA m
 # B batch  S prompt tokens  P pseudo tokens  A answers  E experts  M modalities (text, audio, video)
 # H fusion width  D LLM width  V vocabulary
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
-from transformers.modeling_outputs import ModelOutput
+from transformers.modeling_outputs import CausalLMOutputWithPast, ModelOutput
 
 from .answers_egmf import NORMALIZATIONS, answer_sets_of, batch_nodes
 from .checkpoints_egmf import inject_lora, keys_stored_elsewhere, load_light, merge_lora
 from .configuration_egmf import EGMFConfig
-from .encoders_egmf import EGMFAudioVisualEncoder
+from .encoders_egmf import EGMFAudioVisualEncoder, EGMFPretrainedStem
 from .experts_egmf import EGMFExperts
 from .fusion_egmf import EGMFFusion
 
@@ -34,13 +34,15 @@ from .fusion_egmf import EGMFFusion
 if TYPE_CHECKING:
     from transformers import Cache
 
+Part = PreTrainedModel | None  # built and loaded before; None: built here from the configuration
+MEDIA = ("audio_values", "audio_mask", "video_values", "video_mask", "modality_mask")
+
 
 @dataclass
-class EGMFFusionOutput(ModelOutput):
-    """What stands before the language model.
+class EGMFExpertFields(ModelOutput):
+    """What fusion and experts found; part of every output below.
 
     Attributes:
-        pseudo_tokens: (B, P, D) soft tokens for the prompt.
         fused: (B, H) f_enhanced, after the experts.
         expert_weights: (B, E) alpha, the second stage of the gate.
         gate_weights: (B, E) w, the first stage of the gate.
@@ -48,37 +50,35 @@ class EGMFFusionOutput(ModelOutput):
         modality_mask: (B, M) bool, which of text, audio and video took part.
     """
 
-    pseudo_tokens: torch.Tensor | None = None
     fused: torch.Tensor | None = None
     expert_weights: torch.Tensor | None = None
     gate_weights: torch.Tensor | None = None
     residual_weight: torch.Tensor | None = None
     modality_mask: torch.Tensor | None = None
 
+    def expert_fields(self) -> dict[str, torch.Tensor | None]:
+        return {field.name: getattr(self, field.name) for field in fields(EGMFExpertFields)}
+
 
 @dataclass
-class EGMFCausalLMOutput(ModelOutput):
-    """Output of `forward`. Fields after `attentions` are filled with `output_experts=True`; see `EGMFFusionOutput`.
+class EGMFFusionOutput(EGMFExpertFields):
+    """What stands before the language model: `pseudo_tokens` (B, P, D), soft tokens for the prompt."""
+
+    pseudo_tokens: torch.Tensor | None = None
+
+
+@dataclass
+class EGMFCausalLMOutput(EGMFExpertFields, CausalLMOutputWithPast):
+    """Output of `forward`; the fields of `EGMFExpertFields` are filled with `output_experts=True`.
 
     Attributes:
         loss: mean over samples of the mean negative log-likelihood of each one's labels that are not -100.
         logits: (B, K, V); K is S, or the last K positions if `labels` or `logits_to_keep` cut them.
     """
 
-    loss: torch.Tensor | None = None
-    logits: torch.Tensor | None = None
-    past_key_values: "Cache | None" = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
-    fused: torch.Tensor | None = None
-    expert_weights: torch.Tensor | None = None
-    gate_weights: torch.Tensor | None = None
-    residual_weight: torch.Tensor | None = None
-    modality_mask: torch.Tensor | None = None
-
 
 @dataclass
-class EGMFAnswerOutput(ModelOutput):
+class EGMFAnswerOutput(EGMFExpertFields):
     """Output of `score_answers`; `processor.post_process_answers` turns it into labels and scores.
 
     Attributes:
@@ -86,18 +86,12 @@ class EGMFAnswerOutput(ModelOutput):
         log_probs: (B, A) their logarithms, -inf beyond a smaller set.
         task_ids: (B,) which task of the processor each sample belongs to, as it was given.
         expert_names: names of the E experts.
-        The others: see `EGMFFusionOutput`.
     """
 
     probabilities: torch.Tensor | None = None
     log_probs: torch.Tensor | None = None
     task_ids: torch.Tensor | None = None
     expert_names: tuple[str, ...] | None = None
-    fused: torch.Tensor | None = None
-    expert_weights: torch.Tensor | None = None
-    gate_weights: torch.Tensor | None = None
-    residual_weight: torch.Tensor | None = None
-    modality_mask: torch.Tensor | None = None
 
 
 class EGMFPseudoTokens(nn.Module):
@@ -164,12 +158,7 @@ class EGMFPreTrainedModel(PreTrainedModel):
 class EGMFModel(EGMFPreTrainedModel):
     """Everything in front of the language model: media and transcript embeddings in, pseudo tokens out."""
 
-    def __init__(
-        self,
-        config: EGMFConfig,
-        audio_backbone: PreTrainedModel | None = None,
-        video_backbone: PreTrainedModel | None = None,
-    ):
+    def __init__(self, config: EGMFConfig, audio_backbone: Part = None, video_backbone: Part = None):
         super().__init__(config)
         self.audio_visual_encoder = EGMFAudioVisualEncoder(config, audio_backbone, video_backbone)
         self.fusion = EGMFFusion(config)
@@ -181,37 +170,26 @@ class EGMFModel(EGMFPreTrainedModel):
         self,
         text_embeds: torch.Tensor,
         utterance_mask: torch.Tensor,
-        audio_values: torch.Tensor | None = None,
-        audio_mask: torch.Tensor | None = None,
-        video_values: torch.Tensor | None = None,
-        video_mask: torch.Tensor | None = None,
         modality_mask: torch.Tensor | None = None,
+        **media: torch.Tensor | None,
     ) -> EGMFFusionOutput:
         """Encode, fuse, mix the experts, and project.
 
         Args:
             text_embeds: (B, L, D) embeddings of the prompt or of the transcript alone.
             utterance_mask: (B, L), 1 on the transcript's tokens; a row of zeros is a sample without text.
-            audio_values: (B, S) samples in [-1, 1], or (B, T, F) features.
-            audio_mask: (B, S) or (B, T), 1 on what is real, real steps first; a row of zeros is a sample without.
-            video_values: (B, T, 3, y, x) normalised frames, or (B, T, F) features.
-            video_mask: (B, T), as `audio_mask`.
             modality_mask: (B, 3) switches text, audio and video off where 0, on top of what the masks say.
+            media: `audio_values`, (B, S) samples in [-1, 1] or (B, T, F) features; `audio_mask`, (B, S) or (B, T), 1
+                on what is real, real steps first, a row of zeros is a sample without; `video_values`, (B, T, 3, y, x)
+                normalised frames or (B, T, F) features; `video_mask`, (B, T), as `audio_mask`.
 
         Raises:
             ValueError: a sample has no modality at all.
         """
-        text_mask = utterance_mask.bool()
+        text_mask, wanted = utterance_mask.bool(), None
         if modality_mask is not None:
-            text_mask = text_mask & modality_mask[:, :1].bool()
-        media_tokens, media_mask = self.audio_visual_encoder(
-            text_embeds.shape[0],
-            audio_values,
-            audio_mask,
-            video_values,
-            video_mask,
-            None if modality_mask is None else modality_mask[:, 1:],
-        )
+            text_mask, wanted = text_mask & modality_mask[:, :1].bool(), modality_mask[:, 1:]
+        media_tokens, media_mask = self.audio_visual_encoder(text_embeds.shape[0], present=wanted, **media)
         present = torch.cat([text_mask.any(dim=1, keepdim=True), media_mask], dim=1)  # (B, M)
         if not present.any(dim=1).all():
             empty = torch.where(~present.any(dim=1))[0].tolist()
@@ -237,23 +215,19 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
     def __init__(
         self,
         config: EGMFConfig,
-        language_model: PreTrainedModel | None = None,
-        audio_backbone: PreTrainedModel | None = None,
-        video_backbone: PreTrainedModel | None = None,
+        language_model: Part = None,
+        audio_backbone: Part = None,
+        video_backbone: Part = None,
     ):
         super().__init__(config)
         # The language model comes first: `model.dtype` is that of the first parameter.
-        self.language_model = (
-            language_model if language_model is not None else AutoModelForCausalLM.from_config(config.text_config)
-        )
+        self.language_model = language_model or AutoModelForCausalLM.from_config(config.text_config)
         if config.lora is not None:
             inject_lora(self.language_model, config.lora)
         self.egmf = EGMFModel(config, audio_backbone, video_backbone)
         self.generation_config = self.language_model.generation_config
         self.post_init()
         self.freeze()
-
-    # ---- checkpoints -------------------------------------------------------------------------------------------
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, config=None, text_model_id=None, **kwargs):
@@ -307,44 +281,29 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
     def freeze(self) -> None:
         """Train the fusion, our encoders and LoRA; freeze the language model and frozen backbones."""
         self.egmf.requires_grad_(True)
-        for encoder in (self.egmf.audio_visual_encoder.audio, self.egmf.audio_visual_encoder.video):
-            if encoder is not None and encoder.stem.__class__.__name__ == "EGMFPretrainedStem":
-                encoder.stem.backbone.requires_grad_(encoder.stem.trainable)
+        for module in self.egmf.modules():
+            if isinstance(module, EGMFPretrainedStem):
+                module.backbone.requires_grad_(module.trainable)
         for name, parameter in self.language_model.named_parameters():
             parameter.requires_grad_("lora_" in name)
-
-    def calibrate_pseudo_tokens(self) -> None:
-        """Start the pseudo tokens at the average length of the language model's own embeddings (a new model only)."""
-        weight = self.get_input_embeddings().weight
-        with torch.no_grad():
-            self.egmf.pseudo_tokens.scale.fill_(weight.float().square().mean().sqrt().item())
-
-    # ---- embeddings --------------------------------------------------------------------------------------------
 
     def get_input_embeddings(self) -> nn.Module:
         return self.language_model.get_input_embeddings()
 
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        self.language_model.set_input_embeddings(value)
-
     def get_output_embeddings(self) -> nn.Module:
         return self.language_model.get_output_embeddings()
-
-    def get_decoder(self) -> nn.Module:
-        return self.language_model.get_decoder()
 
     def get_placeholder_mask(self, input_ids: torch.Tensor) -> torch.Tensor:
         """input_ids (B, S) -> (B, S) bool, true on the placeholders; each sample must hold exactly P."""
         if self.config.placeholder_token_id is None:
             raise ValueError("`config.placeholder_token_id` is not set; it is the processor's `placeholder_token_id`.")
         mask = input_ids == self.config.placeholder_token_id
-        wrong = torch.where(mask.sum(dim=1) != self.config.num_pseudo_tokens)[0]
+        needed, found = self.config.num_pseudo_tokens, mask.sum(dim=1)
+        wrong = torch.where(found != needed)[0]
         if len(wrong):
-            found = mask.sum(dim=1)[wrong].tolist()
             raise ValueError(
-                f"Sample {wrong.tolist()} of the batch holds {found} pseudo-token slots but the fusion makes "
-                f"{self.config.num_pseudo_tokens}. Build the processor with "
-                f"num_pseudo_tokens={self.config.num_pseudo_tokens}."
+                f"Sample {wrong.tolist()} of the batch holds {found[wrong].tolist()} pseudo-token slots but the "
+                f"fusion makes {needed}. Build the processor with num_pseudo_tokens={needed}."
             )
         return mask
 
@@ -358,10 +317,7 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
         columns = torch.where(spoken.any(dim=0))[0]  # fusion reads the transcript only: cut the rest of the prompt
         first, last = (int(columns[0]), int(columns[-1]) + 1) if len(columns) else (0, 1)
         fusion = self.egmf(embeds[:, first:last], spoken[:, first:last], **media)
-        pseudo = fusion.pseudo_tokens.to(embeds.dtype)
-        return embeds.masked_scatter(slots[..., None], pseudo), fusion
-
-    # ---- forward, answers, generation --------------------------------------------------------------------------
+        return embeds.masked_scatter(slots[..., None], fusion.pseudo_tokens.to(embeds.dtype)), fusion
 
     @staticmethod
     def hide_switched_off_text(
@@ -419,31 +375,23 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
         """
         fusion = None
         if inputs_embeds is None:
-            first_step = past_key_values is None or past_key_values.get_seq_length() == 0
-            if first_step:
+            if past_key_values is None or past_key_values.get_seq_length() == 0:
                 if utterance_mask is None:
                     raise ValueError("`utterance_mask` is missing; the processor returns it beside `input_ids`.")
                 attention_mask = self.hide_switched_off_text(attention_mask, utterance_mask, modality_mask)
+                media = (audio_values, audio_mask, video_values, video_mask, modality_mask)
                 inputs_embeds, fusion = self.embed_prompt(
-                    input_ids,
-                    utterance_mask,
-                    audio_values=audio_values,
-                    audio_mask=audio_mask,
-                    video_values=video_values,
-                    video_mask=video_mask,
-                    modality_mask=modality_mask,
+                    input_ids, utterance_mask, **dict(zip(MEDIA, media, strict=True))
                 )
             else:
                 inputs_embeds = self.get_input_embeddings()(input_ids)
         if position_ids is None and attention_mask is not None and attention_mask.ndim == 2:
             position_ids = (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)[:, -inputs_embeds.shape[1] :]
-        if logits_to_keep is None:
-            logits_to_keep = 0
-            if labels is not None:
-                answered = torch.where((labels != -100).any(dim=0))[0]
-                if not len(answered):
-                    raise ValueError("`labels` holds nothing but -100; give the processor an `answer`.")
-                logits_to_keep = labels.shape[1] - max(int(answered[0]) - 1, 0)
+        if logits_to_keep is None and labels is not None:
+            answered = torch.where((labels != -100).any(dim=0))[0]
+            if not len(answered):
+                raise ValueError("`labels` holds nothing but -100; give the processor an `answer`.")
+            logits_to_keep = labels.shape[1] - max(int(answered[0]) - 1, 0)
         if isinstance(logits_to_keep, int) and logits_to_keep > 0:
             # As a slice it would leave strided states, for which the CPU copies the whole output matrix a sample.
             length = inputs_embeds.shape[1]
@@ -454,19 +402,14 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
             position_ids=position_ids,
             past_key_values=past_key_values,
             use_cache=use_cache if labels is None else False,
-            logits_to_keep=logits_to_keep,
+            logits_to_keep=0 if logits_to_keep is None else logits_to_keep,
             **kwargs,
         )
-        loss = None
-        if labels is not None:
-            loss = answer_loss(output.logits, labels[:, -output.logits.shape[1] :])
         return EGMFCausalLMOutput(
-            loss=loss,
+            loss=None if labels is None else answer_loss(output.logits, labels[:, -output.logits.shape[1] :]),
             logits=output.logits,
-            past_key_values=output.past_key_values,
-            hidden_states=output.hidden_states,
-            attentions=output.attentions,
-            **(_expert_fields(fusion) if output_experts and fusion is not None else {}),
+            **{name: output[name] for name in ("past_key_values", "hidden_states", "attentions") if name in output},
+            **(fusion.expert_fields() if output_experts and fusion is not None else {}),
         )
 
     @torch.no_grad()
@@ -498,32 +441,23 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
         if normalization not in NORMALIZATIONS:
             raise ValueError(f"`normalization` is {normalization!r}; use one of {', '.join(NORMALIZATIONS)}.")
         if labels is not None:
-            raise ValueError(
-                "The inputs hold an answer already. Call the processor without `answer` to score answers."
-            )
+            raise ValueError("The inputs hold an answer already. Call the processor without `answer` to score them.")
         if self.training and self.language_model.is_gradient_checkpointing:
             raise ValueError(
-                "Answers are scored over a cache, which gradient checkpointing forbids: call model.eval()."
+                "Answers are scored over a cache, which gradient checkpointing forbids: use model.eval()."
             )
-        attention_mask = self.hide_switched_off_text(
-            attention_mask, inputs.get("utterance_mask"), inputs.get("modality_mask")
-        )
+        masks = inputs.get("utterance_mask"), inputs.get("modality_mask")
+        attention_mask = self.hide_switched_off_text(attention_mask, *masks)
         sets, which = answer_sets_of(answer_ids)
         nodes = batch_nodes(sets, which, attention_mask, self.language_model.dtype)
-        output = self(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            use_cache=nodes is not None,
-            logits_to_keep=1,
-            output_experts=True,
-            **inputs,
-        )
+        prompt = {"input_ids": input_ids, "attention_mask": attention_mask, **inputs}
+        output = self(**prompt, use_cache=nodes is not None, logits_to_keep=1, output_experts=True)
         log_probs = torch.log_softmax(output.logits.float(), dim=-1)  # (B, 1, V)
         if nodes is not None:
-            if self.language_model.config._attn_implementation not in ("sdpa", "eager"):
+            attention = self.language_model.config._attn_implementation
+            if attention not in ("sdpa", "eager"):
                 raise ValueError(
-                    f"score_answers needs a 4D attention mask, which "
-                    f"{self.language_model.config._attn_implementation} does not take. "
+                    f"score_answers needs a 4D attention mask, which {attention} does not take. "
                     "Load the model with attn_implementation='sdpa'."
                 )
             further = self.language_model(
@@ -544,31 +478,14 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
             log_probs=scored,
             task_ids=task_ids,
             expert_names=tuple(self.config.expert_names),
-            **{name: output[name] for name in _EXPERT_FIELDS},
+            **output.expert_fields(),
         )
 
     def prepare_inputs_for_generation(self, input_ids, is_first_iteration: bool = False, **kwargs):
         """Fusion runs once, at prefill: after it the media are dropped."""
         inputs = super().prepare_inputs_for_generation(input_ids, is_first_iteration=is_first_iteration, **kwargs)
         if not is_first_iteration and kwargs.get("use_cache", True):
-            for name in (
-                "audio_values",
-                "audio_mask",
-                "video_values",
-                "video_mask",
-                "utterance_mask",
-                "modality_mask",
-            ):
+            for name in (*MEDIA, "utterance_mask"):
                 inputs.pop(name, None)
         inputs.pop("labels", None)
         return inputs
-
-
-_EXPERT_FIELDS = ("fused", "expert_weights", "gate_weights", "residual_weight", "modality_mask")
-
-
-def _expert_fields(fusion: EGMFFusionOutput) -> dict[str, torch.Tensor]:
-    return {name: fusion[name] for name in _EXPERT_FIELDS}
-
-
-__all__ = ["EGMFForConditionalGeneration", "EGMFModel", "EGMFPreTrainedModel"]

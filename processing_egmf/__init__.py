@@ -1,7 +1,8 @@
-"""The EGMF processor: media decoding, prompts, tasks, answers. Start with processing_egmf.py."""
+"""The EGMF processor: media decoding, prompts, tasks, answers, pipeline. Start with processing_egmf.py."""
 
+from .pipeline_egmf import EGMFPipeline
 from .processing_egmf import EGMFProcessor
-from .tasks_egmf import BUILT_IN_TASKS, EGMFTask
+from .tasks_egmf import BUILT_IN_TASKS, EGMFAnswer, EGMFTask
 
 
-__all__ = ["BUILT_IN_TASKS", "EGMFProcessor", "EGMFTask"]
+__all__ = ["BUILT_IN_TASKS", "EGMFAnswer", "EGMFPipeline", "EGMFProcessor", "EGMFTask"]

@@ -14,8 +14,9 @@ import io
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,7 +36,8 @@ MAX_CHANNELS = 8
 CONTAINERS = "mov,mp4,matroska,webm,avi,flv,mpegts,mpeg,asf,ogg,wav,w64,flac,mp3,aac,aiff,au,caf,amr,mxf"
 _TIME_TOLERANCE = 1e-3  # seconds; Matroska rounds timestamps to milliseconds
 
-Pieces = Iterator[tuple[np.ndarray, int]]  # float32 (samples,) of one channel, with their sampling rate
+ARRAYS = np.ndarray | torch.Tensor | list | tuple
+Pieces = Iterable[tuple[np.ndarray, int]]  # float32 (samples,) of one channel, with their sampling rate
 
 
 class LoadedVideo(NamedTuple):
@@ -80,21 +82,23 @@ def load_audio(
     if isinstance(source, dict) and source.get("array") is not None:
         source, sampling_rate = source["array"], source.get("sampling_rate", sampling_rate)
     source = _unwrap(source, name)
-    if isinstance(source, np.ndarray | torch.Tensor | list | tuple):
-        _check_rate(sampling_rate, "sampling_rate", name)
-        pieces = iter([(_mono_from_array(source, name), int(sampling_rate))])
-        return _resample(_limit(pieces, max_seconds, name), target_sampling_rate, name)
-    with _opened(source, name) as container:
-        streams = container.streams.audio
-        if not streams or streams[0].codec_context is None:
-            if missing_ok:
+    with ExitStack() as stack:
+        if isinstance(source, ARRAYS):
+            _check_rate(sampling_rate, "sampling_rate", name)
+            pieces: Pieces = [(_mono_from_array(source, name), int(sampling_rate))]
+        else:
+            container = stack.enter_context(_opened(source, name))
+            streams = container.streams.audio
+            if not streams or streams[0].codec_context is None:
+                _require(missing_ok, name, "no sound track that can be decoded. Give `audio`, or leave sound out.")
                 return None
-            raise ValueError(f"{name}: no sound track that can be decoded. Give `audio`, or leave sound out.")
-        pieces = _decode_audio(container, streams[0], max_seconds, name)
-        samples = _resample(_limit(pieces, max_seconds, name), target_sampling_rate, name, missing_ok)
-        if samples is None:
-            logger.warning(f"{name}: the sound track holds no sound; going on without it.")
+            pieces = _decode_audio(container, streams[0], max_seconds, name)
+        samples = _resampled(_limited(pieces, max_seconds, name), target_sampling_rate)
+    if len(samples):
         return samples
+    _require(missing_ok, name, "sound of zero length: nothing decodes. Leave it out, or record the clip again.")
+    logger.warning(f"{name}: the sound track holds no sound; going on without it.")
+    return None
 
 
 def load_video(
@@ -116,8 +120,7 @@ def load_video(
         num_frames: how many pictures at most.
         fps: frames a second of a list or array; files state their own. Without it the frames count as evenly spaced
             over a clip that is short enough, and the timestamps are NaN.
-        max_seconds: of a longer clip the beginning is taken, with a warning; the rest is not decoded. None: all.
-        name: what messages call the sample.
+        max_seconds, name: as `load_audio`.
 
     Returns:
         LoadedVideo, upright: rotation noted in the file is applied.
@@ -125,15 +128,13 @@ def load_video(
     Raises:
         FileNotFoundError, ValueError: as `load_audio`.
     """
-    if num_frames < 1:
-        raise ValueError(f"{name}: num_frames is {num_frames}; ask for at least one.")
+    _require(num_frames >= 1, name, f"num_frames is {num_frames}; ask for at least one.")
     _check_seconds(max_seconds, name)
     source = _unwrap(source, name)
-    if isinstance(source, np.ndarray | torch.Tensor | list | tuple):
+    if isinstance(source, ARRAYS):
         return _sample_array(source, num_frames, fps, max_seconds, name)
     with _opened(source, name) as container:
-        stream = _video_stream(container, name)
-        times, start, stop = _read_times(container, stream, max_seconds, name)
+        times, start, stop = _read_times(container, _video_stream(container, name), max_seconds, name)
     wanted = None if len(times) <= num_frames else _midpoints(stop - start, num_frames)
     # Opened anew: not every container can seek back to its very first frame.
     with _opened(source, name) as container:
@@ -141,17 +142,22 @@ def load_video(
     return LoadedVideo(np.stack([frame for frame, _ in chosen]), np.array([time for _, time in chosen]))
 
 
+def has_pictures(source: Any, name: str = "the sample") -> bool:
+    """Whether a path, bytes or open file holds a video track or sound alone, whatever it is called; raises as
+    `load_audio`."""
+    source = _unwrap(source, name)
+    _require(not isinstance(source, ARRAYS), name, f"cannot read media from {type(source).__name__}; give one clip.")
+    with _opened(source, name) as container:
+        return bool(_moving_pictures(container))
+
+
 def resize_frames(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """uint8 (T, y, x, 3) → uint8 (T, height, width, 3): the middle of each picture in the wanted proportions, resized
-    bilinearly with antialiasing. Frames that have the size already come back as they are.
-
-    Raises:
-        ValueError: other dimensions or type.
-    """
+    bilinearly with antialiasing. Frames that have the size already come back as they are. Raises ValueError for other
+    dimensions or another type."""
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or 0 in frames.shape:
         raise ValueError(f"Frames are {frames.dtype} {frames.shape}; expected uint8 (T, height, width, 3).")
-    height, width = size
-    old_height, old_width = frames.shape[1:3]
+    (height, width), (old_height, old_width) = size, frames.shape[1:3]
     if (old_height, old_width) == (height, width):
         return frames
     scale = min(old_height / height, old_width / width)
@@ -163,7 +169,9 @@ def resize_frames(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.ascontiguousarray(resized.permute(0, 2, 3, 1).numpy())
 
 
-# ---- files ---------------------------------------------------------------------------------------------------
+def _require(fine: bool, name: str, message: str) -> None:
+    if not fine:
+        raise ValueError(f"{name}: {message}")
 
 
 def _import_av():
@@ -177,28 +185,23 @@ def _import_av():
 def _unwrap(source: Any, name: str) -> Any:
     """Check what a source is, and take a `datasets` dict apart."""
     if isinstance(source, dict):
-        found = sorted(source)
-        source = source.get("bytes") if source.get("bytes") is not None else source.get("path")
-        if source is None:
-            raise ValueError(f"{name}: a dict with keys {found} holds no media; fill `bytes`, `path` or `array`.")
-    if isinstance(source, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]*://|data:", source):
-        raise ValueError(f"{name}: {source[:100]!r} is a URL. This code opens no connection: download the file first.")
+        keys, source = sorted(source), source.get("path") if source.get("bytes") is None else source["bytes"]
+        _require(source is not None, name, f"a dict with keys {keys} holds no media; fill `bytes`, `path` or `array`.")
+    if isinstance(source, str):
+        said = f"{source[:100]!r} is a URL. This code opens no connection: download the file first."
+        _require(not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://|data:", source), name, said)
     if isinstance(source, str | os.PathLike):
         path = os.fspath(source)
         if not os.path.exists(path):
             raise FileNotFoundError(f"{name}: there is no file {path!r}. Check the path and the working directory.")
-        if not os.path.isfile(path):
-            raise ValueError(f"{name}: {path!r} is a directory or a device. Give the path of one media file.")
+        _require(os.path.isfile(path), name, f"{path!r} is a directory or a device. Give the path of one media file.")
     elif isinstance(source, bytearray | memoryview):
         return bytes(source)
-    elif not isinstance(source, bytes | np.ndarray | torch.Tensor | list | tuple):
+    elif not isinstance(source, bytes | ARRAYS):
         # Open files have no common base class (tempfile's wrappers, fsspec), so what they can do decides.
         can_seek = all(callable(getattr(source, method, None)) for method in ("read", "seek", "tell"))
-        if not can_seek or isinstance(source, io.TextIOBase):
-            raise ValueError(
-                f"{name}: cannot read media from {type(source).__name__}. Give a path, bytes, an array, or a file "
-                "open for reading bytes, open(path, 'rb')."
-            )
+        said = f"cannot read media from {type(source).__name__}. Give a path, bytes, an array, or a file open for "
+        _require(can_seek and not isinstance(source, io.TextIOBase), name, said + "reading bytes, open(path, 'rb').")
     return source
 
 
@@ -208,20 +211,16 @@ def _opened(source: Any, name: str) -> Iterator[Any]:
     av = _import_av()
     with ExitStack() as stack:
         try:
-            if isinstance(source, bytes):
-                file = io.BytesIO(source)
-            elif isinstance(source, str | os.PathLike):
+            file = io.BytesIO(source) if isinstance(source, bytes) else source
+            if isinstance(source, str | os.PathLike):
                 file = stack.enter_context(open(source, "rb"))
             else:
-                file = source
                 stack.callback(file.seek, file.tell())
-            file.seek(0, io.SEEK_END)
-            size = file.tell()
+            size = file.seek(0, io.SEEK_END) or file.tell()
             file.seek(0)
         except (OSError, ValueError) as error:
             raise ValueError(f"{name}: cannot be read ({error}). Check permissions, or give the bytes.") from error
-        if size == 0:
-            raise ValueError(f"{name}: empty, 0 bytes. Copy or download it again.")
+        _require(size > 0, name, "empty, 0 bytes. Copy or download it again.")
         try:
             container = av.open(
                 file,
@@ -239,13 +238,12 @@ def _opened(source: Any, name: str) -> Iterator[Any]:
 
 def _decode(container: Any, stream: Any, damage: list[str]) -> Iterator[Any]:
     """Frames of a stream. What cannot be decoded is stepped over and told to `damage`."""
-    av = _import_av()
     packets, packet = container.demux(stream), stream
     while packet is not None:
         try:
             packet = next(packets, None)
             frames = packet.decode() if packet is not None else []
-        except av.FFmpegError as error:
+        except _import_av().FFmpegError as error:
             damage.append(str(error))
             continue
         for frame in frames:
@@ -259,15 +257,16 @@ def _warn_damage(damage: list[str], kind: str, name: str) -> None:
         logger.warning(f"{name}: damaged {kind} ({len(damage)} errors, first: {damage[0]}); using what decodes.")
 
 
+def _warn_long(kind: str, max_seconds: float | None, name: str) -> None:
+    logger.warning(f"{name}: the {kind} is longer than {max_seconds:g} s; only its beginning is used.")
+
+
 def _warn_short(seconds: float, stream: Any, kind: str, name: str) -> None:
     """A file cut off while it was copied often decodes without an error, but says that it is longer."""
     declared = float((stream.duration or 0) * stream.time_base)
     estimated = stream.container.format.name in ("aac", "mp3", "mpeg", "mpegts")  # from the bit rate, often wrongly
     if not estimated and seconds < 0.95 * declared - 0.1:
         logger.warning(f"{name}: {kind} of {declared:.2f} s gives only {seconds:.2f} s; the file may be cut off.")
-
-
-# ---- sound ---------------------------------------------------------------------------------------------------
 
 
 def _decode_audio(container: Any, stream: Any, max_seconds: float | None, name: str) -> Pieces:
@@ -298,77 +297,64 @@ def _scaled(samples: np.ndarray) -> np.ndarray:
 
 def _mono_from_array(array: Any, name: str) -> np.ndarray:
     array = _numpy(array, name)
-    if array.dtype.kind not in "fiu" or (array.dtype.kind in "iu" and array.dtype.itemsize > 4):
-        raise ValueError(
-            f"{name}: sound of type {array.dtype}, whose range is unknown. Give floats in [-1, 1], int16 or int32."
-        )
-    if array.size == 0:
-        raise ValueError(f"{name}: sound of zero length, shape {array.shape}. Leave it out, or check the cutting.")
+    known = array.dtype.kind == "f" or (array.dtype.kind in "iu" and array.dtype.itemsize <= 4)
+    said = f"sound of type {array.dtype}, whose range is unknown. Give floats in [-1, 1], int16 or int32."
+    _require(known, name, said)
+    said = f"sound of zero length, shape {array.shape}. Leave it out, or check the cutting."
+    _require(array.size > 0, name, said)
     if array.ndim not in (1, 2) or (array.ndim == 2 and min(array.shape) > MAX_CHANNELS):
         raise ValueError(
             f"{name}: sound has shape {array.shape}; expected (samples,), (channels, samples) or (samples, channels) "
             f"with at most {MAX_CHANNELS} channels. Give one clip at a time."
         )
-    if array.ndim == 1:
-        return _scaled(array)
-    return _scaled(array).mean(axis=int(array.shape[1] < array.shape[0]))
+    return _scaled(array) if array.ndim == 1 else _scaled(array).mean(axis=int(array.shape[1] < array.shape[0]))
 
 
-def _limit(pieces: Pieces, max_seconds: float | None, name: str) -> Pieces:
+def _limited(pieces: Pieces, max_seconds: float | None, name: str) -> Pieces:
     """Pieces up to `max_seconds`, checked."""
     left, done = math.inf if max_seconds is None else max_seconds, False
     for samples, rate in pieces:
         if done:
             continue
         if len(samples) / rate > left + _TIME_TOLERANCE:
-            logger.warning(f"{name}: the sound is longer than {max_seconds:g} s; only its beginning is used.")
+            _warn_long("sound", max_seconds, name)
             samples, done = samples[: max(0, round(left * rate))], True
-        if not np.isfinite(samples).all():
-            raise ValueError(f"{name}: the sound holds NaN or infinite samples. Repair or replace the clip.")
-        if np.abs(samples).max(initial=0) > MAX_PEAK:
-            raise ValueError(
-                f"{name}: the sound reaches {np.abs(samples).max():g}, but floats should be in about [-1, 1]. "
-                "Divide by the range of the integers it was made from, 32768 for 16 bits."
-            )
+        said = "the sound holds NaN or infinite samples. Repair or replace the clip."
+        _require(np.isfinite(samples).all(), name, said)
+        peak = np.abs(samples).max(initial=0)
+        said = (
+            f"the sound reaches {peak:g}, but floats should be in about [-1, 1]. Divide by the range of the integers "
+        )
+        _require(peak <= MAX_PEAK, name, said + "it was made from, 32768 for 16 bits.")
         yield samples, rate
         left -= len(samples) / rate
 
 
-def _resample(pieces: Pieces, target: int, name: str, missing_ok: bool = False) -> np.ndarray | None:
+def _resampled(pieces: Pieces, target: int) -> np.ndarray:
     """Pieces → float32 (samples,) at the target rate. The rate may change between pieces."""
-    found, resampler, last_rate = [], None, target
-    for samples, rate in pieces:
-        if rate != last_rate:
-            found += _flush(resampler)
-            resampler, last_rate = None, rate
-            if rate != target:
-                resampler = _import_av().AudioResampler(format="fltp", layout="mono", rate=target)
-        if resampler is None:
+    found = [np.zeros(0, np.float32)]
+    for rate, run in groupby(pieces, key=lambda piece: piece[1]):
+        samples = np.concatenate([piece for piece, _ in run])
+        if rate == target or not len(samples):
             found.append(samples)
-        elif len(samples):
-            frame = _import_av().AudioFrame.from_ndarray(np.ascontiguousarray(samples[None]), "fltp", "mono")
-            frame.sample_rate = rate
-            found += [part.to_ndarray()[0] for part in resampler.resample(frame)]
-    found += _flush(resampler)
-    heard = np.concatenate(found).astype(np.float32, copy=False) if found else np.zeros(0, np.float32)
-    if not len(heard) and not missing_ok:
-        raise ValueError(f"{name}: sound of zero length: nothing decodes. Leave it out, or record the clip again.")
-    return heard if len(heard) else None
+            continue
+        frame = _import_av().AudioFrame.from_ndarray(np.ascontiguousarray(samples[None]), "fltp", "mono")
+        frame.sample_rate = rate
+        resampler = _import_av().AudioResampler(format="fltp", layout="mono", rate=target)
+        found += [part.to_ndarray()[0] for part in (*resampler.resample(frame), *resampler.resample(None))]
+    return np.concatenate(found).astype(np.float32, copy=False)
 
 
-def _flush(resampler: Any) -> list[np.ndarray]:
-    return [] if resampler is None else [part.to_ndarray()[0] for part in resampler.resample(None)]
-
-
-# ---- pictures ------------------------------------------------------------------------------------------------
+def _moving_pictures(container: Any) -> list[Any]:
+    """Video streams but for the cover picture of a song."""
+    cover = _import_av().stream.Disposition.attached_pic
+    return [stream for stream in container.streams.video if not stream.disposition & cover]
 
 
 def _video_stream(container: Any, name: str) -> Any:
-    """The first video stream that is not the cover picture of a song, of a bearable size."""
-    cover = _import_av().stream.Disposition.attached_pic
-    streams = [stream for stream in container.streams.video if not stream.disposition & cover]
-    if not streams or streams[0].codec_context is None:
-        raise ValueError(f"{name}: no video track that can be decoded. Give it as `audio`, or leave video out.")
+    """The first video stream, of a bearable size."""
+    streams = [stream for stream in _moving_pictures(container)[:1] if stream.codec_context is not None]
+    _require(bool(streams), name, "no video track that can be decoded. Give it as `audio`, or leave video out.")
     context = streams[0].codec_context
     _check_side(context.height, context.width, name)
     context.options = {"max_pixels": str(MAX_FRAME_SIDE**2)}
@@ -394,11 +380,10 @@ def _read_times(container: Any, stream: Any, max_seconds: float | None, name: st
             _warn_short(stop - min(times) if times else 0.0, stream, "video", name)
     except _import_av().FFmpegError:
         pass  # the decoder meets the same damage and reports it
-    if not times:
-        raise ValueError(f"{name}: the video track holds no frames. Record the clip again, or leave video out.")
+    _require(bool(times), name, "the video track holds no frames. Record the clip again, or leave video out.")
     start = min(times)
     if max(times) - start >= limit:
-        logger.warning(f"{name}: the video is longer than {max_seconds:g} s; only its beginning is used.")
+        _warn_long("video", max_seconds, name)
         times, stop = [time for time in times if time - start < limit], start + max_seconds
     return sorted(times), start, stop
 
@@ -416,8 +401,7 @@ def _decode_video(
         passed = sum(time < until - _TIME_TOLERANCE for time in remaining)
         del remaining[:passed]
         if held is not None and (passed or wanted is None):
-            size = chosen[0][0].shape if chosen else None
-            chosen.append((_upright(held[0], size, name), held[1]))
+            chosen.append((_upright(held[0], chosen[0][0].shape if chosen else None, name), held[1]))
 
     for frame in _decode(container, stream, damage):
         ticks = getattr(frame, clock)
@@ -432,11 +416,9 @@ def _decode_video(
             break
     if remaining:
         keep_held(math.inf)
-    if not chosen:
-        raise ValueError(
-            f"{name}: no frame can be decoded ({damage[0] if damage else 'the track is empty'}). "
-            "Convert the clip to mp4, or leave video out."
-        )
+    why = damage[0] if damage else "the track is empty"
+    said = f"no frame can be decoded ({why}). Convert the clip to mp4, or leave video out."
+    _require(bool(chosen), name, said)
     _warn_damage(damage, "video", name)
     return chosen
 
@@ -465,59 +447,42 @@ def _sample_array(
     source: Any, num_frames: int, fps: float | None, max_seconds: float | None, name: str
 ) -> LoadedVideo:
     """A list of images or an array, sampled as a file would be."""
-    if fps is not None and not (math.isfinite(fps) and 0 < fps <= 1000):
-        raise ValueError(f"{name}: fps is {fps}; give the frames a second of the array, above 0 and up to 1000.")
-    frames = _images(source, name) if isinstance(source, list | tuple) else _numpy(source, name)
-    count = len(frames) if isinstance(frames, list) or frames.ndim else 1
-    if not count or (isinstance(frames, np.ndarray) and not frames.size):
-        raise ValueError(f"{name}: a video of no frames. Leave it out, or check the cutting.")
-    if isinstance(frames, np.ndarray):
+    fine = fps is None or (math.isfinite(fps) and 0 < fps <= 1000)
+    _require(fine, name, f"fps is {fps}; give the frames a second of the array, above 0 and up to 1000.")
+    if isinstance(source, list | tuple) and any(hasattr(frame, "convert") for frame in source):
+        said = "a list of frames mixes PIL images with other things. Make all of them PIL images."
+        _require(all(hasattr(frame, "convert") for frame in source), name, said)
+        sizes = sorted({frame.size for frame in source})
+        _require(len(sizes) == 1, name, f"frames of differing sizes, {sizes[:3]}. Resize them to one size.")
+        frames, (width, height) = source, sizes[0]
+    else:
+        frames = _numpy(source, name)
+        _require(frames.size > 0, name, "a video of no frames. Leave it out, or check the cutting.")
         if frames.ndim == 4 and frames.shape[-1] != 3:
             frames = frames.transpose(0, 2, 3, 1)
-        if frames.ndim != 4 or frames.shape[-1] != 3:
-            raise ValueError(
-                f"{name}: the array holds no RGB frames; expected (T, height, width, 3) or (T, 3, height, width), "
-                f"got {np.shape(source)}."
-            )
-        _check_side(*frames.shape[1:3], name)
+        said = f"expected (T, height, width, 3) or (T, 3, height, width), got {np.shape(source)}."
+        _require(frames.ndim == 4 and frames.shape[-1] == 3, name, f"the array holds no RGB frames; {said}")
+        height, width = frames.shape[1:3]
+    _check_side(height, width, name)
+    count = len(frames)
     if fps is not None and max_seconds is not None and count / fps > max_seconds + _TIME_TOLERANCE:
-        logger.warning(f"{name}: the video is longer than {max_seconds:g} s; only its beginning is used.")
+        _warn_long("video", max_seconds, name)
         count = max(1, math.ceil((max_seconds - _TIME_TOLERANCE) * fps))
     picks = list(range(count)) if count <= num_frames else [int(t + 1e-6) for t in _midpoints(count, num_frames)]
-    if isinstance(frames, list):
-        frames = np.stack([np.asarray(frames[index].convert("RGB")) for index in picks])
-    else:
+    if isinstance(frames, np.ndarray):
         frames = frames[picks]
+    else:
+        frames = np.stack([np.asarray(frames[index].convert("RGB")) for index in picks])
     if frames.dtype.kind == "f":
-        if not (frames.min() >= 0 and frames.max() <= 1):
-            raise ValueError(
-                f"{name}: float frames range from {frames.min():g} to {frames.max():g}; expected [0, 1]. "
-                "Divide by 255, undo the normalisation, or give uint8."
-            )
+        low, high = frames.min(), frames.max()
+        said = (
+            f"float frames range from {low:g} to {high:g}; expected [0, 1]. Divide by 255, undo the normalisation, or "
+        )
+        _require(low >= 0 and high <= 1, name, said + "give uint8.")
         frames = np.rint(frames.astype(np.float32) * 255).astype(np.uint8)
-    if frames.dtype != np.uint8:
-        raise ValueError(f"{name}: frames of type {frames.dtype}; give uint8 in [0, 255] or floats in [0, 1].")
+    said = f"frames of type {frames.dtype}; give uint8 in [0, 255] or floats in [0, 1]."
+    _require(frames.dtype == np.uint8, name, said)
     return LoadedVideo(np.ascontiguousarray(frames), np.array(picks) / (math.nan if fps is None else fps))
-
-
-def _images(frames: list | tuple, name: str) -> list | np.ndarray:
-    """PIL images stay as they are, to convert the chosen ones only; anything else is made an array."""
-    try:
-        from PIL.Image import Image
-    except ImportError:
-        return _numpy(frames, name)
-    if not any(isinstance(frame, Image) for frame in frames):
-        return _numpy(frames, name)
-    if not all(isinstance(frame, Image) for frame in frames):
-        raise ValueError(f"{name}: a list of frames mixes PIL images with other things. Make all of them PIL images.")
-    sizes = sorted({frame.size for frame in frames})
-    if len(sizes) > 1:
-        raise ValueError(f"{name}: frames of differing sizes, {sizes[:3]}. Resize them to one size.")
-    _check_side(*sizes[0][::-1], name)
-    return list(frames)
-
-
-# ---- checks --------------------------------------------------------------------------------------------------
 
 
 def _numpy(array: Any, name: str) -> np.ndarray:
@@ -531,22 +496,20 @@ def _numpy(array: Any, name: str) -> np.ndarray:
 
 
 def _check_rate(rate: Any, argument: str, name: str) -> None:
-    if isinstance(rate, str | bytes | bool):
-        raise ValueError(f"{name}: {argument} is {rate!r}; give a number in Hz.")
-    if rate is None:
-        raise ValueError(f"{name}: an array of sound needs {argument}, in Hz. Say it, e.g. {argument}=16000.")
-    if not 0 < rate <= MAX_SAMPLING_RATE:
-        raise ValueError(f"{name}: {argument} is {rate} Hz; expected above 0 and up to {MAX_SAMPLING_RATE}.")
+    _require(not isinstance(rate, str | bytes | bool), name, f"{argument} is {rate!r}; give a number in Hz.")
+    said = f"an array of sound needs {argument}, in Hz. Say it, e.g. {argument}=16000."
+    _require(rate is not None, name, said)
+    said = f"{argument} is {rate} Hz; expected above 0 and up to {MAX_SAMPLING_RATE}."
+    _require(0 < rate <= MAX_SAMPLING_RATE, name, said)
 
 
 def _check_seconds(max_seconds: float | None, name: str) -> None:
-    if max_seconds is not None and not max_seconds > 0:
-        raise ValueError(f"{name}: max_seconds is {max_seconds}; give a number above 0, or None for all of the clip.")
+    said = f"max_seconds is {max_seconds}; give a number above 0, or None for all of the clip."
+    _require(max_seconds is None or max_seconds > 0, name, said)
 
 
 def _check_side(height: int, width: int, name: str) -> None:
-    if max(height, width) > MAX_FRAME_SIDE:
-        raise ValueError(
-            f"{name}: frames of {width} x {height} pixels; at most {MAX_FRAME_SIDE} a side are read. "
-            "Scale the video down first."
-        )
+    said = (
+        f"frames of {width} x {height} pixels; at most {MAX_FRAME_SIDE} a side are read. Scale the video down first."
+    )
+    _require(max(height, width) <= MAX_FRAME_SIDE, name, said)

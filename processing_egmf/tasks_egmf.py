@@ -9,10 +9,27 @@ Next: processing_egmf.py, which renders it into tokens.
 
 import re
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, TypedDict
 
 
 _NEGATION = re.compile(r"\b(?:not|no|never|without)\b|n't|n\u2019t|[不没非无]", re.IGNORECASE)
+
+
+class EGMFAnswer(TypedDict, total=False):
+    """What is answered about one clip; all of it is plain JSON."""
+
+    label: str  # classification: the likeliest
+    score: float  # its probability; regression: the median, which minimises the expected absolute error
+    probabilities: dict[str, float]  # of every answer, in the task's order, or of the `top_k` largest
+    mean: float  # this and the next three: regression only, in the units of the task's scale
+    median: float
+    most_likely: float
+    interval: list[float]  # [low, high], the middle of the distribution
+    task: str
+    expert: str  # the one that spoke loudest
+    experts: dict[str, float]  # name -> weight, which sum to one
+    residual: float  # how much of the fused vector went past the experts, in (0, 1)
+    modalities: list[str]  # those of text, audio and video that took part
 
 
 @dataclass
@@ -45,39 +62,36 @@ class EGMFTask:
     separator: str = " "
 
     def __post_init__(self):
-        if self.kind not in ("classification", "regression"):
-            raise ValueError(f"Task {self.name!r}: kind is {self.kind!r}; use 'classification' or 'regression'.")
+        is_choice = self.kind == "classification"
+        self._require(
+            is_choice or self.kind == "regression", f"kind is {self.kind!r}; use 'classification' or 'regression'."
+        )
         if isinstance(self.labels, list | tuple):
             pairs = [label if isinstance(label, list | tuple) else (label, label) for label in self.labels]
         else:
             pairs = list(dict(self.labels or {}).items())
-        if not all(len(pair) == 2 and all(isinstance(word, str) for word in pair) for pair in pairs):
-            raise ValueError(f"Task {self.name!r}: labels and their words are strings; quote yes, no and numbers.")
+        strings = all(len(pair) == 2 and all(isinstance(word, str) for word in pair) for pair in pairs)
+        self._require(strings, "labels and their words are strings; quote yes, no and numbers.")
         self.labels = dict(pairs)
-        if self.kind == "classification":
-            if len(self.labels) < 2:
-                raise ValueError(f"Task {self.name!r}: a classification needs at least two labels.")
+        if is_choice:
+            self._require(len(self.labels) >= 2, "a classification needs at least two labels.")
             words = [self._plain(word) for word in self.labels.values()]
-            if len(set(words)) != len(words) or not all(words):
-                raise ValueError(f"Task {self.name!r}: every label needs its own words; got {self.labels}.")
+            own = len(set(words)) == len(words) and all(words)
+            self._require(own, f"every label needs its own words; got {self.labels}.")
         else:
-            if self.labels:
-                raise ValueError(f"Task {self.name!r}: a regression has a scale, not labels.")
-            if not (self.step > 0 and self.high > self.low):
-                raise ValueError(
-                    f"Task {self.name!r}: a scale needs low < high and step > 0; got low={self.low}, "
-                    f"high={self.high}, step={self.step}."
-                )
+            self._require(not self.labels, "a regression has a scale, not labels.")
+            said = f"got low={self.low}, high={self.high}, step={self.step}."
+            self._require(self.step > 0 and self.high > self.low, f"a scale needs low < high and step > 0; {said}")
             steps = (self.high - self.low) / self.step
-            if abs(steps - round(steps)) > 1e-6:
-                raise ValueError(f"Task {self.name!r}: steps of {self.step} from {self.low} do not reach {self.high}.")
-            if self.num_answers > 1001:
-                raise ValueError(f"Task {self.name!r}: {self.num_answers} answers are too many; raise `step`.")
-        if not self.prompt or self.prompt.endswith(" "):
-            raise ValueError(
-                f"Task {self.name!r}: `prompt` must not be empty or end in a space ({self.prompt!r}); the space "
-                "before the answer is `separator`."
-            )
+            said = f"steps of {self.step} from {self.low} do not reach {self.high}."
+            self._require(abs(steps - round(steps)) <= 1e-6, said)
+            self._require(self.num_answers <= 1001, f"{self.num_answers} answers are too many; raise `step`.")
+        said = f"`prompt` must not be empty or end in a space ({self.prompt!r}); that space is `separator`."
+        self._require(bool(self.prompt) and not self.prompt.endswith(" "), said)
+
+    def _require(self, fine: bool, message: str) -> None:
+        if not fine:
+            raise ValueError(f"Task {self.name!r}: {message}")
 
     @staticmethod
     def _plain(words: str) -> str:
@@ -88,12 +102,10 @@ class EGMFTask:
         """A task from YAML or processor_config.json; unknown keys are errors."""
         if not isinstance(values, dict):
             raise ValueError(f"A task is a set of fields (kind, labels, prompt ...), not {values!r}.")
-        unknown = set(values) - {f.name for f in fields(cls)}
+        known = [f.name for f in fields(cls)]
+        unknown = sorted(set(values) - set(known))
         if unknown:
-            raise ValueError(
-                f"Task {values.get('name')!r} has unknown keys {sorted(unknown)}; "
-                f"known are {[f.name for f in fields(cls)]}."
-            )
+            raise ValueError(f"Task {values.get('name')!r} has unknown keys {unknown}; known are {known}.")
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
@@ -128,9 +140,8 @@ class EGMFTask:
         """
         if self.kind == "classification":
             if answer not in self.labels:
-                raise ValueError(
-                    f"{sample}: unknown label {answer!r} for task {self.name!r}. Known are {', '.join(self.labels)}."
-                )
+                said = f"{sample}: unknown label {answer!r} for task {self.name!r}."
+                raise ValueError(f"{said} Known are {', '.join(self.labels)}.")
             return list(self.labels).index(answer)
         if hasattr(answer, "item") and getattr(answer, "size", 1) != 0:  # a number of numpy or torch
             answer = answer.item()
@@ -155,47 +166,31 @@ class EGMFTask:
             value = float(match.group().replace("\u2212", "-").replace(",", "."))
             return value + 0.0 if self.low <= value <= self.high else None
         said = self._plain(text)
-        starts = [label for label, words in self.labels.items() if self._begins(said, self._plain(words))]
+        words = {label: self._plain(words) for label, words in self.labels.items()}
+        # Words of an alphabet end at a word's border; Chinese words do not.
+        starts = [label for label, w in words.items() if f"{said} ".startswith(f"{w} " if w.isascii() else w)]
         if starts:
-            return max(starts, key=lambda label: len(self._plain(self.labels[label])))
-        inside = [label for label, words in self.labels.items() if self._contains(said, self._plain(words))]
+            return max(starts, key=lambda label: len(words[label]))
+        inside = [label for label, w in words.items() if (f" {w} " in f" {said} " if w.isascii() else w in said)]
         return inside[0] if len(inside) == 1 and not _NEGATION.search(text) else None
 
-    @staticmethod
-    def _begins(said: str, words: str) -> bool:
-        # Words of an alphabet end at a word's border; Chinese words do not.
-        return said.startswith(words) and (not words.isascii() or said[len(words) : len(words) + 1] in ("", " "))
 
-    @staticmethod
-    def _contains(said: str, words: str) -> bool:
-        return f" {words} " in f" {said} " if words.isascii() else words in said
-
-
-def _same(labels: str) -> dict[str, str]:
-    return {label: label for label in labels.split()}
-
-
-_EKMAN = _same("neutral surprise fear sadness joy disgust anger")
+_EKMAN = ["neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger"]
+_CHERMA = ["愤怒", "厌恶", "恐惧", "高兴", "平静", "悲伤", "惊奇"]
 _ENGLISH_EMOTION = "\nThe speaker's emotion is"
-_ENGLISH_SENTIMENT = "\nThe speaker's sentiment from {low:g} to {high:g} is"
+_ENGLISH_SENTIMENT = "\nThe speaker's sentiment from -3 to 3 is"
 _CHINESE = {"prefix": "声音和表情：", "suffix": "\n话语：\n", "separator": ""}
+_CHINESE_EMOTION = {"prompt": "\n说话人的情绪是：", **_CHINESE}
+_CHINESE_SENTIMENT = {"prompt": "\n说话人的情感值（-1到1）是：", **_CHINESE}
 
 BUILT_IN_TASKS: dict[str, EGMFTask] = {
     task.name: task
     for task in (
         EGMFTask("emotion", "classification", labels=_EKMAN, prompt=_ENGLISH_EMOTION),
         EGMFTask("meld", "classification", labels=_EKMAN, prompt=_ENGLISH_EMOTION),
-        EGMFTask(
-            "cherma",
-            "classification",
-            labels=_same("愤怒 厌恶 恐惧 高兴 平静 悲伤 惊奇"),
-            prompt="\n说话人的情绪是：",
-            **_CHINESE,
-        ),
-        EGMFTask("sentiment", "regression", low=-3.0, high=3.0, prompt=_ENGLISH_SENTIMENT.format(low=-3.0, high=3.0)),
-        EGMFTask("mosei", "regression", low=-3.0, high=3.0, prompt=_ENGLISH_SENTIMENT.format(low=-3.0, high=3.0)),
-        EGMFTask(
-            "sims_v2", "regression", low=-1.0, high=1.0, step=0.2, prompt="\n说话人的情感值（-1到1）是：", **_CHINESE
-        ),
+        EGMFTask("cherma", "classification", labels=_CHERMA, **_CHINESE_EMOTION),
+        EGMFTask("sentiment", "regression", low=-3.0, high=3.0, prompt=_ENGLISH_SENTIMENT),
+        EGMFTask("mosei", "regression", low=-3.0, high=3.0, prompt=_ENGLISH_SENTIMENT),
+        EGMFTask("sims_v2", "regression", low=-1.0, high=1.0, step=0.2, **_CHINESE_SENTIMENT),
     )
 }

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from modeling_egmf.modeling_egmf import EGMFPseudoTokens
+from training.build import calibrate_pseudo_tokens
 
 
 MODALITIES = ("text", "audio", "video")
@@ -81,7 +82,7 @@ def test_calibrated_pseudo_tokens_are_as_long_as_words(setting, process):
     model, processor, samples = setting(lively=False)
     with torch.no_grad():
         model.get_input_embeddings().weight.mul_(0.03)
-    model.calibrate_pseudo_tokens()
+    calibrate_pseudo_tokens(model)
     inputs = process(processor, samples)
     _, fusion = model.embed_prompt(inputs["input_ids"], inputs["utterance_mask"], **media_of(inputs))
     ratio = fusion.pseudo_tokens.norm(dim=-1).mean() / model.get_input_embeddings().weight.norm(dim=-1).mean()

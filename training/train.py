@@ -206,11 +206,11 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: EGMFTraini
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    train(*parse_arguments(argv))
+    try:
+        train(*parse_arguments(argv))
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    main()
