@@ -1,29 +1,124 @@
-"""The model card of a run, rendered from its results JSON and training record."""
+"""The model card of a run, rendered from its results JSON, its training record and what its maker says of it.
 
+    results-test.json, training.json ─┐
+    study.json (several seeds) ───────┼─► hub_cards/templates/model_card.md ─► README.md with checked metadata
+    card.yaml (CardFacts) ────────────┘
+
+No figure is written by hand: each comes from one of these files, and a test finds it there.
+"""
+
+import dataclasses
 import json
+import re
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+import yaml
+from huggingface_hub import DatasetCard, EvalResult, ModelCard, ModelCardData
+from huggingface_hub.utils import validate_repo_id
 
-from .report import EVERYTHING, gate_spread, results_table
+from .report import EVERYTHING, SUBSET_NAMES, gate_spread, results_table
 
 
 TEMPLATE = Path(__file__).resolve().parent.parent / "hub_cards/templates/model_card.md"
 METRIC_NAMES = {"accuracy": "Accuracy", "weighted_f1": "Weighted F1", "mae": "MAE", "correlation": "Pearson r"}
+PIPELINE_TAG = "video-classification"
+TABLE_TASKS = {"emotion", "sentiment"}  # of the demo, whose table has the best possible figures beside ours
+VARIANT_NAMES = {"text_only": "text, model trained on text alone", "no_warm_up": "all three, no warm-up"}
 
 
-def _eval_results(results: dict[str, Any], dataset: str) -> list[EvalResult]:
+@dataclass
+class CardFacts:
+    """What a card says that no results file knows. `card.yaml` in the run's folder, or `--card`, holds these fields.
+
+    Args:
+        name: of the model, as its title.
+        dataset: what it was trained and tested on, as a reader would call it.
+        datasets: ids of that data on the Hub, if it is there.
+        language: ISO 639 codes of what it reads and hears.
+        license: of the trained weights; an id of the Hub's list, or `other` with `license_name` and `license_link`.
+        base_model: Hub id of the language model; for a light push, by default the one that it names.
+        base_model_licence, data_licence: in words, for the section about licences.
+        synthetic: the data was made by a program, so that the scores say nothing about people.
+        limits: sentences about what this model is not good for, beside the general ones.
+        widget: examples for the model's page, each with `text` or `src`, and `example_title`.
+    """
+
+    name: str = "EGMF"
+    dataset: str = ""
+    datasets: list[str] = field(default_factory=list)
+    language: list[str] = field(default_factory=list)
+    license: str = "other"
+    license_name: str | None = None
+    license_link: str | None = None
+    base_model: str | None = None
+    base_model_licence: str = ""
+    data_licence: str = ""
+    synthetic: bool = False
+    limits: list[str] = field(default_factory=list)
+    widget: list[dict[str, str]] = field(
+        default_factory=lambda: [
+            {"text": "I'm fine.", "example_title": "Words alone"},
+            {"text": "I can't believe it!", "example_title": "Words that need a voice"},
+        ]
+    )
+
+    def unsaid(self) -> list[str]:
+        """Names of the fields that a published card should not lack."""
+        wanted = ("dataset", "language", "base_model_licence", "data_licence")
+        found = [name for name in wanted if not getattr(self, name)]
+        return found + (["license"] if self.license == "other" and not self.license_name else [])
+
+
+def demo_facts(dataset: str = "EGMF demo corpus") -> CardFacts:
+    """What is true of every model that `make demo` trains."""
+    return CardFacts(
+        name="EGMF demo",
+        dataset=dataset,
+        language=["en", "zh"],
+        license="apache-2.0",
+        base_model="HuggingFaceTB/SmolLM2-135M-Instruct",
+        base_model_licence="Apache-2.0",
+        data_licence="the synthetic clips are Apache-2.0; the rated sentences come from vaderSentiment (MIT, Hutto "
+        "and Gilbert 2014)",
+        synthetic=True,
+    )
+
+
+def read_facts(path: Path) -> CardFacts:
+    """`CardFacts` from YAML.
+
+    Raises:
+        ValueError: a field is unknown or of another type.
+    """
+    found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    known = {entry.name: entry for entry in dataclasses.fields(CardFacts)}
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} must hold fields of a card: {', '.join(known)}.")
+    unknown = sorted(set(found) - set(known))
+    if unknown:
+        raise ValueError(f"{path} has unknown fields {', '.join(unknown)}. Known: {', '.join(known)}.")
+    lists = {"datasets", "language", "limits", "widget"}
+    for name, value in found.items():
+        wanted = list if name in lists else bool if name == "synthetic" else str
+        if not isinstance(value, wanted):
+            raise ValueError(f"`{name}` in {path} is {value!r}; it must be a {wanted.__name__}.")
+    return CardFacts(**found)
+
+
+def _eval_results(results: dict[str, Any], facts: CardFacts) -> list[EvalResult]:
     found = []
-    for task, part in results["subsets"][EVERYTHING]["tasks"].items():
+    kind = "synthetic" if facts.synthetic else (facts.datasets or ["private"])[0]
+    for task, part in results["subsets"].get(EVERYTHING, {}).get("tasks", {}).items():
         for key, name in METRIC_NAMES.items():
             if part["metrics"].get(key) is not None:
                 found.append(
                     EvalResult(
-                        task_type="video-classification",
+                        task_type=PIPELINE_TAG,
                         task_name=f"{task} from text, audio and video",
-                        dataset_type="synthetic",
-                        dataset_name=dataset,
+                        dataset_type=kind,
+                        dataset_name=facts.dataset or "unnamed",
                         dataset_config=task,  # or the results of all tasks would be listed under the first
                         dataset_split=results["split"],
                         metric_type=key,
@@ -34,47 +129,197 @@ def _eval_results(results: dict[str, Any], dataset: str) -> list[EvalResult]:
     return found
 
 
-def write_card(run: Path, data: Path, dataset: str = "EGMF demo corpus") -> Path:
-    """`README.md` into the run's folder, with metadata that `huggingface_hub` has checked."""
-    results = json.loads((run / "results-test.json").read_text(encoding="utf-8"))
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _summary(value: dict[str, Any] | None) -> str:
+    if value is None:
+        return "–"
+    return _number(value["mean"]) + (f" ± {value['std']:.3f}" if value["std"] is not None else "")
+
+
+def run_table(results: dict[str, Any], ceilings: dict[str, Any]) -> list[str]:
+    """Markdown rows of one run: every task and every subset of modalities that was asked."""
+    names = {task for part in results["subsets"].values() for task in part["tasks"]}
+    if names <= TABLE_TASKS:
+        return results_table(results, ceilings)
+    found = {name: part["tasks"] for name, part in results["subsets"].items()}
+    metrics = [
+        key
+        for key in METRIC_NAMES
+        if any(part["metrics"].get(key) is not None for tasks in found.values() for part in tasks.values())
+    ]
+    lines = [
+        "| task | modalities | rows | " + " | ".join(METRIC_NAMES[key] for key in metrics) + " |",
+        "|---|---|---|" + "---|" * len(metrics),
+    ]
+    for task in sorted(names):
+        for subset in (name for name in SUBSET_NAMES if task in found.get(name, {})):
+            part = found[subset][task]
+            cells = " | ".join(_number(part["metrics"].get(key)) for key in metrics)
+            lines.append(f"| {task} | {subset.replace('+', ' + ')} | {part['rows']} | {cells} |")
+    return lines
+
+
+def study_table(study: dict[str, Any]) -> list[str]:
+    """Markdown rows of `training.study`'s file: n, mean ± standard deviation over seeds, text alone beside it."""
+    variants = study["variants"]
+    columns = [
+        (task, key)
+        for task, metrics in next(iter(variants["egmf"]["subsets"].values())).items()
+        for key in METRIC_NAMES
+        if key in metrics
+    ]
+    lines = [
+        "| modalities | n | " + " | ".join(f"{task} {METRIC_NAMES[key]}" for task, key in columns) + " |",
+        "|---|---|" + "---|" * len(columns),
+    ]
+
+    def line(label: str, variant: dict[str, Any], subset: str) -> None:
+        tasks = variant["subsets"].get(subset, {})
+        cells = " | ".join(_summary(tasks.get(task, {}).get(key)) for task, key in columns)
+        lines.append(f"| {label} | {len(variant['seeds'])} | {cells} |")
+
+    for subset in (name for name in SUBSET_NAMES if name in variants["egmf"]["subsets"]):
+        line(subset.replace("+", " + "), variants["egmf"], subset)
+    for name, label in VARIANT_NAMES.items():
+        if name in variants:
+            line(label, variants[name], "text" if name == "text_only" else EVERYTHING)
+    return lines
+
+
+def check_card(text: str, repo_type: str = "model") -> ModelCard | DatasetCard:
+    """Read a card back as `huggingface_hub` does, and check what the Hub would refuse; without a network.
+
+    Raises:
+        ValueError: the metadata is no YAML, lacks something, or names what cannot be.
+    """
+    card = (DatasetCard if repo_type == "dataset" else ModelCard)(text)
+    data, wrong = card.data, []
+    for name in ("license", "library_name", "pipeline_tag", "tags") if repo_type == "model" else ("license", "tags"):
+        if not data.get(name):
+            wrong.append(f"`{name}` is missing")
+    for code in data.get("language", []):
+        if not re.fullmatch(r"[a-z]{2,3}|multilingual", code):
+            wrong.append(f"language {code!r} is no ISO 639 code")
+    if not re.fullmatch(r"[a-z0-9.-]+", str(data.get("license", ""))):
+        wrong.append(f"license {data.get('license')!r} is no id of the Hub's list")
+    base = data.get("base_model", [])
+    for repo_id in [*([base] if isinstance(base, str) else base), *data.get("datasets", [])]:
+        try:
+            validate_repo_id(repo_id)
+        except ValueError as error:
+            wrong.append(str(error))
+    for example in data.get("widget", []):
+        if not {"text", "src"} & set(example):
+            wrong.append(f"widget example {example} has neither text nor src")
+    for result in data.get("eval_results", []):
+        if not isinstance(result.metric_value, int | float):
+            wrong.append(f"{result.metric_type} of {result.dataset_name} is {result.metric_value!r}, no number")
+    if wrong:
+        raise ValueError(f"The card's metadata cannot be published: {'; '.join(wrong)}.")
+    return card
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def results_file(run: Path) -> Path | None:
+    """The results of the test split, or else of another one; None where nothing was evaluated."""
+    found = sorted(run.glob("results-*.json"))
+    return run / "results-test.json" if run / "results-test.json" in found else next(iter(found), None)
+
+
+def write_card(
+    run: Path,
+    data: Path | None = None,
+    dataset: str = "EGMF demo corpus",
+    *,
+    facts: CardFacts | None = None,
+    folder: Path | None = None,
+    where: str | None = None,
+    revision: str | None = None,
+    study: dict[str, Any] | None = None,
+) -> Path:
+    """`README.md` with metadata that `huggingface_hub` has checked.
+
+    Args:
+        run: holds `training.json` and, unless it was not evaluated, `results-SPLIT.json`.
+        data: the corpus; its `ceilings.json`, if there is one, gives the best possible figures.
+        dataset: name of the demo's corpus; of no use with `facts`.
+        facts: what no file knows; without it, those of the demo.
+        folder: holds the weights and takes the card; default: the run.
+        where: what `from_pretrained` is told in the example; default: the run.
+        revision: a tag or branch for the example; None for the newest.
+        study: what `training.study` wrote, for a table over several seeds.
+
+    Raises:
+        ValueError: the metadata would be refused.
+    """
+    facts, folder = facts or demo_facts(dataset), folder or run
+    found = results_file(run)
+    results = _read(found) if found else {"subsets": {}, "split": "", "config": {}}
     record = json.loads((run / "training.json").read_text(encoding="utf-8"))
-    ceilings_file = data / "ceilings.json"
-    ceilings = json.loads(ceilings_file.read_text(encoding="utf-8")) if ceilings_file.is_file() else {}
-    tasks = list(results["subsets"][EVERYTHING]["tasks"])
-    emotion = results["subsets"][EVERYTHING]["tasks"].get("emotion")
-    spread = gate_spread(emotion["predictions"]) if emotion else {}
-    card_data = ModelCardData(
-        license="apache-2.0",
-        library_name="transformers",
-        pipeline_tag="video-classification",
-        language=["en", "zh"],
-        base_model="HuggingFaceTB/SmolLM2-135M-Instruct",
-        tags=["emotion-recognition", "sentiment-analysis", "multimodal", "egmf", "custom_code"],
-        model_name="EGMF demo",
-        eval_results=_eval_results(results, dataset),
+    ceilings = _read((data or run) / "ceilings.json") or _read(run / "ceilings.json")
+    config = _read(folder / "config.json") or results["config"]
+    whole = results["subsets"].get(EVERYTHING, {}).get("tasks", {})
+    classified = next(
+        (part for part in whole.values() if part["predictions"] and "experts" in part["predictions"][0]), {}
     )
+    spread = gate_spread(classified["predictions"]) if classified else {}
+    light = config.get("text_model_id") is not None
+    base_model = facts.base_model
+    if base_model is None and light and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", config["text_model_id"]):
+        base_model = config["text_model_id"]
+    eval_results = _eval_results(results, facts)
+    card_data = ModelCardData(
+        license=facts.license,
+        license_name=facts.license_name,
+        license_link=facts.license_link,
+        library_name="transformers",
+        pipeline_tag=PIPELINE_TAG,
+        language=facts.language or None,
+        base_model=base_model,
+        datasets=facts.datasets or None,
+        metrics=sorted({result.metric_type for result in eval_results}) or None,
+        tags=["emotion-recognition", "sentiment-analysis", "multimodal", "egmf", "custom_code"],
+        model_name=facts.name,
+        eval_results=eval_results or None,
+        widget=facts.widget or None,
+    )
+    weights = sum(path.stat().st_size for path in folder.glob("model*.safetensors"))
+    tasks = list(whole) or [task["name"] for task in _read(folder / "processor_config.json").get("tasks") or []]
+    pipelines = config.get("custom_pipelines") or {}
     card = ModelCard.from_template(
         card_data,
         template_path=str(TEMPLATE),
-        name="EGMF demo",
-        synthetic=True,
-        where=str(run),
+        facts=facts,
+        where=where or str(run),
+        revision=revision,
         tasks=tasks,
-        light=results["config"]["text_model_id"] is not None,
-        megabytes=f"{(run / 'model.safetensors').stat().st_size / 1e6:.1f}",
-        text_model="SmolLM2-135M-Instruct",
-        dataset=dataset,
+        pipeline=next(iter(pipelines), None),
+        light=light,
+        megabytes=f"{weights / 1e6:.1f}",
+        text_model=(base_model or config.get("text_model_id") or "its language model").split("/")[-1],
+        text_model_id=config.get("text_model_id"),
         split=results["split"],
         seed=record["seed"],
-        table="\n".join(results_table(results, ceilings)),
+        evaluated=bool(results["subsets"]),
+        table="\n".join(run_table(results, ceilings)) if results["subsets"] else "",
+        rows=", ".join(f"{part['rows']} clips of {task}" for task, part in whole.items()),
+        study="\n".join(study_table(study)) if study else "",
+        study_seeds=", ".join(map(str, study["variants"]["egmf"]["seeds"])) if study else "",
         gate=", ".join(f"{name} {value:.3f}" for name, value in spread.items()),
+        gate_picture=(folder / "gates.png").is_file(),
         trained=f"{record['parameters']['trained']:,}",
         all_parameters=f"{record['parameters']['all']:,}",
         minutes=f"{record['seconds']['all'] / 60:.1f}",
         train_rows=record["rows"]["train"],
-        data_licence="the synthetic clips are Apache-2.0; the rated sentences come from vaderSentiment (MIT, Hutto "
-        "and Gilbert 2014)",
     )
-    path = run / "README.md"
+    card.content = re.sub(r"\n{3,}", "\n\n", card.content)  # what the template leaves out leaves its blank lines
+    check_card(str(card))
+    path = folder / "README.md"
     card.save(path)
     return path
