@@ -71,7 +71,7 @@ def render(results: dict[str, Any], speed: dict[str, Any]) -> str:
             *_accuracy_table(results),
             "",
             f"Chance is {results['ceilings']['emotion']['chance']:.3f}. A run trains {egmf['trained_parameters']:,} "
-            f"parameters; on two CPU cores that took {_range(egmf['minutes']['values'])} minutes.",
+            f"parameters; in these runs that took {_range(egmf['minutes']['values'])} minutes.",
             "",
             f"On two CPU cores in {speed['settings']['dtype']}, {MEDIA[speed['settings']['media']]}, batch "
             f"{speed['settings']['batch_size']}, a training step takes {ratios['training_step']:.2f} times that of "
