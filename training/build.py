@@ -121,6 +121,21 @@ def _default(field: dataclasses.Field) -> Any:
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
+def fusion_settings(arguments: ModelArguments) -> dict[str, Any]:
+    """The fields of `EGMFConfig` that the options say by themselves: fusion, pseudo tokens and LoRA."""
+    names = ("fusion_hidden_size", "fusion_dropout", "bidirectional_attention", "num_pseudo_tokens")
+    lora = {
+        "r": arguments.lora_r,
+        "lora_alpha": arguments.lora_alpha,
+        "lora_dropout": arguments.lora_dropout,
+        "target_modules": list(arguments.lora_target_modules),
+    }
+    return {
+        **{name: getattr(arguments, name) for name in (*names, "pseudo_token_projection")},
+        "lora": lora if arguments.lora_r else None,
+    }
+
+
 def build(
     arguments: ModelArguments, tasks: dict[str, EGMFTask] | None = None, output_dir: str | Path = "."
 ) -> tuple[EGMFForConditionalGeneration, EGMFProcessor]:
@@ -188,20 +203,8 @@ def build(
         text_model_fingerprint=fingerprint(language_model),
         audio_config=audio_config,
         video_config=video_config,
-        fusion_hidden_size=arguments.fusion_hidden_size,
-        fusion_dropout=arguments.fusion_dropout,
-        bidirectional_attention=arguments.bidirectional_attention,
-        num_pseudo_tokens=arguments.num_pseudo_tokens,
-        pseudo_token_projection=arguments.pseudo_token_projection,
         placeholder_token_id=processor.placeholder_token_id,
-        lora={
-            "r": arguments.lora_r,
-            "lora_alpha": arguments.lora_alpha,
-            "lora_dropout": arguments.lora_dropout,
-            "target_modules": list(arguments.lora_target_modules),
-        }
-        if arguments.lora_r
-        else None,
+        **fusion_settings(arguments),
     )
     model = EGMFForConditionalGeneration(config, language_model, audio_backbone, video_backbone)
     calibrate_pseudo_tokens(model)

@@ -24,6 +24,7 @@ from modeling_egmf import EGMFConfig, EGMFEncoderConfig, EGMFForConditionalGener
 
 from ..arguments import ModelArguments
 from ..backbones import backbone_config, backbone_names
+from ..build import fusion_settings
 from ..records import versions, write_json
 from .memory_formulas import (
     CONTEXT_BYTES,
@@ -70,20 +71,8 @@ def meta_model(arguments: ModelArguments, text_config: PreTrainedConfig) -> EGMF
         text_config=text_config,
         audio_config=_encoder(arguments, "audio", "waveform"),
         video_config=_encoder(arguments, "video", "frames"),
-        fusion_hidden_size=arguments.fusion_hidden_size,
-        fusion_dropout=arguments.fusion_dropout,
-        bidirectional_attention=arguments.bidirectional_attention,
-        num_pseudo_tokens=arguments.num_pseudo_tokens,
-        pseudo_token_projection=arguments.pseudo_token_projection,
         placeholder_token_id=text_config.vocab_size,
-        lora={
-            "r": arguments.lora_r,
-            "lora_alpha": arguments.lora_alpha,
-            "lora_dropout": arguments.lora_dropout,
-            "target_modules": list(arguments.lora_target_modules),
-        }
-        if arguments.lora_r
-        else None,
+        **fusion_settings(arguments),
     )
     with torch.device("meta"):
         dtype = precision(arguments, text_config)
