@@ -66,7 +66,16 @@ def test_unknown_option_is_an_error(tmp_path, option, capsys):
     assert option.split("=")[0] in str(caught.value) + capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("yaml", "message"), [("- a\n- b\n", "name: value"), ("word\n", "name: value")])
+@pytest.mark.parametrize(
+    ("yaml", "message"),
+    [
+        ("- a\n- b\n", "name: value"),
+        ("word\n", "name: value"),
+        ("data: [a\n", "run.yaml is no YAML"),
+        ("text_model: 5\n", "text_model is 5; it takes text"),
+        ("data: true\n", "data is True; it takes text"),
+    ],
+)
 def test_yaml_must_be_names_and_values(tmp_path, yaml, message):
     with pytest.raises(ValueError, match=message):
         parse(tmp_path, yaml)

@@ -96,7 +96,7 @@ def test_clips_of_the_evaluated_split_are_chosen(tmp_path):
     assert [clip["task"] for clip in found] == ["emotion", "emotion", "sentiment"]
     assert [clip["truth"] for clip in found] == ["joy", "joy", 0.5]
     assert [clip["text"] for clip in found] == ["words of test_2", "words of test_0", "words of test_1"]
-    assert all(Path(clip["video"]) == (tmp_path / "clips" / Path(clip["video"]).name).resolve() for clip in found)
+    assert all(Path(clip["video"]).parent == Path("clips") for clip in found)
 
 
 # ---- judging in a fresh process ------------------------------------------------------------------------------
@@ -130,8 +130,8 @@ def test_clips_are_judged_with_the_checkpoints_own_code(make_model, make_process
     make_model("waveform", "frames", lora=None).save_pretrained(tmp_path / "checkpoint")
     make_processor("waveform", "frames").save_pretrained(tmp_path / "checkpoint")
     clips = [
-        {"text": "word 0", "video": str(corpus / "clips/0.mp4"), "task": "emotion", "truth": "joy"},
-        {"text": None, "video": str(corpus / "clips/1.mp4"), "task": "sentiment", "truth": -1.5},
+        {"text": "word 0", "video": "clips/0.mp4", "task": "emotion", "truth": "joy"},
+        {"text": None, "video": "clips/1.mp4", "task": "sentiment", "truth": -1.5},
     ]
     write_json(tmp_path / "clips.json", clips)
     (tmp_path / "empty").mkdir()
@@ -144,7 +144,7 @@ def test_clips_are_judged_with_the_checkpoints_own_code(make_model, make_process
         "OMP_NUM_THREADS": "1",
     }
     done = subprocess.run(
-        [*command, str(tmp_path / "checkpoint"), str(tmp_path / "clips.json")],
+        [*command, str(tmp_path / "checkpoint"), str(tmp_path / "clips.json"), str(corpus)],
         cwd=tmp_path / "empty",
         env=environment,
         capture_output=True,

@@ -116,6 +116,21 @@ def test_other_results_can_be_reported(tmp_path):
     assert "\n".join(results_table(other, {})) in found.read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("task", ["emotion", "sentiment"])
+def test_run_of_other_tasks_has_no_report(tmp_path, task):
+    write_run(tmp_path, tasks=(task,))
+    with pytest.raises(ValueError, match=f"results-test.json has {task} for all modalities; .*push_to_hub --dry-run"):
+        write_report(tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize("absent", ["results-test.json", "training.json"])
+def test_run_without_its_files_has_no_report(tmp_path, absent):
+    write_run(tmp_path)
+    (tmp_path / absent).unlink()
+    with pytest.raises(ValueError, match=f"There is no .*{absent}: a report needs a finished run"):
+        write_report(tmp_path, tmp_path)
+
+
 # ---- the card ------------------------------------------------------------------------------------------------
 
 

@@ -307,6 +307,8 @@ def test_scores_of_csv_become_numbers(folder, make_processor, written):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"text": 5}, r"Row 'a': text is 5; it must be a string"),
+        ({"text": ["b"]}, r"Row 'a': text is \['b'\]; it must be a string"),
         ({"task": "mood"}, r"Row 'a': unknown task 'mood'. Known are emotion.*--tasks_file"),
         ({"answer": "glee"}, r"row 'a': unknown label 'glee'"),
         ({"task": "mosei", "answer": "good"}, r"Row 'a': 'good' is no number"),

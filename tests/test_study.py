@@ -166,6 +166,16 @@ def test_block_is_replaced_and_nothing_else(results):
         replace_block("nothing here", block)
 
 
+@pytest.mark.parametrize(("there", "absent"), [((), "demo.json"), (("demo.json",), "speed.json")])
+def test_readme_needs_its_results(there, absent, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("training.readme.RESULTS", tmp_path)
+    for name in there:
+        (tmp_path / name).write_text("{}", encoding="utf-8")
+    with pytest.raises(SystemExit):
+        main(["--readme", str(tmp_path / "README.md")])
+    assert f"there is no {tmp_path / absent}; " in capsys.readouterr().err
+
+
 def test_readme_is_written_from_the_results(results, tmp_path, monkeypatch):
     monkeypatch.setattr("training.readme.RESULTS", tmp_path)
     (tmp_path / "demo.json").write_text(json.dumps(results), encoding="utf-8")

@@ -521,6 +521,10 @@ def test_unknown_modality_is_refused(place):
         ({"only_tasks": ["mosei"]}, "No row is of the tasks mosei"),
         ({"text_model": None}, "Give `text_model`"),
         ({"audio": "features"}, "needs audio_feature_size"),
+        ({"audio": "wavform"}, "audio='wavform' is no encoder. Did you mean 'waveform'"),
+        ({"video": "frame"}, "video='frame' is no encoder. Did you mean 'frames'"),
+        ({"max_train_rows": 0}, "keep at least one row, not 0"),
+        ({"max_eval_rows": -1}, "keep at least one row, not -1"),
         ({"tasks_file": "absent.yaml"}, "no tasks file absent.yaml"),
     ],
 )

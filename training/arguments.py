@@ -150,7 +150,10 @@ def read_yaml(path: Path, parser: HfArgumentParser) -> dict:
 
     if not path.is_file():
         raise ValueError(f"There is no configuration {path}. Shipped ones are in training/configs/.")
-    values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is no YAML: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold `name: value` lines, not a {type(values).__name__}.")
     known = {action.dest: action for action in parser._actions if action.dest not in ("help", "config")}
@@ -174,6 +177,8 @@ def _checked(value: Any, action: argparse.Action, name: str) -> Any:
 def _checked_scalar(value: Any, kind: Any, name: str) -> Any:
     if isinstance(value, list) or (kind in (int, float) and isinstance(value, bool)):
         raise ValueError(f"{name} is {value!r}; it takes one value" + (f" ({kind.__name__})." if kind else "."))
+    if kind is str and not isinstance(value, str):
+        raise ValueError(f"{name} is {value!r}; it takes text. Quote it.")
     if kind not in (int, float):
         return value
     try:

@@ -5,6 +5,7 @@ decided here once and written into both halves.
 """
 
 import dataclasses
+import difflib
 import os
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,9 @@ def _encoder(
         return EGMFEncoderConfig(input_type="features", feature_size=width, **shared), None, None
     if kind == raw:
         return EGMFEncoderConfig(input_type=raw, **shared), None, None
+    near = difflib.get_close_matches(kind, (raw, "features", "none"), n=1, cutoff=0.7)
+    if near and not Path(kind).exists():
+        raise ValueError(f"{modality}={kind!r} is no encoder. Did you mean {near[0]!r}?")
     backbone_config = AutoConfig.from_pretrained(kind)
     backbone_config = getattr(backbone_config, "vision_config" if modality == "video" else "audio_config", None) or (
         backbone_config

@@ -83,6 +83,10 @@ def demo_facts(dataset: str = "EGMF demo corpus") -> CardFacts:
         data_licence="the synthetic clips are Apache-2.0; the rated sentences come from vaderSentiment (MIT, Hutto "
         "and Gilbert 2014)",
         synthetic=True,
+        limits=[
+            "It was trained on the language model as a 4-bit GGUF file gives it, not on the Hub's weights of that "
+            "name: with those, answers differ a little."
+        ],
     )
 
 

@@ -58,7 +58,7 @@ def run_stage(name: str, command: Sequence[str], timings: dict[str, Any], cwd: P
 
 
 def choose_clips(results: dict[str, Any], data: Path) -> list[dict[str, Any]]:
-    """Three test clips to judge: the first English emotion, the first Chinese one, the first sentiment."""
+    """Three test clips to judge, by paths within the corpus: an English emotion, a Chinese one, a sentiment."""
     with (data / "metadata.jsonl").open(encoding="utf-8") as file:
         rows = [row for row in map(json.loads, file) if row["split"] == results["split"]]
     wanted = (("emotion", "en"), ("emotion", "zh"), ("sentiment", "en"))
@@ -66,7 +66,7 @@ def choose_clips(results: dict[str, Any], data: Path) -> list[dict[str, Any]]:
     return [
         {
             "text": row["text"],
-            "video": str((data / row["video"]).resolve()),
+            "video": row["video"],
             "task": row["task"],
             "truth": row["answer"],
         }
@@ -119,7 +119,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     results = json.loads((arguments.output / "results-test.json").read_text(encoding="utf-8"))
     clips = write_json(arguments.output / "judged-clips.json", choose_clips(results, arguments.data))
     with tempfile.TemporaryDirectory() as elsewhere:
-        fresh = [str(ROOT / "training/judge_fresh.py"), str(arguments.output.resolve()), str(clips.resolve())]
+        paths = (arguments.output.resolve(), clips.resolve(), arguments.data.resolve())
+        fresh = [str(ROOT / "training/judge_fresh.py"), *map(str, paths)]
         run_stage("three clips, judged in a fresh process", [sys.executable, "-I", *fresh], timings, Path(elsewhere))
     timings["all"] = {
         "seconds": round(time.time() - started, 1),

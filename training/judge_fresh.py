@@ -1,12 +1,14 @@
 """Load a checkpoint as a stranger would: a fresh process, `AutoModel` with the checkpoint's own code, no source tree.
 
-    python training/judge_fresh.py CHECKPOINT CLIPS.json
+    python training/judge_fresh.py CHECKPOINT CLIPS.json CORPUS
 
-CLIPS.json is a list of `{"text", "video", "task", "truth"}`. Run by `make demo` from an empty folder.
+CLIPS.json is a list of `{"text", "video", "task", "truth"}`, with paths within the folder CORPUS. Run by `make demo`
+from an empty folder.
 """
 
 import importlib.abc
 import json
+import os
 import sys
 
 
@@ -22,14 +24,15 @@ def main() -> None:
     sys.meta_path.insert(0, SourceTreeOutOfReach())
     from transformers import AutoModel, AutoProcessor
 
-    checkpoint, clips_file = sys.argv[1:3]
+    checkpoint, clips_file, corpus = sys.argv[1:]
     model = AutoModel.from_pretrained(checkpoint, trust_remote_code=True)
     processor = AutoProcessor.from_pretrained(checkpoint, trust_remote_code=True)
     print(f"loaded {type(model).__name__} from {type(model).__module__}\n")
     with open(clips_file, encoding="utf-8") as file:
         clips = json.load(file)
     for clip in clips:
-        inputs = processor(text=clip["text"], video=clip["video"], task=clip["task"])
+        video = os.path.join(corpus, clip["video"])
+        inputs = processor(text=clip["text"], video=video, task=clip["task"])
         answer = processor.post_process_answers(model.score_answers(**inputs), top_k=3)[0]
         print(f"clip      {clip['video']}")
         print(f"words     {clip['text']}")

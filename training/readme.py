@@ -98,6 +98,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
     arguments = parser.parse_args(argv)
+    for name, command in (("demo.json", "make demo-study"), ("speed.json", "python -m training.benchmarks.speed")):
+        if not (RESULTS / name).is_file():
+            parser.error(f"there is no {RESULTS / name}; {command} makes it.")
     results = json.loads((RESULTS / "demo.json").read_text(encoding="utf-8"))
     speed = json.loads((RESULTS / "speed.json").read_text(encoding="utf-8"))
     text = replace_block(arguments.readme.read_text(encoding="utf-8"), render(results, speed))

@@ -98,7 +98,7 @@ def plot_gates(predictions: list[dict], labels: list[str], path: Path) -> str:
         )
     axes.axhline(1 / len(names), color=MUTED, linewidth=0.8)
     axes.set_xticks(range(len(labels)), labels)
-    axes.set(ylabel="weight of the expert", title="Gate weights (second stage), by true emotion")
+    axes.set(ylim=(0, None), ylabel="weight of the expert", title="Gate weights (second stage), by true emotion")
     axes.legend(frameon=False, ncols=len(names))
     return _save(figure, path)
 
@@ -179,14 +179,27 @@ def results_table(results: dict[str, Any], ceilings: dict[str, Any]) -> list[str
 
 
 def write_report(run: Path, data: Path, results_file: Path | None = None) -> Path:
-    """Plots and `report.md` into the run's folder."""
+    """Plots and `report.md` into the run's folder.
+
+    Raises:
+        ValueError: the run was not evaluated, or not on both of the demo's tasks with all modalities.
+    """
     plt.switch_backend("Agg")  # pictures go to files: no screen is needed
-    results = json.loads((results_file or run / "results-test.json").read_text(encoding="utf-8"))
+    results_file = results_file or run / "results-test.json"
+    for path in (results_file, run / "training.json"):
+        if not path.is_file():
+            raise ValueError(f"There is no {path}: a report needs a finished run and its results (training.run_eval).")
+    results = json.loads(results_file.read_text(encoding="utf-8"))
     record = json.loads((run / "training.json").read_text(encoding="utf-8"))
     ceilings_file = data / "ceilings.json"
     ceilings = json.loads(ceilings_file.read_text(encoding="utf-8")) if ceilings_file.is_file() else {}
     by_subset = {name: part["tasks"] for name, part in results["subsets"].items()}
-    whole = by_subset[EVERYTHING]
+    whole = by_subset.get(EVERYTHING, {})
+    if not {"emotion", "sentiment"} <= set(whole):
+        raise ValueError(
+            f"{results_file} has {', '.join(whole) or 'nothing'} for all modalities; a report shows the tasks of "
+            "the demo, emotion and sentiment. The card of any other run is made by training.push_to_hub --dry-run."
+        )
     emotions = whole["emotion"]["predictions"]
     scores = whole["sentiment"]["predictions"]
     labels = list(emotions[0]["probabilities"])

@@ -156,6 +156,8 @@ class RowDataset(Dataset):
                     f"Row {row['id']!r}: unknown task {row['task']!r}. Known are {', '.join(processor.task_objects)}. "
                     "Define your own where the model is trained (--tasks_file)."
                 )
+            if not isinstance(row.get("text") or "", str):
+                raise ValueError(f"Row {row['id']!r}: text is {row['text']!r}; it must be a string. Quote it.")
             if task.kind == "regression" and isinstance(row["answer"], str):
                 try:
                     row["answer"] = float(row["answer"])

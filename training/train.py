@@ -70,6 +70,8 @@ def used_tasks(tasks: dict, rows: list[dict]) -> dict:
 
 
 def _select(rows: list[dict], arguments: DataArguments, most: int | None, default: str) -> list[dict]:
+    if most is not None and most < 1:
+        raise ValueError(f"max_train_rows and max_eval_rows keep at least one row, not {most}.")
     if arguments.only_tasks is not None:
         rows = [row for row in rows if (row.get("task") or default) in arguments.only_tasks]
         if not rows:
