@@ -45,9 +45,19 @@ def test_results_hold_all_subsets_and_every_prediction(checkpoint, corpus, capsy
     )
     record = json.loads((checkpoint / "results-train.json").read_text(encoding="utf-8"))
     assert "results-train.json" in capsys.readouterr().out
-    assert {"model", "data", "split", "seed", "versions", "commit", "device", "seconds", "config", "subsets"} == set(
-        record
-    )
+    assert {
+        "model",
+        "data",
+        "split",
+        "seed",
+        "versions",
+        "commit",
+        "device",
+        "processes",
+        "seconds",
+        "config",
+        "subsets",
+    } == set(record)
     assert list(record["subsets"]) == NAMES
     for name, subset in record["subsets"].items():
         assert subset["left_out"] == (name == "text")  # row c3 has no words

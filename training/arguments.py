@@ -1,11 +1,14 @@
 """What a run is told: three dataclasses, filled from a YAML file and then from the command line.
 
     python -m training.train --config training/configs/demo.yaml --learning_rate 3e-4
+    python -m training.train --backbone glm3-6b --load_in_4bit true --data my_corpus
 
-Keys are the field names below and those of `transformers.TrainingArguments`. An unknown key is an error.
+Keys are the field names below and those of `transformers.TrainingArguments`. An unknown key is an error. What a
+backbone's file under training/backbones/ says comes first, the run's YAML over it, the command line over both.
 """
 
 import argparse
+import difflib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,6 +18,8 @@ from typing import Any
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
+from .backbones import backbone_names, backbone_path, backbone_settings
+
 
 @dataclass
 class ModelArguments:
@@ -23,12 +28,23 @@ class ModelArguments:
     model: str | None = field(
         default=None, metadata={"help": "EGMF checkpoint to fine-tune further; None builds a new model."}
     )
+    backbone: str | None = field(
+        default=None,
+        metadata={
+            "help": f"Language model with its settings: {', '.join(backbone_names())}, or a YAML file like them."
+        },
+    )
     text_model: str | None = field(default=None, metadata={"help": "Language model: a Hub id or a folder."})
     text_model_revision: str | None = field(default=None, metadata={"help": "Commit or tag of the language model."})
     text_model_dtype: str = field(
         default="auto", metadata={"help": "Precision of the frozen language model: auto, float32, bfloat16, float16."}
     )
     attn_implementation: str | None = field(default=None, metadata={"help": "sdpa, eager or flash_attention_2."})
+    load_in_4bit: bool = field(
+        default=False, metadata={"help": "Hold the language model in 4 bit (QLoRA); needs bitsandbytes and CUDA."}
+    )
+    bnb_4bit_quant_type: str = field(default="nf4", metadata={"help": "4-bit numbers: nf4 or fp4."})
+    bnb_4bit_use_double_quant: bool = field(default=True, metadata={"help": "Quantise the scales of 4-bit weights."})
     audio: str | None = field(
         default="waveform", metadata={"help": "waveform, features, none, or the Hub id of a pretrained audio encoder."}
     )
@@ -40,6 +56,7 @@ class ModelArguments:
     sequence_encoder: str = field(default="gru", metadata={"help": "gru, transformer or none, over each modality."})
     encoder_hidden_size: int = field(default=128, metadata={"help": "Width of the modality encoders."})
     encoder_layers: int = field(default=1, metadata={"help": "Layers of the sequence encoders."})
+    encoder_dropout: float = field(default=0.1, metadata={"help": "Dropout of the modality encoders."})
     conv_channels: list[int] = field(
         default_factory=lambda: [32, 64, 128], metadata={"help": "Channels of our own convolutions, one a halving."}
     )
@@ -119,6 +136,8 @@ class EGMFTrainingArguments(TrainingArguments):
             self.label_names = ["answer_index"]
         if self.save_total_limit is None:
             self.save_total_limit = 2  # the best, and the last to go on from
+        if self.ddp_find_unused_parameters is None:
+            self.ddp_find_unused_parameters = True  # an encoder rests where a batch lacks its modality
         for name in ("warm_up_epochs", "warm_up_batch_size"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` is {getattr(self, name)}; it must not be negative.")
@@ -137,17 +156,19 @@ def parse_arguments(
     types = (ModelArguments, DataArguments, EGMFTrainingArguments)
     parser = HfArgumentParser(types, description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--config", type=Path, help="YAML file with any of these options.")
-    config, _ = parser.parse_known_args([a for a in argv if a not in ("-h", "--help")])
-    if config.config is not None:
-        parser.set_defaults(**read_yaml(config.config, parser))
+    known, _ = parser.parse_known_args([a for a in argv if a not in ("-h", "--help")])
+    settings = read_yaml(known.config, parser) if known.config is not None else {}
+    backbone = known.backbone or settings.get("backbone")
+    if backbone is not None:
+        path = backbone_path(backbone)
+        parser.set_defaults(**check_settings(backbone_settings(backbone), parser, path))
+    parser.set_defaults(**settings)
     *parsed, _ = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
     return tuple(parsed)
 
 
 def read_yaml(path: Path, parser: HfArgumentParser) -> dict:
     """The file's settings, each checked to be an option of the parser."""
-    import difflib
-
     if not path.is_file():
         raise ValueError(f"There is no configuration {path}. Shipped ones are in training/configs/.")
     try:
@@ -156,13 +177,21 @@ def read_yaml(path: Path, parser: HfArgumentParser) -> dict:
         raise ValueError(f"{path} is no YAML: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold `name: value` lines, not a {type(values).__name__}.")
+    return check_settings(values, parser, path)
+
+
+def check_settings(values: dict[str, Any], parser: HfArgumentParser, path: Path) -> dict[str, Any]:
+    """Settings that a file holds, each as its option takes it.
+
+    Raises:
+        ValueError: an unknown key, with the nearest known ones, or a value of another type.
+    """
     known = {action.dest: action for action in parser._actions if action.dest not in ("help", "config")}
     for key in values:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=3)
             raise ValueError(f"{path}: unknown key {key!r}." + (f" Did you mean {', '.join(near)}?" if near else ""))
-        values[key] = _checked(values[key], known[key], f"{path}: {key}")
-    return values
+    return {key: _checked(value, known[key], f"{path}: {key}") for key, value in values.items()}
 
 
 def _checked(value: Any, action: argparse.Action, name: str) -> Any:

@@ -4,8 +4,11 @@ The front end of a pretrained encoder, the width of features, the number of pseu
 decided here once and written into both halves.
 """
 
+import copy
 import dataclasses
 import difflib
+import importlib.util
+import inspect
 import os
 from pathlib import Path
 from typing import Any
@@ -19,14 +22,19 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedConfig,
     PreTrainedModel,
 )
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from modeling_egmf import EGMFConfig, EGMFEncoderConfig, EGMFForConditionalGeneration
 from modeling_egmf.checkpoints_egmf import fingerprint, locate_part
 from processing_egmf import BUILT_IN_TASKS, EGMFProcessor, EGMFTask
 
 from .arguments import ModelArguments
+from .backbones import backbone_names
+from .gathering import whole
 
 
 def load(checkpoint: str | Path, text_model: str | None = None) -> tuple[EGMFForConditionalGeneration, EGMFProcessor]:
@@ -70,6 +78,7 @@ def _encoder(
         "sequence_encoder": arguments.sequence_encoder,
         "hidden_size": arguments.encoder_hidden_size,
         "num_layers": arguments.encoder_layers,
+        "dropout": arguments.encoder_dropout,
         "conv_channels": arguments.conv_channels,
         "frame_height": arguments.frame_size,
         "frame_width": arguments.frame_size,
@@ -106,7 +115,7 @@ def _encoder(
 def calibrate_pseudo_tokens(model: EGMFForConditionalGeneration) -> None:
     """Start the pseudo tokens at the average length of the language model's own embeddings (a new model only)."""
     weight = model.get_input_embeddings().weight
-    with torch.no_grad():
+    with torch.no_grad(), whole(weight):
         model.egmf.pseudo_tokens.scale.fill_(weight.float().square().mean().sqrt().item())
 
 
@@ -115,7 +124,7 @@ def _say_what_is_ignored(arguments: ModelArguments) -> None:
     given = [
         field.name
         for field in dataclasses.fields(arguments)
-        if field.name not in ("model", "text_model") and getattr(arguments, field.name) != _default(field)
+        if field.name not in ("model", "text_model", "backbone") and getattr(arguments, field.name) != _default(field)
     ]
     if given:
         print(f"{arguments.model} keeps its own settings: {', '.join(given)} have no effect.")
@@ -123,6 +132,56 @@ def _say_what_is_ignored(arguments: ModelArguments) -> None:
 
 def _default(field: dataclasses.Field) -> Any:
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+def quantization(arguments: ModelArguments) -> BitsAndBytesConfig | None:
+    """How the language model's linear layers are held in 4 bit, LoRA and all that is ours being left in float32.
+
+    Raises:
+        ValueError: what 4 bit needs is not there, or it goes with nothing that was asked for.
+    """
+    if not arguments.load_in_4bit:
+        return None
+    if arguments.model is not None:
+        raise ValueError("load_in_4bit is for a new model: --model goes on with a checkpoint in its own precision.")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ValueError("load_in_4bit needs bitsandbytes: pip install bitsandbytes, or set load_in_4bit to false.")
+    if not torch.cuda.is_available():
+        raise ValueError("load_in_4bit needs a CUDA device, and there is none here. Set load_in_4bit to false.")
+    sharded = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
+    for variable, name in sharded.items():
+        if os.environ.get(variable, "false").lower() == "true":
+            raise ValueError(f"{name} does not split weights of 4 bit. Use one GPU or DDP, or 16 bit with {name}.")
+    dtype = arguments.text_model_dtype
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=arguments.bnb_4bit_quant_type,
+        bnb_4bit_use_double_quant=arguments.bnb_4bit_use_double_quant,
+        bnb_4bit_compute_dtype=torch.bfloat16 if dtype == "auto" else getattr(torch, dtype),
+    )
+
+
+def require_embeddings(text_model: str, config: PreTrainedConfig) -> None:
+    """Refuse a language model that cannot read pseudo tokens, before its weights are loaded.
+
+    Raises:
+        ValueError: it is no causal language model, or lacks an argument that EGMF calls it with.
+    """
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ValueError(
+            f"{text_model} is a {config.model_type!r}, which is no causal language model of transformers. "
+            f"Give one, for instance --backbone {' or '.join(backbone_names()[:2])}."
+        )
+    model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    missing = {"inputs_embeds", "past_key_values", "logits_to_keep"} - set(
+        inspect.signature(model_class.forward).parameters
+    )
+    if missing:
+        raise ValueError(
+            f"{text_model} cannot stand behind the fusion: {model_class.__name__} takes no "
+            f"{', no '.join(sorted(missing))}. EGMF puts its pseudo tokens among the language model's input "
+            f"embeddings; take another one, for instance --backbone {' or '.join(backbone_names()[:2])}."
+        )
 
 
 def fusion_settings(arguments: ModelArguments) -> dict[str, Any]:
@@ -151,8 +210,12 @@ def build(
         output_dir: where the model will be saved: local language models are stored relative to it.
 
     Raises:
-        ValueError: neither `model` nor `text_model` is given, or settings contradict one another.
+        ValueError: neither `model` nor `text_model` is given, the language model takes no `inputs_embeds`, 4 bit is
+            asked for where it cannot be had, or settings contradict one another.
     """
+    four_bit = quantization(arguments)
+    if arguments.model is not None and arguments.backbone is not None:
+        raise ValueError("Give --model, which has its language model, or --backbone for a new one; not both.")
     if arguments.model is not None:
         model, processor = load(arguments.model, arguments.text_model)
         _say_what_is_ignored(arguments)
@@ -170,14 +233,19 @@ def build(
             model.config.text_model_id = portable_id(located, output_dir)
         return model, processor
     if arguments.text_model is None:
-        raise ValueError("Give `text_model`, a language model to build on, or `model`, an EGMF checkpoint.")
+        raise ValueError(
+            "Give `backbone` or `text_model`, a language model to build on, or `model`, an EGMF checkpoint."
+        )
+    revision = arguments.text_model_revision or "main"
+    require_embeddings(arguments.text_model, AutoConfig.from_pretrained(arguments.text_model, revision=revision))
+    how = {"attn_implementation": arguments.attn_implementation, "quantization_config": four_bit}
     language_model = AutoModelForCausalLM.from_pretrained(
         arguments.text_model,
-        revision=arguments.text_model_revision or "main",
+        revision=revision,
         dtype=arguments.text_model_dtype,
-        **({"attn_implementation": arguments.attn_implementation} if arguments.attn_implementation else {}),
+        **{name: value for name, value in how.items() if value is not None},
     )
-    tokenizer = AutoTokenizer.from_pretrained(arguments.text_model, revision=arguments.text_model_revision or "main")
+    tokenizer = AutoTokenizer.from_pretrained(arguments.text_model, revision=revision)
     audio_config, audio_backbone, audio_frontend = _encoder(arguments, "audio", "waveform", output_dir)
     video_config, video_backbone, video_frontend = _encoder(arguments, "video", "frames", output_dir)
     processor = EGMFProcessor(
@@ -200,11 +268,17 @@ def build(
     )
     language_model.config._name_or_path = ""
     language_model.config.dtype = language_model.dtype
+    text_config = language_model.config
+    if four_bit is not None:  # how it was held in training; a checkpoint is loaded in whatever precision is asked for
+        text_config = copy.copy(text_config)
+        del text_config.quantization_config
+    with whole(language_model.get_input_embeddings().weight):
+        mark = fingerprint(language_model)
     config = EGMFConfig(
-        text_config=language_model.config,
+        text_config=text_config,
         text_model_id=portable_id(arguments.text_model, output_dir),
         text_model_revision=arguments.text_model_revision,
-        text_model_fingerprint=fingerprint(language_model),
+        text_model_fingerprint=mark,
         audio_config=audio_config,
         video_config=video_config,
         placeholder_token_id=processor.placeholder_token_id,

@@ -31,6 +31,13 @@ def available(row: dict[str, Any]) -> list[str]:
     return [name for name in MODALITIES if there[name]]
 
 
+def draws(row: dict[str, Any]) -> np.random.Generator:
+    """What chance does to a row: seeded by its `draw` in training (see sharding.py), else by torch, whose seed differs
+    in every worker."""
+    seed = row.get("draw")
+    return np.random.default_rng(int(torch.randint(2**31, ())) if seed is None else seed)
+
+
 class EGMFCollator:
     """Called by the data loader with the rows of one batch.
 
@@ -62,29 +69,29 @@ class EGMFCollator:
         self.modality_dropout = modality_dropout
         self.augmentation = augmentation
 
-    def _choose(self, row: dict[str, Any]) -> list[str]:
+    def _choose(self, row: dict[str, Any], rng: np.random.Generator) -> list[str]:
         there = [name for name in available(row) if name in self.modalities]
         if not there:
             raise ValueError(
                 f"Row {row['id']!r} has none of {', '.join(self.modalities)}; it has {', '.join(available(row))}."
             )
-        if len(there) > 1 and torch.rand(()) < self.modality_dropout:
+        if len(there) > 1 and rng.random() < self.modality_dropout:
             parts = [part for size in range(1, len(there)) for part in combinations(there, size)]
-            return list(parts[int(torch.randint(len(parts), ()))])
+            return list(parts[rng.integers(len(parts))])
         return there
 
     def __call__(self, rows: list[dict[str, Any]]) -> BatchFeature:
-        media = [row["media"] for row in rows]
+        media, rngs = [row["media"] for row in rows], [draws(row) for row in rows]
+        modalities = [self._choose(row, rng) for row, rng in zip(rows, rngs, strict=True)]
         if self.augmentation:
-            rng = np.random.default_rng(int(torch.randint(2**31, ())))  # torch's seed differs in every worker
-            media = [augment(clip, rng) for clip in media]
+            media = [augment(clip, rng) for clip, rng in zip(media, rngs, strict=True)]
         batch = self.processor(
             text=[row["text"] for row in rows],
             **{name: [clip.get(name) for clip in media] for name in MEDIA},
             context=[row["context"] for row in rows],
             task=[row["task"] for row in rows],
             answer=[row["answer"] for row in rows] if self.with_answers else None,
-            modalities=[self._choose(row) for row in rows],
+            modalities=modalities,
             sampling_rate=self.processor.sampling_rate,
             sample_names=[f"row {row['id']!r}" for row in rows],
         )

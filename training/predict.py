@@ -1,19 +1,22 @@
-"""Judge one clip, or every clip of a folder.
+r"""Judge one clip, or every clip of a folder.
 
     python -m training.predict --model runs/demo --video clip.mp4 --text "I'm fine." --task emotion
     python -m training.predict --model runs/demo --folder clips/ --output answers.jsonl
+    accelerate launch --config_file training/accelerate/ddp.yaml -m training.predict --model runs/demo \
+        --folder clips/ --output answers.parquet
 
-A folder's transcripts are read from `NAME.txt` beside `NAME.mp4`. Every answer is one JSON line; a clip that cannot be
-read is reported with its reason, and the others go on.
+A folder's transcripts are read from `NAME.txt` beside `NAME.mp4`. Every answer is one JSON line, or a row of Parquet
+where the output is named so; a clip that cannot be read is reported with its reason, and the others go on. Several
+processes share the clips of a folder.
 """
 
 import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from tqdm import tqdm
@@ -22,6 +25,7 @@ from modeling_egmf import EGMFForConditionalGeneration
 from processing_egmf import EGMFProcessor
 
 from .build import load
+from .sharding import merge_over_processes, own_part, processes, require_all, require_rows
 
 
 VIDEO = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v")
@@ -62,6 +66,35 @@ def judge_all(
         yield {"clip": clip["sample_names"], **answer}
 
 
+def write_parquet(answers: Iterable[dict[str, Any]], path: Path) -> int:
+    """`clip`, `task`, `label`, `score`, `error` and the whole `answer` as JSON, a row each; how many are errors."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {
+        "clip": pa.string(),
+        "task": pa.string(),
+        "label": pa.string(),
+        "score": pa.float64(),
+        "error": pa.string(),
+    }
+    rows = [
+        {**{name: answer.get(name) for name in columns}, "answer": json.dumps(answer, ensure_ascii=False)}
+        for answer in answers
+    ]
+    pq.write_table(pa.Table.from_pylist(rows, pa.schema({**columns, "answer": pa.string()})), path)
+    return sum(row["error"] is not None for row in rows)
+
+
+def write_lines(answers: Iterable[dict[str, Any]], file: TextIO, indent: int | None) -> int:
+    """One JSON text an answer; how many are errors."""
+    failed = 0
+    for answer in answers:
+        failed += "error" in answer
+        print(json.dumps(answer, ensure_ascii=False, indent=indent), file=file)
+    return failed
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True, help="checkpoint: a folder or a Hub id")
@@ -72,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--task", help="which question; default: the checkpoint's first task")
     parser.add_argument("--modalities", nargs="+", help="use these alone: text audio video")
     parser.add_argument("--top_k", type=int, help="keep so many probabilities")
-    parser.add_argument("--output", type=Path, help="write JSON lines here; default: the screen")
+    parser.add_argument("--output", type=Path, help="write JSON lines here, or Parquet; default: the screen")
     parser.add_argument("--overwrite", action="store_true", help="replace an output file that is there")
     parser.add_argument("--text_model", help="where the language model of a light checkpoint lies")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -94,20 +127,35 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         name = arguments.video or arguments.audio or "the text"
         clips = [{"text": arguments.text, "audio": arguments.audio, "video": arguments.video, "sample_names": name}]
-    model, processor = load(arguments.model, arguments.text_model)
-    model.to(arguments.device)
-    shared = {"task": arguments.task, "modalities": arguments.modalities, "top_k": arguments.top_k}
-    failed = 0
-    target = arguments.output.with_name(f".{arguments.output.name}.part") if arguments.output else None
-    file = target.open("w", encoding="utf-8") if target else sys.stdout
+    state = processes(arguments.device)
+    if state.num_processes > 1 and arguments.output is None:
+        parser.error("several processes need --output, a file to put their answers together in.")
     try:
-        for answer in judge_all(model, processor, clips, **shared):
-            failed += "error" in answer
-            print(json.dumps(answer, ensure_ascii=False, indent=None if arguments.folder else 1), file=file)
-    finally:
-        if target is not None:
-            file.close()
-    if target is not None:
+        require_rows(len(clips), state.num_processes, "clips")
+    except ValueError as error:
+        parser.error(str(error))
+    model, processor = load(arguments.model, arguments.text_model)
+    model.to(state.device if state.num_processes > 1 else arguments.device)
+    shared = {"task": arguments.task, "modalities": arguments.modalities, "top_k": arguments.top_k}
+    places, own = own_part(clips, state)
+    answers: Iterable[dict[str, Any]] = judge_all(model, processor, own, **shared)
+    if state.num_processes > 1:
+        judged = ({"place": place, "answer": answer} for place, answer in zip(places, answers, strict=True))
+        records = merge_over_processes(state, judged, arguments.output, key=("place",))
+        if records is None:
+            return
+        require_all((record["place"] for record in records), len(clips))
+        answers = [record["answer"] for record in records]
+    indent = None if arguments.folder else 1
+    if arguments.output is None:
+        failed = write_lines(answers, sys.stdout, indent)
+    else:
+        target = arguments.output.with_name(f".{arguments.output.name}.part")
+        if arguments.output.suffix == ".parquet":
+            failed = write_parquet(answers, target)
+        else:
+            with target.open("w", encoding="utf-8") as file:
+                failed = write_lines(answers, file, indent)
         os.replace(target, arguments.output)
     if failed:
         print(f"{failed} of {len(clips)} clips could not be judged; each line says why.", file=sys.stderr)

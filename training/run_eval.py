@@ -1,9 +1,10 @@
 """Evaluate a checkpoint, with all modalities or with every subset, and write a results JSON.
 
     python -m training.run_eval --model runs/demo --data data/demo --split test --subsets every
+    accelerate launch --config_file training/accelerate/ddp.yaml -m training.run_eval --model runs/demo --data DATA
 
 The file holds metrics, the configuration, seed, versions, commit and every raw prediction: every table and plot can be
-made from it again.
+made from it again. Several processes share the rows, and the main one puts their answers together.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from .collator import SUBSETS, EGMFCollator, available
 from .metrics import task_metrics
 from .records import commit, versions, write_json
 from .rows import RowDataset, load_rows
+from .sharding import merge_over_processes, own_part, processes, require_all, require_rows
 from .trainer import predict_probabilities
 
 
@@ -45,6 +47,68 @@ def parse_subsets(names: Sequence[str]) -> list[tuple[str, ...]]:
     return [subset for subset in SUBSETS if subset in chosen]
 
 
+def judge_rows(
+    model: EGMFForConditionalGeneration,
+    processor: EGMFProcessor,
+    dataset: RowDataset,
+    places: Sequence[int],
+    subsets: Sequence[Sequence[str]],
+    batch_size: int,
+) -> list[dict[str, Any]]:
+    """A record of every row and subset: its answer and probabilities, both None where it has nothing of the subset.
+
+    Args:
+        places: where the rows of the data set stand among all rows.
+    """
+    model.eval()
+    rows = [dict(dataset[i], place=place) for i, place in enumerate(places)]
+    rows.sort(key=lambda row: len(row["text"] or ""))  # neighbours of one length need little padding
+    records = []
+    for subset in subsets:
+        usable = [row for row in rows if any(name in subset for name in available(row))]
+        found: dict[int, dict[str, Any]] = {}
+        if usable:
+            collator = EGMFCollator(processor, with_answers=False, modalities=subset)
+            answers, probabilities = predict_probabilities(model, collator, usable, batch_size)
+            for row, answer, said in zip(usable, answers, probabilities, strict=True):
+                count = processor.task_objects[row["task"]].num_answers
+                found[row["place"]] = {"answer": answer, "probabilities": said[:count].tolist()}
+        for row in rows:
+            place = {"subset": subset_name(subset), "length": len(row["text"] or ""), "place": row["place"]}
+            truth = {"task": row["task"], "truth": row["answer_index"], "rated": row["answer"]}
+            nothing = {"answer": None, "probabilities": None}
+            records.append({**place, **truth, **found.get(row["place"], nothing)})
+    return records
+
+
+def summarise(
+    records: Sequence[dict[str, Any]], processor: EGMFProcessor, subsets: Sequence[Sequence[str]]
+) -> dict[str, dict[str, Any]]:
+    """Records of all rows -> what `evaluate` returns."""
+    results: dict[str, dict[str, Any]] = {}
+    for name in map(subset_name, subsets):
+        rows = [record for record in records if record["subset"] == name]
+        usable = [record for record in rows if record["answer"] is not None]
+        found: dict[str, Any] = {}
+        for task_name, task in processor.task_objects.items():
+            chosen = [record for record in usable if record["task"] == task_name]
+            if chosen:
+                truth = np.array([record["truth"] for record in chosen])
+                rated = task.kind == "regression"
+                scores = np.array([float(record["rated"]) for record in chosen]) if rated else None
+                probabilities = np.array([record["probabilities"] for record in chosen])
+                found[task_name] = {
+                    "rows": len(chosen),
+                    "metrics": task_metrics(task, probabilities, truth, scores),
+                    "predictions": [record["answer"] for record in chosen],
+                }
+        results[name] = {"left_out": len(rows) - len(usable), "tasks": found}
+        for task_name, part in found.items():
+            shown = ", ".join(f"{key} {value:.3f}" for key, value in list(part["metrics"].items())[:3])
+            print(f"{name:18} {task_name:10} n={part['rows']:<5} {shown}", flush=True)
+    return results
+
+
 def evaluate(
     model: EGMFForConditionalGeneration,
     processor: EGMFProcessor,
@@ -56,32 +120,9 @@ def evaluate(
 
     Rows that have none of a subset's modalities are left out of it and counted.
     """
-    model.eval()
-    results: dict[str, dict[str, Any]] = {}
-    for subset in subsets:
-        rows = [dataset[i] for i in range(len(dataset))]
-        usable = [row for row in rows if any(name in subset for name in available(row))]
-        usable.sort(key=lambda row: len(row["text"] or ""))  # neighbours of one length need little padding
-        found: dict[str, Any] = {}
-        if usable:
-            collator = EGMFCollator(processor, with_answers=False, modalities=subset)
-            answers, probabilities = predict_probabilities(model, collator, usable, batch_size)
-            for name, task in processor.task_objects.items():
-                chosen = [i for i, row in enumerate(usable) if row["task"] == name]
-                if chosen:
-                    truth = np.array([usable[i]["answer_index"] for i in chosen])
-                    rated = task.kind == "regression"
-                    scores = np.array([float(usable[i]["answer"]) for i in chosen]) if rated else None
-                    found[name] = {
-                        "rows": len(chosen),
-                        "metrics": task_metrics(task, probabilities[chosen], truth, scores),
-                        "predictions": [answers[i] for i in chosen],
-                    }
-        results[subset_name(subset)] = {"left_out": len(rows) - len(usable), "tasks": found}
-        for name, part in found.items():
-            shown = ", ".join(f"{key} {value:.3f}" for key, value in list(part["metrics"].items())[:3])
-            print(f"{subset_name(subset):18} {name:10} n={part['rows']:<5} {shown}", flush=True)
-    return results
+    return summarise(
+        judge_rows(model, processor, dataset, range(len(dataset)), subsets, batch_size), processor, subsets
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -108,12 +149,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     if output.exists() and not arguments.overwrite:
         parser.error(f"{output} is there already; give another --output, or --overwrite.")
     set_seed(arguments.seed)
-    model, processor = load(arguments.model, arguments.text_model)
-    model.to(arguments.device)
+    state = processes(arguments.device)
     rows = load_rows(arguments.data, arguments.split, arguments.split_manifest)[: arguments.max_rows]
-    dataset = RowDataset(rows, processor, cache_media=True)
+    require_rows(len(rows), state.num_processes, f"rows of split {arguments.split!r}")
+    model, processor = load(arguments.model, arguments.text_model)
+    model.to(state.device if state.num_processes > 1 else arguments.device)
+    places, own = own_part(rows, state)
+    dataset = RowDataset(own, processor, cache_media=True)
     started = time.time()
-    results = evaluate(model, processor, dataset, subsets, arguments.batch_size)
+    judged = judge_rows(model, processor, dataset, places, subsets, arguments.batch_size)
+    records = merge_over_processes(state, judged, output, key=("subset", "length", "place"))
+    if records is None:
+        return
+    for subset in map(subset_name, subsets):
+        require_all((record["place"] for record in records if record["subset"] == subset), len(rows))
+    results = summarise(records, processor, subsets)
     record = {
         "model": str(arguments.model),
         "data": str(arguments.data),
@@ -122,6 +172,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "versions": versions(),
         "commit": commit(),
         "device": arguments.device,
+        "processes": state.num_processes,
         "seconds": time.time() - started,
         "config": model.config.to_dict(),
         "subsets": results,

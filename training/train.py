@@ -25,10 +25,12 @@ from transformers.trainer_utils import get_last_checkpoint
 from processing_egmf.processing_egmf import MODALITIES
 
 from .arguments import DataArguments, EGMFTrainingArguments, ModelArguments, parse_arguments
-from .build import build, read_tasks
+from .build import build, quantization, read_tasks
 from .collator import EGMFCollator
+from .gathering import elements, whole
 from .records import commit, versions, write_json
 from .rows import RowDataset, load_rows
+from .sharding import require_rows
 from .trainer import EGMFTrainer, make_compute_metrics
 from .warm_up import warm_up
 
@@ -96,6 +98,11 @@ def _keep_usable(dataset: RowDataset, modalities: Sequence[str], split: str, sho
 
 def _warm_up(trainer: EGMFTrainer, dataset: RowDataset, collator: EGMFCollator) -> list[float]:
     """On the main process; the others take its weights."""
+    with whole(trainer.model.get_input_embeddings().weight):
+        return _warm_up_whole(trainer, dataset, collator)
+
+
+def _warm_up_whole(trainer: EGMFTrainer, dataset: RowDataset, collator: EGMFCollator) -> list[float]:
     arguments, losses = trainer.args, []
     if trainer.accelerator.is_main_process:
         loader = DataLoader(
@@ -131,6 +138,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: EGMFTraini
     """Build, warm up, train, keep the best, save. Returns the trainer with its log history."""
     if data_args.data is None:
         raise ValueError("Give --data, the folder of a corpus.")
+    quantization(model_args)
     checkpoint = claim_output_dir(args)
     start, folder = Path(model_args.model or "."), Path(args.output_dir)
     if model_args.model is not None and start.resolve().is_relative_to(folder.resolve()):
@@ -148,6 +156,8 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: EGMFTraini
     eval_rows = [row for row in rows if row.get("split") == data_args.eval_split]
     train_rows = _select(train_rows, data_args, data_args.max_train_rows, default)
     eval_rows = _select(eval_rows, data_args, data_args.max_eval_rows, default)
+    require_rows(len(train_rows), args.world_size, f"rows of split {data_args.train_split!r}")
+    require_rows(len(eval_rows), args.world_size, f"rows of split {data_args.eval_split!r}")
     model, processor = build(model_args, used_tasks(tasks, train_rows + eval_rows), args.output_dir)
     train_set = RowDataset(train_rows, processor, data_args.cache_media)
     eval_set = RowDataset(eval_rows, processor, data_args.cache_media)
@@ -188,12 +198,13 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: EGMFTraini
                 "data_arguments": dataclasses.asdict(data_args),
                 "training_arguments": args.to_dict(),
                 "seed": args.seed,
+                "processes": args.world_size,
                 "versions": versions(),
                 "commit": commit(),
                 "rows": {"train": len(train_set), "eval": len(eval_set)},
                 "parameters": {
-                    "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
-                    "all": sum(p.numel() for p in model.parameters()),
+                    "trained": sum(elements(p) for p in model.parameters() if p.requires_grad),
+                    "all": sum(elements(p) for p in model.parameters()),
                 },
                 "resumed_from": checkpoint,
                 # Of a resumed run, the time since it was resumed.

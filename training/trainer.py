@@ -1,22 +1,30 @@
 """`transformers.Trainer` that evaluates by scoring answers, with two learning rates."""
 
+import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate.data_loader import prepare_data_loader
+from accelerate.utils import save_fsdp_optimizer
+from safetensors.torch import load_file
 from torch import nn
-from torch.utils.data import SequentialSampler
+from torch.utils.data import DataLoader, SequentialSampler
 from transformers import EvalPrediction, Trainer
-from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer import SCHEDULER_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_pt_utils import LengthGroupedSampler
+from transformers.trainer_utils import EvalLoopOutput, seed_worker
 
 from modeling_egmf.checkpoints_egmf import keys_stored_elsewhere
 from processing_egmf import EGMFProcessor
 
 from .collator import EGMFCollator
+from .gathering import light_state, load_light_state, own_class
 from .metrics import task_metrics
+from .sharding import EpochBatches, PlacedCollator, PlacedRows
 
 
 def make_compute_metrics(processor: EGMFProcessor) -> Callable[[EvalPrediction], dict[str, float]]:
@@ -47,6 +55,36 @@ class EGMFTrainer(Trainer):
         self.eval_collator = eval_collator
         self.most_answers = max(task.num_answers for task in eval_collator.processor.task_objects.values())
 
+    def get_train_dataloader(self) -> DataLoader:
+        """This process's part of every global batch; the same batches whatever the number of processes."""
+        args = self.args
+        seed = args.seed if args.data_seed is None else args.data_seed
+        batches = EpochBatches(
+            self._get_train_sampler(),
+            self._train_batch_size,
+            args.world_size,
+            args.process_index,
+            seed,
+            args.dataloader_drop_last,
+        )
+        loader = DataLoader(
+            PlacedRows(self.train_dataset, seed),
+            batch_sampler=batches,
+            collate_fn=PlacedCollator(self.data_collator),
+            num_workers=args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory,
+            persistent_workers=args.dataloader_persistent_workers,
+            prefetch_factor=args.dataloader_prefetch_factor,
+            worker_init_fn=partial(seed_worker, num_workers=args.dataloader_num_workers, rank=args.process_index),
+        )
+        # It is split already. So prepared, it hears from the trainer which epoch it is.
+        return prepare_data_loader(loader, num_processes=1, process_index=0)
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        weight = inputs.pop("loss_weight")
+        found = super().compute_loss(model, inputs, *args, **kwargs)
+        return (found[0] * weight, *found[1:]) if isinstance(found, tuple) else found * weight
+
     def get_eval_dataloader(self, eval_dataset: Any = None) -> torch.utils.data.DataLoader:
         training_collator, self.data_collator = self.data_collator, self.eval_collator
         try:
@@ -58,7 +96,7 @@ class EGMFTrainer(Trainer):
         dataset = train_dataset if train_dataset is not None else self.train_dataset
         if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)
-        batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         return LengthGroupedSampler(batch_size, lengths=dataset.lengths)
 
     def _get_eval_sampler(self, eval_dataset: torch.utils.data.Dataset) -> torch.utils.data.Sampler | None:
@@ -96,10 +134,59 @@ class EGMFTrainer(Trainer):
                 f"{sorted(load_result.unexpected_keys)[:5]}. Resume with the settings that it was trained with."
             )
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """The same light checkpoint whichever way the weights are split; all processes must come here."""
+        if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            return super().save_model(output_dir, _internal_call)
+        model = self.accelerator.unwrap_model(self.model)
+        state = light_state(model, keep=self.args.should_save)
+        with own_class(model):
+            self._save(output_dir, state)
+        return None
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """Without the frozen language model, which the trainer would store with FSDP and DeepSpeed."""
+        if self.is_deepspeed_enabled:
+            self.model_wrapped.save_checkpoint(output_dir, exclude_frozen_parameters=True)
+        elif self.is_fsdp_enabled:
+            plugin = self.accelerator.state.fsdp_plugin
+            save_fsdp_optimizer(plugin, self.accelerator, self.optimizer, self.model, output_dir)
+        else:
+            return super()._save_optimizer_and_scheduler(output_dir)
+        if self.args.should_save:
+            torch.save(self.lr_scheduler.state_dict(), os.path.join(output_dir, SCHEDULER_NAME))
+        return None
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if not self.is_fsdp_enabled:
+            return super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if model is not None:  # before the weights are split there is nothing to do
+            self._load_split(resume_from_checkpoint)
+        return None
+
+    def _load_best_model(self) -> None:
+        if not self.is_fsdp_enabled:
+            return super()._load_best_model()
+        return self._load_split(self.state.best_model_checkpoint)
+
+    def _load_split(self, checkpoint: str) -> None:
+        missing = load_light_state(self.model, load_file(os.path.join(checkpoint, "model.safetensors")))
+        if missing:
+            raise ValueError(f"{checkpoint} does not fit the model. Missing: {sorted(missing)[:5]}.")
+
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         super()._save(output_dir, state_dict)
         # A pickle that nothing reads; the arguments stand in training.json.
         Path(output_dir or self.args.output_dir, TRAINING_ARGS_NAME).unlink(missing_ok=True)
+
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
+        """The loss as a mean over rows, not over batches: the same however they were cut and shared out."""
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        if output.predictions is not None:
+            said = output.predictions[np.arange(len(output.label_ids)), output.label_ids[:, 1]]
+            loss = -np.log(np.maximum(said, np.finfo(np.float32).tiny)).mean()
+            output.metrics[f"{metric_key_prefix}_loss"] = float(loss)
+        return output
 
     @torch.no_grad()
     def prediction_step(

@@ -5,14 +5,16 @@
 
 Nothing of the language model is loaded or fetched: the model is built on the meta device, from the shapes in
 training/backbones/. Beside the options below, every model option of training/arguments.py is taken, such as the rank
-and targets of LoRA (their defaults are the same). Parameters, weights, gradients, optimizer and cache are exact;
-activations follow memory_formulas.py, except those of encoders and fusion, which are counted in a run of one sample.
+and targets of LoRA (the backbone's settings and the defaults are the same). Parameters, weights, gradients, optimizer
+and cache are exact; activations follow memory_formulas.py, except those of encoders and fusion, which are counted in a
+run of one sample.
 """
 
 import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +25,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, HfArgumentParser, Pre
 from modeling_egmf import EGMFConfig, EGMFEncoderConfig, EGMFForConditionalGeneration, EGMFModel
 
 from ..arguments import ModelArguments
-from ..backbones import backbone_config, backbone_names
+from ..backbones import backbone_config, backbone_names, backbone_settings
 from ..build import fusion_settings
 from ..records import versions, write_json
 from .memory_formulas import (
@@ -95,6 +97,7 @@ def _encoder(arguments: ModelArguments, modality: str, raw: str) -> EGMFEncoderC
         "sequence_encoder": arguments.sequence_encoder,
         "hidden_size": arguments.encoder_hidden_size,
         "num_layers": arguments.encoder_layers,
+        "dropout": arguments.encoder_dropout,
         "conv_channels": arguments.conv_channels,
         "frame_height": arguments.frame_size,
         "frame_width": arguments.frame_size,
@@ -320,9 +323,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, help="also write the record here, as JSON")
     own, rest = parser.parse_known_args(argv)
     try:
-        (arguments,) = HfArgumentParser(ModelArguments, allow_abbrev=False).parse_args_into_dataclasses(
-            rest, look_for_args_file=False
-        )
+        options = HfArgumentParser(ModelArguments, allow_abbrev=False)
+        known = {field.name for field in fields(ModelArguments)}
+        settings = backbone_settings(own.backbone)
+        options.set_defaults(**{name: value for name, value in settings.items() if name in known})
+        (arguments,) = options.parse_args_into_dataclasses(rest, look_for_args_file=False)
         for name in ("batch_size", "length", "answer_tokens"):
             if getattr(own, name) < 1:
                 raise ValueError(f"--{name} is {getattr(own, name)}; it must be at least 1.")
