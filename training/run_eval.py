@@ -8,6 +8,7 @@ made from it again. Several processes share the rows, and the main one puts thei
 """
 
 import argparse
+import itertools
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader
+from tqdm import tqdm
 from transformers import set_seed
 
 from modeling_egmf import EGMFForConditionalGeneration
@@ -26,7 +29,6 @@ from .metrics import task_metrics
 from .records import commit, versions, write_json
 from .rows import RowDataset, load_rows
 from .sharding import merge_over_processes, own_part, processes, require_all, require_rows
-from .trainer import predict_probabilities
 
 
 def subset_name(subset: Sequence[str]) -> str:
@@ -47,6 +49,26 @@ def parse_subsets(names: Sequence[str]) -> list[tuple[str, ...]]:
     return [subset for subset in SUBSETS if subset in chosen]
 
 
+@torch.no_grad()
+def judge_batch(
+    model: EGMFForConditionalGeneration, collator: EGMFCollator, samples: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Samples of one batch -> `answer` (of `post_process_answers`, with `id`, `truth` and the first stage's `gate`)
+    and `probabilities` (of its task's answers)."""
+    inputs = collator(samples).to(model.device)
+    inputs.pop("answer_index")
+    output = model.score_answers(**inputs)
+    answers = collator.processor.post_process_answers(output)
+    tasks = collator.processor.task_objects
+    judged = []
+    for i, (sample, answer) in enumerate(zip(samples, answers, strict=True)):
+        gate = dict(zip(output.expert_names, output.gate_weights[i].tolist(), strict=True))
+        probabilities = output.probabilities[i, : tasks[sample["task"]].num_answers].tolist()
+        answer |= {"id": sample["id"], "truth": sample["answer"], "gate": gate}
+        judged.append({"answer": answer, "probabilities": probabilities})
+    return judged
+
+
 def judge_rows(
     model: EGMFForConditionalGeneration,
     processor: EGMFProcessor,
@@ -54,30 +76,32 @@ def judge_rows(
     places: Sequence[int],
     subsets: Sequence[Sequence[str]],
     batch_size: int,
+    num_workers: int = 0,
 ) -> list[dict[str, Any]]:
     """A record of every row and subset: its answer and probabilities, both None where it has nothing of the subset.
 
+    Clips are decoded once, a batch at a time, whatever the number of subsets.
+
     Args:
         places: where the rows of the data set stand among all rows.
+        num_workers: processes that decode.
     """
     model.eval()
-    rows = [dict(dataset[i], place=place) for i, place in enumerate(places)]
-    rows.sort(key=lambda row: len(row["text"] or ""))  # neighbours of one length need little padding
-    records = []
-    for subset in subsets:
-        usable = [row for row in rows if any(name in subset for name in available(row))]
-        found: dict[int, dict[str, Any]] = {}
-        if usable:
-            collator = EGMFCollator(processor, with_answers=False, modalities=subset)
-            answers, probabilities = predict_probabilities(model, collator, usable, batch_size)
-            for row, answer, said in zip(usable, answers, probabilities, strict=True):
-                count = processor.task_objects[row["task"]].num_answers
-                found[row["place"]] = {"answer": answer, "probabilities": said[:count].tolist()}
-        for row in rows:
-            place = {"subset": subset_name(subset), "length": len(row["text"] or ""), "place": row["place"]}
-            truth = {"task": row["task"], "truth": row["answer_index"], "rated": row["answer"]}
-            nothing = {"answer": None, "probabilities": None}
-            records.append({**place, **truth, **found.get(row["place"], nothing)})
+    length = [len(row.get("text") or "") for row in dataset.rows]
+    order = sorted(range(len(dataset)), key=length.__getitem__)  # neighbours of one length need little padding
+    loader = DataLoader(dataset, batch_size, sampler=order, collate_fn=list, num_workers=num_workers)
+    collators = {subset_name(subset): EGMFCollator(processor, False, subset) for subset in subsets}
+    numbers, records = iter(order), []
+    for samples in tqdm(loader, desc="scoring", unit="batch", leave=False):
+        rows = list(zip(itertools.islice(numbers, len(samples)), samples, strict=True))
+        for name, collator in collators.items():
+            usable = [sample for sample in samples if set(available(sample)) & set(collator.modalities)]
+            judged = judge_batch(model, collator, usable) if usable else []
+            found = {sample["id"]: said for sample, said in zip(usable, judged, strict=True)}
+            for number, sample in rows:
+                record = {"subset": name, "length": length[number], "place": places[number], "task": sample["task"]}
+                record |= {"truth": sample["answer_index"], "rated": sample["answer"]}
+                records.append(record | found.get(sample["id"], {"answer": None, "probabilities": None}))
     return records
 
 
@@ -138,6 +162,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--output", type=Path, help="results file; default: MODEL/results-SPLIT.json")
     parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--num_workers", type=int, default=0, help="processes that decode clips")
     parser.add_argument("--max_rows", type=int)
     parser.add_argument("--overwrite", action="store_true", help="replace a results file that is there")
     parser.add_argument("--seed", type=int, default=0)
@@ -155,9 +180,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     model, processor = load(arguments.model, arguments.text_model)
     model.to(state.device if state.num_processes > 1 else arguments.device)
     places, own = own_part(rows, state)
-    dataset = RowDataset(own, processor, cache_media=True)
+    dataset = RowDataset(own, processor)
     started = time.time()
-    judged = judge_rows(model, processor, dataset, places, subsets, arguments.batch_size)
+    judged = judge_rows(model, processor, dataset, places, subsets, arguments.batch_size, arguments.num_workers)
     records = merge_over_processes(state, judged, output, key=("subset", "length", "place"))
     if records is None:
         return

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, RandomSampler
 from transformers import EarlyStoppingCallback, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -30,7 +30,7 @@ from .collator import EGMFCollator
 from .gathering import elements, whole
 from .records import commit, versions, write_json
 from .rows import RowDataset, load_rows
-from .sharding import require_rows
+from .sharding import EpochBatches, PlacedCollator, PlacedRows, require_rows
 from .trainer import EGMFTrainer, make_compute_metrics
 from .warm_up import warm_up
 
@@ -97,32 +97,29 @@ def _keep_usable(dataset: RowDataset, modalities: Sequence[str], split: str, sho
 
 
 def _warm_up(trainer: EGMFTrainer, dataset: RowDataset, collator: EGMFCollator) -> list[float]:
-    """On the main process; the others take its weights."""
+    arguments, count = trainer.args, trainer.accelerator.num_processes
     with whole(trainer.model.get_input_embeddings().weight):
-        return _warm_up_whole(trainer, dataset, collator)
-
-
-def _warm_up_whole(trainer: EGMFTrainer, dataset: RowDataset, collator: EGMFCollator) -> list[float]:
-    arguments, losses = trainer.args, []
-    if trainer.accelerator.is_main_process:
-        loader = DataLoader(
-            dataset,
-            batch_size=arguments.warm_up_batch_size,
-            shuffle=True,
-            collate_fn=collator,
-            num_workers=arguments.dataloader_num_workers,
-            generator=torch.Generator().manual_seed(arguments.seed),
-        )
         losses = warm_up(
             trainer.model,
             collator.processor,
-            loader,
+            DataLoader(
+                PlacedRows(dataset, arguments.seed),
+                batch_sampler=EpochBatches(
+                    RandomSampler(dataset),
+                    -(-arguments.warm_up_batch_size // count),
+                    count,
+                    trainer.accelerator.process_index,
+                    arguments.seed,
+                ),
+                collate_fn=PlacedCollator(collator),
+                num_workers=arguments.dataloader_num_workers,
+            ),
             arguments.warm_up_epochs,
             arguments.warm_up_learning_rate,
             arguments.device,
-            progress=not arguments.disable_tqdm,
+            progress=not arguments.disable_tqdm and trainer.accelerator.is_main_process,
         )
-    if trainer.accelerator.num_processes > 1:
+    if count > 1:
         for tensor in trainer.model.egmf.state_dict().values():
             torch.distributed.broadcast(tensor, src=0)
     return losses

@@ -202,33 +202,3 @@ class EGMFTrainer(Trainer):
         missing = self.most_answers - output.probabilities.shape[1]
         probabilities = nn.functional.pad(output.probabilities, (0, missing))
         return loss, probabilities, torch.stack([inputs["task_ids"], answer_index], dim=1)
-
-
-def predict_probabilities(
-    model: nn.Module, collator: EGMFCollator, rows: torch.utils.data.Dataset, batch_size: int
-) -> tuple[list[dict[str, Any]], np.ndarray]:
-    """Every row's processed answer and the fused vectors' gate weights of both stages, in order.
-
-    Returns:
-        answers: one dict a row from `post_process_answers`, with `id`, `truth`, `gate` (stage one) added.
-        probabilities: (N, most answers) padded with 0.
-    """
-    from tqdm import tqdm
-
-    processor = collator.processor
-    most = max(task.num_answers for task in processor.task_objects.values())
-    answers: list[dict[str, Any]] = []
-    probabilities = np.zeros((len(rows), most))
-    for start in tqdm(range(0, len(rows), batch_size), desc="scoring", unit="batch", leave=False):
-        samples = [rows[i] for i in range(start, min(start + batch_size, len(rows)))]
-        inputs = collator(samples).to(model.device)
-        inputs.pop("answer_index", None)
-        output = model.score_answers(**inputs)
-        found = processor.post_process_answers(output)
-        width = output.probabilities.shape[1]
-        probabilities[start : start + len(samples), :width] = output.probabilities.float().cpu().numpy()
-        for i, (sample, answer) in enumerate(zip(samples, found, strict=True)):
-            answer["id"], answer["truth"] = sample["id"], sample["answer"]
-            answer["gate"] = dict(zip(output.expert_names, output.gate_weights[i].tolist(), strict=True))
-            answers.append(answer)
-    return answers, probabilities

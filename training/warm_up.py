@@ -16,6 +16,8 @@ from modeling_egmf import EGMFForConditionalGeneration
 from processing_egmf import EGMFProcessor
 from processing_egmf.processing_egmf import MODALITIES
 
+from .sharding import EpochBatches
+
 
 LABEL_SMOOTHING = 0.1
 
@@ -77,6 +79,18 @@ def fuse_alone_and_together(
     return egmf.experts(fused).enhanced, rows
 
 
+def average_over_processes(parameters: list[nn.Parameter]) -> None:
+    """Each gradient becomes its mean over the processes; one that a process has not is 0 there."""
+    if not (torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1):
+        return
+    found = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    together = nn.utils.parameters_to_vector(found)
+    torch.distributed.all_reduce(together)
+    nn.utils.vector_to_parameters(together / torch.distributed.get_world_size(), found)
+    for parameter, gradient in zip(parameters, found, strict=True):
+        parameter.grad = gradient
+
+
 def warm_up(
     model: EGMFForConditionalGeneration,
     processor: EGMFProcessor,
@@ -87,6 +101,9 @@ def warm_up(
     progress: bool = True,
 ) -> list[float]:
     """Train `model.egmf` under heads that are dropped; returns the mean loss of each epoch.
+
+    Several processes go together, from equal weights, each with its part of every batch; the losses are those of the
+    own part.
 
     Args:
         loader: batches without answers in the prompt, with `answer_index` (B,), from `EGMFCollator`.
@@ -112,16 +129,20 @@ def warm_up(
     bar = tqdm(total=steps, desc="warm-up", unit="step", disable=not progress)
     done = 0
     while done < steps:
+        if isinstance(loader.batch_sampler, EpochBatches):
+            loader.batch_sampler.set_epoch(len(losses) - 1)
         for batch in loader:
             if done == steps:
                 break
             done += 1
             batch = batch.to(device)
             answer_index, task_ids = batch.pop("answer_index"), batch.pop("task_ids")
+            weight = batch.pop("loss_weight", 1.0)
             fused, rows = fuse_alone_and_together(model, batch)
             loss = heads.loss(fused, task_ids[rows], answer_index[rows])
             optimizer.zero_grad()
-            loss.backward()
+            (weight * loss).backward()
+            average_over_processes(parameters)
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             scheduler.step()
