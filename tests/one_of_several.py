@@ -3,8 +3,7 @@
     accelerate launch ... tests/one_of_several.py NOTES [options of training.train]
 
 `NOTES/process-N.json` holds its number and pid, how many there are, the rows of each of its training batches with the
-modalities that were left of them, and the log. `FSDP2_ON_CPU=1` splits the weights, which accelerate does on GPUs
-alone.
+modalities that were left of them, and the log. `FSDP2_ON_CPU=1` splits the weights, as accelerate does on GPUs alone.
 """
 
 import json

@@ -152,6 +152,8 @@ def quantization(arguments: ModelArguments) -> BitsAndBytesConfig | None:
     for variable, name in sharded.items():
         if os.environ.get(variable, "false").lower() == "true":
             raise ValueError(f"{name} does not split weights of 4 bit. Use one GPU or DDP, or 16 bit with {name}.")
+    if arguments.bnb_4bit_quant_type not in ("nf4", "fp4"):
+        raise ValueError(f"bnb_4bit_quant_type is {arguments.bnb_4bit_quant_type!r}; use nf4 or fp4.")
     dtype = arguments.text_model_dtype
     return BitsAndBytesConfig(
         load_in_4bit=True,

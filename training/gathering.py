@@ -4,7 +4,7 @@ A checkpoint is the same file whichever way it was trained: float32, the names o
 language model left out and never gathered.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -37,20 +37,43 @@ def elements(parameter: torch.nn.Parameter) -> int:
     return parameter.numel() * (2 if packed else 1)
 
 
-def light_state(model: PreTrainedModel, keep: bool) -> dict[str, torch.Tensor]:
+def zero_through_all(model: PreTrainedModel) -> torch.Tensor:
+    """0, by way of every trained parameter in front of the language model.
+
+    An encoder rests where a batch lacks its modality, and processes that split weights must send the same gradients.
+    """
+    return sum(parameter.sum() for parameter in model.egmf.parameters() if parameter.requires_grad) * 0
+
+
+def widen_scalars(model: PreTrainedModel) -> set[str]:
+    """Give parameters of no dimension one, because FSDP2 splits no scalars; in sums and products it is the same.
+
+    Returns:
+        their names.
+    """
+    scalars = {name: parameter for name, parameter in model.named_parameters() if parameter.ndim == 0}
+    for name, parameter in scalars.items():
+        module, _, own_name = name.rpartition(".")
+        wide = torch.nn.Parameter(parameter.detach().reshape(1), requires_grad=parameter.requires_grad)
+        setattr(model.get_submodule(module), own_name, wide)
+    return set(scalars)
+
+
+def light_state(model: PreTrainedModel, scalars: Collection[str], keep: bool) -> dict[str, torch.Tensor]:
     """What a checkpoint of the model holds, each tensor whole and on the CPU; all processes must come here.
 
     Args:
         model: as FSDP2 or DeepSpeed left it.
+        scalars: from `widen_scalars`.
         keep: whether this process wants the tensors; the others help to gather them and get an empty dict.
     """
-    elsewhere = keys_stored_elsewhere(model)
-    parameters, found = dict(model.named_parameters(remove_duplicate=False)), {}
+    elsewhere, found = keys_stored_elsewhere(model), {}
     for name, value in model.state_dict(keep_vars=True).items():
         if name not in elsewhere:
-            gathered = _gathered(parameters.get(name, value))
+            gathered = _gathered(value)
             if keep:
-                found[name] = gathered.detach().to("cpu", copy=True)
+                tensor = gathered.detach().to("cpu", copy=True)
+                found[name] = tensor.reshape(()) if name in scalars else tensor
     return found
 
 
@@ -68,14 +91,20 @@ def _gathered(value: torch.Tensor) -> torch.Tensor:
     return value
 
 
-def load_light_state(model: PreTrainedModel, state: dict[str, torch.Tensor]) -> set[str]:
+def load_light_state(model: PreTrainedModel, scalars: Collection[str], state: dict[str, torch.Tensor]) -> None:
     """Put a light checkpoint into a model that FSDP2 has split; every process gives the same state.
 
-    Returns:
-        names in the state dict that the checkpoint should hold and does not.
+    Raises:
+        ValueError: a name is missing or unexpected.
     """
-    set_model_state_dict(model, state, options=StateDictOptions(full_state_dict=True, strict=False))
-    return set(model.state_dict()) - keys_stored_elsewhere(model) - set(state)
+    wrong = (set(model.state_dict()) - keys_stored_elsewhere(model)) ^ set(state)
+    if wrong:
+        raise ValueError(
+            f"The checkpoint does not fit the model: {sorted(wrong)[:5]} are in one of them alone. Resume with the "
+            "settings that it was trained with."
+        )
+    wide = {name: tensor.reshape(1) if name in scalars else tensor for name, tensor in state.items()}
+    set_model_state_dict(model, wide, options=StateDictOptions(full_state_dict=True, strict=False))
 
 
 @contextmanager

@@ -142,6 +142,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if state.num_processes > 1:
         judged = ({"place": place, "answer": answer} for place, answer in zip(places, answers, strict=True))
         records = merge_over_processes(state, judged, arguments.output, key=("place",))
+        state.destroy_process_group()
         if records is None:
             return
         require_all((record["place"] for record in records), len(clips))

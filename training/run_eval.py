@@ -184,6 +184,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     started = time.time()
     judged = judge_rows(model, processor, dataset, places, subsets, arguments.batch_size, arguments.num_workers)
     records = merge_over_processes(state, judged, output, key=("subset", "length", "place"))
+    state.destroy_process_group()
     if records is None:
         return
     for subset in map(subset_name, subsets):

@@ -217,7 +217,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: EGMFTraini
 
 def main(argv: Sequence[str] | None = None) -> None:
     try:
-        train(*parse_arguments(argv))
+        train(*parse_arguments(argv)).accelerator.end_training()
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.utils.data import DataLoader, SequentialSampler
 from transformers import EvalPrediction, Trainer
+from transformers.integrations.deepspeed import deepspeed_load_checkpoint
 from transformers.trainer import SCHEDULER_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import EvalLoopOutput, seed_worker
@@ -22,7 +23,7 @@ from modeling_egmf.checkpoints_egmf import keys_stored_elsewhere
 from processing_egmf import EGMFProcessor
 
 from .collator import EGMFCollator
-from .gathering import light_state, load_light_state, own_class
+from .gathering import light_state, load_light_state, own_class, widen_scalars, zero_through_all
 from .metrics import task_metrics
 from .sharding import EpochBatches, PlacedCollator, PlacedRows
 
@@ -53,6 +54,7 @@ class EGMFTrainer(Trainer):
     def __init__(self, *args: Any, eval_collator: EGMFCollator, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.eval_collator = eval_collator
+        self.scalars: set[str] = set()
         self.most_answers = max(task.num_answers for task in eval_collator.processor.task_objects.values())
 
     def get_train_dataloader(self) -> DataLoader:
@@ -83,7 +85,10 @@ class EGMFTrainer(Trainer):
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         weight = inputs.pop("loss_weight")
         found = super().compute_loss(model, inputs, *args, **kwargs)
-        return (found[0] * weight, *found[1:]) if isinstance(found, tuple) else found * weight
+        loss = (found[0] if isinstance(found, tuple) else found) * weight
+        if self.is_fsdp_enabled:
+            loss = loss + zero_through_all(self.accelerator.unwrap_model(model))
+        return (loss, *found[1:]) if isinstance(found, tuple) else loss
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> torch.utils.data.DataLoader:
         training_collator, self.data_collator = self.data_collator, self.eval_collator
@@ -139,7 +144,7 @@ class EGMFTrainer(Trainer):
         if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             return super().save_model(output_dir, _internal_call)
         model = self.accelerator.unwrap_model(self.model)
-        state = light_state(model, keep=self.args.should_save)
+        state = light_state(model, self.scalars, keep=self.args.should_save)
         with own_class(model):
             self._save(output_dir, state)
         return None
@@ -157,22 +162,30 @@ class EGMFTrainer(Trainer):
             torch.save(self.lr_scheduler.state_dict(), os.path.join(output_dir, SCHEDULER_NAME))
         return None
 
+    def _prepare_for_training(self, max_steps: int, train_dataloader: DataLoader, checkpoint: str | None) -> Any:
+        """With FSDP2 the model takes a shape that can be split; with DeepSpeed a light checkpoint is resumed here."""
+        if self.is_fsdp_enabled:
+            self.scalars = widen_scalars(self.model)
+        if checkpoint is None or not self.is_deepspeed_enabled:
+            return super()._prepare_for_training(max_steps, train_dataloader, checkpoint)
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
+        deepspeed_load_checkpoint(self.model_wrapped, checkpoint, load_module_strict=False)
+        self._load_optimizer_and_scheduler(checkpoint)
+        return prepared
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if not self.is_fsdp_enabled:
             return super()._load_from_checkpoint(resume_from_checkpoint, model)
-        if model is not None:  # before the weights are split there is nothing to do
-            self._load_split(resume_from_checkpoint)
-        return None
+        state = load_file(os.path.join(resume_from_checkpoint, "model.safetensors"))
+        return load_light_state(self.model, self.scalars, state)
 
     def _load_best_model(self) -> None:
-        if not self.is_fsdp_enabled:
-            return super()._load_best_model()
-        return self._load_split(self.state.best_model_checkpoint)
-
-    def _load_split(self, checkpoint: str) -> None:
-        missing = load_light_state(self.model, load_file(os.path.join(checkpoint, "model.safetensors")))
-        if missing:
-            raise ValueError(f"{checkpoint} does not fit the model. Missing: {sorted(missing)[:5]}.")
+        best = self.state.best_model_checkpoint
+        if self.is_fsdp_enabled:
+            return self._load_from_checkpoint(best)
+        if self.is_deepspeed_enabled:
+            return deepspeed_load_checkpoint(self.model_wrapped, best, load_module_strict=False)
+        return super()._load_best_model()
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         super()._save(output_dir, state_dict)
@@ -195,7 +208,14 @@ class EGMFTrainer(Trainer):
         """-> loss (), probabilities (B, most answers), (B, 2) task and answer."""
         inputs = self._prepare_inputs(inputs)
         answer_index = inputs.pop("answer_index")
-        output = self.accelerator.unwrap_model(model).score_answers(**inputs)
+        model = self.accelerator.unwrap_model(model)
+        output = model.score_answers(**inputs)
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            # All processes must run the same layers, and a batch with answers of one token alone asks them but once.
+            twice = (inputs["answer_ids"][..., 1:] >= 0).any()
+            somewhere = self.accelerator.reduce(twice.float()) > 0
+            if somewhere and not twice:
+                model.language_model(inputs_embeds=model.get_input_embeddings()(inputs["input_ids"][:1, -1:]))
         loss = -output.log_probs.gather(1, answer_index[:, None]).mean()
         if prediction_loss_only:
             return loss, None, None
