@@ -31,6 +31,7 @@ from .gathering import elements, whole
 from .records import commit, versions, write_json
 from .rows import RowDataset, load_rows
 from .sharding import EpochBatches, PlacedCollator, PlacedRows, require_rows
+from .standardise import standardise_features
 from .trainer import EGMFTrainer, make_compute_metrics
 from .warm_up import warm_up
 
@@ -96,33 +97,36 @@ def _keep_usable(dataset: RowDataset, modalities: Sequence[str], split: str, sho
     dataset.leave_out(empty)
 
 
-def _warm_up(trainer: EGMFTrainer, dataset: RowDataset, collator: EGMFCollator) -> list[float]:
+def _warm_up(trainer: EGMFTrainer, dataset: RowDataset, collator: EGMFCollator, new: bool) -> list[float]:
+    """Behind the measuring of a new model's features, on the main process; all start from what it has."""
     arguments, count = trainer.args, trainer.accelerator.num_processes
+    if new and trainer.accelerator.is_main_process:
+        standardise_features(trainer.model, dataset, progress=not arguments.disable_tqdm)
+    if count > 1:
+        for tensor in trainer.model.egmf.state_dict().values():
+            torch.distributed.broadcast(tensor, src=0)
+    loader = DataLoader(
+        PlacedRows(dataset, arguments.seed),
+        batch_sampler=EpochBatches(
+            RandomSampler(dataset),
+            -(-arguments.warm_up_batch_size // count),
+            count,
+            trainer.accelerator.process_index,
+            arguments.seed,
+        ),
+        collate_fn=PlacedCollator(collator),
+        num_workers=arguments.dataloader_num_workers,
+    )
     with whole(trainer.model.get_input_embeddings().weight):
-        losses = warm_up(
+        return warm_up(
             trainer.model,
             collator.processor,
-            DataLoader(
-                PlacedRows(dataset, arguments.seed),
-                batch_sampler=EpochBatches(
-                    RandomSampler(dataset),
-                    -(-arguments.warm_up_batch_size // count),
-                    count,
-                    trainer.accelerator.process_index,
-                    arguments.seed,
-                ),
-                collate_fn=PlacedCollator(collator),
-                num_workers=arguments.dataloader_num_workers,
-            ),
+            loader,
             arguments.warm_up_epochs,
             arguments.warm_up_learning_rate,
             arguments.device,
             progress=not arguments.disable_tqdm and trainer.accelerator.is_main_process,
         )
-    if count > 1:
-        for tensor in trainer.model.egmf.state_dict().values():
-            torch.distributed.broadcast(tensor, src=0)
-    return losses
 
 
 def _effective(arguments: ModelArguments) -> dict[str, Any]:
@@ -179,7 +183,10 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: EGMFTraini
     )
     note = Path(args.output_dir) / "warm_up.json"
     if checkpoint is None:
-        warmed = {"losses": _warm_up(trainer, train_set, rehearse), "seconds": time.time() - started}
+        warmed = {
+            "losses": _warm_up(trainer, train_set, rehearse, new=model_args.model is None),
+            "seconds": time.time() - started,
+        }
         if trainer.is_world_process_zero():
             write_json(note, warmed)
     else:
