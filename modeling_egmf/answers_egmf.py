@@ -7,8 +7,6 @@ prompt, its ancestors and itself. Leaves need no forward: only their own probabi
     prompt ─► root ─┬─ " joy"                      log P(answer | prompt) = sum over its edges of
                     ├─ " sur" ─── "prise"          log P(child token | prompt, path to its parent),
                     └─ " dis" ─── "gust"           then normalised over the set
-
-Next: modeling_egmf.py, `EGMFForConditionalGeneration.score_answers`.
 """
 
 # B batch  A answers  L tokens of the longest answer  N inner nodes without the root  G edges  V vocabulary
@@ -36,17 +34,11 @@ class AnswerSet(NamedTuple):
     @classmethod
     @lru_cache(maxsize=64)
     def from_token_ids(cls, answers: tuple[tuple[int, ...], ...]) -> "AnswerSet":
-        """Merge answers, each a tuple of token ids, into a trie.
-
-        Raises:
-            ValueError: an answer is empty, occurs twice, or is the beginning of another (an end marker is missing).
-        """
-        if not answers:
-            raise ValueError("The set of answers is empty.")
+        """Merge answers, each a tuple of token ids, into a trie. None may be empty, occur twice, or begin another."""
+        if not answers or () in answers:
+            raise ValueError("An answer has no tokens, or there is no answer at all.")
         if len(set(answers)) != len(answers):
             raise ValueError("Two answers have the same tokens, so nothing can tell them apart.")
-        if () in answers:
-            raise ValueError("An answer has no tokens.")
         paths = list(dict.fromkeys(answer[:length] for answer in answers for length in range(1, len(answer) + 1)))
         inner = sorted({path[:-1] for path in paths} - {()}, key=len)
         if set(inner) & set(answers):
@@ -85,18 +77,12 @@ def answer_sets_of(answer_ids: torch.Tensor) -> tuple[list[AnswerSet], list[int]
     return [AnswerSet.from_token_ids(answers) for answers in distinct], [distinct.index(answers) for answers in found]
 
 
-class NodeBatch(NamedTuple):
-    """The inner nodes of every sample's trie, padded to the largest, ready for one forward over the cache."""
-
-    token_ids: torch.Tensor  # (B, N)
-    position_ids: torch.Tensor  # (B, N)
-    attention_mask: torch.Tensor  # (B, 1, N, S + N), 0 where a node may look and the dtype's minimum elsewhere
-
-
 def batch_nodes(
     sets: list[AnswerSet], which: list[int], prompt_mask: torch.Tensor, dtype: torch.dtype
-) -> NodeBatch | None:
-    """prompt_mask (B, S), 1 on real tokens -> the nodes to score; None if every answer is a single token."""
+) -> dict[str, torch.Tensor] | None:
+    """prompt_mask (B, S), 1 on real tokens -> what a forward over the cache needs to score every inner node: input_ids
+    and position_ids (B, N), attention_mask (B, 1, N, S + N), 0 where it may look and the dtype's minimum elsewhere.
+    None if every answer is a single token."""
     most = max(len(answer_set.node_tokens) for answer_set in sets)
     if most == 0:
         return None
@@ -109,4 +95,5 @@ def batch_nodes(
     prompt = prompt_mask.bool()[:, None, :].expand(-1, most, -1)  # (B, N, S)
     visible = torch.cat([prompt, sees], dim=-1)[:, None]  # (B, 1, N, S + N)
     mask = torch.zeros_like(visible, dtype=dtype).masked_fill(~visible, torch.finfo(dtype).min)
-    return NodeBatch(tokens, prompt_mask.sum(dim=1, keepdim=True) + depths, mask)
+    positions = prompt_mask.sum(dim=1, keepdim=True) + depths
+    return {"input_ids": tokens, "position_ids": positions, "attention_mask": mask}

@@ -8,10 +8,13 @@ Both are plain safetensors. Every key of either is checked at load: nothing is e
 
 import hashlib
 import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
+from transformers.modeling_utils import load_state_dict
 from transformers.utils import cached_file, logging
 
 from .configuration_egmf import EGMFConfig, EGMFEncoderConfig
@@ -21,8 +24,8 @@ logger = logging.get_logger(__name__)
 
 HUB_ARGUMENTS = ("token", "cache_dir", "local_files_only", "force_download", "proxies")
 # Ours are never cast, quantised or split; these go to the language model alone.
-LOADING_ARGUMENTS = ("dtype", "device_map", "max_memory", "offload_folder", "low_cpu_mem_usage")
-TEXT_MODEL_ARGUMENTS = (*LOADING_ARGUMENTS, "quantization_config", "attn_implementation")
+TEXT_MODEL_ARGUMENTS = ("dtype", "device_map", "max_memory", "offload_folder", "low_cpu_mem_usage")
+TEXT_MODEL_ARGUMENTS += ("quantization_config", "attn_implementation")
 
 
 def _peft() -> Any:
@@ -53,6 +56,33 @@ def merge_lora(language_model: PreTrainedModel) -> None:
             setattr(language_model.get_submodule(parent), child, module.get_base_layer())
 
 
+@contextmanager
+def whole_files(where: str | os.PathLike) -> Iterator[None]:
+    """Say which file is cut off or damaged."""
+    try:
+        from safetensors import SafetensorError
+    except ImportError as error:
+        raise ImportError("Loading this checkpoint needs: pip install safetensors") from error
+    try:
+        yield
+    except SafetensorError as error:
+        raise ValueError(
+            f"{where}: the weights are cut off or damaged ({error}). Download or save it again."
+        ) from error
+
+
+def check_weights(
+    where: str | os.PathLike, wrong_keys: Mapping[str, Iterable], weights: Mapping[str, torch.Tensor]
+) -> None:
+    """Refuse a checkpoint with wrong keys, of any kind, or with weights that are NaN or infinite."""
+    here = [name for name, weight in weights.items() if weight.itemsize > 1 and not weight.is_meta]
+    wrong = {**wrong_keys, "NaN or infinite": [name for name in here if not weights[name].isfinite().all()]}
+    told = [f"{kind}: {sorted(map(str, keys))[:5]} ({len(keys)})" for kind, keys in wrong.items() if keys]
+    if told:
+        remedy = "Download or save it again. Is it a light checkpoint whose `text_model_id` was removed?"
+        raise ValueError(f"{where} is not whole, and nothing of it is used: {', '.join(told)}. {remedy}")
+
+
 def fingerprint(language_model: PreTrainedModel) -> str:
     """A hash over a piece of the embedding matrix in bfloat16, the same in whichever precision it was loaded."""
     piece = language_model.get_input_embeddings().weight.detach()[:64, :64].to("cpu", torch.bfloat16)
@@ -63,13 +93,15 @@ def keys_stored_elsewhere(model: PreTrainedModel) -> set[str]:
     """Names in the state dict that a light checkpoint leaves out, because the configuration says where they lie."""
     if model.config.text_model_id is None:
         return set()
-    keys = {f"language_model.{name}" for name in model.language_model.state_dict() if "lora_" not in name}
+    apart = ["language_model"]
     for name in ("audio", "video"):
-        config = getattr(model.config, f"{name}_config")
-        if config is not None and config.backbone_id is not None and not config.backbone_trainable:
-            prefix = f"egmf.audio_visual_encoder.{name}.stem.backbone"
-            keys |= {f"{prefix}.{key}" for key in model.get_submodule(prefix).state_dict()}
-    return keys
+        if _is_apart(getattr(model.config, f"{name}_config")):
+            apart.append(f"egmf.audio_visual_encoder.{name}.stem.backbone")
+    return {key for key in model.state_dict() if key.startswith(tuple(apart)) and "lora_" not in key}
+
+
+def _is_apart(config: EGMFEncoderConfig | None) -> bool:
+    return config is not None and config.backbone_id is not None and not config.backbone_trainable
 
 
 def locate_part(model_id: str, checkpoint: str | os.PathLike) -> str:
@@ -82,90 +114,70 @@ def locate_part(model_id: str, checkpoint: str | os.PathLike) -> str:
     return model_id
 
 
+@contextmanager
+def _loading(checkpoint: str | os.PathLike, part: str, model_id: str, remedy: str) -> Iterator[None]:
+    """Say which part of a light checkpoint cannot be loaded."""
+    try:
+        with whole_files(model_id):
+            yield
+    except (OSError, ValueError) as error:
+        said = f"{checkpoint} is a light checkpoint: its {part} is stored apart, as {model_id!r}, "
+        raise OSError(f"{said}which could not be loaded ({error}). {remedy}") from error
+
+
 def load_text_model(checkpoint: str | os.PathLike, config: EGMFConfig, **kwargs: Any) -> PreTrainedModel:
     """The language model that `config.text_model_id` names, in the precision that it was trained beside."""
     where = locate_part(config.text_model_id, checkpoint)
     if kwargs.get("dtype") in (None, "auto"):
         kwargs["dtype"] = config.text_config.dtype or "auto"
     kwargs |= {"revision": config.text_model_revision or "main", "output_loading_info": True}
-    try:
+    remedy = "Point at a copy with from_pretrained(..., text_model_id='/path/to/the/language/model')."
+    with _loading(checkpoint, "language model", config.text_model_id, remedy):
         language_model, info = AutoModelForCausalLM.from_pretrained(where, **kwargs)
-    except (OSError, ValueError) as error:
-        raise OSError(
-            f"{checkpoint} is a light checkpoint: its language model is stored apart, as {config.text_model_id!r}, "
-            f"which could not be loaded ({error}). Point at a copy with "
-            f"from_pretrained(..., text_model_id='/path/to/the/language/model')."
-        ) from error
-    wrong = {name: sorted(map(str, keys)) for name, keys in info.items() if keys}
-    if wrong:
-        raise ValueError(f"The language model at {where} is not whole: {wrong}. Fetch or save it again.")
+    check_weights(where, info, {})
     theirs, ours = language_model.config.get_text_config(), config.text_config.get_text_config()
     for name in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size"):
         if getattr(theirs, name) != getattr(ours, name):
+            said = f"The language model at {where} has {name}={getattr(theirs, name)}, but {checkpoint} was trained"
             raise ValueError(
-                f"The language model at {where} has {name}={getattr(theirs, name)}, but {checkpoint} was trained on "
-                f"one with {getattr(ours, name)}. Point `text_model_id` at {config.text_model_id!r} or a copy of it."
+                f"{said} on one with {getattr(ours, name)}. Point `text_model_id` at that, or a copy of it."
             )
     if config.text_model_fingerprint not in (None, fingerprint(language_model)):
-        logger.warning(
-            f"The language model at {where} has other weights than the one {checkpoint} was trained on: the answers "
-            "will differ, and may be poor."
-        )
+        said = f"The language model at {where} has other weights than the one {checkpoint} was trained on"
+        logger.warning(f"{said}: the answers will differ, and may be poor.")
     return language_model
 
 
-def _load_backbone(
-    config: EGMFEncoderConfig | None, name: str, checkpoint: str | os.PathLike, **kwargs: Any
-) -> PreTrainedModel | None:
-    if config is None or config.backbone_id is None or config.backbone_trainable:
+def _load_backbone(checkpoint: str | os.PathLike, config: EGMFConfig, name: str, **hub: Any) -> PreTrainedModel | None:
+    encoder = getattr(config, f"{name}_config")
+    if not _is_apart(encoder):
         return None
-    where, revision = locate_part(config.backbone_id, checkpoint), config.backbone_revision or "main"
-    try:
-        return AutoModel.from_pretrained(where, config=config.backbone_config, revision=revision, **kwargs)
-    except (OSError, ValueError) as error:
-        raise OSError(
-            f"The {name} encoder {config.backbone_id!r} of this light checkpoint could not be loaded ({error}). "
-            f"Set config.{name}_config.backbone_id to a local copy."
-        ) from error
+    where, revision = locate_part(encoder.backbone_id, checkpoint), encoder.backbone_revision or "main"
+    remedy = f"Set config.{name}_config.backbone_id to a local copy."
+    with _loading(checkpoint, f"{name} encoder", encoder.backbone_id, remedy):
+        return AutoModel.from_pretrained(where, config=encoder.backbone_config, revision=revision, **hub)
 
 
 def load_light(
     cls: type[PreTrainedModel], checkpoint: str | os.PathLike, config: EGMFConfig, **kwargs: Any
 ) -> PreTrainedModel:
-    """Build the model around its language model, load what was trained, and check every key.
-
-    Raises:
-        OSError: the checkpoint or what it names cannot be found.
-        ValueError: a key is missing, unexpected or of another shape.
-    """
-    try:
-        from safetensors.torch import load_file
-    except ImportError as error:
-        raise ImportError("Loading this checkpoint needs: pip install safetensors") from error
+    """Build the model around its language model, load what was trained, and check it: see `from_pretrained`."""
     hub = {name: kwargs[name] for name in HUB_ARGUMENTS if kwargs.get(name) is not None}
     kwargs["dtype"] = kwargs.get("dtype") or kwargs.get("torch_dtype")
     text = {name: kwargs[name] for name in TEXT_MODEL_ARGUMENTS if kwargs.get(name) is not None}
     path = cached_file(checkpoint, "model.safetensors", revision=kwargs.get("revision") or "main", **hub)
     language_model = load_text_model(checkpoint, config, **hub, **text)
     config.text_config.dtype = language_model.dtype
-    model = cls(
-        config,
-        language_model=language_model,
-        audio_backbone=_load_backbone(config.audio_config, "audio", checkpoint, **hub),
-        video_backbone=_load_backbone(config.video_config, "video", checkpoint, **hub),
-    )
-    state = load_file(path)
-    expected, elsewhere = model.state_dict(), keys_stored_elsewhere(model)
+    model = cls(config, language_model, *(_load_backbone(checkpoint, config, n, **hub) for n in ("audio", "video")))
+    with whole_files(path):
+        state = load_state_dict(path)
+    expected = model.state_dict()
     wrong = {
-        "missing": sorted(set(expected) - elsewhere - set(state)),
-        "unexpected": sorted(set(state) - set(expected)),
-        "of another shape": sorted(k for k in set(state) & set(expected) if state[k].shape != expected[k].shape),
+        "missing keys": set(expected) - keys_stored_elsewhere(model) - set(state),
+        "unexpected keys": set(state) - set(expected),
+        "of another shape": [k for k in set(state) & set(expected) if state[k].shape != expected[k].shape],
     }
-    if any(wrong.values()):
-        told = ", ".join(f"{kind}: {keys[:5]} ({len(keys)})" for kind, keys in wrong.items())
-        raise ValueError(
-            f"{path} does not fit its configuration. Keys {told}. Nothing is used, because the rest would stay random."
-        )
+    check_weights(path, wrong, state)
     model.load_state_dict(state, strict=False)
     model.egmf.to(language_model.device)
     model.name_or_path = str(checkpoint)

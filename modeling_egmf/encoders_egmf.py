@@ -50,10 +50,8 @@ class EGMFFeatureStem(nn.Module):
         """values (B, T, F), mask (B, T) -> (B, T, W), (B, T)."""
         width = self.mean.shape[0]
         if values.shape[-1] != width:
-            raise ValueError(
-                f"The features are {values.shape[-1]} wide but the model was built for {width}. Use the extractor "
-                "that the model was trained with, or build a model with that feature_size."
-            )
+            said = f"The features are {values.shape[-1]} wide but the model was built for {width}"
+            raise ValueError(f"{said}. Use the extractor that it was trained with, or train one of that feature_size.")
         standardised = (values - self.mean) / self.std.clamp(min=1e-5)
         return self.projection(standardised.clamp(-10, 10)), mask
 
@@ -98,9 +96,8 @@ class EGMFWaveformStem(nn.Module):
         """values (B, S), mask (B, S) -> (B, T, W), (B, T)."""
         states, mask = self.log_mel(values, mask)
         # Without the clip's mean level, which tells of the distance to the microphone more than of the speaker.
-        states = states - (states * mask[..., None]).sum(dim=(1, 2), keepdim=True) / (
-            mask.sum(dim=1)[:, None, None] * states.shape[2]
-        )
+        count = mask.sum(dim=1)[:, None, None] * states.shape[2]
+        states = states - (states * mask[..., None]).sum(dim=(1, 2), keepdim=True) / count
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             states = convolution((states * mask[..., None]).transpose(1, 2)).transpose(1, 2)
             states = nn.functional.gelu(norm(states))
@@ -126,10 +123,8 @@ class EGMFFrameStem(nn.Module):
     def forward(self, values: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """values (B, T, 3, y, x) in about [-1, 1], mask (B, T) -> (B, T, W), (B, T)."""
         if values.shape[-2:] != self.size:
-            raise ValueError(
-                f"The frames are {values.shape[-2]}x{values.shape[-1]} but the model was built for "
-                f"{self.size[0]}x{self.size[1]}. Use the processor that was saved with the model."
-            )
+            said = f"The frames are {tuple(values.shape[-2:])} pixels but the model was built for {self.size}"
+            raise ValueError(f"{said}. Use the processor that was saved with the model.")
         states = torch.cat([values, 2 * (values - values[:, :1])], dim=2)[mask]  # (real frames, 6, y, x)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             states = nn.functional.gelu(norm(convolution(states)))
@@ -143,10 +138,9 @@ class EGMFPretrainedStem(nn.Module):
         super().__init__()
         self.is_vision = config.input_type == "frames"
         self.trainable = config.backbone_trainable
-        backbone = backbone if backbone is not None else AutoModel.from_config(config.backbone_config)
-        if backbone.config.is_encoder_decoder:  # Whisper and its like: only the half that listens
-            backbone = backbone.get_encoder()
-        self.backbone = backbone
+        backbone = backbone or AutoModel.from_config(config.backbone_config)
+        # Of Whisper and its like only the half that listens.
+        self.backbone = backbone.get_encoder() if backbone.config.is_encoder_decoder else backbone
         self.takes_mask = "attention_mask" in inspect.signature(backbone.forward).parameters
         width = getattr(backbone.config, "hidden_size", None) or backbone.config.hidden_sizes[-1]
         self.projection = nn.Linear(width, config.hidden_size)
@@ -165,10 +159,10 @@ class EGMFPretrainedStem(nn.Module):
 
     def _look(self, values: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         output = self.backbone(values[mask].to(self.backbone.dtype))
-        states = getattr(output, "pooler_output", None)
+        states = output.get("pooler_output")
         if states is None:
             states = output.last_hidden_state
-            states = states.mean(dim=1) if states.ndim == 3 else states.mean(dim=(2, 3))
+            states = states.mean(dim=1 if states.ndim == 3 else (2, 3))
         return _placed(states.flatten(1), mask), mask
 
     def _listen(self, values: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -199,9 +193,8 @@ class EGMFModalityEncoder(nn.Module):
         if self.kind == "gru":
             self.sequence = nn.GRU(width, width // 2, config.num_layers, batch_first=True, bidirectional=True)
         elif self.kind == "transformer":
-            layer = nn.TransformerEncoderLayer(
-                width, config.num_attention_heads, 4 * width, config.dropout, "gelu", batch_first=True, norm_first=True
-            )
+            sizes = (width, config.num_attention_heads, 4 * width, config.dropout, "gelu")
+            layer = nn.TransformerEncoderLayer(*sizes, batch_first=True, norm_first=True)
             self.sequence = nn.TransformerEncoder(layer, config.num_layers, enable_nested_tensor=False)
         self.norm = nn.LayerNorm(width)
         self.pooling_score = nn.Linear(width, 1, bias=False)
@@ -250,30 +243,21 @@ class EGMFAudioVisualEncoder(nn.Module):
         self.video = EGMFModalityEncoder(config.video_config, width, video) if config.video_config else None
         self.modality_embeds = nn.Parameter(torch.zeros(2, width))
 
-    def forward(
-        self, batch_size: int, present: torch.Tensor | None = None, **media: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """media: `audio_values`, `audio_mask`, `video_values`, `video_mask`, see `EGMFModel.forward`; present (B, 2)
-        bool says which modalities count, None for what the masks say."""
+    def forward(self, wanted: torch.Tensor, **media: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """wanted (B, 2) bool, which modalities count at most; media as for `EGMFModel.forward`."""
         tokens, masks = [], []
         for index, name in enumerate(("audio", "video")):
-            encoder, values, mask = (
-                getattr(self, name),
-                media.pop(f"{name}_values", None),
-                media.pop(f"{name}_mask", None),
-            )
-            embed = self.modality_embeds[index]
+            encoder, embed = getattr(self, name), self.modality_embeds[index]
+            values, mask = (media.pop(f"{name}_{part}", None) for part in ("values", "mask"))
             if values is None:
-                tokens.append(embed.expand(batch_size, -1) * 0)
-                masks.append(torch.zeros(batch_size, dtype=torch.bool, device=embed.device))
+                tokens.append(embed.expand(len(wanted), -1) * 0)
+                masks.append(torch.zeros_like(wanted[:, index]))
                 continue
             if encoder is None:
                 raise ValueError(f"The batch holds {name} but this model was built without {name}; leave it out.")
             if mask is None:
                 raise ValueError(f"`{name}_values` came without `{name}_mask`; the processor returns both.")
-            here = mask.bool().any(dim=1)
-            if present is not None:
-                here = here & present[:, index].bool()
+            here = mask.bool().any(dim=1) & wanted[:, index]
             tokens.append((encoder(values, mask, here) + embed) * here[:, None])
             masks.append(here)
         if media:

@@ -21,7 +21,7 @@ from .configuration_egmf import EGMFConfig
 class ExpertMixture(NamedTuple):
     """What the experts made of the fused vector."""
 
-    enhanced: torch.Tensor  # (B, H) f_enhanced
+    fused: torch.Tensor  # (B, H) f_enhanced
     expert_weights: torch.Tensor  # (B, E) alpha, sums to 1
     gate_weights: torch.Tensor  # (B, E) w, sums to 1
     residual_weight: torch.Tensor  # (B,) beta in (0, 1)
@@ -34,7 +34,7 @@ class EGMFExpert(nn.Module):
         super().__init__()
         self.down = nn.Linear(width, max(1, width // bottleneck_ratio))
         self.activation = ACT2FN[activation]
-        self.up = nn.Linear(max(1, width // bottleneck_ratio), width)
+        self.up = nn.Linear(self.down.out_features, width)
 
     def forward(self, fused: torch.Tensor) -> torch.Tensor:
         return self.up(self.activation(self.down(fused)))
@@ -45,11 +45,9 @@ class EGMFHierarchicalGate(nn.Module):
 
     def __init__(self, width: int, num_experts: int):
         super().__init__()
-        hidden = max(num_experts, width // 4)
+        hidden, wider = max(num_experts, width // 4), width + num_experts
         self.feature_gate = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, num_experts))
-        self.context_gate = nn.Sequential(
-            nn.Linear(width + num_experts, hidden), nn.GELU(), nn.Linear(hidden, num_experts)
-        )
+        self.context_gate = nn.Sequential(nn.Linear(wider, hidden), nn.GELU(), nn.Linear(hidden, num_experts))
         self.residual_gate = nn.Linear(width, 1)
 
     def forward(self, fused: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -64,10 +62,8 @@ class EGMFExperts(nn.Module):
 
     def __init__(self, config: EGMFConfig):
         super().__init__()
-        width = config.fusion_hidden_size
-        self.experts = nn.ModuleList(
-            EGMFExpert(width, expert["bottleneck_ratio"], expert["activation"]) for expert in config.experts
-        )
+        width, kinds = config.fusion_hidden_size, config.experts
+        self.experts = nn.ModuleList(EGMFExpert(width, k["bottleneck_ratio"], k["activation"]) for k in kinds)
         self.gate = EGMFHierarchicalGate(width, len(self.experts))
 
     def forward(self, fused: torch.Tensor) -> ExpertMixture:
@@ -75,5 +71,4 @@ class EGMFExperts(nn.Module):
         expert_weights, gate_weights, residual_weight = self.gate(fused)
         expert_outputs = torch.stack([expert(fused) for expert in self.experts], dim=1)  # (B, E, H)
         mixed = torch.einsum("be,beh->bh", expert_weights, expert_outputs)  # (B, H)
-        enhanced = mixed + residual_weight[:, None] * fused
-        return ExpertMixture(enhanced, expert_weights, gate_weights, residual_weight)
+        return ExpertMixture(mixed + residual_weight[:, None] * fused, expert_weights, gate_weights, residual_weight)

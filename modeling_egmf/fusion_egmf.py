@@ -55,24 +55,19 @@ class EGMFFusion(nn.Module):
 
     def __init__(self, config: EGMFConfig):
         super().__init__()
-        width, heads = config.fusion_hidden_size, config.fusion_attention_heads
+        width = config.fusion_hidden_size
+        attention = (width, config.fusion_attention_heads, config.fusion_dropout)
         self.text_projection = nn.Linear(config.text_config.get_text_config().hidden_size, width)
         self.no_text_query = nn.Parameter(torch.zeros(width))
         self.text_norm = nn.LayerNorm(width)
         self.media_norm = nn.LayerNorm(width)
-        self.media_attention = (
-            EGMFAttention(width, heads, config.fusion_dropout) if config.bidirectional_attention else None
-        )
-        self.cross_attention = EGMFAttention(width, heads, config.fusion_dropout)
-        self.self_attention = EGMFAttention(width, heads, config.fusion_dropout)
+        self.media_attention = EGMFAttention(*attention) if config.bidirectional_attention else None
+        self.cross_attention = EGMFAttention(*attention)
+        self.self_attention = EGMFAttention(*attention)
         self.fused_norm = nn.LayerNorm(width)
 
     def forward(
-        self,
-        text_embeds: torch.Tensor,
-        text_mask: torch.Tensor,
-        media_tokens: torch.Tensor,
-        media_mask: torch.Tensor,
+        self, text_embeds: torch.Tensor, text_mask: torch.Tensor, media_tokens: torch.Tensor, media_mask: torch.Tensor
     ) -> torch.Tensor:
         """text_embeds (B, L, D), text_mask (B, L) bool, media_tokens (B, M, H), media_mask (B, M) bool -> (B, H)."""
         text = self.text_projection(text_embeds)  # (B, L, H)

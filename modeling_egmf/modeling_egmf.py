@@ -7,8 +7,7 @@
                              │
                              └─► LLM ─► `forward` loss, `score_answers` distribution, `generate` free text
 
-Paper: arXiv 2601.07565. Two kinds of checkpoint load by the same `from_pretrained`: *light* (what was trained; the
-configuration says where the language model lies) and *full* (everything, LoRA merged). See `checkpoints_egmf.py`.
+Paper: arXiv 2601.07565. Light and full checkpoints load by the same `from_pretrained`: see `checkpoints_egmf.py`.
 """
 
 # B batch  S prompt tokens  P pseudo tokens  A answers  E experts  M modalities (text, audio, video)
@@ -19,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import CausalLMOutputWithPast, ModelOutput
 
 from .answers_egmf import NORMALIZATIONS, answer_sets_of, batch_nodes
-from .checkpoints_egmf import inject_lora, keys_stored_elsewhere, load_light, merge_lora
+from .checkpoints_egmf import check_weights, inject_lora, keys_stored_elsewhere, load_light, merge_lora, whole_files
 from .configuration_egmf import EGMFConfig
 from .encoders_egmf import EGMFAudioVisualEncoder, EGMFPretrainedStem
 from .experts_egmf import EGMFExperts
@@ -39,10 +38,11 @@ MEDIA = ("audio_values", "audio_mask", "video_values", "video_mask", "modality_m
 
 
 @dataclass
-class EGMFExpertFields(ModelOutput):
-    """What fusion and experts found; part of every output below.
+class EGMFFusionOutput(ModelOutput):
+    """What stands before the language model; part of every output below.
 
     Attributes:
+        pseudo_tokens: (B, P, D) soft tokens for the prompt.
         fused: (B, H) f_enhanced, after the experts.
         expert_weights: (B, E) alpha, the second stage of the gate.
         gate_weights: (B, E) w, the first stage of the gate.
@@ -50,26 +50,17 @@ class EGMFExpertFields(ModelOutput):
         modality_mask: (B, M) bool, which of text, audio and video took part.
     """
 
+    pseudo_tokens: torch.Tensor | None = None
     fused: torch.Tensor | None = None
     expert_weights: torch.Tensor | None = None
     gate_weights: torch.Tensor | None = None
     residual_weight: torch.Tensor | None = None
     modality_mask: torch.Tensor | None = None
 
-    def expert_fields(self) -> dict[str, torch.Tensor | None]:
-        return {field.name: getattr(self, field.name) for field in fields(EGMFExpertFields)}
-
 
 @dataclass
-class EGMFFusionOutput(EGMFExpertFields):
-    """What stands before the language model: `pseudo_tokens` (B, P, D), soft tokens for the prompt."""
-
-    pseudo_tokens: torch.Tensor | None = None
-
-
-@dataclass
-class EGMFCausalLMOutput(EGMFExpertFields, CausalLMOutputWithPast):
-    """Output of `forward`; the fields of `EGMFExpertFields` are filled with `output_experts=True`.
+class EGMFCausalLMOutput(EGMFFusionOutput, CausalLMOutputWithPast):
+    """Output of `forward`; the fields of `EGMFFusionOutput` are filled with `output_experts=True`.
 
     Attributes:
         loss: mean over samples of the mean negative log-likelihood of each one's labels that are not -100.
@@ -78,7 +69,7 @@ class EGMFCausalLMOutput(EGMFExpertFields, CausalLMOutputWithPast):
 
 
 @dataclass
-class EGMFAnswerOutput(EGMFExpertFields):
+class EGMFAnswerOutput(EGMFFusionOutput):
     """Output of `score_answers`; `processor.post_process_answers` turns it into labels and scores.
 
     Attributes:
@@ -120,10 +111,8 @@ def answer_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
     Every sample counts alike: with a mean over all tokens, a score of four tokens would outweigh a label of one.
     """
-    targets = labels[:, 1:]
-    losses = nn.functional.cross_entropy(
-        logits[:, :-1].float().transpose(1, 2), targets, ignore_index=-100, reduction="none"
-    )  # (B, K - 1)
+    targets, predicted = labels[:, 1:], logits[:, :-1].float().transpose(1, 2)
+    losses = nn.functional.cross_entropy(predicted, targets, ignore_index=-100, reduction="none")  # (B, K - 1)
     asked = (targets != -100).sum(dim=1)
     return (losses.sum(dim=1) / asked.clamp(min=1)).sum() / (asked > 0).sum()
 
@@ -182,28 +171,18 @@ class EGMFModel(EGMFPreTrainedModel):
             media: `audio_values`, (B, S) samples in [-1, 1] or (B, T, F) features; `audio_mask`, (B, S) or (B, T), 1
                 on what is real, real steps first, a row of zeros is a sample without; `video_values`, (B, T, 3, y, x)
                 normalised frames or (B, T, F) features; `video_mask`, (B, T), as `audio_mask`.
-
-        Raises:
-            ValueError: a sample has no modality at all.
         """
-        text_mask, wanted = utterance_mask.bool(), None
-        if modality_mask is not None:
-            text_mask, wanted = text_mask & modality_mask[:, :1].bool(), modality_mask[:, 1:]
-        media_tokens, media_mask = self.audio_visual_encoder(text_embeds.shape[0], present=wanted, **media)
+        if modality_mask is None:
+            modality_mask = utterance_mask.new_ones(len(utterance_mask), 3)
+        text_mask, wanted = utterance_mask.bool() & modality_mask[:, :1].bool(), modality_mask[:, 1:].bool()
+        media_tokens, media_mask = self.audio_visual_encoder(wanted, **media)
         present = torch.cat([text_mask.any(dim=1, keepdim=True), media_mask], dim=1)  # (B, M)
-        if not present.any(dim=1).all():
-            empty = torch.where(~present.any(dim=1))[0].tolist()
+        if empty := torch.where(~present.any(dim=1))[0].tolist():
             raise ValueError(f"Sample {empty} of the batch has neither text nor audio nor video; give at least one.")
         fused = self.fusion(text_embeds.to(self.fusion.no_text_query.dtype), text_mask, media_tokens, media_mask)
         mixture = self.experts(fused)
-        return EGMFFusionOutput(
-            pseudo_tokens=self.pseudo_tokens(mixture.enhanced),
-            fused=mixture.enhanced,
-            expert_weights=mixture.expert_weights,
-            gate_weights=mixture.gate_weights,
-            residual_weight=mixture.residual_weight,
-            modality_mask=present,
-        )
+        pseudo_tokens = self.pseudo_tokens(mixture.fused)
+        return EGMFFusionOutput(**mixture._asdict(), pseudo_tokens=pseudo_tokens, modality_mask=present)
 
 
 class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
@@ -213,11 +192,7 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
     accepts_loss_kwargs = False  # the loss is a mean over samples: Trainer divides by its accumulation steps
 
     def __init__(
-        self,
-        config: EGMFConfig,
-        language_model: Part = None,
-        audio_backbone: Part = None,
-        video_backbone: Part = None,
+        self, config: EGMFConfig, language_model: Part = None, audio_backbone: Part = None, video_backbone: Part = None
     ):
         super().__init__(config)
         # The language model comes first: `model.dtype` is that of the first parameter.
@@ -240,9 +215,9 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
 
         Raises:
             OSError: the checkpoint, or the language model that it names, cannot be found.
-            ValueError: weights are missing, unexpected or of another shape.
+            ValueError: weights are missing, unexpected, damaged, not finite or of another shape.
         """
-        if not isinstance(config, cls.config_class) and type(config).__name__ != "EGMFConfig":
+        if not isinstance(config, PreTrainedConfig):
             hub = {k: kwargs[k] for k in ("revision", "token", "cache_dir", "local_files_only") if k in kwargs}
             config = cls.config_class.from_pretrained(config or pretrained_model_name_or_path, **hub)
         if text_model_id is not None:
@@ -251,13 +226,9 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
             return load_light(cls, pretrained_model_name_or_path, config, **kwargs)
         wants_info = kwargs.pop("output_loading_info", False)
         kwargs.update(ignore_mismatched_sizes=True, output_loading_info=True)  # so that all is listed below
-        model, info = super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
-        wrong = {name: sorted(map(str, keys)) for name, keys in info.items() if keys}
-        if wrong:
-            raise ValueError(
-                f"{pretrained_model_name_or_path} does not fit this model: {wrong}. Nothing of it is used, because "
-                "the rest would stay random. Is it a light checkpoint whose `text_model_id` was removed, or cut short?"
-            )
+        with whole_files(pretrained_model_name_or_path):
+            model, info = super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
+        check_weights(pretrained_model_name_or_path, info, model.state_dict())
         model.freeze()
         return (model, info) if wants_info else model
 
@@ -271,11 +242,10 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
     def merge_and_unload(self) -> "EGMFForConditionalGeneration":
         """Merge LoRA into the language model and make this a full model, which needs nothing else to load."""
         merge_lora(self.language_model)
-        self.config.lora = None
-        self.config.text_model_id = self.config.text_model_revision = self.config.text_model_fingerprint = None
-        for encoder in (self.config.audio_config, self.config.video_config):
-            if encoder is not None:
-                encoder.backbone_id = encoder.backbone_revision = None
+        config = self.config
+        config.lora = config.text_model_id = config.text_model_revision = config.text_model_fingerprint = None
+        for encoder in filter(None, (config.audio_config, config.video_config)):
+            encoder.backbone_id = encoder.backbone_revision = None
         return self
 
     def freeze(self) -> None:
@@ -301,9 +271,9 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
         needed, found = self.config.num_pseudo_tokens, mask.sum(dim=1)
         wrong = torch.where(found != needed)[0]
         if len(wrong):
+            said = f"Sample {wrong.tolist()} of the batch holds {found[wrong].tolist()} pseudo-token slots"
             raise ValueError(
-                f"Sample {wrong.tolist()} of the batch holds {found[wrong].tolist()} pseudo-token slots but the "
-                f"fusion makes {needed}. Build the processor with num_pseudo_tokens={needed}."
+                f"{said}, the fusion makes {needed}. Build the processor with num_pseudo_tokens={needed}."
             )
         return mask
 
@@ -323,16 +293,15 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
     def hide_switched_off_text(
         attention_mask: torch.Tensor | None, utterance_mask: torch.Tensor | None, modality_mask: torch.Tensor | None
     ) -> torch.Tensor | None:
-        """attention_mask (B, S), 0 also on the transcripts that modality_mask (B, 3) switches off. What was generated
-        since stands behind the transcripts; a 4D mask, made from a 2D one by `generate`, stays as it is."""
+        """attention_mask (B, S), 0 also on the transcripts that modality_mask (B, 3) switches off; a 4D one stays."""
         if attention_mask is None or utterance_mask is None or modality_mask is None or attention_mask.ndim != 2:
             return attention_mask
         hidden = utterance_mask.bool() & ~modality_mask[:, :1].bool()
         return attention_mask * ~nn.functional.pad(hidden, (0, attention_mask.shape[1] - hidden.shape[1]))
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
-        masks = [kwargs.get(name) for name in ("attention_mask", "utterance_mask", "modality_mask")]
-        if masks[0] is not None:
+        if kwargs.get("attention_mask") is not None:
+            masks = (kwargs.get(name) for name in ("attention_mask", "utterance_mask", "modality_mask"))
             kwargs["attention_mask"] = self.hide_switched_off_text(*masks)
         return super().generate(*args, **kwargs)
 
@@ -379,10 +348,8 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
                 if utterance_mask is None:
                     raise ValueError("`utterance_mask` is missing; the processor returns it beside `input_ids`.")
                 attention_mask = self.hide_switched_off_text(attention_mask, utterance_mask, modality_mask)
-                media = (audio_values, audio_mask, video_values, video_mask, modality_mask)
-                inputs_embeds, fusion = self.embed_prompt(
-                    input_ids, utterance_mask, **dict(zip(MEDIA, media, strict=True))
-                )
+                media = zip(MEDIA, (audio_values, audio_mask, video_values, video_mask, modality_mask), strict=True)
+                inputs_embeds, fusion = self.embed_prompt(input_ids, utterance_mask, **dict(media))
             else:
                 inputs_embeds = self.get_input_embeddings()(input_ids)
         if position_ids is None and attention_mask is not None and attention_mask.ndim == 2:
@@ -409,7 +376,7 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
             loss=None if labels is None else answer_loss(output.logits, labels[:, -output.logits.shape[1] :]),
             logits=output.logits,
             **{name: output[name] for name in ("past_key_values", "hidden_states", "attentions") if name in output},
-            **(fusion.expert_fields() if output_experts and fusion is not None else {}),
+            **(fusion if output_experts and fusion is not None else {}),
         )
 
     @torch.no_grad()
@@ -417,7 +384,7 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
         self,
         input_ids: torch.LongTensor,
         attention_mask: torch.Tensor,
-        answer_ids: torch.LongTensor,
+        answer_ids: torch.LongTensor | None = None,
         task_ids: torch.LongTensor | None = None,
         normalization: str = "sequence",
         labels: torch.LongTensor | None = None,
@@ -434,17 +401,16 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
                 constrained decoding samples from.
             labels: refused: with an answer in the prompt there is nothing left to ask.
             inputs: the rest of what the processor returned.
-
-        Raises:
-            ValueError: unknown normalization, labels given, or an attention implementation without 4D masks.
         """
         if normalization not in NORMALIZATIONS:
             raise ValueError(f"`normalization` is {normalization!r}; use one of {', '.join(NORMALIZATIONS)}.")
         if labels is not None:
             raise ValueError("The inputs hold an answer already. Call the processor without `answer` to score them.")
+        if answer_ids is None:
+            raise ValueError("`answer_ids` is missing; the processor returns it where no `answer` is given.")
         if self.training and self.language_model.is_gradient_checkpointing:
             raise ValueError(
-                "Answers are scored over a cache, which gradient checkpointing forbids: use model.eval()."
+                "Answers need a cache, which gradient checkpointing forbids in training: use model.eval()."
             )
         masks = inputs.get("utterance_mask"), inputs.get("modality_mask")
         attention_mask = self.hide_switched_off_text(attention_mask, *masks)
@@ -456,17 +422,9 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
         if nodes is not None:
             attention = self.language_model.config._attn_implementation
             if attention not in ("sdpa", "eager"):
-                raise ValueError(
-                    f"score_answers needs a 4D attention mask, which {attention} does not take. "
-                    "Load the model with attn_implementation='sdpa'."
-                )
-            further = self.language_model(
-                inputs_embeds=self.get_input_embeddings()(nodes.token_ids),
-                attention_mask=nodes.attention_mask,
-                position_ids=nodes.position_ids,
-                past_key_values=output.past_key_values,
-                use_cache=True,
-            )
+                said = f"score_answers needs a 4D attention mask, which {attention} does not take"
+                raise ValueError(f"{said}. Load the model with attn_implementation='sdpa'.")
+            further = self.language_model(**nodes, past_key_values=output.past_key_values, use_cache=True)
             log_probs = torch.cat([log_probs, torch.log_softmax(further.logits.float(), dim=-1)], dim=1)
         scored = log_probs.new_full(answer_ids.shape[:2], float("-inf"))
         log_probs = log_probs.cpu()
@@ -478,7 +436,7 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
             log_probs=scored,
             task_ids=task_ids,
             expert_names=tuple(self.config.expert_names),
-            **output.expert_fields(),
+            **{field.name: output[field.name] for field in fields(EGMFFusionOutput)},
         )
 
     def prepare_inputs_for_generation(self, input_ids, is_first_iteration: bool = False, **kwargs):

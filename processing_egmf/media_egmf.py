@@ -3,9 +3,8 @@
     sound:    decode ─► average the channels ─► resample ─► float32 (samples,) in about [-1, 1]
     pictures: read the timestamps ─► choose times ─► decode once, keep the chosen ─► uint8 (T, y, x, 3)
 
-FFmpeg follows URLs and playlists by itself, so it is never given a name: Python opens the file, FFmpeg sees the
-open file only, in one of the containers listed below, and may use no protocol. Nothing is written, no connection
-is opened. Next: processing_egmf.py, which calls this.
+FFmpeg follows URLs and playlists by itself, so it is never given a name: Python opens the file, FFmpeg sees the open
+file only, in one of the containers listed below, and may use no protocol. Nothing is written, no connection opened.
 """
 
 # T frames  y, x height and width of a picture
@@ -17,7 +16,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +25,7 @@ from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
 
+MIN_SECONDS = 0.025  # of sound: one window of any encoder that listens to speech
 MAX_SECONDS = 30.0  # default length of a clip; what comes later is not decoded
 MAX_FRAME_SIDE = 8192  # pixels; a small file can unpack into pictures that fill the memory
 MAX_SAMPLING_RATE = 768_000  # Hz; the highest that sound cards record
@@ -36,16 +36,9 @@ MAX_CHANNELS = 8
 CONTAINERS = "mov,mp4,matroska,webm,avi,flv,mpegts,mpeg,asf,ogg,wav,w64,flac,mp3,aac,aiff,au,caf,amr,mxf"
 _TIME_TOLERANCE = 1e-3  # seconds; Matroska rounds timestamps to milliseconds
 
+URL = re.compile(r"(?i)[a-z][a-z0-9+.-]*://|(data|blob):")
 ARRAYS = np.ndarray | torch.Tensor | list | tuple
 Pieces = Iterable[tuple[np.ndarray, int]]  # float32 (samples,) of one channel, with their sampling rate
-
-
-class LoadedVideo(NamedTuple):
-    """Frames of a clip: `frames` uint8 (T, y, x, 3) RGB; `timestamps` float64 (T,), seconds from the first frame of
-    the clip, NaN for frames given without `fps`."""
-
-    frames: np.ndarray
-    timestamps: np.ndarray
 
 
 def load_audio(
@@ -70,21 +63,18 @@ def load_audio(
         missing_ok: a file without sound gives None; otherwise it is an error.
 
     Returns:
-        float32 (samples,) in about [-1, 1], or None.
+        float32 (samples,) in about [-1, 1], or None. Of a damaged file, what decodes is returned with a warning.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the source cannot be used; the message says why and what to do. Of a damaged file, what decodes
-            is returned with a warning; it is an error if nothing does.
+        FileNotFoundError, ValueError: the source cannot be used; the message says why and what to do.
     """
-    _check_rate(target_sampling_rate, "target_sampling_rate", name)
     _check_seconds(max_seconds, name)
     if isinstance(source, dict) and source.get("array") is not None:
         source, sampling_rate = source["array"], source.get("sampling_rate", sampling_rate)
     source = _unwrap(source, name)
     with ExitStack() as stack:
         if isinstance(source, ARRAYS):
-            _check_rate(sampling_rate, "sampling_rate", name)
+            _check_rate(sampling_rate, name)
             pieces: Pieces = [(_mono_from_array(source, name), int(sampling_rate))]
         else:
             container = stack.enter_context(_opened(source, name))
@@ -92,11 +82,12 @@ def load_audio(
             if not streams or streams[0].codec_context is None:
                 _require(missing_ok, name, "no sound track that can be decoded. Give `audio`, or leave sound out.")
                 return None
-            pieces = _decode_audio(container, streams[0], max_seconds, name)
+            pieces = _decode_audio(container, streams[0], name)
         samples = _resampled(_limited(pieces, max_seconds, name), target_sampling_rate)
-    if len(samples):
+    if len(samples) >= MIN_SECONDS * target_sampling_rate:
         return samples
-    _require(missing_ok, name, "sound of zero length: nothing decodes. Leave it out, or record the clip again.")
+    said = f"only {len(samples)} samples of sound at {target_sampling_rate} Hz; at least {MIN_SECONDS} s are needed."
+    _require(missing_ok, name, f"{said} Leave sound out, or record the clip again.")
     logger.warning(f"{name}: the sound track holds no sound; going on without it.")
     return None
 
@@ -107,7 +98,7 @@ def load_video(
     fps: float | None = None,
     max_seconds: float | None = MAX_SECONDS,
     name: str = "the sample",
-) -> LoadedVideo:
+) -> np.ndarray:
     """At most `num_frames` pictures, spread evenly in time.
 
     The clip is cut into `num_frames` equal spans and the picture on screen in the middle of each is taken, by its
@@ -119,11 +110,11 @@ def load_video(
             one size, or an array (T, y, x, 3) or (T, 3, y, x), uint8 or float in [0, 1].
         num_frames: how many pictures at most.
         fps: frames a second of a list or array; files state their own. Without it the frames count as evenly spaced
-            over a clip that is short enough, and the timestamps are NaN.
+            over a clip that is short enough.
         max_seconds, name: as `load_audio`.
 
     Returns:
-        LoadedVideo, upright: rotation noted in the file is applied.
+        uint8 (T, y, x, 3) RGB, upright: rotation noted in the file is applied.
 
     Raises:
         FileNotFoundError, ValueError: as `load_audio`.
@@ -135,16 +126,16 @@ def load_video(
         return _sample_array(source, num_frames, fps, max_seconds, name)
     with _opened(source, name) as container:
         times, start, stop = _read_times(container, _video_stream(container, name), max_seconds, name)
-    wanted = None if len(times) <= num_frames else _midpoints(stop - start, num_frames)
+    middles = [(index + 0.5) * (stop - start) / num_frames for index in range(num_frames)]
+    wanted = None if len(times) <= num_frames else middles
     # Opened anew: not every container can seek back to its very first frame.
     with _opened(source, name) as container:
-        chosen = _decode_video(container, _video_stream(container, name), start, stop, wanted, name)[:num_frames]
-    return LoadedVideo(np.stack([frame for frame, _ in chosen]), np.array([time for _, time in chosen]))
+        chosen = _decode_video(container, _video_stream(container, name), start, stop, wanted, name)
+    return np.stack(chosen[:num_frames])
 
 
 def has_pictures(source: Any, name: str = "the sample") -> bool:
-    """Whether a path, bytes or open file holds a video track or sound alone, whatever it is called; raises as
-    `load_audio`."""
+    """Whether a path, bytes or open file holds a video track, whatever it is called; raises as `load_audio`."""
     source = _unwrap(source, name)
     _require(not isinstance(source, ARRAYS), name, f"cannot read media from {type(source).__name__}; give one clip.")
     with _opened(source, name) as container:
@@ -153,8 +144,7 @@ def has_pictures(source: Any, name: str = "the sample") -> bool:
 
 def resize_frames(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """uint8 (T, y, x, 3) → uint8 (T, height, width, 3): the middle of each picture in the wanted proportions, resized
-    bilinearly with antialiasing. Frames that have the size already come back as they are. Raises ValueError for other
-    dimensions or another type."""
+    bilinearly with antialiasing. Frames that have the size already come back as they are."""
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or 0 in frames.shape:
         raise ValueError(f"Frames are {frames.dtype} {frames.shape}; expected uint8 (T, height, width, 3).")
     (height, width), (old_height, old_width) = size, frames.shape[1:3]
@@ -188,8 +178,8 @@ def _unwrap(source: Any, name: str) -> Any:
         keys, source = sorted(source), source.get("path") if source.get("bytes") is None else source["bytes"]
         _require(source is not None, name, f"a dict with keys {keys} holds no media; fill `bytes`, `path` or `array`.")
     if isinstance(source, str):
-        said = f"{source[:100]!r} is a URL. This code opens no connection: download the file first."
-        _require(not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://|data:", source), name, said)
+        said = f"{source[:200]!r} is a URL, and this code opens no connection: download the file first, or give the "
+        _require(not URL.match(source), name, said + "pipeline a `fetch`, from an http or https URL to its bytes.")
     if isinstance(source, str | os.PathLike):
         path = os.fspath(source)
         if not os.path.exists(path):
@@ -213,6 +203,7 @@ def _opened(source: Any, name: str) -> Iterator[Any]:
         try:
             file = io.BytesIO(source) if isinstance(source, bytes) else source
             if isinstance(source, str | os.PathLike):
+                name = name if os.fspath(source) in name else f"{name} ({os.fspath(source)})"
                 file = stack.enter_context(open(source, "rb"))
             else:
                 stack.callback(file.seek, file.tell())
@@ -229,10 +220,8 @@ def _opened(source: Any, name: str) -> Iterator[Any]:
                 metadata_errors="replace",  # titles in an old encoding are no reason to refuse a clip
             )
         except av.FFmpegError as error:
-            raise ValueError(
-                f"{name}: not a media file that can be read, or cut off ({error.strerror}). Playlists are refused. "
-                "Convert it to mp4 or wav, or copy it again."
-            ) from error
+            said = f"{name}: not a media file that can be read, or cut off ({error.strerror}). Playlists are refused."
+            raise ValueError(f"{said} Convert it to mp4 or wav, or copy it again.") from error
         yield stack.enter_context(container)
 
 
@@ -257,10 +246,6 @@ def _warn_damage(damage: list[str], kind: str, name: str) -> None:
         logger.warning(f"{name}: damaged {kind} ({len(damage)} errors, first: {damage[0]}); using what decodes.")
 
 
-def _warn_long(kind: str, max_seconds: float | None, name: str) -> None:
-    logger.warning(f"{name}: the {kind} is longer than {max_seconds:g} s; only its beginning is used.")
-
-
 def _warn_short(seconds: float, stream: Any, kind: str, name: str) -> None:
     """A file cut off while it was copied often decodes without an error, but says that it is longer."""
     declared = float((stream.duration or 0) * stream.time_base)
@@ -269,22 +254,21 @@ def _warn_short(seconds: float, stream: Any, kind: str, name: str) -> None:
         logger.warning(f"{name}: {kind} of {declared:.2f} s gives only {seconds:.2f} s; the file may be cut off.")
 
 
-def _decode_audio(container: Any, stream: Any, max_seconds: float | None, name: str) -> Pieces:
-    """Pieces of one channel; the last may reach past `max_seconds`."""
-    damage, seconds, left = [], 0.0, math.inf if max_seconds is None else max_seconds + _TIME_TOLERANCE
-    for frame in _decode(container, stream, damage):
-        _check_rate(frame.sample_rate, "sampling_rate", name)
-        samples = frame.to_ndarray()
-        if not frame.format.is_planar:
-            samples = samples.reshape(-1, frame.layout.nb_channels).T  # (channels, samples)
-        # FFmpeg's own way to mono makes stereo floats 3 dB louder than stereo integers; the mean treats all alike.
-        yield _scaled(samples).mean(axis=0), frame.sample_rate
-        seconds += samples.shape[1] / frame.sample_rate
-        if seconds > left:
-            break
-    else:
+def _decode_audio(container: Any, stream: Any, name: str) -> Pieces:
+    """Pieces of one channel."""
+    damage, seconds = [], 0.0
+    try:
+        for frame in _decode(container, stream, damage):
+            _check_rate(frame.sample_rate, name)
+            samples = frame.to_ndarray()
+            if not frame.format.is_planar:
+                samples = samples.reshape(-1, frame.layout.nb_channels).T  # (channels, samples)
+            # FFmpeg's own way to mono makes stereo floats 3 dB louder than stereo integers; the mean treats all alike.
+            yield _scaled(samples).mean(axis=0), frame.sample_rate
+            seconds += samples.shape[1] / frame.sample_rate
         _warn_short(seconds, stream, "sound", name)
-    _warn_damage(damage, "sound", name)
+    finally:  # also where nobody asks for more
+        _warn_damage(damage, "sound", name)
 
 
 def _scaled(samples: np.ndarray) -> np.ndarray:
@@ -302,31 +286,26 @@ def _mono_from_array(array: Any, name: str) -> np.ndarray:
     _require(known, name, said)
     said = f"sound of zero length, shape {array.shape}. Leave it out, or check the cutting."
     _require(array.size > 0, name, said)
-    if array.ndim not in (1, 2) or (array.ndim == 2 and min(array.shape) > MAX_CHANNELS):
-        raise ValueError(
-            f"{name}: sound has shape {array.shape}; expected (samples,), (channels, samples) or (samples, channels) "
-            f"with at most {MAX_CHANNELS} channels. Give one clip at a time."
-        )
+    said = f"sound has shape {array.shape}; expected (samples,), (channels, samples) or (samples, channels)"
+    fine = array.ndim == 1 or (array.ndim == 2 and min(array.shape) <= MAX_CHANNELS)
+    _require(fine, name, f"{said} with at most {MAX_CHANNELS} channels. Give one clip at a time.")
     return _scaled(array) if array.ndim == 1 else _scaled(array).mean(axis=int(array.shape[1] < array.shape[0]))
 
 
 def _limited(pieces: Pieces, max_seconds: float | None, name: str) -> Pieces:
     """Pieces up to `max_seconds`, checked."""
-    left, done = math.inf if max_seconds is None else max_seconds, False
+    left = math.inf if max_seconds is None else max_seconds
     for samples, rate in pieces:
-        if done:
-            continue
-        if len(samples) / rate > left + _TIME_TOLERANCE:
-            _warn_long("sound", max_seconds, name)
-            samples, done = samples[: max(0, round(left * rate))], True
-        said = "the sound holds NaN or infinite samples. Repair or replace the clip."
-        _require(np.isfinite(samples).all(), name, said)
+        if is_last := len(samples) / rate > left + _TIME_TOLERANCE:
+            logger.warning(f"{name}: the sound is longer than {max_seconds:g} s; only its beginning is used.")
+            samples = samples[: max(0, round(left * rate))]
         peak = np.abs(samples).max(initial=0)
-        said = (
-            f"the sound reaches {peak:g}, but floats should be in about [-1, 1]. Divide by the range of the integers "
-        )
-        _require(peak <= MAX_PEAK, name, said + "it was made from, 32768 for 16 bits.")
+        _require(np.isfinite(peak), name, "the sound holds NaN or infinite samples. Repair or replace the clip.")
+        said = f"the sound reaches {peak:g}, but floats should be in about [-1, 1]. Divide by the range of the "
+        _require(peak <= MAX_PEAK, name, said + "integers it was made from, 32768 for 16 bits.")
         yield samples, rate
+        if is_last:
+            break
         left -= len(samples) / rate
 
 
@@ -383,15 +362,15 @@ def _read_times(container: Any, stream: Any, max_seconds: float | None, name: st
     _require(bool(times), name, "the video track holds no frames. Record the clip again, or leave video out.")
     start = min(times)
     if max(times) - start >= limit:
-        _warn_long("video", max_seconds, name)
+        logger.warning(f"{name}: the video is longer than {max_seconds:g} s; only its beginning is used.")
         times, stop = [time for time in times if time - start < limit], start + max_seconds
     return sorted(times), start, stop
 
 
 def _decode_video(
     container: Any, stream: Any, start: float, stop: float, wanted: list[float] | None, name: str
-) -> list[tuple[np.ndarray, float]]:
-    """Frames (y, x, 3) with their seconds from `start`: those on screen at the `wanted` seconds, None: every one."""
+) -> list[np.ndarray]:
+    """The frames (y, x, 3) on screen at the `wanted` seconds from `start`, None: every one."""
     clock, step = _clock(container), float(stream.time_base)
     remaining = [math.inf] if wanted is None else list(wanted)
     damage, chosen, held, seconds = [], [], None, 0.0
@@ -401,7 +380,7 @@ def _decode_video(
         passed = sum(time < until - _TIME_TOLERANCE for time in remaining)
         del remaining[:passed]
         if held is not None and (passed or wanted is None):
-            chosen.append((_upright(held[0], chosen[0][0].shape if chosen else None, name), held[1]))
+            chosen.append(_upright(held, chosen[0].shape if chosen else None, name))
 
     for frame in _decode(container, stream, damage):
         ticks = getattr(frame, clock)
@@ -411,14 +390,13 @@ def _decode_video(
         if start + seconds >= stop - _TIME_TOLERANCE:
             break
         keep_held(seconds)
-        held = frame, seconds
+        held = frame
         if not remaining:
             break
     if remaining:
         keep_held(math.inf)
     why = damage[0] if damage else "the track is empty"
-    said = f"no frame can be decoded ({why}). Convert the clip to mp4, or leave video out."
-    _require(bool(chosen), name, said)
+    _require(bool(chosen), name, f"no frame can be decoded ({why}). Convert the clip to mp4, or leave video out.")
     _warn_damage(damage, "video", name)
     return chosen
 
@@ -439,15 +417,9 @@ def _upright(frame: Any, size: tuple[int, ...] | None, name: str) -> np.ndarray:
     return np.ascontiguousarray(np.rot90(pixels, turns))
 
 
-def _midpoints(span: float, count: int) -> list[float]:
-    return [(index + 0.5) * span / count for index in range(count)]
-
-
-def _sample_array(
-    source: Any, num_frames: int, fps: float | None, max_seconds: float | None, name: str
-) -> LoadedVideo:
+def _sample_array(source: Any, num_frames: int, fps: float | None, max_seconds: float | None, name: str) -> np.ndarray:
     """A list of images or an array, sampled as a file would be."""
-    fine = fps is None or (math.isfinite(fps) and 0 < fps <= 1000)
+    fine = fps is None or 0 < fps <= 1000
     _require(fine, name, f"fps is {fps}; give the frames a second of the array, above 0 and up to 1000.")
     if isinstance(source, list | tuple) and any(hasattr(frame, "convert") for frame in source):
         said = "a list of frames mixes PIL images with other things. Make all of them PIL images."
@@ -466,23 +438,22 @@ def _sample_array(
     _check_side(height, width, name)
     count = len(frames)
     if fps is not None and max_seconds is not None and count / fps > max_seconds + _TIME_TOLERANCE:
-        _warn_long("video", max_seconds, name)
+        logger.warning(f"{name}: the video is longer than {max_seconds:g} s; only its beginning is used.")
         count = max(1, math.ceil((max_seconds - _TIME_TOLERANCE) * fps))
-    picks = list(range(count)) if count <= num_frames else [int(t + 1e-6) for t in _midpoints(count, num_frames)]
+    shown = min(count, num_frames)
+    picks = [int((index + 0.5) * count / shown + 1e-6) for index in range(shown)]
     if isinstance(frames, np.ndarray):
         frames = frames[picks]
     else:
         frames = np.stack([np.asarray(frames[index].convert("RGB")) for index in picks])
     if frames.dtype.kind == "f":
         low, high = frames.min(), frames.max()
-        said = (
-            f"float frames range from {low:g} to {high:g}; expected [0, 1]. Divide by 255, undo the normalisation, or "
-        )
-        _require(low >= 0 and high <= 1, name, said + "give uint8.")
+        said = f"float frames range from {low:g} to {high:g}; expected [0, 1]. Divide by 255, undo the normalisation, "
+        _require(low >= 0 and high <= 1, name, said + "replace NaN, or give uint8.")
         frames = np.rint(frames.astype(np.float32) * 255).astype(np.uint8)
     said = f"frames of type {frames.dtype}; give uint8 in [0, 255] or floats in [0, 1]."
     _require(frames.dtype == np.uint8, name, said)
-    return LoadedVideo(np.ascontiguousarray(frames), np.array(picks) / (math.nan if fps is None else fps))
+    return np.ascontiguousarray(frames)
 
 
 def _numpy(array: Any, name: str) -> np.ndarray:
@@ -495,12 +466,11 @@ def _numpy(array: Any, name: str) -> np.ndarray:
         raise ValueError(f"{name}: the list cannot be made one array ({error}). Give parts of one size.") from error
 
 
-def _check_rate(rate: Any, argument: str, name: str) -> None:
-    _require(not isinstance(rate, str | bytes | bool), name, f"{argument} is {rate!r}; give a number in Hz.")
-    said = f"an array of sound needs {argument}, in Hz. Say it, e.g. {argument}=16000."
-    _require(rate is not None, name, said)
-    said = f"{argument} is {rate} Hz; expected above 0 and up to {MAX_SAMPLING_RATE}."
-    _require(0 < rate <= MAX_SAMPLING_RATE, name, said)
+def _check_rate(rate: Any, name: str) -> None:
+    _require(rate is not None, name, "an array of sound needs sampling_rate, in Hz. Say it, e.g. sampling_rate=16000.")
+    number = isinstance(rate, int | float | np.number | torch.Tensor) and not isinstance(rate, bool)
+    said = f"sampling_rate is {rate!r} Hz; expected a number from 1 up to {MAX_SAMPLING_RATE}."
+    _require(number and 1 <= rate <= MAX_SAMPLING_RATE, name, said)
 
 
 def _check_seconds(max_seconds: float | None, name: str) -> None:
@@ -509,7 +479,5 @@ def _check_seconds(max_seconds: float | None, name: str) -> None:
 
 
 def _check_side(height: int, width: int, name: str) -> None:
-    said = (
-        f"frames of {width} x {height} pixels; at most {MAX_FRAME_SIDE} a side are read. Scale the video down first."
-    )
+    said = f"frames of {width} x {height} pixels; at most {MAX_FRAME_SIDE} a side are read. Scale the video down."
     _require(max(height, width) <= MAX_FRAME_SIDE, name, said)

@@ -4,8 +4,7 @@
     audio, video ─────► decode, resample, sample frames (media_egmf.py) ─────────────────► values, masks
     model.score_answers(**inputs) ──► post_process_answers ──► label, score, probabilities, experts, modalities
 
-Prompt and answer are tokenised apart and joined, so that the loss mask is exact. Training, evaluation, pipeline and
-demo all come through here.
+Prompt and answer are tokenised apart and joined, so that the loss mask is exact. All samples come through here.
 """
 
 # B batch  S prompt tokens  P pseudo tokens  A answers  L tokens of an answer  M modalities (text, audio, video)
@@ -30,6 +29,8 @@ if TYPE_CHECKING:  # not used here, but so it is carried along wherever the proc
 logger = logging.get_logger(__name__)
 
 MODALITIES = ("text", "audio", "video")
+MEDIA_INPUTS = ("audio_values", "audio_mask", "video_values", "video_mask")
+PROMPT_INPUTS = ("input_ids", "attention_mask", "utterance_mask")
 IGNORE_INDEX = -100
 
 
@@ -93,7 +94,6 @@ class EGMFProcessor(ProcessorMixin):
         self._extractor = _build_frontend(audio_frontend, "feature_extractor_type")
         self._image_processor = _build_frontend(video_frontend, "image_processor_type")
         self._answer_ids: dict[str, list[list[int]]] = {}
-        self._fixed: dict[str, list[int]] = {}
         super().__init__(tokenizer)
 
     @property
@@ -110,8 +110,7 @@ class EGMFProcessor(ProcessorMixin):
 
     @property
     def model_input_names(self) -> list[str]:
-        media = [f"{modality}_{kind}" for modality in ("audio", "video") for kind in ("values", "mask")]
-        return ["input_ids", "attention_mask", "utterance_mask", *media, "modality_mask", "answer_ids", "task_ids"]
+        return [*PROMPT_INPUTS, *MEDIA_INPUTS, "modality_mask", "answer_ids", "task_ids"]
 
     def __call__(
         self,
@@ -180,21 +179,18 @@ class EGMFProcessor(ProcessorMixin):
     ) -> dict[str, Any]:
         """One sample as unpadded arrays: what `collate` pads and stacks."""
         wanted = MODALITIES if modalities is None else tuple(modalities)
-        for modality in wanted:
-            if modality not in MODALITIES:
-                raise ValueError(f"{name}: unknown modality {modality!r}; use any of {', '.join(MODALITIES)}.")
+        if unknown := [modality for modality in wanted if modality not in MODALITIES]:
+            raise ValueError(f"{name}: unknown modality {unknown[0]!r}; use any of {', '.join(MODALITIES)}.")
         if text is not None and not isinstance(text, str):
             raise TypeError(f"{name}: text must be a string or None, not {type(text).__name__}.")
         text = text.strip() if text is not None and "text" in wanted else ""
         arrays = self.load_media(name=name, modalities=wanted, **media)
         if not text and not arrays:
             among = f" among the wanted modalities {list(wanted)}" if modalities is not None else ""
-            raise ValueError(
-                f"{name} has neither text nor audio nor video{among}. "
-                "Give at least one of text, audio, video, audio_features, video_features."
-            )
+            remedy = "Give at least one of text, audio, video, audio_features, video_features."
+            raise ValueError(f"{name} has neither text nor audio nor video{among}. {remedy}")
         prompt = self._encode_prompt(text, context, self._task(task, name), answer, name)
-        return {**prompt, **self._encode_media(arrays)}
+        return {"name": name, **prompt, **self._encode_media(arrays)}
 
     def load_media(
         self,
@@ -215,7 +211,7 @@ class EGMFProcessor(ProcessorMixin):
         if "audio" in modalities and audio_features is not None:
             arrays["audio_features"] = self._check_features(audio_features, "audio", name)
         elif "audio" in modalities and (audio is not None or (self.audio_input == "waveform" and has_track)):
-            self._check_kind("audio", "waveform", "sound", name)
+            self._check_kind("audio", "waveform", name)
             source, rate = (audio, sampling_rate) if audio is not None else (video, None)
             heard = load_audio(source, rate, self.sampling_rate, self.max_clip_seconds, name, missing_ok=audio is None)
             if heard is not None:
@@ -223,19 +219,19 @@ class EGMFProcessor(ProcessorMixin):
         if "video" in modalities and video_features is not None:
             arrays["video_features"] = self._check_features(video_features, "video", name)
         elif "video" in modalities and video is not None:
-            self._check_kind("video", "frames", "frames", name)
-            frames = load_video(video, self.num_frames, fps, self.max_clip_seconds, name).frames
+            self._check_kind("video", "frames", name)
+            frames = load_video(video, self.num_frames, fps, self.max_clip_seconds, name)
             size = (self.frame_height, self.frame_width)
             arrays["video"] = resize_frames(frames, size) if self._image_processor is None else frames
         return arrays
 
-    def _check_kind(self, modality: str, kind: str, words: str, name: str) -> None:
+    def _check_kind(self, modality: str, kind: str, name: str) -> None:
         taken = getattr(self, f"{modality}_input")
         if taken != kind:
-            raise ValueError(f"{name}: this model takes {modality} as {taken}, not as {words}.")
+            raise ValueError(f"{name}: this model takes {modality} as {taken}, not as {kind}.")
 
     def _check_features(self, features: Any, modality: str, name: str) -> np.ndarray:
-        self._check_kind(modality, "features", "features", name)
+        self._check_kind(modality, "features", name)
         what, width = f"{name}: {modality}_features", getattr(self, f"{modality}_feature_size")
         try:
             values = np.asarray(features, dtype=np.float32)
@@ -243,18 +239,16 @@ class EGMFProcessor(ProcessorMixin):
             raise ValueError(f"{what} are no array of numbers (steps, width): {error}.") from error
         if values.ndim != 2 or values.shape[0] == 0:
             raise ValueError(f"{what} have shape {values.shape}; expected (steps >= 1, {width}).")
-        if width is not None and values.shape[1] != width:
-            raise ValueError(
-                f"{what} are {values.shape[1]} wide, but this model was trained on {width}. "
-                "Use the same extractor, or train a model with that feature size."
-            )
+        if values.shape[1] != (width or values.shape[1]):
+            said = f"{what} are {values.shape[1]} wide, but this model was trained on {width}"
+            raise ValueError(f"{said}. Use the same extractor, or train a model with that feature size.")
         if not np.isfinite(values).all():
             raise ValueError(f"{what} hold NaN or infinite values. Replace them, e.g. by 0.")
         return values
 
     def _task(self, task: str | EGMFTask | None, sample: str = "the sample") -> EGMFTask:
         if isinstance(task, EGMFTask):
-            if task.to_dict() not in self.tasks:
+            if task != self.task_objects.get(task.name):
                 raise ValueError(f"Task {task.name!r} is not this processor's; add it with `add_task` first.")
             return task
         name = task if task is not None else next(iter(self.task_objects))
@@ -272,12 +266,6 @@ class EGMFProcessor(ProcessorMixin):
         # Special tokens written out by a user are words, not commands.
         return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
-    def _fixed_tokens(self, text: str) -> list[int]:
-        """Tokens of the words that a task puts into every prompt, looked up once."""
-        if text not in self._fixed:
-            self._fixed[text] = self._tokens(text)
-        return self._fixed[text]
-
     def _beginning(self) -> list[int]:
         """What the tokenizer puts in front of every text (bos, or [gMASK] sop), without what it puts behind."""
         bare, whole = (self.tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True))
@@ -292,52 +280,47 @@ class EGMFProcessor(ProcessorMixin):
             for answer in task.answers:
                 whole = self._tokens(task.prompt + task.separator + answer)
                 if whole[: len(prompt)] != prompt or len(whole) == len(prompt):
-                    raise ValueError(
-                        f"Task {task.name!r}: this tokenizer joins the end of the prompt with the answer {answer!r}. "
-                        "Let the prompt end in a word or a sign that stands alone."
-                    )
+                    said = f"Task {task.name!r}: this tokenizer joins the end of the prompt with the answer {answer!r}"
+                    raise ValueError(f"{said}. Let the prompt end in a word or a sign that stands alone.")
                 rows.append(whole[len(prompt) :])
             if any(a != b and b[: len(a)] == a for a in rows for b in rows):
                 rows = [[*row, self.tokenizer.eos_token_id] for row in rows]  # one answer begins another
             self._answer_ids[task.name] = rows
         return self._answer_ids[task.name]
 
-    def _encode_prompt(
-        self, text: str, context: Sequence | None, task: EGMFTask, answer: Any, name: str
-    ) -> dict[str, Any]:
+    def _encode_prompt(self, text: str, context: Any, task: EGMFTask, answer: Any, name: str) -> dict[str, Any]:
         """Token ids of one prompt, its masks, and with an answer its labels."""
         if context is not None and not isinstance(context, list | tuple):
             raise TypeError(f"{name}: context must be a list of turns, not {type(context).__name__}.")
         answers, end = self.answer_token_ids(task), self.tokenizer.eos_token_id
         said = list(answers[task.index(answer, name)]) if answer is not None else []
         said += [end] if said and said[-1] != end else []
-        head = self._fixed_tokens(task.prefix) + [self.placeholder_token_id] * self.num_pseudo_tokens
+        head = self._tokens(task.prefix) + [self.placeholder_token_id] * self.num_pseudo_tokens
         words = self._tokens(text) if text else []
-        head += self._fixed_tokens(task.suffix) if text else []
-        begin, tail = self._beginning(), self._fixed_tokens(task.prompt)
+        head += self._tokens(task.suffix) if text else []
+        begin, tail = self._beginning(), self._tokens(task.prompt)
         turns = [self._tokens(_turn(turn, name) + "\n") for turn in context or ()]
         fixed = len(begin) + len(head) + len(tail) + max(map(len, answers)) + 1
         if fixed + bool(words) > self.max_length:
-            raise ValueError(
-                f"max_length {self.max_length} is too short for the task {task.name!r}, which needs {fixed} tokens "
-                "without a transcript. Raise max_length."
-            )
+            said = f"max_length {self.max_length} is too short for the task {task.name!r}, which needs {fixed} tokens"
+            raise ValueError(f"{said} without a transcript. Raise max_length.")
         while turns and fixed + len(words) + sum(map(len, turns)) > self.max_length:
             turns.pop(0)
+        if len(turns) < len(context or ()):
+            said = f"{name}: of {len(context)} turns of context the oldest {len(context) - len(turns)} were left out"
+            logger.warning(f"{said}, because max_length is {self.max_length}.")
         room = self.max_length - fixed
         if len(words) > room:
-            logger.warning(
-                f"{name}: the transcript of {len(words)} tokens was shortened to its first {room}, because max_length "
-                f"is {self.max_length}."
-            )
+            said = f"{name}: the transcript of {len(words)} tokens was shortened to its first {room}"
+            logger.warning(f"{said}, because max_length is {self.max_length}.")
         words = words[:room]
         before = begin + [token for turn in turns for token in turn] + head
         ids = before + words + tail
-        attention = [1] * len(before) + [int(self.transcript_in_prompt)] * len(words) + [1] * (len(tail) + len(said))
+        spoken = [0] * len(before) + [1] * len(words) + [0] * (len(tail) + len(said))
         return {
             "input_ids": ids + said,
-            "attention_mask": attention,
-            "utterance_mask": [0] * len(before) + [1] * len(words) + [0] * (len(tail) + len(said)),
+            "attention_mask": [int(self.transcript_in_prompt or not there) for there in spoken],
+            "utterance_mask": spoken,
             "labels": [IGNORE_INDEX] * len(ids) + said if answer is not None else None,
             "answer_ids": answers,
             "task_id": list(self.task_objects).index(task.name),
@@ -364,24 +347,23 @@ class EGMFProcessor(ProcessorMixin):
         """Samples as `prepare` makes them -> one batch: prompts padded on the left, media on the right."""
         longest = max(len(sample["input_ids"]) for sample in samples)
         fillers = {"input_ids": self.tokenizer.pad_token_id, "attention_mask": 0, "utterance_mask": 0}
-        unanswered = [sample["labels"] is None for sample in samples]
-        if any(unanswered) and not all(unanswered):
-            raise ValueError("Some samples of the batch have an answer and some have none; give all or none.")
-        if not any(unanswered):
+        unanswered = [sample["name"] for sample in samples if sample["labels"] is None]
+        if unanswered and len(unanswered) < len(samples):
+            said = "Some samples of the batch have an answer and some have none; give all or none. Without one"
+            raise ValueError(f"{said}: {', '.join(unanswered[:5])} ({len(unanswered)}).")
+        if not unanswered:
             fillers["labels"] = IGNORE_INDEX
-        data = {
-            name: torch.tensor([[filler] * (longest - len(s[name])) + s[name] for s in samples])
-            for name, filler in fillers.items()
-        }
-        for name in ("audio_values", "audio_mask", "video_values", "video_mask"):
+        data = {}
+        for name, filler in fillers.items():
+            data[name] = torch.tensor([[filler] * (longest - len(s[name])) + s[name] for s in samples])
+        for name in MEDIA_INPUTS:
             present = [sample[name] for sample in samples if name in sample]
             if present:  # all zero where a sample has none
                 data[name] = pad_sequence([sample.get(name, present[0][:0]) for sample in samples], batch_first=True)
-        data["modality_mask"] = torch.tensor(
-            [[any(s["utterance_mask"]), "audio_values" in s, "video_values" in s] for s in samples]
-        )
+        there = [[any(s["utterance_mask"]), "audio_values" in s, "video_values" in s] for s in samples]
+        data["modality_mask"] = torch.tensor(there)
         data["task_ids"] = torch.tensor([sample["task_id"] for sample in samples])
-        if any(unanswered):
+        if unanswered:
             sets = {sample["task_id"]: sample["answer_ids"] for sample in samples}
             most, width = max(map(len, sets.values())), max(len(row) for rows in sets.values() for row in rows)
             for task_id, rows in sets.items():
@@ -403,6 +385,8 @@ class EGMFProcessor(ProcessorMixin):
         """
         if not 0 < interval < 1:
             raise ValueError(f"`interval` is {interval}; it must lie between 0 and 1.")
+        if top_k is not None and top_k < 1:
+            raise ValueError(f"`top_k` is {top_k}; keep at least one, or give None for all.")
         names = list(self.task_objects)
         results = []
         for i, name in enumerate(tasks if tasks is not None else [names[i] for i in output.task_ids.tolist()]):
@@ -415,12 +399,10 @@ class EGMFProcessor(ProcessorMixin):
                 keys, result = task.answers, _summarise(np.array(task.values), probabilities, interval)
             order = range(len(keys)) if top_k is None else np.argsort(-probabilities, kind="stable")[:top_k]
             result["probabilities"] = {keys[j]: float(probabilities[j]) for j in order}
-            result["task"] = name
             experts = dict(zip(output.expert_names, output.expert_weights[i].tolist(), strict=True))
-            result |= {"expert": max(experts, key=experts.get), "experts": experts}
+            result |= {"task": name, "expert": max(experts, key=experts.get), "experts": experts}
             result["residual"] = float(output.residual_weight[i])
-            there = zip(MODALITIES, output.modality_mask[i].tolist(), strict=True)
-            result["modalities"] = [modality for modality, took_part in there if took_part]
+            result["modalities"] = [MODALITIES[place] for place in output.modality_mask[i].nonzero()]
             results.append(result)
         return results
 
@@ -429,30 +411,29 @@ class EGMFProcessor(ProcessorMixin):
     ) -> list[dict[str, Any]]:
         """Read what `model.generate(**inputs)` wrote: `text`, and `answer` (a label or a number), None if unreadable.
 
-        `generate` may return the prompt in front of the new tokens or only these: the prompt is taken off where it
-        is really there.
+        The prompt is taken off where `generate` put it in front. With `num_return_sequences`, the answers to each
+        sample follow one another.
         """
-        prompt = inputs["input_ids"].to(generated_ids.device)
+        copies = max(len(generated_ids) // len(inputs["task_ids"]), 1)
+        prompt = inputs["input_ids"].to(generated_ids.device).repeat_interleave(copies, dim=0)
         if torch.equal(generated_ids[:, : prompt.shape[1]], prompt):
             generated_ids = generated_ids[:, prompt.shape[1] :]
-        names = list(self.task_objects)
-        texts = self.tokenizer.batch_decode(generated_ids, skip_special_tokens=True)
-        tasks = [self.task_objects[names[i]] for i in inputs["task_ids"].tolist()]
-        return [{"text": t, "answer": task.parse(t), "task": task.name} for t, task in zip(texts, tasks, strict=True)]
+        texts, tasks = self.tokenizer.batch_decode(generated_ids, skip_special_tokens=True), list(self.task_objects)
+        asked = [self.task_objects[tasks[i]] for i in inputs["task_ids"].tolist() for _ in range(copies)]
+        return [{"text": t, "answer": task.parse(t), "task": task.name} for t, task in zip(texts, asked, strict=True)]
 
 
 def _read_tasks(tasks: Mapping | Sequence) -> dict[str, EGMFTask]:
     """Tasks or their fields, as a list or by name -> tasks by name, in the same order."""
-    named = tasks.items() if isinstance(tasks, Mapping) else [(None, task) for task in tasks]
-    entries = [task if isinstance(task, EGMFTask) or name is None else {"name": name, **task} for name, task in named]
-    found = [task if isinstance(task, EGMFTask) else EGMFTask.from_dict(task) for task in entries]
+    found = {}
+    for key, task in tasks.items() if isinstance(tasks, Mapping) else ((None, task) for task in tasks):
+        task = task if isinstance(task, EGMFTask) else EGMFTask.from_dict(task, key)
+        if task.name in found or key not in (None, task.name):
+            raise ValueError(f"Task {task.name!r} is there twice, or under {key!r}; each needs a name of its own.")
+        found[task.name] = task
     if not found:
         raise ValueError("`tasks` is empty; give at least one task, or None for the built-in ones.")
-    names = [task.name for task in found]
-    listed = list(tasks) if isinstance(tasks, Mapping) else names
-    if len(set(names)) != len(names) or names != listed:
-        raise ValueError(f"Tasks {names} are listed under {listed}; each needs a name of its own, and that name.")
-    return dict(zip(names, found, strict=True))
+    return found
 
 
 def _build_frontend(fields: dict | None, type_key: str) -> Any:

@@ -1,10 +1,8 @@
 """Tasks: what is asked about a person, which answers there are, and how an answer is written and read.
 
-The prompt of every task has the same shape, of which a task gives the words:
+A task gives the words of its prompt, which processing_egmf.py renders into tokens:
 
     prefix <|egmf|> x P suffix transcript prompt ─► answer
-
-Next: processing_egmf.py, which renders it into tokens.
 """
 
 import re
@@ -62,16 +60,18 @@ class EGMFTask:
     separator: str = " "
 
     def __post_init__(self):
-        is_choice = self.kind == "classification"
-        self._require(
-            is_choice or self.kind == "regression", f"kind is {self.kind!r}; use 'classification' or 'regression'."
-        )
-        if isinstance(self.labels, list | tuple):
-            pairs = [label if isinstance(label, list | tuple) else (label, label) for label in self.labels]
-        else:
-            pairs = list(dict(self.labels or {}).items())
+        is_choice, labels = self.kind == "classification", self.labels or ()
+        said = f"kind is {self.kind!r}; use 'classification' or 'regression'."
+        self._require(is_choice or self.kind == "regression", said)
+        for known in fields(self):
+            value, kinds = getattr(self, known.name), {str: str, float: int | float}.get(known.type, object)
+            fine = isinstance(value, kinds) and not isinstance(value, bool)
+            said = f"{known.name} is {value!r}; give {'words, in quotes' if kinds is str else 'a number'}."
+            self._require(fine, said)
+        pairs = labels.items() if isinstance(labels, dict) else labels if isinstance(labels, list | tuple) else [()]
+        pairs = [pair if isinstance(pair, list | tuple) else (pair, pair) for pair in pairs]
         strings = all(len(pair) == 2 and all(isinstance(word, str) for word in pair) for pair in pairs)
-        self._require(strings, "labels and their words are strings; quote yes, no and numbers.")
+        self._require(strings, "labels and their words are strings, in a list or as pairs; quote yes, no and numbers.")
         self.labels = dict(pairs)
         if is_choice:
             self._require(len(self.labels) >= 2, "a classification needs at least two labels.")
@@ -98,14 +98,13 @@ class EGMFTask:
         return re.sub(r"[\W_]+", " ", words.casefold()).strip()
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "EGMFTask":
-        """A task from YAML or processor_config.json; unknown keys are errors."""
+    def from_dict(cls, values: dict[str, Any], name: str | None = None) -> "EGMFTask":
+        """A task from YAML or processor_config.json, called `name` if it does not say so; unknown keys are errors."""
         if not isinstance(values, dict):
             raise ValueError(f"A task is a set of fields (kind, labels, prompt ...), not {values!r}.")
-        known = [f.name for f in fields(cls)]
-        unknown = sorted(set(values) - set(known))
-        if unknown:
-            raise ValueError(f"Task {values.get('name')!r} has unknown keys {unknown}; known are {known}.")
+        values, known = {"name": name, "kind": None, **values}, [f.name for f in fields(cls)]
+        if unknown := sorted(map(str, set(values) - set(known))):
+            raise ValueError(f"Task {values['name']!r} has unknown keys {unknown}; known are {known}.")
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
@@ -133,11 +132,7 @@ class EGMFTask:
         return [f"{value + 0.0:.{self.decimals}f}" for value in self.values]
 
     def index(self, answer: Any, sample: str = "the sample") -> int:
-        """Place of a true answer (a label or a number) among `answers`; numbers go to the nearest step.
-
-        Raises:
-            ValueError: an unknown label, or a score outside the scale.
-        """
+        """Place of a true answer (a label or a number) among `answers`; numbers go to the nearest step."""
         if self.kind == "classification":
             if answer not in self.labels:
                 said = f"{sample}: unknown label {answer!r} for task {self.name!r}."
@@ -148,17 +143,13 @@ class EGMFTask:
         if isinstance(answer, bool) or not isinstance(answer, int | float) or answer != answer:
             raise ValueError(f"{sample}: task {self.name!r} needs a number as its answer, not {answer!r}.")
         if not self.low - self.step / 2 <= answer <= self.high + self.step / 2:
-            raise ValueError(
-                f"{sample}: score {answer} is outside the range [{self.low}, {self.high}] of task {self.name!r}."
-            )
+            said = f"{sample}: score {answer} is outside the range [{self.low}, {self.high}]"
+            raise ValueError(f"{said} of task {self.name!r}.")
         return min(max(round((answer - self.low) / self.step), 0), self.num_answers - 1)
 
     def parse(self, text: str) -> str | float | None:
-        """Read free text as an answer: a label or a number, or None where it says none.
-
-        A classification is read only if a label's words begin the text, or if it holds those of exactly one label and
-        no negation; a regression if a number within the scale begins it.
-        """
+        """Read free text as a label, if its words begin the text or are the only ones in it and nothing is negated, or
+        as a number within the scale that begins it; None where it says none."""
         if self.kind == "regression":
             match = re.match(r"\s*[-+\u2212]?\d+(?:[.,]\d+)?(?![\w/:.,]*\w)", text)
             if match is None:
@@ -176,21 +167,17 @@ class EGMFTask:
 
 
 _EKMAN = ["neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger"]
-_CHERMA = ["愤怒", "厌恶", "恐惧", "高兴", "平静", "悲伤", "惊奇"]
-_ENGLISH_EMOTION = "\nThe speaker's emotion is"
-_ENGLISH_SENTIMENT = "\nThe speaker's sentiment from -3 to 3 is"
+_EMOTION = {"kind": "classification", "labels": _EKMAN, "prompt": "\nThe speaker's emotion is"}
+_SENTIMENT = {"kind": "regression", "low": -3.0, "high": 3.0, "prompt": "\nThe speaker's sentiment from -3 to 3 is"}
 _CHINESE = {"prefix": "声音和表情：", "suffix": "\n话语：\n", "separator": ""}
-_CHINESE_EMOTION = {"prompt": "\n说话人的情绪是：", **_CHINESE}
-_CHINESE_SENTIMENT = {"prompt": "\n说话人的情感值（-1到1）是：", **_CHINESE}
+_CHERMA = {"labels": ["愤怒", "厌恶", "恐惧", "高兴", "平静", "悲伤", "惊奇"], "prompt": "\n说话人的情绪是："}
+_SIMS = {"low": -1.0, "high": 1.0, "step": 0.2, "prompt": "\n说话人的情感值（-1到1）是："}
 
 BUILT_IN_TASKS: dict[str, EGMFTask] = {
-    task.name: task
-    for task in (
-        EGMFTask("emotion", "classification", labels=_EKMAN, prompt=_ENGLISH_EMOTION),
-        EGMFTask("meld", "classification", labels=_EKMAN, prompt=_ENGLISH_EMOTION),
-        EGMFTask("cherma", "classification", labels=_CHERMA, **_CHINESE_EMOTION),
-        EGMFTask("sentiment", "regression", low=-3.0, high=3.0, prompt=_ENGLISH_SENTIMENT),
-        EGMFTask("mosei", "regression", low=-3.0, high=3.0, prompt=_ENGLISH_SENTIMENT),
-        EGMFTask("sims_v2", "regression", low=-1.0, high=1.0, step=0.2, **_CHINESE_SENTIMENT),
-    )
+    "emotion": EGMFTask("emotion", **_EMOTION),
+    "meld": EGMFTask("meld", **_EMOTION),
+    "cherma": EGMFTask("cherma", **{**_EMOTION, **_CHINESE, **_CHERMA}),
+    "sentiment": EGMFTask("sentiment", **_SENTIMENT),
+    "mosei": EGMFTask("mosei", **_SENTIMENT),
+    "sims_v2": EGMFTask("sims_v2", **{**_SENTIMENT, **_CHINESE, **_SIMS}),
 }

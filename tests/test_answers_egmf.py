@@ -157,21 +157,21 @@ def test_empty_answer_before_others_is_refused():
 def test_nodes_see_prompt_ancestors_and_themselves_only():
     answer_set = AnswerSet.from_token_ids(((5, 6), (5, 7, 8), (9, 1)))
     nodes = batch_nodes([answer_set], [0, 0], torch.tensor([[0, 0, 1], [1, 1, 1]]), torch.float32)
-    assert set(nodes.attention_mask.unique().tolist()) == {0.0, INT_MIN}
+    assert set(nodes["attention_mask"].unique().tolist()) == {0.0, INT_MIN}
     for sample, prompt in enumerate(({2}, {0, 1, 2})):
-        tokens = nodes.token_ids[sample].tolist()
+        tokens = nodes["input_ids"][sample].tolist()
         assert set(tokens) == {5, 7, 9}
         for token, sees, depth in ((5, {5}, 0), (7, {5, 7}, 1), (9, {9}, 0)):
             place = tokens.index(token)
-            seen = torch.where(nodes.attention_mask[sample, 0, place] == 0)[0].tolist()
+            seen = torch.where(nodes["attention_mask"][sample, 0, place] == 0)[0].tolist()
             assert set(seen) == prompt | {3 + tokens.index(other) for other in sees}
-            assert nodes.position_ids[sample, place] == len(prompt) + depth
+            assert nodes["position_ids"][sample, place] == len(prompt) + depth
 
 
 def test_padding_nodes_look_somewhere():
     long, short = AnswerSet.from_token_ids(((1, 2, 3), (4,))), AnswerSet.from_token_ids(((5,), (6,)))
     nodes = batch_nodes([long, short], [0, 1], torch.ones(2, 3), torch.float32)
-    assert (nodes.attention_mask == 0).any(dim=-1).all()  # a softmax over nothing would be NaN
+    assert (nodes["attention_mask"] == 0).any(dim=-1).all()  # a softmax over nothing would be NaN
 
 
 # ---- score_answers -------------------------------------------------------------------------------------------

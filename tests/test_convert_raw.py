@@ -333,7 +333,7 @@ def test_mosei_clips_are_cut(tmp_path, convert, mosei_folder, media):
     heard = load_audio(clip, target_sampling_rate=16_000)
     assert len(heard) == pytest.approx(16_000, abs=1600)
     assert np.abs(heard[1600:14_400]).mean() > 0.2
-    frames = load_video(clip, num_frames=50).frames
+    frames = load_video(clip, num_frames=50)
     assert len(frames) == pytest.approx(25, abs=1)
     assert frames[0].mean() == pytest.approx(16 + 3 * 25, abs=4)
     dark = rows["dark$_$0"]

@@ -381,7 +381,7 @@ def test_cut_begins_and_ends_where_it_is_told(tmp_path, with_video):
     assert len(heard) / 16_000 == pytest.approx(1.0, abs=0.1)
     assert np.abs(heard[1600:14_400]).mean() > 0.2  # the tone, from end to end
     if with_video:
-        frames = load_video(found, num_frames=100).frames
+        frames = load_video(found, num_frames=100)
         assert len(frames) == pytest.approx(25, abs=1)
         levels = frames.reshape(len(frames), -1).mean(axis=1)
         assert levels[0] == pytest.approx(16 + 3 * 25, abs=4)

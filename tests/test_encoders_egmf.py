@@ -184,7 +184,7 @@ def test_feature_width_is_checked(make_encoder):
 
 def test_frame_size_is_checked(make_encoder):
     encoder = make_encoder("frames", "video")
-    with pytest.raises(ValueError, match="frames are 16x24 but the model was built for 16x16"):
+    with pytest.raises(ValueError, match="frames are \(16, 24\) pixels but the model was built for \(16, 16\)"):
         encoder(torch.zeros(1, 2, 3, 16, 24), torch.ones(1, 2, dtype=torch.bool), torch.tensor([True]))
 
 
@@ -384,6 +384,9 @@ def test_bfloat16_backbone_gives_float32_tokens(make_backbone_encoder):
 # ---- both modalities -----------------------------------------------------------------------------------------
 
 
+BOTH = torch.ones(3, 2, dtype=torch.bool)  # three samples, audio and video wanted
+
+
 @pytest.fixture
 def audio_visual(make_config, enliven):
     def make(audio="features", video="features"):
@@ -394,50 +397,50 @@ def audio_visual(make_config, enliven):
 
 
 def test_one_token_a_modality(audio_visual, media_batch):
-    tokens, there = audio_visual()(3, **media_batch())
+    tokens, there = audio_visual()(BOTH, **media_batch())
     assert tokens.shape == (3, 2, FUSION_WIDTH)
     assert there.all()
 
 
 def test_left_out_modality_is_masked(audio_visual, media_batch):
-    tokens, there = audio_visual()(3, **media_batch(video=None))
+    tokens, there = audio_visual()(BOTH, **media_batch(video=None))
     assert there.tolist() == [[True, False]] * 3
     assert torch.equal(tokens[:, 1], torch.zeros(3, FUSION_WIDTH))
 
 
 def test_present_switches_modalities_off(audio_visual, media_batch):
     encoder, batch = audio_visual(), media_batch()
-    present = torch.tensor([[1, 1], [0, 1], [1, 0]])
-    tokens, there = encoder(3, **batch, present=present)
-    assert torch.equal(there, present.bool())
+    present = torch.tensor([[True, True], [False, True], [True, False]])
+    tokens, there = encoder(present, **batch)
+    assert torch.equal(there, present)
     assert tokens[~there].abs().max() == 0
-    expected, _ = encoder(3, **batch)
+    expected, _ = encoder(BOTH, **batch)
     torch.testing.assert_close(tokens[there], expected[there], atol=1e-6, rtol=0)
 
 
 def test_present_cannot_invent_a_modality(audio_visual, media_batch):
     batch = media_batch()
     batch["audio_mask"][0] = False
-    _, there = audio_visual()(3, **batch, present=torch.ones(3, 2))
+    _, there = audio_visual()(BOTH, **batch)
     assert there[0].tolist() == [False, True]
 
 
 def test_modality_embeds_tell_audio_from_video(audio_visual, media_batch):
     encoder, batch = audio_visual(), media_batch()
-    before, _ = encoder(3, **batch)
+    before, _ = encoder(BOTH, **batch)
     with torch.no_grad():
         encoder.modality_embeds[1] += 1
-    after, _ = encoder(3, **batch)
+    after, _ = encoder(BOTH, **batch)
     torch.testing.assert_close(after - before, torch.tensor([0.0, 1.0])[None, :, None].expand_as(after))
 
 
 def test_modality_the_model_lacks_is_refused(audio_visual, media_batch):
     with pytest.raises(ValueError, match="holds video but this model was built without video"):
-        audio_visual(video=None)(3, **media_batch())
+        audio_visual(video=None)(BOTH, **media_batch())
 
 
 def test_values_without_mask_are_refused(audio_visual, media_batch):
     batch = media_batch()
     del batch["audio_mask"]
     with pytest.raises(ValueError, match="`audio_values` came without `audio_mask`"):
-        audio_visual()(3, **batch)
+        audio_visual()(BOTH, **batch)

@@ -84,7 +84,7 @@ def test_mixture_equals_loops(experts, fused):
     found = experts(fused)
     for i, row in enumerate(fused.tolist()):
         enhanced, alpha, w, beta = mixture(experts, row)
-        assert found.enhanced[i].tolist() == pytest.approx(enhanced, abs=1e-5)
+        assert found.fused[i].tolist() == pytest.approx(enhanced, abs=1e-5)
         assert found.expert_weights[i].tolist() == pytest.approx(alpha, abs=1e-5)
         assert found.gate_weights[i].tolist() == pytest.approx(w, abs=1e-5)
         assert found.residual_weight[i].item() == pytest.approx(beta, abs=1e-5)
@@ -112,19 +112,19 @@ def test_each_stage_moves_alpha(experts, fused, stage):
 
 @pytest.mark.parametrize("index", range(3))
 def test_each_expert_moves_the_mixture(experts, fused, index):
-    before = experts(fused).enhanced
+    before = experts(fused).fused
     with torch.no_grad():
         experts.experts[index].up.bias += 1
     torch.testing.assert_close(
-        experts(fused).enhanced - before, experts(fused).expert_weights[:, index, None].expand(-1, WIDTH)
+        experts(fused).fused - before, experts(fused).expert_weights[:, index, None].expand(-1, WIDTH)
     )
 
 
 def test_residual_moves_the_mixture(experts, fused):
-    before = experts(fused).enhanced
+    before = experts(fused).fused
     with torch.no_grad():
         experts.gate.residual_gate.bias += 1
-    assert (experts(fused).enhanced - before).abs().max() > 1e-3
+    assert (experts(fused).fused - before).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
@@ -132,7 +132,7 @@ def test_any_number_of_experts(make_config, fused, count):
     chosen = [{"name": f"e{i}", "bottleneck_ratio": 2**i, "activation": "relu"} for i in range(count)]
     found = EGMFExperts(make_config(experts=chosen))(fused)
     assert found.expert_weights.shape == found.gate_weights.shape == (4, count)
-    assert found.enhanced.shape == fused.shape
+    assert found.fused.shape == fused.shape
 
 
 def test_bottleneck_keeps_one_unit():
@@ -140,5 +140,5 @@ def test_bottleneck_keeps_one_unit():
 
 
 def test_samples_do_not_touch_each_other(experts, fused):
-    alone = torch.cat([experts(row[None]).enhanced for row in fused])
-    torch.testing.assert_close(experts(fused).enhanced, alone, atol=1e-6, rtol=0)
+    alone = torch.cat([experts(row[None]).fused for row in fused])
+    torch.testing.assert_close(experts(fused).fused, alone, atol=1e-6, rtol=0)

@@ -92,7 +92,7 @@ def test_path_bytes_and_dict_give_the_same(clip, form):
     key = "path" if isinstance(source, str) else "bytes"
     for same in (source, {key: source}):
         assert np.array_equal(load_audio(same, None, RATE), load_audio(clip, None, RATE))
-        assert np.array_equal(load_video(same, 4).frames, load_video(clip, 4).frames)
+        assert np.array_equal(load_video(same, 4), load_video(clip, 4))
 
 
 def test_a_file_object_serves_sound_and_pictures_and_stays_where_it_was(clip):
@@ -100,7 +100,7 @@ def test_a_file_object_serves_sound_and_pictures_and_stays_where_it_was(clip):
         file.seek(7)
         for _ in range(2):
             assert np.array_equal(load_audio(file, None, RATE), load_audio(clip, None, RATE))
-            assert np.array_equal(load_video(file, 4).frames, load_video(clip, 4).frames)
+            assert np.array_equal(load_video(file, 4), load_video(clip, 4))
         assert file.tell() == 7
     assert np.array_equal(load_audio(io.BytesIO(clip.read_bytes())), load_audio(clip))
 
@@ -130,8 +130,8 @@ def test_every_form_of_array_gives_the_same():
 
 @pytest.mark.parametrize(("dtype", "scale"), [("int16", 2**15), ("int32", 2**31), ("int8", 2**7)])
 def test_integers_are_scaled_by_the_range_of_their_type(dtype, scale):
-    assert load_audio(np.array([0, scale // 2, -scale], dtype), RATE).tolist() == [0.0, 0.5, -1.0]
-    assert load_audio(np.array([128, 192, 0], "uint8"), RATE).tolist() == [0.0, 0.5, -1.0]
+    assert load_audio(np.array([0, scale // 2, -scale] * 200, dtype), RATE).tolist() == [0.0, 0.5, -1.0] * 200
+    assert load_audio(np.array([128, 192, 0] * 200, "uint8"), RATE).tolist() == [0.0, 0.5, -1.0] * 200
 
 
 def test_long_sound_is_cut_to_its_beginning_with_a_warning(tmp_path, warnings_of):
@@ -213,29 +213,26 @@ def test_bad_max_seconds(clip, seconds):
 def test_the_frame_in_the_middle_of_each_span_is_taken(tmp_path, ending, fps):
     video = load_video(write_video(tmp_path / f"clip{ending}", gray_frames(50), fps), 8)
     expected = [int((index + 0.5) * 50 / 8) for index in range(8)]
-    assert video.frames.dtype == np.uint8
-    assert video.frames.shape == (8, 48, 64, 3)
-    assert gray_index(video.frames) == expected
-    assert video.timestamps == pytest.approx(np.array(expected) / fps, abs=2e-3)
+    assert video.dtype == np.uint8
+    assert video.shape == (8, 48, 64, 3)
+    assert gray_index(video) == expected
 
 
 @pytest.mark.parametrize("num_frames", [1, 2, 5, 12, 13, 24])
 def test_any_number_of_frames(clip, num_frames):
     expected = [int((index + 0.5) * 25 / num_frames + 1e-9) for index in range(num_frames)]
-    assert gray_index(load_video(clip, num_frames).frames) == expected
+    assert gray_index(load_video(clip, num_frames)) == expected
 
 
 @pytest.mark.parametrize("num_frames", [25, 26, 100])
 def test_a_clip_of_few_frames_gives_each_once(clip, num_frames):
     video = load_video(clip, num_frames)
-    assert gray_index(video.frames) == list(range(25))
-    assert video.timestamps == pytest.approx(np.arange(25) / 12.5, abs=1e-3)
+    assert gray_index(video) == list(range(25))
 
 
 def test_one_frame(tmp_path):
     video = load_video(write_video(tmp_path / "one.mp4", gray_frames(1)), 8)
-    assert gray_index(video.frames) == [0]
-    assert video.timestamps.tolist() == [0.0]
+    assert gray_index(video) == [0]
 
 
 def test_a_variable_frame_rate_is_sampled_in_time(tmp_path):
@@ -245,19 +242,17 @@ def test_a_variable_frame_rate_is_sampled_in_time(tmp_path):
     shown = [
         max(i for i, time in enumerate(timestamps) if time <= middle) for middle in np.arange(10) * 0.505 + 0.2525
     ]
-    assert gray_index(video.frames) == sorted(set(shown))
-    assert len(video.frames) < 10  # a picture that stands still is given once
-    assert video.timestamps == pytest.approx([timestamps[index] for index in sorted(set(shown))], abs=2e-3)
+    assert gray_index(video) == sorted(set(shown))
+    assert len(video) < 10  # a picture that stands still is given once
 
 
 def test_long_videos_are_cut_to_their_beginning_with_a_warning(clip, warnings_of):
     expected = [int((index + 0.5) * 12.5 / 4) for index in range(4)]
     for source, fps in ((clip, None), (gray_frames(25), 12.5)):
         video = load_video(source, 4, fps=fps, max_seconds=1.0, name="sample 7")
-        assert gray_index(video.frames) == pytest.approx(expected, abs=1)
-        assert video.timestamps.max() < 1.0
+        assert gray_index(video) == pytest.approx(expected, abs=1)
         assert warnings_of().count("sample 7: the video is longer than 1 s") == 1 + (fps is not None)
-    assert gray_index(load_video(clip, 99, max_seconds=0.4).frames) == list(range(5))
+    assert gray_index(load_video(clip, 99, max_seconds=0.4)) == list(range(5))
 
 
 def test_a_video_as_long_as_allowed_brings_no_warning(clip, warnings_of):
@@ -288,7 +283,7 @@ def test_rotation_noted_in_the_file_is_applied(tmp_path):
     data = bytearray(write_video(tmp_path / "clip.mp4", frames).read_bytes())
     matrix = data.find(b"tkhd") + 44
     data[matrix : matrix + 36] = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
-    turned = load_video(bytes(data), 3).frames
+    turned = load_video(bytes(data), 3)
     assert turned.shape == (3, 64, 48, 3)  # a quarter clockwise: right goes down
     assert turned[:, 40:].min() > 200
     assert turned[:, :24].max() < 50
@@ -301,12 +296,10 @@ def test_every_form_of_frames_gives_the_same():
     forms += [frames / 255, (frames / 255).astype(np.float32), [Image.fromarray(frame[..., 0]) for frame in frames]]
     for form in forms:
         video = load_video(form, 5, fps=10)
-        assert np.array_equal(video.frames, frames[[1, 3, 6, 8, 10]])
-        assert video.timestamps == pytest.approx([0.1, 0.3, 0.6, 0.8, 1.0])
+        assert np.array_equal(video, frames[[1, 3, 6, 8, 10]])
     without_fps = load_video(frames, 5)
-    assert np.array_equal(without_fps.frames, frames[[1, 3, 6, 8, 10]])
-    assert np.isnan(without_fps.timestamps).all()
-    assert np.array_equal(load_video(frames, 12).frames, frames)
+    assert np.array_equal(without_fps, frames[[1, 3, 6, 8, 10]])
+    assert np.array_equal(load_video(frames, 12), frames)
 
 
 SMALL, TALL = Image.new("RGB", (8, 8)), Image.new("RGB", (8, 9))
@@ -378,9 +371,9 @@ def test_resize_crops_the_middle_and_smooths():
 
 
 def both(source, match, error=ValueError):
-    with pytest.raises(error, match=f"sample 3: .*{match}"):
+    with pytest.raises(error, match=f"sample 3.*: .*{match}"):
         load_audio(source, None, RATE, name="sample 3", missing_ok=True)
-    with pytest.raises(error, match=f"sample 3: .*{match}"):
+    with pytest.raises(error, match=f"sample 3.*: .*{match}"):
         load_video(source, 4, name="sample 3")
 
 
@@ -389,7 +382,7 @@ def test_missing_directory_empty_and_foreign_files(tmp_path, clip):
     both(str(tmp_path), "is a directory")
     both("/dev/zero", "a directory or a device")
     (tmp_path / "empty.mp4").touch()
-    both(tmp_path / "empty.mp4", "empty, 0 bytes")
+    both(tmp_path / "empty.mp4", rf"\({tmp_path}/empty.mp4\): empty, 0 bytes")
     both(b"", "empty, 0 bytes")
     for ending in ("mp4", "wav", "mp3", "mpg"):
         (tmp_path / f"text.{ending}").write_text("This is a text.\n" * 200)
@@ -458,8 +451,8 @@ def test_a_file_cut_in_half_gives_what_is_there_with_a_warning(tmp_path, ending,
     options = {"movflags": "faststart"} if ending == ".mp4" else None
     data = write_video(tmp_path / f"whole{ending}", frames, 20, options=options).read_bytes()
     video = load_video(data[: len(data) // 2], 99, name="sample 3")
-    assert gray_index(video.frames[:20]) == list(range(20))
-    assert 20 < len(video.frames) < 50
+    assert gray_index(video[:20]) == list(range(20))
+    assert 20 < len(video) < 50
     if ending == ".mp4":  # the others do not say how long they should be
         assert "sample 3" in warnings_of()
 
@@ -479,14 +472,14 @@ def test_damage_in_the_middle_is_told(tmp_path, warnings_of):
     noise = np.random.default_rng(0).integers(0, 255, (40, 48, 64, 3), np.uint8)
     data = bytearray(write_video(tmp_path / "noise.mkv", noise).read_bytes())
     data[len(data) // 2 : len(data) // 2 + 5000] = bytes(5000)
-    assert len(load_video(bytes(data), 99, name="sample 4").frames) > 10
+    assert len(load_video(bytes(data), 99, name="sample 4")) > 10
     assert "sample 4: damaged video" in warnings_of()
 
 
 def test_sound_and_pictures_of_no_length(tmp_path):
     path = write_audio(tmp_path / "none.wav", sine(440, 1.0, RATE), RATE)
     header = path.read_bytes()[: path.read_bytes().find(b"data")] + b"data\0\0\0\0"
-    with pytest.raises(ValueError, match="sample 3: .*zero length|sample 3: not a media file"):
+    with pytest.raises(ValueError, match="sample 3: only 0 samples of sound|sample 3: not a media file"):
         load_audio(header, None, RATE, name="sample 3")
 
 
@@ -522,7 +515,7 @@ def test_without_pyav_the_message_names_it_and_arrays_still_work(clip, monkeypat
     with pytest.raises(ImportError, match="pip install av"):
         load_video(clip, 4)
     assert len(load_audio(sine(440, 0.5, RATE), RATE, RATE)) == RATE // 2
-    assert len(load_video(gray_frames(9), 4).frames) == 4
+    assert len(load_video(gray_frames(9), 4)) == 4
 
 
 def test_the_hub_file_demands_only_torch_numpy_and_transformers():

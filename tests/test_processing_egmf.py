@@ -552,7 +552,7 @@ def test_processor_refuses_bad_settings(tiny_tokenizer, fields, message):
 
 
 def test_task_under_another_name_is_refused(tiny_tokenizer):
-    with pytest.raises(ValueError, match=r"\['emotion'\] are listed under \['other'\]"):
+    with pytest.raises(ValueError, match="Task 'emotion' is there twice, or under 'other'"):
         EGMFProcessor(tiny_tokenizer, tasks={"other": BUILT_IN_TASKS["emotion"]})
 
 

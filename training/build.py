@@ -35,6 +35,7 @@ from processing_egmf import BUILT_IN_TASKS, EGMFProcessor, EGMFTask
 from .arguments import ModelArguments
 from .backbones import backbone_names
 from .gathering import whole
+from .check_config import check_config
 
 
 def load(checkpoint: str | Path, text_model: str | None = None) -> tuple[EGMFForConditionalGeneration, EGMFProcessor]:
@@ -286,6 +287,7 @@ def build(
         placeholder_token_id=processor.placeholder_token_id,
         **fusion_settings(arguments),
     )
+    check_config(config)
     model = EGMFForConditionalGeneration(config, language_model, audio_backbone, video_backbone)
     calibrate_pseudo_tokens(model)
     return model, processor

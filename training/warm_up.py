@@ -69,14 +69,14 @@ def fuse_alone_and_together(
     first, last = (int(columns[0]), int(columns[-1]) + 1) if len(columns) else (0, 1)
     embeds, spoken = embeds[:, first:last].to(egmf.dtype), spoken[:, first:last]
     media = {name: batch.get(name) for name in ("audio_values", "audio_mask", "video_values", "video_mask")}
-    tokens, heard = egmf.audio_visual_encoder(len(embeds), **media)
+    tokens, heard = egmf.audio_visual_encoder(spoken.new_ones(len(spoken), 2), **media)
     present = torch.cat([spoken.any(dim=1, keepdim=True), heard], dim=1)  # (B, M)
     alone = torch.eye(len(MODALITIES), dtype=torch.bool, device=present.device)[:, None] & present  # (M, B, M)
     masks = torch.cat([present[None], alone * (present.sum(dim=1) > 1)[None, :, None]])  # (1 + M, B, M)
     which, rows = torch.where(masks.any(dim=2))
     mask = masks[which, rows]  # (N, M)
     fused = egmf.fusion(embeds[rows], spoken[rows] & mask[:, :1], tokens[rows], mask[:, 1:])
-    return egmf.experts(fused).enhanced, rows
+    return egmf.experts(fused).fused, rows
 
 
 def average_over_processes(parameters: list[nn.Parameter]) -> None:
