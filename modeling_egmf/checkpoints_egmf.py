@@ -28,17 +28,12 @@ TEXT_MODEL_ARGUMENTS = ("dtype", "device_map", "max_memory", "offload_folder", "
 TEXT_MODEL_ARGUMENTS += ("quantization_config", "attn_implementation")
 
 
-def _peft() -> Any:
+def inject_lora(language_model: PreTrainedModel, lora: dict) -> None:
+    """Put LoRA layers into the language model in place; A and B stay in float32 whatever the model's dtype is."""
     try:
         import peft
     except ImportError as error:
         raise ImportError("This model has LoRA in its language model, which needs: pip install peft") from error
-    return peft
-
-
-def inject_lora(language_model: PreTrainedModel, lora: dict) -> None:
-    """Put LoRA layers into the language model in place; A and B stay in float32 whatever the model's dtype is."""
-    peft = _peft()
     peft.inject_adapter_in_model(peft.LoraConfig(**lora), language_model)
     for name, module in language_model.named_modules():
         if "lora_" in name:
@@ -46,29 +41,17 @@ def inject_lora(language_model: PreTrainedModel, lora: dict) -> None:
             module._is_hf_initialized = True  # peft's start, at which LoRA has no effect, is kept by post_init
 
 
-def merge_lora(language_model: PreTrainedModel) -> None:
-    """Add LoRA's product to the weights and take its layers out."""
-    layers = _peft().tuners.tuners_utils.BaseTunerLayer
-    for name, module in list(language_model.named_modules()):
-        if isinstance(module, layers):
-            module.merge()
-            parent, _, child = name.rpartition(".")
-            setattr(language_model.get_submodule(parent), child, module.get_base_layer())
-
-
 @contextmanager
-def whole_files(where: str | os.PathLike) -> Iterator[None]:
-    """Say which file is cut off or damaged."""
+def loading(what: str, remedy: str = "Download or save it again.") -> Iterator[None]:
+    """Say what cannot be loaded: not found, cut off, damaged."""
     try:
         from safetensors import SafetensorError
     except ImportError as error:
-        raise ImportError("Loading this checkpoint needs: pip install safetensors") from error
+        raise ImportError("Loading a checkpoint needs: pip install safetensors") from error
     try:
         yield
-    except SafetensorError as error:
-        raise ValueError(
-            f"{where}: the weights are cut off or damaged ({error}). Download or save it again."
-        ) from error
+    except (OSError, ValueError, SafetensorError) as error:
+        raise OSError(f"{what} could not be loaded ({error}). {remedy}") from error
 
 
 def check_weights(
@@ -80,7 +63,7 @@ def check_weights(
     told = [f"{kind}: {sorted(map(str, keys))[:5]} ({len(keys)})" for kind, keys in wrong.items() if keys]
     if told:
         remedy = "Download or save it again. Is it a light checkpoint whose `text_model_id` was removed?"
-        raise ValueError(f"{where} is not whole, and nothing of it is used: {', '.join(told)}. {remedy}")
+        raise ValueError(f"{where} is not whole: {', '.join(told)}. {remedy}")
 
 
 def fingerprint(language_model: PreTrainedModel) -> str:
@@ -114,17 +97,6 @@ def locate_part(model_id: str, checkpoint: str | os.PathLike) -> str:
     return model_id
 
 
-@contextmanager
-def _loading(checkpoint: str | os.PathLike, part: str, model_id: str, remedy: str) -> Iterator[None]:
-    """Say which part of a light checkpoint cannot be loaded."""
-    try:
-        with whole_files(model_id):
-            yield
-    except (OSError, ValueError) as error:
-        said = f"{checkpoint} is a light checkpoint: its {part} is stored apart, as {model_id!r}, "
-        raise OSError(f"{said}which could not be loaded ({error}). {remedy}") from error
-
-
 def load_text_model(checkpoint: str | os.PathLike, config: EGMFConfig, **kwargs: Any) -> PreTrainedModel:
     """The language model that `config.text_model_id` names, in the precision that it was trained beside."""
     where = locate_part(config.text_model_id, checkpoint)
@@ -132,7 +104,7 @@ def load_text_model(checkpoint: str | os.PathLike, config: EGMFConfig, **kwargs:
         kwargs["dtype"] = config.text_config.dtype or "auto"
     kwargs |= {"revision": config.text_model_revision or "main", "output_loading_info": True}
     remedy = "Point at a copy with from_pretrained(..., text_model_id='/path/to/the/language/model')."
-    with _loading(checkpoint, "language model", config.text_model_id, remedy):
+    with loading(f"{checkpoint} is a light checkpoint: its language model {config.text_model_id!r}", remedy):
         language_model, info = AutoModelForCausalLM.from_pretrained(where, **kwargs)
     check_weights(where, info, {})
     theirs, ours = language_model.config.get_text_config(), config.text_config.get_text_config()
@@ -154,7 +126,7 @@ def _load_backbone(checkpoint: str | os.PathLike, config: EGMFConfig, name: str,
         return None
     where, revision = locate_part(encoder.backbone_id, checkpoint), encoder.backbone_revision or "main"
     remedy = f"Set config.{name}_config.backbone_id to a local copy."
-    with _loading(checkpoint, f"{name} encoder", encoder.backbone_id, remedy):
+    with loading(f"{checkpoint} is a light checkpoint: its {name} encoder {encoder.backbone_id!r}", remedy):
         return AutoModel.from_pretrained(where, config=encoder.backbone_config, revision=revision, **hub)
 
 
@@ -169,7 +141,7 @@ def load_light(
     language_model = load_text_model(checkpoint, config, **hub, **text)
     config.text_config.dtype = language_model.dtype
     model = cls(config, language_model, *(_load_backbone(checkpoint, config, n, **hub) for n in ("audio", "video")))
-    with whole_files(path):
+    with loading(path):
         state = load_state_dict(path)
     expected = model.state_dict()
     wrong = {

@@ -45,44 +45,31 @@ def _attention_kept(owner: PreTrainedConfig, *configs: PreTrainedConfig | None) 
 
 @strict
 class EGMFEncoderConfig(PreTrainedConfig):
-    """How one modality becomes one token.
-
-    Args:
-        input_type: `"features"` for precomputed vectors (T, feature_size), `"waveform"` for mono samples (S,) in
-            [-1, 1], `"frames"` for images (T, 3, height, width).
-        feature_size: width of one precomputed vector; only for `"features"`.
-        backbone_config: configuration of a pretrained audio or vision encoder of `transformers`, or None for our
-            own small one that trains from scratch.
-        backbone_id, backbone_revision: where a frozen backbone's weights are fetched from.
-        backbone_trainable: train the backbone and store it in the checkpoint.
-        sequence_encoder: `"gru"` (bidirectional), `"transformer"`, or `"none"` to pool the vectors as they are.
-        hidden_size, num_layers, num_attention_heads, dropout: of the sequence encoder.
-        sampling_rate (Hz), num_mel_bins, window_seconds, hop_seconds: log-mel front end of `"waveform"`.
-        frame_height, frame_width: pixels of one frame.
-        conv_channels: channels of the strided convolutions of our own small encoders.
-    """
+    """How one modality becomes one token."""
 
     model_type = "egmf_encoder"
     sub_configs: ClassVar = {"backbone_config": AutoConfig}
 
+    # Precomputed vectors (T, feature_size), mono samples (S,) in [-1, 1], or images (T, 3, height, width).
     input_type: Literal["features", "waveform", "frames"] = "features"
     feature_size: int = 64
-    backbone_config: dict | PreTrainedConfig | None = None
-    backbone_id: str | None = None
+    backbone_config: dict | PreTrainedConfig | None = None  # a pretrained encoder's; None: our own, from scratch
+    backbone_id: str | None = None  # where a frozen backbone's weights are fetched from
     backbone_revision: str | None = None
-    backbone_trainable: bool = False
+    backbone_trainable: bool = False  # train the backbone and store it in the checkpoint
+    # Bidirectional; "none" pools the vectors as they are. The next four are those of the sequence encoder.
     sequence_encoder: Literal["gru", "transformer", "none"] = "gru"
     hidden_size: int = 128
     num_layers: int = 1
     num_attention_heads: int = 4
     dropout: float = 0.1
-    sampling_rate: int = 16000
+    sampling_rate: int = 16000  # Hz; this and the next three: log-mel front end of "waveform"
     num_mel_bins: int = 64
     window_seconds: float = 0.025
     hop_seconds: float = 0.010
-    frame_height: int = 64
+    frame_height: int = 64  # pixels
     frame_width: int = 64
-    conv_channels: list[int] | tuple[int, ...] = (32, 64, 128)
+    conv_channels: list[int] | tuple[int, ...] = (32, 64, 128)  # of the strided convolutions of our own encoders
 
     def __post_init__(self, **kwargs):
         self.backbone_config = _as_config(self.backbone_config, "backbone_config")
@@ -92,43 +79,28 @@ class EGMFEncoderConfig(PreTrainedConfig):
 
 @strict
 class EGMFConfig(PreTrainedConfig):
-    """Configuration of an EGMF model.
-
-    Args:
-        text_config: configuration of the language model (any causal LM that takes `inputs_embeds`).
-        text_model_id, text_model_revision: where the frozen language model lies: a Hub id, a path, or a path
-            relative to the checkpoint's folder. Set: the checkpoint is *light*. None: it is *full*.
-        text_model_fingerprint: a hash over a piece of the language model's weights, to notice other weights.
-        audio_config, video_config: one `EGMFEncoderConfig` each, or None if the model has no such modality.
-        fusion_hidden_size: width H of the fusion (the paper's d_h).
-        fusion_attention_heads, fusion_dropout: of the two attentions of Eq. 1 and 2.
-        bidirectional_attention: let the audio and video tokens attend to the text before the text attends to
-            them. The paper mentions it; its equations do not have it.
-        experts: one dict an expert with `name`, `bottleneck_ratio` and `activation`.
-        num_pseudo_tokens: how many soft tokens stand for the fused vector in the prompt.
-        pseudo_token_projection: `"repeat"` (the paper: one projection, repeated) or `"separate"` (one a token).
-        lora: keyword arguments of `peft.LoraConfig` (`r`, `lora_alpha`, `target_modules`, ...), or None.
-        placeholder_token_id: id of the placeholder that the pseudo tokens replace.
-    """
+    """Configuration of an EGMF model."""
 
     model_type = "egmf"
     sub_configs: ClassVar = {"text_config": AutoConfig, "audio_config": AutoConfig, "video_config": AutoConfig}
 
-    text_config: dict | PreTrainedConfig | None = None
+    text_config: dict | PreTrainedConfig | None = None  # of any causal language model that takes `inputs_embeds`
+    # Where the frozen language model of a *light* checkpoint lies: a Hub id, a path, or a path relative to the
+    # checkpoint's folder; None: the checkpoint is *full*. The fingerprint, of its weights, tells that it is another.
     text_model_id: str | None = None
     text_model_revision: str | None = None
     text_model_fingerprint: str | None = None
-    audio_config: dict | PreTrainedConfig | None = None
+    audio_config: dict | PreTrainedConfig | None = None  # an `EGMFEncoderConfig`; None: the model has no such modality
     video_config: dict | PreTrainedConfig | None = None
-    fusion_hidden_size: int = 256
-    fusion_attention_heads: int = 4
+    fusion_hidden_size: int = 256  # width H of the fusion (the paper's d_h)
+    fusion_attention_heads: int = 4  # of the two attentions of Eq. 1 and 2, as is the dropout
     fusion_dropout: float = 0.1
-    bidirectional_attention: bool = False
-    experts: list[dict] | tuple[dict, ...] = PAPER_EXPERTS
-    num_pseudo_tokens: int = 4
-    pseudo_token_projection: Literal["repeat", "separate"] = "repeat"
-    lora: dict | None = None
-    placeholder_token_id: int | None = None
+    bidirectional_attention: bool = False  # audio and video attend to the text first: in the paper's words alone
+    experts: list[dict] | tuple[dict, ...] = PAPER_EXPERTS  # each with `name`, `bottleneck_ratio` and `activation`
+    num_pseudo_tokens: int = 4  # how many soft tokens stand for the fused vector in the prompt
+    pseudo_token_projection: Literal["repeat", "separate"] = "repeat"  # the paper's one, repeated, or one a token
+    lora: dict | None = None  # keyword arguments of `peft.LoraConfig` (`r`, `lora_alpha`, `target_modules`, ...)
+    placeholder_token_id: int | None = None  # id of the placeholder that the pseudo tokens replace
     initializer_range: float = 0.02
     tie_word_embeddings: bool = False
 

@@ -23,7 +23,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import CausalLMOutputWithPast, ModelOutput
 
 from .answers_egmf import NORMALIZATIONS, answer_sets_of, batch_nodes
-from .checkpoints_egmf import check_weights, inject_lora, keys_stored_elsewhere, load_light, merge_lora, whole_files
+from .checkpoints_egmf import check_weights, inject_lora, keys_stored_elsewhere, load_light, loading
 from .configuration_egmf import EGMFConfig
 from .encoders_egmf import EGMFAudioVisualEncoder, EGMFPretrainedStem
 from .experts_egmf import EGMFExperts
@@ -34,55 +34,36 @@ if TYPE_CHECKING:
     from transformers import Cache
 
 Part = PreTrainedModel | None  # built and loaded before; None: built here from the configuration
+Mask = torch.Tensor | None
 MEDIA = ("audio_values", "audio_mask", "video_values", "video_mask", "modality_mask")
 
 
 @dataclass
 class EGMFFusionOutput(ModelOutput):
-    """What stands before the language model; part of every output below.
+    """What stands before the language model; part of every output below."""
 
-    Attributes:
-        pseudo_tokens: (B, P, D) soft tokens for the prompt.
-        fused: (B, H) f_enhanced, after the experts.
-        expert_weights: (B, E) alpha, the second stage of the gate.
-        gate_weights: (B, E) w, the first stage of the gate.
-        residual_weight: (B,) beta.
-        modality_mask: (B, M) bool, which of text, audio and video took part.
-    """
-
-    pseudo_tokens: torch.Tensor | None = None
-    fused: torch.Tensor | None = None
-    expert_weights: torch.Tensor | None = None
-    gate_weights: torch.Tensor | None = None
-    residual_weight: torch.Tensor | None = None
-    modality_mask: torch.Tensor | None = None
+    pseudo_tokens: torch.Tensor | None = None  # (B, P, D) soft tokens for the prompt
+    fused: torch.Tensor | None = None  # (B, H) f_enhanced, after the experts
+    expert_weights: torch.Tensor | None = None  # (B, E) alpha, the second stage of the gate
+    gate_weights: torch.Tensor | None = None  # (B, E) w, the first stage of the gate
+    residual_weight: torch.Tensor | None = None  # (B,) beta
+    modality_mask: torch.Tensor | None = None  # (B, M) bool, which of text, audio and video took part
 
 
 @dataclass
 class EGMFCausalLMOutput(EGMFFusionOutput, CausalLMOutputWithPast):
-    """Output of `forward`; the fields of `EGMFFusionOutput` are filled with `output_experts=True`.
-
-    Attributes:
-        loss: mean over samples of the mean negative log-likelihood of each one's labels that are not -100.
-        logits: (B, K, V); K is S, or the last K positions if `labels` or `logits_to_keep` cut them.
-    """
+    """Output of `forward`: `loss`, see `answer_loss`; `logits` (B, K, V) of all S or the last K positions, as `labels`
+    and `logits_to_keep` say; with `output_experts=True` the fields of `EGMFFusionOutput`."""
 
 
 @dataclass
 class EGMFAnswerOutput(EGMFFusionOutput):
-    """Output of `score_answers`; `processor.post_process_answers` turns it into labels and scores.
+    """Output of `score_answers`; `processor.post_process_answers` turns it into labels and scores."""
 
-    Attributes:
-        probabilities: (B, A) over each sample's answers in the order of its task; 0 beyond a smaller set.
-        log_probs: (B, A) their logarithms, -inf beyond a smaller set.
-        task_ids: (B,) which task of the processor each sample belongs to, as it was given.
-        expert_names: names of the E experts.
-    """
-
-    probabilities: torch.Tensor | None = None
-    log_probs: torch.Tensor | None = None
-    task_ids: torch.Tensor | None = None
-    expert_names: tuple[str, ...] | None = None
+    probabilities: torch.Tensor | None = None  # (B, A) answers in the order of the task; 0 beyond a smaller set
+    log_probs: torch.Tensor | None = None  # (B, A) their logarithms, -inf beyond a smaller set
+    task_ids: torch.Tensor | None = None  # (B,) which task of the processor each sample belongs to, as it was given
+    expert_names: tuple[str, ...] | None = None  # of the E experts
 
 
 class EGMFPseudoTokens(nn.Module):
@@ -107,10 +88,8 @@ class EGMFPseudoTokens(nn.Module):
 
 
 def answer_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """logits (B, K, V), labels (B, K) with -100 where nothing is asked -> mean over samples of means over tokens.
-
-    Every sample counts alike: with a mean over all tokens, a score of four tokens would outweigh a label of one.
-    """
+    """logits (B, K, V), labels (B, K), -100 where nothing is asked -> mean over samples of negative log-likelihoods
+    over tokens: with a mean over all tokens, a score of four would outweigh a label of one."""
     targets, predicted = labels[:, 1:], logits[:, :-1].float().transpose(1, 2)
     losses = nn.functional.cross_entropy(predicted, targets, ignore_index=-100, reduction="none")  # (B, K - 1)
     asked = (targets != -100).sum(dim=1)
@@ -156,11 +135,7 @@ class EGMFModel(EGMFPreTrainedModel):
         self.post_init()
 
     def forward(
-        self,
-        text_embeds: torch.Tensor,
-        utterance_mask: torch.Tensor,
-        modality_mask: torch.Tensor | None = None,
-        **media: torch.Tensor | None,
+        self, text_embeds: torch.Tensor, utterance_mask: torch.Tensor, modality_mask: Mask = None, **media: Mask
     ) -> EGMFFusionOutput:
         """Encode, fuse, mix the experts, and project.
 
@@ -226,7 +201,7 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
             return load_light(cls, pretrained_model_name_or_path, config, **kwargs)
         wants_info = kwargs.pop("output_loading_info", False)
         kwargs.update(ignore_mismatched_sizes=True, output_loading_info=True)  # so that all is listed below
-        with whole_files(pretrained_model_name_or_path):
+        with loading(f"{pretrained_model_name_or_path}"):
             model, info = super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
         check_weights(pretrained_model_name_or_path, info, model.state_dict())
         model.freeze()
@@ -238,15 +213,6 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
         if self.config.text_model_id is not None:
             kwargs.setdefault("save_original_format", False)  # a light checkpoint has the names of our state dict
         return super().save_pretrained(save_directory, **kwargs)
-
-    def merge_and_unload(self) -> "EGMFForConditionalGeneration":
-        """Merge LoRA into the language model and make this a full model, which needs nothing else to load."""
-        merge_lora(self.language_model)
-        config = self.config
-        config.lora = config.text_model_id = config.text_model_revision = config.text_model_fingerprint = None
-        for encoder in filter(None, (config.audio_config, config.video_config)):
-            encoder.backbone_id = encoder.backbone_revision = None
-        return self
 
     def freeze(self) -> None:
         """Train the fusion, our encoders and LoRA; freeze the language model and frozen backbones."""
@@ -272,9 +238,7 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
         wrong = torch.where(found != needed)[0]
         if len(wrong):
             said = f"Sample {wrong.tolist()} of the batch holds {found[wrong].tolist()} pseudo-token slots"
-            raise ValueError(
-                f"{said}, the fusion makes {needed}. Build the processor with num_pseudo_tokens={needed}."
-            )
+            raise ValueError(f"{said}, not {needed}. Build the processor with num_pseudo_tokens={needed}.")
         return mask
 
     def embed_prompt(
@@ -290,9 +254,7 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
         return embeds.masked_scatter(slots[..., None], fusion.pseudo_tokens.to(embeds.dtype)), fusion
 
     @staticmethod
-    def hide_switched_off_text(
-        attention_mask: torch.Tensor | None, utterance_mask: torch.Tensor | None, modality_mask: torch.Tensor | None
-    ) -> torch.Tensor | None:
+    def hide_switched_off_text(attention_mask: Mask, utterance_mask: Mask, modality_mask: Mask) -> Mask:
         """attention_mask (B, S), 0 also on the transcripts that modality_mask (B, 3) switches off; a 4D one stays."""
         if attention_mask is None or utterance_mask is None or modality_mask is None or attention_mask.ndim != 2:
             return attention_mask
@@ -339,8 +301,7 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
             answer_ids, task_ids: accepted so that the processor's output fits, and not used here.
 
         Raises:
-            ValueError: the number of placeholders differs from the number of pseudo tokens, a sample has no
-                modality, or media do not fit the encoders.
+            ValueError: too few or too many placeholders, a sample without any modality, media that do not fit.
         """
         fusion = None
         if inputs_embeds is None:

@@ -68,7 +68,7 @@ def load_audio(
     Raises:
         FileNotFoundError, ValueError: the source cannot be used; the message says why and what to do.
     """
-    _check_seconds(max_seconds, name)
+    max_seconds = _seconds(max_seconds, name)
     if isinstance(source, dict) and source.get("array") is not None:
         source, sampling_rate = source["array"], source.get("sampling_rate", sampling_rate)
     source = _unwrap(source, name)
@@ -99,29 +99,21 @@ def load_video(
     max_seconds: float | None = MAX_SECONDS,
     name: str = "the sample",
 ) -> np.ndarray:
-    """At most `num_frames` pictures, spread evenly in time.
-
-    The clip is cut into `num_frames` equal spans and the picture on screen in the middle of each is taken, by its
-    timestamp, so that uneven frame rates do no harm. No picture is given twice: a clip of fewer frames gives each
-    of them once, and one that stands still for several spans is given once.
+    """At most `num_frames` pictures, spread evenly in time: the one on screen in the middle of each of so many equal
+    spans, by its timestamp. None is given twice; a clip of fewer frames gives each of them once.
 
     Args:
         source: a path, bytes, a seekable binary file object, `{"path": ..., "bytes": ...}`, a list of PIL images of
             one size, or an array (T, y, x, 3) or (T, 3, y, x), uint8 or float in [0, 1].
         num_frames: how many pictures at most.
-        fps: frames a second of a list or array; files state their own. Without it the frames count as evenly spaced
-            over a clip that is short enough.
-        max_seconds, name: as `load_audio`.
+        fps: frames a second of a list or array; files state their own. Without it none is too long.
+        max_seconds, name: and what is raised, as `load_audio`.
 
     Returns:
         uint8 (T, y, x, 3) RGB, upright: rotation noted in the file is applied.
-
-    Raises:
-        FileNotFoundError, ValueError: as `load_audio`.
     """
     _require(num_frames >= 1, name, f"num_frames is {num_frames}; ask for at least one.")
-    _check_seconds(max_seconds, name)
-    source = _unwrap(source, name)
+    max_seconds, source = _seconds(max_seconds, name), _unwrap(source, name)
     if isinstance(source, ARRAYS):
         return _sample_array(source, num_frames, fps, max_seconds, name)
     with _opened(source, name) as container:
@@ -284,17 +276,16 @@ def _mono_from_array(array: Any, name: str) -> np.ndarray:
     known = array.dtype.kind == "f" or (array.dtype.kind in "iu" and array.dtype.itemsize <= 4)
     said = f"sound of type {array.dtype}, whose range is unknown. Give floats in [-1, 1], int16 or int32."
     _require(known, name, said)
-    said = f"sound of zero length, shape {array.shape}. Leave it out, or check the cutting."
-    _require(array.size > 0, name, said)
+    _require(array.size > 0, name, f"sound of zero length, shape {array.shape}. Leave it out, or check the cutting.")
     said = f"sound has shape {array.shape}; expected (samples,), (channels, samples) or (samples, channels)"
     fine = array.ndim == 1 or (array.ndim == 2 and min(array.shape) <= MAX_CHANNELS)
     _require(fine, name, f"{said} with at most {MAX_CHANNELS} channels. Give one clip at a time.")
     return _scaled(array) if array.ndim == 1 else _scaled(array).mean(axis=int(array.shape[1] < array.shape[0]))
 
 
-def _limited(pieces: Pieces, max_seconds: float | None, name: str) -> Pieces:
+def _limited(pieces: Pieces, max_seconds: float, name: str) -> Pieces:
     """Pieces up to `max_seconds`, checked."""
-    left = math.inf if max_seconds is None else max_seconds
+    left = max_seconds
     for samples, rate in pieces:
         if is_last := len(samples) / rate > left + _TIME_TOLERANCE:
             logger.warning(f"{name}: the sound is longer than {max_seconds:g} s; only its beginning is used.")
@@ -340,11 +331,10 @@ def _video_stream(container: Any, name: str) -> Any:
     return streams[0]
 
 
-def _read_times(container: Any, stream: Any, max_seconds: float | None, name: str) -> tuple[list[float], float, float]:
+def _read_times(container: Any, stream: Any, max_seconds: float, name: str) -> tuple[list[float], float, float]:
     """Timestamps, ascending, with start and end of the clip in seconds, read without decoding, up to `max_seconds`."""
     clock, step = _clock(container), float(stream.time_base)
-    times, stop, average = [], -math.inf, 1 / float(stream.average_rate or 25)
-    limit = math.inf if max_seconds is None else max_seconds - _TIME_TOLERANCE
+    times, stop, average, limit = [], -math.inf, 1 / float(stream.average_rate or 25), max_seconds - _TIME_TOLERANCE
     try:
         for packet in container.demux(stream):
             ticks = packet.dts if getattr(packet, clock) is None else getattr(packet, clock)
@@ -417,10 +407,10 @@ def _upright(frame: Any, size: tuple[int, ...] | None, name: str) -> np.ndarray:
     return np.ascontiguousarray(np.rot90(pixels, turns))
 
 
-def _sample_array(source: Any, num_frames: int, fps: float | None, max_seconds: float | None, name: str) -> np.ndarray:
+def _sample_array(source: Any, num_frames: int, fps: float | None, max_seconds: float, name: str) -> np.ndarray:
     """A list of images or an array, sampled as a file would be."""
-    fine = fps is None or 0 < fps <= 1000
-    _require(fine, name, f"fps is {fps}; give the frames a second of the array, above 0 and up to 1000.")
+    fine = fps is None or (isinstance(fps, int | float | np.number) and 0 < fps <= 1000)
+    _require(fine, name, f"fps is {fps!r}; give the frames a second of the array, above 0 and up to 1000.")
     if isinstance(source, list | tuple) and any(hasattr(frame, "convert") for frame in source):
         said = "a list of frames mixes PIL images with other things. Make all of them PIL images."
         _require(all(hasattr(frame, "convert") for frame in source), name, said)
@@ -437,7 +427,7 @@ def _sample_array(source: Any, num_frames: int, fps: float | None, max_seconds: 
         height, width = frames.shape[1:3]
     _check_side(height, width, name)
     count = len(frames)
-    if fps is not None and max_seconds is not None and count / fps > max_seconds + _TIME_TOLERANCE:
+    if fps is not None and count / fps > max_seconds + _TIME_TOLERANCE:
         logger.warning(f"{name}: the video is longer than {max_seconds:g} s; only its beginning is used.")
         count = max(1, math.ceil((max_seconds - _TIME_TOLERANCE) * fps))
     shown = min(count, num_frames)
@@ -451,8 +441,7 @@ def _sample_array(source: Any, num_frames: int, fps: float | None, max_seconds: 
         said = f"float frames range from {low:g} to {high:g}; expected [0, 1]. Divide by 255, undo the normalisation, "
         _require(low >= 0 and high <= 1, name, said + "replace NaN, or give uint8.")
         frames = np.rint(frames.astype(np.float32) * 255).astype(np.uint8)
-    said = f"frames of type {frames.dtype}; give uint8 in [0, 255] or floats in [0, 1]."
-    _require(frames.dtype == np.uint8, name, said)
+    _require(frames.dtype == np.uint8, name, f"frames of type {frames.dtype}; give uint8, or floats in [0, 1].")
     return np.ascontiguousarray(frames)
 
 
@@ -473,9 +462,10 @@ def _check_rate(rate: Any, name: str) -> None:
     _require(number and 1 <= rate <= MAX_SAMPLING_RATE, name, said)
 
 
-def _check_seconds(max_seconds: float | None, name: str) -> None:
-    said = f"max_seconds is {max_seconds}; give a number above 0, or None for all of the clip."
-    _require(max_seconds is None or max_seconds > 0, name, said)
+def _seconds(most: float | None, name: str) -> float:
+    said = f"max_seconds is {most}; give a number above 0, or None for all of the clip."
+    _require(most is None or most > 0, name, said)
+    return math.inf if most is None else most
 
 
 def _check_side(height: int, width: int, name: str) -> None:

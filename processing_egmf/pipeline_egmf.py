@@ -50,15 +50,11 @@ class EGMFPipeline(Pipeline):
             top_k: keep so many of the probabilities, the largest first.
             interval: share of the probability that a score's interval holds at least.
             return_experts: also say which `expert` spoke loudest, the weights of all `experts`, and the `residual`.
-            fetch: called with an http or https URL, returns bytes or an open file. It must refuse private addresses,
-                redirects to them, and what is too large or too slow; `fetch_public` of the endpoint's handler does.
-                Without it every URL is refused.
+            fetch: called with an http or https URL, returns bytes or an open file; None refuses them. It must refuse
+                private addresses, redirects to them, and what is too large or slow, as that of the endpoint does.
 
         Returns:
             One `EGMFAnswer`; a list of them for a list or tuple; an iterator for anything else.
-
-        Raises:
-            ValueError, TypeError, FileNotFoundError: with the clip's name, what is wrong and what to do.
         """
         before, _, after = self._sanitize_parameters(**kwargs)
         before, after = {**self._preprocess_params, **before}, {**self._postprocess_params, **after}
@@ -68,10 +64,9 @@ class EGMFPipeline(Pipeline):
         return list(answers) if isinstance(inputs, list | tuple) else answers
 
     def _sanitize_parameters(self, top_k=None, interval=None, return_experts=None, **before):
-        unknown = set(before) - {*FIELDS, "fetch"}
-        if unknown:
+        if unknown := sorted(set(before) - {*FIELDS, "fetch"}):
             known = (*FIELDS, "fetch", "top_k", "interval", "return_experts", "batch_size")
-            raise TypeError(f"Unknown arguments {sorted(unknown)}; known are {', '.join(known)}.")
+            raise TypeError(f"Unknown arguments {unknown}; known are {', '.join(known)}.")
         after = {"top_k": top_k, "interval": interval, "return_experts": return_experts}
         return before, {}, {name: value for name, value in after.items() if value is not None}
 
@@ -85,27 +80,23 @@ class EGMFPipeline(Pipeline):
         samples = []
         for number, clip in clips:
             name = clip[:200] if isinstance(clip, str) else f"clip {number}"
-            sample = {**shared, **self._sample(clip, fetch, name)}
-            name = sample.pop("name", None) or name
-            for kind in ("audio", "video"):
-                sample[kind] = _fetched(sample.get(kind), fetch)
-            samples.append(self.processor.prepare(name=name, **sample))
+            sample = {**shared, **self._sample(_fetched(clip, fetch), name)}
+            fetched = {kind: _fetched(sample.get(kind), fetch) for kind in ("audio", "video")}
+            samples.append(self.processor.prepare(**{**sample, **fetched, "name": sample.get("name") or name}))
         return self.processor.collate(samples)
 
-    def _sample(self, clip: Any, fetch: Callable[[str], Any] | None, name: str) -> dict[str, Any]:
+    def _sample(self, clip: Any, name: str) -> dict[str, Any]:
         """The fields of one clip."""
         if clip is None:
             return {}
         if isinstance(clip, Mapping) and not set(clip) & {"array", "bytes", "path"}:
-            unknown = sorted(set(clip) - set(FIELDS))
-            if unknown:
+            if unknown := sorted(set(clip) - set(FIELDS)):
                 raise TypeError(f"{name}: unknown keys {unknown}; known are {', '.join(FIELDS)}.")
             return dict(clip)
         if isinstance(clip, np.ndarray | torch.Tensor):
             return {"video" if clip.ndim == 4 else "audio": clip}
         if isinstance(clip, Mapping) and clip.get("array") is not None:
             return {"audio": clip}
-        clip = _fetched(clip, fetch)
         return {"video" if self.processor.video_input == "frames" and has_pictures(clip, name) else "audio": clip}
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:

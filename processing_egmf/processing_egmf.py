@@ -78,12 +78,10 @@ class EGMFProcessor(ProcessorMixin):
         transcript_in_prompt: bool = True,
         placeholder_token: str = "<|egmf|>",
     ):
-        settings = dict(locals())
-        for name in ("self", "__class__", "tokenizer", "tasks"):
-            del settings[name]
-        for name, kinds in (("audio_input", ("waveform", "features")), ("video_input", ("frames", "features"))):
-            if settings[name] not in (*kinds, None):
-                raise ValueError(f"`{name}` is {settings[name]!r}; use {kinds[0]!r}, {kinds[1]!r} or None.")
+        settings = {k: v for k, v in locals().items() if k not in ("self", "__class__", "tokenizer", "tasks")}
+        for name, raw in (("audio_input", "waveform"), ("video_input", "frames")):
+            if settings[name] not in (raw, "features", None):
+                raise ValueError(f"`{name}` is {settings[name]!r}; use {raw!r}, 'features' or None.")
         if tokenizer.convert_tokens_to_ids(placeholder_token) in (None, tokenizer.unk_token_id):
             tokenizer.add_special_tokens({"additional_special_tokens": [placeholder_token]})
         if tokenizer.pad_token is None:
@@ -158,13 +156,13 @@ class EGMFProcessor(ProcessorMixin):
         if size == 0:
             raise ValueError("The batch is empty; give at least one sample.")
         inputs = {*MODALITIES, "audio_features", "video_features"} & set(given)
-        shared = [name for name in inputs if size > 1 and not columns[name][1] and columns[name][0] is not None]
-        if shared:
+        if shared := [n for n in inputs if size > 1 and not columns[n][1] and columns[n][0] is not None]:
             raise ValueError(f"{', '.join(shared)} is one value but the batch has {size} samples; give a list.")
         samples = [{name: value[i] if many else value for name, (value, many) in columns.items()} for i in range(size)]
-        for i, sample in enumerate(samples):
-            sample["name"] = sample["name"] or f"sample {i}"
-        return self.collate([self.prepare(**sample) for sample in samples], return_tensors)
+        named = [
+            self.prepare(**{**sample, "name": sample["name"] or f"sample {i}"}) for i, sample in enumerate(samples)
+        ]
+        return self.collate(named, return_tensors)
 
     def prepare(
         self,
@@ -302,17 +300,17 @@ class EGMFProcessor(ProcessorMixin):
         turns = [self._tokens(_turn(turn, name) + "\n") for turn in context or ()]
         fixed = len(begin) + len(head) + len(tail) + max(map(len, answers)) + 1
         if fixed + bool(words) > self.max_length:
-            said = f"max_length {self.max_length} is too short for the task {task.name!r}, which needs {fixed} tokens"
-            raise ValueError(f"{said} without a transcript. Raise max_length.")
+            short = f"max_length {self.max_length} is too short for the task {task.name!r}, which needs {fixed} tokens"
+            raise ValueError(f"{name}: {short} without a transcript. Raise max_length.")
         while turns and fixed + len(words) + sum(map(len, turns)) > self.max_length:
             turns.pop(0)
         if len(turns) < len(context or ()):
-            said = f"{name}: of {len(context)} turns of context the oldest {len(context) - len(turns)} were left out"
-            logger.warning(f"{said}, because max_length is {self.max_length}.")
+            lost = f"of {len(context)} turns of context the oldest {len(context) - len(turns)} were left out"
+            logger.warning(f"{name}: {lost}, because max_length is {self.max_length}.")
         room = self.max_length - fixed
         if len(words) > room:
-            said = f"{name}: the transcript of {len(words)} tokens was shortened to its first {room}"
-            logger.warning(f"{said}, because max_length is {self.max_length}.")
+            lost = f"the transcript of {len(words)} tokens was shortened to its first {room}"
+            logger.warning(f"{name}: {lost}, because max_length is {self.max_length}.")
         words = words[:room]
         before = begin + [token for turn in turns for token in turn] + head
         ids = before + words + tail

@@ -32,42 +32,25 @@ class EGMFAnswer(TypedDict, total=False):
 
 @dataclass
 class EGMFTask:
-    """One question with a closed set of answers.
+    """One question with a closed set of answers; a ValueError says which fields contradict one another."""
 
-    Args:
-        name: how the task is called in `processor(..., task=name)`.
-        kind: `"classification"` or `"regression"`.
-        labels: classification: label -> the words that name it in an answer. Labels keep this order.
-        low, high, step: regression: the scale, in the units of the corpus. Answers are low, low + step, ..., high.
-        prefix: words before the pseudo tokens.
-        suffix: words between the pseudo tokens and the transcript.
-        prompt: words after the transcript, ending where the answer begins; no space at its end.
-        separator: what stands between prompt and answer: a space, or nothing in Chinese.
-
-    Raises:
-        ValueError: fields that contradict one another, with what to change.
-    """
-
-    name: str
-    kind: str
-    labels: dict[str, str] = field(default_factory=dict)
-    low: float = 0.0
+    name: str  # how the task is called in `processor(..., task=name)`
+    kind: str  # "classification" or "regression"
+    labels: dict[str, str] = field(
+        default_factory=dict
+    )  # label -> the words that name it, in the order of the answers
+    low: float = 0.0  # regression: the scale, in the units of the corpus: low, low + step, ..., high
     high: float = 0.0
     step: float = 0.1
-    prefix: str = "Voice and face:"
-    suffix: str = "\nWords:\n"
-    prompt: str = ""
-    separator: str = " "
+    prefix: str = "Voice and face:"  # words before the pseudo tokens
+    suffix: str = "\nWords:\n"  # words between the pseudo tokens and the transcript
+    prompt: str = ""  # words after the transcript, ending where the answer begins; no space at its end
+    separator: str = " "  # what stands between prompt and answer: a space, or nothing in Chinese
 
     def __post_init__(self):
         is_choice, labels = self.kind == "classification", self.labels or ()
         said = f"kind is {self.kind!r}; use 'classification' or 'regression'."
         self._require(is_choice or self.kind == "regression", said)
-        for known in fields(self):
-            value, kinds = getattr(self, known.name), {str: str, float: int | float}.get(known.type, object)
-            fine = isinstance(value, kinds) and not isinstance(value, bool)
-            said = f"{known.name} is {value!r}; give {'words, in quotes' if kinds is str else 'a number'}."
-            self._require(fine, said)
         pairs = labels.items() if isinstance(labels, dict) else labels if isinstance(labels, list | tuple) else [()]
         pairs = [pair if isinstance(pair, list | tuple) else (pair, pair) for pair in pairs]
         strings = all(len(pair) == 2 and all(isinstance(word, str) for word in pair) for pair in pairs)

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, ViTConfig, ViTModel, Wav2Vec2Conf
 
 from modeling_egmf import EGMFEncoderConfig, EGMFForConditionalGeneration
 from modeling_egmf.checkpoints_egmf import fingerprint
+from training.merge import merge
 
 
 AUTO_CLASSES = ("AutoModel", "AutoModelForCausalLM", "AutoModelForMultimodalLM")
@@ -148,7 +149,7 @@ def light(bases, make_light, inputs_for, tmp_path):
 @pytest.fixture
 def full(make_light, inputs_for, tmp_path):
     """A saved full checkpoint, the model, and inputs for it."""
-    model = make_light().merge_and_unload()
+    model = merge(make_light())
     model.save_pretrained(tmp_path / "full")
     return tmp_path / "full", model, inputs_for(model)
 
@@ -189,7 +190,7 @@ def fresh_process(bases, make_light, make_towers, inputs_for, tmp_path_factory):
         merge, towers = fields.pop("merge", False), fields.pop("towers", False)
         model = make_light(**fields, **(make_towers("../vit") if towers else {}))
         if merge:
-            model.merge_and_unload()
+            merge(model)
         inputs = inputs_for(model)
         before[name] = outputs_of(model, inputs)
         model.save_pretrained(bases / name)
@@ -419,13 +420,13 @@ def test_merging_keeps_the_answers(make_light, inputs_for):
     model = make_light()
     inputs = inputs_for(model)
     before = outputs_of(model, inputs)["logits"]
-    after = outputs_of(model.merge_and_unload(), inputs)["logits"]
+    after = outputs_of(merge(model), inputs)["logits"]
     torch.testing.assert_close(after, before, atol=1e-3, rtol=0)
 
 
 def test_merged_lora_is_in_the_weights(make_light, bases):
     plain = AutoModelForCausalLM.from_pretrained(bases / "llm").state_dict()
-    merged = make_light().merge_and_unload().language_model.state_dict()
+    merged = merge(make_light()).language_model.state_dict()
     changed = {name for name in plain if not torch.equal(plain[name], merged[name])}
     expected = {f"model.layers.{i}.self_attn.{p}_proj.weight" for i in range(2) for p in "qv"}
     assert changed == expected
@@ -433,7 +434,7 @@ def test_merged_lora_is_in_the_weights(make_light, bases):
 
 def test_merging_a_loaded_checkpoint_needs_nothing_else(light, tmp_path):
     folder, model, inputs = light
-    EGMFForConditionalGeneration.from_pretrained(folder).merge_and_unload().save_pretrained(tmp_path / "full")
+    merge(EGMFForConditionalGeneration.from_pretrained(folder)).save_pretrained(tmp_path / "full")
     (tmp_path / "llm").unlink()
     found = outputs_of(EGMFForConditionalGeneration.from_pretrained(tmp_path / "full"), inputs)["logits"]
     torch.testing.assert_close(found, outputs_of(model, inputs)["logits"], atol=1e-3, rtol=0)

@@ -184,7 +184,7 @@ def test_feature_width_is_checked(make_encoder):
 
 def test_frame_size_is_checked(make_encoder):
     encoder = make_encoder("frames", "video")
-    with pytest.raises(ValueError, match="frames are \(16, 24\) pixels but the model was built for \(16, 16\)"):
+    with pytest.raises(ValueError, match=r"frames are \(16, 24\) pixels but the model was built for \(16, 16\)"):
         encoder(torch.zeros(1, 2, 3, 16, 24), torch.ones(1, 2, dtype=torch.bool), torch.tensor([True]))
 
 

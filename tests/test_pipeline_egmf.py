@@ -17,6 +17,7 @@ from transformers import Trainer, TrainingArguments, pipeline
 from modeling_egmf import EGMFForConditionalGeneration
 from processing_egmf import EGMFPipeline, EGMFProcessor
 from processing_egmf.pipeline_egmf import EXPERT_FIELDS
+from training.merge import merge
 
 
 TASK = "multimodal-emotion-recognition"
@@ -358,7 +359,7 @@ def folders(make_model, make_language_model, make_processor_once, tmp_path_facto
     arguments = TrainingArguments(str(root / "run"), use_cpu=True, report_to=[])
     trainer = Trainer(model, arguments, processing_class=processor)
     trainer.save_model(str(root / "checkpoint"))
-    model.merge_and_unload().save_pretrained(root / "full")
+    merge(model).save_pretrained(root / "full")
     processor.save_pretrained(root / "full")
     return {name: root / name for name in ("light", "full", "checkpoint")}
 

@@ -20,6 +20,7 @@ from modeling_egmf.checkpoints_egmf import fingerprint
 from training import push_to_hub
 from training.build import load
 from training.load_fresh import answer_of, read_inputs
+from training.merge import merge
 from training.push_to_hub import (
     MANIFEST,
     PushError,
@@ -124,7 +125,7 @@ def answer(run, tmp_path, full=False):
     """What the run itself answers."""
     model, processor = load(run)
     if full:
-        model.merge_and_unload()
+        merge(model)
     return answer_of(model, processor, read_inputs(str(example_inputs(processor, tmp_path / "inputs.npz"))))
 
 

@@ -38,6 +38,9 @@ from .gathering import whole
 from .check_config import check_config
 
 
+TASK_TYPES = {str: str, float: int | float}  # of what YAML makes of a task's fields
+
+
 def load(checkpoint: str | Path, text_model: str | None = None) -> tuple[EGMFForConditionalGeneration, EGMFProcessor]:
     """A checkpoint with this source tree's code, and its processor.
 
@@ -61,7 +64,12 @@ def read_tasks(path: str | Path | None) -> dict[str, EGMFTask]:
         if not isinstance(found, dict) or not all(isinstance(fields, dict) for fields in found.values()):
             raise ValueError(f"{path} must hold `name:` blocks with a task's fields under each.")
         for name, fields in found.items():
-            tasks[name] = EGMFTask.from_dict({"name": name, **fields})
+            for known in dataclasses.fields(EGMFTask):
+                value, kinds = fields.get(known.name, known.default), TASK_TYPES.get(known.type, object)
+                if known.name in fields and (not isinstance(value, kinds) or isinstance(value, bool)):
+                    wanted = "words, in quotes" if kinds is str else "a number"
+                    raise ValueError(f"{path}: {known.name} of the task {name!r} is {value!r}; give {wanted}.")
+            tasks[name] = EGMFTask.from_dict(fields, name)
     return tasks
 
 

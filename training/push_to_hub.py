@@ -49,6 +49,7 @@ from processing_egmf import EGMFProcessor
 from .build import load
 from .card import CardFacts, demo_facts, read_facts, results_file, write_card
 from .load_fresh import answer_of, read_inputs
+from .merge import merge
 from .records import commit, versions, write_json
 
 
@@ -198,7 +199,7 @@ def build_folder(
         raise PushError(f"{run} cannot be loaded, and so not pushed: {error}") from error
     light = model.config.text_model_id is not None and not full
     if model.config.text_model_id is not None and full:
-        model.merge_and_unload()
+        merge(model)
     if light:
         if text_model is not None:
             model.config.text_model_id, model.config.text_model_revision = text_model
