@@ -290,6 +290,16 @@ def test_labels_are_refused(setting, process):
     inputs = process(processor, samples[:1])
     with pytest.raises(ValueError, match="hold an answer already"):
         model.score_answers(**inputs, labels=inputs["input_ids"])
+    with pytest.raises(ValueError, match=r"hold an answer already. Call the processor without `answer`"):
+        model.score_answers(**process(processor, samples, answer=["joy", "高兴", 0.5, 0.2, "low"]))
+
+
+def test_answers_must_be_given(setting, process):
+    model, processor, samples = setting
+    inputs = process(processor, samples)
+    del inputs["answer_ids"]
+    with pytest.raises(ValueError, match="`answer_ids` is missing; the processor returns it"):
+        model.score_answers(**inputs)
 
 
 def test_prefix_without_end_marker_is_refused(setting, process):

@@ -340,6 +340,42 @@ def test_wrong_keys_are_refused(request, kind, change, message):
         EGMFForConditionalGeneration.from_pretrained(folder)
 
 
+@pytest.mark.parametrize("kind", ["light", "full"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(request, kind, value):
+    folder = request.getfixturevalue(kind)[0]
+    edit_weights(folder, lambda state: state["egmf.fusion.no_text_query"][:1].fill_(value))
+    with pytest.raises(
+        ValueError, match=r"NaN or infinite: \['egmf.fusion.no_text_query'\].*Download or save it again"
+    ):
+        EGMFForConditionalGeneration.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("kind", ["light", "full"])
+@pytest.mark.parametrize(
+    "damage",
+    [lambda data: data[: len(data) // 2], lambda data: data[:4], lambda data: b"\xff" * 64 + data[64:], lambda _: b""],
+    ids=["cut", "cut at once", "damaged", "empty"],
+)
+def test_damaged_file_is_named(request, kind, damage):
+    folder = request.getfixturevalue(kind)[0]
+    path = folder / "model.safetensors"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(OSError, match=rf"{folder}.*could not be loaded.*Download or save it again"):
+        EGMFForConditionalGeneration.from_pretrained(folder)
+
+
+def test_damaged_language_model_is_named(make_light, make_language_model, tmp_path):
+    make_language_model().save_pretrained(tmp_path / "llm")
+    make_light().save_pretrained(tmp_path / "light")
+    path = tmp_path / "llm" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(
+        OSError, match=r"light checkpoint: its language model '../llm' could not be loaded.*Point at a"
+    ):
+        EGMFForConditionalGeneration.from_pretrained(tmp_path / "light")
+
+
 def test_missing_lora_is_refused(light):
     edit_weights(light[0], lambda state: state.pop(next(key for key in state if "lora_A" in key)))
     with pytest.raises(ValueError, match="lora_A"):

@@ -256,13 +256,17 @@ def test_context_turn_of_another_type_is_refused(features, turn):
         features(text="a", context=[turn], sample_names="row 9")
 
 
-def test_oldest_turns_go_first(make_processor):
+def test_oldest_turns_go_first_and_that_is_said(make_processor, heard_warnings):
     turns = [f"turn {i} of this talk" for i in range(6)]
     processor = make_processor()
     whole = processor(text="a", task="emotion", context=turns)["input_ids"].shape[1]
     longest = max(map(len, processor.answer_token_ids("emotion"))) + 1
+    assert not heard_warnings
     processor.max_length = whole + longest - 1
-    text = decoded(processor, processor(text="a", task="emotion", context=turns)["input_ids"][0])
+    batch = processor(text="a", task="emotion", context=turns, sample_names="row 12")
+    said = f"of 6 turns of context the oldest 1 were left out, because max_length is {processor.max_length}."
+    assert heard_warnings == [f"row 12: {said}"]
+    text = decoded(processor, batch["input_ids"][0])
     assert turns[0] not in text
     assert all(turn in text for turn in turns[1:])
     processor.max_length = processor(text="a", task="emotion")["input_ids"].shape[1] + longest
@@ -573,6 +577,15 @@ RAW_ERRORS = {
     "infinite samples": ({"audio": INF_AUDIO, "sampling_rate": 16_000}, "NaN or infinite samples. Repair"),
     "sampling rate 0": ({"audio": np.ones(9, np.float32), "sampling_rate": 0}, "sampling_rate is 0"),
     "negative rate": ({"audio": np.ones(9, np.float32), "sampling_rate": -1}, "sampling_rate is -1"),
+    "half a hertz": ({"audio": np.ones(999, np.float32), "sampling_rate": 0.5}, "is 0.5 Hz; expected a number from 1"),
+    "rate of yes": (
+        {"audio": np.ones(999, np.float32), "sampling_rate": True},
+        "is True Hz; expected a number from 1",
+    ),
+    "one sample of sound": (
+        {"audio": np.zeros(1, np.float32), "sampling_rate": 16_000},
+        "only 1 samples.*Leave sound",
+    ),
     "no sampling rate": ({"audio": np.ones(9, np.float32)}, "needs sampling_rate"),
     "rate of another type": ({"audio": np.ones(9, np.float32), "sampling_rate": "16k"}, "sampling_rate"),
     "sound of another type": ({"audio": 5}, "cannot read media from int"),
@@ -580,7 +593,8 @@ RAW_ERRORS = {
     "video of another type": ({"video": 5}, "cannot read media from int"),
     "no frames": ({"video": np.zeros((0, 8, 8, 3), np.uint8)}, r"no frames.*Leave it out"),
     "one picture": ({"video": np.zeros((8, 8, 3), np.uint8)}, "RGB frames"),
-    "NaN frames": ({"video": np.full((2, 8, 8, 3), np.nan, np.float32)}, r"expected \[0, 1\]"),
+    "NaN frames": ({"video": np.full((2, 8, 8, 3), np.nan, np.float32)}, r"expected \[0, 1\].*replace NaN"),
+    "fps as a word": ({"video": np.zeros((2, 8, 8, 3), np.uint8), "fps": "fast"}, "fps is 'fast'; give the frames a"),
     "fps 0": ({"video": np.zeros((2, 8, 8, 3), np.uint8), "fps": 0}, "fps is 0"),
     "features for a raw model": ({"audio_features": np.ones((2, 6))}, "takes audio as waveform, not as features"),
     "url": ({"video": "https://example.org/a.mp4"}, "download the file first"),
@@ -595,9 +609,9 @@ RAW_ERRORS = {
 }
 FILE_ERRORS = {
     "absent": "there is no file .*Check the path",
-    "empty": "empty, 0 bytes. Copy or download it again",
-    "words": "not a media file .*Convert it",
-    "cut": "not a media file .*or cut off",
+    "empty": r"/empty.mp4\): empty, 0 bytes. Copy or download it again",
+    "words": r"/words.mp4\): not a media file .*Convert it",
+    "cut": r"/cut.mp4\): not a media file .*or cut off",
     "folder": "is a directory .*Give the path",
 }
 FEATURE_ERRORS = {
@@ -705,8 +719,13 @@ def test_features_of_one_sample_for_many_are_refused(features):
 
 
 def test_answers_for_some_samples_are_refused(features):
-    with pytest.raises(ValueError, match="Some samples of the batch have an answer and some have none"):
-        features(text=["a", "b"], task="emotion", answer=["joy", None])
+    with pytest.raises(ValueError, match=r"some have none; give all or none. Without one: row 2, row 4 \(2\)"):
+        features(
+            text=list("abcd"),
+            task="emotion",
+            answer=["joy", None, "fear", None],
+            sample_names=[f"row {i}" for i in range(1, 5)],
+        )
 
 
 def test_foreign_task_object_is_refused(features, two_label_task):
@@ -910,6 +929,12 @@ def test_interval_must_be_a_share(scale, interval):
         scale.post_process_answers(answered(scale, "scale", [0.2] * 5), interval=interval)
 
 
+@pytest.mark.parametrize("top_k", [0, -1])
+def test_top_k_keeps_at_least_one(features, top_k):
+    with pytest.raises(ValueError, match=f"`top_k` is {top_k}; keep at least one"):
+        features.post_process_answers(answered(features, "emotion", [0.4] + [0.1] * 6), top_k=top_k)
+
+
 def test_top_k_keeps_the_largest_first(features):
     given = [0.05, 0.05, 0.1, 0.5, 0.1, 0.15, 0.05]
     found = features.post_process_answers(answered(features, "emotion", given), top_k=3)[0]
@@ -969,6 +994,20 @@ def test_generation_is_read_with_and_without_prompt(features, with_prompt, task,
     assert [entry["answer"] for entry in found] == [answer] * 2
     assert [entry["text"] for entry in found] == [said] * 2
     assert {entry["task"] for entry in found} == {task}
+
+
+@pytest.mark.parametrize("with_prompt", [True, False])
+def test_generation_of_several_sequences_a_sample(features, with_prompt):
+    inputs = features(text=["joy", "a longer text: anger"], task=["emotion", "mosei"])
+    said = [" joy", " fear", " 1.5", " -2.0"]  # `num_return_sequences=2`: those of a sample follow one another
+    new = [features.tokenizer(words, add_special_tokens=False)["input_ids"] for words in said]
+    longest = max(map(len, new))
+    ids = torch.tensor([row + [features.tokenizer.eos_token_id] * (longest - len(row)) for row in new])
+    if with_prompt:
+        ids = torch.cat([inputs["input_ids"].repeat_interleave(2, dim=0), ids], dim=1)
+    found = features.post_process_generation(ids, inputs)
+    assert [entry["answer"] for entry in found] == ["joy", "fear", 1.5, -2.0]
+    assert [entry["task"] for entry in found] == ["emotion", "emotion", "mosei", "mosei"]
 
 
 def test_generation_longer_than_the_prompt_is_not_cut(features):

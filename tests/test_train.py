@@ -556,6 +556,27 @@ def test_bad_tasks_file_is_a_value_error(tmp_path, text):
         read_tasks(path)
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ("low: small", "low of the task 'mood' is 'small'; give a number"),
+        ("step: [0.1]", r"step of the task 'mood' is \[0.1\]; give a number"),
+        ("high: yes", "high of the task 'mood' is True; give a number"),
+        ("prompt: 3", "prompt of the task 'mood' is 3; give words, in quotes"),
+        ("separator: null", "separator of the task 'mood' is None; give words, in quotes"),
+        ("labels: good", "'mood': labels and their words are strings, in a list or as pairs"),
+        ("labels: {up: 1, down: 2}", "'mood': labels and their words are strings"),
+        ("labels: 7", "'mood': labels and their words are strings"),
+    ],
+)
+def test_wrong_types_in_a_tasks_file_are_named(tmp_path, fields, message):
+    path = tmp_path / "tasks.yaml"
+    kind = "classification" if fields.startswith("labels") else "regression"
+    path.write_text(f"mood:\n  kind: {kind}\n  {fields}\n")
+    with pytest.raises(ValueError, match=message):
+        read_tasks(path)
+
+
 def test_used_tasks_keep_their_order():
     tasks = {"a": 1, "b": 2, "c": 3}
     assert list(used_tasks(tasks, [{"task": "c"}, {"task": "b"}])) == ["b", "c"]
