@@ -5,6 +5,7 @@ import re
 import shutil
 
 import pytest
+from card_figures import figures_of, numbers_in
 from huggingface_hub import EvalResult, ModelCard
 from local_hub import metadata_errors
 from run_files import EVERY, write_ceilings, write_run
@@ -60,22 +61,6 @@ def body_of(path):
 
 
 # ---- figures -------------------------------------------------------------------------------------------------
-
-
-def numbers_in(value):
-    """Every number of a JSON file; lists of raw predictions as well."""
-    if isinstance(value, dict):
-        return [number for entry in value.values() for number in numbers_in(entry)]
-    if isinstance(value, list):
-        return [number for entry in value for number in numbers_in(entry)]
-    return [value] if isinstance(value, int | float) and not isinstance(value, bool) else []
-
-
-def figures_of(text):
-    """Numbers in the prose and the tables of a card; not those in code, links, and names of things."""
-    text = re.sub(r"```.*?```|`[^`]*`|\]\([^)]*\)|https?://\S+", " ", text, flags=re.DOTALL)
-    text = re.sub(r"SmolLM2-135M-Instruct|Apache-2\.0|CC BY 4\.0|Gilbert 2014", " ", text)
-    return re.findall(r"\d+(?:,\d{3})*(?:\.\d+)?", text)
 
 
 def known_figures(run, results, ceilings, study=None):

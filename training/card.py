@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub import DatasetCard, EvalResult, ModelCard, ModelCardData
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from .card_check import check_card
 from .report import EVERYTHING, SUBSET_NAMES, gate_spread, results_table
 
 
@@ -191,39 +191,6 @@ def study_table(study: dict[str, Any]) -> list[str]:
         if name in variants:
             line(label, variants[name], "text" if name == "text_only" else EVERYTHING)
     return lines
-
-
-def check_card(text: str, repo_type: str = "model") -> ModelCard | DatasetCard:
-    """Read a card back as `huggingface_hub` does, and check what the Hub would refuse; without a network.
-
-    Raises:
-        ValueError: the metadata is no YAML, lacks something, or names what cannot be.
-    """
-    card = (DatasetCard if repo_type == "dataset" else ModelCard)(text)
-    data, wrong = card.data, []
-    for name in ("license", "library_name", "pipeline_tag", "tags") if repo_type == "model" else ("license", "tags"):
-        if not data.get(name):
-            wrong.append(f"`{name}` is missing")
-    for code in data.get("language", []):
-        if not re.fullmatch(r"[a-z]{2,3}|multilingual", code):
-            wrong.append(f"language {code!r} is no ISO 639 code")
-    if not re.fullmatch(r"[a-z0-9.-]+", str(data.get("license", ""))):
-        wrong.append(f"license {data.get('license')!r} is no id of the Hub's list")
-    base = data.get("base_model", [])
-    for repo_id in [*([base] if isinstance(base, str) else base), *data.get("datasets", [])]:
-        try:
-            validate_repo_id(repo_id)
-        except ValueError as error:
-            wrong.append(str(error))
-    for example in data.get("widget", []):
-        if not {"text", "src"} & set(example):
-            wrong.append(f"widget example {example} has neither text nor src")
-    for result in data.get("eval_results", []):
-        if not isinstance(result.metric_value, int | float):
-            wrong.append(f"{result.metric_type} of {result.dataset_name} is {result.metric_value!r}, no number")
-    if wrong:
-        raise ValueError(f"The card's metadata cannot be published: {'; '.join(wrong)}.")
-    return card
 
 
 def _read(path: Path) -> dict[str, Any]:

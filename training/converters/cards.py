@@ -1,15 +1,17 @@
 """The card of a converted corpus: what it is, how it was made, what was repaired, and how to read it."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import datasets
-import yaml
+from huggingface_hub import DatasetCard, DatasetCardData
+
+from ..card_check import check_card
 
 
-WARNING = """Labels are what raters saw in an expression, not what a person felt. Inferring emotions of people is
-restricted by law in some places, among them workplaces and schools in the European Union. The terms of the release
-hold for this copy as well: it is not to be published unless they allow it."""
+TEMPLATE = Path(__file__).resolve().parents[2] / "hub_cards/templates/dataset_card.md"
+TAGS = ["emotion-recognition", "sentiment-analysis", "multimodal", "egmf"]
 
 
 def write_card(
@@ -20,7 +22,7 @@ def write_card(
     table: dict[str, Any],
     manifests: list[str],
 ) -> None:
-    """Write README.md with the metadata that `datasets.load_dataset` reads the splits from.
+    """Write README.md with checked metadata, from which `datasets.load_dataset` reads the splits.
 
     Args:
         path: the file.
@@ -29,70 +31,35 @@ def write_card(
         columns: the typed columns.
         table: from `Ledger.to_dict`.
         manifests: names of the files under `splits/`.
+
+    Raises:
+        ValueError: the metadata would be refused by the Hub.
     """
     splits = [split for split, counts in table["rows"].items() if counts["kept"]]
-    metadata = {
-        "pretty_name": name,
-        "language": card["language"],
-        "license": "other",
-        "task_categories": card["task_categories"],
-        "tags": ["emotion-recognition", "sentiment-analysis", "multimodal", "egmf"],
-        "configs": [
-            {
-                "config_name": "default",
-                "data_files": [{"split": split, "path": f"data/{split}-*.parquet"} for split in splits],
-            }
-        ],
-    }
-    rows = "\n".join(
-        f"| {split} | {counts['read']} | {counts['kept']} | {counts['repaired']} | {counts['dropped']} |"
-        for split, counts in table["rows"].items()
+    files = [{"split": split, "path": f"data/{split}-*.parquet"} for split in splits]
+    metadata = DatasetCardData(
+        pretty_name=name,
+        language=card["language"],
+        license="other",
+        task_categories=card["task_categories"],
+        tags=TAGS,
+        configs=[{"config_name": "default", "data_files": files}],
     )
-    reasons = [
-        f"| {kind} | {reason} | {entry['count']} |"
+    changes = [
+        (kind, reason, entry["count"])
         for kind in ("repaired", "dropped", "noted")
         for reason, entry in table[kind].items()
     ]
-    changes = "\n".join(["| what | why | how many |", "|---|---|---|", *reasons]) if reasons else "Nothing."
-    typed = "\n".join(f"| `{column}` | `{kind}` |" for column, kind in columns.items())
-    files = ", ".join(f"`splits/{manifest}.json`" for manifest in manifests)
-    text = f"""---
-{yaml.safe_dump(metadata, allow_unicode=True, sort_keys=False)}---
-# {name}
-
-{card["text"]}
-
-```python
-from datasets import load_dataset
-
-rows = load_dataset("path/to/this/folder")
-```
-
-## Rows
-
-| split | read | kept | repaired | dropped |
-|---|---|---|---|---|
-{rows}
-
-Splits as lists of ids: {files}.
-
-## Repaired and dropped
-
-{changes}
-
-`conversion.json` names every row.
-
-## Columns
-
-| column | type |
-|---|---|
-{typed}
-
-Features are lists of float32 vectors, one a step, without padding. A missing value means that the release has none
-that can be used.
-
-## Use
-
-{WARNING}
-"""
-    path.write_text(text, encoding="utf-8")
+    found = DatasetCard.from_template(
+        metadata,
+        template_path=str(TEMPLATE),
+        name=name,
+        text=card["text"],
+        table=table,
+        changes=changes,
+        columns=columns,
+        manifests=manifests,
+    )
+    found.content = re.sub(r"\n{3,}", "\n\n", found.content)
+    check_card(str(found), "dataset")
+    found.save(path)
