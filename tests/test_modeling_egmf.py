@@ -139,7 +139,10 @@ def test_utterance_mask_is_asked_for(setting, process):
 
 @pytest.mark.parametrize(
     ("name", "shape", "message"),
-    [("audio_features", (4, 9), "9 wide but the model was built for 6"), ("video", None, "frames are .16, 24. pixels")],
+    [
+        ("audio_features", (4, 9), "9 wide but the model was built for 6"),
+        ("video", None, "frames are .16, 24. pixels"),
+    ],
 )
 def test_wrong_media_shape_is_refused(setting, process, name, shape, message):
     model, processor, samples = setting("features", "frames") if name == "video" else setting()

@@ -303,7 +303,8 @@ def test_warm_up_sees_all_modalities_and_training_loses_some(place, monkeypatch)
     changes = {"augmentation": "true", "modality_dropout": 0.4, "max_steps": 1, "save_strategy": "no"}
     trainer = run(place, "rehearsed", warm_up_epochs=1, warm_up_batch_size=2, eval_strategy="no", **changes)
     (loader,) = loaders
-    collators = {"warm-up": loader.collate_fn.collator, "training": trainer.data_collator, "evaluation": trainer.eval_collator}
+    rehearse, answer, score = loader.collate_fn.collator, trainer.data_collator, trainer.eval_collator
+    collators = {"warm-up": rehearse, "training": answer, "evaluation": score}
     assert {name: c.modality_dropout for name, c in collators.items()} == dict(zip(collators, (0.0, 0.4, 0.0)))
     assert {name: c.augmentation for name, c in collators.items()} == dict(zip(collators, (True, True, False)))
     assert {name: c.with_answers for name, c in collators.items()} == dict(zip(collators, (False, True, False)))

@@ -34,8 +34,8 @@ from processing_egmf import BUILT_IN_TASKS, EGMFProcessor, EGMFTask
 
 from .arguments import ModelArguments
 from .backbones import backbone_names
-from .gathering import whole
 from .check_config import check_config
+from .gathering import whole
 
 
 TASK_TYPES = {str: str, float: int | float}  # of what YAML makes of a task's fields
