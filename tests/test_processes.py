@@ -123,7 +123,7 @@ UNEVEN = {
     "modality_dropout": 0.5,
     "augmentation": "true",
     "warm_up_epochs": 1,
-    "warm_up_batch_size": 3,
+    "warm_up_batch_size": 4,
     "eval_strategy": "epoch",
     "save_strategy": "epoch",
 }
