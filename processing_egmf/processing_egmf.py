@@ -355,6 +355,9 @@ class EGMFProcessor(ProcessorMixin):
         for name, filler in fillers.items():
             data[name] = torch.tensor([[filler] * (longest - len(s[name])) + s[name] for s in samples])
         for name in MEDIA_INPUTS:
+            shapes = {sample["name"]: tuple(sample[name].shape[1:]) for sample in samples if name in sample}
+            if len(set(shapes.values())) > 1:
+                raise ValueError(f"`{name}` do not fit into one batch, {shapes}. Give one size, or one sample.")
             present = [sample[name] for sample in samples if name in sample]
             if present:  # all zero where a sample has none
                 data[name] = pad_sequence([sample.get(name, present[0][:0]) for sample in samples], batch_first=True)

@@ -728,6 +728,14 @@ def test_answers_for_some_samples_are_refused(features):
         )
 
 
+def test_features_of_two_widths_in_one_batch_are_named(make_processor):
+    processor = make_processor("features", None, audio_feature_size=None)
+    with pytest.raises(
+        ValueError, match=r"`audio_values` do not fit into one batch, {'row 1': \(4,\), 'row 2': \(6,\)}"
+    ):
+        processor(audio_features=[np.ones((3, 4)), np.ones((2, 6))], sample_names=["row 1", "row 2"])
+
+
 def test_foreign_task_object_is_refused(features, two_label_task):
     with pytest.raises(ValueError, match=r"Task 'mood' is not this processor's; add it with `add_task`"):
         features(text="a", task=two_label_task)
