@@ -24,8 +24,8 @@ logger = logging.get_logger(__name__)
 
 HUB_ARGUMENTS = ("token", "cache_dir", "local_files_only", "force_download", "proxies")
 # Ours are never cast, quantised or split; these go to the language model alone.
-TEXT_MODEL_ARGUMENTS = ("dtype", "device_map", "max_memory", "offload_folder", "low_cpu_mem_usage")
-TEXT_MODEL_ARGUMENTS += ("quantization_config", "attn_implementation")
+LOADING_ARGUMENTS = ("dtype", "device_map", "max_memory", "offload_folder", "low_cpu_mem_usage")
+TEXT_MODEL_ARGUMENTS = (*LOADING_ARGUMENTS, "quantization_config", "attn_implementation")
 
 
 def inject_lora(language_model: PreTrainedModel, lora: dict) -> None:
