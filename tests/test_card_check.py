@@ -40,16 +40,16 @@ def test_cards_of_spaces(folder):
     assert SpaceCard(str(card)).data.to_dict() == card.data.to_dict()
 
 
-@pytest.mark.parametrize(
-    "folder", [folder for folder in SPACES if folder.parent.name == "metrics"], ids=lambda f: f.name
-)
-def test_figures_of_a_metric_card_stand_in_its_code(folder):
+@pytest.mark.parametrize("name", ["egmf_erc", "egmf_msa"])
+def test_figures_of_a_metric_card_stand_in_its_code(name):
+    folder = ROOT / "hub_cards/metrics" / name
     code = (folder / f"{folder.name}.py").read_text(encoding="utf-8")
-    card = (folder / "README.md").read_text(encoding="utf-8").split("---\n", 2)[2]
+    card = (folder / "README.md").read_text(encoding="utf-8").split("---\n", 2)[2].split("## Further references")[0]
     known = set(re.findall(r"\d+(?:\.\d+)?", code))
+    known |= {f"{100 * float(figure):g}" for figure in known}  # per cent
     figures = set(figures_of(card))
     assert len(figures) > 3
-    assert {figure for figure in figures if figure not in known} == set()
+    assert figures - known == set()
 
 
 @pytest.mark.parametrize(
