@@ -69,18 +69,17 @@ def build(judge: Judge) -> Any:
     """The page, as `gradio.Blocks`."""
     import gradio as gr
 
+    answer, listed = answering(judge), examples(judge.tasks) if "video" in judge.modalities else []
     with gr.Blocks(title="EGMF", analytics_enabled=False, delete_cache=(600, DELETED_AFTER_SECONDS)) as page:
+        shown = gr.HTML(showing.EMPTY, elem_id="answer", render=False)
+        timeline = gr.HTML(elem_id="timeline", render=False)
         gr.HTML(showing.INTRODUCTION)
         with gr.Row():
             with gr.Column(scale=5, min_width=320):
                 with gr.Tabs():
                     with gr.Tab("Video"):
                         video = gr.Video(
-                            label="Video",
-                            sources=["upload", "webcam"],
-                            include_audio=True,
-                            height=260,
-                            elem_id="video",
+                            label="Video", sources=["upload", "webcam"], include_audio=True, elem_id="video"
                         )
                     with gr.Tab("Sound only"):
                         sound = gr.Audio(
@@ -98,24 +97,25 @@ def build(judge: Judge) -> Any:
                 offered = [(showing.TITLES[name], name) for name in judge.modalities]
                 modalities = gr.CheckboxGroup(offered, value=judge.modalities, label="Judge by", elem_id="modalities")
                 button = gr.Button("Judge", variant="primary", size="lg", elem_id="judge")
+                given, told = [video, sound, text, task, modalities], [shown, timeline]
+                if listed:
+                    gr.Examples(
+                        examples=[
+                            [each["video"], None, each["text"], each["task"], judge.modalities] for each in listed
+                        ],
+                        example_labels=[each["name"] for each in listed],
+                        inputs=given,
+                        outputs=told,
+                        fn=answer,
+                        run_on_click=True,
+                        cache_examples=False,
+                        api_visibility="private",
+                    )
             with gr.Column(scale=6, min_width=320):
-                shown = gr.HTML(showing.EMPTY, elem_id="answer")
-                timeline = gr.HTML(elem_id="timeline")
-        given, answer = [video, sound, text, task, modalities], answering(judge)
-        listed = examples(judge.tasks) if "video" in judge.modalities else []
-        if listed:
-            gr.Examples(
-                examples=[[each["video"], None, each["text"], each["task"], judge.modalities] for each in listed],
-                example_labels=[each["name"] for each in listed],
-                inputs=given,
-                outputs=[shown, timeline],
-                fn=answer,
-                run_on_click=True,
-                cache_examples=False,
-                api_visibility="private",
-            )
+                shown.render()
+                timeline.render()
         gr.HTML(showing.RESPONSIBLE)
-        asked = {"fn": answer, "inputs": given, "outputs": [shown, timeline], "trigger_mode": "always_last"}
+        asked = {"fn": answer, "inputs": given, "outputs": told, "trigger_mode": "always_last"}
         asked |= {"show_progress": "minimal", "concurrency_limit": 1, "concurrency_id": "judge"}
         gr.on([button.click, text.submit], **asked, scroll_to_output=True, api_name="judge")
         gr.on([task.input, modalities.input], **asked, api_visibility="private")
@@ -124,8 +124,8 @@ def build(judge: Judge) -> Any:
     return page.queue(max_size=WAITING, default_concurrency_limit=1)
 
 
-def serve(page: Any, host: str, port: int | None, wait: bool = True) -> str:
-    """Start the server; returns its address, at once if it is not to wait."""
+def serve(page: Any, host: str, port: int | None) -> str:
+    """Start the server; returns its address."""
     import gradio as gr
     from starlette.middleware import Middleware
 
@@ -140,8 +140,8 @@ def serve(page: Any, host: str, port: int | None, wait: bool = True) -> str:
         app_kwargs={"middleware": [Middleware(Guarded)]},
         footer_links=[],
         ssr_mode=False,
-        quiet=not wait,
-        prevent_thread_lock=not wait,
+        quiet=True,
+        prevent_thread_lock=True,
     )
     return address
 
@@ -172,7 +172,9 @@ def main() -> None:
     except (OSError, ValueError) as error:
         parser.error(f"{arguments.model} cannot be loaded: {error}. Give --model, or set EGMF_MODEL.")
     judge.whole(None, "Hello.", next(iter(judge.tasks)), ["text"])  # the first answer is the slowest
-    serve(build(judge), arguments.host, arguments.port)
+    page = build(judge)
+    print(f"EGMF listens at {serve(page, arguments.host, arguments.port)}", flush=True)
+    page.block_thread()
 
 
 if __name__ == "__main__":

@@ -13,7 +13,15 @@ from judging import NAMES, Judged, Part
 
 
 TITLES = {"text": "Words", "audio": "Sound", "video": "Picture"}
-EXPERTS = {"local": "fine detail", "semantic": "meaning", "global": "the whole"}
+HUES = {  # degrees, for labels that are well known; others are spread over the circle
+    **dict.fromkeys(("neutral", "平静"), 190),
+    **dict.fromkeys(("surprise", "惊奇"), 320),
+    **dict.fromkeys(("fear", "恐惧"), 275),
+    **dict.fromkeys(("sadness", "悲伤"), 222),
+    **dict.fromkeys(("joy", "高兴"), 45),
+    **dict.fromkeys(("disgust", "厌恶"), 130),
+    **dict.fromkeys(("anger", "愤怒"), 5),
+}
 
 INTRODUCTION = """
 <header class="egmf-head">
@@ -86,7 +94,7 @@ def _labels(task: dict[str, Any]) -> list[str]:
 def colour(label: str, task: dict[str, Any]) -> str:
     """One hue for each label of a task, the same wherever it is drawn."""
     names = _labels(task)
-    return f"--hue:{round(222 + 360 * names.index(label) / len(names)) % 360}"
+    return f"--hue:{HUES.get(label, round(222 + 360 * names.index(label) / len(names)) % 360)}"
 
 
 def _label_head(found: dict[str, Any], task: dict[str, Any]) -> str:
@@ -186,7 +194,7 @@ def _changes(judged: Judged, task: dict[str, Any]) -> str:
         rows = [f'<li class="egmf-small">Judged by {only} alone: there is nothing to leave out.</li>']
     what = escape(judged.answer["label"]) if "label" in judged.answer else "the score"
     return (
-        f'<section class="egmf-card"><h3>What each changed in {what}</h3>'
+        f'<section class="egmf-card"><h3>What each changed for {what}</h3>'
         f'<ul class="egmf-changes">{"".join(rows)}</ul></section>'
     )
 
@@ -200,10 +208,9 @@ def _experts(found: dict[str, Any]) -> str:
         pieces.append(
             f'<span class="egmf-piece" style="width:{100 * share:.2f}%;{tone}" title="{escape(name)}"></span>'
         )
-        meant = f", {EXPERTS[name]}" if name in EXPERTS else ""
         keys.append(
             f'<li class="{loud.strip()}" style="{tone}"><span class="egmf-dot"></span>'
-            f'<b>{escape(name)}</b>{meant} <span class="egmf-number">{percent(share)}</span></li>'
+            f'<b>{escape(name)}</b><span class="egmf-number">{percent(share)}</span></li>'
         )
     return (
         '<section class="egmf-card"><h3>Which expert spoke</h3>'
