@@ -1,5 +1,6 @@
 # make demo   from nothing to a trained model that judges clips
 # make test   the tests
+# make space  a page to try the trained model in the browser
 # Both make .venv themselves; a second run re-uses it.
 
 PYTHON ?= python3
@@ -7,7 +8,7 @@ BIN := .venv/bin
 # The demo's two registry assets are pinned by hash in training/assets.txt, the packages by version in constraints.txt.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo demo-study test test-slow test-gpu quality style clean help
+.PHONY: demo demo-study space test test-space test-slow test-gpu quality style clean help
 
 help:
 	@sed -n 's/^# \(make.*\)/\1/p' Makefile
@@ -29,6 +30,22 @@ demo-study: .venv/installed
 test: .venv/installed
 	$(BIN)/python -m pytest -m "not slow and not gpu"
 
+# The page over what `make demo` trained; MODEL=... for another checkpoint.
+space: .venv-space/installed
+	.venv-space/bin/python hub_cards/space/app.py --model $(or $(MODEL),runs/demo)
+
+# Its server, and the page in a headless Chromium where there is one.
+test-space: .venv-space/installed
+	.venv-space/bin/python -m pytest tests/test_space.py tests/test_space_page.py tests/test_space_browser.py
+
+# Of its own, because Gradio wants an older Pillow.
+.venv-space/installed: pyproject.toml constraints.txt
+	test -x .venv-space/bin/python || $(PYTHON) -m venv .venv-space
+	grep -v '^pillow==' constraints.txt > .venv-space/constraints.txt
+	.venv-space/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint .venv-space/constraints.txt --editable '.[dev,browser]'
+	touch $@
+
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow
 
@@ -44,4 +61,4 @@ style: .venv/installed
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache *.egg-info
+	rm -rf .venv .venv-space .pytest_cache .ruff_cache *.egg-info

@@ -1,5 +1,6 @@
 """The Space without a browser and without Gradio: what is asked of the pipeline, what is refused, what is written."""
 
+import asyncio
 import json
 import logging
 import re
@@ -344,6 +345,35 @@ def test_errors_are_told_and_the_next_answer_comes(judge, clips, caplog):
     judge.whole = kept
     ((page, _),) = answer(None, None, WORDS, "emotion", ALL)
     assert "data-share" in page
+
+
+def test_addresses_are_refused_and_uploads_are_taken():
+    class Component:
+        async def async_move_resource_to_block_cache(self, place):
+            return f"cache/{place}"
+
+    component = app.uploads_only(Component())
+    assert asyncio.run(component.async_move_resource_to_block_cache("clip.mp4")) == "cache/clip.mp4"
+    for place in ("http://127.0.0.1/a.mp4", "https://example.org/a.mp4", "file:///etc/passwd"):
+        with pytest.raises(RefusedError, match="An address is refused"):
+            asyncio.run(component.async_move_resource_to_block_cache(place))
+
+
+def test_without_gradio_it_says_so(monkeypatch, capsys):
+    monkeypatch.setattr(app.importlib.util, "find_spec", lambda *_: None)
+    monkeypatch.setattr("sys.argv", ["app.py"])
+    with pytest.raises(SystemExit):
+        app.main()
+    assert "the page needs Gradio: pip install" in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_is_not_there(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(app.importlib.util, "find_spec", lambda *_: "found")
+    monkeypatch.setattr("sys.argv", ["app.py", "--model", str(tmp_path / "none")])
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(SystemExit):
+        app.main()
+    assert "cannot be loaded" in capsys.readouterr().err
 
 
 # ---- what lies beside it -------------------------------------------------------------------------------------

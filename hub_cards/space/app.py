@@ -2,12 +2,13 @@
 
     python hub_cards/space/app.py --model runs/demo
 
-Needs Gradio (`pip install -r hub_cards/space/requirements.txt`, or the extra `space`). On the Hub the variable
+Needs Gradio, the extra `space`; `make space` brings it along. On the Hub the variable
 `EGMF_MODEL` of the Space names the checkpoint. Nothing is fetched from elsewhere: fonts are those of the system, and
 the page may not reach another server than its own.
 """
 
 import argparse
+import importlib.util
 import json
 import logging
 import os
@@ -65,6 +66,19 @@ def examples(tasks: dict[str, Any]) -> list[dict[str, Any]]:
     return [{**each, "video": str(EXAMPLES / each["video"])} for each in listed if each["task"] in tasks]
 
 
+def uploads_only(component: Any) -> Any:
+    """The component, made to take uploaded files alone: Gradio would fetch what a stranger's address names."""
+    move = component.async_move_resource_to_block_cache
+
+    async def checked(place: Any) -> Any:
+        if "://" in str(place):
+            raise RefusedError("An address is refused. Download the clip, and upload it.")
+        return await move(place)
+
+    component.async_move_resource_to_block_cache = checked
+    return component
+
+
 def build(judge: Judge) -> Any:
     """The page, as `gradio.Blocks`."""
     import gradio as gr
@@ -97,7 +111,7 @@ def build(judge: Judge) -> Any:
                 offered = [(showing.TITLES[name], name) for name in judge.modalities]
                 modalities = gr.CheckboxGroup(offered, value=judge.modalities, label="Judge by", elem_id="modalities")
                 button = gr.Button("Judge", variant="primary", size="lg", elem_id="judge")
-                given, told = [video, sound, text, task, modalities], [shown, timeline]
+                given, told = [uploads_only(video), uploads_only(sound), text, task, modalities], [shown, timeline]
                 if listed:
                     gr.Examples(
                         examples=[
@@ -167,6 +181,8 @@ def main() -> None:
     parser.add_argument("--host", default=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"))
     parser.add_argument("--port", type=int, help="default: the first free one from 7860")
     arguments = parser.parse_args()
+    if importlib.util.find_spec("gradio") is None:
+        parser.error("the page needs Gradio: pip install 'gradio>=6.31'")
     try:
         judge = Judge(arguments.model)
     except (OSError, ValueError) as error:
