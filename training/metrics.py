@@ -1,5 +1,10 @@
 """Numbers from distributions over answers, each named so that nobody has to ask which one it is."""
 
+import statistics
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from scipy.stats import pearsonr
 from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error
@@ -82,3 +87,69 @@ def task_metrics(
     if task.kind == "classification":
         return classification_metrics(probabilities, truth)
     return regression_metrics(probabilities, truth, np.array(task.values), scores)
+
+
+CORPORA = {(-3.0, 3.0): "mosei", (-1.0, 1.0): "sims_v2"}  # a scale -> the convention of egmf_msa that it is judged by
+
+
+def published_metrics(task: EGMFTask, answers: Sequence[dict[str, Any]], bootstrap: int = 1000) -> dict[str, Any]:
+    """The figures that papers print, with intervals, by the metrics of `hub_cards/metrics`: none are defined here.
+
+    Args:
+        answers: one a row, with `truth` and `label` or `score`, as `predict_probabilities` gives them; of a
+            classification with `probabilities` too.
+        bootstrap: resamples; 0 for no intervals.
+
+    Returns:
+        What egmf_erc or egmf_msa return; `{"skipped": reason}` where `evaluate` is not installed, or for a scale that
+        is neither MOSI's nor SIMS'.
+    """
+    try:
+        from hub_cards.metrics.egmf_erc.egmf_erc import EGMFErc  # evaluate takes seconds to import
+        from hub_cards.metrics.egmf_msa.egmf_msa import EGMFMsa
+    except ModuleNotFoundError as error:
+        if error.name not in ("evaluate", "datasets"):
+            raise
+        return {"skipped": f"the package {error.name} is not installed: pip install evaluate datasets"}
+    truth = [answer["truth"] for answer in answers]
+    with tempfile.TemporaryDirectory() as cache:
+        if task.kind == "classification":
+            labels = list(task.labels)
+            return EGMFErc("probabilities", keep_in_memory=True, cache_dir=cache).compute(
+                predictions=[answer["label"] for answer in answers],
+                references=truth,
+                probabilities=[[answer["probabilities"][label] for label in labels] for answer in answers],
+                labels=labels,
+                bootstrap=bootstrap,
+            )
+        corpus = CORPORA.get((task.low, task.high))
+        if corpus is None:
+            return {"skipped": f"no published metric is defined on the scale [{task.low:g}, {task.high:g}]"}
+        # A truth may lie half a step beyond the scale; hours of answers must not be lost over it.
+        return EGMFMsa(corpus, keep_in_memory=True, cache_dir=cache).compute(
+            predictions=[answer["score"] for answer in answers],
+            references=[float(value) for value in truth],
+            out_of_range="toolkits",
+            bootstrap=bootstrap,
+        )
+
+
+def add_published(results: dict[str, dict[str, Any]], tasks: dict[str, EGMFTask], bootstrap: int = 1000) -> None:
+    """Put `published` beside `metrics` for every subset and task of what `run_eval.evaluate` returns."""
+    skipped = set()
+    for subset in results.values():
+        for name, part in subset["tasks"].items():
+            part["published"] = published_metrics(tasks[name], part["predictions"], bootstrap)
+            skipped.add(part["published"].get("skipped"))
+    for reason in sorted(skipped - {None}):
+        print(f"Published metrics left out: {reason}.")
+
+
+def summarise(values: Sequence[float]) -> dict[str, Any]:
+    """n, mean and sample standard deviation (None for one run) of a number over seeds."""
+    return {
+        "n": len(values),
+        "mean": statistics.fmean(values) if values else None,
+        "std": statistics.stdev(values) if len(values) > 1 else None,
+        "values": list(values),
+    }

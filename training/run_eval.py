@@ -2,9 +2,11 @@
 
     python -m training.run_eval --model runs/demo --data data/demo --split test --subsets every
     accelerate launch --config_file training/accelerate/ddp.yaml -m training.run_eval --model runs/demo --data DATA
+    python -m training.run_eval --model 'runs/meld-{seed}' --data data/meld --seeds 0 1 2 --config my_recipe.yaml
 
 The file holds metrics, the configuration, seed, versions, commit and every raw prediction: every table and plot can be
-made from it again. Several processes share the rows, and the main one puts their answers together.
+made from it again. Several processes share the rows, and the main one puts their answers together. The third line
+judges several runs of one recipe together: see seeds.py.
 """
 
 import argparse
@@ -25,9 +27,10 @@ from processing_egmf import EGMFProcessor
 
 from .build import load
 from .collator import SUBSETS, EGMFCollator, available
-from .metrics import task_metrics
+from .metrics import add_published, task_metrics
 from .records import commit, versions, write_json
 from .rows import RowDataset, load_rows
+from .seeds import judge_seeds
 from .sharding import merge_over_processes, own_part, processes, require_all, require_rows
 
 
@@ -168,8 +171,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--text_model", help="where the language model of a light checkpoint lies")
+    parser.add_argument("--seeds", type=int, nargs="+", help="judge these runs, {seed} in --model, and sum up")
+    parser.add_argument("--config", type=Path, help="with --seeds: recipe that trains the runs that are missing")
     arguments = parser.parse_args(argv)
     subsets = parse_subsets(arguments.subsets)
+    if arguments.seeds is not None:
+        judge_seeds(arguments, [subset_name(subset) for subset in subsets])
+        return
     output = arguments.output or Path(arguments.model) / f"results-{arguments.split}.json"
     if output.exists() and not arguments.overwrite:
         parser.error(f"{output} is there already; give another --output, or --overwrite.")
@@ -190,6 +198,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for subset in map(subset_name, subsets):
         require_all((record["place"] for record in records if record["subset"] == subset), len(rows))
     results = summarise(records, processor, subsets)
+    add_published(results, processor.task_objects)
     record = {
         "model": str(arguments.model),
         "data": str(arguments.data),

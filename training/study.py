@@ -9,7 +9,6 @@ Each run lies in `runs/study/<variant>-<seed>`; finished ones are kept, interrup
 
 import argparse
 import json
-import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 from .assets import prepare_language_model
 from .demo import run_stage, training_flags
+from .metrics import summarise
 from .records import commit, versions, write_json
 from .report import EVERYTHING, gate_spread
 
@@ -32,16 +32,6 @@ VARIANTS: dict[str, tuple[list[str], list[str]]] = {
     ),
 }
 RESULTS = Path(__file__).resolve().parent / "results/demo.json"
-
-
-def summarise(values: Sequence[float]) -> dict[str, Any]:
-    """n, mean and sample standard deviation (None for one run) of a number over seeds."""
-    return {
-        "n": len(values),
-        "mean": statistics.fmean(values) if values else None,
-        "std": statistics.stdev(values) if len(values) > 1 else None,
-        "values": list(values),
-    }
 
 
 def collect(folder: Path) -> dict[str, Any]:
