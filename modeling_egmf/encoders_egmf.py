@@ -144,6 +144,7 @@ class EGMFPretrainedStem(nn.Module):
         self.takes_mask = "attention_mask" in inspect.signature(backbone.forward).parameters
         width = getattr(backbone.config, "hidden_size", None) or backbone.config.hidden_sizes[-1]
         self.projection = nn.Linear(width, config.hidden_size)
+        self.precomputed = False  # set: values are what the frozen backbone gave before, (B, T, backbone width)
 
     def train(self, mode: bool = True):
         super().train(mode)
@@ -153,9 +154,13 @@ class EGMFPretrainedStem(nn.Module):
 
     def forward(self, values: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """values as the backbone takes them, mask (B, S) of its input steps -> (B, T, W), (B, T)."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.trainable):
-            states, mask = self._look(values, mask) if self.is_vision else self._listen(values, mask)
+        states, mask = (values, mask) if self.precomputed else self.run_backbone(values, mask)
         return self.projection(states.to(self.projection.weight.dtype)), mask
+
+    def run_backbone(self, values: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """values, mask as of `forward` -> (B, T, backbone width), (B, T)."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.trainable):
+            return self._look(values, mask) if self.is_vision else self._listen(values, mask)
 
     def _look(self, values: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         output = self.backbone(values[mask].to(self.backbone.dtype))
