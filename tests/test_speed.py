@@ -8,7 +8,8 @@ import pytest
 import torch
 from corpus_files import tiny_llama, write_language_model
 
-from training.benchmarks.speed import MELD_LONGEST, MELD_MEAN_WORDS, main, timed, utterances
+from training.benchmarks.speed import MELD_LONGEST, MELD_MEAN_WORDS, main, utterances
+from training.benchmarks.timing import timed
 
 
 CPU = torch.device("cpu")
@@ -38,7 +39,7 @@ def clock(monkeypatch):
             return self.now
 
     clock = Clock()
-    monkeypatch.setattr("training.benchmarks.speed.time.perf_counter", clock)
+    monkeypatch.setattr("training.benchmarks.timing.time.perf_counter", clock)
     return clock
 
 

@@ -10,9 +10,7 @@ prompts. Both sides compute logits only where they are needed. Prints JSON, and 
 import argparse
 import json
 import resource
-import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +22,7 @@ from modeling_egmf.checkpoints_egmf import inject_lora
 from ..arguments import ModelArguments
 from ..build import build
 from ..records import versions, write_json
+from .timing import timed
 
 
 WORDS = [
@@ -59,25 +58,6 @@ def utterances(count: int, rng: np.random.Generator) -> list[str]:
     spread = 0.75
     lengths = rng.lognormal(np.log(MELD_MEAN_WORDS) - spread**2 / 2, spread, count).round().clip(1, MELD_LONGEST)
     return [" ".join(rng.choice(WORDS, int(length))) for length in lengths]
-
-
-def timed(calls: dict[str, Callable[[], None]], repeats: int, device: torch.device) -> dict[str, dict[str, float]]:
-    """Call each in turn, `repeats` times after one unmeasured round: median, fastest and slowest in seconds."""
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for round_number in range(repeats + 1):
-        for name, call in calls.items():
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            started = time.perf_counter()
-            call()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            if round_number:
-                seconds[name].append(time.perf_counter() - started)
-    return {
-        name: {"median_s": statistics.median(times), "min_s": min(times), "max_s": max(times)}
-        for name, times in seconds.items()
-    }
 
 
 def measure(arguments: argparse.Namespace) -> dict:
