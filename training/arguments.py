@@ -102,6 +102,13 @@ class DataArguments:
     augmentation: bool = field(
         default=False, metadata={"help": "Change sound and pictures of training clips at random."}
     )
+    window_hop: float | None = field(
+        default=None,
+        metadata={"help": "Cut longer clips into windows of max_clip_seconds, one every so many seconds."},
+    )
+    cache_towers: str | None = field(
+        default=None, metadata={"help": "Folder for what frozen pretrained encoders give, computed once for all runs."}
+    )
     cache_media: bool = field(
         default=False, metadata={"help": "Keep decoded clips in memory: for corpora of a few thousand short clips."}
     )
@@ -128,6 +135,9 @@ class EGMFTrainingArguments(TrainingArguments):
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "Stop after so many evaluations without a better metric."}
     )
+    train_sampling_strategy: str = field(
+        default="group_by_length", metadata={"help": "Order of the rows: group_by_length, random or sequential."}
+    )
     remove_unused_columns: bool = field(default=False, metadata={"help": "Rows are dicts for the collator: keep."})
 
     def __post_init__(self):
@@ -138,6 +148,9 @@ class EGMFTrainingArguments(TrainingArguments):
             self.save_total_limit = 2  # the best, and the last to go on from
         if self.ddp_find_unused_parameters is None:
             self.ddp_find_unused_parameters = True  # an encoder rests where a batch lacks its modality
+        if self.train_sampling_strategy not in ("group_by_length", "random", "sequential"):
+            said = f"`train_sampling_strategy` is {self.train_sampling_strategy!r}"
+            raise ValueError(f"{said}; use group_by_length, random or sequential.")
         for name in ("warm_up_epochs", "warm_up_batch_size"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` is {getattr(self, name)}; it must not be negative.")

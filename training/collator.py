@@ -22,13 +22,10 @@ SUBSETS: tuple[tuple[str, ...], ...] = tuple(
 
 def available(row: dict[str, Any]) -> list[str]:
     """The modalities that a row really has."""
-    media = row["media"]
-    there = {
-        "text": bool((row["text"] or "").strip()),
-        "audio": "audio" in media or "audio_features" in media,
-        "video": "video" in media or "video_features" in media,
-    }
-    return [name for name in MODALITIES if there[name]]
+    there = {name.removesuffix("_features") for name in (*row["media"], *row.get("states", ()))}
+    if (row["text"] or "").strip():
+        there.add("text")
+    return [name for name in MODALITIES if name in there]
 
 
 def draws(row: dict[str, Any]) -> np.random.Generator:
@@ -85,6 +82,8 @@ class EGMFCollator:
         modalities = [self._choose(row, rng) for row, rng in zip(rows, rngs, strict=True)]
         if self.augmentation:
             media = [augment(clip, rng) for clip, rng in zip(media, rngs, strict=True)]
+        if any(row.get("states") for row in rows):
+            return self._with_states(rows, media, modalities)
         batch = self.processor(
             text=[row["text"] for row in rows],
             **{name: [clip.get(name) for clip in media] for name in MEDIA},
@@ -95,6 +94,32 @@ class EGMFCollator:
             sampling_rate=self.processor.sampling_rate,
             sample_names=[f"row {row['id']!r}" for row in rows],
         )
+        if not self.with_answers:
+            batch["answer_index"] = torch.tensor([row["answer_index"] for row in rows])
+        return batch
+
+    def _with_states(
+        self, rows: list[dict[str, Any]], media: list[dict[str, np.ndarray]], modalities: list[list[str]]
+    ) -> BatchFeature:
+        """The same batch, with what a frozen encoder gave in the place of what it is given."""
+        samples = []
+        for row, clip, chosen in zip(rows, media, modalities, strict=True):
+            name = f"row {row['id']!r}"
+            sample = self.processor._encode_prompt(
+                (row["text"] or "").strip() if "text" in chosen else "",
+                row["context"],
+                self.processor.task_objects[row["task"]],
+                row["answer"] if self.with_answers else None,
+                name,
+            )
+            kept = {key: values for key, values in clip.items() if key.removesuffix("_features") in chosen}
+            sample |= {"name": name, **self.processor._encode_media(kept)}
+            for modality, values in row["states"].items():
+                if modality in chosen:
+                    sample[f"{modality}_values"] = values
+                    sample[f"{modality}_mask"] = torch.ones(len(values), dtype=torch.bool)
+            samples.append(sample)
+        batch = self.processor.collate(samples)
         if not self.with_answers:
             batch["answer_index"] = torch.tensor([row["answer_index"] for row in rows])
         return batch

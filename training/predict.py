@@ -26,6 +26,7 @@ from processing_egmf import EGMFProcessor
 
 from .build import load
 from .sharding import merge_over_processes, own_part, processes, require_all, require_rows
+from .windows import judge_windows
 
 
 VIDEO = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v")
@@ -33,9 +34,16 @@ AUDIO = (".wav", ".flac", ".ogg", ".mp3", ".m4a", ".opus", ".aac")
 
 
 def judge(
-    model: EGMFForConditionalGeneration, processor: EGMFProcessor, inputs: dict[str, Any], top_k: int | None = None
+    model: EGMFForConditionalGeneration,
+    processor: EGMFProcessor,
+    inputs: dict[str, Any],
+    top_k: int | None = None,
+    hop: float | None = None,
 ) -> dict[str, Any]:
-    """One sample's processor arguments -> its answer."""
+    """One sample's processor arguments -> its answer, over all of its windows where `hop` seconds are given."""
+    answer = judge_windows(model, processor, inputs, hop, top_k) if hop is not None else None
+    if answer is not None:
+        return answer
     features = processor(**inputs).to(model.device)
     return processor.post_process_answers(model.score_answers(**features), top_k=top_k)[0]
 
@@ -54,13 +62,13 @@ def judge_all(
     model: EGMFForConditionalGeneration, processor: EGMFProcessor, clips: list[dict], **shared: Any
 ) -> Iterator[dict[str, Any]]:
     """One answer a clip, or `{"error": reason}`."""
-    top_k = shared.pop("top_k", None)
+    options = {name: shared.pop(name, None) for name in ("hop", "top_k")}
     for clip in tqdm(clips, desc="judging", unit="clip", disable=len(clips) < 2):
         try:
             words = clip.pop("words", None)
             if words is not None and words.is_file():
                 clip["text"] = words.read_text(encoding="utf-8-sig").strip()
-            answer = judge(model, processor, {**clip, **shared}, top_k)
+            answer = judge(model, processor, {**clip, **shared}, **options)
         except (ValueError, TypeError, OSError) as error:
             answer = {"error": str(error)}
         yield {"clip": clip["sample_names"], **answer}
@@ -104,6 +112,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--folder", type=Path, help="judge every clip in it")
     parser.add_argument("--task", help="which question; default: the checkpoint's first task")
     parser.add_argument("--modalities", nargs="+", help="use these alone: text audio video")
+    parser.add_argument("--window_hop", type=float, help="cut longer clips into windows, one every so many seconds")
     parser.add_argument("--top_k", type=int, help="keep so many probabilities")
     parser.add_argument("--output", type=Path, help="write JSON lines here, or Parquet; default: the screen")
     parser.add_argument("--overwrite", action="store_true", help="replace an output file that is there")
@@ -137,6 +146,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     model, processor = load(arguments.model, arguments.text_model)
     model.to(state.device if state.num_processes > 1 else arguments.device)
     shared = {"task": arguments.task, "modalities": arguments.modalities, "top_k": arguments.top_k}
+    shared["hop"] = arguments.window_hop
     places, own = own_part(clips, state)
     answers: Iterable[dict[str, Any]] = judge_all(model, processor, own, **shared)
     if state.num_processes > 1:

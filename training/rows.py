@@ -30,6 +30,8 @@ from tqdm import tqdm
 from processing_egmf import EGMFProcessor
 
 from .converted import StoredMedia, is_converted, load_converted
+from .towers import TowerCache
+from .windows import load_window
 
 
 MEDIA = ("audio", "video", "audio_features", "video_features")
@@ -142,11 +144,18 @@ class RowDataset(Dataset):
         rows: from `load_rows`.
         processor: decodes the media and knows the tasks; every answer is checked against its task here.
         cache_media: keep decoded clips in memory.
+        towers: what frozen encoders gave for the clips; these are not decoded again.
     """
 
-    def __init__(self, rows: list[dict[str, Any]], processor: EGMFProcessor, cache_media: bool = False):
+    def __init__(
+        self,
+        rows: list[dict[str, Any]],
+        processor: EGMFProcessor,
+        cache_media: bool = False,
+        towers: TowerCache | None = None,
+    ):
         self.rows = []
-        self.processor = processor
+        self.processor, self.towers = processor, towers
         default = next(iter(processor.task_objects))
         for row in rows:
             row = dict(row, task=row.get("task") or default)
@@ -164,6 +173,8 @@ class RowDataset(Dataset):
                 except ValueError as error:
                     raise ValueError(f"Row {row['id']!r}: {row['answer']!r} is no number.") from error
             row["answer_index"] = task.index(row["answer"], f"row {row['id']!r}")
+            if towers is not None:
+                row["states"] = towers.keys(row)
             self.rows.append(row)
         self.media: list[dict[str, np.ndarray]] | None = None
         if cache_media:
@@ -177,22 +188,30 @@ class RowDataset(Dataset):
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def decode(self, row: dict[str, Any]) -> dict[str, np.ndarray]:
-        """The clip of a row as arrays that the processor takes; what this model has no encoder for is left alone."""
+    def decode(self, row: dict[str, Any], modalities: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """The clip of a row as arrays that the processor takes; what this model has no encoder for is left alone.
+
+        Args:
+            modalities: these alone; None for all whose encoder's outputs are not stored.
+        """
         name = f"row {row['id']!r}"
-        wanted = {"audio": self.processor.audio_input, "video": self.processor.video_input}
+        if modalities is None:
+            modalities = [name for name in ("audio", "video") if self.towers is None or name not in self.towers.stems]
+        kinds = {"audio": self.processor.audio_input, "video": self.processor.video_input}
+        wanted = {name: kinds[name] for name in modalities if kinds[name] is not None}
         sources: dict[str, Any] = {}
         for modality, kind in wanted.items():
             if kind == "features":
                 sources[f"{modality}_features"] = _load_features(row.get(f"{modality}_features"), name)
-            elif kind is not None:
-                sources[modality] = _stored(row.get(modality))
-        if wanted["audio"] == "waveform" and row.get("audio") is None:
-            if wanted["video"] == "frames":
-                sources.pop("audio")  # the processor hears the video's own sound track
             else:
-                sources["audio"] = _stored(row.get("video"))
-        return self.processor.load_media(name=name, **sources)
+                sources[modality] = _stored(row.get(modality))
+        if wanted.get("audio") == "waveform" and row.get("audio") is None and "video" not in sources:
+            # The processor hears the video's own sound track.
+            heard = "audio" if wanted.get("video") == "features" else "video"
+            sources[heard] = _stored(row.get("video"))
+        if row.get("window") is not None:
+            return load_window(self.processor, row["window"], name=name, modalities=tuple(wanted), **sources)
+        return self.processor.load_media(name=name, modalities=tuple(wanted), **sources)
 
     def without(self, modalities: Sequence[str]) -> list[str]:
         """Ids of the rows that have none of these modalities. Where clips are not in memory, what a row names counts:
@@ -229,8 +248,12 @@ class RowDataset(Dataset):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int | tuple[int, int]) -> dict[str, Any]:
+        """A row by its number, or by number and `draw`, the seed of what the collator draws for it."""
+        index, draw = index if isinstance(index, tuple) else (index, None)
         row = self.rows[index]
         media = self.media[index] if self.media is not None else self.decode(row)
-        kept = {name: row.get(name) for name in ("id", "task", "text", "context", "answer", "answer_index")}
-        return {**kept, "media": media}
+        kept = {name: row.get(name) for name in ("id", "clip", "task", "text", "context", "answer", "answer_index")}
+        states = {m: self.towers.read(m, key) for m, key in row.get("states", {}).items()}
+        kept["states"] = {modality: values for modality, values in states.items() if len(values)}
+        return {**kept, "media": media, "draw": draw}

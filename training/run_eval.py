@@ -32,6 +32,7 @@ from .records import commit, versions, write_json
 from .rows import RowDataset, load_rows
 from .seeds import judge_seeds
 from .sharding import merge_over_processes, own_part, processes, require_all, require_rows
+from .windows import cut_rows, merge_records
 
 
 def subset_name(subset: Sequence[str]) -> str:
@@ -76,17 +77,16 @@ def judge_rows(
     model: EGMFForConditionalGeneration,
     processor: EGMFProcessor,
     dataset: RowDataset,
-    places: Sequence[int],
     subsets: Sequence[Sequence[str]],
     batch_size: int,
     num_workers: int = 0,
 ) -> list[dict[str, Any]]:
-    """A record of every row and subset: its answer and probabilities, both None where it has nothing of the subset.
+    """A record of every clip and subset: its answer and probabilities, both None where it has nothing of the subset.
 
-    Clips are decoded once, a batch at a time, whatever the number of subsets.
+    Clips are decoded once, a batch at a time, whatever the number of subsets. A clip that was cut into windows (see
+    windows.py) has one record.
 
     Args:
-        places: where the rows of the data set stand among all rows.
         num_workers: processes that decode.
     """
     model.eval()
@@ -102,10 +102,11 @@ def judge_rows(
             judged = judge_batch(model, collator, usable) if usable else []
             found = {sample["id"]: said for sample, said in zip(usable, judged, strict=True)}
             for number, sample in rows:
-                record = {"subset": name, "length": length[number], "place": places[number], "task": sample["task"]}
+                clip = dataset.rows[number].get("clip") or sample["id"]
+                record = {"subset": name, "length": length[number], "clip": clip, "task": sample["task"]}
                 record |= {"truth": sample["answer_index"], "rated": sample["answer"]}
                 records.append(record | found.get(sample["id"], {"answer": None, "probabilities": None}))
-    return records
+    return merge_records(processor, records)
 
 
 def summarise(
@@ -147,9 +148,7 @@ def evaluate(
 
     Rows that have none of a subset's modalities are left out of it and counted.
     """
-    return summarise(
-        judge_rows(model, processor, dataset, range(len(dataset)), subsets, batch_size), processor, subsets
-    )
+    return summarise(judge_rows(model, processor, dataset, subsets, batch_size), processor, subsets)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -167,6 +166,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--num_workers", type=int, default=0, help="processes that decode clips")
     parser.add_argument("--max_rows", type=int)
+    parser.add_argument("--window_hop", type=float, help="cut longer clips into windows, one every so many seconds")
     parser.add_argument("--overwrite", action="store_true", help="replace a results file that is there")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -188,9 +188,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     model, processor = load(arguments.model, arguments.text_model)
     model.to(state.device if state.num_processes > 1 else arguments.device)
     places, own = own_part(rows, state)
-    dataset = RowDataset(own, processor)
+    dataset = RowDataset(cut_rows(own, processor, arguments.window_hop), processor)
     started = time.time()
-    judged = judge_rows(model, processor, dataset, places, subsets, arguments.batch_size, arguments.num_workers)
+    judged = judge_rows(model, processor, dataset, subsets, arguments.batch_size, arguments.num_workers)
+    place_of = {row["id"]: place for place, row in zip(places, own, strict=True)}
+    judged = [{**record, "place": place_of[record["clip"]]} for record in judged]
     records = merge_over_processes(state, judged, output, key=("subset", "length", "place"))
     state.destroy_process_group()
     if records is None:
@@ -203,6 +205,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "model": str(arguments.model),
         "data": str(arguments.data),
         "split": arguments.split,
+        "window_hop": arguments.window_hop,
         "seed": arguments.seed,
         "versions": versions(),
         "commit": commit(),
