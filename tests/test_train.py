@@ -20,9 +20,10 @@ from processing_egmf import EGMFProcessor
 from training.arguments import parse_arguments
 from training.build import load, portable_id, read_tasks
 from training.collator import SUBSETS, EGMFCollator
+from training.resuming import claim_output_dir
 from training.rows import RowDataset, load_rows
 from training.run_eval import evaluate
-from training.train import claim_output_dir, move_aside, train, used_tasks
+from training.train import move_aside, train, used_tasks
 from training.warm_up import fuse_alone_and_together, warm_up
 
 

@@ -75,13 +75,12 @@ def choose_clips(results: dict[str, Any], data: Path) -> list[dict[str, Any]]:
 
 
 def training_flags(output: Path) -> list[str]:
-    """Resume what was interrupted; move aside what is finished or has nothing to resume from."""
+    """What was interrupted goes on; what is finished, or of another kind, is moved aside."""
     if not output.is_dir() or not any(output.iterdir()):
         return []
     finished = (output / "training.json").is_file()
-    if not finished and any(output.glob("checkpoint-*/trainer_state.json")):
-        print(f"{output} holds an interrupted run: going on from its last checkpoint.")
-        return ["--resume_from_checkpoint", "true"]
+    if not finished and (output / "settings.json").is_file():
+        return []  # training goes on by itself, and says so
     return ["--overwrite", "true"]
 
 

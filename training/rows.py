@@ -248,12 +248,10 @@ class RowDataset(Dataset):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int | tuple[int, int]) -> dict[str, Any]:
-        """A row by its number, or by number and `draw`, the seed of what the collator draws for it."""
-        index, draw = index if isinstance(index, tuple) else (index, None)
+    def __getitem__(self, index: int) -> dict[str, Any]:
         row = self.rows[index]
         media = self.media[index] if self.media is not None else self.decode(row)
         kept = {name: row.get(name) for name in ("id", "clip", "task", "text", "context", "answer", "answer_index")}
         states = {m: self.towers.read(m, key) for m, key in row.get("states", {}).items()}
         kept["states"] = {modality: values for modality, values in states.items() if len(values)}
-        return {**kept, "media": media, "draw": draw}
+        return {**kept, "media": media}

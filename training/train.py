@@ -4,13 +4,14 @@
     accelerate launch -m training.train --config my.yaml --data my_corpus --output_dir runs/mine
 
 Writes checkpoints that are each a loadable repo, TensorBoard logs, and at the end the best checkpoint itself into
-`output_dir` with `training.json` beside it. A run that is already there is refused, unless `--resume_from_checkpoint
-true` goes on with it or `--overwrite` moves it aside.
+`output_dir` with `training.json` beside it. A run that was interrupted goes on when the same line is started again, to
+the same numbers (resuming.py); a finished one is refused, unless `--overwrite` moves it aside.
 """
 
 import dataclasses
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -18,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader, RandomSampler
 from transformers import EarlyStoppingCallback, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 from processing_egmf.processing_egmf import MODALITIES
 
@@ -29,32 +30,29 @@ from .build import build, quantization, read_tasks
 from .collator import EGMFCollator
 from .gathering import elements, whole
 from .records import commit, versions, write_json
+from .resuming import (
+    FINISHED,
+    PARTIAL,
+    SETTINGS,
+    WARM_UP,
+    WARM_UP_WEIGHTS,
+    LogAtSave,
+    check_room,
+    check_writable,
+    claim_output_dir,
+    digest_of,
+    kept_by_warm_up,
+    require_same_settings,
+    run_settings,
+    saving_into,
+)
 from .rows import RowDataset, load_rows
 from .sharding import EpochBatches, PlacedCollator, PlacedRows, require_rows
 from .standardise import standardise_features
+from .towers import TowerCache
 from .trainer import EGMFTrainer, make_compute_metrics
 from .warm_up import warm_up
-
-
-def claim_output_dir(arguments: EGMFTrainingArguments) -> str | None:
-    """Make sure that nothing is lost; the checkpoint to resume from, if that is asked for. Changes nothing itself.
-
-    Raises:
-        ValueError: a run is already there, or there is nothing to resume.
-    """
-    folder = Path(arguments.output_dir)
-    resume = arguments.resume_from_checkpoint
-    if resume is not None and str(resume).lower() not in ("false", "none", ""):
-        checkpoint = get_last_checkpoint(str(folder)) if str(resume).lower() == "true" and folder.is_dir() else resume
-        if checkpoint is None or not Path(str(checkpoint)).is_dir():
-            raise ValueError(f"There is no checkpoint to resume from in {folder}. Start without resuming.")
-        return str(checkpoint)
-    if folder.is_dir() and any(folder.iterdir()) and not arguments.overwrite:
-        raise ValueError(
-            f"{folder} already holds a run. Give another --output_dir, go on with it by --resume_from_checkpoint "
-            "true, or move it aside with --overwrite."
-        )
-    return None
+from .windows import cut_rows
 
 
 def move_aside(folder: Path) -> None:
@@ -97,36 +95,52 @@ def _keep_usable(dataset: RowDataset, modalities: Sequence[str], split: str, sho
     dataset.leave_out(empty)
 
 
-def _warm_up(trainer: EGMFTrainer, dataset: RowDataset, collator: EGMFCollator, new: bool) -> list[float]:
-    """Behind the measuring of a new model's features, on the main process; all start from what it has."""
-    arguments, count = trainer.args, trainer.accelerator.num_processes
-    if new and trainer.accelerator.is_main_process:
+def _warm_up(
+    trainer: EGMFTrainer, dataset: RowDataset, collator: EGMFCollator, started: float, new: bool
+) -> dict[str, Any]:
+    """Measures a new model's features, and warms up. What came of it is kept, so that a run which is started again has
+    it: `{"losses", "seconds" since it was started, "taken_up"}`."""
+    arguments, accelerator = trainer.args, trainer.accelerator
+    accelerator.wait_for_everyone()  # the main process may have moved an older run aside
+    note, weights = (Path(arguments.output_dir, name) for name in (WARM_UP, WARM_UP_WEIGHTS))
+    taken_up = note.is_file() and weights.is_file()
+    if accelerator.is_main_process and taken_up:
+        trainer.model.load_state_dict(load_file(weights), strict=False)
+    elif accelerator.is_main_process and new:
         standardise_features(trainer.model, dataset, progress=not arguments.disable_tqdm)
-    if count > 1:
+    if accelerator.num_processes > 1:  # all start from what the main process has
         for tensor in trainer.model.egmf.state_dict().values():
             torch.distributed.broadcast(tensor, src=0)
+    if taken_up:
+        return {**json.loads(note.read_text(encoding="utf-8")), "taken_up": True}
+    size, count = arguments.warm_up_batch_size, accelerator.num_processes
+    batches = EpochBatches(RandomSampler(dataset), -(-size // count), count, accelerator.process_index, arguments.seed)
     loader = DataLoader(
         PlacedRows(dataset, arguments.seed),
-        batch_sampler=EpochBatches(
-            RandomSampler(dataset),
-            -(-arguments.warm_up_batch_size // count),
-            count,
-            trainer.accelerator.process_index,
-            arguments.seed,
-        ),
+        batch_sampler=batches,
         collate_fn=PlacedCollator(collator),
         num_workers=arguments.dataloader_num_workers,
     )
     with whole(trainer.model.get_input_embeddings().weight):
-        return warm_up(
+        losses = warm_up(
             trainer.model,
             collator.processor,
             loader,
             arguments.warm_up_epochs,
             arguments.warm_up_learning_rate,
             arguments.device,
-            progress=not arguments.disable_tqdm and trainer.accelerator.is_main_process,
+            progress=not arguments.disable_tqdm and accelerator.is_main_process,
         )
+    warmed = {"losses": losses, "seconds": time.time() - started}
+    if accelerator.is_main_process:
+        with saving_into(note.parent, WARM_UP_WEIGHTS):
+            if losses:
+                partial = weights.with_name(f".{WARM_UP_WEIGHTS}")
+                save_file(kept_by_warm_up(trainer.model), partial)
+                os.replace(partial, weights)
+            write_json(note, warmed)
+    accelerator.wait_for_everyone()
+    return {**warmed, "taken_up": False}
 
 
 def _effective(arguments: ModelArguments) -> dict[str, Any]:
@@ -140,6 +154,10 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: EGMFTraini
     if data_args.data is None:
         raise ValueError("Give --data, the folder of a corpus.")
     quantization(model_args)
+    if data_args.cache_towers is not None:
+        if data_args.augmentation:
+            raise ValueError("--augmentation changes clips at every turn: nothing of --cache_towers could be used.")
+        check_writable(Path(data_args.cache_towers))
     checkpoint = claim_output_dir(args)
     start, folder = Path(model_args.model or "."), Path(args.output_dir)
     if model_args.model is not None and start.resolve().is_relative_to(folder.resolve()):
@@ -160,15 +178,32 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: EGMFTraini
     require_rows(len(train_rows), args.world_size, f"rows of split {data_args.train_split!r}")
     require_rows(len(eval_rows), args.world_size, f"rows of split {data_args.eval_split!r}")
     model, processor = build(model_args, used_tasks(tasks, train_rows + eval_rows), args.output_dir)
-    train_set = RowDataset(train_rows, processor, data_args.cache_media)
-    eval_set = RowDataset(eval_rows, processor, data_args.cache_media)
+    given = {"train_rows": digest_of(train_rows), "eval_rows": digest_of(eval_rows)}
+    given |= {"language_model": model.config.text_model_fingerprint}
+    settings = run_settings(model_args, data_args, args, **given)
+    if checkpoint is not None or not args.overwrite:
+        require_same_settings(Path(checkpoint).parent if checkpoint else folder, settings)
+    towers = TowerCache(data_args.cache_towers, model, processor) if data_args.cache_towers else None
+    train_set, eval_set = (
+        RowDataset(cut_rows(part, processor, data_args.window_hop), processor, data_args.cache_media, towers)
+        for part in (train_rows, eval_rows)
+    )
     # The warm-up asks every modality alone and all together by itself: it needs no dropout of modalities.
     rehearse = EGMFCollator(processor, False, data_args.modalities, augmentation=data_args.augmentation)
     answer = EGMFCollator(processor, True, data_args.modalities, data_args.modality_dropout, data_args.augmentation)
     for dataset, split in ((train_set, data_args.train_split), (eval_set, data_args.eval_split)):
         _keep_usable(dataset, data_args.modalities or MODALITIES, split, show=args.process_index == 0)
-    if checkpoint is None and args.process_index == 0:
-        move_aside(Path(args.output_dir))
+    if args.process_index == 0:
+        if checkpoint is None and args.overwrite:
+            move_aside(folder)
+        shutil.rmtree(folder / PARTIAL, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        check_room(folder, model, 0 if args.save_strategy == "no" else 1 if checkpoint else args.save_total_limit + 1)
+        write_json(folder / SETTINGS, settings)
+    if towers is not None:
+        counts = towers.fill((train_set, eval_set), args.device, (args.process_index, args.world_size))
+        args.distributed_state.wait_for_everyone()
+        print(f"Frozen encoders: {counts['computed']} clips computed, {counts['stored']} found in {towers.root}.")
     stop = args.early_stopping_patience
     trainer = EGMFTrainer(
         model=model,
@@ -179,24 +214,21 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: EGMFTraini
         eval_collator=EGMFCollator(processor, False, data_args.modalities),
         processing_class=processor,
         compute_metrics=make_compute_metrics(processor),
-        callbacks=[EarlyStoppingCallback(stop)] if stop is not None else None,
+        callbacks=[LogAtSave(), *([EarlyStoppingCallback(stop)] if stop is not None else [])],
     )
-    note = Path(args.output_dir) / "warm_up.json"
+    note, warmed = folder / WARM_UP, {"losses": [], "seconds": 0.0}
     if checkpoint is None:
-        warmed = {
-            "losses": _warm_up(trainer, train_set, rehearse, new=model_args.model is None),
-            "seconds": time.time() - started,
-        }
-        if trainer.is_world_process_zero():
-            write_json(note, warmed)
-    else:
-        warmed = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else {"losses": [], "seconds": 0.0}
+        warmed = _warm_up(trainer, train_set, rehearse, started, new=model_args.model is None)
+        set_seed(args.seed)  # the same draws, whether the warm-up was taken up or not
+    elif note.is_file():
+        warmed = json.loads(note.read_text(encoding="utf-8"))
     trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_model()
+    with saving_into(folder, "the trained model"):
+        trainer.save_model()
     if trainer.is_world_process_zero():
-        trainer.state.save_to_json(str(Path(args.output_dir) / "trainer_state.json"))
+        trainer.state.save_to_json(str(folder / "trainer_state.json"))
         write_json(
-            Path(args.output_dir) / "training.json",
+            folder / FINISHED,
             {
                 "model_arguments": _effective(model_args),
                 "data_arguments": dataclasses.asdict(data_args),
@@ -210,7 +242,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: EGMFTraini
                     "trained": sum(elements(p) for p in model.parameters() if p.requires_grad),
                     "all": sum(elements(p) for p in model.parameters()),
                 },
-                "resumed_from": checkpoint,
+                "resumed_from": checkpoint or (WARM_UP_WEIGHTS if warmed.get("taken_up") else None),
                 # Of a resumed run, the time since it was resumed.
                 "seconds": {"until_warmed_up": warmed["seconds"], "all": time.time() - started},
                 "warm_up_losses": warmed["losses"],
@@ -219,6 +251,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: EGMFTraini
                 "log_history": trainer.state.log_history,
             },
         )
+        (folder / WARM_UP_WEIGHTS).unlink(missing_ok=True)
     return trainer
 
 

@@ -15,9 +15,9 @@ from torch import nn
 from torch.utils.data import DataLoader, SequentialSampler
 from transformers import EvalPrediction, Trainer
 from transformers.integrations.deepspeed import deepspeed_load_checkpoint
-from transformers.trainer import SCHEDULER_NAME, TRAINING_ARGS_NAME
+from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_pt_utils import LengthGroupedSampler
-from transformers.trainer_utils import EvalLoopOutput, seed_worker
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, rotate_checkpoints, seed_worker
 
 from modeling_egmf.checkpoints_egmf import keys_stored_elsewhere
 from processing_egmf import EGMFProcessor
@@ -25,6 +25,7 @@ from processing_egmf import EGMFProcessor
 from .collator import EGMFCollator
 from .gathering import light_state, load_light_state, own_class, widen_scalars, zero_through_all
 from .metrics import task_metrics
+from .resuming import PARTIAL, publish, saving_into
 from .sharding import EpochBatches, PlacedCollator, PlacedRows
 
 
@@ -53,7 +54,7 @@ class EGMFTrainer(Trainer):
 
     def __init__(self, *args: Any, eval_collator: EGMFCollator, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self.eval_collator = eval_collator
+        self.eval_collator, self.is_saving = eval_collator, False
         self.scalars: set[str] = set()
         self.most_answers = max(task.num_answers for task in eval_collator.processor.task_objects.values())
 
@@ -186,6 +187,37 @@ class EGMFTrainer(Trainer):
         if self.is_deepspeed_enabled:
             return deepspeed_load_checkpoint(self.model_wrapped, best, load_module_strict=False)
         return super()._load_best_model()
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing is left to train where the checkpoint was the last one; `Trainer` would take one step more."""
+        told = self.state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]
+        # A checkpoint that SIGTERM has asked for stops a run that is not at its end.
+        if self.state.global_step >= self.state.max_steps or (told and not self.args.enable_jit_checkpoint):
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(Path(super()._get_output_dir(trial), PARTIAL if self.is_saving else ""))
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Written aside, and renamed when it is whole: what is called checkpoint-N can be gone on from."""
+        run, name = Path(self._get_output_dir(trial)), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        self.is_saving = True
+        try:
+            with saving_into(run, name):
+                super()._save_checkpoint(model, trial)
+                self.accelerator.wait_for_everyone()
+                if self.state.best_global_step == self.state.global_step:
+                    self.state.best_model_checkpoint = str(run / name)
+                if self.args.should_save:
+                    self.state.save_to_json(str(run / PARTIAL / name / TRAINER_STATE_NAME))
+                    publish(run / PARTIAL / name, run / name)
+                    best = self.state.best_model_checkpoint
+                    rotate_checkpoints(str(run), self.args.save_total_limit, best, use_mtime=True)
+                self.accelerator.wait_for_everyone()
+        finally:
+            self.is_saving = False
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         super()._save(output_dir, state_dict)

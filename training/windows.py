@@ -21,7 +21,7 @@ import torch
 
 from modeling_egmf import EGMFForConditionalGeneration
 from processing_egmf import EGMFProcessor
-from processing_egmf.media_egmf import _opened, load_audio, load_video
+from processing_egmf.media_egmf import _opened, _read_times, _video_stream, load_audio, load_video
 from processing_egmf.processing_egmf import MODALITIES
 
 from .converted import StoredMedia
@@ -109,11 +109,23 @@ def load_window(
     if "video" in modalities and processor.video_input == "frames" and video is not None:
         # As many over the whole clip as give each window its own.
         count = math.ceil(processor.num_frames * window.whole / window.seconds)
-        frames, times = load_video(video, count, None, None, name)
+        frames = load_video(video, count, None, None, name)
+        times = _times_of(video, count, name)[: len(frames)]
         inside = np.flatnonzero((times >= window.start) & (times < end))
         # A picture that stands still is given once, where it begins.
         cut["video"] = frames[inside] if len(inside) else frames[max(np.searchsorted(times, end) - 1, 0)][None]
     return processor.load_media(name=name, modalities=modalities, **cut)
+
+
+def _times_of(video: Any, count: int, name: str) -> np.ndarray:
+    """When each picture that `load_video` chooses of a file begins, in seconds."""
+    with _opened(video, name) as container:
+        times, start, stop = _read_times(container, _video_stream(container, name), math.inf, name)
+    begins = np.array(times) - start
+    if len(begins) <= count:
+        return begins
+    middles = (np.arange(count) + 0.5) * (stop - start) / count
+    return begins[np.unique(np.maximum(np.searchsorted(begins, middles, side="right") - 1, 0))]
 
 
 def judge_windows(
@@ -184,6 +196,25 @@ def merge_windows(
             kept["gate"] = {name: _mean(answers, places, "gate", name) for name in first["gate"]}
         merged.append({**answer, **kept, "windows": len(places)})
     return merged_rows, merged, np.stack(means)
+
+
+def merge_records(processor: EGMFProcessor, records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Records of rows, as `run_eval.judge_rows` makes them -> one a subset and clip, in the order of their first."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for record in records:
+        groups.setdefault((record["subset"], record["clip"]), []).append(record)
+    merged = []
+    for (_, clip), parts in groups.items():
+        said = [part for part in parts if part["answer"] is not None]
+        record = (said or parts)[0]
+        if said and len(parts) > 1:
+            rows = [{"id": part["answer"]["id"], "clip": clip, "task": part["task"]} for part in said]
+            answers = [part["answer"] for part in said]
+            probabilities = np.array([part["probabilities"] for part in said])
+            _, (answer,), (mean,) = merge_windows(processor, rows, answers, probabilities)
+            record = {**record, "answer": {**answer, "id": clip}, "probabilities": mean.tolist()}
+        merged.append(record)
+    return merged
 
 
 def _mean(answers: Sequence[dict[str, Any]], places: Sequence[int], field: str, name: str) -> float:
