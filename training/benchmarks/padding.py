@@ -1,0 +1,64 @@
+"""How much of what the language model reads is padding, with rows in random order and grouped by length.
+
+    python -m training.benchmarks.padding --text_model .cache/assets/SmolLM2-135M-Instruct
+
+Made-up utterances, as many as MELD trains on and as long as MELD's, in the prompts that training makes of them.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from transformers import AutoTokenizer
+
+from processing_egmf import EGMFProcessor
+
+from ..records import versions, write_json
+from ..rows import RowDataset
+from ..sampling import EpochSampler
+from .speed import utterances
+
+
+MELD_ROWS = 9_989  # its training split, as published
+
+
+def meld_like(processor: EGMFProcessor, rows: int = MELD_ROWS, seed: int = 0) -> RowDataset:
+    """Utterances without clips."""
+    texts = utterances(rows, np.random.default_rng(seed))
+    return RowDataset(
+        [{"id": str(i), "text": t, "task": "meld", "answer": "joy"} for i, t in enumerate(texts)], processor
+    )
+
+
+def padding_share(dataset: RowDataset, strategy: str, batch_size: int, seed: int = 0) -> float:
+    """Share of the positions of an epoch's batches that hold padding."""
+    processor = dataset.processor
+    samples = (processor.prepare(text=row["text"], task=row["task"], answer=row["answer"]) for row in dataset.rows)
+    sizes = [len(sample["input_ids"]) for sample in samples]
+    order = [index for index, _ in EpochSampler(dataset.lengths, batch_size, strategy, seed, lambda: 0)]
+    batches = [[sizes[i] for i in order[at : at + batch_size]] for at in range(0, len(order), batch_size)]
+    return 1 - sum(sizes) / sum(max(batch) * len(batch) for batch in batches)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--text_model", required=True, help="where the tokenizer lies: a folder or a Hub id")
+    parser.add_argument("--batch_sizes", type=int, nargs="+", default=[8, 16, 32])
+    parser.add_argument("--rows", type=int, default=MELD_ROWS)
+    parser.add_argument("--output", type=Path, help="also write the record here, as JSON")
+    arguments = parser.parse_args(argv)
+    dataset = meld_like(EGMFProcessor(AutoTokenizer.from_pretrained(arguments.text_model)), arguments.rows)
+    shares = {
+        strategy: {str(size): padding_share(dataset, strategy, size) for size in arguments.batch_sizes}
+        for strategy in ("random", "group_by_length")
+    }
+    record = {"rows": arguments.rows, "padding_share": shares, "versions": versions()}
+    print(json.dumps(record, indent=1))
+    if arguments.output is not None:
+        write_json(arguments.output, record)
+
+
+if __name__ == "__main__":
+    main()
