@@ -367,13 +367,16 @@ def test_without_gradio_it_says_so(monkeypatch, capsys):
     assert "the page needs Gradio: pip install" in capsys.readouterr().err
 
 
-def test_a_checkpoint_that_is_not_there(monkeypatch, capsys, tmp_path):
+def test_a_checkpoint_that_cannot_be_loaded(monkeypatch, capsys):
+    def absent(model):
+        raise OSError("it is not there")
+
     monkeypatch.setattr(app.importlib.util, "find_spec", lambda *_: "found")
-    monkeypatch.setattr("sys.argv", ["app.py", "--model", str(tmp_path / "none")])
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(app, "Judge", absent)
+    monkeypatch.setattr("sys.argv", ["app.py", "--model", "runs/none"])
     with pytest.raises(SystemExit):
         app.main()
-    assert "cannot be loaded" in capsys.readouterr().err
+    assert "runs/none cannot be loaded: it is not there. Give --model" in capsys.readouterr().err
 
 
 # ---- what lies beside it -------------------------------------------------------------------------------------
