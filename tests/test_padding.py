@@ -6,9 +6,8 @@ import json
 import pytest
 from corpus_files import tiny_llama, write_language_model
 
-from training.benchmarks.padding import main, meld_like, padding_share
+from training.benchmarks.padding import batches_of, main, meld_like, padding_share
 from training.collator import EGMFCollator
-from training.sampling import EpochSampler
 
 
 @pytest.mark.parametrize("batch_size", [8, 16, 32])
@@ -21,10 +20,9 @@ def test_padding_is_below_a_tenth(make_processor, batch_size):
 
 def test_share_is_that_of_real_batches(make_processor):
     dataset = meld_like(make_processor(None, None), rows=41)
-    order, masks = list(EpochSampler(dataset.lengths, 8, "group_by_length", 3, lambda: 0)), []
-    collate = EGMFCollator(dataset.processor, True)
-    for at in range(0, 41, 8):
-        masks.append(collate([dataset[place] for place in order[at : at + 8]])["attention_mask"])
+    collate, batches = EGMFCollator(dataset.processor, True), batches_of(dataset, "group_by_length", 8, seed=3)
+    assert sorted(place for batch in batches for place in batch) == list(range(41))
+    masks = [collate([dataset[place] for place in batch])["attention_mask"] for batch in batches]
     real = sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)
     assert padding_share(dataset, "group_by_length", 8, seed=3) == pytest.approx(1 - real)
 

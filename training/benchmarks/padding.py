@@ -11,13 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from torch.utils.data import RandomSampler
 from transformers import AutoTokenizer
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from processing_egmf import EGMFProcessor
 
 from ..records import versions, write_json
 from ..rows import RowDataset
-from ..sampling import EpochSampler
+from ..sharding import EpochBatches
 from .speed import utterances
 
 
@@ -32,14 +34,20 @@ def meld_like(processor: EGMFProcessor, rows: int = MELD_ROWS, seed: int = 0) ->
     )
 
 
+def batches_of(dataset: RowDataset, strategy: str, batch_size: int, seed: int = 0) -> list[list[int]]:
+    """Numbers of the rows of each batch of training's first epoch, in one process."""
+    grouped = strategy == "group_by_length"
+    order = LengthGroupedSampler(batch_size, lengths=dataset.lengths) if grouped else RandomSampler(dataset)
+    return [[place.index for place in batch] for batch in EpochBatches(order, batch_size, 1, 0, seed)]
+
+
 def padding_share(dataset: RowDataset, strategy: str, batch_size: int, seed: int = 0) -> float:
     """Share of the positions of an epoch's batches that hold padding."""
     processor = dataset.processor
     samples = (processor.prepare(text=row["text"], task=row["task"], answer=row["answer"]) for row in dataset.rows)
     sizes = [len(sample["input_ids"]) for sample in samples]
-    order = [index for index, _ in EpochSampler(dataset.lengths, batch_size, strategy, seed, lambda: 0)]
-    batches = [[sizes[i] for i in order[at : at + batch_size]] for at in range(0, len(order), batch_size)]
-    return 1 - sum(sizes) / sum(max(batch) * len(batch) for batch in batches)
+    batches = batches_of(dataset, strategy, batch_size, seed)
+    return 1 - sum(sizes) / sum(max(sizes[i] for i in batch) * len(batch) for batch in batches)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
