@@ -1,7 +1,7 @@
 # make demo   from nothing to a trained model that judges clips
 # make test   the tests
 # make space  a page to try the trained model in the browser
-# Both make .venv themselves; a second run re-uses it.
+# Each makes what it needs itself; a second run re-uses it.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -36,7 +36,7 @@ space: .venv-space/installed
 
 # Its server, and the page in a headless Chromium where there is one.
 test-space: .venv-space/installed
-	.venv-space/bin/python -m pytest tests/test_space.py tests/test_space_page.py tests/test_space_browser.py
+	.venv-space/bin/python -m pytest $(wildcard tests/test_space*.py)
 
 # Of its own, because Gradio wants an older Pillow.
 .venv-space/installed: pyproject.toml constraints.txt
