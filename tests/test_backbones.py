@@ -80,7 +80,10 @@ def test_own_backbone_is_a_file_or_a_folder(tmp_path, tiny_tokenizer, make_langu
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("model_type: llama\ntraining: {lora_rank: 3}\n", r"mine.yaml: unknown key 'lora_rank'. Did you mean lora_r"),
+        (
+            "model_type: llama\ntraining: {lora_rank: 3}\n",
+            r"mine.yaml: unknown key 'lora_rank'. Did you mean .*lora_r",
+        ),
         ("model_type: llama\ntraining: {lora_r: many}\n", "takes a whole number"),
         ("hidden_size: 3\n", "`model_type` among them"),
     ],
@@ -111,7 +114,7 @@ def corpus(tmp_path_factory):
     rows = []
     for number in range(10):
         task = TASKS[number % 4]
-        answer = next(iter(BUILT_IN_TASKS[task].labels)) if BUILT_IN_TASKS[task].kind == "classification" else 0.5
+        answer = next(iter(BUILT_IN_TASKS[task].labels)) if BUILT_IN_TASKS[task].kind == "classification" else 0.0
         for name, width in (("audio", 6), ("video", 5)):
             np.save(folder / f"{number}-{name}.npy", rng.normal(size=(4, width)).astype(np.float32))
         text = "I'm fine, thank you." if number % 4 < 2 else "我很好，谢谢你。"
@@ -126,7 +129,7 @@ def corpus(tmp_path_factory):
 @pytest.mark.parametrize("name", backbone_names())
 def test_tiny_model_of_every_architecture_trains_and_answers(name, corpus, tmp_path, trained_tokenizer):
     tokenizer = copy.deepcopy(trained_tokenizer)
-    config = backbone_config(name, vocab_size=len(tokenizer), **SMALL)
+    config = backbone_config(name, vocab_size=len(tokenizer) + 8, **SMALL)  # some tokenizers add tokens of their own
     torch.manual_seed(0)
     write_language_model(tmp_path / "llm", AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16), tokenizer)
     options = {
@@ -170,7 +173,7 @@ def test_tiny_model_of_every_architecture_trains_and_answers(name, corpus, tmp_p
         assert sum(answer["probabilities"].values()) == pytest.approx(1, abs=1e-5)
         assert answer["task"] == task
         written = model.generate(**inputs, max_new_tokens=3, do_sample=False)
-        assert 1 <= written.shape[1] <= inputs["input_ids"].shape[1] + 3
+        assert 1 <= written.shape[1] - inputs["input_ids"].shape[1] <= 3
 
 
 # ---- what cannot be used -------------------------------------------------------------------------------------

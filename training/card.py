@@ -84,7 +84,7 @@ def demo_facts(dataset: str = "EGMF demo corpus") -> CardFacts:
         "and Gilbert 2014)",
         synthetic=True,
         limits=[
-            "It was trained on the language model as a 4-bit GGUF file gives it, not on the Hub's weights of that "
+            "It was trained on the language model as a quantised GGUF file gives it, not on the Hub's weights of that "
             "name: with those, answers differ a little."
         ],
     )

@@ -79,16 +79,19 @@ def fuse_alone_and_together(
     return egmf.experts(fused).fused, rows
 
 
-def average_over_processes(parameters: list[nn.Parameter]) -> None:
-    """Each gradient becomes its mean over the processes; one that a process has not is 0 there."""
-    if not (torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1):
-        return
-    found = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    together = nn.utils.parameters_to_vector(found)
-    torch.distributed.all_reduce(together)
-    nn.utils.vector_to_parameters(together / torch.distributed.get_world_size(), found)
-    for parameter, gradient in zip(parameters, found, strict=True):
-        parameter.grad = gradient
+def average_over_processes(parameters: list[nn.Parameter], loss: torch.Tensor) -> float:
+    """Each gradient becomes its mean over the processes, 0 counted where a process has none; returns the mean loss."""
+    count = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+    if count > 1:
+        found = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        together = torch.cat([nn.utils.parameters_to_vector(found), loss.detach()[None]])
+        torch.distributed.all_reduce(together)
+        together /= count
+        nn.utils.vector_to_parameters(together[:-1], found)
+        loss = together[-1]
+        for parameter, gradient in zip(parameters, found, strict=True):
+            parameter.grad = gradient
+    return loss.item()
 
 
 def warm_up(
@@ -102,8 +105,7 @@ def warm_up(
 ) -> list[float]:
     """Train `model.egmf` under heads that are dropped; returns the mean loss of each epoch.
 
-    Several processes go together, from equal weights, each with its part of every batch; the losses are those of the
-    own part.
+    Several processes go together, from equal weights, each with its part of every batch.
 
     Args:
         loader: batches without answers in the prompt, with `answer_index` (B,), from `EGMFCollator`.
@@ -139,14 +141,13 @@ def warm_up(
             answer_index, task_ids = batch.pop("answer_index"), batch.pop("task_ids")
             weight = batch.pop("loss_weight", 1.0)
             fused, rows = fuse_alone_and_together(model, batch)
-            loss = heads.loss(fused, task_ids[rows], answer_index[rows])
+            loss = weight * heads.loss(fused, task_ids[rows], answer_index[rows])
             optimizer.zero_grad()
-            (weight * loss).backward()
-            average_over_processes(parameters)
+            loss.backward()
+            losses[-1].append(average_over_processes(parameters, loss))
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             scheduler.step()
-            losses[-1].append(loss.item())
             bar.update()
             bar.set_postfix(loss=f"{sum(losses[-1]) / len(losses[-1]):.3f}")
         losses.append([])
