@@ -2,7 +2,8 @@
 
 A step through the language model costs many times one through what is ours. So, as an option, the fused vector
 first learns to carry the answers under one linear head a task, on the frozen model's token embeddings; the head is
-dropped, and training goes on with the language model. What that gains: the variant `no_warm_up` of study.py.
+dropped, and training goes on with the language model. What that gains in the demo: 0.84 of the emotions right in place
+of 0.63 in as much time (the variant `no_warm_up` of study.py; one seed).
 """
 
 import math
@@ -33,21 +34,24 @@ class AnswerHeads(nn.Module):
         )
         self.norm = nn.LayerNorm(width)
 
-    def loss(self, fused: torch.Tensor, task_ids: torch.Tensor, answer_index: torch.Tensor) -> torch.Tensor:
-        """fused (B, H), task_ids (B,), answer_index (B,) -> mean loss over the batch."""
+    def loss(
+        self, fused: torch.Tensor, task_ids: torch.Tensor, answer_index: torch.Tensor, shares: torch.Tensor
+    ) -> torch.Tensor:
+        """fused (N, H), task_ids (N,), answer_index (N,), shares (N,) that sum to 1 -> mean loss."""
         fused = self.norm(fused)
         total = fused.new_zeros(())
         for index in task_ids.unique().tolist():
             rows, task = task_ids == index, self.tasks[index]
             said = self.heads[index](fused[rows])
             if task.kind == "classification":
-                total = total + nn.functional.cross_entropy(
-                    said, answer_index[rows], reduction="sum", label_smoothing=LABEL_SMOOTHING
+                losses = nn.functional.cross_entropy(
+                    said, answer_index[rows], reduction="none", label_smoothing=LABEL_SMOOTHING
                 )
             else:
                 centred = answer_index[rows].float() / (task.num_answers - 1) * 2 - 1
-                total = total + 4 * nn.functional.smooth_l1_loss(said.squeeze(-1), centred, reduction="sum", beta=0.25)
-        return total / len(task_ids)
+                losses = 4 * nn.functional.smooth_l1_loss(said.squeeze(-1), centred, reduction="none", beta=0.25)
+            total = total + (losses * shares[rows]).sum()
+        return total
 
 
 def fuse_alone_and_together(
@@ -116,6 +120,9 @@ def warm_up(
     if steps == 0:
         return []
     heads = AnswerHeads(processor, model.config.fusion_hidden_size).to(device)
+    if torch.distributed.is_initialized():
+        for tensor in heads.state_dict().values():
+            torch.distributed.broadcast(tensor, src=0)
     parameters = [p for p in (*model.egmf.parameters(), *heads.parameters()) if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.01)
 
@@ -141,7 +148,8 @@ def warm_up(
             answer_index, task_ids = batch.pop("answer_index"), batch.pop("task_ids")
             weight = batch.pop("loss_weight", 1.0)
             fused, rows = fuse_alone_and_together(model, batch)
-            loss = weight * heads.loss(fused, task_ids[rows], answer_index[rows])
+            shares = 1 / (torch.bincount(rows)[rows] * len(task_ids))  # every sample counts alike
+            loss = weight * heads.loss(fused, task_ids[rows], answer_index[rows], shares)
             optimizer.zero_grad()
             loss.backward()
             losses[-1].append(average_over_processes(parameters, loss))
