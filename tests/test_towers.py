@@ -96,25 +96,23 @@ def test_batch_and_answers_are_those_of_the_encoders(place, tmp_path, audio, wit
         torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-6)
 
 
-def test_training_with_and_without_gives_the_same_curve(place, tmp_path, capsys):
-    curves = {}
-    for name, changes in {
-        "plain": {},
-        "first": {"cache_towers": tmp_path},
-        "second": {"cache_towers": tmp_path},
-    }.items():
-        trainer = train(*options(place, name, warm_up_epochs=1, **changes))
-        curves[name] = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-        if changes:
-            said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Frozen encoders")]
-            counts = (20, 0) if name == "first" else (0, 20)
-            assert said == [f"Frozen encoders: {counts[0]} clips computed, {counts[1]} found in {tmp_path}."]
-    assert len(curves["plain"]) == 4
-    assert curves["first"] == pytest.approx(curves["plain"], abs=1e-5)
-    assert curves["second"] == curves["first"]
-    first, second = (load_file(place / f"runs/{name}/model.safetensors") for name in ("first", "second"))
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    assert not [name for name in first if "backbone" in name]  # the checkpoint is as light as ever
+def test_training_with_and_without_gives_the_same_losses(place, tmp_path, capsys):
+    """At learning rate 0, because Adam takes a rounding error for a gradient; two runs with the cache bit for bit."""
+    still, kept = {"learning_rate": 0}, {"cache_towers": tmp_path}
+    runs = {"plain": still, "first": still | kept, "second": kept, "third": kept}
+    losses, said = {}, []
+    for name, changes in runs.items():
+        trainer = train(*options(place, name, **changes))
+        losses[name] = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+        said += [line for line in capsys.readouterr().out.splitlines() if line.startswith("Frozen encoders")]
+    counts = [(20, 0), (0, 20), (0, 20)]
+    assert said == [f"Frozen encoders: {new} clips computed, {old} found in {tmp_path}." for new, old in counts]
+    assert len(losses["plain"]) == 4
+    assert losses["first"] == pytest.approx(losses["plain"], abs=1e-5)
+    assert losses["second"] == losses["third"] != losses["first"]
+    second, third = (load_file(place / f"runs/{name}/model.safetensors") for name in ("second", "third"))
+    assert all(torch.equal(second[name], third[name]) for name in second)
+    assert not [name for name in second if "backbone" in name]  # the checkpoint is as light as ever
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "gone", "flipped", "foreign"])

@@ -101,7 +101,7 @@ def test_answer_is_the_mean_of_the_windows(clip, processor, make_model):
     single = []
     for window in windows_of(seconds_of([str(clip)], processor, "x"), 1.0, 0.7):
         media = load_window(processor, window, video=str(clip), name="x")
-        features = processor(text="Oh.", task="emotion", **media)
+        features = processor(text="Oh.", task="emotion", sampling_rate=RATE, **media)
         single.append(processor.post_process_answers(model.score_answers(**features))[0])
     for label, share in found["probabilities"].items():
         assert share == pytest.approx(np.mean([answer["probabilities"][label] for answer in single]), abs=1e-6)
