@@ -222,7 +222,7 @@ class RowDataset(Dataset):
         empty = []
         for index, row in enumerate(self.rows):
             if self.media is not None:
-                there = {name.removesuffix("_features") for name in self.media[index]}
+                there = {name.removesuffix("_features") for name in (*self.media[index], *row.get("states", ()))}
             else:
                 there = {m for m, names in named.items() if any(row.get(name) is not None for name in names)}
             if (row.get("text") or "").strip():
