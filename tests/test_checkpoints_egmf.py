@@ -187,9 +187,9 @@ def fresh_process(bases, make_light, make_towers, inputs_for, tmp_path_factory):
     before, jobs = {}, []
     for name, fields in CASES.items():
         fields = dict(fields)
-        merge, towers = fields.pop("merge", False), fields.pop("towers", False)
+        merged, towers = fields.pop("merge", False), fields.pop("towers", False)
         model = make_light(**fields, **(make_towers("../vit") if towers else {}))
-        if merge:
+        if merged:
             merge(model)
         inputs = inputs_for(model)
         before[name] = outputs_of(model, inputs)

@@ -51,6 +51,7 @@ def test_results_hold_all_subsets_and_every_prediction(checkpoint, corpus, capsy
         "split",
         "seed",
         "versions",
+        "window_hop",
         "commit",
         "device",
         "processes",

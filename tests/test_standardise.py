@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -91,10 +92,13 @@ def test_statistics_lie_in_the_light_checkpoint(place):
 
 
 def test_resumed_run_keeps_them(place, monkeypatch):
-    run(place, "broken", max_steps=2)
+    run(place, "broken")
+    shutil.rmtree(place / "runs/broken/checkpoint-4")
+    (place / "runs/broken/training.json").unlink()
     calls = []
     monkeypatch.setattr("training.train.standardise_features", lambda *a, **k: calls.append(a))
-    resumed = run(place, "broken", resume_from_checkpoint="true", max_steps=4)
+    resumed = run(place, "broken")
+    assert resumed.state.global_step == 4
     assert calls == []
     np.testing.assert_allclose(stem(resumed.model, "audio").mean, by_hand(place / "corpus", "audio")[0], rtol=1e-5)
 

@@ -521,7 +521,7 @@ def test_unknown_modality_is_refused(place):
         ({"train_split": "dev"}, r"has no split 'dev'. It has test, train, validation"),
         ({"eval_split": "dev"}, r"has no split 'dev'"),
         ({"only_tasks": ["mosei"]}, "No row is of the tasks mosei"),
-        ({"text_model": None}, "Give `text_model`"),
+        ({"text_model": None}, "Give `backbone` or `text_model`"),
         ({"audio": "features"}, "needs audio_feature_size"),
         ({"audio": "wavform"}, "audio='wavform' is no encoder. Did you mean 'waveform'"),
         ({"video": "frame"}, "video='frame' is no encoder. Did you mean 'frames'"),

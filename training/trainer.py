@@ -214,7 +214,7 @@ class EGMFTrainer(Trainer):
                     self.state.save_to_json(str(run / PARTIAL / name / TRAINER_STATE_NAME))
                     publish(run / PARTIAL / name, run / name)
                     best = self.state.best_model_checkpoint
-                    rotate_checkpoints(str(run), self.args.save_total_limit, best, use_mtime=True)
+                    rotate_checkpoints(str(run), self.args.save_total_limit, best)
                 self.accelerator.wait_for_everyone()
         finally:
             self.is_saving = False
