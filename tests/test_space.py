@@ -160,6 +160,12 @@ def test_refusals_say_what_to_do(judge, clips, clip, text, modalities, message):
         judge.whole(clips[clip] if clip else None, text, "emotion", modalities)
 
 
+def test_clip_that_is_not_asked_may_be_broken(judge, clips):
+    judged = judge.whole(clips["text"], "Fine.", "emotion", ["text"])
+    assert judged.answer["modalities"] == ["text"]
+    assert judge.parts(clips["text"], "emotion", ["text"]) == []
+
+
 def test_a_large_file_is_refused_before_it_is_opened(clips, tmp_path, monkeypatch):
     path = tmp_path / "large.mp4"
     with path.open("wb") as file:

@@ -104,7 +104,8 @@ class Judge:
             raise RefusedError(f"The words are {len(text):,} characters long; at most {MAX_TEXT:,} are read.")
         if clip is None and not text:
             raise RefusedError("Upload or record a clip, or type what was said.")
-        seconds, media = (0.0, {}) if clip is None else self._media(clip, chosen)
+        unasked = clip is None or chosen == ["text"]
+        seconds, media = (0.0, {}) if unasked else self._media(clip, chosen)
         sample = {"text": text, "name": "The clip", **media}
         there = [name for name in chosen if (text if name == "text" else name in media)]
         if not there:
@@ -130,9 +131,11 @@ class Judge:
             Nothing for a clip that is not long, or where neither sound nor picture was chosen.
         """
         chosen = [name for name in self.modalities if name in modalities and name != "text"]
+        if not chosen:
+            return []
         seconds, pictures = measure(clip)
         longest = self.pipe.processor.max_clip_seconds
-        if not chosen or seconds <= min(TIMELINE_SECONDS, longest):
+        if seconds <= min(TIMELINE_SECONDS, longest):
             return []
         count = math.ceil(seconds / min(PART_SECONDS, longest))
         length, processor = seconds / count, self.pipe.processor
