@@ -22,6 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader, RandomSampler
 from transformers import EarlyStoppingCallback, set_seed
+from transformers.trainer_utils import rotate_checkpoints
 
 from processing_egmf.processing_egmf import MODALITIES
 
@@ -226,6 +227,8 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: EGMFTraini
     with saving_into(folder, "the trained model"):
         trainer.save_model()
     if trainer.is_world_process_zero():
+        # A run that was killed behind its last checkpoint may have one too many.
+        rotate_checkpoints(str(folder), args.save_total_limit, trainer.state.best_model_checkpoint)
         trainer.state.save_to_json(str(folder / "trainer_state.json"))
         write_json(
             folder / FINISHED,
