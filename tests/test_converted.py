@@ -142,3 +142,21 @@ def test_turns_without_a_speaker(tmp_path):
     (tmp_path / "mine/metadata.jsonl").write_text(json.dumps(row))
     folder_converter.main([str(tmp_path / "mine"), str(tmp_path / "dest"), *QUIET])
     assert load_converted(tmp_path / "dest")[0]["context"] == [["Ann", "Hi."], "Well"]
+
+
+def test_another_corpus_of_the_same_name_is_another_corpus(tmp_path):
+    """And one that was converted again is read again: nothing comes from a cache that only knows the folder's name."""
+
+    def convert(place, answer):
+        source = tmp_path / f"{place}-{answer}"
+        source.mkdir()
+        row = {"id": "a", "split": "train", "task": "sentiment", "text": "fine", "answer": answer}
+        (source / "metadata.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+        dest = tmp_path / place / "corpus"
+        dest.parent.mkdir(exist_ok=True)
+        folder_converter.main([str(source), str(dest), "--overwrite", *QUIET])
+        return [row["answer"] for row in load_converted(dest)]
+
+    assert convert("here", 1.0) == [1.0]
+    assert convert("there", 2.0) == [2.0]
+    assert convert("here", 3.0) == [3.0]

@@ -87,7 +87,13 @@ def load_converted(folder: str | Path, manifest: str = "official") -> list[dict[
     import datasets  # seconds; not needed for a corpus of files
 
     folder = Path(folder)
-    parts = datasets.load_dataset(str(folder))
+    # By its files: of a folder with a card, `datasets` knows the name alone in its cache, and would give the rows of
+    # another folder of that name, or those from before it was converted again.
+    files: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
+    for path in sorted(folder.glob("data/*.parquet")):
+        files.setdefault(path.stem.rsplit("-", 3)[0], []).append(str(path))
+    files = {split: names for split, names in files.items() if names}
+    parts = datasets.load_dataset("parquet", data_files=files)
     split_of = _read_manifest(folder, manifest)
     rows, without = [], 0
     for part in parts.values():

@@ -91,7 +91,7 @@ def load_rows(folder: str | Path, split: str | None = None, manifest: str = "off
     elif list(folder.glob("**/*.parquet")):
         import datasets
 
-        loaded = datasets.load_dataset(str(folder))
+        loaded = datasets.load_dataset("parquet", data_dir=str(folder))  # by its files: see converted.py
         rows = [dict(row, split=row.get("split") or name) for name, part in loaded.items() for row in part]
     else:
         raise ValueError(f"{folder} is no corpus: it holds neither metadata.jsonl, metadata.csv nor Parquet files.")
