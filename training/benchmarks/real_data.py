@@ -108,8 +108,8 @@ PIECES: dict[str, Piece] = {
         read=read_ravdess,
         options={
             "audio": "waveform", "max_clip_seconds": 5, "conv_channels": [32, 64, 96], "cache_media": "true",
-            "augmentation": "true", "warm_up_epochs": 30, "warm_up_learning_rate": 2e-3, "num_train_epochs": 3,
-            "fusion_learning_rate": 1e-5, "train_sampling_strategy": "random",
+            "warm_up_epochs": 20, "warm_up_batch_size": 16, "num_train_epochs": 2, "fusion_learning_rate": 1e-5,
+            "train_sampling_strategy": "random",
         },
         baseline=SOUNDS,
         shown=("accuracy", "weighted_f1", "macro_f1"),
