@@ -48,10 +48,9 @@ def _train_missing(run: Path, seed: int, arguments: argparse.Namespace) -> None:
         return
     if arguments.config is None:
         raise ValueError(f"There is no run {run}. Give --config, the recipe that it is to be trained by.")
-    going_on = ["--resume_from_checkpoint", "true"] if any(run.glob("checkpoint-*")) else []
     place = ["--data", arguments.data, "--split_manifest", arguments.split_manifest, "--output_dir", run]
     text_model = ["--text_model", arguments.text_model] if arguments.text_model else []
-    _call("training.train", "--config", arguments.config, "--seed", seed, *place, *text_model, *going_on)
+    _call("training.train", "--config", arguments.config, "--seed", seed, *place, *text_model)
 
 
 def _judge(run: Path, seed: int, subsets: Sequence[str], arguments: argparse.Namespace) -> dict[str, Any]:
