@@ -181,6 +181,8 @@ class EGMFProcessor(ProcessorMixin):
             raise ValueError(f"{name}: unknown modality {unknown[0]!r}; use any of {', '.join(MODALITIES)}.")
         if text is not None and not isinstance(text, str):
             raise TypeError(f"{name}: text must be a string or None, not {type(text).__name__}.")
+        if text and any("\ud800" <= character <= "\udfff" for character in text):
+            raise ValueError(f"{name}: the text holds half a character, a lone surrogate. Decode it as UTF-8 again.")
         text = text.strip() if text is not None and "text" in wanted else ""
         arrays = self.load_media(name=name, modalities=wanted, **media)
         if not text and not arrays:

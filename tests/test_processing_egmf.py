@@ -599,6 +599,7 @@ RAW_ERRORS = {
     "features for a raw model": ({"audio_features": np.ones((2, 6))}, "takes audio as waveform, not as features"),
     "url": ({"video": "https://example.org/a.mp4"}, "download the file first"),
     "text of another type": ({"text": 5}, "text must be a string or None, not int"),
+    "half a character": ({"text": "a\ud800"}, "half a character, a lone surrogate. Decode"),
     "text as bytes": ({"text": b"a"}, "text must be a string or None, not bytes"),
     "unknown task": ({"text": "a", "task": "mood"}, r"nknown task 'mood'.*emotion, meld"),
     "task of another type": ({"text": "a", "task": 3}, "task"),

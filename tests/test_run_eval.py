@@ -170,5 +170,26 @@ def test_unknown_subset_is_refused(name):
 
 
 def test_split_that_is_not_there(checkpoint, corpus):
-    with pytest.raises(ValueError, match="no rows of split 'dev'"):
+    with pytest.raises(SystemExit, match="error: .*no rows of split 'dev'"):
         main(["--model", str(checkpoint), "--data", str(corpus), "--split", "dev", "--device", "cpu"])
+
+
+@pytest.mark.parametrize("option", ["--max_rows", "--batch_size"])
+@pytest.mark.parametrize("number", ["0", "-1"])
+def test_numbers_below_one_are_refused(checkpoint, corpus, option, number, capsys):
+    with pytest.raises(SystemExit):
+        main(["--model", str(checkpoint), "--data", str(corpus), "--device", "cpu", option, number])
+    assert f"{option} is {number}; it must be at least 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("runs/nope", "There is no folder runs/nope, and the Hub gave no such model"),
+        ("/no/such/run", "no id of the Hub"),
+    ],
+)
+def test_checkpoint_that_is_not_there(corpus, model, message, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(SystemExit, match=f"error: .*{message}"):
+        main(["--model", model, "--data", str(corpus), "--split", "train", "--device", "cpu"])

@@ -70,9 +70,9 @@ def test_missing_runs_are_trained_and_all_are_summed_up(place, in_this_process):
     stamps = {path: path.stat().st_mtime_ns for path in place.glob("runs/tiny-?/results-test.json")}
     assert judge(place, "--seeds", 4, 7)[1] == text  # nothing is trained or judged twice
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
-    with pytest.raises(ValueError, match=r"other data, rows or subsets .*--overwrite"):
+    with pytest.raises(SystemExit, match=r"other data, rows or subsets .*--overwrite"):
         judge(place, "--seeds", 4, "--subsets", "every")
-    with pytest.raises(ValueError, match="There is no run .*tiny-9.*--config"):
+    with pytest.raises(SystemExit, match="There is no run .*tiny-9.*--config"):
         judge(place, "--seeds", 9, recipe=False)
 
 
@@ -85,13 +85,13 @@ def test_run_that_fails_is_not_summed_up(place):
 
 @pytest.mark.parametrize(("model", "numbers"), [("runs/tiny", ["0"]), ("runs/{seed}", ["1", "1"])])
 def test_runs_without_a_place_of_their_own_are_refused(model, numbers):
-    with pytest.raises(ValueError, match="write {seed}"):
+    with pytest.raises(SystemExit, match="write {seed}"):
         main(["--model", model, "--data", "nowhere", "--seeds", *numbers])
 
 
 def test_several_processes_are_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match="call it in one"):
+    with pytest.raises(SystemExit, match="call it in one"):
         main(["--model", "runs/{seed}", "--data", "nowhere", "--seeds", "0"])
 
 

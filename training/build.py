@@ -10,6 +10,7 @@ import difflib
 import importlib.util
 import inspect
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +49,16 @@ def load(checkpoint: str | Path, text_model: str | None = None) -> tuple[EGMFFor
         checkpoint: a folder or a Hub id.
         text_model: where the language model of a light checkpoint lies, if not where its configuration says.
     """
+    if not Path(checkpoint).is_dir() and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(checkpoint)):
+        raise ValueError(f"There is no folder {checkpoint}, and it is no id of the Hub (ORG/NAME).")
     # Known here, the checkpoint's own code is not asked for when its tokenizer is looked up.
     AutoConfig.register("egmf", EGMFConfig, exist_ok=True)
-    model = EGMFForConditionalGeneration.from_pretrained(checkpoint, text_model_id=text_model)
+    try:
+        model = EGMFForConditionalGeneration.from_pretrained(checkpoint, text_model_id=text_model)
+    except OSError as error:
+        if Path(checkpoint).is_dir():
+            raise
+        raise OSError(f"There is no folder {checkpoint}, and the Hub gave no such model: {error}") from error
     return model, EGMFProcessor.from_pretrained(checkpoint)
 
 

@@ -103,7 +103,12 @@ def write_lines(answers: Iterable[dict[str, Any]], file: TextIO, indent: int | N
     return failed
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def run(argv: Sequence[str] | None = None) -> None:
+    """What the command line asks.
+
+    Raises:
+        ValueError, OSError: something that is asked for is not there, or does not fit.
+    """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True, help="checkpoint: a folder or a Hub id")
     parser.add_argument("--text", help="what was said")
@@ -171,6 +176,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     if failed:
         print(f"{failed} of {len(clips)} clips could not be judged; each line says why.", file=sys.stderr)
         sys.exit(1)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    try:
+        run(argv)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

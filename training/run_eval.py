@@ -11,6 +11,7 @@ judges several runs of one recipe together: see seeds.py.
 
 import argparse
 import itertools
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -151,7 +152,12 @@ def evaluate(
     return summarise(judge_rows(model, processor, dataset, subsets, batch_size), processor, subsets)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def run(argv: Sequence[str] | None = None) -> None:
+    """What the command line asks.
+
+    Raises:
+        ValueError, OSError: something that is asked for is not there, or does not fit.
+    """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True, help="checkpoint: a folder or a Hub id")
     parser.add_argument("--data", required=True, help="corpus folder, see training/rows.py")
@@ -174,6 +180,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", help="judge these runs, {seed} in --model, and sum up")
     parser.add_argument("--config", type=Path, help="with --seeds: recipe that trains the runs that are missing")
     arguments = parser.parse_args(argv)
+    for name in ("max_rows", "batch_size"):
+        if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
+            parser.error(f"--{name} is {getattr(arguments, name)}; it must be at least 1.")
     subsets = parse_subsets(arguments.subsets)
     if arguments.seeds is not None:
         judge_seeds(arguments, [subset_name(subset) for subset in subsets])
@@ -216,6 +225,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         "subsets": results,
     }
     print(f"results: {write_json(output, record)}")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    try:
+        run(argv)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":
