@@ -296,6 +296,19 @@ def test_checkpoint_from_other_settings_is_refused(place, whole, tmp_path, chang
     assert sorted(folder.rglob("*")) == before
 
 
+def test_other_answers_of_a_task_are_refused(place, tmp_path):
+    """Even the same ones in another order."""
+    said = 'emotion: {kind: classification, labels: [%s], prompt: "\\nIt is"}\n'
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    labels = ["neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger"]
+    first.write_text(said % ", ".join(labels))
+    second.write_text(said % ", ".join(reversed(labels)))
+    run(place, "own-task", max_steps=2, tasks_file=first)
+    (place / "runs/own-task/training.json").unlink()
+    with pytest.raises(ValueError, match="own-task was begun with other settings: tasks was"):
+        run(place, "own-task", max_steps=2, tasks_file=second)
+
+
 def test_settings_that_change_no_number_may_change(place, whole):
     folder = place / "runs/elsewhere"
     shutil.copytree(whole, folder, ignore=shutil.ignore_patterns("training.json"))

@@ -156,8 +156,12 @@ def run_settings(
 
 def digest_of(rows: list[dict[str, Any]]) -> str:
     """A hash over the rows' ids, tasks, words and answers."""
-    words = [[row.get(name) for name in ("id", "task", "text", "context", "answer")] for row in rows]
-    return hashlib.sha256(json.dumps(words, default=str).encode()).hexdigest()[:16]
+    return digest([[row.get(name) for name in ("id", "task", "text", "context", "answer")] for row in rows])
+
+
+def digest(value: Any) -> str:
+    """A hash over what JSON can hold, in its order."""
+    return hashlib.sha256(json.dumps(value, default=str).encode()).hexdigest()[:16]
 
 
 def require_same_settings(run: Path, settings: dict[str, Any]) -> None:

@@ -41,6 +41,7 @@ from .resuming import (
     check_room,
     check_writable,
     claim_output_dir,
+    digest,
     digest_of,
     kept_by_warm_up,
     require_same_settings,
@@ -181,6 +182,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: EGMFTraini
     model, processor = build(model_args, used_tasks(tasks, train_rows + eval_rows), args.output_dir)
     given = {"train_rows": digest_of(train_rows), "eval_rows": digest_of(eval_rows)}
     given |= {"language_model": model.config.text_model_fingerprint}
+    given |= {"tasks": digest([dataclasses.asdict(task) for task in processor.task_objects.values()])}
     settings = run_settings(model_args, data_args, args, **given)
     if checkpoint is not None or not args.overwrite:
         require_same_settings(Path(checkpoint).parent if checkpoint else folder, settings)
