@@ -27,6 +27,7 @@ from training.push_to_hub import (
     build_folder,
     copy_code,
     example_inputs,
+    find_facts,
     main,
     portable,
     push,
@@ -669,3 +670,13 @@ def test_card_on_the_hub_is_that_of_the_repo(send, hub, api, tmp_path):
     assert 'from_pretrained("ada/egmf", trust_remote_code=True)' in card.content
     assert "Everything is in this repo" in card.content
     assert api.model_info("ada/egmf").card_data.model_name == "EGMF"
+
+
+@pytest.mark.parametrize("beside", ["run", "data"])
+def test_demo_is_known_by_its_ceilings_in_the_run_or_the_corpus(tmp_path, beside):
+    run, data = tmp_path / "run", tmp_path / "data"
+    for folder in (run, data):
+        folder.mkdir()
+    assert not find_facts(run, None, data).synthetic
+    (tmp_path / beside / "ceilings.json").write_text("{}", encoding="utf-8")
+    assert find_facts(run, None, None if beside == "run" else data).synthetic

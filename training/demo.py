@@ -11,6 +11,7 @@ are there already, and training goes on from its last checkpoint. A finished run
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -112,6 +113,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from .demo_corpus import preview
     from .report import write_report
 
+    shutil.copy2(arguments.data / "ceilings.json", arguments.output)  # the run's card needs no corpus beside it
     preview(arguments.data, arguments.output / "faces.png")
     report = write_report(arguments.output, arguments.data)
     card = write_card(arguments.output, arguments.data)

@@ -165,7 +165,7 @@ def find_facts(run: Path, given: Path | None, data: Path | None) -> CardFacts:
                 return read_facts(path)
             except (OSError, ValueError) as error:
                 raise PushError(str(error)) from error
-    if data is not None and (data / "ceilings.json").is_file():
+    if any(place is not None and (place / "ceilings.json").is_file() for place in (run, data)):
         return demo_facts()
     return CardFacts()
 
