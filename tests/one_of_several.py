@@ -6,6 +6,8 @@
 modalities that were left of them, and the log. `FSDP2_ON_CPU=1` splits the weights, as accelerate does on GPUs alone.
 """
 
+import faulthandler
+import gc
 import json
 import os
 import sys
@@ -14,6 +16,7 @@ from pathlib import Path
 from accelerate import state
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
 
 from training.arguments import parse_arguments
 from training.collator import EGMFCollator
@@ -66,8 +69,10 @@ def main(notes, *options):
     }
     Path(notes).mkdir(parents=True, exist_ok=True)
     Path(notes, f"process-{found['process']}.json").write_text(json.dumps(found))
-    trainer.accelerator.end_training()
+    trainer.end_training()
+    assert not any(type(thing) is DistributedDataParallel for thing in gc.get_objects())
 
 
 if __name__ == "__main__":
+    faulthandler.dump_traceback_later(400, exit=True)  # a process that hangs says where, and ends
     main(*sys.argv[1:])

@@ -74,7 +74,7 @@ def start(*command, processes=1, launch_file="ddp", check=True, **environment):
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", **environment},
         capture_output=True,
         text=True,
-        timeout=1500,
+        timeout=600,
         check=False,
     )
     assert not check or done.returncode == 0, done.stderr[-3000:]

@@ -196,6 +196,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: EGMFTraini
     answer = EGMFCollator(processor, True, data_args.modalities, data_args.modality_dropout, data_args.augmentation)
     for dataset, split in ((train_set, data_args.train_split), (eval_set, data_args.eval_split)):
         _keep_usable(dataset, data_args.modalities or MODALITIES, split, show=args.process_index == 0)
+    args.distributed_state.wait_for_everyone()  # until all have seen what was there, nothing is written
     if args.process_index == 0:
         if checkpoint is None and args.overwrite:
             move_aside(folder)
@@ -262,7 +263,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: EGMFTraini
 
 def main(argv: Sequence[str] | None = None) -> None:
     try:
-        train(*parse_arguments(argv)).accelerator.end_training()
+        train(*parse_arguments(argv)).end_training()
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 

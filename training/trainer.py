@@ -1,5 +1,6 @@
 """`transformers.Trainer` that evaluates by scoring answers, with two learning rates."""
 
+import gc
 import os
 from collections.abc import Callable
 from functools import partial
@@ -218,6 +219,17 @@ class EGMFTrainer(Trainer):
                 self.accelerator.wait_for_everyone()
         finally:
             self.is_saving = False
+
+    def end_training(self) -> None:
+        """Leaves the processes' group; to be called last, by every process.
+
+        What DDP wrapped goes first: its reducer would else hold the last reference, and end the group with Python's
+        lock in its hand while a thread of gloo waits for that lock to let go of a tensor, for ever.
+        """
+        self.model_wrapped = self.model
+        self.accelerator.free_memory()
+        gc.collect()
+        self.accelerator.end_training()
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         super()._save(output_dir, state_dict)
