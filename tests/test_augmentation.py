@@ -6,11 +6,13 @@ import pytest
 from training.augmentation import (
     AUGMENTATIONS,
     MAX_GAIN_DECIBELS,
+    MAX_VOICE_CHANGE,
     NOISE_DECIBELS,
     augment,
     augment_features,
     augment_frames,
     augment_sound,
+    augment_voice,
 )
 from training.rows import MEDIA
 
@@ -103,6 +105,44 @@ def test_gain_and_noise_stay_in_their_bounds():
         noise = 20 * np.log10((found - gain * tone).std())
         assert abs(20 * np.log10(gain)) < MAX_GAIN_DECIBELS + 0.1
         assert NOISE_DECIBELS[0] - 0.5 < noise < NOISE_DECIBELS[1] + 0.5
+
+
+def loudest_pitch(samples):
+    return np.abs(np.fft.rfft(samples * np.hanning(len(samples)), 2**18)).argmax() * 16_000 / 2**18
+
+
+@pytest.mark.parametrize("length", [16_000, 15_999, 40_001])
+def test_voice_has_another_pitch_and_tempo(length):
+    tone = np.sin(2 * np.pi * 440 * np.arange(length) / 16_000).astype(np.float32)
+    before, pitches, tempos, levels = tone.copy(), [], [], []
+    for seed in range(40):
+        found = augment_voice(tone, rng(seed))
+        assert found.dtype == np.float32
+        pitches.append(loudest_pitch(found) / 440)
+        tempos.append(length / len(found))
+        levels.append(20 * np.log10(found.std() / tone.std()))
+    for changes in (pitches, tempos):
+        assert max(np.abs(np.array(changes) - 1)) < MAX_VOICE_CHANGE + 0.01
+        assert np.ptp(changes) > MAX_VOICE_CHANGE
+    assert abs(np.corrcoef(pitches, tempos)[0, 1]) < 0.5
+    assert 1 < np.std(levels) < 6
+    assert np.array_equal(tone, before)
+    assert np.array_equal(augment_voice(tone, rng(3)), augment_voice(tone, rng(3)))
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 500])
+def test_voice_of_a_few_samples_stays_finite(length):
+    for seed in range(5):
+        found = augment_voice(np.full(length, 0.5, np.float32), rng(seed))
+        assert len(found) and np.isfinite(found).all()
+
+
+def test_timbre_changes_some_bands_more_than_others():
+    noise, tilts = np.random.default_rng(5).normal(size=32_000).astype(np.float32), []
+    for seed in range(10):
+        power = np.abs(np.fft.rfft(augment_voice(noise, rng(seed)))) ** 2
+        tilts.append(10 * np.log10(power[: len(power) // 40].mean() / power[len(power) // 2 :].mean()))
+    assert 1 < np.std(tilts) < 8
 
 
 def test_hidden_features_are_their_mean(media):

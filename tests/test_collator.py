@@ -165,8 +165,21 @@ def test_augmentation_changes_the_clips_and_nothing_else(corpus, make_processor,
         assert all(np.array_equal(row["media"][name], media[name]) for name in media)
 
 
+def test_voice_augmentation_changes_the_sound_alone(corpus, make_processor):
+    processor = make_processor("waveform", "frames")
+    rows = list(RowDataset(load_rows(corpus, "train"), processor, cache_media=True))
+    before = [{name: values.copy() for name, values in row["media"].items()} for row in rows]
+    plain, found = (EGMFCollator(processor, True, voice_augmentation=asked)(rows) for asked in (False, True))
+    for name in plain:
+        assert torch.equal(found[name], plain[name]) == (name not in ("audio_values", "audio_mask")), name
+    assert torch.equal(found["audio_mask"].any(dim=1), plain["audio_mask"].any(dim=1))
+    for row, media in zip(rows, before, strict=True):  # the clips in memory stay as they are
+        assert all(np.array_equal(row["media"][name], media[name]) for name in media)
+
+
 def test_clips_are_not_changed_unless_that_is_asked_for(make_processor):
-    assert EGMFCollator(make_processor(), True).augmentation is False
+    collator = EGMFCollator(make_processor(), True)
+    assert (collator.augmentation, collator.voice_augmentation) == (False, False)
 
 
 def test_bad_row_is_named(rows, make_processor):

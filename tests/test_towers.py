@@ -196,6 +196,7 @@ def test_workers_read_without_the_encoder(place, tmp_path):
         ({"audio": "waveform", "video": "frames"}, "this model has none. Give --audio or --video"),
         ({"train_backbones": "true"}, "this model has none. Give --audio or --video"),
         ({"augmentation": "true"}, "--augmentation changes clips at every turn"),
+        ({"voice_augmentation": "true"}, "--voice_augmentation changes clips at every turn"),
         ({"cache_towers": "corpus/metadata.jsonl"}, r"Nothing can be written into .*metadata.jsonl \(Not a directory"),
     ],
 )

@@ -102,6 +102,10 @@ class DataArguments:
     augmentation: bool = field(
         default=False, metadata={"help": "Change sound and pictures of training clips at random."}
     )
+    voice_augmentation: bool = field(
+        default=False,
+        metadata={"help": "Change speed and timbre of training sound at random: for corpora of few speakers."},
+    )
     window_hop: float | None = field(
         default=None,
         metadata={"help": "Cut longer clips into windows of max_clip_seconds, one every so many seconds."},

@@ -11,7 +11,7 @@ from transformers import BatchFeature
 from processing_egmf import EGMFProcessor
 from processing_egmf.processing_egmf import MODALITIES
 
-from .augmentation import augment
+from .augmentation import augment, augment_voice
 from .rows import MEDIA
 
 
@@ -45,6 +45,7 @@ class EGMFCollator:
         modalities: use these alone; None for all.
         modality_dropout: how often a sample loses a random part of what it has, never all of it.
         augmentation: change sound and pictures at random, see training/augmentation.py.
+        voice_augmentation: change the speed and timbre of sound at random.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class EGMFCollator:
         modalities: Sequence[str] | None = None,
         modality_dropout: float = 0.0,
         augmentation: bool = False,
+        voice_augmentation: bool = False,
     ):
         if not 0 <= modality_dropout <= 1:
             raise ValueError(f"`modality_dropout` is {modality_dropout}; it must lie in [0, 1].")
@@ -64,7 +66,7 @@ class EGMFCollator:
         if unknown or not self.modalities:
             raise ValueError(f"`modalities` is {self.modalities}; use any of {', '.join(MODALITIES)}.")
         self.modality_dropout = modality_dropout
-        self.augmentation = augmentation
+        self.augmentation, self.voice_augmentation = augmentation, voice_augmentation
 
     def _choose(self, row: dict[str, Any], rng: np.random.Generator) -> list[str]:
         there = [name for name in available(row) if name in self.modalities]
@@ -80,6 +82,11 @@ class EGMFCollator:
     def __call__(self, rows: list[dict[str, Any]]) -> BatchFeature:
         media, rngs = [row["media"] for row in rows], [draws(row) for row in rows]
         modalities = [self._choose(row, rng) for row, rng in zip(rows, rngs, strict=True)]
+        if self.voice_augmentation:
+            media = [
+                {**clip, "audio": augment_voice(clip["audio"], rng)} if "audio" in clip else clip
+                for clip, rng in zip(media, rngs, strict=True)
+            ]
         if self.augmentation:
             media = [augment(clip, rng) for clip, rng in zip(media, rngs, strict=True)]
         if any(row.get("states") for row in rows):

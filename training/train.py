@@ -157,8 +157,9 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: EGMFTraini
         raise ValueError("Give --data, the folder of a corpus.")
     quantization(model_args)
     if data_args.cache_towers is not None:
-        if data_args.augmentation:
-            raise ValueError("--augmentation changes clips at every turn: nothing of --cache_towers could be used.")
+        for name in ("augmentation", "voice_augmentation"):
+            if getattr(data_args, name):
+                raise ValueError(f"--{name} changes clips at every turn: nothing of --cache_towers could be used.")
         check_writable(Path(data_args.cache_towers))
     checkpoint = claim_output_dir(args)
     start, folder = Path(model_args.model or "."), Path(args.output_dir)
@@ -192,8 +193,9 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: EGMFTraini
         for part in (train_rows, eval_rows)
     )
     # The warm-up asks every modality alone and all together by itself: it needs no dropout of modalities.
-    rehearse = EGMFCollator(processor, False, data_args.modalities, augmentation=data_args.augmentation)
-    answer = EGMFCollator(processor, True, data_args.modalities, data_args.modality_dropout, data_args.augmentation)
+    changes = {name: getattr(data_args, name) for name in ("augmentation", "voice_augmentation")}
+    rehearse = EGMFCollator(processor, False, data_args.modalities, **changes)
+    answer = EGMFCollator(processor, True, data_args.modalities, data_args.modality_dropout, **changes)
     for dataset, split in ((train_set, data_args.train_split), (eval_set, data_args.eval_split)):
         _keep_usable(dataset, data_args.modalities or MODALITIES, split, show=args.process_index == 0)
     args.distributed_state.wait_for_everyone()  # until all have seen what was there, nothing is written

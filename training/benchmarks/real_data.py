@@ -8,8 +8,9 @@ no data comes with this project. Each piece is converted, cut, trained, judged a
     release ─► converters ─► rows, cut by speaker or video ─┬─► training.train ─► training.run_eval ─┬─► real_data.json
                                                              └─► scikit-learn ─► the same metrics ────┘    and .md
 
-The reported split is looked at in the end alone: the epoch is chosen on `inner`, groups taken out of train, and the
-baseline, which sees all rows of train, chooses its strength by cross-validation over groups. What is there already is
+The reported split is looked at in the end alone: the epoch is chosen on `inner`, groups taken out of train, or, where
+these are few, settings once and for all (LOG.md) and the run has all rows of train. So has the baseline, which chooses
+its strength by cross-validation over groups. What is there already is
 not made again. The results hold figures alone: no words, no ids. Options that are not named here go to training.train.
 """
 
@@ -59,6 +60,8 @@ COMMON = {
     "max_eval_rows": 128, "max_length": 256, "logging_steps": 10, "report_to": "none",
 }  # fmt: skip
 
+TO_THE_END = {"eval_strategy": "no", "load_best_model_at_end": "false"}  # of a run that keeps its last epoch
+
 
 # ---- the pieces -----------------------------------------------------------------------------------------------
 
@@ -75,7 +78,7 @@ class Piece(NamedTuple):
     about: str
     read: Callable[[Path, Path], Path] | None = None  # None: MELD, which has a converter of its own
     group: str = GROUP
-    inner: float = 0.1  # share of train that the epoch is chosen on
+    inner: float = 0.1  # share of train that the epoch is chosen on; 0: all of it is trained on, to the last epoch
     most: int | None = None  # rows to train on; None for all that are left
     subsets: tuple[str, ...] = ("all",)
     aims: tuple[str, ...] = ()  # figures that are to be above the baseline's
@@ -91,10 +94,11 @@ PIECES: dict[str, Piece] = {
         read=read_mosi,
         options={
             "audio": "features", "audio_feature_size": 173, "video": "features", "video_feature_size": 100,
-            "sequence_encoder": "none", "modality_dropout": 0.2, "warm_up_epochs": 5, "num_train_epochs": 2,
+            "sequence_encoder": "none", "modality_dropout": 0.2, "warm_up_epochs": 5, "num_train_epochs": 1,
             "learning_rate": 5e-4, "fusion_learning_rate": 1e-5,
         },
         baseline=VECTORS,
+        inner=0,
         shown=("correlation", "acc2_has0", "acc2_non0", "mae"),
         aims=("correlation", "acc2_has0", "acc2_non0"),
         subsets=("text", "audio", "video", "text+audio+video"),
@@ -107,15 +111,16 @@ PIECES: dict[str, Piece] = {
         task="ravdess",
         read=read_ravdess,
         options={
-            "audio": "waveform", "max_clip_seconds": 5, "conv_channels": [32, 64, 96], "cache_media": "true",
-            "warm_up_epochs": 20, "warm_up_batch_size": 16, "num_train_epochs": 2, "fusion_learning_rate": 1e-5,
-            "train_sampling_strategy": "random",
+            "audio": "waveform", "max_clip_seconds": 6, "conv_channels": [64, 96, 128], "cache_media": "true",
+            "encoder_hidden_size": 128, "sequence_encoder": "none", "voice_augmentation": "true",
+            "warm_up_epochs": 60, "warm_up_learning_rate": 2e-3, "warm_up_batch_size": 16, "num_train_epochs": 2,
+            "fusion_learning_rate": 1e-5, "train_sampling_strategy": "random",
         },
         baseline=SOUNDS,
         shown=("accuracy", "weighted_f1", "macro_f1"),
         aims=("accuracy",),
         at_least=3 / 8,
-        inner=0.2,
+        inner=0,
         about="Actors 11 and 12 held out; eight emotions, chance 0.125.",
     ),
     "meld": Piece(
@@ -211,13 +216,14 @@ def train_and_judge(
 ) -> dict[str, Any]:
     """What training.run_eval writes about one run on the reported split; a run that is there is not made again."""
     chosen = {**COMMON, **piece.options, "text_model": arguments.text_model, "seed": seed}
+    chosen |= {} if piece.inner else TO_THE_END
     most = None if arguments.all_rows else piece.most
-    digest = hashlib.sha256(repr((sorted(chosen.items()), most, *extra)).encode("utf-8")).hexdigest()[:8]
+    digest = hashlib.sha256(repr((sorted(chosen.items()), piece.inner, most, *extra)).encode("utf-8")).hexdigest()[:8]
     run = arguments.work / "runs" / f"{name}-{seed}-{digest}"  # with other options it is another run
     if not (run / "training.json").is_file():
         options = {
-            **chosen, "data": corpus, "split_manifest": MANIFEST, "eval_split": MANIFEST, "output_dir": run,
-            "tasks_file": tasks_file(arguments.work),
+            **chosen, "data": corpus, "split_manifest": MANIFEST, "eval_split": MANIFEST if piece.inner else "train",
+            "output_dir": run, "tasks_file": tasks_file(arguments.work),
         }  # fmt: skip
         argv = [
             str(part)
@@ -277,7 +283,7 @@ def measure(name: str, arguments: argparse.Namespace, extra: Sequence[str]) -> d
             "confidence_intervals": {figure: intervals[figure] for figure in piece.shown},
             "minutes": [run["training"]["seconds"]["all"] / 60 for run in runs],
             "trained_parameters": record["parameters"]["trained"],
-            "settings": {**COMMON, **piece.options, "further": list(extra)},
+            "settings": {**COMMON, **piece.options, **({} if piece.inner else TO_THE_END), "further": list(extra)},
         },
         "aims": _aims(piece, subsets[everything], baseline["figures"]),
         "commit": runs[0]["commit"],

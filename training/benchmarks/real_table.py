@@ -37,11 +37,12 @@ def render(results: dict[str, Any]) -> str:
     for part in results["pieces"].values():
         rows, ours, base = part["rows"], part["egmf"], part["baseline"]
         unused = f" ({rows['unused']} of train not used)" if rows["unused"] else ""
+        chosen = f"epoch chosen on {rows['inner']}" if rows["inner"] else "to the last epoch"
         minutes = ", ".join(f"{value:.0f}" for value in ours["minutes"])
         lines += [
             "",
-            f"**{part['title']}.** {part['about']} Trained on {rows['train']} rows{unused}, epoch chosen on "
-            f"{rows['inner']}, judged on {rows[REPORTED]}; {len(ours['seeds'])} seed(s), {minutes} minutes, "
+            f"**{part['title']}.** {part['about']} Trained on {rows['train']} rows{unused}, {chosen}, "
+            f"judged on {rows[REPORTED]}; {len(ours['seeds'])} seed(s), {minutes} minutes, "
             f"{ours['trained_parameters']:,} parameters trained. Baseline: {base['name']}, fitted on {base['rows']} "
             "rows.",
         ]
