@@ -60,7 +60,10 @@ class EGMFPipeline(Pipeline):
         before, after = {**self._preprocess_params, **before}, {**self._postprocess_params, **after}
         if _is_one(inputs):
             return next(self._judge([inputs], 1, before, after))
-        answers = self._judge(inputs, batch_size or self._batch_size or 1, before, after)
+        size = batch_size or self._batch_size or 1
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(f"`batch_size` is {size!r}; give a whole number of clips, at least 1.")
+        answers = self._judge(inputs, size, before, after)
         return list(answers) if isinstance(inputs, list | tuple) else answers
 
     def _sanitize_parameters(self, top_k=None, interval=None, return_experts=None, **before):

@@ -176,13 +176,13 @@ class EGMFProcessor(ProcessorMixin):
         **media: Any,
     ) -> dict[str, Any]:
         """One sample as unpadded arrays: what `collate` pads and stacks."""
-        wanted = MODALITIES if modalities is None else tuple(modalities)
+        wanted = MODALITIES if modalities is None else modalities
+        if not isinstance(wanted, list | tuple):
+            raise TypeError(f"{name}: modalities must be a list of {', '.join(MODALITIES)}, not {wanted!r}.")
         if unknown := [modality for modality in wanted if modality not in MODALITIES]:
             raise ValueError(f"{name}: unknown modality {unknown[0]!r}; use any of {', '.join(MODALITIES)}.")
         if text is not None and not isinstance(text, str):
             raise TypeError(f"{name}: text must be a string or None, not {type(text).__name__}.")
-        if text and any("\ud800" <= character <= "\udfff" for character in text):
-            raise ValueError(f"{name}: the text holds half a character, a lone surrogate. Decode it as UTF-8 again.")
         text = text.strip() if text is not None and "text" in wanted else ""
         arrays = self.load_media(name=name, modalities=wanted, **media)
         if not text and not arrays:
@@ -252,7 +252,7 @@ class EGMFProcessor(ProcessorMixin):
                 raise ValueError(f"Task {task.name!r} is not this processor's; add it with `add_task` first.")
             return task
         name = task if task is not None else next(iter(self.task_objects))
-        if name not in self.task_objects:
+        if not isinstance(name, str) or name not in self.task_objects:
             raise ValueError(f"{sample}: unknown task {name!r}. This processor has {', '.join(self.task_objects)}.")
         return self.task_objects[name]
 
@@ -262,7 +262,9 @@ class EGMFProcessor(ProcessorMixin):
         self.task_objects[task.name] = task
         self._answer_ids.pop(task.name, None)
 
-    def _tokens(self, text: str) -> list[int]:
+    def _tokens(self, text: str, name: str = "the task") -> list[int]:
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise ValueError(f"{name}: the text holds half a character, a lone surrogate. Decode it as UTF-8 again.")
         # Special tokens written out by a user are words, not commands.
         return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
@@ -296,10 +298,10 @@ class EGMFProcessor(ProcessorMixin):
         said = list(answers[task.index(answer, name)]) if answer is not None else []
         said += [end] if said and said[-1] != end else []
         head = self._tokens(task.prefix) + [self.placeholder_token_id] * self.num_pseudo_tokens
-        words = self._tokens(text) if text else []
+        words = self._tokens(text, name) if text else []
         head += self._tokens(task.suffix) if text else []
         begin, tail = self._beginning(), self._tokens(task.prompt)
-        turns = [self._tokens(_turn(turn, name) + "\n") for turn in context or ()]
+        turns = [self._tokens(_turn(turn, name) + "\n", name) for turn in context or ()]
         fixed = len(begin) + len(head) + len(tail) + max(map(len, answers)) + 1
         if fixed + bool(words) > self.max_length:
             short = f"max_length {self.max_length} is too short for the task {task.name!r}, which needs {fixed} tokens"
@@ -386,10 +388,10 @@ class EGMFProcessor(ProcessorMixin):
             interval: share of the probability that a score's interval holds at least.
             tasks: names, one a sample, if the inputs' `task_ids` were not passed through.
         """
-        if not 0 < interval < 1:
-            raise ValueError(f"`interval` is {interval}; it must lie between 0 and 1.")
-        if top_k is not None and top_k < 1:
-            raise ValueError(f"`top_k` is {top_k}; keep at least one, or give None for all.")
+        if not isinstance(interval, int | float | np.number) or not 0 < interval < 1:
+            raise ValueError(f"`interval` is {interval!r}; it must be a number between 0 and 1.")
+        if top_k is not None and not (isinstance(top_k, int | np.integer) and top_k >= 1):
+            raise ValueError(f"`top_k` is {top_k!r}; give a whole number, at least 1, or None for all.")
         names = list(self.task_objects)
         results = []
         for i, name in enumerate(tasks if tasks is not None else [names[i] for i in output.task_ids.tolist()]):

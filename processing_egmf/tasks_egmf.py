@@ -117,7 +117,7 @@ class EGMFTask:
     def index(self, answer: Any, sample: str = "the sample") -> int:
         """Place of a true answer (a label or a number) among `answers`; numbers go to the nearest step."""
         if self.kind == "classification":
-            if answer not in self.labels:
+            if not isinstance(answer, str) or answer not in self.labels:
                 said = f"{sample}: unknown label {answer!r} for task {self.name!r}."
                 raise ValueError(f"{said} Known are {', '.join(self.labels)}.")
             return list(self.labels).index(answer)

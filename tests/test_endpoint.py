@@ -88,11 +88,20 @@ def test_many_clips_and_an_error_of_one(endpoint):
     assert found["answers"][2]["answer"]["task"] == "mosei"
 
 
+def nested(depth):
+    found = []
+    for _ in range(depth):
+        found = [found]
+    return found
+
+
 # ---- bad requests --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "data", [None, {}, [], "text", {"inputs": None}, {"parameters": {}}, {"inputs": "a", "parameters": [1]}]
+    "data",
+    [None, {}, [], "text", {"inputs": None}, {"parameters": {}}]
+    + [{"inputs": {"text": "a"}, "parameters": wrong} for wrong in ([], [1], "", 0, False)],
 )
 def test_no_request_at_all(endpoint, data):
     found = endpoint(data)
@@ -114,11 +123,17 @@ def test_no_request_at_all(endpoint, data):
         ({"text": ["a"]}, 400, "text must be a string"),
         ({"text": "a", "task": "mood"}, 400, "unknown task 'mood'"),
         (5, 400, "A clip is a string or an object"),
+        ({"text": "a", "context": ["b\ud800"]}, 400, "half a character"),
+        ({"text": "a", "context": [{"speaker": "Ann"}]}, 400, "must be words or (speaker, words)"),
+        ({"text": "a", "context": nested(10_000)}, 400, "Lists lie too deep"),
+        ({"text": "a", "context": [{"turns": nested(10_000)}]}, 400, "Lists lie too deep"),
+        ({"audio_features": nested(10_000)}, 400, "Lists lie too deep"),
+        ({"text": nested(10_000)}, 400, "Lists lie too deep"),
         ({}, 400, "Give at least one"),
         ({"text": "a" * 20_001}, 413, "20000 characters"),
         ({"text": "a", "context": ["b" * 200] * 200}, 413, "20000 characters"),
         ([{"text": "a"}] * 33, 413, "33 clips"),
-        ([], 413, "0 clips"),
+        ([], 400, "0 clips in one request; send 1 to 32"),
     ],
 )
 def test_bad_clips(endpoint, inputs, status, message):
@@ -128,6 +143,30 @@ def test_bad_clips(endpoint, inputs, status, message):
 def test_bad_parameters(endpoint):
     refused(endpoint, 400, "any of task", {"text": "a"}, fetch="print")
     refused(endpoint, 400, "`top_k` is 0", {"text": "a"}, top_k=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "accepted"),
+    [
+        ("task", {"name": "emotion"}, "a task's name"),
+        ("task", ["emotion"], "a task's name"),
+        ("task", nested(10_000), "a task's name"),
+        ("modalities", 5, "a list of text, audio, video"),
+        ("modalities", "text", "a list of text, audio, video"),
+        ("modalities", [["text"]], "a list of text, audio, video"),
+        ("top_k", "3", "a whole number, at least 1"),
+        ("top_k", 1.5, "a whole number, at least 1"),
+        ("top_k", True, "a whole number, at least 1"),
+        ("interval", "x", "a number between 0 and 1"),
+        ("interval", [0.5], "a number between 0 and 1"),
+        ("interval", float("nan"), "a number between 0 and 1"),
+        ("return_experts", "no", "true or false"),
+    ],
+)
+def test_parameters_of_the_wrong_type(endpoint, name, value, accepted):
+    refused(endpoint, 400, f"; give {accepted}.", {"text": "a"}, **{name: value})
+    if name in handler.FIELDS:
+        refused(endpoint, 400, f"; give {accepted}.", {"text": "a", name: value})
 
 
 def test_large_media_and_features_are_refused_before_they_are_decoded(endpoint, monkeypatch):

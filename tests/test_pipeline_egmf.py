@@ -255,6 +255,8 @@ def test_one_word_for_all_gives_way_to_a_clips_own(judge):
         (None, {"text": "a", "topk": 3}, TypeError, r"Unknown arguments \['topk'\]; known are text.*top_k"),
         (None, {"text": "a", "top_k": 0}, ValueError, "`top_k` is 0"),
         (None, {"text": "a", "interval": 90}, ValueError, "between 0 and 1"),
+        (["a.mp4"], {"batch_size": -1}, ValueError, "`batch_size` is -1; give a whole number"),
+        (["a.mp4"], {"batch_size": "2"}, ValueError, "`batch_size` is '2'; give a whole number"),
     ],
 )
 def test_errors_name_the_clip_and_the_remedy(judge, clips, clip, arguments, error, message):

@@ -571,7 +571,11 @@ RAW_ERRORS = {
     "no wanted modality": ({"text": "a", "modalities": ["audio"]}, r"wanted modalities.*Give at least one"),
     "empty modalities": ({"text": "a", "modalities": []}, r"wanted modalities.*Give at least one"),
     "unknown modality": ({"text": "a", "modalities": ["smell"]}, "unknown modality 'smell'; use any of text"),
-    "modalities as a string": ({"text": "a", "modalities": "text"}, "modalit"),
+    "modalities as a string": (
+        {"text": "a", "modalities": "text"},
+        "must be a list of text, audio, video, not 'text'",
+    ),
+    "modalities as a number": ({"text": "a", "modalities": 5}, "must be a list of text, audio, video, not 5"),
     "zero-length sound": ({"audio": np.zeros(0, np.float32), "sampling_rate": 16_000}, r"zero length.*Leave it out"),
     "NaN samples": ({"audio": NAN_AUDIO, "sampling_rate": 16_000}, "NaN or infinite samples. Repair"),
     "infinite samples": ({"audio": INF_AUDIO, "sampling_rate": 16_000}, "NaN or infinite samples. Repair"),
@@ -600,10 +604,13 @@ RAW_ERRORS = {
     "url": ({"video": "https://example.org/a.mp4"}, "download the file first"),
     "text of another type": ({"text": 5}, "text must be a string or None, not int"),
     "half a character": ({"text": "a\ud800"}, "half a character, a lone surrogate. Decode"),
+    "half a character of context": ({"text": "a", "context": ["b", ("Ann", "a\ud800")]}, "half a character, a lone"),
     "text as bytes": ({"text": b"a"}, "text must be a string or None, not bytes"),
     "unknown task": ({"text": "a", "task": "mood"}, r"nknown task 'mood'.*emotion, meld"),
-    "task of another type": ({"text": "a", "task": 3}, "task"),
+    "task of another type": ({"text": "a", "task": 3}, "unknown task 3"),
+    "task with keys": ({"text": "a", "task": {"name": "emotion"}}, r"unknown task \{'name'.*emotion, meld"),
     "unknown label": ({"text": "a", "task": "emotion", "answer": "glee"}, "unknown label 'glee'.*Known are neutral"),
+    "label with keys": ({"text": "a", "task": "emotion", "answer": {"joy": 1}}, "unknown label .*Known are neutral"),
     "score out of range": ({"text": "a", "task": "mosei", "answer": 4}, r"score 4 is outside the range \[-3.0, 3.0\]"),
     "score as a word": ({"text": "a", "task": "mosei", "answer": "good"}, "needs a number"),
     "NaN score": ({"text": "a", "task": "mosei", "answer": float("nan")}, "needs a number"),
@@ -932,15 +939,15 @@ def test_interval_share(scale):
     assert scale.post_process_answers(output, interval=0.5)[0]["interval"] == [-0.5, 0.5]
 
 
-@pytest.mark.parametrize("interval", [0, 1, -0.1, 90])
+@pytest.mark.parametrize("interval", [0, 1, -0.1, 90, float("nan"), "x"])
 def test_interval_must_be_a_share(scale, interval):
     with pytest.raises(ValueError, match="between 0 and 1"):
         scale.post_process_answers(answered(scale, "scale", [0.2] * 5), interval=interval)
 
 
-@pytest.mark.parametrize("top_k", [0, -1])
+@pytest.mark.parametrize("top_k", [0, -1, 1.5, "3"])
 def test_top_k_keeps_at_least_one(features, top_k):
-    with pytest.raises(ValueError, match=f"`top_k` is {top_k}; keep at least one"):
+    with pytest.raises(ValueError, match=f"`top_k` is {top_k!r}; give a whole number, at least 1"):
         features.post_process_answers(answered(features, "emotion", [0.4] + [0.1] * 6), top_k=top_k)
 
 

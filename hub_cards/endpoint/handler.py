@@ -18,6 +18,7 @@ import http.client
 import ipaddress
 import logging
 import re
+import reprlib
 import socket
 import ssl
 import threading
@@ -37,13 +38,23 @@ AT_ONCE = 2  # clips that are fetched and decoded at a time
 MAX_MEDIA_BYTES = 64 * 2**20  # of one sound or video
 MAX_TEXT = 20_000  # characters, of the transcript and of all its context together
 MAX_FEATURES = 4_000_000  # numbers, of one modality
+MAX_DEPTH = 4  # of lists in lists
 MAX_CLIPS = 32  # of one request
 MAX_REDIRECTS = 3
 FETCH_SECONDS = 20.0  # for one URL, redirects included
 WAIT_SECONDS = 600.0  # in line
 
 FIELDS = ("text", "audio", "video", "audio_features", "video_features", "context", "task", "modalities")
-PARAMETERS = ("task", "modalities", "top_k", "interval", "return_experts")
+PARAMETERS = {  # name -> whether a value will do, and what does
+    "task": (lambda value: isinstance(value, str), "a task's name"),
+    "modalities": (
+        lambda value: isinstance(value, list) and all(isinstance(each, str) for each in value),
+        "a list of text, audio, video",
+    ),
+    "top_k": (lambda value: type(value) is int and value >= 1, "a whole number, at least 1"),
+    "interval": (lambda value: isinstance(value, float) and 0 < value < 1, "a number between 0 and 1"),
+    "return_experts": (lambda value: isinstance(value, bool), "true or false"),
+}
 KINDS = {400: "bad_input", 403: "refused", 413: "too_large", 422: "unreachable", 503: "busy", 504: "timeout"}
 
 
@@ -115,13 +126,21 @@ def _checked(data: Any) -> tuple[list[Any], dict[str, Any]]:
     """The clips and the parameters of a request."""
     if not isinstance(data, dict) or data.get("inputs") is None:
         raise RequestError(400, 'Send an object with `inputs`, e.g. {"inputs": {"text": "I\'m fine."}}.')
-    parameters = data.get("parameters") or {}
+    parameters = {} if data.get("parameters") is None else data["parameters"]
     if not isinstance(parameters, dict) or set(parameters) - set(PARAMETERS):
         raise RequestError(400, f"`parameters` must be an object with any of {', '.join(PARAMETERS)}.")
     clips = data["inputs"] if isinstance(data["inputs"], list) else [data["inputs"]]
     if not 1 <= len(clips) <= MAX_CLIPS:
-        raise RequestError(413, f"{len(clips)} clips in one request; send 1 to {MAX_CLIPS}.")
-    return clips, {name: value for name, value in parameters.items() if value is not None}
+        raise RequestError(413 if clips else 400, f"{len(clips)} clips in one request; send 1 to {MAX_CLIPS}.")
+    return clips, _plain(parameters)
+
+
+def _plain(fields: dict[str, Any]) -> dict[str, Any]:
+    """What is not null, where those of `PARAMETERS` are what they must be."""
+    for name, (fits, accepted) in PARAMETERS.items():
+        if fields.get(name) is not None and not fits(fields[name]):
+            raise RequestError(400, f"`{name}` is {reprlib.repr(fields[name])}; give {accepted}.")
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _sample(clip: Any) -> Any:
@@ -130,7 +149,7 @@ def _sample(clip: Any) -> Any:
         return _media(clip, "inputs")
     if not isinstance(clip, dict) or set(clip) - set(FIELDS):
         raise RequestError(400, f"A clip is a string or an object with any of {', '.join(FIELDS)}.")
-    sample = {name: value for name, value in clip.items() if value is not None}
+    sample = _plain(clip)
     words = [sample.get("text", ""), sample.get("context", [])]
     if _size(words) > MAX_TEXT:
         raise RequestError(413, f"More than {MAX_TEXT} characters of text and context.")
@@ -143,10 +162,14 @@ def _sample(clip: Any) -> Any:
     return sample
 
 
-def _size(value: Any) -> int:
-    """Characters of strings and numbers of lists, however deep."""
-    if isinstance(value, list | tuple):
-        return sum(map(_size, value))
+def _size(value: Any, depth: int = MAX_DEPTH) -> int:
+    """Characters of strings and numbers of lists, which lie at most `MAX_DEPTH` deep."""
+    if isinstance(value, list | dict):
+        if depth == 0:
+            raise RequestError(
+                400, "Lists lie too deep: context is a list of [speaker, words], features a list of rows."
+            )
+        return sum(_size(each, depth - 1) for each in (value.values() if isinstance(value, dict) else value))
     return len(value) if isinstance(value, str) else 1
 
 
