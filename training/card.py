@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from .assets import FINGERPRINT, MODEL_FOLDER
 from .card_check import check_card
 from .report import EVERYTHING, SUBSET_NAMES, gate_spread, results_table
 
@@ -38,7 +39,7 @@ class CardFacts:
         datasets: ids of that data on the Hub, if it is there.
         language: ISO 639 codes of what it reads and hears.
         license: of the trained weights; an id of the Hub's list, or `other` with `license_name` and `license_link`.
-        base_model: Hub id of the language model; for a light push, by default the one that it names.
+        base_model: Hub id of the language model; by default the one that the checkpoint, or its run, names.
         base_model_licence, data_licence: in words, for the section about licences.
         synthetic: the data was made by a program, so that the scores say nothing about people.
         limits: sentences about what this model is not good for, beside the general ones.
@@ -71,27 +72,35 @@ class CardFacts:
         return found + (["license"] if self.license == "other" and not self.license_name else [])
 
 
-def demo_facts(dataset: str = "EGMF demo corpus") -> CardFacts:
-    """What is true of every model that `make demo` trains."""
+def demo_facts(config: dict[str, Any], dataset: str = "EGMF demo corpus") -> CardFacts:
+    """What is true of every model that was trained on the demo's corpus.
+
+    Args:
+        config: of the run. Of the language model, and so of the weights' licence, nothing is known but where its
+            fingerprint is that of the demo's own.
+    """
+    own = config.get("text_model_fingerprint") == FINGERPRINT
     return CardFacts(
         name="EGMF demo",
         dataset=dataset,
         language=["en", "zh"],
-        license="apache-2.0",
-        base_model="HuggingFaceTB/SmolLM2-135M-Instruct",
-        base_model_licence="Apache-2.0",
+        license="apache-2.0" if own else "other",
+        base_model=f"HuggingFaceTB/{MODEL_FOLDER}" if own else None,
+        base_model_licence="Apache-2.0" if own else "",
         data_licence="the synthetic clips are Apache-2.0; the rated sentences come from vaderSentiment (MIT, Hutto "
         "and Gilbert 2014)",
         synthetic=True,
         limits=[
             "It was trained on the language model as a quantised GGUF file gives it, not on the Hub's weights of that "
             "name: with those, answers differ a little."
-        ],
+        ]
+        if own
+        else [],
     )
 
 
-def read_facts(path: Path) -> CardFacts:
-    """`CardFacts` from YAML.
+def read_facts(path: Path, base: CardFacts | None = None) -> CardFacts:
+    """`CardFacts` from YAML; what it leaves out is as in `base`.
 
     Raises:
         ValueError: a field is unknown or of another type.
@@ -108,7 +117,7 @@ def read_facts(path: Path) -> CardFacts:
         wanted = list if name in lists else bool if name == "synthetic" else str
         if not isinstance(value, wanted):
             raise ValueError(f"`{name}` in {path} is {value!r}; it must be a {wanted.__name__}.")
-    return CardFacts(**found)
+    return dataclasses.replace(base or CardFacts(), **found)
 
 
 def _eval_results(results: dict[str, Any], facts: CardFacts) -> list[EvalResult]:
@@ -203,6 +212,12 @@ def results_file(run: Path) -> Path | None:
     return run / "results-test.json" if run / "results-test.json" in found else next(iter(found), None)
 
 
+def run_config(run: Path) -> dict[str, Any]:
+    """The configuration of a run's model; that of its results where no checkpoint is beside them."""
+    found = results_file(run)
+    return _read(run / "config.json") or (_read(found)["config"] if found else {})
+
+
 def write_card(
     run: Path,
     data: Path | None = None,
@@ -213,6 +228,7 @@ def write_card(
     where: str | None = None,
     revision: str | None = None,
     study: dict[str, Any] | None = None,
+    merging: dict[str, Any] | None = None,
 ) -> Path:
     """`README.md` with metadata that `huggingface_hub` has checked.
 
@@ -225,25 +241,26 @@ def write_card(
         where: what `from_pretrained` is told in the example; default: the run.
         revision: a tag or branch for the example; None for the newest.
         study: what `training.study` wrote, for a table over several seeds.
+        merging: of a full checkpoint that was a light one, what `push_to_hub.merge_lora` says of its LoRA.
 
     Raises:
         ValueError: the metadata would be refused.
     """
-    facts, folder = facts or demo_facts(dataset), folder or run
+    facts, folder = facts or demo_facts(run_config(run), dataset), folder or run
     found = results_file(run)
     results = _read(found) if found else {"subsets": {}, "split": "", "config": {}}
     record = json.loads((run / "training.json").read_text(encoding="utf-8"))
     ceilings = _read((data or run) / "ceilings.json") or _read(run / "ceilings.json")
-    config = _read(folder / "config.json") or results["config"]
+    config = _read(folder / "config.json") or run_config(run)
     whole = results["subsets"].get(EVERYTHING, {}).get("tasks", {})
     classified = next(
         (part for part in whole.values() if part["predictions"] and "experts" in part["predictions"][0]), {}
     )
     spread = gate_spread(classified["predictions"]) if classified else {}
     light = config.get("text_model_id") is not None
-    base_model = facts.base_model
-    if base_model is None and light and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", config["text_model_id"]):
-        base_model = config["text_model_id"]
+    base_model, named = facts.base_model, config.get("text_model_id") or run_config(run).get("text_model_id") or ""
+    if base_model is None and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", named) and not (run / named).is_dir():
+        base_model = named
     eval_results = _eval_results(results, facts)
     card_data = ModelCardData(
         license=facts.license,
@@ -273,8 +290,10 @@ def write_card(
         pipeline=next(iter(pipelines), None),
         light=light,
         megabytes=f"{weights / 1e6:.1f}",
-        text_model=(base_model or config.get("text_model_id") or "its language model").split("/")[-1],
+        text_model=(base_model or named or "unnamed").split("/")[-1],
         text_model_id=config.get("text_model_id"),
+        merging=merging,
+        endpoint=(folder / "handler.py").is_file(),
         split=results["split"],
         seed=record["seed"],
         evaluated=bool(results["subsets"]),

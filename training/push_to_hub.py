@@ -4,10 +4,11 @@
     python -m training.push_to_hub runs/demo ORG/NAME --text_model ORG/LANGUAGE-MODEL --upload_text_model
     python -m training.push_to_hub runs/demo ORG/NAME --full --dry-run --folder /tmp/look
 
-Light (the default: what was trained; the language model is named by its own repo and commit) or `--full` (everything,
-LoRA merged). The repo gets weights, the code of `modeling_egmf/` and `processing_egmf/` side by side, the processor,
-the card, results and training arguments. It is private unless `--public` is said, and made public only after it has
-been loaded back in a fresh process with an empty cache and has given the same answer.
+Light (the default: what was trained; the language model is named by its own repo and commit) or `--full` (everything;
+LoRA is merged where that moves no answer, and else kept in layers of its own). The repo gets weights, the code of
+`modeling_egmf/` and `processing_egmf/` side by side, the processor, the card, results and training arguments; with
+`--endpoint` also the handler for Inference Endpoints. It is private unless `--public` is said, and made public only
+after it has been loaded back in a fresh process with an empty cache and has given the same answer.
 
 `pushed.json` in the repo says which model it holds: the hash of the run's trained weights. The same run may be pushed
 again, light or full, with a new card or new code. A repo with other weights, or with files that this command did not
@@ -47,20 +48,22 @@ from modeling_egmf.checkpoints_egmf import locate_part
 from processing_egmf import EGMFProcessor
 
 from .build import load
-from .card import CardFacts, demo_facts, read_facts, results_file, write_card
+from .card import CardFacts, demo_facts, read_facts, results_file, run_config, write_card
 from .load_fresh import answer_of, read_inputs
-from .merge import merge
+from .merge import merge, stand_alone
 from .records import commit, versions, write_json
 
 
 ROOT = Path(__file__).resolve().parent.parent
 CODE_FOLDERS = (ROOT / "modeling_egmf", ROOT / "processing_egmf")
+ENDPOINT_FILES = [ROOT / "hub_cards/endpoint" / name for name in ("handler.py", "requirements.txt")]
 MANIFEST = "pushed.json"
 NOT_OURS = {".gitattributes"}  # the Hub makes it with every repo
 LIGHT_BYTES = 40_000_000
 TEXT_MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "README.md")
 SECRET_NAMES = re.compile(r"token$|^logging_dir$|^hub_", re.IGNORECASE)
 TOLERANCE = 1e-3  # of a probability, where bits differ
+SENTENCES = ("I'm fine.", "I can't believe it!", "Leave me alone.", "我很好，谢谢你。")
 
 
 class PushError(Exception):
@@ -158,16 +161,47 @@ def _copy_records(run: Path, folder: Path, study: Path | None) -> None:
 
 
 def find_facts(run: Path, given: Path | None, data: Path | None) -> CardFacts:
-    """From `--card`, `card.yaml` in the run, or, for a run on the demo corpus, from the demo."""
+    """From `--card` or `card.yaml` in the run; what they leave out, for a run on the demo corpus, from the demo."""
+    known = CardFacts()
+    if any(place is not None and (place / "ceilings.json").is_file() for place in (run, data)):
+        known = demo_facts(run_config(run))
     for path in (given, run / "card.yaml"):
         if path is not None and (path == given or path.is_file()):
             try:
-                return read_facts(path)
+                return read_facts(path, known)
             except (OSError, ValueError) as error:
                 raise PushError(str(error)) from error
-    if any(place is not None and (place / "ceilings.json").is_file() for place in (run, data)):
-        return demo_facts()
-    return CardFacts()
+    return known
+
+
+def merge_lora(model: EGMFForConditionalGeneration, processor: EGMFProcessor) -> dict[str, Any]:
+    """Merge LoRA in place, and compare what the model answers before and after, about made-up samples.
+
+    Returns:
+        `moved`, the largest difference of a probability over `samples`, and whether it stays within `tolerance`: only
+        then is the model to be pushed as it is now, `merged`. With a language model in bfloat16 it seldom is.
+    """
+    samples = [sample for seed in range(len(SENTENCES)) for sample in (made_up(processor, seed), made_up(None, seed))]
+    asked = [processor(**sample, task=task) for sample in samples for task in processor.task_objects]
+    before = [_probabilities(model, inputs) for inputs in asked]
+    merge(model)
+    after = [_probabilities(model, inputs) for inputs in asked]
+    moved = max(float((old - new).abs().max()) for old, new in zip(before, after, strict=True))
+    return {"merged": moved <= TOLERANCE, "moved": moved, "samples": len(asked), "tolerance": TOLERANCE}
+
+
+def _probabilities(model: EGMFForConditionalGeneration, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    with torch.no_grad():
+        return model.score_answers(**inputs).probabilities.float()
+
+
+def _say_merging(folder: Path, say: Callable[[str], None]) -> None:
+    """What became of LoRA in a full checkpoint."""
+    found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["merging"]
+    if found is not None:
+        kept = "" if found["merged"] else f", more than {found['tolerance']:g}: it stays in layers of its own"
+        moved = f"a probability by up to {found['moved']:.1e} in {found['samples']} made-up samples"
+        say(f"LoRA       {'merged, which moves' if found['merged'] else 'merging would move'} {moved}{kept}")
 
 
 def build_folder(
@@ -176,6 +210,7 @@ def build_folder(
     repo_id: str,
     *,
     full: bool = False,
+    endpoint: bool = False,
     text_model: tuple[str, str | None] | None = None,
     card: Path | None = None,
     study: Path | None = None,
@@ -184,6 +219,7 @@ def build_folder(
     """Everything that goes into the repo, in an empty folder; returns the model as it was saved.
 
     Args:
+        endpoint: put the handler for Inference Endpoints and its requirements there as well.
         text_model: id and commit that a light checkpoint names in place of what the run names; None to keep that.
         revision: a tag or branch that the card's example shows.
 
@@ -198,8 +234,13 @@ def build_folder(
     except (OSError, ValueError) as error:
         raise PushError(f"{run} cannot be loaded, and so not pushed: {error}") from error
     light = model.config.text_model_id is not None and not full
+    merging = None
     if model.config.text_model_id is not None and full:
-        merge(model)
+        merging = merge_lora(model, processor) if model.config.lora is not None else None
+        if merging is not None and not merging["merged"]:
+            del model  # large, and about to be loaded again
+            model, _ = load(run)
+        stand_alone(model)
     if light:
         if text_model is not None:
             model.config.text_model_id, model.config.text_model_revision = text_model
@@ -216,6 +257,8 @@ def build_folder(
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     copy_code(folder)
+    for path in ENDPOINT_FILES if endpoint else ():
+        shutil.copyfile(path, folder / path.name)
     _copy_records(run, folder, study)
     record = json.loads((run / "training.json").read_text(encoding="utf-8"))
     where = record.get("data_arguments", {}).get("data")
@@ -234,6 +277,7 @@ def build_folder(
             where=repo_id,
             revision=revision,
             study=json.loads(study.read_text(encoding="utf-8")) if study else None,
+            merging=merging,
         )
     except (KeyError, ValueError) as error:
         raise PushError(f"The card of {run} cannot be written: {error}") from error
@@ -243,6 +287,7 @@ def build_folder(
         {
             "model": fingerprint,
             "kind": "light" if light else "full",
+            "merging": merging,
             "text_model": [model.config.text_model_id, model.config.text_model_revision] if light else None,
             "source_commit": commit(),
             "versions": versions(),
@@ -457,15 +502,17 @@ def send(
 # ---- the check -----------------------------------------------------------------------------------------------
 
 
-def example_inputs(processor: EGMFProcessor, path: Path) -> Path:
-    """An npz with one made-up sample of everything that the processor takes: words, a tone, coloured frames."""
-    rng = np.random.default_rng(0)
-    found: dict[str, Any] = {"text": "I'm fine."}
+def made_up(processor: EGMFProcessor | None, seed: int = 0) -> dict[str, Any]:
+    """A sample of everything that the processor takes: words, a tone, coloured frames; of words alone for None."""
+    rng = np.random.default_rng(seed)
+    found: dict[str, Any] = {"text": SENTENCES[seed]}
+    if processor is None:
+        return found
     if processor.audio_input == "features":
         found["audio_features"] = rng.normal(size=(20, processor.audio_feature_size)).astype(np.float32)
     elif processor.audio_input is not None:
         times = np.arange(processor.sampling_rate) / processor.sampling_rate
-        found["audio"] = (0.3 * np.sin(2 * np.pi * 220 * times)).astype(np.float32)
+        found["audio"] = (0.3 * np.sin(2 * np.pi * 220 * (1 + seed) * times)).astype(np.float32)
         found["sampling_rate"] = processor.sampling_rate
     if processor.video_input == "features":
         found["video_features"] = rng.normal(size=(10, processor.video_feature_size)).astype(np.float32)
@@ -473,7 +520,12 @@ def example_inputs(processor: EGMFProcessor, path: Path) -> Path:
         shape = (processor.num_frames, processor.frame_height, processor.frame_width, 3)
         found["video"] = rng.integers(0, 256, size=shape).astype(np.uint8)
         found["fps"] = 8.0
-    np.savez(path, **found)
+    return found
+
+
+def example_inputs(processor: EGMFProcessor, path: Path) -> Path:
+    """An npz with one made-up sample."""
+    np.savez(path, **made_up(processor))
     return path
 
 
@@ -545,6 +597,7 @@ def push(
     api: HfApi,
     *,
     full: bool = False,
+    endpoint: bool = False,
     public: bool = False,
     revision: str | None = None,
     tag: str | None = None,
@@ -561,6 +614,7 @@ def push(
 
     Args:
         api: endpoint and token of the Hub.
+        endpoint: also push the handler for Inference Endpoints.
         revision: a branch, made if it is not there; None for main.
         tag: a name for the commit, set after the check.
         verified: load it back and compare an answer.
@@ -580,10 +634,18 @@ def push(
     chosen = None if full else choose_text_model(api, run, text_model, upload_text_model, say)
     with tempfile.TemporaryDirectory() as temporary:
         folder, inputs = Path(temporary, "repo"), Path(temporary, "inputs.npz")
-        shown = tag or revision
         model, processor, facts = build_folder(
-            run, folder, repo_id, full=full, text_model=chosen, card=card, study=study, revision=shown
+            run,
+            folder,
+            repo_id,
+            full=full,
+            endpoint=endpoint,
+            text_model=chosen,
+            card=card,
+            study=study,
+            revision=tag or revision,
         )
+        _say_merging(folder, say)
         if public and facts.unsaid():
             raise PushError(f"A public card must say {', '.join(facts.unsaid())}. Give --card with these fields.")
         if facts.unsaid():
@@ -639,8 +701,9 @@ def dry_run(run: Path, repo_id: str, folder: Path, say: Callable[[str], None] = 
         raise PushError(f"{folder} is not empty. Give another --folder, or empty it.")
     chosen = None if options["full"] else choose_text_model(None, run, options["text_model"], False, say)
     shown = options["tag"] or options["revision"]
-    passed = {name: options[name] for name in ("full", "card", "study")}
+    passed = {name: options[name] for name in ("full", "endpoint", "card", "study")}
     _, _, facts = build_folder(run, folder, repo_id, text_model=chosen, revision=shown, **passed)
+    _say_merging(folder, say)
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     for path in paths:
         say(f"{path.stat().st_size:>12,}  {path.relative_to(folder)}")
@@ -653,7 +716,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="folder of a finished run")
     parser.add_argument("repo_id", metavar="ORG/NAME", help="where it goes on the Hub")
-    parser.add_argument("--full", action="store_true", help="everything, LoRA merged; default: light")
+    parser.add_argument("--full", action="store_true", help="everything, nothing else to fetch; default: light")
+    parser.add_argument("--endpoint", action="store_true", help="also the handler for Inference Endpoints")
     parser.add_argument("--public", action="store_true", help="make it public, after the check; default: private")
     parser.add_argument("--revision", help="branch to push to; default: main")
     parser.add_argument("--tag", help="name for the commit; never moved")
@@ -681,7 +745,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             parser.error(f"There is no {path}.")
     if arguments.folder is not None and not arguments.dry_run:
         parser.error("--folder belongs to --dry-run.")
-    options = {name: getattr(arguments, name) for name in ("full", "revision", "tag", "text_model", "card", "study")}
+    options = {
+        name: getattr(arguments, name)
+        for name in ("full", "endpoint", "revision", "tag", "text_model", "card", "study")
+    }
     try:
         if arguments.dry_run:
             folder = arguments.folder or arguments.run.with_name(f"{arguments.run.name}-hub")
