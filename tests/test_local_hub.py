@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import huggingface_hub
+import numpy as np
 import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
 from huggingface_hub.errors import (
@@ -16,6 +17,8 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from local_hub import LocalHub, metadata_errors
+
+from training.converters import folder as folder_converter
 
 
 ROOT = Path(__file__).parents[1]
@@ -302,19 +305,26 @@ METRIC_ROWS = {
     "egmf_erc": {"predictions": ["joy", None, "fear"], "references": ["joy", "joy", "joy"]},
     "egmf_msa": {"predictions": [0.5, -0.5, 1.0], "references": [0.5, -1.0, 1.0]},
 }
-CARD = """---
-license: other
-language: [en]
-configs:
-- config_name: default
-  data_files:
-  - split: train
-    path: data/train-*.parquet
-  - split: test
-    path: data/test-*.parquet
----
-# Converted rows
-"""
+
+
+def convert(folder, dest):
+    """A corpus of one's own, as `training.converters.folder` makes it: shards, manifests, record and card."""
+    lines = [
+        {
+            "id": f"r{i}",
+            "split": "train" if i < 3 else "test",
+            "text": "Not again.",
+            "answer": "joy",
+            "task": "emotion",
+        }
+        for i in range(5)
+    ]
+    folder.mkdir()
+    for i, line in enumerate(lines):
+        line["audio_features"] = f"r{i}.npy"
+        np.save(folder / f"r{i}.npy", np.array([[0.5, i]], np.float32))
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    folder_converter.main([str(folder), str(dest), "--no_progress", "--num_proc", "1"])
 
 
 @pytest.mark.integration
@@ -328,20 +338,19 @@ def test_metrics_and_data_sets_load_in_a_fresh_process(hub, api, tmp_path, monke
             repo_id=f"ada/{name}", repo_type="space", folder_path=METRICS / name, ignore_patterns=["__pycache__/*"]
         )
         assert set(hub.files(f"ada/{name}", "spaces")) >= {f"{name}.py", "README.md", "app.py", "requirements.txt"}
-    rows = [{"id": f"r{i}", "text": "Not again.", "audio_features": [[0.5, i]], "answer": "joy"} for i in range(5)]
     folder = tmp_path / "converted"
-    (folder / "data").mkdir(parents=True)
-    (folder / "README.md").write_text(CARD)
-    for split, part in (("train", rows[:3]), ("test", rows[3:])):
-        datasets.Dataset.from_list(part).to_parquet(folder / f"data/{split}-00000-of-00001.parquet")
+    convert(tmp_path / "own", folder)
+    rows = {split: part.to_list() for split, part in datasets.load_dataset(str(folder)).items()}
+    assert [row["audio_features"] for row in rows["train"]] == [[[0.5, i]] for i in range(3)]
     api.create_repo("ada/folder", repo_type="dataset", private=True)
     api.upload_folder(repo_id="ada/folder", repo_type="dataset", folder_path=folder)
     api.create_tag("ada/folder", repo_type="dataset", tag="v1")
-    datasets.Dataset.from_list(rows[:1] + rows[1:2] + rows[:2]).to_parquet(
-        folder / "data/train-00000-of-00001.parquet"
-    )
+    assert set(hub.files("ada/folder", "datasets")) > {"README.md", "conversion.json", "splits/official.json"}
+    assert hub.files("ada/folder", "datasets")["README.md"] == (folder / "README.md").read_bytes()
+    (shard,) = (folder / "data").glob("train-*.parquet")
+    datasets.Dataset.from_list(rows["train"][:2] * 2).to_parquet(shard)
     api.upload_folder(repo_id="ada/folder", repo_type="dataset", folder_path=folder)
-    pushed = datasets.DatasetDict(train=datasets.Dataset.from_list(rows))
+    pushed = datasets.DatasetDict(train=datasets.Dataset.from_list(rows["train"]))
     pushed.push_to_hub("ada/pushed", private=True, token="hf_ada")  # noqa: S106
     assert hub.repo("ada/pushed", "datasets").private
     done = subprocess.run(
@@ -357,6 +366,6 @@ def test_metrics_and_data_sets_load_in_a_fresh_process(hub, api, tmp_path, monke
     assert found["egmf_erc"]["accuracy"] == pytest.approx(1 / 3)
     assert found["egmf_erc"]["unreadable_rate"] == pytest.approx(1 / 3)
     assert found["egmf_msa"]["mae"] == pytest.approx(0.5 / 3)
-    assert found["folder"] == {"train": rows[:2] + rows[:2], "test": rows[3:]}
+    assert found["folder"] == {"train": rows["train"][:2] * 2, "test": rows["test"]}
     assert found["old"] == 3
-    assert found["pushed"] == {"train": rows}
+    assert found["pushed"] == {"train": rows["train"]}

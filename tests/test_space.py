@@ -5,8 +5,10 @@ import json
 import logging
 import re
 import shutil
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import app
 import judging
@@ -353,7 +355,9 @@ def test_errors_are_told_and_the_next_answer_comes(judge, clips, caplog):
     assert "data-share" in page
 
 
-def test_addresses_are_refused_and_uploads_are_taken():
+def test_addresses_are_refused_and_uploads_are_taken(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", SimpleNamespace(Error=RefusedError))
+
     class Component:
         async def async_move_resource_to_block_cache(self, place):
             return f"cache/{place}"

@@ -67,12 +67,15 @@ def examples(tasks: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def uploads_only(component: Any) -> Any:
-    """The component, made to take uploaded files alone: Gradio would fetch what a stranger's address names."""
+    """The component, made to take uploaded files alone: Gradio would fetch what a stranger's address names. Of what is
+    raised here only Gradio's own error reaches who asked over HTTP."""
+    import gradio as gr
+
     move = component.async_move_resource_to_block_cache
 
     async def checked(place: Any) -> Any:
         if "://" in str(place):
-            raise RefusedError("An address is refused. Download the clip, and upload it.")
+            raise gr.Error("An address is refused. Download the clip, and upload it.")
         return await move(place)
 
     component.async_move_resource_to_block_cache = checked
