@@ -2,10 +2,12 @@
 
 import json
 import pickle
+from pathlib import Path
 
 import datasets
 import numpy as np
 import pytest
+from media_files import gray_frames, sine, write_video
 from release_files import (
     REAL,
     mmsa,
@@ -22,7 +24,8 @@ from training.converted import StoredFeatures, StoredMedia, is_converted, load_c
 from training.converters import folder as folder_converter
 from training.converters import mmsa as mmsa_converter
 from training.converters import shards, sims
-from training.rows import RowDataset
+from training.resuming import digest_of_media
+from training.rows import RowDataset, load_rows
 
 
 QUIET = ("--no_progress", "--num_proc", "1")
@@ -65,6 +68,27 @@ def test_rows_are_those_of_the_release(release, capsys):
             assert np.array_equal(found, values["train"][column][i, :REAL].astype(np.float32))
             found[:] = 0  # a copy: the file cannot be written to
             assert np.asarray(row[name]).any()
+
+
+@pytest.mark.parametrize("media", ["paths", "embed"])
+def test_other_clips_and_features_under_the_same_ids_are_noticed(tmp_path, media):
+    """And the same ones in another place are not."""
+
+    def mark(place, steps=4, name="a"):
+        source, dest = tmp_path / place / "source", tmp_path / place / "corpus"
+        source.mkdir(parents=True)
+        write_video(source / f"{name}.mp4", gray_frames(3, 16, 16), audio=sine(200, 0.24, 16_000))
+        np.save(source / "a.npy", np.ones((steps, 3), np.float32))
+        row = {"id": "a", "split": "train", "task": "sentiment", "text": "fine", "answer": 1.0}
+        row |= {"video": f"{name}.mp4", "audio_features": "a.npy"}
+        (source / "metadata.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+        folder_converter.main([str(source), str(dest), "--media", media, *QUIET])
+        return digest_of_media(load_rows(dest), dest)
+
+    first = mark("first")
+    assert mark("second") == first
+    assert mark("steps", steps=5) != first
+    assert mark("name", name="b") != first
 
 
 def test_rows_go_to_workers(release):
@@ -123,7 +147,8 @@ def test_paths_are_absolute(tmp_path):
     write_csv(tmp_path / "SIMS/meta.csv", [sims_row("v", "1"), sims_row("v", "2")])
     sims.main([str(tmp_path / "SIMS"), str(tmp_path / "dest"), "--corpus", "sims_v2", *QUIET])
     rows = load_converted(tmp_path / "dest")
-    assert [row["video"] for row in rows] == [str(clip), None]
+    assert Path(rows[0]["video"]).is_absolute() and Path(rows[0]["video"]).samefile(clip)
+    assert rows[1]["video"] is None
 
 
 def test_embedded_clips_are_read_when_asked_for(tmp_path):

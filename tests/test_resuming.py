@@ -18,9 +18,10 @@ from corpus_files import tiny_llama, write_corpus, write_language_model
 from safetensors.torch import load_file
 from test_train import SMALL
 
-from training import resuming, trainer
+from training import records, resuming, trainer
 from training.arguments import parse_arguments
-from training.resuming import check_room, check_writable, claim_output_dir, defect, last_whole_checkpoint
+from training.records import check_writable
+from training.resuming import check_room, claim_output_dir, defect, last_whole_checkpoint
 from training.train import main, train
 
 
@@ -309,6 +310,20 @@ def test_other_answers_of_a_task_are_refused(place, tmp_path):
         run(place, "own-task", max_steps=2, tasks_file=second)
 
 
+def test_run_of_a_moved_corpus_goes_on_and_one_of_other_clips_does_not(place, whole, tmp_path):
+    folder = place / "runs/moved"
+    shutil.copytree(whole, folder, ignore=shutil.ignore_patterns("training.json"))
+    shutil.copytree(place / "corpus", tmp_path / "deep/corpus")
+    (tmp_path / "corpus").symlink_to("deep/corpus")
+    rows = (tmp_path / "deep/corpus/metadata.jsonl").read_text()
+    (tmp_path / "deep/corpus/metadata.jsonl").write_text(rows.replace("clips/8.mp4", "clips/6.mp4"))
+    with pytest.raises(ValueError, match=r"moved was begun with other settings: eval_media was '\w+' and is '\w+'\."):
+        run(place, "moved", data=tmp_path / "corpus")
+    (tmp_path / "deep/corpus/metadata.jsonl").write_text(rows)
+    run(place, "moved", data=tmp_path / "corpus")
+    assert curve(folder) == curve(whole)
+
+
 def test_settings_that_change_no_number_may_change(place, whole):
     folder = place / "runs/elsewhere"
     shutil.copytree(whole, folder, ignore=shutil.ignore_patterns("training.json"))
@@ -333,7 +348,7 @@ def test_read_only_folder_is_refused(tmp_path, monkeypatch):
     def refuse(**_):
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(resuming.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(records.tempfile, "TemporaryFile", refuse)
     words = ["--output_dir", str(tmp_path), "--use_cpu"]
     with pytest.raises(ValueError, match=r"Read-only file system\). Give another folder"):
         claim_output_dir(parse_arguments(words)[2])

@@ -1,10 +1,12 @@
 """Results files: JSON with everything needed to make the same numbers again, written whole or not at all."""
 
+import argparse
 import json
 import math
 import os
 import platform
 import subprocess
+import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,28 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "item"):
         return _plain(value.item())
     return str(value)
+
+
+def check_writable(folder: Path) -> None:
+    """Raises ValueError where no file can be written into a folder, or into what is there of the way to it."""
+    place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=place) as file:
+            file.write(b"1")
+    except OSError as error:
+        raise ValueError(f"Nothing can be written into {place} ({error.strerror}). Give another folder.") from error
+
+
+def output_file(name: str) -> Path:
+    """A file that a command line asks for (`type` of an option): refused where it cannot be written, before any work."""
+    path = Path(name)
+    try:
+        check_writable(path.parent)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is a folder. Give the name of a file.")
+    return path
 
 
 def write_json(path: str | Path, value: Any) -> Path:

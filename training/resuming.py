@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +27,9 @@ from transformers.trainer_utils import get_last_checkpoint
 from modeling_egmf.checkpoints_egmf import keys_stored_elsewhere
 
 from .arguments import DataArguments, EGMFTrainingArguments, ModelArguments
+from .converted import StoredFeatures, StoredMedia
+from .records import check_writable
+from .rows import MEDIA
 
 
 SETTINGS, FINISHED, PARTIAL = "settings.json", "training.json", ".partial"
@@ -117,16 +119,6 @@ def claim_output_dir(arguments: EGMFTrainingArguments) -> str | None:
     )
 
 
-def check_writable(folder: Path) -> None:
-    """Raises ValueError where no file can be written into a folder, or into what is there of the way to it."""
-    place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    try:
-        with tempfile.TemporaryFile(dir=place) as file:
-            file.write(b"1")
-    except OSError as error:
-        raise ValueError(f"Nothing can be written into {place} ({error.strerror}). Give another folder.") from error
-
-
 def check_room(folder: Path, model: PreTrainedModel, checkpoints: int) -> None:
     """Raises ValueError where the disk has no room for so many checkpoints and the weights at the end."""
     elsewhere = keys_stored_elsewhere(model)
@@ -157,6 +149,18 @@ def run_settings(
 def digest_of(rows: list[dict[str, Any]]) -> str:
     """A hash over the rows' ids, tasks, words and answers."""
     return digest([[row.get(name) for name in ("id", "task", "text", "context", "answer")] for row in rows])
+
+
+def digest_of_media(rows: list[dict[str, Any]], folder: str | Path) -> str:
+    """A hash over the clips and features of rows: files by their names in the corpus's folder, which may be moved."""
+    inside = f"{Path(folder).absolute()}{os.sep}"
+
+    def mark(value: Any) -> Any:
+        if isinstance(value, str):
+            return value.removeprefix(inside)
+        return value.mark() if isinstance(value, StoredFeatures | StoredMedia) else value is not None
+
+    return digest([[mark(row.get(name)) for name in MEDIA] for row in rows])
 
 
 def digest(value: Any) -> str:

@@ -118,7 +118,7 @@ def load_rows(folder: str | Path, split: str | None = None, manifest: str = "off
                 path = folder / row[name]
                 if not path.is_file():
                     raise ValueError(f"{folder}: row {row['id']!r} names {name} {row[name]!r}, which is not there.")
-                row[name] = str(path.resolve())
+                row[name] = str(path.absolute())
     return rows
 
 

@@ -30,7 +30,7 @@ from .arguments import DataArguments, EGMFTrainingArguments, ModelArguments, par
 from .build import build, quantization, read_tasks
 from .collator import EGMFCollator
 from .gathering import elements, whole
-from .records import commit, versions, write_json
+from .records import check_writable, commit, versions, write_json
 from .resuming import (
     FINISHED,
     PARTIAL,
@@ -39,10 +39,10 @@ from .resuming import (
     WARM_UP_WEIGHTS,
     LogAtSave,
     check_room,
-    check_writable,
     claim_output_dir,
     digest,
     digest_of,
+    digest_of_media,
     kept_by_warm_up,
     require_same_settings,
     run_settings,
@@ -183,6 +183,8 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: EGMFTraini
     model, processor = build(model_args, used_tasks(tasks, train_rows + eval_rows), args.output_dir)
     given = {"train_rows": digest_of(train_rows), "eval_rows": digest_of(eval_rows)}
     given |= {"language_model": model.config.text_model_fingerprint}
+    given |= {"train_media": digest_of_media(train_rows, data_args.data)}
+    given |= {"eval_media": digest_of_media(eval_rows, data_args.data)}
     given |= {"tasks": digest([dataclasses.asdict(task) for task in processor.task_objects.values()])}
     settings = run_settings(model_args, data_args, args, **given)
     if checkpoint is not None or not args.overwrite:

@@ -30,7 +30,7 @@ from processing_egmf import EGMFProcessor
 
 from ..collator import EGMFCollator
 from ..converted import load_converted
-from ..records import versions, write_json
+from ..records import output_file, versions, write_json
 from ..rows import RowDataset
 from .speed import WORDS
 
@@ -128,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--share", type=float, default=1.0, help="take this share of MOSEI's rows, for a quick try")
     parser.add_argument("--num_proc", type=int, default=2, help="processes of the converter, workers of the loader")
     parser.add_argument("--batch_size", type=int, default=16)
-    parser.add_argument("--output", type=Path, help="write the results to this JSON file")
+    parser.add_argument("--output", type=output_file, help="write the results to this JSON file")
     arguments = parser.parse_args(argv)
     folder = arguments.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,6 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -27,7 +26,7 @@ from modeling_egmf import EGMFConfig, EGMFEncoderConfig, EGMFForConditionalGener
 from ..arguments import ModelArguments
 from ..backbones import backbone_config, backbone_names, backbone_settings
 from ..build import fusion_settings
-from ..records import versions, write_json
+from ..records import output_file, versions, write_json
 from .memory_formulas import (
     CONTEXT_BYTES,
     USABLE_SHARE,
@@ -320,7 +319,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--double_quantization", action=argparse.BooleanOptionalAction, default=True, help="of 4-bit weights' scales"
     )
     parser.add_argument("--json", action="store_true", help="print the record instead of the table")
-    parser.add_argument("--output", type=Path, help="also write the record here, as JSON")
+    parser.add_argument("--output", type=output_file, help="also write the record here, as JSON")
     own, rest = parser.parse_known_args(argv)
     try:
         options = HfArgumentParser(ModelArguments, allow_abbrev=False)

@@ -8,7 +8,6 @@ Made-up utterances, as many as MELD trains on and as long as MELD's, in the prom
 import argparse
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from torch.utils.data import RandomSampler
@@ -17,7 +16,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from processing_egmf import EGMFProcessor
 
-from ..records import versions, write_json
+from ..records import output_file, versions, write_json
 from ..rows import RowDataset
 from ..sharding import EpochBatches
 from .speed import utterances
@@ -55,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--text_model", required=True, help="where the tokenizer lies: a folder or a Hub id")
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[8, 16, 32])
     parser.add_argument("--rows", type=int, default=MELD_ROWS)
-    parser.add_argument("--output", type=Path, help="also write the record here, as JSON")
+    parser.add_argument("--output", type=output_file, help="also write the record here, as JSON")
     arguments = parser.parse_args(argv)
     dataset = meld_like(EGMFProcessor(AutoTokenizer.from_pretrained(arguments.text_model)), arguments.rows)
     shares = {

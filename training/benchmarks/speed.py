@@ -21,7 +21,7 @@ from modeling_egmf.checkpoints_egmf import inject_lora
 
 from ..arguments import ModelArguments
 from ..build import build
-from ..records import versions, write_json
+from ..records import output_file, versions, write_json
 from .timing import timed
 
 
@@ -180,7 +180,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=8)
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves torch's choice")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--output", type=Path, help="also write the record here")
+    parser.add_argument("--output", type=output_file, help="also write the record here")
     arguments = parser.parse_args(argv)
     record = measure(arguments)
     print(json.dumps(record, indent=1))

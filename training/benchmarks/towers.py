@@ -25,7 +25,7 @@ from processing_egmf import EGMFProcessor
 
 from ..backbones import backbone_config
 from ..collator import EGMFCollator
-from ..records import versions, write_json
+from ..records import output_file, versions, write_json
 from ..rows import RowDataset
 from ..towers import TowerCache
 from .timing import timed
@@ -110,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--clips", type=int, default=16)
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--output", type=Path, help="also write the record here, as JSON")
+    parser.add_argument("--output", type=output_file, help="also write the record here, as JSON")
     arguments = parser.parse_args(argv)
     record = measure(arguments)
     print(json.dumps(record, indent=1))
