@@ -70,7 +70,7 @@ def test_missing_runs_are_trained_and_all_are_summed_up(place, in_this_process):
     stamps = {path: path.stat().st_mtime_ns for path in place.glob("runs/tiny-?/results-test.json")}
     assert judge(place, "--seeds", 4, 7)[1] == text  # nothing is trained or judged twice
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
-    with pytest.raises(SystemExit, match=r"other data, rows or subsets .*--overwrite"):
+    with pytest.raises(SystemExit, match=r"other data, rows, subsets or settings .*--overwrite"):
         judge(place, "--seeds", 4, "--subsets", "every")
     with pytest.raises(SystemExit, match="There is no run .*tiny-9.*--config"):
         judge(place, "--seeds", 9, recipe=False)
@@ -194,6 +194,16 @@ def test_other_scale_is_left_out_with_a_reason(two_label_task):
 
     task = EGMFTask("stars", "regression", low=1, high=5, step=1, prompt="\nStars:")
     assert re.search(r"no published metric .*\[1, 5\]", published_metrics(task, answers(task, [2], [3]))["skipped"])
+
+
+@pytest.mark.parametrize("subset", [None, "text+audio"])
+def test_warning_of_one_label_names_the_task_and_the_subset(subset):
+    task = BUILT_IN_TASKS["meld"]
+    given = answers(task, ["joy", "joy", "joy"], ["joy", "anger", "anger"])
+    named = "meld, text\\+audio" if subset else "meld"
+    results = {subset: {"tasks": {"meld": {"predictions": given}}}}
+    with pytest.warns(UserWarning, match=rf"^{named}: All 3 readable predictions are 'joy'"):
+        add_published(results, {"meld": task}, 0) if subset else published_metrics(task, given, 0)
 
 
 def test_machine_without_evaluate_says_so_and_goes_on(monkeypatch, capsys):

@@ -2,7 +2,9 @@
 
 import statistics
 import tempfile
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -92,13 +94,25 @@ def task_metrics(
 CORPORA = {(-3.0, 3.0): "mosei", (-1.0, 1.0): "sims_v2"}  # a scale -> the convention of egmf_msa that it is judged by
 
 
-def published_metrics(task: EGMFTask, answers: Sequence[dict[str, Any]], bootstrap: int = 1000) -> dict[str, Any]:
+@contextmanager
+def _warnings_of(*names: str | None) -> Iterator[None]:
+    """Warnings that are given inside say these names first."""
+    with warnings.catch_warnings(record=True) as caught:
+        yield
+    for warning in caught:
+        warnings.warn(f"{', '.join(filter(None, names))}: {warning.message}", warning.category, stacklevel=4)
+
+
+def published_metrics(
+    task: EGMFTask, answers: Sequence[dict[str, Any]], bootstrap: int = 1000, subset: str | None = None
+) -> dict[str, Any]:
     """The figures that papers print, with intervals, by the metrics of `hub_cards/metrics`: none are defined here.
 
     Args:
         answers: one a row, with `truth` and `label` or `score`, as `predict_probabilities` gives them; of a
             classification with `probabilities` too.
         bootstrap: resamples; 0 for no intervals.
+        subset: which modalities were asked, to be named in warnings.
 
     Returns:
         What egmf_erc or egmf_msa return; `{"skipped": reason}` where `evaluate` is not installed, or for a scale that
@@ -112,7 +126,7 @@ def published_metrics(task: EGMFTask, answers: Sequence[dict[str, Any]], bootstr
             raise
         return {"skipped": f"the package {error.name} is not installed: pip install evaluate datasets"}
     truth = [answer["truth"] for answer in answers]
-    with tempfile.TemporaryDirectory() as cache:
+    with _warnings_of(task.name, subset), tempfile.TemporaryDirectory() as cache:
         if task.kind == "classification":
             labels = list(task.labels)
             return EGMFErc("probabilities", keep_in_memory=True, cache_dir=cache).compute(
@@ -137,9 +151,9 @@ def published_metrics(task: EGMFTask, answers: Sequence[dict[str, Any]], bootstr
 def add_published(results: dict[str, dict[str, Any]], tasks: dict[str, EGMFTask], bootstrap: int = 1000) -> None:
     """Put `published` beside `metrics` for every subset and task of what `run_eval.evaluate` returns."""
     skipped = set()
-    for subset in results.values():
-        for name, part in subset["tasks"].items():
-            part["published"] = published_metrics(tasks[name], part["predictions"], bootstrap)
+    for subset, found in results.items():
+        for name, part in found["tasks"].items():
+            part["published"] = published_metrics(tasks[name], part["predictions"], bootstrap, subset)
             skipped.add(part["published"].get("skipped"))
     for reason in sorted(skipped - {None}):
         print(f"Published metrics left out: {reason}.")

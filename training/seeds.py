@@ -63,14 +63,18 @@ def _judge(run: Path, seed: int, subsets: Sequence[str], arguments: argparse.Nam
     if path.is_file() and not arguments.overwrite:
         found = json.loads(path.read_text(encoding="utf-8"))
         same = (found["data"], found["split"]) == (str(arguments.data), arguments.split)
+        same &= found.get("window_hop") == arguments.window_hop
+        same &= found.get("load_in_4bit", False) == arguments.load_in_4bit
         if same and arguments.max_rows is None and set(subsets) <= set(found["subsets"]):
             return found
-        raise ValueError(f"{path} is of other data, rows or subsets than were asked now. Give --overwrite.")
+        raise ValueError(f"{path} is of other data, rows, subsets or settings than were asked now. Give --overwrite.")
     options = ["--model", run, "--data", arguments.data, "--split", arguments.split, "--seed", seed, "--overwrite"]
     options += ["--split_manifest", arguments.split_manifest, "--batch_size", arguments.batch_size]
     options += ["--device", arguments.device, "--subsets", *subsets]
     options += ["--text_model", arguments.text_model] if arguments.text_model else []
     options += ["--max_rows", arguments.max_rows] if arguments.max_rows is not None else []
+    options += ["--window_hop", arguments.window_hop] if arguments.window_hop is not None else []
+    options += ["--load_in_4bit"] if arguments.load_in_4bit else []
     _call("training.run_eval", *options)
     return json.loads(path.read_text(encoding="utf-8"))
 
