@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 from pathlib import Path
 
 import datasets
@@ -180,6 +181,10 @@ def test_another_corpus_of_the_same_name_is_another_corpus(tmp_path):
         dest = tmp_path / place / "corpus"
         dest.parent.mkdir(exist_ok=True)
         folder_converter.main([str(source), str(dest), "--overwrite", *QUIET])
+        (code,) = re.findall(r"```python\n(.*?)```", (dest / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+        read = {}
+        exec(code.replace("path/to/this/folder", str(dest)), read)  # noqa: S102
+        assert [row["answer"] for row in read["rows"]["train"]] == [answer]
         return [row["answer"] for row in load_converted(dest)]
 
     assert convert("here", 1.0) == [1.0]

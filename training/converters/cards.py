@@ -59,6 +59,7 @@ def write_card(
         changes=changes,
         columns=columns,
         manifests=manifests,
+        files=files,
     )
     found.content = re.sub(r"\n{3,}", "\n\n", found.content)
     check_card(str(found), "dataset")
