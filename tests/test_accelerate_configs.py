@@ -61,6 +61,7 @@ def test_launcher_takes_the_line(line, monkeypatch):
     if kind == "fsdp2":
         assert (arguments.fsdp_version, arguments.fsdp_auto_wrap_policy) == (2, "TRANSFORMER_BASED_WRAP")
     if kind == "zero3":
+        assert "--modality_dropout 0" in line  # refused otherwise
         assert (arguments.zero_stage, arguments.zero3_init_flag) == (3, True)
 
 

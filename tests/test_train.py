@@ -539,6 +539,21 @@ def test_bad_settings_say_what_to_do(place, changes, message):
 # ---- tasks and ids -------------------------------------------------------------------------------------------
 
 
+def test_zero3_is_refused_where_processes_would_run_different_layers(place, tmp_path, monkeypatch):
+    monkeypatch.setattr("training.train.is_deepspeed_zero3_enabled", lambda: True)
+    with pytest.raises(ValueError, match=r"ZeRO-3 goes with --modality_dropout 0 alone, not 0\.3"):
+        train(*options(place, "zero3", modality_dropout=0.3, text_model="absent"))
+    shutil.copytree(place / "corpus", tmp_path / "corpus")
+    rows = (tmp_path / "corpus/metadata.jsonl").read_text().replace('"video": "clips/2.mp4", ', "")
+    (tmp_path / "corpus/metadata.jsonl").write_text(rows)
+    changes = {"data": tmp_path / "corpus", "modality_dropout": 0, "text_model": "/absent"}
+    with pytest.raises(ValueError, match=r"ZeRO-3 needs rows with the same modalities, but 1 of 10 have no video"):
+        train(*options(place, "zero3", **changes))
+    for fine in ({"modalities": ["text"]}, {"data": place / "corpus"}):  # so far that the language model is looked for
+        with pytest.raises(ValueError, match="There is no folder /absent"):
+            train(*options(place, "zero3", **changes | fine))
+
+
 def test_own_tasks_join_the_built_in_ones(tmp_path):
     path = tmp_path / "tasks.yaml"
     path.write_text('mood:\n  kind: classification\n  labels: {up: good, down: bad}\n  prompt: "\\nIt is"\n')

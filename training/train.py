@@ -22,6 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader, RandomSampler
 from transformers import EarlyStoppingCallback, set_seed
+from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer_utils import rotate_checkpoints
 
 from processing_egmf.processing_egmf import MODALITIES
@@ -48,7 +49,7 @@ from .resuming import (
     run_settings,
     saving_into,
 )
-from .rows import RowDataset, load_rows
+from .rows import MEDIA, RowDataset, load_rows
 from .sharding import EpochBatches, PlacedCollator, PlacedRows, require_rows
 from .standardise import standardise_features
 from .towers import TowerCache
@@ -80,6 +81,28 @@ def _select(rows: list[dict], arguments: DataArguments, most: int | None, defaul
         if not rows:
             raise ValueError(f"No row is of the tasks {', '.join(arguments.only_tasks)}.")
     return rows[:most]
+
+
+def require_same_layers(rows: list[dict], arguments: DataArguments) -> None:
+    """Under ZeRO-3 every process must run the same layers in every step, or they wait for one another for ever: an
+    encoder rests where a batch lacks its modality.
+
+    Raises:
+        ValueError: dropout of modalities, or rows that differ in what can be heard and seen.
+    """
+    if arguments.modality_dropout > 0:
+        raise ValueError(
+            f"ZeRO-3 goes with --modality_dropout 0 alone, not {arguments.modality_dropout}: a process whose batch "
+            "lacks a modality would leave the others waiting. Give 0, or use FSDP2 or DDP."
+        )
+    wanted = [name for name in MEDIA if name.removesuffix("_features") in (arguments.modalities or MODALITIES)]
+    for name in wanted:
+        there = [row["id"] for row in rows if row.get(name) is not None]
+        if 0 < len(there) < len(rows):
+            raise ValueError(
+                f"ZeRO-3 needs rows with the same modalities, but {len(rows) - len(there)} of {len(rows)} have no "
+                f"{name}. Leave these rows or this modality (--modalities) out, or use FSDP2 or DDP."
+            )
 
 
 def _keep_usable(dataset: RowDataset, modalities: Sequence[str], split: str, show: bool) -> None:
@@ -180,6 +203,8 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: EGMFTraini
     eval_rows = _select(eval_rows, data_args, data_args.max_eval_rows, default)
     require_rows(len(train_rows), args.world_size, f"rows of split {data_args.train_split!r}")
     require_rows(len(eval_rows), args.world_size, f"rows of split {data_args.eval_split!r}")
+    if is_deepspeed_zero3_enabled():
+        require_same_layers(train_rows + eval_rows, data_args)
     model, processor = build(model_args, used_tasks(tasks, train_rows + eval_rows), args.output_dir)
     given = {"train_rows": digest_of(train_rows), "eval_rows": digest_of(eval_rows)}
     given |= {"language_model": model.config.text_model_fingerprint}
