@@ -11,13 +11,16 @@ import numpy as np
 import pytest
 import torch
 from corpus_files import write_language_model
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, CpmAntConfig, T5Config
 
 from processing_egmf import BUILT_IN_TASKS
 from training import build as build_module
+from training import predict, run_eval
 from training.arguments import ModelArguments, parse_arguments
 from training.backbones import backbone_config, backbone_names, backbone_settings
-from training.build import build, quantization, require_embeddings
+from training.build import build, load, quantization, require_embeddings
+from training.merge import merge
 from training.train import train
 
 
@@ -193,6 +196,28 @@ def test_model_that_writes_no_text_is_refused(tmp_path):
         build(ModelArguments(text_model=str(tmp_path)))
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ("--backbone", "glm3-6b"),
+            r"no backbones/glm3-6b, .*conversion.chatglm3 THUDM/.*--text_model where",
+        ),
+        (("--backbone", "qwen2.5-7b"), r"Qwen/Qwen2.5-7B is no folder, and the Hub gave no .*another --text_model"),
+        (("--text_model", "/no/such/llm"), "There is no folder /no/such/llm, and it is no id of the Hub"),
+        (("--text_model", "EMPTY"), "Unrecognized model in EMPTY. Should have a `model_type` key in its config.json"),
+    ],
+)
+def test_language_model_that_is_not_there(options, message, corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
+    Path("EMPTY").mkdir()
+    with pytest.raises(ValueError, match=message) as caught:
+        train(*parse(*options, "--data", corpus, "--output_dir", tmp_path / "run"))
+    assert len(str(caught.value).splitlines()) == 1
+    assert not Path("run").exists()
+
+
 @pytest.mark.parametrize("name", backbone_names())
 def test_shipped_backbones_are_not_refused(name):
     require_embeddings(name, backbone_config(name))
@@ -233,6 +258,19 @@ def test_missing_gpu_is_said_before_anything_is_read(four_bit, monkeypatch, tmp_
         train(*parse(*options))
 
 
+@pytest.mark.parametrize("module", [run_eval, predict])
+def test_judging_in_4_bit_is_refused_as_training_is(module, four_bit, monkeypatch, tmp_path):
+    asked = {run_eval: ("--data", "nowhere"), predict: ("--text", "a")}[module]
+    words = ["--model", str(tmp_path), *asked, "--device", "cpu", "--load_in_4bit"]
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.cuda, "is_available", lambda: False)
+        with pytest.raises(SystemExit, match="error: load_in_4bit needs a CUDA device"):
+            module.main(words)
+    monkeypatch.setattr(build_module.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match="error: load_in_4bit needs bitsandbytes"):
+        module.main(words)
+
+
 @pytest.mark.parametrize(("variable", "name"), [("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "Deep")])
 def test_4_bit_is_not_split(four_bit, monkeypatch, variable, name):
     monkeypatch.setenv(variable, "true")
@@ -255,7 +293,9 @@ def test_4_bit_language_model_alone_is_quantised(corpus, tmp_path, trained_token
     """Where bitsandbytes is installed; it runs on a CPU too, so that this needs no GPU."""
     pytest.importorskip("bitsandbytes")
     tokenizer = copy.deepcopy(trained_tokenizer)
-    config = backbone_config("glm3-6b", vocab_size=len(tokenizer), **SMALL | {"hidden_size": 64, "head_dim": 16})
+    config = backbone_config(
+        "glm3-6b", vocab_size=len(tokenizer), **SMALL | {"hidden_size": 64, "head_dim": 16, "intermediate_size": 64}
+    )
     write_language_model(tmp_path / "llm", AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16), tokenizer)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     how = quantization(ModelArguments(load_in_4bit=True))
@@ -278,4 +318,19 @@ def test_4_bit_language_model_alone_is_quantised(corpus, tmp_path, trained_token
     assert "bitsandbytes" in sys.modules
     loaded = type(model).from_pretrained(tmp_path / "run", text_model_id=str(tmp_path / "llm"))
     assert loaded.language_model.dtype == torch.bfloat16
-    assert Path(tmp_path / "run/model.safetensors").stat().st_size < 2**21
+    stored = load_file(tmp_path / "run/model.safetensors")
+    assert all("lora_" in name for name in stored if not name.startswith("egmf."))
+    processor.save_pretrained(tmp_path / "run")
+    held, _ = load(tmp_path / "run", str(tmp_path / "llm"), how)
+    assert {name: type(p).__name__ for name, p in held.named_parameters()} == kinds
+    asked = processor(text="no", audio_features=np.ones((3, 6), np.float32), task="emotion")
+    assert torch.equal(held.score_answers(**asked).log_probs, model.eval().score_answers(**asked).log_probs)
+    assert not torch.equal(loaded.score_answers(**asked).log_probs, held.score_answers(**asked).log_probs)
+    for part in (merge(loaded), processor):
+        part.save_pretrained(tmp_path / "full")
+    full, _ = load(tmp_path / "full", four_bit=how)
+    found = {name: (type(p).__name__, p.dtype) for name, p in full.named_parameters()}
+    assert {found[name][0] for name in found if name.endswith("_proj.weight")} == {"Params4bit"}
+    assert {kind for name, kind in found.items() if name.startswith("egmf.")} == {("Parameter", torch.float32)}
+    assert found["language_model.lm_head.weight"] == ("Parameter", torch.bfloat16)
+    assert full.score_answers(**asked).probabilities.sum() == pytest.approx(1, abs=1e-5)

@@ -157,6 +157,15 @@ def test_transcript_in_another_encoding_spoils_its_clip_alone(checkpoint, folder
     assert "error" not in last
 
 
+@pytest.mark.parametrize("hop", ["0", "-1", "99", "nan"])
+def test_hop_that_cannot_be_is_refused_once(checkpoint, folder, tmp_path, hop):
+    output = tmp_path / "answers.jsonl"
+    words = ["--model", checkpoint, "--folder", str(folder), "--output", str(output), "--device", "cpu"]
+    with pytest.raises(SystemExit, match=rf"error: `window_hop` is {hop} s; it must lie above 0 and up to"):
+        main([*words, "--window_hop", hop])
+    assert not output.exists()
+
+
 def test_good_folder_ends_well(checkpoint, folder, tmp_path):
     (folder / "b.wav").unlink()
     output = tmp_path / "answers.jsonl"

@@ -52,6 +52,7 @@ def test_results_hold_all_subsets_and_every_prediction(checkpoint, corpus, capsy
         "seed",
         "versions",
         "window_hop",
+        "load_in_4bit",
         "commit",
         "device",
         "processes",
@@ -180,6 +181,18 @@ def test_numbers_below_one_are_refused(checkpoint, corpus, option, number, capsy
     with pytest.raises(SystemExit):
         main(["--model", str(checkpoint), "--data", str(corpus), "--device", "cpu", option, number])
     assert f"{option} is {number}; it must be at least 1" in capsys.readouterr().err
+
+
+def test_hop_that_cannot_be_is_refused(checkpoint, corpus):
+    words = ["--model", str(checkpoint), "--data", str(corpus), "--device", "cpu", "--window_hop", "99"]
+    with pytest.raises(SystemExit, match=r"error: `window_hop` is 99 s; it must lie above 0 and up to"):
+        main(words)
+
+
+def test_output_that_cannot_be_written_is_refused_first(checkpoint, corpus):
+    words = ["--model", "absent", "--data", str(corpus), "--device", "cpu"]
+    with pytest.raises(SystemExit, match=r"error: Nothing can be written into .*metadata.jsonl \(Not a directory\)"):
+        main([*words, "--output", str(corpus / "metadata.jsonl/results.json")])
 
 
 @pytest.mark.parametrize(

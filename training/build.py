@@ -34,27 +34,41 @@ from modeling_egmf.checkpoints_egmf import fingerprint, locate_part
 from processing_egmf import BUILT_IN_TASKS, EGMFProcessor, EGMFTask
 
 from .arguments import ModelArguments
-from .backbones import backbone_names
+from .backbones import backbone_names, backbone_settings
 from .check_config import check_config
 from .gathering import whole
 
 
+FOUR_BIT_HELP = "hold the language model in 4 bit; needs bitsandbytes and CUDA"
 TASK_TYPES = {str: str, float: int | float}  # of what YAML makes of a task's fields
 
 
-def load(checkpoint: str | Path, text_model: str | None = None) -> tuple[EGMFForConditionalGeneration, EGMFProcessor]:
+def require_place(where: str | Path) -> None:
+    """Raises ValueError where a model is neither a folder nor named like one of the Hub."""
+    if not Path(where).is_dir() and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(where)):
+        raise ValueError(f"There is no folder {where}, and it is no id of the Hub (ORG/NAME).")
+
+
+def load(
+    checkpoint: str | Path, text_model: str | None = None, four_bit: BitsAndBytesConfig | None = None
+) -> tuple[EGMFForConditionalGeneration, EGMFProcessor]:
     """A checkpoint with this source tree's code, and its processor.
 
     Args:
         checkpoint: a folder or a Hub id.
         text_model: where the language model of a light checkpoint lies, if not where its configuration says.
+        four_bit: how the language model is held, from `quantization`; None: in the precision it was trained beside.
     """
-    if not Path(checkpoint).is_dir() and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(checkpoint)):
-        raise ValueError(f"There is no folder {checkpoint}, and it is no id of the Hub (ORG/NAME).")
+    require_place(checkpoint)
     # Known here, the checkpoint's own code is not asked for when its tokenizer is looked up.
     AutoConfig.register("egmf", EGMFConfig, exist_ok=True)
+    how: dict[str, Any] = {"text_model_id": text_model}
     try:
-        model = EGMFForConditionalGeneration.from_pretrained(checkpoint, text_model_id=text_model)
+        if four_bit is not None:
+            how["quantization_config"] = four_bit = copy.copy(four_bit)
+            if EGMFConfig.from_pretrained(checkpoint).text_model_id is None:  # full: what is ours lies in it too
+                four_bit.llm_int8_skip_modules = ["egmf", "lm_head"]
+        model = EGMFForConditionalGeneration.from_pretrained(checkpoint, **how)
     except OSError as error:
         if Path(checkpoint).is_dir():
             raise
@@ -180,6 +194,25 @@ def quantization(arguments: ModelArguments) -> BitsAndBytesConfig | None:
     )
 
 
+def text_model_config(text_model: str, revision: str) -> PreTrainedConfig:
+    """The configuration of the language model to build on.
+
+    Raises:
+        ValueError: it is not there; what to do is said.
+    """
+    if not Path(text_model).is_dir() and text_model == backbone_settings("glm3-6b")["text_model"]:
+        raise ValueError(
+            f"There is no {text_model}, converted from ChatGLM3. Make it (python -m training.conversion.chatglm3 "
+            f"THUDM/chatglm3-6b-base {text_model}), or say by --text_model where it lies."
+        )
+    require_place(text_model)
+    try:
+        return AutoConfig.from_pretrained(text_model, revision=revision)
+    except OSError as error:
+        found = "cannot be read" if Path(text_model).is_dir() else "is no folder, and the Hub gave no such model"
+        raise ValueError(f"{text_model} {found} ({str(error).splitlines()[0]}). Give another --text_model.") from error
+
+
 def require_embeddings(text_model: str, config: PreTrainedConfig) -> None:
     """Refuse a language model that cannot read pseudo tokens, before its weights are loaded.
 
@@ -256,7 +289,7 @@ def build(
             "Give `backbone` or `text_model`, a language model to build on, or `model`, an EGMF checkpoint."
         )
     revision = arguments.text_model_revision or "main"
-    require_embeddings(arguments.text_model, AutoConfig.from_pretrained(arguments.text_model, revision=revision))
+    require_embeddings(arguments.text_model, text_model_config(arguments.text_model, revision))
     how = {"attn_implementation": arguments.attn_implementation, "quantization_config": four_bit}
     language_model = AutoModelForCausalLM.from_pretrained(
         arguments.text_model,

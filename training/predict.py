@@ -24,9 +24,11 @@ from tqdm import tqdm
 from modeling_egmf import EGMFForConditionalGeneration
 from processing_egmf import EGMFProcessor
 
-from .build import load
+from .arguments import ModelArguments
+from .build import FOUR_BIT_HELP, load, quantization
+from .records import check_writable
 from .sharding import merge_over_processes, own_part, processes, require_all, require_rows
-from .windows import judge_windows
+from .windows import judge_windows, require_hop
 
 
 VIDEO = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v")
@@ -122,6 +124,7 @@ def run(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, help="write JSON lines here, or Parquet; default: the screen")
     parser.add_argument("--overwrite", action="store_true", help="replace an output file that is there")
     parser.add_argument("--text_model", help="where the language model of a light checkpoint lies")
+    parser.add_argument("--load_in_4bit", action="store_true", help=FOUR_BIT_HELP)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args(argv)
     if arguments.output is not None and arguments.output.exists() and not arguments.overwrite:
@@ -141,6 +144,9 @@ def run(argv: Sequence[str] | None = None) -> None:
     else:
         name = arguments.video or arguments.audio or "the text"
         clips = [{"text": arguments.text, "audio": arguments.audio, "video": arguments.video, "sample_names": name}]
+    four_bit = quantization(ModelArguments(load_in_4bit=arguments.load_in_4bit))
+    if arguments.output is not None:
+        check_writable(arguments.output.resolve().parent)
     state = processes(arguments.device)
     if state.num_processes > 1 and arguments.output is None:
         parser.error("several processes need --output, a file to put their answers together in.")
@@ -148,7 +154,8 @@ def run(argv: Sequence[str] | None = None) -> None:
         require_rows(len(clips), state.num_processes, "clips")
     except ValueError as error:
         parser.error(str(error))
-    model, processor = load(arguments.model, arguments.text_model)
+    model, processor = load(arguments.model, arguments.text_model, four_bit)
+    require_hop(arguments.window_hop, processor.max_clip_seconds)
     model.to(state.device if state.num_processes > 1 else arguments.device)
     shared = {"task": arguments.task, "modalities": arguments.modalities, "top_k": arguments.top_k}
     shared["hop"] = arguments.window_hop

@@ -64,7 +64,7 @@ def check_writable(folder: Path) -> None:
 
 
 def output_file(name: str) -> Path:
-    """A file that a command line asks for (`type` of an option): refused where it cannot be written, before any work."""
+    """A file to write, as `type` of an option: refused before any work where nothing can be written."""
     path = Path(name)
     try:
         check_writable(path.parent)

@@ -26,10 +26,11 @@ from transformers import set_seed
 from modeling_egmf import EGMFForConditionalGeneration
 from processing_egmf import EGMFProcessor
 
-from .build import load
+from .arguments import ModelArguments
+from .build import FOUR_BIT_HELP, load, quantization
 from .collator import SUBSETS, EGMFCollator, available
 from .metrics import add_published, task_metrics
-from .records import commit, versions, write_json
+from .records import check_writable, commit, versions, write_json
 from .rows import RowDataset, load_rows
 from .seeds import judge_seeds
 from .sharding import merge_over_processes, own_part, processes, require_all, require_rows
@@ -177,6 +178,7 @@ def run(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--text_model", help="where the language model of a light checkpoint lies")
+    parser.add_argument("--load_in_4bit", action="store_true", help=FOUR_BIT_HELP)
     parser.add_argument("--seeds", type=int, nargs="+", help="judge these runs, {seed} in --model, and sum up")
     parser.add_argument("--config", type=Path, help="with --seeds: recipe that trains the runs that are missing")
     arguments = parser.parse_args(argv)
@@ -184,17 +186,19 @@ def run(argv: Sequence[str] | None = None) -> None:
         if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
             parser.error(f"--{name} is {getattr(arguments, name)}; it must be at least 1.")
     subsets = parse_subsets(arguments.subsets)
+    four_bit = quantization(ModelArguments(load_in_4bit=arguments.load_in_4bit))
     if arguments.seeds is not None:
         judge_seeds(arguments, [subset_name(subset) for subset in subsets])
         return
     output = arguments.output or Path(arguments.model) / f"results-{arguments.split}.json"
     if output.exists() and not arguments.overwrite:
         parser.error(f"{output} is there already; give another --output, or --overwrite.")
+    check_writable(output.parent)
     set_seed(arguments.seed)
     state = processes(arguments.device)
     rows = load_rows(arguments.data, arguments.split, arguments.split_manifest)[: arguments.max_rows]
     require_rows(len(rows), state.num_processes, f"rows of split {arguments.split!r}")
-    model, processor = load(arguments.model, arguments.text_model)
+    model, processor = load(arguments.model, arguments.text_model, four_bit)
     model.to(state.device if state.num_processes > 1 else arguments.device)
     places, own = own_part(rows, state)
     dataset = RowDataset(cut_rows(own, processor, arguments.window_hop), processor)
@@ -215,6 +219,7 @@ def run(argv: Sequence[str] | None = None) -> None:
         "data": str(arguments.data),
         "split": arguments.split,
         "window_hop": arguments.window_hop,
+        "load_in_4bit": arguments.load_in_4bit,
         "seed": arguments.seed,
         "versions": versions(),
         "commit": commit(),

@@ -35,14 +35,19 @@ class Window(NamedTuple):
     whole: float
 
 
+def require_hop(hop: float | None, seconds: float) -> None:
+    """Raises ValueError where windows of so many seconds cannot begin every `hop` seconds; None: nothing is cut."""
+    if hop is not None and not 0 < hop <= seconds:
+        raise ValueError(f"`window_hop` is {hop:g} s; it must lie above 0 and up to max_clip_seconds, {seconds:g}.")
+
+
 def windows_of(whole: float, seconds: float, hop: float) -> list[Window]:
     """The windows of a clip of `whole` seconds, in order.
 
     Raises:
         ValueError: the hop is not above 0, or leaves gaps.
     """
-    if not 0 < hop <= seconds:
-        raise ValueError(f"`window_hop` is {hop:g} s; it must lie above 0 and up to max_clip_seconds, {seconds:g}.")
+    require_hop(hop, seconds)
     last = whole - seconds
     if last <= 0.01:  # containers round
         return [Window(0.0, seconds, whole)]
@@ -73,7 +78,11 @@ def cut_rows(rows: Sequence[dict[str, Any]], processor: EGMFProcessor, hop: floa
     """Rows with one row a window in the place of each row whose clip is too long; None: the rows as they are.
 
     A window's row has `clip`, the id of the row that it was cut from, and `window`.
+
+    Raises:
+        ValueError: as `require_hop`, and where a clip cannot be read.
     """
+    require_hop(hop, processor.max_clip_seconds)
     if hop is None:
         return list(rows)
     found = []
