@@ -193,11 +193,17 @@ def test_run_stopped_early_stays_stopped(place, monkeypatch):
 # ---- killed by the system, at random moments -----------------------------------------------------------------
 
 
+def main_as_launched(words):
+    """With workers that are forked, as they are where the forkserver does not stand above."""
+    multiprocessing.set_start_method("fork", force=True)
+    main(words)
+
+
 def start(words):
     """`main` in a process of its own, forked from one that has imported everything and computed nothing."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["training.train"])
-    process = context.Process(target=main, args=(words,))
+    process = context.Process(target=main_as_launched, args=(words,))
     process.start()
     return process
 
