@@ -113,7 +113,7 @@ PIECES: dict[str, Piece] = {
         options={
             "audio": "waveform", "max_clip_seconds": 6, "conv_channels": [64, 96, 128], "cache_media": "true",
             "encoder_hidden_size": 128, "sequence_encoder": "none", "voice_augmentation": "true",
-            "warm_up_epochs": 60, "warm_up_learning_rate": 2e-3, "warm_up_batch_size": 16, "num_train_epochs": 2,
+            "warm_up_epochs": 60, "warm_up_learning_rate": 1e-3, "warm_up_batch_size": 16, "num_train_epochs": 2,
             "fusion_learning_rate": 1e-5, "train_sampling_strategy": "random",
         },
         baseline=SOUNDS,
