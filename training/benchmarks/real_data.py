@@ -94,8 +94,8 @@ PIECES: dict[str, Piece] = {
         read=read_mosi,
         options={
             "audio": "features", "audio_feature_size": 173, "video": "features", "video_feature_size": 100,
-            "sequence_encoder": "none", "modality_dropout": 0.2, "warm_up_epochs": 5, "num_train_epochs": 1,
-            "learning_rate": 5e-4, "fusion_learning_rate": 1e-5,
+            "sequence_encoder": "none", "modality_dropout": 0.4, "warm_up_epochs": 5, "num_train_epochs": 4,
+            "fusion_learning_rate": 1e-5,
         },
         baseline=VECTORS,
         inner=0,
