@@ -222,7 +222,8 @@ def kill_and_repeat(place, count, **changes):
             process.join(rng.uniform(0.1, 0.95) * seconds)
             process.kill()
             process.join()
-            killed = process.exitcode == -signal.SIGKILL
+            finished = (place / f"runs/killed-{number}/training.json").exists()
+            killed = process.exitcode == -signal.SIGKILL and not finished
             if not killed:  # it was faster than the first one
                 shutil.rmtree(place / f"runs/killed-{number}")
         process = start(words)
