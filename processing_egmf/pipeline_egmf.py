@@ -42,7 +42,7 @@ class EGMFPipeline(Pipeline):
     _load_tokenizer = _load_image_processor = _load_video_processor = _load_feature_extractor = False
 
     def __call__(self, inputs: Any = None, *, batch_size: int | None = None, **kwargs: Any) -> Any:
-        """Judge one clip, or many, `batch_size` of them at a time; padding changes no answer.
+        """Judge one clip, or many, `batch_size` of them at a time; padding changes an answer by rounding.
 
         Args:
             inputs: see the class; None where keywords say everything, as in `judge(text="I'm fine.")`.

@@ -28,6 +28,7 @@ from training.push_to_hub import (
     copy_code,
     example_inputs,
     find_facts,
+    fresh_environment,
     main,
     merge_lora,
     portable,
@@ -599,6 +600,44 @@ def test_public_only_when_said(send, hub, api, tmp_path):
     assert not hub.repo("ada/egmf").private
     with pytest.raises(PushError, match="is public: say --public"):
         send(card=facts)
+
+
+def test_public_light_push_names_no_private_language_model(send, hub, api, tmp_path):
+    facts = tmp_path / "card.yaml"
+    facts.write_text(
+        "dataset: made-up clips\nlanguage: [en]\nlicense: mit\nbase_model_licence: none\ndata_licence: CC0\n"
+    )
+    light = {"full": False, "text_model": "ada/llm", "upload_text_model": True, "public": True, "card": facts}
+    with pytest.raises(PushError, match="ada/llm is private, so that nobody else could load a public checkpoint"):
+        send(**light)
+    assert not api.repo_exists("ada/egmf")
+    api.update_repo_settings("ada/llm", private=False)
+    send(**light)
+    assert not hub.repo("ada/egmf").private
+
+
+def test_other_language_model_is_refused_before_anything_is_sent(send, runs, api):
+    send(full=False, text_model="ada/llm", upload_text_model=True)
+    config = json.loads((runs / "features/config.json").read_text(encoding="utf-8"))["text_config"]
+    api.create_repo("ada/wider", private=True)
+    width = config["hidden_size"]
+    other = json.dumps({**config, "hidden_size": 2 * width}).encode()
+    api.upload_file(path_or_fileobj=other, path_in_repo="config.json", repo_id="ada/wider")
+    head = api.model_info("ada/egmf").sha
+    with pytest.raises(
+        PushError, match=f"not what this run was trained on: it has hidden_size .*{config['hidden_size']}"
+    ):
+        send(full=False, text_model="ada/wider", overwrite=True)
+    with pytest.raises(PushError, match="--text_model is ada/llm itself"):
+        send("features", "ada/llm", full=False, text_model="ada/llm", overwrite=True)
+    assert api.model_info("ada/egmf").sha == head
+
+
+def test_fresh_process_has_a_saved_token(api, monkeypatch, tmp_path):
+    """As `hf auth login` leaves it."""
+    monkeypatch.setattr("training.push_to_hub.get_token", lambda: "hf_saved")
+    assert fresh_environment(tmp_path, HfApi(endpoint=api.endpoint))["HF_TOKEN"] == "hf_saved"
+    assert fresh_environment(tmp_path, HfApi(endpoint=api.endpoint, token="hf_given"))["HF_TOKEN"] == "hf_given"  # noqa: S106
 
 
 def test_nothing_is_published_that_failed_the_check(send, hub, tmp_path, monkeypatch):

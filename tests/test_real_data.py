@@ -191,7 +191,9 @@ def made_up():
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("reached", "shown"), [(True, "| reached |"), (False, "**not reached**")])
+@pytest.mark.parametrize(
+    ("reached", "shown"), [(True, "| above 0.400: reached |"), (False, "above 0.400: **not reached**")]
+)
 def test_table_says_whether_the_aim_was_reached(reached, shown):
     part = made_up()
     part["aims"]["accuracy"]["reached"] = reached

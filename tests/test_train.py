@@ -23,7 +23,7 @@ from training.collator import SUBSETS, EGMFCollator
 from training.resuming import claim_output_dir
 from training.rows import RowDataset, load_rows
 from training.run_eval import evaluate
-from training.train import move_aside, train, used_tasks
+from training.train import move_aside, require_modalities, train, used_tasks
 from training.warm_up import fuse_alone_and_together, warm_up
 
 
@@ -82,6 +82,26 @@ def run(place, name, **changes):
 def whole(place):
     """An uninterrupted run with warm-up: its trainer."""
     return run(place, "whole", warm_up_epochs=1, warm_up_batch_size=3, fusion_learning_rate="2e-2")
+
+
+def test_features_that_no_row_has_are_not_asked_for(place):
+    changes = {"audio": "features", "audio_feature_size": 8, "max_steps": 1}
+    with pytest.raises(
+        ValueError, match=r"--audio features is asked for, but the training rows have audio as waveform"
+    ):
+        run(place, "no-features", **changes)
+    run(place, "no-features", **changes, modalities=["text", "video"])
+
+
+def test_modality_that_no_row_has_is_said(make_processor, capsys):
+    rows, processor = (
+        [{"id": "a", "text": "Hello."}, {"id": "b", "audio": "b.wav"}],
+        make_processor("waveform", "frames"),
+    )
+    require_modalities(rows, processor, ("text", "audio", "video"), show=True)
+    assert capsys.readouterr().err == "warning: no training row has video: nothing will be learnt of it.\n"
+    require_modalities(rows, processor, ("text", "audio"), show=True)
+    assert capsys.readouterr().err == ""
 
 
 def weights(folder):

@@ -104,7 +104,7 @@ class DataArguments:
     )
     voice_augmentation: bool = field(
         default=False,
-        metadata={"help": "Change speed and timbre of training sound at random: for corpora of few speakers."},
+        metadata={"help": "Change pitch, tempo and timbre of training sound at random: for few speakers."},
     )
     window_hop: float | None = field(
         default=None,

@@ -33,8 +33,10 @@ def augment_voice(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """samples (S,) float32 -> (S',) as if another had said it: faster or slower, higher or lower, in another timbre.
 
     Speed perturbation (Ko et al. 2015), a random equaliser and a phase vocoder, which makes the tempo another one than
-    the speed does: for corpora of few speakers. What is shorter than a window of the vocoder keeps the speed's tempo.
+    the speed does: for corpora of few speakers. What is shorter than two windows of the vocoder stays as it is.
     """
+    if len(samples) < 2 * FFT_LENGTH:
+        return samples
     tempo, speed = rng.uniform(1 - MAX_VOICE_CHANGE, 1 + MAX_VOICE_CHANGE, 2)
     levels = rng.normal(0, TIMBRE_DECIBELS, 6)
     padded = next_fast_len(len(samples), real=True)
@@ -45,8 +47,8 @@ def augment_voice(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     # More or fewer samples of the same spectrum are the same sound, played at another speed.
     length = round(padded / speed)
     changed = irfft(spectrum * 10 ** (decibels.astype(np.float32) / 20), length) * (length / padded)
-    changed = changed[: max(1, len(samples) * length // padded)].astype(np.float32)
-    return changed if len(changed) < FFT_LENGTH else _at_tempo(changed, tempo / speed)
+    changed = changed[: len(samples) * length // padded].astype(np.float32)
+    return _at_tempo(changed, tempo / speed)
 
 
 def _at_tempo(samples: np.ndarray, rate: float) -> np.ndarray:

@@ -305,7 +305,8 @@ def write_card(
         gate_picture=(folder / "gates.png").is_file(),
         trained=f"{record['parameters']['trained']:,}",
         all_parameters=f"{record['parameters']['all']:,}",
-        minutes=f"{record['seconds']['all'] / 60:.1f}",
+        # Of a resumed run only the time since then is known.
+        minutes=None if record.get("resumed_from") else f"{record['seconds']['all'] / 60:.1f}",
         train_rows=record["rows"]["train"],
     )
     card.content = re.sub(r"\n{3,}", "\n\n", card.content)  # what the template leaves out leaves its blank lines

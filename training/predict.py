@@ -127,6 +127,8 @@ def run(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--load_in_4bit", action="store_true", help=FOUR_BIT_HELP)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args(argv)
+    if arguments.output is not None and arguments.output.is_dir():
+        parser.error(f"{arguments.output} is a folder; give the name of a file.")
     if arguments.output is not None and arguments.output.exists() and not arguments.overwrite:
         parser.error(f"{arguments.output} is there already; give another --output, or --overwrite.")
     if arguments.folder is not None and (arguments.text or arguments.audio or arguments.video):

@@ -33,8 +33,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token
 from huggingface_hub.errors import (
+    EntryNotFoundError,
     HfHubHTTPError,
     HFValidationError,
     LocalTokenNotFoundError,
@@ -415,15 +416,22 @@ def check_target(
 
 
 def choose_text_model(
-    api: HfApi | None, run: Path, wanted: str | None, upload: bool, say: Callable[[str], None] = print
+    api: HfApi | None,
+    run: Path,
+    wanted: str | None,
+    upload: bool,
+    say: Callable[[str], None] = print,
+    public: bool = False,
 ) -> tuple[str, str | None] | None:
     """Id and commit of the language model that a light checkpoint will name; uploads it, if that is asked for.
 
     Args:
         api: None to stay away from the network: the commit is then unknown.
+        public: everybody is to load the checkpoint.
 
     Raises:
-        PushError: the run names a local folder and no id is given, or the id's repo cannot be read.
+        PushError: the run names a local folder and no id is given, or the id's repo cannot be read, not by everybody
+            who is to load the checkpoint, or holds another language model.
     """
     config = json.loads((run / "config.json").read_text(encoding="utf-8"))
     named = config.get("text_model_id")
@@ -448,12 +456,26 @@ def choose_text_model(
     with plainly(f"asking for the language model {text_model}", text_model):
         try:
             pinned = config.get("text_model_revision") if wanted is None else None
-            return text_model, api.model_info(text_model, revision=pinned).sha
+            found = api.model_info(text_model, revision=pinned)
+            there = json.loads(Path(api.hf_hub_download(text_model, "config.json", revision=found.sha)).read_text())
+        except EntryNotFoundError as error:
+            raise PushError(f"{text_model} holds no config.json, and so no language model. Name another.") from error
         except (RepositoryNotFoundError, RevisionNotFoundError) as error:
             raise PushError(
                 f"The language model {text_model} is not on the Hub, or not visible with this token. Put it there "
                 "with --upload_text_model, name another --text_model, or push with --full."
             ) from error
+    trained = config["text_config"]
+    shape = {name: trained[name] for name in ("model_type", "hidden_size", "num_hidden_layers") if name in trained}
+    other = [f"{name} {there[name]}, not {value}" for name, value in shape.items() if there.get(name, value) != value]
+    if other:
+        raise PushError(f"{text_model} is not what this run was trained on: it has {', '.join(other)}. Name another.")
+    if public and found.private:
+        raise PushError(
+            f"The language model {text_model} is private, so that nobody else could load a public checkpoint that "
+            "names it. Make it public first, name a public --text_model, or push with --full."
+        )
+    return text_model, found.sha
 
 
 def _upload_text_model(api: HfApi, text_model: str, folder: Path, say: Callable[[str], None]) -> None:
@@ -537,10 +559,9 @@ def fresh_environment(cache: Path, api: HfApi) -> dict[str, str]:
         if not re.match(r"HF_|HUGGING|TRANSFORMERS_|PYTHONPATH|XDG_CACHE", name)
     }
     kept |= {"HF_HOME": str(cache), "HF_ENDPOINT": api.endpoint, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    if isinstance(api.token, str):
-        kept["HF_TOKEN"] = api.token
-    elif os.environ.get("HF_TOKEN"):
-        kept["HF_TOKEN"] = os.environ["HF_TOKEN"]
+    token = api.token if isinstance(api.token, str) else get_token()  # of HF_TOKEN, or saved by `hf auth login`
+    if token:
+        kept["HF_TOKEN"] = token
     if constants.HF_HUB_DISABLE_XET:
         kept["HF_HUB_DISABLE_XET"] = "1"
     return kept
@@ -631,7 +652,9 @@ def push(
         remote = look_at(api, repo_id, revision)
     check_target(remote, repo_id, fingerprint, overwrite=overwrite, public=public, tag=tag)
     another = remote.manifest is None or remote.manifest["model"] != fingerprint
-    chosen = None if full else choose_text_model(api, run, text_model, upload_text_model, say)
+    if text_model == repo_id:
+        raise PushError(f"--text_model is {repo_id} itself: a language model has a repo of its own. Name another.")
+    chosen = None if full else choose_text_model(api, run, text_model, upload_text_model, say, public)
     with tempfile.TemporaryDirectory() as temporary:
         folder, inputs = Path(temporary, "repo"), Path(temporary, "inputs.npz")
         model, processor, facts = build_folder(

@@ -11,6 +11,7 @@ judges several runs of one recipe together: see seeds.py.
 
 import argparse
 import itertools
+import json
 import sys
 import time
 from collections.abc import Sequence
@@ -153,6 +154,16 @@ def evaluate(
     return summarise(judge_rows(model, processor, dataset, subsets, batch_size), processor, subsets)
 
 
+def warn_of_other_splits(model: Path, manifest: str) -> None:
+    """Says where a run was trained on other splits than it is judged by: what it learnt may be among what is asked."""
+    record = model / "training.json"
+    if record.is_file():
+        trained = json.loads(record.read_text(encoding="utf-8"))["data_arguments"].get("split_manifest", manifest)
+        if trained != manifest:
+            said = f"{model} was trained on the splits {trained!r} and is judged by {manifest!r}"
+            print(f"warning: {said}: rows that it learnt from may be among them.", file=sys.stderr)
+
+
 def run(argv: Sequence[str] | None = None) -> None:
     """What the command line asks.
 
@@ -190,7 +201,11 @@ def run(argv: Sequence[str] | None = None) -> None:
     if arguments.seeds is not None:
         judge_seeds(arguments, [subset_name(subset) for subset in subsets])
         return
+    if arguments.output is None and not Path(arguments.model).is_dir():
+        parser.error(f"{arguments.model} is no folder here; give --output, the file to write the results into.")
     output = arguments.output or Path(arguments.model) / f"results-{arguments.split}.json"
+    if output.is_dir():
+        parser.error(f"{output} is a folder; give the name of a file.")
     if output.exists() and not arguments.overwrite:
         parser.error(f"{output} is there already; give another --output, or --overwrite.")
     check_writable(output.parent)
@@ -199,6 +214,7 @@ def run(argv: Sequence[str] | None = None) -> None:
     rows = load_rows(arguments.data, arguments.split, arguments.split_manifest)[: arguments.max_rows]
     require_rows(len(rows), state.num_processes, f"rows of split {arguments.split!r}")
     model, processor = load(arguments.model, arguments.text_model, four_bit)
+    warn_of_other_splits(Path(arguments.model), arguments.split_manifest)
     model.to(state.device if state.num_processes > 1 else arguments.device)
     places, own = own_part(rows, state)
     dataset = RowDataset(cut_rows(own, processor, arguments.window_hop), processor)
@@ -218,6 +234,8 @@ def run(argv: Sequence[str] | None = None) -> None:
         "model": str(arguments.model),
         "data": str(arguments.data),
         "split": arguments.split,
+        "split_manifest": arguments.split_manifest,
+        "max_rows": arguments.max_rows,
         "window_hop": arguments.window_hop,
         "load_in_4bit": arguments.load_in_4bit,
         "seed": arguments.seed,

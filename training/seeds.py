@@ -63,9 +63,11 @@ def _judge(run: Path, seed: int, subsets: Sequence[str], arguments: argparse.Nam
     if path.is_file() and not arguments.overwrite:
         found = json.loads(path.read_text(encoding="utf-8"))
         same = (found["data"], found["split"]) == (str(arguments.data), arguments.split)
+        same &= found.get("split_manifest", "official") == arguments.split_manifest
+        same &= found.get("max_rows") == arguments.max_rows
         same &= found.get("window_hop") == arguments.window_hop
         same &= found.get("load_in_4bit", False) == arguments.load_in_4bit
-        if same and arguments.max_rows is None and set(subsets) <= set(found["subsets"]):
+        if same and set(subsets) <= set(found["subsets"]):
             return found
         raise ValueError(f"{path} is of other data, rows, subsets or settings than were asked now. Give --overwrite.")
     options = ["--model", run, "--data", arguments.data, "--split", arguments.split, "--seed", seed, "--overwrite"]
@@ -98,13 +100,22 @@ def sum_up(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _cell(figure: Any) -> str:
-    """A number, or a dict with `mean` and `std`, as it stands in a table."""
+def _cell(figure: Any, n: int | None = None) -> str:
+    """A number, or a dict with `mean` and `std`, as it stands in a table; also of how many runs, if not of `n`."""
     if figure is None:
         return "–"
     if isinstance(figure, dict):
-        return f"{figure['mean']:.4f}" + (f" ± {figure['std']:.4f}" if figure["std"] is not None else "")
+        some = f" (n={figure['n']})" if n is not None and figure["n"] != n else ""
+        return f"{figure['mean']:.4f}" + (f" ± {figure['std']:.4f}" if figure["std"] is not None else "") + some
     return f"{figure:.4f}"
+
+
+def _largest(subsets: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Task -> what is said of it in the subset that has most rows."""
+    found: dict[str, Any] = {}
+    for parts in subsets.values():
+        found |= {task: part for task, part in parts.items() if part["rows"] > found.get(task, {"rows": 0})["rows"]}
+    return found
 
 
 def table(task: str, subsets: dict[str, dict[str, Any]], n: int) -> list[str]:
@@ -118,7 +129,7 @@ def table(task: str, subsets: dict[str, dict[str, Any]], n: int) -> list[str]:
     for name in (*names, WORDS_ALONE):
         figures = ours.get(name, {kind: {}})[kind]
         label = "words alone" if name == WORDS_ALONE else name.replace("+", " + ")
-        cells = " | ".join(_cell(figures.get(figure)) for figure in shown)
+        cells = " | ".join(_cell(figures.get(figure), n) for figure in shown)
         lines.append(f"| **ours**, {label} | {n if figures else 0} | {cells} | this run |")
     for system in known["systems"]:
         cells = " | ".join(_cell(system.get(figure)) for figure in shown)
@@ -154,11 +165,17 @@ def judge_seeds(arguments: argparse.Namespace, subsets: Sequence[str]) -> Path:
     found = sum_up(results)
     tasks = list(dict.fromkeys(task for parts in found.values() for task in parts))
     lines = [line for task in tasks for line in (*table(task, found, len(seeds)), "")]
-    about = f"Split {arguments.split}, seeds {', '.join(map(str, seeds))}: mean ± standard deviation."
+    rows = ", ".join(f"{part['rows']} rows of {task}" for task, part in _largest(found).items())
+    about = (
+        f"Split {arguments.split} ({arguments.split_manifest}), seeds {', '.join(map(str, seeds))}, {rows}: mean ± "
+    )
+    about += "standard deviation."
     record = {
         "model": pattern,
         "data": str(arguments.data),
         "split": arguments.split,
+        "split_manifest": arguments.split_manifest,
+        "max_rows": arguments.max_rows,
         "seeds": seeds,
         "n": len(seeds),
         "commits": sorted({str(result["commit"]) for result in results}),

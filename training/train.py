@@ -25,6 +25,7 @@ from transformers import EarlyStoppingCallback, set_seed
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer_utils import rotate_checkpoints
 
+from processing_egmf import EGMFProcessor
 from processing_egmf.processing_egmf import MODALITIES
 
 from .arguments import DataArguments, EGMFTrainingArguments, ModelArguments, parse_arguments
@@ -103,6 +104,36 @@ def require_same_layers(rows: list[dict], arguments: DataArguments) -> None:
                 f"ZeRO-3 needs rows with the same modalities, but {len(rows) - len(there)} of {len(rows)} have no "
                 f"{name}. Leave these rows or this modality (--modalities) out, or use FSDP2 or DDP."
             )
+
+
+SOURCES = {  # modality and what its encoder takes -> fields of a row that have it
+    ("audio", "waveform"): ("audio", "video"),
+    ("audio", "features"): ("audio_features",),
+    ("video", "frames"): ("video",),
+    ("video", "features"): ("video_features",),
+}
+
+
+def require_modalities(rows: list[dict], processor: EGMFProcessor, wanted: Sequence[str], show: bool) -> None:
+    """What is to be heard or seen must be in some row; where rows have it in another form only, nothing is trained.
+
+    Raises:
+        ValueError: an encoder takes features, and the rows have clips, or the other way round.
+    """
+    for modality, kind in (("audio", processor.audio_input), ("video", processor.video_input)):
+        if kind is None or modality not in wanted:
+            continue
+        there = {form: any(row.get(field) is not None for row in rows for field in fields)
+                 for (name, form), fields in SOURCES.items() if name == modality}  # fmt: skip
+        if not there.pop(kind):
+            ((other, found),) = there.items()
+            if found:
+                raise ValueError(
+                    f"--{modality} {kind} is asked for, but the training rows have {modality} as {other} alone. "
+                    f"Give --{modality} {other} or none, or the data that the recipe is for."
+                )
+            if show:
+                print(f"warning: no training row has {modality}: nothing will be learnt of it.", file=sys.stderr)
 
 
 def _keep_usable(dataset: RowDataset, modalities: Sequence[str], split: str, show: bool) -> None:
@@ -212,7 +243,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: EGMFTraini
     given |= {"eval_media": digest_of_media(eval_rows, data_args.data)}
     given |= {"tasks": digest([dataclasses.asdict(task) for task in processor.task_objects.values()])}
     settings = run_settings(model_args, data_args, args, **given)
-    if checkpoint is not None or not args.overwrite:
+    if checkpoint is not None or (not args.overwrite and (folder / WARM_UP).is_file()):  # else nothing was learnt yet
         require_same_settings(Path(checkpoint).parent if checkpoint else folder, settings)
     towers = TowerCache(data_args.cache_towers, model, processor) if data_args.cache_towers else None
     train_set, eval_set = (
@@ -223,6 +254,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: EGMFTraini
     changes = {name: getattr(data_args, name) for name in ("augmentation", "voice_augmentation")}
     rehearse = EGMFCollator(processor, False, data_args.modalities, **changes)
     answer = EGMFCollator(processor, True, data_args.modalities, data_args.modality_dropout, **changes)
+    require_modalities(train_rows, processor, data_args.modalities or MODALITIES, args.process_index == 0)
     for dataset, split in ((train_set, data_args.train_split), (eval_set, data_args.eval_split)):
         _keep_usable(dataset, data_args.modalities or MODALITIES, split, show=args.process_index == 0)
     args.distributed_state.wait_for_everyone()  # until all have seen what was there, nothing is written

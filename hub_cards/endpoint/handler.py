@@ -24,7 +24,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -96,7 +96,9 @@ class EndpointHandler:
 
     def _answer(self, clip: Any, parameters: dict[str, Any]) -> dict[str, Any]:
         try:
-            with _waiting(self._room):
+            # Words alone take no room, and need not wait for addresses that are slow.
+            media = isinstance(clip, dict) and any(clip.get(name) is not None for name in ("audio", "video"))
+            with _waiting(self._room) if media else nullcontext():
                 sample = _sample(clip)
                 with _waiting(self._model):
                     return {"status": 200, "answer": dict(self.judge(sample, **parameters))}
@@ -254,9 +256,11 @@ def fetch_public(url: str, max_bytes: int | None = None, seconds: float | None =
         try:
             sockets.append(_connect(addresses, port, max(left, 0.001)))
             found = _get(sockets, url, scheme, host, port, max_bytes)
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, RequestError) as error:
             if late.is_set() or isinstance(error, TimeoutError):
                 raise RequestError(504, f"{host} did not send the clip in time.") from error
+            if isinstance(error, RequestError):
+                raise
             raise RequestError(422, f"{host} cannot be read ({type(error).__name__}).") from error
         finally:
             watch.cancel()

@@ -25,12 +25,12 @@ from filelock import FileLock
 
 from .. import run_eval
 from ..arguments import parse_arguments
-from ..build import read_tasks
+from ..build import read_tasks, require_place
 from ..converters import folder as folder_converter
 from ..converters import meld as meld_converter
 from ..demo import training_flags
 from ..metrics import summarise
-from ..records import commit, versions, write_json
+from ..records import check_writable, commit, versions, write_json
 from ..rows import load_rows
 from ..train import train
 from .baselines import CHARACTERS, SOUNDS, VECTORS, WORDS, Baseline, judge_baseline
@@ -81,6 +81,7 @@ class Piece(NamedTuple):
     inner: float = 0.1  # share of train that the epoch is chosen on; 0: all of it is trained on, to the last epoch
     most: int | None = None  # rows to train on; None for all that are left
     subsets: tuple[str, ...] = ("all",)
+    named: dict[str, str] = {}  # a subset whose name would mislead -> what it is
     aims: tuple[str, ...] = ()  # figures that are to be above the baseline's
     at_least: float | None = None  # what the first of them is to reach as well
 
@@ -102,6 +103,7 @@ PIECES: dict[str, Piece] = {
         shown=("correlation", "acc2_has0", "acc2_non0", "mae"),
         aims=("correlation", "acc2_has0", "acc2_non0"),
         subsets=("text", "audio", "video", "text+audio+video"),
+        named={"audio": "vectors of text and audio", "video": "vector of video", "text+audio+video": "everything"},
         about="The official training rows, cut by video. Text and video vectors were trained on these very labels: "
         "all figures are too good. The text's vector stands beside the audio's.",
     ),
@@ -274,6 +276,8 @@ def measure(name: str, arguments: argparse.Namespace, extra: Sequence[str]) -> d
         "about": piece.about,
         "rows": sizes,
         "task": task.to_dict(),
+        "text_model": Path(arguments.text_model).name,
+        "named": piece.named,
         "shown": piece.shown,
         "baseline": baseline,
         "egmf": {
@@ -319,15 +323,21 @@ def merge(path: Path, lock: Path, name: str, found: dict[str, Any], text_model: 
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    said = "Other options go to training.train."
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=said, allow_abbrev=False)
     parser.add_argument("data", type=Path, metavar="DATA", help="folder with the corpora's folders")
     parser.add_argument("--only", nargs="+", choices=list(PIECES), default=list(PIECES), help="these pieces alone")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="a run for each")
     parser.add_argument("--all_rows", action="store_true", help="train on all rows where a part is the default")
     parser.add_argument("--text_model", default=".cache/assets/SmolLM2-135M-Instruct", help="folder or Hub id")
     parser.add_argument("--work", type=Path, default=Path("runs/real_data"), help="corpora and runs, kept")
-    parser.add_argument("--output", type=Path, default=RESULTS / "real_data.json")
+    parser.add_argument("--output", type=Path, default=RESULTS / "real_data.json", help="the project's own by default")
     arguments, extra = parser.parse_known_args(argv)
+    try:
+        require_place(arguments.text_model)
+        check_writable(arguments.output.parent)
+    except ValueError as error:
+        parser.error(str(error))
     for name in arguments.only:
         found = measure(name, arguments, extra)
         merge(arguments.output, arguments.work / "results.lock", name, found, Path(arguments.text_model).name)

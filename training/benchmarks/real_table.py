@@ -7,18 +7,19 @@ from .real_corpora import REPORTED
 
 def render(results: dict[str, Any]) -> str:
     """Markdown from `real_data.json`."""
+    parts = results["pieces"].values()
     lines = [
         "# Real data",
         "",
-        f"Made by `python -m training.benchmarks.real_data` from `real_data.json`; {results['text_model']}, on a CPU.",
-        "The constant answers the mean or the most frequent label. Intervals: 95 %, bootstrap over the rows of seed "
-        f"{next(iter(results['pieces'].values()))['egmf']['seeds'][0]}. The baseline saw every row of train, "
-        "EGMF those named below.",
+        "Made by `python -m training.benchmarks.real_data` from `real_data.json`, with "
+        f"{', '.join(dict.fromkeys(part.get('text_model', results['text_model']) for part in parts))}.",
+        "The constant answers the mean or the most frequent label. Intervals: 95 %, bootstrap over the rows, of the "
+        "first seed. The baseline saw every row of train, EGMF those named below.",
         "",
         "| data | figure | constant | baseline | EGMF | interval | aim |",
         "|---|---|---|---|---|---|---|",
     ]
-    for part in results["pieces"].values():
+    for part in parts:
         ours, base = part["egmf"], part["baseline"]
         for place, figure in enumerate(part["shown"]):
             low, high = ours["confidence_intervals"][figure]
@@ -30,11 +31,11 @@ def render(results: dict[str, Any]) -> str:
                 _number(base["figures"][figure]),
                 _spread(ours["subsets"][ours["everything"]][figure]),
                 f"{_number(low)} to {_number(high)}",
-                "" if aim is None else "reached" if aim["reached"] else "**not reached**",
+                "" if aim is None else _aim(aim),
             ]
             lines.append(f"| {' | '.join(cells)} |")
     lines += ["", "## What stands behind each"]
-    for part in results["pieces"].values():
+    for part in parts:
         rows, ours, base = part["rows"], part["egmf"], part["baseline"]
         unused = f" ({rows['unused']} of train not used)" if rows["unused"] else ""
         chosen = f"epoch chosen on {rows['inner']}" if rows["inner"] else "to the last epoch"
@@ -50,13 +51,19 @@ def render(results: dict[str, Any]) -> str:
             shown = part["shown"]
             lines += ["", f"| asked with | {' | '.join(shown)} |", f"|{'---|' * (len(shown) + 1)}"]
             for subset, figures in ours["subsets"].items():
-                name = "words alone" if subset == "text" else subset.replace("+", " + ")
+                name = part.get("named", {}).get(subset, subset.replace("+", " + "))
+                name = "words alone" if name == "text" else name
                 lines.append(f"| {name} | {' | '.join(_spread(figures[figure]) for figure in shown)} |")
     return "\n".join(lines) + "\n"
 
 
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
+
+
+def _aim(aim: dict[str, Any]) -> str:
+    asked = f"above {_number(aim['above'])}" + (f", at least {aim['at_least']:.3f}" if aim["at_least"] else "")
+    return f"{asked}: {'reached' if aim['reached'] else '**not reached**'}"
 
 
 def _spread(summary: dict[str, Any]) -> str:
