@@ -8,8 +8,9 @@ from corpus_files import write_corpus
 
 from training.collator import SUBSETS
 from training.metrics import task_metrics
+from training.records import write_json
 from training.rows import RowDataset, load_rows
-from training.run_eval import evaluate, main, parse_subsets, subset_name
+from training.run_eval import evaluate, main, parse_subsets, subset_name, warn_of_other_splits
 
 
 pytestmark = pytest.mark.integration
@@ -51,6 +52,8 @@ def test_results_hold_all_subsets_and_every_prediction(checkpoint, corpus, capsy
         "split",
         "seed",
         "versions",
+        "split_manifest",
+        "max_rows",
         "window_hop",
         "load_in_4bit",
         "commit",
@@ -202,7 +205,30 @@ def test_output_that_cannot_be_written_is_refused_first(checkpoint, corpus):
         ("/no/such/run", "no id of the Hub"),
     ],
 )
-def test_checkpoint_that_is_not_there(corpus, model, message, monkeypatch):
+def test_checkpoint_that_is_not_there(corpus, model, message, monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    asked = ["--data", str(corpus), "--split", "train", "--device", "cpu", "--output", str(tmp_path / "results.json")]
     with pytest.raises(SystemExit, match=f"error: .*{message}"):
-        main(["--model", model, "--data", str(corpus), "--split", "train", "--device", "cpu"])
+        main(["--model", model, *asked])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model", "org/model"], "org/model is no folder here; give --output"),
+        (["--model", ".", "--output", "."], "is a folder; give the name of a file"),
+    ],
+)
+def test_results_need_a_file_to_lie_in(options, message, corpus, capsys):
+    with pytest.raises(SystemExit):
+        main([*options, "--data", str(corpus), "--split", "train"])
+    assert message in capsys.readouterr().err
+
+
+def test_run_trained_on_other_splits_is_warned_of(tmp_path, capsys):
+    write_json(tmp_path / "training.json", {"data_arguments": {"split_manifest": "video_disjoint"}})
+    warn_of_other_splits(tmp_path, "video_disjoint")
+    warn_of_other_splits(tmp_path / "elsewhere", "official")
+    assert capsys.readouterr().err == ""
+    warn_of_other_splits(tmp_path, "official")
+    assert "trained on the splits 'video_disjoint' and is judged by 'official'" in capsys.readouterr().err

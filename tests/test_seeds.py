@@ -72,6 +72,14 @@ def test_missing_runs_are_trained_and_all_are_summed_up(place, in_this_process):
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
     with pytest.raises(SystemExit, match=r"other data, rows, subsets or settings .*--overwrite"):
         judge(place, "--seeds", 4, "--subsets", "every")
+    with pytest.raises(SystemExit, match=r"other data, rows, subsets or settings .*--overwrite"):
+        judge(place, "--seeds", 4, "--max_rows", 1)
+    path = place / "runs/tiny-4/results-test.json"
+    whole = path.read_text()
+    path.write_text(whole.replace('"split_manifest": "official"', '"split_manifest": "video_disjoint"', 1))
+    with pytest.raises(SystemExit, match=r"other data, rows, subsets or settings .*--overwrite"):
+        judge(place, "--seeds", 4)
+    path.write_text(whole)
     with pytest.raises(SystemExit, match="There is no run .*tiny-9.*--config"):
         judge(place, "--seeds", 9, recipe=False)
 
