@@ -633,6 +633,13 @@ def test_other_language_model_is_refused_before_anything_is_sent(send, runs, api
     assert api.model_info("ada/egmf").sha == head
 
 
+def test_token_that_may_only_read_is_refused_at_once(send, api, monkeypatch):
+    monkeypatch.setattr(api, "whoami", lambda: {"name": "ada", "auth": {"accessToken": {"role": "read"}}})
+    monkeypatch.setattr(push_to_hub, "build_folder", lambda *_, **__: pytest.fail("the folder was built first"))
+    with pytest.raises(PushError, match="may only read"):
+        send()
+
+
 def test_fresh_process_has_a_saved_token(api, monkeypatch, tmp_path):
     """As `hf auth login` leaves it."""
     monkeypatch.setattr("training.push_to_hub.get_token", lambda: "hf_saved")

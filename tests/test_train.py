@@ -104,6 +104,11 @@ def test_modality_that_no_row_has_is_said(make_processor, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_weights_can_be_read_by_whoever_reads_the_rest(whole):
+    folder = Path(whole.args.output_dir)
+    assert (folder / "model.safetensors").stat().st_mode == (folder / "config.json").stat().st_mode
+
+
 def weights(folder):
     return load_file(Path(folder) / "model.safetensors")
 

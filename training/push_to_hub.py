@@ -646,9 +646,13 @@ def push(
     fingerprint = weights_fingerprint(run)
     with plainly("asking who you are", repo_id):
         try:
-            api.whoami()
+            role = api.whoami().get("auth", {}).get("accessToken", {}).get("role")
         except (LocalTokenNotFoundError, ValueError) as error:
             raise PushError("There is no token. Log in with `hf auth login`, or set HF_TOKEN.") from error
+        if role == "read":
+            raise PushError(
+                f"The token has no right to write to {repo_id}: it may only read. Use one with the role 'write'."
+            )
         remote = look_at(api, repo_id, revision)
     check_target(remote, repo_id, fingerprint, overwrite=overwrite, public=public, tag=tag)
     another = remote.manifest is None or remote.manifest["model"] != fingerprint
