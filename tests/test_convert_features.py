@@ -200,6 +200,10 @@ def test_mmsa_semi_supervised_file(tmp_path, convert):
         ("u1$_$0001", None), ("u2$_$0002", None), ("u3$_$0003", None),
     ]  # fmt: skip
     assert len(found["train"]) == 6
+    splits = json.loads((tmp_path / "dest/splits/video_disjoint.json").read_text(encoding="utf-8"))["splits"]
+    assert splits["unlabelled"] == ["u1$_$0001", "u2$_$0002", "u3$_$0003"]
+    for split in ("train", "validation", "test"):
+        assert abs(len(splits[split]) - len(found[split])) <= 2  # a video has two clips
     assert np.array_equal(
         np.float32(found["unlabelled"][0]["audio_features"]), mixed["audio"][6, :REAL].astype(np.float32)
     )

@@ -123,7 +123,10 @@ def test_sims_quirks(tmp_path, convert, clip):
         "score outside [-1, 1]": ["v$_$0001"],
         "unknown mode 'extra'": ["v$_$0002"],
     }
-    assert reasons(table, "noted") == {"clip without a label": ["x$_$0009"]}
+    assert reasons(table, "noted") == {
+        "clip without a label": ["x$_$0009"],
+        "too few videos: nothing in this split of video_disjoint": ["test"],
+    }
 
 
 def test_zeros_are_not_guessed_where_two_clips_fit(tmp_path, convert, clip):

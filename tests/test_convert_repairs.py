@@ -206,6 +206,8 @@ def test_video_disjoint_splits():
     shuffled = {split: names[::-1] for split, names in ids.items()}
     again = video_disjoint(shuffled, videos)["splits"]
     assert {split: sorted(names) for split, names in again.items()} == {s: sorted(n) for s, n in found.items()}
+    unlabelled = [f"{v}/u{c}" for v in range(40) for c in range(9)]
+    assert video_disjoint(ids | {"unlabelled": unlabelled}, videos)["splits"] == found | {"unlabelled": unlabelled}
 
 
 # ---- tables --------------------------------------------------------------------------------------------------

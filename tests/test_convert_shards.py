@@ -147,6 +147,15 @@ def test_split_of_which_nothing_is_left(tmp_path):
     assert table_of(tmp_path / "dest")["rows"]["test"] == {"read": 1, "kept": 0, "repaired": 0, "dropped": 1}
 
 
+def test_too_few_videos_for_all_splits(tmp_path, capsys):
+    clips = [sims_row(video, mode, mode=mode) for video in ("v", "w") for mode in ("train", "valid", "test")]
+    write_csv(tmp_path / "SIMS/meta.csv", clips)
+    run_words(tmp_path / "SIMS", tmp_path / "dest")
+    reason = "too few videos: nothing in this split of video_disjoint"
+    assert table_of(tmp_path / "dest")["noted"][reason]["ids"] == ["test"]
+    assert f"{reason}: test" in capsys.readouterr().out
+
+
 def test_shard_of_which_nothing_is_left(tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "ROWS_PER_SHARD", 1)
     write_csv(tmp_path / "SIMS/meta.csv", [sims_row("v", "1", text=" "), sims_row("v", "2"), sims_row("v", "3")])

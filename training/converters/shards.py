@@ -277,9 +277,11 @@ def _summary(corpus: Corpus, records: list[dict[str, Any]]) -> dict[str, Any]:
         raise ValueError(f"No row of {corpus.name} can be used.\n{total.table()}")
     manifests = [official(ids)]
     if corpus.disjoint:
-        manifests.append(
-            video_disjoint(ids, {row["id"]: str(row["video_id"]) for rows in corpus.rows.values() for row in rows})
-        )
+        labelled = [row for rows in corpus.rows.values() for row in rows if row["answer"] is not None]
+        manifests.append(video_disjoint(ids, {row["id"]: str(row["video_id"]) for row in labelled}))
+        for split, names in manifests[-1]["splits"].items():
+            if ids[split] and not names:
+                total.note("too few videos: nothing in this split of video_disjoint", split)
     return {
         "corpus": corpus.name,
         "settings": corpus.settings,

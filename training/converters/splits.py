@@ -51,23 +51,29 @@ def official(ids: dict[str, list[str]]) -> dict[str, Any]:
 
 
 def video_disjoint(ids: dict[str, list[str]], videos: dict[str, str]) -> dict[str, Any]:
-    """A manifest over the same rows in which all clips of a video are in one split.
+    """A manifest over the same rows in which all labelled clips of a video are in one split.
 
-    Videos come in the order of a hash of their names, and each goes where most is missing, so that the splits are
-    about as large as the official ones. The same rows give the same splits everywhere.
+    Rows without a label stay where they are. Videos come in the order of a hash of their names, and each goes where
+    most is missing, so that the splits are about as large as the official ones. The same rows give the same splits
+    everywhere.
 
     Args:
         ids: official split -> ids.
-        videos: id -> video.
+        videos: id of a labelled row -> video.
     """
     clips: dict[str, list[str]] = {}
-    for names in ids.values():
+    wanted: dict[str, int] = {}
+    chosen: dict[str, list[str]] = {}
+    for split, names in ids.items():
+        chosen[split] = [name for name in names if name not in videos]
         for name in names:
-            clips.setdefault(videos[name], []).append(name)
-    wanted = {split: len(names) for split, names in ids.items() if names}
-    chosen: dict[str, list[str]] = {split: [] for split in ids}
+            if name in videos:
+                clips.setdefault(videos[name], []).append(name)
+                wanted[split] = wanted.get(split, 0) + 1
+    filled = dict.fromkeys(wanted, 0)
     for video in sorted(clips, key=lambda video: hashlib.sha256(video.encode("utf-8")).hexdigest()):
-        split = max(wanted, key=lambda split: 1 - len(chosen[split]) / wanted[split])
+        split = max(wanted, key=lambda split: 1 - filled[split] / wanted[split])
         chosen[split] += clips[video]
+        filled[split] += len(clips[video])
     about = "All clips of a video are in one split; in the official splits most test videos are in train as well."
     return {"name": "video_disjoint", "about": about, "splits": chosen}
