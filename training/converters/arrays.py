@@ -3,7 +3,7 @@
 # T steps of the array, padding included  F feature width
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -83,29 +83,27 @@ def common_width(widths: Iterable[int | None]) -> int | None:
 
 
 def npy_width(path: Path) -> int | None:
-    """Last axis of a .npy file from its header alone; None if the header cannot be read."""
-    try:
-        with path.open("rb") as file:
-            readers: dict[tuple[int, int], Callable] = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }
-            shape, _, dtype = readers[np.lib.format.read_magic(file)](file)
-    except (OSError, ValueError, KeyError, EOFError, SyntaxError):
-        return None
-    return shape[-1] if shape and dtype.kind in "fiub" else None
+    """Last axis of a .npy file of numbers, which are not read; None if it cannot be opened."""
+    values = _open_npy(path)
+    return values.shape[-1] if values is not None and values.ndim else None
 
 
 def load_npy(path: Path, name: str, modality: str, ledger: Ledger) -> np.ndarray | None:
-    """A .npy file of numbers; one that is missing, cut off or holds objects is told to the ledger, and None."""
+    """A .npy file of numbers; one that is missing, damaged or holds objects is told to the ledger, and None."""
     if not path.is_file():
         ledger.repair(f"{modality} features missing: left out", name)
         return None
-    try:
-        values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        values = None
-    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiub":
+    values = _open_npy(path)
+    if values is None:
         ledger.repair(f"{modality} features cannot be read: left out", name)
         return None
-    return values
+    return np.array(values)
+
+
+def _open_npy(path: Path) -> np.ndarray | None:
+    """The file mapped into memory, so that no header can ask for more than the file holds."""
+    try:
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception:  # what numpy raises depends on the damage: a damaged header is parsed as Python
+        return None
+    return values if isinstance(values, np.ndarray) and values.dtype.kind in "fiub" else None
