@@ -450,6 +450,23 @@ def test_own_videos_make_a_second_manifest(tmp_path, convert, own):
     assert not (tmp_path / "made/dest/splits/video_disjoint.json").exists()
 
 
+def test_own_files_that_changed_are_noticed(tmp_path, convert, own, capsys):
+    source = own([{"text": "a", "answer": "joy", "video": "clips/a.mp4", "audio_features": "late.npy"}])
+    assert "audio features missing: left out" in convert(folder, source)[1]["repaired"]
+    for path, mend in (
+        (source / "clips/a.mp4", lambda path: os.utime(path, ns=(1, 1))),
+        (source / "late.npy", lambda path: np.save(path, np.ones((3, 4)))),
+    ):
+        convert(folder, source)
+        assert "holds this very conversion already" in capsys.readouterr().out
+        mend(path)
+        with pytest.raises(SystemExit):
+            convert(folder, source)
+        assert "from other files or with other options. Use --overwrite" in capsys.readouterr().err
+        _, table = convert(folder, source, "--overwrite")
+    assert table["repaired"] == {}
+
+
 def test_own_tasks_of_both_kinds(convert, own):
     found, _ = convert(folder, own([{"text": "a", "answer": "joy"}, {"text": "b", "task": "mosei", "answer": -1}]))
     assert [(row["id"], row["answer"]) for row in found["train"]] == [("0", "joy"), ("1", "-1.0")]

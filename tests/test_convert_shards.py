@@ -111,6 +111,17 @@ def test_same_line_again_does_nothing(tmp_path, source, capsys):
     assert (content(tmp_path / "dest"), os.stat(tmp_path / "dest").st_mtime_ns) == (first, times)
 
 
+def test_conversion_that_lost_a_shard_is_not_ready(tmp_path, source, capsys):
+    run(source, tmp_path / "dest")
+    before, shard = content(tmp_path / "dest"), tmp_path / "dest/data/validation-00000-of-00001.parquet"
+    for damage in (lambda: shard.write_bytes(b"PAR1"), shard.unlink):
+        damage()
+        said = fails(capsys, source, tmp_path / "dest")
+        assert "its data/ holds 0 of the 7 rows of validation. Use --overwrite" in said
+    run(source, tmp_path / "dest", "--overwrite")
+    assert content(tmp_path / "dest") == before
+
+
 def test_nothing_is_overwritten_unasked(tmp_path, source, capsys):
     run(source, tmp_path / "dest")
     before = content(tmp_path / "dest")

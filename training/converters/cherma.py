@@ -74,6 +74,7 @@ def plan(arguments: argparse.Namespace) -> Corpus:
         },
         settings={"converter": "cherma", "task": arguments.task, "text_features": arguments.text_features},
         sources=list(lists.values()),
+        files=[file for row in everything for file in row["files"].values()],
     )
 
 

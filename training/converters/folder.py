@@ -71,6 +71,7 @@ def plan(arguments: argparse.Namespace) -> Corpus:
         if not plain:
             row["answer"] = str(row["answer"])
         row |= {column: _cell(row[column], kinds[column]) for column in extra}
+    named = [f"{m}_features" for m in MODALITIES] + ([] if arguments.media == "none" else list(MODALITIES))
     clips = [Path(row[m]) for row in everything for m in MODALITIES if row[m] and Path(row[m]).is_file()]
     return Corpus(
         name=arguments.name or arguments.source.resolve().name,
@@ -92,6 +93,7 @@ def plan(arguments: argparse.Namespace) -> Corpus:
             "language": arguments.language,
         },
         sources=[path],
+        files=[row[name] for row in everything for name in named if isinstance(row[name], str)],
         disjoint="video_id" in extra and all(row["video_id"] is not None for row in everything),
     )
 

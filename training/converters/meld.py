@@ -93,6 +93,7 @@ def plan(arguments: argparse.Namespace) -> Corpus:
             "splits": arguments.splits,
         },
         sources=tables,
+        files=used if arguments.media != "none" else (),
     )
 
 

@@ -126,6 +126,7 @@ def _corpus(
             "no_face": faceless,
         },
         sources=[table],
+        files={row["source"] for part in rows.values() for row in part if row["source"] and row["media"] != "none"},
     )
 
 

@@ -15,7 +15,7 @@ import multiprocessing
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -57,6 +57,7 @@ class Corpus:
         card: `language`, `task_categories` and `text` of the card.
         settings: the options that the result depends on.
         sources: files whose size and time of change stand for the content of the release.
+        files: clips and features that the rows name, there or not; theirs count too.
         disjoint: also write a video-disjoint manifest, from the rows' `video_id`.
     """
 
@@ -69,6 +70,7 @@ class Corpus:
     card: dict[str, Any]
     settings: dict[str, Any]
     sources: list[Path] = field(default_factory=list)
+    files: Iterable[str | Path] = ()
     disjoint: bool = False
 
 
@@ -155,13 +157,22 @@ def _cut_into_shards(corpus: Corpus) -> list[tuple[str, int, list[dict[str, Any]
 def _fingerprint(corpus: Corpus) -> str:
     """Changes with the rows, the options, the columns and the files of the release."""
     digest = hashlib.sha256()
-    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in corpus.sources]
+    stats = [_stat(path) for path in (*corpus.sources, *sorted(map(str, corpus.files)))]
     head = [CONVERTER_VERSION, corpus.name, corpus.settings, str(corpus.columns), stats, ROWS_PER_SHARD]
     digest.update(json.dumps(head, default=str, sort_keys=True).encode())
     for split, rows in corpus.rows.items():
         for row in rows:
             digest.update(f"{split}{row!r}".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
+
+
+def _stat(path: str | Path) -> tuple[str, int | None, int | None]:
+    """Name, size and time of change; without the latter two if it is not there."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return os.path.basename(path), None, None
+    return os.path.basename(path), found.st_size, found.st_mtime_ns
 
 
 # --- one shard -------------------------------------------------------------------------------------------------------
@@ -307,9 +318,24 @@ def _found(dest: Path, fingerprint: str, overwrite: bool) -> dict[str, Any] | No
             f"{dest} holds a corpus that was converted from other files or with other options. Use --overwrite to "
             "replace it, or choose another DEST."
         )
+    for split, counts in found["table"]["rows"].items():
+        there = sum(_count(path) for path in dest.glob(f"data/{split}-*.parquet"))
+        if there != counts["kept"]:
+            raise FileExistsError(
+                f"{dest} is not whole: its data/ holds {there} of the {counts['kept']} rows of {split}. Use "
+                "--overwrite to make it again."
+            )
     print(f"{dest} holds this very conversion already.")
     manifests = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in dest.glob("splits/*.json")}
     return found | {"manifests": manifests}
+
+
+def _count(path: Path) -> int:
+    """Rows of a shard; 0 if it is damaged."""
+    try:
+        return pq.read_metadata(path).num_rows
+    except (OSError, ValueError):
+        return 0
 
 
 def partial_folder(dest: Path) -> Path:

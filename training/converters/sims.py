@@ -85,6 +85,7 @@ def plan(arguments: argparse.Namespace) -> Corpus:
         },
         settings={"converter": "sims", "corpus": arguments.corpus, "media": arguments.media, "task": arguments.task},
         sources=[table],
+        files=used if arguments.media != "none" else (),
         disjoint=True,
     )
 
