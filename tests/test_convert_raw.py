@@ -514,11 +514,20 @@ def test_own_quirks(convert, own):
         ([{"answer": "joy", "vidoe": "a.mp4"}], "unknown column 'vidoe'. Did you mean 'video'?"),
         ([{"answer": "joy", "task": "mood"}], "unknown task 'mood'. Known are emotion"),
         ([{"answer": "joy", "split": "../x"}], "has the split '../x'; use letters"),
+        ([{"answer": "joy", "video": 5}], "Row '0': video is 5; it must be the path of a file"),
+        ([{"answer": "joy", "task": ["emotion"]}], "unknown task ['emotion']"),
         ([3], "line 1: a row is an object"),
     ],
 )
 def test_own_bad_metadata_is_refused(refuse, own, rows, message):
     assert message in refuse(folder, own(rows))
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
+def test_own_metadata_in_another_encoding(tmp_path, refuse, name):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / name).write_bytes('id,answer,text\na,joy,"It’s"\n'.encode("cp1252"))
+    assert f"{name} is not UTF-8" in refuse(folder, tmp_path / "mine")
 
 
 def test_own_folder_without_metadata(tmp_path, refuse):

@@ -179,6 +179,8 @@ def test_bad_options(tmp_path, source, capsys):
     for options, message in (
         ([str(source)], "give DEST"),
         ([str(source), str(tmp_path / "d"), "--num_proc", "0"], "--num_proc is 0"),
+        ([str(source), "--check", "--report", str(tmp_path / "no/x.json")], "give a file in a folder that is there"),
+        ([str(source), "--check", "--report", str(tmp_path)], "give a file in a folder that is there"),
     ):
         with pytest.raises(SystemExit):
             mmsa_converter.main([*options, "--corpus", "mosi"])

@@ -18,10 +18,11 @@ import csv
 import difflib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -38,14 +39,23 @@ MEDIA = ("audio", "video", "audio_features", "video_features")
 COLUMNS = ("id", "split", "task", "text", *MEDIA, "context", "answer")
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[TextIO]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="" if path.suffix == ".csv" else None) as file:
+            yield file
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 ({error}). Save it as UTF-8.") from error
+
+
 def _from_jsonl(path: Path) -> list[dict[str, Any]]:
     rows = []
-    with path.open(encoding="utf-8-sig") as file:
+    with _opened(path) as file:
         for number, line in enumerate(file, 1):
             if line.strip():
                 try:
                     rows.append(json.loads(line))
-                except json.JSONDecodeError as error:
+                except (json.JSONDecodeError, RecursionError) as error:
                     raise ValueError(f"{path}, line {number}: not JSON ({error}). Each line is one object.") from error
                 if not isinstance(rows[-1], dict):
                     raise ValueError(f"{path}, line {number}: a row is an object, not {rows[-1]!r}.")
@@ -53,8 +63,13 @@ def _from_jsonl(path: Path) -> list[dict[str, Any]]:
 
 
 def _from_csv(path: Path) -> list[dict[str, Any]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        found = list(csv.DictReader(file))
+    with _opened(path) as file:
+        reader = csv.DictReader(file)
+        try:
+            found = list(reader)
+        except csv.Error as error:
+            number = reader.line_num + 1
+            raise ValueError(f"{path}, line {number}: not CSV ({error}). Is a quote not closed?") from error
     rows = [{key: value for key, value in row.items() if key and value} for row in found]
     for number, row in enumerate(rows, 2):
         if None in found[number - 2]:

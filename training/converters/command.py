@@ -58,6 +58,8 @@ def run(
     arguments = parser.parse_args(argv)
     if arguments.dest is None and not arguments.check:
         parser.error("give DEST, the folder to make, or --check.")
+    if arguments.report is not None and (arguments.report.is_dir() or not arguments.report.absolute().parent.is_dir()):
+        parser.error(f"--report {arguments.report}: give a file in a folder that is there.")
     if arguments.num_proc < 1:
         parser.error(f"--num_proc is {arguments.num_proc}; give at least 1.")
     try:
@@ -65,7 +67,7 @@ def run(
             plan(arguments), arguments.dest, arguments.check, arguments.num_proc, arguments.overwrite,
             not arguments.no_progress,
         )  # fmt: skip
-    except (FileExistsError, FileNotFoundError, NotADirectoryError, ValueError) as error:
+    except (OSError, ValueError) as error:
         parser.exit(2, f"error: {error}\n")
     except BrokenProcessPool:
         parser.exit(

@@ -120,7 +120,7 @@ def _row(
     arguments: argparse.Namespace, tasks: dict[str, EGMFTask], identity: str, line: dict[str, Any], ledger: Ledger
 ) -> dict[str, Any] | None:
     name = arguments.task or line.get("task") or next(iter(tasks))
-    if name not in tasks:
+    if not isinstance(name, str) or name not in tasks:
         raise ValueError(
             f"Row {identity!r}: unknown task {name!r}. Known are {', '.join(tasks)}; define your own with "
             "--tasks_file."
@@ -148,6 +148,8 @@ def _row(
     }
     for modality in MODALITIES:
         file, features = line.get(modality), line.get(f"{modality}_features")
+        if not isinstance(file or "", str):
+            raise ValueError(f"Row {identity!r}: {modality} is {file!r}; it must be the path of a file.")
         row[modality] = str((arguments.source / file).resolve()) if file else None
         row[f"{modality}_features"] = (
             str((arguments.source / features).resolve()) if isinstance(features, str) else features
