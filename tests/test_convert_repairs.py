@@ -298,6 +298,8 @@ def test_missing_tables(tmp_path):
         ("mosei", float("nan"), None, None, "dropped", "no score"),
         ("mosei", "good", None, None, "dropped", "no score"),
         ("mosei", None, None, None, "dropped", "no score"),
+        ("mosei", True, None, None, "dropped", "no score"),
+        ("mosei", 10**400, None, None, "dropped", "no score"),
         ("sims_v2", np.float32(0.6), 0.2, 0.6, None, None),
         ("sims_v2", -0.0, 0.2, 0.0, None, None),
         ("sims_v2", "-0.1", 0.2, -0.2, "repaired", "score between the steps of 0.2: moved to the nearest"),

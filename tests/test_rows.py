@@ -144,6 +144,8 @@ def test_bad_jsonl_says_where(folder, lines, message):
         ("id,text\na,b\n", "row 'a' has no `answer`"),
         ("id,answer\na,joy\na,joy\n", "share the id 'a'"),
         ("id,video,answer\na,no.mp4,joy\n", "row 'a' names video 'no.mp4'"),
+        ("id,answer,text\na,joy,Hi\nb,joy\n", "metadata.csv, line 3: fewer cells than columns"),
+        ("id,answer,answer\na,joy,fear\n", "metadata.csv has more than one column answer"),
         ("id,text,answer\na," + "x" * 200_000 + ",joy\n", "metadata.csv, line 2: not CSV"),
     ],
 )

@@ -66,14 +66,19 @@ def _from_csv(path: Path) -> list[dict[str, Any]]:
     with _opened(path) as file:
         reader = csv.DictReader(file)
         try:
-            found = list(reader)
+            found, names = list(reader), [name for name in reader.fieldnames or () if name]
         except csv.Error as error:
             number = reader.line_num + 1
             raise ValueError(f"{path}, line {number}: not CSV ({error}). Is a quote not closed?") from error
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"{path} has more than one column {', '.join(twice)}. Give each a name of its own.")
     rows = [{key: value for key, value in row.items() if key and value} for row in found]
     for number, row in enumerate(rows, 2):
         if None in found[number - 2]:
             raise ValueError(f"{path}, line {number}: more cells than columns. Quote a cell that holds a comma.")
+        if None in found[number - 2].values():
+            raise ValueError(f"{path}, line {number}: fewer cells than columns. Was the file cut off?")
         if "context" in row:
             try:
                 row["context"] = json.loads(row["context"])

@@ -79,8 +79,8 @@ def check_answer(
             ledger.drop(f"unknown label {str(answer)[:40]!r}", name)
         return label
     try:
-        score = float(answer)
-    except (TypeError, ValueError):
+        score = math.nan if isinstance(answer, bool) else float(answer)
+    except (TypeError, ValueError, OverflowError):
         score = math.nan
     if not math.isfinite(score):
         ledger.drop("no score", name)
