@@ -300,6 +300,13 @@ class Crafted:
         return exec, ("raise SystemExit(99)",)
 
 
+@pytest.mark.parametrize(("corpus", "warned"), [("mosei", False), ("sims", True)])
+def test_mmsa_wrong_corpus_is_warned_of(tmp_path, capsys, corpus, warned):
+    source = pickled(tmp_path, mmsa(train=11, valid=11, test=11, low=-3, high=3))
+    mmsa_converter.main([str(source), "--check", *QUIET, "--corpus", corpus])
+    assert ("warning: 24 of 33 rows were dropped" in capsys.readouterr().err) == warned
+
+
 def test_crafted_pickle_is_refused(tmp_path, refuse):
     release = mmsa()
     release["train"]["annotations"] = Crafted()

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -80,3 +81,10 @@ def run(
         print("Only inspected; nothing was written.")
     else:
         print(f"{arguments.dest} is ready; {RECORD} in it names every row of the table.")
+    read, dropped = (sum(row[what] for row in found["table"]["rows"].values()) for what in ("read", "dropped"))
+    if 2 * dropped > read:
+        print(
+            f"warning: {dropped} of {read} rows were dropped, for the reasons in the table. Is it this corpus, and "
+            "are the options right?",
+            file=sys.stderr,
+        )
