@@ -462,7 +462,7 @@ def test_own_files_that_changed_are_noticed(tmp_path, convert, own, capsys):
         mend(path)
         with pytest.raises(SystemExit):
             convert(folder, source)
-        assert "from other files or with other options. Use --overwrite" in capsys.readouterr().err
+        assert "from other files or with other options" in capsys.readouterr().err
         _, table = convert(folder, source, "--overwrite")
     assert table["repaired"] == {}
 

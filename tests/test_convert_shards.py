@@ -122,6 +122,13 @@ def test_conversion_that_lost_a_shard_is_not_ready(tmp_path, source, capsys):
     assert content(tmp_path / "dest") == before
 
 
+def test_conversion_by_another_version_is_told(tmp_path, source, capsys, monkeypatch):
+    monkeypatch.setattr(shards, "CONVERTER_VERSION", 1)
+    run(source, tmp_path / "dest")
+    monkeypatch.undo()
+    assert "or by another version. Use --overwrite" in fails(capsys, source, tmp_path / "dest")
+
+
 def test_nothing_is_overwritten_unasked(tmp_path, source, capsys):
     run(source, tmp_path / "dest")
     before = content(tmp_path / "dest")

@@ -35,7 +35,7 @@ from .ledger import Ledger
 from .splits import official, unique_rows, video_disjoint
 
 
-CONVERTER_VERSION = 1
+CONVERTER_VERSION = 2  # one more whenever the same files and options give something else
 RECORD = "conversion.json"  # marks a folder as one that a converter made
 ROWS_PER_SHARD = 1000
 BYTES_PER_SHARD = 256 << 20
@@ -315,8 +315,8 @@ def _found(dest: Path, fingerprint: str, overwrite: bool) -> dict[str, Any] | No
         return None
     if found["fingerprint"] != fingerprint:
         raise FileExistsError(
-            f"{dest} holds a corpus that was converted from other files or with other options. Use --overwrite to "
-            "replace it, or choose another DEST."
+            f"{dest} holds a corpus that was converted from other files or with other options, or by another version. "
+            "Use --overwrite to replace it, or choose another DEST."
         )
     for split, counts in found["table"]["rows"].items():
         there = sum(_count(path) for path in dest.glob(f"data/{split}-*.parquet"))
