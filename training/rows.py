@@ -148,7 +148,7 @@ def _load_features(features: Any, name: str) -> Any:
         return features
     try:
         return np.load(features, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # what numpy raises depends on the damage: a damaged header is parsed as Python
         raise ValueError(f"{name}: {features} is no readable .npy file of numbers ({error}).") from error
 
 
