@@ -163,7 +163,14 @@ def test_no_group_is_on_two_sides(releases, tmp_path):
 
 def test_missing_corpus_is_named(tmp_path, llm):
     with pytest.raises(SystemExit, match=r"no folder meld_text/.*'meld'"):
-        main([str(tmp_path), "--only", "meld", "--work", str(tmp_path / "work")])
+        main([str(tmp_path), "--only", "meld", "--work", str(tmp_path / "work"), "--text_model", str(tmp_path)])
+
+
+def test_missing_language_model_is_said_before_any_work(releases, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main([str(releases), "--work", str(tmp_path / "work"), "--text_model", str(tmp_path / "nowhere")])
+    assert "There is no folder" in capsys.readouterr().err
+    assert not (tmp_path / "work").exists()
 
 
 def test_merging_keeps_other_pieces(tmp_path):

@@ -234,6 +234,8 @@ class EGMFTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         super()._save(output_dir, state_dict)
+        if not self.args.should_save:
+            return
         folder = Path(output_dir or self.args.output_dir)
         # A pickle that nothing reads; the arguments stand in training.json.
         (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
