@@ -134,6 +134,20 @@ def answer(run, tmp_path, full=False):
     return answer_of(model, processor, read_inputs(str(example_inputs(processor, tmp_path / "inputs.npz"))))
 
 
+def said_afresh(hub, folder, code, *arguments):
+    """What code prints as JSON in a fresh process with an empty cache."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=folder,
+        env=hub.environment(folder / "cache", "hf_ada"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 # ---- there and back ------------------------------------------------------------------------------------------
 
 
@@ -231,16 +245,7 @@ def test_endpoint_answers_from_the_repo(send, hub, runs, tmp_path):
         assert files[name] == (ROOT / "hub_cards/endpoint" / name).read_bytes()
         assert name in json.loads(files[MANIFEST])["files"]
     assert "On Inference Endpoints `handler.py` answers" in files["README.md"].decode()
-    done = subprocess.run(
-        [sys.executable, "-c", ENDPOINT],
-        cwd=tmp_path,
-        env=hub.environment(tmp_path / "cache", "hf_ada"),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = said_afresh(hub, tmp_path, ENDPOINT)
     model, processor = load(runs / "media")
     inputs = processor(text="I'm fine.", task="emotion")
     expected = processor.post_process_answers(model.score_answers(**inputs))[0]
@@ -290,16 +295,7 @@ def test_revision_pins_weights_and_code(send, hub, api, runs, tmp_path):
         "commit": {"revision": first},
         "code": {"code_revision": first},
     }
-    done = subprocess.run(
-        [sys.executable, "-c", PINNED, json.dumps(asked)],
-        cwd=tmp_path,
-        env=hub.environment(tmp_path / "cache", "hf_ada"),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = said_afresh(hub, tmp_path, PINNED, json.dumps(asked))
     old, new = (load(runs / name)[0].egmf.pseudo_tokens.scale.item() for name in ("features", "other"))
     assert old != new
     assert found["newest"] == [new, 2, 2]

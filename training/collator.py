@@ -45,7 +45,7 @@ class EGMFCollator:
         modalities: use these alone; None for all.
         modality_dropout: how often a sample loses a random part of what it has, never all of it.
         augmentation: change sound and pictures at random, see training/augmentation.py.
-        voice_augmentation: change the speed and timbre of sound at random.
+        voice_augmentation: change pitch, tempo and timbre of sound at random.
     """
 
     def __init__(

@@ -457,7 +457,8 @@ def choose_text_model(
         try:
             pinned = config.get("text_model_revision") if wanted is None else None
             found = api.model_info(text_model, revision=pinned)
-            there = json.loads(Path(api.hf_hub_download(text_model, "config.json", revision=found.sha)).read_text())
+            path = Path(api.hf_hub_download(text_model, "config.json", revision=found.sha))
+            there = json.loads(path.read_text(encoding="utf-8"))
         except EntryNotFoundError as error:
             raise PushError(f"{text_model} holds no config.json, and so no language model. Name another.") from error
         except (RepositoryNotFoundError, RevisionNotFoundError) as error:

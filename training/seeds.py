@@ -166,10 +166,8 @@ def judge_seeds(arguments: argparse.Namespace, subsets: Sequence[str]) -> Path:
     tasks = list(dict.fromkeys(task for parts in found.values() for task in parts))
     lines = [line for task in tasks for line in (*table(task, found, len(seeds)), "")]
     rows = ", ".join(f"{part['rows']} rows of {task}" for task, part in _largest(found).items())
-    about = (
-        f"Split {arguments.split} ({arguments.split_manifest}), seeds {', '.join(map(str, seeds))}, {rows}: mean ± "
-    )
-    about += "standard deviation."
+    splits, shown = f"{arguments.split} ({arguments.split_manifest})", ", ".join(map(str, seeds))
+    about = f"Split {splits}, seeds {shown}, {rows}: mean ± standard deviation."
     record = {
         "model": pattern,
         "data": str(arguments.data),

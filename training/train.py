@@ -106,11 +106,9 @@ def require_same_layers(rows: list[dict], arguments: DataArguments) -> None:
             )
 
 
-SOURCES = {  # modality and what its encoder takes -> fields of a row that have it
-    ("audio", "waveform"): ("audio", "video"),
-    ("audio", "features"): ("audio_features",),
-    ("video", "frames"): ("video",),
-    ("video", "features"): ("video_features",),
+FORMS = {  # modality -> what its encoder may take -> fields of a row that have it
+    "audio": {"waveform": ("audio", "video"), "features": ("audio_features",)},
+    "video": {"frames": ("video",), "features": ("video_features",)},
 }
 
 
@@ -121,19 +119,17 @@ def require_modalities(rows: list[dict], processor: EGMFProcessor, wanted: Seque
         ValueError: an encoder takes features, and the rows have clips, or the other way round.
     """
     for modality, kind in (("audio", processor.audio_input), ("video", processor.video_input)):
-        if kind is None or modality not in wanted:
+        forms = FORMS[modality].items()
+        there = [form for form, fields in forms if any(row.get(field) is not None for row in rows for field in fields)]
+        if kind is None or modality not in wanted or kind in there:
             continue
-        there = {form: any(row.get(field) is not None for row in rows for field in fields)
-                 for (name, form), fields in SOURCES.items() if name == modality}  # fmt: skip
-        if not there.pop(kind):
-            ((other, found),) = there.items()
-            if found:
-                raise ValueError(
-                    f"--{modality} {kind} is asked for, but the training rows have {modality} as {other} alone. "
-                    f"Give --{modality} {other} or none, or the data that the recipe is for."
-                )
-            if show:
-                print(f"warning: no training row has {modality}: nothing will be learnt of it.", file=sys.stderr)
+        if there:
+            raise ValueError(
+                f"--{modality} {kind} is asked for, but the training rows have {modality} as {there[0]} alone. "
+                f"Give --{modality} {there[0]} or none, or the data that the recipe is for."
+            )
+        if show:
+            print(f"warning: no training row has {modality}: nothing will be learnt of it.", file=sys.stderr)
 
 
 def _keep_usable(dataset: RowDataset, modalities: Sequence[str], split: str, show: bool) -> None:

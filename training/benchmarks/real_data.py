@@ -8,7 +8,7 @@ no data comes with this project. Each piece is converted, cut, trained, judged a
     release ─► converters ─► rows, cut by speaker or video ─┬─► training.train ─► training.run_eval ─┬─► real_data.json
                                                              └─► scikit-learn ─► the same metrics ────┘    and .md
 
-The reported split is looked at in the end alone: the epoch is chosen on `inner`, groups taken out of train, or, where
+Nothing is chosen on the reported split: the epoch is chosen on `inner`, groups taken out of train, or, where
 these are few, settings once and for all (LOG.md) and the run has all rows of train. So has the baseline, which chooses
 its strength by cross-validation over groups. What is there already is
 not made again. The results hold figures alone: no words, no ids. Options that are not named here go to training.train.
