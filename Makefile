@@ -5,7 +5,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-# The demo's two registry assets are pinned by hash in training/assets.txt, the packages by version in constraints.txt.
+# The demo's two registry assets are pinned by hash in training/demo/assets.txt, the packages by version in constraints.txt.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: demo demo-study space test test-space test-slow test-gpu quality style clean help
@@ -25,18 +25,18 @@ demo: .venv/installed
 
 # Three seeds, and the variants that the README's table compares: hours on two cores. Finished runs are kept.
 demo-study: .venv/installed
-	$(BIN)/python -m training.study
+	$(BIN)/python -m training.demo.study
 
 test: .venv/installed
 	$(BIN)/python -m pytest -m "not slow and not gpu"
 
 # The page over what `make demo` trained; MODEL=... for another checkpoint.
 space: .venv-space/installed
-	.venv-space/bin/python hub_cards/space/app.py --model $(or $(MODEL),runs/demo)
+	.venv-space/bin/python hub_cards/space/app.py --model_name_or_path $(or $(MODEL),runs/demo)
 
 # Its server, and the page in a headless Chromium where there is one.
 test-space: .venv-space/installed
-	.venv-space/bin/python -m pytest $(wildcard tests/test_space*.py)
+	.venv-space/bin/python -m pytest $(wildcard tests/hub_cards/test_space*.py)
 
 # Of its own, because Gradio wants an older Pillow.
 .venv-space/installed: pyproject.toml constraints.txt

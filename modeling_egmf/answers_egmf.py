@@ -6,7 +6,7 @@ prompt, its ancestors and itself. Leaves need no forward: only their own probabi
 
     prompt ─► root ─┬─ " joy"                      log P(answer | prompt) = sum over its edges of
                     ├─ " sur" ─── "prise"          log P(child token | prompt, path to its parent),
-                    └─ " dis" ─── "gust"           then normalised over the set
+                    └─ " dis" ─── "gust"           then normalized over the set
 """
 
 # B batch  A answers  L tokens of the longest answer  N inner nodes without the root  G edges  V vocabulary

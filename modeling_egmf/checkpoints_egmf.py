@@ -23,7 +23,7 @@ from .configuration_egmf import EGMFConfig, EGMFEncoderConfig
 logger = logging.get_logger(__name__)
 
 HUB_ARGUMENTS = ("token", "cache_dir", "local_files_only", "force_download", "proxies")
-# Ours are never cast, quantised or split; these go to the language model alone.
+# Ours are never cast, quantized or split; these go to the language model alone.
 LOADING_ARGUMENTS = ("dtype", "device_map", "max_memory", "offload_folder", "low_cpu_mem_usage")
 TEXT_MODEL_ARGUMENTS = (*LOADING_ARGUMENTS, "quantization_config", "attn_implementation")
 
@@ -130,7 +130,7 @@ def _load_backbone(checkpoint: str | os.PathLike, config: EGMFConfig, name: str,
         return AutoModel.from_pretrained(where, config=encoder.backbone_config, revision=revision, **hub)
 
 
-def load_light(
+def load_adapter_checkpoint(
     cls: type[PreTrainedModel], checkpoint: str | os.PathLike, config: EGMFConfig, **kwargs: Any
 ) -> PreTrainedModel:
     """Build the model around its language model, load what was trained, and check it: see `from_pretrained`."""

@@ -38,7 +38,7 @@ def _placed(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 class EGMFFeatureStem(nn.Module):
-    """Precomputed vectors, standardised with the statistics of the training set (0 and 1 until they are set)."""
+    """Precomputed vectors, standardized with the statistics of the training set (0 and 1 until they are set)."""
 
     def __init__(self, config: EGMFEncoderConfig):
         super().__init__()
@@ -52,8 +52,8 @@ class EGMFFeatureStem(nn.Module):
         if values.shape[-1] != width:
             said = f"The features are {values.shape[-1]} wide but the model was built for {width}"
             raise ValueError(f"{said}. Use the extractor that it was trained with, or train one of that feature_size.")
-        standardised = (values - self.mean) / self.std.clamp(min=1e-5)
-        return self.projection(standardised.clamp(-10, 10)), mask
+        standardized = (values - self.mean) / self.std.clamp(min=1e-5)
+        return self.projection(standardized.clamp(-10, 10)), mask
 
 
 class EGMFWaveformStem(nn.Module):
@@ -72,7 +72,7 @@ class EGMFWaveformStem(nn.Module):
             sampling_rate=config.sampling_rate,
             mel_scale="htk",
         )
-        # Kept in the checkpoint: a buffer that is not would be left uninitialised by from_pretrained.
+        # Kept in the checkpoint: a buffer that is not would be left uninitialized by from_pretrained.
         self.register_buffer("mel_filters", torch.tensor(filters, dtype=torch.float32))
         self.register_buffer("window", torch.hann_window(self.window_length))
         widths = [config.num_mel_bins, *config.conv_channels]
@@ -83,7 +83,7 @@ class EGMFWaveformStem(nn.Module):
     def log_mel(self, values: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """values (B, S), mask (B, S) -> about (B, T, mel bins) in [-1, 1], (B, T): one frame a hop."""
         framing = {"hop_length": self.hop_length, "win_length": self.window_length, "window": self.window}
-        # What a longer neighbour in the batch adds behind the clip is silence, as "constant" padding is.
+        # What a longer neighbor in the batch adds behind the clip is silence, as "constant" padding is.
         padding = {"center": True, "pad_mode": "constant"}
         spectrum = torch.stft(values * mask, n_fft=self.fft_length, **framing, **padding, return_complex=True)
         power = spectrum.abs().square().transpose(1, 2) @ self.mel_filters  # (B, T, mel bins)

@@ -23,7 +23,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import CausalLMOutputWithPast, ModelOutput
 
 from .answers_egmf import NORMALIZATIONS, answer_sets_of, batch_nodes
-from .checkpoints_egmf import check_weights, inject_lora, keys_stored_elsewhere, load_light, loading
+from .checkpoints_egmf import check_weights, inject_lora, keys_stored_elsewhere, load_adapter_checkpoint, loading
 from .configuration_egmf import EGMFConfig
 from .encoders_egmf import EGMFAudioVisualEncoder, EGMFPretrainedStem
 from .experts_egmf import EGMFExperts
@@ -145,7 +145,7 @@ class EGMFModel(EGMFPreTrainedModel):
             modality_mask: (B, 3) switches text, audio and video off where 0, on top of what the masks say.
             media: `audio_values`, (B, S) samples in [-1, 1] or (B, T, F) features; `audio_mask`, (B, S) or (B, T), 1
                 on what is real, real steps first, a row of zeros is a sample without; `video_values`, (B, T, 3, y, x)
-                normalised frames or (B, T, F) features; `video_mask`, (B, T), as `audio_mask`.
+                normalized frames or (B, T, F) features; `video_mask`, (B, T), as `audio_mask`.
         """
         if modality_mask is None:
             modality_mask = utterance_mask.new_ones(len(utterance_mask), 3)
@@ -198,7 +198,7 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
         if text_model_id is not None:
             config.text_model_id = str(text_model_id)
         if config.text_model_id is not None:
-            return load_light(cls, pretrained_model_name_or_path, config, **kwargs)
+            return load_adapter_checkpoint(cls, pretrained_model_name_or_path, config, **kwargs)
         wants_info = kwargs.pop("output_loading_info", False)
         kwargs.update(ignore_mismatched_sizes=True, output_loading_info=True)  # so that all is listed below
         with loading(f"{pretrained_model_name_or_path}"):
@@ -358,7 +358,7 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
             answer_ids: (B, A, L) token ids of every answer as a continuation of its prompt, padded with -1.
             task_ids: (B,), passed through for `post_process_answers`.
             normalization: `"sequence"`: P(answer | prompt, the answer is one of the set), from the probability of
-                its whole token sequence. `"tree"`: renormalised over the children at each node, which is what
+                its whole token sequence. `"tree"`: renormalized over the children at each node, which is what
                 constrained decoding samples from.
             labels: refused: with an answer in the prompt there is nothing left to ask.
             inputs: the rest of what the processor returned.

@@ -77,7 +77,7 @@ def load_audio(
             _check_rate(sampling_rate, name)
             pieces: Pieces = [(_mono_from_array(source, name), int(sampling_rate))]
         else:
-            container = stack.enter_context(_opened(source, name))
+            container = stack.enter_context(open_media(source, name))
             streams = container.streams.audio
             if not streams or streams[0].codec_context is None:
                 _require(missing_ok, name, "no sound track that can be decoded. Give `audio`, or leave sound out.")
@@ -116,21 +116,21 @@ def load_video(
     max_seconds, source = _seconds(max_seconds, name), _unwrap(source, name)
     if isinstance(source, ARRAYS):
         return _sample_array(source, num_frames, fps, max_seconds, name)
-    with _opened(source, name) as container:
-        times, start, stop = _read_times(container, _video_stream(container, name), max_seconds, name)
+    with open_media(source, name) as container:
+        times, start, stop = read_frame_times(container, video_stream(container, name), max_seconds, name)
     middles = [(index + 0.5) * (stop - start) / num_frames for index in range(num_frames)]
     wanted = None if len(times) <= num_frames else middles
     # Opened anew: not every container can seek back to its very first frame.
-    with _opened(source, name) as container:
-        chosen = _decode_video(container, _video_stream(container, name), start, stop, wanted, name)
+    with open_media(source, name) as container:
+        chosen = _decode_video(container, video_stream(container, name), start, stop, wanted, name)
     return np.stack(chosen[:num_frames])
 
 
-def has_pictures(source: Any, name: str = "the sample") -> bool:
+def has_video(source: Any, name: str = "the sample") -> bool:
     """Whether a path, bytes or open file holds a video track, whatever it is called; raises as `load_audio`."""
     source = _unwrap(source, name)
     _require(not isinstance(source, ARRAYS), name, f"cannot read media from {type(source).__name__}; give one clip.")
-    with _opened(source, name) as container:
+    with open_media(source, name) as container:
         return bool(_moving_pictures(container))
 
 
@@ -188,7 +188,7 @@ def _unwrap(source: Any, name: str) -> Any:
 
 
 @contextmanager
-def _opened(source: Any, name: str) -> Iterator[Any]:
+def open_media(source: Any, name: str) -> Iterator[Any]:
     """A PyAV container over an open file. A user's file object is read from its start and left where it was."""
     av = _import_av()
     with ExitStack() as stack:
@@ -321,7 +321,7 @@ def _moving_pictures(container: Any) -> list[Any]:
     return [stream for stream in container.streams.video if not stream.disposition & cover]
 
 
-def _video_stream(container: Any, name: str) -> Any:
+def video_stream(container: Any, name: str) -> Any:
     """The first video stream, of a bearable size."""
     streams = [stream for stream in _moving_pictures(container)[:1] if stream.codec_context is not None]
     _require(bool(streams), name, "no video track that can be decoded. Give it as `audio`, or leave video out.")
@@ -331,7 +331,7 @@ def _video_stream(container: Any, name: str) -> Any:
     return streams[0]
 
 
-def _read_times(container: Any, stream: Any, max_seconds: float, name: str) -> tuple[list[float], float, float]:
+def read_frame_times(container: Any, stream: Any, max_seconds: float, name: str) -> tuple[list[float], float, float]:
     """Timestamps, ascending, with start and end of the clip in seconds, read without decoding, up to `max_seconds`."""
     clock, step = _clock(container), float(stream.time_base)
     times, stop, average, limit = [], -math.inf, 1 / float(stream.average_rate or 25), max_seconds - _TIME_TOLERANCE
@@ -438,7 +438,7 @@ def _sample_array(source: Any, num_frames: int, fps: float | None, max_seconds: 
         frames = np.stack([np.asarray(frames[index].convert("RGB")) for index in picks])
     if frames.dtype.kind == "f":
         low, high = frames.min(), frames.max()
-        said = f"float frames range from {low:g} to {high:g}; expected [0, 1]. Divide by 255, undo the normalisation, "
+        said = f"float frames range from {low:g} to {high:g}; expected [0, 1]. Divide by 255, undo the normalization, "
         _require(low >= 0 and high <= 1, name, said + "replace NaN, or give uint8.")
         frames = np.rint(frames.astype(np.float32) * 255).astype(np.uint8)
     _require(frames.dtype == np.uint8, name, f"frames of type {frames.dtype}; give uint8, or floats in [0, 1].")

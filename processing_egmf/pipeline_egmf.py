@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from transformers import Pipeline
 
-from .media_egmf import has_pictures
+from .media_egmf import has_video
 from .tasks_egmf import EGMFAnswer
 
 
@@ -28,7 +28,7 @@ EXPERT_FIELDS = ("expert", "experts", "residual")
 
 
 class EGMFPipeline(Pipeline):
-    """Judge clips: one, or a list, a generator or a dataset of them.
+    """Predictor clips: one, or a list, a generator or a dataset of them.
 
     A clip is a path, bytes or an open file (what is in it decides whether it is heard or seen too, not its name); a
     URL, if `fetch` is given; an array of sound, with `sampling_rate`, or of frames (T, y, x, 3); or a dict with any of
@@ -42,7 +42,7 @@ class EGMFPipeline(Pipeline):
     _load_tokenizer = _load_image_processor = _load_video_processor = _load_feature_extractor = False
 
     def __call__(self, inputs: Any = None, *, batch_size: int | None = None, **kwargs: Any) -> Any:
-        """Judge one clip, or many, `batch_size` of them at a time; padding changes an answer by rounding.
+        """Predictor one clip, or many, `batch_size` of them at a time; padding changes an answer by rounding.
 
         Args:
             inputs: see the class; None where keywords say everything, as in `judge(text="I'm fine.")`.
@@ -100,7 +100,7 @@ class EGMFPipeline(Pipeline):
             return {"video" if clip.ndim == 4 else "audio": clip}
         if isinstance(clip, Mapping) and clip.get("array") is not None:
             return {"audio": clip}
-        return {"video" if self.processor.video_input == "frames" and has_pictures(clip, name) else "audio": clip}
+        return {"video" if self.processor.video_input == "frames" and has_video(clip, name) else "audio": clip}
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """A folder that `pipeline` loads again: the processor is saved as well, and this code with it."""

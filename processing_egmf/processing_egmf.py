@@ -4,7 +4,7 @@
     audio, video ─────► decode, resample, sample frames (media_egmf.py) ─────────────────► values, masks
     model.score_answers(**inputs) ──► post_process_answers ──► label, score, probabilities, experts, modalities
 
-Prompt and answer are tokenised apart and joined, so that the loss mask is exact. All samples come through here.
+Prompt and answer are tokenized apart and joined, so that the loss mask is exact. All samples come through here.
 """
 
 # B batch  S prompt tokens  P pseudo tokens  A answers  L tokens of an answer  M modalities (text, audio, video)
@@ -48,7 +48,7 @@ class EGMFProcessor(ProcessorMixin):
         audio_frontend, video_frontend: fields of the pretrained encoder's feature extractor or image processor (its
             `to_dict()`), or None.
         num_frames: how many frames of a clip are looked at, spread evenly over it.
-        frame_height, frame_width: pixels, after a centre crop to their aspect ratio.
+        frame_height, frame_width: pixels, after a center crop to their aspect ratio.
         max_clip_seconds: what is heard and seen of a longer clip is its beginning; a warning says so.
         max_length: prompt and answer in tokens. What is too long loses the oldest context first, then the end of
             the transcript.
@@ -189,8 +189,8 @@ class EGMFProcessor(ProcessorMixin):
             among = f" among the wanted modalities {list(wanted)}" if modalities is not None else ""
             remedy = "Give at least one of text, audio, video, audio_features, video_features."
             raise ValueError(f"{name} has neither text nor audio nor video{among}. {remedy}")
-        prompt = self._encode_prompt(text, context, self._task(task, name), answer, name)
-        return {"name": name, **prompt, **self._encode_media(arrays)}
+        prompt = self.encode_prompt(text, context, self._task(task, name), answer, name)
+        return {"name": name, **prompt, **self.encode_media(arrays)}
 
     def load_media(
         self,
@@ -290,7 +290,7 @@ class EGMFProcessor(ProcessorMixin):
             self._answer_ids[task.name] = rows
         return self._answer_ids[task.name]
 
-    def _encode_prompt(self, text: str, context: Any, task: EGMFTask, answer: Any, name: str) -> dict[str, Any]:
+    def encode_prompt(self, text: str, context: Any, task: EGMFTask, answer: Any, name: str) -> dict[str, Any]:
         """Token ids of one prompt, its masks, and with an answer its labels."""
         if context is not None and not isinstance(context, list | tuple):
             raise TypeError(f"{name}: context must be a list of turns, not {type(context).__name__}.")
@@ -328,7 +328,7 @@ class EGMFProcessor(ProcessorMixin):
             "task_id": list(self.task_objects).index(task.name),
         }
 
-    def _encode_media(self, arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    def encode_media(self, arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
         found = {f"{name.removesuffix('_features')}_values": torch.from_numpy(a) for name, a in arrays.items()}
         if "audio" in arrays and self._extractor is not None:
             options = {"return_attention_mask": True, "return_tensors": "pt"}
@@ -401,7 +401,7 @@ class EGMFProcessor(ProcessorMixin):
                 keys, best = list(task.labels), int(probabilities.argmax())
                 result = EGMFAnswer(label=keys[best], score=float(probabilities[best]))
             else:
-                keys, result = task.answers, _summarise(np.array(task.values), probabilities, interval)
+                keys, result = task.answers, _summarize(np.array(task.values), probabilities, interval)
             order = range(len(keys)) if top_k is None else np.argsort(-probabilities, kind="stable")[:top_k]
             result["probabilities"] = {keys[j]: float(probabilities[j]) for j in order}
             experts = dict(zip(output.expert_names, output.expert_weights[i].tolist(), strict=True))
@@ -476,7 +476,7 @@ def _is_batch(name: str, value: Any) -> bool:
     return not name.endswith("_features") or first is None or np.ndim(first) == 2
 
 
-def _summarise(values: np.ndarray, probabilities: np.ndarray, interval: float) -> EGMFAnswer:
+def _summarize(values: np.ndarray, probabilities: np.ndarray, interval: float) -> EGMFAnswer:
     """values (A,) ascending with probabilities (A,) -> mean, median, most likely value and a central interval."""
     cumulative = np.cumsum(probabilities) / probabilities.sum()
     shares = np.array([0.5, (1 - interval) / 2, (1 + interval) / 2])

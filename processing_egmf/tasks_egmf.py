@@ -17,7 +17,7 @@ class EGMFAnswer(TypedDict, total=False):
     """What is answered about one clip; all of it is plain JSON."""
 
     label: str  # classification: the likeliest
-    score: float  # its probability; regression: the median, which minimises the expected absolute error
+    score: float  # its probability; regression: the median, which minimizes the expected absolute error
     probabilities: dict[str, float]  # of every answer, in the task's order, or of the `top_k` largest
     mean: float  # this and the next three: regression only, in the units of the task's scale
     median: float
@@ -115,7 +115,7 @@ class EGMFTask:
         return [f"{value + 0.0:.{self.decimals}f}" for value in self.values]
 
     def index(self, answer: Any, sample: str = "the sample") -> int:
-        """Place of a true answer (a label or a number) among `answers`; numbers go to the nearest step."""
+        """SampleIndex of a true answer (a label or a number) among `answers`; numbers go to the nearest step."""
         if self.kind == "classification":
             if not isinstance(answer, str) or answer not in self.labels:
                 said = f"{sample}: unknown label {answer!r} for task {self.name!r}."

@@ -13,7 +13,7 @@ import pytest
 from transformers.dynamic_module_utils import get_imports, get_relative_imports
 
 from training.arguments import parse_arguments
-from training.readme import END, RESULTS, START, render
+from training.demo.update_readme import END, RESULTS, START, render
 
 
 ROOT = Path(__file__).parents[1]

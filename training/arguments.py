@@ -1,10 +1,10 @@
 """What a run is told: three dataclasses, filled from a YAML file and then from the command line.
 
     python -m training.train --config training/configs/demo.yaml --learning_rate 3e-4
-    python -m training.train --backbone glm3-6b --load_in_4bit true --data my_corpus
+    python -m training.train --backbone glm3-6b --load_in_4bit true --dataset my_corpus
 
 Keys are the field names below and those of `transformers.TrainingArguments`. An unknown key is an error. What a
-backbone's file under training/backbones/ says comes first, the run's YAML over it, the command line over both.
+backbone's file under training/model/backbones/ says comes first, the run's YAML over it, the command line over both.
 """
 
 import argparse
@@ -18,14 +18,14 @@ from typing import Any
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
-from .backbones import backbone_names, backbone_path, backbone_settings
+from .model.backbones import backbone_names, backbone_path, backbone_settings
 
 
 @dataclass
 class ModelArguments:
     """The model to build, or the checkpoint to go on from."""
 
-    model: str | None = field(
+    model_name_or_path: str | None = field(
         default=None, metadata={"help": "EGMF checkpoint to fine-tune further; None builds a new model."}
     )
     backbone: str | None = field(
@@ -34,7 +34,9 @@ class ModelArguments:
             "help": f"Language model with its settings: {', '.join(backbone_names())}, or a YAML file like them."
         },
     )
-    text_model: str | None = field(default=None, metadata={"help": "Language model: a Hub id or a folder."})
+    text_model_name_or_path: str | None = field(
+        default=None, metadata={"help": "Language model: a Hub id or a folder."}
+    )
     text_model_revision: str | None = field(default=None, metadata={"help": "Commit or tag of the language model."})
     text_model_dtype: str = field(
         default="auto", metadata={"help": "Precision of the frozen language model: auto, float32, bfloat16, float16."}
@@ -44,7 +46,7 @@ class ModelArguments:
         default=False, metadata={"help": "Hold the language model in 4 bit (QLoRA); needs bitsandbytes and CUDA."}
     )
     bnb_4bit_quant_type: str = field(default="nf4", metadata={"help": "4-bit numbers: nf4 or fp4."})
-    bnb_4bit_use_double_quant: bool = field(default=True, metadata={"help": "Quantise the scales of 4-bit weights."})
+    bnb_4bit_use_double_quant: bool = field(default=True, metadata={"help": "Quantize the scales of 4-bit weights."})
     audio: str | None = field(
         default="waveform", metadata={"help": "waveform, features, none, or the Hub id of a pretrained audio encoder."}
     )
@@ -81,9 +83,9 @@ class ModelArguments:
 
 @dataclass
 class DataArguments:
-    """The rows to train and evaluate on. See training/rows.py for their format."""
+    """The rows to train and evaluate on. See training/data/dataset.py for their format."""
 
-    data: str | None = field(
+    dataset: str | None = field(
         default=None, metadata={"help": "Folder with metadata.jsonl or metadata.csv, or Parquet."}
     )
     train_split: str = field(default="train", metadata={"help": "Name of the split to train on."})
@@ -93,8 +95,8 @@ class DataArguments:
     )
     tasks_file: str | None = field(default=None, metadata={"help": "YAML with one's own tasks: name -> fields."})
     only_tasks: list[str] | None = field(default=None, metadata={"help": "Keep the rows of these tasks."})
-    max_train_rows: int | None = field(default=None, metadata={"help": "Use only so many rows, for a quick try."})
-    max_eval_rows: int | None = field(default=None, metadata={"help": "Use only so many rows, for a quick try."})
+    max_train_samples: int | None = field(default=None, metadata={"help": "Use only so many rows, for a quick try."})
+    max_eval_samples: int | None = field(default=None, metadata={"help": "Use only so many rows, for a quick try."})
     modalities: list[str] | None = field(default=None, metadata={"help": "Train on these alone: text, audio, video."})
     modality_dropout: float = field(
         default=0.3, metadata={"help": "How often a training sample loses a random part of its modalities."}
@@ -110,7 +112,7 @@ class DataArguments:
         default=None,
         metadata={"help": "Cut longer clips into windows of max_clip_seconds, one every so many seconds."},
     )
-    cache_towers: str | None = field(
+    encoder_cache: str | None = field(
         default=None, metadata={"help": "Folder for what frozen pretrained encoders give, computed once for all runs."}
     )
     cache_media: bool = field(
@@ -128,14 +130,16 @@ class EGMFTrainingArguments(TrainingArguments):
         default=None,
         metadata={"help": "Learning rate of encoders, fusion and experts; None: that of LoRA and pseudo tokens."},
     )
-    warm_up_epochs: float = field(
+    fusion_pretraining_epochs: float = field(
         default=0.0,
         metadata={
             "help": "Epochs in which encoders, fusion and experts learn alone, under a head dropped afterwards."
         },
     )
-    warm_up_learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate of the warm-up."})
-    warm_up_batch_size: int = field(default=32, metadata={"help": "Batch size of the warm-up."})
+    fusion_pretraining_learning_rate: float = field(
+        default=1e-3, metadata={"help": "Peak learning rate of the warm-up."}
+    )
+    fusion_pretraining_batch_size: int = field(default=32, metadata={"help": "Batch size of the warm-up."})
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "Stop after so many evaluations without a better metric."}
     )
@@ -147,7 +151,7 @@ class EGMFTrainingArguments(TrainingArguments):
     def __post_init__(self):
         super().__post_init__()
         if self.label_names is None:
-            self.label_names = ["answer_index"]
+            self.label_names = ["label_index"]
         if self.save_total_limit is None:
             self.save_total_limit = 2  # the best, and the last to go on from
         if self.ddp_find_unused_parameters is None:
@@ -155,7 +159,7 @@ class EGMFTrainingArguments(TrainingArguments):
         if self.train_sampling_strategy not in ("group_by_length", "random", "sequential"):
             said = f"`train_sampling_strategy` is {self.train_sampling_strategy!r}"
             raise ValueError(f"{said}; use group_by_length, random or sequential.")
-        for name in ("warm_up_epochs", "warm_up_batch_size"):
+        for name in ("fusion_pretraining_epochs", "fusion_pretraining_batch_size"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` is {getattr(self, name)}; it must not be negative.")
 

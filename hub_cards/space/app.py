@@ -1,6 +1,6 @@
 """The Space: give a clip or words, see how the person seems to feel, how sure that is, and what made the difference.
 
-    python hub_cards/space/app.py --model runs/demo
+    python hub_cards/space/app.py --model_name_or_path runs/demo
 
 Needs Gradio, the extra `space`; `make space` brings it along. On the Hub the variable
 `EGMF_MODEL` of the Space names the checkpoint. Nothing is fetched from elsewhere: fonts are those of the system, and
@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import showing
-from judging import MAX_MEGABYTES, MAX_TEXT, Judge, RefusedError
+import rendering
+from predictions import MAX_MEGABYTES, MAX_TEXT, Predictor, RefusedError
 
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ POLICY = (
 Answer = Callable[[str | None, str | None, str, str, list[str]], Iterator[tuple[str, str]]]
 
 
-def answering(judge: Judge) -> Answer:
+def answering(judge: Predictor) -> Answer:
     """The function behind the page: clip, words, task and modalities in, HTML of answer and timeline out, twice for a
     long clip. What goes wrong is told on the page, and the app lives on."""
 
@@ -46,16 +46,16 @@ def answering(judge: Judge) -> Answer:
         try:
             if task not in judge.tasks:
                 raise RefusedError(f"There is no task {task!r}. Choose one of {', '.join(judge.tasks)}.")
-            shown = showing.answer(judge.whole(clip, text, task, modalities), judge.tasks[task])
+            shown = rendering.answer(judge.whole(clip, text, task, modalities), judge.tasks[task])
             yield shown, ""
             parts = judge.parts(clip, task, modalities) if clip else []
             if parts:
-                yield shown, showing.timeline(parts, judge.tasks[task], modalities)
+                yield shown, rendering.timeline(parts, judge.tasks[task], modalities)
         except (ValueError, TypeError) as error:  # RefusedError is one; the others name the clip and say what to do
-            yield showing.notice(str(error)), ""
+            yield rendering.notice(str(error)), ""
         except Exception:
             logger.exception("a clip could not be judged")
-            yield showing.notice("The clip could not be judged, and the log says why. Try another one."), ""
+            yield rendering.notice("The clip could not be judged, and the log says why. Try another one."), ""
 
     return answer
 
@@ -82,15 +82,15 @@ def uploads_only(component: Any) -> Any:
     return component
 
 
-def build(judge: Judge) -> Any:
+def build(judge: Predictor) -> Any:
     """The page, as `gradio.Blocks`."""
     import gradio as gr
 
     answer, listed = answering(judge), examples(judge.tasks) if "video" in judge.modalities else []
     with gr.Blocks(title="EGMF", analytics_enabled=False, delete_cache=(600, DELETED_AFTER_SECONDS)) as page:
-        shown = gr.HTML(showing.EMPTY, elem_id="answer", render=False)
+        shown = gr.HTML(rendering.EMPTY, elem_id="answer", render=False)
         timeline = gr.HTML(elem_id="timeline", render=False)
-        gr.HTML(showing.INTRODUCTION)
+        gr.HTML(rendering.INTRODUCTION)
         with gr.Row():
             with gr.Column(scale=5, min_width=320):
                 with gr.Tabs():
@@ -111,9 +111,11 @@ def build(judge: Judge) -> Any:
                 )
                 names = list(judge.tasks)
                 task = gr.Radio(names, value=names[0], label="Task", elem_id="task")
-                offered = [(showing.TITLES[name], name) for name in judge.modalities]
-                modalities = gr.CheckboxGroup(offered, value=judge.modalities, label="Judge by", elem_id="modalities")
-                button = gr.Button("Judge", variant="primary", size="lg", elem_id="judge")
+                offered = [(rendering.TITLES[name], name) for name in judge.modalities]
+                modalities = gr.CheckboxGroup(
+                    offered, value=judge.modalities, label="Predictor by", elem_id="modalities"
+                )
+                button = gr.Button("Predictor", variant="primary", size="lg", elem_id="judge")
                 given, told = [uploads_only(video), uploads_only(sound), text, task, modalities], [shown, timeline]
                 if listed:
                     gr.Examples(
@@ -131,7 +133,7 @@ def build(judge: Judge) -> Any:
             with gr.Column(scale=6, min_width=320):
                 shown.render()
                 timeline.render()
-        gr.HTML(showing.RESPONSIBLE)
+        gr.HTML(rendering.RESPONSIBLE)
         asked = {"fn": answer, "inputs": given, "outputs": told, "trigger_mode": "always_last"}
         asked |= {"show_progress": "minimal", "concurrency_limit": 1, "concurrency_id": "judge"}
         gr.on([button.click, text.submit], **asked, scroll_to_output=True, api_name="judge")
@@ -180,16 +182,20 @@ class Guarded:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default=os.environ.get("EGMF_MODEL", "runs/demo"), help="checkpoint: folder or id")
+    parser.add_argument(
+        "--model_name_or_path", default=os.environ.get("EGMF_MODEL", "runs/demo"), help="checkpoint: folder or id"
+    )
     parser.add_argument("--host", default=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"))
     parser.add_argument("--port", type=int, help="default: the first free one from 7860")
     arguments = parser.parse_args()
     if importlib.util.find_spec("gradio") is None:
         parser.error("the page needs Gradio: pip install 'gradio>=6.31'")
     try:
-        judge = Judge(arguments.model)
+        judge = Predictor(arguments.model_name_or_path)
     except (OSError, ValueError) as error:
-        parser.error(f"{arguments.model} cannot be loaded: {error}. Give --model, or set EGMF_MODEL.")
+        parser.error(
+            f"{arguments.model_name_or_path} cannot be loaded: {error}. Give --model_name_or_path, or set EGMF_MODEL."
+        )
     judge.whole(None, "Hello.", next(iter(judge.tasks)), ["text"])  # the first answer is the slowest
     page = build(judge)
     print(f"EGMF listens at {serve(page, arguments.host, arguments.port)}", flush=True)

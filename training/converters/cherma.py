@@ -15,13 +15,13 @@ from typing import Any
 
 from processing_egmf import BUILT_IN_TASKS, EGMFTask
 
-from .arrays import common_width, load_npy, npy_width, repair_sequence
-from .columns import typed_columns, vectors
-from .command import make_parser, run
-from .ledger import Ledger
-from .shards import Corpus
-from .splits import OFFICIAL, SPLIT_NAMES
-from .tables import check_answer, read_json_list
+from .core.arrays import common_width, load_npy, npy_width, repair_sequence
+from .core.columns import typed_columns, vectors
+from .core.command import make_parser, run
+from .core.conversion_report import ConversionReport
+from .core.shards import Corpus
+from .core.splits import OFFICIAL, SPLIT_NAMES
+from .core.tables import check_answer, read_json_list
 
 
 KEYS = ("audio_file", "video_file", "txt_label", "audio_label", "visual_label", "video_label")
@@ -36,15 +36,15 @@ def plan(arguments: argparse.Namespace) -> Corpus:
         FileNotFoundError: no folder, or a split's list is missing.
         ValueError: a list is cut off, or an entry has a key too few.
     """
-    task, ledger = BUILT_IN_TASKS["cherma"], Ledger()
+    task, report = BUILT_IN_TASKS["cherma"], ConversionReport()
     lists = _find_lists(arguments.source)
     modalities = [name for name in FOLDERS if name != "text" or arguments.text_features]
     rows: dict[str, list[dict[str, Any]]] = {}
     for split, path in lists.items():
         entries = read_json_list(path, KEYS)
-        ledger.read[split] += len(entries)
+        report.read[split] += len(entries)
         rows[split] = [
-            row for entry in entries if (row := _row(entry, path, modalities, task, arguments, ledger)) is not None
+            row for entry in entries if (row := _row(entry, path, modalities, task, arguments, report)) is not None
         ]
     everything = [row for part in rows.values() for row in part]
     widths = {name: common_width(npy_width(Path(row["files"][name])) for row in everything) for name in modalities}
@@ -63,7 +63,7 @@ def plan(arguments: argparse.Namespace) -> Corpus:
         rows=rows,
         finish=finish,
         columns=columns,
-        ledger=ledger,
+        report=report,
         bytes_per_row=sum(sizes) // max(1, min(100, len(everything))),
         card={
             "language": ["zh"],
@@ -97,10 +97,10 @@ def _row(
     modalities: Sequence[str],
     task: EGMFTask,
     arguments: argparse.Namespace,
-    ledger: Ledger,
+    report: ConversionReport,
 ) -> dict[str, Any] | None:
     stem = str(entry["audio_file"]).removesuffix(".wav")
-    answer = check_answer(task, entry["video_label"], stem, ledger)
+    answer = check_answer(task, entry["video_label"], stem, report)
     if answer is None:
         return None
     row = {
@@ -119,21 +119,21 @@ def _row(
         label = str(entry[released]).strip()
         row[column] = label if label in task.labels else None
         if row[column] is None:
-            ledger.repair(f"{column} is no label of the task: left out", stem)
+            report.repair(f"{column} is no label of the task: left out", stem)
     return row
 
 
-def finish(row: dict[str, Any], ledger: Ledger) -> dict[str, Any] | None:
+def finish(row: dict[str, Any], report: ConversionReport) -> dict[str, Any] | None:
     """Read and repair the vectors of a row."""
     finished = {key: value for key, value in row.items() if key not in ("files", "widths")}
     for modality, path in row["files"].items():
-        width, values = row["widths"][modality], load_npy(Path(path), row["id"], modality, ledger)
+        width, values = row["widths"][modality], load_npy(Path(path), row["id"], modality, report)
         if values is not None and width is None:
-            ledger.repair(f"{modality} features are no sequence of vectors: left out", row["id"])
+            report.repair(f"{modality} features are no sequence of vectors: left out", row["id"])
         elif values is not None:
-            finished[f"{modality}_features"] = repair_sequence(values, None, row["id"], modality, ledger, width)
+            finished[f"{modality}_features"] = repair_sequence(values, None, row["id"], modality, report, width)
     if finished.get("audio_features") is None and finished.get("video_features") is None:
-        ledger.drop("no features that can be used", row["id"])
+        report.drop("no features that can be used", row["id"])
         return None
     return finished
 

@@ -1,4 +1,4 @@
-"""A folder of one's own: `metadata.csv` or `metadata.jsonl` beside its media, as training/rows.py describes it.
+"""A folder of one's own: `metadata.csv` or `metadata.jsonl` beside its media, as training/data/dataset.py describes it.
 
     python -m training.converters.folder my_corpus data/my_corpus --tasks_file my_tasks.yaml
 
@@ -19,19 +19,19 @@ import datasets
 
 from processing_egmf import EGMFTask
 
-from ..build import read_tasks
-from ..rows import COLUMNS, _from_csv, _from_jsonl
-from .arrays import common_width, load_npy, npy_width, repair_sequence
-from .clips import check_clip, media_cell, media_columns, row_size
-from .columns import vectors
-from .command import dest_of, make_parser, run
-from .ledger import Ledger
-from .shards import Corpus
-from .splits import SPLIT_NAMES
-from .tables import check_answer, clean_text
+from ..data.dataset import COLUMNS, read_csv_table, read_jsonl_table
+from ..model.builder import read_tasks
+from .core.arrays import common_width, load_npy, npy_width, repair_sequence
+from .core.clips import check_clip, media_cell, media_columns, row_size
+from .core.columns import vectors
+from .core.command import dest_of, make_parser, run
+from .core.conversion_report import ConversionReport
+from .core.shards import Corpus
+from .core.splits import SPLIT_NAMES
+from .core.tables import check_answer, clean_text
 
 
-READERS = {"metadata.jsonl": _from_jsonl, "metadata.csv": _from_csv}
+READERS = {"metadata.jsonl": read_jsonl_table, "metadata.csv": read_csv_table}
 MODALITIES = ("audio", "video")
 DEFAULT_SPLIT = "train"
 
@@ -47,7 +47,7 @@ def plan(arguments: argparse.Namespace) -> Corpus:
     path = next((arguments.source / name for name in READERS if (arguments.source / name).is_file()), None)
     if path is None:
         raise FileNotFoundError(f"{arguments.source} holds neither {' nor '.join(READERS)}.")
-    tasks, ledger = read_tasks(arguments.tasks_file), Ledger()
+    tasks, report = read_tasks(arguments.tasks_file), ConversionReport()
     found = READERS[path.name](path)
     columns = list(dict.fromkeys(column for row in found for column in row))
     _check_columns(path, columns)
@@ -55,9 +55,9 @@ def plan(arguments: argparse.Namespace) -> Corpus:
     rows: dict[str, list[dict[str, Any]]] = {}
     for number, line in enumerate(found):
         identity = str(line.get("id") if line.get("id") is not None else number)
-        split = _split(path, identity, line.get("split"), ledger)
-        ledger.read[split] += 1
-        row = _row(arguments, tasks, identity, line, ledger)
+        split = _split(path, identity, line.get("split"), report)
+        report.read[split] += 1
+        row = _row(arguments, tasks, identity, line, report)
         if row is not None:
             rows.setdefault(split, []).append(row | {column: line.get(column) for column in extra})
     everything = [row for part in rows.values() for row in part]
@@ -78,7 +78,7 @@ def plan(arguments: argparse.Namespace) -> Corpus:
         rows=rows,
         finish=finish,
         columns=_columns(arguments.media, columns, everything, widths, kinds),
-        ledger=ledger,
+        report=report,
         bytes_per_row=row_size(clips, arguments.media) + sum(_bytes(row) for row in everything[:100]) // 100,
         card={
             "language": arguments.language,
@@ -107,9 +107,9 @@ def _check_columns(path: Path, columns: Sequence[str]) -> None:
             raise ValueError(f"{path}: unknown column {column!r}. Did you mean {near[0]!r}?")
 
 
-def _split(path: Path, identity: str, split: Any, ledger: Ledger) -> str:
+def _split(path: Path, identity: str, split: Any, report: ConversionReport) -> str:
     if split is None:
-        ledger.note(f"no split: put into {DEFAULT_SPLIT}", identity)
+        report.note(f"no split: put into {DEFAULT_SPLIT}", identity)
         return DEFAULT_SPLIT
     if not re.fullmatch(r"\w+", str(split)):
         raise ValueError(f"{path}: row {identity!r} has the split {split!r}; use letters, digits and underscores.")
@@ -117,7 +117,11 @@ def _split(path: Path, identity: str, split: Any, ledger: Ledger) -> str:
 
 
 def _row(
-    arguments: argparse.Namespace, tasks: dict[str, EGMFTask], identity: str, line: dict[str, Any], ledger: Ledger
+    arguments: argparse.Namespace,
+    tasks: dict[str, EGMFTask],
+    identity: str,
+    line: dict[str, Any],
+    report: ConversionReport,
 ) -> dict[str, Any] | None:
     name = arguments.task or line.get("task") or next(iter(tasks))
     if not isinstance(name, str) or name not in tasks:
@@ -126,14 +130,14 @@ def _row(
             "--tasks_file."
         )
     if line.get("answer") in (None, ""):
-        ledger.drop("no answer", identity)
+        report.drop("no answer", identity)
         return None
-    answer = check_answer(tasks[name], line["answer"], identity, ledger)
+    answer = check_answer(tasks[name], line["answer"], identity, report)
     if answer is None:
         return None
     context = line.get("context")
     if context is not None and not isinstance(context, list):
-        ledger.repair("context is no list of turns: left out", identity)
+        report.repair("context is no list of turns: left out", identity)
         context = None
     row: dict[str, Any] = {
         "id": identity,
@@ -198,24 +202,24 @@ def _columns(
     return datasets.Features(typed)
 
 
-def finish(row: dict[str, Any], ledger: Ledger) -> dict[str, Any] | None:
+def finish(row: dict[str, Any], report: ConversionReport) -> dict[str, Any] | None:
     """Read the vectors and look at the clips of a row."""
     finished = {name: value for name, value in row.items() if name not in ("media", "dest", "widths")}
     there = bool(row["text"])
     for modality in MODALITIES:
         path, features, width = row[modality], row[f"{modality}_features"], row["widths"][modality]
         finished[modality] = finished[f"{modality}_features"] = None
-        if path is not None and row["media"] != "none" and check_clip(path, row["id"], ledger) is not None:
+        if path is not None and row["media"] != "none" and check_clip(path, row["id"], report) is not None:
             finished[modality] = media_cell(path, row["media"], row["dest"])
         if isinstance(features, str):
-            features = load_npy(Path(features), row["id"], modality, ledger)
+            features = load_npy(Path(features), row["id"], modality, report)
         if features is not None and width is None:
-            ledger.repair(f"{modality} features are no sequence of vectors: left out", row["id"])
+            report.repair(f"{modality} features are no sequence of vectors: left out", row["id"])
         elif features is not None:
-            finished[f"{modality}_features"] = repair_sequence(features, None, row["id"], modality, ledger, width)
+            finished[f"{modality}_features"] = repair_sequence(features, None, row["id"], modality, report, width)
         there |= finished[modality] is not None or finished[f"{modality}_features"] is not None
     if not there:
-        ledger.drop("neither words nor anything to hear or see", row["id"])
+        report.drop("neither words nor anything to hear or see", row["id"])
         return None
     return finished
 

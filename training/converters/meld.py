@@ -16,12 +16,12 @@ from typing import Any
 
 from processing_egmf import BUILT_IN_TASKS
 
-from .clips import files_below, find_file, finish_clip, media_columns, row_size
-from .columns import typed_columns
-from .command import dest_of, make_parser, run
-from .ledger import Ledger
-from .shards import Corpus
-from .tables import check_answer, clean_text, read_csv
+from .core.clips import files_below, find_file, finish_clip, media_columns, row_size
+from .core.columns import typed_columns
+from .core.command import dest_of, make_parser, run
+from .core.conversion_report import ConversionReport
+from .core.shards import Corpus
+from .core.tables import check_answer, clean_text, read_csv
 
 
 # our split -> its name in the release, the folder of its clips
@@ -41,7 +41,7 @@ def plan(arguments: argparse.Namespace) -> Corpus:
         FileNotFoundError: a table is missing, or the clips of a split though they are wanted.
         ValueError: a column is missing, a number is none, or a table is broken.
     """
-    task, ledger = BUILT_IN_TASKS["meld"], Ledger()
+    task, report = BUILT_IN_TASKS["meld"], ConversionReport()
     files = files_below(arguments.source)
     rows: dict[str, list[dict[str, Any]]] = {}
     tables, used = [], []
@@ -55,12 +55,12 @@ def plan(arguments: argparse.Namespace) -> Corpus:
                 "none for the words alone, or --splits."
             )
         lines = sorted(_turns(tables[-1]), key=lambda line: line["turn"])
-        ledger.read[split] += len(lines)
-        _note_gaps(released, [line["turn"] for line in lines], ledger)
-        rows[split] = _rows(arguments, released, lines, clips, ledger)
+        report.read[split] += len(lines)
+        _note_gaps(released, [line["turn"] for line in lines], report)
+        rows[split] = _rows(arguments, released, lines, clips, report)
         named = {"dia{}_utt{}".format(*line["turn"]) for line in lines}
         for clip in sorted(clips.keys() - named):
-            ledger.note("clip without a label", f"{released}_{clip}")
+            report.note("clip without a label", f"{released}_{clip}")
         used += [clips[clip] for clip in named & clips.keys()]
     return Corpus(
         name="MELD",
@@ -77,7 +77,7 @@ def plan(arguments: argparse.Namespace) -> Corpus:
                 "end_seconds": "float32",
             },
         ),
-        ledger=ledger,
+        report=report,
         bytes_per_row=row_size(used, arguments.media),
         card={
             "language": ["en"],
@@ -98,7 +98,11 @@ def plan(arguments: argparse.Namespace) -> Corpus:
 
 
 def _rows(
-    arguments: argparse.Namespace, released: str, lines: list[dict[str, Any]], clips: dict[str, Path], ledger: Ledger
+    arguments: argparse.Namespace,
+    released: str,
+    lines: list[dict[str, Any]],
+    clips: dict[str, Path],
+    report: ConversionReport,
 ) -> list[dict[str, Any]]:
     """Light rows of one split, with the turns before each where they are wanted."""
     task, rows = BUILT_IN_TASKS["meld"], []
@@ -110,8 +114,8 @@ def _rows(
         text, speaker = clean_text(line["Utterance"]), clean_text(line["Speaker"])
         before = history.setdefault(dialogue, [])
         context = {"context": before[-arguments.context_turns :]} if arguments.context_turns else {}
-        start, end = _times(line, identity, ledger)
-        answer = check_answer(task, line["Emotion"], identity, ledger)
+        start, end = _times(line, identity, report)
+        answer = check_answer(task, line["Emotion"], identity, report)
         if answer is not None:
             row = {
                 "id": identity,
@@ -149,10 +153,10 @@ def _turns(table: Any) -> list[dict[str, Any]]:
     return lines
 
 
-def _note_gaps(released: str, turns: Sequence[tuple[int, int]], ledger: Ledger) -> None:
+def _note_gaps(released: str, turns: Sequence[tuple[int, int]], report: ConversionReport) -> None:
     dialogues = sorted({dialogue for dialogue, _ in turns})
     for dialogue in sorted(set(range(dialogues[-1] + 1 if dialogues else 0)) - set(dialogues)):
-        ledger.note("number of a dialogue that is not there", f"{released}_dia{dialogue}")
+        report.note("number of a dialogue that is not there", f"{released}_dia{dialogue}")
     there = set(turns)
     last: dict[int, int] = {}
     for dialogue, number in turns:
@@ -160,21 +164,21 @@ def _note_gaps(released: str, turns: Sequence[tuple[int, int]], ledger: Ledger) 
     for dialogue, end in last.items():
         for number in range(end):
             if (dialogue, number) not in there:
-                ledger.note("number of an utterance that is not there", f"{released}_dia{dialogue}_utt{number}")
+                report.note("number of an utterance that is not there", f"{released}_dia{dialogue}_utt{number}")
 
 
-def _times(line: dict[str, Any], name: str, ledger: Ledger) -> tuple[float | None, float | None]:
+def _times(line: dict[str, Any], name: str, report: ConversionReport) -> tuple[float | None, float | None]:
     """Seconds in the episode."""
     found = []
     for column in ("StartTime", "EndTime"):
         match = re.fullmatch(r"\s*(\d+):(\d+):(\d+)[,.](\d+)\s*", line[column])
         if match is None:
-            ledger.repair("times cannot be read: left out", name)
+            report.repair("times cannot be read: left out", name)
             return None, None
         hours, minutes, seconds, fraction = match.groups()
         found.append(3600 * int(hours) + 60 * int(minutes) + int(seconds) + float(f"0.{fraction}"))
     if found[1] <= found[0]:
-        ledger.repair("no time between start and end: times left out", name)
+        report.repair("no time between start and end: times left out", name)
         return None, None
     return found[0], found[1]
 

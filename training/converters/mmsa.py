@@ -4,8 +4,8 @@
 
 The pickle holds `{train, valid, test}` -> columns `raw_text`, `audio`, `vision`, `id`, `regression_labels`, lengths.
 Words, audio and video features, scores and ids are taken; BERT's inputs and outputs are left behind. The
-semi-supervised file has a `train_mix` too: its labelled rows are those of train, the others become the split
-`unlabelled`, which has no answers.
+semi-supervised file has a `train_mix` too: its labeled rows are those of train, the others become the split
+`unlabeled`, which has no answers.
 
 The file is never read as a whole: see pickles.py.
 """
@@ -18,14 +18,14 @@ import numpy as np
 
 from processing_egmf import BUILT_IN_TASKS
 
-from .arrays import common_width, repair_sequence
-from .columns import typed_columns
-from .command import make_parser, run
-from .ledger import Ledger
-from .pickles import PickledArray, read_pickle
-from .shards import Corpus
-from .splits import SPLIT_NAMES
-from .tables import check_answer, clean_text
+from .core.arrays import common_width, repair_sequence
+from .core.columns import typed_columns
+from .core.command import make_parser, run
+from .core.conversion_report import ConversionReport
+from .core.pickles import PickledArray, read_pickle
+from .core.shards import Corpus
+from .core.splits import SPLIT_NAMES
+from .core.tables import check_answer, clean_text
 
 
 # corpus -> full name, task, steps on which the scores lie, language
@@ -35,7 +35,7 @@ CORPORA: dict[str, tuple[str, str, float | None, str]] = {
     "sims": ("CH-SIMS", "sims_v2", 0.2, "zh"),
     "sims_v2": ("CH-SIMS v2", "sims_v2", 0.2, "zh"),
 }
-MIXED, UNLABELLED = "train_mix", "unlabelled"
+MIXED, UNLABELLED = "train_mix", "unlabeled"
 SINGLE = {"T": "label_text", "A": "label_audio", "V": "label_video"}
 NEEDED = ("id", "audio", "vision", "regression_labels")
 
@@ -58,7 +58,7 @@ def plan(arguments: argparse.Namespace) -> Corpus:
             f"{arguments.source} has the splits {', '.join(map(str, found))}; expected are train, valid, test, and "
             f"{MIXED} in the semi-supervised file."
         )
-    ledger = Ledger()
+    report = ConversionReport()
     tables = {split: _table(arguments.source, split, found[split]) for split in found}
     widths = {
         column: common_width(
@@ -72,7 +72,7 @@ def plan(arguments: argparse.Namespace) -> Corpus:
     for column, width in widths.items():
         if width is None:
             raise ValueError(f"{arguments.source}: {column} holds no vectors.")
-    rows = _sort(arguments, tables, ledger)
+    rows = _sort(arguments, tables, report)
     for row in (row for part in rows.values() for row in part):
         row["widths"] = (widths["audio"], widths["vision"])
     singles = {column for table in tables.values() for column in SINGLE.values() if column in table}
@@ -86,7 +86,7 @@ def plan(arguments: argparse.Namespace) -> Corpus:
             *(widths[column] for column in ("audio", "vision")),
             extra={"video_id": "string", "clip_id": "string", **dict.fromkeys(sorted(singles), "float32")},
         ),
-        ledger=ledger,
+        report=report,
         bytes_per_row=4 * sum(widths.values()) * max([1, *(shape[0] for shape in first if shape)]),
         card={
             "language": [language],
@@ -128,35 +128,35 @@ def _table(source: Any, split: str, columns: Any) -> dict[str, Any]:
 
 
 def _sort(
-    arguments: argparse.Namespace, tables: dict[str, dict[str, Any]], ledger: Ledger
+    arguments: argparse.Namespace, tables: dict[str, dict[str, Any]], report: ConversionReport
 ) -> dict[str, list[dict[str, Any]]]:
     """Our split -> light rows whose scores can be used, or that never had one."""
     _, task_name, grid, _ = CORPORA[arguments.corpus]
     rows: dict[str, list[dict[str, Any]]] = {SPLIT_NAMES[split]: [] for split in tables if split != MIXED}
     in_train = {clean_text(identity) for identity in tables["train"]["id"]}
     for split in sorted(tables, key=lambda split: split == MIXED):
-        for row, labelled in _rows(tables[split], ledger):
-            home = SPLIT_NAMES.get(split, "train" if labelled else UNLABELLED)
-            if split == MIXED and labelled and row["id"] in in_train:
-                ledger.note(f"labelled row of {MIXED}, which train has as well", row["id"])
+        for row, labeled in _rows(tables[split], report):
+            home = SPLIT_NAMES.get(split, "train" if labeled else UNLABELLED)
+            if split == MIXED and labeled and row["id"] in in_train:
+                report.note(f"labeled row of {MIXED}, which train has as well", row["id"])
                 continue
-            ledger.read[home] += 1
-            if labelled:
-                row["answer"] = check_answer(BUILT_IN_TASKS[task_name], row["answer"], row["id"], ledger, grid)
+            report.read[home] += 1
+            if labeled:
+                row["answer"] = check_answer(BUILT_IN_TASKS[task_name], row["answer"], row["id"], report, grid)
                 if row["answer"] is None:
                     continue
             rows.setdefault(home, []).append(row | {"task": arguments.task or task_name})
     return rows
 
 
-def _rows(table: dict[str, Any], ledger: Ledger) -> list[tuple[dict[str, Any], bool]]:
+def _rows(table: dict[str, Any], report: ConversionReport) -> list[tuple[dict[str, Any], bool]]:
     """Light rows, and whether each has a label."""
     found = []
     for i, identity in enumerate(table["id"]):
         name = clean_text(identity)
         video, mark, clip = name.partition("$_$" if "$_$" in name else "/")
         if not mark:
-            ledger.note("id names no video: taken as a video of its own", name)
+            report.note("id names no video: taken as a video of its own", name)
         row: dict[str, Any] = {
             "id": name,
             "text": clean_text(table["raw_text"][i]) if "raw_text" in table else "",
@@ -169,7 +169,7 @@ def _rows(table: dict[str, Any], ledger: Ledger) -> list[tuple[dict[str, Any], b
             if column in table:
                 row[column] = _number(table[column][i])
         row["lengths"] = tuple(
-            _length(table[column][i], name, ledger) if column in table else None
+            _length(table[column][i], name, report) if column in table else None
             for column in ("audio_lengths", "vision_lengths")
         )
         found.append((row, "mask" not in table or _number(table["mask"][i]) == 1))
@@ -194,10 +194,10 @@ def _number(value: Any) -> float | None:
     return round(float(numbers[0]), 6) if len(numbers) == 1 else None
 
 
-def _length(value: Any, name: str, ledger: Ledger) -> int | None:
+def _length(value: Any, name: str, report: ConversionReport) -> int | None:
     number = _number(value)
     if number is None or number != number or number < 0:
-        ledger.repair("stated length is no length: found from the vectors", name)
+        report.repair("stated length is no length: found from the vectors", name)
         return None
     return int(number)
 
@@ -212,16 +212,16 @@ def _shape(column: Any, index: int) -> tuple[int, ...]:
         return ()
 
 
-def finish(row: dict[str, Any], ledger: Ledger) -> dict[str, Any] | None:
+def finish(row: dict[str, Any], report: ConversionReport) -> dict[str, Any] | None:
     """Read and repair the vectors of a row."""
     finished = {key: value for key, value in row.items() if key not in ("arrays", "lengths", "widths")}
     for modality, (array, place), length, width in zip(
         ("audio", "video"), row["arrays"], row["lengths"], row["widths"], strict=True
     ):
         values = array if place is None else array[place]
-        finished[f"{modality}_features"] = repair_sequence(values, length, row["id"], modality, ledger, width)
+        finished[f"{modality}_features"] = repair_sequence(values, length, row["id"], modality, report, width)
     if not finished["text"] and finished["audio_features"] is None and finished["video_features"] is None:
-        ledger.drop("neither words nor features", row["id"])
+        report.drop("neither words nor features", row["id"])
         return None
     return finished
 

@@ -3,7 +3,7 @@
     python -m training.converters.mosei MOSEI data/mosei_raw
 
 SOURCE holds `Videos/Full/Combined/<video>.mp4`, `Transcript/Segmented/Combined/<video>.txt` with lines
-`video___index___start___end___text`, and `label.csv`. Every labelled segment is cut out of its video and encoded anew
+`video___index___start___end___text`, and `label.csv`. Every labeled segment is cut out of its video and encoded anew
 into `clips/` of DEST, or into the rows with `--media embed`. Of videos that show no face only the sound is taken, if
 `--no_face` lists them: the release does not say which they are.
 """
@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 
 from processing_egmf import BUILT_IN_TASKS
 
-from .clips import cut, files_below, find_file, media_columns
-from .columns import typed_columns
-from .command import dest_of, make_parser, run
-from .ledger import Ledger
-from .shards import Corpus, partial_folder
-from .splits import SPLIT_NAMES
-from .tables import check_answer, clean_text, read_csv
+from .core.clips import cut, files_below, find_file, media_columns
+from .core.columns import typed_columns
+from .core.command import dest_of, make_parser, run
+from .core.conversion_report import ConversionReport
+from .core.shards import Corpus, partial_folder
+from .core.splits import SPLIT_NAMES
+from .core.tables import check_answer, clean_text, read_csv
 
 
 COLUMNS = ("video_id", "clip_id", "text", "label", "mode")
@@ -44,7 +44,7 @@ def plan(arguments: argparse.Namespace) -> Corpus:
         FileNotFoundError: no table, no transcripts, or no videos though they are wanted.
         ValueError: a column is missing, or the table is broken.
     """
-    task, ledger = BUILT_IN_TASKS["mosei"], Ledger()
+    task, report = BUILT_IN_TASKS["mosei"], ConversionReport()
     files = files_below(arguments.source)
     table = find_file(files, ["label.csv"], arguments.source)
     transcripts = {path.stem: path for path in files if path.suffix == ".txt" and path.parent.name == "Combined"}
@@ -59,18 +59,18 @@ def plan(arguments: argparse.Namespace) -> Corpus:
         video, clip = line["video_id"].strip(), line["clip_id"].strip()
         identity = f"{video}$_${clip}"
         split = SPLIT_NAMES.get(line["mode"].strip().casefold())
-        ledger.read[split or "unknown"] += 1
+        report.read[split or "unknown"] += 1
         if split is None:
-            ledger.drop(f"unknown mode {line['mode']!r}", identity)
+            report.drop(f"unknown mode {line['mode']!r}", identity)
             continue
-        answer = check_answer(task, line["label"], identity, ledger)
+        answer = check_answer(task, line["label"], identity, report)
         if answer is None:
             continue
         if video not in segments:
-            segments[video] = _read_transcript(transcripts[video], ledger) if video in transcripts else {}
+            segments[video] = _read_transcript(transcripts[video], report) if video in transcripts else {}
         found = segments[video].pop(clip, None) or segments[video].pop(clip.lstrip("0") or "0", None)
         if found is None:
-            ledger.repair("segment not in the transcripts: words of the table, no clip", identity)
+            report.repair("segment not in the transcripts: words of the table, no clip", identity)
             found = Segment(None, None, clean_text(line["text"]))
         rows[split].append(
             {
@@ -90,12 +90,16 @@ def plan(arguments: argparse.Namespace) -> Corpus:
         )
     for video, left in segments.items():
         for clip in left:
-            ledger.note("segment without a label", f"{video}$_${clip}")
-    return _corpus(arguments, rows, table, sorted(faceless), ledger)
+            report.note("segment without a label", f"{video}$_${clip}")
+    return _corpus(arguments, rows, table, sorted(faceless), report)
 
 
 def _corpus(
-    arguments: argparse.Namespace, rows: dict[str, list[dict]], table: Path, faceless: list[str], ledger: Ledger
+    arguments: argparse.Namespace,
+    rows: dict[str, list[dict]],
+    table: Path,
+    faceless: list[str],
+    report: ConversionReport,
 ) -> Corpus:
     return Corpus(
         name="CMU-MOSEI",
@@ -111,7 +115,7 @@ def _corpus(
                 "end_seconds": "float32",
             },
         ),
-        ledger=ledger,
+        report=report,
         bytes_per_row=BYTES_PER_CLIP if arguments.media == "embed" else 4 * BYTES_PER_CLIP,
         card={
             "language": ["en"],
@@ -136,7 +140,7 @@ def _read_list(path: Path | None) -> set[str]:
     return {line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()}
 
 
-def _read_transcript(path: Path, ledger: Ledger) -> dict[str, Segment]:
+def _read_transcript(path: Path, report: ConversionReport) -> dict[str, Segment]:
     """Index -> start and end in seconds, words."""
     found: dict[str, Segment] = {}
     for number, line in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").splitlines(), 1):
@@ -146,29 +150,29 @@ def _read_transcript(path: Path, ledger: Ledger) -> dict[str, Segment]:
             found[parts[1].strip()] = Segment(start, end, clean_text(parts[4]))
         except (IndexError, ValueError):
             if line.strip():
-                ledger.note("line of a transcript that cannot be read", f"{path.name}:{number}")
+                report.note("line of a transcript that cannot be read", f"{path.name}:{number}")
     return found
 
 
-def finish(row: dict[str, Any], ledger: Ledger) -> dict[str, Any] | None:
+def finish(row: dict[str, Any], report: ConversionReport) -> dict[str, Any] | None:
     """Cut the clip of a row."""
     finished = {name: value for name, value in row.items() if name not in ("source", "face", "media", "dest")}
-    clip = _cut(row, ledger) if row["media"] != "none" and row["start_seconds"] is not None else None
+    clip = _cut(row, report) if row["media"] != "none" and row["start_seconds"] is not None else None
     if clip is not None:
         finished["video" if row["face"] else "audio"] = clip
     if not finished["text"] and clip is None:
-        ledger.drop("neither words nor a clip", row["id"])
+        report.drop("neither words nor a clip", row["id"])
         return None
     return finished
 
 
-def _cut(row: dict[str, Any], ledger: Ledger) -> Any:
+def _cut(row: dict[str, Any], report: ConversionReport) -> Any:
     name = f"{row['video_id']}___{row['clip_id']}.mp4"
     if row["source"] is None:
-        ledger.repair("video missing: no clip, words kept", row["id"])
+        report.repair("video missing: no clip, words kept", row["id"])
         return None
     if not row["face"]:
-        ledger.repair("no face in the video: sound alone", row["id"])
+        report.repair("no face in the video: sound alone", row["id"])
     path = None
     if row["media"] == "paths" and row["dest"] is not None:
         path = partial_folder(Path(row["dest"])) / "clips" / name
@@ -177,7 +181,7 @@ def _cut(row: dict[str, Any], ledger: Ledger) -> Any:
     try:
         encoded = cut(Path(row["source"]), row["start_seconds"], row["end_seconds"], row["face"])
     except ValueError:
-        ledger.repair("clip cannot be cut: left out, words kept", row["id"])
+        report.repair("clip cannot be cut: left out, words kept", row["id"])
         return None
     if row["media"] == "embed":
         return {"path": name, "bytes": encoded}

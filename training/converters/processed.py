@@ -15,14 +15,14 @@ import numpy as np
 
 from processing_egmf import BUILT_IN_TASKS
 
-from .arrays import common_width, repair_sequence
-from .clips import files_below, find_file
-from .columns import typed_columns
-from .command import make_parser, run
-from .ledger import Ledger
-from .pickles import PickledArray, read_pickle
-from .shards import Corpus
-from .tables import check_answer, clean_text
+from .core.arrays import common_width, repair_sequence
+from .core.clips import files_below, find_file
+from .core.columns import typed_columns
+from .core.command import make_parser, run
+from .core.conversion_report import ConversionReport
+from .core.pickles import PickledArray, read_pickle
+from .core.shards import Corpus
+from .core.tables import check_answer, clean_text
 
 
 CORPORA = {"meld": ("MELD", "en"), "cherma": ("CHERMA", "zh")}
@@ -39,7 +39,7 @@ def plan(arguments: argparse.Namespace) -> Corpus:
         ValueError: a refused or broken file, or an entry that is not in this form.
     """
     name, language = CORPORA[arguments.corpus]
-    task, ledger = BUILT_IN_TASKS[arguments.corpus], Ledger()
+    task, report = BUILT_IN_TASKS[arguments.corpus], ConversionReport()
     files = files_below(arguments.source)
     rows: dict[str, list[dict[str, Any]]] = {}
     sources = []
@@ -49,7 +49,7 @@ def plan(arguments: argparse.Namespace) -> Corpus:
         entries = read_pickle(path)
         if not isinstance(entries, list | tuple):
             raise ValueError(f"{path} must hold a list, not a {type(entries).__name__}.")
-        ledger.read[split] += len(entries)
+        report.read[split] += len(entries)
         rows[split] = []
         for number, entry in enumerate(entries):
             features = entry.get("features") if isinstance(entry, dict) else None
@@ -57,7 +57,7 @@ def plan(arguments: argparse.Namespace) -> Corpus:
             if missing or "label" not in entry:
                 raise ValueError(f"{path}, entry {number}: no {', '.join(missing or ['label'])}.")
             identity = f"{split}_{number:05d}"
-            answer = check_answer(task, entry["label"], identity, ledger)
+            answer = check_answer(task, entry["label"], identity, report)
             if answer is not None:
                 rows[split].append(
                     {
@@ -66,7 +66,7 @@ def plan(arguments: argparse.Namespace) -> Corpus:
                         "text": clean_text(features["text"]),
                         "answer": answer,
                         "arrays": tuple(features[modality] for modality in MODALITIES),
-                        "lengths": tuple(_length(features[f"{m}_len"], identity, ledger) for m in MODALITIES),
+                        "lengths": tuple(_length(features[f"{m}_len"], identity, report) for m in MODALITIES),
                     }
                 )
     everything = [row for part in rows.values() for row in part]
@@ -82,7 +82,7 @@ def plan(arguments: argparse.Namespace) -> Corpus:
         rows=rows,
         finish=finish,
         columns=typed_columns(task, *widths),
-        ledger=ledger,
+        report=report,
         bytes_per_row=sum(sizes) // max(1, min(100, len(everything))),
         card={
             "language": [language],
@@ -95,10 +95,10 @@ def plan(arguments: argparse.Namespace) -> Corpus:
     )
 
 
-def _length(value: Any, name: str, ledger: Ledger) -> int | None:
+def _length(value: Any, name: str, report: ConversionReport) -> int | None:
     number = value[0] if isinstance(value, PickledArray) and len(value) == 1 else value
     if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number < 1e9:
-        ledger.repair("stated length is no length: found from the vectors", name)
+        report.repair("stated length is no length: found from the vectors", name)
         return None
     return int(number)
 
@@ -114,13 +114,13 @@ def _width(array: Any) -> int | None:
     return _shape(array)[-1] if _shape(array) else None
 
 
-def finish(row: dict[str, Any], ledger: Ledger) -> dict[str, Any] | None:
+def finish(row: dict[str, Any], report: ConversionReport) -> dict[str, Any] | None:
     """Read and repair the vectors of a row."""
     finished = {key: value for key, value in row.items() if key not in ("arrays", "lengths", "widths")}
     for modality, array, length, width in zip(MODALITIES, row["arrays"], row["lengths"], row["widths"], strict=True):
-        finished[f"{modality}_features"] = repair_sequence(array, length, row["id"], modality, ledger, width)
+        finished[f"{modality}_features"] = repair_sequence(array, length, row["id"], modality, report, width)
     if not finished["text"] and finished["audio_features"] is None and finished["video_features"] is None:
-        ledger.drop("neither words nor features", row["id"])
+        report.drop("neither words nor features", row["id"])
         return None
     return finished
 

@@ -14,13 +14,13 @@ from typing import Any
 
 from processing_egmf import BUILT_IN_TASKS
 
-from .clips import files_below, find_file, finish_clip, media_columns, row_size
-from .columns import typed_columns
-from .command import dest_of, make_parser, run
-from .ledger import Ledger
-from .shards import Corpus
-from .splits import SPLIT_NAMES
-from .tables import check_answer, clean_text, read_csv
+from .core.clips import files_below, find_file, finish_clip, media_columns, row_size
+from .core.columns import typed_columns
+from .core.command import dest_of, make_parser, run
+from .core.conversion_report import ConversionReport
+from .core.shards import Corpus
+from .core.splits import SPLIT_NAMES
+from .core.tables import check_answer, clean_text, read_csv
 
 
 CORPORA = {"sims": ("CH-SIMS", "label.csv"), "sims_v2": ("CH-SIMS v2", "meta.csv")}
@@ -36,7 +36,7 @@ def plan(arguments: argparse.Namespace) -> Corpus:
         ValueError: a column is missing, or the table is broken.
     """
     name, usual = CORPORA[arguments.corpus]
-    task, ledger = BUILT_IN_TASKS["sims_v2"], Ledger()
+    task, report = BUILT_IN_TASKS["sims_v2"], ConversionReport()
     files = files_below(arguments.source)
     table = find_file(files, [usual, *(other for _, other in CORPORA.values())], arguments.source)
     clips = {(path.parent.name, path.stem): path for path in files if path.suffix.lower() == ".mp4"}
@@ -54,15 +54,15 @@ def plan(arguments: argparse.Namespace) -> Corpus:
             used.add(path)
             if (path.parent.name, path.stem) != (video, clip):
                 video, clip = path.parent.name, path.stem
-                ledger.repair("leading zeros of the ids taken from the clip's name", f"{video}$_${clip}")
+                report.repair("leading zeros of the ids taken from the clip's name", f"{video}$_${clip}")
         split = SPLIT_NAMES.get(line["mode"].strip().casefold())
-        ledger.read[split or "unknown"] += 1
+        report.read[split or "unknown"] += 1
         if split is None:
-            ledger.drop(f"unknown mode {line['mode']!r}", f"{video}$_${clip}")
-        elif (row := _row(arguments, video, clip, line, path, ledger)) is not None:
+            report.drop(f"unknown mode {line['mode']!r}", f"{video}$_${clip}")
+        elif (row := _row(arguments, video, clip, line, path, report)) is not None:
             rows[split].append(row)
     for path in sorted(set(clips.values()) - used):
-        ledger.note("clip without a label", f"{path.parent.name}$_${path.stem}")
+        report.note("clip without a label", f"{path.parent.name}$_${path.stem}")
     return Corpus(
         name=name,
         rows=rows,
@@ -75,7 +75,7 @@ def plan(arguments: argparse.Namespace) -> Corpus:
                 **dict.fromkeys(SINGLE.values(), "float32"),
             },
         ),
-        ledger=ledger,
+        report=report,
         bytes_per_row=row_size(used, arguments.media),
         card={
             "language": ["zh"],
@@ -91,10 +91,15 @@ def plan(arguments: argparse.Namespace) -> Corpus:
 
 
 def _row(
-    arguments: argparse.Namespace, video: str, clip: str, line: dict[str, str], path: Path | None, ledger: Ledger
+    arguments: argparse.Namespace,
+    video: str,
+    clip: str,
+    line: dict[str, str],
+    path: Path | None,
+    report: ConversionReport,
 ) -> dict[str, Any] | None:
     task, identity = BUILT_IN_TASKS["sims_v2"], f"{video}$_${clip}"
-    answer = check_answer(task, line["label"], identity, ledger, grid=0.2)
+    answer = check_answer(task, line["label"], identity, report, grid=0.2)
     if answer is None:
         return None
     return {

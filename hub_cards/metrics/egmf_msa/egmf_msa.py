@@ -48,7 +48,7 @@ Returns:
     `evaluate.load(path)`, or with `"mosi"` or `"mosei"`:
     - acc2_has0, f1_has0: negative against non-negative, truths of 0 kept.
     - acc2_non0, f1_non0: negative against positive, truths of 0 left out; a prediction of exactly 0 is negative.
-    - acc5, acc7: scores clipped to [-2, 2] or [-3, 3] and rounded, halves to the even neighbour.
+    - acc5, acc7: scores clipped to [-2, 2] or [-3, 3] and rounded, halves to the even neighbor.
     - mae: mean absolute error. correlation: Pearson's, in [-1, 1]. Of scores as they are.
     `evaluate.load(path, "sims")` or `"sims_v2"`; predictions and truths are clipped to [-1, 1] first:
     - acc2_sims, f1_sims: non-positive against positive.

@@ -1,0 +1,78 @@
+"""Started in every process by a launcher: trains, and writes down what this process did.
+
+    accelerate launch ... tests/helpers/one_of_several.py NOTES [options of training.train]
+
+`NOTES/process-N.json` holds its number and pid, how many there are, the rows of each of its training batches with the
+modalities that were left of them, and the log. `FSDP2_ON_CPU=1` splits the weights, as accelerate does on GPUs alone.
+"""
+
+import faulthandler
+import gc
+import json
+import os
+import sys
+from pathlib import Path
+
+from accelerate import state
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+
+from training.arguments import parse_arguments
+from training.data.collator import EGMFDataCollator
+from training.train import train
+
+
+def split_on_cpu():
+    """Let accelerate's FSDP2 take processes on a CPU, as it takes GPUs."""
+    plain = state.AcceleratorState.__init__
+
+    def init(self, *args, fsdp_plugin=None, **kwargs):
+        first = not state.AcceleratorState._shared_state
+        plain(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
+        if first and self.distributed_type == DistributedType.MULTI_CPU:
+            self.distributed_type = DistributedType.FSDP
+            self.fsdp_plugin = fsdp_plugin or FullyShardedDataParallelPlugin()
+
+    state.AcceleratorState.__init__ = init
+
+
+def main(notes, *options):
+    batches, collate = [], EGMFDataCollator.__call__
+
+    def watched(self, rows):
+        batch = collate(self, rows)
+        if self.with_labels:
+            batches.append(
+                {
+                    "rows": [row["id"] for row in rows],
+                    "modalities": batch["modality_mask"].int().tolist(),
+                    "weight": rows[0]["loss_weight"],
+                }
+            )
+        return batch
+
+    EGMFDataCollator.__call__ = watched
+    if os.environ.get("FSDP2_ON_CPU"):
+        split_on_cpu()
+    trainer = train(*parse_arguments([*options, "--use_cpu"]))
+    parameters = list(trainer.model.parameters())
+    found = {
+        "process": trainer.args.process_index,
+        "processes": trainer.args.world_size,
+        "pid": os.getpid(),
+        "split": sum(isinstance(parameter, DTensor) for parameter in parameters),
+        "held": sum((p.to_local() if isinstance(p, DTensor) else p).numel() for p in parameters),
+        "parameters": sum(parameter.numel() for parameter in parameters),
+        "batches": batches,
+        "log": trainer.state.log_history,
+    }
+    Path(notes).mkdir(parents=True, exist_ok=True)
+    Path(notes, f"process-{found['process']}.json").write_text(json.dumps(found))
+    trainer.end_training()
+    assert not any(type(thing) is DistributedDataParallel for thing in gc.get_objects())
+
+
+if __name__ == "__main__":
+    faulthandler.dump_traceback_later(400, exit=True)  # a process that hangs says where, and ends
+    main(*sys.argv[1:])

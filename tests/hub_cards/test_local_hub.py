@@ -1,0 +1,371 @@
+"""The Hub for tests, asked by the real clients: `huggingface_hub`, `evaluate`, and `datasets`."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import huggingface_hub
+import numpy as np
+import pytest
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from tests.helpers.local_hub import LocalHub, metadata_errors
+from training.converters import folder as folder_converter
+
+
+ROOT = Path(__file__).parents[2]
+METRICS = ROOT / "hub_cards/metrics"
+
+
+@pytest.fixture(autouse=True)
+def _client(monkeypatch):
+    """No xet, and no waiting between attempts."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(huggingface_hub.utils._http, "time", SimpleNamespace(sleep=lambda seconds: None))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+@pytest.fixture
+def hub():
+    tokens = {"hf_ada": "ada", "hf_eve": "eve", "hf_reader": "ada"}
+    with LocalHub(tokens, organisations={"lab": ("ada",)}, readers=("hf_reader",)) as server:
+        yield server
+
+
+@pytest.fixture
+def api(hub):
+    return HfApi(endpoint=hub.url, token="hf_ada")  # noqa: S106
+
+
+@pytest.fixture
+def stocked(api):
+    """A private model with a small file, a large one and one in a folder; returns its commit."""
+    api.create_repo("ada/model", private=True)
+    files = {"config.json": b"{}", "model.safetensors": bytes(range(256)) * 40, "folder/notes.txt": b"notes\n"}
+    return api.create_commit(
+        "ada/model", [CommitOperationAdd(*file) for file in files.items()], commit_message="all"
+    ).oid
+
+
+# ---- who may do what ---------------------------------------------------------------------------------------------
+
+
+def test_tokens_are_checked(hub, api):
+    assert api.whoami()["name"] == "ada"
+    assert [entry["name"] for entry in api.whoami()["orgs"]] == ["lab"]
+    with pytest.raises(HfHubHTTPError, match="Invalid user token"):
+        HfApi(endpoint=hub.url, token="hf_wrong").whoami()  # noqa: S106
+
+
+@pytest.mark.parametrize(("token", "repo_id"), [("hf_eve", "ada/x"), ("hf_eve", "lab/x"), ("hf_reader", "ada/x")])
+def test_only_owners_with_the_right_create(hub, token, repo_id):
+    with pytest.raises(HfHubHTTPError, match="403"):
+        HfApi(endpoint=hub.url, token=token).create_repo(repo_id)
+    assert hub.repos == {}
+
+
+def test_private_repo_is_hidden_and_public_one_is_read_only(hub, api, stocked):
+    others = [HfApi(endpoint=hub.url, token=token) for token in ("hf_eve", False)]
+    for other in others:
+        with pytest.raises(RepositoryNotFoundError):
+            other.model_info("ada/model")
+    assert HfApi(endpoint=hub.url, token="hf_reader").model_info("ada/model").sha == stocked  # noqa: S106
+    api.update_repo_settings("ada/model", private=False)
+    for other in others:
+        assert other.model_info("ada/model").private is False
+    with pytest.raises(HfHubHTTPError, match="403"):
+        others[0].upload_file(path_or_fileobj=b"x", path_in_repo="x", repo_id="ada/model")
+
+
+def test_repo_is_made_once(api):
+    assert api.create_repo("lab/model", private=True).repo_id == "lab/model"
+    api.create_repo("lab/model", exist_ok=True)
+    with pytest.raises(HfHubHTTPError, match="409"):
+        api.create_repo("lab/model")
+
+
+# ---- files -------------------------------------------------------------------------------------------------------
+
+
+def test_files_come_back_as_they_went(hub, api, stocked, tmp_path):
+    for name, content in hub.files("ada/model").items():
+        path = api.hf_hub_download("ada/model", name, cache_dir=tmp_path)
+        assert Path(path).read_bytes() == content
+        assert stocked in path
+    blobs = hub.repo("ada/model").at(stocked).files
+    assert {name for name, blob in blobs.items() if blob.lfs} == {"model.safetensors"}
+
+
+def test_metadata_of_files(hub, api, stocked):
+    large = hub.repo("ada/model").at(stocked).files["model.safetensors"]
+    found = huggingface_hub.get_hf_file_metadata(
+        f"{hub.url}/ada/model/resolve/main/model.safetensors",
+        token="hf_ada",  # noqa: S106
+    )
+    assert (found.commit_hash, found.etag, found.size) == (stocked, large.sha256, 10240)
+    assert large.git_oid != large.sha256
+
+
+def test_git_id_is_that_of_git(api, stocked):
+    (entry,) = api.get_paths_info("ada/model", "folder/notes.txt")
+    done = subprocess.run(["git", "hash-object", "--stdin"], input=b"notes\n", capture_output=True, check=True)
+    assert entry.blob_id == done.stdout.decode().strip()
+
+
+def test_part_of_a_file(hub, stocked):
+    client = huggingface_hub.utils.get_session()
+    headers = {"Authorization": "Bearer hf_ada", "Range": "bytes=10-13"}
+    address = f"{hub.url}/ada/model/resolve/main/model.safetensors"
+    found = client.get(address, headers=headers)
+    assert (found.status_code, found.content) == (206, bytes([10, 11, 12, 13]))
+    assert found.headers["Content-Range"] == "bytes 10-13/10240"
+    assert client.get(address, headers=headers | {"Range": "bytes=99999-"}).status_code == 416
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"filename": "nowhere"}, EntryNotFoundError),
+        ({"filename": "config.json", "revision": "nowhere"}, RevisionNotFoundError),
+        ({"filename": "config.json", "repo_id": "ada/nowhere"}, RepositoryNotFoundError),
+    ],
+)
+def test_what_is_not_there(api, stocked, tmp_path, arguments, error):
+    with pytest.raises(error):
+        api.hf_hub_download(**{"repo_id": "ada/model", "cache_dir": tmp_path, **arguments})
+
+
+def test_tree(api, stocked):
+    flat = {entry.path: type(entry).__name__ for entry in api.list_repo_tree("ada/model")}
+    assert flat == {
+        ".gitattributes": "RepoFile",
+        "config.json": "RepoFile",
+        "folder": "RepoFolder",
+        "model.safetensors": "RepoFile",
+    }
+    assert {entry.path for entry in api.list_repo_tree("ada/model", recursive=True)} == {*flat, "folder/notes.txt"}
+    (entry,) = api.list_repo_tree("ada/model", "folder")
+    assert (entry.path, entry.size) == ("folder/notes.txt", 6)
+    (large,) = api.get_paths_info("ada/model", ["model.safetensors", "nowhere"])
+    assert large.lfs.size == large.size == 10240
+    with pytest.raises(EntryNotFoundError):
+        list(api.list_repo_tree("ada/model", "nowhere"))
+
+
+# ---- commits, branches, tags -------------------------------------------------------------------------------------
+
+
+def test_commit_adds_changes_and_deletes(hub, api, stocked):
+    operations = [
+        CommitOperationAdd("config.json", b"[]"),
+        CommitOperationAdd("new.txt", b"new"),
+        CommitOperationDelete("folder/"),
+    ]
+    second = api.create_commit("ada/model", operations, commit_message="second").oid
+    assert set(hub.files("ada/model")) == {".gitattributes", "config.json", "model.safetensors", "new.txt"}
+    assert hub.files("ada/model")["config.json"] == b"[]"
+    assert hub.files("ada/model", revision=stocked)["config.json"] == b"{}"
+    assert [commit.commit_id for commit in api.list_repo_commits("ada/model")][:2] == [second, stocked]
+    with pytest.raises(EntryNotFoundError):
+        api.create_commit("ada/model", [CommitOperationDelete("nowhere")], commit_message="third")
+
+
+def test_unchanged_files_make_no_commit(hub, api, stocked):
+    same = [CommitOperationAdd(name, content) for name, content in hub.files("ada/model").items()]
+    before = hub.received
+    assert api.create_commit("ada/model", same, commit_message="again").oid == stocked
+    assert hub.received == before
+
+
+def test_commit_on_an_old_state_is_refused(api, stocked):
+    api.upload_file(path_or_fileobj=b"x", path_in_repo="x", repo_id="ada/model")
+    operations = [CommitOperationAdd("y", b"y")]
+    with pytest.raises(HfHubHTTPError, match="412"):
+        api.create_commit("ada/model", operations, commit_message="late", parent_commit=stocked)
+
+
+def test_branches_and_tags(hub, api, stocked):
+    api.create_branch("ada/model", branch="next")
+    api.upload_file(path_or_fileobj=b"x", path_in_repo="x", repo_id="ada/model", revision="next")
+    api.create_tag("ada/model", tag="v1", revision="next")
+    refs = api.list_repo_refs("ada/model")
+    found = {ref.name: ref.target_commit for ref in refs.branches + refs.tags}
+    assert found["main"] == stocked
+    assert found["next"] == found["v1"] != stocked
+    assert "x" not in hub.files("ada/model")
+    assert api.model_info("ada/model", revision="v1").sha == found["v1"]
+    for again in (
+        lambda: api.create_branch("ada/model", branch="next"),
+        lambda: api.create_tag("ada/model", tag="v1"),
+    ):
+        with pytest.raises(HfHubHTTPError, match="409"):
+            again()
+    api.delete_tag("ada/model", tag="v1")
+    api.delete_branch("ada/model", branch="next")
+    with pytest.raises(RevisionNotFoundError):
+        api.model_info("ada/model", revision="v1")
+
+
+# ---- networks that break off -------------------------------------------------------------------------------------
+
+
+def test_interrupted_upload(hub, api):
+    api.create_repo("ada/model")
+    hub.interrupt_uploads(after_bytes=1_000, times=3)
+    api.upload_file(path_or_fileobj=bytes(50_000), path_in_repo="a.bin", repo_id="ada/model")
+    assert hub.received >= 53_000
+    hub.interrupt_uploads(after_bytes=1_000)
+    with pytest.raises(RuntimeError, match=r"Error while uploading 'b\.bin'"):
+        api.upload_file(path_or_fileobj=bytes(60_000), path_in_repo="b.bin", repo_id="ada/model")
+    assert set(hub.files("ada/model")) == {".gitattributes", "a.bin"}
+
+
+def test_content_must_be_what_its_name_says(hub, api, stocked):
+    client = huggingface_hub.utils.get_session()
+    assert client.put(f"{hub.url}/lfs/models/ada/model/{'0' * 64}", content=b"other").status_code == 400
+    line = json.dumps({"key": "lfsFile", "value": {"path": "a.bin", "algo": "sha256", "oid": "0" * 64, "size": 1}})
+    headers = {"Authorization": "Bearer hf_ada"}
+    found = client.post(f"{hub.url}/api/models/ada/model/commit/main", content=line, headers=headers)
+    assert found.status_code == 400
+    assert "a.bin" not in hub.files("ada/model")
+
+
+def test_lost_answer_leaves_a_commit(hub, api, stocked):
+    hub.lose_commits(1)
+    with pytest.raises(Exception, match="disconnected|closed|reset"):
+        api.upload_file(path_or_fileobj=b"x", path_in_repo="x", repo_id="ada/model")
+    assert hub.files("ada/model")["x"] == b"x"
+    api.upload_file(path_or_fileobj=b"x", path_in_repo="x", repo_id="ada/model")
+    assert len(hub.repo("ada/model").history("main")) == 3
+
+
+# ---- cards -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("metadata", "repo_type", "message"),
+    [
+        ("license: gratis", "model", '"license" must be one of'),
+        ("language: english", "model", "no ISO 639 code"),
+        ("tags: emotion", "model", '"tags" must be a list'),
+        ("base_model: llama", "model", "no repo id"),
+        ("a: [", "model", "no YAML"),
+        ("widget: [{title: x}]", "model", "needs text or src"),
+        ("model-index: [{name: x, results: [{task: {}, dataset: {type: x, name: y}}]}]", "model", "lacks task.type"),
+        ("sdk: flask", "space", '"sdk" is needed'),
+    ],
+)
+def test_bad_metadata_is_refused(api, metadata, repo_type, message):
+    text = f"---\n{metadata}\n---\n# A card\n"
+    assert message in " ".join(metadata_errors(text, repo_type))
+    api.create_repo("ada/x", repo_type=repo_type, space_sdk="static" if repo_type == "space" else None)
+    with pytest.raises(ValueError, match="Invalid metadata"):
+        api.upload_file(path_or_fileobj=text.encode(), path_in_repo="README.md", repo_id="ada/x", repo_type=repo_type)
+
+
+def test_card_is_shown_by_the_info(api):
+    api.create_repo("ada/x")
+    text = "---\nlicense: mit\ntags: [egmf]\npipeline_tag: video-classification\n---\n# A card\n"
+    api.upload_file(path_or_fileobj=text.encode(), path_in_repo="README.md", repo_id="ada/x")
+    info = api.model_info("ada/x")
+    assert (info.pipeline_tag, info.tags, info.card_data.license) == ("video-classification", ["egmf"], "mit")
+    assert ModelCard(text).data.to_dict() == info.card_data.to_dict()
+
+
+# ---- a fresh process: metrics from Spaces, rows from a data set --------------------------------------------------
+
+PROCESS = """
+import importlib.abc, json, sys
+
+class WithoutTransformers(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):  # both take it only where it is, and it costs seconds
+        if name == "transformers":
+            raise ImportError(name)
+
+sys.meta_path.insert(0, WithoutTransformers())
+import datasets, evaluate
+
+rows = json.loads(sys.argv[1])
+found = {name: evaluate.load("ada/" + name).compute(**columns) for name, columns in rows.items()}
+for name in ("folder", "pushed"):
+    loaded = datasets.load_dataset("ada/" + name)
+    found[name] = {split: part.to_list() for split, part in loaded.items()}
+found["old"] = len(datasets.load_dataset("ada/folder", revision="v1", split="train"))
+print(json.dumps(found))
+"""
+METRIC_ROWS = {
+    "egmf_erc": {"predictions": ["joy", None, "fear"], "references": ["joy", "joy", "joy"]},
+    "egmf_msa": {"predictions": [0.5, -0.5, 1.0], "references": [0.5, -1.0, 1.0]},
+}
+
+
+def convert(folder, dest):
+    """A corpus of one's own, as `training.converters.folder` makes it: shards, manifests, record and card."""
+    lines = [
+        {
+            "id": f"r{i}",
+            "split": "train" if i < 3 else "test",
+            "text": "Not again.",
+            "answer": "joy",
+            "task": "emotion",
+        }
+        for i in range(5)
+    ]
+    folder.mkdir()
+    for i, line in enumerate(lines):
+        line["audio_features"] = f"r{i}.npy"
+        np.save(folder / f"r{i}.npy", np.array([[0.5, i]], np.float32))
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    folder_converter.main([str(folder), str(dest), "--no_progress", "--num_workers", "1"])
+
+
+@pytest.mark.integration
+def test_metrics_and_data_sets_load_in_a_fresh_process(hub, api, tmp_path, monkeypatch):
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_ENDPOINT", hub.url)
+    for name in METRIC_ROWS:
+        api.create_repo(f"ada/{name}", repo_type="space", space_sdk="gradio")
+        api.upload_folder(
+            repo_id=f"ada/{name}", repo_type="space", folder_path=METRICS / name, ignore_patterns=["__pycache__/*"]
+        )
+        assert set(hub.files(f"ada/{name}", "spaces")) >= {f"{name}.py", "README.md", "app.py", "requirements.txt"}
+    folder = tmp_path / "converted"
+    convert(tmp_path / "own", folder)
+    rows = {split: part.to_list() for split, part in datasets.load_dataset(str(folder)).items()}
+    assert [row["audio_features"] for row in rows["train"]] == [[[0.5, i]] for i in range(3)]
+    api.create_repo("ada/folder", repo_type="dataset", private=True)
+    api.upload_folder(repo_id="ada/folder", repo_type="dataset", folder_path=folder)
+    api.create_tag("ada/folder", repo_type="dataset", tag="v1")
+    assert set(hub.files("ada/folder", "datasets")) > {"README.md", "conversion.json", "splits/official.json"}
+    assert hub.files("ada/folder", "datasets")["README.md"] == (folder / "README.md").read_bytes()
+    (shard,) = (folder / "data").glob("train-*.parquet")
+    datasets.Dataset.from_list(rows["train"][:2] * 2).to_parquet(shard)
+    api.upload_folder(repo_id="ada/folder", repo_type="dataset", folder_path=folder)
+    pushed = datasets.DatasetDict(train=datasets.Dataset.from_list(rows["train"]))
+    pushed.push_to_hub("ada/pushed", private=True, token="hf_ada")  # noqa: S106
+    assert hub.repo("ada/pushed", "datasets").private
+    done = subprocess.run(
+        [sys.executable, "-c", PROCESS, json.dumps(METRIC_ROWS)],
+        cwd=tmp_path,
+        env=hub.environment(tmp_path / "cache", "hf_ada") | {"USE_TORCH": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["egmf_erc"]["accuracy"] == pytest.approx(1 / 3)
+    assert found["egmf_erc"]["unreadable_rate"] == pytest.approx(1 / 3)
+    assert found["egmf_msa"]["mae"] == pytest.approx(0.5 / 3)
+    assert found["folder"] == {"train": rows["train"][:2] * 2, "test": rows["test"]}
+    assert found["old"] == 3
+    assert found["pushed"] == {"train": rows["train"]}

@@ -1,0 +1,443 @@
+"""The Space without a browser and without Gradio: what is asked of the pipeline, what is refused, what is written."""
+
+import asyncio
+import json
+import logging
+import re
+import shutil
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+
+import app
+import numpy as np
+import predictions
+import pytest
+import rendering
+from predictions import Part, Prediction, Predictor, RefusedError, look, measure
+
+from processing_egmf import EGMFPipeline
+from tests.helpers.media_files import gray_frames, gray_index, sine, write_audio, write_video
+from training.demo import examples as demo_examples
+from training.hub.card_metadata import check_card
+
+
+ROOT = Path(__file__).parents[2]
+SPACE = ROOT / "hub_cards/space"
+ALL = ["text", "audio", "video"]
+WORDS = "I can't believe it!"
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """`both` (mp4 with sound, 0.48 s), `silent`, `sound` (wav), `long` (11.5 s, a gray for each quarter second)."""
+    folder = tmp_path_factory.mktemp("clips")
+    frames = gray_frames(6, 32, 48)
+    louder = sine(300, 11.5, 16_000) * np.linspace(0.1, 1, 184_000, dtype=np.float32)
+    paths = {
+        "both": write_video(folder / "both.mp4", frames, audio=sine(440, 0.48, 16_000)),
+        "silent": write_video(folder / "silent.mp4", frames),
+        "sound": write_audio(folder / "sound.wav", sine(300, 0.3, 16_000), 16_000),
+        "long": write_video(folder / "long.mp4", gray_frames(46, 32, 48), fps=4, audio=louder),
+        "too long": write_audio(folder / "hour.wav", np.zeros(62 * 8000, np.float32), 8000),
+    }
+    paths["named wrongly"] = Path(shutil.copy(paths["both"], folder / "film.wav"))
+    playlist = f"#EXTM3U\n#EXTINF:1,\n{paths['sound']}\n".encode()
+    for name, content in (("empty", b""), ("text", b"Only words.\n" * 99), ("playlist", playlist)):
+        paths[name] = folder / f"{name}.mp4"
+        paths[name].write_bytes(content)
+    return {name: str(path) for name, path in paths.items()}
+
+
+@pytest.fixture
+def judge(make_model, make_processor, monkeypatch):
+    asked = []
+    model, processor = make_model("waveform", "frames"), make_processor("waveform", "frames")
+    pipe = EGMFPipeline(model=model, processor=processor, device="cpu")
+    monkeypatch.setattr(predictions, "pipeline", lambda *args, **options: asked.append((args, options)) or pipe)
+    made = Predictor("the/folder")
+    assert asked == [(("multimodal-emotion-recognition",), {"model": "the/folder", "trust_remote_code": True})]
+    return made
+
+
+def close(found, expected):
+    assert set(found) == set(expected)
+    assert found["modalities"] == expected["modalities"]
+    assert found["probabilities"] == pytest.approx(expected["probabilities"], abs=1e-5)
+
+
+# ---- one clip ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", ["emotion", "sentiment", "cherma"])
+def test_answers_are_those_of_the_pipeline(judge, clips, task):
+    found = judge.whole(clips["both"], WORDS, task, ALL)
+    inputs = {"video": clips["both"], "text": WORDS}
+    close(found.answer, judge.pipe(inputs, task=task, return_experts=True))
+    assert list(found.without) == ALL
+    for left, answer in found.without.items():
+        kept = [name for name in ALL if name != left]
+        close(answer, judge.pipe(inputs, task=task, modalities=kept, return_experts=True))
+    assert (found.absent, found.seconds, found.looked_at) == ([], pytest.approx(0.48, abs=0.1), found.seconds)
+
+
+def test_a_clip_is_decoded_once_and_all_variants_are_one_batch(judge, clips, monkeypatch):
+    counted = {"decoded": 0, "batches": 0}
+    load, forward = judge.pipe.processor.load_media, judge.pipe.forward
+    path = clips["both"]
+
+    def loading(**given):
+        counted["decoded"] += given.get("video") is path or given.get("audio") is path
+        return load(**given)
+
+    monkeypatch.setattr(judge.pipe.processor, "load_media", loading)
+    monkeypatch.setattr(
+        judge.pipe, "forward", lambda *a, **k: counted.update(batches=counted["batches"] + 1) or forward(*a, **k)
+    )
+    judge.whole(path, WORDS, "emotion", ALL)
+    assert counted == {"decoded": 1, "batches": 1}
+
+
+def test_words_alone_and_one_modality_of_a_clip(judge, clips):
+    found = judge.whole(None, WORDS, "emotion", ALL)
+    close(found.answer, judge.pipe(text=WORDS, task="emotion", return_experts=True))
+    assert (found.without, found.absent, found.seconds) == ({}, ["audio", "video"], 0)
+    found = judge.whole(clips["both"], WORDS, "emotion", ["video"])
+    close(found.answer, judge.pipe(clips["both"], task="emotion", modalities=["video"], return_experts=True))
+    assert (found.without, found.absent) == ({}, [])
+
+
+def test_what_a_clip_lacks_is_said(judge, clips):
+    assert judge.whole(clips["silent"], "", "emotion", ALL).absent == ["text", "audio"]
+    found = judge.whole(clips["sound"], WORDS, "emotion", ALL)
+    assert found.absent == ["video"]
+    assert list(found.without) == ["text", "audio"]
+
+
+def test_content_decides_and_not_the_name(judge, clips):
+    close(
+        judge.whole(clips["named wrongly"], "", "emotion", ALL).answer,
+        judge.whole(clips["both"], "", "emotion", ALL).answer,
+    )
+
+
+def test_only_what_a_checkpoint_takes_is_offered(make_model, make_processor, monkeypatch, clips):
+    for audio, video, taken in (("waveform", None, ["text", "audio"]), ("features", "features", ["text"])):
+        pipe = EGMFPipeline(model=make_model(audio, video), processor=make_processor(audio, video), device="cpu")
+        monkeypatch.setattr(predictions, "pipeline", lambda *_, pipe=pipe, **__: pipe)
+        judge = Predictor("x")
+        assert judge.modalities == taken
+        found = judge.whole(clips["both"], WORDS, "emotion", ALL)
+        assert found.answer["modalities"] == taken
+
+
+def test_a_long_clip_is_judged_by_its_beginning(judge, clips):
+    judge.pipe.processor.max_clip_seconds = 4.0
+    found = judge.whole(clips["long"], "", "emotion", ALL)
+    assert (found.seconds, found.looked_at) == (pytest.approx(11.5, abs=0.1), 4.0)
+    assert "This is about the first 4.0 s of 11.6 s" in rendering.answer(found, judge.tasks["emotion"])
+
+
+# ---- what is refused -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("clip", "text", "modalities", "message"),
+    [
+        ("both", WORDS, [], "Choose at least one of words, sound, picture."),
+        (None, "  ", ALL, "Upload or record a clip, or type what was said."),
+        (None, WORDS, ["audio", "video"], "There is nothing to judge by: no sound and no picture."),
+        ("silent", "", ["audio"], "There is nothing to judge by: no sound."),
+        ("sound", "", ["video"], "There is nothing to judge by: no picture."),
+        (None, "a" * 2001, ALL, "2,001 characters long; at most 2,000"),
+        ("empty", "", ALL, "The file is empty, 0 bytes."),
+        ("text", "", ALL, "no sound or video that can be read, or it is cut off. Give an mp4"),
+        ("playlist", "", ALL, "no sound or video that can be read"),
+        ("too long", "", ALL, "longer than 60 s"),
+    ],
+)
+def test_refusals_say_what_to_do(judge, clips, clip, text, modalities, message):
+    with pytest.raises(RefusedError, match=re.escape(message)):
+        judge.whole(clips[clip] if clip else None, text, "emotion", modalities)
+
+
+def test_clip_that_is_not_asked_may_be_broken(judge, clips):
+    judged = judge.whole(clips["text"], "Fine.", "emotion", ["text"])
+    assert judged.answer["modalities"] == ["text"]
+    assert judge.parts(clips["text"], "emotion", ["text"]) == []
+
+
+def test_a_large_file_is_refused_before_it_is_opened(clips, tmp_path, monkeypatch):
+    path = tmp_path / "large.mp4"
+    with path.open("wb") as file:
+        file.truncate(2 * 2**30)
+    monkeypatch.setattr(predictions, "opened", lambda *_: pytest.fail("opened"))
+    with pytest.raises(RefusedError, match="2147 MB; at most 64 MB"):
+        measure(str(path))
+
+
+def test_measure(clips, tmp_path):
+    assert measure(clips["both"]) == (pytest.approx(0.48, abs=0.1), True)
+    assert measure(clips["sound"]) == (pytest.approx(0.3, abs=0.01), False)
+    late = write_video(tmp_path / "late.mkv", gray_frames(4, 32, 48), timestamps=[5.0, 5.5, 6.0, 6.5])
+    assert measure(str(late))[0] == pytest.approx(1.5, abs=0.6)
+
+
+# ---- a long clip ---------------------------------------------------------------------------------------------
+
+
+def test_parts_are_what_the_pipeline_says_of_each(judge, clips):
+    parts = judge.parts(clips["long"], "emotion", ALL)
+    assert [part.start for part in parts] == pytest.approx([0, 2.9, 5.8, 8.7], abs=0.05)
+    assert [part.end for part in parts][:3] == [part.start for part in parts][1:]
+    whole = judge._whole.load_media(video=clips["long"], modalities=["audio"])["audio"]
+    frames = gray_frames(46, 32, 48)
+    for place, part in enumerate(parts):
+        seconds = slice(round(part.start * 16_000), round(part.end * 16_000))
+        length = part.end - part.start
+        seen = [int((place + (shot + 0.5) / 4) * length * 4) for shot in range(4)]  # four pictures at 4 a second
+        inputs = {"audio": whole[seconds], "sampling_rate": 16_000, "video": frames[seen], "fps": 4 / length}
+        expected = judge.pipe(inputs, task="emotion")
+        assert part.answer["modalities"] == ["audio", "video"]
+        assert part.answer["probabilities"] == pytest.approx(expected["probabilities"], abs=0.02)
+    assert len({tuple(part.answer["probabilities"].values()) for part in parts}) == 4
+
+
+def test_parts_of_one_modality(judge, clips):
+    assert {tuple(part.answer["modalities"]) for part in judge.parts(clips["long"], "emotion", ["text", "audio"])} == {
+        ("audio",)
+    }
+    assert {tuple(part.answer["modalities"]) for part in judge.parts(clips["long"], "emotion", ["video"])} == {
+        ("video",)
+    }
+
+
+def test_short_clips_and_words_have_no_parts(judge, clips):
+    assert judge.parts(clips["both"], "emotion", ALL) == []
+    assert judge.parts(clips["long"], "emotion", ["text"]) == []
+    judge.pipe.processor.max_clip_seconds = 0.2  # what the model cannot see at once is shown part by part
+    assert len(judge.parts(clips["both"], "emotion", ALL)) >= 3
+
+
+def test_look_finds_the_picture_on_screen(clips):
+    seen = look(clips["long"], [0.0, 0.3, 1.6, 11.4, 14.0])
+    assert gray_index(np.stack(seen[:4])) == [0, 1, 6, 45]
+    assert seen[4] is None
+
+
+def test_pictures_are_made_small_and_stay_upright(tmp_path):
+    path = write_video(tmp_path / "large.mp4", gray_frames(2, 600, 1200))
+    (frame,) = look(str(path), [0.0])
+    assert frame.shape == (256, 512, 3)
+
+
+# ---- the page ------------------------------------------------------------------------------------------------
+
+
+class Elements(HTMLParser):
+    """Tags with their attributes; fails where one is not closed."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.found, self.open = [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append((tag, dict(attributes)))
+        if tag != "br":
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.found.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def with_data(self, name):
+        return [attributes for _, attributes in self.found if name in attributes]
+
+
+def test_page_of_a_label(judge, clips):
+    found = judge.whole(clips["silent"], WORDS, "emotion", ALL)
+    page = rendering.answer(found, judge.tasks["emotion"])
+    bars = Elements(page).with_data("data-label")
+    assert {bar["data-label"]: float(bar["data-share"]) for bar in bars} == pytest.approx(
+        found.answer["probabilities"], abs=1e-4
+    )
+    changes = Elements(page).with_data("data-modality")
+    assert [change["data-modality"] for change in changes] == ["text", "video"]
+    label = found.answer["label"]
+    for change in changes:
+        left = found.without[change["data-modality"]]["probabilities"][label]
+        assert float(change["data-change"]) == pytest.approx(100 * (found.answer["score"] - left), abs=0.01)
+    assert "no sound" in page
+    assert f"{found.answer['expert'].capitalize()} spoke loudest" in page
+
+
+def test_page_of_a_score(judge, clips):
+    found = judge.whole(clips["both"], WORDS, "sentiment", ALL)
+    page = rendering.answer(found, judge.tasks["sentiment"])
+    low, high = map(rendering.signed, found.answer["interval"])
+    assert f"90 % between {low} and {high}" in page
+    columns = Elements(page).with_data("data-value")
+    assert {column["data-value"]: float(column["data-share"]) for column in columns} == pytest.approx(
+        {f"{float(value):g}": share for value, share in found.answer["probabilities"].items()}, abs=1e-4
+    )
+    assert all(0 <= float(column["x"]) <= 100 for column in columns)
+
+
+def test_page_of_a_timeline(judge, clips):
+    for task, name in (("emotion", "data-label"), ("sentiment", "data-score")):
+        parts = judge.parts(clips["long"], task, ["audio"])
+        page = rendering.timeline(parts, judge.tasks[task], ["text", "audio"])
+        assert len(Elements(page).with_data(name)) == 4
+        assert "judged by sound;" in page
+    assert rendering.timeline([], {}, ALL) == ""
+
+
+def test_what_comes_from_outside_is_escaped():
+    task = {"labels": [["<i>", "a"], ["b", "b"]], "low": 0, "high": 0, "step": 1}
+    found = {"label": "<i>", "score": 0.7, "probabilities": {"<i>": 0.7, "b": 0.3}, "modalities": ["text"]}
+    found |= {"experts": {"<b>": 1.0}, "expert": "<b>", "residual": 0.5}
+    without = {"text": found | {"label": "b"}}
+    pages = [rendering.answer(Prediction(found, without, [], 0, 0), task), rendering.notice("<script>")]
+    pages.append(rendering.timeline([Part(0, 1, found)], task, ALL))
+    for page in pages:
+        assert not {"i", "script"} & {tag for tag, _ in Elements(page).found}
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(1.23, "+1.2"), (-0.5, "\u22120.5"), (0.0, "0.0"), (-0.04, "0.0"), (3, "+3.0")]
+)
+def test_signed(value, shown):
+    assert rendering.signed(value) == shown
+
+
+def test_percent_and_points():
+    assert [rendering.percent(share) for share in (0, 0.004, 0.01, 0.5, 1)] == [
+        "0 %",
+        "&lt;1 %",
+        "1 %",
+        "50 %",
+        "100 %",
+    ]
+    assert [rendering.points(change) for change in (12.4, -12.4, 0.2, -0.2)] == ["+12", "\u221212", "0", "0"]
+
+
+# ---- the function behind the page ----------------------------------------------------------------------------
+
+
+def test_answer_comes_first_and_the_timeline_after_it(judge, clips):
+    answer = app.answering(judge)
+    (short,) = answer(clips["both"], None, WORDS, "emotion", ALL)
+    assert short[1] == ""
+    first, second = answer(clips["long"], None, WORDS, "emotion", ALL)
+    assert first[1] == ""
+    assert second[0] == first[0]
+    assert "Through the clip" in second[1]
+    (sound,) = answer(None, clips["sound"], "", "emotion", ALL)
+    assert "no picture" in sound[0]
+
+
+def test_errors_are_told_and_the_next_answer_comes(judge, clips, caplog):
+    answer = app.answering(judge)
+    for clip, message in (("text", "no sound or video"), ("empty", "0 bytes"), ("too long", "longer than 60 s")):
+        ((page, timeline),) = answer(clips[clip], None, "", "emotion", ALL)
+        assert message in page
+        assert 'role="alert"' in page
+        assert timeline == ""
+    ((page, _),) = answer(None, None, WORDS, "mood", ALL)
+    assert "There is no task &#x27;mood&#x27;" in page
+    judge.whole, kept = lambda *_: 1 / 0, judge.whole
+    with caplog.at_level(logging.ERROR):
+        ((page, _),) = answer(None, None, WORDS, "emotion", ALL)
+    assert "could not be judged" in page
+    assert "division" not in page
+    assert "ZeroDivisionError" in caplog.text
+    judge.whole = kept
+    ((page, _),) = answer(None, None, WORDS, "emotion", ALL)
+    assert "data-share" in page
+
+
+def test_addresses_are_refused_and_uploads_are_taken(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", SimpleNamespace(Error=RefusedError))
+
+    class Component:
+        async def async_move_resource_to_block_cache(self, place):
+            return f"cache/{place}"
+
+    component = app.uploads_only(Component())
+    assert asyncio.run(component.async_move_resource_to_block_cache("clip.mp4")) == "cache/clip.mp4"
+    for place in ("http://127.0.0.1/a.mp4", "https://example.org/a.mp4", "file:///etc/passwd"):
+        with pytest.raises(RefusedError, match="An address is refused"):
+            asyncio.run(component.async_move_resource_to_block_cache(place))
+
+
+def test_without_gradio_it_says_so(monkeypatch, capsys):
+    monkeypatch.setattr(app.importlib.util, "find_spec", lambda *_: None)
+    monkeypatch.setattr("sys.argv", ["app.py"])
+    with pytest.raises(SystemExit):
+        app.main()
+    assert "the page needs Gradio: pip install" in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_cannot_be_loaded(monkeypatch, capsys):
+    def absent(model):
+        raise OSError("it is not there")
+
+    monkeypatch.setattr(app.importlib.util, "find_spec", lambda *_: "found")
+    monkeypatch.setattr(app, "Predictor", absent)
+    monkeypatch.setattr("sys.argv", ["app.py", "--model_name_or_path", "runs/none"])
+    with pytest.raises(SystemExit):
+        app.main()
+    assert "runs/none cannot be loaded: it is not there. Give --model_name_or_path" in capsys.readouterr().err
+
+
+# ---- what lies beside it -------------------------------------------------------------------------------------
+
+
+def test_examples_are_there_and_small(judge):
+    found = app.examples(judge.tasks)
+    assert len(found) == len(demo_examples.CLIPS) + 1
+    assert sum(path.stat().st_size for path in (SPACE / "examples").iterdir()) < 10**6
+    assert max(measure(each["video"])[0] for each in found) > predictions.TIMELINE_SECONDS
+    assert all(judge.whole(each["video"], each["text"], each["task"], ALL).absent in ([], ["text"]) for each in found)
+    assert app.examples({"other": {}}) == []
+
+
+def test_examples_are_what_the_command_makes(tmp_path, monkeypatch):
+    """The pictures and the sound of the first, and the list of all."""
+    monkeypatch.setattr(demo_examples, "long_clip", lambda: (np.zeros(1600, np.float32), gray_frames(2, 32, 32)))
+    monkeypatch.setattr(demo_examples, "CLIPS", demo_examples.CLIPS[:1])
+    (first, _) = demo_examples.write_examples(tmp_path)
+    listed = json.loads((SPACE / "examples/examples.json").read_text(encoding="utf-8"))
+    assert listed[0] == first
+    made, stored = (look(str(folder / first["video"]), [0.5, 1.0]) for folder in (tmp_path, SPACE / "examples"))
+    assert np.abs(np.stack(made).astype(int) - np.stack(stored)).mean() < 2
+
+
+def test_card_of_the_space():
+    text = (SPACE / "README.md").read_text(encoding="utf-8")
+    card = check_card(text, "space")
+    assert card.data.sdk_version == gradio_version()
+    assert (SPACE / card.data.app_file).is_file()
+    for limit in (
+        f"{predictions.MAX_MEGABYTES} MB and {predictions.MAX_SECONDS:g} s",
+        "Only with the consent",
+        "European Union",
+    ):
+        assert limit in text
+    assert app.DELETED_AFTER_SECONDS + 600 <= 3600  # "within the hour"
+
+
+def gradio_version():
+    return re.search(r"^gradio==(.+)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE).group(1)
+
+
+def test_requirements_are_those_of_the_project():
+    wanted = (SPACE / "requirements.txt").read_text(encoding="utf-8").split()
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert {"transformers", "torch", "peft", "av", "numpy"} <= {re.split("[>=]", line)[0] for line in wanted}
+    assert [line for line in wanted if f'"{line}"' not in project] == []

@@ -1,0 +1,103 @@
+"""The Space as a server: many at once, what strangers may ask for, what its pages may reach. Needs Gradio."""
+
+import json
+import threading
+import urllib.error
+import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.media_files import gray_frames, sine, write_video
+from tests.helpers.space_server import space_server
+
+
+pytest.importorskip("gradio", reason="Gradio is not installed: make test-space")
+gradio_client = pytest.importorskip("gradio_client", reason="it comes with Gradio")
+
+ALL = ["text", "audio", "video"]
+WORDS = "I can't believe it!"
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def address(make_model, make_processor):
+    with space_server(make_model("waveform", "frames"), make_processor("waveform", "frames")) as found:
+        yield found.rstrip("/")
+
+
+@pytest.fixture(scope="module")
+def client(address):
+    return gradio_client.Client(address, verbose=False)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    return str(write_video(path, gray_frames(6, 32, 48), audio=sine(440, 0.48, 16_000)))
+
+
+def asked(text="", video=None, modalities=ALL):
+    return [video, None, text, "emotion", modalities]
+
+
+def test_clip_and_words(client, clip):
+    page, timeline = client.predict(*asked(WORDS, gradio_client.handle_file(clip)), api_name="/judge")
+    assert page.count("data-share") == 7
+    assert page.count("data-modality") == 3
+    assert not timeline
+
+
+def test_a_hundred_at_once_are_all_answered(client):
+    jobs = [client.submit(*asked(f"{WORDS} {number}"), api_name="/judge") for number in range(100)]
+    pages = [job.result(timeout=120)[0] for job in jobs]
+    assert all(page.count("data-share") == 7 for page in pages)
+    assert len(set(pages)) > 50
+
+
+def call(address, *data):
+    """What the server says to a request that no page of it would send."""
+    request = urllib.request.Request(  # noqa: S310
+        f"{address}/gradio_api/call/judge",
+        data=json.dumps({"data": list(data)}).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310
+            event = json.load(response)["event_id"]
+        with urllib.request.urlopen(f"{address}/gradio_api/call/judge/{event}", timeout=30) as response:  # noqa: S310
+            return response.read().decode()
+    except urllib.error.HTTPError as error:
+        return f"event: error {error.code}"
+
+
+def test_files_and_addresses_of_a_stranger_are_refused(address):
+    asked_for = []
+
+    class Private(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked_for.append(self.path)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Private) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/clip.mp4"
+        outside = "https://192.0.2.1/clip.mp4"
+        for place in ("/etc/passwd", str(Path(__file__).resolve()), url, "file:///etc/passwd", outside):
+            file = {"path": place, "meta": {"_type": "gradio.FileData"}}
+            for each in (file, file | {"url": place}):
+                found = call(address, *asked(WORDS, each))
+                assert "event: error" in found
+                assert "data-share" not in found
+                ours = "An address is refused. Download the clip, and upload it." in found
+                assert ours == (place in (url, outside))  # Gradio itself refuses paths, also those of file://
+        server.shutdown()
+    assert asked_for == []
+    assert "data-share" in call(address, *asked(WORDS))
+
+
+def test_the_browser_is_told_to_reach_no_other_server(address):
+    with urllib.request.urlopen(address, timeout=30) as response:  # noqa: S310
+        assert "default-src 'self'" in response.headers["Content-Security-Policy"]
+        assert "http:" not in response.headers["Content-Security-Policy"]

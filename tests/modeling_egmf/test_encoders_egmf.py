@@ -1,0 +1,405 @@
+"""Media become one token a modality, whatever stands beside, behind or around them in the batch."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from transformers import ViTModel
+
+from modeling_egmf.encoders_egmf import (
+    EGMFAudioVisualEncoder,
+    EGMFFeatureStem,
+    EGMFFrameStem,
+    EGMFModalityEncoder,
+    EGMFPretrainedStem,
+    EGMFWaveformStem,
+    downsample_mask,
+)
+from tests.helpers.backbone_configs import AUDIO_BACKBONES, VISION_BACKBONES
+
+
+FUSION_WIDTH = 16
+KINDS = [("features", "audio"), ("waveform", "audio"), ("features", "video"), ("frames", "video")]
+SEQUENCE_ENCODERS = ["gru", "transformer", "none"]
+
+
+@pytest.fixture
+def make_encoder(make_encoder_config, enliven):
+    """An encoder of one modality in eval mode, none of its weights at zero."""
+
+    def make(kind, modality, **fields):
+        torch.manual_seed(0)
+        return enliven(EGMFModalityEncoder(make_encoder_config(kind, modality, **fields), FUSION_WIDTH)).eval()
+
+    return make
+
+
+@pytest.fixture
+def one_stream(media_batch):
+    """Values and mask of three clips of one modality."""
+
+    def make(kind, modality):
+        batch = media_batch(**{"audio": None, "video": None, modality: kind})
+        return batch[f"{modality}_values"], batch[f"{modality}_mask"]
+
+    return make
+
+
+def everyone(mask):
+    return torch.ones(len(mask), dtype=torch.bool)
+
+
+def backbone_inputs(name):
+    """Three clips of different lengths as the backbone takes them."""
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.tensor([200, 400, 290])
+    if name == "wav2vec2":
+        mask = torch.arange(400)[None, :] < lengths[:, None]
+        return (torch.rand(3, 400, generator=generator) - 0.5) * mask, mask
+    if name == "whisper":
+        return torch.rand(3, 8, 40, generator=generator), torch.arange(40)[None, :] < (lengths // 10)[:, None]
+    return torch.rand(3, 5, 3, 16, 16, generator=generator), torch.arange(5)[None, :] < (lengths // 80)[:, None]
+
+
+# ---- our own encoders ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sequence_encoder", SEQUENCE_ENCODERS)
+@pytest.mark.parametrize(("kind", "modality"), KINDS)
+def test_batch_equals_single(make_encoder, one_stream, kind, modality, sequence_encoder):
+    encoder = make_encoder(kind, modality, sequence_encoder=sequence_encoder)
+    values, mask = one_stream(kind, modality)
+    together = encoder(values, mask, everyone(mask))
+    for i, length in enumerate(mask.sum(dim=1)):
+        alone = encoder(values[i : i + 1, :length], mask[i : i + 1, :length], everyone(mask[:1]))
+        torch.testing.assert_close(together[i], alone[0], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("sequence_encoder", SEQUENCE_ENCODERS)
+@pytest.mark.parametrize(("kind", "modality"), KINDS)
+def test_padding_content_never_matters(make_encoder, one_stream, kind, modality, sequence_encoder):
+    encoder = make_encoder(kind, modality, sequence_encoder=sequence_encoder)
+    values, mask = one_stream(kind, modality)
+    expected = encoder(values, mask, everyone(mask))
+    extra = 500 if kind == "waveform" else 3
+    values = torch.cat([values, torch.zeros(3, extra, *values.shape[2:])], dim=1)
+    mask = torch.cat([mask, torch.zeros(3, extra, dtype=torch.bool)], dim=1)
+    values[~mask] = 7.0
+    torch.testing.assert_close(encoder(values, mask, everyone(mask)), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("kind", "modality"), KINDS)
+def test_every_real_step_counts(make_encoder, one_stream, kind, modality):
+    encoder = make_encoder(kind, modality)
+    values, mask = one_stream(kind, modality)
+    before = encoder(values, mask, everyone(mask))[0]
+    length = int(mask[0].sum())
+    for step in (0, length // 2, length - 1):
+        changed = values.clone()
+        changed[0, step] += 1
+        assert (encoder(changed, mask, everyone(mask))[0] - before).abs().max() > 1e-5
+
+
+@pytest.mark.parametrize(("sequence_encoder", "ordered"), [("gru", True), ("transformer", True), ("none", False)])
+def test_order_in_time(make_encoder, one_stream, sequence_encoder, ordered):
+    encoder = make_encoder("features", "audio", sequence_encoder=sequence_encoder)
+    values, _ = one_stream("features", "audio")
+    whole = torch.ones(values.shape[:2], dtype=torch.bool)
+    moved = encoder(values, whole, everyone(whole)) - encoder(values.flip(1), whole, everyone(whole))
+    assert (moved.abs().max() > 1e-3) == ordered
+
+
+@pytest.mark.parametrize(("kind", "modality"), KINDS)
+def test_absent_sample_gets_zeros_and_moves_no_other(make_encoder, one_stream, kind, modality):
+    encoder = make_encoder(kind, modality)
+    values, mask = one_stream(kind, modality)
+    expected = encoder(values, mask, everyone(mask))
+    found = encoder(values, mask, torch.tensor([True, False, True]))
+    assert torch.equal(found[1], torch.zeros(FUSION_WIDTH))
+    torch.testing.assert_close(found[[0, 2]], expected[[0, 2]], atol=1e-6, rtol=0)
+
+
+def test_empty_mask_is_absence(make_encoder, one_stream):
+    encoder = make_encoder("features", "audio")
+    values, mask = one_stream("features", "audio")
+    mask[1] = False
+    found = encoder(values, mask, everyone(mask))
+    assert torch.equal(found[1], torch.zeros(FUSION_WIDTH))
+    assert torch.isfinite(found).all()
+
+
+def test_nobody_present_gives_zeros(make_encoder, one_stream):
+    values, mask = one_stream("frames", "video")
+    found = make_encoder("frames", "video")(values, mask, ~everyone(mask))
+    assert torch.equal(found, torch.zeros(3, FUSION_WIDTH))
+
+
+def test_feature_width_is_checked(make_encoder):
+    encoder = make_encoder("features", "audio")
+    with pytest.raises(ValueError, match="features are 9 wide but the model was built for 6"):
+        encoder(torch.zeros(1, 3, 9), torch.ones(1, 3, dtype=torch.bool), torch.tensor([True]))
+
+
+def test_frame_size_is_checked(make_encoder):
+    encoder = make_encoder("frames", "video")
+    with pytest.raises(ValueError, match=r"frames are \(16, 24\) pixels but the model was built for \(16, 16\)"):
+        encoder(torch.zeros(1, 2, 3, 16, 24), torch.ones(1, 2, dtype=torch.bool), torch.tensor([True]))
+
+
+def test_features_are_standardized(make_encoder_config):
+    stem = EGMFFeatureStem(make_encoder_config("features"))
+    stem.mean.fill_(2.0)
+    stem.std.fill_(4.0)
+    values = torch.full((1, 1, 6), 3.0)
+    found, _ = stem(values, torch.ones(1, 1, dtype=torch.bool))
+    torch.testing.assert_close(found, stem.projection(torch.full((1, 1, 6), 0.25)))
+
+
+def test_constant_features_do_not_explode(make_encoder_config):
+    stem = EGMFFeatureStem(make_encoder_config("features"))
+    stem.std.zero_()
+    found, _ = stem(torch.full((1, 1, 6), 1e6), torch.ones(1, 1, dtype=torch.bool))
+    torch.testing.assert_close(found, stem.projection(torch.full((1, 1, 6), 10.0)))
+
+
+def test_pooling_scores_have_no_bias(make_encoder):
+    """A constant added to every score does not change the softmax."""
+    assert make_encoder("features", "audio").pooling_score.bias is None
+
+
+def test_frames_equal_a_plain_computation(make_encoder_config, enliven):
+    """Each frame and twice its difference to the clip's first, convolved, then averaged over a 4x4 grid."""
+    torch.manual_seed(0)
+    stem = enliven(EGMFFrameStem(make_encoder_config("frames", "video", frame_height=32, frame_width=32))).eval()
+    values = torch.rand(2, 3, 3, 32, 32) * 2 - 1
+    mask = torch.tensor([[True, True, True], [True, True, False]])
+    found, found_mask = stem(values, mask)
+    assert torch.equal(found_mask, mask)
+    assert not found[~mask].any()
+    for i, t in torch.argwhere(mask).tolist():
+        picture = torch.cat([values[i, t], 2 * (values[i, t] - values[i, 0])])  # (6, y, x)
+        for convolution, norm in zip(stem.convolutions, stem.norms, strict=True):
+            picture = convolution(picture[None])[0]
+            picture = (picture - picture.mean()) / (picture.var(correction=0) + norm.eps).sqrt()
+            picture = picture * norm.weight[:, None, None] + norm.bias[:, None, None]
+            picture = picture * 0.5 * (1 + torch.erf(picture / math.sqrt(2)))
+        assert picture.shape == (8, 8, 8)
+        cells = [[picture[:, y : y + 2, x : x + 2].mean(dim=(1, 2)) for x in range(0, 8, 2)] for y in range(0, 8, 2)]
+        grid = torch.stack([torch.stack(row, dim=1) for row in cells], dim=1)  # (channels, 4, 4)
+        expected = stem.projection.weight @ grid.flatten() + stem.projection.bias
+        torch.testing.assert_close(found[i, t], expected, atol=1e-5, rtol=1e-5)
+
+
+# ---- log-mel -------------------------------------------------------------------------------------------------
+
+
+def log_mel_by_hand(samples, rate, window, hop, size, bins):
+    """Discrete Fourier transform of centerd Hann windows, triangles on the mel scale, decibels to about [-1, 1]."""
+    padded = np.concatenate([np.zeros(size // 2), samples, np.zeros(size // 2)])
+    hann = np.zeros(size)
+    for n in range(window):
+        hann[(size - window) // 2 + n] = 0.5 - 0.5 * math.cos(2 * math.pi * n / window)
+    mels = np.linspace(2595 * math.log10(1 + 20 / 700), 2595 * math.log10(1 + rate / 2 / 700), bins + 2)
+    edges = 700 * (10 ** (mels / 2595) - 1)
+    rows = []
+    for start in range(0, len(samples) + 1, hop):
+        piece = padded[start : start + size] * hann
+        power = []
+        for k in range(size // 2 + 1):
+            wave = np.exp(-2j * np.pi * k * np.arange(size) / size)
+            power.append(abs((piece * wave).sum()) ** 2)
+        row = []
+        for low, middle, high in zip(edges[:-2], edges[1:-1], edges[2:], strict=True):
+            total = 0.0
+            for k, value in enumerate(power):
+                hertz = k * rate / size
+                total += value * max(0.0, min((hertz - low) / (middle - low), (high - hertz) / (high - middle)))
+            row.append((10 * math.log10(max(total, 1e-10)) + 30) / 40)
+        rows.append(row)
+    return np.array(rows)
+
+
+def test_log_mel_equals_a_plain_transform(make_encoder_config):
+    stem = EGMFWaveformStem(make_encoder_config("waveform", num_mel_bins=8))
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, 700)
+    expected = log_mel_by_hand(samples, 16_000, window=400, hop=160, size=512, bins=8)
+    found, mask = stem.log_mel(torch.tensor(samples)[None].float(), torch.ones(1, 700, dtype=torch.bool))
+    assert found.shape[1] == mask.sum() == 5
+    np.testing.assert_allclose(found[0].numpy(), expected, atol=1e-4)
+
+
+def test_a_higher_tone_lies_in_a_higher_band(make_encoder_config):
+    stem = EGMFWaveformStem(make_encoder_config("waveform", num_mel_bins=32))
+    times = torch.arange(1600) / 16_000
+    tones = torch.stack([torch.sin(2 * math.pi * hertz * times) for hertz in (200, 800, 3200)])
+    bands = stem.log_mel(tones, torch.ones(3, 1600, dtype=torch.bool))[0].mean(dim=1).argmax(dim=1)
+    assert bands[0] < bands[1] < bands[2]
+
+
+def test_mean_level_of_a_clip_is_taken_off(make_encoder_config, one_stream):
+    stem = EGMFWaveformStem(make_encoder_config("waveform"))
+    values, mask = one_stream("waveform", "audio")
+    seen = []
+    stem.convolutions[0].register_forward_hook(lambda _, given, __: seen.append(given[0].transpose(1, 2)))
+    stem(values, mask)
+    heard, frame_mask = stem.log_mel(values, mask)
+    for i in range(3):
+        real = heard[i][frame_mask[i]]
+        torch.testing.assert_close(seen[0][i][frame_mask[i]], real - real.mean(), atol=1e-5, rtol=0)
+        assert not seen[0][i][~frame_mask[i]].any()
+
+
+def test_distance_to_the_microphone_does_not_matter(make_encoder, one_stream):
+    encoder = make_encoder("waveform", "audio")
+    values, mask = one_stream("waveform", "audio")
+    near, far = (encoder(values * gain, mask, everyone(mask)) for gain in (1.0, 0.25))
+    torch.testing.assert_close(near, far, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("samples", [1, 159, 160, 161, 1600])
+def test_any_length_of_sound_is_heard(make_encoder, samples):
+    encoder = make_encoder("waveform", "audio")
+    found = encoder(torch.rand(1, samples), torch.ones(1, samples, dtype=torch.bool), torch.tensor([True]))
+    assert torch.isfinite(found).all()
+    assert found.abs().max() > 0
+
+
+@pytest.mark.parametrize(("steps", "length"), [(8, 8), (8, 4), (8, 2), (28, 4), (21, 3), (3000, 1500), (100, 33)])
+def test_downsampled_mask_keeps_the_share(steps, length):
+    real = torch.arange(1, steps + 1)
+    mask = torch.arange(steps)[None, :] < real[:, None]
+    expected = [-(-n * length // steps) for n in real.tolist()]  # rounded up, in whole numbers
+    assert downsample_mask(mask, length).sum(dim=1).tolist() == expected
+
+
+# ---- pretrained backbones ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def make_backbone_encoder(make_encoder_config):
+    def make(name, trainable=False):
+        torch.manual_seed(0)
+        kind, modality = ("waveform", "audio") if name in AUDIO_BACKBONES else ("frames", "video")
+        backbone_config = {**AUDIO_BACKBONES, **VISION_BACKBONES}[name].to_dict()
+        config = make_encoder_config(kind, modality, backbone_config=backbone_config, backbone_trainable=trainable)
+        return EGMFModalityEncoder(config, FUSION_WIDTH).eval()
+
+    return make
+
+
+@pytest.mark.parametrize("name", [*AUDIO_BACKBONES, *VISION_BACKBONES])
+def test_backbone_batch_equals_single(make_backbone_encoder, name):
+    encoder = make_backbone_encoder(name)
+    values, mask = backbone_inputs(name)
+    together = encoder(values, mask, everyone(mask))
+    assert together.std(dim=0).max() > 1e-4  # the clips differ
+    for i, length in enumerate(mask.sum(dim=1)):
+        keep = values.shape[1] if name == "whisper" else length  # Whisper's input has one fixed length
+        alone_mask = mask[i : i + 1] if name == "whisper" else mask[i : i + 1, :length]
+        alone = encoder(values[i : i + 1, :keep], alone_mask, everyone(mask[:1]))
+        torch.testing.assert_close(together[i], alone[0], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("trainable", [False, True])
+@pytest.mark.parametrize("name", [*AUDIO_BACKBONES, *VISION_BACKBONES])
+def test_backbone_learns_only_if_trainable(make_backbone_encoder, name, trainable):
+    encoder = make_backbone_encoder(name, trainable).train()
+    values, mask = backbone_inputs(name)
+    encoder(values, mask, everyone(mask)).square().sum().backward()
+    backbone = list(encoder.stem.backbone.parameters())
+    assert any(p.grad is not None and p.grad.abs().max() > 0 for p in backbone) == trainable
+    assert encoder.stem.projection.weight.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("trainable", [False, True])
+def test_only_a_trainable_backbone_goes_into_training_mode(make_backbone_encoder, trainable):
+    encoder = make_backbone_encoder("resnet", trainable).train()
+    assert encoder.training
+    assert any(module.training for module in encoder.stem.backbone.modules()) == trainable
+
+
+def test_of_whisper_only_the_encoder_is_kept(make_backbone_encoder):
+    stem = make_backbone_encoder("whisper").stem
+    assert stem.backbone.__class__.__name__ == "WhisperEncoder"
+    assert not any("decoder" in name for name in stem.state_dict())
+
+
+def test_given_backbone_is_used(make_encoder_config):
+    backbone = ViTModel(VISION_BACKBONES["vit"])
+    config = make_encoder_config("frames", "video", backbone_config=VISION_BACKBONES["vit"].to_dict())
+    assert EGMFPretrainedStem(config, backbone).backbone is backbone
+
+
+def test_bfloat16_backbone_gives_float32_tokens(make_backbone_encoder):
+    encoder = make_backbone_encoder("vit")
+    encoder.stem.backbone.to(torch.bfloat16)
+    values, mask = backbone_inputs("vit")
+    found = encoder(values, mask, everyone(mask))
+    assert found.dtype == torch.float32
+    assert torch.isfinite(found).all()
+
+
+# ---- both modalities -----------------------------------------------------------------------------------------
+
+
+BOTH = torch.ones(3, 2, dtype=torch.bool)  # three samples, audio and video wanted
+
+
+@pytest.fixture
+def audio_visual(make_config, enliven):
+    def make(audio="features", video="features"):
+        torch.manual_seed(0)
+        return enliven(EGMFAudioVisualEncoder(make_config(audio, video))).eval()
+
+    return make
+
+
+def test_one_token_a_modality(audio_visual, media_batch):
+    tokens, there = audio_visual()(BOTH, **media_batch())
+    assert tokens.shape == (3, 2, FUSION_WIDTH)
+    assert there.all()
+
+
+def test_left_out_modality_is_masked(audio_visual, media_batch):
+    tokens, there = audio_visual()(BOTH, **media_batch(video=None))
+    assert there.tolist() == [[True, False]] * 3
+    assert torch.equal(tokens[:, 1], torch.zeros(3, FUSION_WIDTH))
+
+
+def test_present_switches_modalities_off(audio_visual, media_batch):
+    encoder, batch = audio_visual(), media_batch()
+    present = torch.tensor([[True, True], [False, True], [True, False]])
+    tokens, there = encoder(present, **batch)
+    assert torch.equal(there, present)
+    assert tokens[~there].abs().max() == 0
+    expected, _ = encoder(BOTH, **batch)
+    torch.testing.assert_close(tokens[there], expected[there], atol=1e-6, rtol=0)
+
+
+def test_present_cannot_invent_a_modality(audio_visual, media_batch):
+    batch = media_batch()
+    batch["audio_mask"][0] = False
+    _, there = audio_visual()(BOTH, **batch)
+    assert there[0].tolist() == [False, True]
+
+
+def test_modality_embeds_tell_audio_from_video(audio_visual, media_batch):
+    encoder, batch = audio_visual(), media_batch()
+    before, _ = encoder(BOTH, **batch)
+    with torch.no_grad():
+        encoder.modality_embeds[1] += 1
+    after, _ = encoder(BOTH, **batch)
+    torch.testing.assert_close(after - before, torch.tensor([0.0, 1.0])[None, :, None].expand_as(after))
+
+
+def test_modality_the_model_lacks_is_refused(audio_visual, media_batch):
+    with pytest.raises(ValueError, match="holds video but this model was built without video"):
+        audio_visual(video=None)(BOTH, **media_batch())
+
+
+def test_values_without_mask_are_refused(audio_visual, media_batch):
+    batch = media_batch()
+    del batch["audio_mask"]
+    with pytest.raises(ValueError, match="`audio_values` came without `audio_mask`"):
+        audio_visual()(BOTH, **batch)

@@ -1,0 +1,307 @@
+"""The engine of the converters: whole or not at all, taken up after a kill, the same with any number of processes."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import datasets
+import pyarrow.parquet as pq
+import pytest
+
+from tests.helpers.release_files import mmsa, read_back, sims_row, table_of, write_csv, write_pickle
+from training.converters import mmsa as mmsa_converter
+from training.converters import sims
+from training.converters.core import shards
+
+
+@pytest.fixture
+def source(tmp_path):
+    return write_pickle(tmp_path / "a.pkl", mmsa(train=30, valid=7, test=9))
+
+
+def run(source, dest, *options):
+    arguments = [str(source), str(dest), "--corpus", "sims_v2", "--no_progress", "--num_workers", "1", *options]
+    mmsa_converter.main(arguments)
+
+
+def content(folder):
+    """name -> bytes of every file."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def fails(capsys, *arguments):
+    with pytest.raises(SystemExit) as stopped:
+        run(*arguments)
+    assert stopped.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_result_is_the_same_with_any_number_of_processes(tmp_path, source, monkeypatch):
+    monkeypatch.setattr(shards, "ROWS_PER_SHARD", 8)
+    run(source, tmp_path / "one")
+    run(source, tmp_path / "two", "--num_workers", "2")
+    assert content(tmp_path / "one") == content(tmp_path / "two")
+    names = [name for name in content(tmp_path / "one") if name.startswith("data/")]
+    assert names == [
+        *(f"data/test-{i:05d}-of-00002.parquet" for i in range(2)),
+        *(f"data/train-{i:05d}-of-00004.parquet" for i in range(4)),
+        "data/validation-00000-of-00001.parquet",
+    ]
+    found = read_back(tmp_path / "one", tmp_path / "cache")
+    assert [row["id"] for row in found["train"]] == mmsa(train=30, valid=7, test=9)["train"]["id"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pkl", "cache", "one", "two"]
+
+
+def test_groups_of_rows_are_small(tmp_path, source, monkeypatch):
+    """What is held in memory is a group, and a group is written as soon as it is large enough."""
+    monkeypatch.setattr(shards, "BYTES_PER_GROUP", 2000)
+    run(source, tmp_path / "dest")
+    file = pq.ParquetFile(tmp_path / "dest/data/train-00000-of-00001.parquet")
+    assert file.num_row_groups > 5
+    assert file.metadata.num_rows == 30
+
+
+def test_card_and_manifests(tmp_path, source):
+    run(source, tmp_path / "dest")
+    card = (tmp_path / "dest/README.md").read_text(encoding="utf-8")
+    assert "pretty_name: CH-SIMS v2" in card and "path: data/validation-*.parquet" in card
+    assert "| train | 30 | 30 | 0 | 0 |" in card and "`splits/video_disjoint.json`" in card
+    manifest = json.loads((tmp_path / "dest/splits/official.json").read_text(encoding="utf-8"))
+    assert manifest["name"] == "official"
+    assert manifest["splits"]["test"] == mmsa(train=30, valid=7, test=9)["test"]["id"]
+    stored = json.loads((tmp_path / "dest/conversion.json").read_text(encoding="utf-8"))
+    assert stored["settings"] == {"converter": "mmsa", "corpus": "sims_v2", "task": None}
+    assert stored["versions"]["python"]
+
+
+def test_table_is_printed_and_can_be_had_as_a_file(tmp_path, source, capsys):
+    run(source, tmp_path / "dest", "--report", str(tmp_path / "report.json"))
+    said = capsys.readouterr().out
+    assert "split             read    kept  repaired  dropped" in said
+    assert "train               30      30         0        0" in said
+    assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8")) == table_of(tmp_path / "dest")
+
+
+def test_check_says_the_same_and_writes_nothing(tmp_path, source, capsys):
+    release = mmsa(train=30, valid=7, test=9)
+    release["train"]["vision"][3] = 0
+    release["train"]["regression_labels"][4] = 7
+    write_pickle(source, release)
+    before = content(tmp_path)
+    run(source, tmp_path / "dest", "--check", "--num_workers", "2")
+    checked = capsys.readouterr().out
+    assert content(tmp_path) == before and not (tmp_path / "dest").exists()
+    run(source, tmp_path / "dest")
+    converted = capsys.readouterr().out
+    assert checked.splitlines()[:-1] == converted.splitlines()[:-1]
+    assert "all padding" in checked and "score outside" in checked
+
+
+def test_same_line_again_does_nothing(tmp_path, source, capsys):
+    run(source, tmp_path / "dest")
+    first, times = content(tmp_path / "dest"), os.stat(tmp_path / "dest").st_mtime_ns
+    said = capsys.readouterr().out
+    run(source, tmp_path / "dest")
+    again = capsys.readouterr().out
+    assert "holds this very conversion already" in again
+    assert said.splitlines() == again.splitlines()[1:]
+    assert (content(tmp_path / "dest"), os.stat(tmp_path / "dest").st_mtime_ns) == (first, times)
+
+
+def test_conversion_that_lost_a_shard_is_not_ready(tmp_path, source, capsys):
+    run(source, tmp_path / "dest")
+    before, shard = content(tmp_path / "dest"), tmp_path / "dest/data/validation-00000-of-00001.parquet"
+    for damage in (lambda: shard.write_bytes(b"PAR1"), shard.unlink):
+        damage()
+        said = fails(capsys, source, tmp_path / "dest")
+        assert "its data/ holds 0 of the 7 rows of validation. Use --overwrite" in said
+    run(source, tmp_path / "dest", "--overwrite")
+    assert content(tmp_path / "dest") == before
+
+
+def test_conversion_by_another_version_is_told(tmp_path, source, capsys, monkeypatch):
+    monkeypatch.setattr(shards, "CONVERTER_VERSION", 1)
+    run(source, tmp_path / "dest")
+    monkeypatch.undo()
+    assert "or by another version. Use --overwrite" in fails(capsys, source, tmp_path / "dest")
+
+
+def test_nothing_is_overwritten_unasked(tmp_path, source, capsys):
+    run(source, tmp_path / "dest")
+    before = content(tmp_path / "dest")
+    assert "other files or with other options" in fails(capsys, source, tmp_path / "dest", "--task", "x")
+    write_pickle(source, mmsa(train=31))
+    assert "other files or with other options" in fails(capsys, source, tmp_path / "dest")
+    assert content(tmp_path / "dest") == before
+    run(source, tmp_path / "dest", "--overwrite")
+    assert table_of(tmp_path / "dest")["rows"]["train"]["read"] == 31
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/mine.txt").write_text("mine")
+    for options in ((), ("--overwrite",)):
+        assert "holds something else" in fails(capsys, source, tmp_path / "other", *options)
+    assert content(tmp_path / "other") == {"mine.txt": b"mine"}
+
+
+def test_two_conversions_into_one_folder(tmp_path, source, capsys):
+    with shards._locked(tmp_path / "dest"):
+        assert "Another conversion into" in fails(capsys, source, tmp_path / "dest")
+    run(source, tmp_path / "dest")
+
+
+def run_words(source, dest):
+    """Convert SIMS' table alone."""
+    arguments = ["--corpus", "sims_v2", "--media", "none", "--no_progress", "--num_workers", "1"]
+    sims.main([str(source), str(dest), *arguments])
+
+
+def test_split_of_which_nothing_is_left(tmp_path):
+    """It is not named in the card, so that the others can be loaded."""
+    write_csv(tmp_path / "SIMS/meta.csv", [sims_row("v", "1"), sims_row("v", "2", mode="test", text=" ")])
+    run_words(tmp_path / "SIMS", tmp_path / "dest")
+    assert list(read_back(tmp_path / "dest", tmp_path / "cache")) == ["train"]
+    assert table_of(tmp_path / "dest")["rows"]["test"] == {"read": 1, "kept": 0, "repaired": 0, "dropped": 1}
+
+
+def test_too_few_videos_for_all_splits(tmp_path, capsys):
+    clips = [sims_row(video, mode, mode=mode) for video in ("v", "w") for mode in ("train", "valid", "test")]
+    write_csv(tmp_path / "SIMS/meta.csv", clips)
+    run_words(tmp_path / "SIMS", tmp_path / "dest")
+    reason = "too few videos: nothing in this split of video_disjoint"
+    assert table_of(tmp_path / "dest")["noted"][reason]["ids"] == ["test"]
+    assert f"{reason}: test" in capsys.readouterr().out
+
+
+def test_shard_of_which_nothing_is_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "ROWS_PER_SHARD", 1)
+    write_csv(tmp_path / "SIMS/meta.csv", [sims_row("v", "1", text=" "), sims_row("v", "2"), sims_row("v", "3")])
+    run_words(tmp_path / "SIMS", tmp_path / "dest")
+    found = read_back(tmp_path / "dest", tmp_path / "cache")
+    assert [row["id"] for row in found["train"]] == ["v$_$2", "v$_$3"]
+
+
+def test_bad_options(tmp_path, source, capsys):
+    for options, message in (
+        ([str(source)], "give DEST"),
+        ([str(source), str(tmp_path / "d"), "--num_workers", "0"], "--num_workers is 0"),
+        ([str(source), "--check", "--report", str(tmp_path / "no/x.json")], "give a file in a folder that is there"),
+        ([str(source), "--check", "--report", str(tmp_path)], "give a file in a folder that is there"),
+    ):
+        with pytest.raises(SystemExit):
+            mmsa_converter.main([*options, "--corpus", "mosi"])
+        assert message in capsys.readouterr().err
+
+
+# ---- kill ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def start(monkeypatch):
+    """`start(*arguments)` -> a converter in a process of its own, in shards of two rows."""
+    monkeypatch.setattr(shards, "ROWS_PER_SHARD", 2)
+
+    def begin(*arguments):
+        process = multiprocessing.get_context("fork").Process(target=run, args=arguments)
+        process.start()
+        return process
+
+    return begin
+
+
+def wait_until(condition, process=None, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        assert process is None or process.is_alive()
+        time.sleep(0.001)
+
+
+def children(pid):
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in found]
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("num_proc", [1, 2])
+def test_converter_killed_in_the_middle_and_run_again(tmp_path, start, num_proc, monkeypatch, capsys):
+    source = write_pickle(tmp_path / "a.pkl", mmsa(train=240))
+    dest, partial = tmp_path / "dest", tmp_path / ".dest.partial"
+    process = start(source, dest, "--num_workers", str(num_proc))
+    wait_until(lambda: len(list(partial.glob("data/*.parquet"))) >= 5, process)
+    workers = children(process.pid)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    wait_until(lambda: not any(map(alive, workers)))  # no worker waits for work forever
+    made = {path.name: path.stat().st_mtime_ns for path in partial.glob("work/train-*.json")}
+    assert 3 <= len(made) < 120 and not dest.exists()
+    (partial / "data/train-00000-of-00120.parquet.1.tmp").write_bytes(b"half")
+    last = sorted(partial.glob("work/train-*.json"))[-1]
+    last.unlink()  # as if it had been killed between the shard and its record
+
+    kept, times = [], {}
+    original = shards._complete
+
+    def look(folder, *arguments):
+        kept.extend(path.name for path in folder.glob("work/train-*.json"))
+        times.update({path.name: path.stat().st_mtime_ns for path in folder.glob("work/train-*.json")})
+        original(folder, *arguments)
+
+    monkeypatch.setattr(shards, "_complete", look)
+    run(source, dest)
+    assert f"Going on with a conversion that was stopped: {len(made) - 1} of 124 are there." in capsys.readouterr().out
+    assert len(kept) == 120
+    assert all(times[name] == before for name, before in made.items() if name != last.name)
+    run(source, tmp_path / "fresh")
+    assert content(dest) == content(tmp_path / "fresh")
+    assert not partial.exists()
+    assert len(datasets.load_dataset(str(dest), cache_dir=str(tmp_path / "cache"))["train"]) == 240
+
+
+def die(row, report):
+    """What a worker does that is ended from outside at its fifth row."""
+    if row["id"].endswith("0005"):
+        os._exit(9)
+    return mmsa_converter.finish(row, report)
+
+
+def test_worker_that_is_ended_from_outside(tmp_path, source, monkeypatch, capsys):
+    run(source, tmp_path / "fresh")
+    monkeypatch.setattr(shards, "ROWS_PER_SHARD", 2)
+    real_plan = mmsa_converter.plan
+
+    def plan(arguments):
+        corpus = real_plan(arguments)
+        corpus.finish = die
+        return corpus
+
+    monkeypatch.setattr(mmsa_converter, "plan", plan)
+    with pytest.raises(SystemExit) as stopped:
+        run(source, tmp_path / "dest", "--num_workers", "2")
+    assert stopped.value.code == 3
+    assert "Run the same line again" in capsys.readouterr().err
+    assert not (tmp_path / "dest").exists()
+    monkeypatch.setattr(mmsa_converter, "plan", real_plan)
+    run(source, tmp_path / "dest")
+    assert table_of(tmp_path / "dest") == table_of(tmp_path / "fresh")
+
+
+def test_half_of_another_conversion_is_thrown_away(tmp_path, source, monkeypatch, capsys):
+    run(source, tmp_path / "fresh")
+    monkeypatch.setattr(shards, "_complete", lambda *_: None)
+    run(source, tmp_path / "dest", "--task", "other")
+    assert (tmp_path / ".dest.partial/work").is_dir()
+    monkeypatch.undo()
+    run(source, tmp_path / "dest")
+    assert "an unfinished conversion of other files or with other options" in capsys.readouterr().out
+    assert content(tmp_path / "dest") == content(tmp_path / "fresh")
+    shutil.rmtree(tmp_path / "dest")

@@ -1,0 +1,162 @@
+"""Augmentation: other light, other noise; the same length, type and shape, and the same change for the same seed."""
+
+import numpy as np
+import pytest
+
+from training.data.augmentation import (
+    AUGMENTATIONS,
+    MAX_GAIN_DECIBELS,
+    MAX_VOICE_CHANGE,
+    NOISE_DECIBELS,
+    augment,
+    augment_features,
+    augment_frames,
+    augment_sound,
+    augment_voice,
+)
+from training.data.dataset import MEDIA
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+@pytest.fixture
+def media():
+    source = np.random.default_rng(1)
+    return {
+        "audio": source.uniform(-0.5, 0.5, 4000).astype(np.float32),
+        "video": source.integers(60, 180, (9, 16, 24, 3)).astype(np.uint8),
+        "audio_features": source.normal(size=(40, 6)).astype(np.float32),
+        "video_features": source.normal(size=(30, 5)).astype(np.float32),
+    }
+
+
+def test_every_stream_has_its_augmentation():
+    assert set(AUGMENTATIONS) == set(MEDIA)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_shape_and_type_stay(media, seed):
+    found = augment(media, rng(seed))
+    assert list(found) == list(media)
+    for name, values in media.items():
+        assert found[name].shape == values.shape, name
+        assert found[name].dtype == values.dtype, name
+        assert np.isfinite(found[name]).all()
+        assert min(found[name].strides) > 0  # torch takes no array that runs backwards
+
+
+@pytest.mark.parametrize("name", MEDIA)
+def test_seed_decides(media, name):
+    values = media[name]
+    before = values.copy()
+    first, again, other = (AUGMENTATIONS[name](values, rng(seed)) for seed in (0, 0, 1))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert not np.array_equal(first, values)
+    assert np.array_equal(values, before)
+
+
+@pytest.mark.parametrize("name", MEDIA)
+@pytest.mark.parametrize("length", [1, 2, 3, 7])
+def test_any_length_stays(media, name, length):
+    for seed in range(5):
+        assert len(AUGMENTATIONS[name](media[name][:length], rng(seed))) == length
+
+
+def test_clip_without_media_stays_empty():
+    assert augment({}, rng()) == {}
+
+
+def test_one_change_for_the_whole_clip():
+    """A person does not flicker: frames that were equal stay equal."""
+    frames = np.repeat(np.random.default_rng(1).integers(0, 256, (1, 8, 8, 3)).astype(np.uint8), 4, axis=0)
+    for seed in range(5):
+        found = augment_frames(frames, rng(seed))
+        assert (found == found[:1]).all()
+
+
+def test_frames_are_mirrored_half_of_the_time():
+    frames = np.full((2, 8, 8, 3), 60, np.uint8)
+    frames[:, :, :4] = 180  # bright on the left
+    left = [
+        found[:, :, :4].mean() > found[:, :, 4:].mean()
+        for found in (augment_frames(frames, rng(s)) for s in range(200))
+    ]
+    assert 70 < sum(left) < 130
+
+
+def test_light_neither_wraps_nor_runs_away():
+    frames = np.stack([np.zeros((8, 8, 3), np.uint8), np.full((8, 8, 3), 255, np.uint8)])
+    for seed in range(50):
+        dark, bright = augment_frames(frames, rng(seed))
+        assert dark.max() < 64
+        assert bright.min() > 180
+
+
+def test_gain_and_noise_stay_in_their_bounds():
+    times = np.arange(16_000) / 16_000
+    tone = np.sqrt(2) * 0.1 * np.sin(2 * np.pi * 200 * times)
+    tone = tone.astype(np.float32)
+    for seed in range(50):
+        found = augment_sound(tone, rng(seed)).astype(np.float64)
+        gain = (found * tone).mean() / (tone.astype(np.float64) ** 2).mean()
+        noise = 20 * np.log10((found - gain * tone).std())
+        assert abs(20 * np.log10(gain)) < MAX_GAIN_DECIBELS + 0.1
+        assert NOISE_DECIBELS[0] - 0.5 < noise < NOISE_DECIBELS[1] + 0.5
+
+
+def loudest_pitch(samples):
+    return np.abs(np.fft.rfft(samples * np.hanning(len(samples)), 2**18)).argmax() * 16_000 / 2**18
+
+
+@pytest.mark.parametrize("length", [16_000, 15_999, 40_001])
+def test_voice_has_another_pitch_and_tempo(length):
+    tone = np.sin(2 * np.pi * 440 * np.arange(length) / 16_000).astype(np.float32)
+    before, pitches, tempos, levels = tone.copy(), [], [], []
+    for seed in range(40):
+        found = augment_voice(tone, rng(seed))
+        assert found.dtype == np.float32
+        pitches.append(loudest_pitch(found) / 440)
+        tempos.append(length / len(found))
+        levels.append(20 * np.log10(found.std() / tone.std()))
+    for changes in (pitches, tempos):
+        assert max(np.abs(np.array(changes) - 1)) < MAX_VOICE_CHANGE + 0.01
+        assert np.ptp(changes) > MAX_VOICE_CHANGE
+    assert abs(np.corrcoef(pitches, tempos)[0, 1]) < 0.5
+    assert 1 < np.std(levels) < 6
+    assert np.array_equal(tone, before)
+    assert np.array_equal(augment_voice(tone, rng(3)), augment_voice(tone, rng(3)))
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, 7, 410, 1023, 1024, 1500])
+def test_voice_of_a_few_samples_stays_long_enough(length):
+    """What is long enough to be heard (25 ms) stays so."""
+    samples = np.full(length, 0.5, np.float32)
+    for seed in range(20):
+        found = augment_voice(samples, rng(seed))
+        assert np.isfinite(found).all()
+        assert np.array_equal(found, samples) if length < 1024 else 800 < len(found) < 1.2 * length
+
+
+def test_timbre_changes_some_bands_more_than_others():
+    noise, tilts = np.random.default_rng(5).normal(size=32_000).astype(np.float32), []
+    for seed in range(10):
+        power = np.abs(np.fft.rfft(augment_voice(noise, rng(seed)))) ** 2
+        tilts.append(10 * np.log10(power[: len(power) // 40].mean() / power[len(power) // 2 :].mean()))
+    assert 1 < np.std(tilts) < 8
+
+
+def test_hidden_features_are_their_mean(media):
+    values = media["audio_features"]
+    found = augment_features(values, rng())
+    hidden = (found != values).any(axis=1)
+    assert 0 < hidden.sum() < len(values) / 3
+    np.testing.assert_allclose(found[hidden], np.broadcast_to(values.mean(axis=0), found[hidden].shape), atol=1e-6)
+
+
+def test_few_features_are_left_alone(media):
+    values = media["audio_features"][:3]
+    for seed in range(50):
+        assert np.array_equal(augment_features(values, rng(seed)), values)

@@ -1,0 +1,249 @@
+"""Frozen encoders computed once: the same numbers, for every clip, setting and encoder its own, whoever writes."""
+
+import copy
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel, ViTImageProcessor, Wav2Vec2FeatureExtractor, WhisperFeatureExtractor
+
+from tests.helpers.backbone_configs import AUDIO_BACKBONES, VISION_BACKBONES
+from tests.helpers.corpus_files import tiny_llama, write_corpus, write_language_model
+from tests.helpers.media_files import gray_frames, sine, write_video
+from tests.helpers.run_files import SMALL_RUN as SMALL
+from training.arguments import parse_arguments
+from training.benchmarks.cost import encoder_cache as benchmark
+from training.data.collator import EGMFDataCollator
+from training.data.dataset import EGMFDataset, load_examples
+from training.data.encoder_cache import EncoderCache
+from training.model.builder import build
+from training.train import train
+
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, trained_tokenizer):
+    """A corpus, a language model, and encoders with their front ends, as they would lie on a disk."""
+    folder = tmp_path_factory.mktemp("place")
+    write_corpus(folder / "corpus")
+    # One is longer than its neighbors, so that they are padded.
+    write_video(folder / "corpus/clips/1.mp4", gray_frames(6, 16, 16), audio=sine(250, 0.48, 16_000))
+    tokenizer = copy.deepcopy(trained_tokenizer)
+    write_language_model(folder / "llm", tiny_llama(tokenizer), tokenizer)
+    frontends = {
+        "wav2vec2": Wav2Vec2FeatureExtractor(return_attention_mask=True),
+        "whisper": WhisperFeatureExtractor(feature_size=8, chunk_length=1, hop_length=400),
+        "vit": ViTImageProcessor(size={"height": 16, "width": 16}),
+    }
+    for number, (name, frontend) in enumerate(frontends.items()):
+        torch.manual_seed(number)
+        AutoModel.from_config({**AUDIO_BACKBONES, **VISION_BACKBONES}[name]).save_pretrained(folder / name)
+        frontend.save_pretrained(folder / name)
+    return folder
+
+
+def options(place, name, **changes):
+    settings = {
+        "dataset": place / "corpus",
+        "text_model_name_or_path": place / "llm",
+        "output_dir": place / "runs" / name,
+    }
+    settings |= {"audio": place / "wav2vec2", "video": place / "vit", "eval_strategy": "no", "save_strategy": "no"}
+    argv = ["--use_cpu"]
+    for key, value in {**SMALL, **settings, **changes}.items():
+        argv += [f"--{key}", *map(str, value if isinstance(value, list) else [value])]
+    return parse_arguments(argv)
+
+
+def prepared(place, cache=None, **changes):
+    """Model, processor, training rows, and the cache if a folder is given, filled."""
+    torch.manual_seed(0)
+    model, processor = build(options(place, "unused", **changes)[0])
+    rows = load_examples(place / "corpus", "train")
+    encoder_cache = EncoderCache(cache, model, processor) if cache is not None else None
+    dataset = EGMFDataset(rows, processor, encoder_cache=encoder_cache)
+    counts = encoder_cache.fill((dataset,), "cpu") if encoder_cache is not None else None
+    return model.eval(), dataset, encoder_cache, counts
+
+
+@pytest.mark.parametrize("audio", ["wav2vec2", "whisper", "none"])
+@pytest.mark.parametrize("with_labels", [True, False])
+def test_batch_and_answers_are_those_of_the_encoders(place, tmp_path, audio, with_labels):
+    changes = {"audio": "none" if audio == "none" else place / audio}
+    plain, plain_rows, *_ = prepared(place, **changes)
+    model, rows, _, counts = prepared(place, tmp_path / "cache", **changes)
+    assert counts == {"stored": 0, "computed": sum(len(row["states"]) for row in rows.rows)}
+    assert not rows[0]["media"]  # nothing is decoded again
+    model.load_state_dict(plain.state_dict())
+    for chosen in (None, ["audio"], ["text", "video"]):
+        if audio == "none" and chosen == ["audio"]:
+            continue
+        batches = [
+            EGMFDataCollator(found.processor, with_labels, chosen)([found[i] for i in range(6)])
+            for found in (plain_rows, rows)
+        ]
+        assert set(batches[0]) == set(batches[1])
+        for name in set(batches[0]) - {"audio_values", "audio_mask", "video_values"}:
+            assert torch.equal(batches[0][name], batches[1][name]), name
+        with torch.no_grad():
+            found = [
+                m(**b).loss
+                if with_labels
+                else m.score_answers(**{k: v for k, v in b.items() if k != "label_index"}).probabilities
+                for m, b in zip((plain, model), batches, strict=True)
+            ]
+        torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-6)
+
+
+def test_training_with_and_without_gives_the_same_losses(place, tmp_path, capsys):
+    """At learning rate 0, because Adam takes a rounding error for a gradient; two runs with the cache bit for bit."""
+    still, kept = {"learning_rate": 0}, {"encoder_cache": tmp_path}
+    runs = {"plain": still, "first": still | kept, "second": kept, "third": kept}
+    losses, said = {}, []
+    for name, changes in runs.items():
+        trainer = train(*options(place, name, **changes))
+        losses[name] = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+        said += [line for line in capsys.readouterr().out.splitlines() if line.startswith("Frozen encoders")]
+    counts = [(20, 0), (0, 20), (0, 20)]
+    assert said == [f"Frozen encoders: {new} clips computed, {old} found in {tmp_path}." for new, old in counts]
+    assert len(losses["plain"]) == 4
+    assert losses["first"] == pytest.approx(losses["plain"], abs=1e-5)
+    assert losses["second"] == losses["third"] != losses["first"]
+    second, third = (load_file(place / f"runs/{name}/model.safetensors") for name in ("second", "third"))
+    assert all(torch.equal(second[name], third[name]) for name in second)
+    assert not [name for name in second if "backbone" in name]  # the checkpoint is as light as ever
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "gone", "flipped", "foreign"])
+def test_damaged_entry_is_computed_again(place, tmp_path, damage):
+    *_, counts = prepared(place, tmp_path)
+    paths = sorted(tmp_path.rglob("*.safetensors"))
+    before = {path: load_file(path)["states"].clone() for path in paths}  # not what is mapped from the file
+    data = bytearray(paths[0].read_bytes())
+    if damage == "gone":
+        paths[0].unlink()
+    elif damage == "foreign":
+        other = next(path for path in paths if path.parent.parent == paths[0].parent.parent and path != paths[0])
+        states = load_file(other)["states"] + 1
+        save_file({"states": states}, paths[0])
+    else:
+        if damage == "flipped":
+            data[-3] ^= 4
+        paths[0].write_bytes({"cut": data[: len(data) // 2], "empty": b"", "flipped": data}[damage])
+    *_, again = prepared(place, tmp_path)
+    assert again == {"stored": counts["computed"] - 1, "computed": 1}
+    assert all(torch.equal(load_file(path)["states"], states) for path, states in before.items())
+
+
+def test_keys_follow_content_settings_and_weights(place, tmp_path):
+    *_, dataset, encoder_cache, _ = prepared(place, tmp_path)
+    row = dataset.rows[0]
+    moved = tmp_path / "elsewhere.mp4"
+    shutil.copy(row["video"], moved)
+    assert encoder_cache.keys({**row, "video": str(moved)}) == row["states"]
+    other = encoder_cache.keys({**row, "video": dataset.rows[1]["video"]})
+    assert not set(other.values()) & set(row["states"].values())
+    assert encoder_cache.keys({**row, "window": (0.0, 0.1, 0.24)}) != row["states"]
+    assert encoder_cache.keys({"id": "x", "text": "words"}) == {}
+    *_, others, _ = prepared(place, tmp_path, num_frames=3)
+    changed = others.keys(row)
+    assert changed["video"] != row["states"]["video"]
+    assert changed["audio"] == row["states"]["audio"]
+    assert others.folders == encoder_cache.folders
+    heavier = tmp_path / "heavier"
+    shutil.copytree(place / "vit", heavier)
+    vit = AutoModel.from_pretrained(heavier)
+    with torch.no_grad():
+        vit.embeddings.cls_token.add_(1e-3)
+    vit.save_pretrained(heavier)
+    *_, others, _ = prepared(place, tmp_path, video=heavier)
+    assert others.folders["video"] != encoder_cache.folders["video"]
+    assert others.folders["audio"] == encoder_cache.folders["audio"]
+
+
+def test_two_at_a_time_and_in_parts(place, tmp_path):
+    model, processor = build(options(place, "unused")[0])
+    encoder_cache = EncoderCache(tmp_path, model, processor)
+    dataset = EGMFDataset(load_examples(place / "corpus", "train"), processor, encoder_cache=encoder_cache)
+    parts = [encoder_cache.fill((dataset,), "cpu", (index, 3)) for index in range(2)]
+    assert [part["computed"] for part in parts] == [4, 4]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda _: encoder_cache.fill((dataset,), "cpu"), range(2)))
+    assert all(encoder_cache.is_whole(m, key) for row in dataset.rows for m, key in row["states"].items())
+    assert not list(tmp_path.rglob(".*"))
+    assert encoder_cache.fill((dataset,), "cpu") == {"stored": 12, "computed": 0}
+
+
+def test_workers_read_without_the_encoder(place, tmp_path):
+    _, dataset, *_ = prepared(place, tmp_path)
+    loader = torch.utils.data.DataLoader(
+        dataset,
+        batch_size=6,
+        num_workers=1,
+        collate_fn=EGMFDataCollator(dataset.processor, True),
+        multiprocessing_context="fork",
+    )
+    (batch,) = loader
+    direct = EGMFDataCollator(dataset.processor, True)([dataset[i] for i in range(6)])
+    assert all(torch.equal(batch[name], direct[name]) for name in direct)
+    assert dataset.encoder_cache.__getstate__()["stems"] == {"audio": None, "video": None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"audio": "waveform", "video": "frames"}, "this model has none. Give --audio or --video"),
+        ({"train_backbones": "true"}, "this model has none. Give --audio or --video"),
+        ({"augmentation": "true"}, "--augmentation changes clips at every turn"),
+        ({"voice_augmentation": "true"}, "--voice_augmentation changes clips at every turn"),
+        (
+            {"encoder_cache": "corpus/metadata.jsonl"},
+            r"Nothing can be written into .*metadata.jsonl \(Not a directory",
+        ),
+    ],
+)
+def test_what_cannot_be_kept_is_refused(place, tmp_path, changes, said):
+    if "encoder_cache" in changes:
+        changes = {"encoder_cache": place / changes["encoder_cache"]}
+    with pytest.raises(ValueError, match=said):
+        train(*options(place, "refused", **{"encoder_cache": tmp_path, **changes}))
+
+
+def test_full_disk_is_said(place, tmp_path, monkeypatch):
+    model, processor = build(options(place, "unused")[0])
+    encoder_cache = EncoderCache(tmp_path, model, processor)
+    dataset = EGMFDataset(load_examples(place / "corpus", "train"), processor, encoder_cache=encoder_cache)
+
+    def full(tensors, path, metadata):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("training.data.encoder_cache.save_file", full)
+    with pytest.raises(OSError, match=r"could not be written .*No space left.*another --encoder_cache"):
+        encoder_cache.fill((dataset,), "cpu")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_settings_leave_the_folder_out(place, tmp_path):
+    """A run may be gone on from with the cache elsewhere."""
+    train(*options(place, "moved", encoder_cache=tmp_path, max_steps=1))
+    assert "encoder_cache" not in json.loads((place / "runs/moved/settings.json").read_text())
+
+
+def test_benchmark_runs(place, tmp_path, capsys):
+    sizes = ["--width", "32", "--layers", "1", "--clips", "3", "--batch_size", "2", "--repeats", "1"]
+    benchmark.main(
+        ["--text_model_name_or_path", str(place / "llm"), *sizes, "--output", str(tmp_path / "encoder_cache.json")]
+    )
+    record = json.loads(capsys.readouterr().out)
+    assert json.loads((tmp_path / "encoder_cache.json").read_text(encoding="utf-8")) == record
+    seconds = {name: part["median_s"] for name, part in record["epoch"].items()}
+    assert record["ratio"] == pytest.approx(seconds["computed"] / seconds["kept"])
+    assert record["filling_s"] > 0
+    steps = (40_000 - 400) // 320 + 1  # of Wav2Vec2's convolutions
+    assert record["bytes_per_clip"] == pytest.approx(4 * 32 * steps, abs=1000)

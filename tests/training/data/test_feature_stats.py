@@ -1,0 +1,121 @@
+"""Features are standardized by the training rows: measured once, kept in the checkpoint, not measured again."""
+
+import copy
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.helpers.corpus_files import tiny_llama, write_language_model
+from training.arguments import parse_arguments
+from training.data.dataset import EGMFDataset
+from training.data.feature_stats import set_feature_stats
+from training.train import train
+
+
+pytestmark = pytest.mark.integration
+WIDTHS = {"audio": 3, "video": 2}
+SCALES = np.array([1e4, 1.0, 1e-3])
+STATISTICS = ("audio_visual_encoder.audio.stem.mean", "audio_visual_encoder.audio.stem.std")
+
+
+def write_rows(folder, split_sizes, seed=0):
+    """Rows of the task `sentiment` whose columns differ in scale by orders of magnitude; one has no audio."""
+    rng, rows = np.random.default_rng(seed), []
+    folder.mkdir()
+    for split, size in split_sizes.items():
+        for i in range(size):
+            row = {"id": f"{split}{i}", "split": split, "task": "sentiment", "text": "fine", "answer": i / 10}
+            for modality, width in WIDTHS.items():
+                if (modality, i) != ("audio", 1):
+                    values = (rng.normal(5, 1, (2 + i, width)) * SCALES[:width]).astype(np.float32)
+                    values[:, -1] = values[:, -1] if modality == "audio" else 7.5  # a column that is constant
+                    np.save(folder / f"{split}{i}-{modality}.npy", values)
+                    row[f"{modality}_features"] = f"{split}{i}-{modality}.npy"
+            rows.append(row)
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n", encoding="utf-8")
+    return folder
+
+
+def by_hand(folder, modality):
+    """Mean and standard deviation of all vectors of the training rows."""
+    vectors = np.concatenate([np.load(path) for path in sorted(folder.glob(f"train*-{modality}.npy"))])
+    return vectors.astype(np.float64).mean(axis=0), vectors.astype(np.float64).std(axis=0)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, trained_tokenizer):
+    folder = tmp_path_factory.mktemp("place")
+    write_rows(folder / "corpus", {"train": 6, "validation": 3})
+    write_rows(folder / "other", {"train": 6, "validation": 3}, seed=1)
+    tokenizer = copy.deepcopy(trained_tokenizer)
+    write_language_model(folder / "llm", tiny_llama(tokenizer), tokenizer)
+    return folder
+
+
+def run(place, name, **changes):
+    settings = {
+        "dataset": place / "corpus", "text_model_name_or_path": place / "llm", "output_dir": place / "runs" / name,
+        "text_model_dtype": "float32", "audio": "features", "audio_feature_size": 3, "video": "features",
+        "video_feature_size": 2, "encoder_hidden_size": 8, "fusion_hidden_size": 16, "lora_r": 2, "max_steps": 4,
+        "save_steps": 2, "per_device_train_batch_size": 2, "report_to": "none", "disable_tqdm": "true",
+    }  # fmt: skip
+    argv = [str(part) for key, value in {**settings, **changes}.items() for part in (f"--{key}", value)]
+    return train(*parse_arguments(["--use_cpu", *argv]))
+
+
+def stem(model, modality):
+    return getattr(model.egmf.audio_visual_encoder, modality).stem
+
+
+def test_statistics_are_those_of_all_training_vectors(place):
+    model = run(place, "plain").model
+    for modality in WIDTHS:
+        mean, std = by_hand(place / "corpus", modality)
+        np.testing.assert_allclose(stem(model, modality).mean, mean, rtol=1e-5)
+        np.testing.assert_allclose(stem(model, modality).std, np.where(std > 0, std, 1), rtol=1e-5)
+    values = torch.from_numpy(np.load(place / "corpus/train3-audio.npy"))
+    standardized = (values - stem(model, "audio").mean) / stem(model, "audio").std
+    assert standardized.abs().max() < 6
+
+
+def test_statistics_lie_in_the_light_checkpoint(place):
+    run(place, "kept")
+    mean, std = by_hand(place / "corpus", "audio")
+    for part in ("", "checkpoint-2", "checkpoint-4"):
+        weights = load_file(place / "runs/kept" / part / "model.safetensors")
+        for name, expected in zip(STATISTICS, (mean, std), strict=True):
+            np.testing.assert_allclose(weights[f"egmf.{name}"], expected, rtol=1e-5)
+
+
+def test_resumed_run_keeps_them(place, monkeypatch):
+    run(place, "broken")
+    shutil.rmtree(place / "runs/broken/checkpoint-4")
+    (place / "runs/broken/training.json").unlink()
+    calls = []
+    monkeypatch.setattr("training.train.set_feature_stats", lambda *a, **k: calls.append(a))
+    resumed = run(place, "broken")
+    assert resumed.state.global_step == 4
+    assert calls == []
+    np.testing.assert_allclose(stem(resumed.model, "audio").mean, by_hand(place / "corpus", "audio")[0], rtol=1e-5)
+
+
+def test_model_that_has_learned_keeps_what_it_learned_with(place):
+    run(place, "first")
+    trainer = run(place, "second", model=place / "runs/first", data=place / "other")
+    np.testing.assert_allclose(stem(trainer.model, "audio").mean, by_hand(place / "corpus", "audio")[0], rtol=1e-5)
+
+
+def test_modality_that_no_row_has_stays_as_it_is(make_model, make_processor, tmp_path):
+    model, processor = make_model("waveform", "features"), make_processor("waveform", "features")
+    rows = [{"id": "a", "task": "sentiment", "text": "fine", "answer": 1.0}]
+    assert set_feature_stats(model, EGMFDataset(rows, processor), progress=False) == []
+    assert stem(model, "video").mean.tolist() == [0.0] * 5
+    assert stem(model, "video").std.tolist() == [1.0] * 5
+
+
+def test_model_without_features_reads_no_row(make_model):
+    assert set_feature_stats(make_model("waveform", "frames"), None) == []

@@ -1,0 +1,152 @@
+"""Long clips in windows: where they begin, what they hold, and how their answers become one."""
+
+import numpy as np
+import pytest
+import torch
+
+from processing_egmf.media_egmf import load_audio
+from tests.helpers.media_files import sine, write_audio, write_video
+from training.data.dataset import EGMFDataset
+from training.data.windows import Window, cut_examples, load_window, merge_windows, seconds_of, windows_of
+from training.evaluation.evaluator import evaluate
+from training.evaluation.predictor import judge, predict_all
+
+
+RATE = 16_000
+
+
+@pytest.mark.parametrize(
+    ("whole", "seconds", "hop", "starts"),
+    [
+        (3.0, 4.0, 2.0, [0.0]),
+        (4.0, 4.0, 2.0, [0.0]),
+        (4.005, 4.0, 2.0, [0.0]),
+        (5.0, 4.0, 2.0, [0.0, 1.0]),
+        (6.0, 4.0, 2.0, [0.0, 2.0]),
+        (9.0, 4.0, 2.0, [0.0, 2.0, 4.0, 5.0]),
+        (12.0, 4.0, 4.0, [0.0, 4.0, 8.0]),
+        (0.0, 4.0, 1.0, [0.0]),
+    ],
+)
+def test_windows_begin_every_hop_and_the_last_ends_with_the_clip(whole, seconds, hop, starts):
+    found = windows_of(whole, seconds, hop)
+    assert [window.start for window in found] == pytest.approx(starts)
+    assert all(window.seconds == seconds and window.whole == whole for window in found)
+
+
+@pytest.mark.parametrize("hop", [0.0, -1.0, 4.1, float("nan")])
+def test_hop_must_leave_no_gap(hop):
+    with pytest.raises(ValueError, match=r"`window_hop` is .*above 0 and up to max_clip_seconds, 4\."):
+        windows_of(9.0, 4.0, hop)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """2.4 s of 12.5 pictures a second, each as bright as it is late, with a tone that grows."""
+    frames = np.arange(30, dtype=np.uint8)[:, None, None, None] * 8 * np.ones((1, 16, 16, 3), np.uint8)
+    tone = sine(300, 2.4, RATE) * np.linspace(0.1, 0.9, round(2.4 * RATE))
+    path = tmp_path_factory.mktemp("clips") / "long.mp4"
+    write_video(path, frames, fps=12.5, audio=tone.astype(np.float32))
+    return path
+
+
+@pytest.fixture
+def processor(make_processor):
+    return make_processor("waveform", "frames", max_clip_seconds=1.0)
+
+
+def test_length_is_that_of_what_is_used(clip, processor, make_processor, tmp_path):
+    assert seconds_of([str(clip)], processor, "x") == pytest.approx(2.4, abs=0.1)
+    assert seconds_of([], processor, "x") == 0
+    assert seconds_of([str(clip)], make_processor(), "x") == 0  # features have no seconds
+
+
+def test_window_holds_its_part(clip, processor):
+    whole = load_audio(str(clip), target_sampling_rate=RATE, max_seconds=None)
+    for start in (0.0, 0.5, 1.4):
+        found = load_window(processor, Window(start, 1.0, 2.4), video=str(clip), name="x")
+        first = round(start * RATE)
+        np.testing.assert_array_equal(found["audio"], whole[first : first + RATE])
+        assert 3 <= len(found["video"]) <= processor.num_frames
+        seconds = found["video"].mean(axis=(1, 2, 3)) / 8 / 12.5
+        assert (seconds > start - 0.15).all() and (seconds < start + 1.1).all()
+    silent = load_window(processor, Window(0.5, 1.0, 2.4), video=str(clip), modalities=("video",), name="x")
+    assert set(silent) == {"video"}
+
+
+def test_rows_of_long_clips_become_one_a_window(clip, processor, tmp_path):
+    short = tmp_path / "short.wav"
+    write_audio(short, sine(300, 0.5, RATE), RATE)
+    shared = {"task": "emotion", "answer": "joy"}
+    rows = [
+        {"id": "long", "video": str(clip), "text": "Oh.", **shared},
+        {"id": "short", "audio": str(short), **shared},
+    ]
+    assert cut_examples(rows, processor, None) == rows
+    found = cut_examples(rows, processor, 0.7)
+    assert [row["id"] for row in found] == ["long@0s", "long@0.7s", f"long@{found[2]['window'].start:g}s", "short"]
+    assert [row.get("clip") for row in found] == ["long", "long", "long", None]
+    assert all(row["answer"] == "joy" for row in found)
+    dataset = EGMFDataset(found, processor, cache_media=True)
+    assert len(dataset[0]["media"]["audio"]) == RATE
+    assert not np.array_equal(dataset[0]["media"]["audio"], dataset[1]["media"]["audio"])
+    assert dataset[0]["text"] == dataset[2]["text"] == "Oh."
+
+
+def test_answer_is_the_mean_of_the_windows(clip, processor, make_model):
+    model = make_model("waveform", "frames")
+    inputs = {"text": "Oh.", "video": str(clip), "task": "emotion", "sample_names": "x"}
+    found = judge(model, processor, inputs, hop=0.7)
+    assert found["windows"] == 3
+    single = []
+    for window in windows_of(seconds_of([str(clip)], processor, "x"), 1.0, 0.7):
+        media = load_window(processor, window, video=str(clip), name="x")
+        features = processor(text="Oh.", task="emotion", sampling_rate=RATE, **media)
+        single.append(processor.post_process_answers(model.score_answers(**features))[0])
+    for label, share in found["probabilities"].items():
+        assert share == pytest.approx(np.mean([answer["probabilities"][label] for answer in single]), abs=1e-6)
+    assert len({round(answer["score"], 6) for answer in single}) == 3  # they do differ
+    assert found["label"] == max(found["probabilities"], key=found["probabilities"].get)
+    assert sum(found["experts"].values()) == pytest.approx(1, abs=1e-5)
+    assert found["modalities"] == ["text", "audio", "video"]
+    assert set(judge(model, processor, inputs, hop=0.7, top_k=2)["probabilities"]) < set(found["probabilities"])
+    (from_all,) = predict_all(model, processor, [dict(inputs)], hop=0.7)
+    assert from_all["probabilities"] == pytest.approx(found["probabilities"])
+
+
+def test_short_clip_and_no_hop_are_judged_as_ever(clip, make_processor, make_model):
+    model, processor = make_model("waveform", "frames"), make_processor("waveform", "frames")
+    inputs = {"text": "Oh.", "video": str(clip), "task": "sentiment"}
+    plain = processor.post_process_answers(model.score_answers(**processor(**inputs)))[0]
+    for hop in (None, 3.0):
+        found = judge(model, processor, dict(inputs), hop=hop)
+        assert found["probabilities"] == pytest.approx(plain["probabilities"])
+        assert "windows" not in found
+
+
+def test_evaluation_counts_a_clip_once(clip, processor, make_model):
+    model = make_model("waveform", "frames")
+    shared = {"video": str(clip), "text": "Oh."}
+    rows = [
+        {"id": "a", "task": "emotion", "answer": "joy", **shared},
+        {"id": "b", "task": "sentiment", "answer": 0.5, **shared},
+    ]
+    dataset = EGMFDataset(cut_examples(rows, processor, 1.0), processor, cache_media=True)
+    assert len(dataset) == 6
+    found = evaluate(model, processor, dataset, [("text", "audio", "video")], batch_size=4)["text+audio+video"][
+        "tasks"
+    ]
+    for name, row in (("emotion", rows[0]), ("sentiment", rows[1])):
+        (answer,) = found[name]["predictions"]
+        assert (answer["id"], answer["truth"], answer["windows"]) == (row["id"], row["answer"], 3)
+        assert found[name]["rows"] == 1
+        inputs = {**shared, "task": name, "sample_names": "x"}
+        expected = judge(model, processor, inputs, hop=1.0)
+        assert answer["probabilities"] == pytest.approx(expected["probabilities"], abs=1e-5)
+
+
+def test_rows_that_were_not_cut_are_left_alone(processor):
+    rows, answers, probabilities = [{"id": "a"}, {"id": "b"}], [{"x": 1}, {"x": 2}], np.eye(2)
+    found = merge_windows(processor, rows, answers, probabilities)
+    assert found[0] == rows and found[1] == answers and found[2] is probabilities
+    assert torch.equal(torch.from_numpy(found[2]), torch.eye(2, dtype=torch.float64))

@@ -1,0 +1,210 @@
+"""The report and the model card of a run, from its files alone."""
+
+import re
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from huggingface_hub import ModelCard
+
+from tests.helpers.run_files import EVERY, write_ceilings, write_run
+from training.evaluation import report
+from training.evaluation.report import gate_spread, main, results_table, write_report
+from training.hub.model_card import write_card
+from training.records import write_json
+
+
+PICTURES = ["overview", "training", "confusion", "sentiment", "gates", "reliability"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a made-up run in `run` and ceilings in `data`."""
+    folder = tmp_path_factory.mktemp("place")
+    results, ceilings = write_run(folder / "run"), write_ceilings(folder / "data")
+    return folder, results, ceilings
+
+
+def cells(line):
+    return [cell.strip() for cell in line.strip().strip("|").split("|")]
+
+
+def test_table_holds_every_subset_beside_its_bound(place):
+    _, results, ceilings = place
+    header, _, *lines = map(cells, results_table(results, ceilings))
+    assert [line[0].replace(" ", "") for line in lines] == EVERY
+    for subset, line in zip(EVERY, lines, strict=True):
+        found = dict(zip(header, line, strict=True))
+        emotion, sentiment = (results["subsets"][subset]["tasks"][t]["metrics"] for t in ("emotion", "sentiment"))
+        bound, error = ceilings["emotion"][subset], ceilings["sentiment"][subset]
+        assert found["emotion accuracy"] == f"{emotion['accuracy']:.3f}"
+        assert found["ceiling"] == f"{bound:.3f}"
+        assert found["share of ceiling"] == f"{emotion['accuracy'] / bound:.1%}"
+        assert found["weighted F1"] == f"{emotion['weighted_f1']:.3f}"
+        assert found["sentiment MAE"] == f"{sentiment['mae']:.3f}"
+        assert found["best possible"] == ("–" if error is None else f"{error:.3f}")
+        assert found["correlation"] == f"{sentiment['correlation']:.3f}"
+
+
+def test_table_shows_what_is_missing_as_a_dash(tmp_path):
+    results = write_run(tmp_path, subsets=["text"])
+    _, _, text, audio, *_ = map(cells, results_table(results, {}))
+    assert text[0] == "text"
+    assert text[2] == text[3] == "–"
+    assert text[1] != "–"
+    assert audio == ["audio"] + ["–"] * 7
+
+
+def test_gate_spread_by_hand():
+    shares = [{"local": 0.2, "global": 0.8}, {"local": 0.6, "global": 0.4}]
+    assert gate_spread([{"experts": experts} for experts in shares]) == pytest.approx({"local": 0.2, "global": 0.2})
+
+
+@pytest.mark.parametrize("with_ceilings", [True, False])
+def test_report_and_its_pictures_are_written(place, tmp_path, capsys, with_ceilings):
+    _, results, ceilings = place
+    write_run(tmp_path / "run")
+    if with_ceilings:
+        write_ceilings(tmp_path / "data")
+    main(["--run", str(tmp_path / "run"), "--dataset", str(tmp_path / "data")])
+    assert str(tmp_path / "run/report.md") in capsys.readouterr().out
+    text = (tmp_path / "run/report.md").read_text(encoding="utf-8")
+    assert "\n".join(results_table(results, ceilings if with_ceilings else {})) in text
+    assert "14 clips with an emotion, 14 with a sentiment score in [-3, 3]. Seed 0" in text
+    assert "Training took 10.0 minutes, with a warm-up that ended after 1.5." in text
+    assert "1,234,567 of 7,654,321 parameters were trained" in text
+    assert re.findall(r"!\[\w+\]\(([\w.]+)\)", text) == [f"{name}.png" for name in PICTURES]
+    for name in PICTURES:
+        picture = plt.imread(tmp_path / f"run/{name}.png")
+        assert min(picture.shape[:2]) > 200
+        assert np.ptp(picture) > 0.5  # something is drawn
+    assert plt.get_fignums() == []
+
+
+def test_faces_stand_in_the_overview(place, tmp_path):
+    write_run(tmp_path / "run")
+    heights = []
+    for faces in (False, True):
+        if faces:
+            plt.imsave(tmp_path / "run/faces.png", np.zeros((40, 60, 3)))
+        write_report(tmp_path / "run", tmp_path)
+        heights.append(plt.imread(tmp_path / "run/overview.png").shape[0])
+    assert heights[1] > 1.5 * heights[0]
+
+
+def test_run_without_evaluations_or_warm_up_is_reported(tmp_path, monkeypatch):
+    write_run(tmp_path)
+    drawn = {}
+
+    def keep(figure, path):
+        drawn[path.stem] = [line.get_label() for line in figure.axes[0].get_lines()]
+        return save(figure, path)
+
+    save = report._save
+    monkeypatch.setattr(report, "_save", keep)
+    record = {"seed": 0, "seconds": {"all": 1.0, "fusion_pretraining": 0.0}, "parameters": {"trained": 1, "all": 2}}
+    record |= {"fusion_pretraining_losses": [], "log_history": [{"epoch": 1.0, "loss": 1.5}]}
+    write_json(tmp_path / "training.json", record)
+    assert write_report(tmp_path, tmp_path).is_file()
+    assert [label for label in drawn["training"] if not label.startswith("_")] == ["training, per sample"]
+
+
+def test_other_results_can_be_reported(tmp_path):
+    write_run(tmp_path / "run")
+    other = write_run(tmp_path / "other", seed=5)
+    found = write_report(tmp_path / "run", tmp_path, tmp_path / "other/results-test.json")
+    assert "\n".join(results_table(other, {})) in found.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("task", ["emotion", "sentiment"])
+def test_run_of_other_tasks_has_no_report(tmp_path, task):
+    write_run(tmp_path, tasks=(task,))
+    with pytest.raises(ValueError, match=f"results-test.json has {task} for all modalities; .*push_to_hub --dry-run"):
+        write_report(tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize("absent", ["results-test.json", "training.json"])
+def test_run_without_its_files_has_no_report(tmp_path, absent):
+    write_run(tmp_path)
+    (tmp_path / absent).unlink()
+    with pytest.raises(ValueError, match=f"There is no .*{absent}: a report needs a finished run"):
+        write_report(tmp_path, tmp_path)
+
+
+# ---- the card ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def card(place):
+    folder, *_ = place
+    return ModelCard.load(write_card(folder / "run", folder / "data"))
+
+
+def test_card_names_what_it_was_made_from(card):
+    data = card.data.to_dict()
+    assert data["license"] == "apache-2.0"
+    assert data["library_name"] == "transformers"
+    assert data["pipeline_tag"] == "video-classification"
+    assert data["base_model"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert data["language"] == ["en", "zh"]
+    assert {"multimodal", "custom_code"} <= set(data["tags"])
+
+
+def test_card_holds_the_metrics_of_all_modalities(card, place):
+    _, results, _ = place
+    tasks = results["subsets"]["text+audio+video"]["tasks"]
+    index = card.data.to_dict()["model-index"]
+    assert [entry["name"] for entry in index] == ["EGMF demo"]
+    found = {
+        (result["task"]["name"].split()[0], metric["type"]): (metric["value"], result["dataset"])
+        for result in index[0]["results"]
+        for metric in result["metrics"]
+    }
+    assert set(found) == {
+        ("emotion", "accuracy"),
+        ("emotion", "weighted_f1"),
+        ("sentiment", "mae"),
+        ("sentiment", "correlation"),
+    }
+    for (task, metric), (value, dataset) in found.items():
+        assert value == round(tasks[task]["metrics"][metric], 4)
+        assert (dataset["type"], dataset["config"], dataset["split"]) == ("synthetic", task, "test")
+
+
+def test_card_says_what_a_reader_needs(card, place):
+    _, results, ceilings = place
+    assert "\n".join(results_table(results, ceilings)) in card.content
+    assert "teaching checkpoint, trained on a synthetic corpus" in card.content
+    assert "test split of EGMF demo corpus, seed 0, n = 1 run" in card.content
+    assert "A light checkpoint: 2.3 MB of trained weights" in card.content
+    assert "1,234,567 of 7,654,321 parameters were trained, for 10.0 minutes, on 1234 clips" in card.content
+    assert "Tasks: emotion, sentiment." in card.content
+    for name, value in gate_spread(results["subsets"][EVERY[-1]]["tasks"]["emotion"]["predictions"]).items():
+        assert f"{name} {value:.3f}" in card.content
+    assert "{{" not in card.content
+    assert "{%" not in card.content
+
+
+def test_card_of_a_full_checkpoint_names_no_other(tmp_path):
+    results = write_run(tmp_path)
+    results["config"]["text_model_id"] = None
+    write_json(tmp_path / "results-test.json", results)
+    content = ModelCard.load(write_card(tmp_path, tmp_path)).content
+    assert "light checkpoint" not in content
+    assert "text_model_id" not in content
+
+
+def test_number_that_is_unknown_is_left_out_of_the_card(tmp_path):
+    results = write_run(tmp_path)
+    results["subsets"][EVERY[-1]]["tasks"]["sentiment"]["metrics"]["correlation"] = None
+    write_json(tmp_path / "results-test.json", results)
+    card = ModelCard.load(write_card(tmp_path, tmp_path))
+    assert {result.metric_type for result in card.data.eval_results} == {"accuracy", "weighted_f1", "mae"}
+
+
+@pytest.mark.parametrize("task", ["emotion", "sentiment"])
+def test_card_of_one_task(tmp_path, task):
+    write_run(tmp_path, tasks=(task,))
+    card = ModelCard.load(write_card(tmp_path, tmp_path))
+    assert f"Tasks: {task}." in card.content
+    assert {result.task_name.split()[0] for result in card.data.eval_results} == {task}

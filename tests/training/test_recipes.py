@@ -1,0 +1,97 @@
+"""Every recipe of training/configs trains two steps on tiny data, with a tiny model of its backbone's kind."""
+
+import copy
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from processing_egmf import BUILT_IN_TASKS
+from tests.helpers.corpus_files import write_corpus, write_language_model
+from training.arguments import parse_arguments
+from training.model.backbones import backbone_config
+from training.train import train
+
+
+pytestmark = pytest.mark.integration
+CONFIGS = sorted((Path(__file__).parents[2] / "training/configs").glob("*.yaml"))
+RECIPES = [path for path in CONFIGS if path.stem != "demo"]
+BENCHMARKS = {"meld": "en", "cherma": "zh", "mosei": "en", "mosi": "en", "sims_v2": "zh"}
+BACKBONES = ("glm3-6b", "smollm2-135m")
+WORDS = {"en": "I'm fine, thank you. Word {}", "zh": "我很好，谢谢你。{}"}
+
+
+@pytest.fixture(scope="module")
+def language_models(tmp_path_factory, trained_tokenizer):
+    """A folder of a tiny random model of each backbone's kind."""
+    folder = tmp_path_factory.mktemp("backbones")
+    for name in BACKBONES:
+        tokenizer = copy.deepcopy(trained_tokenizer)
+        config = backbone_config(
+            name, vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+            num_attention_heads=4, num_key_value_heads=2, head_dim=8, bos_token_id=0, eos_token_id=1, pad_token_id=1,
+        )  # fmt: skip
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        write_language_model(folder / name, model, tokenizer)
+    return folder
+
+
+def write_features(folder, settings, language):
+    """Ten rows of the recipe's task and widths, with features as .npy files."""
+    task, rng = BUILT_IN_TASKS[settings["only_tasks"][0]], np.random.default_rng(0)
+    folder.mkdir()
+    rows = []
+    for i in range(10):
+        answer = list(task.labels)[i % 7] if task.labels else task.values[i * (task.num_answers - 1) // 9]
+        row = {"id": f"r{i}", "split": "train" if i < 6 else "validation", "task": task.name, "answer": answer}
+        for modality in ("audio", "video"):
+            name = f"{modality}{i}.npy"
+            np.save(folder / name, rng.normal(50, 10, (3 + i, settings[f"{modality}_feature_size"])).astype("f4"))
+            row[f"{modality}_features"] = name
+        rows.append(row | {"text": WORDS[language].format(i)})
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+def test_every_benchmark_has_a_recipe_for_every_backbone():
+    assert {path.stem for path in RECIPES} == {f"{benchmark}-{name}" for benchmark in BENCHMARKS for name in BACKBONES}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_two_steps(path, language_models, tmp_path):
+    settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    benchmark, _, backbone = path.stem.partition("-")
+    if backbone:
+        corpus = write_features(tmp_path / "corpus", settings, BENCHMARKS[benchmark])
+    else:
+        corpus, backbone = write_corpus(tmp_path / "corpus"), "smollm2-135m"
+    run = tmp_path / "run"
+    changes = {
+        "dataset": corpus, "output_dir": run, "text_model_name_or_path": language_models / backbone, "text_model_dtype": "float32",
+        "fusion_pretraining_epochs": 1, "max_steps": 2, "per_device_train_batch_size": 2, "report_to": "none",
+        "disable_tqdm": "true",
+    }  # fmt: skip
+    options = [str(part) for key, value in changes.items() for part in (f"--{key}", value)]
+    trainer = train(*parse_arguments(["--config", str(path), "--use_cpu", *options]))
+    assert trainer.state.global_step == 2
+    assert settings.get("metric_for_best_model", "eval_loss") in trainer.state.log_history[-2]
+    assert (trainer.model.config.lora is None) == (settings.get("lora_r") == 0)
+    assert load_file(run / "model.safetensors")
+    tasks = trainer.processing_class.task_objects
+    assert not [name for name in settings.get("only_tasks", ()) if name not in tasks]
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipe_asks_in_the_language_of_its_corpus(path):
+    settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    (name,) = settings["only_tasks"]
+    task = BUILT_IN_TASKS[name]
+    chinese = BENCHMARKS[path.stem.partition("-")[0]] == "zh"
+    assert [words.isascii() for words in (task.prefix, task.prompt)] == [not chinese] * 2

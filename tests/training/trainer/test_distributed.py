@@ -1,0 +1,344 @@
+"""Two processes (gloo, on the CPU) against one: the same batches, losses, weights, checkpoints and answers."""
+
+import copy
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from accelerate import PartialState
+from safetensors.torch import load_file
+
+from tests.helpers.corpus_files import tiny_llama, write_corpus, write_language_model
+from training.arguments import EGMFTrainingArguments, parse_arguments
+from training.evaluation import evaluator as run_eval
+from training.evaluation import predictor as predict
+from training.train import train
+
+
+pytestmark = pytest.mark.integration
+REPOSITORY = Path(__file__).parents[3]
+LAUNCHER = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--main_process_port", "0"]
+SMALL = {
+    "text_model_dtype": "float32",
+    "conv_channels": [4, 6],
+    "encoder_hidden_size": 8,
+    "fusion_hidden_size": 16,
+    "num_frames": 2,
+    "frame_size": 16,
+    "max_clip_seconds": 1,
+    "max_length": 160,
+    "lora_r": 2,
+    "learning_rate": 1e-2,
+    "logging_steps": 1,
+    "per_device_eval_batch_size": 2,
+    "report_to": "none",
+    "disable_tqdm": "true",
+    "seed": 3,
+    # Dropout inside the layers is drawn by every process for itself.
+    "lora_dropout": 0,
+    "fusion_dropout": 0,
+    "encoder_dropout": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, trained_tokenizer):
+    folder = tmp_path_factory.mktemp("place")
+    write_corpus(folder / "corpus")
+    tokenizer = copy.deepcopy(trained_tokenizer)
+    write_language_model(folder / "llm", tiny_llama(tokenizer), tokenizer)
+    return folder
+
+
+def words(options):
+    return [
+        str(word)
+        for key, value in options.items()
+        for word in (f"--{key}", *(value if isinstance(value, list) else [value]))
+    ]
+
+
+def start(*command, processes=1, launch_file="ddp", check=True, **environment):
+    """Python with these arguments, by the launcher where there are several processes."""
+    config = REPOSITORY / f"training/accelerate_configs/{launch_file}.yaml"
+    launcher = [*LAUNCHER, "--config_file", str(config), "--num_processes", str(processes)]
+    done = subprocess.run(
+        [*(launcher if processes > 1 else [sys.executable]), *map(str, command)],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert not check or done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+def run(place, name, processes, batch_size, launch_file="ddp", environment=None, **changes):
+    """A run of so many processes; what each of them wrote down."""
+    given = {
+        "dataset": place / "corpus",
+        "text_model_name_or_path": place / "llm",
+        "output_dir": place / "runs" / name,
+    }
+    options = {**given, **SMALL, "per_device_train_batch_size": batch_size, **changes}
+    script = ["tests/helpers/one_of_several.py", place / "notes" / name, *words(options)]
+    start(*script, processes=processes, launch_file=launch_file, **environment or {})
+    return [json.loads((place / f"notes/{name}/process-{n}.json").read_text()) for n in range(processes)]
+
+
+def assert_same_log(log, expected):
+    assert [set(entry) for entry in log] == [set(entry) for entry in expected]
+    checked = 0
+    for entry, other in zip(log, expected, strict=True):
+        for name, value in other.items():
+            if not any(word in name for word in ("runtime", "per_second", "flos", "preparation_time")):
+                close = pytest.approx(value, abs=1e-4, rel=1e-5, nan_ok=True)
+                assert entry[name] == close, (name, other.get("step"))
+                checked += "loss" in name
+    assert checked > 4
+
+
+def assert_same_checkpoint(folder, other):
+    """The same tensors to rounding, in the same precision, and the same configuration."""
+    found, expected = (load_file(path / "model.safetensors") for path in (folder, other))
+    assert {name: (t.dtype, t.shape) for name, t in found.items()} == {
+        name: (t.dtype, t.shape) for name, t in expected.items()
+    }
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-4, msg=name)
+    for name in ("config.json", "processor_config.json"):
+        assert (folder / name).read_bytes() == (other / name).read_bytes()
+    assert {path.name for path in folder.glob("*.py")} == {path.name for path in other.glob("*.py")}
+
+
+# ---- training ------------------------------------------------------------------------------------------------
+
+UNEVEN = {
+    "num_train_epochs": 3,
+    "max_train_samples": 5,  # the last batch of an epoch is one row: the first process has none of it
+    "max_eval_samples": 3,
+    "modality_dropout": 0.5,
+    "augmentation": "true",
+    "fusion_pretraining_epochs": 1,
+    "fusion_pretraining_batch_size": 4,
+    "eval_strategy": "epoch",
+    "save_strategy": "epoch",
+}
+
+
+@pytest.fixture(scope="module")
+def one(place):
+    return run(place, "one", 1, 4, **UNEVEN)
+
+
+@pytest.fixture(scope="module")
+def two(place):
+    return run(place, "two", 2, 2, **UNEVEN)
+
+
+def test_two_processes_really_ran(place, two):
+    assert [found["process"] for found in two] == [0, 1]
+    assert {found["processes"] for found in two} == {2}
+    assert len({found["pid"] for found in two}) == 2
+    assert json.loads((place / "runs/two/training.json").read_text())["processes"] == 2
+    assert all(any(batch["weight"] > 0 for batch in found["batches"]) for found in two)
+
+
+def test_two_processes_share_the_batches_of_one(one, two):
+    """Each row in one process alone, with the modalities that it has left where one process trains."""
+    alone = one[0]["batches"]
+    assert len(alone) == len(two[0]["batches"]) == len(two[1]["batches"]) == 6
+    for batch, *parts in zip(alone, two[0]["batches"], two[1]["batches"], strict=True):
+        real = [part for part in parts if part["weight"] > 0]
+        assert [row for part in real for row in part["rows"]] == batch["rows"]
+        assert [mask for part in real for mask in part["modalities"]] == batch["modalities"]
+    assert [len(batch["rows"]) for batch in alone] == [4, 1] * 3
+    assert len({tuple(mask) for batch in alone for mask in batch["modalities"]}) > 1
+
+
+def test_two_processes_have_the_losses_of_one(one, two):
+    assert_same_log(two[0]["log"], one[0]["log"])
+
+
+@pytest.mark.parametrize("part", [".", "checkpoint-6"])
+def test_two_processes_end_with_the_checkpoint_of_one(place, one, two, part):
+    assert_same_checkpoint(place / "runs/two" / part, place / "runs/one" / part)
+
+
+# ---- weights that are split ----------------------------------------------------------------------------------
+
+WHOLE = {"max_steps": 2, "modality_dropout": 0, "save_steps": 1, "eval_steps": 1}
+WHOLE |= {"eval_strategy": "steps", "save_strategy": "steps", "max_train_samples": 4}
+
+
+@pytest.fixture(scope="module")
+def split(place):
+    return run(place, "split", 2, 2, "fsdp2", {"FSDP2_ON_CPU": "1"}, **WHOLE)
+
+
+@pytest.fixture(scope="module")
+def unsplit(place):
+    return run(place, "unsplit", 1, 4, **WHOLE)
+
+
+def test_weights_are_really_split(split, unsplit):
+    assert unsplit[0]["split"] == 0
+    for found in split:
+        assert found["split"] > 40
+        assert found["held"] < 0.6 * found["parameters"]
+        assert found["parameters"] == unsplit[0]["parameters"]
+
+
+def test_split_steps_equal_unsplit_ones(split, unsplit):
+    assert_same_log(split[0]["log"], unsplit[0]["log"])
+
+
+@pytest.mark.parametrize("part", [".", "checkpoint-1", "checkpoint-2"])
+def test_split_weights_are_saved_as_the_same_light_checkpoint(place, split, unsplit, part):
+    folder = place / "runs/split" / part
+    assert_same_checkpoint(folder, place / "runs/unsplit" / part)
+    frozen = (place / "llm/model.safetensors").stat().st_size
+    assert not [path for path in folder.iterdir() if path.name.startswith("pytorch_model")]
+    assert sum(path.stat().st_size for path in folder.glob("model*")) < frozen
+
+
+@pytest.mark.slow
+def test_split_run_goes_on_where_it_stopped(place, split):
+    shutil.copytree(place / "runs/split/checkpoint-1", place / "runs/again/checkpoint-1")
+    resumed = {**WHOLE, "resume_from_checkpoint": "true"}
+    run(place, "again", 2, 2, "fsdp2", {"FSDP2_ON_CPU": "1"}, **resumed)
+    assert_same_checkpoint(place / "runs/again", place / "runs/split")
+
+
+# ---- judging -------------------------------------------------------------------------------------------------
+
+
+def test_two_processes_evaluate_as_one(place, one, tmp_path):
+    """Seven subsets of five rows, one of which has no words."""
+    command = [
+        "-m",
+        "training.run_eval",
+        "--model_name_or_path",
+        place / "runs/one",
+        "--dataset",
+        place / "corpus",
+        "--split",
+        "train",
+    ]
+    command += ["--subsets", "every", "--max_samples", "5", "--batch_size", "2", "--device", "cpu", "--output"]
+    start(*command, tmp_path / "one.json")
+    said = start(*command, tmp_path / "two.json", processes=2).stdout
+    assert len(set(re.findall(r"process [01] of 2 \((\d+)\)", said))) == 2  # both may write into one line
+    assert "process 0 of 2" in said
+    assert "process 1 of 2" in said
+    one, two = (json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8")) for name in ("one", "two"))
+    assert (one["processes"], two["processes"]) == (1, 2)
+    assert list(two["subsets"]) == list(one["subsets"])
+    for name, expected in one["subsets"].items():
+        found = two["subsets"][name]
+        assert found["left_out"] == expected["left_out"] == (name == "text")
+        assert list(found["tasks"]) == list(expected["tasks"])
+        for task, part in expected["tasks"].items():
+            assert found["tasks"][task]["rows"] == part["rows"]
+            metrics = found["tasks"][task]["metrics"]
+            for key, value in part["metrics"].items():
+                # Answers that are all alike, and so have no correlation, may differ by a rounding.
+                assert key == "correlation" or metrics[key] == pytest.approx(value, abs=1e-4)
+            for answer, other in zip(found["tasks"][task]["predictions"], part["predictions"], strict=True):
+                assert (answer["id"], answer["truth"]) == (other["id"], other["truth"])
+                assert answer["probabilities"] == pytest.approx(other["probabilities"], abs=1e-5)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.json", "two.json"]
+
+
+def test_two_processes_predict_as_one(place, one, tmp_path):
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    for number in range(3):
+        shutil.copy(place / f"corpus/clips/{number}.mp4", folder)
+    (folder / "1.txt").write_text("I'm fine.", encoding="utf-8")
+    (folder / "broken.wav").write_text("no sound")
+    (folder / "last.wav").write_text("no sound either")
+    command = [
+        "-m",
+        "training.predict",
+        "--model_name_or_path",
+        place / "runs/one",
+        "--folder",
+        folder,
+        "--device",
+        "cpu",
+    ]
+    alone = start(*command, "--output", tmp_path / "one.jsonl", check=False)
+    both = start(*command, "--output", tmp_path / "two.parquet", processes=2, check=False)
+    assert alone.returncode == 1
+    assert "2 of 5 clips could not be judged" in alone.stderr
+    assert "2 of 5 clips could not be judged" in both.stderr
+    expected = [json.loads(line) for line in (tmp_path / "one.jsonl").read_text(encoding="utf-8").splitlines()]
+    found = pq.read_table(tmp_path / "two.parquet").to_pylist()
+    assert [row["clip"] for row in found] == [answer["clip"] for answer in expected]
+    assert [json.loads(row["answer"]) for row in found] == expected  # one clip at a time: bit for bit
+    for row, answer in zip(found, expected, strict=True):
+        assert {name: row[name] for name in ("task", "label", "score", "error")} == {
+            name: answer.get(name) for name in ("task", "label", "score", "error")
+        }
+    assert not list(tmp_path.glob(".*"))
+
+
+# ---- more processes than rows --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def three_processes(monkeypatch):
+    """As if a launcher had started three."""
+    state = PartialState(cpu=True)
+    monkeypatch.setitem(state.__dict__, "num_processes", 3)
+    return state
+
+
+def test_evaluation_refuses_more_processes_than_rows(place, three_processes, monkeypatch):
+    monkeypatch.setattr(run_eval, "load", lambda *_: pytest.fail("the model was loaded first"))
+    argv = [
+        "--model_name_or_path",
+        str(place),
+        "--dataset",
+        str(place / "corpus"),
+        "--split",
+        "test",
+        "--device",
+        "cpu",
+    ]
+    with pytest.raises(SystemExit, match="3 processes but 2 rows of split 'test'. Start at most 2"):
+        run_eval.main(argv)
+
+
+def test_prediction_refuses_more_processes_than_clips(place, three_processes, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(predict, "load", lambda *_: pytest.fail("the model was loaded first"))
+    argv = ["--model_name_or_path", str(place), "--text", "a", "--device", "cpu"]
+    with pytest.raises(SystemExit):
+        predict.main([*argv, "--output", str(tmp_path / "answers.jsonl")])
+    assert "3 processes but 1 clips. Start at most 1" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        predict.main(argv)
+    assert "several processes need --output" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("rows", ["train", "eval"])
+def test_training_refuses_more_processes_than_rows(place, monkeypatch, rows, tmp_path):
+    monkeypatch.setattr(EGMFTrainingArguments, "world_size", property(lambda self: 3))
+    options = {
+        "dataset": place / "corpus",
+        "text_model_name_or_path": "nowhere",
+        "output_dir": tmp_path,
+        f"max_{rows}_rows": 2,
+    }
+    with pytest.raises(ValueError, match="3 processes but 2 rows of split"):
+        train(*parse_arguments([*words(options), "--use_cpu"]))

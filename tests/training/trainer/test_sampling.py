@@ -1,0 +1,196 @@
+"""Rows over processes: whole epochs in equal batches, draws that follow from seed, epoch and row, merging in order."""
+
+import multiprocessing
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import RandomSampler, SequentialSampler
+from transformers.trainer_pt_utils import LengthGroupedSampler
+
+from training.data.collator import EGMFDataCollator
+from training.trainer.sampling import (
+    EpochBatchSampler,
+    IndexedCollator,
+    IndexedDataset,
+    merge_over_processes,
+    own_part,
+    require_all,
+    require_examples,
+)
+
+
+SAMPLERS = {
+    "random": lambda rows: RandomSampler(rows),
+    "grouped": lambda rows: LengthGroupedSampler(4, lengths=[1 + n % 5 for n in rows]),
+    "sequential": lambda rows: SequentialSampler(rows),
+}
+
+
+def epochs_of(kind, rows, batch_size, processes, seed=0, epochs=(0, 1), **options):
+    """Batches of all processes: {epoch: [[SampleIndex, ...] a process] a step}."""
+    found = {}
+    for epoch in epochs:
+        parts = []
+        for process in range(processes):
+            torch.manual_seed(100 + process)  # what else a process draws must not matter
+            batches = EpochBatchSampler(SAMPLERS[kind](range(rows)), batch_size, processes, process, seed, **options)
+            batches.set_epoch(epoch)
+            parts.append(list(batches))
+            assert len(parts[-1]) == len(batches)
+        found[epoch] = list(zip(*parts, strict=True))
+    return found
+
+
+@pytest.mark.parametrize("kind", SAMPLERS)
+@pytest.mark.parametrize("rows", [1, 5, 6, 11, 12, 13])
+@pytest.mark.parametrize("processes", [1, 2, 3, 4])
+def test_processes_share_the_batches_of_one(kind, rows, processes):
+    alone = epochs_of(kind, rows, 12, 1)
+    shared = epochs_of(kind, rows, 12 // processes, processes)
+    for epoch, steps in alone.items():
+        assert len(shared[epoch]) == len(steps)
+        seen = []
+        for (batch,), parts in zip(steps, shared[epoch], strict=True):
+            together = [place.index for part in parts for place in part if place.weight > 0]
+            assert together == [place.index for place in batch]
+            seen += together
+            assert sum(part[0].weight for part in parts) == pytest.approx(processes)  # the mean over processes ...
+            for part in parts:  # ... is the mean over rows
+                assert part[0].weight == pytest.approx(
+                    sum(place.weight > 0 for place in part) * processes / len(batch)
+                )
+                assert {(place.epoch, place.weight) for place in part} == {(epoch, part[0].weight)}
+        assert sorted(seen) == list(range(rows))
+
+
+@pytest.mark.parametrize("kind", ["random", "grouped"])
+def test_order_follows_from_seed_and_epoch(kind):
+    def order(seed, epoch):
+        steps = epochs_of(kind, 40, 4, 1, seed, (epoch,))[epoch]
+        return [place.index for (batch,) in steps for place in batch]
+
+    assert order(0, 3) == order(0, 3)
+    assert order(0, 3) != order(0, 2)
+    assert order(0, 3) != order(5, 3)
+
+
+def test_random_order_is_that_of_the_trainer():
+    """Accelerate's, under which the trainer shuffles."""
+    from accelerate.data_loader import SeedableRandomSampler
+
+    usual = SeedableRandomSampler(range(40), data_seed=7)
+    usual.set_epoch(2)
+    steps = epochs_of("random", 40, 4, 1, 7, (2,))[2]
+    assert [place.index for (batch,) in steps for place in batch] == list(usual)
+
+
+def test_last_batch_can_be_dropped():
+    steps = epochs_of("random", 11, 2, 2, drop_last=True)[0]
+    assert [[len(part) for part in parts] for parts in steps] == [[2, 2], [2, 2]]
+
+
+@pytest.fixture
+def rows():
+    media = {"audio_features": np.ones((9, 6), np.float32), "video_features": np.ones((9, 5), np.float32)}
+    shared = {"task": "emotion", "text": "word", "context": None, "answer": "joy", "label_index": 4}
+    return [{"id": f"r{n}", "media": {k: v * n for k, v in media.items()}, **shared} for n in range(8)]
+
+
+def test_draws_follow_from_seed_epoch_and_row(rows, make_processor):
+    """Alone or among others, in whichever process: a row loses the same modalities and is changed alike."""
+    collator = IndexedCollator(EGMFDataCollator(make_processor(), True, modality_dropout=0.7, augmentation=True))
+
+    def drawn(indices, seed=0, epoch=0):
+        batches = EpochBatchSampler(SequentialSampler(rows), 1, 1, 0, seed)
+        batches.set_epoch(epoch)
+        placed, places = IndexedDataset(rows, seed), [batch[0] for batch in batches]
+        batch = collator([placed[places[index]] for index in indices])
+        return batch["modality_mask"].tolist()
+
+    together = drawn(range(8))
+    torch.manual_seed(9)
+    assert [drawn([index])[0] for index in range(8)] == together
+    assert len({tuple(mask) for mask in together}) > 1
+    assert drawn(range(8), epoch=1) != together
+    assert drawn(range(8), seed=1) != together
+
+
+def test_batches_carry_their_weight(rows, make_processor):
+    collator = IndexedCollator(EGMFDataCollator(make_processor(), True))
+    weights = []
+    for process in range(2):
+        batches = EpochBatchSampler(SequentialSampler(rows[:5]), 2, 2, process, 0)
+        placed = IndexedDataset(rows, 0)
+        weights.append([float(collator([placed[p] for p in batch])["loss_weight"]) for batch in batches])
+    assert weights == [[1.0, 0.0], [1.0, 2.0]]
+
+
+# ---- judging -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 6])
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_own_parts_make_up_all(count, processes):
+    rows = [f"row {n}" for n in range(count)]
+    parts = [
+        own_part(rows, SimpleNamespace(process_index=process, num_processes=processes)) for process in range(processes)
+    ]
+    found = [pair for places, own in parts for pair in zip(places, own, strict=True)]
+    assert sorted(found) == list(enumerate(rows))
+    assert max(len(own) for _, own in parts) - min(len(own) for _, own in parts) <= 1
+
+
+def test_more_processes_than_rows_are_refused():
+    require_examples(2, 2, "clips")
+    with pytest.raises(ValueError, match=r"3 processes but 2 clips\. Start at most 2"):
+        require_examples(2, 3, "clips")
+
+
+def _merge(process, processes, barrier, target, records, results):
+    state = SimpleNamespace(
+        process_index=process,
+        num_processes=processes,
+        is_main_process=process == 0,
+        wait_for_everyone=barrier.wait,
+    )
+    try:
+        results.put((process, merge_over_processes(state, records[process], target, ("place",))))
+    except ValueError as error:
+        results.put((process, str(error)))
+
+
+def merged(tmp_path, *records):
+    context = multiprocessing.get_context("fork")
+    barrier, results = context.Barrier(len(records), timeout=60), context.Queue()
+    workers = [
+        context.Process(target=_merge, args=(n, len(records), barrier, tmp_path / "out.json", records, results))
+        for n in range(len(records))
+    ]
+    for worker in workers:
+        worker.start()
+    found = dict(results.get(timeout=60) for _ in workers)
+    for worker in workers:
+        worker.join(60)
+    return found
+
+
+def test_records_are_merged_in_order_and_unchanged(tmp_path):
+    one, two = {"place": 3, "x": 0.1 + 0.2, "a": {"b": [1e-300]}}, {"place": 0, "x": None, "text": "我很好\n"}
+    (tmp_path / ".out.json.parts").mkdir()
+    (tmp_path / ".out.json.parts/part-00002-of-00003.parquet").write_text("of a run that was stopped")
+    found = merged(tmp_path, [one, two], [{"place": 1}], [])
+    assert found == {0: [two, {"place": 1}, one], 1: None, 2: None}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_record_that_is_there_twice_is_an_error(tmp_path):
+    found = merged(tmp_path, [{"place": 0}], [{"place": 1}, {"place": 0}])
+    assert "1 of 3 records stand twice for one place" in found[0]
+
+
+def test_lost_rows_are_an_error():
+    require_all([1, 0], 2)
+    with pytest.raises(ValueError, match=r"Rows \[1\] of 3 were lost"):
+        require_all([2, 0], 3)
