@@ -230,40 +230,57 @@ class EGMFErc(evaluate.Metric):
         probabilities: Sequence[Sequence[float]] | None = None,
         **options: Any,
     ) -> dict[str, Any]:
-        chosen = EGMFErcOptions(**options)
-        if not len(references):
-            raise ValueError("There are no rows. Add predictions and references before `compute`.")
-        labels = _labels(predictions, references, chosen)
-        place = {name: index for index, name in enumerate(labels)}
-        unreadable = len(labels)
-        truth = np.array([place[name] for name in references])  # (N,) in 0 .. C - 1
-        said = np.array([place.get(name, unreadable) for name in predictions])  # (N,) in 0 .. C, C for unreadable
-        codes = list(range(len(labels)))
-        per_class = f1_score(truth, said, labels=codes, average=None, zero_division=0)
-        result = {
-            "accuracy": float(accuracy_score(truth, said)),
-            "weighted_f1": float(f1_score(truth, said, labels=codes, average="weighted", zero_division=0)),
-            "macro_f1": float(f1_score(truth, said, labels=codes, average="macro", zero_division=0)),
-            "per_class_f1": {name: float(value) for name, value in zip(labels, per_class, strict=True)},
-            "unreadable_rate": float((said == unreadable).mean()),
-            "largest_predicted_share": _warn_of_one_class(said[said < unreadable], truth, labels),
+        return compute_figures(predictions, references, probabilities, **options)
+
+
+def compute_figures(
+    predictions: Sequence[str | None],
+    references: Sequence[str],
+    probabilities: Sequence[Sequence[float]] | np.ndarray | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """The figures of `compute`, of rows that are known to be valid: without copies, files or processes.
+
+    Args:
+        predictions: (N,) names of labels; None or "" where the answer could not be read.
+        references: (N,) names of the true labels.
+        probabilities: (N, C) in the order of `labels`.
+        options: `labels`, `bootstrap` and the others of `compute`.
+    """
+    chosen = EGMFErcOptions(**options)
+    if not len(references):
+        raise ValueError("There are no rows. Add predictions and references before `compute`.")
+    labels = _labels(predictions, references, chosen)
+    place = {name: index for index, name in enumerate(labels)}
+    unreadable = len(labels)
+    truth = np.array([place[name] for name in references])  # (N,) in 0 .. C - 1
+    said = np.array([place.get(name, unreadable) for name in predictions])  # (N,) in 0 .. C, C for unreadable
+    codes = list(range(len(labels)))
+    per_class = f1_score(truth, said, labels=codes, average=None, zero_division=0)
+    result = {
+        "accuracy": float(accuracy_score(truth, said)),
+        "weighted_f1": float(f1_score(truth, said, labels=codes, average="weighted", zero_division=0)),
+        "macro_f1": float(f1_score(truth, said, labels=codes, average="macro", zero_division=0)),
+        "per_class_f1": {name: float(value) for name, value in zip(labels, per_class, strict=True)},
+        "unreadable_rate": float((said == unreadable).mean()),
+        "largest_predicted_share": _warn_of_one_class(said[said < unreadable], truth, labels),
+    }
+    calibration = None
+    if probabilities is not None:
+        calibration = _calibration(probabilities, truth, said, labels, chosen)
+        bins, gaps = calibration
+        sums = np.bincount(bins, gaps, minlength=chosen.calibration_bins)
+        result["calibration_error"] = float(np.abs(sums).sum() / len(truth))
+    if chosen.bootstrap:
+        names = list(result["per_class_f1"])
+        intervals = _bootstrap_intervals(
+            lambda rows: _resampled(rows, truth, said, names, calibration), len(truth), chosen
+        )
+        result["confidence_intervals"] = {
+            **{name: interval for name, interval in intervals.items() if not isinstance(name, tuple)},
+            "per_class_f1": {name: intervals["per_class_f1", name] for name in names},
         }
-        calibration = None
-        if probabilities is not None:
-            calibration = _calibration(probabilities, truth, said, labels, chosen)
-            bins, gaps = calibration
-            sums = np.bincount(bins, gaps, minlength=chosen.calibration_bins)
-            result["calibration_error"] = float(np.abs(sums).sum() / len(truth))
-        if chosen.bootstrap:
-            names = list(result["per_class_f1"])
-            intervals = _bootstrap_intervals(
-                lambda rows: _resampled(rows, truth, said, names, calibration), len(truth), chosen
-            )
-            result["confidence_intervals"] = {
-                **{name: interval for name, interval in intervals.items() if not isinstance(name, tuple)},
-                "per_class_f1": {name: intervals["per_class_f1", name] for name in names},
-            }
-        return result
+    return result
 
 
 # ---- the rows ------------------------------------------------------------------------------------------------------
@@ -349,7 +366,7 @@ def _labels(predictions: Sequence[str], references: Sequence[str], options: EGMF
 def _warn_of_one_class(said: np.ndarray, truth: np.ndarray, labels: Sequence[str]) -> float:
     """Share of the most frequent readable answer, with a warning if it swallows the others. said (<= N,)"""
     if not len(said):
-        warnings.warn("No answer could be read: all figures are 0. Look at the raw answers.", stacklevel=5)
+        warnings.warn("No answer could be read: all figures are 0. Look at the raw answers.", stacklevel=6)
         return math.nan
     counts = np.bincount(said, minlength=len(labels))
     most = int(counts.argmax())
@@ -359,7 +376,7 @@ def _warn_of_one_class(said: np.ndarray, truth: np.ndarray, labels: Sequence[str
             f"{'All' if share == 1 else f'{share:.1%} of the'} {len(said)} readable predictions are {labels[most]!r}, "
             f"which is true for {true_share:.1%} of the rows. A model that learned nothing or a parser that "
             "falls back to one label gives such figures: look at the raw answers.",
-            stacklevel=5,
+            stacklevel=6,
         )
     return float(share)
 
@@ -390,7 +407,7 @@ def _calibration(
         warnings.warn(
             "Most predictions are not the most probable label of their row. Are the columns of `probabilities` in the "
             f"order of `labels` ({_listed(labels, 20)})?",
-            stacklevel=5,
+            stacklevel=6,
         )
     bins = np.minimum((confidence * options.calibration_bins).astype(int), options.calibration_bins - 1)
     return bins, confidence - (likeliest == truth)

@@ -211,40 +211,54 @@ class EGMFMsa(evaluate.Metric):
     def _compute(
         self, predictions: Sequence[float | None], references: Sequence[float], **options: Any
     ) -> dict[str, Any]:
-        chosen = EGMFMsaOptions(**options)
-        if not len(references):
-            raise ValueError("There are no rows. Add predictions and references before `compute`.")
-        convention, end = CONVENTIONS[self.config_name], SCALE_END[CONVENTIONS[self.config_name]]
-        readable = np.array([score is not None for score in predictions])  # (N,)
-        said = np.array([math.nan if score is None else score for score in predictions], dtype=np.float32)
-        truth = np.array(references, dtype=np.float32)
-        beyond = np.abs(said) > end + RANGE_TOLERANCE  # nan is not
-        if chosen.out_of_range == "error":
-            _refuse_beyond("predictions", said, beyond, convention)
-            _refuse_beyond("references", truth, np.abs(truth) > end + RANGE_TOLERANCE, convention)
-        if self.config_name == "default" and len(truth) >= FEW and np.abs(truth).max() <= SCALE_END["sims"]:
-            warnings.warn(
-                "All true scores lie within [-1, 1] but are judged on MOSI's scale of [-3, 3]. If they are those of "
-                "SIMS, load the metric with 'sims' or 'sims_v2'; if they are not, load it with 'mosi'.",
-                stacklevel=4,
-            )
-        if convention == "sims":
-            said, truth = np.clip(said, -end, end), np.clip(truth, -end, end)
-        values = np.where(readable, said, np.where(truth > 0, -end, end)).astype(np.float64)
-        true_values = truth.astype(np.float64)
-        figures = _figures(np.where(readable, said, 0), truth, readable, convention)
-        result = _point_figures(figures, true_values, values, convention)
-        result["unreadable_rate"] = float((~readable).mean())
-        result["out_of_range_rate"] = float(beyond.mean())
-        result["largest_predicted_share"] = _warn_of_one_class(said[readable], figures[-1], readable)
-        _warn_of_nan(result, figures, true_values, values)
-        if chosen.decimals is not None:
-            result = {name: round(value, chosen.decimals) for name, value in result.items()}
-        if chosen.bootstrap:
-            result["confidence_intervals"] = _bootstrap_intervals(
-                lambda rows: _resampled(rows, figures, true_values, values, readable, convention), len(truth), chosen
-            )
-        return result
+        return compute_figures(predictions, references, self.config_name, **options)
+
+
+def compute_figures(
+    predictions: Sequence[float | None], references: Sequence[float], corpus: str = "default", **options: Any
+) -> dict[str, Any]:
+    """The figures of `compute`, of rows that are known to be valid: without copies, files or processes.
+
+    Args:
+        predictions: (N,) scores; None where the answer could not be read.
+        references: (N,) true scores.
+        corpus: a name of `CONVENTIONS`, as `evaluate.load` takes it.
+        options: `out_of_range`, `bootstrap` and the others of `compute`.
+    """
+    chosen = EGMFMsaOptions(**options)
+    if not len(references):
+        raise ValueError("There are no rows. Add predictions and references before `compute`.")
+    convention, end = CONVENTIONS[corpus], SCALE_END[CONVENTIONS[corpus]]
+    readable = np.array([score is not None for score in predictions])  # (N,)
+    said = np.array([math.nan if score is None else score for score in predictions], dtype=np.float32)
+    truth = np.array(references, dtype=np.float32)
+    beyond = np.abs(said) > end + RANGE_TOLERANCE  # nan is not
+    if chosen.out_of_range == "error":
+        _refuse_beyond("predictions", said, beyond, convention)
+        _refuse_beyond("references", truth, np.abs(truth) > end + RANGE_TOLERANCE, convention)
+    if corpus == "default" and len(truth) >= FEW and np.abs(truth).max() <= SCALE_END["sims"]:
+        warnings.warn(
+            "All true scores lie within [-1, 1] but are judged on MOSI's scale of [-3, 3]. If they are those of "
+            "SIMS, load the metric with 'sims' or 'sims_v2'; if they are not, load it with 'mosi'.",
+            stacklevel=5,
+        )
+    if convention == "sims":
+        said, truth = np.clip(said, -end, end), np.clip(truth, -end, end)
+    values = np.where(readable, said, np.where(truth > 0, -end, end)).astype(np.float64)
+    true_values = truth.astype(np.float64)
+    figures = _figures(np.where(readable, said, 0), truth, readable, convention)
+    result = _point_figures(figures, true_values, values, convention)
+    result["unreadable_rate"] = float((~readable).mean())
+    result["out_of_range_rate"] = float(beyond.mean())
+    result["largest_predicted_share"] = _warn_of_one_class(said[readable], figures[-1], readable)
+    _warn_of_nan(result, figures, true_values, values)
+    if chosen.decimals is not None:
+        result = {name: round(value, chosen.decimals) for name, value in result.items()}
+    if chosen.bootstrap:
+        result["confidence_intervals"] = _bootstrap_intervals(
+            lambda rows: _resampled(rows, figures, true_values, values, readable, convention), len(truth), chosen
+        )
+    return result
 
 
 # ---- the rows ------------------------------------------------------------------------------------------------------
@@ -306,7 +320,7 @@ def _refuse_beyond(column: str, scores: np.ndarray, beyond: np.ndarray, conventi
 def _warn_of_one_class(said: np.ndarray, finest: Figure, readable: np.ndarray) -> float:
     """Share of the most frequent readable score, with a warning if one class swallows the others. said (<= N,)"""
     if not len(said):
-        warnings.warn("No answer could be read: every row counts as wrong. Look at the raw answers.", stacklevel=5)
+        warnings.warn("No answer could be read: every row counts as wrong. Look at the raw answers.", stacklevel=6)
         return math.nan
     share = float(np.unique(said, return_counts=True)[1].max() / len(said))
     classes, counts = np.unique(finest.said[readable], return_counts=True)
@@ -324,7 +338,7 @@ def _warn_of_one_class(said: np.ndarray, finest: Figure, readable: np.ndarray) -
     warnings.warn(
         f"{swallowed}. A model that learned nothing or a parser that falls back to one score gives such figures: look "
         "at the raw answers.",
-        stacklevel=5,
+        stacklevel=6,
     )
     return share
 
@@ -376,15 +390,20 @@ def _point_figures(
         if f1 is not None:
             weighted = {"average": "weighted", "zero_division": 0}
             result[f1] = float(f1_score(true[kept], said[kept], **weighted)) if kept.any() else math.nan
-    varied = len(truth) > 1 and np.ptp(truth) > 0 and np.ptp(values) > 0
     result["mae"] = float(mean_absolute_error(truth, values))
-    result["correlation"] = float(pearsonr(truth, values)[0]) if varied else math.nan
+    result["correlation"] = correlation(truth, values)
     if convention == "sims":
         # In float32, as the toolkits: near 0 it cancels, and the sixth digit differs from float64's.
         result["r2"] = (
             float(r2_score(truth.astype(np.float32), values.astype(np.float32))) if len(truth) > 1 else math.nan
         )
     return result
+
+
+def correlation(truth: np.ndarray, values: np.ndarray) -> float:
+    """Pearson's r; nan where either is constant. truth, values (N,)"""
+    varied = len(truth) > 1 and np.ptp(truth) > 0 and np.ptp(values) > 0
+    return float(pearsonr(truth, values)[0]) if varied else math.nan
 
 
 def _warn_of_nan(result: dict[str, float], figures: Sequence[Figure], truth: np.ndarray, values: np.ndarray) -> None:
@@ -399,7 +418,7 @@ def _warn_of_nan(result: dict[str, float], figures: Sequence[Figure], truth: np.
         reasons["correlation"] = f"all {'true scores' if not np.ptp(truth) else 'predictions'} are alike"
     if reasons:
         shown = "; ".join(f"{names}, because {reason}" for names, reason in reasons.items())
-        warnings.warn(f"Not defined here, and therefore nan: {shown}.", stacklevel=5)
+        warnings.warn(f"Not defined here, and therefore nan: {shown}.", stacklevel=6)
 
 
 # ---- intervals -----------------------------------------------------------------------------------------------------
