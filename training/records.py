@@ -1,85 +1,177 @@
-"""Results files: JSON with everything needed to make the same numbers again, written whole or not at all."""
+"""Files of results: JSON in and out, digests, versions, and writing that leaves a complete file or none.
 
-import argparse
+    write_json, write_text ─► replacing(path) ─► .name.1f2e3d4c.tmp, fsync ─► path
+
+A results file holds `versions()` and `commit()` beside its figures, so that the same figures can be made again.
+"""
+
+import hashlib
 import json
 import math
 import os
 import platform
+import secrets
 import subprocess
 import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "numpy", "av", "scikit-learn")
 
 
+# ---- what a result was made with ------------------------------------------------------------------------------
+
+
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide the numbers."""
-    found = {"python": platform.python_version()}
+    """Versions of Python and of the packages that affect the figures."""
+    installed = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            installed[name] = "not installed"
+    return installed
 
 
 def commit() -> str:
-    """The commit of the source tree, marked if files differ from it; 'unknown' outside a checkout."""
+    """The commit of the source tree, with `+changes` if files differ from it; `unknown` outside a checkout."""
     git = ["git", "-C", str(Path(__file__).resolve().parent)]
     try:
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run(
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        changes = subprocess.run(
             [*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True
         )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return head + ("+changes" if changed.stdout.strip() else "")
+    suffix = "+changes" if changes.stdout.strip() else ""
+    return head.stdout.strip() + suffix
 
 
-def _plain(value: Any) -> Any:
+# ---- digests --------------------------------------------------------------------------------------------------
+
+
+def digest_of_bytes(data: bytes) -> str:
+    """SHA-256 in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def digest_of_chunks(chunks: Iterable[bytes]) -> str:
+    """SHA-256 of the concatenated chunks, which are never in memory together."""
+    sha256 = hashlib.sha256()
+    for chunk in chunks:
+        sha256.update(chunk)
+    return sha256.hexdigest()
+
+
+def digest_of_file(path: str | Path) -> str:
+    """SHA-256 of a file's content, read piece by piece."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_of_json(value: Any, sort_keys: bool = False) -> str:
+    """SHA-256 of a value's JSON text; what JSON cannot hold enters as `str(value)`.
+
+    Args:
+        value: lists, dicts, strings, numbers.
+        sort_keys: whether two dicts that differ only in the order of their keys have the same digest.
+    """
+    text = json.dumps(value, default=str, sort_keys=sort_keys)
+    return digest_of_bytes(text.encode())
+
+
+def checksum_of_array(array: np.ndarray) -> str:
+    """BLAKE2b (16 bytes) of an array's content: faster than SHA-256, against damage only."""
+    return hashlib.blake2b(np.ascontiguousarray(array), digest_size=16).hexdigest()
+
+
+# ---- reading and writing --------------------------------------------------------------------------------------
+
+
+def check_writable(folder: Path) -> None:
+    """Check that files can be written into a folder, or into its closest parent that exists.
+
+    Raises:
+        ValueError: nothing can be written there.
+    """
+    candidates = (folder.absolute(), *folder.absolute().parents)
+    existing = next(path for path in candidates if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=existing) as file:
+            file.write(b"1")
+    except OSError as error:
+        raise ValueError(f"Nothing can be written into {existing} ({error.strerror}). Give another folder.") from error
+
+
+def temporary_name(path: str | Path) -> Path:
+    """A hidden name beside `path` that no other process uses: `.results.json.1f2e3d4c.tmp`."""
+    path = Path(path)
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A temporary file that becomes `path` once the block has finished without an error.
+
+        with replacing("answers.parquet") as temporary:
+            pq.write_table(table, temporary)
+
+    The content is on the disk (fsync) before the name changes: a crash leaves the old file or the new one.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_name(path)
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Write a UTF-8 file atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return Path(path)
+
+
+def write_json(path: str | Path, value: Any) -> Path:
+    """Write JSON atomically; numbers that JSON cannot hold (NaN, infinity) become null."""
+    text = json.dumps(as_json_value(value), indent=1, ensure_ascii=False)
+    return write_text(path, text + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not a JSON file ({error}).") from error
+
+
+def as_json_value(value: Any) -> Any:
+    """Dicts, lists and plain values as JSON has them: no NaN, no NumPy numbers; anything else becomes text."""
     if isinstance(value, dict):
-        return {str(key): _plain(entry) for key, entry in value.items()}
+        return {str(key): as_json_value(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
+        return [as_json_value(entry) for entry in value]
+    if isinstance(value, np.generic):
+        return as_json_value(value.item())
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, str | int | bool) or value is None:
         return value
-    if hasattr(value, "item"):
-        return _plain(value.item())
     return str(value)
-
-
-def check_writable(folder: Path) -> None:
-    """Raises ValueError where no file can be written into a folder, or into what is there of the way to it."""
-    place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    try:
-        with tempfile.TemporaryFile(dir=place) as file:
-            file.write(b"1")
-    except OSError as error:
-        raise ValueError(f"Nothing can be written into {place} ({error.strerror}). Give another folder.") from error
-
-
-def output_file(name: str) -> Path:
-    """A file to write, as `type` of an option: refused before any work where nothing can be written."""
-    path = Path(name)
-    try:
-        check_writable(path.parent)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-    if path.is_dir():
-        raise argparse.ArgumentTypeError(f"{path} is a folder. Give the name of a file.")
-    return path
-
-
-def write_json(path: str | Path, value: Any) -> Path:
-    """Write atomically; numbers that JSON cannot hold (NaN, infinity) become null."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(_plain(value), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
-    return path

@@ -28,10 +28,11 @@ from transformers import AutoTokenizer
 
 from processing_egmf import EGMFProcessor
 
+from ...cli import output_file
 from ...data.collator import EGMFDataCollator
 from ...data.dataset import EGMFDataset
 from ...data.parquet import load_converted
-from ...records import output_file, versions, write_json
+from ...records import versions, write_json
 from .speed import WORDS
 
 

@@ -23,11 +23,12 @@ from transformers import AutoTokenizer, Wav2Vec2Config, Wav2Vec2FeatureExtractor
 from modeling_egmf import EGMFConfig, EGMFEncoderConfig, EGMFForConditionalGeneration
 from processing_egmf import EGMFProcessor
 
+from ...cli import output_file
 from ...data.collator import EGMFDataCollator
 from ...data.dataset import EGMFDataset
 from ...data.encoder_cache import EncoderCache
 from ...model.backbones import backbone_config
-from ...records import output_file, versions, write_json
+from ...records import versions, write_json
 from .timing import timed
 
 

@@ -31,8 +31,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 from modeling_egmf import EGMFConfig, EGMFEncoderConfig, EGMFForConditionalGeneration
 
+from ...cli import output_file
 from ...model.backbones import backbone_config, backbone_names
-from ...records import output_file, versions, write_json
+from ...records import versions, write_json
 from .memory_formulas import text_shape
 from .timing import timed
 

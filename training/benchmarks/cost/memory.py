@@ -24,9 +24,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, HfArgumentParser, Pre
 from modeling_egmf import EGMFConfig, EGMFEncoderConfig, EGMFForConditionalGeneration, EGMFModel
 
 from ...arguments import ModelArguments
+from ...cli import output_file
 from ...model.backbones import backbone_config, backbone_names, backbone_settings
 from ...model.builder import fusion_settings
-from ...records import output_file, versions, write_json
+from ...records import versions, write_json
 from .memory_formulas import (
     CONTEXT_BYTES,
     USABLE_SHARE,

@@ -16,8 +16,9 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from processing_egmf import EGMFProcessor
 
+from ...cli import output_file
 from ...data.dataset import EGMFDataset
-from ...records import output_file, versions, write_json
+from ...records import versions, write_json
 from ...trainer.sampling import EpochBatchSampler
 from .speed import utterances
 

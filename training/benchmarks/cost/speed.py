@@ -20,8 +20,9 @@ from transformers import AutoModelForCausalLM
 from modeling_egmf.checkpoints_egmf import inject_lora
 
 from ...arguments import ModelArguments
+from ...cli import output_file
 from ...model.builder import build
-from ...records import output_file, versions, write_json
+from ...records import versions, write_json
 from .timing import timed
 
 

@@ -1,0 +1,130 @@
+"""The command `egmf`: subcommands, spelling mistakes, errors in one line, the log."""
+
+import logging
+import types
+
+import pytest
+
+from training import cli
+
+
+@pytest.fixture
+def called(monkeypatch):
+    """Replaces every command's module by one that records the arguments of `main`."""
+    calls = []
+
+    def import_module(name, package):
+        return types.SimpleNamespace(main=lambda argv: calls.append((name, argv)))
+
+    monkeypatch.setattr(cli.importlib, "import_module", import_module)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["train", "--seed", "3"], (".train", ["--seed", "3"])),
+        (["evaluate", "--help"], (".run_eval", ["--help"])),
+        (["convert", "folder", "a", "b"], (".converters.folder", ["a", "b"])),
+        (["demo"], (".demo.__main__", [])),
+    ],
+)
+def test_subcommands_are_the_modules(called, arguments, expected):
+    cli.main(arguments)
+    assert called == [expected]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "There is no command trian. Did you mean train?"),
+        (["convert", "fodler"], "There is no corpus fodler. Did you mean folder?"),
+        (["xyz"], "Choose from train, evaluate"),
+        ([], "usage: egmf COMMAND"),
+        (["convert"], "usage: egmf convert CORPUS"),
+    ],
+)
+def test_wrong_subcommand(called, arguments, message, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not called
+
+
+@pytest.mark.parametrize(("arguments", "names"), [(["--help"], cli.COMMANDS), (["convert", "-h"], cli.CORPORA)])
+def test_help_lists_every_choice(arguments, names, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == 0
+    printed = capsys.readouterr().out
+    assert all(f"\n  {name} " in printed for name in names)
+
+
+def make_parser():
+    parser = cli.CommandParser(prog="egmf evaluate")
+    parser.add_argument("--dataset", required=True)
+    parser.add_argument("--text", group=parser.add_argument_group("Inputs"))
+    parser.add_argument("rest", nargs="*")
+    return parser
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--datset", "x"], "egmf evaluate: error: There is no option --datset. Did you mean --dataset?"),
+        (["--datset=x"], "There is no option --datset. Did you mean --dataset?"),
+        (["--data", "x"], "There is no option --data. Did you mean --dataset?"),
+        (["--dataset", "x", "--txt", "x"], "Did you mean --text?"),
+        (["--zzz"], "There is no option --zzz.\n"),
+        ([], "required: --dataset"),
+    ],
+)
+def test_misspelled_option_names_the_nearest(arguments, message, capsys):
+    with pytest.raises(SystemExit) as caught:
+        make_parser().parse_args(arguments)
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_right_options_pass():
+    arguments = make_parser().parse_args(["--dataset=x", "--text", "-1", "--", "--other"])
+    assert (arguments.dataset, arguments.text, arguments.rest) == ("x", "-1", ["--other"])
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ValueError("no such split"), "error: no such split"),
+        (FileNotFoundError(2, "No such file", "a.json"), "error: [Errno 2] No such file: 'a.json'"),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_errors_of_the_user_end_in_one_line(error, code):
+    with pytest.raises(SystemExit) as caught, cli.command_errors():
+        raise error
+    assert caught.value.code == code
+
+
+def test_bugs_keep_their_traceback():
+    with pytest.raises(KeyError), cli.command_errors():
+        raise KeyError("x")
+
+
+def test_log_is_on_stderr_while_a_command_runs(capsys):
+    logger = logging.getLogger("training.something")
+    with cli.command_errors():
+        with cli.command_errors():  # a command that calls another one
+            logger.info("reading")
+        logger.warning("no audio")
+    logger.info("after it")
+    captured = capsys.readouterr()
+    assert captured.err == "reading\nwarning: no audio\n"
+    assert captured.out == ""
+    assert not logging.getLogger("training").handlers
+
+
+def test_output_file_is_checked_before_any_work(tmp_path):
+    assert cli.output_file(str(tmp_path / "new/results.json")).name == "results.json"
+    with pytest.raises(cli.argparse.ArgumentTypeError, match="is a folder"):
+        cli.output_file(str(tmp_path))

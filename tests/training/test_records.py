@@ -1,0 +1,76 @@
+"""Files of results: atomic writing, JSON that other programs read, and digests that never change."""
+
+import hashlib
+import json
+import math
+
+import numpy as np
+import pytest
+
+from training.records import (
+    as_json_value,
+    checksum_of_array,
+    digest_of_bytes,
+    digest_of_chunks,
+    digest_of_file,
+    digest_of_json,
+    read_json,
+    replacing,
+    temporary_name,
+    write_json,
+    write_text,
+)
+
+
+def test_json_comes_back(tmp_path):
+    value = {"label": "愤怒", "scores": [0.1, 2], "none": None, "yes": True}
+    path = write_json(tmp_path / "new/results.json", value)
+    assert read_json(path) == value
+    assert path.read_text(encoding="utf-8").endswith("}\n")
+    assert [file.name for file in path.parent.iterdir()] == ["results.json"]
+
+
+def test_numbers_that_json_lacks_become_null_and_numpy_becomes_plain():
+    value = {"nan": math.nan, "inf": np.float32("inf"), "n": np.int64(3), "x": np.float32(0.5), "flag": np.bool_(True)}
+    assert as_json_value(value) == {"nan": None, "inf": None, "n": 3, "x": 0.5, "flag": True}
+    assert as_json_value({1: (2, 3), "path": np.dtype("int8")}) == {"1": [2, 3], "path": "int8"}
+
+
+def test_what_is_not_json_names_the_file(tmp_path):
+    (tmp_path / "cut.json").write_text('{"a": ')
+    with pytest.raises(ValueError, match=r"cut\.json is not a JSON file"):
+        read_json(tmp_path / "cut.json")
+
+
+def write_half(path):
+    path.write_text("half")
+    raise RuntimeError("disk full")
+
+
+def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = write_text(tmp_path / "report.md", "old")
+    with pytest.raises(RuntimeError, match="disk full"), replacing(path) as temporary:
+        write_half(temporary)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_temporary_names_are_hidden_and_differ(tmp_path):
+    names = {temporary_name(tmp_path / "a.json").name for _ in range(9)}
+    assert len(names) == 9
+    assert all(name.startswith(".a.json.") for name in names)
+
+
+def test_digests_keep_their_values(tmp_path):
+    """Stored files hold digests of earlier versions: the same content must give the same value."""
+    data = b"egmf"
+    (tmp_path / "file").write_bytes(data)
+    expected = hashlib.sha256(data).hexdigest()
+    assert digest_of_bytes(data) == expected
+    assert digest_of_chunks([b"eg", b"mf"]) == expected
+    assert digest_of_file(tmp_path / "file") == expected
+    value = {"b": [1, None], "a": "x"}
+    assert digest_of_json(value) == hashlib.sha256(json.dumps(value, default=str).encode()).hexdigest()
+    assert digest_of_json(value, sort_keys=True) == digest_of_json({"a": "x", "b": [1, None]})
+    array = np.arange(6, dtype=np.float32)
+    assert checksum_of_array(array) == hashlib.blake2b(array.tobytes(), digest_size=16).hexdigest()

@@ -1,0 +1,214 @@
+"""The command `egmf`, and what all commands share: the parser, the errors, the log.
+
+    egmf train --config my.yaml ─► training/train.py: main(["--config", "my.yaml"])
+    egmf convert folder clips/ corpus/ ─► training/converters/folder.py: main(["clips/", "corpus/"])
+
+In a clone `python -m training.train` does the same as `egmf train`. Nothing heavy is imported here, and every command
+reads its options before it imports torch: help and misspelled options are answered at once.
+
+A command's `main` has this form:
+
+    def main(argv: Sequence[str] | None = None) -> None:
+        with command_errors():
+            arguments = make_parser().parse_args(argv)
+            from .evaluation.evaluator import evaluate  # imports torch
+
+            evaluate(arguments)
+
+Results are printed; progress and warnings go to a logger, which writes to stderr: `logging.getLogger(__name__)`, or
+`accelerate.logging.get_logger(__name__)` where several processes may run and only the main one should write.
+"""
+
+import argparse
+import difflib
+import importlib
+import logging
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+
+COMMANDS = {  # name -> (module with `main(argv)`, one line of help)
+    "train": ("train", "train a model, or fine-tune a checkpoint"),
+    "evaluate": ("run_eval", "evaluate a checkpoint on a dataset"),
+    "predict": ("predict", "predict one clip, or every clip of a folder"),
+    "report": ("evaluation.report", "write a run's report.md"),
+    "push": ("push_to_hub", "push a run to the Hugging Face Hub"),
+    "convert": (None, "convert a corpus, or your own folder, to Parquet"),
+    "memory": ("benchmarks.cost.memory", "estimate the GPU memory that a configuration takes"),
+    "demo": ("demo.__main__", "build the demo corpus, train on it, evaluate"),
+}
+CORPORA = {  # argument of `egmf convert` -> one line of help; the module is converters/<name>.py
+    "folder": "your own clips with a table metadata.csv or metadata.jsonl",
+    "meld": "MELD, raw",
+    "mosei": "CMU-MOSEI, raw",
+    "sims": "CH-SIMS and CH-SIMS v2.0, raw",
+    "cherma": "CHERMA",
+    "mmsa": "MMSA's feature files of CMU-MOSI, CMU-MOSEI, CH-SIMS",
+    "processed": "processed releases of CMU-MOSI, CMU-MOSEI",
+}
+
+
+# ---- options --------------------------------------------------------------------------------------------------
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """` Did you mean --dataset?`, or an empty text where nothing known is similar."""
+    names = {entry.lstrip("-"): entry for entry in known}  # the dashes would make every option similar
+    similar = difflib.get_close_matches(name.lstrip("-"), names, n=3, cutoff=0.65)
+    if not similar:
+        return ""
+    return f" Did you mean {', '.join(names[entry] for entry in similar)}?"
+
+
+class CommandParser(argparse.ArgumentParser):
+    """`argparse.ArgumentParser` that names the nearest option to a misspelled one, before it looks at anything else.
+
+    Args:
+        options: of `argparse.ArgumentParser`.
+    """
+
+    def __init__(self, **options: Any):
+        self.option_names: list[str] = []
+        options.setdefault("allow_abbrev", False)
+        super().__init__(**options)
+
+    def add_argument(self, *names: str, group: Any = None, **options: Any) -> argparse.Action:
+        """As in argparse; `group`, from `add_argument_group`, is where the help shows the option."""
+        container = super() if group is None else group
+        action = container.add_argument(*names, **options)
+        self.option_names += action.option_strings
+        return action
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> argparse.Namespace:
+        arguments = list(sys.argv[1:] if args is None else args)
+        self.check_option_names(arguments)
+        return super().parse_args(arguments, namespace)
+
+    def check_option_names(self, arguments: Sequence[str]) -> None:
+        """Exit with status 2 at the first `--name` that is not an option."""
+        for argument in arguments:
+            if argument == "--":
+                return
+            name = argument.partition("=")[0]
+            if name.startswith("--") and " " not in name and name not in self.option_names:
+                self.error(f"There is no option {name}.{did_you_mean(name, self.option_names)}")
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}\nAll options: {self.prog} --help\n")
+
+
+def output_file(name: str) -> Path:
+    """`type` of an option that names a file to write: refused before any work if nothing can be written there."""
+    from .records import check_writable
+
+    path = Path(name)
+    try:
+        check_writable(path.parent)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is a folder. Give the name of a file.")
+    return path
+
+
+# ---- errors and log -------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def command_errors() -> Iterator[None]:
+    """Around the body of a command's `main`: a user's error is one line on stderr and exit status 1."""
+    with log_to_stderr():
+        try:
+            yield
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            sys.exit(130)
+        except (ValueError, OSError) as error:
+            sys.exit(f"error: {error}")
+
+
+class LogFormatter(logging.Formatter):
+    """A message by itself; from warnings on with the level in front: `warning: ...`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = super().format(record)
+        if record.levelno < logging.WARNING:
+            return message
+        return f"{record.levelname.lower()}: {message}"
+
+
+@contextmanager
+def log_to_stderr() -> Iterator[None]:
+    """Show this package's log from level INFO on, while a command runs."""
+    package_logger = logging.getLogger(__package__)
+    if package_logger.handlers:  # a command that was called by another one
+        yield
+        return
+    handler = logging.StreamHandler()
+    handler.setFormatter(LogFormatter())
+    level = package_logger.level
+    package_logger.addHandler(handler)
+    package_logger.setLevel(logging.INFO)
+    package_logger.propagate = False
+    try:
+        yield
+    finally:
+        package_logger.removeHandler(handler)
+        package_logger.setLevel(level)
+        package_logger.propagate = True
+
+
+# ---- the command ----------------------------------------------------------------------------------------------
+
+
+def table_of(choices: dict[str, str]) -> str:
+    """Names and descriptions in two columns, for a help text."""
+    width = max(map(len, choices))
+    return "\n".join(f"  {name:{width}}  {text}" for name, text in choices.items())
+
+
+def choose(prog: str, kind: str, choices: dict[str, str], arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """The first argument, one of the choices, and the arguments after it.
+
+    Args:
+        prog: the command so far, such as `egmf convert`.
+        kind: what is chosen, such as `corpus`.
+        choices: name -> one line of help.
+        arguments: of the command line.
+
+    Raises:
+        SystemExit: help was asked for (status 0), or the name is missing or unknown (status 2).
+    """
+    help_text = (
+        f"usage: {prog} {kind.upper()} [options]\n\n{table_of(choices)}\n\nOptions: {prog} {kind.upper()} --help"
+    )
+    if arguments and arguments[0] in ("-h", "--help"):
+        print(help_text)
+        sys.exit(0)
+    if not arguments:
+        print(help_text, file=sys.stderr)
+        sys.exit(2)
+    name, *rest = arguments
+    if name not in choices:
+        print(f"{prog}: error: There is no {kind} {name}.{did_you_mean(name, choices)}", file=sys.stderr)
+        print(f"Choose from {', '.join(choices)}.", file=sys.stderr)
+        sys.exit(2)
+    return name, rest
+
+
+def main(argv: Sequence[str] | None = None) -> int | None:
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    descriptions = {name: text for name, (_, text) in COMMANDS.items()}
+    command, rest = choose("egmf", "command", descriptions, arguments)
+    module, _ = COMMANDS[command]
+    if command == "convert":
+        corpus, rest = choose("egmf convert", "corpus", CORPORA, rest)
+        module = f"converters.{corpus}"
+    return importlib.import_module(f".{module}", __package__).main(rest)
+
+
+if __name__ == "__main__":
+    main()
