@@ -1,14 +1,18 @@
-# make demo   from nothing to a trained model that judges clips
-# make test   the tests
-# make space  a page to try the trained model in the browser
-# Each makes what it needs itself; a second run re-uses it.
+# make demo       from nothing to a trained model that has predicted three clips
+# make test       unit and integration tests, minutes; make test-unit for the unit tests only
+# make space      a page to try the trained model in the browser
+# make style      format and fix; make quality only checks
+# Each target builds the environment it needs; a second call reuses it.
 
 PYTHON ?= python3
 BIN := .venv/bin
 # The demo's two registry assets are pinned by hash in training/demo/assets.txt, the packages by version in constraints.txt.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo demo-study space test test-space test-slow test-gpu quality style clean help
+# Two processes share the tests, a file each at a time; each computes with one thread.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+.PHONY: demo demo-study space test test-unit test-space test-slow test-gpu quality style clean help
 
 help:
 	@sed -n 's/^# \(make.*\)/\1/p' Makefile
@@ -23,22 +27,25 @@ help:
 demo: .venv/installed
 	$(BIN)/python -m training.demo $(DEMO_OPTIONS)
 
-# Three seeds, and the variants that the README's table compares: hours on two cores. Finished runs are kept.
+# Three seeds, and the variants that the README's table compares: hours on two cores. Finished runs are reused.
 demo-study: .venv/installed
 	$(BIN)/python -m training.demo.study
 
 test: .venv/installed
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(PYTEST) -m "not slow and not gpu"
+
+test-unit: .venv/installed
+	$(PYTEST) -m "not integration and not slow and not gpu"
 
 # The page over what `make demo` trained; MODEL=... for another checkpoint.
 space: .venv-space/installed
 	.venv-space/bin/python hub_cards/space/app.py --model_name_or_path $(or $(MODEL),runs/demo)
 
-# Its server, and the page in a headless Chromium where there is one.
+# The page's server, and the page itself in a headless Chromium if one is installed.
 test-space: .venv-space/installed
 	.venv-space/bin/python -m pytest $(wildcard tests/hub_cards/test_space*.py)
 
-# Of its own, because Gradio wants an older Pillow.
+# An environment of its own, because Gradio requires an older Pillow.
 .venv-space/installed: pyproject.toml constraints.txt
 	test -x .venv-space/bin/python || $(PYTHON) -m venv .venv-space
 	grep -v '^pillow==' constraints.txt > .venv-space/constraints.txt

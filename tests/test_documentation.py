@@ -1,0 +1,152 @@
+"""The documentation: commands, options, targets and links exist, and figures are those of the results files."""
+
+import ast
+import importlib.util
+import json
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.sources import ROOT, SOURCES, imported_modules, relative_name, syntax_tree
+from training.arguments import parse_arguments
+from training.demo.update_readme import END, RESULTS, START, render
+
+
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "training").glob("**/*.md"), *(ROOT / "hub_cards").glob("**/*.md")])
+# Results and logs name commands of their time; templates are filled before they are read.
+COMMAND_PAGES = [path for path in PAGES if path.parent.name not in ("results", "templates") and path.name != "LOG.md"]
+
+
+# ---- figures ------------------------------------------------------------------------------------------------------
+
+
+def test_figures_of_the_readme_are_those_of_the_results():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert text.count(START) == text.count(END) == 1
+    block = text[text.index(START) + len(START) : text.index(END)].strip("\n")
+    files = (RESULTS / "demo.json", RESULTS / "speed.json")
+    assert block == render(*(json.loads(path.read_text(encoding="utf-8")) for path in files))
+
+
+# ---- commands -----------------------------------------------------------------------------------------------------
+
+
+def make_targets():
+    return set(re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+
+
+def code_of(text):
+    """Fenced blocks and code spans of a Markdown text; continued lines are joined."""
+    fenced = re.findall(r"^```.*?$(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    rest = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    return "\n".join(fenced + re.findall(r"`([^`]+)`", rest)).replace("\\\n", " ")
+
+
+def python_commands(text):
+    """(module, options) of every `python -m module ...` and `accelerate launch ... -m module ...`."""
+    for module, rest in re.findall(r"(?:python3?|accelerate launch)[^\n]*? -m ([\w.]+)([^\n]*)", text):
+        yield module, re.findall(r"--([a-z][\w-]*)", rest)
+
+
+def documented_commands():
+    texts = {path: code_of(path.read_text(encoding="utf-8")) for path in COMMAND_PAGES}
+    for path in SOURCES:
+        texts[path] = (ast.get_docstring(syntax_tree(path)) or "").replace("\\\n", " ")
+    return [(relative_name(path), *command) for path, text in texts.items() for command in python_commands(text)]
+
+
+def source_of(module):
+    try:
+        specification = importlib.util.find_spec(module)
+        if specification is not None and specification.submodule_search_locations:
+            specification = importlib.util.find_spec(f"{module}.__main__") or specification
+    except ModuleNotFoundError:
+        return None
+    return None if specification is None else Path(specification.origin)
+
+
+@cache
+def options_of(module):
+    """Option names that a command or what it imports defines."""
+    waiting, seen, options = [source_of(module)], set(), set()
+    while waiting:
+        path = waiting.pop()
+        if path is None or path in seen or not path.is_relative_to(ROOT / "training"):
+            continue
+        seen.add(path)
+        options |= set(re.findall(r"\"--([\w-]+)\"", path.read_text(encoding="utf-8")))
+        waiting += [source_of(name) for name, _ in imported_modules(path)]
+    return options
+
+
+def test_documented_commands_exist():
+    commands = documented_commands()
+    assert commands
+    assert [(page, module) for page, module, _ in commands if source_of(module) is None] == []
+
+
+def test_documented_options_exist():
+    offenders = [
+        f"{page}: {module} --{option}"
+        for page, module, options in documented_commands()
+        if module.startswith("training.") and module != "training.train"
+        for option in options
+        if option not in options_of(module)
+    ]
+    assert offenders == []
+
+
+def test_documented_training_options_are_known(capsys):
+    with pytest.raises(SystemExit):
+        parse_arguments(["--help"])
+    known = set(re.findall(r"--([a-z]\w*)", capsys.readouterr().out))
+    used = {option for _, module, options in documented_commands() for option in options if module == "training.train"}
+    assert "config" in used
+    assert used <= known
+
+
+# ---- targets of make ----------------------------------------------------------------------------------------------
+
+
+def test_make_targets_exist():
+    expected = {"demo", "test", "test-unit", "test-slow", "test-gpu", "style", "quality", "help"}
+    assert expected <= make_targets()
+
+
+def test_phony_targets_are_defined():
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    phony = {name for line in re.findall(r"^\.PHONY:(.*)$", text, re.MULTILINE) for name in line.split()}
+    assert phony
+    assert phony <= make_targets()
+
+
+def test_makefile_calls_modules_that_exist():
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    modules = set(re.findall(r"(?:python3?|PYTHON\)) -m ([a-z][\w.]*)", text))
+    assert any(module.startswith("training.") for module in modules)
+    assert [module for module in modules if source_of(module) is None] == []
+    assert (ROOT / "constraints.txt").is_file()
+
+
+def test_documented_targets_exist():
+    for name in ("README.md", "CONTRIBUTING.md"):
+        code = code_of((ROOT / name).read_text(encoding="utf-8"))
+        named = set(re.findall(r"(?:^|&& |; |\$ )make ([a-z][\w-]*)", code, re.MULTILINE))
+        assert named, name
+        assert named <= make_targets(), name
+
+
+# ---- links --------------------------------------------------------------------------------------------------------
+
+
+def test_linked_files_exist():
+    offenders = []
+    for page in (page for page in PAGES if page.parent.name != "templates"):
+        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+            target = link.split("#")[0]
+            outside = "://" in link or link.startswith("#") or "{" in link
+            if not outside and not (page.parent / target).exists():
+                offenders.append(f"{relative_name(page)}: {link}")
+    assert offenders == []
