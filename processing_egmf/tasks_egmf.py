@@ -1,166 +1,333 @@
-"""Tasks: what is asked about a person, which answers there are, and how an answer is written and read.
+"""Tasks: a question about a person, the closed set of its answers, and how an answer is written and read.
 
-A task gives the words of its prompt, which processing_egmf.py renders into tokens:
+A task holds the text around the pseudo tokens and the transcript, which prompts_egmf.py turns into tokens:
 
-    prefix <|egmf|> x P suffix transcript prompt ─► answer
+    prefix <|egmf|> x P suffix transcript prompt ─► separator answer
+
+`EGMFProcessor.post_process_answers` (processing_egmf.py) turns a distribution over the answers into an `EGMFAnswer`.
 """
 
+# A answers of a task
+
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypedDict
 
+import numpy as np
+import torch
 
-_NEGATION = re.compile(r"\b(?:not|no|never|without)\b|n't|n\u2019t|[不没非无]", re.IGNORECASE)
+
+MAX_ANSWERS = 1001
+NEGATION = re.compile(r"\b(?:not|no|never|without)\b|n't|n\u2019t|[不没非无]", re.IGNORECASE)
+# A number that is not the beginning of something longer: not 1/2, 3:1, 2nd or 1.2.3.
+NUMBER = re.compile(r"\s*[-+\u2212]?\d+(?:[.,]\d+)?(?![\w/:.,]*\w)")
 
 
 class EGMFAnswer(TypedDict, total=False):
-    """What is answered about one clip; all of it is plain JSON."""
+    """The answer for one clip, in plain JSON types."""
 
-    label: str  # classification: the likeliest
-    score: float  # its probability; regression: the median, which minimizes the expected absolute error
-    probabilities: dict[str, float]  # of every answer, in the task's order, or of the `top_k` largest
-    mean: float  # this and the next three: regression only, in the units of the task's scale
+    label: str  # classification: the most probable label
+    score: float  # probability of the label; regression: the median, which minimizes the expected absolute error
+    probabilities: dict[str, float]  # of every answer in the task's order, or of the `top_k` most probable
+    mean: float  # mean to interval: regression only, in the units of the task's scale
     median: float
     most_likely: float
     interval: list[float]  # [low, high], the middle of the distribution
     task: str
-    expert: str  # the one that spoke loudest
-    experts: dict[str, float]  # name -> weight, which sum to one
-    residual: float  # how much of the fused vector went past the experts, in (0, 1)
-    modalities: list[str]  # those of text, audio and video that took part
+    expert: str  # the expert with the largest weight
+    experts: dict[str, float]  # weight of each expert; they sum to 1
+    residual: float  # share of the fused vector that bypassed the experts, in (0, 1)
+    modalities: list[str]  # the modalities, of text, audio and video, that the answer is based on
 
 
 @dataclass
 class EGMFTask:
-    """One question with a closed set of answers; a ValueError says which fields contradict one another."""
+    """A question with a closed set of answers: labels (classification) or the numbers of a scale (regression).
 
-    name: str  # how the task is called in `processor(..., task=name)`
-    kind: str  # "classification" or "regression"
-    labels: dict[str, str] = field(
-        default_factory=dict
-    )  # label -> the words that name it, in the order of the answers
-    low: float = 0.0  # regression: the scale, in the units of the corpus: low, low + step, ..., high
+    Args:
+        name: the task's name, as in `processor(..., task=name)`.
+        kind: `"classification"` or `"regression"`.
+        labels: classification: label -> the words that name it in the prompt, in the order of the answers. A list of
+            labels or of (label, words) pairs is accepted too.
+        low, high, step: regression: the scale low, low + step, ..., high, in the units of the corpus.
+        prefix: text before the pseudo tokens.
+        suffix: text between the pseudo tokens and the transcript.
+        prompt: text after the transcript, up to the answer; it must not end in a space.
+        separator: text between prompt and answer: a space, or nothing in Chinese.
+
+    Raises:
+        ValueError: fields that contradict one another.
+    """
+
+    name: str
+    kind: str
+    labels: dict[str, str] = field(default_factory=dict)
+    low: float = 0.0
     high: float = 0.0
     step: float = 0.1
-    prefix: str = "Voice and face:"  # words before the pseudo tokens
-    suffix: str = "\nWords:\n"  # words between the pseudo tokens and the transcript
-    prompt: str = ""  # words after the transcript, ending where the answer begins; no space at its end
-    separator: str = " "  # what stands between prompt and answer: a space, or nothing in Chinese
+    prefix: str = "Voice and face:"
+    suffix: str = "\nWords:\n"
+    prompt: str = ""
+    separator: str = " "
 
     def __post_init__(self):
-        is_choice, labels = self.kind == "classification", self.labels or ()
-        said = f"kind is {self.kind!r}; use 'classification' or 'regression'."
-        self._require(is_choice or self.kind == "regression", said)
-        pairs = labels.items() if isinstance(labels, dict) else labels if isinstance(labels, list | tuple) else [()]
-        pairs = [pair if isinstance(pair, list | tuple) else (pair, pair) for pair in pairs]
-        strings = all(len(pair) == 2 and all(isinstance(word, str) for word in pair) for pair in pairs)
-        self._require(strings, "labels and their words are strings, in a list or as pairs; quote yes, no and numbers.")
-        self.labels = dict(pairs)
-        if is_choice:
-            self._require(len(self.labels) >= 2, "a classification needs at least two labels.")
-            words = [self._plain(word) for word in self.labels.values()]
-            own = len(set(words)) == len(words) and all(words)
-            self._require(own, f"every label needs its own words; got {self.labels}.")
+        if self.kind not in ("classification", "regression"):
+            raise ValueError(f"Task {self.name!r}: kind is {self.kind!r}; use 'classification' or 'regression'.")
+        self.labels = self._read_labels(self.labels or {})
+        if self.kind == "classification":
+            self._check_labels()
         else:
-            self._require(not self.labels, "a regression has a scale, not labels.")
-            said = f"got low={self.low}, high={self.high}, step={self.step}."
-            self._require(self.step > 0 and self.high > self.low, f"a scale needs low < high and step > 0; {said}")
-            steps = (self.high - self.low) / self.step
-            said = f"steps of {self.step} from {self.low} do not reach {self.high}."
-            self._require(abs(steps - round(steps)) <= 1e-6, said)
-            self._require(self.num_answers <= 1001, f"{self.num_answers} answers are too many; raise `step`.")
-        said = f"`prompt` must not be empty or end in a space ({self.prompt!r}); that space is `separator`."
-        self._require(bool(self.prompt) and not self.prompt.endswith(" "), said)
+            self._check_scale()
+        if not self.prompt or self.prompt.endswith(" "):
+            raise ValueError(
+                f"Task {self.name!r}: `prompt` must not be empty or end in a space (it is {self.prompt!r}). "
+                "Put the space between prompt and answer into `separator`."
+            )
 
-    def _require(self, fine: bool, message: str) -> None:
-        if not fine:
-            raise ValueError(f"Task {self.name!r}: {message}")
+    def _read_labels(self, labels: Any) -> dict[str, str]:
+        """Labels as a dict, a list, or a list of pairs -> label: words."""
+        if isinstance(labels, dict):
+            entries = list(labels.items())
+        elif isinstance(labels, list | tuple):
+            entries = [entry if isinstance(entry, list | tuple) else (entry, entry) for entry in labels]
+        else:
+            entries = [(labels,)]
+        for entry in entries:
+            if len(entry) != 2 or not all(isinstance(part, str) for part in entry):
+                raise ValueError(
+                    f"Task {self.name!r}: labels and their words are strings, as a list of labels or of "
+                    f"(label, words) pairs; got {entry!r}. In YAML, put yes, no and numbers in quotes."
+                )
+        return dict(entries)
 
-    @staticmethod
-    def _plain(words: str) -> str:
-        return re.sub(r"[\W_]+", " ", words.casefold()).strip()
+    def _check_labels(self) -> None:
+        if len(self.labels) < 2:
+            raise ValueError(f"Task {self.name!r}: a classification needs at least two labels; got {self.labels}.")
+        words = [_normalize(label_words) for label_words in self.labels.values()]
+        if "" in words or len(set(words)) < len(words):
+            raise ValueError(f"Task {self.name!r}: every label needs its own words; got {self.labels}.")
+
+    def _check_scale(self) -> None:
+        if self.labels:
+            raise ValueError(f"Task {self.name!r}: a regression has a scale, not labels. Remove `labels`.")
+        if not (self.step > 0 and self.high > self.low):
+            raise ValueError(
+                f"Task {self.name!r}: a scale needs low < high and step > 0; "
+                f"got low={self.low}, high={self.high}, step={self.step}."
+            )
+        num_steps = (self.high - self.low) / self.step
+        if abs(num_steps - round(num_steps)) > 1e-6:
+            raise ValueError(f"Task {self.name!r}: steps of {self.step} from {self.low} do not reach {self.high}.")
+        if self.num_answers > MAX_ANSWERS:
+            raise ValueError(
+                f"Task {self.name!r}: the scale has {self.num_answers} answers; at most {MAX_ANSWERS} are supported. "
+                "Please raise `step`."
+            )
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], name: str | None = None) -> "EGMFTask":
-        """A task from YAML or processor_config.json, called `name` if it does not say so; unknown keys are errors."""
+        """A task from YAML or processor_config.json.
+
+        Args:
+            values: the fields. Unknown keys are errors.
+            name: the task's name if `values` has none.
+        """
         if not isinstance(values, dict):
-            raise ValueError(f"A task is a set of fields (kind, labels, prompt ...), not {values!r}.")
-        values, known = {"name": name, "kind": None, **values}, [f.name for f in fields(cls)]
-        if unknown := sorted(map(str, set(values) - set(known))):
+            raise ValueError(f"A task is a dict of fields (kind, labels, prompt, ...), not {values!r}.")
+        values = {"name": name, "kind": None, **values}
+        known = [task_field.name for task_field in fields(cls)]
+        unknown = sorted(str(key) for key in values if key not in known)
+        if unknown:
             raise ValueError(f"Task {values['name']!r} has unknown keys {unknown}; known are {known}.")
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
-        """Its fields; labels as a list of pairs, because the keys of a stored dict are sorted."""
+        """The fields; labels as a list of pairs, because JSON files are stored with their keys sorted."""
         return {**asdict(self), "labels": [list(pair) for pair in self.labels.items()]}
 
     @property
     def decimals(self) -> int:
+        """How many decimals the numbers of the scale need."""
         return max(len(f"{number:.6f}".rstrip("0").split(".")[1]) for number in (self.step, self.low))
 
     @property
     def num_answers(self) -> int:
-        return len(self.labels) if self.kind == "classification" else round((self.high - self.low) / self.step) + 1
+        if self.kind == "classification":
+            return len(self.labels)
+        return round((self.high - self.low) / self.step) + 1
 
     @property
     def values(self) -> list[float]:
-        """The numbers of a regression's scale, in order."""
+        """The numbers of a regression's scale, ascending."""
         return [round(self.low + i * self.step, self.decimals) for i in range(self.num_answers)]
 
     @property
     def answers(self) -> list[str]:
-        """Every possible answer as text, in the order in which probabilities are given."""
+        """Every answer as it is written after the prompt, in the order in which probabilities are given."""
         if self.kind == "classification":
             return list(self.labels.values())
-        return [f"{value + 0.0:.{self.decimals}f}" for value in self.values]
+        return [f"{value + 0.0:.{self.decimals}f}" for value in self.values]  # + 0.0 turns -0.0 into 0.0
+
+    @property
+    def answer_keys(self) -> list[str]:
+        """The keys of `EGMFAnswer.probabilities`: labels, or the numbers of the scale as text."""
+        return list(self.labels) if self.kind == "classification" else self.answers
 
     def index(self, answer: Any, sample: str = "the sample") -> int:
-        """SampleIndex of a true answer (a label or a number) among `answers`; numbers go to the nearest step."""
+        """Index of a true answer among `answers`.
+
+        Args:
+            answer: a label, or a number, which goes to the nearest step of the scale.
+            sample: the sample's name in error messages.
+
+        Raises:
+            ValueError: an unknown label, not a number, or a number outside the scale.
+        """
         if self.kind == "classification":
             if not isinstance(answer, str) or answer not in self.labels:
-                said = f"{sample}: unknown label {answer!r} for task {self.name!r}."
-                raise ValueError(f"{said} Known are {', '.join(self.labels)}.")
+                raise ValueError(
+                    f"{sample}: unknown label {answer!r} for task {self.name!r}. Known are {', '.join(self.labels)}."
+                )
             return list(self.labels).index(answer)
-        if hasattr(answer, "item") and getattr(answer, "size", 1) != 0:  # a number of numpy or torch
-            answer = answer.item()
-        if isinstance(answer, bool) or not isinstance(answer, int | float) or answer != answer:
+        number = _plain_number(answer)
+        if number is None:
             raise ValueError(f"{sample}: task {self.name!r} needs a number as its answer, not {answer!r}.")
-        if not self.low - self.step / 2 <= answer <= self.high + self.step / 2:
-            said = f"{sample}: score {answer} is outside the range [{self.low}, {self.high}]"
-            raise ValueError(f"{said} of task {self.name!r}.")
-        return min(max(round((answer - self.low) / self.step), 0), self.num_answers - 1)
+        if not self.low - self.step / 2 <= number <= self.high + self.step / 2:
+            raise ValueError(
+                f"{sample}: score {number} is outside the range [{self.low}, {self.high}] of task {self.name!r}."
+            )
+        nearest = round((number - self.low) / self.step)
+        return min(max(nearest, 0), self.num_answers - 1)
 
     def parse(self, text: str) -> str | float | None:
-        """Read free text as a label, if its words begin the text or are the only ones in it and nothing is negated, or
-        as a number within the scale that begins it; None where it says none."""
-        if self.kind == "regression":
-            match = re.match(r"\s*[-+\u2212]?\d+(?:[.,]\d+)?(?![\w/:.,]*\w)", text)
-            if match is None:
-                return None
-            value = float(match.group().replace("\u2212", "-").replace(",", "."))
-            return value + 0.0 if self.low <= value <= self.high else None
-        said = self._plain(text)
-        words = {label: self._plain(words) for label, words in self.labels.items()}
-        # Words of an alphabet end at a word's border; Chinese words do not.
-        starts = [label for label, w in words.items() if f"{said} ".startswith(f"{w} " if w.isascii() else w)]
-        if starts:
-            return max(starts, key=lambda label: len(words[label]))
-        inside = [label for label, w in words.items() if (f" {w} " in f" {said} " if w.isascii() else w in said)]
-        return inside[0] if len(inside) == 1 and not _NEGATION.search(text) else None
+        """Read generated text as a label or as a number of the scale.
+
+        Returns:
+            A label whose words begin the text, or are the only label's words in a text without a negation; a number
+            that begins the text; None if the text holds no answer.
+        """
+        return self._parse_label(text) if self.kind == "classification" else self._parse_number(text)
+
+    def _parse_number(self, text: str) -> float | None:
+        match = NUMBER.match(text)
+        if match is None:
+            return None
+        number = float(match.group().replace("\u2212", "-").replace(",", "."))
+        return number + 0.0 if self.low <= number <= self.high else None
+
+    def _parse_label(self, text: str) -> str | None:
+        normalized = _normalize(text)
+        words = {label: _normalize(label_words) for label, label_words in self.labels.items()}
+        leading = [label for label in self.labels if _starts_with(normalized, words[label])]
+        if leading:
+            return max(leading, key=lambda label: len(words[label]))
+        contained = [label for label in self.labels if _contains(normalized, words[label])]
+        if len(contained) == 1 and not NEGATION.search(text):
+            return contained[0]
+        return None
+
+    def summarize(self, probabilities: np.ndarray, interval: float = 0.9, top_k: int | None = None) -> EGMFAnswer:
+        """Summarize a distribution over the answers.
+
+        Args:
+            probabilities: (A,) float64.
+            interval: share of the probability that a score's interval covers at least, in (0, 1).
+            top_k: keep only this many probabilities, the largest first; None for all, in the task's order.
+
+        Returns:
+            The fields of `EGMFAnswer` from `label` to `interval`.
+        """
+        keys = self.answer_keys
+        if self.kind == "classification":
+            best = int(probabilities.argmax())
+            answer = EGMFAnswer(label=keys[best], score=float(probabilities[best]))
+        else:
+            answer = self._summarize_scale(probabilities, interval)
+        shown = range(len(keys)) if top_k is None else np.argsort(-probabilities, kind="stable")[:top_k]
+        answer["probabilities"] = {keys[i]: float(probabilities[i]) for i in shown}
+        return answer
+
+    def _summarize_scale(self, probabilities: np.ndarray, interval: float) -> EGMFAnswer:
+        """Mean, median, most likely value and central interval of probabilities (A,) over the scale."""
+        values = np.array(self.values)
+        cumulative = np.cumsum(probabilities) / probabilities.sum()
+        quantiles = np.array([0.5, (1 - interval) / 2, (1 + interval) / 2])
+        indices = np.minimum(np.searchsorted(cumulative, quantiles - 1e-9), len(values) - 1)
+        median, low, high = values[indices].tolist()
+        return EGMFAnswer(
+            score=median,
+            mean=float((values * probabilities).sum() / probabilities.sum()),
+            median=median,
+            most_likely=float(values[probabilities.argmax()]),
+            interval=[low, high],
+        )
 
 
-_EKMAN = ["neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger"]
-_EMOTION = {"kind": "classification", "labels": _EKMAN, "prompt": "\nThe speaker's emotion is"}
-_SENTIMENT = {"kind": "regression", "low": -3.0, "high": 3.0, "prompt": "\nThe speaker's sentiment from -3 to 3 is"}
-_CHINESE = {"prefix": "声音和表情：", "suffix": "\n话语：\n", "separator": ""}
-_CHERMA = {"labels": ["愤怒", "厌恶", "恐惧", "高兴", "平静", "悲伤", "惊奇"], "prompt": "\n说话人的情绪是："}
-_SIMS = {"low": -1.0, "high": 1.0, "step": 0.2, "prompt": "\n说话人的情感值（-1到1）是："}
+def read_tasks(tasks: Mapping | Sequence) -> dict[str, EGMFTask]:
+    """Tasks or their fields, as a list or by name -> tasks by name, in the same order."""
+    entries = tasks.items() if isinstance(tasks, Mapping) else [(None, task) for task in tasks]
+    named = {}
+    for key, task in entries:
+        if not isinstance(task, EGMFTask):
+            task = EGMFTask.from_dict(task, key)
+        if task.name in named:
+            raise ValueError(f"Two tasks are called {task.name!r}; give each a name of its own.")
+        if key not in (None, task.name):
+            raise ValueError(f"Task {task.name!r} is given under the name {key!r}; use its own name.")
+        named[task.name] = task
+    if not named:
+        raise ValueError("`tasks` is empty; give at least one task, or None for the built-in ones.")
+    return named
+
+
+def _normalize(text: str) -> str:
+    """Lower case, with one space instead of every run of punctuation and white space."""
+    return re.sub(r"[\W_]+", " ", text.casefold()).strip()
+
+
+def _starts_with(text: str, words: str) -> bool:
+    """Words of an alphabet end at a word boundary; Chinese words do not."""
+    return f"{text} ".startswith(f"{words} ") if words.isascii() else text.startswith(words)
+
+
+def _contains(text: str, words: str) -> bool:
+    return f" {words} " in f" {text} " if words.isascii() else words in text
+
+
+def _plain_number(answer: Any) -> int | float | None:
+    """A number, or an array or tensor of one element, as a Python number; None for anything else and NaN."""
+    if isinstance(answer, torch.Tensor | np.ndarray | np.generic) and np.prod(answer.shape) == 1:
+        answer = answer.item()
+    if isinstance(answer, bool) or not isinstance(answer, int | float) or answer != answer:
+        return None
+    return answer
+
+
+EKMAN_LABELS = ["neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger"]
+EMOTION = {"kind": "classification", "labels": EKMAN_LABELS, "prompt": "\nThe speaker's emotion is"}
+SENTIMENT = {"kind": "regression", "low": -3.0, "high": 3.0, "prompt": "\nThe speaker's sentiment from -3 to 3 is"}
+CHINESE = {"prefix": "声音和表情：", "suffix": "\n话语：\n", "separator": ""}
 
 BUILT_IN_TASKS: dict[str, EGMFTask] = {
-    "emotion": EGMFTask("emotion", **_EMOTION),
-    "meld": EGMFTask("meld", **_EMOTION),
-    "cherma": EGMFTask("cherma", **{**_EMOTION, **_CHINESE, **_CHERMA}),
-    "sentiment": EGMFTask("sentiment", **_SENTIMENT),
-    "mosei": EGMFTask("mosei", **_SENTIMENT),
-    "sims_v2": EGMFTask("sims_v2", **{**_SENTIMENT, **_CHINESE, **_SIMS}),
+    "emotion": EGMFTask("emotion", **EMOTION),
+    "meld": EGMFTask("meld", **EMOTION),
+    "cherma": EGMFTask(
+        "cherma",
+        kind="classification",
+        labels=["愤怒", "厌恶", "恐惧", "高兴", "平静", "悲伤", "惊奇"],
+        prompt="\n说话人的情绪是：",
+        **CHINESE,
+    ),
+    "sentiment": EGMFTask("sentiment", **SENTIMENT),
+    "mosei": EGMFTask("mosei", **SENTIMENT),
+    "sims_v2": EGMFTask(
+        "sims_v2",
+        kind="regression",
+        low=-1.0,
+        high=1.0,
+        step=0.2,
+        prompt="\n说话人的情感值（-1到1）是：",
+        **CHINESE,
+    ),
 }

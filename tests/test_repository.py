@@ -38,7 +38,13 @@ MODELING_LAYERS = (
     {"modeling_egmf"},
     {"__init__"},
 )
-PROCESSING_LAYERS = ({"tasks_egmf", "media_egmf"}, {"processing_egmf"}, {"pipeline_egmf"}, {"__init__"})
+PROCESSING_LAYERS = (
+    {"tasks_egmf", "media_egmf", "frontends_egmf", "batches_egmf"},
+    {"prompts_egmf"},
+    {"processing_egmf"},
+    {"pipeline_egmf"},
+    {"__init__"},
+)
 LAYERS = {"modeling_egmf": MODELING_LAYERS, "processing_egmf": PROCESSING_LAYERS}
 # Imported for type checkers only, so that the pipeline is saved wherever the processor is.
 CARRIED_ALONG = {("processing_egmf", "pipeline_egmf")}

@@ -124,7 +124,7 @@ def test_no_request_at_all(endpoint, data):
         ({"text": "a", "task": "mood"}, 400, "unknown task 'mood'"),
         (5, 400, "A clip is a string or an object"),
         ({"text": "a", "context": ["b\ud800"]}, 400, "half a character"),
-        ({"text": "a", "context": [{"speaker": "Ann"}]}, 400, "must be words or (speaker, words)"),
+        ({"text": "a", "context": [{"speaker": "Ann"}]}, 400, "must be a text or a pair (speaker, text)"),
         ({"text": "a", "context": nested(10_000)}, 400, "Lists lie too deep"),
         ({"text": "a", "context": [{"turns": nested(10_000)}]}, 400, "Lists lie too deep"),
         ({"audio_features": nested(10_000)}, 400, "Lists lie too deep"),

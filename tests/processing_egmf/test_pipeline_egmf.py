@@ -23,7 +23,8 @@ from training.model.export import merge
 TASK = "multimodal-emotion-recognition"
 CODE = {
     *(f"{stem}_egmf.py" for stem in ("answers", "checkpoints", "configuration", "encoders", "experts", "fusion")),
-    *(f"{stem}_egmf.py" for stem in ("modeling", "media", "pipeline", "processing", "tasks")),
+    *(f"{stem}_egmf.py" for stem in ("modeling", "batches", "frontends", "media", "pipeline", "processing")),
+    *(f"{stem}_egmf.py" for stem in ("prompts", "tasks")),
 }
 COMMON = ("score", "probabilities", "task", "modalities")
 

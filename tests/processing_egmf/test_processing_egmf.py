@@ -65,7 +65,7 @@ def heard_warnings():
             records.append(record.getMessage())
 
     handler = Keep()
-    logger = logging.getLogger("processing_egmf.processing_egmf")
+    logger = logging.getLogger("processing_egmf.prompts_egmf")
     logger.addHandler(handler)
     yield records
     logger.removeHandler(handler)
@@ -543,8 +543,8 @@ def test_frontend_vit(make_processor, clips, tmp_path):
     ("fields", "message"),
     [
         ({"audio_frontend": {"sampling_rate": 16_000}}, "no 'feature_extractor_type'"),
-        ({"audio_frontend": {"feature_extractor_type": "AutoModel"}}, "no feature extractor"),
-        ({"video_frontend": {"image_processor_type": "Nothing"}}, "no feature extractor or image processor"),
+        ({"audio_frontend": {"feature_extractor_type": "AutoModel"}}, "not a feature extractor"),
+        ({"video_frontend": {"image_processor_type": "Nothing"}}, "not a feature extractor or image processor"),
         ({"audio_input": "mel"}, "`audio_input` is 'mel'"),
         ({"video_input": "pixels"}, "`video_input` is 'pixels'"),
         ({"tasks": {}}, "`tasks` is empty"),
@@ -556,7 +556,7 @@ def test_processor_refuses_bad_settings(tiny_tokenizer, fields, message):
 
 
 def test_task_under_another_name_is_refused(tiny_tokenizer):
-    with pytest.raises(ValueError, match="Task 'emotion' is there twice, or under 'other'"):
+    with pytest.raises(ValueError, match="Task 'emotion' is given under the name 'other'"):
         EGMFProcessor(tiny_tokenizer, tasks={"other": BUILT_IN_TASKS["emotion"]})
 
 
@@ -568,8 +568,8 @@ INF_AUDIO = np.array([0.0, np.inf], np.float32)
 RAW_ERRORS = {
     "nothing at all": ({}, "Give at least one"),
     "empty text": ({"text": " "}, "Give at least one"),
-    "no wanted modality": ({"text": "a", "modalities": ["audio"]}, r"wanted modalities.*Give at least one"),
-    "empty modalities": ({"text": "a", "modalities": []}, r"wanted modalities.*Give at least one"),
+    "no wanted modality": ({"text": "a", "modalities": ["audio"]}, r"chosen modalities.*Give at least one"),
+    "empty modalities": ({"text": "a", "modalities": []}, r"chosen modalities.*Give at least one"),
     "unknown modality": ({"text": "a", "modalities": ["smell"]}, "unknown modality 'smell'; use any of text"),
     "modalities as a string": (
         {"text": "a", "modalities": "text"},
@@ -678,7 +678,7 @@ def test_raw_media_for_a_model_of_features(features, clips, kind):
 
 @pytest.mark.parametrize(("kind", "arguments"), [("audio", {"audio": "a.wav"}), ("video", {"video": "a.mp4"})])
 def test_media_for_a_model_without_them(make_processor, kind, arguments):
-    refuses(make_processor(None, None), f"takes {kind} as None", **arguments)
+    refuses(make_processor(None, None), f"takes no {kind}", **arguments)
 
 
 def test_unnamed_samples_are_numbered(raw):
@@ -739,7 +739,8 @@ def test_answers_for_some_samples_are_refused(features):
 def test_features_of_two_widths_in_one_batch_are_named(make_processor):
     processor = make_processor("features", None, audio_feature_size=None)
     with pytest.raises(
-        ValueError, match=r"`audio_values` do not fit into one batch, {'row 1': \(4,\), 'row 2': \(6,\)}"
+        ValueError,
+        match=r"`audio_values` do not fit into one batch, their shapes are {'row 1': \(4,\), 'row 2': \(6,\)}",
     ):
         processor(audio_features=[np.ones((3, 4)), np.ones((2, 6))], sample_names=["row 1", "row 2"])
 
@@ -801,7 +802,7 @@ def test_add_task_replaces(features, two_label_task):
 
 
 def test_tasks_with_one_name_are_refused(tiny_tokenizer, two_label_task):
-    with pytest.raises(ValueError, match="each needs a name of its own"):
+    with pytest.raises(ValueError, match="Two tasks are called 'mood'; give each a name of its own"):
         EGMFProcessor(tiny_tokenizer, tasks=[two_label_task, two_label_task])
 
 
@@ -844,7 +845,7 @@ def test_auto_processor_in_a_fresh_process(make_processor, two_label_task, tmp_p
     folder = tmp_path / "checkpoint"
     processor.register_for_auto_class("AutoProcessor")
     processor.save_pretrained(folder)
-    stems = ("media", "pipeline", "processing", "tasks")
+    stems = ("batches", "frontends", "media", "pipeline", "processing", "prompts", "tasks")
     assert {path.name for path in folder.glob("*.py")} == {f"{stem}_egmf.py" for stem in stems}
     clip = shutil.copy(clips["both"], tmp_path / "clip.mp4")
     environment = {

@@ -1,0 +1,172 @@
+"""Prompts: a task, the earlier turns and the transcript as token ids, shortened to the length limit.
+
+    beginning │ context │ prefix <|egmf|> x P suffix │ transcript │ prompt ─► answer
+      <s>       turns     ─────── slots ───────────    utterance    question
+
+Prompt and answer are tokenized separately and joined, so that the loss mask is exact. The texts of a task are in
+tasks_egmf.py; the processor (processing_egmf.py) adds masks and labels.
+"""
+
+# P pseudo tokens
+
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from .tasks_egmf import EGMFTask
+
+
+logger = logging.get_logger(__name__)
+
+
+@dataclass
+class PromptTokens:
+    """Token ids of the parts of one prompt, in their order."""
+
+    beginning: list[int]
+    context: list[list[int]]  # one list per turn, oldest first
+    slots: list[int]
+    transcript: list[int]
+    question: list[int]
+
+    @property
+    def before_transcript(self) -> list[int]:
+        context = [token for turn in self.context for token in turn]
+        return self.beginning + context + self.slots
+
+    @property
+    def input_ids(self) -> list[int]:
+        return self.before_transcript + self.transcript + self.question
+
+    @property
+    def utterance_mask(self) -> list[int]:
+        """1 on the tokens of the transcript."""
+        return [0] * len(self.before_transcript) + [1] * len(self.transcript) + [0] * len(self.question)
+
+    def shorten(self, max_length: int, answer_length: int, task: str, sample: str) -> None:
+        """Remove the oldest turns, then the end of the transcript, until prompt and answer fit into `max_length`.
+
+        Args:
+            max_length: tokens of prompt and answer.
+            answer_length: tokens of the longest answer.
+            task, sample: names for messages.
+
+        Raises:
+            ValueError: `max_length` is too short even without a transcript.
+        """
+        fixed = len(self.beginning) + len(self.slots) + len(self.question) + answer_length
+        if fixed + min(len(self.transcript), 1) > max_length:
+            raise ValueError(
+                f"{sample}: max_length {max_length} is too short for the task {task!r}, which needs {fixed} tokens "
+                "without a transcript. Raise max_length."
+            )
+        available = max_length - fixed
+        self._drop_oldest_turns(available, max_length, sample)
+        if len(self.transcript) > available:
+            logger.warning(
+                f"{sample}: the transcript of {len(self.transcript)} tokens was shortened to its first {available}, "
+                f"because max_length is {max_length}."
+            )
+            self.transcript = self.transcript[:available]
+
+    def _drop_oldest_turns(self, available: int, max_length: int, sample: str) -> None:
+        num_turns = len(self.context)
+        length = len(self.transcript) + sum(len(turn) for turn in self.context)
+        while self.context and length > available:
+            length -= len(self.context.pop(0))
+        num_dropped = num_turns - len(self.context)
+        if num_dropped:
+            logger.warning(
+                f"{sample}: of {num_turns} turns of context the oldest {num_dropped} were left out, "
+                f"because max_length is {max_length}."
+            )
+
+
+def tokenize_prompt(
+    tokenizer: PreTrainedTokenizerBase,
+    task: EGMFTask,
+    text: str,
+    context: list | tuple,
+    placeholders: list[int],
+    sample: str,
+) -> PromptTokens:
+    """The whole prompt of one sample.
+
+    Args:
+        tokenizer: the language model's tokenizer.
+        task: gives the text around the pseudo tokens and the transcript.
+        text: the transcript; empty if missing, and then the suffix is left out too.
+        context: earlier turns, oldest first: text, or (speaker, text).
+        placeholders: ids of the slots of the pseudo tokens, (P,).
+        sample: the sample's name in error messages.
+    """
+    slots = tokenize(tokenizer, task.prefix) + placeholders
+    transcript = []
+    if text:
+        transcript = tokenize(tokenizer, text, sample)
+        slots = slots + tokenize(tokenizer, task.suffix)
+    return PromptTokens(
+        beginning=beginning_ids(tokenizer),
+        context=[tokenize(tokenizer, format_turn(turn, sample) + "\n", sample) for turn in context],
+        slots=slots,
+        transcript=transcript,
+        question=tokenize(tokenizer, task.prompt),
+    )
+
+
+def tokenize(tokenizer: PreTrainedTokenizerBase, text: str, name: str = "the task") -> list[int]:
+    """Token ids of a text, in which special tokens written out by a user are text, not commands."""
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError(f"{name}: the text holds half a character, a lone surrogate. Decode it as UTF-8 again.")
+    return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+
+def beginning_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """What the tokenizer puts before every text (bos, or [gMASK] sop), without what it puts after it."""
+    plain = tokenizer("a", add_special_tokens=False)["input_ids"]
+    with_special_tokens = tokenizer("a", add_special_tokens=True)["input_ids"]
+    for start in range(len(with_special_tokens)):
+        if with_special_tokens[start : start + len(plain)] == plain:
+            return with_special_tokens[:start]
+    return []
+
+
+def tokenize_answers(tokenizer: PreTrainedTokenizerBase, task: EGMFTask) -> list[list[int]]:
+    """Token ids of every answer as the continuation of the task's prompt, in the order of `task.answers`.
+
+    Raises:
+        ValueError: the tokenizer merges the end of the prompt with the beginning of an answer.
+    """
+    prompt = tokenize(tokenizer, task.prompt)
+    answer_ids = []
+    for answer in task.answers:
+        joined = tokenize(tokenizer, task.prompt + task.separator + answer)
+        if joined[: len(prompt)] != prompt or len(joined) == len(prompt):
+            raise ValueError(
+                f"Task {task.name!r}: this tokenizer joins the end of the prompt with the answer {answer!r}. "
+                "End the prompt in a word or a sign that is a token of its own."
+            )
+        answer_ids.append(joined[len(prompt) :])
+    if _one_begins_another(answer_ids):
+        return [[*ids, tokenizer.eos_token_id] for ids in answer_ids]
+    return answer_ids
+
+
+def _one_begins_another(sequences: list[list[int]]) -> bool:
+    for first in sequences:
+        for second in sequences:
+            if first != second and second[: len(first)] == first:
+                return True
+    return False
+
+
+def format_turn(turn: Any, sample: str) -> str:
+    """One earlier turn as a line of text."""
+    if isinstance(turn, str):
+        return turn
+    if isinstance(turn, list | tuple) and len(turn) == 2 and all(isinstance(part, str) for part in turn):
+        speaker, words = turn
+        return f"{speaker}: {words}"
+    raise TypeError(f"{sample}: a turn of the context must be a text or a pair (speaker, text), not {turn!r}.")

@@ -1,0 +1,142 @@
+"""Prepared samples: modalities dropped later, stored encoder outputs instead of media, and the batch they make."""
+
+import numpy as np
+import pytest
+import torch
+
+from processing_egmf import MODALITIES, EGMFProcessor
+from training.data.collator import SUBSETS
+
+
+CONTEXT = ["He left.", ("Ann", "Hi.")]
+
+
+@pytest.fixture(scope="module")
+def processor(make_processor) -> EGMFProcessor:
+    return make_processor()
+
+
+@pytest.fixture(scope="module")
+def raw(make_processor) -> EGMFProcessor:
+    return make_processor("waveform", "frames")
+
+
+@pytest.fixture
+def arguments():
+    """A sample with everything."""
+    rng = np.random.default_rng(0)
+    return {
+        "text": "I'm fine.",
+        "audio_features": rng.normal(size=(3, 6)).astype(np.float32),
+        "video_features": rng.normal(size=(2, 5)).astype(np.float32),
+        "context": CONTEXT,
+        "task": "mosei",
+        "answer": 0.5,
+        "name": "clip 7",
+    }
+
+
+def assert_same_sample(left, right):
+    assert set(left) == set(right)
+    for key, value in left.items():
+        if isinstance(value, torch.Tensor):
+            assert value.dtype == right[key].dtype
+            assert torch.equal(value, right[key]), key
+        else:
+            assert value == right[key], key
+
+
+@pytest.mark.parametrize("keep", SUBSETS, ids="+".join)
+def test_dropping_equals_preparing_with_fewer_modalities(processor, arguments, keep):
+    sample = processor.prepare(**arguments)
+    before = dict(sample)
+    assert_same_sample(
+        processor.drop_modalities(sample, list(keep)), processor.prepare(**arguments, modalities=list(keep))
+    )
+    assert_same_sample(sample, before)
+
+
+def test_dropping_in_steps_equals_dropping_at_once(processor, arguments):
+    sample = processor.prepare(**arguments)
+    stepwise = processor.drop_modalities(processor.drop_modalities(sample, ["audio", "video"]), ("video",))
+    assert_same_sample(stepwise, processor.drop_modalities(sample, ["video"]))
+
+
+def test_dropping_keeps_what_the_caller_added(processor, arguments):
+    sample = {**processor.prepare(**arguments), "id": "a", "label_index": 3}
+    reduced = processor.drop_modalities(sample, ["audio"])
+    assert (reduced["id"], reduced["label_index"]) == ("a", 3)
+
+
+def test_dropping_what_is_missing_changes_nothing(processor):
+    sample = processor.prepare(text="a")
+    assert_same_sample(processor.drop_modalities(sample, ["text", "audio"]), sample)
+
+
+@pytest.mark.parametrize(
+    ("keep", "error", "message"),
+    [
+        (["video"], ValueError, r"clip 7 has neither .*among the chosen modalities \['video'\]"),
+        ([], ValueError, "clip 7 has neither"),
+        (["smell"], ValueError, "clip 7: unknown modality 'smell'; use any of text"),
+        ("text", TypeError, "clip 7: modalities must be a list"),
+    ],
+)
+def test_nothing_or_nonsense_cannot_be_kept(processor, keep, error, message):
+    sample = processor.prepare(text="a", audio_features=np.ones((1, 6)), name="clip 7")
+    with pytest.raises(error, match=message):
+        processor.drop_modalities(sample, keep)
+
+
+@pytest.mark.parametrize("subset", SUBSETS, ids="+".join)
+def test_modalities_of_a_sample_are_those_of_the_mask(processor, arguments, subset):
+    sample = processor.prepare(**arguments, modalities=list(subset))
+    assert processor.get_modalities(sample) == list(subset)
+    mask = processor.collate([sample])["modality_mask"]
+    assert mask.tolist() == [[modality in subset for modality in MODALITIES]]
+
+
+@pytest.mark.parametrize("kind", [torch.from_numpy, np.asarray])
+def test_stored_states_replace_what_would_be_decoded(raw, kind):
+    states = np.random.default_rng(0).normal(size=(7, 9)).astype(np.float32)
+    sample = raw.prepare(
+        text="a", audio="absent.wav", video="absent.mp4", audio_states=kind(states), video_states=kind(states[:2])
+    )
+    assert raw.get_modalities(sample) == ["text", "audio", "video"]
+    batch = raw.collate([sample])
+    assert batch["audio_values"].tolist() == [states.tolist()]
+    assert batch["video_values"].tolist() == [states[:2].tolist()]
+    assert batch["audio_mask"].tolist() == [[True] * 7]
+    assert batch["video_mask"].tolist() == [[True] * 2]
+
+
+def test_stored_states_keep_their_type(raw):
+    sample = raw.prepare(audio_states=torch.ones(3, 9, dtype=torch.bfloat16))
+    assert sample["audio_values"].dtype == torch.bfloat16
+
+
+def test_one_encoder_may_be_stored_and_the_other_decoded(raw):
+    frames = np.zeros((3, 20, 24, 3), np.uint8)
+    sample = raw.prepare(audio_states=torch.ones(3, 9), video=frames)
+    assert torch.equal(sample["video_values"], raw.prepare(video=frames)["video_values"])
+    assert sample["audio_values"].shape == (3, 9)
+
+
+def test_states_without_steps_mean_that_the_clip_has_none(raw):
+    sample = raw.prepare(text="a", video="absent.mp4", audio_states=torch.zeros(0, 9), video_states=torch.ones(1, 9))
+    assert raw.get_modalities(sample) == ["text", "video"]
+    with pytest.raises(ValueError, match="has neither text nor audio nor video"):
+        raw.prepare(audio_states=torch.zeros(0, 9))
+
+
+@pytest.mark.parametrize("keep", SUBSETS, ids="+".join)
+def test_states_are_dropped_like_media(raw, keep):
+    arguments = {"text": "a", "audio_states": torch.ones(3, 9), "video_states": torch.ones(2, 9)}
+    sample = raw.drop_modalities(raw.prepare(**arguments), list(keep))
+    assert_same_sample(sample, raw.prepare(**arguments, modalities=list(keep)))
+
+
+@pytest.mark.parametrize("shape", [(9,), (1, 3, 9)])
+def test_states_of_another_shape_are_refused(raw, shape):
+    with pytest.raises(ValueError, match=r"clip 7: audio_states have shape .*expected \(steps, encoder width\)"):
+        raw.prepare(audio_states=torch.ones(shape), name="clip 7")
