@@ -15,13 +15,14 @@ from typing import Any
 
 from processing_egmf import BUILT_IN_TASKS, EGMFTask
 
+from ..data.tables import read_json_list
 from .core.arrays import common_width, load_npy, npy_width, repair_sequence
 from .core.columns import typed_columns, vectors
 from .core.command import make_parser, run
 from .core.conversion_report import ConversionReport
+from .core.labels import check_answer
 from .core.shards import Corpus
 from .core.splits import OFFICIAL, SPLIT_NAMES
-from .core.tables import check_answer, read_json_list
 
 
 KEYS = ("audio_file", "video_file", "txt_label", "audio_label", "visual_label", "video_label")

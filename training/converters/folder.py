@@ -19,19 +19,18 @@ import datasets
 
 from processing_egmf import EGMFTask
 
-from ..data.dataset import COLUMNS, read_csv_table, read_jsonl_table
+from ..data.tables import COLUMNS, METADATA_FILES, find_metadata, read_metadata
 from ..model.builder import read_tasks
 from .core.arrays import common_width, load_npy, npy_width, repair_sequence
 from .core.clips import check_clip, media_cell, media_columns, row_size
 from .core.columns import vectors
 from .core.command import dest_of, make_parser, run
 from .core.conversion_report import ConversionReport
+from .core.labels import check_answer, clean_text
 from .core.shards import Corpus
 from .core.splits import SPLIT_NAMES
-from .core.tables import check_answer, clean_text
 
 
-READERS = {"metadata.jsonl": read_jsonl_table, "metadata.csv": read_csv_table}
 MODALITIES = ("audio", "video")
 DEFAULT_SPLIT = "train"
 
@@ -44,11 +43,11 @@ def plan(arguments: argparse.Namespace) -> Corpus:
         ValueError: a line that cannot be read, no `answer` column, a mistyped column, an unknown task or a bad name of
             a split.
     """
-    path = next((arguments.source / name for name in READERS if (arguments.source / name).is_file()), None)
+    path = find_metadata(arguments.source)
     if path is None:
-        raise FileNotFoundError(f"{arguments.source} holds neither {' nor '.join(READERS)}.")
+        raise FileNotFoundError(f"{arguments.source} holds neither {' nor '.join(METADATA_FILES)}.")
     tasks, report = read_tasks(arguments.tasks_file), ConversionReport()
-    found = READERS[path.name](path)
+    found = read_metadata(path)
     columns = list(dict.fromkeys(column for row in found for column in row))
     _check_columns(path, columns)
     extra = [column for column in columns if column not in COLUMNS]

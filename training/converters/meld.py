@@ -16,12 +16,13 @@ from typing import Any
 
 from processing_egmf import BUILT_IN_TASKS
 
+from ..data.tables import read_csv
 from .core.clips import files_below, find_file, finish_clip, media_columns, row_size
 from .core.columns import typed_columns
 from .core.command import dest_of, make_parser, run
 from .core.conversion_report import ConversionReport
+from .core.labels import check_answer, clean_text
 from .core.shards import Corpus
-from .core.tables import check_answer, clean_text, read_csv
 
 
 # our split -> its name in the release, the folder of its clips

@@ -22,10 +22,10 @@ from .core.arrays import common_width, repair_sequence
 from .core.columns import typed_columns
 from .core.command import make_parser, run
 from .core.conversion_report import ConversionReport
+from .core.labels import check_answer, clean_text
 from .core.pickles import PickledArray, read_pickle
 from .core.shards import Corpus
 from .core.splits import SPLIT_NAMES
-from .core.tables import check_answer, clean_text
 
 
 # corpus -> full name, task, steps on which the scores lie, language

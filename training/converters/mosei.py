@@ -16,13 +16,14 @@ from typing import Any, NamedTuple
 
 from processing_egmf import BUILT_IN_TASKS
 
+from ..data.tables import read_csv
 from .core.clips import cut, files_below, find_file, media_columns
 from .core.columns import typed_columns
 from .core.command import dest_of, make_parser, run
 from .core.conversion_report import ConversionReport
+from .core.labels import check_answer, clean_text
 from .core.shards import Corpus, partial_folder
 from .core.splits import SPLIT_NAMES
-from .core.tables import check_answer, clean_text, read_csv
 
 
 COLUMNS = ("video_id", "clip_id", "text", "label", "mode")

@@ -20,9 +20,9 @@ from .core.clips import files_below, find_file
 from .core.columns import typed_columns
 from .core.command import make_parser, run
 from .core.conversion_report import ConversionReport
+from .core.labels import check_answer, clean_text
 from .core.pickles import PickledArray, read_pickle
 from .core.shards import Corpus
-from .core.tables import check_answer, clean_text
 
 
 CORPORA = {"meld": ("MELD", "en"), "cherma": ("CHERMA", "zh")}

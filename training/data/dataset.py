@@ -14,15 +14,12 @@ Columns, all but `answer` optional:
     answer         label, or score
 """
 
-import csv
 import difflib
-import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -32,59 +29,8 @@ from processing_egmf import EGMFProcessor
 
 from .encoder_cache import EncoderCache
 from .parquet import StoredMedia, is_converted, load_converted
+from .tables import COLUMNS, MEDIA, find_metadata, read_metadata
 from .windows import load_window
-
-
-MEDIA = ("audio", "video", "audio_features", "video_features")
-COLUMNS = ("id", "split", "task", "text", *MEDIA, "context", "answer")
-
-
-@contextmanager
-def open_media(path: Path) -> Iterator[TextIO]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="" if path.suffix == ".csv" else None) as file:
-            yield file
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 ({error}). Save it as UTF-8.") from error
-
-
-def read_jsonl_table(path: Path) -> list[dict[str, Any]]:
-    rows = []
-    with open_media(path) as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                try:
-                    rows.append(json.loads(line))
-                except (json.JSONDecodeError, RecursionError) as error:
-                    raise ValueError(f"{path}, line {number}: not JSON ({error}). Each line is one object.") from error
-                if not isinstance(rows[-1], dict):
-                    raise ValueError(f"{path}, line {number}: a row is an object, not {rows[-1]!r}.")
-    return rows
-
-
-def read_csv_table(path: Path) -> list[dict[str, Any]]:
-    with open_media(path) as file:
-        reader = csv.DictReader(file)
-        try:
-            found, names = list(reader), [name for name in reader.fieldnames or () if name]
-        except csv.Error as error:
-            number = reader.line_num + 1
-            raise ValueError(f"{path}, line {number}: not CSV ({error}). Is a quote not closed?") from error
-    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
-    if twice:
-        raise ValueError(f"{path} has more than one column {', '.join(twice)}. Give each a name of its own.")
-    rows = [{key: value for key, value in row.items() if key and value} for row in found]
-    for number, row in enumerate(rows, 2):
-        if None in found[number - 2]:
-            raise ValueError(f"{path}, line {number}: more cells than columns. Quote a cell that holds a comma.")
-        if None in found[number - 2].values():
-            raise ValueError(f"{path}, line {number}: fewer cells than columns. Was the file cut off?")
-        if "context" in row:
-            try:
-                row["context"] = json.loads(row["context"])
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}, line {number}: context must be a JSON list ({error}).") from error
-    return rows
 
 
 def load_examples(folder: str | Path, split: str | None = None, manifest: str = "official") -> list[dict[str, Any]]:
@@ -99,15 +45,14 @@ def load_examples(folder: str | Path, split: str | None = None, manifest: str = 
         ValueError: no corpus there, a missing column or file, a duplicated id, or an empty split.
     """
     folder = Path(folder)
-    readers = {"metadata.jsonl": read_jsonl_table, "metadata.csv": read_csv_table}
-    found = next((name for name in readers if (folder / name).is_file()), None)
+    metadata = find_metadata(folder)
     converted = is_converted(folder)
     if manifest != "official" and not converted:
         raise ValueError(f"{folder} was not made by a converter: it has no split manifest {manifest!r}.")
     if converted:
         rows = load_converted(folder, manifest)
-    elif found is not None:
-        rows = readers[found](folder / found)
+    elif metadata is not None:
+        rows = read_metadata(metadata)
     elif list(folder.glob("**/*.parquet")):
         import datasets
 

@@ -494,7 +494,10 @@ def test_cherma_quirks(convert, cherma_folder):
     ("change", "message"),
     [
         (lambda folder: (folder / "dev.json").unlink(), "holds no valid.json or val.json or dev.json"),
-        (lambda folder: (folder / "test.json").write_text('[{"audio_file": "x'), "test.json is no JSON, or cut off"),
+        (
+            lambda folder: (folder / "test.json").write_text('[{"audio_file": "x'),
+            "test.json is not JSON, or was cut off",
+        ),
         (
             lambda folder: write_json(folder / "test.json", [{"audio_file": "x.wav"}]),
             "entry 0: no video_file, txt_label",

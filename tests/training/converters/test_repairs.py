@@ -10,8 +10,8 @@ from tests.helpers.release_files import write_clip
 from training.converters.core.arrays import LIMIT, common_width, load_npy, npy_width, repair_sequence
 from training.converters.core.clips import cut, files_below, probe
 from training.converters.core.conversion_report import ConversionReport
+from training.converters.core.labels import check_answer, clean_text
 from training.converters.core.splits import unique_rows, video_disjoint
-from training.converters.core.tables import check_answer, clean_text, read_csv, read_json_list
 
 
 def sequence(steps=6, padding=3, width=4, seed=0):
@@ -232,54 +232,7 @@ def test_video_disjoint_splits():
     assert video_disjoint(ids | {"unlabeled": unlabeled}, videos)["splits"] == found | {"unlabeled": unlabeled}
 
 
-# ---- tables --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
-def test_csv_is_text(tmp_path, encoding):
-    path = tmp_path / "a.csv"
-    path.write_text('id,text\n0001,"“Oh, no!”\nHe’s…"\n', encoding=encoding)
-    assert read_csv(path, ["id"]) == [{"id": "0001", "text": "“Oh, no!”\nHe’s…"}]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"id,text\n1,2\n", "has no column label. It has id, text"),
-        (b"", "has no column id, label. It has none"),
-        (b"id,label\n1\n", "row 2: another number of cells"),
-        (b"id,label\n1,2\n1,2,3\n", "row 3: another number of cells"),
-        ("id,label\n1,é\n".encode("latin-1"), "no UTF-8 CSV"),
-    ],
-)
-def test_bad_csv(tmp_path, content, message):
-    path = tmp_path / "a.csv"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=f"a.csv.*{message}"):
-        read_csv(path, ["id", "label"])
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b'[{"a": 1}, {"a"', "no JSON, or cut off"),
-        (b'{"a": 1}', "must hold a list of objects"),
-        (b"[1]", "must hold a list of objects"),
-        (b'[{"a": 1}, {"b": 1}]', "entry 1: no a. It has b"),
-        (b"\xff\xfe", "no JSON, or cut off"),
-    ],
-)
-def test_bad_json(tmp_path, content, message):
-    path = tmp_path / "a.json"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=f"a.json.*{message}"):
-        read_json_list(path, ["a"])
-
-
-def test_missing_tables(tmp_path):
-    for read in (read_csv, read_json_list):
-        with pytest.raises(FileNotFoundError, match="no file"):
-            read(tmp_path / "x", ["a"])
+# ---- labels --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

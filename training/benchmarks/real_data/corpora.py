@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ...converters.core.tables import read_csv
+from ...data.tables import read_csv
 
 
 REPORTED, GROUP = "validation", "group"

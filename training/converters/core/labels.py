@@ -1,62 +1,12 @@
-"""Tables of labels: CSV and JSON as the releases write them, with errors that name file, line and column."""
+"""Labels, scores and transcripts as the releases write them."""
 
-import csv
-import json
 import math
 import unicodedata
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from processing_egmf import EGMFTask
 
 from .conversion_report import ConversionReport
-
-
-def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Rows of a UTF-8 CSV as text, so that leading zeros stay.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not UTF-8, a column is missing, or a row has more or fewer cells than the header.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            rows, found = list(reader), list(reader.fieldnames or ())
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} is no UTF-8 CSV file: {error}.") from error
-    missing = [name for name in columns if name not in found]
-    if missing:
-        raise ValueError(f"{path} has no column {', '.join(missing)}. It has {', '.join(found) or 'none'}.")
-    for number, row in enumerate(rows, 2):
-        if None in row or None in row.values():
-            raise ValueError(f"{path}, row {number}: another number of cells than the header. Was it cut off?")
-    return rows
-
-
-def read_json_list(path: Path, keys: Sequence[str]) -> list[dict[str, Any]]:
-    """A JSON list of objects.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: cut off, no list of objects, or an object without one of `keys`.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is no JSON, or cut off: {error}.") from error
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise ValueError(f"{path} must hold a list of objects.")
-    for number, row in enumerate(rows):
-        missing = [key for key in keys if key not in row]
-        if missing:
-            raise ValueError(f"{path}, entry {number}: no {', '.join(missing)}. It has {', '.join(row)}.")
-    return rows
 
 
 def check_answer(
