@@ -63,6 +63,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {', '.join(names[entry] for entry in similar)}?"
 
 
+class HelpInColumns(argparse.HelpFormatter):
+    """Options of up to 36 characters stand on one line with their description."""
+
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=40)
+
+
 class CommandParser(argparse.ArgumentParser):
     """`argparse.ArgumentParser` that names the nearest option to a misspelled one, before it looks at anything else.
 
@@ -73,6 +80,7 @@ class CommandParser(argparse.ArgumentParser):
     def __init__(self, **options: Any):
         self.option_names: list[str] = []
         options.setdefault("allow_abbrev", False)
+        options.setdefault("formatter_class", HelpInColumns)
         super().__init__(**options)
 
     def add_argument(self, *names: str, group: Any = None, **options: Any) -> argparse.Action:

@@ -1,10 +1,12 @@
 """Arguments: a YAML file, the command line over it, and an error for everything unknown."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from training.arguments import EGMFTrainingArguments, parse_arguments
+from training.options import DataArguments, ModelArguments, read_settings, training_options
 
 
 CONFIGS = sorted((Path(__file__).parents[2] / "training/configs").rglob("*.yaml"))
@@ -23,14 +25,14 @@ def test_configs_are_found():
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_shipped_configuration_parses(path, tmp_path):
     model, data, run = parse_arguments(["--config", str(path), "--output_dir", str(tmp_path / "out"), "--use_cpu"])
-    assert model.text_model or model.model
-    assert data.data
+    assert model.text_model_name_or_path or model.model_name_or_path
+    assert data.dataset
     assert isinstance(run.learning_rate, float)
 
 
 def test_yaml_reaches_all_three_groups(tmp_path):
-    model, data, run = parse(tmp_path, "lora_r: 2\ndata: corpus\nlearning_rate: 0.01\n")
-    assert (model.lora_r, data.data, run.learning_rate) == (2, "corpus", 0.01)
+    model, data, run = parse(tmp_path, "lora_r: 2\ndataset: corpus\nlearning_rate: 0.01\n")
+    assert (model.lora_r, data.dataset, run.learning_rate) == (2, "corpus", 0.01)
 
 
 def test_command_line_wins(tmp_path):
@@ -39,12 +41,12 @@ def test_command_line_wins(tmp_path):
     assert (model.lora_r, run.learning_rate, model.conv_channels) == (2, 0.5, [4, 8])
 
 
-def test_defaults_hold_where_nothing_is_said(tmp_path):
+def test_defaults(tmp_path):
     model, data, run = parse(tmp_path)
     assert (model.audio, model.video, data.train_split) == ("waveform", "frames", "train")
     assert run.remove_unused_columns is False
     assert run.label_names == ["label_index"]
-    assert run.save_total_limit == 2  # the best, and the last to go on from
+    assert run.save_total_limit == 2  # the best, and the last one to resume from
 
 
 @pytest.mark.parametrize("written", ["5e-5", "5.0e-5", "0.00005", "'5e-5'"])
@@ -71,9 +73,11 @@ def test_unknown_option_is_an_error(tmp_path, option, capsys):
     [
         ("- a\n- b\n", "name: value"),
         ("word\n", "name: value"),
-        ("data: [a\n", "run.yaml is no YAML"),
-        ("text_model: 5\n", "text_model is 5; it takes text"),
-        ("data: true\n", "data is True; it takes text"),
+        ("dataset: [a\n", "run.yaml is not a YAML file"),
+        ("text_model_name_or_path: 5\n", "text_model_name_or_path is 5; it takes text"),
+        ("dataset: true\n", "dataset is True; it takes text"),
+        ("num_frames: true\n", "num_frames is True; it takes an integer"),
+        ("lr_scheduler_kwargs: {a: 1}\n", "lr_scheduler_kwargs is {'a': 1}; it takes text"),
     ],
 )
 def test_yaml_must_be_names_and_values(tmp_path, yaml, message):
@@ -82,7 +86,7 @@ def test_yaml_must_be_names_and_values(tmp_path, yaml, message):
 
 
 def test_missing_configuration_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match=r"There is no configuration .*absent.yaml"):
+    with pytest.raises(ValueError, match=r"--config .*absent.yaml: there is no such file"):
         parse_arguments(["--config", str(tmp_path / "absent.yaml")])
 
 
@@ -107,10 +111,58 @@ def test_one_word_for_a_list_is_a_list_of_one(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["fusion_pretraining_epochs", "fusion_pretraining_batch_size"])
-def test_negative_warm_up_is_refused(tmp_path, name):
-    with pytest.raises(ValueError, match=f"`{name}` is -1"):
+def test_negative_fusion_pretraining_is_refused(tmp_path, name):
+    with pytest.raises(ValueError, match=f"--{name} is -1"):
         EGMFTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **{name: -1})
 
 
 def test_number_of_checkpoints_can_be_chosen(tmp_path):
     assert parse(tmp_path, "save_total_limit: 3\n")[2].save_total_limit == 3
+
+
+def test_options_are_the_fields_of_the_dataclasses():
+    """The fields of `TrainingArguments` are read from its source: here they are compared with the class itself."""
+    expected = {}
+    for arguments in (ModelArguments, DataArguments, EGMFTrainingArguments):
+        expected |= {field.name: field for field in dataclasses.fields(arguments) if field.init}
+    options = training_options()
+    assert set(options) == set(expected)
+    for name, option in options.items():
+        assert option.help == expected[name].metadata["help"]
+    numbers = {name for name, option in options.items() if option.scalar_type in (int, float)}
+    assert {"learning_rate", "eval_steps", "max_steps", "lora_r", "conv_channels", "window_hop"} <= numbers
+    assert {name for name, option in options.items() if option.is_list} == {
+        "conv_channels",
+        "include_for_metrics",
+        "label_names",
+        "lora_target_modules",
+        "modalities",
+        "only_tasks",
+    }
+
+
+@pytest.mark.parametrize("option", ["--no_bnb_4bit_use_double_quant", "--max-steps=3", "--help_al", "--no_lora_r"])
+def test_spellings_of_options(tmp_path, option, capsys):
+    """What `HfArgumentParser` accepts passes; anything else names the nearest option."""
+    if option in ("--help_al", "--no_lora_r"):
+        with pytest.raises(SystemExit):
+            read_settings([option])
+        assert "Did you mean --help_all" in capsys.readouterr().err or option == "--no_lora_r"
+    else:
+        assert read_settings([option]) == {}
+        parse(tmp_path, "", option)
+
+
+def test_help_is_short_and_grouped(capsys):
+    with pytest.raises(SystemExit) as caught:
+        read_settings(["--help"])
+    assert caught.value.code == 0
+    short = capsys.readouterr().out
+    for text in ("Model:", "Data:", "Training:", "--lora_r", "--learning_rate", "--fusion_pretraining_epochs"):
+        assert text in short
+    assert "--torch_compile" not in short
+    with pytest.raises(SystemExit):
+        read_settings(["--help_all"])
+    full = capsys.readouterr().out
+    assert "--torch_compile" in full
+    assert len(short.splitlines()) < 250 < len(full.splitlines())

@@ -62,25 +62,30 @@ def test_settings_become_options(name, tmp_path):
 
 def test_run_overrides_the_backbone_and_the_command_line_both(tmp_path):
     path = tmp_path / "run.yaml"
-    path.write_text("backbone: glm3-6b\ntext_model: elsewhere\nlora_target_modules: [o_proj]\n")
+    path.write_text("backbone: glm3-6b\ntext_model_name_or_path: elsewhere\nlora_target_modules: [o_proj]\n")
     model, _, run = parse("--config", path, "--output_dir", tmp_path)
-    assert (model.text_model, model.lora_target_modules) == ("elsewhere", ["o_proj"])
+    assert (model.text_model_name_or_path, model.lora_target_modules) == ("elsewhere", ["o_proj"])
     assert (model.text_model_dtype, run.gradient_checkpointing) == ("bfloat16", True)
     line = ("--text_model_dtype", "float16", "--gradient_checkpointing", "false", "--lora_target_modules", "q_proj")
     model, _, run = parse("--config", path, "--output_dir", tmp_path, *line)
     assert (model.text_model_dtype, run.gradient_checkpointing) == ("float16", False)
     assert model.lora_target_modules == ["q_proj"]
-    assert parse("--config", path, "--backbone", "qwen2.5-7b", "--output_dir", tmp_path)[0].text_model == "elsewhere"
+    assert (
+        parse("--config", path, "--backbone", "qwen2.5-7b", "--output_dir", tmp_path)[0].text_model_name_or_path
+        == "elsewhere"
+    )
 
 
 def test_own_backbone_is_a_file_or_a_folder(tmp_path, tiny_tokenizer, make_language_model):
     path = tmp_path / "mine.yaml"
-    path.write_text("model_type: llama\ntraining:\n  text_model: org/mine\n  lora_r: 3\n")
+    path.write_text("model_type: llama\ntraining:\n  text_model_name_or_path: org/mine\n  lora_r: 3\n")
     model, _, _ = parse("--backbone", path, "--output_dir", tmp_path)
-    assert (model.text_model, model.lora_r) == ("org/mine", 3)
+    assert (model.text_model_name_or_path, model.lora_r) == ("org/mine", 3)
     assert backbone_config(path).model_type == "llama"
     write_language_model(tmp_path / "llm", make_language_model(), tiny_tokenizer)
-    assert parse("--backbone", tmp_path / "llm", "--output_dir", tmp_path)[0].text_model == str(tmp_path / "llm")
+    assert parse("--backbone", tmp_path / "llm", "--output_dir", tmp_path)[0].text_model_name_or_path == str(
+        tmp_path / "llm"
+    )
 
 
 @pytest.mark.parametrize(
@@ -90,8 +95,8 @@ def test_own_backbone_is_a_file_or_a_folder(tmp_path, tiny_tokenizer, make_langu
             "model_type: llama\ntraining: {lora_rank: 3}\n",
             r"mine.yaml: unknown key 'lora_rank'. Did you mean .*lora_r",
         ),
-        ("model_type: llama\ntraining: {lora_r: many}\n", "takes a whole number"),
-        ("hidden_size: 3\n", "`model_type` among them"),
+        ("model_type: llama\ntraining: {lora_r: many}\n", "takes an integer"),
+        ("hidden_size: 3\n", "including `model_type`"),
     ],
 )
 def test_wrong_file_is_refused(tmp_path, text, message):
@@ -101,7 +106,7 @@ def test_wrong_file_is_refused(tmp_path, text, message):
 
 
 def test_unknown_backbone_names_the_known_ones(tmp_path):
-    with pytest.raises(ValueError, match=r"no backbone 'gpt-5'. Shipped are glm-4-9b, glm3-6b"):
+    with pytest.raises(ValueError, match=r"no backbone 'gpt-5'. Choose from glm-4-9b, glm3-6b"):
         parse("--backbone", "gpt-5", "--output_dir", tmp_path)
 
 
@@ -204,7 +209,7 @@ def test_model_that_writes_no_text_is_refused(tmp_path):
     [
         (
             ("--backbone", "glm3-6b"),
-            r"no backbones/glm3-6b, .*conversion.chatglm3 THUDM/.*--text_model_name_or_path where",
+            r"no backbones/glm3-6b, .*chatglm3.convert THUDM/.*--text_model_name_or_path where",
         ),
         (
             ("--backbone", "qwen2.5-7b"),
@@ -307,7 +312,7 @@ def test_4_bit_is_not_split(four_bit, monkeypatch, variable, name):
 
 def test_4_bit_is_for_new_models(four_bit):
     with pytest.raises(ValueError, match="load_in_4bit is for a new model"):
-        quantization(dataclasses.replace(four_bit, model="runs/x"))
+        quantization(dataclasses.replace(four_bit, model_name_or_path="runs/x"))
 
 
 @pytest.mark.parametrize(

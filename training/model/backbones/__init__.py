@@ -1,70 +1,82 @@
-"""Language models that EGMF is used with: shapes, as their own `config.json` gives them, and settings for training.
+"""Language models to build on: their shapes, as in their own `config.json`, and their settings for training.
 
 backbone_config("glm3-6b")                             # a `transformers` configuration, without a network
-backbone_config("glm3-6b", num_hidden_layers=2)        # the same in small
-backbone_settings("glm3-6b")                           # options of training/arguments.py that go with it
+backbone_config("glm3-6b", num_hidden_layers=2)        # the same with two layers
+backbone_settings("glm3-6b")                           # options of training, see training/options.py
 """
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
-from transformers import AutoConfig, PreTrainedConfig
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 FOLDER = Path(__file__).parent
-SETTINGS = "training"  # the block of a file that is no field of config.json
+SETTINGS = "training"  # the block of a file that holds options of training, not fields of config.json
 
 
 def backbone_names() -> list[str]:
-    """Names of the YAML files beside this one."""
+    """Names of the YAML files in this folder."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
 def backbone_path(backbone: str | Path) -> Path:
     """The YAML file of a name from `backbone_names`; anything else is a path."""
-    return FOLDER / f"{backbone}.yaml" if str(backbone) in backbone_names() else Path(backbone)
+    if str(backbone) in backbone_names():
+        return FOLDER / f"{backbone}.yaml"
+    return Path(backbone)
 
 
-def _fields(backbone: str | Path) -> dict[str, Any]:
+def read_backbone(backbone: str | Path) -> dict[str, Any]:
+    """Content of a backbone's YAML file.
+
+    Raises:
+        ValueError: there is no such file, or it names no model type.
+    """
     path = backbone_path(backbone)
     if path.suffix != ".yaml" or not path.is_file():
         raise ValueError(
-            f"There is no backbone {str(backbone)!r}. Shipped are {', '.join(backbone_names())}; a YAML file of the "
-            "same form or a folder with a config.json will do as well."
+            f"There is no backbone {str(backbone)!r}. Choose from {', '.join(backbone_names())}, or give a YAML file "
+            "of the same form or a folder with a config.json."
         )
     fields = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not isinstance(fields, dict) or "model_type" not in fields:
-        raise ValueError(f"{path} must hold the fields of a config.json, `model_type` among them.")
+        raise ValueError(f"{path} must hold the fields of a config.json, including `model_type`.")
     return fields
 
 
-def backbone_config(backbone: str | Path, **changes: Any) -> PreTrainedConfig:
+def backbone_config(backbone: str | Path, **changes: Any) -> "PreTrainedConfig":
     """The configuration of a language model.
 
     Args:
         backbone: a name from `backbone_names`, a YAML file of the same form, or a folder with a `config.json`.
-        changes: fields that are to be others.
+        changes: fields to replace.
 
     Raises:
-        ValueError: there is nothing of that name, or the file names no model type.
+        ValueError: there is no such backbone, or its file names no model type.
     """
+    from transformers import AutoConfig  # imports torch, which the options of training do without
+
     path = backbone_path(backbone)
     if (path / "config.json").is_file():
         fields = AutoConfig.from_pretrained(path).get_text_config().to_dict()
     else:
-        fields = _fields(backbone)
+        fields = read_backbone(backbone)
         fields.pop(SETTINGS, None)
     return AutoConfig.for_model(**{**fields, **changes})
 
 
 def backbone_settings(backbone: str | Path) -> dict[str, Any]:
-    """The options under `training:` in a backbone's file; a folder with a `config.json` is itself the language model.
+    """Options of training under `training:` in a backbone's file; of a folder with a `config.json`, its path.
 
     Raises:
-        ValueError: as `backbone_config`.
+        ValueError: there is no such backbone, or its file names no model type.
     """
     path = backbone_path(backbone)
     if (path / "config.json").is_file():
         return {"text_model_name_or_path": str(path)}
-    return dict(_fields(backbone).get(SETTINGS) or {})
+    return dict(read_backbone(backbone).get(SETTINGS) or {})

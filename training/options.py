@@ -1,0 +1,454 @@
+"""Options of training: their descriptions, their help, and their check, all without importing torch.
+
+    egmf train --config my.yaml --learning_rate 3e-4
+
+    training/model/backbones/NAME.yaml (`training:`) ─► my.yaml ─► command line       the later one wins
+
+Keys of the YAML file are the options' names: the fields below and those of `transformers.TrainingArguments`. The
+library's fields are read from its source, since importing it would import torch. arguments.py fills the dataclasses.
+"""
+
+import argparse
+import ast
+import dataclasses
+import functools
+import importlib.util
+import inspect
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from .cli import CommandParser, did_you_mean
+from .model.backbones import backbone_names, backbone_path, backbone_settings
+
+
+LIBRARY_GROUP = "Trainer (transformers.TrainingArguments)"
+# Fields of `transformers.TrainingArguments` that `--help` shows; `--help_all` shows all of them.
+COMMON_LIBRARY_OPTIONS = (
+    "num_train_epochs",
+    "max_steps",
+    "per_device_train_batch_size",
+    "per_device_eval_batch_size",
+    "gradient_accumulation_steps",
+    "learning_rate",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "bf16",
+    "gradient_checkpointing",
+    "eval_strategy",
+    "save_strategy",
+    "metric_for_best_model",
+    "resume_from_checkpoint",
+    "dataloader_num_workers",
+    "logging_steps",
+    "report_to",
+    "seed",
+    "use_cpu",
+)
+
+
+@dataclass
+class ModelArguments:
+    """The model to build, or the checkpoint to fine-tune."""
+
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "EGMF checkpoint to fine-tune: folder or Hub id. Without it a model is built."}
+    )
+    backbone: str | None = field(
+        default=None,
+        metadata={
+            "help": "Language model together with its settings: "
+            f"{', '.join(backbone_names())}, or a YAML file of the same form."
+        },
+    )
+    text_model_name_or_path: str | None = field(
+        default=None, metadata={"help": "Language model to build on: folder or Hub id."}
+    )
+    text_model_revision: str | None = field(
+        default=None, metadata={"help": "Commit, branch or tag of the language model on the Hub."}
+    )
+    text_model_dtype: str = field(
+        default="auto",
+        metadata={"help": "Precision of the frozen language model: auto, float32, bfloat16 or float16."},
+    )
+    attn_implementation: str | None = field(
+        default=None, metadata={"help": "Attention of the language model: sdpa, eager or flash_attention_2."}
+    )
+    load_in_4bit: bool = field(
+        default=False,
+        metadata={"help": "Quantize the language model to 4 bits (QLoRA). Needs bitsandbytes and a CUDA GPU."},
+    )
+    bnb_4bit_quant_type: str = field(default="nf4", metadata={"help": "Data type of 4-bit weights: nf4 or fp4."})
+    bnb_4bit_use_double_quant: bool = field(
+        default=True, metadata={"help": "Quantize the scales of 4-bit weights as well."}
+    )
+    audio: str | None = field(
+        default="waveform",
+        metadata={"help": "Audio input: waveform, features, none, or the Hub id of a pretrained audio encoder."},
+    )
+    audio_feature_size: int | None = field(
+        default=None, metadata={"help": "Width of precomputed audio features; required by --audio features."}
+    )
+    video: str | None = field(
+        default="frames",
+        metadata={"help": "Video input: frames, features, none, or the Hub id of a pretrained vision encoder."},
+    )
+    video_feature_size: int | None = field(
+        default=None, metadata={"help": "Width of precomputed video features; required by --video features."}
+    )
+    sequence_encoder: str = field(
+        default="gru", metadata={"help": "Sequence encoder of audio and video: gru, transformer or none."}
+    )
+    encoder_hidden_size: int = field(default=128, metadata={"help": "Width of the audio and video encoders."})
+    encoder_layers: int = field(default=1, metadata={"help": "Number of layers of the sequence encoders."})
+    encoder_dropout: float = field(default=0.1, metadata={"help": "Dropout of the audio and video encoders."})
+    conv_channels: list[int] = field(
+        default_factory=lambda: [32, 64, 128],
+        metadata={"help": "Channels of the convolutions over raw audio and frames; each one halves the resolution."},
+    )
+    train_backbones: bool = field(
+        default=False, metadata={"help": "Train pretrained audio and vision encoders instead of freezing them."}
+    )
+    num_frames: int = field(default=8, metadata={"help": "Number of frames sampled from a clip."})
+    frame_size: int = field(default=64, metadata={"help": "Height and width of a frame in pixels."})
+    max_clip_seconds: float = field(
+        default=30.0, metadata={"help": "Maximum length of a clip in seconds; the rest is cut off."}
+    )
+    max_length: int = field(default=512, metadata={"help": "Maximum number of tokens of prompt and answer."})
+    fusion_hidden_size: int = field(default=256, metadata={"help": "Width of the fusion (d_h in the paper)."})
+    fusion_dropout: float = field(default=0.1, metadata={"help": "Dropout of the fusion's attention."})
+    bidirectional_attention: bool = field(
+        default=False, metadata={"help": "Let audio and video attend to the text as well."}
+    )
+    num_pseudo_tokens: int = field(
+        default=4, metadata={"help": "Number of soft tokens that carry the fused modalities into the prompt."}
+    )
+    pseudo_token_projection: str = field(
+        default="repeat", metadata={"help": "Projection to pseudo tokens: repeat (as in the paper) or separate."}
+    )
+    transcript_in_prompt: bool = field(
+        default=True, metadata={"help": "Put the transcript into the language model's prompt."}
+    )
+    lora_r: int = field(default=8, metadata={"help": "Rank of LoRA; 0 trains without LoRA."})
+    lora_alpha: int = field(default=16, metadata={"help": "Scale of LoRA (alpha)."})
+    lora_dropout: float = field(default=0.05, metadata={"help": "Dropout of the input of LoRA."})
+    lora_target_modules: list[str] = field(
+        default_factory=lambda: ["q_proj", "v_proj"],
+        metadata={"help": "Linear layers of the language model that get LoRA."},
+    )
+
+
+@dataclass
+class DataArguments:
+    """The examples to train and evaluate on; training/data/dataset.py describes their format."""
+
+    dataset: str | None = field(
+        default=None, metadata={"help": "Dataset folder: metadata.jsonl, metadata.csv or Parquet. Required."}
+    )
+    train_split: str = field(default="train", metadata={"help": "Split to train on."})
+    eval_split: str = field(default="validation", metadata={"help": "Split that selects the best checkpoint."})
+    split_manifest: str = field(
+        default="official", metadata={"help": "Splits of a converted corpus: a file name under its splits/."}
+    )
+    tasks_file: str | None = field(
+        default=None, metadata={"help": "YAML file with custom tasks, as `name:` and the task's fields."}
+    )
+    only_tasks: list[str] | None = field(
+        default=None, metadata={"help": "Tasks whose examples are used (default: all tasks)."}
+    )
+    max_train_samples: int | None = field(
+        default=None, metadata={"help": "Number of training examples to use, for a quick trial."}
+    )
+    max_eval_samples: int | None = field(
+        default=None, metadata={"help": "Number of evaluation examples to use, for a quick trial."}
+    )
+    modalities: list[str] | None = field(
+        default=None, metadata={"help": "Modalities to train with, out of text, audio, video (default: all)."}
+    )
+    modality_dropout: float = field(
+        default=0.3, metadata={"help": "Probability that a training example loses a random subset of its modalities."}
+    )
+    augmentation: bool = field(
+        default=False, metadata={"help": "Augment the audio and video of training clips at random."}
+    )
+    voice_augmentation: bool = field(
+        default=False,
+        metadata={"help": "Augment pitch, tempo and timbre at random; for corpora with few speakers."},
+    )
+    window_hop: float | None = field(
+        default=None,
+        metadata={"help": "Distance in seconds between the windows that clips above max_clip_seconds are cut into."},
+    )
+    encoder_cache: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder for the outputs of frozen pretrained encoders, which are computed once for all runs."
+        },
+    )
+    cache_media: bool = field(
+        default=False, metadata={"help": "Keep decoded clips in memory; for a few thousand short clips."}
+    )
+
+
+@dataclass
+class FusionTrainingArguments:
+    """What training has beyond `transformers.TrainingArguments`, and three defaults of its own."""
+
+    output_dir: str | None = field(default="runs/egmf", metadata={"help": "Folder of the run."})
+    overwrite: bool = field(
+        default=False, metadata={"help": "Start again: the run in output_dir is renamed, not deleted."}
+    )
+    fusion_learning_rate: float | None = field(
+        default=None,
+        metadata={"help": "Learning rate of encoders, fusion and experts (default: learning_rate, as for LoRA)."},
+    )
+    fusion_pretraining_epochs: float = field(
+        default=0.0,
+        metadata={
+            "help": "Epochs of fusion pretraining: encoders, fusion and experts learn under a temporary "
+            "classification head, without the language model."
+        },
+    )
+    fusion_pretraining_learning_rate: float = field(
+        default=1e-3, metadata={"help": "Peak learning rate of the fusion pretraining."}
+    )
+    fusion_pretraining_batch_size: int = field(
+        default=32, metadata={"help": "Batch size of the fusion pretraining, all processes together."}
+    )
+    early_stopping_patience: int | None = field(
+        default=None, metadata={"help": "Number of evaluations without improvement after which training stops."}
+    )
+    train_sampling_strategy: str = field(
+        default="group_by_length",
+        metadata={"help": "Order of the examples: group_by_length, random or sequential."},
+    )
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "Must stay false: examples are dicts that the collator reads."}
+    )
+
+
+# ---- all options, ours and the library's ----------------------------------------------------------------------
+
+
+class Option(NamedTuple):
+    """One option of training.
+
+    Args:
+        name: field of its dataclass, key in YAML.
+        group: heading in the help.
+        annotation: its type as written in the source, such as `int | None`.
+        default: as Python writes it.
+        help: one sentence.
+    """
+
+    name: str
+    group: str
+    annotation: str
+    default: str
+    help: str
+
+    @property
+    def kinds(self) -> list[str]:
+        """Types that a value may have, other than None."""
+        return [kind for kind in self.annotation.split(" | ") if kind != "None"]
+
+    @property
+    def placeholder(self) -> str:
+        """The value in the help: TEXT, N, X or true|false."""
+        if "bool" in self.kinds:
+            return "true|false"
+        name = {int: "N", float: "X"}.get(self.scalar_type, "TEXT")
+        return f"{name} ..." if self.is_list else name
+
+    @property
+    def is_list(self) -> bool:
+        return len(self.kinds) == 1 and self.kinds[0].startswith("list[")
+
+    @property
+    def scalar_type(self) -> type | None:
+        """`int`, `float` or `str`, of the option itself or of a list's entries; None for all else."""
+        if self.kinds[0].startswith("dict") and "str" in self.kinds:
+            return str  # JSON text
+        kind = self.kinds[0].removeprefix("list[").removesuffix("]")
+        if len(self.kinds) > 1 and self.kinds != ["str", "list[str]"]:
+            return None
+        return {"int": int, "float": float, "str": str}.get(kind)
+
+
+def options_of(arguments: type, group: str) -> list[Option]:
+    """Options of one of the dataclasses above."""
+    options = []
+    for entry in dataclasses.fields(arguments):
+        default = entry.default
+        if entry.default_factory is not dataclasses.MISSING:
+            default = entry.default_factory()
+        annotation = inspect.formatannotation(entry.type)
+        options.append(Option(entry.name, group, annotation, str(default), entry.metadata["help"]))
+    return options
+
+
+@functools.cache
+def library_options() -> tuple[Option, ...]:
+    """Fields of `transformers.TrainingArguments`, read from the installed source without importing it."""
+    package = Path(importlib.util.find_spec("transformers").origin).parent
+    source = (package / "training_args.py").read_text(encoding="utf-8")
+    classes = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
+    training_arguments = next(node for node in classes if node.name == "TrainingArguments")
+    options = []
+    for node in training_arguments.body:
+        if not isinstance(node, ast.AnnAssign) or not isinstance(node.value, ast.Call):
+            continue
+        keywords = {keyword.arg: keyword.value for keyword in node.value.keywords}
+        metadata = keywords["metadata"]
+        help_text = next(value for key, value in zip(metadata.keys, metadata.values) if key.value == "help")
+        name = node.target.id
+        default = ast.unparse(keywords.get("default", ast.Constant(None)))
+        annotation = ast.unparse(node.annotation)
+        options.append(Option(name, LIBRARY_GROUP, annotation, default, ast.literal_eval(help_text)))
+    return tuple(options)
+
+
+def training_options() -> dict[str, Option]:
+    """All options by name, in the order of the help; ours replace the library's of the same name."""
+    ours = [
+        *options_of(ModelArguments, "Model"),
+        *options_of(DataArguments, "Data"),
+        *options_of(FusionTrainingArguments, "Training"),
+    ]
+    options = {option.name: option for option in ours}
+    for option in library_options():
+        options.setdefault(option.name, option)
+    return options
+
+
+def option_names(option: Option) -> list[str]:
+    """Spellings on the command line, as `transformers.HfArgumentParser` takes them."""
+    names = [f"--{option.name}", f"--{option.name.replace('_', '-')}"]
+    if option.default == "True" and "bool" in option.kinds:
+        names += [f"--no_{option.name}", f"--no-{option.name.replace('_', '-')}"]
+    return names
+
+
+# ---- the command line and its YAML files ----------------------------------------------------------------------
+
+
+def make_parser(show_all: bool = False) -> CommandParser:
+    """The help of `egmf train`; it knows every option, and shows the library's rare ones if asked to."""
+    parser = CommandParser(
+        prog="egmf train",
+        usage="egmf train [--config FILE] [--OPTION VALUE ...]",
+        description="Train a model, or fine-tune a checkpoint.",
+        epilog="All fields of transformers.TrainingArguments are options as well: --help_all lists them.",
+    )
+    parser.add_argument(
+        "--config", metavar="FILE", help="YAML file with any of these options; recipes: training/configs"
+    )
+    parser.add_argument("--help_all", action="store_true", help="show the rare options of the trainer as well")
+    groups: dict[str, Any] = {}
+    for option in training_options().values():
+        if option.group not in groups:
+            groups[option.group] = parser.add_argument_group(option.group)
+        help_text = f"{option.help} (default: {option.default})"
+        if "(default:" in option.help or option.default == "None":
+            help_text = option.help
+        is_rare = option.group == LIBRARY_GROUP and option.name not in COMMON_LIBRARY_OPTIONS
+        parser.add_argument(
+            f"--{option.name}",
+            metavar=option.placeholder,
+            help=argparse.SUPPRESS if is_rare and not show_all else help_text,
+            group=groups[option.group],
+        )
+        parser.option_names += option_names(option)
+    return parser
+
+
+def read_settings(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Settings of the backbone's file and, over them, of the file named by `--config`; the command line is checked.
+
+    Args:
+        argv: the command line without the program's name; None for that of this process.
+
+    Raises:
+        ValueError: an unknown key in a file, or a value of the wrong type.
+        SystemExit: help was asked for (status 0), or an option does not exist (status 2).
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    show_all = "--help_all" in arguments
+    parser = make_parser(show_all)
+    if show_all or "--help" in arguments or "-h" in arguments:
+        parser.print_help()
+        sys.exit(0)
+    parser.check_option_names(arguments)
+    files = CommandParser(prog=parser.prog, add_help=False)
+    files.add_argument("--config", type=Path)
+    files.add_argument("--backbone")
+    named, _ = files.parse_known_args(arguments)
+    options = training_options()
+    settings = read_yaml(named.config, options) if named.config is not None else {}
+    backbone = named.backbone or settings.get("backbone")
+    if backbone is None:
+        return settings
+    defaults = check_settings(backbone_settings(backbone), options, backbone_path(backbone))
+    return {**defaults, **settings}
+
+
+def read_yaml(path: Path, options: dict[str, Option]) -> dict[str, Any]:
+    """The settings of a YAML file, each checked to be an option."""
+    if not path.is_file():
+        raise ValueError(f"--config {path}: there is no such file. The project's recipes are in training/configs/.")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not a YAML file: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold `name: value` lines, not a {type(values).__name__}.")
+    return check_settings(values, options, path)
+
+
+def check_settings(values: dict[str, Any], options: dict[str, Option], path: Path) -> dict[str, Any]:
+    """Settings of a file, each as its option takes it.
+
+    Raises:
+        ValueError: an unknown key, with the most similar ones, or a value of the wrong type.
+    """
+    checked = {}
+    for key, value in values.items():
+        if key not in options:
+            raise ValueError(f"{path}: unknown key {key!r}.{did_you_mean(str(key), options)}")
+        checked[key] = check_value(value, options[key], f"{path}: {key}")
+    return checked
+
+
+def check_value(value: Any, option: Option, name: str) -> Any:
+    """A YAML value as its option takes it: a list for lists, a number for numbers."""
+    if value is None:
+        return None
+    if option.is_list:
+        entries = value if isinstance(value, list) else [value]
+        return [check_scalar(entry, option.scalar_type, name) for entry in entries]
+    return check_scalar(value, option.scalar_type, name)
+
+
+def check_scalar(value: Any, scalar_type: type | None, name: str) -> Any:
+    """One value, as an `int`, `float` or `str` if the option has such a type.
+
+    Raises:
+        ValueError: it is of another type.
+    """
+    if isinstance(value, list):
+        raise ValueError(f"{name} is {value!r}; it takes one value, not a list.")
+    if scalar_type is str and not isinstance(value, str):
+        raise ValueError(f"{name} is {value!r}; it takes text. Put it into quotes.")
+    if scalar_type not in (int, float):
+        return value
+    kind = "an integer" if scalar_type is int else "a number"
+    if isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}; it takes {kind}.")
+    try:
+        return scalar_type(str(value))
+    except ValueError as error:
+        raise ValueError(f"{name} is {value!r}; it takes {kind}.") from error
