@@ -1,10 +1,10 @@
-"""The Space: give a clip or words, see how the person seems to feel, how sure that is, and what made the difference.
+"""The Space: from a clip or a text to how the person seems to feel, how sure that is, and what each modality changed.
 
     python hub_cards/space/app.py --model_name_or_path runs/demo
 
-Needs Gradio, the extra `space`; `make space` brings it along. On the Hub the variable
-`EGMF_MODEL` of the Space names the checkpoint. Nothing is fetched from elsewhere: fonts are those of the system, and
-the page may not reach another server than its own.
+Needs Gradio, the extra `space`; `make space` installs it. On the Hub the Space's variable `EGMF_MODEL` names the
+checkpoint. Nothing is fetched from elsewhere: fonts are the system's, and the page may reach no server but its own.
+Next: predictions.py and rendering.py.
 """
 
 import argparse
@@ -24,123 +24,156 @@ logger = logging.getLogger(__name__)
 
 HERE = Path(__file__).resolve().parent
 EXAMPLES = HERE / "examples"
-WAITING = 256  # requests in line; more are told that it is full
-DELETED_AFTER_SECONDS = 3000
+MAX_QUEUE = 256  # waiting requests; further ones are told that the queue is full
+DELETE_AFTER_SECONDS = 3000
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; "
     "connect-src 'self' blob: data:; object-src 'none'; form-action 'self'"
 )
 
-Answer = Callable[[str | None, str | None, str, str, list[str]], Iterator[tuple[str, str]]]
+# Video, audio, text, task, modalities -> HTML of the prediction and of the timeline.
+Respond = Callable[[str | None, str | None, str, str, list[str]], Iterator[tuple[str, str]]]
 
 
-def answering(judge: Predictor) -> Answer:
-    """The function behind the page: clip, words, task and modalities in, HTML of answer and timeline out, twice for a
-    long clip. What goes wrong is told on the page, and the app lives on."""
+def make_respond(predictor: Predictor) -> Respond:
+    """The function behind the page: yields the prediction, then for a long clip the timeline as well.
 
-    def answer(
-        video: str | None, sound: str | None, text: str, task: str, modalities: list[str]
+    What goes wrong is shown on the page, and the app keeps running.
+    """
+
+    def respond(
+        video: str | None, audio: str | None, text: str, task: str, modalities: list[str]
     ) -> Iterator[tuple[str, str]]:
-        clip = video or sound
+        clip = video or audio
         try:
-            if task not in judge.tasks:
-                raise RefusedError(f"There is no task {task!r}. Choose one of {', '.join(judge.tasks)}.")
-            shown = rendering.answer(judge.whole(clip, text, task, modalities), judge.tasks[task])
-            yield shown, ""
-            parts = judge.parts(clip, task, modalities) if clip else []
+            if task not in predictor.tasks:
+                raise RefusedError(f"There is no task {task!r}. Choose one of {', '.join(predictor.tasks)}.")
+            prediction = predictor.predict(clip, text, task, modalities)
+            html = rendering.prediction(prediction, predictor.tasks[task])
+            yield html, ""
+            parts = predictor.predict_parts(clip, task, modalities) if clip else []
             if parts:
-                yield shown, rendering.timeline(parts, judge.tasks[task], modalities)
+                yield html, rendering.timeline(parts, predictor.tasks[task], modalities)
         except (ValueError, TypeError) as error:  # RefusedError is one; the others name the clip and say what to do
             yield rendering.notice(str(error)), ""
         except Exception:
-            logger.exception("a clip could not be judged")
-            yield rendering.notice("The clip could not be judged, and the log says why. Try another one."), ""
+            logger.exception("prediction failed")
+            yield rendering.notice("The prediction failed; the log says why. Try another clip."), ""
 
-    return answer
+    return respond
 
 
-def examples(tasks: dict[str, Any]) -> list[dict[str, Any]]:
-    """Those of the clips beside this file whose task the checkpoint knows: name, task, video (a path), text."""
+def read_examples(tasks: dict[str, Any]) -> list[dict[str, Any]]:
+    """The example clips beside this file whose task the checkpoint knows: name, task, video (a path), text."""
     listed = json.loads((EXAMPLES / "examples.json").read_text(encoding="utf-8"))
-    return [{**each, "video": str(EXAMPLES / each["video"])} for each in listed if each["task"] in tasks]
+    return [{**example, "video": str(EXAMPLES / example["video"])} for example in listed if example["task"] in tasks]
 
 
 def uploads_only(component: Any) -> Any:
-    """The component, made to take uploaded files alone: Gradio would fetch what a stranger's address names. Of what is
-    raised here only Gradio's own error reaches who asked over HTTP."""
+    """The component, restricted to uploaded files: Gradio would fetch any address that a visitor sends.
+
+    Of the exceptions raised here only Gradio's own error reaches a client over HTTP.
+    """
     import gradio as gr
 
     move = component.async_move_resource_to_block_cache
 
-    async def checked(place: Any) -> Any:
-        if "://" in str(place):
-            raise gr.Error("An address is refused. Download the clip, and upload it.")
-        return await move(place)
+    async def checked_move(location: Any) -> Any:
+        if "://" in str(location):
+            raise gr.Error("Addresses are refused. Download the clip and upload it.")
+        return await move(location)
 
-    component.async_move_resource_to_block_cache = checked
+    component.async_move_resource_to_block_cache = checked_move
     return component
 
 
-def build(judge: Predictor) -> Any:
+def build_inputs(predictor: Predictor) -> list[Any]:
+    """The input components, in the order of `Respond`'s arguments."""
+    import gradio as gr
+
+    with gr.Tabs():
+        with gr.Tab("Video"):
+            video = gr.Video(label="Video", sources=["upload", "webcam"], include_audio=True, elem_id="video")
+        with gr.Tab("Audio only"):
+            audio = gr.Audio(label="Audio", sources=["upload", "microphone"], type="filepath", elem_id="audio")
+    text = gr.Textbox(
+        label="Transcript",
+        placeholder="Type or paste what was said; leave it empty if unknown.",
+        lines=2,
+        max_length=MAX_TEXT,
+        elem_id="text",
+    )
+    tasks = list(predictor.tasks)
+    task = gr.Radio(tasks, value=tasks[0], label="Task", elem_id="task")
+    choices = [(rendering.TITLES[name], name) for name in predictor.modalities]
+    modalities = gr.CheckboxGroup(choices, value=predictor.modalities, label="Modalities", elem_id="modalities")
+    return [uploads_only(video), uploads_only(audio), text, task, modalities]
+
+
+def build_examples(predictor: Predictor, respond: Respond, inputs: list[Any], outputs: list[Any]) -> None:
+    """The row of example clips, if the checkpoint has video and knows their tasks."""
+    import gradio as gr
+
+    examples = read_examples(predictor.tasks) if "video" in predictor.modalities else []
+    if not examples:
+        return
+    gr.Examples(
+        examples=[
+            [example["video"], None, example["text"], example["task"], predictor.modalities] for example in examples
+        ],
+        example_labels=[example["name"] for example in examples],
+        inputs=inputs,
+        outputs=outputs,
+        fn=respond,
+        run_on_click=True,
+        cache_examples=False,
+        api_visibility="private",
+    )
+
+
+def build(predictor: Predictor) -> Any:
     """The page, as `gradio.Blocks`."""
     import gradio as gr
 
-    answer, listed = answering(judge), examples(judge.tasks) if "video" in judge.modalities else []
-    with gr.Blocks(title="EGMF", analytics_enabled=False, delete_cache=(600, DELETED_AFTER_SECONDS)) as page:
-        shown = gr.HTML(rendering.EMPTY, elem_id="answer", render=False)
-        timeline = gr.HTML(elem_id="timeline", render=False)
+    respond = make_respond(predictor)
+    with gr.Blocks(title="EGMF", analytics_enabled=False, delete_cache=(600, DELETE_AFTER_SECONDS)) as page:
+        outputs = [
+            gr.HTML(rendering.EMPTY, elem_id="prediction", render=False),
+            gr.HTML(elem_id="timeline", render=False),
+        ]
         gr.HTML(rendering.INTRODUCTION)
         with gr.Row():
             with gr.Column(scale=5, min_width=320):
-                with gr.Tabs():
-                    with gr.Tab("Video"):
-                        video = gr.Video(
-                            label="Video", sources=["upload", "webcam"], include_audio=True, elem_id="video"
-                        )
-                    with gr.Tab("Sound only"):
-                        sound = gr.Audio(
-                            label="Sound", sources=["upload", "microphone"], type="filepath", elem_id="sound"
-                        )
-                text = gr.Textbox(
-                    label="What was said",
-                    placeholder="Type or paste the words; leave it empty if unknown.",
-                    lines=2,
-                    max_length=MAX_TEXT,
-                    elem_id="words",
-                )
-                names = list(judge.tasks)
-                task = gr.Radio(names, value=names[0], label="Task", elem_id="task")
-                offered = [(rendering.TITLES[name], name) for name in judge.modalities]
-                modalities = gr.CheckboxGroup(
-                    offered, value=judge.modalities, label="Predictor by", elem_id="modalities"
-                )
-                button = gr.Button("Predictor", variant="primary", size="lg", elem_id="judge")
-                given, told = [uploads_only(video), uploads_only(sound), text, task, modalities], [shown, timeline]
-                if listed:
-                    gr.Examples(
-                        examples=[
-                            [each["video"], None, each["text"], each["task"], judge.modalities] for each in listed
-                        ],
-                        example_labels=[each["name"] for each in listed],
-                        inputs=given,
-                        outputs=told,
-                        fn=answer,
-                        run_on_click=True,
-                        cache_examples=False,
-                        api_visibility="private",
-                    )
+                inputs = build_inputs(predictor)
+                button = gr.Button("Predict", variant="primary", size="lg", elem_id="predict")
+                build_examples(predictor, respond, inputs, outputs)
             with gr.Column(scale=6, min_width=320):
-                shown.render()
-                timeline.render()
+                for output in outputs:
+                    output.render()
         gr.HTML(rendering.RESPONSIBLE)
-        asked = {"fn": answer, "inputs": given, "outputs": told, "trigger_mode": "always_last"}
-        asked |= {"show_progress": "minimal", "concurrency_limit": 1, "concurrency_id": "judge"}
-        gr.on([button.click, text.submit], **asked, scroll_to_output=True, api_name="judge")
-        gr.on([task.input, modalities.input], **asked, api_visibility="private")
-        video.input(lambda: None, outputs=sound, queue=False, api_visibility="private")
-        sound.input(lambda: None, outputs=video, queue=False, api_visibility="private")
-    return page.queue(max_size=WAITING, default_concurrency_limit=1)
+        connect_events(respond, inputs, outputs, button)
+    return page.queue(max_size=MAX_QUEUE, default_concurrency_limit=1)
+
+
+def connect_events(respond: Respond, inputs: list[Any], outputs: list[Any], button: Any) -> None:
+    """Predict on the button, on Enter in the transcript, and when task or modalities change."""
+    import gradio as gr
+
+    video, audio, text, task, modalities = inputs
+    options = {
+        "fn": respond,
+        "inputs": inputs,
+        "outputs": outputs,
+        "trigger_mode": "always_last",
+        "show_progress": "minimal",
+        "concurrency_limit": 1,
+        "concurrency_id": "predict",
+    }
+    gr.on([button.click, text.submit], **options, scroll_to_output=True, api_name="predict")
+    gr.on([task.input, modalities.input], **options, api_visibility="private")
+    video.input(lambda: None, outputs=audio, queue=False, api_visibility="private")
+    audio.input(lambda: None, outputs=video, queue=False, api_visibility="private")
 
 
 def serve(page: Any, host: str, port: int | None) -> str:
@@ -166,7 +199,7 @@ def serve(page: Any, host: str, port: int | None) -> str:
 
 
 class Guarded:
-    """Every answer of the server tells the browser to reach no other."""
+    """Middleware: every response tells the browser to reach no other server."""
 
     def __init__(self, app: Any):
         self.app = app
@@ -182,23 +215,22 @@ class Guarded:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--model_name_or_path", default=os.environ.get("EGMF_MODEL", "runs/demo"), help="checkpoint: folder or id"
-    )
+    default_model = os.environ.get("EGMF_MODEL", "runs/demo")
+    parser.add_argument("--model_name_or_path", default=default_model, help="checkpoint: a folder or a Hub id")
     parser.add_argument("--host", default=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"))
     parser.add_argument("--port", type=int, help="default: the first free one from 7860")
     arguments = parser.parse_args()
     if importlib.util.find_spec("gradio") is None:
         parser.error("the page needs Gradio: pip install 'gradio>=6.31'")
     try:
-        judge = Predictor(arguments.model_name_or_path)
+        predictor = Predictor(arguments.model_name_or_path)
     except (OSError, ValueError) as error:
         parser.error(
             f"{arguments.model_name_or_path} cannot be loaded: {error}. Give --model_name_or_path, or set EGMF_MODEL."
         )
-    judge.whole(None, "Hello.", next(iter(judge.tasks)), ["text"])  # the first answer is the slowest
-    page = build(judge)
-    print(f"EGMF listens at {serve(page, arguments.host, arguments.port)}", flush=True)
+    predictor.predict(None, "Hello.", next(iter(predictor.tasks)), ["text"])  # the first prediction is the slowest
+    page = build(predictor)
+    print(f"EGMF is served at {serve(page, arguments.host, arguments.port)}", flush=True)
     page.block_thread()
 
 

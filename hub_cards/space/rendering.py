@@ -1,18 +1,18 @@
-"""The page's parts that are written for each answer, as HTML: everything that comes from a model or a file is escaped.
+"""The page's parts that are written for each prediction, as HTML: everything from a model or a file is escaped.
 
-    Prediction ─► answer(): label or score, bars, what each modality changed, which expert spoke
+    Prediction ─► prediction(): label or score, bars, what each modality changed, the experts' weights
     [Part] ─► timeline(): one column for each part of a long clip
 
-Next: style.css, which says what it looks like.
+Next: style.css, the page's look.
 """
 
 from html import escape
 from typing import Any
 
-from predictions import NAMES, Part, Prediction
+from predictions import Part, Prediction
 
 
-TITLES = {"text": "Words", "audio": "Sound", "video": "Picture"}
+TITLES = {"text": "Text", "audio": "Audio", "video": "Video"}
 HUES = {  # degrees, for labels that are well known; others are spread over the circle
     **dict.fromkeys(("neutral", "平静"), 190),
     **dict.fromkeys(("surprise", "惊奇"), 320),
@@ -26,7 +26,7 @@ HUES = {  # degrees, for labels that are well known; others are spread over the 
 INTRODUCTION = """
 <header class="egmf-head">
 <h1>How does it sound, look and read?</h1>
-<p>EGMF guesses how a person seems to feel from words, voice and face, says how sure it is, and shows what each of them
+<p>EGMF guesses how a person seems to feel from text, voice and face, says how sure it is, and shows what each of them
 changed.</p>
 </header>
 """
@@ -39,37 +39,42 @@ RESPONSIBLE = """
 <li><b>Only with consent</b> of those who are seen or heard. Clips are deleted within the hour.</li>
 <li><b>No decision about a person</b> may rest on it: no hiring, grading, policing, insuring or diagnosing.</li>
 <li><b>Restricted by law</b> in some places: in the European Union inferring emotions is forbidden at work and in
-schools, save for medical or safety reasons.</li>
-<li>The checkpoint of <code>make demo</code> has only ever met drawn faces and synthetic voices: <b>on recordings of
-people its answers mean nothing.</b></li>
+schools, except for medical or safety reasons.</li>
+<li>The checkpoint of <code>make demo</code> has seen only drawn faces and synthetic voices: <b>on recordings of
+people its predictions mean nothing.</b></li>
 </ul>
 </section>
 """
 
 EMPTY = """
-<section class="egmf-empty"><p>Give a clip, or only words, and press <b>Predictor</b>.<br>
-Or take one of the examples.</p></section>
+<section class="egmf-empty"><p>Give a clip, or only a transcript, and press <b>Predict</b>.<br>
+Or try one of the examples.</p></section>
 """
 
 
 def notice(message: str) -> str:
-    """What went wrong, in place of an answer."""
+    """What went wrong, shown instead of a prediction."""
     return f'<section class="egmf-notice" role="alert"><b>That did not work.</b><p>{escape(message)}</p></section>'
 
 
-def answer(judged: Prediction, task: dict[str, Any]) -> str:
-    """The answer about one clip."""
-    found = judged.answer
-    is_label = "label" in found
-    head = _label_head(found, task) if is_label else _score_head(found, task)
-    bars = _bars(found, task) if is_label else _scale(found, task)
-    parts = [f'<section class="egmf-card egmf-main" aria-live="polite">{head}{_taken(judged)}{bars}</section>']
-    parts.append(_changes(judged, task))
-    parts.append(_experts(found))
+def prediction(result: Prediction, task: dict[str, Any]) -> str:
+    """The prediction for one clip."""
+    answer = result.answer
+    if "label" in answer:
+        head = _label_head(answer, task)
+        chart = _bars(answer, task)
+    else:
+        head = _score_head(answer, task)
+        chart = _scale(answer, task)
+    parts = [
+        f'<section class="egmf-card egmf-main" aria-live="polite">{head}{_modalities(result)}{chart}</section>',
+        _changes(result, task),
+        _experts(answer),
+    ]
     return f'<div class="egmf-answer">{"".join(parts)}</div>'
 
 
-# ---- the answer ----------------------------------------------------------------------------------------------
+# ---- the prediction ------------------------------------------------------------------------------------------
 
 
 def percent(share: float) -> str:
@@ -94,45 +99,46 @@ def _labels(task: dict[str, Any]) -> list[str]:
 def color(label: str, task: dict[str, Any]) -> str:
     """One hue for each label of a task, the same wherever it is drawn."""
     names = _labels(task)
-    return f"--hue:{HUES.get(label, round(222 + 360 * names.index(label) / len(names)) % 360)}"
+    spread = round(222 + 360 * names.index(label) / len(names)) % 360
+    return f"--hue:{HUES.get(label, spread)}"
 
 
-def _label_head(found: dict[str, Any], task: dict[str, Any]) -> str:
+def _label_head(answer: dict[str, Any], task: dict[str, Any]) -> str:
     return (
-        f'<div class="egmf-head-line" style="{color(found["label"], task)}"><span class="egmf-dot"></span>'
-        f'<strong class="egmf-label">{escape(found["label"])}</strong>'
-        f'<span class="egmf-score">{percent(found["score"])}</span></div>'
+        f'<div class="egmf-head-line" style="{color(answer["label"], task)}"><span class="egmf-dot"></span>'
+        f'<strong class="egmf-label">{escape(answer["label"])}</strong>'
+        f'<span class="egmf-score">{percent(answer["score"])}</span></div>'
     )
 
 
-def _score_head(found: dict[str, Any], task: dict[str, Any]) -> str:
-    low, high = found["interval"]
+def _score_head(answer: dict[str, Any], task: dict[str, Any]) -> str:
+    low, high = answer["interval"]
     return (
-        f'<div class="egmf-head-line"><strong class="egmf-label">{signed(found["score"])}</strong>'
+        f'<div class="egmf-head-line"><strong class="egmf-label">{signed(answer["score"])}</strong>'
         f'<span class="egmf-score">90 % between {signed(low)} and {signed(high)}</span></div>'
         f'<p class="egmf-small">on a scale from {signed(task["low"])} to {signed(task["high"])}; mean '
-        f"{signed(found['mean'])}, most likely {signed(found['most_likely'])}</p>"
+        f"{signed(answer['mean'])}, most likely {signed(answer['most_likely'])}</p>"
     )
 
 
-def _taken(judged: Prediction) -> str:
-    """What took part, what was not there, and how much of the clip was looked at."""
-    chips = [f'<span class="egmf-chip">{TITLES[name]}</span>' for name in judged.answer["modalities"]]
-    chips += [f'<span class="egmf-chip egmf-absent">no {NAMES[name]}</span>' for name in judged.absent]
-    said = ""
-    if judged.seconds - judged.looked_at > 0.05:
-        said = (
-            f'<p class="egmf-small">This is about the first {judged.looked_at:.1f} s of {judged.seconds:.1f} s: '
-            "this checkpoint looks at no more at once.</p>"
+def _modalities(result: Prediction) -> str:
+    """Which modalities took part, which were missing, and how much of the clip was used."""
+    chips = [f'<span class="egmf-chip">{TITLES[name]}</span>' for name in result.answer["modalities"]]
+    chips += [f'<span class="egmf-chip egmf-absent">no {name}</span>' for name in result.absent]
+    remark = ""
+    if result.seconds - result.used_seconds > 0.05:
+        remark = (
+            f'<p class="egmf-small">This is about the first {result.used_seconds:.1f} s of {result.seconds:.1f} s: '
+            "this checkpoint uses no more of a clip.</p>"
         )
-    return f'<p class="egmf-chips">Prediction by {"".join(chips)}</p>{said}'
+    return f'<p class="egmf-chips">Predicted from {"".join(chips)}</p>{remark}'
 
 
-def _bars(found: dict[str, Any], task: dict[str, Any]) -> str:
+def _bars(answer: dict[str, Any], task: dict[str, Any]) -> str:
     rows = []
     for label in _labels(task):
-        share = found["probabilities"][label]
-        best = ' class="egmf-best"' if label == found["label"] else ""
+        share = answer["probabilities"][label]
+        best = ' class="egmf-best"' if label == answer["label"] else ""
         rows.append(
             f'<li{best} data-label="{escape(label)}" data-share="{share:.4f}" style="{color(label, task)}">'
             f'<span class="egmf-name">{escape(label)}</span>'
@@ -142,81 +148,100 @@ def _bars(found: dict[str, Any], task: dict[str, Any]) -> str:
     return f'<ul class="egmf-bars">{"".join(rows)}</ul>'
 
 
-def _scale(found: dict[str, Any], task: dict[str, Any]) -> str:
-    """The distribution over the scale, the interval behind it, a line at the median."""
-    shares = found["probabilities"]
-    values, most = [float(key) for key in shares], max(shares.values())
-    width = 100 / len(values)
+def _scale(answer: dict[str, Any], task: dict[str, Any]) -> str:
+    """The distribution over the scale, the interval beneath it, and a line at the median."""
+    shares = answer["probabilities"]
+    max_share = max(shares.values())
+    width = 100 / len(shares)
 
-    def place(value: float) -> float:
+    def position(value: float) -> float:
         return 100 * (value - task["low"] + task["step"] / 2) / (task["high"] - task["low"] + task["step"])
 
-    low, high = (place(edge) for edge in found["interval"])
-    columns = "".join(
-        f'<rect x="{place(value) - width / 2:.2f}" width="{0.86 * width:.2f}" y="{40 - 38 * share / most:.2f}" '
-        f'height="{38 * share / most:.2f}" data-value="{value:g}" data-share="{share:.4f}"/>'
-        for value, share in zip(values, shares.values(), strict=True)
-    )
+    columns = ""
+    for key, share in shares.items():
+        value = float(key)
+        height = 38 * share / max_share
+        columns += (
+            f'<rect x="{position(value) - width / 2:.2f}" width="{0.86 * width:.2f}" y="{40 - height:.2f}" '
+            f'height="{height:.2f}" data-value="{value:g}" data-share="{share:.4f}"/>'
+        )
+    low, high = (position(edge) for edge in answer["interval"])
+    median = position(answer["score"])
     middle = (task["low"] + task["high"]) / 2
     marks = "".join(f"<span>{signed(value)}</span>" for value in (task["low"], middle, task["high"]))
     return (
         f'<div class="egmf-scale"><svg viewBox="0 0 100 40" preserveAspectRatio="none" role="img" '
         f'aria-label="Distribution over the scale">'
         f'<rect class="egmf-interval" x="{low - width / 2:.2f}" width="{high - low + width:.2f}" y="0" height="40"/>'
-        f'{columns}<line x1="{place(found["score"]):.2f}" x2="{place(found["score"]):.2f}" y1="0" y2="40"/></svg>'
+        f'{columns}<line x1="{median:.2f}" x2="{median:.2f}" y1="0" y2="40"/></svg>'
         f'<div class="egmf-marks">{marks}</div></div>'
     )
 
 
-def _changes(judged: Prediction, task: dict[str, Any]) -> str:
+def _label_change(answer: dict[str, Any], other: dict[str, Any]) -> tuple[float, float, str, str]:
+    """Change of the label's probability in points, its bar's share of the width, the change and a remark as text."""
+    label = answer["label"]
+    change = 100 * (answer["score"] - other["probabilities"][label])
+    remark = f"without: {escape(label)} {percent(other['probabilities'][label])}"
+    if other["label"] != label:
+        remark += f", <b>{escape(other['label'])}</b> is likelier"
+    return change, min(abs(change) / 100, 1), f"{points(change)} points", remark
+
+
+def _score_change(
+    answer: dict[str, Any], other: dict[str, Any], task: dict[str, Any]
+) -> tuple[float, float, str, str]:
+    """Change of the score, and the rest as in `_label_change`."""
+    change = answer["score"] - other["score"]
+    low, high = other["interval"]
+    remark = f"without: {signed(other['score'])}, between {signed(low)} and {signed(high)}"
+    return change, min(abs(change) / (task["high"] - task["low"]), 1), signed(change), remark
+
+
+def _changes(result: Prediction, task: dict[str, Any]) -> str:
     """With and without each modality."""
     rows = []
-    for name, other in judged.without.items():
-        if "label" in judged.answer:
-            label = judged.answer["label"]
-            change = 100 * (judged.answer["score"] - other["probabilities"][label])
-            reach, unit = min(abs(change) / 100, 1), f"{points(change)} points"
-            said = f"without: {escape(label)} {percent(other['probabilities'][label])}"
-            said += f", rather <b>{escape(other['label'])}</b>" if other["label"] != label else ""
+    for name, other in result.without.items():
+        if "label" in result.answer:
+            change, reach, amount, remark = _label_change(result.answer, other)
         else:
-            change = judged.answer["score"] - other["score"]
-            reach, unit = min(abs(change) / (task["high"] - task["low"]), 1), signed(change)
-            low, high = other["interval"]
-            said = f"without: {signed(other['score'])}, between {signed(low)} and {signed(high)}"
+            change, reach, amount, remark = _score_change(result.answer, other, task)
         side = "egmf-up" if change >= 0 else "egmf-down"
         rows.append(
             f'<li data-modality="{name}" data-change="{change:.2f}"><span class="egmf-name">{TITLES[name]}</span>'
             f'<span class="egmf-swing"><span class="{side}" style="width:{50 * reach:.2f}%"></span></span>'
-            f'<span class="egmf-number">{unit}</span><span class="egmf-said">{said}</span></li>'
+            f'<span class="egmf-number">{amount}</span><span class="egmf-remark">{remark}</span></li>'
         )
     if not rows:
-        only = escape(NAMES[judged.answer["modalities"][0]])
-        rows = [f'<li class="egmf-small">Prediction by {only} alone: there is nothing to leave out.</li>']
-    what = escape(judged.answer["label"]) if "label" in judged.answer else "the score"
+        only = result.answer["modalities"][0]
+        rows = [f'<li class="egmf-small">Predicted from {only} only: there is nothing to leave out.</li>']
+    subject = escape(result.answer["label"]) if "label" in result.answer else "the score"
     return (
-        f'<section class="egmf-card"><h3>What each changed for {what}</h3>'
+        f'<section class="egmf-card"><h3>What each modality changed for {subject}</h3>'
         f'<ul class="egmf-changes">{"".join(rows)}</ul></section>'
     )
 
 
-def _experts(found: dict[str, Any]) -> str:
-    names = list(found["experts"])
-    pieces, keys = [], []
-    for place, name in enumerate(names):
-        share, loud = found["experts"][name], " egmf-loud" if name == found["expert"] else ""
-        tone = f"--tone:{place / max(1, len(names) - 1):.2f}"
+def _experts(answer: dict[str, Any]) -> str:
+    names = list(answer["experts"])
+    pieces = []
+    keys = []
+    for position, name in enumerate(names):
+        share = answer["experts"][name]
+        largest = "egmf-loud" if name == answer["expert"] else ""
+        tone = f"--tone:{position / max(1, len(names) - 1):.2f}"
         pieces.append(
             f'<span class="egmf-piece" style="width:{100 * share:.2f}%;{tone}" title="{escape(name)}"></span>'
         )
         keys.append(
-            f'<li class="{loud.strip()}" style="{tone}"><span class="egmf-dot"></span>'
+            f'<li class="{largest}" style="{tone}"><span class="egmf-dot"></span>'
             f'<b>{escape(name)}</b><span class="egmf-number">{percent(share)}</span></li>'
         )
     return (
-        '<section class="egmf-card"><h3>Which expert spoke</h3>'
+        '<section class="egmf-card"><h3>Weights of the experts</h3>'
         f'<div class="egmf-stack">{"".join(pieces)}</div><ul class="egmf-keys">{"".join(keys)}</ul>'
-        f'<p class="egmf-small">{escape(found["expert"]).capitalize()} spoke loudest. {percent(found["residual"])} of '
-        "what was fused went past the experts.</p></section>"
+        f'<p class="egmf-small">{escape(answer["expert"]).capitalize()} has the largest weight. '
+        f"{percent(answer['residual'])} of the fused vector bypassed the experts.</p></section>"
     )
 
 
@@ -228,31 +253,42 @@ def timeline(parts: list[Part], task: dict[str, Any], modalities: list[str]) -> 
     if not parts:
         return ""
     cells = "".join(_cell(part, task) for part in parts)
-    by = " and ".join(NAMES[name] for name in ("audio", "video") if name in modalities)
+    used = " and ".join(name for name in ("audio", "video") if name in modalities)
     return (
         '<section class="egmf-card egmf-time"><h3>Through the clip</h3>'
         f'<ol class="egmf-parts">{cells}</ol>'
-        f'<p class="egmf-small">Equal parts, judged by {by}; words are left out here, because nobody knows when they '
-        "were said.</p></section>"
+        f'<p class="egmf-small">Equal parts, predicted from {used}; the transcript is left out here, because nothing '
+        "says when it was spoken.</p></section>"
     )
 
 
 def _cell(part: Part, task: dict[str, Any]) -> str:
     when = f"{part.start:.0f}\u2013{part.end:.0f} s"
     if "label" in part.answer:
-        label, score = part.answer["label"], part.answer["score"]
-        return (
-            f'<li style="{color(label, task)}" data-label="{escape(label)}" title="{escape(label)} {percent(score)}">'
-            f'<span class="egmf-when">{when}</span><span class="egmf-column"><span style="height:{100 * score:.1f}%">'
-            f"</span></span><b>{escape(label)}</b><small>{percent(score)}</small></li>"
-        )
-    span, (low, high) = task["high"] - task["low"], part.answer["interval"]
-    bottom, height = 100 * (low - task["low"]) / span, 100 * (high - low) / span
-    line = 100 * (part.answer["score"] - task["low"]) / span
-    reach = f"bottom:{bottom:.1f}%;height:{max(height, 2):.1f}%"
+        return _label_cell(part, task, when)
+    return _score_cell(part, task, when)
+
+
+def _label_cell(part: Part, task: dict[str, Any], when: str) -> str:
+    label = part.answer["label"]
+    score = part.answer["score"]
     return (
-        f'<li data-score="{part.answer["score"]:g}"><span class="egmf-when">{when}</span>'
-        f'<span class="egmf-column"><span class="egmf-range" style="{reach}"></span>'
+        f'<li style="{color(label, task)}" data-label="{escape(label)}" title="{escape(label)} {percent(score)}">'
+        f'<span class="egmf-when">{when}</span><span class="egmf-column"><span style="height:{100 * score:.1f}%">'
+        f"</span></span><b>{escape(label)}</b><small>{percent(score)}</small></li>"
+    )
+
+
+def _score_cell(part: Part, task: dict[str, Any], when: str) -> str:
+    score = part.answer["score"]
+    low, high = part.answer["interval"]
+    span = task["high"] - task["low"]
+    bottom = 100 * (low - task["low"]) / span
+    height = max(100 * (high - low) / span, 2)
+    line = 100 * (score - task["low"]) / span
+    return (
+        f'<li data-score="{score:g}"><span class="egmf-when">{when}</span>'
+        f'<span class="egmf-column"><span class="egmf-range" style="bottom:{bottom:.1f}%;height:{height:.1f}%"></span>'
         f'<span class="egmf-line" style="bottom:{line:.1f}%"></span></span>'
-        f"<b>{signed(part.answer['score'])}</b><small>{signed(low)} to {signed(high)}</small></li>"
+        f"<b>{signed(score)}</b><small>{signed(low)} to {signed(high)}</small></li>"
     )

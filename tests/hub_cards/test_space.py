@@ -15,7 +15,7 @@ import numpy as np
 import predictions
 import pytest
 import rendering
-from predictions import Part, Prediction, Predictor, RefusedError, look, measure
+from predictions import Part, Prediction, Predictor, RefusedError, frames_at, measure
 
 from processing_egmf import EGMFPipeline
 from tests.helpers.media_files import gray_frames, gray_index, sine, write_audio, write_video
@@ -26,7 +26,7 @@ from training.hub.card_metadata import check_card
 ROOT = Path(__file__).parents[2]
 SPACE = ROOT / "hub_cards/space"
 ALL = ["text", "audio", "video"]
-WORDS = "I can't believe it!"
+TRANSCRIPT = "I can't believe it!"
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def clips(tmp_path_factory):
 
 
 @pytest.fixture
-def judge(make_model, make_processor, monkeypatch):
+def predictor(make_model, make_processor, monkeypatch):
     asked = []
     model, processor = make_model("waveform", "frames"), make_processor("waveform", "frames")
     pipe = EGMFPipeline(model=model, processor=processor, device="cpu")
@@ -71,54 +71,54 @@ def close(found, expected):
 
 
 @pytest.mark.parametrize("task", ["emotion", "sentiment", "cherma"])
-def test_answers_are_those_of_the_pipeline(judge, clips, task):
-    found = judge.whole(clips["both"], WORDS, task, ALL)
-    inputs = {"video": clips["both"], "text": WORDS}
-    close(found.answer, judge.pipe(inputs, task=task, return_experts=True))
+def test_answers_are_those_of_the_pipeline(predictor, clips, task):
+    found = predictor.predict(clips["both"], TRANSCRIPT, task, ALL)
+    inputs = {"video": clips["both"], "text": TRANSCRIPT}
+    close(found.answer, predictor.pipe(inputs, task=task, return_experts=True))
     assert list(found.without) == ALL
     for left, answer in found.without.items():
         kept = [name for name in ALL if name != left]
-        close(answer, judge.pipe(inputs, task=task, modalities=kept, return_experts=True))
-    assert (found.absent, found.seconds, found.looked_at) == ([], pytest.approx(0.48, abs=0.1), found.seconds)
+        close(answer, predictor.pipe(inputs, task=task, modalities=kept, return_experts=True))
+    assert (found.absent, found.seconds, found.used_seconds) == ([], pytest.approx(0.48, abs=0.1), found.seconds)
 
 
-def test_a_clip_is_decoded_once_and_all_variants_are_one_batch(judge, clips, monkeypatch):
+def test_a_clip_is_decoded_once_and_all_variants_are_one_batch(predictor, clips, monkeypatch):
     counted = {"decoded": 0, "batches": 0}
-    load, forward = judge.pipe.processor.load_media, judge.pipe.forward
+    load, forward = predictor.pipe.processor.load_media, predictor.pipe.forward
     path = clips["both"]
 
     def loading(**given):
         counted["decoded"] += given.get("video") is path or given.get("audio") is path
         return load(**given)
 
-    monkeypatch.setattr(judge.pipe.processor, "load_media", loading)
+    monkeypatch.setattr(predictor.pipe.processor, "load_media", loading)
     monkeypatch.setattr(
-        judge.pipe, "forward", lambda *a, **k: counted.update(batches=counted["batches"] + 1) or forward(*a, **k)
+        predictor.pipe, "forward", lambda *a, **k: counted.update(batches=counted["batches"] + 1) or forward(*a, **k)
     )
-    judge.whole(path, WORDS, "emotion", ALL)
+    predictor.predict(path, TRANSCRIPT, "emotion", ALL)
     assert counted == {"decoded": 1, "batches": 1}
 
 
-def test_words_alone_and_one_modality_of_a_clip(judge, clips):
-    found = judge.whole(None, WORDS, "emotion", ALL)
-    close(found.answer, judge.pipe(text=WORDS, task="emotion", return_experts=True))
+def test_words_alone_and_one_modality_of_a_clip(predictor, clips):
+    found = predictor.predict(None, TRANSCRIPT, "emotion", ALL)
+    close(found.answer, predictor.pipe(text=TRANSCRIPT, task="emotion", return_experts=True))
     assert (found.without, found.absent, found.seconds) == ({}, ["audio", "video"], 0)
-    found = judge.whole(clips["both"], WORDS, "emotion", ["video"])
-    close(found.answer, judge.pipe(clips["both"], task="emotion", modalities=["video"], return_experts=True))
+    found = predictor.predict(clips["both"], TRANSCRIPT, "emotion", ["video"])
+    close(found.answer, predictor.pipe(clips["both"], task="emotion", modalities=["video"], return_experts=True))
     assert (found.without, found.absent) == ({}, [])
 
 
-def test_what_a_clip_lacks_is_said(judge, clips):
-    assert judge.whole(clips["silent"], "", "emotion", ALL).absent == ["text", "audio"]
-    found = judge.whole(clips["sound"], WORDS, "emotion", ALL)
+def test_what_a_clip_lacks_is_said(predictor, clips):
+    assert predictor.predict(clips["silent"], "", "emotion", ALL).absent == ["text", "audio"]
+    found = predictor.predict(clips["sound"], TRANSCRIPT, "emotion", ALL)
     assert found.absent == ["video"]
     assert list(found.without) == ["text", "audio"]
 
 
-def test_content_decides_and_not_the_name(judge, clips):
+def test_content_decides_and_not_the_name(predictor, clips):
     close(
-        judge.whole(clips["named wrongly"], "", "emotion", ALL).answer,
-        judge.whole(clips["both"], "", "emotion", ALL).answer,
+        predictor.predict(clips["named wrongly"], "", "emotion", ALL).answer,
+        predictor.predict(clips["both"], "", "emotion", ALL).answer,
     )
 
 
@@ -126,17 +126,17 @@ def test_only_what_a_checkpoint_takes_is_offered(make_model, make_processor, mon
     for audio, video, taken in (("waveform", None, ["text", "audio"]), ("features", "features", ["text"])):
         pipe = EGMFPipeline(model=make_model(audio, video), processor=make_processor(audio, video), device="cpu")
         monkeypatch.setattr(predictions, "pipeline", lambda *_, pipe=pipe, **__: pipe)
-        judge = Predictor("x")
-        assert judge.modalities == taken
-        found = judge.whole(clips["both"], WORDS, "emotion", ALL)
+        predictor = Predictor("x")
+        assert predictor.modalities == taken
+        found = predictor.predict(clips["both"], TRANSCRIPT, "emotion", ALL)
         assert found.answer["modalities"] == taken
 
 
-def test_a_long_clip_is_judged_by_its_beginning(judge, clips):
-    judge.pipe.processor.max_clip_seconds = 4.0
-    found = judge.whole(clips["long"], "", "emotion", ALL)
-    assert (found.seconds, found.looked_at) == (pytest.approx(11.5, abs=0.1), 4.0)
-    assert "This is about the first 4.0 s of 11.6 s" in rendering.answer(found, judge.tasks["emotion"])
+def test_a_long_clip_is_judged_by_its_beginning(predictor, clips):
+    predictor.pipe.processor.max_clip_seconds = 4.0
+    found = predictor.predict(clips["long"], "", "emotion", ALL)
+    assert (found.seconds, found.used_seconds) == (pytest.approx(11.5, abs=0.1), 4.0)
+    assert "This is about the first 4.0 s of 11.6 s" in rendering.prediction(found, predictor.tasks["emotion"])
 
 
 # ---- what is refused -----------------------------------------------------------------------------------------
@@ -145,34 +145,34 @@ def test_a_long_clip_is_judged_by_its_beginning(judge, clips):
 @pytest.mark.parametrize(
     ("clip", "text", "modalities", "message"),
     [
-        ("both", WORDS, [], "Choose at least one of words, sound, picture."),
-        (None, "  ", ALL, "Upload or record a clip, or type what was said."),
-        (None, WORDS, ["audio", "video"], "There is nothing to judge by: no sound and no picture."),
-        ("silent", "", ["audio"], "There is nothing to judge by: no sound."),
-        ("sound", "", ["video"], "There is nothing to judge by: no picture."),
-        (None, "a" * 2001, ALL, "2,001 characters long; at most 2,000"),
+        ("both", TRANSCRIPT, [], "Choose at least one of text, audio, video."),
+        (None, "  ", ALL, "Upload or record a clip, or type the transcript."),
+        (None, TRANSCRIPT, ["audio", "video"], "The clip has no audio and no video."),
+        ("silent", "", ["audio"], "The clip has no audio."),
+        ("sound", "", ["video"], "The clip has no video."),
+        (None, "a" * 2001, ALL, "2,001 characters; at most 2,000"),
         ("empty", "", ALL, "The file is empty, 0 bytes."),
-        ("text", "", ALL, "no sound or video that can be read, or it is cut off. Give an mp4"),
-        ("playlist", "", ALL, "no sound or video that can be read"),
+        ("text", "", ALL, "not audio or video that can be read, or it was cut off. Give an mp4"),
+        ("playlist", "", ALL, "not audio or video that can be read"),
         ("too long", "", ALL, "longer than 60 s"),
     ],
 )
-def test_refusals_say_what_to_do(judge, clips, clip, text, modalities, message):
+def test_refusals_say_what_to_do(predictor, clips, clip, text, modalities, message):
     with pytest.raises(RefusedError, match=re.escape(message)):
-        judge.whole(clips[clip] if clip else None, text, "emotion", modalities)
+        predictor.predict(clips[clip] if clip else None, text, "emotion", modalities)
 
 
-def test_clip_that_is_not_asked_may_be_broken(judge, clips):
-    judged = judge.whole(clips["text"], "Fine.", "emotion", ["text"])
+def test_clip_that_is_not_asked_may_be_broken(predictor, clips):
+    judged = predictor.predict(clips["text"], "Fine.", "emotion", ["text"])
     assert judged.answer["modalities"] == ["text"]
-    assert judge.parts(clips["text"], "emotion", ["text"]) == []
+    assert predictor.predict_parts(clips["text"], "emotion", ["text"]) == []
 
 
 def test_a_large_file_is_refused_before_it_is_opened(clips, tmp_path, monkeypatch):
     path = tmp_path / "large.mp4"
     with path.open("wb") as file:
         file.truncate(2 * 2**30)
-    monkeypatch.setattr(predictions, "opened", lambda *_: pytest.fail("opened"))
+    monkeypatch.setattr(predictions, "open_clip", lambda *_: pytest.fail("opened"))
     with pytest.raises(RefusedError, match="2147 MB; at most 64 MB"):
         measure(str(path))
 
@@ -187,48 +187,49 @@ def test_measure(clips, tmp_path):
 # ---- a long clip ---------------------------------------------------------------------------------------------
 
 
-def test_parts_are_what_the_pipeline_says_of_each(judge, clips):
-    parts = judge.parts(clips["long"], "emotion", ALL)
+def test_parts_are_what_the_pipeline_says_of_each(predictor, clips):
+    parts = predictor.predict_parts(clips["long"], "emotion", ALL)
     assert [part.start for part in parts] == pytest.approx([0, 2.9, 5.8, 8.7], abs=0.05)
     assert [part.end for part in parts][:3] == [part.start for part in parts][1:]
-    whole = judge._whole.load_media(video=clips["long"], modalities=["audio"])["audio"]
+    whole = predictor.full_length_processor.load_media(video=clips["long"], modalities=["audio"])["audio"]
     frames = gray_frames(46, 32, 48)
     for place, part in enumerate(parts):
         seconds = slice(round(part.start * 16_000), round(part.end * 16_000))
         length = part.end - part.start
         seen = [int((place + (shot + 0.5) / 4) * length * 4) for shot in range(4)]  # four pictures at 4 a second
         inputs = {"audio": whole[seconds], "sampling_rate": 16_000, "video": frames[seen], "fps": 4 / length}
-        expected = judge.pipe(inputs, task="emotion")
+        expected = predictor.pipe(inputs, task="emotion")
         assert part.answer["modalities"] == ["audio", "video"]
         assert part.answer["probabilities"] == pytest.approx(expected["probabilities"], abs=0.02)
     assert len({tuple(part.answer["probabilities"].values()) for part in parts}) == 4
 
 
-def test_parts_of_one_modality(judge, clips):
-    assert {tuple(part.answer["modalities"]) for part in judge.parts(clips["long"], "emotion", ["text", "audio"])} == {
-        ("audio",)
-    }
-    assert {tuple(part.answer["modalities"]) for part in judge.parts(clips["long"], "emotion", ["video"])} == {
-        ("video",)
-    }
+def test_parts_of_one_modality(predictor, clips):
+    assert {
+        tuple(part.answer["modalities"])
+        for part in predictor.predict_parts(clips["long"], "emotion", ["text", "audio"])
+    } == {("audio",)}
+    assert {
+        tuple(part.answer["modalities"]) for part in predictor.predict_parts(clips["long"], "emotion", ["video"])
+    } == {("video",)}
 
 
-def test_short_clips_and_words_have_no_parts(judge, clips):
-    assert judge.parts(clips["both"], "emotion", ALL) == []
-    assert judge.parts(clips["long"], "emotion", ["text"]) == []
-    judge.pipe.processor.max_clip_seconds = 0.2  # what the model cannot see at once is shown part by part
-    assert len(judge.parts(clips["both"], "emotion", ALL)) >= 3
+def test_short_clips_and_words_have_no_parts(predictor, clips):
+    assert predictor.predict_parts(clips["both"], "emotion", ALL) == []
+    assert predictor.predict_parts(clips["long"], "emotion", ["text"]) == []
+    predictor.pipe.processor.max_clip_seconds = 0.2  # what the model cannot see at once is shown part by part
+    assert len(predictor.predict_parts(clips["both"], "emotion", ALL)) >= 3
 
 
 def test_look_finds_the_picture_on_screen(clips):
-    seen = look(clips["long"], [0.0, 0.3, 1.6, 11.4, 14.0])
+    seen = frames_at(clips["long"], [0.0, 0.3, 1.6, 11.4, 14.0])
     assert gray_index(np.stack(seen[:4])) == [0, 1, 6, 45]
     assert seen[4] is None
 
 
 def test_pictures_are_made_small_and_stay_upright(tmp_path):
     path = write_video(tmp_path / "large.mp4", gray_frames(2, 600, 1200))
-    (frame,) = look(str(path), [0.0])
+    (frame,) = frames_at(str(path), [0.0])
     assert frame.shape == (256, 512, 3)
 
 
@@ -259,9 +260,9 @@ class Elements(HTMLParser):
         return [attributes for _, attributes in self.found if name in attributes]
 
 
-def test_page_of_a_label(judge, clips):
-    found = judge.whole(clips["silent"], WORDS, "emotion", ALL)
-    page = rendering.answer(found, judge.tasks["emotion"])
+def test_page_of_a_label(predictor, clips):
+    found = predictor.predict(clips["silent"], TRANSCRIPT, "emotion", ALL)
+    page = rendering.prediction(found, predictor.tasks["emotion"])
     bars = Elements(page).with_data("data-label")
     assert {bar["data-label"]: float(bar["data-share"]) for bar in bars} == pytest.approx(
         found.answer["probabilities"], abs=1e-4
@@ -272,13 +273,13 @@ def test_page_of_a_label(judge, clips):
     for change in changes:
         left = found.without[change["data-modality"]]["probabilities"][label]
         assert float(change["data-change"]) == pytest.approx(100 * (found.answer["score"] - left), abs=0.01)
-    assert "no sound" in page
-    assert f"{found.answer['expert'].capitalize()} spoke loudest" in page
+    assert "no audio" in page
+    assert f"{found.answer['expert'].capitalize()} has the largest weight" in page
 
 
-def test_page_of_a_score(judge, clips):
-    found = judge.whole(clips["both"], WORDS, "sentiment", ALL)
-    page = rendering.answer(found, judge.tasks["sentiment"])
+def test_page_of_a_score(predictor, clips):
+    found = predictor.predict(clips["both"], TRANSCRIPT, "sentiment", ALL)
+    page = rendering.prediction(found, predictor.tasks["sentiment"])
     low, high = map(rendering.signed, found.answer["interval"])
     assert f"90 % between {low} and {high}" in page
     columns = Elements(page).with_data("data-value")
@@ -288,12 +289,12 @@ def test_page_of_a_score(judge, clips):
     assert all(0 <= float(column["x"]) <= 100 for column in columns)
 
 
-def test_page_of_a_timeline(judge, clips):
+def test_page_of_a_timeline(predictor, clips):
     for task, name in (("emotion", "data-label"), ("sentiment", "data-score")):
-        parts = judge.parts(clips["long"], task, ["audio"])
-        page = rendering.timeline(parts, judge.tasks[task], ["text", "audio"])
+        parts = predictor.predict_parts(clips["long"], task, ["audio"])
+        page = rendering.timeline(parts, predictor.tasks[task], ["text", "audio"])
         assert len(Elements(page).with_data(name)) == 4
-        assert "judged by sound;" in page
+        assert "predicted from audio;" in page
     assert rendering.timeline([], {}, ALL) == ""
 
 
@@ -302,7 +303,7 @@ def test_what_comes_from_outside_is_escaped():
     found = {"label": "<i>", "score": 0.7, "probabilities": {"<i>": 0.7, "b": 0.3}, "modalities": ["text"]}
     found |= {"experts": {"<b>": 1.0}, "expert": "<b>", "residual": 0.5}
     without = {"text": found | {"label": "b"}}
-    pages = [rendering.answer(Prediction(found, without, [], 0, 0), task), rendering.notice("<script>")]
+    pages = [rendering.prediction(Prediction(found, without, [], 0, 0), task), rendering.notice("<script>")]
     pages.append(rendering.timeline([Part(0, 1, found)], task, ALL))
     for page in pages:
         assert not {"i", "script"} & {tag for tag, _ in Elements(page).found}
@@ -329,35 +330,35 @@ def test_percent_and_points():
 # ---- the function behind the page ----------------------------------------------------------------------------
 
 
-def test_answer_comes_first_and_the_timeline_after_it(judge, clips):
-    answer = app.answering(judge)
-    (short,) = answer(clips["both"], None, WORDS, "emotion", ALL)
+def test_answer_comes_first_and_the_timeline_after_it(predictor, clips):
+    answer = app.make_respond(predictor)
+    (short,) = answer(clips["both"], None, TRANSCRIPT, "emotion", ALL)
     assert short[1] == ""
-    first, second = answer(clips["long"], None, WORDS, "emotion", ALL)
+    first, second = answer(clips["long"], None, TRANSCRIPT, "emotion", ALL)
     assert first[1] == ""
     assert second[0] == first[0]
     assert "Through the clip" in second[1]
     (sound,) = answer(None, clips["sound"], "", "emotion", ALL)
-    assert "no picture" in sound[0]
+    assert "no video" in sound[0]
 
 
-def test_errors_are_told_and_the_next_answer_comes(judge, clips, caplog):
-    answer = app.answering(judge)
-    for clip, message in (("text", "no sound or video"), ("empty", "0 bytes"), ("too long", "longer than 60 s")):
+def test_errors_are_told_and_the_next_answer_comes(predictor, clips, caplog):
+    answer = app.make_respond(predictor)
+    for clip, message in (("text", "not audio or video"), ("empty", "0 bytes"), ("too long", "longer than 60 s")):
         ((page, timeline),) = answer(clips[clip], None, "", "emotion", ALL)
         assert message in page
         assert 'role="alert"' in page
         assert timeline == ""
-    ((page, _),) = answer(None, None, WORDS, "mood", ALL)
+    ((page, _),) = answer(None, None, TRANSCRIPT, "mood", ALL)
     assert "There is no task &#x27;mood&#x27;" in page
-    judge.whole, kept = lambda *_: 1 / 0, judge.whole
+    predictor.predict, kept = lambda *_: 1 / 0, predictor.predict
     with caplog.at_level(logging.ERROR):
-        ((page, _),) = answer(None, None, WORDS, "emotion", ALL)
-    assert "could not be judged" in page
+        ((page, _),) = answer(None, None, TRANSCRIPT, "emotion", ALL)
+    assert "The prediction failed" in page
     assert "division" not in page
     assert "ZeroDivisionError" in caplog.text
-    judge.whole = kept
-    ((page, _),) = answer(None, None, WORDS, "emotion", ALL)
+    predictor.predict = kept
+    ((page, _),) = answer(None, None, TRANSCRIPT, "emotion", ALL)
     assert "data-share" in page
 
 
@@ -371,7 +372,7 @@ def test_addresses_are_refused_and_uploads_are_taken(monkeypatch):
     component = app.uploads_only(Component())
     assert asyncio.run(component.async_move_resource_to_block_cache("clip.mp4")) == "cache/clip.mp4"
     for place in ("http://127.0.0.1/a.mp4", "https://example.org/a.mp4", "file:///etc/passwd"):
-        with pytest.raises(RefusedError, match="An address is refused"):
+        with pytest.raises(RefusedError, match="Addresses are refused"):
             asyncio.run(component.async_move_resource_to_block_cache(place))
 
 
@@ -398,13 +399,15 @@ def test_a_checkpoint_that_cannot_be_loaded(monkeypatch, capsys):
 # ---- what lies beside it -------------------------------------------------------------------------------------
 
 
-def test_examples_are_there_and_small(judge):
-    found = app.examples(judge.tasks)
+def test_examples_are_there_and_small(predictor):
+    found = app.read_examples(predictor.tasks)
     assert len(found) == len(demo_examples.CLIPS) + 1
     assert sum(path.stat().st_size for path in (SPACE / "examples").iterdir()) < 10**6
     assert max(measure(each["video"])[0] for each in found) > predictions.TIMELINE_SECONDS
-    assert all(judge.whole(each["video"], each["text"], each["task"], ALL).absent in ([], ["text"]) for each in found)
-    assert app.examples({"other": {}}) == []
+    assert all(
+        predictor.predict(each["video"], each["text"], each["task"], ALL).absent in ([], ["text"]) for each in found
+    )
+    assert app.read_examples({"other": {}}) == []
 
 
 def test_examples_are_what_the_command_makes(tmp_path, monkeypatch):
@@ -414,7 +417,7 @@ def test_examples_are_what_the_command_makes(tmp_path, monkeypatch):
     (first, _) = demo_examples.write_examples(tmp_path)
     listed = json.loads((SPACE / "examples/examples.json").read_text(encoding="utf-8"))
     assert listed[0] == first
-    made, stored = (look(str(folder / first["video"]), [0.5, 1.0]) for folder in (tmp_path, SPACE / "examples"))
+    made, stored = (frames_at(str(folder / first["video"]), [0.5, 1.0]) for folder in (tmp_path, SPACE / "examples"))
     assert np.abs(np.stack(made).astype(int) - np.stack(stored)).mean() < 2
 
 
@@ -429,7 +432,7 @@ def test_card_of_the_space():
         "European Union",
     ):
         assert limit in text
-    assert app.DELETED_AFTER_SECONDS + 600 <= 3600  # "within the hour"
+    assert app.DELETE_AFTER_SECONDS + 600 <= 3600  # "within the hour"
 
 
 def gradio_version():

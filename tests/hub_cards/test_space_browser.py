@@ -1,4 +1,4 @@
-"""The Space in a headless Chromium: upload, judge, switch a modality off, see the bars move; desktop and phone.
+"""The Space in a headless Chromium: upload, predict, switch a modality off, see the bars move; desktop and phone.
 
 Screenshots go to the folder that `EGMF_SCREENSHOTS` names, if it does.
 """
@@ -21,7 +21,7 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FOUND = next((path for path in map(shutil.which, BROWSERS) if path), None)
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
-WORDS = "I can't believe it!"
+TRANSCRIPT = "I can't believe it!"
 SHARES = "nodes => Object.fromEntries(nodes.map(node => [node.dataset.label, Number(node.dataset.share)]))"
 
 pytestmark = [
@@ -69,7 +69,7 @@ def page(request, chromium, address):
     opened = context.new_page()
     opened.on("request", lambda request: reached.add(request.url))
     opened.goto(address)
-    opened.locator("#judge").wait_for()
+    opened.locator("#predict").wait_for()
     yield opened
     assert opened.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     own = urlsplit(address).netloc
@@ -86,51 +86,51 @@ def upload(page, path):
 
 
 def shares(page):
-    page.locator("#answer [data-share]").first.wait_for()
-    return page.locator("#answer [data-label]").evaluate_all(SHARES)
+    page.locator("#prediction [data-share]").first.wait_for()
+    return page.locator("#prediction [data-label]").evaluate_all(SHARES)
 
 
-def test_upload_judge_and_switch_a_modality_off(page, clips):
+def test_upload_predict_and_switch_a_modality_off(page, clips):
     upload(page, clips["both"])
-    page.locator("#words textarea").fill(WORDS)
-    page.locator("#judge").click()
+    page.locator("#text textarea").fill(TRANSCRIPT)
+    page.locator("#predict").click()
     first = shares(page)
     assert len(first) == 7
     assert sum(first.values()) == pytest.approx(1, abs=0.01)
-    changes = page.locator("#answer [data-modality]")
+    changes = page.locator("#prediction [data-modality]")
     assert changes.count() == 3
-    page.locator("#modalities").get_by_label("Sound").uncheck()
+    page.locator("#modalities").get_by_label("Audio").uncheck()
     sync_api.expect(changes).to_have_count(2)
     second = shares(page)
     assert max(abs(second[label] - first[label]) for label in first) > 0.01
     page.locator("#task").get_by_label("sentiment").check()
-    sync_api.expect(page.locator("#answer [data-value]")).to_have_count(61)
-    sync_api.expect(page.locator("#answer")).to_contain_text("90 % between")
+    sync_api.expect(page.locator("#prediction [data-value]")).to_have_count(61)
+    sync_api.expect(page.locator("#prediction")).to_contain_text("90 % between")
 
 
 def test_errors_are_told_and_the_page_lives_on(page, clips):
     alert = page.get_by_role("alert").filter(has_text="That did not work")
-    page.locator("#judge").click()
-    sync_api.expect(alert).to_contain_text("Upload or record a clip, or type what was said.")
+    page.locator("#predict").click()
+    sync_api.expect(alert).to_contain_text("Upload or record a clip, or type the transcript.")
     page.locator("#video input[type=file]").set_input_files(clips["text"])
     page.locator("#video video").wait_for(state="attached")
-    page.locator("#judge").click()
-    sync_api.expect(alert).to_contain_text("no sound or video that can be read")
-    page.locator("#words textarea").fill(WORDS)
-    for name in ("Words", "Sound", "Picture"):
+    page.locator("#predict").click()
+    sync_api.expect(alert).to_contain_text("not audio or video that can be read")
+    page.locator("#text textarea").fill(TRANSCRIPT)
+    for name in ("Text", "Audio", "Video"):
         page.locator("#modalities").get_by_label(name).uncheck()
-    sync_api.expect(alert).to_contain_text("Choose at least one of words, sound, picture.")
-    page.locator("#modalities").get_by_label("Words").check()
+    sync_api.expect(alert).to_contain_text("Choose at least one of text, audio, video.")
+    page.locator("#modalities").get_by_label("Text").check()
     assert len(shares(page)) == 7
 
 
 def test_a_long_clip_has_a_timeline(page, clips):
     upload(page, clips["long"])
-    page.locator("#judge").click()
+    page.locator("#predict").click()
     sync_api.expect(page.locator("#timeline [data-label]")).to_have_count(4)
 
 
-def test_an_example_is_judged_at_once(page):
+def test_an_example_is_predicted_at_once(page):
     page.get_by_role("button", name="All three agree").click()
     assert len(shares(page)) == 7
-    sync_api.expect(page.locator("#words textarea")).to_have_value("Look, the whole garden is in bloom!")
+    sync_api.expect(page.locator("#text textarea")).to_have_value("Look, the whole garden is in bloom!")

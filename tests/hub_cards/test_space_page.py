@@ -17,7 +17,7 @@ pytest.importorskip("gradio", reason="Gradio is not installed: make test-space")
 gradio_client = pytest.importorskip("gradio_client", reason="it comes with Gradio")
 
 ALL = ["text", "audio", "video"]
-WORDS = "I can't believe it!"
+TRANSCRIPT = "I can't believe it!"
 
 pytestmark = pytest.mark.integration
 
@@ -44,14 +44,14 @@ def asked(text="", video=None, modalities=ALL):
 
 
 def test_clip_and_words(client, clip):
-    page, timeline = client.predict(*asked(WORDS, gradio_client.handle_file(clip)), api_name="/judge")
+    page, timeline = client.predict(*asked(TRANSCRIPT, gradio_client.handle_file(clip)), api_name="/predict")
     assert page.count("data-share") == 7
     assert page.count("data-modality") == 3
     assert not timeline
 
 
 def test_a_hundred_at_once_are_all_answered(client):
-    jobs = [client.submit(*asked(f"{WORDS} {number}"), api_name="/judge") for number in range(100)]
+    jobs = [client.submit(*asked(f"{TRANSCRIPT} {number}"), api_name="/predict") for number in range(100)]
     pages = [job.result(timeout=120)[0] for job in jobs]
     assert all(page.count("data-share") == 7 for page in pages)
     assert len(set(pages)) > 50
@@ -60,14 +60,14 @@ def test_a_hundred_at_once_are_all_answered(client):
 def call(address, *data):
     """What the server says to a request that no page of it would send."""
     request = urllib.request.Request(  # noqa: S310
-        f"{address}/gradio_api/call/judge",
+        f"{address}/gradio_api/call/predict",
         data=json.dumps({"data": list(data)}).encode(),
         headers={"Content-Type": "application/json"},
     )
     try:
         with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310
             event = json.load(response)["event_id"]
-        with urllib.request.urlopen(f"{address}/gradio_api/call/judge/{event}", timeout=30) as response:  # noqa: S310
+        with urllib.request.urlopen(f"{address}/gradio_api/call/predict/{event}", timeout=30) as response:  # noqa: S310
             return response.read().decode()
     except urllib.error.HTTPError as error:
         return f"event: error {error.code}"
@@ -87,14 +87,14 @@ def test_files_and_addresses_of_a_stranger_are_refused(address):
         for place in ("/etc/passwd", str(Path(__file__).resolve()), url, "file:///etc/passwd", outside):
             file = {"path": place, "meta": {"_type": "gradio.FileData"}}
             for each in (file, file | {"url": place}):
-                found = call(address, *asked(WORDS, each))
+                found = call(address, *asked(TRANSCRIPT, each))
                 assert "event: error" in found
                 assert "data-share" not in found
-                ours = "An address is refused. Download the clip, and upload it." in found
+                ours = "Addresses are refused. Download the clip and upload it." in found
                 assert ours == (place in (url, outside))  # Gradio itself refuses paths, also those of file://
         server.shutdown()
     assert asked_for == []
-    assert "data-share" in call(address, *asked(WORDS))
+    assert "data-share" in call(address, *asked(TRANSCRIPT))
 
 
 def test_the_browser_is_told_to_reach_no_other_server(address):
