@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from transformers import Pipeline
 
-from .media_egmf import has_video
 from .tasks_egmf import EGMFAnswer
+from .video_egmf import has_video
 
 
 MEDIA_FIELDS = ("audio", "video", "audio_features", "video_features", "sampling_rate", "fps")

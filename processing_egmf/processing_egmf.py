@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from transformers import BatchFeature, ProcessorMixin
 
+from .audio_egmf import load_audio
 from .batches_egmf import (
     IGNORE_INDEX,
     MEDIA_INPUTS,
@@ -35,9 +36,9 @@ from .frontends_egmf import (
     read_features,
     with_full_mask,
 )
-from .media_egmf import load_audio, load_video, resize_frames
 from .prompts_egmf import tokenize_answers, tokenize_prompt
 from .tasks_egmf import BUILT_IN_TASKS, EGMFAnswer, EGMFTask, read_tasks
+from .video_egmf import load_video, resize_frames
 
 
 if TYPE_CHECKING:  # not used here; with this import, saving the processor copies the pipeline's code too

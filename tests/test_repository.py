@@ -40,7 +40,7 @@ MODELING_LAYERS = (
 )
 PROCESSING_LAYERS = (
     {"tasks_egmf", "media_egmf", "frontends_egmf", "batches_egmf"},
-    {"prompts_egmf"},
+    {"prompts_egmf", "audio_egmf", "video_egmf"},
     {"processing_egmf"},
     {"pipeline_egmf"},
     {"__init__"},

@@ -24,7 +24,7 @@ TASK = "multimodal-emotion-recognition"
 CODE = {
     *(f"{stem}_egmf.py" for stem in ("answers", "checkpoints", "configuration", "encoders", "experts", "fusion")),
     *(f"{stem}_egmf.py" for stem in ("modeling", "batches", "frontends", "media", "pipeline", "processing")),
-    *(f"{stem}_egmf.py" for stem in ("prompts", "tasks")),
+    *(f"{stem}_egmf.py" for stem in ("audio", "prompts", "tasks", "video")),
 }
 COMMON = ("score", "probabilities", "task", "modalities")
 
@@ -275,12 +275,12 @@ def test_of_a_long_clip_the_beginning_is_heard_and_that_is_said(judge, direct, c
     records = []
     handler = logging.Handler()
     handler.emit = lambda record: records.append(record.getMessage())
-    logging.getLogger("processing_egmf.media_egmf").addHandler(handler)
+    logging.getLogger("processing_egmf.audio_egmf").addHandler(handler)
     try:
         found = judge(clips["long"])
     finally:
-        logging.getLogger("processing_egmf.media_egmf").removeHandler(handler)
-    assert any("long.wav: the sound is longer than" in message for message in records)
+        logging.getLogger("processing_egmf.audio_egmf").removeHandler(handler)
+    assert any("long.wav: the audio is longer than" in message for message in records)
     assert found == without_experts(direct(audio=clips["long"]))
 
 

@@ -588,7 +588,7 @@ RAW_ERRORS = {
     ),
     "one sample of sound": (
         {"audio": np.zeros(1, np.float32), "sampling_rate": 16_000},
-        "only 1 samples.*Leave sound",
+        "only 1 samples.*Leave audio",
     ),
     "no sampling rate": ({"audio": np.ones(9, np.float32)}, "needs sampling_rate"),
     "rate of another type": ({"audio": np.ones(9, np.float32), "sampling_rate": "16k"}, "sampling_rate"),
@@ -598,7 +598,10 @@ RAW_ERRORS = {
     "no frames": ({"video": np.zeros((0, 8, 8, 3), np.uint8)}, r"no frames.*Leave it out"),
     "one picture": ({"video": np.zeros((8, 8, 3), np.uint8)}, "RGB frames"),
     "NaN frames": ({"video": np.full((2, 8, 8, 3), np.nan, np.float32)}, r"expected \[0, 1\].*replace NaN"),
-    "fps as a word": ({"video": np.zeros((2, 8, 8, 3), np.uint8), "fps": "fast"}, "fps is 'fast'; give the frames a"),
+    "fps as a word": (
+        {"video": np.zeros((2, 8, 8, 3), np.uint8), "fps": "fast"},
+        "fps is 'fast'; give the frames per",
+    ),
     "fps 0": ({"video": np.zeros((2, 8, 8, 3), np.uint8), "fps": 0}, "fps is 0"),
     "features for a raw model": ({"audio_features": np.ones((2, 6))}, "takes audio as waveform, not as features"),
     "url": ({"video": "https://example.org/a.mp4"}, "download the file first"),
@@ -845,7 +848,7 @@ def test_auto_processor_in_a_fresh_process(make_processor, two_label_task, tmp_p
     folder = tmp_path / "checkpoint"
     processor.register_for_auto_class("AutoProcessor")
     processor.save_pretrained(folder)
-    stems = ("batches", "frontends", "media", "pipeline", "processing", "prompts", "tasks")
+    stems = ("audio", "batches", "frontends", "media", "pipeline", "processing", "prompts", "tasks", "video")
     assert {path.name for path in folder.glob("*.py")} == {f"{stem}_egmf.py" for stem in stems}
     clip = shutil.copy(clips["both"], tmp_path / "clip.mp4")
     environment = {

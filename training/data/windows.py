@@ -21,8 +21,10 @@ import torch
 
 from modeling_egmf import EGMFForConditionalGeneration
 from processing_egmf import EGMFProcessor
-from processing_egmf.media_egmf import load_audio, load_video, open_media, read_frame_times, video_stream
+from processing_egmf.audio_egmf import load_audio
+from processing_egmf.media_egmf import open_media
 from processing_egmf.processing_egmf import MODALITIES
+from processing_egmf.video_egmf import load_video, read_frame_times, video_stream
 
 from .parquet import StoredMedia
 

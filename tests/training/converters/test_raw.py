@@ -6,7 +6,8 @@ import os
 import numpy as np
 import pytest
 
-from processing_egmf.media_egmf import load_audio, load_video
+from processing_egmf.audio_egmf import load_audio
+from processing_egmf.video_egmf import load_video
 from tests.helpers.media_files import gray_frames, sine, write_audio, write_video
 from tests.helpers.release_files import (
     meld_row,

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from processing_egmf import BUILT_IN_TASKS
-from processing_egmf.media_egmf import load_audio, load_video
+from processing_egmf.audio_egmf import load_audio
+from processing_egmf.video_egmf import load_video
 from tests.helpers.media_files import gray_frames, sine, write_audio, write_video
 from tests.helpers.release_files import write_clip
 from training.converters.core.arrays import LIMIT, common_width, load_npy, npy_width, repair_sequence

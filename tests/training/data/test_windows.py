@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from processing_egmf.media_egmf import load_audio
+from processing_egmf.audio_egmf import load_audio
 from tests.helpers.media_files import sine, write_audio, write_video
 from training.data.dataset import EGMFDataset
 from training.data.windows import Window, cut_examples, load_window, merge_windows, seconds_of, windows_of

@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from transformers.audio_utils import mel_filter_bank, spectrogram
 
 from processing_egmf import EGMFTask
-from processing_egmf.media_egmf import load_audio
+from processing_egmf.audio_egmf import load_audio
 
 from ...evaluation.metrics import published_metrics
 from .corpora import GROUP, REPORTED
