@@ -1,6 +1,69 @@
-"""Evaluate a checkpoint: `python -m training.run_eval --help`."""
+"""Evaluate a checkpoint, with all modalities or with every subset, and write a results file.
 
-from .evaluation.evaluator import main
+    python -m training.run_eval --model_name_or_path runs/demo --dataset data/demo --subsets every
+    accelerate launch --config_file training/accelerate_configs/ddp.yaml -m training.run_eval \\
+        --model_name_or_path runs/demo --dataset DATA
+    python -m training.run_eval --model_name_or_path 'runs/meld-{seed}' --dataset data/meld --seeds 0 1 2 \\
+        --config my_recipe.yaml
+
+The third command evaluates several runs of one recipe: see evaluation/seeds.py. For one run, evaluation/evaluator.py.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from .cli import CommandParser, command_errors
+
+
+def make_parser() -> CommandParser:
+    parser = CommandParser(description=__doc__.splitlines()[0])
+    model = parser.add_argument_group("model")
+    data = parser.add_argument_group("data")
+    results = parser.add_argument_group("results")
+    seeds = parser.add_argument_group("several runs of one recipe")
+    add = parser.add_argument
+    add("--model_name_or_path", required=True, group=model, help="checkpoint: a folder or a Hub id")
+    add("--text_model_name_or_path", group=model, help="language model of an adapter checkpoint, if moved")
+    add("--load_in_4bit", action="store_true", group=model, help="language model in 4 bit; needs bitsandbytes, CUDA")
+    add("--device", group=model, help="cpu or cuda; default: cuda where there is a GPU")
+    add("--dataset", required=True, group=data, help="corpus folder, see training/data/dataset.py")
+    add("--split", default="test", group=data, help="default: test")
+    add("--split_manifest", default="official", group=data, help="splits of a converted corpus: a name in its splits/")
+    add("--max_samples", type=int, group=data, help="evaluate only the first so many examples")
+    add(
+        "--window_hop", type=float, group=data, help="cut longer clips into windows that start this many seconds apart"
+    )
+    add("--batch_size", type=int, default=16, group=data, help="default: 16")
+    add("--num_workers", type=int, default=0, group=data, help="processes that decode clips; default: 0")
+    add(
+        "--subsets",
+        nargs="+",
+        default=["all"],
+        group=results,
+        help="all (modalities at once, the default), every (subset), or names such as text+audio",
+    )
+    add("--output", type=Path, group=results, help="results file; default: MODEL/results-SPLIT.json")
+    add("--overwrite", action="store_true", group=results, help="replace a results file that exists")
+    add("--seed", type=int, default=0, group=results, help="default: 0")
+    add("--seeds", type=int, nargs="+", group=seeds, help="evaluate these runs, {seed} in --model_name_or_path")
+    add("--config", type=Path, group=seeds, help="recipe by which missing runs are trained")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    with command_errors():
+        arguments = vars(make_parser().parse_args(argv))
+        seeds = arguments.pop("seeds")
+        recipe = arguments.pop("config")
+        from .evaluation.evaluator import EvaluationOptions, evaluate_checkpoint
+
+        options = EvaluationOptions(**arguments)
+        if seeds is None:
+            evaluate_checkpoint(options)
+        else:
+            from .evaluation.seeds import evaluate_seeds
+
+            evaluate_seeds(options, seeds, recipe)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from processing_egmf import BUILT_IN_TASKS
-from training.data.collator import SUBSETS
 from training.demo.assets import FINGERPRINT
 from training.evaluation.metrics import task_metrics
+from training.evaluation.subsets import SUBSET_NAMES
 from training.records import write_json
 
 
@@ -45,7 +45,7 @@ SMALL_RUN = {
 
 
 EXPERTS = ("local", "semantic", "global")
-EVERY = ["+".join(subset) for subset in SUBSETS]
+EVERY = SUBSET_NAMES
 ROWS = 14
 
 
@@ -83,7 +83,7 @@ def write_run(
         found[subset] = {
             "left_out": 0,
             "tasks": {
-                task: {"rows": ROWS, "metrics": metrics, "predictions": predictions}
+                task: {"examples": ROWS, "metrics": metrics, "predictions": predictions}
                 for task, (predictions, metrics) in parts.items()
             },
         }

@@ -11,7 +11,8 @@ import torch
 
 from hub_cards.metrics.egmf_msa import egmf_msa
 from hub_cards.metrics.egmf_msa.egmf_msa import EGMFMsa
-from training.evaluation.metrics import median_index, regression_metrics
+from processing_egmf import BUILT_IN_TASKS
+from training.evaluation.metrics import task_metrics
 
 
 REFERENCE = json.loads((Path(__file__).parents[1] / "assets/metric_reference.json").read_text(encoding="utf-8"))
@@ -145,15 +146,15 @@ def test_corpora_name_their_convention(load):
 
 
 def test_one_definition_with_training(load):
-    values = np.round(np.linspace(-3, 3, 61), 1)
+    values = np.array(BUILT_IN_TASKS["mosei"].values)
     rng = np.random.default_rng(0)
     probabilities, truth = rng.dirichlet(np.full(61, 0.2), size=80), rng.integers(61, size=80)
-    trained = regression_metrics(probabilities, truth, values)
-    medians = load("mosei").compute(predictions=values[median_index(probabilities)], references=values[truth])
-    means = load("mosei").compute(predictions=probabilities @ values, references=values[truth])
-    for name in ("mae", "acc2_non0", "largest_predicted_share"):
-        assert medians[name] == pytest.approx(trained[name], rel=1e-6), name
-    assert means["correlation"] == pytest.approx(trained["correlation"], rel=1e-6)
+    trained = task_metrics(BUILT_IN_TASKS["mosei"], probabilities, truth)
+    medians = values[(np.cumsum(probabilities, axis=1) < 0.5).sum(axis=1)]
+    of_medians = load("mosei").compute(predictions=medians, references=values[truth])
+    assert of_medians == {name: trained[name] for name in of_medians}
+    of_means = load("mosei").compute(predictions=probabilities @ values, references=values[truth])
+    assert of_means["correlation"] == pytest.approx(trained["correlation_of_mean"], rel=1e-6)
 
 
 # ---- what could not be read -----------------------------------------------------------------------------------------

@@ -470,8 +470,8 @@ def test_unfinished_run_is_refused(runs, tmp_path, missing, message):
 
 
 def test_bad_facts_of_a_card_are_refused(runs, tmp_path):
-    (tmp_path / "card.yaml").write_text("name: x\nlicense: mit\n")
-    with pytest.raises(PushError, match="unknown fields license"):
+    (tmp_path / "card.yaml").write_text("name: x\nauthor: me\n")
+    with pytest.raises(PushError, match="unknown fields author"):
         build_folder(runs / "features", tmp_path / "out", "ada/egmf", full=True, card=tmp_path / "card.yaml")
 
 

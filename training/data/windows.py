@@ -210,7 +210,7 @@ def merge_windows(
 
 
 def merge_records(processor: EGMFProcessor, records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Records of rows, as `run_eval.judge_rows` makes them -> one a subset and clip, in the order of their first."""
+    """Records of rows, of `predict_dataset` -> one a subset and clip, in the order of their first."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for record in records:
         groups.setdefault((record["subset"], record["clip"]), []).append(record)

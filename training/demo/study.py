@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.metrics import summarize
-from ..evaluation.report import EVERYTHING, gate_spread
+from ..evaluation.metrics import gate_spread, summarize, summarize_metrics
+from ..evaluation.subsets import ALL_MODALITIES
 from ..records import commit, versions, write_json
 from .__main__ import run_stage, training_flags
 from .assets import prepare_language_model
@@ -50,11 +50,7 @@ def collect(folder: Path) -> dict[str, Any]:
             subsets[subset] = {}
             for task in part["tasks"]:
                 metrics = [r["subsets"][subset]["tasks"][task]["metrics"] for r in results]
-                subsets[subset][task] = {
-                    name: summarize(values)
-                    for name in metrics[0]
-                    if (values := [m[name] for m in metrics if m[name] is not None])
-                }
+                subsets[subset][task] = summarize_metrics(metrics)
         found[variant] = {
             "seeds": [record["seed"] for record in records],
             "commits": sorted({record["commit"] for record in records}),
@@ -62,8 +58,8 @@ def collect(folder: Path) -> dict[str, Any]:
             "trained_parameters": records[0]["parameters"]["trained"],
             "subsets": subsets,
         }
-        if EVERYTHING in subsets and "emotion" in subsets[EVERYTHING]:
-            spreads = [gate_spread(r["subsets"][EVERYTHING]["tasks"]["emotion"]["predictions"]) for r in results]
+        if ALL_MODALITIES in subsets and "emotion" in subsets[ALL_MODALITIES]:
+            spreads = [gate_spread(r["subsets"][ALL_MODALITIES]["tasks"]["emotion"]["predictions"]) for r in results]
             found[variant]["gate_spread"] = {name: summarize([s[name] for s in spreads]) for name in spreads[0]}
     return found
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.report import SUBSET_NAMES
+from ..evaluation.subsets import SUBSET_NAMES
 
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,82 +1,159 @@
-"""Evaluate a checkpoint, with all modalities or with every subset, and write a results JSON.
+"""Evaluation of a checkpoint with chosen subsets of the modalities: every raw prediction, and figures of them.
 
-    python -m training.run_eval --model_name_or_path runs/demo --dataset data/demo --split test --subsets every
-    accelerate launch --config_file training/accelerate_configs/ddp.yaml -m training.run_eval --model_name_or_path runs/demo --dataset DATA
-    python -m training.run_eval --model_name_or_path 'runs/meld-{seed}' --dataset data/meld --seeds 0 1 2 --config my_recipe.yaml
+    examples ─► dataset, loader ─► one batch per subset ─► score_answers ─► records ─► windows merged
+        └─► records of all processes ─► task_metrics per subset and task ─► results-SPLIT.json
 
-The file holds metrics, the configuration, seed, versions, commit and every raw prediction: every table and plot can be
-made from it again. Several processes share the rows, and the main one puts their answers together. The third line
-judges several runs of one recipe together: see seeds.py.
+A results file holds metrics, configuration, seed, versions, commit and every raw prediction: tables and plots are made
+from it. Several processes share the examples, and the main one gathers their records. Several runs of one recipe are
+evaluated by seeds.py; the options are in training/run_eval.py.
 """
 
-import argparse
-import itertools
-import json
-import sys
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import set_seed
 
 from modeling_egmf import EGMFForConditionalGeneration
-from processing_egmf import EGMFProcessor
+from processing_egmf import EGMFProcessor, EGMFTask
 
 from ..arguments import ModelArguments
-from ..data.collator import SUBSETS, EGMFDataCollator, available
+from ..data.collator import EGMFDataCollator, available
 from ..data.dataset import EGMFDataset, load_examples
 from ..data.windows import cut_examples, merge_records
-from ..model.builder import FOUR_BIT_HELP, load, quantization
-from ..records import check_writable, commit, versions, write_json
+from ..model.builder import load, quantization
+from ..records import check_writable, commit, read_json, versions, write_json
 from ..trainer.sampling import merge_over_processes, own_part, processes, require_all, require_examples
-from .metrics import add_published, task_metrics
-from .seeds import evaluate_seeds
+from .metrics import numbers_of, prefixed_warnings, task_metrics
+from .subsets import parse_subsets, subset_name
 
 
-def subset_name(subset: Sequence[str]) -> str:
-    return "+".join(subset)
+BOOTSTRAP = 1000  # resamples for the confidence intervals
+HEADLINES = ("accuracy", "weighted_f1", "macro_f1", "mae", "correlation")  # printed; all are in the results file
+
+logger = logging.getLogger(__name__)
 
 
-def parse_subsets(names: Sequence[str]) -> list[tuple[str, ...]]:
-    """`all`, `every`, or names such as `text+audio` -> subsets in their usual order.
+@dataclass
+class EvaluationOptions:
+    """What is evaluated, on what, and where the results go.
 
-    Raises:
-        ValueError: a name is none of these.
+    Args:
+        model_name_or_path: checkpoint, a folder or a Hub id.
+        dataset: folder of the corpus.
+        split: of the corpus.
+        split_manifest: which splits of a converted corpus, by the name of a file under its `splits/`.
+        subsets: `all` (modalities at once), `every` (subset), or names such as `text+audio`.
+        output: results file; None for `results-SPLIT.json` in the checkpoint's folder.
+        overwrite: replace the results file if it exists.
+        batch_size: examples that are scored together.
+        num_workers: processes that decode clips.
+        max_samples: evaluate only the first examples.
+        window_hop: seconds between the windows into which longer clips are cut; None not to cut them.
+        seed: of all random numbers.
+        device: `cpu`, `cuda`; None for CUDA where there is a GPU.
+        text_model_name_or_path: language model of an adapter checkpoint, if not where its configuration says.
+        load_in_4bit: hold the language model in 4 bit.
     """
-    known = {"all": SUBSETS[-1:], "every": SUBSETS, **{subset_name(subset): (subset,) for subset in SUBSETS}}
-    for name in names:
-        if name not in known:
-            raise ValueError(f"Unknown subset {name!r}; use any of {', '.join(known)}.")
-    chosen = {subset for name in names for subset in known[name]}
-    return [subset for subset in SUBSETS if subset in chosen]
+
+    model_name_or_path: str
+    dataset: str
+    split: str = "test"
+    split_manifest: str = "official"
+    subsets: list[str] = field(default_factory=lambda: ["all"])
+    output: Path | None = None
+    overwrite: bool = False
+    batch_size: int = 16
+    num_workers: int = 0
+    max_samples: int | None = None
+    window_hop: float | None = None
+    seed: int = 0
+    device: str | None = None
+    text_model_name_or_path: str | None = None
+    load_in_4bit: bool = False
+
+    def __post_init__(self):
+        for name in ("max_samples", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"--{name} is {value}; it must be at least 1.")
+        if self.device is None:
+            self.device = "cuda" if torch.cuda.is_available() else "cpu"
+
+    def results_file(self) -> Path:
+        """The file to write.
+
+        Raises:
+            ValueError: it exists, is a folder, cannot be written, or has no default because the model is on the Hub.
+        """
+        if self.output is None and not Path(self.model_name_or_path).is_dir():
+            raise ValueError(
+                f"{self.model_name_or_path} is not a local folder. Give --output, the file to write the results into."
+            )
+        output = self.output or Path(self.model_name_or_path) / f"results-{self.split}.json"
+        if output.is_dir():
+            raise ValueError(f"{output} is a folder. Give --output the name of a file.")
+        if output.exists() and not self.overwrite:
+            raise ValueError(f"{output} already exists. Give another --output, or --overwrite.")
+        check_writable(output.parent)
+        return output
+
+
+# ---- predictions -----------------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
-def judge_batch(
+def predict_batch(
     model: EGMFForConditionalGeneration, collator: EGMFDataCollator, samples: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Samples of one batch -> `answer` (of `post_process_answers`, with `id`, `truth` and the first stage's `gate`)
-    and `probabilities` (of its task's answers)."""
+    """Score the samples of one batch.
+
+    Returns:
+        Per sample `answer`, that of `post_process_answers` with `id`, `truth` and the weights of the gate's first
+        stage, and `probabilities` of its task's answers.
+    """
     inputs = collator(samples).to(model.device)
     inputs.pop("label_index")
     output = model.score_answers(**inputs)
     answers = collator.processor.post_process_answers(output)
-    tasks = collator.processor.task_objects
-    judged = []
-    for i, (sample, answer) in enumerate(zip(samples, answers, strict=True)):
-        gate = dict(zip(output.expert_names, output.gate_weights[i].tolist(), strict=True))
-        probabilities = output.probabilities[i, : tasks[sample["task"]].num_answers].tolist()
-        answer |= {"id": sample["id"], "truth": sample["answer"], "gate": gate}
-        judged.append({"answer": answer, "probabilities": probabilities})
-    return judged
+    predictions = []
+    for index, (sample, answer) in enumerate(zip(samples, answers, strict=True)):
+        task = collator.processor.task_objects[sample["task"]]
+        answer["id"] = sample["id"]
+        answer["truth"] = sample["answer"]
+        answer["gate"] = dict(zip(output.expert_names, output.gate_weights[index].tolist(), strict=True))
+        probabilities = output.probabilities[index, : task.num_answers].tolist()
+        predictions.append({"answer": answer, "probabilities": probabilities})
+    return predictions
 
 
-def judge_rows(
+def load_batches(
+    dataset: EGMFDataset, batch_size: int, num_workers: int
+) -> Iterator[list[tuple[dict[str, Any], dict[str, Any], int]]]:
+    """Batches of examples of similar length, which need little padding.
+
+    Yields:
+        Per example of a batch: its row of the dataset, its sample, and the length of its transcript in characters.
+    """
+    lengths = [len(row.get("text") or "") for row in dataset.rows]
+    order = sorted(range(len(dataset)), key=lengths.__getitem__)
+    loader = DataLoader(dataset, batch_size, sampler=order, collate_fn=list, num_workers=num_workers)
+    start = 0
+    for samples in tqdm(loader, desc="scoring", unit="batch", leave=False):
+        indices = order[start : start + len(samples)]
+        start += len(samples)
+        yield [(dataset.rows[i], sample, lengths[i]) for i, sample in zip(indices, samples, strict=True)]
+
+
+def predict_dataset(
     model: EGMFForConditionalGeneration,
     processor: EGMFProcessor,
     dataset: EGMFDataset,
@@ -84,60 +161,89 @@ def judge_rows(
     batch_size: int,
     num_workers: int = 0,
 ) -> list[dict[str, Any]]:
-    """A record of every clip and subset: its answer and probabilities, both None where it has nothing of the subset.
+    """One record per clip and subset: its answer and probabilities, both None where it has nothing of the subset.
 
-    Clips are decoded once, a batch at a time, whatever the number of subsets. A clip that was cut into windows (see
-    windows.py) has one record.
+    Clips are decoded once, a batch at a time, for all subsets. A clip that was cut into windows (see windows.py) has
+    one record.
 
     Args:
+        subsets: of the modalities.
+        batch_size: examples that are scored together.
         num_workers: processes that decode.
     """
     model.eval()
-    length = [len(row.get("text") or "") for row in dataset.rows]
-    order = sorted(range(len(dataset)), key=length.__getitem__)  # neighbors of one length need little padding
-    loader = DataLoader(dataset, batch_size, sampler=order, collate_fn=list, num_workers=num_workers)
-    collators = {subset_name(subset): EGMFDataCollator(processor, False, subset) for subset in subsets}
-    numbers, records = iter(order), []
-    for samples in tqdm(loader, desc="scoring", unit="batch", leave=False):
-        rows = list(zip(itertools.islice(numbers, len(samples)), samples, strict=True))
+    collators = {
+        subset_name(subset): EGMFDataCollator(processor, with_labels=False, modalities=subset) for subset in subsets
+    }
+    records = []
+    for batch in load_batches(dataset, batch_size, num_workers):
         for name, collator in collators.items():
-            usable = [sample for sample in samples if set(available(sample)) & set(collator.modalities)]
-            judged = judge_batch(model, collator, usable) if usable else []
-            found = {sample["id"]: said for sample, said in zip(usable, judged, strict=True)}
-            for number, sample in rows:
-                clip = dataset.rows[number].get("clip") or sample["id"]
-                record = {"subset": name, "length": length[number], "clip": clip, "task": sample["task"]}
-                record |= {"truth": sample["label_index"], "rated": sample["answer"]}
-                records.append(record | found.get(sample["id"], {"answer": None, "probabilities": None}))
+            usable = [sample for _, sample, _ in batch if set(available(sample)) & set(collator.modalities)]
+            predictions = predict_batch(model, collator, usable) if usable else []
+            by_id = {sample["id"]: prediction for sample, prediction in zip(usable, predictions, strict=True)}
+            for row, sample, length in batch:
+                record = {
+                    "subset": name,
+                    "length": length,
+                    "clip": row.get("clip") or sample["id"],
+                    "task": sample["task"],
+                    "truth": sample["label_index"],
+                    "rated": sample["answer"],
+                }
+                prediction = by_id.get(sample["id"], {"answer": None, "probabilities": None})
+                records.append(record | prediction)
     return merge_records(processor, records)
 
 
-def summarize(
-    records: Sequence[dict[str, Any]], processor: EGMFProcessor, subsets: Sequence[Sequence[str]]
+# ---- figures ---------------------------------------------------------------------------------------------------------
+
+
+def compute_results(
+    records: Sequence[dict[str, Any]],
+    tasks: dict[str, EGMFTask],
+    subsets: Sequence[Sequence[str]],
+    bootstrap: int = 0,
 ) -> dict[str, dict[str, Any]]:
-    """Records of all rows -> what `evaluate` returns."""
-    results: dict[str, dict[str, Any]] = {}
-    for name in map(subset_name, subsets):
-        rows = [record for record in records if record["subset"] == name]
-        usable = [record for record in rows if record["answer"] is not None]
-        found: dict[str, Any] = {}
-        for task_name, task in processor.task_objects.items():
-            chosen = [record for record in usable if record["task"] == task_name]
-            if chosen:
-                truth = np.array([record["truth"] for record in chosen])
-                rated = task.kind == "regression"
-                scores = np.array([float(record["rated"]) for record in chosen]) if rated else None
-                probabilities = np.array([record["probabilities"] for record in chosen])
-                found[task_name] = {
-                    "rows": len(chosen),
-                    "metrics": task_metrics(task, probabilities, truth, scores),
-                    "predictions": [record["answer"] for record in chosen],
-                }
-        results[name] = {"left_out": len(rows) - len(usable), "tasks": found}
-        for task_name, part in found.items():
-            shown = ", ".join(f"{key} {value:.3f}" for key, value in list(part["metrics"].items())[:3])
-            print(f"{name:18} {task_name:10} n={part['rows']:<5} {shown}", flush=True)
+    """Records of all examples -> what `evaluate` returns.
+
+    Args:
+        records: of `predict_dataset`.
+        tasks: by name, those of the processor.
+        subsets: in the order of the results.
+        bootstrap: resamples for `confidence_intervals`; 0 for none.
+    """
+    results = {}
+    for subset in map(subset_name, subsets):
+        of_subset = [record for record in records if record["subset"] == subset]
+        usable = [record for record in of_subset if record["answer"] is not None]
+        parts = {}
+        for name, task in tasks.items():
+            of_task = [record for record in usable if record["task"] == name]
+            if of_task:
+                with prefixed_warnings(name, subset):
+                    parts[name] = _compute_task_results(task, of_task, bootstrap)
+                _print_figures(subset, name, parts[name])
+        results[subset] = {"left_out": len(of_subset) - len(usable), "tasks": parts}
     return results
+
+
+def _compute_task_results(task: EGMFTask, records: Sequence[dict[str, Any]], bootstrap: int) -> dict[str, Any]:
+    probabilities = np.array([record["probabilities"] for record in records])
+    truth = np.array([record["truth"] for record in records])
+    scores = None
+    if task.kind == "regression":
+        scores = np.array([float(record["rated"]) for record in records])
+    return {
+        "examples": len(records),
+        "metrics": task_metrics(task, probabilities, truth, scores, bootstrap),
+        "predictions": [record["answer"] for record in records],
+    }
+
+
+def _print_figures(subset: str, task: str, part: dict[str, Any]) -> None:
+    metrics = numbers_of(part["metrics"])
+    figures = ", ".join(f"{name} {metrics[name]:.3f}" for name in HEADLINES if name in metrics)
+    print(f"{subset:18} {task:10} n={part['examples']:<5} {figures}", flush=True)
 
 
 def evaluate(
@@ -147,119 +253,97 @@ def evaluate(
     subsets: Sequence[Sequence[str]],
     batch_size: int = 16,
 ) -> dict[str, dict[str, Any]]:
-    """Metrics and raw predictions for every subset of modalities: `{subset: {task: {"metrics", "predictions"}}}`.
+    """Metrics and raw predictions for every subset of modalities.
 
-    Rows that have none of a subset's modalities are left out of it and counted.
+    Returns:
+        `{subset: {"left_out", "tasks": {task: {"examples", "metrics", "predictions"}}}}`. Examples that have none of a
+        subset's modalities are left out of it and counted.
     """
-    return summarize(judge_rows(model, processor, dataset, subsets, batch_size), processor, subsets)
+    records = predict_dataset(model, processor, dataset, subsets, batch_size)
+    return compute_results(records, processor.task_objects, subsets)
+
+
+# ---- a checkpoint ----------------------------------------------------------------------------------------------------
+
+
+def evaluate_checkpoint(options: EvaluationOptions) -> Path | None:
+    """Evaluate a checkpoint and write its results file. Returns its path; None on all processes but the main one.
+
+    Raises:
+        ValueError, OSError: something that the options name is missing, or does not fit.
+    """
+    subsets = parse_subsets(options.subsets)
+    four_bit = quantization(ModelArguments(load_in_4bit=options.load_in_4bit))
+    output = options.results_file()
+    set_seed(options.seed)
+    state = processes(options.device)
+    examples = load_examples(options.dataset, options.split, options.split_manifest)[: options.max_samples]
+    require_examples(len(examples), state.num_processes, f"examples of split {options.split!r}")
+    model, processor = load(options.model_name_or_path, options.text_model_name_or_path, four_bit)
+    warn_of_other_splits(Path(options.model_name_or_path), options.split_manifest)
+    model.to(state.device if state.num_processes > 1 else options.device)
+    started = time.time()
+    records = _predict_own_part(model, processor, examples, subsets, options, state)
+    records = merge_over_processes(state, records, output, key=("subset", "length", "place"))
+    state.destroy_process_group()
+    if records is None:
+        return None
+    for name in map(subset_name, subsets):
+        require_all((record["place"] for record in records if record["subset"] == name), len(examples))
+    results = {
+        **describe_evaluation(options),
+        "seed": options.seed,
+        "versions": versions(),
+        "commit": commit(),
+        "device": options.device,
+        "processes": state.num_processes,
+        "subsets": compute_results(records, processor.task_objects, subsets, BOOTSTRAP),
+        "config": model.config.to_dict(),
+        "seconds": time.time() - started,
+    }
+    print(f"results: {write_json(output, results)}")
+    return output
+
+
+def describe_evaluation(options: EvaluationOptions) -> dict[str, Any]:
+    """What a results file says about what was evaluated. Two files with equal entries have comparable figures."""
+    return {
+        "model": str(options.model_name_or_path),
+        "dataset": str(options.dataset),
+        "split": options.split,
+        "split_manifest": options.split_manifest,
+        "max_samples": options.max_samples,
+        "window_hop": options.window_hop,
+        "load_in_4bit": options.load_in_4bit,
+    }
+
+
+def _predict_own_part(
+    model: EGMFForConditionalGeneration,
+    processor: EGMFProcessor,
+    examples: Sequence[dict[str, Any]],
+    subsets: Sequence[Sequence[str]],
+    options: EvaluationOptions,
+    state: PartialState,
+) -> list[dict[str, Any]]:
+    """Records of this process's examples; `place` is an example's index among all of them."""
+    indices, own_examples = own_part(examples, state)
+    dataset = EGMFDataset(cut_examples(own_examples, processor, options.window_hop), processor)
+    records = predict_dataset(model, processor, dataset, subsets, options.batch_size, options.num_workers)
+    index_of_clip = {example["id"]: index for index, example in zip(indices, own_examples, strict=True)}
+    for record in records:
+        record["place"] = index_of_clip[record["clip"]]
+    return records
 
 
 def warn_of_other_splits(model: Path, manifest: str) -> None:
-    """Says where a run was trained on other splits than it is judged by: what it learned may be among what is asked."""
-    record = model / "training.json"
-    if record.is_file():
-        trained = json.loads(record.read_text(encoding="utf-8"))["data_arguments"].get("split_manifest", manifest)
-        if trained != manifest:
-            said = f"{model} was trained on the splits {trained!r} and is judged by {manifest!r}"
-            print(f"warning: {said}: rows that it learned from may be among them.", file=sys.stderr)
-
-
-def run(argv: Sequence[str] | None = None) -> None:
-    """What the command line asks.
-
-    Raises:
-        ValueError, OSError: something that is asked for is not there, or does not fit.
-    """
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model_name_or_path", required=True, help="checkpoint: a folder or a Hub id")
-    parser.add_argument("--dataset", required=True, help="corpus folder, see training/data/dataset.py")
-    parser.add_argument("--split", default="test")
-    parser.add_argument(
-        "--split_manifest", default="official", help="which splits of a converted corpus: a name under its splits/"
-    )
-    parser.add_argument(
-        "--subsets", nargs="+", default=["all"], help="all (modalities at once), every (subset), or names: text+audio"
-    )
-    parser.add_argument("--output", type=Path, help="results file; default: MODEL/results-SPLIT.json")
-    parser.add_argument("--batch_size", type=int, default=16)
-    parser.add_argument("--num_workers", type=int, default=0, help="processes that decode clips")
-    parser.add_argument("--max_samples", type=int)
-    parser.add_argument("--window_hop", type=float, help="cut longer clips into windows, one every so many seconds")
-    parser.add_argument("--overwrite", action="store_true", help="replace a results file that is there")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--text_model_name_or_path", help="where the language model of a light checkpoint lies")
-    parser.add_argument("--load_in_4bit", action="store_true", help=FOUR_BIT_HELP)
-    parser.add_argument(
-        "--seeds", type=int, nargs="+", help="judge these runs, {seed} in --model_name_or_path, and sum up"
-    )
-    parser.add_argument("--config", type=Path, help="with --seeds: recipe that trains the runs that are missing")
-    arguments = parser.parse_args(argv)
-    for name in ("max_samples", "batch_size"):
-        if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
-            parser.error(f"--{name} is {getattr(arguments, name)}; it must be at least 1.")
-    subsets = parse_subsets(arguments.subsets)
-    four_bit = quantization(ModelArguments(load_in_4bit=arguments.load_in_4bit))
-    if arguments.seeds is not None:
-        evaluate_seeds(arguments, [subset_name(subset) for subset in subsets])
+    """Warn if a run was trained on other splits than it is evaluated on: it may have seen examples of the test split."""
+    record_file = model / "training.json"
+    if not record_file.is_file():
         return
-    if arguments.output is None and not Path(arguments.model_name_or_path).is_dir():
-        parser.error(
-            f"{arguments.model_name_or_path} is no folder here; give --output, the file to write the results into."
+    trained_on = read_json(record_file)["data_arguments"].get("split_manifest", manifest)
+    if trained_on != manifest:
+        logger.warning(
+            f"{model} was trained on the splits {trained_on!r} and is evaluated on {manifest!r}: it may have been "
+            "trained on some of these examples."
         )
-    output = arguments.output or Path(arguments.model_name_or_path) / f"results-{arguments.split}.json"
-    if output.is_dir():
-        parser.error(f"{output} is a folder; give the name of a file.")
-    if output.exists() and not arguments.overwrite:
-        parser.error(f"{output} is there already; give another --output, or --overwrite.")
-    check_writable(output.parent)
-    set_seed(arguments.seed)
-    state = processes(arguments.device)
-    rows = load_examples(arguments.dataset, arguments.split, arguments.split_manifest)[: arguments.max_samples]
-    require_examples(len(rows), state.num_processes, f"rows of split {arguments.split!r}")
-    model, processor = load(arguments.model_name_or_path, arguments.text_model_name_or_path, four_bit)
-    warn_of_other_splits(Path(arguments.model_name_or_path), arguments.split_manifest)
-    model.to(state.device if state.num_processes > 1 else arguments.device)
-    places, own = own_part(rows, state)
-    dataset = EGMFDataset(cut_examples(own, processor, arguments.window_hop), processor)
-    started = time.time()
-    judged = judge_rows(model, processor, dataset, subsets, arguments.batch_size, arguments.num_workers)
-    place_of = {row["id"]: place for place, row in zip(places, own, strict=True)}
-    judged = [{**record, "place": place_of[record["clip"]]} for record in judged]
-    records = merge_over_processes(state, judged, output, key=("subset", "length", "place"))
-    state.destroy_process_group()
-    if records is None:
-        return
-    for subset in map(subset_name, subsets):
-        require_all((record["place"] for record in records if record["subset"] == subset), len(rows))
-    results = summarize(records, processor, subsets)
-    add_published(results, processor.task_objects)
-    record = {
-        "model": str(arguments.model_name_or_path),
-        "data": str(arguments.dataset),
-        "split": arguments.split,
-        "split_manifest": arguments.split_manifest,
-        "max_samples": arguments.max_samples,
-        "window_hop": arguments.window_hop,
-        "load_in_4bit": arguments.load_in_4bit,
-        "seed": arguments.seed,
-        "versions": versions(),
-        "commit": commit(),
-        "device": arguments.device,
-        "processes": state.num_processes,
-        "seconds": time.time() - started,
-        "config": model.config.to_dict(),
-        "subsets": results,
-    }
-    print(f"results: {write_json(output, record)}")
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    try:
-        run(argv)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
-
-
-if __name__ == "__main__":
-    main()

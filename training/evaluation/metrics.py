@@ -1,162 +1,213 @@
-"""Numbers from distributions over answers, each named so that nobody has to ask which one it is."""
+"""The figures of an evaluation, each defined once.
 
+    what the model answers  ─► hub_cards/metrics (egmf_erc, egmf_msa): accuracy, F1, MAE, correlation, intervals
+    how sure it is of it    ─► here: negative log-likelihood, coverage of the intervals, correlation of the mean
+                               └─► `task_metrics`: one flat set per task
+
+The metric modules are those that `evaluate.load` takes from the Hub; they are read from their files when the first
+figure is computed, because importing `evaluate` takes seconds.
+"""
+
+import functools
+import importlib.util
+import math
 import statistics
-import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 import numpy as np
-from scipy.stats import pearsonr
-from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error
 
 from processing_egmf import EGMFTask
 
-
-def expected_calibration_error(probabilities: np.ndarray, truth: np.ndarray, bins: int = 10) -> float:
-    """Mean gap between confidence and accuracy over equal-width bins. probabilities (N, A), truth (N,) -> [0, 1]."""
-    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
-    places = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = [
-        (places == b).mean() * abs(confidence[places == b].mean() - right[places == b].mean())
-        for b in range(bins)
-        if (places == b).any()
-    ]
-    return float(sum(gaps))
+from ..paths import HUB_CARDS
 
 
-def median_index(probabilities: np.ndarray) -> np.ndarray:
-    """probabilities (N, A) -> (N,) index of each row's median."""
-    cumulative = np.cumsum(probabilities, axis=1) / probabilities.sum(axis=1, keepdims=True)
-    return np.minimum((cumulative < 0.5 - 1e-9).sum(axis=1), probabilities.shape[1] - 1)
+# N examples  A answers
+
+METRICS_FOLDER = HUB_CARDS / "metrics"
+CORPORA = {(-3.0, 3.0): "mosei", (-1.0, 1.0): "sims_v2"}  # a scale -> the corpus whose classes egmf_msa uses
+INTERVAL = 0.9  # share of the distribution that an interval holds
 
 
-def classification_metrics(probabilities: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """probabilities (N, A), truth (N,) indices -> accuracy, weighted and macro F1, calibration error, likelihood."""
-    said = probabilities.argmax(axis=1)
-    labels = list(range(probabilities.shape[1]))
-    return {
-        "accuracy": float(accuracy_score(truth, said)),
-        "weighted_f1": float(f1_score(truth, said, labels=labels, average="weighted", zero_division=0)),
-        "macro_f1": float(f1_score(truth, said, labels=labels, average="macro", zero_division=0)),
-        "calibration_error": expected_calibration_error(probabilities, truth),
-        "negative_log_likelihood": _negative_log_likelihood(probabilities, truth),
-        "largest_predicted_share": float(np.bincount(said).max() / len(said)),
-    }
+@functools.cache
+def load_metric_module(name: str) -> ModuleType:
+    """`egmf_erc` or `egmf_msa`, from its file.
 
-
-def regression_metrics(
-    probabilities: np.ndarray, truth: np.ndarray, values: np.ndarray, scores: np.ndarray | None = None
-) -> dict[str, float]:
-    """probabilities (N, A), truth (N,) indices, values (A,) of the scale -> errors and correlation.
-
-    `scores` (N,) are the truths as they were rated, which may lie between two steps of the scale; without them the
-    steps themselves are the truth. The prediction is the median; `correlation` is Pearson's, of the means, nan where
-    they are constant. `acc2_non0` leaves out truths of 0 and asks for the sign.
+    Raises:
+        ValueError: a package that it imports is not installed.
     """
-    true, said = values[truth] if scores is None else scores, values[median_index(probabilities)]
-    means = probabilities @ values / probabilities.sum(axis=1)
-    signed = true != 0
-    lower, upper = _interval(probabilities, 0.9)
+    spec = importlib.util.spec_from_file_location(name, METRICS_FOLDER / name / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"Metrics need the package {error.name}, which is not installed. Run `pip install 'egmf[training]'`."
+        ) from error
+    return module
+
+
+# ---- figures of the answers ------------------------------------------------------------------------------------------
+
+
+def answer_metrics(
+    task: EGMFTask,
+    predictions: Sequence[str | float],
+    references: Sequence[str | float],
+    probabilities: np.ndarray | None = None,
+    bootstrap: int = 0,
+) -> dict[str, Any]:
+    """The figures that papers print, by the metric modules.
+
+    Args:
+        task: chooses the module: labels by egmf_erc, scores by egmf_msa on the scale of MOSI or SIMS.
+        predictions: (N,) labels or scores.
+        references: (N,) true labels or scores.
+        probabilities: (N, A) of a classification, for `calibration_error`.
+        bootstrap: resamples for `confidence_intervals`; 0 for none.
+    """
+    if task.kind == "classification":
+        module = load_metric_module("egmf_erc")
+        labels = list(task.labels)
+        return module.compute_figures(predictions, references, probabilities, labels=labels, bootstrap=bootstrap)
+    module = load_metric_module("egmf_msa")
+    corpus = CORPORA.get((task.low, task.high))
+    if corpus is None:
+        return _metrics_of_another_scale(module, np.array(references, float), np.array(predictions, float))
+    # A true score may be half a step outside the scale; hours of evaluation must not be lost over it.
+    return module.compute_figures(predictions, references, corpus, out_of_range="toolkits", bootstrap=bootstrap)
+
+
+def _metrics_of_another_scale(module: ModuleType, truth: np.ndarray, scores: np.ndarray) -> dict[str, float]:
+    """The figures that need no classes. truth, scores (N,)"""
+    counts = np.unique(scores, return_counts=True)[1]
     return {
-        "mae": float(mean_absolute_error(true, said)),
-        "correlation": float(pearsonr(true, means)[0]) if len(true) > 1 and np.ptp(means) and np.ptp(true) else np.nan,
-        "acc2_non0": float(((said > 0) == (true > 0))[signed].mean()) if signed.any() else np.nan,
-        "interval_coverage": float(((truth >= lower) & (truth <= upper)).mean()),
-        "negative_log_likelihood": _negative_log_likelihood(probabilities, truth),
-        "largest_predicted_share": float(np.unique(said, return_counts=True)[1].max() / len(said)),
+        "mae": float(np.abs(truth - scores).mean()),
+        "correlation": module.correlation(truth, scores),
+        "largest_predicted_share": float(counts.max() / len(scores)),
     }
 
 
-def _negative_log_likelihood(probabilities: np.ndarray, truth: np.ndarray) -> float:
-    return float(-np.log(np.clip(probabilities[np.arange(len(truth)), truth], 1e-12, None)).mean())
+# ---- figures of the distributions ------------------------------------------------------------------------------------
 
 
-def _interval(probabilities: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
+def quantile_index(probabilities: np.ndarray, share: float) -> np.ndarray:
+    """Index of the first answer up to which a distribution holds a share.
+
+    Args:
+        probabilities: (N, A), each row up to its sum.
+        share: 0.5 for the median.
+
+    Returns:
+        (N,) indices.
+    """
     cumulative = np.cumsum(probabilities, axis=1) / probabilities.sum(axis=1, keepdims=True)
-    last = probabilities.shape[1] - 1
-    return tuple(
-        np.minimum((cumulative < bound - 1e-9).sum(axis=1), last) for bound in ((1 - share) / 2, (1 + share) / 2)
-    )
+    index = (cumulative < share - 1e-9).sum(axis=1)
+    return np.minimum(index, probabilities.shape[1] - 1)
+
+
+def negative_log_likelihood(probabilities: np.ndarray, truth: np.ndarray) -> float:
+    """Mean of -log p(true answer), p at least 1e-12. probabilities (N, A), truth (N,) indices"""
+    likelihood = probabilities[np.arange(len(truth)), truth]
+    return float(-np.log(np.clip(likelihood, 1e-12, None)).mean())
+
+
+def interval_coverage(probabilities: np.ndarray, truth: np.ndarray) -> float:
+    """Share of the true answers inside the central interval. probabilities (N, A), truth (N,) indices"""
+    low = quantile_index(probabilities, (1 - INTERVAL) / 2)
+    high = quantile_index(probabilities, (1 + INTERVAL) / 2)
+    return float(((truth >= low) & (truth <= high)).mean())
+
+
+# ---- all figures of a task -------------------------------------------------------------------------------------------
 
 
 def task_metrics(
-    task: EGMFTask, probabilities: np.ndarray, truth: np.ndarray, scores: np.ndarray | None = None
-) -> dict[str, float]:
-    """The metrics of a task's kind: probabilities (N, >= A), truth (N,) indices of answers, scores (N,) as rated."""
+    task: EGMFTask,
+    probabilities: np.ndarray,
+    truth: np.ndarray,
+    scores: np.ndarray | None = None,
+    bootstrap: int = 0,
+) -> dict[str, Any]:
+    """All figures of a task, from distributions over its answers.
+
+    Args:
+        probabilities: (N, >= A); what is beyond the task's answers is padding.
+        truth: (N,) indices of the true answers.
+        scores: (N,) true scores as they were rated, which may be between two steps of the scale; None for the steps.
+        bootstrap: resamples for `confidence_intervals`; 0 for none.
+
+    Returns:
+        What the metric module returns, `negative_log_likelihood`, and of a regression `interval_coverage`,
+        `correlation_of_mean` (Pearson's r of the distributions' means; `correlation` is that of the scores, which are
+        medians) and `acc2_non0` on every scale.
+    """
     probabilities = probabilities[:, : task.num_answers].astype(np.float64)
     if task.kind == "classification":
-        return classification_metrics(probabilities, truth)
-    return regression_metrics(probabilities, truth, np.array(task.values), scores)
+        labels = list(task.labels)
+        predictions = [labels[index] for index in probabilities.argmax(axis=1)]
+        references = [labels[index] for index in truth]
+        metrics = answer_metrics(task, predictions, references, probabilities, bootstrap)
+    else:
+        metrics = _regression_metrics(task, probabilities, truth, scores, bootstrap)
+    metrics["negative_log_likelihood"] = negative_log_likelihood(probabilities, truth)
+    return metrics
 
 
-CORPORA = {(-3.0, 3.0): "mosei", (-1.0, 1.0): "sims_v2"}  # a scale -> the convention of egmf_msa that it is judged by
+def _regression_metrics(
+    task: EGMFTask, probabilities: np.ndarray, truth: np.ndarray, scores: np.ndarray | None, bootstrap: int
+) -> dict[str, Any]:
+    values = np.array(task.values)  # (A,)
+    true_scores = values[truth] if scores is None else scores  # (N,)
+    medians = values[quantile_index(probabilities, 0.5)]  # (N,)
+    means = probabilities @ values / probabilities.sum(axis=1)  # (N,)
+    metrics = answer_metrics(task, medians.tolist(), true_scores.tolist(), bootstrap=bootstrap)
+    if "acc2_non0" not in metrics:
+        metrics["acc2_non0"] = _sign_accuracy(true_scores, medians)
+    metrics["interval_coverage"] = interval_coverage(probabilities, truth)
+    metrics["correlation_of_mean"] = load_metric_module("egmf_msa").correlation(true_scores, means)
+    return metrics
+
+
+def _sign_accuracy(truth: np.ndarray, scores: np.ndarray) -> float:
+    """How often a score has the sign of the truth, where that is not 0. truth, scores (N,)"""
+    signed = truth != 0
+    if not signed.any():
+        return math.nan
+    return float(((scores > 0) == (truth > 0))[signed].mean())
+
+
+def training_metrics(task: EGMFTask, probabilities: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """The numbers among `task_metrics`, without its warnings: an untrained model answers with one label."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return numbers_of(task_metrics(task, probabilities, truth))
+
+
+def numbers_of(metrics: dict[str, Any]) -> dict[str, float]:
+    """The figures that are single numbers, without `per_class_f1`, `confidence_intervals` and what is undefined."""
+    return {name: value for name, value in metrics.items() if isinstance(value, int | float)}
 
 
 @contextmanager
-def _warnings_of(*names: str | None) -> Iterator[None]:
-    """Warnings that are given inside say these names first."""
+def prefixed_warnings(*names: str) -> Iterator[None]:
+    """Warnings inside are given with these names in front: `meld, text+audio: All 3 readable predictions ...`."""
     with warnings.catch_warnings(record=True) as caught:
         yield
     for warning in caught:
-        warnings.warn(f"{', '.join(filter(None, names))}: {warning.message}", warning.category, stacklevel=4)
+        warnings.warn(f"{', '.join(names)}: {warning.message}", warning.category, stacklevel=4)
 
 
-def published_metrics(
-    task: EGMFTask, answers: Sequence[dict[str, Any]], bootstrap: int = 1000, subset: str | None = None
-) -> dict[str, Any]:
-    """The figures that papers print, with intervals, by the metrics of `hub_cards/metrics`: none are defined here.
-
-    Args:
-        answers: one a row, with `truth` and `label` or `score`, as `predict_probabilities` gives them; of a
-            classification with `probabilities` too.
-        bootstrap: resamples; 0 for no intervals.
-        subset: which modalities were asked, to be named in warnings.
-
-    Returns:
-        What egmf_erc or egmf_msa return; `{"skipped": reason}` where `evaluate` is not installed, or for a scale that
-        is neither MOSI's nor SIMS'.
-    """
-    try:
-        from hub_cards.metrics.egmf_erc.egmf_erc import EGMFErc  # evaluate takes seconds to import
-        from hub_cards.metrics.egmf_msa.egmf_msa import EGMFMsa
-    except ModuleNotFoundError as error:
-        if error.name not in ("evaluate", "datasets"):
-            raise
-        return {"skipped": f"the package {error.name} is not installed: pip install evaluate datasets"}
-    truth = [answer["truth"] for answer in answers]
-    with _warnings_of(task.name, subset), tempfile.TemporaryDirectory() as cache:
-        if task.kind == "classification":
-            labels = list(task.labels)
-            return EGMFErc("probabilities", keep_in_memory=True, cache_dir=cache).compute(
-                predictions=[answer["label"] for answer in answers],
-                references=truth,
-                probabilities=[[answer["probabilities"][label] for label in labels] for answer in answers],
-                labels=labels,
-                bootstrap=bootstrap,
-            )
-        corpus = CORPORA.get((task.low, task.high))
-        if corpus is None:
-            return {"skipped": f"no published metric is defined on the scale [{task.low:g}, {task.high:g}]"}
-        # A truth may lie half a step beyond the scale; hours of answers must not be lost over it.
-        return EGMFMsa(corpus, keep_in_memory=True, cache_dir=cache).compute(
-            predictions=[answer["score"] for answer in answers],
-            references=[float(value) for value in truth],
-            out_of_range="toolkits",
-            bootstrap=bootstrap,
-        )
+# ---- over several predictions or runs --------------------------------------------------------------------------------
 
 
-def add_published(results: dict[str, dict[str, Any]], tasks: dict[str, EGMFTask], bootstrap: int = 1000) -> None:
-    """Put `published` beside `metrics` for every subset and task of what `run_eval.evaluate` returns."""
-    skipped = set()
-    for subset, found in results.items():
-        for name, part in found["tasks"].items():
-            part["published"] = published_metrics(tasks[name], part["predictions"], bootstrap, subset)
-            skipped.add(part["published"].get("skipped"))
-    for reason in sorted(skipped - {None}):
-        print(f"Published metrics left out: {reason}.")
+def gate_spread(predictions: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Standard deviation over examples of each expert's weight: near 0 for all means that the gate collapsed."""
+    experts = list(predictions[0]["experts"])
+    return {name: float(np.std([prediction["experts"][name] for prediction in predictions])) for name in experts}
 
 
 def summarize(values: Sequence[float]) -> dict[str, Any]:
@@ -167,3 +218,13 @@ def summarize(values: Sequence[float]) -> dict[str, Any]:
         "std": statistics.stdev(values) if len(values) > 1 else None,
         "values": list(values),
     }
+
+
+def summarize_metrics(runs: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """`metrics` of several runs -> each number as `summarize` returns it; a run without it is left out of its n."""
+    summaries = {}
+    for name, first in runs[0].items():
+        values = [run[name] for run in runs if run.get(name) is not None]
+        if values and not isinstance(first, dict):
+            summaries[name] = summarize(values)
+    return summaries

@@ -1,31 +1,35 @@
-"""Several runs of one recipe, judged together: n, mean and standard deviation beside published figures.
+"""Several runs of one recipe, evaluated together: n, mean and standard deviation beside published figures.
 
     python -m training.run_eval --model_name_or_path 'runs/meld-{seed}' --dataset data/meld --seeds 0 1 2 --config my_recipe.yaml
 
     runs/meld-0, -1, -2 ─► a results file each ─► runs/meld-seeds/results-test.json, and a table in results-test.md
 
-A run that is not there is trained by the recipe, if one is given; one that was judged already is not judged again
-(unless with --overwrite). Every run is also asked with its words alone, so that the table says what sound and picture
-add. The published figures and their sources stand in published.yaml.
+A run that does not exist is trained by the recipe, if one is given; a run that has been evaluated is not evaluated
+again (unless with --overwrite). Every run is also evaluated with text only, so that the table shows what audio and
+video add. The published figures and their sources are in published.yaml.
 """
 
-import argparse
-import json
+import dataclasses
 import os
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ..records import commit, versions, write_json
-from .metrics import summarize
+from ..paths import python_command
+from ..records import commit, read_json, versions, write_json, write_text
+from .evaluator import EvaluationOptions, describe_evaluation
+from .metrics import summarize_metrics
+from .subsets import parse_subsets, subset_name
+from .tables import MISSING, format_mean_std, format_number, format_subset, markdown_table
 
 
 PUBLISHED = Path(__file__).with_name("published.yaml")
-SEED, WORDS_ALONE = "{seed}", "text"
+SEED = "{seed}"
+TEXT_ONLY = "text"
+DECIMALS = 4
 
 
 def read_published() -> dict[str, dict[str, Any]]:
@@ -33,176 +37,195 @@ def read_published() -> dict[str, dict[str, Any]]:
     return yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))
 
 
-def _call(module: str, *options: object) -> None:
-    """Run a module of ours in a process of its own.
+# ---- one run ---------------------------------------------------------------------------------------------------------
+
+
+def run_command(module: str, *options: Any) -> None:
+    """Run a command of ours in a process of its own.
 
     Raises:
-        SystemExit: it failed; its own message stands above.
+        SystemExit: it failed, and has printed why.
     """
-    if subprocess.run([sys.executable, "-m", module, *map(str, options)], check=False).returncode:
-        raise SystemExit(f"{module} failed; what it said stands above.")
+    if subprocess.run(python_command(module, *options), check=False).returncode:
+        raise SystemExit(f"error: training.{module} failed; its own message is above.")
 
 
-def _train_missing(run: Path, seed: int, arguments: argparse.Namespace) -> None:
-    if (run / "training.json").is_file() or (arguments.config is None and (run / "config.json").is_file()):
+def train_if_missing(run: Path, seed: int, options: EvaluationOptions, recipe: Path | None) -> None:
+    """Train a run by the recipe, unless it exists.
+
+    Raises:
+        ValueError: it does not exist, and there is no recipe.
+    """
+    if (run / "training.json").is_file():
         return
-    if arguments.config is None:
-        raise ValueError(f"There is no run {run}. Give --config, the recipe that it is to be trained by.")
-    place = ["--dataset", arguments.dataset, "--split_manifest", arguments.split_manifest, "--output_dir", run]
-    text_model = (
-        ["--text_model_name_or_path", arguments.text_model_name_or_path] if arguments.text_model_name_or_path else []
-    )
-    _call("training.train", "--config", arguments.config, "--seed", seed, *place, *text_model)
+    if recipe is None:
+        if (run / "config.json").is_file():
+            return
+        raise ValueError(f"There is no run {run}. Give --config, the recipe to train it by.")
+    arguments = ["--config", recipe, "--seed", seed, "--output_dir", run]
+    arguments += ["--dataset", options.dataset, "--split_manifest", options.split_manifest]
+    if options.text_model_name_or_path:
+        arguments += ["--text_model_name_or_path", options.text_model_name_or_path]
+    run_command("train", *arguments)
 
 
-def _judge(run: Path, seed: int, subsets: Sequence[str], arguments: argparse.Namespace) -> dict[str, Any]:
-    """The results of one run; those that are there are taken if they are of the same rows and subsets.
+def evaluate_run(options: EvaluationOptions) -> dict[str, Any]:
+    """The results of one run; those that exist are used if they are of the same data and subsets.
 
     Raises:
         ValueError: they are of others.
     """
-    path = run / f"results-{arguments.split}.json"
-    if path.is_file() and not arguments.overwrite:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        same = (found["data"], found["split"]) == (str(arguments.dataset), arguments.split)
-        same &= found.get("split_manifest", "official") == arguments.split_manifest
-        same &= found.get("max_samples") == arguments.max_samples
-        same &= found.get("window_hop") == arguments.window_hop
-        same &= found.get("load_in_4bit", False) == arguments.load_in_4bit
-        if same and set(subsets) <= set(found["subsets"]):
-            return found
-        raise ValueError(f"{path} is of other data, rows, subsets or settings than were asked now. Give --overwrite.")
-    options = [
-        "--model_name_or_path",
-        run,
-        "--dataset",
-        arguments.dataset,
-        "--split",
-        arguments.split,
-        "--seed",
-        seed,
-        "--overwrite",
-    ]
-    options += ["--split_manifest", arguments.split_manifest, "--batch_size", arguments.batch_size]
-    options += ["--device", arguments.device, "--subsets", *subsets]
-    options += (
-        ["--text_model_name_or_path", arguments.text_model_name_or_path] if arguments.text_model_name_or_path else []
-    )
-    options += ["--max_samples", arguments.max_samples] if arguments.max_samples is not None else []
-    options += ["--window_hop", arguments.window_hop] if arguments.window_hop is not None else []
-    options += ["--load_in_4bit"] if arguments.load_in_4bit else []
-    _call("training.run_eval", *options)
-    return json.loads(path.read_text(encoding="utf-8"))
+    path = Path(options.model_name_or_path) / f"results-{options.split}.json"
+    if path.is_file() and not options.overwrite:
+        results = read_json(path)
+        asked = describe_evaluation(options)
+        same = all(results.get(name) == value for name, value in asked.items() if name != "model")
+        if same and set(options.subsets) <= set(results["subsets"]):
+            return results
+        raise ValueError(f"{path} is of other data, subsets or settings than this evaluation. Give --overwrite.")
+    run_command("run_eval", *command_line(options))
+    return read_json(path)
 
 
-def sum_up(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Results of runs -> `{subset: {task: {"rows", "published", "metrics", "skipped"}}}`, each figure as `summarize`
-    gives it; a figure that a run does not have is left out of its n."""
-    found: dict[str, dict[str, Any]] = {}
+def command_line(options: EvaluationOptions) -> list[Any]:
+    """The options as `training.run_eval` takes them; the results file is replaced."""
+    arguments: list[Any] = ["--overwrite"]
+    for option in dataclasses.fields(options):
+        value = getattr(options, option.name)
+        if option.name in ("output", "overwrite") or value is None or value is False:
+            continue
+        arguments.append(f"--{option.name}")
+        if isinstance(value, list):
+            arguments += value
+        elif value is not True:
+            arguments.append(value)
+    return arguments
+
+
+# ---- all runs --------------------------------------------------------------------------------------------------------
+
+
+def summarize_runs(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Results of runs -> `{subset: {task: {"examples", "metrics"}}}`, each figure as `summarize` returns it."""
+    summary: dict[str, dict[str, Any]] = {}
     for subset, first in results[0]["subsets"].items():
-        found[subset] = {}
+        summary[subset] = {}
         for task, part in first["tasks"].items():
-            parts = [r["subsets"][subset]["tasks"][task] for r in results]
-            found[subset][task] = {"rows": part["rows"], "skipped": part["published"].get("skipped")}
-            for kind in ("published", "metrics"):
-                found[subset][task][kind] = {
-                    name: summarize(values)
-                    for name, value in part[kind].items()
-                    if not isinstance(value, dict | str)
-                    and (values := [p[kind][name] for p in parts if p[kind].get(name) is not None])
-                }
-    return found
-
-
-def _cell(figure: Any, n: int | None = None) -> str:
-    """A number, or a dict with `mean` and `std`, as it stands in a table; also of how many runs, if not of `n`."""
-    if figure is None:
-        return "–"
-    if isinstance(figure, dict):
-        some = f" (n={figure['n']})" if n is not None and figure["n"] != n else ""
-        return f"{figure['mean']:.4f}" + (f" ± {figure['std']:.4f}" if figure["std"] is not None else "") + some
-    return f"{figure:.4f}"
-
-
-def _largest(subsets: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Task -> what is said of it in the subset that has most rows."""
-    found: dict[str, Any] = {}
-    for parts in subsets.values():
-        found |= {task: part for task, part in parts.items() if part["rows"] > found.get(task, {"rows": 0})["rows"]}
-    return found
+            runs = [run["subsets"][subset]["tasks"][task]["metrics"] for run in results]
+            summary[subset][task] = {"examples": part["examples"], "metrics": summarize_metrics(runs)}
+    return summary
 
 
 def table(task: str, subsets: dict[str, dict[str, Any]], n: int) -> list[str]:
-    """Markdown: our subsets, the largest first and the words alone last, then the published systems."""
-    known = read_published().get(task, {"systems": []})
-    ours = {name: parts[task] for name, parts in subsets.items() if task in parts}
-    kind = "metrics" if any(part["skipped"] for part in ours.values()) else "published"
-    shown = known.get("shown") or list(next(iter(ours.values()))[kind])
-    lines = [f"| {task} | n | {' | '.join(shown)} | source |", f"|{'---|' * (len(shown) + 3)}"]
-    names = sorted((name for name in subsets if name != WORDS_ALONE), key=lambda name: -name.count("+"))
-    for name in (*names, WORDS_ALONE):
-        figures = ours.get(name, {kind: {}})[kind]
-        label = "words alone" if name == WORDS_ALONE else name.replace("+", " + ")
-        cells = " | ".join(_cell(figures.get(figure), n) for figure in shown)
-        lines.append(f"| **ours**, {label} | {n if figures else 0} | {cells} | this run |")
-    for system in known["systems"]:
-        cells = " | ".join(_cell(system.get(figure)) for figure in shown)
-        source = system["source"] + (f" ({system['note']})" if "note" in system else "")
-        lines.append(f"| {system['name']} | {system.get('n', '–')} | {cells} | {source} |")
-    skipped = {part["skipped"] for part in ours.values()} - {None}
-    notes = [
-        f"Published metrics left out ({reason}): ours are those of training/evaluation/metrics.py."
-        for reason in skipped
-    ]
-    return [*lines, *(["", *notes] if notes else [])]
-
-
-def evaluate_seeds(arguments: argparse.Namespace, subsets: Sequence[str]) -> Path:
-    """Train what is missing, judge every run, write the JSON and, beside it, the table. Returns the JSON's path.
+    """Markdown table: our subsets, the largest first and text only last, then the published systems.
 
     Args:
-        arguments: those of training.evaluation.evaluator, with `seeds`, and `model` holding `{seed}`.
-        subsets: names of what is asked; the words alone are asked in any case.
+        task: its published figures decide which columns are shown.
+        subsets: of `summarize_runs`.
+        n: number of runs.
+    """
+    published = read_published().get(task, {"systems": []})
+    of_task = {name: parts[task] for name, parts in subsets.items() if task in parts}
+    shown = published.get("shown") or list(next(iter(of_task.values()))["metrics"])
+    names = [name for name in subsets if name != TEXT_ONLY]
+    names.sort(key=lambda name: -name.count("+"))
+    rows = [_our_row(name, of_task.get(name, {}).get("metrics", {}), shown, n) for name in [*names, TEXT_ONLY]]
+    rows += [_published_row(system, shown) for system in published["systems"]]
+    return markdown_table([task, "n", *shown, "source"], rows)
+
+
+def _our_row(subset: str, figures: dict[str, Any], shown: Sequence[str], n: int) -> list[Any]:
+    name = "text only" if subset == TEXT_ONLY else format_subset(subset)
+    cells = []
+    for figure in shown:
+        summary = figures.get(figure)
+        cell = format_mean_std(summary, DECIMALS)
+        if summary is not None and summary["n"] != n:
+            cell += f" (n={summary['n']})"
+        cells.append(cell)
+    return [f"**ours**, {name}", n if figures else 0, *cells, "this run"]
+
+
+def _published_row(system: dict[str, Any], shown: Sequence[str]) -> list[Any]:
+    cells = []
+    for figure in shown:
+        value = system.get(figure)
+        several_runs = isinstance(value, dict)
+        cells.append(format_mean_std(value, DECIMALS) if several_runs else format_number(value, DECIMALS))
+    source = system["source"]
+    if "note" in system:
+        source += f" ({system['note']})"
+    return [system["name"], system.get("n", MISSING), *cells, source]
+
+
+def evaluate_seeds(options: EvaluationOptions, seeds: Sequence[int], recipe: Path | None = None) -> Path:
+    """Train what is missing, evaluate every run, write the JSON and, beside it, the table. Returns the JSON's path.
+
+    Args:
+        options: `model_name_or_path` holds `{seed}`. Text only is evaluated in addition to `subsets`.
+        seeds: one run each.
+        recipe: YAML of `training.train`, for missing runs.
 
     Raises:
-        ValueError: no `{seed}` in `model`, a seed twice, a run is missing and no recipe given, or several processes.
+        ValueError: no `{seed}` in `model_name_or_path`, a seed twice, a run is missing and there is no recipe, or this
+            is one of several processes.
     """
-    pattern, seeds = arguments.model_name_or_path, arguments.seeds
+    pattern = options.model_name_or_path
+    subsets = [subset_name(subset) for subset in parse_subsets(options.subsets)]
     if SEED not in pattern or len(set(seeds)) != len(seeds):
         raise ValueError(
-            f"--model_name_or_path is {pattern} and --seeds {seeds}; write {SEED} where each run has its seed, once."
+            f"--model_name_or_path is {pattern} and --seeds {seeds}; write {SEED} where the seed is in the names of "
+            "the runs, and each seed once."
         )
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ValueError("--seeds starts processes of its own: call it in one, and train on several devices before.")
-    folder = Path(pattern.replace(SEED, "seeds"))
-    output = arguments.output or folder / f"results-{arguments.split}.json"
+        raise ValueError("--seeds starts processes of its own: run it in one process, after training on several.")
     results = []
     for seed in seeds:
-        run = Path(pattern.replace(SEED, str(seed)))
-        _train_missing(run, seed, arguments)
-        results.append(_judge(run, seed, list(dict.fromkeys([*subsets, WORDS_ALONE])), arguments))
-    found = sum_up(results)
-    tasks = list(dict.fromkeys(task for parts in found.values() for task in parts))
-    lines = [line for task in tasks for line in (*table(task, found, len(seeds)), "")]
-    rows = ", ".join(f"{part['rows']} rows of {task}" for task, part in _largest(found).items())
-    splits, shown = f"{arguments.split} ({arguments.split_manifest})", ", ".join(map(str, seeds))
-    about = f"Split {splits}, seeds {shown}, {rows}: mean ± standard deviation."
+        run = pattern.replace(SEED, str(seed))
+        train_if_missing(Path(run), seed, options, recipe)
+        of_run = dataclasses.replace(
+            options, model_name_or_path=run, seed=seed, subsets=list(dict.fromkeys([*subsets, TEXT_ONLY]))
+        )
+        results.append(evaluate_run(of_run))
+    output = options.output or Path(pattern.replace(SEED, "seeds")) / f"results-{options.split}.json"
+    return write_summary(output, options, seeds, results)
+
+
+def write_summary(
+    output: Path, options: EvaluationOptions, seeds: Sequence[int], results: Sequence[dict[str, Any]]
+) -> Path:
+    """The JSON of all runs, and their table beside it. Returns the JSON's path."""
+    summary = summarize_runs(results)
+    tasks = list(dict.fromkeys(task for parts in summary.values() for task in parts))
+    published = read_published()
     record = {
-        "model": pattern,
-        "data": str(arguments.dataset),
-        "split": arguments.split,
-        "split_manifest": arguments.split_manifest,
-        "max_samples": arguments.max_samples,
-        "seeds": seeds,
+        **describe_evaluation(options),
+        "seeds": list(seeds),
         "n": len(seeds),
         "commits": sorted({str(result["commit"]) for result in results}),
         "commit": commit(),
         "versions": versions(),
-        "subsets": found,
-        "published": {task: read_published().get(task, {}).get("systems", []) for task in tasks},
+        "subsets": summary,
+        "published": {task: published.get(task, {}).get("systems", []) for task in tasks},
     }
     path = write_json(output, record)
-    text = "\n".join([about, "", *lines])
-    path.with_suffix(".md").write_text(text, encoding="utf-8")
+    lines = [_describe_runs(options, seeds, summary, tasks)]
+    for task in tasks:
+        lines += ["", *table(task, summary, len(seeds))]
+    text = "\n".join(lines) + "\n"
+    write_text(path.with_suffix(".md"), text)
     print(f"{text}\nresults: {path}")
     return path
+
+
+def _describe_runs(
+    options: EvaluationOptions, seeds: Sequence[int], summary: dict[str, dict[str, Any]], tasks: Sequence[str]
+) -> str:
+    counts = []
+    for task in tasks:
+        examples = max(parts[task]["examples"] for parts in summary.values() if task in parts)
+        counts.append(f"{examples} examples of {task}")
+    return (
+        f"Split {options.split} ({options.split_manifest}), seeds {', '.join(map(str, seeds))}, {', '.join(counts)}: "
+        "mean ± standard deviation."
+    )

@@ -18,7 +18,10 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..demo.assets import FINGERPRINT, MODEL_FOLDER
-from ..evaluation.report import EVERYTHING, SUBSET_NAMES, gate_spread, results_table
+from ..evaluation.metrics import gate_spread
+from ..evaluation.report import results_table
+from ..evaluation.subsets import ALL_MODALITIES as EVERYTHING
+from ..evaluation.subsets import SUBSET_NAMES
 from .card_metadata import check_card
 
 
@@ -171,7 +174,7 @@ def run_table(results: dict[str, Any], ceilings: dict[str, Any]) -> list[str]:
         for subset in (name for name in SUBSET_NAMES if task in found.get(name, {})):
             part = found[subset][task]
             cells = " | ".join(_number(part["metrics"].get(key)) for key in metrics)
-            lines.append(f"| {task} | {subset.replace('+', ' + ')} | {part['rows']} | {cells} |")
+            lines.append(f"| {task} | {subset.replace('+', ' + ')} | {part['examples']} | {cells} |")
     return lines
 
 
@@ -298,7 +301,7 @@ def write_card(
         seed=record["seed"],
         evaluated=bool(results["subsets"]),
         table="\n".join(run_table(results, ceilings)) if results["subsets"] else "",
-        rows=", ".join(f"{part['rows']} clips of {task}" for task, part in whole.items()),
+        rows=", ".join(f"{part['examples']} clips of {task}" for task, part in whole.items()),
         study="\n".join(study_table(study)) if study else "",
         study_seeds=", ".join(map(str, study["variants"]["egmf"]["seeds"])) if study else "",
         gate=", ".join(f"{name} {value:.3f}" for name, value in spread.items()),

@@ -308,7 +308,8 @@ def _draw_gates(run: Path, folder: Path) -> None:
     found = results_file(run)
     if found is None:
         return
-    from ..evaluation.report import EVERYTHING, plot_gates
+    from ..evaluation.plots import plot_gates
+    from ..evaluation.subsets import ALL_MODALITIES as EVERYTHING
 
     whole = json.loads(found.read_text(encoding="utf-8"))["subsets"].get(EVERYTHING, {}).get("tasks", {})
     for part in whole.values():

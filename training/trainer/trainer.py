@@ -25,7 +25,7 @@ from modeling_egmf.checkpoints_egmf import keys_stored_elsewhere
 from processing_egmf import EGMFProcessor
 
 from ..data.collator import EGMFDataCollator
-from ..evaluation.metrics import task_metrics
+from ..evaluation.metrics import training_metrics
 from .checkpointing import PARTIAL, publish, saving_into
 from .distributed import gather_adapter_state, load_adapter_state, unwrapped_class, widen_scalars, zero_through_all
 from .sampling import EpochBatchSampler, IndexedCollator, IndexedDataset
@@ -40,7 +40,7 @@ def make_compute_metrics(processor: EGMFProcessor) -> Callable[[EvalPrediction],
         for index, (name, task) in enumerate(processor.task_objects.items()):
             rows = labels[:, 0] == index
             if rows.any():
-                for key, value in task_metrics(task, probabilities[rows], labels[rows, 1]).items():
+                for key, value in training_metrics(task, probabilities[rows], labels[rows, 1]).items():
                     metrics[f"{name}_{key}"] = value
         return metrics
 

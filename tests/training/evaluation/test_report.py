@@ -8,8 +8,9 @@ import pytest
 from huggingface_hub import ModelCard
 
 from tests.helpers.run_files import EVERY, write_ceilings, write_run
-from training.evaluation import report
-from training.evaluation.report import gate_spread, main, results_table, write_report
+from training.evaluation import plots
+from training.evaluation.metrics import gate_spread
+from training.evaluation.report import main, results_table, write_report
 from training.hub.model_card import write_card
 from training.records import write_json
 
@@ -71,7 +72,7 @@ def test_report_and_its_pictures_are_written(place, tmp_path, capsys, with_ceili
     text = (tmp_path / "run/report.md").read_text(encoding="utf-8")
     assert "\n".join(results_table(results, ceilings if with_ceilings else {})) in text
     assert "14 clips with an emotion, 14 with a sentiment score in [-3, 3]. Seed 0" in text
-    assert "Training took 10.0 minutes, with a warm-up that ended after 1.5." in text
+    assert "Training took 10.0 minutes; fusion pretraining ended after 1.5." in text
     assert "1,234,567 of 7,654,321 parameters were trained" in text
     assert re.findall(r"!\[\w+\]\(([\w.]+)\)", text) == [f"{name}.png" for name in PICTURES]
     for name in PICTURES:
@@ -100,8 +101,8 @@ def test_run_without_evaluations_or_warm_up_is_reported(tmp_path, monkeypatch):
         drawn[path.stem] = [line.get_label() for line in figure.axes[0].get_lines()]
         return save(figure, path)
 
-    save = report._save
-    monkeypatch.setattr(report, "_save", keep)
+    save = plots.save_figure
+    monkeypatch.setattr(plots, "save_figure", keep)
     record = {"seed": 0, "seconds": {"all": 1.0, "fusion_pretraining": 0.0}, "parameters": {"trained": 1, "all": 2}}
     record |= {"fusion_pretraining_losses": [], "log_history": [{"epoch": 1.0, "loss": 1.5}]}
     write_json(tmp_path / "training.json", record)

@@ -1,10 +1,10 @@
-"""Several runs judged together: trained where missing, summed up, and shown beside published figures."""
+"""Several runs evaluated together: trained where missing, summarized, and shown beside published figures."""
 
-import builtins
 import json
 import re
-import shutil
 import statistics
+import sys
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -12,9 +12,10 @@ import yaml
 from processing_egmf import BUILT_IN_TASKS
 from tests.helpers.corpus_files import tiny_llama, write_corpus, write_language_model
 from training.arguments import parse_arguments
-from training.evaluation import metrics, seeds
-from training.evaluation.evaluator import main
-from training.evaluation.metrics import add_published, published_metrics
+from training.evaluation import seeds
+from training.evaluation.evaluator import EvaluationOptions
+from training.evaluation.metrics import summarize
+from training.run_eval import main, make_parser
 from training.train import train
 
 
@@ -35,7 +36,7 @@ def place(tmp_path, trained_tokenizer):
     return tmp_path
 
 
-def judge(place, *options, recipe=True):
+def evaluate_seeds(place, *options, recipe=True):
     argv = [
         "--model_name_or_path",
         str(place / "runs/tiny-{seed}"),
@@ -53,12 +54,12 @@ def judge(place, *options, recipe=True):
 @pytest.fixture
 def in_this_process(monkeypatch):
     """Processes cost seconds: what is called is called here."""
-    modules = {"training.train": lambda argv: train(*parse_arguments(argv)), "training.run_eval": main}
-    monkeypatch.setattr(seeds, "_call", lambda module, *options: modules[module](list(map(str, options))))
+    modules = {"train": lambda argv: train(*parse_arguments(argv)), "run_eval": main}
+    monkeypatch.setattr(seeds, "run_command", lambda module, *options: modules[module](list(map(str, options))))
 
 
-def test_missing_runs_are_trained_and_all_are_summed_up(place, in_this_process):
-    record, text = judge(place, "--seeds", 4, 7)
+def test_missing_runs_are_trained_and_all_are_summarized(place, in_this_process):
+    record, text = evaluate_seeds(place, "--seeds", 4, 7)
     assert (record["n"], record["seeds"]) == (2, [4, 7])
     assert set(record["subsets"]) == {"text", "text+audio+video"}
     runs = [json.loads((place / f"runs/tiny-{seed}/results-test.json").read_text()) for seed in (4, 7)]
@@ -66,47 +67,54 @@ def test_missing_runs_are_trained_and_all_are_summed_up(place, in_this_process):
         assert json.loads((place / f"runs/tiny-{seed}/training.json").read_text())["seed"] == seed
     for subset, tasks in record["subsets"].items():
         for task, part in tasks.items():
-            for kind in ("published", "metrics"):
-                for name, summary in part[kind].items():
-                    values = [run["subsets"][subset]["tasks"][task][kind][name] for run in runs]
-                    assert summary["values"] == values
-                    assert summary["mean"] == pytest.approx(statistics.fmean(values))
-                    assert summary["std"] == pytest.approx(statistics.stdev(values))
-    assert "confidence_intervals" not in record["subsets"]["text"]["emotion"]["published"]
-    assert "words alone" in text
+            for name, summary in part["metrics"].items():
+                values = [run["subsets"][subset]["tasks"][task]["metrics"][name] for run in runs]
+                assert summary["values"] == values
+                assert summary["mean"] == pytest.approx(statistics.fmean(values))
+                assert summary["std"] == pytest.approx(statistics.stdev(values))
+    assert "confidence_intervals" in runs[0]["subsets"]["text"]["tasks"]["emotion"]["metrics"]
+    assert "confidence_intervals" not in record["subsets"]["text"]["emotion"]["metrics"]
+    assert "text only" in text
     stamps = {path: path.stat().st_mtime_ns for path in place.glob("runs/tiny-?/results-test.json")}
-    assert judge(place, "--seeds", 4, 7)[1] == text  # nothing is trained or judged twice
+    assert evaluate_seeds(place, "--seeds", 4, 7)[1] == text  # nothing is trained or evaluated twice
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
-    with pytest.raises(SystemExit, match=r"other data, rows, subsets or settings .*--overwrite"):
-        judge(place, "--seeds", 4, "--subsets", "every")
-    with pytest.raises(SystemExit, match=r"other data, rows, subsets or settings .*--overwrite"):
-        judge(place, "--seeds", 4, "--max_samples", 1)
+    with pytest.raises(SystemExit, match=r"other data, subsets or settings .*--overwrite"):
+        evaluate_seeds(place, "--seeds", 4, "--subsets", "every")
+    with pytest.raises(SystemExit, match=r"other data, subsets or settings .*--overwrite"):
+        evaluate_seeds(place, "--seeds", 4, "--max_samples", 1)
     path = place / "runs/tiny-4/results-test.json"
-    whole = path.read_text()
-    path.write_text(whole.replace('"split_manifest": "official"', '"split_manifest": "video_disjoint"', 1))
-    with pytest.raises(SystemExit, match=r"other data, rows, subsets or settings .*--overwrite"):
-        judge(place, "--seeds", 4)
-    path.write_text(whole)
+    content = path.read_text()
+    path.write_text(content.replace('"split_manifest": "official"', '"split_manifest": "video_disjoint"', 1))
+    with pytest.raises(SystemExit, match=r"other data, subsets or settings .*--overwrite"):
+        evaluate_seeds(place, "--seeds", 4)
+    path.write_text(content)
     with pytest.raises(SystemExit, match="There is no run .*tiny-9.*--config"):
-        judge(place, "--seeds", 9, recipe=False)
+        evaluate_seeds(place, "--seeds", 9, recipe=False)
 
 
-def test_run_that_fails_is_not_summed_up(place):
-    shutil.rmtree(place / "llm")
+def test_run_that_fails_is_not_summarized(place, monkeypatch):
+    monkeypatch.setattr(seeds, "python_command", lambda *_: [sys.executable, "-c", "raise SystemExit(3)"])
     with pytest.raises(SystemExit, match="training.train failed"):
-        judge(place, "--seeds", 0)
+        evaluate_seeds(place, "--seeds", 0)
     assert not (place / "runs/tiny-seeds").exists()
 
 
+def test_every_option_reaches_the_command_of_a_run():
+    options = EvaluationOptions("runs/x", "data", subsets=["text", "audio"], max_samples=3, load_in_4bit=True, seed=0)
+    words = list(map(str, seeds.command_line(options)))
+    parsed = vars(make_parser().parse_args(words))
+    assert EvaluationOptions(**{name: parsed[name] for name in vars(options)}) == replace(options, overwrite=True)
+
+
 @pytest.mark.parametrize(("model", "numbers"), [("runs/tiny", ["0"]), ("runs/{seed}", ["1", "1"])])
-def test_runs_without_a_place_of_their_own_are_refused(model, numbers):
+def test_runs_need_a_folder_each(model, numbers):
     with pytest.raises(SystemExit, match="write {seed}"):
         main(["--model_name_or_path", model, "--dataset", "nowhere", "--seeds", *numbers])
 
 
 def test_several_processes_are_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(SystemExit, match="call it in one"):
+    with pytest.raises(SystemExit, match="run it in one process"):
         main(["--model_name_or_path", "runs/{seed}", "--dataset", "nowhere", "--seeds", "0"])
 
 
@@ -114,12 +122,7 @@ def test_several_processes_are_refused(monkeypatch):
 
 
 def part(**figures):
-    return {
-        "rows": 5,
-        "skipped": None,
-        "published": {name: metrics.summarize(values) for name, values in figures.items()},
-        "metrics": {},
-    }
+    return {"examples": 5, "metrics": {name: summarize(values) for name, values in figures.items()}}
 
 
 def cells(lines):
@@ -130,27 +133,27 @@ def cells(lines):
     }
 
 
-def test_table_has_ours_the_words_alone_and_every_published_system():
+def test_table_has_ours_text_only_and_every_published_system():
     found = {
         "text": {"meld": part(weighted_f1=[0.5, 0.6], accuracy=[0.4])},
         "text+audio+video": {"meld": part(weighted_f1=[0.61, 0.63])},
     }
     rows = cells(seeds.table("meld", found, 2))
-    assert list(rows)[:2] == ["**ours**, text + audio + video", "**ours**, words alone"]
+    assert list(rows)[:2] == ["**ours**, text + audio + video", "**ours**, text only"]
     assert rows["**ours**, text + audio + video"] == ["2", "0.6200 ± 0.0141", "–", "–", "this run"]
-    assert rows["**ours**, words alone"][:3] == ["2", "0.5500 ± 0.0707", "0.4000 (n=1)"]
+    assert rows["**ours**, text only"][:3] == ["2", "0.5500 ± 0.0707", "0.4000 (n=1)"]
     systems = seeds.read_published()["meld"]["systems"]
     assert set(rows) >= {system["name"] for system in systems}
     assert rows["MSE-Adapter, ChatGLM3-6B"][:2] == ["10", "0.6494 ± 0.0114"]
     assert rows["Light-MER 0.6B"][-1].endswith("(other protocol)")
 
 
-def test_words_alone_have_a_row_where_the_corpus_has_no_words():
+def test_text_only_has_a_row_where_the_corpus_has_no_text():
     rows = cells(seeds.table("cherma", {"text": {}, "text+audio+video": {"cherma": part(accuracy=[0.5])}}, 1))
-    assert rows["**ours**, words alone"][:2] == ["0", "–"]
+    assert rows["**ours**, text only"][:2] == ["0", "–"]
 
 
-def test_own_task_shows_all_its_figures():
+def test_custom_task_shows_all_its_figures():
     rows = seeds.table("mood", {"text": {"mood": part(accuracy=[0.5])}}, 1)
     assert rows[0] == "| mood | n | accuracy | source |"
 
@@ -172,71 +175,3 @@ def test_published_figures_are_named_as_the_metrics_name_them():
             for figure in figures.values():
                 value = figure["mean"] if isinstance(figure, dict) else figure
                 assert 0 < value < 1  # shares, not percent
-
-
-# ---- published metrics ---------------------------------------------------------------------------------------
-
-
-def answers(task, said, truth):
-    if task.kind == "regression":
-        return [{"score": s, "truth": t} for s, t in zip(said, truth)]
-    sure = {name: {other: float(other == name) for other in task.labels} for name in task.labels}
-    return [{"label": s, "truth": t, "probabilities": sure[s]} for s, t in zip(said, truth)]
-
-
-def test_emotions_are_judged_by_the_metric_module():
-    task = BUILT_IN_TASKS["meld"]
-    found = published_metrics(
-        task, answers(task, ["joy", "anger", "joy", "joy"], ["joy", "anger", "anger", "joy"]), 20
-    )
-    assert found["accuracy"] == 0.75
-    assert found["weighted_f1"] == pytest.approx(0.5 * 0.8 + 0.5 * 2 / 3)
-    assert set(found["confidence_intervals"]) >= {"accuracy", "weighted_f1"}
-
-
-@pytest.mark.parametrize(
-    ("name", "figure"), [("mosei", "acc2_non0"), ("sims_v2", "acc2_sims"), ("sentiment", "f1_has0")]
-)
-def test_scores_are_judged_on_their_own_scale(name, figure):
-    task = BUILT_IN_TASKS[name]
-    found = published_metrics(task, answers(task, [0.8, -0.4, 0.2], [1.0, -1.0, -0.2]), 0)
-    assert figure in found
-    assert found["mae"] == pytest.approx((0.2 + 0.6 + 0.4) / 3)
-
-
-def test_other_scale_is_left_out_with_a_reason(two_label_task):
-    from processing_egmf import EGMFTask
-
-    task = EGMFTask("stars", "regression", low=1, high=5, step=1, prompt="\nStars:")
-    assert re.search(r"no published metric .*\[1, 5\]", published_metrics(task, answers(task, [2], [3]))["skipped"])
-
-
-@pytest.mark.parametrize("subset", [None, "text+audio"])
-def test_warning_of_one_label_names_the_task_and_the_subset(subset):
-    task = BUILT_IN_TASKS["meld"]
-    given = answers(task, ["joy", "joy", "joy"], ["joy", "anger", "anger"])
-    named = "meld, text\\+audio" if subset else "meld"
-    results = {subset: {"tasks": {"meld": {"predictions": given}}}}
-    with pytest.warns(UserWarning, match=rf"^{named}: All 3 readable predictions are 'joy'"):
-        add_published(results, {"meld": task}, 0) if subset else published_metrics(task, given, 0)
-
-
-def test_machine_without_evaluate_says_so_and_goes_on(monkeypatch, capsys):
-    real = builtins.__import__
-
-    def without(name, *arguments, **options):
-        if name.startswith("hub_cards"):
-            raise ModuleNotFoundError("No module named 'evaluate'", name="evaluate")
-        return real(name, *arguments, **options)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    task = BUILT_IN_TASKS["meld"]
-    results = {"text": {"left_out": 0, "tasks": {"meld": {"predictions": answers(task, ["joy"], ["joy"])}}}}
-    add_published(results, {"meld": task})
-    assert "evaluate is not installed" in results["text"]["tasks"]["meld"]["published"]["skipped"]
-    assert "Published metrics left out: the package evaluate" in capsys.readouterr().out
-    results["text"]["tasks"]["meld"] |= {"rows": 1, "metrics": {"accuracy": 1.0}}
-    found = seeds.sum_up([{"subsets": results}])
-    lines = seeds.table("meld", found, 1)
-    assert cells(lines)["**ours**, words alone"][2] == "1.0000"
-    assert "evaluate is not installed" in lines[-1]

@@ -12,7 +12,7 @@ from tests.helpers.local_hub import metadata_errors
 from tests.helpers.run_files import EVERY, write_ceilings, write_run
 from training.demo.assets import FINGERPRINT
 from training.demo.study import collect
-from training.evaluation.report import gate_spread
+from training.evaluation.metrics import gate_spread
 from training.hub.model_card import CardFacts, check_card, demo_facts, read_facts, study_table, write_card
 from training.records import write_json
 
@@ -147,7 +147,7 @@ def test_table_of_own_tasks(tmp_path):
     content = body_of(write_card(tmp_path, facts=FACTS))
     part = results["subsets"]["text"]["tasks"]["meld"]
     wanted = (
-        f"| meld | text | {part['rows']} | {part['metrics']['accuracy']:.3f} | {part['metrics']['weighted_f1']:.3f} |"
+        f"| meld | text | {part['examples']} | {part['metrics']['accuracy']:.3f} | {part['metrics']['weighted_f1']:.3f} |"
     )
     assert wanted in content
     assert content.count("| meld |") == len(EVERY)
@@ -336,7 +336,7 @@ def test_facts_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("license: mit", "unknown fields license. Known: name,"),
+        ("author: me", "unknown fields author. Known: name,"),
         ("- a", "must hold fields of a card"),
         ("language: en", "`language` in .* is 'en'; it must be a list"),
         ("synthetic: 1", "it must be a bool"),

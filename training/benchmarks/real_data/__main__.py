@@ -28,10 +28,10 @@ from ...converters import folder as folder_converter
 from ...converters import meld as meld_converter
 from ...data.dataset import load_examples
 from ...demo.__main__ import training_flags
-from ...evaluation import evaluator as run_eval
 from ...evaluation.metrics import summarize
 from ...model.builder import read_tasks, require_place
 from ...records import check_writable, commit, versions, write_json
+from ...run_eval import main as run_eval
 from ...train import train
 from .baselines import CHARACTERS, SOUNDS, VECTORS, WORDS, Baseline, evaluate_baseline
 from .corpora import (
@@ -236,13 +236,13 @@ def train_and_judge(
     results = run / f"results-{REPORTED}.json"
     if not results.is_file():
         asked = ["--split", REPORTED, "--split_manifest", MANIFEST, "--subsets", *piece.subsets]
-        run_eval.main(["--model_name_or_path", str(run), "--dataset", str(corpus), *asked, "--seed", str(seed)])
+        run_eval(["--model_name_or_path", str(run), "--dataset", str(corpus), *asked, "--seed", str(seed)])
     record = json.loads((run / "training.json").read_text(encoding="utf-8"))
     return {**json.loads(results.read_text(encoding="utf-8")), "training": record}
 
 
 def _published(run: dict[str, Any], subset: str, piece: Piece) -> dict[str, Any]:
-    return run["subsets"][subset]["tasks"][piece.task]["published"]
+    return run["subsets"][subset]["tasks"][piece.task]["metrics"]
 
 
 def measure(name: str, arguments: argparse.Namespace, extra: Sequence[str]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from transformers.audio_utils import mel_filter_bank, spectrogram
 from processing_egmf import EGMFTask
 from processing_egmf.audio_egmf import load_audio
 
-from ...evaluation.metrics import published_metrics
+from ...evaluation.metrics import answer_metrics
 from .corpora import GROUP, REPORTED
 
 
@@ -107,9 +107,10 @@ def evaluate_baseline(baseline: Baseline, task: EGMFTask, rows: Sequence[dict[st
 def _figures(task: EGMFTask, model: Any, inputs: Any, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     truth = [row["answer"] for row in rows]
     if task.kind == "regression":
-        said = np.clip(model.predict(inputs), task.low, task.high)
-        answers = [{"score": float(score), "truth": true} for score, true in zip(said, truth, strict=True)]
-    else:
-        shares = [dict.fromkeys(task.labels, 0.0) | dict(zip(model.classes_, p)) for p in model.predict_proba(inputs)]
-        answers = [{"label": max(p, key=p.get), "probabilities": p, "truth": t} for p, t in zip(shares, truth)]
-    return published_metrics(task, answers)
+        scores = np.clip(model.predict(inputs), task.low, task.high)
+        return answer_metrics(task, scores.tolist(), [float(score) for score in truth], bootstrap=1000)
+    labels = list(task.labels)
+    probabilities = np.zeros((len(rows), len(labels)))
+    probabilities[:, [labels.index(name) for name in model.classes_]] = model.predict_proba(inputs)
+    predictions = [labels[index] for index in probabilities.argmax(axis=1)]
+    return answer_metrics(task, predictions, truth, probabilities, bootstrap=1000)

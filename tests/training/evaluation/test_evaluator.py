@@ -1,0 +1,62 @@
+"""Predictions over a dataset: neither the batch nor what a subset leaves out changes an answer."""
+
+import pytest
+
+from tests.helpers.corpus_files import write_corpus
+from training.data.dataset import EGMFDataset, load_examples
+from training.evaluation.evaluator import evaluate
+from training.evaluation.subsets import ALL_MODALITIES, SUBSETS
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return write_corpus(tmp_path_factory.mktemp("corpus") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def model(make_model):
+    return make_model("waveform", "frames", lora=None)
+
+
+@pytest.fixture(scope="module")
+def processor(make_processor):
+    return make_processor("waveform", "frames")
+
+
+def probabilities_of(results, subset):
+    """Id of an example -> probabilities of its answers."""
+    predictions = [p for part in results[subset]["tasks"].values() for p in part["predictions"]]
+    return {prediction["id"]: list(prediction["probabilities"].values()) for prediction in predictions}
+
+
+def test_batch_size_does_not_matter(model, processor, corpus):
+    dataset = EGMFDataset(load_examples(corpus, "train"), processor, cache_media=True)
+    expected = probabilities_of(evaluate(model, processor, dataset, SUBSETS[-1:], batch_size=6), ALL_MODALITIES)
+    for batch_size in (1, 2, 5):
+        results = evaluate(model, processor, dataset, SUBSETS[-1:], batch_size)
+        found = probabilities_of(results, ALL_MODALITIES)
+        assert set(found) == set(expected)
+        for name in expected:
+            assert found[name] == pytest.approx(expected[name], abs=1e-5)
+
+
+def test_subset_sees_nothing_else(model, processor, corpus):
+    """Evaluating with text only is evaluating examples that have only text."""
+    examples = [example for example in load_examples(corpus, "train") if example.get("text")]
+    bare = [{name: value for name, value in example.items() if name != "video"} for example in examples]
+
+    def text_only(given):
+        dataset = EGMFDataset(given, processor, cache_media=True)
+        return probabilities_of(evaluate(model, processor, dataset, [("text",)]), "text")
+
+    found = text_only(examples)
+    expected = text_only(bare)
+    assert set(found) == {example["id"] for example in examples}
+    for name in expected:
+        assert found[name] == pytest.approx(expected[name], abs=1e-6)
+
+
+def test_subset_that_no_example_has(model, processor, corpus):
+    examples = [example for example in load_examples(corpus, "train") if not example.get("text")]
+    results = evaluate(model, processor, EGMFDataset(examples, processor), [("text",)])
+    assert results == {"text": {"left_out": 1, "tasks": {}}}

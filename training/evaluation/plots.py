@@ -1,0 +1,176 @@
+"""The plots of a report, drawn into PNG files. The only module that imports matplotlib: import it where a plot is drawn."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from sklearn.metrics import confusion_matrix
+
+from .subsets import SUBSET_NAMES
+
+
+INK = "#2b3440"
+MUTED = "#aeb7c2"
+PALE = "#e3e8ee"
+BLUE = "#3a6ea5"
+RED = "#c8553d"
+EXPERT_COLORS = (BLUE, RED, "#6a994e", "#8d6a9f")
+
+
+def new_figure(width: float = 7.0, height: float = 4.0) -> tuple[Figure, Axes]:
+    """A figure, in inches, whose axes have neither an upper nor a right border."""
+    figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def save_figure(figure: Figure, path: Path) -> str:
+    """Write and close a figure. Returns the file's name."""
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+    return path.name
+
+
+def plot_training(record: dict[str, Any], path: Path) -> str:
+    """Loss of the fusion pretraining and of the training steps, and the evaluations' loss.
+
+    Args:
+        record: `training.json` of the run.
+        path: PNG file to write.
+    """
+    figure, axes = new_figure()
+    pretraining = record["fusion_pretraining_losses"]
+    history = record["log_history"]
+    steps = [(entry["epoch"], float(entry["loss"])) for entry in history if "loss" in entry]
+    evaluations = [(entry["epoch"], float(entry["eval_loss"])) for entry in history if "eval_loss" in entry]
+    if pretraining:  # its epochs are drawn narrower: they take a small part of the time
+        last_epoch = max([epoch for epoch, _ in steps], default=1.0)
+        epochs = np.linspace(-last_epoch / 2, 0, len(pretraining))
+        axes.plot(epochs, pretraining, color=MUTED, label="fusion pretraining (its head is dropped afterwards)")
+    axes.plot(*zip(*steps, strict=True), color=BLUE, label="training, per sample")
+    axes.plot(*zip(*evaluations, strict=True), marker="o", color=RED, label="validation, per answer")
+    axes.axvline(0, color=MUTED, linewidth=0.8)
+    axes.set_xlabel("epoch with the language model")
+    axes.set_ylabel("training: nats per token; validation: nats per answer")
+    axes.set_title("Loss")
+    axes.legend(frameon=False)
+    return save_figure(figure, path)
+
+
+def plot_confusion(predictions: Sequence[dict[str, Any]], labels: Sequence[str], path: Path) -> str:
+    """Confusion matrix: a row per true label, a column per predicted one, in shares of the row."""
+    truth = [prediction["truth"] for prediction in predictions]
+    predicted = [prediction["label"] for prediction in predictions]
+    matrix = confusion_matrix(truth, predicted, labels=labels, normalize="true")
+    figure, axes = plt.subplots(figsize=(5.6, 5), layout="constrained")
+    axes.imshow(matrix, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), share in np.ndenumerate(matrix):
+        color = "white" if share > 0.5 else INK
+        axes.text(column, row, f"{share:.2f}", ha="center", va="center", color=color, size=8)
+    axes.set_xticks(range(len(labels)), labels, rotation=40, ha="right")
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set(xlabel="predicted", ylabel="true", title="Emotion, all modalities")
+    return save_figure(figure, path)
+
+
+def plot_scores(predictions: Sequence[dict[str, Any]], limits: tuple[float, float], path: Path) -> str:
+    """Predicted median with its 90 % interval against the truth."""
+    figure, axes = new_figure(5.2, 5)
+    truth = np.array([prediction["truth"] for prediction in predictions])
+    medians = np.array([prediction["score"] for prediction in predictions])
+    bounds = np.array([prediction["interval"] for prediction in predictions])  # (N, 2)
+    axes.vlines(truth, bounds[:, 0], bounds[:, 1], color=MUTED, alpha=0.35, linewidth=1)
+    axes.scatter(truth, medians, s=14, color=BLUE, zorder=3)
+    axes.plot(limits, limits, color=RED, linewidth=1)
+    axes.set(xlabel="true score", ylabel="predicted median, 90 % interval", title="Sentiment, all modalities")
+    return save_figure(figure, path)
+
+
+def plot_gates(predictions: Sequence[dict[str, Any]], labels: Sequence[str], path: Path) -> str:
+    """Mean and standard deviation of each expert's weight, by true label."""
+    figure, axes = new_figure(8, 4)
+    experts = list(predictions[0]["experts"])
+    for index, expert in enumerate(experts):
+        weights = _weights_by_label(predictions, labels, expert)
+        offset = (index - (len(experts) - 1) / 2) * 0.26
+        axes.bar(
+            np.arange(len(labels)) + offset,
+            [np.mean(group) if group else 0 for group in weights],
+            0.24,
+            yerr=[np.std(group) if group else 0 for group in weights],
+            label=expert,
+            color=EXPERT_COLORS[index % len(EXPERT_COLORS)],
+            error_kw={"ecolor": INK, "elinewidth": 1},
+        )
+    axes.axhline(1 / len(experts), color=MUTED, linewidth=0.8)
+    axes.set_xticks(range(len(labels)), labels)
+    axes.set_ylim(0, None)
+    axes.set_ylabel("weight of the expert")
+    axes.set_title("Gate weights (second stage), by true label")
+    axes.legend(frameon=False, ncols=len(experts))
+    return save_figure(figure, path)
+
+
+def _weights_by_label(predictions: Sequence[dict[str, Any]], labels: Sequence[str], expert: str) -> list[list[float]]:
+    """An expert's weights, one list for each label."""
+    groups: dict[str, list[float]] = {label: [] for label in labels}
+    for prediction in predictions:
+        groups[prediction["truth"]].append(prediction["experts"][expert])
+    return list(groups.values())
+
+
+def plot_reliability(predictions: Sequence[dict[str, Any]], path: Path, bins: int = 10) -> str:
+    """How often answers of a given confidence are right."""
+    confidence = np.array([prediction["score"] for prediction in predictions])
+    correct = np.array([prediction["label"] == prediction["truth"] for prediction in predictions])
+    bin_index = np.minimum((confidence * bins).astype(int), bins - 1)
+    figure, axes = new_figure(5.2, 5)
+    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1)
+    for number in np.unique(bin_index):
+        inside = bin_index == number
+        accuracy = correct[inside].mean()
+        center = (number + 0.5) / bins
+        axes.bar(center, accuracy, 0.9 / bins, color=BLUE, alpha=0.8)
+        axes.text(center, accuracy + 0.01, f"{inside.sum()}", ha="center", size=8, color=INK)
+    axes.set(xlim=(0, 1), ylim=(0, 1.05), xlabel="confidence", ylabel="accuracy")
+    axes.set_title("Reliability (counts above)")
+    return save_figure(figure, path)
+
+
+def plot_overview(
+    accuracies: dict[str, float], ceilings: dict[str, float] | None, faces: Path | None, path: Path
+) -> str:
+    """The picture of the README: synthetic faces, and the accuracy of every subset beside its ceiling.
+
+    Args:
+        accuracies: of the emotions, by subset of modalities.
+        ceilings: best possible accuracies by subset, and `chance`.
+        faces: PNG above the bars; None, or a file that does not exist, for none.
+        path: PNG file to write.
+    """
+    if faces is not None and faces.is_file():
+        figure, panels = plt.subplots(2, 1, figsize=(8, 7.6), layout="constrained", height_ratios=[1.65, 1])
+        panels[0].imshow(plt.imread(faces))
+        panels[0].axis("off")
+        axes = panels[1]
+    else:
+        figure, axes = plt.subplots(figsize=(8, 3.2), layout="constrained")
+    names = [name for name in SUBSET_NAMES if name in accuracies]
+    positions = np.arange(len(names))
+    if ceilings:
+        bounds = [ceilings.get(name) or 0 for name in names]
+        axes.bar(positions, bounds, 0.8, color=PALE, label="best possible")
+        axes.axhline(ceilings["chance"], color=MUTED, linewidth=0.8, linestyle="--", label="chance")
+    values = [accuracies[name] for name in names]
+    axes.bar(positions, values, 0.55, color=BLUE, label="EGMF")
+    for position, value in zip(positions, values, strict=True):
+        axes.text(position, value / 2, f"{value:.2f}", ha="center", va="center", color="white", size=9)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xticks(positions, [name.replace("+", "\n+ ") for name in names])
+    axes.set(ylabel="emotion accuracy", ylim=(0, 1))
+    axes.legend(frameon=False, ncols=3, loc="upper left")
+    return save_figure(figure, path)

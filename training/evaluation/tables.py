@@ -1,0 +1,49 @@
+"""Markdown tables, and the one way in which figures are written into them.
+
+markdown_table(["modalities", "accuracy"], [["text", format_mean_std(summary)]])
+->  | modalities | accuracy |
+    |---|---|
+    | text | 0.596 ± 0.011 |
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+MISSING = "–"
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """The lines of a Markdown table.
+
+    Args:
+        header: names of the columns.
+        rows: one cell per column, each written as `str` does.
+    """
+    lines = [_table_row(header), "|" + "---|" * len(header)]
+    lines += [_table_row(row) for row in rows]
+    return lines
+
+
+def _table_row(cells: Sequence[object]) -> str:
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def format_number(value: float | None, decimals: int = 3) -> str:
+    """A figure with a fixed number of decimals; a dash where there is none."""
+    return MISSING if value is None else f"{value:.{decimals}f}"
+
+
+def format_mean_std(summary: dict[str, Any] | None, decimals: int = 3) -> str:
+    """`mean ± std` of what `summarize` returns; only the mean of a single run, a dash where there is nothing."""
+    if summary is None:
+        return MISSING
+    text = format_number(summary["mean"], decimals)
+    if summary["std"] is None:
+        return text
+    return f"{text} ± {summary['std']:.{decimals}f}"
+
+
+def format_subset(subset: str) -> str:
+    """`text+audio` -> `text + audio`."""
+    return subset.replace("+", " + ")
