@@ -146,9 +146,7 @@ def test_table_of_own_tasks(tmp_path):
     results = write_run(tmp_path, tasks=("meld",))
     content = body_of(write_card(tmp_path, facts=FACTS))
     part = results["subsets"]["text"]["tasks"]["meld"]
-    wanted = (
-        f"| meld | text | {part['examples']} | {part['metrics']['accuracy']:.3f} | {part['metrics']['weighted_f1']:.3f} |"
-    )
+    wanted = f"| meld | text | {part['examples']} | {part['metrics']['accuracy']:.3f} | {part['metrics']['weighted_f1']:.3f} |"
     assert wanted in content
     assert content.count("| meld |") == len(EVERY)
 

@@ -28,10 +28,10 @@ from ...converters import folder as folder_converter
 from ...converters import meld as meld_converter
 from ...data.dataset import load_examples
 from ...demo.__main__ import training_flags
+from ...evaluation.evaluator import EvaluationOptions, evaluate_checkpoint
 from ...evaluation.metrics import summarize
 from ...model.builder import read_tasks, require_place
 from ...records import check_writable, commit, versions, write_json
-from ...run_eval import main as run_eval
 from ...train import train
 from .baselines import CHARACTERS, SOUNDS, VECTORS, WORDS, Baseline, evaluate_baseline
 from .corpora import (
@@ -235,8 +235,15 @@ def train_and_judge(
         train(*parse_arguments([*argv, *training_flags(run), *extra]))
     results = run / f"results-{REPORTED}.json"
     if not results.is_file():
-        asked = ["--split", REPORTED, "--split_manifest", MANIFEST, "--subsets", *piece.subsets]
-        run_eval(["--model_name_or_path", str(run), "--dataset", str(corpus), *asked, "--seed", str(seed)])
+        options = EvaluationOptions(
+            model_name_or_path=str(run),
+            dataset=str(corpus),
+            split=REPORTED,
+            split_manifest=MANIFEST,
+            subsets=list(piece.subsets),
+            seed=seed,
+        )
+        evaluate_checkpoint(options)
     record = json.loads((run / "training.json").read_text(encoding="utf-8"))
     return {**json.loads(results.read_text(encoding="utf-8")), "training": record}
 
