@@ -1,99 +1,239 @@
-"""AnswerSet: the exact distribution of a language model over a closed set of answers.
+"""Answers of EGMF: the loss of a known one, and the exact distribution over a closed set.
 
-The answers' tokens are merged into a trie. One prefill of the prompt gives the logits at the root; the inner nodes
-(those that have children) go through the model together in one further forward over the same cache, each seeing the
-prompt, its ancestors and itself. Leaves need no forward: only their own probability is asked for.
+The answers' tokens are merged into a trie. One prefill of the prompt gives the next-token distribution at the root; the
+inner nodes (those that have children) need one each as well. Leaves need none: only their own probability is asked for.
 
     prompt ─► root ─┬─ " joy"                      log P(answer | prompt) = sum over its edges of
                     ├─ " sur" ─── "prise"          log P(child token | prompt, path to its parent),
                     └─ " dis" ─── "gust"           then normalized over the set
+
+    group_answer_sets       answer_ids ─► the distinct sets of the batch
+    score_nodes_as_tree     one further forward over the cache of the prefill ─► distributions at the inner nodes
+    answer_log_probs        distributions at all nodes ─► log-probability of each answer
+
+`score_nodes_as_tree` needs full attention and a 4D mask. Another way to score the nodes takes the same arguments.
 """
 
-# B batch  A answers  L tokens of the longest answer  N inner nodes without the root  G edges  V vocabulary
+# B batch  S prompt tokens  K positions with logits  V vocabulary
+# A answers  L tokens of the longest answer  N inner nodes without the root  G edges
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel
 
+
+if TYPE_CHECKING:
+    from transformers import Cache
 
 NORMALIZATIONS = ("sequence", "tree")
+TREE_ATTENTIONS = ("sdpa", "eager")  # implementations that take a 4D mask
 
 
 class AnswerSet(NamedTuple):
-    """A trie over the answers' token ids. Index 0 is the root; inner nodes follow, parents before children."""
+    """A trie over the answers' token ids. Node 0 is the root; the inner nodes follow, parents before children."""
 
-    node_tokens: torch.Tensor  # (N,) token of each inner node
-    node_depths: torch.Tensor  # (N,) 0 for children of the root
-    node_sees: torch.Tensor  # (N, N) bool: itself and its ancestors
-    edge_parents: torch.Tensor  # (G,) 0 the root, n + 1 inner node n
-    edge_tokens: torch.Tensor  # (G,)
-    answer_edges: torch.Tensor  # (A, L) index into the edges, -1 padding
+    node_tokens: Tensor  # (N,) token of each inner node
+    node_depths: Tensor  # (N,) 0 for children of the root
+    node_sees: Tensor  # (N, N) bool: itself and its ancestors
+    edge_parents: Tensor  # (G,) node that the edge starts from
+    edge_tokens: Tensor  # (G,) token that it leads to
+    answer_edges: Tensor  # (A, L) edges of each answer, -1 for padding
 
     @classmethod
     @lru_cache(maxsize=64)
     def from_token_ids(cls, answers: tuple[tuple[int, ...], ...]) -> "AnswerSet":
-        """Merge answers, each a tuple of token ids, into a trie. None may be empty, occur twice, or begin another."""
+        """Merge answers into a trie.
+
+        Args:
+            answers: token ids of each.
+
+        Raises:
+            ValueError: an answer is empty, occurs twice, or is the beginning of another.
+        """
         if not answers or () in answers:
-            raise ValueError("An answer has no tokens, or there is no answer at all.")
+            raise ValueError(
+                "An answer has no tokens, or there is no answer at all. Give at least one token for each."
+            )
         if len(set(answers)) != len(answers):
-            raise ValueError("Two answers have the same tokens, so nothing can tell them apart.")
-        paths = list(dict.fromkeys(answer[:length] for answer in answers for length in range(1, len(answer) + 1)))
-        inner = sorted({path[:-1] for path in paths} - {()}, key=len)
-        if set(inner) & set(answers):
+            raise ValueError("Two answers have the same tokens, so nothing can tell them apart. Change one of them.")
+
+        # A path is the tokens from the root on. Each but the empty one ends in an edge; those with children are nodes.
+        paths = []
+        for answer in answers:
+            paths += [answer[:length] for length in range(1, len(answer) + 1)]
+        paths = list(dict.fromkeys(paths))
+        inner_paths = sorted({path[:-1] for path in paths} - {()}, key=len)
+        if set(inner_paths) & set(answers):
             raise ValueError("One answer's tokens begin another's; end both with an end marker.")
-        edges, nodes = {path: n for n, path in enumerate(paths)}, {path: n for n, path in enumerate([(), *inner])}
-        sees = [[path[: len(other)] == other for other in inner] for path in inner]
-        steps = [torch.tensor([edges[answer[: i + 1]] for i in range(len(answer))]) for answer in answers]
+
+        edge_index = {path: index for index, path in enumerate(paths)}
+        node_index = {path: index for index, path in enumerate([(), *inner_paths])}
+        node_sees = [[path[: len(other)] == other for other in inner_paths] for path in inner_paths]
+        answer_edges = []
+        for answer in answers:
+            edges = [edge_index[answer[:length]] for length in range(1, len(answer) + 1)]
+            answer_edges.append(torch.tensor(edges))
         return cls(
-            node_tokens=torch.tensor([path[-1] for path in inner], dtype=torch.long),
-            node_depths=torch.tensor([len(path) - 1 for path in inner], dtype=torch.long),
-            node_sees=torch.tensor(sees, dtype=torch.bool).view(len(inner), len(inner)),
-            edge_parents=torch.tensor([nodes[path[:-1]] for path in paths], dtype=torch.long),
+            node_tokens=torch.tensor([path[-1] for path in inner_paths], dtype=torch.long),
+            node_depths=torch.tensor([len(path) - 1 for path in inner_paths], dtype=torch.long),
+            node_sees=torch.tensor(node_sees, dtype=torch.bool).view(len(inner_paths), len(inner_paths)),
+            edge_parents=torch.tensor([node_index[path[:-1]] for path in paths], dtype=torch.long),
             edge_tokens=torch.tensor([path[-1] for path in paths], dtype=torch.long),
-            answer_edges=pad_sequence(steps, batch_first=True, padding_value=-1),
+            answer_edges=pad_sequence(answer_edges, batch_first=True, padding_value=-1),
         )
 
-    def log_probs(self, node_log_probs: torch.Tensor, normalization: str) -> torch.Tensor:
-        """node_log_probs (1 + N, V) of the root and the inner nodes -> (A,), which sum to one as probabilities."""
-        edge = node_log_probs[self.edge_parents, self.edge_tokens]  # (G,)
+    @property
+    def num_inner_nodes(self) -> int:
+        return len(self.node_tokens)
+
+    def log_probs(self, node_log_probs: Tensor, normalization: str) -> Tensor:
+        """node_log_probs (1 + N, V) of the root and the inner nodes -> (A,), the exponentials of which sum to 1."""
+        edge_log_probs = node_log_probs[self.edge_parents, self.edge_tokens]  # (G,)
         if normalization == "tree":
-            siblings = self.edge_parents[:, None] == self.edge_parents[None, :]
-            edge = edge - edge.expand(len(edge), -1).masked_fill(~siblings, float("-inf")).logsumexp(dim=1)
-        steps = edge[self.answer_edges.clamp(min=0)].masked_fill(self.answer_edges < 0, 0.0)  # (A, L)
+            siblings = self.edge_parents[:, None] == self.edge_parents[None, :]  # (G, G)
+            of_siblings = edge_log_probs.expand(len(edge_log_probs), -1).masked_fill(~siblings, float("-inf"))
+            edge_log_probs = edge_log_probs - of_siblings.logsumexp(dim=1)
+        is_padding = self.answer_edges < 0
+        steps = edge_log_probs[self.answer_edges.clamp(min=0)].masked_fill(is_padding, 0.0)  # (A, L)
         return torch.log_softmax(steps.sum(dim=1), dim=0)
 
 
-def answer_sets_of(answer_ids: torch.Tensor) -> tuple[list[AnswerSet], list[int]]:
-    """answer_ids (B, A, L), padded with -1 -> the distinct sets of the batch, and which one each sample has."""
-    found = []
-    for rows in answer_ids.tolist():
-        answers = [tuple(i for i in row if i >= 0) for row in rows]
+def group_answer_sets(answer_ids: Tensor) -> tuple[list[AnswerSet], list[int]]:
+    """answer_ids (B, A, L), padded with -1 -> the distinct sets of the batch, and the index of each sample's set."""
+    sets_of_samples = []
+    for sample in answer_ids.tolist():
+        answers = [tuple(token for token in answer if token >= 0) for answer in sample]
         while answers and not answers[-1]:  # padding beside a larger set
             answers.pop()
-        found.append(tuple(answers))
-    distinct = list(dict.fromkeys(found))
-    return [AnswerSet.from_token_ids(answers) for answers in distinct], [distinct.index(answers) for answers in found]
+        sets_of_samples.append(tuple(answers))
+    distinct = list(dict.fromkeys(sets_of_samples))
+    answer_sets = [AnswerSet.from_token_ids(answers) for answers in distinct]
+    set_index = [distinct.index(answers) for answers in sets_of_samples]
+    return answer_sets, set_index
 
 
-def batch_nodes(
-    sets: list[AnswerSet], which: list[int], prompt_mask: torch.Tensor, dtype: torch.dtype
-) -> dict[str, torch.Tensor] | None:
-    """prompt_mask (B, S), 1 on real tokens -> what a forward over the cache needs to score every inner node: input_ids
-    and position_ids (B, N), attention_mask (B, 1, N, S + N), 0 where it may look and the dtype's minimum elsewhere.
-    None if every answer is a single token."""
-    most = max(len(answer_set.node_tokens) for answer_set in sets)
-    if most == 0:
-        return None
-    tokens = pad_sequence([answer_set.node_tokens for answer_set in sets], batch_first=True)
-    depths = pad_sequence([answer_set.node_depths for answer_set in sets], batch_first=True)
-    sees = torch.eye(most, dtype=torch.bool).repeat(len(sets), 1, 1)  # padding looks at itself: no empty softmax
-    for own, answer_set in zip(sees, sets, strict=True):
-        own[: len(answer_set.node_tokens), : len(answer_set.node_tokens)] = answer_set.node_sees
-    tokens, depths, sees = (part[which].to(prompt_mask.device) for part in (tokens, depths, sees))
-    prompt = prompt_mask.bool()[:, None, :].expand(-1, most, -1)  # (B, N, S)
-    visible = torch.cat([prompt, sees], dim=-1)[:, None]  # (B, 1, N, S + N)
-    mask = torch.zeros_like(visible, dtype=dtype).masked_fill(~visible, torch.finfo(dtype).min)
-    positions = prompt_mask.sum(dim=1, keepdim=True) + depths
-    return {"input_ids": tokens, "position_ids": positions, "attention_mask": mask}
+def tree_inputs(
+    answer_sets: list[AnswerSet], set_index: list[int], prompt_mask: Tensor, dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """Inputs of a forward over the prompt's cache in which each inner node sees the prompt, its ancestors and itself.
+
+    Args:
+        answer_sets, set_index: from `group_answer_sets`; at least one of the sets has an inner node.
+        prompt_mask: (B, S), 1 on real tokens.
+        dtype: of the language model.
+
+    Returns:
+        `input_ids` and `position_ids` (B, N); `attention_mask` (B, 1, N, S + N), 0 where a node may look and the lowest
+        number of `dtype` elsewhere.
+    """
+    num_nodes = max(answer_set.num_inner_nodes for answer_set in answer_sets)
+    tokens = pad_sequence([answer_set.node_tokens for answer_set in answer_sets], batch_first=True)
+    depths = pad_sequence([answer_set.node_depths for answer_set in answer_sets], batch_first=True)
+    # A node of padding sees itself: a softmax over nothing would be NaN.
+    sees = torch.eye(num_nodes, dtype=torch.bool).repeat(len(answer_sets), 1, 1)
+    for padded, answer_set in zip(sees, answer_sets, strict=True):
+        padded[: answer_set.num_inner_nodes, : answer_set.num_inner_nodes] = answer_set.node_sees
+
+    device = prompt_mask.device
+    tokens = tokens[set_index].to(device)  # (B, N)
+    depths = depths[set_index].to(device)  # (B, N)
+    sees = sees[set_index].to(device)  # (B, N, N)
+    sees_prompt = prompt_mask.bool()[:, None, :].expand(-1, num_nodes, -1)  # (B, N, S)
+    visible = torch.cat([sees_prompt, sees], dim=-1)[:, None]  # (B, 1, N, S + N)
+    attention_mask = torch.zeros_like(visible, dtype=dtype).masked_fill(~visible, torch.finfo(dtype).min)
+    position_ids = prompt_mask.sum(dim=1, keepdim=True) + depths
+    return {"input_ids": tokens, "position_ids": position_ids, "attention_mask": attention_mask}
+
+
+def score_nodes_as_tree(
+    language_model: PreTrainedModel,
+    answer_sets: list[AnswerSet],
+    set_index: list[int],
+    prompt_mask: Tensor,
+    past_key_values: "Cache",
+) -> Tensor:
+    """Next-token log-probabilities at the inner nodes (B, N, V), all nodes in one forward over the prompt's cache.
+
+    Args:
+        language_model: the model that filled the cache.
+        answer_sets, set_index, prompt_mask: as for `tree_inputs`.
+        past_key_values: cache of the prompts.
+
+    Raises:
+        ValueError: the attention implementation takes no 4D mask.
+    """
+    attention = language_model.config._attn_implementation
+    if attention not in TREE_ATTENTIONS:
+        raise ValueError(
+            f"score_answers needs a 4D attention mask, which {attention} does not take. "
+            "Load the model with attn_implementation='sdpa'."
+        )
+    inputs = tree_inputs(answer_sets, set_index, prompt_mask, language_model.dtype)
+    output = language_model(**inputs, past_key_values=past_key_values, use_cache=True)
+    return torch.log_softmax(output.logits.float(), dim=-1)
+
+
+def answer_log_probs(
+    answer_sets: list[AnswerSet],
+    set_index: list[int],
+    node_log_probs: Tensor,
+    normalization: str,
+    num_answers: int,
+) -> Tensor:
+    """node_log_probs (B, 1 + N, V) -> (B, A) log-probabilities, -inf past the end of a set with fewer than A answers."""
+    log_probs = node_log_probs.new_full((len(set_index), num_answers), float("-inf"))
+    node_log_probs = node_log_probs.cpu()  # where the tries are
+    for sample, index in enumerate(set_index):
+        of_answers = answer_sets[index].log_probs(node_log_probs[sample], normalization)
+        log_probs[sample, : len(of_answers)] = of_answers.to(log_probs.device)
+    return log_probs
+
+
+def check_answer_inputs(answer_ids: Tensor | None, labels: Tensor | None, normalization: str) -> None:
+    """Refuse inputs that `score_answers` cannot score, before any work."""
+    if normalization not in NORMALIZATIONS:
+        raise ValueError(f"`normalization` is {normalization!r}; use one of {', '.join(NORMALIZATIONS)}.")
+    if labels is not None:
+        raise ValueError("The inputs hold an answer already. Call the processor without `answer` to score them.")
+    if answer_ids is None:
+        raise ValueError("`answer_ids` is missing; the processor returns it where no `answer` is given.")
+
+
+# ---- the loss of a known answer ------------------------------------------------------------------------------------
+
+
+def choose_logits_to_keep(
+    logits_to_keep: int | Tensor | None, labels: Tensor | None, inputs_embeds: Tensor
+) -> int | Tensor:
+    """The positions that need logits: what the caller asks for, else all from the one before the first label on."""
+    if logits_to_keep is None and labels is not None:
+        answer_columns = torch.where((labels != -100).any(dim=0))[0]
+        if len(answer_columns) == 0:
+            raise ValueError("`labels` holds nothing but -100; give the processor an `answer`.")
+        logits_to_keep = labels.shape[1] - max(int(answer_columns[0]) - 1, 0)
+    if logits_to_keep is None:
+        return 0
+    if isinstance(logits_to_keep, int) and logits_to_keep > 0:
+        # A slice would leave strided states, for which the CPU copies the whole output matrix once per sample.
+        length = inputs_embeds.shape[1]
+        return torch.arange(max(length - logits_to_keep, 0), length, device=inputs_embeds.device)
+    return logits_to_keep
+
+
+def answer_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean over samples of the mean negative log-likelihood of their labels.
+
+    Args:
+        logits: (B, K, V) of the last K positions.
+        labels: (B, S), -100 where there is nothing to predict; a sample without any other label does not count.
+    """
+    targets = labels[:, -logits.shape[1] :][:, 1:]  # (B, K - 1)
+    predictions = logits[:, :-1].float().transpose(1, 2)  # (B, V, K - 1)
+    losses = nn.functional.cross_entropy(predictions, targets, ignore_index=-100, reduction="none")  # (B, K - 1)
+    num_labels = (targets != -100).sum(dim=1)  # (B,)
+    sample_losses = losses.sum(dim=1) / num_labels.clamp(min=1)
+    return sample_losses.sum() / (num_labels > 0).sum()

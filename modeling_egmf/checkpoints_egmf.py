@@ -1,9 +1,15 @@
-"""Light and full checkpoints, and LoRA inside the language model.
+"""Adapter and standalone checkpoints of EGMF, and LoRA inside the language model.
 
-    light: config.text_model_id names the language model; model.safetensors holds what was trained
-    full:  config.text_model_id is None; model.safetensors holds everything, LoRA merged
+    adapter:     config.text_model_id names the language model; model.safetensors holds only what was trained
+    standalone:  config.text_model_id is None; model.safetensors holds everything, LoRA merged
 
-Both are plain safetensors. Every key of either is checked at load: nothing is ever left random in silence.
+Both load with `EGMFForConditionalGeneration.from_pretrained`. Every key of either is checked: no weight is ever left random
+in silence.
+
+    load_adapter_checkpoint ─┬─ load_text_model      the language model that the configuration names
+                             ├─ load_backbone        frozen pretrained encoders that it names
+                             ├─ read_trained_state   model.safetensors, keys and shapes checked
+                             └─ check_weights        nothing missing, unexpected, misshapen or not finite
 """
 
 import hashlib
@@ -13,7 +19,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
+from torch import Tensor
+from transformers import AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_utils import load_state_dict
 from transformers.utils import cached_file, logging
 
@@ -23,13 +30,30 @@ from .configuration_egmf import EGMFConfig, EGMFEncoderConfig
 logger = logging.get_logger(__name__)
 
 HUB_ARGUMENTS = ("token", "cache_dir", "local_files_only", "force_download", "proxies")
-# Ours are never cast, quantized or split; these go to the language model alone.
-LOADING_ARGUMENTS = ("dtype", "device_map", "max_memory", "offload_folder", "low_cpu_mem_usage")
-TEXT_MODEL_ARGUMENTS = (*LOADING_ARGUMENTS, "quantization_config", "attn_implementation")
+# Fusion and encoders are never cast, quantized or split; these arguments go to the language model only.
+TEXT_MODEL_ARGUMENTS = (
+    "dtype",
+    "device_map",
+    "max_memory",
+    "offload_folder",
+    "low_cpu_mem_usage",
+    "quantization_config",
+    "attn_implementation",
+)
+# A language model that differs in one of these is another one than the checkpoint was trained on.
+TEXT_MODEL_SIZES = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size")
+
+
+# ---- LoRA -----------------------------------------------------------------------------------------------------------
 
 
 def inject_lora(language_model: PreTrainedModel, lora: dict) -> None:
-    """Put LoRA layers into the language model in place; A and B stay in float32 whatever the model's dtype is."""
+    """Put LoRA layers into the language model in place.
+
+    Args:
+        language_model: of any dtype; the LoRA matrices A and B stay in float32.
+        lora: keyword arguments of `peft.LoraConfig`.
+    """
     try:
         import peft
     except ImportError as error:
@@ -38,12 +62,50 @@ def inject_lora(language_model: PreTrainedModel, lora: dict) -> None:
     for name, module in language_model.named_modules():
         if "lora_" in name:
             module.float()
-            module._is_hf_initialized = True  # peft's start, at which LoRA has no effect, is kept by post_init
+            module._is_hf_initialized = True  # post_init keeps peft's start, at which LoRA has no effect
+
+
+# ---- what a checkpoint holds ----------------------------------------------------------------------------------------
+
+
+def keys_stored_elsewhere(model: PreTrainedModel) -> set[str]:
+    """Names in the state dict that an adapter checkpoint leaves out, because the configuration says where they are."""
+    if model.config.text_model_id is None:
+        return set()
+    prefixes = ["language_model"]
+    if is_stored_elsewhere(model.config.audio_config):
+        prefixes.append("egmf.audio_visual_encoder.audio.stem.backbone")
+    if is_stored_elsewhere(model.config.video_config):
+        prefixes.append("egmf.audio_visual_encoder.video.stem.backbone")
+    return {key for key in model.state_dict() if key.startswith(tuple(prefixes)) and "lora_" not in key}
+
+
+def is_stored_elsewhere(config: EGMFEncoderConfig | None) -> bool:
+    """Whether an encoder has a frozen backbone that is fetched from `backbone_id`."""
+    return config is not None and config.backbone_id is not None and not config.backbone_trainable
+
+
+def fingerprint(language_model: PreTrainedModel) -> str:
+    """A hash over a piece of the embedding matrix in bfloat16, the same in whichever precision it was loaded."""
+    weight = language_model.get_input_embeddings().weight.detach()
+    piece = weight[:64, :64].to("cpu", torch.bfloat16)
+    return hashlib.sha256(piece.float().numpy().tobytes()).hexdigest()[:16]
+
+
+# ---- checks ---------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def loading(what: str, remedy: str = "Download or save it again.") -> Iterator[None]:
-    """Say what cannot be loaded: not found, cut off, damaged."""
+def explain_loading_errors(name: str, remedy: str = "Download or save it again.") -> Iterator[None]:
+    """Name what cannot be loaded, whether it was not found, cut short or damaged.
+
+    Args:
+        name: what is loaded, the beginning of a sentence.
+        remedy: what the user can do about it.
+
+    Raises:
+        OSError: in place of the error of the library that reads it.
+    """
     try:
         from safetensors import SafetensorError
     except ImportError as error:
@@ -51,110 +113,181 @@ def loading(what: str, remedy: str = "Download or save it again.") -> Iterator[N
     try:
         yield
     except (OSError, ValueError, SafetensorError) as error:
-        raise OSError(f"{what} could not be loaded ({error}). {remedy}") from error
+        raise OSError(f"{name} could not be loaded ({error}). {remedy}") from error
 
 
-def check_weights(
-    where: str | os.PathLike, wrong_keys: Mapping[str, Iterable], weights: Mapping[str, torch.Tensor]
-) -> None:
-    """Refuse a checkpoint with wrong keys, of any kind, or with weights that are NaN or infinite."""
-    here = [name for name, weight in weights.items() if weight.itemsize > 1 and not weight.is_meta]
-    wrong = {**wrong_keys, "NaN or infinite": [name for name in here if not weights[name].isfinite().all()]}
-    told = [f"{kind}: {sorted(map(str, keys))[:5]} ({len(keys)})" for kind, keys in wrong.items() if keys]
-    if told:
-        remedy = "Download or save it again. Is it a light checkpoint whose `text_model_id` was removed?"
-        raise ValueError(f"{where} is not whole: {', '.join(told)}. {remedy}")
+def check_weights(path: str | os.PathLike, wrong_keys: Mapping[str, Iterable], weights: Mapping[str, Tensor]) -> None:
+    """Refuse a checkpoint with wrong keys, or with weights that are not finite.
+
+    Args:
+        path: of the checkpoint.
+        wrong_keys: kind of mistake -> names, as in the loading info of `from_pretrained`.
+        weights: name -> tensor.
+
+    Raises:
+        ValueError: any name of any kind is given, or a weight is NaN or infinite.
+    """
+    not_finite = []
+    for name, weight in weights.items():
+        is_quantized = weight.itemsize == 1
+        if not is_quantized and not weight.is_meta and not weight.isfinite().all():
+            not_finite.append(name)
+
+    mistakes = []
+    for kind, names in {**wrong_keys, "NaN or infinite": not_finite}.items():
+        if names:
+            mistakes.append(f"{kind}: {sorted(map(str, names))[:5]} ({len(names)})")
+    if mistakes:
+        raise ValueError(
+            f"The weights of {path} are not those of the model: {', '.join(mistakes)}. Download or save it again. "
+            "Is it an adapter checkpoint whose `text_model_id` was removed from config.json?"
+        )
 
 
-def fingerprint(language_model: PreTrainedModel) -> str:
-    """A hash over a piece of the embedding matrix in bfloat16, the same in whichever precision it was loaded."""
-    piece = language_model.get_input_embeddings().weight.detach()[:64, :64].to("cpu", torch.bfloat16)
-    return hashlib.sha256(piece.float().numpy().tobytes()).hexdigest()[:16]
+def check_text_model(path: str, language_model: PreTrainedModel, checkpoint: str, config: EGMFConfig) -> None:
+    """Refuse a language model of another size than the checkpoint was trained on; warn of one with other weights."""
+    loaded_config = language_model.config.get_text_config()
+    trained_config = config.text_config.get_text_config()
+    for name in TEXT_MODEL_SIZES:
+        loaded = getattr(loaded_config, name)
+        trained = getattr(trained_config, name)
+        if loaded != trained:
+            raise ValueError(
+                f"The language model at {path} has {name}={loaded}, but {checkpoint} was trained on one with "
+                f"{trained}. Point `text_model_id` to that one, or to a copy of it."
+            )
+    if config.text_model_fingerprint not in (None, fingerprint(language_model)):
+        logger.warning(
+            f"The language model at {path} has other weights than the one {checkpoint} was trained on: "
+            "the answers will differ, and may be poor."
+        )
 
 
-def keys_stored_elsewhere(model: PreTrainedModel) -> set[str]:
-    """Names in the state dict that a light checkpoint leaves out, because the configuration says where they lie."""
-    if model.config.text_model_id is None:
-        return set()
-    apart = ["language_model"]
-    for name in ("audio", "video"):
-        if _is_apart(getattr(model.config, f"{name}_config")):
-            apart.append(f"egmf.audio_visual_encoder.{name}.stem.backbone")
-    return {key for key in model.state_dict() if key.startswith(tuple(apart)) and "lora_" not in key}
-
-
-def _is_apart(config: EGMFEncoderConfig | None) -> bool:
-    return config is not None and config.backbone_id is not None and not config.backbone_trainable
+# ---- loading --------------------------------------------------------------------------------------------------------
 
 
 def locate_part(model_id: str, checkpoint: str | os.PathLike) -> str:
-    """A path relative to the checkpoint's folder or, for a run's checkpoint-N, to the run's; else the id as it is."""
+    """Where a language model or a backbone is.
+
+    Args:
+        model_id: a Hub id, a path, or a path relative to the checkpoint's folder or to the folder above it, which is the
+            run's in case of a run's checkpoint-N.
+        checkpoint: folder or Hub id of the EGMF checkpoint.
+
+    Returns:
+        The path if it is relative to the checkpoint, else `model_id` as it is.
+    """
     if os.path.isdir(checkpoint) and not os.path.isabs(model_id):
         for folder in (checkpoint, os.path.join(checkpoint, os.pardir)):
-            beside = os.path.normpath(os.path.join(folder, model_id))
-            if os.path.isfile(os.path.join(beside, "config.json")):
-                return beside
+            path = os.path.normpath(os.path.join(folder, model_id))
+            if os.path.isfile(os.path.join(path, "config.json")):
+                return path
     return model_id
 
 
 def load_text_model(checkpoint: str | os.PathLike, config: EGMFConfig, **kwargs: Any) -> PreTrainedModel:
-    """The language model that `config.text_model_id` names, in the precision that it was trained beside."""
-    where = locate_part(config.text_model_id, checkpoint)
+    """The language model that `config.text_model_id` names, by default in the precision it was trained in.
+
+    Args:
+        checkpoint: folder or Hub id of the EGMF checkpoint.
+        config: its configuration.
+        kwargs: handed to `AutoModelForCausalLM.from_pretrained`.
+    """
+    path = locate_part(config.text_model_id, checkpoint)
     if kwargs.get("dtype") in (None, "auto"):
         kwargs["dtype"] = config.text_config.dtype or "auto"
-    kwargs |= {"revision": config.text_model_revision or "main", "output_loading_info": True}
-    remedy = "Point at a copy with from_pretrained(..., text_model_id='/path/to/the/language/model')."
-    with loading(f"{checkpoint} is a light checkpoint: its language model {config.text_model_id!r}", remedy):
-        language_model, info = AutoModelForCausalLM.from_pretrained(where, **kwargs)
-    check_weights(where, info, {})
-    theirs, ours = language_model.config.get_text_config(), config.text_config.get_text_config()
-    for name in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size"):
-        if getattr(theirs, name) != getattr(ours, name):
-            said = f"The language model at {where} has {name}={getattr(theirs, name)}, but {checkpoint} was trained"
-            raise ValueError(
-                f"{said} on one with {getattr(ours, name)}. Point `text_model_id` at that, or a copy of it."
-            )
-    if config.text_model_fingerprint not in (None, fingerprint(language_model)):
-        said = f"The language model at {where} has other weights than the one {checkpoint} was trained on"
-        logger.warning(f"{said}: the answers will differ, and may be poor.")
+    kwargs["revision"] = config.text_model_revision or "main"
+    with explain_loading_errors(
+        f"{checkpoint} is an adapter checkpoint: its language model {config.text_model_id!r}",
+        "Point to a copy with from_pretrained(..., text_model_id='/path/to/the/language/model').",
+    ):
+        language_model, info = AutoModelForCausalLM.from_pretrained(path, output_loading_info=True, **kwargs)
+    check_weights(path, info, {})
+    check_text_model(path, language_model, checkpoint, config)
     return language_model
 
 
-def _load_backbone(checkpoint: str | os.PathLike, config: EGMFConfig, name: str, **hub: Any) -> PreTrainedModel | None:
-    encoder = getattr(config, f"{name}_config")
-    if not _is_apart(encoder):
+def load_backbone(
+    checkpoint: str | os.PathLike, encoder: EGMFEncoderConfig | None, modality: str, **kwargs: Any
+) -> PreTrainedModel | None:
+    """The frozen backbone that `encoder.backbone_id` names, or None: then the checkpoint holds the encoder's weights.
+
+    Args:
+        checkpoint: folder or Hub id of the EGMF checkpoint.
+        encoder: configuration of the modality's encoder.
+        modality: "audio" or "video".
+        kwargs: handed to `AutoModel.from_pretrained`.
+    """
+    if not is_stored_elsewhere(encoder):
         return None
-    where, revision = locate_part(encoder.backbone_id, checkpoint), encoder.backbone_revision or "main"
-    remedy = f"Set config.{name}_config.backbone_id to a local copy."
-    with loading(f"{checkpoint} is a light checkpoint: its {name} encoder {encoder.backbone_id!r}", remedy):
-        return AutoModel.from_pretrained(where, config=encoder.backbone_config, revision=revision, **hub)
+    path = locate_part(encoder.backbone_id, checkpoint)
+    revision = encoder.backbone_revision or "main"
+    with explain_loading_errors(
+        f"{checkpoint} is an adapter checkpoint: its {modality} encoder {encoder.backbone_id!r}",
+        f"Set config.{modality}_config.backbone_id to a local copy.",
+    ):
+        return AutoModel.from_pretrained(path, config=encoder.backbone_config, revision=revision, **kwargs)
+
+
+def load_config(
+    config_class: type[PreTrainedConfig],
+    config: PreTrainedConfig | str | os.PathLike | None,
+    checkpoint: Any,
+    kwargs: dict,
+) -> PreTrainedConfig:
+    """The configuration that `from_pretrained` was given, or that of the checkpoint."""
+    if isinstance(config, PreTrainedConfig):
+        return config
+    names = ("revision", "token", "cache_dir", "local_files_only")
+    hub_kwargs = {name: kwargs[name] for name in names if name in kwargs}
+    return config_class.from_pretrained(config or checkpoint, **hub_kwargs)
 
 
 def load_adapter_checkpoint(
-    cls: type[PreTrainedModel], checkpoint: str | os.PathLike, config: EGMFConfig, **kwargs: Any
-) -> PreTrainedModel:
-    """Build the model around its language model, load what was trained, and check it: see `from_pretrained`."""
-    hub = {name: kwargs[name] for name in HUB_ARGUMENTS if kwargs.get(name) is not None}
+    model_class: type[PreTrainedModel], checkpoint: str | os.PathLike, config: EGMFConfig, **kwargs: Any
+) -> PreTrainedModel | tuple[PreTrainedModel, dict]:
+    """Build the model around the language model that the configuration names, and load what was trained.
+
+    Args:
+        model_class: `EGMFForConditionalGeneration`.
+        checkpoint: folder or Hub id.
+        config: its configuration, with a `text_model_id`.
+        kwargs: those of `from_pretrained`.
+
+    Returns:
+        The model in evaluation mode, frozen but for what is trained; with `output_loading_info`, also the info.
+    """
+    hub_kwargs = {name: kwargs[name] for name in HUB_ARGUMENTS if kwargs.get(name) is not None}
     kwargs["dtype"] = kwargs.get("dtype") or kwargs.get("torch_dtype")
-    text = {name: kwargs[name] for name in TEXT_MODEL_ARGUMENTS if kwargs.get(name) is not None}
-    path = cached_file(checkpoint, "model.safetensors", revision=kwargs.get("revision") or "main", **hub)
-    language_model = load_text_model(checkpoint, config, **hub, **text)
+    text_kwargs = {name: kwargs[name] for name in TEXT_MODEL_ARGUMENTS if kwargs.get(name) is not None}
+
+    path = cached_file(checkpoint, "model.safetensors", revision=kwargs.get("revision") or "main", **hub_kwargs)
+    language_model = load_text_model(checkpoint, config, **hub_kwargs, **text_kwargs)
     config.text_config.dtype = language_model.dtype
-    model = cls(config, language_model, *(_load_backbone(checkpoint, config, n, **hub) for n in ("audio", "video")))
-    with loading(path):
-        state = load_state_dict(path)
-    expected = model.state_dict()
-    wrong = {
-        "missing keys": set(expected) - keys_stored_elsewhere(model) - set(state),
-        "unexpected keys": set(state) - set(expected),
-        "of another shape": [k for k in set(state) & set(expected) if state[k].shape != expected[k].shape],
-    }
-    check_weights(path, wrong, state)
-    model.load_state_dict(state, strict=False)
+    audio_backbone = load_backbone(checkpoint, config.audio_config, "audio", **hub_kwargs)
+    video_backbone = load_backbone(checkpoint, config.video_config, "video", **hub_kwargs)
+
+    model = model_class(config, language_model, audio_backbone, video_backbone)
+    model.load_state_dict(read_trained_state(path, model), strict=False)
     model.egmf.to(language_model.device)
     model.name_or_path = str(checkpoint)
     model.freeze()
     model.eval()
     if kwargs.get("output_loading_info"):
+        # Anything else is an error above.
         return model, {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set(), "error_msgs": []}
     return model
+
+
+def read_trained_state(path: str, model: PreTrainedModel) -> dict[str, Tensor]:
+    """model.safetensors of an adapter checkpoint: exactly what `model` does not have from elsewhere."""
+    with explain_loading_errors(path):
+        state = load_state_dict(path)
+    expected = model.state_dict()
+    wrong_keys = {
+        "missing keys": set(expected) - keys_stored_elsewhere(model) - set(state),
+        "unexpected keys": set(state) - set(expected),
+        "of another shape": [k for k in set(state) & set(expected) if state[k].shape != expected[k].shape],
+    }
+    check_weights(path, wrong_keys, state)
+    return state

@@ -1,7 +1,15 @@
-"""Every number of an EGMF model. Those of a new one are checked by the training code, before it is built.
+"""Configuration of EGMF: every number of a model, described and validated here and nowhere else.
 
-`EGMFConfig` nests the language model's own (`text_config`, any causal LM of `transformers`) and an `EGMFEncoderConfig`
-for each of audio and video. Next: encoders_egmf.py, fusion_egmf.py, experts_egmf.py.
+    EGMFConfig
+    ├── text_config    the language model's own configuration, any causal LM of `transformers`
+    ├── audio_config   EGMFEncoderConfig ── backbone_config   (a pretrained audio encoder, optional)
+    └── video_config   EGMFEncoderConfig ── backbone_config   (a pretrained vision encoder, optional)
+
+Both classes are strict: `@strict` checks the type of every field when it is assigned, and calls every `validate_*` method
+at the end of `__init__` (so also in `from_pretrained`) and again in `save_pretrained`. What is wrong raises a
+`StrictDataclassError` of huggingface_hub with the field, its value, the bound and what to change.
+
+Next: encoders_egmf.py, fusion_egmf.py, experts_egmf.py.
 """
 
 from collections.abc import Iterator
@@ -10,117 +18,357 @@ from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
+from transformers.activations import ACT2FN
 
 
 PIPELINE_TASK = "multimodal-emotion-recognition"
 
-# The paper's three experts as data: name, hidden width as a fraction of the fusion width, activation.
+# The paper's three experts: name, hidden width as a fraction of the fusion width, activation.
 PAPER_EXPERTS = (
     {"name": "local", "bottleneck_ratio": 8, "activation": "mish"},
     {"name": "semantic", "bottleneck_ratio": 4, "activation": "gelu"},
     {"name": "global", "bottleneck_ratio": 2, "activation": "silu"},
 )
+EXPERT_FIELDS = {"name", "bottleneck_ratio", "activation"}
 
 
-def _as_config(value: Any, name: str) -> PreTrainedConfig | None:
-    """A nested configuration from a dict as stored in config.json, without the local path it may remember."""
+@strict
+class EGMFEncoderConfig(PreTrainedConfig):
+    """Configuration of the encoder of one modality, which turns a clip into one token of the fusion.
+
+    Example:
+
+    ```python
+    >>> from modeling_egmf import EGMFConfig, EGMFEncoderConfig
+
+    >>> audio_config = EGMFEncoderConfig(input_type="waveform", hidden_size=128)
+    >>> video_config = EGMFEncoderConfig(input_type="features", feature_size=35)
+    >>> config = EGMFConfig(audio_config=audio_config, video_config=video_config)
+    ```
+
+    Args:
+        input_type (`str`, *optional*, defaults to `"features"`):
+            What the encoder takes: `"features"`, precomputed vectors (T, feature_size), as the benchmark releases ship
+            them; `"waveform"`, mono samples (S,) in [-1, 1], for audio only; `"frames"`, normalized images
+            (T, 3, height, width), for video only.
+        feature_size (`int`, *optional*, defaults to 64):
+            Width of one precomputed vector, at least 1. Used by `"features"`.
+        backbone_config (`PreTrainedConfig` or `dict`, *optional*):
+            Configuration of a pretrained audio or vision encoder of `transformers` for raw media. `None` builds our own
+            convolutional encoder, trained from scratch. A dict needs a `model_type`.
+        backbone_id (`str`, *optional*):
+            Where the weights of a frozen backbone are fetched from when an adapter checkpoint is loaded: a Hub id, a
+            path, or a path relative to the checkpoint's folder. `None` stores them in the checkpoint.
+        backbone_revision (`str`, *optional*):
+            Branch, tag or commit of `backbone_id`. `None` is `"main"`.
+        backbone_trainable (`bool`, *optional*, defaults to `False`):
+            Train the backbone and store it in every checkpoint. By default it is frozen, because the corpora are small.
+        sequence_encoder (`str`, *optional*, defaults to `"gru"`):
+            Bidirectional encoder over time: `"gru"`, `"transformer"`, or `"none"`, which pools the vectors as they are.
+            A GRU, because it learns from few examples.
+        hidden_size (`int`, *optional*, defaults to 128):
+            Width W of the encoder, at least 1, a multiple of `num_attention_heads`, and even for a GRU (half of it for
+            each direction).
+        num_layers (`int`, *optional*, defaults to 1):
+            Layers of the sequence encoder, at least 1.
+        num_attention_heads (`int`, *optional*, defaults to 4):
+            Attention heads of the transformer sequence encoder, at least 1.
+        dropout (`float`, *optional*, defaults to 0.1):
+            Dropout before the sequence encoder and in the transformer's layers, at least 0 and below 1.
+        sampling_rate (`int`, *optional*, defaults to 16000):
+            Sampling rate of the waveform in Hz, at least 1. The rate of nearly all speech encoders.
+        num_mel_bins (`int`, *optional*, defaults to 64):
+            Mel bands of our own waveform encoder, at least 1.
+        window_seconds (`float`, *optional*, defaults to 0.025):
+            Length of the window of its spectrogram in seconds, at least one sample. The usual value for speech.
+        hop_seconds (`float`, *optional*, defaults to 0.010):
+            Step between two windows in seconds, at least one sample. The usual value for speech.
+        frame_height (`int`, *optional*, defaults to 64):
+            Height of a frame in pixels, at least 1.
+        frame_width (`int`, *optional*, defaults to 64):
+            Width of a frame in pixels, at least 1.
+        conv_channels (`list[int]`, *optional*, defaults to `(32, 64, 128)`):
+            Channels of the convolutions of our own waveform and frame encoders. Each convolution halves the frame rate
+            or the sides of the frame.
+    """
+
+    model_type = "egmf_encoder"
+    sub_configs: ClassVar = {"backbone_config": AutoConfig}
+
+    input_type: Literal["features", "waveform", "frames"] = "features"
+    feature_size: int = 64
+    backbone_config: dict | PreTrainedConfig | None = None
+    backbone_id: str | None = None
+    backbone_revision: str | None = None
+    backbone_trainable: bool = False
+    sequence_encoder: Literal["gru", "transformer", "none"] = "gru"
+    hidden_size: int = 128
+    num_layers: int = 1
+    num_attention_heads: int = 4
+    dropout: float = 0.1
+    sampling_rate: int = 16000
+    num_mel_bins: int = 64
+    window_seconds: float = 0.025
+    hop_seconds: float = 0.010
+    frame_height: int = 64
+    frame_width: int = 64
+    conv_channels: list[int] | tuple[int, ...] = (32, 64, 128)
+
+    def __post_init__(self, **kwargs):
+        self.backbone_config = as_sub_config(self.backbone_config, "backbone_config")
+        with keep_attention_of_sub_configs(self, [self.backbone_config]):
+            super().__post_init__(**kwargs)
+
+    def validate_architecture(self):
+        """Part of `@strict`-powered validation. Validates the sizes of the encoder."""
+        validate_at_least_one(
+            self,
+            "feature_size",
+            "hidden_size",
+            "num_layers",
+            "num_attention_heads",
+            "num_mel_bins",
+            "frame_height",
+            "frame_width",
+        )
+        validate_dropout("dropout", self.dropout)
+        validate_attention_width("hidden_size", self.hidden_size, "num_attention_heads", self.num_attention_heads)
+        if self.sequence_encoder == "gru" and self.hidden_size % 2:
+            raise ValueError(
+                f"`hidden_size` is {self.hidden_size}; a bidirectional GRU needs an even one. "
+                "Change it, or choose another `sequence_encoder`."
+            )
+
+    def validate_backbone(self):
+        """Part of `@strict`-powered validation. Only raw media go through a pretrained encoder."""
+        if self.input_type == "features" and self.backbone_config is not None:
+            raise ValueError(
+                "Precomputed features take no backbone. Leave out `backbone_config`, or set `input_type` to "
+                "'waveform' or 'frames'."
+            )
+
+    def validate_spectrogram(self):
+        """Part of `@strict`-powered validation. Validates the front end of our own waveform encoder."""
+        validate_at_least_one(self, "sampling_rate")
+        for name in ("window_seconds", "hop_seconds"):
+            seconds = getattr(self, name)
+            if round(seconds * self.sampling_rate) < 1:
+                raise ValueError(
+                    f"`{name}` is {seconds}; it must be at least one sample long, "
+                    f"which is {1 / self.sampling_rate:.2g} seconds at a `sampling_rate` of {self.sampling_rate}."
+                )
+
+
+@strict
+class EGMFConfig(PreTrainedConfig):
+    """Configuration of an EGMF model: encoders, fusion, experts and pseudo tokens, and the language model they feed.
+
+    Example:
+
+    ```python
+    >>> from modeling_egmf import EGMFConfig, EGMFEncoderConfig, EGMFForConditionalGeneration
+    >>> from transformers import AutoConfig
+
+    >>> text_config = AutoConfig.from_pretrained("HuggingFaceTB/SmolLM2-135M")
+    >>> audio_config = EGMFEncoderConfig(input_type="waveform")
+    >>> config = EGMFConfig(text_config=text_config, audio_config=audio_config, placeholder_token_id=49152)
+
+    >>> # A model with random weights
+    >>> model = EGMFForConditionalGeneration(config)
+    ```
+
+    Args:
+        text_config (`PreTrainedConfig` or `dict`, *optional*):
+            Configuration of the language model: any causal LM of `transformers` that takes `inputs_embeds`. A dict
+            needs a `model_type`. `None` is a Llama of default size.
+        text_model_id (`str`, *optional*):
+            Where the frozen language model of an *adapter* checkpoint is: a Hub id, a path, or a path relative to the
+            checkpoint's folder. `None` makes the checkpoint *standalone*: it holds everything.
+        text_model_revision (`str`, *optional*):
+            Branch, tag or commit of `text_model_id`. `None` is `"main"`.
+        text_model_fingerprint (`str`, *optional*):
+            Hash of some of the language model's weights, from `checkpoints_egmf.fingerprint`. Loading another language
+            model beside the checkpoint then warns.
+        audio_config (`EGMFEncoderConfig` or `dict`, *optional*):
+            The audio encoder, of `input_type` `"features"` or `"waveform"`. `None` builds a model without audio.
+        video_config (`EGMFEncoderConfig` or `dict`, *optional*):
+            The video encoder, of `input_type` `"features"` or `"frames"`. `None` builds a model without video.
+        fusion_hidden_size (`int`, *optional*, defaults to 256):
+            Width H of the fusion, the paper's d_h, at least 1 and a multiple of `fusion_attention_heads`. 256 as in the
+            nearest published code; the paper does not say.
+        fusion_attention_heads (`int`, *optional*, defaults to 4):
+            Heads of the attentions of Eq. 1 and 2, at least 1.
+        fusion_dropout (`float`, *optional*, defaults to 0.1):
+            Dropout of their attention weights, at least 0 and below 1.
+        bidirectional_attention (`bool`, *optional*, defaults to `False`):
+            Let the audio and video tokens attend to the text before Eq. 1. The paper calls its attention bidirectional,
+            but its equations have no such term, so that it is off by default.
+        experts (`list[dict]`, *optional*, defaults to `PAPER_EXPERTS`):
+            One dict per expert: `name`, unique; `bottleneck_ratio`, from 1 to `fusion_hidden_size`, by which the hidden
+            width is smaller than H; `activation`, a name from `transformers.activations`. At least one expert.
+        num_pseudo_tokens (`int`, *optional*, defaults to 4):
+            Soft tokens P that carry the fused vector into the prompt, at least 1. 4 as in the nearest published code.
+        pseudo_token_projection (`str`, *optional*, defaults to `"repeat"`):
+            `"repeat"`, the paper's: one projected vector P times. `"separate"`: a projection of its own for each token.
+        lora (`dict`, *optional*):
+            Keyword arguments of `peft.LoraConfig` (`r`, `lora_alpha`, `target_modules`, ...) for the language model.
+            `None` builds no LoRA layers.
+        placeholder_token_id (`int`, *optional*):
+            Token id that the pseudo tokens replace in the prompt, the processor's `placeholder_token_id`. It is past
+            the language model's vocabulary, and never embedded.
+        initializer_range (`float`, *optional*, defaults to 0.02):
+            Standard deviation of the initial modality embeddings and of the query of samples without text.
+        tie_word_embeddings (`bool`, *optional*, defaults to `False`):
+            Always that of `text_config`; whatever is passed is overwritten.
+    """
+
+    model_type = "egmf"
+    sub_configs: ClassVar = {"text_config": AutoConfig, "audio_config": AutoConfig, "video_config": AutoConfig}
+
+    text_config: dict | PreTrainedConfig | None = None
+    text_model_id: str | None = None
+    text_model_revision: str | None = None
+    text_model_fingerprint: str | None = None
+    audio_config: dict | PreTrainedConfig | None = None
+    video_config: dict | PreTrainedConfig | None = None
+    fusion_hidden_size: int = 256
+    fusion_attention_heads: int = 4
+    fusion_dropout: float = 0.1
+    bidirectional_attention: bool = False
+    experts: list[dict] | tuple[dict, ...] = PAPER_EXPERTS
+    num_pseudo_tokens: int = 4
+    pseudo_token_projection: Literal["repeat", "separate"] = "repeat"
+    lora: dict | None = None
+    placeholder_token_id: int | None = None
+    initializer_range: float = 0.02
+    tie_word_embeddings: bool = False
+
+    def __post_init__(self, **kwargs):
+        self.text_config = as_sub_config(self.text_config, "text_config") or AutoConfig.for_model("llama")
+        self.audio_config = as_encoder_config(self.audio_config)
+        self.video_config = as_encoder_config(self.video_config)
+        self.experts = [dict(expert) for expert in self.experts]  # a copy: PAPER_EXPERTS belongs to no model
+        self.tie_word_embeddings = bool(self.text_config.get_text_config().tie_word_embeddings)
+
+        encoders = [config for config in (self.audio_config, self.video_config) if config is not None]
+        backbones = [config.backbone_config for config in encoders]
+        with keep_attention_of_sub_configs(self, [self.text_config, *encoders, *backbones]):
+            super().__post_init__(**kwargs)
+
+        # Where the Auto classes and `pipeline` find the code of a checkpoint. The processor carries pipeline_egmf.py.
+        model_class = "modeling_egmf.EGMFForConditionalGeneration"
+        self.auto_map = {
+            "AutoConfig": "configuration_egmf.EGMFConfig",
+            "AutoModel": model_class,
+            "AutoModelForCausalLM": model_class,
+            "AutoModelForMultimodalLM": model_class,
+        }
+        self.custom_pipelines = {PIPELINE_TASK: {"impl": "pipeline_egmf.EGMFPipeline", "pt": ["AutoModel"]}}
+
+    @property
+    def expert_names(self) -> list[str]:
+        return [expert["name"] for expert in self.experts]
+
+    def validate_architecture(self):
+        """Part of `@strict`-powered validation. Validates the sizes of the fusion and the number of pseudo tokens."""
+        validate_at_least_one(self, "fusion_hidden_size", "fusion_attention_heads", "num_pseudo_tokens")
+        validate_dropout("fusion_dropout", self.fusion_dropout)
+        validate_attention_width(
+            "fusion_hidden_size",
+            self.fusion_hidden_size,
+            "fusion_attention_heads",
+            self.fusion_attention_heads,
+        )
+
+    def validate_experts(self):
+        """Part of `@strict`-powered validation. Every expert can be built, and is told apart by its name."""
+        if not self.experts:
+            raise ValueError("`experts` is empty; give at least one expert.")
+        for expert in self.experts:
+            if set(expert) != EXPERT_FIELDS:
+                raise ValueError(f"An expert needs exactly name, bottleneck_ratio and activation; got {expert}.")
+            if expert["activation"] not in ACT2FN:
+                raise ValueError(
+                    f"Unknown activation {expert['activation']!r} of expert {expert['name']!r}. "
+                    "Choose one from transformers.activations.ACT2FN."
+                )
+            if not 1 <= expert["bottleneck_ratio"] <= self.fusion_hidden_size:
+                raise ValueError(
+                    f"`bottleneck_ratio` of expert {expert['name']!r} is {expert['bottleneck_ratio']}; "
+                    f"it must be in [1, {self.fusion_hidden_size}], up to `fusion_hidden_size`."
+                )
+        if len(set(self.expert_names)) < len(self.experts):
+            raise ValueError(f"Two experts share a name: {self.expert_names}. Give each a name of its own.")
+
+    def validate_modalities(self):
+        """Part of `@strict`-powered validation. No waveform in the video encoder, no frames in the audio encoder."""
+        if self.audio_config is not None and self.audio_config.input_type == "frames":
+            raise ValueError("`audio_config.input_type` is 'frames'; use 'features' or 'waveform'.")
+        if self.video_config is not None and self.video_config.input_type == "waveform":
+            raise ValueError("`video_config.input_type` is 'waveform'; use 'features' or 'frames'.")
+
+
+# ---- nested configurations -------------------------------------------------------------------------------------
+
+
+def as_sub_config(value: Any, field_name: str) -> PreTrainedConfig | None:
+    """A nested configuration from itself or from a dict of config.json.
+
+    The local path it was loaded from is dropped: it would be written into config.json and published.
+    """
     if isinstance(value, dict):
         if "model_type" not in value:
-            raise ValueError(f"`{name}` has no `model_type`, so its class is unknown. Give a transformers config.")
+            raise ValueError(
+                f"`{field_name}` has no `model_type`, so its class is unknown. Pass a transformers config."
+            )
         value = AutoConfig.for_model(**value)
     if isinstance(value, PreTrainedConfig):
         value._name_or_path = ""
     return value
 
 
+def as_encoder_config(value: Any) -> PreTrainedConfig | None:
+    """As `as_sub_config`; `model_type` may be missing, and "egmf_encoder" is not registered with `AutoConfig`."""
+    if isinstance(value, dict):
+        fields = {name: field for name, field in value.items() if name != "model_type"}
+        value = EGMFEncoderConfig(**fields)
+    return value
+
+
 @contextmanager
-def _attention_kept(owner: PreTrainedConfig, *configs: PreTrainedConfig | None) -> Iterator[None]:
-    """Where the owner asks for nothing, its None must not be handed down to models that are built already."""
-    before = [(config, config._attn_implementation) for config in configs if config is not None]
+def keep_attention_of_sub_configs(
+    config: PreTrainedConfig, sub_configs: list[PreTrainedConfig | None]
+) -> Iterator[None]:
+    """Let nested configurations keep their attention implementation where `config` itself asks for none.
+
+    `PreTrainedConfig.__post_init__` hands its own one down, `None` included, also to models that were loaded with another.
+    """
+    sub_configs = [sub_config for sub_config in sub_configs if sub_config is not None]
+    implementations = [sub_config._attn_implementation for sub_config in sub_configs]
     yield
-    if owner._attn_implementation is None:
-        for config, implementation in before:
-            config._attn_implementation = implementation
+    if config._attn_implementation is None:
+        for sub_config, implementation in zip(sub_configs, implementations, strict=True):
+            sub_config._attn_implementation = implementation
 
 
-@strict
-class EGMFEncoderConfig(PreTrainedConfig):
-    """How one modality becomes one token."""
-
-    model_type = "egmf_encoder"
-    sub_configs: ClassVar = {"backbone_config": AutoConfig}
-
-    # Precomputed vectors (T, feature_size), mono samples (S,) in [-1, 1], or images (T, 3, height, width).
-    input_type: Literal["features", "waveform", "frames"] = "features"
-    feature_size: int = 64
-    backbone_config: dict | PreTrainedConfig | None = None  # a pretrained encoder's; None: our own, from scratch
-    backbone_id: str | None = None  # where a frozen backbone's weights are fetched from
-    backbone_revision: str | None = None
-    backbone_trainable: bool = False  # train the backbone and store it in the checkpoint
-    # Bidirectional; "none" pools the vectors as they are. The next four are those of the sequence encoder.
-    sequence_encoder: Literal["gru", "transformer", "none"] = "gru"
-    hidden_size: int = 128
-    num_layers: int = 1
-    num_attention_heads: int = 4
-    dropout: float = 0.1
-    sampling_rate: int = 16000  # Hz; this and the next three: log-mel front end of "waveform"
-    num_mel_bins: int = 64
-    window_seconds: float = 0.025
-    hop_seconds: float = 0.010
-    frame_height: int = 64  # pixels
-    frame_width: int = 64
-    conv_channels: list[int] | tuple[int, ...] = (32, 64, 128)  # of the strided convolutions of our own encoders
-
-    def __post_init__(self, **kwargs):
-        self.backbone_config = _as_config(self.backbone_config, "backbone_config")
-        with _attention_kept(self, self.backbone_config):
-            super().__post_init__(**kwargs)
+# ---- bounds that both classes share ----------------------------------------------------------------------------
 
 
-@strict
-class EGMFConfig(PreTrainedConfig):
-    """Configuration of an EGMF model."""
+def validate_at_least_one(config: PreTrainedConfig, *field_names: str) -> None:
+    for name in field_names:
+        value = getattr(config, name)
+        if value < 1:
+            raise ValueError(f"`{name}` is {value}; it must be at least 1.")
 
-    model_type = "egmf"
-    sub_configs: ClassVar = {"text_config": AutoConfig, "audio_config": AutoConfig, "video_config": AutoConfig}
 
-    text_config: dict | PreTrainedConfig | None = None  # of any causal language model that takes `inputs_embeds`
-    # Where the frozen language model of a *light* checkpoint lies: a Hub id, a path, or a path relative to the
-    # checkpoint's folder; None: the checkpoint is *full*. The fingerprint, of its weights, tells that it is another.
-    text_model_id: str | None = None
-    text_model_revision: str | None = None
-    text_model_fingerprint: str | None = None
-    audio_config: dict | PreTrainedConfig | None = None  # an `EGMFEncoderConfig`; None: the model has no such modality
-    video_config: dict | PreTrainedConfig | None = None
-    fusion_hidden_size: int = 256  # width H of the fusion (the paper's d_h)
-    fusion_attention_heads: int = 4  # of the two attentions of Eq. 1 and 2, as is the dropout
-    fusion_dropout: float = 0.1
-    bidirectional_attention: bool = False  # audio and video attend to the text first: in the paper's words alone
-    experts: list[dict] | tuple[dict, ...] = PAPER_EXPERTS  # each with `name`, `bottleneck_ratio` and `activation`
-    num_pseudo_tokens: int = 4  # how many soft tokens stand for the fused vector in the prompt
-    pseudo_token_projection: Literal["repeat", "separate"] = "repeat"  # the paper's one, repeated, or one a token
-    lora: dict | None = None  # keyword arguments of `peft.LoraConfig` (`r`, `lora_alpha`, `target_modules`, ...)
-    placeholder_token_id: int | None = None  # id of the placeholder that the pseudo tokens replace
-    initializer_range: float = 0.02
-    tie_word_embeddings: bool = False
+def validate_dropout(field_name: str, dropout: float) -> None:
+    if not 0 <= dropout < 1:
+        raise ValueError(f"`{field_name}` is {dropout}; it must be in [0, 1).")
 
-    def __post_init__(self, **kwargs):
-        self.text_config = _as_config(self.text_config, "text_config") or AutoConfig.for_model("llama")
-        for name in ("audio_config", "video_config"):
-            value = getattr(self, name)
-            if isinstance(value, dict):
-                setattr(self, name, EGMFEncoderConfig(**{k: v for k, v in value.items() if k != "model_type"}))
-        self.experts = [dict(expert) for expert in self.experts]
-        self.tie_word_embeddings = bool(self.text_config.get_text_config().tie_word_embeddings)
-        encoders = [config for config in (self.audio_config, self.video_config) if config is not None]
-        with _attention_kept(self, self.text_config, *encoders, *(config.backbone_config for config in encoders)):
-            super().__post_init__(**kwargs)
-        model = "modeling_egmf.EGMFForConditionalGeneration"
-        self.auto_map = {"AutoConfig": "configuration_egmf.EGMFConfig"}
-        self.auto_map |= dict.fromkeys(("AutoModel", "AutoModelForCausalLM", "AutoModelForMultimodalLM"), model)
-        # Carried along by the processor, which `pipeline` needs as well.
-        self.custom_pipelines = {PIPELINE_TASK: {"impl": "pipeline_egmf.EGMFPipeline", "pt": ["AutoModel"]}}
 
-    @property
-    def expert_names(self) -> list[str]:
-        return [expert["name"] for expert in self.experts]
+def validate_attention_width(width_name: str, width: int, heads_name: str, heads: int) -> None:
+    if width % heads:
+        raise ValueError(
+            f"`{width_name}` is {width}, which is not a multiple of `{heads_name}` ({heads}). "
+            "Change one of them so that every head has the same width."
+        )

@@ -1,44 +1,35 @@
-"""AudioVisualEncoder: what one person sounds and looks like, as one token a modality.
+"""Audio-visual encoder of EGMF: a clip's audio and its video, one token each.
 
-    features (B, T, F) ─────────────────────────────┐
-    waveform (B, S) ── log-mel, strided conv ───────┤
-    frames (B, T, 3, y, x) ── strided conv a frame ─┼─► (B, T', W) ─► GRU / transformer ─► attention pooling ─► (B, H)
-    any of the last two ── pretrained backbone ─────┘
+    features (B, T, F) ─────────────────────────────────┐
+    waveform (B, S) ── log-mel, strided convolutions ───┤
+    frames (B, T, 3, y, x) ── strided convolutions ─────┼─► (B, T', W) ─► GRU / transformer ─► attention pooling ─► (B, H)
+    waveform or frames ── pretrained backbone ──────────┘
+            stem                                                 EGMFModalityEncoder
 
-Only samples that have the modality are encoded; the others' slots hold zeros and are masked out of every attention.
-Every step respects the mask, so that padding never changes a sample's token. Next: fusion_egmf.py.
+The paper leaves the encoder open. Ours encodes only the samples that have the modality; the tokens of the others are zero
+and masked in every attention. Every step respects the mask, so that padding never changes the token of a sample.
+
+Next: fusion_egmf.py.
 """
 
-# B batch  S audio samples  T frames or vectors in time  F feature width  W encoder width  M modalities  H fusion width
+# B batch  S audio samples  T frames or vectors in time  F feature width  W encoder width  C channels  H fusion width
 
 import inspect
 import math
 
 import torch
-from torch import nn
-from transformers import AutoModel, PreTrainedModel
+from torch import Tensor, nn
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.audio_utils import mel_filter_bank
 
 from .configuration_egmf import EGMFConfig, EGMFEncoderConfig
 
 
-def downsample_mask(mask: torch.Tensor, length: int) -> torch.Tensor:
-    """mask (B, T) bool with the real steps first -> (B, length), the same share of steps, rounded up."""
-    valid = -(-mask.sum(dim=1) * length // mask.shape[1])
-    return torch.arange(length, device=mask.device)[None, :] < valid[:, None]
-
-
-def _halving(kind: type[nn.Module], widths: list[int]) -> nn.ModuleList:
-    return nn.ModuleList(kind(a, b, kernel_size=3, stride=2, padding=1) for a, b in zip(widths[:-1], widths[1:]))
-
-
-def _placed(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """states (real frames, W), mask (B, T) -> (B, T, W), zero where no frame is."""
-    return states.new_zeros(*mask.shape, states.shape[-1]).index_put(torch.where(mask), states)
+# ---- stems: raw media or features to vectors in time -------------------------------------------------------------
 
 
 class EGMFFeatureStem(nn.Module):
-    """Precomputed vectors, standardized with the statistics of the training set (0 and 1 until they are set)."""
+    """Precomputed vectors, standardized with the mean and deviation of the training set (0 and 1 until they are set)."""
 
     def __init__(self, config: EGMFEncoderConfig):
         super().__init__()
@@ -46,25 +37,27 @@ class EGMFFeatureStem(nn.Module):
         self.register_buffer("std", torch.ones(config.feature_size))
         self.projection = nn.Linear(config.feature_size, config.hidden_size)
 
-    def forward(self, values: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """values (B, T, F), mask (B, T) -> (B, T, W), (B, T)."""
-        width = self.mean.shape[0]
-        if values.shape[-1] != width:
-            said = f"The features are {values.shape[-1]} wide but the model was built for {width}"
-            raise ValueError(f"{said}. Use the extractor that it was trained with, or train one of that feature_size.")
+        feature_size = self.mean.shape[0]
+        if values.shape[-1] != feature_size:
+            raise ValueError(
+                f"The features are {values.shape[-1]} wide but the model was built for {feature_size}. "
+                "Use the extractor that it was trained with, or train a model of that feature_size."
+            )
         standardized = (values - self.mean) / self.std.clamp(min=1e-5)
         return self.projection(standardized.clamp(-10, 10)), mask
 
 
 class EGMFWaveformStem(nn.Module):
-    """Mono samples -> log-mel frames in decibels -> convolutions that halve the frame rate, one each channel entry."""
+    """Mono samples to log-mel frames in decibels, then convolutions that halve the frame rate, one per channel entry."""
 
     def __init__(self, config: EGMFEncoderConfig):
         super().__init__()
         self.window_length = round(config.window_seconds * config.sampling_rate)
         self.hop_length = round(config.hop_seconds * config.sampling_rate)
         self.fft_length = 2 ** math.ceil(math.log2(self.window_length))
-        filters = mel_filter_bank(
+        mel_filters = mel_filter_bank(
             num_frequency_bins=self.fft_length // 2 + 1,
             num_mel_filters=config.num_mel_bins,
             min_frequency=20.0,
@@ -72,114 +65,148 @@ class EGMFWaveformStem(nn.Module):
             sampling_rate=config.sampling_rate,
             mel_scale="htk",
         )
-        # Kept in the checkpoint: a buffer that is not would be left uninitialized by from_pretrained.
-        self.register_buffer("mel_filters", torch.tensor(filters, dtype=torch.float32))
+        # Stored in the checkpoint: from_pretrained leaves a non-persistent buffer uninitialized.
+        self.register_buffer("mel_filters", torch.tensor(mel_filters, dtype=torch.float32))
         self.register_buffer("window", torch.hann_window(self.window_length))
-        widths = [config.num_mel_bins, *config.conv_channels]
-        self.convolutions = _halving(nn.Conv1d, widths)
-        self.norms = nn.ModuleList(nn.LayerNorm(after) for after in config.conv_channels)
-        self.projection = nn.Linear(widths[-1], config.hidden_size)
+        channels = [config.num_mel_bins, *config.conv_channels]
+        self.convolutions = strided_convolutions(nn.Conv1d, channels)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for width in config.conv_channels)
+        self.projection = nn.Linear(channels[-1], config.hidden_size)
 
-    def log_mel(self, values: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """values (B, S), mask (B, S) -> about (B, T, mel bins) in [-1, 1], (B, T): one frame a hop."""
-        framing = {"hop_length": self.hop_length, "win_length": self.window_length, "window": self.window}
-        # What a longer neighbor in the batch adds behind the clip is silence, as "constant" padding is.
-        padding = {"center": True, "pad_mode": "constant"}
-        spectrum = torch.stft(values * mask, n_fft=self.fft_length, **framing, **padding, return_complex=True)
-        power = spectrum.abs().square().transpose(1, 2) @ self.mel_filters  # (B, T, mel bins)
-        decibels = 10 * torch.log10(power.clamp(min=1e-10))
-        num_frames = mask.sum(dim=1) // self.hop_length + 1
-        frame_mask = torch.arange(decibels.shape[1], device=mask.device)[None, :] < num_frames[:, None]
-        return (decibels + 30) / 40, frame_mask
-
-    def forward(self, values: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """values (B, S), mask (B, S) -> (B, T, W), (B, T)."""
-        states, mask = self.log_mel(values, mask)
-        # Without the clip's mean level, which tells of the distance to the microphone more than of the speaker.
-        count = mask.sum(dim=1)[:, None, None] * states.shape[2]
-        states = states - (states * mask[..., None]).sum(dim=(1, 2), keepdim=True) / count
+        states, mask = self.log_mel(values, mask)  # (B, T, mel bins), (B, T)
+        states = self.subtract_mean_level(states, mask)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-            states = convolution((states * mask[..., None]).transpose(1, 2)).transpose(1, 2)
+            states = states * mask[..., None]
+            states = convolution(states.transpose(1, 2)).transpose(1, 2)  # (B, T / 2, C)
             states = nn.functional.gelu(norm(states))
             mask = mask[:, ::2]
         return self.projection(states), mask
 
+    def log_mel(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """values (B, S), mask (B, S) -> (B, T, mel bins) in about [-1, 1], (B, T): one frame per hop."""
+        spectrum = torch.stft(
+            values * mask,
+            n_fft=self.fft_length,
+            hop_length=self.hop_length,
+            win_length=self.window_length,
+            window=self.window,
+            center=True,
+            pad_mode="constant",  # silence, as is the padding after a clip that is shorter than its batch
+            return_complex=True,
+        )
+        power = spectrum.abs().square().transpose(1, 2) @ self.mel_filters  # (B, T, mel bins)
+        decibels = 10 * torch.log10(power.clamp(min=1e-10))
+        num_frames = mask.sum(dim=1) // self.hop_length + 1  # (B,)
+        return (decibels + 30) / 40, length_mask(num_frames, decibels.shape[1])
+
+    @staticmethod
+    def subtract_mean_level(states: Tensor, mask: Tensor) -> Tensor:
+        """states (B, T, mel bins) without the clip's mean, which is about the distance to the microphone."""
+        count = mask.sum(dim=1)[:, None, None] * states.shape[2]
+        return states - (states * mask[..., None]).sum(dim=(1, 2), keepdim=True) / count
+
 
 class EGMFFrameStem(nn.Module):
-    """Each frame, and how it differs from the clip's first, through convolutions that halve its sides, one each
-    channel entry. The difference shows what moved and leaves out whose face it is. What is left of the picture is
-    averaged over a coarse grid, which keeps where in it something was: a brow is not a mouth."""
+    """Each frame, and its difference from the clip's first, through convolutions that halve its sides, one per channel
+    entry. The difference shows what moved and leaves out whose face it is. The result is averaged over a coarse grid, which
+    keeps where something was: a brow is not a mouth."""
 
-    GRID = 4
+    GRID_SIZE = 4
 
     def __init__(self, config: EGMFEncoderConfig):
         super().__init__()
-        self.size = (config.frame_height, config.frame_width)
-        widths = [6, *config.conv_channels]
-        self.convolutions = _halving(nn.Conv2d, widths)
-        self.norms = nn.ModuleList(nn.GroupNorm(1, after) for after in config.conv_channels)
-        self.projection = nn.Linear(self.GRID**2 * widths[-1], config.hidden_size)
+        self.frame_size = (config.frame_height, config.frame_width)
+        channels = [6, *config.conv_channels]  # red, green, blue, and the difference in each
+        self.convolutions = strided_convolutions(nn.Conv2d, channels)
+        self.norms = nn.ModuleList(nn.GroupNorm(1, width) for width in config.conv_channels)
+        self.projection = nn.Linear(self.GRID_SIZE**2 * channels[-1], config.hidden_size)
 
-    def forward(self, values: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """values (B, T, 3, y, x) in about [-1, 1], mask (B, T) -> (B, T, W), (B, T)."""
-        if values.shape[-2:] != self.size:
-            said = f"The frames are {tuple(values.shape[-2:])} pixels but the model was built for {self.size}"
-            raise ValueError(f"{said}. Use the processor that was saved with the model.")
-        states = torch.cat([values, 2 * (values - values[:, :1])], dim=2)[mask]  # (real frames, 6, y, x)
+        if values.shape[-2:] != self.frame_size:
+            raise ValueError(
+                f"The frames are {tuple(values.shape[-2:])} pixels but the model was built for {self.frame_size}. "
+                "Use the processor that was saved with the model."
+            )
+        motion = values - values[:, :1]
+        states = torch.cat([values, 2 * motion], dim=2)[mask]  # (real frames, 6, y, x)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-            states = nn.functional.gelu(norm(convolution(states)))
-        return _placed(self.projection(nn.functional.adaptive_avg_pool2d(states, self.GRID).flatten(1)), mask), mask
+            states = nn.functional.gelu(norm(convolution(states)))  # (real frames, C, y / 2, x / 2)
+        grid = nn.functional.adaptive_avg_pool2d(states, self.GRID_SIZE)  # (real frames, C, 4, 4)
+        states = self.projection(grid.flatten(1))  # (real frames, W)
+        return put_back_frames(states, mask), mask
 
 
 class EGMFPretrainedStem(nn.Module):
-    """Any audio or vision encoder of `transformers`, frozen unless the configuration says otherwise."""
+    """Any audio or vision encoder of `transformers`, frozen unless the configuration says otherwise.
+
+    Attributes:
+        precomputed: set it, and `forward` takes the stored output of the frozen backbone, (B, T, backbone width), instead of
+            raw media.
+    """
 
     def __init__(self, config: EGMFEncoderConfig, backbone: PreTrainedModel | None = None):
         super().__init__()
         self.is_vision = config.input_type == "frames"
         self.trainable = config.backbone_trainable
-        backbone = backbone or AutoModel.from_config(config.backbone_config)
-        # Of Whisper and its like only the half that listens.
+        self.precomputed = False
+        if backbone is None:
+            backbone = AutoModel.from_config(config.backbone_config)
+        # Of an encoder-decoder such as Whisper, only the encoder.
         self.backbone = backbone.get_encoder() if backbone.config.is_encoder_decoder else backbone
         self.takes_mask = "attention_mask" in inspect.signature(backbone.forward).parameters
-        width = getattr(backbone.config, "hidden_size", None) or backbone.config.hidden_sizes[-1]
-        self.projection = nn.Linear(width, config.hidden_size)
-        self.precomputed = False  # set: values are what the frozen backbone gave before, (B, T, backbone width)
+        self.projection = nn.Linear(backbone_width(backbone.config), config.hidden_size)
 
     def train(self, mode: bool = True):
         super().train(mode)
         if not self.trainable:
-            self.backbone.eval()  # a frozen tower answers the same in training, so that its outputs can be stored
+            self.backbone.eval()  # a frozen backbone gives the same in training, so that its output can be stored
         return self
 
-    def forward(self, values: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """values as the backbone takes them, mask (B, S) of its input steps -> (B, T, W), (B, T)."""
-        states, mask = (values, mask) if self.precomputed else self.run_backbone(values, mask)
+    def forward(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """values as the backbone takes them, mask (B, S) or (B, T) of its input -> (B, T, W), (B, T)."""
+        if self.precomputed:
+            states = values
+        else:
+            states, mask = self.run_backbone(values, mask)  # (B, T, backbone width), (B, T)
         return self.projection(states.to(self.projection.weight.dtype)), mask
 
-    def run_backbone(self, values: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """values, mask as of `forward` -> (B, T, backbone width), (B, T)."""
+    def run_backbone(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """values and mask as in `forward` -> (B, T, backbone width), (B, T)."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.trainable):
-            return self._look(values, mask) if self.is_vision else self._listen(values, mask)
+            if self.is_vision:
+                return self.encode_frames(values, mask)
+            return self.encode_waveform(values, mask)
 
-    def _look(self, values: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def encode_frames(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """values (B, T, 3, y, x), mask (B, T) -> (B, T, backbone width), (B, T): one vector per frame."""
         output = self.backbone(values[mask].to(self.backbone.dtype))
         states = output.get("pooler_output")
         if states is None:
             states = output.last_hidden_state
-            states = states.mean(dim=1 if states.ndim == 3 else (2, 3))
-        return _placed(states.flatten(1), mask), mask
+            is_sequence = states.ndim == 3  # of patches; otherwise a map (real frames, backbone width, y, x)
+            states = states.mean(dim=1 if is_sequence else (2, 3))
+        return put_back_frames(states.flatten(1), mask), mask
 
-    def _listen(self, values: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        kwargs = {"attention_mask": mask.long()} if self.takes_mask else {}
+    def encode_waveform(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """values (B, S) or (B, mel bins, T), mask (B, input steps) -> (B, T, backbone width), (B, T)."""
         inputs = {self.backbone.main_input_name: values.to(self.backbone.dtype)}
-        states = self.backbone(**inputs, **kwargs).last_hidden_state  # (B, T, backbone width)
-        if self.backbone.main_input_name == "input_values" and states.shape[1] != mask.shape[1]:
+        if self.takes_mask:
+            inputs["attention_mask"] = mask.long()
+        states = self.backbone(**inputs).last_hidden_state  # (B, T, backbone width)
+        length = states.shape[1]
+
+        if self.backbone.main_input_name == "input_values" and length != mask.shape[1]:
+            # Wav2Vec2 and its like know how many steps a clip leaves.
             output_lengths = getattr(self.backbone, "_get_feat_extract_output_lengths", None)
-            if output_lengths is not None:  # Wav2Vec2 and its like know exactly
-                steps = output_lengths(mask.sum(dim=1))
-                return states, torch.arange(states.shape[1], device=mask.device)[None] < steps[:, None]
-        return states, downsample_mask(mask, states.shape[1])
+            if output_lengths is not None:
+                return states, length_mask(output_lengths(mask.sum(dim=1)), length)
+        return states, downsample_mask(mask, length)
+
+
+# ---- one modality -------------------------------------------------------------------------------------------------
 
 
 class EGMFModalityEncoder(nn.Module):
@@ -188,83 +215,184 @@ class EGMFModalityEncoder(nn.Module):
     def __init__(self, config: EGMFEncoderConfig, fusion_width: int, backbone: PreTrainedModel | None = None):
         super().__init__()
         width = config.hidden_size
-        if config.backbone_config is not None:
-            self.stem = EGMFPretrainedStem(config, backbone)
-        else:
-            stems = {"features": EGMFFeatureStem, "waveform": EGMFWaveformStem, "frames": EGMFFrameStem}
-            self.stem = stems[config.input_type](config)
+        self.sequence_type = config.sequence_encoder
+        self.stem = build_stem(config, backbone)
         self.dropout = nn.Dropout(config.dropout)
-        self.kind = config.sequence_encoder
-        if self.kind == "gru":
+        if self.sequence_type == "gru":
             self.sequence = nn.GRU(width, width // 2, config.num_layers, batch_first=True, bidirectional=True)
-        elif self.kind == "transformer":
-            sizes = (width, config.num_attention_heads, 4 * width, config.dropout, "gelu")
-            layer = nn.TransformerEncoderLayer(*sizes, batch_first=True, norm_first=True)
+        elif self.sequence_type == "transformer":
+            layer = nn.TransformerEncoderLayer(
+                d_model=width,
+                nhead=config.num_attention_heads,
+                dim_feedforward=4 * width,
+                dropout=config.dropout,
+                activation="gelu",
+                batch_first=True,
+                norm_first=True,
+            )
             self.sequence = nn.TransformerEncoder(layer, config.num_layers, enable_nested_tensor=False)
         self.norm = nn.LayerNorm(width)
-        self.pooling_score = nn.Linear(width, 1, bias=False)
+        self.pooling_score = nn.Linear(width, 1, bias=False)  # the softmax does not see a constant
         self.projection = nn.Linear(width, fusion_width)
 
-    @staticmethod
-    def _positions(length: int, width: int, like: torch.Tensor) -> torch.Tensor:
-        steps = torch.arange(length, device=like.device, dtype=torch.float32)[:, None]
-        rates = torch.exp(torch.arange(0, width, 2, device=like.device) * (-math.log(10000.0) / width))
-        return torch.stack([(steps * rates).sin(), (steps * rates).cos()], dim=-1).flatten(1)[:, :width].to(like.dtype)
+    def forward(self, values: Tensor, mask: Tensor, present: Tensor) -> Tensor:
+        """Encode the samples that have the modality.
 
-    def _encode(self, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        states, mask = self.stem(values, mask)
+        Args:
+            values: (B, T or S, ...) as the stem takes them.
+            mask: (B, T or S), 1 on real steps, which come first.
+            present: (B,) bool, which samples to encode.
+
+        Returns:
+            (B, H), zeros where the sample does not have the modality.
+        """
+        present = present & mask.any(dim=1)
+        tokens = self.projection.weight.new_zeros(values.shape[0], self.projection.out_features)
+        if not present.any():
+            return tokens
+        indices = torch.where(present)[0]
+        encoded = self.encode(values[indices], mask[indices].bool())
+        return tokens.index_copy(0, indices, encoded.to(tokens.dtype))
+
+    def encode(self, values: Tensor, mask: Tensor) -> Tensor:
+        """values (B, T or S, ...), mask (B, T or S) with a real step in every row -> (B, H)."""
+        states, mask = self.stem(values, mask)  # (B, T, W), (B, T)
         states = self.dropout(states)
-        if self.kind == "gru":
-            lengths = mask.sum(dim=1).cpu()
-            packed = nn.utils.rnn.pack_padded_sequence(states, lengths, batch_first=True, enforce_sorted=False)
-            encoded, _ = self.sequence(packed)
-            encoded, _ = nn.utils.rnn.pad_packed_sequence(encoded, batch_first=True, total_length=states.shape[1])
-            states = states + encoded
-        elif self.kind == "transformer":
-            states = states + self._positions(states.shape[1], states.shape[2], states)
+        if self.sequence_type == "gru":
+            states = states + self.run_gru(states, mask)
+        elif self.sequence_type == "transformer":
+            states = states + sinusoidal_positions(states)
             states = self.sequence(states, src_key_padding_mask=~mask)
         states = self.norm(states)
+
         scores = self.pooling_score(states).squeeze(-1).masked_fill(~mask, float("-inf"))  # (B, T)
-        pooled = torch.einsum("bt,btw->bw", torch.softmax(scores, dim=1), states)
+        weights = torch.softmax(scores, dim=1)
+        pooled = torch.einsum("bt,btw->bw", weights, states)  # (B, W)
         return self.projection(pooled)
 
-    def forward(self, values: torch.Tensor, mask: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-        """values (B, T or S, ...), mask (B, T or S) with the real steps first, present (B,) bool -> (B, H)."""
-        present = present & mask.any(dim=1)
-        token = self.projection.weight.new_zeros(values.shape[0], self.projection.out_features)
-        if not present.any():
-            return token
-        rows = torch.where(present)[0]
-        return token.index_copy(0, rows, self._encode(values[rows], mask[rows].bool()).to(token.dtype))
+    def run_gru(self, states: Tensor, mask: Tensor) -> Tensor:
+        """states (B, T, W), mask (B, T) -> (B, T, W); packed, so that the backward direction starts at the last real step."""
+        lengths = mask.sum(dim=1).cpu()
+        packed = nn.utils.rnn.pack_padded_sequence(states, lengths, batch_first=True, enforce_sorted=False)
+        encoded, _ = self.sequence(packed)
+        encoded, _ = nn.utils.rnn.pad_packed_sequence(encoded, batch_first=True, total_length=states.shape[1])
+        return encoded
+
+
+# ---- both modalities ----------------------------------------------------------------------------------------------
 
 
 class EGMFAudioVisualEncoder(nn.Module):
-    """Audio and video, one token each: (B, 2, H) and which of them are there (B, 2)."""
+    """Audio and video, one token each, with a learned embedding that tells them apart."""
 
-    def __init__(self, config: EGMFConfig, *backbones: PreTrainedModel | None):
+    def __init__(
+        self,
+        config: EGMFConfig,
+        audio_backbone: PreTrainedModel | None = None,
+        video_backbone: PreTrainedModel | None = None,
+    ):
         super().__init__()
-        width, (audio, video) = config.fusion_hidden_size, backbones or (None, None)
-        self.audio = EGMFModalityEncoder(config.audio_config, width, audio) if config.audio_config else None
-        self.video = EGMFModalityEncoder(config.video_config, width, video) if config.video_config else None
+        width = config.fusion_hidden_size
+        self.audio = None
+        self.video = None
+        if config.audio_config is not None:
+            self.audio = EGMFModalityEncoder(config.audio_config, width, audio_backbone)
+        if config.video_config is not None:
+            self.video = EGMFModalityEncoder(config.video_config, width, video_backbone)
         self.modality_embeds = nn.Parameter(torch.zeros(2, width))
 
-    def forward(self, wanted: torch.Tensor, **media: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """wanted (B, 2) bool, which modalities count at most; media as for `EGMFModel.forward`."""
-        tokens, masks = [], []
-        for index, name in enumerate(("audio", "video")):
-            encoder, embed = getattr(self, name), self.modality_embeds[index]
-            values, mask = (media.pop(f"{name}_{part}", None) for part in ("values", "mask"))
-            if values is None:
-                tokens.append(embed.expand(len(wanted), -1) * 0)
-                masks.append(torch.zeros_like(wanted[:, index]))
-                continue
-            if encoder is None:
-                raise ValueError(f"The batch holds {name} but this model was built without {name}; leave it out.")
-            if mask is None:
-                raise ValueError(f"`{name}_values` came without `{name}_mask`; the processor returns both.")
-            here = mask.bool().any(dim=1) & wanted[:, index]
-            tokens.append((encoder(values, mask, here) + embed) * here[:, None])
-            masks.append(here)
-        if media:
-            raise TypeError(f"Unknown inputs {sorted(media)}.")
-        return torch.stack(tokens, dim=1), torch.stack(masks, dim=1)
+    def forward(
+        self,
+        enabled: Tensor,
+        audio_values: Tensor | None = None,
+        audio_mask: Tensor | None = None,
+        video_values: Tensor | None = None,
+        video_mask: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Encode audio and video.
+
+        Args:
+            enabled: (B, 2) bool, false where audio or video is to be left out although the sample has it.
+            audio_values, audio_mask, video_values, video_mask: as for `EGMFModel.forward`.
+
+        Returns:
+            Tokens (B, 2, H), zeros where a modality is absent, and (B, 2) bool, which are present.
+        """
+        audio_token, has_audio = self.encode_modality("audio", audio_values, audio_mask, enabled[:, 0])
+        video_token, has_video = self.encode_modality("video", video_values, video_mask, enabled[:, 1])
+        tokens = torch.stack([audio_token, video_token], dim=1)  # (B, 2, H)
+        mask = torch.stack([has_audio, has_video], dim=1)  # (B, 2)
+        return tokens, mask
+
+    def encode_modality(
+        self,
+        modality: str,
+        values: Tensor | None,
+        mask: Tensor | None,
+        enabled: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """values (B, T or S, ...), mask (B, T or S), enabled (B,) -> token (B, H), and which samples have one (B,)."""
+        encoder = self.audio if modality == "audio" else self.video
+        embed = self.modality_embeds[0 if modality == "audio" else 1]
+        if values is None:
+            # Times zero: the embedding stays in the graph, for DDP waits for the gradient of every parameter.
+            return embed.expand(len(enabled), -1) * 0, torch.zeros_like(enabled)
+        if encoder is None:
+            raise ValueError(f"The batch holds {modality} but this model was built without {modality}; leave it out.")
+        if mask is None:
+            raise ValueError(f"`{modality}_values` came without `{modality}_mask`; the processor returns both.")
+        present = mask.bool().any(dim=1) & enabled
+        token = (encoder(values, mask, present) + embed) * present[:, None]
+        return token, present
+
+
+# ---- shared steps -------------------------------------------------------------------------------------------------
+
+
+def build_stem(config: EGMFEncoderConfig, backbone: PreTrainedModel | None) -> nn.Module:
+    """The stem that `input_type` and `backbone_config` ask for."""
+    if config.backbone_config is not None:
+        return EGMFPretrainedStem(config, backbone)
+    if config.input_type == "features":
+        return EGMFFeatureStem(config)
+    if config.input_type == "waveform":
+        return EGMFWaveformStem(config)
+    return EGMFFrameStem(config)
+
+
+def backbone_width(config: PreTrainedConfig) -> int:
+    """Width of a pretrained encoder's output; convolutional ones have one width per stage."""
+    width = getattr(config, "hidden_size", None)
+    return width or config.hidden_sizes[-1]
+
+
+def strided_convolutions(convolution: type[nn.Module], channels: list[int]) -> nn.ModuleList:
+    """One convolution of stride 2 from each number of channels to the next."""
+    pairs = zip(channels[:-1], channels[1:], strict=True)
+    return nn.ModuleList(convolution(before, after, 3, stride=2, padding=1) for before, after in pairs)
+
+
+def sinusoidal_positions(states: Tensor) -> Tensor:
+    """states (B, T, W) -> (T, W), sines and cosines of the step in turn."""
+    _, length, width = states.shape
+    steps = torch.arange(length, device=states.device, dtype=torch.float32)[:, None]  # (T, 1)
+    rates = torch.exp(torch.arange(0, width, 2, device=states.device) * (-math.log(10000.0) / width))  # (W / 2,)
+    angles = steps * rates  # (T, W / 2)
+    positions = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
+    return positions[:, :width].to(states.dtype)
+
+
+def length_mask(lengths: Tensor, max_length: int) -> Tensor:
+    """lengths (B,) -> (B, max_length) bool, true on the first steps."""
+    return torch.arange(max_length, device=lengths.device)[None, :] < lengths[:, None]
+
+
+def downsample_mask(mask: Tensor, length: int) -> Tensor:
+    """mask (B, T) bool with the real steps first -> (B, length), the same share of steps, rounded up."""
+    num_steps = -(-mask.sum(dim=1) * length // mask.shape[1])
+    return length_mask(num_steps, length)
+
+
+def put_back_frames(states: Tensor, mask: Tensor) -> Tensor:
+    """states (real frames, W), mask (B, T) -> (B, T, W), zero on padding."""
+    return states.new_zeros(*mask.shape, states.shape[-1]).index_put(torch.where(mask), states)

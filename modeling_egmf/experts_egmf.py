@@ -1,10 +1,11 @@
-"""Three experts, hierarchical gate, gated residual (paper: expert-guided fusion, Eq. 3).
+"""Experts, hierarchical gate and gated residual of EGMF (paper: expert-guided fusion, Eq. 3).
 
     f_fusion ──► GateNetwork ──► w                     stage 1, feature-driven
     [f_fusion ; w] ──► MLP ──► softmax ──► alpha       stage 2, context-aware
     f_enhanced = sum_k alpha_k E_k(f_fusion) + beta f_fusion
 
-Next: modeling_egmf.py, which turns f_enhanced into pseudo tokens.
+The forms of GateNetwork, MLP and beta are ours: the list in modeling_egmf.py says why.
+Next: prompt_egmf.py, which turns f_enhanced into soft tokens of the prompt.
 """
 
 # B batch  E experts  H fusion width
@@ -12,63 +13,90 @@ Next: modeling_egmf.py, which turns f_enhanced into pseudo tokens.
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
 from .configuration_egmf import EGMFConfig
 
 
-class ExpertMixture(NamedTuple):
-    """What the experts made of the fused vector."""
+class GateWeights(NamedTuple):
+    """What the gate decides for each sample."""
 
-    fused: torch.Tensor  # (B, H) f_enhanced
-    expert_weights: torch.Tensor  # (B, E) alpha, sums to 1
-    gate_weights: torch.Tensor  # (B, E) w, sums to 1
-    residual_weight: torch.Tensor  # (B,) beta in (0, 1)
+    expert_weights: Tensor  # (B, E) alpha, sums to 1
+    gate_weights: Tensor  # (B, E) w, sums to 1
+    residual_weight: Tensor  # (B,) beta in (0, 1)
+
+
+class ExpertMixture(NamedTuple):
+    """The enhanced vector, and the weights of the gate that made it."""
+
+    fused: Tensor  # (B, H) f_enhanced
+    expert_weights: Tensor  # (B, E) alpha, sums to 1
+    gate_weights: Tensor  # (B, E) w, sums to 1
+    residual_weight: Tensor  # (B,) beta in (0, 1)
 
 
 class EGMFExpert(nn.Module):
-    """A bottleneck network: H -> H / bottleneck_ratio -> H."""
+    """A bottleneck network E_k: H -> H / bottleneck_ratio -> H."""
 
     def __init__(self, width: int, bottleneck_ratio: int, activation: str):
         super().__init__()
-        self.down = nn.Linear(width, max(1, width // bottleneck_ratio))
+        bottleneck_width = max(1, width // bottleneck_ratio)
+        self.down = nn.Linear(width, bottleneck_width)
         self.activation = ACT2FN[activation]
-        self.up = nn.Linear(self.down.out_features, width)
+        self.up = nn.Linear(bottleneck_width, width)
 
-    def forward(self, fused: torch.Tensor) -> torch.Tensor:
+    def forward(self, fused: Tensor) -> Tensor:
+        """fused (B, H) -> (B, H)."""
         return self.up(self.activation(self.down(fused)))
 
 
 class EGMFHierarchicalGate(nn.Module):
-    """Two stages a sample. The paper leaves the form of w and beta open: w is a softmax, beta a sigmoid."""
+    """The two stages of the gate, and the weight of the residual."""
 
     def __init__(self, width: int, num_experts: int):
         super().__init__()
-        hidden, wider = max(num_experts, width // 4), width + num_experts
-        self.feature_gate = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, num_experts))
-        self.context_gate = nn.Sequential(nn.Linear(wider, hidden), nn.GELU(), nn.Linear(hidden, num_experts))
+        hidden_width = max(num_experts, width // 4)
+        self.feature_gate = nn.Sequential(
+            nn.Linear(width, hidden_width),
+            nn.GELU(),
+            nn.Linear(hidden_width, num_experts),
+        )
+        self.context_gate = nn.Sequential(
+            nn.Linear(width + num_experts, hidden_width),
+            nn.GELU(),
+            nn.Linear(hidden_width, num_experts),
+        )
         self.residual_gate = nn.Linear(width, 1)
 
-    def forward(self, fused: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def forward(self, fused: Tensor) -> GateWeights:
+        """fused (B, H) -> GateWeights."""
         gate_weights = torch.softmax(self.feature_gate(fused), dim=-1)  # (B, E)
-        gate_logits = self.context_gate(torch.cat([fused, gate_weights], dim=-1))  # (B, E)
+        context = torch.cat([fused, gate_weights], dim=-1)  # (B, H + E)
+        gate_logits = self.context_gate(context)  # (B, E)
         residual_weight = torch.sigmoid(self.residual_gate(fused)).squeeze(-1)  # (B,)
-        return torch.softmax(gate_logits, dim=-1), gate_weights, residual_weight
+        return GateWeights(
+            expert_weights=torch.softmax(gate_logits, dim=-1),
+            gate_weights=gate_weights,
+            residual_weight=residual_weight,
+        )
 
 
 class EGMFExperts(nn.Module):
-    """Eq. 3: the gate mixes the experts and keeps a share of what came in."""
+    """Eq. 3: the gate mixes the experts and keeps a share of the fused vector."""
 
     def __init__(self, config: EGMFConfig):
         super().__init__()
-        width, kinds = config.fusion_hidden_size, config.experts
-        self.experts = nn.ModuleList(EGMFExpert(width, k["bottleneck_ratio"], k["activation"]) for k in kinds)
+        width = config.fusion_hidden_size
+        self.experts = nn.ModuleList(
+            EGMFExpert(width, expert["bottleneck_ratio"], expert["activation"]) for expert in config.experts
+        )
         self.gate = EGMFHierarchicalGate(width, len(self.experts))
 
-    def forward(self, fused: torch.Tensor) -> ExpertMixture:
+    def forward(self, fused: Tensor) -> ExpertMixture:
         """fused (B, H) -> ExpertMixture."""
-        expert_weights, gate_weights, residual_weight = self.gate(fused)
+        gate = self.gate(fused)
         expert_outputs = torch.stack([expert(fused) for expert in self.experts], dim=1)  # (B, E, H)
-        mixed = torch.einsum("be,beh->bh", expert_weights, expert_outputs)  # (B, H)
-        return ExpertMixture(mixed + residual_weight[:, None] * fused, expert_weights, gate_weights, residual_weight)
+        mixed = torch.einsum("be,beh->bh", gate.expert_weights, expert_outputs)  # (B, H)
+        enhanced = mixed + gate.residual_weight[:, None] * fused
+        return ExpertMixture(enhanced, gate.expert_weights, gate.gate_weights, gate.residual_weight)

@@ -1,48 +1,48 @@
-"""Text-centric cross-modal attention (paper: Eq. 1 and 2).
+"""Text-centric cross-modal attention of EGMF (paper: Eq. 1 and 2).
 
-    H_text (B, L, D) ──project──► (B, L, H) ─┐ query
-    audio token, video token (B, M, H) ──────┴─► Z_cross = CrossAttention(H_text, H_av, H_av) + H_text
-                                                 Z_self  = SelfAttention(Z_cross) + Z_cross
-                                                 f_fusion = mean of Z_self over the transcript's tokens (B, H)
+    H_text (B, L, D) ── project, norm ──► (B, L, H) ─┐ query
+    audio and video token (B, 2, H) ── norm ─────────┴─► Z_cross  = CrossAttention(H_text, H_av, H_av) + H_text   Eq. 1
+                                                         Z_self   = SelfAttention(Z_cross) + Z_cross              Eq. 2
+                                                         f_fusion = mean of Z_self over the transcript (B, H)
 
-Departures from the paper, each because it is silent there: H_text is projected from the language model's width D to H;
-the sum is layer-normed before pooling's result goes on; a sample without text asks with one learned query vector; a
-missing audio or video token is masked out, and with neither of the two Z_cross is H_text.
-Next: experts_egmf.py.
+What is added to the paper's equations, and why, is listed in modeling_egmf.py. Next: experts_egmf.py.
 """
 
-# B batch  L text tokens  M modalities  H fusion width  D LLM width
+# B batch  L text tokens  Q queries  K keys  H fusion width  D LLM width
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .configuration_egmf import EGMFConfig
 
 
 class EGMFAttention(nn.Module):
-    """Multi-head attention of queries (B, Q, H) over keys (B, K, H); a query without any key to see gets zeros."""
+    """Multi-head attention of queries over keys. Where a sample has no key at all, its queries get zeros."""
 
     def __init__(self, width: int, num_heads: int, dropout: float):
         super().__init__()
         self.num_heads = num_heads
+        self.head_width = width // num_heads
         self.dropout = dropout
         self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width, bias=False)  # a constant would not change the softmax
+        self.key = nn.Linear(width, width, bias=False)  # the softmax does not see a constant
         self.value = nn.Linear(width, width)
         self.output = nn.Linear(width, width)
 
-    def _heads(self, states: torch.Tensor) -> torch.Tensor:
-        batch, length, width = states.shape
-        return states.view(batch, length, self.num_heads, width // self.num_heads).transpose(1, 2)
+    def split_heads(self, states: Tensor) -> Tensor:
+        """states (B, Q, H) -> (B, heads, Q, head width)."""
+        batch_size, length, _ = states.shape
+        return states.view(batch_size, length, self.num_heads, self.head_width).transpose(1, 2)
 
-    def forward(self, queries: torch.Tensor, keys: torch.Tensor, key_mask: torch.Tensor) -> torch.Tensor:
-        """queries (B, Q, H), keys (B, K, H), key_mask (B, K) bool -> (B, Q, H)."""
+    def forward(self, queries: Tensor, keys: Tensor, key_mask: Tensor) -> Tensor:
+        """queries (B, Q, H), keys (B, K, H), key_mask (B, K) bool, true on real keys -> (B, Q, H)."""
         has_key = key_mask.any(dim=1)  # (B,)
-        visible = key_mask | ~has_key[:, None]  # softmax over nothing is NaN: such rows are zeroed below
+        # The softmax over no key is NaN: such a sample sees all its keys, and is set to zero below.
+        visible = key_mask | ~has_key[:, None]  # (B, K)
         attended = nn.functional.scaled_dot_product_attention(
-            self._heads(self.query(queries)),
-            self._heads(self.key(keys)),
-            self._heads(self.value(keys)),
+            self.split_heads(self.query(queries)),
+            self.split_heads(self.key(keys)),
+            self.split_heads(self.value(keys)),
             attn_mask=visible[:, None, None, :],
             dropout_p=self.dropout if self.training else 0.0,
         )
@@ -56,30 +56,58 @@ class EGMFFusion(nn.Module):
     def __init__(self, config: EGMFConfig):
         super().__init__()
         width = config.fusion_hidden_size
-        attention = (width, config.fusion_attention_heads, config.fusion_dropout)
+        num_heads = config.fusion_attention_heads
+        dropout = config.fusion_dropout
+
         self.text_projection = nn.Linear(config.text_config.get_text_config().hidden_size, width)
         self.no_text_query = nn.Parameter(torch.zeros(width))
         self.text_norm = nn.LayerNorm(width)
         self.media_norm = nn.LayerNorm(width)
-        self.media_attention = EGMFAttention(*attention) if config.bidirectional_attention else None
-        self.cross_attention = EGMFAttention(*attention)
-        self.self_attention = EGMFAttention(*attention)
+        self.media_attention = None
+        if config.bidirectional_attention:
+            self.media_attention = EGMFAttention(width, num_heads, dropout)
+        self.cross_attention = EGMFAttention(width, num_heads, dropout)
+        self.self_attention = EGMFAttention(width, num_heads, dropout)
         self.fused_norm = nn.LayerNorm(width)
 
     def forward(
-        self, text_embeds: torch.Tensor, text_mask: torch.Tensor, media_tokens: torch.Tensor, media_mask: torch.Tensor
-    ) -> torch.Tensor:
-        """text_embeds (B, L, D), text_mask (B, L) bool, media_tokens (B, M, H), media_mask (B, M) bool -> (B, H)."""
-        text = self.text_projection(text_embeds)  # (B, L, H)
-        query = self.no_text_query.expand(text.shape[0], 1, -1)
-        text = self.text_norm(torch.cat([query, text], dim=1))  # (B, 1 + L, H)
-        has_text = text_mask.any(dim=1, keepdim=True)
-        text_mask = torch.cat([~has_text, text_mask], dim=1)  # the learned query speaks only where no text does
-        media = self.media_norm(media_tokens)
+        self,
+        text_embeds: Tensor,
+        text_mask: Tensor,
+        media_tokens: Tensor,
+        media_mask: Tensor,
+    ) -> Tensor:
+        """Fuse the text with the media tokens.
+
+        Args:
+            text_embeds: (B, L, D) token embeddings of the language model.
+            text_mask: (B, L) bool, true on the transcript's tokens. A row without any is a sample without text.
+            media_tokens: (B, 2, H) audio token and video token.
+            media_mask: (B, 2) bool, true where the sample has the modality.
+
+        Returns:
+            (B, H) f_fusion.
+        """
+        has_text = text_mask.any(dim=1, keepdim=True)  # (B, 1)
+        text, query_mask = self.project_text(text_embeds, text_mask)  # (B, 1 + L, H), (B, 1 + L)
+        media = self.media_norm(media_tokens)  # (B, 2, H)
         if self.media_attention is not None:
-            media = media + self.media_attention(media, text, text_mask & has_text)
-        crossed = self.cross_attention(text, media, media_mask) + text  # Eq. 1
-        settled = self.self_attention(crossed, crossed, text_mask) + crossed  # Eq. 2
-        weights = text_mask / text_mask.sum(dim=1, keepdim=True)  # (B, 1 + L)
-        pooled = torch.einsum("bl,blh->bh", weights.to(settled.dtype), settled)
-        return self.fused_norm(pooled)  # (B, H)
+            media = media + self.media_attention(media, text, query_mask & has_text)
+
+        z_cross = self.cross_attention(text, media, media_mask) + text  # Eq. 1
+        z_self = self.self_attention(z_cross, z_cross, query_mask) + z_cross  # Eq. 2
+
+        weights = query_mask / query_mask.sum(dim=1, keepdim=True)  # (B, 1 + L)
+        pooled = torch.einsum("bl,blh->bh", weights.to(z_self.dtype), z_self)  # (B, H)
+        return self.fused_norm(pooled)
+
+    def project_text(self, text_embeds: Tensor, text_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """text_embeds (B, L, D), text_mask (B, L) -> queries (B, 1 + L, H) and their mask (B, 1 + L).
+
+        The first query is a learned one. It counts only where a sample has no text.
+        """
+        text = self.text_projection(text_embeds)  # (B, L, H)
+        no_text_query = self.no_text_query.expand(text.shape[0], 1, -1)
+        text = self.text_norm(torch.cat([no_text_query, text], dim=1))  # (B, 1 + L, H)
+        has_text = text_mask.any(dim=1, keepdim=True)  # (B, 1)
+        return text, torch.cat([~has_text, text_mask], dim=1)

@@ -1,0 +1,80 @@
+"""Outputs of EGMF's models: what each field holds, and its shape."""
+
+# B batch  P pseudo tokens  K positions with logits  A answers  E experts  M modalities (text, audio, video)
+# H fusion width  D LLM width  V vocabulary
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from torch import Tensor
+from transformers.modeling_outputs import CausalLMOutputWithPast, ModelOutput
+
+
+@dataclass
+class EGMFFusionOutput(ModelOutput):
+    """Everything that is computed before the language model. All outputs below have these fields.
+
+    Args:
+        pseudo_tokens (`torch.Tensor` of shape (B, P, D)):
+            Soft tokens for the prompt, of the width of the language model.
+        fused (`torch.Tensor` of shape (B, H)):
+            f_enhanced, the fused vector after the experts.
+        expert_weights (`torch.Tensor` of shape (B, E)):
+            alpha, the second stage of the gate: the share of each expert, sums to 1.
+        gate_weights (`torch.Tensor` of shape (B, E)):
+            w, the first stage of the gate, sums to 1.
+        residual_weight (`torch.Tensor` of shape (B,)):
+            beta in (0, 1), the weight of the fused vector beside its experts.
+        modality_mask (`torch.Tensor` of shape (B, M)):
+            Whether text, audio and video took part, bool.
+    """
+
+    pseudo_tokens: Tensor | None = None
+    fused: Tensor | None = None
+    expert_weights: Tensor | None = None
+    gate_weights: Tensor | None = None
+    residual_weight: Tensor | None = None
+    modality_mask: Tensor | None = None
+
+
+@dataclass
+class EGMFCausalLMOutput(EGMFFusionOutput, CausalLMOutputWithPast):
+    """Output of `EGMFForConditionalGeneration.forward`.
+
+    The fields of `EGMFFusionOutput` are filled with `output_experts=True`; `past_key_values`, `hidden_states` and
+    `attentions` are the language model's.
+
+    Args:
+        loss (`torch.Tensor` of shape (), returned with `labels`):
+            Mean over samples of the mean negative log-likelihood of the answer's tokens.
+        logits (`torch.Tensor` of shape (B, K, V)):
+            Next-token logits of all positions, or of the last K, as `labels` and `logits_to_keep` ask.
+    """
+
+
+@dataclass
+class EGMFAnswerOutput(EGMFFusionOutput):
+    """Output of `score_answers`. `processor.post_process_answers` turns it into labels and scores.
+
+    Args:
+        probabilities (`torch.Tensor` of shape (B, A)):
+            Probability of each answer, in the order of the task; 0 past the end of a smaller set.
+        log_probs (`torch.Tensor` of shape (B, A)):
+            Their logarithms, -inf past the end of a smaller set.
+        task_ids (`torch.Tensor` of shape (B,), *optional*):
+            Index of each sample's task in the processor, as it was passed in.
+        expert_names (`tuple[str]` of length E):
+            Names of the experts, in the order of `expert_weights`.
+    """
+
+    probabilities: Tensor | None = None
+    log_probs: Tensor | None = None
+    task_ids: Tensor | None = None
+    expert_names: tuple[str, ...] | None = None
+
+
+def fusion_fields(output: EGMFFusionOutput | None) -> dict[str, Any]:
+    """The fields of `EGMFFusionOutput` in an output, to be passed on to another; nothing for None."""
+    if output is None:
+        return {}
+    return {field.name: getattr(output, field.name) for field in fields(EGMFFusionOutput)}

@@ -1,0 +1,100 @@
+"""The prompt of EGMF: pseudo tokens made of the fused vector, and where they and the transcript stand.
+
+    f_enhanced (B, H) ──► T_pseudo = Repeat(Linear(f_enhanced), P)   (B, P, D)
+                                        │
+    [prefix ; <|egmf|> x P ; suffix ; transcript ; task prompt]      (B, S)
+
+The placeholder `<|egmf|>` has an id past the language model's vocabulary: it is never embedded and never predicted.
+Next: modeling_egmf.py, where the prompt is embedded.
+"""
+
+# B batch  S prompt tokens  P pseudo tokens  H fusion width  D LLM width
+
+import torch
+from torch import Tensor, nn
+
+from .configuration_egmf import EGMFConfig
+
+
+class EGMFPseudoTokens(nn.Module):
+    """T_pseudo = Repeat(Linear(f_enhanced), P), or one projection per token.
+
+    A learned factor scales them to the length of the language model's own embeddings: a soft token ten times as long as
+    the others drowns the sentence.
+    """
+
+    def __init__(self, config: EGMFConfig):
+        super().__init__()
+        self.num_tokens = config.num_pseudo_tokens
+        self.width = config.text_config.get_text_config().hidden_size
+        self.repeat = config.pseudo_token_projection == "repeat"
+        num_projections = 1 if self.repeat else self.num_tokens
+        self.norm = nn.LayerNorm(config.fusion_hidden_size)
+        self.projection = nn.Linear(config.fusion_hidden_size, self.width * num_projections)
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, enhanced: Tensor) -> Tensor:
+        """enhanced (B, H) -> (B, P, D)."""
+        tokens = self.scale * self.projection(self.norm(enhanced))  # (B, D) or (B, P * D)
+        if self.repeat:
+            return tokens[:, None].expand(-1, self.num_tokens, -1)
+        return tokens.view(-1, self.num_tokens, self.width)
+
+
+def find_placeholders(input_ids: Tensor, placeholder_token_id: int, num_pseudo_tokens: int) -> Tensor:
+    """input_ids (B, S) -> (B, S) bool, true on the placeholders.
+
+    Counted per sample: with one placeholder too few, `masked_scatter` would move tokens into the next sample.
+    """
+    mask = input_ids == placeholder_token_id
+    counts = mask.sum(dim=1)  # (B,)
+    wrong = torch.where(counts != num_pseudo_tokens)[0]
+    if len(wrong):
+        raise ValueError(
+            f"Sample {wrong.tolist()} of the batch holds {counts[wrong].tolist()} pseudo-token placeholders, "
+            f"not {num_pseudo_tokens}. Build the processor with num_pseudo_tokens={num_pseudo_tokens}."
+        )
+    return mask
+
+
+def transcript_columns(utterance_mask: Tensor) -> slice:
+    """utterance_mask (B, S) -> the columns from the first to the last transcript token of the batch.
+
+    The fusion reads nothing else of the prompt. A batch without any text keeps one column, all of it masked.
+    """
+    columns = torch.where(utterance_mask.bool().any(dim=0))[0]
+    if len(columns) == 0:
+        return slice(0, 1)
+    return slice(int(columns[0]), int(columns[-1]) + 1)
+
+
+def hide_switched_off_text(
+    attention_mask: Tensor | None,
+    utterance_mask: Tensor | None,
+    modality_mask: Tensor | None,
+) -> Tensor | None:
+    """Hide the transcripts that `modality_mask` switches off from the language model, too.
+
+    Args:
+        attention_mask: (B, S or more), 0 on padding. A 4D mask is left as it is.
+        utterance_mask: (B, S), 1 on the transcript's tokens.
+        modality_mask: (B, 3), 0 in the first column where the text is switched off.
+
+    Returns:
+        `attention_mask`, also 0 on those transcripts.
+    """
+    if attention_mask is None or utterance_mask is None or modality_mask is None:
+        return attention_mask
+    if attention_mask.ndim != 2:
+        return attention_mask
+    hidden = utterance_mask.bool() & ~modality_mask[:, :1].bool()  # (B, S)
+    num_new_tokens = attention_mask.shape[1] - hidden.shape[1]
+    return attention_mask * ~nn.functional.pad(hidden, (0, num_new_tokens))
+
+
+def make_position_ids(attention_mask: Tensor | None, length: int) -> Tensor | None:
+    """attention_mask (B, past + length) -> (B, length), counted from the first real token of each sample."""
+    if attention_mask is None or attention_mask.ndim != 2:
+        return None
+    position_ids = (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)
+    return position_ids[:, -length:]
