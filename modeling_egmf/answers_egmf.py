@@ -1,7 +1,8 @@
 """Answers of EGMF: the loss of a known one, and the exact distribution over a closed set.
 
-The answers' tokens are merged into a trie. One prefill of the prompt gives the next-token distribution at the root; the
-inner nodes (those that have children) need one each as well. Leaves need none: only their own probability is asked for.
+The answers' tokens are merged into a trie. One prefill of the prompt gives the next-token distribution at the root.
+Each inner node (one that has children) needs its own distribution as well. Leaves need none: only the probability of
+the token that leads to them counts.
 
     prompt ─► root ─┬─ " joy"                      log P(answer | prompt) = sum over its edges of
                     ├─ " sur" ─── "prise"          log P(child token | prompt, path to its parent),
@@ -72,7 +73,9 @@ class AnswerSet(NamedTuple):
 
         edge_index = {path: index for index, path in enumerate(paths)}
         node_index = {path: index for index, path in enumerate([(), *inner_paths])}
-        node_sees = [[path[: len(other)] == other for other in inner_paths] for path in inner_paths]
+        node_sees = torch.zeros(len(inner_paths), len(inner_paths), dtype=torch.bool)
+        for index, path in enumerate(inner_paths):
+            node_sees[index] = torch.tensor([path[: len(other)] == other for other in inner_paths])
         answer_edges = []
         for answer in answers:
             edges = [edge_index[answer[:length]] for length in range(1, len(answer) + 1)]
@@ -80,7 +83,7 @@ class AnswerSet(NamedTuple):
         return cls(
             node_tokens=torch.tensor([path[-1] for path in inner_paths], dtype=torch.long),
             node_depths=torch.tensor([len(path) - 1 for path in inner_paths], dtype=torch.long),
-            node_sees=torch.tensor(node_sees, dtype=torch.bool).view(len(inner_paths), len(inner_paths)),
+            node_sees=node_sees,
             edge_parents=torch.tensor([node_index[path[:-1]] for path in paths], dtype=torch.long),
             edge_tokens=torch.tensor([path[-1] for path in paths], dtype=torch.long),
             answer_edges=pad_sequence(answer_edges, batch_first=True, padding_value=-1),
@@ -95,10 +98,12 @@ class AnswerSet(NamedTuple):
         edge_log_probs = node_log_probs[self.edge_parents, self.edge_tokens]  # (G,)
         if normalization == "tree":
             siblings = self.edge_parents[:, None] == self.edge_parents[None, :]  # (G, G)
-            of_siblings = edge_log_probs.expand(len(edge_log_probs), -1).masked_fill(~siblings, float("-inf"))
+            of_siblings = edge_log_probs.expand(len(edge_log_probs), -1)  # (G, G)
+            of_siblings = of_siblings.masked_fill(~siblings, float("-inf"))
             edge_log_probs = edge_log_probs - of_siblings.logsumexp(dim=1)
         is_padding = self.answer_edges < 0
-        steps = edge_log_probs[self.answer_edges.clamp(min=0)].masked_fill(is_padding, 0.0)  # (A, L)
+        steps = edge_log_probs[self.answer_edges.clamp(min=0)]  # (A, L)
+        steps = steps.masked_fill(is_padding, 0.0)
         return torch.log_softmax(steps.sum(dim=1), dim=0)
 
 
@@ -117,7 +122,10 @@ def group_answer_sets(answer_ids: Tensor) -> tuple[list[AnswerSet], list[int]]:
 
 
 def tree_inputs(
-    answer_sets: list[AnswerSet], set_index: list[int], prompt_mask: Tensor, dtype: torch.dtype
+    answer_sets: list[AnswerSet],
+    set_index: list[int],
+    prompt_mask: Tensor,
+    dtype: torch.dtype,
 ) -> dict[str, Tensor]:
     """Inputs of a forward over the prompt's cache in which each inner node sees the prompt, its ancestors and itself.
 
@@ -127,8 +135,8 @@ def tree_inputs(
         dtype: of the language model.
 
     Returns:
-        `input_ids` and `position_ids` (B, N); `attention_mask` (B, 1, N, S + N), 0 where a node may look and the lowest
-        number of `dtype` elsewhere.
+        `input_ids` and `position_ids` (B, N); `attention_mask` (B, 1, N, S + N), 0 where a node may look and the
+        lowest number of `dtype` elsewhere.
     """
     num_nodes = max(answer_set.num_inner_nodes for answer_set in answer_sets)
     tokens = pad_sequence([answer_set.node_tokens for answer_set in answer_sets], batch_first=True)
@@ -136,7 +144,8 @@ def tree_inputs(
     # A node of padding sees itself: a softmax over nothing would be NaN.
     sees = torch.eye(num_nodes, dtype=torch.bool).repeat(len(answer_sets), 1, 1)
     for padded, answer_set in zip(sees, answer_sets, strict=True):
-        padded[: answer_set.num_inner_nodes, : answer_set.num_inner_nodes] = answer_set.node_sees
+        count = answer_set.num_inner_nodes
+        padded[:count, :count] = answer_set.node_sees
 
     device = prompt_mask.device
     tokens = tokens[set_index].to(device)  # (B, N)
@@ -144,7 +153,8 @@ def tree_inputs(
     sees = sees[set_index].to(device)  # (B, N, N)
     sees_prompt = prompt_mask.bool()[:, None, :].expand(-1, num_nodes, -1)  # (B, N, S)
     visible = torch.cat([sees_prompt, sees], dim=-1)[:, None]  # (B, 1, N, S + N)
-    attention_mask = torch.zeros_like(visible, dtype=dtype).masked_fill(~visible, torch.finfo(dtype).min)
+    attention_mask = torch.zeros_like(visible, dtype=dtype)
+    attention_mask = attention_mask.masked_fill(~visible, torch.finfo(dtype).min)
     position_ids = prompt_mask.sum(dim=1, keepdim=True) + depths
     return {"input_ids": tokens, "position_ids": position_ids, "attention_mask": attention_mask}
 
@@ -184,7 +194,7 @@ def answer_log_probs(
     normalization: str,
     num_answers: int,
 ) -> Tensor:
-    """node_log_probs (B, 1 + N, V) -> (B, A) log-probabilities, -inf past the end of a set with fewer than A answers."""
+    """node_log_probs (B, 1 + N, V) -> (B, A) log-probabilities of the answers, -inf past the end of a smaller set."""
     log_probs = node_log_probs.new_full((len(set_index), num_answers), float("-inf"))
     node_log_probs = node_log_probs.cpu()  # where the tries are
     for sample, index in enumerate(set_index):
@@ -193,7 +203,11 @@ def answer_log_probs(
     return log_probs
 
 
-def check_answer_inputs(answer_ids: Tensor | None, labels: Tensor | None, normalization: str) -> None:
+def check_answer_inputs(
+    answer_ids: Tensor | None,
+    labels: Tensor | None,
+    normalization: str,
+) -> None:
     """Refuse inputs that `score_answers` cannot score, before any work."""
     if normalization not in NORMALIZATIONS:
         raise ValueError(f"`normalization` is {normalization!r}; use one of {', '.join(NORMALIZATIONS)}.")
@@ -207,7 +221,9 @@ def check_answer_inputs(answer_ids: Tensor | None, labels: Tensor | None, normal
 
 
 def choose_logits_to_keep(
-    logits_to_keep: int | Tensor | None, labels: Tensor | None, inputs_embeds: Tensor
+    logits_to_keep: int | Tensor | None,
+    labels: Tensor | None,
+    inputs_embeds: Tensor,
 ) -> int | Tensor:
     """The positions that need logits: what the caller asks for, else all from the one before the first label on."""
     if logits_to_keep is None and labels is not None:
@@ -233,7 +249,12 @@ def answer_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """
     targets = labels[:, -logits.shape[1] :][:, 1:]  # (B, K - 1)
     predictions = logits[:, :-1].float().transpose(1, 2)  # (B, V, K - 1)
-    losses = nn.functional.cross_entropy(predictions, targets, ignore_index=-100, reduction="none")  # (B, K - 1)
+    losses = nn.functional.cross_entropy(
+        predictions,
+        targets,
+        ignore_index=-100,
+        reduction="none",
+    )  # (B, K - 1)
     num_labels = (targets != -100).sum(dim=1)  # (B,)
     sample_losses = losses.sum(dim=1) / num_labels.clamp(min=1)
     return sample_losses.sum() / (num_labels > 0).sum()

@@ -3,8 +3,8 @@
     adapter:     config.text_model_id names the language model; model.safetensors holds only what was trained
     standalone:  config.text_model_id is None; model.safetensors holds everything, LoRA merged
 
-Both load with `EGMFForConditionalGeneration.from_pretrained`. Every key of either is checked: no weight is ever left random
-in silence.
+Both load with `EGMFForConditionalGeneration.from_pretrained`. Every key of either is checked: no weight is ever left
+random in silence.
 
     load_adapter_checkpoint ─┬─ load_text_model      the language model that the configuration names
                              ├─ load_backbone        frozen pretrained encoders that it names
@@ -96,7 +96,10 @@ def fingerprint(language_model: PreTrainedModel) -> str:
 
 
 @contextmanager
-def explain_loading_errors(name: str, remedy: str = "Download or save it again.") -> Iterator[None]:
+def explain_loading_errors(
+    name: str,
+    remedy: str = "Download or save it again.",
+) -> Iterator[None]:
     """Name what cannot be loaded, whether it was not found, cut short or damaged.
 
     Args:
@@ -116,7 +119,11 @@ def explain_loading_errors(name: str, remedy: str = "Download or save it again."
         raise OSError(f"{name} could not be loaded ({error}). {remedy}") from error
 
 
-def check_weights(path: str | os.PathLike, wrong_keys: Mapping[str, Iterable], weights: Mapping[str, Tensor]) -> None:
+def check_weights(
+    path: str | os.PathLike,
+    wrong_keys: Mapping[str, Iterable],
+    weights: Mapping[str, Tensor],
+) -> None:
     """Refuse a checkpoint with wrong keys, or with weights that are not finite.
 
     Args:
@@ -144,7 +151,12 @@ def check_weights(path: str | os.PathLike, wrong_keys: Mapping[str, Iterable], w
         )
 
 
-def check_text_model(path: str, language_model: PreTrainedModel, checkpoint: str, config: EGMFConfig) -> None:
+def check_text_model(
+    path: str,
+    language_model: PreTrainedModel,
+    checkpoint: str,
+    config: EGMFConfig,
+) -> None:
     """Refuse a language model of another size than the checkpoint was trained on; warn of one with other weights."""
     loaded_config = language_model.config.get_text_config()
     trained_config = config.text_config.get_text_config()
@@ -170,8 +182,8 @@ def locate_part(model_id: str, checkpoint: str | os.PathLike) -> str:
     """Where a language model or a backbone is.
 
     Args:
-        model_id: a Hub id, a path, or a path relative to the checkpoint's folder or to the folder above it, which is the
-            run's in case of a run's checkpoint-N.
+        model_id: a Hub id, a path, or a path relative to the checkpoint's folder or to the folder above it (the
+            run's folder, if the checkpoint is a run's checkpoint-N).
         checkpoint: folder or Hub id of the EGMF checkpoint.
 
     Returns:
@@ -185,7 +197,11 @@ def locate_part(model_id: str, checkpoint: str | os.PathLike) -> str:
     return model_id
 
 
-def load_text_model(checkpoint: str | os.PathLike, config: EGMFConfig, **kwargs: Any) -> PreTrainedModel:
+def load_text_model(
+    checkpoint: str | os.PathLike,
+    config: EGMFConfig,
+    **kwargs: Any,
+) -> PreTrainedModel:
     """The language model that `config.text_model_id` names, by default in the precision it was trained in.
 
     Args:
@@ -208,7 +224,10 @@ def load_text_model(checkpoint: str | os.PathLike, config: EGMFConfig, **kwargs:
 
 
 def load_backbone(
-    checkpoint: str | os.PathLike, encoder: EGMFEncoderConfig | None, modality: str, **kwargs: Any
+    checkpoint: str | os.PathLike,
+    encoder: EGMFEncoderConfig | None,
+    modality: str,
+    **kwargs: Any,
 ) -> PreTrainedModel | None:
     """The frozen backbone that `encoder.backbone_id` names, or None: then the checkpoint holds the encoder's weights.
 
@@ -244,7 +263,10 @@ def load_config(
 
 
 def load_adapter_checkpoint(
-    model_class: type[PreTrainedModel], checkpoint: str | os.PathLike, config: EGMFConfig, **kwargs: Any
+    model_class: type[PreTrainedModel],
+    checkpoint: str | os.PathLike,
+    config: EGMFConfig,
+    **kwargs: Any,
 ) -> PreTrainedModel | tuple[PreTrainedModel, dict]:
     """Build the model around the language model that the configuration names, and load what was trained.
 

@@ -5,8 +5,8 @@
     ├── audio_config   EGMFEncoderConfig ── backbone_config   (a pretrained audio encoder, optional)
     └── video_config   EGMFEncoderConfig ── backbone_config   (a pretrained vision encoder, optional)
 
-Both classes are strict: `@strict` checks the type of every field when it is assigned, and calls every `validate_*` method
-at the end of `__init__` (so also in `from_pretrained`) and again in `save_pretrained`. What is wrong raises a
+Both classes are strict: `@strict` checks the type of every field when it is assigned, and calls every `validate_*`
+method at the end of `__init__` (so also in `from_pretrained`) and again in `save_pretrained`. What is wrong raises a
 `StrictDataclassError` of huggingface_hub with the field, its value, the bound and what to change.
 
 Next: encoders_egmf.py, fusion_egmf.py, experts_egmf.py.
@@ -54,18 +54,18 @@ class EGMFEncoderConfig(PreTrainedConfig):
         feature_size (`int`, *optional*, defaults to 64):
             Width of one precomputed vector, at least 1. Used by `"features"`.
         backbone_config (`PreTrainedConfig` or `dict`, *optional*):
-            Configuration of a pretrained audio or vision encoder of `transformers` for raw media. `None` builds our own
-            convolutional encoder, trained from scratch. A dict needs a `model_type`.
+            Configuration of a pretrained audio or vision encoder of `transformers` for raw media. `None` builds our
+            own convolutional encoder, trained from scratch. A dict needs a `model_type`.
         backbone_id (`str`, *optional*):
             Where the weights of a frozen backbone are fetched from when an adapter checkpoint is loaded: a Hub id, a
             path, or a path relative to the checkpoint's folder. `None` stores them in the checkpoint.
         backbone_revision (`str`, *optional*):
             Branch, tag or commit of `backbone_id`. `None` is `"main"`.
         backbone_trainable (`bool`, *optional*, defaults to `False`):
-            Train the backbone and store it in every checkpoint. By default it is frozen, because the corpora are small.
+            Train the backbone and store it in every checkpoint. Frozen by default, because the corpora are small.
         sequence_encoder (`str`, *optional*, defaults to `"gru"`):
-            Bidirectional encoder over time: `"gru"`, `"transformer"`, or `"none"`, which pools the vectors as they are.
-            A GRU, because it learns from few examples.
+            Bidirectional encoder over time: `"gru"`, `"transformer"`, or `"none"`, which pools the vectors as they
+            are. A GRU by default, because it learns from few examples.
         hidden_size (`int`, *optional*, defaults to 128):
             Width W of the encoder, at least 1, a multiple of `num_attention_heads`, and even for a GRU (half of it for
             each direction).
@@ -194,22 +194,22 @@ class EGMFConfig(PreTrainedConfig):
         video_config (`EGMFEncoderConfig` or `dict`, *optional*):
             The video encoder, of `input_type` `"features"` or `"frames"`. `None` builds a model without video.
         fusion_hidden_size (`int`, *optional*, defaults to 256):
-            Width H of the fusion, the paper's d_h, at least 1 and a multiple of `fusion_attention_heads`. 256 as in the
-            nearest published code; the paper does not say.
+            Width H of the fusion, the paper's d_h, at least 1 and a multiple of `fusion_attention_heads`. 256 as in
+            the nearest published code; the paper does not say.
         fusion_attention_heads (`int`, *optional*, defaults to 4):
             Heads of the attentions of Eq. 1 and 2, at least 1.
         fusion_dropout (`float`, *optional*, defaults to 0.1):
             Dropout of their attention weights, at least 0 and below 1.
         bidirectional_attention (`bool`, *optional*, defaults to `False`):
-            Let the audio and video tokens attend to the text before Eq. 1. The paper calls its attention bidirectional,
-            but its equations have no such term, so that it is off by default.
+            Let the audio and video tokens attend to the text before Eq. 1. Off by default: the paper calls its
+            attention bidirectional, but its equations have no such term.
         experts (`list[dict]`, *optional*, defaults to `PAPER_EXPERTS`):
-            One dict per expert: `name`, unique; `bottleneck_ratio`, from 1 to `fusion_hidden_size`, by which the hidden
-            width is smaller than H; `activation`, a name from `transformers.activations`. At least one expert.
+            One dict per expert: `name`, unique; `bottleneck_ratio`, from 1 to `fusion_hidden_size`, by which the
+            hidden width is smaller than H; `activation`, a name from `transformers.activations`. At least one expert.
         num_pseudo_tokens (`int`, *optional*, defaults to 4):
             Soft tokens P that carry the fused vector into the prompt, at least 1. 4 as in the nearest published code.
         pseudo_token_projection (`str`, *optional*, defaults to `"repeat"`):
-            `"repeat"`, the paper's: one projected vector P times. `"separate"`: a projection of its own for each token.
+            `"repeat"`, the paper's: one projected vector P times. `"separate"`: one projection per token.
         lora (`dict`, *optional*):
             Keyword arguments of `peft.LoraConfig` (`r`, `lora_alpha`, `target_modules`, ...) for the language model.
             `None` builds no LoRA layers.
@@ -337,11 +337,12 @@ def as_encoder_config(value: Any) -> PreTrainedConfig | None:
 
 @contextmanager
 def keep_attention_of_sub_configs(
-    config: PreTrainedConfig, sub_configs: list[PreTrainedConfig | None]
+    config: PreTrainedConfig,
+    sub_configs: list[PreTrainedConfig | None],
 ) -> Iterator[None]:
     """Let nested configurations keep their attention implementation where `config` itself asks for none.
 
-    `PreTrainedConfig.__post_init__` hands its own one down, `None` included, also to models that were loaded with another.
+    `PreTrainedConfig.__post_init__` hands its own down, `None` included, even to models that were loaded with another.
     """
     sub_configs = [sub_config for sub_config in sub_configs if sub_config is not None]
     implementations = [sub_config._attn_implementation for sub_config in sub_configs]

@@ -1,13 +1,13 @@
 """Audio-visual encoder of EGMF: a clip's audio and its video, one token each.
 
-    features (B, T, F) ─────────────────────────────────┐
-    waveform (B, S) ── log-mel, strided convolutions ───┤
-    frames (B, T, 3, y, x) ── strided convolutions ─────┼─► (B, T', W) ─► GRU / transformer ─► attention pooling ─► (B, H)
-    waveform or frames ── pretrained backbone ──────────┘
-            stem                                                 EGMFModalityEncoder
+    features (B, T, F) ───────────────────────────────┐
+    waveform (B, S) ── log-mel, strided convolutions ─┤
+    frames (B, T, 3, y, x) ── strided convolutions ───┼─► (B, T', W) ─► GRU / transformer ─► pooling ─► (B, H)
+    waveform or frames ── pretrained backbone ────────┘
+            EGMF...Stem                                              EGMFModalityEncoder
 
-The paper leaves the encoder open. Ours encodes only the samples that have the modality; the tokens of the others are zero
-and masked in every attention. Every step respects the mask, so that padding never changes the token of a sample.
+The paper leaves the encoder open. Ours encodes only the samples that have the modality; the tokens of the others are
+zero and masked in every attention. Every step respects the mask, so that padding never changes a sample's token.
 
 Next: fusion_egmf.py.
 """
@@ -19,6 +19,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.audio_utils import mel_filter_bank
 
@@ -29,7 +30,7 @@ from .configuration_egmf import EGMFConfig, EGMFEncoderConfig
 
 
 class EGMFFeatureStem(nn.Module):
-    """Precomputed vectors, standardized with the mean and deviation of the training set (0 and 1 until they are set)."""
+    """Precomputed vectors, standardized with statistics of the training set (mean 0 and std 1 until they are set)."""
 
     def __init__(self, config: EGMFEncoderConfig):
         super().__init__()
@@ -50,7 +51,7 @@ class EGMFFeatureStem(nn.Module):
 
 
 class EGMFWaveformStem(nn.Module):
-    """Mono samples to log-mel frames in decibels, then convolutions that halve the frame rate, one per channel entry."""
+    """Mono samples to log-mel frames in decibels, then convolutions that each halve the frame rate."""
 
     def __init__(self, config: EGMFEncoderConfig):
         super().__init__()
@@ -109,9 +110,11 @@ class EGMFWaveformStem(nn.Module):
 
 
 class EGMFFrameStem(nn.Module):
-    """Each frame, and its difference from the clip's first, through convolutions that halve its sides, one per channel
-    entry. The difference shows what moved and leaves out whose face it is. The result is averaged over a coarse grid, which
-    keeps where something was: a brow is not a mouth."""
+    """Each frame, and its difference from the clip's first, through convolutions that each halve its sides.
+
+    The difference shows what moved and leaves out whose face it is. The result is averaged over a coarse grid, which
+    keeps where something was: a brow is not a mouth.
+    """
 
     GRID_SIZE = 4
 
@@ -143,8 +146,8 @@ class EGMFPretrainedStem(nn.Module):
     """Any audio or vision encoder of `transformers`, frozen unless the configuration says otherwise.
 
     Attributes:
-        precomputed: set it, and `forward` takes the stored output of the frozen backbone, (B, T, backbone width), instead of
-            raw media.
+        precomputed: set it, and `forward` takes the stored output of the frozen backbone, (B, T, backbone width),
+            instead of raw media.
     """
 
     def __init__(self, config: EGMFEncoderConfig, backbone: PreTrainedModel | None = None):
@@ -212,7 +215,12 @@ class EGMFPretrainedStem(nn.Module):
 class EGMFModalityEncoder(nn.Module):
     """One modality: stem, sequence encoder, attention pooling, projection to the fusion width."""
 
-    def __init__(self, config: EGMFEncoderConfig, fusion_width: int, backbone: PreTrainedModel | None = None):
+    def __init__(
+        self,
+        config: EGMFEncoderConfig,
+        fusion_width: int,
+        backbone: PreTrainedModel | None = None,
+    ):
         super().__init__()
         width = config.hidden_size
         self.sequence_type = config.sequence_encoder
@@ -265,17 +273,18 @@ class EGMFModalityEncoder(nn.Module):
             states = self.sequence(states, src_key_padding_mask=~mask)
         states = self.norm(states)
 
-        scores = self.pooling_score(states).squeeze(-1).masked_fill(~mask, float("-inf"))  # (B, T)
+        scores = self.pooling_score(states).squeeze(-1)  # (B, T)
+        scores = scores.masked_fill(~mask, float("-inf"))
         weights = torch.softmax(scores, dim=1)
         pooled = torch.einsum("bt,btw->bw", weights, states)  # (B, W)
         return self.projection(pooled)
 
     def run_gru(self, states: Tensor, mask: Tensor) -> Tensor:
-        """states (B, T, W), mask (B, T) -> (B, T, W); packed, so that the backward direction starts at the last real step."""
+        """states (B, T, W), mask (B, T) -> (B, T, W); packed, so that the backward GRU starts at a real step."""
         lengths = mask.sum(dim=1).cpu()
-        packed = nn.utils.rnn.pack_padded_sequence(states, lengths, batch_first=True, enforce_sorted=False)
+        packed = pack_padded_sequence(states, lengths, batch_first=True, enforce_sorted=False)
         encoded, _ = self.sequence(packed)
-        encoded, _ = nn.utils.rnn.pad_packed_sequence(encoded, batch_first=True, total_length=states.shape[1])
+        encoded, _ = pad_packed_sequence(encoded, batch_first=True, total_length=states.shape[1])
         return encoded
 
 
@@ -376,7 +385,8 @@ def sinusoidal_positions(states: Tensor) -> Tensor:
     """states (B, T, W) -> (T, W), sines and cosines of the step in turn."""
     _, length, width = states.shape
     steps = torch.arange(length, device=states.device, dtype=torch.float32)[:, None]  # (T, 1)
-    rates = torch.exp(torch.arange(0, width, 2, device=states.device) * (-math.log(10000.0) / width))  # (W / 2,)
+    even = torch.arange(0, width, 2, device=states.device)
+    rates = torch.exp(even * (-math.log(10000.0) / width))  # (W / 2,)
     angles = steps * rates  # (T, W / 2)
     positions = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
     return positions[:, :width].to(states.dtype)

@@ -7,41 +7,40 @@
                              │
                              └─► LLM ─► `forward` loss, `score_answers` distribution, `generate` free text
 
-Departures from the paper, all of them. *Added* is not in the paper, *chosen* is where the paper is silent.
+Departures from the paper, all of them. *Chosen*: the paper is silent. *Added*: the paper has no such thing.
 
-    encoders     chosen  One token per modality from: features, waveform, frames, or any pretrained encoder; then a GRU or
-                         transformer (or neither) and attention pooling.
-                 chosen  Features are standardized and clipped; log-mel frames lose the clip's mean level; each frame comes
-                         with its difference from the first.
-                 added   A learned embedding per modality, so that the attention can tell audio from video.
-                 added   A missing modality is masked out of every attention, because zeros are not absence.
-                         `modality_mask` switches a modality off the same way.
-    Eq. 1, 2     chosen  Text embeddings are projected from the LLM's width D to H, so that the two can be added.
-                 chosen  Only the transcript's tokens are H_text, without the rest of the prompt.
-                 added   Layer norms of text and media tokens before Eq. 1: embeddings of LLMs differ in size by orders of
-                         magnitude. The residual `+ H_text` is the normed text.
-                 chosen  Multi-head attention, its keys without bias, dropout on its weights.
-                 added   A learned query stands for the text of a sample that has none.
-                 added   Without audio and video, the cross-attention gives zeros and Z_cross = H_text.
-                 option  `bidirectional_attention`: the media tokens attend to the text before Eq. 1. The paper's words say
-                         so, its equations do not.
-    pooling      chosen  The mean over real text positions; padding would dilute short utterances.
-                 added   A layer norm of the pooled vector.
-    Eq. 3        chosen  GateNetwork and MLP have one hidden layer with GELU. w is a softmax, as alpha is.
-                 chosen  beta is a sigmoid of a linear layer over f_fusion. A bottleneck has at least one unit.
-                 chosen  Xavier's initialization: at an LLM's 0.02 the gate would start, and stay, near uniform.
-    pseudo       added   A layer norm before the projection and a learned scale after it, set for a new model to the size of
-    tokens               the LLM's own embeddings (training/model/builder.py).
-                 option  `pseudo_token_projection="separate"`: a projection per token instead of Repeat.
-    prompt       added   The transcript stands after the pseudo tokens. Without it the LLM would see the text only through
-                         P tokens. The processor's `transcript_in_prompt=False` leaves it out.
-    answers      added   `score_answers`: the exact distribution over the task's closed set. `generate` is the paper's way.
-    loss         chosen  A mean over samples of the mean over their tokens: otherwise a score of four tokens would outweigh a
-                         label of one.
-    training     option  Fusion pretraining: encoders, fusion and experts learn under one linear head per task before the LLM
-                         joins (training/trainer/pretraining.py).
-                 added   Modality dropout, so that no modality is relied on alone (training/data/collator.py).
-                 chosen  All of this and LoRA are in float32, whatever the precision of the LLM.
+encoders   chosen  One token per modality: features, waveform, frames or a pretrained encoder's output through a GRU, a
+                   transformer or neither, a layer norm, and attention pooling.
+           chosen  Features are standardized and clipped; log-mel frames lose the clip's mean level; each frame comes
+                   with its difference from the first.
+           added   A learned embedding per modality, so that the attention can tell audio from video.
+           added   A missing or switched-off modality is masked out of every attention: zeros are not absence.
+Eq. 1, 2   chosen  Text embeddings are projected from the LLM's width D to H, so that the two can be added.
+           chosen  H_text is the transcript only, without the rest of the prompt.
+           added   Layer norms of text and media tokens before Eq. 1, because the size of embeddings differs between
+                   LLMs by orders of magnitude. The residual `+ H_text` is the normed text.
+           chosen  Multi-head attention, its keys without bias, dropout on its weights.
+           added   A learned query (`no_text_query`) stands for the text of a sample that has none.
+           added   Without audio and video, the cross-attention gives zeros and Z_cross = H_text.
+           option  `bidirectional_attention`: the media tokens attend to the text before Eq. 1. The paper's words say
+                   so, its equations do not.
+pooling    chosen  The mean over real text positions: padding would dilute short utterances.
+           added   A layer norm of the pooled vector.
+Eq. 3      chosen  GateNetwork and MLP have one hidden layer with GELU. w is a softmax, as alpha is.
+           chosen  beta is a sigmoid of a linear layer over f_fusion. A bottleneck has at least one unit.
+           chosen  Xavier's initialization: at an LLM's 0.02 the gate would start, and stay, near uniform.
+pseudo     added   A layer norm before the projection and a learned scale after it, set for a new model to the size of
+tokens             the LLM's own embeddings (training/model/builder.py).
+           option  `pseudo_token_projection="separate"`: a projection per token instead of Repeat.
+prompt     added   The transcript, and a dialogue's earlier turns, stand in the prompt: without them the LLM would see
+                   the text only through P tokens. The processor's `transcript_in_prompt=False` hides the transcript.
+answers    added   `score_answers`: the exact distribution over the task's closed set. `generate` is the paper's way.
+loss       chosen  A mean over samples of the mean over their tokens: otherwise a score of four tokens would outweigh
+                   a label of one.
+training   option  Fusion pretraining: encoders, fusion and experts learn under one linear head per task before the
+                   LLM joins (training/trainer/pretraining.py).
+           added   Modality dropout, against over-reliance on one modality (training/data/collator.py).
+           chosen  Encoders, fusion, experts and LoRA are in float32, whatever the precision of the LLM.
 
 Where to go next: configuration_egmf.py for every number; encoders_egmf.py, fusion_egmf.py, experts_egmf.py and
 prompt_egmf.py in the order of the diagram; answers_egmf.py; checkpoints_egmf.py for what is saved and loaded.
@@ -109,7 +108,7 @@ class EGMFPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         if isinstance(module, nn.Linear):
-            # These layers are shallow and narrow: at a language model's 0.02 the gate would stay near uniform.
+            # Shallow and narrow layers: at a language model's 0.02 the gate would stay near uniform.
             init.xavier_uniform_(module.weight)
         elif isinstance(module, nn.Conv1d | nn.Conv2d):
             init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -127,7 +126,6 @@ class EGMFModel(EGMFPreTrainedModel):
     """Everything in front of the language model: media and transcript embeddings in, pseudo tokens out.
 
     Args:
-        config: of the model.
         audio_backbone, video_backbone: pretrained encoders that are loaded already; None builds them from `config`.
     """
 
@@ -159,11 +157,7 @@ class EGMFModel(EGMFPreTrainedModel):
         Args:
             text_embeds: (B, L, D) embeddings of the prompt, or of the transcript only.
             utterance_mask: (B, L), 1 on the transcript's tokens; a row of zeros is a sample without text.
-            audio_values, audio_mask, video_values, video_mask, modality_mask: as described in
-                `EGMFForConditionalGeneration`.
-
-        Raises:
-            ValueError: a sample has no modality, or the media do not fit the model.
+            audio_values, ..., modality_mask: as described in `EGMFForConditionalGeneration`.
         """
         if modality_mask is None:
             modality_mask = utterance_mask.new_ones(len(utterance_mask), 3)
@@ -188,29 +182,13 @@ class EGMFModel(EGMFPreTrainedModel):
         return EGMFFusionOutput(**mixture._asdict(), pseudo_tokens=pseudo_tokens, modality_mask=present)
 
     def get_audio_features(self, audio_values: Tensor, audio_mask: Tensor) -> Tensor:
-        """The audio token of each clip.
-
-        Args:
-            audio_values: (B, S) samples in [-1, 1], (B, T, F) features, or what a pretrained encoder takes.
-            audio_mask: (B, S) or (B, T), 1 on real steps, which come first.
-
-        Returns:
-            (B, H), zeros for a clip without audio.
-        """
+        """audio_values, audio_mask as described in `EGMFForConditionalGeneration` -> (B, H), one token per clip."""
         enabled = torch.ones(len(audio_values), dtype=torch.bool, device=audio_values.device)
         token, _ = self.audio_visual_encoder.encode_modality("audio", audio_values, audio_mask, enabled)
         return token
 
     def get_video_features(self, video_values: Tensor, video_mask: Tensor) -> Tensor:
-        """The video token of each clip.
-
-        Args:
-            video_values: (B, T, 3, y, x) normalized frames, or (B, T, F) features.
-            video_mask: (B, T), 1 on real steps, which come first.
-
-        Returns:
-            (B, H), zeros for a clip without video.
-        """
+        """video_values, video_mask as described in `EGMFForConditionalGeneration` -> (B, H), one token per clip."""
         enabled = torch.ones(len(video_values), dtype=torch.bool, device=video_values.device)
         token, _ = self.audio_visual_encoder.encode_modality("video", video_values, video_mask, enabled)
         return token
@@ -220,7 +198,6 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
     """EGMF with its language model: answers a task's question about a person from any of text, audio and video.
 
     Args:
-        config: of the model.
         language_model, audio_backbone, video_backbone: parts that are loaded already; None builds them from `config`,
             with random weights.
 
@@ -239,8 +216,8 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
 
     `forward` also takes:
 
-        logits_to_keep  how many positions at the end get logits, or which ones; 0 for all. By default those that `labels`
-                        need, and all without labels
+        logits_to_keep  how many positions at the end get logits, or which ones; 0 for all. By default those that
+                        `labels` need, and all without labels
         output_experts  fill the fusion's fields of the output
         position_ids, past_key_values, inputs_embeds, use_cache and any other argument of the language model
 
@@ -270,15 +247,20 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
         self.freeze()
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, config=None, text_model_id=None, **kwargs):
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path,
+        *model_args,
+        config=None,
+        text_model_id=None,
+        **kwargs,
+    ):
         """Load an adapter checkpoint or a standalone checkpoint.
 
         Args:
-            pretrained_model_name_or_path: folder or Hub id.
-            config: instead of the checkpoint's own.
             text_model_id: where the language model of an adapter checkpoint is, if not where its configuration says.
-            kwargs: as for any `from_pretrained`; `dtype`, `device_map`, `quantization_config` and `attn_implementation`
-                are handed to the language model.
+            kwargs: as for any `from_pretrained`; `dtype`, `device_map`, `quantization_config` and
+                `attn_implementation` are handed to the language model.
 
         Raises:
             OSError: the checkpoint, or the language model that it names, cannot be found or read.
@@ -315,8 +297,6 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
         for name, parameter in self.language_model.named_parameters():
             parameter.requires_grad_("lora_" in name)
 
-    # ---- the prompt -----------------------------------------------------------------------------------------------
-
     def get_input_embeddings(self) -> nn.Module:
         return self.language_model.get_input_embeddings()
 
@@ -324,29 +304,33 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
         return self.language_model.get_output_embeddings()
 
     def get_audio_features(self, audio_values: Tensor, audio_mask: Tensor) -> Tensor:
-        """The audio token of each clip, (B, H): see `EGMFModel.get_audio_features`."""
+        """The audio token of each clip, (B, H), zeros for a clip without audio."""
         return self.egmf.get_audio_features(audio_values, audio_mask)
 
     def get_video_features(self, video_values: Tensor, video_mask: Tensor) -> Tensor:
-        """The video token of each clip, (B, H): see `EGMFModel.get_video_features`."""
+        """The video token of each clip, (B, H), zeros for a clip without video."""
         return self.egmf.get_video_features(video_values, video_mask)
 
     def get_placeholder_mask(self, input_ids: Tensor) -> Tensor:
         """input_ids (B, S) -> (B, S) bool, true on the placeholders; each sample must hold exactly P."""
         if self.config.placeholder_token_id is None:
             raise ValueError("`config.placeholder_token_id` is not set; it is the processor's `placeholder_token_id`.")
-        return find_placeholders(input_ids, self.config.placeholder_token_id, self.config.num_pseudo_tokens)
+        return find_placeholders(
+            input_ids,
+            self.config.placeholder_token_id,
+            self.config.num_pseudo_tokens,
+        )
 
     def embed_tokens(self, input_ids: Tensor, placeholder_mask: Tensor) -> Tensor:
         """input_ids (B, S) -> (B, S, D); placeholders, which have no embedding, get that of token 0."""
         return self.get_input_embeddings()(input_ids.masked_fill(placeholder_mask, 0))
 
-    def get_transcript_embeds(self, input_ids: Tensor, utterance_mask: Tensor) -> tuple[Tensor, Tensor]:
+    def get_transcript_embeds(
+        self,
+        input_ids: Tensor,
+        utterance_mask: Tensor,
+    ) -> tuple[Tensor, Tensor]:
         """H_text: the language model's embeddings of the columns that hold the transcripts of the batch.
-
-        Args:
-            input_ids: (B, S) prompt with placeholders.
-            utterance_mask: (B, S), 1 on the transcript's tokens.
 
         Returns:
             Embeddings (B, L, D), and (B, L) bool, true on the transcript's tokens.
@@ -367,11 +351,6 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
     ) -> tuple[Tensor, EGMFFusionOutput]:
         """Embed the prompt and put the pseudo tokens in place of its placeholders.
 
-        Args:
-            input_ids: (B, S) prompt with placeholders.
-            utterance_mask: (B, S), 1 on the transcript's tokens.
-            audio_values, audio_mask, video_values, video_mask, modality_mask: as described in the class.
-
         Returns:
             Embeddings (B, S, D), and the output of the fusion.
         """
@@ -391,8 +370,6 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
         )
         pseudo_tokens = fusion.pseudo_tokens.to(embeds.dtype)  # (B, P, D)
         return embeds.masked_scatter(placeholder_mask[..., None], pseudo_tokens), fusion
-
-    # ---- loss, answers, generation --------------------------------------------------------------------------------
 
     def forward(
         self,
@@ -460,14 +437,12 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
         """The exact distribution over each sample's closed set of answers.
 
         Args:
-            input_ids, attention_mask: (B, S) prompts without an answer, left padded.
             answer_ids: (B, A, L) token ids of every answer as a continuation of its prompt, padded with -1.
             task_ids: (B,), passed through for `post_process_answers`.
             normalization: `"sequence"`, P(answer | prompt, the answer is one of the set), from the probability of its
                 whole token sequence; `"tree"`, renormalized over the children at each node, which is what constrained
                 decoding samples from.
-            labels: refused, because with an answer in the prompt there is nothing left to ask.
-            inputs: the rest of what the processor returned.
+            labels: an error: with an answer in the prompt there is nothing left to score.
         """
         check_answer_inputs(answer_ids, labels, normalization)
         if self.training and self.language_model.is_gradient_checkpointing:
@@ -492,7 +467,8 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
                 self.language_model, answer_sets, set_index, attention_mask, prefill.past_key_values
             )
             node_log_probs = torch.cat([node_log_probs, inner_log_probs], dim=1)  # (B, 1 + N, V)
-        log_probs = answer_log_probs(answer_sets, set_index, node_log_probs, normalization, answer_ids.shape[1])
+        num_answers = answer_ids.shape[1]
+        log_probs = answer_log_probs(answer_sets, set_index, node_log_probs, normalization, num_answers)
         return EGMFAnswerOutput(
             probabilities=log_probs.exp(),
             log_probs=log_probs,
@@ -509,7 +485,12 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
             )
         return super().generate(*args, **kwargs)
 
-    def prepare_inputs_for_generation(self, input_ids, is_first_iteration: bool = False, **kwargs):
+    def prepare_inputs_for_generation(
+        self,
+        input_ids,
+        is_first_iteration: bool = False,
+        **kwargs,
+    ):
         """Fusion runs once, at prefill: with a cache, the media are dropped after it."""
         inputs = super().prepare_inputs_for_generation(input_ids, is_first_iteration=is_first_iteration, **kwargs)
         if not is_first_iteration and kwargs.get("use_cache", True):

@@ -19,8 +19,8 @@ from .configuration_egmf import EGMFConfig
 class EGMFPseudoTokens(nn.Module):
     """T_pseudo = Repeat(Linear(f_enhanced), P), or one projection per token.
 
-    A learned factor scales them to the length of the language model's own embeddings: a soft token ten times as long as
-    the others drowns the sentence.
+    A learned factor scales them to the norm of the language model's own embeddings: a soft token ten times as long
+    as the others drowns the sentence.
     """
 
     def __init__(self, config: EGMFConfig):
@@ -41,7 +41,11 @@ class EGMFPseudoTokens(nn.Module):
         return tokens.view(-1, self.num_tokens, self.width)
 
 
-def find_placeholders(input_ids: Tensor, placeholder_token_id: int, num_pseudo_tokens: int) -> Tensor:
+def find_placeholders(
+    input_ids: Tensor,
+    placeholder_token_id: int,
+    num_pseudo_tokens: int,
+) -> Tensor:
     """input_ids (B, S) -> (B, S) bool, true on the placeholders.
 
     Counted per sample: with one placeholder too few, `masked_scatter` would move tokens into the next sample.

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from modeling_egmf.answers_egmf import AnswerSet, answer_sets_of, batch_nodes
+from modeling_egmf.answers_egmf import AnswerSet, group_answer_sets, tree_inputs
 from processing_egmf import EGMFTask
 
 
@@ -89,8 +89,8 @@ def test_trie_of_a_small_set():
 
 def test_single_tokens_need_no_nodes():
     answer_set = AnswerSet.from_token_ids(((3,), (4,)))
-    assert len(answer_set.node_tokens) == 0
-    assert batch_nodes([answer_set], [0, 0], torch.ones(2, 5), torch.float32) is None
+    assert answer_set.num_inner_nodes == 0
+    assert answer_set.edge_parents.tolist() == [0, 0]
 
 
 def test_branches_do_not_see_each_other():
@@ -139,24 +139,24 @@ def test_impossible_sets_are_refused(answers, message):
 
 def test_equal_sets_are_built_once():
     ids = torch.tensor([[[1, 2], [3, -1]], [[4, -1], [-1, -1]], [[1, 2], [3, -1]]])
-    sets, which = answer_sets_of(ids)
+    sets, which = group_answer_sets(ids)
     assert len(sets) == 2
     assert which == [0, 1, 0]
 
 
 def test_no_answer_at_all_is_refused():
     with pytest.raises(ValueError, match="answer"):
-        answer_sets_of(torch.full((1, 2, 2), -1))
+        group_answer_sets(torch.full((1, 2, 2), -1))
 
 
 def test_empty_answer_before_others_is_refused():
     with pytest.raises(ValueError, match="no tokens"):  # else every later probability stands in the wrong place
-        answer_sets_of(torch.tensor([[[-1, -1], [5, -1], [6, -1]]]))
+        group_answer_sets(torch.tensor([[[-1, -1], [5, -1], [6, -1]]]))
 
 
 def test_nodes_see_prompt_ancestors_and_themselves_only():
     answer_set = AnswerSet.from_token_ids(((5, 6), (5, 7, 8), (9, 1)))
-    nodes = batch_nodes([answer_set], [0, 0], torch.tensor([[0, 0, 1], [1, 1, 1]]), torch.float32)
+    nodes = tree_inputs([answer_set], [0, 0], torch.tensor([[0, 0, 1], [1, 1, 1]]), torch.float32)
     assert set(nodes["attention_mask"].unique().tolist()) == {0.0, INT_MIN}
     for sample, prompt in enumerate(({2}, {0, 1, 2})):
         tokens = nodes["input_ids"][sample].tolist()
@@ -170,7 +170,7 @@ def test_nodes_see_prompt_ancestors_and_themselves_only():
 
 def test_padding_nodes_look_somewhere():
     long, short = AnswerSet.from_token_ids(((1, 2, 3), (4,))), AnswerSet.from_token_ids(((5,), (6,)))
-    nodes = batch_nodes([long, short], [0, 1], torch.ones(2, 3), torch.float32)
+    nodes = tree_inputs([long, short], [0, 1], torch.ones(2, 3), torch.float32)
     assert (nodes["attention_mask"] == 0).any(dim=-1).all()  # a softmax over nothing would be NaN
 
 

@@ -371,7 +371,7 @@ def test_damaged_language_model_is_named(make_light, make_language_model, tmp_pa
     path = tmp_path / "llm" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(
-        OSError, match=r"light checkpoint: its language model '../llm' could not be loaded.*Point at a"
+        OSError, match=r"adapter checkpoint: its language model '../llm' could not be loaded.*Point to a"
     ):
         EGMFForConditionalGeneration.from_pretrained(tmp_path / "light")
 
@@ -391,7 +391,7 @@ def test_missing_weight_of_the_language_model_is_refused(full):
 def test_light_checkpoint_without_its_name_is_refused(light):
     path = light[0] / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "text_model_id": None}))
-    with pytest.raises(ValueError, match="Is it a light checkpoint"):
+    with pytest.raises(ValueError, match="Is it an adapter checkpoint"):
         EGMFForConditionalGeneration.from_pretrained(light[0])
 
 
@@ -402,7 +402,7 @@ def test_light_checkpoint_without_its_name_is_refused(light):
 def test_absent_language_model_is_named(make_light, tmp_path, monkeypatch, text_model_id):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     make_light(text_model_id=text_model_id).save_pretrained(tmp_path / "light")
-    with pytest.raises(OSError, match=rf"is a light checkpoint.*'{text_model_id}'") as caught:
+    with pytest.raises(OSError, match=rf"is an adapter checkpoint.*'{text_model_id}'") as caught:
         EGMFForConditionalGeneration.from_pretrained(tmp_path / "light")
     assert "from_pretrained(..., text_model_id=" in str(caught.value)
 
@@ -445,7 +445,7 @@ def test_language_model_cut_short_is_refused(make_light, make_language_model, tm
     make_language_model().save_pretrained(tmp_path / "llm")
     make_light().save_pretrained(tmp_path / "light")
     edit_weights(tmp_path / "llm", lambda state: state.pop("model.norm.weight"))
-    with pytest.raises(ValueError, match=r"is not whole: .*model\.norm\.weight"):
+    with pytest.raises(ValueError, match=r"are not those of the model: .*model\.norm\.weight"):
         EGMFForConditionalGeneration.from_pretrained(tmp_path / "light")
 
 

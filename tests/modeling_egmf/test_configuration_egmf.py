@@ -1,4 +1,4 @@
-"""What has the wrong type is refused with its name, and what is stored comes back."""
+"""Configurations refuse wrong types and values by name, and come back from config.json as they were."""
 
 import json
 
@@ -7,6 +7,8 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, LlamaConfig, ViTConfig
 
 from modeling_egmf import EGMFConfig, EGMFEncoderConfig
+from training.arguments import ModelArguments
+from training.model.builder import build
 
 
 EXPERT = {"name": "one", "bottleneck_ratio": 2, "activation": "gelu"}
@@ -52,7 +54,7 @@ def test_configurations_do_not_share_their_experts():
     assert EGMFConfig().experts[0]["activation"] == "mish"
 
 
-def full_config(make_config):
+def config_with_every_part(make_config):
     video = EGMFEncoderConfig(
         input_type="frames", backbone_config=ViTConfig(hidden_size=8), backbone_id="org/vit", backbone_revision="abc"
     )
@@ -69,17 +71,17 @@ def full_config(make_config):
 
 
 def test_json_round_trip(make_config, tmp_path):
-    config = full_config(make_config)
+    config = config_with_every_part(make_config)
     config.save_pretrained(tmp_path)
-    found = EGMFConfig.from_pretrained(tmp_path)
-    assert found.to_dict() == config.to_dict()
-    assert isinstance(found.text_config, LlamaConfig)
-    assert isinstance(found.audio_config, EGMFEncoderConfig)
-    assert isinstance(found.video_config.backbone_config, ViTConfig)
+    loaded = EGMFConfig.from_pretrained(tmp_path)
+    assert loaded.to_dict() == config.to_dict()
+    assert isinstance(loaded.text_config, LlamaConfig)
+    assert isinstance(loaded.audio_config, EGMFEncoderConfig)
+    assert isinstance(loaded.video_config.backbone_config, ViTConfig)
 
 
 def test_second_save_writes_the_same_file(make_config, tmp_path):
-    full_config(make_config).save_pretrained(tmp_path / "one")
+    config_with_every_part(make_config).save_pretrained(tmp_path / "one")
     EGMFConfig.from_pretrained(tmp_path / "one").save_pretrained(tmp_path / "two")
     texts = [(tmp_path / name / "config.json").read_text() for name in ("one", "two")]
     assert texts[0] == texts[1]
@@ -87,9 +89,9 @@ def test_second_save_writes_the_same_file(make_config, tmp_path):
 
 def test_round_trip_without_media(make_config, tmp_path):
     make_config(None, None).save_pretrained(tmp_path)
-    found = EGMFConfig.from_pretrained(tmp_path)
-    assert found.audio_config is None
-    assert found.video_config is None
+    loaded = EGMFConfig.from_pretrained(tmp_path)
+    assert loaded.audio_config is None
+    assert loaded.video_config is None
 
 
 def test_no_local_path_is_stored(tmp_path, tiny_text_config):
@@ -126,3 +128,91 @@ def test_tied_embeddings_follow_the_language_model(tiny_text_config, tied):
 def test_attention_of_nested_configurations_is_kept(tiny_text_config):
     tiny_text_config._attn_implementation = "eager"
     assert EGMFConfig(text_config=tiny_text_config).text_config._attn_implementation == "eager"
+
+
+# ---- validation ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"fusion_hidden_size": 30, "fusion_attention_heads": 4},
+            r"`fusion_hidden_size` is 30, which is not a multiple of `fusion_attention_heads` \(4\)",
+        ),
+        ({"fusion_attention_heads": 0}, "`fusion_attention_heads` is 0; it must be at least 1"),
+        ({"fusion_hidden_size": 0}, "`fusion_hidden_size` is 0; it must be at least 1"),
+        ({"fusion_dropout": 1.0}, r"`fusion_dropout` is 1.0; it must be in \[0, 1\)"),
+        ({"fusion_dropout": -0.1}, "`fusion_dropout` is -0.1"),
+        ({"num_pseudo_tokens": 0}, "`num_pseudo_tokens` is 0; it must be at least 1"),
+        ({"experts": []}, "`experts` is empty"),
+        ({"experts": [EXPERT, EXPERT]}, "Two experts share a name"),
+        ({"experts": [{**EXPERT, "activation": "swoosh"}]}, "Unknown activation 'swoosh' of expert 'one'"),
+        ({"experts": [{**EXPERT, "bottleneck_ratio": 0}]}, r"`bottleneck_ratio` of expert 'one' is 0; it must be in"),
+        ({"experts": [{**EXPERT, "bottleneck_ratio": 257}]}, r"must be in \[1, 256\]"),
+        ({"experts": [{**EXPERT, "width": 3}]}, "exactly name, bottleneck_ratio and activation"),
+        ({"experts": [{"name": "one"}]}, "exactly name, bottleneck_ratio and activation"),
+        (
+            {"audio_config": {"input_type": "frames"}},
+            "`audio_config.input_type` is 'frames'; use 'features' or 'waveform'",
+        ),
+        (
+            {"video_config": {"input_type": "waveform"}},
+            "`video_config.input_type` is 'waveform'; use 'features' or 'frames'",
+        ),
+        ({"audio_config": {"hidden_size": 0}}, "`hidden_size` is 0; it must be at least 1"),
+    ],
+)
+def test_wrong_value_is_refused_with_its_bound(fields, message):
+    with pytest.raises(StrictDataclassError, match=message):
+        EGMFConfig(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"feature_size": 0}, "`feature_size` is 0; it must be at least 1"),
+        ({"hidden_size": 0}, "`hidden_size` is 0"),
+        ({"num_layers": 0}, "`num_layers` is 0"),
+        ({"num_attention_heads": 0}, "`num_attention_heads` is 0"),
+        ({"hidden_size": 10, "num_attention_heads": 4}, r"not a multiple of `num_attention_heads` \(4\)"),
+        ({"hidden_size": 9, "num_attention_heads": 3}, "`hidden_size` is 9; a bidirectional GRU needs an even one"),
+        ({"num_mel_bins": 0}, "`num_mel_bins` is 0"),
+        ({"sampling_rate": 0}, "`sampling_rate` is 0"),
+        ({"frame_height": 0}, "`frame_height` is 0"),
+        ({"frame_width": 0}, "`frame_width` is 0"),
+        ({"hop_seconds": 0.0}, "`hop_seconds` is 0.0; it must be at least one sample long"),
+        ({"window_seconds": 0.0}, "`window_seconds` is 0.0; it must be at least one sample long"),
+        ({"dropout": 1.5}, r"`dropout` is 1.5; it must be in \[0, 1\)"),
+        ({"backbone_config": {"model_type": "vit"}}, "Precomputed features take no backbone"),
+    ],
+)
+def test_wrong_encoder_value_is_refused_with_its_bound(fields, message):
+    with pytest.raises(StrictDataclassError, match=message):
+        EGMFEncoderConfig(**fields)
+
+
+def test_damaged_config_file_is_refused(make_config, tmp_path):
+    make_config().save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    stored = json.loads(path.read_text())
+    stored["audio_config"]["dropout"] = 2.0
+    path.write_text(json.dumps(stored))
+    with pytest.raises(StrictDataclassError, match="`dropout` is 2.0"):
+        EGMFConfig.from_pretrained(tmp_path)
+
+
+def test_wrong_value_is_not_saved(make_config, tmp_path):
+    config = make_config()
+    config.num_pseudo_tokens = 0
+    with pytest.raises(StrictDataclassError, match="`num_pseudo_tokens` is 0"):
+        config.save_pretrained(tmp_path)
+
+
+def test_training_refuses_a_wrong_value_as_a_user_error(make_language_model, trained_tokenizer, tmp_path):
+    """A ValueError, which commands report in one line."""
+    make_language_model().save_pretrained(tmp_path)
+    trained_tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"`fusion_hidden_size` is 30, which is not a multiple") as error:
+        build(ModelArguments(text_model_name_or_path=str(tmp_path), fusion_hidden_size=30))
+    assert "Class validation error" not in str(error.value)

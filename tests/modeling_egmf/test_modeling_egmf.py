@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from modeling_egmf.modeling_egmf import EGMFPseudoTokens
+from modeling_egmf.prompt_egmf import EGMFPseudoTokens
 from training.model.builder import calibrate_pseudo_tokens
 
 

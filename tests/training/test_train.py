@@ -248,7 +248,7 @@ def test_load_takes_the_code_of_this_tree(place, whole, part):
 
 def test_load_takes_a_language_model_from_elsewhere(place, whole, tmp_path):
     shutil.copytree(place / "runs/whole", tmp_path / "whole", ignore=shutil.ignore_patterns("checkpoint-*"))
-    with pytest.raises(OSError, match="light checkpoint"):
+    with pytest.raises(OSError, match="adapter checkpoint"):
         load(tmp_path / "whole")
     model, _ = load(tmp_path / "whole", place / "llm")
     assert model.config.text_model_id == str(place / "llm")

@@ -11,11 +11,14 @@ import importlib.util
 import inspect
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
@@ -36,7 +39,6 @@ from processing_egmf import BUILT_IN_TASKS, EGMFProcessor, EGMFTask
 from ..arguments import ModelArguments
 from ..trainer.distributed import whole
 from .backbones import backbone_names, backbone_settings
-from .check_config import check_config
 
 
 FOUR_BIT_HELP = "hold the language model in 4 bit; needs bitsandbytes and CUDA"
@@ -98,6 +100,15 @@ def read_tasks(path: str | Path | None) -> dict[str, EGMFTask]:
 def portable_id(model_id: str, output_dir: str | Path) -> str:
     """A local folder as a path relative to the run, so that no absolute path goes into a checkpoint."""
     return os.path.relpath(model_id, output_dir) if os.path.isdir(model_id) else model_id
+
+
+@contextmanager
+def configuration_errors() -> Iterator[None]:
+    """What a configuration refuses becomes a ValueError, with the message of its check."""
+    try:
+        yield
+    except StrictDataclassError as error:
+        raise ValueError(str(error.__cause__ or error)) from error
 
 
 def _encoder(
@@ -307,8 +318,9 @@ def build(
         **{name: value for name, value in how.items() if value is not None},
     )
     tokenizer = AutoTokenizer.from_pretrained(arguments.text_model_name_or_path, revision=revision)
-    audio_config, audio_backbone, audio_frontend = _encoder(arguments, "audio", "waveform", output_dir)
-    video_config, video_backbone, video_frontend = _encoder(arguments, "video", "frames", output_dir)
+    with configuration_errors():
+        audio_config, audio_backbone, audio_frontend = _encoder(arguments, "audio", "waveform", output_dir)
+        video_config, video_backbone, video_frontend = _encoder(arguments, "video", "frames", output_dir)
     processor = EGMFProcessor(
         tokenizer,
         tasks=tasks,
@@ -335,17 +347,17 @@ def build(
         del text_config.quantization_config
     with whole(language_model.get_input_embeddings().weight):
         mark = fingerprint(language_model)
-    config = EGMFConfig(
-        text_config=text_config,
-        text_model_id=portable_id(arguments.text_model_name_or_path, output_dir),
-        text_model_revision=arguments.text_model_revision,
-        text_model_fingerprint=mark,
-        audio_config=audio_config,
-        video_config=video_config,
-        placeholder_token_id=processor.placeholder_token_id,
-        **fusion_settings(arguments),
-    )
-    check_config(config)
+    with configuration_errors():
+        config = EGMFConfig(
+            text_config=text_config,
+            text_model_id=portable_id(arguments.text_model_name_or_path, output_dir),
+            text_model_revision=arguments.text_model_revision,
+            text_model_fingerprint=mark,
+            audio_config=audio_config,
+            video_config=video_config,
+            placeholder_token_id=processor.placeholder_token_id,
+            **fusion_settings(arguments),
+        )
     model = EGMFForConditionalGeneration(config, language_model, audio_backbone, video_backbone)
     calibrate_pseudo_tokens(model)
     return model, processor
