@@ -34,7 +34,15 @@ DEMANDED = {"torch", "numpy", "transformers", "huggingface_hub"}
 # Layers of the Hub code, lowest first; a file imports from lower layers only.
 MODELING_LAYERS = (
     {"configuration_egmf"},
-    {"checkpoints_egmf", "answers_egmf", "prompt_egmf", "experts_egmf", "fusion_egmf", "encoders_egmf", "outputs_egmf"},
+    {
+        "checkpoints_egmf",
+        "answers_egmf",
+        "prompt_egmf",
+        "experts_egmf",
+        "fusion_egmf",
+        "encoders_egmf",
+        "outputs_egmf",
+    },
     {"modeling_egmf"},
     {"__init__"},
 )
