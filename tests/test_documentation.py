@@ -100,7 +100,7 @@ def test_documented_options_exist():
 
 def test_documented_training_options_are_known(capsys):
     with pytest.raises(SystemExit):
-        parse_arguments(["--help"])
+        parse_arguments(["--help_all"])
     known = set(re.findall(r"--([a-z]\w*)", capsys.readouterr().out))
     used = {option for _, module, options in documented_commands() for option in options if module == "training.train"}
     assert "config" in used

@@ -1,6 +1,77 @@
-"""Predict clips with a checkpoint: `python -m training.predict --help`."""
+r"""Predict one clip, or every clip of a folder.
 
-from .evaluation.predictor import main
+    egmf predict --model_name_or_path runs/demo --video clip.mp4 --text "I'm fine." --task emotion
+    egmf predict --model_name_or_path runs/demo --folder clips/ --output predictions.jsonl
+    accelerate launch --config_file training/accelerate_configs/ddp.yaml -m training.predict \
+        --model_name_or_path runs/demo --folder clips/ --output predictions.parquet
+
+The transcript of `NAME.mp4` in a folder is read from `NAME.txt` beside it. Each prediction is one line of JSON, or one row
+if the output is named .parquet. A clip that cannot be read gets a line with its error, and the others are predicted.
+Several processes share the clips of a folder. The work is done in evaluation/predictor.py.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .cli import CommandParser, command_errors
+
+
+def make_parser() -> CommandParser:
+    parser = CommandParser(prog="egmf predict", description=__doc__.splitlines()[0])
+    model = parser.add_argument_group("model")
+    clip = parser.add_argument_group("clip")
+    output = parser.add_argument_group("output")
+    add = parser.add_argument
+    add("--model_name_or_path", required=True, group=model, help="checkpoint: a folder or a Hub id")
+    add("--text_model_name_or_path", group=model, help="language model of an adapter checkpoint, if it was moved")
+    add("--load_in_4bit", action="store_true", group=model, help="language model in 4 bits; needs bitsandbytes, CUDA")
+    add("--device", group=model, help="cpu or cuda; default: cuda if there is a GPU")
+    add("--text", group=clip, help="transcript of the clip")
+    add("--audio", group=clip, help="audio file")
+    add("--video", group=clip, help="video file; its sound track is used unless --audio is given")
+    add("--folder", type=Path, group=clip, help="predict every clip in this folder instead")
+    add("--task", group=clip, help="task; default: the checkpoint's first task")
+    add("--modalities", nargs="+", group=clip, help="use only these, out of text audio video")
+    add("--window_hop", type=float, group=clip, help="seconds between the windows that longer clips are cut into")
+    add("--top_k", type=int, group=output, help="number of probabilities to keep, the largest ones")
+    add("--output", type=Path, group=output, help="file of JSON lines, or .parquet; default: the terminal")
+    add("--overwrite", action="store_true", group=output, help="replace the output file if it exists")
+    return parser
+
+
+def check_arguments(parser: CommandParser, arguments: argparse.Namespace) -> None:
+    """Exit with status 2 if options contradict one another, or a file or folder is wrong."""
+    output = arguments.output
+    folder = arguments.folder
+    has_clip = bool(arguments.text or arguments.audio or arguments.video)
+    if output is not None and output.is_dir():
+        parser.error(f"--output {output} is a folder. Give the name of a file.")
+    if output is not None and output.exists() and not arguments.overwrite:
+        parser.error(f"--output {output} already exists. Give another file, or --overwrite.")
+    if output is not None and not output.resolve().parent.is_dir():
+        parser.error(f"--output: there is no folder {output.parent} to write into.")
+    if folder is not None and has_clip:
+        parser.error(
+            "--folder takes no --text, --audio or --video. Transcripts are read from NAME.txt beside each clip."
+        )
+    if folder is None and not has_clip:
+        parser.error("Give --text, --audio or --video, or --folder with clips.")
+    if folder is not None and not folder.is_dir():
+        parser.error(f"--folder {folder} is not a folder.")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    with command_errors():
+        parser = make_parser()
+        arguments = parser.parse_args(argv)
+        check_arguments(parser, arguments)
+        from .evaluation.predictor import PredictionOptions, predict  # imports torch
+
+        failed = predict(PredictionOptions(**vars(arguments)))
+        if failed:
+            sys.exit(1)
 
 
 if __name__ == "__main__":

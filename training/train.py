@@ -34,7 +34,9 @@ from .data.dataset import MEDIA, EGMFDataset, load_examples
 from .data.encoder_cache import EncoderCache
 from .data.feature_stats import set_feature_stats
 from .data.windows import cut_examples
-from .model.builder import build, quantization, read_tasks
+from .model.builder import build
+from .model.language_model import quantization
+from .model.tasks_file import read_tasks
 from .records import check_writable, commit, versions, write_json
 from .trainer.checkpointing import (
     FINISHED,

@@ -4,11 +4,13 @@ import builtins
 import json
 import shutil
 
+import pyarrow.parquet as pq
 import pytest
 
 from processing_egmf import EGMFProcessor
 from tests.helpers.corpus_files import write_corpus
-from training.evaluation.predictor import clips_of, judge, main, predict_all
+from training.evaluation.predictor import Clip, Predictor, find_clips
+from training.predict import main
 
 
 pytestmark = pytest.mark.integration
@@ -16,10 +18,20 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture
 def checkpoint(make_model, make_processor, tmp_path):
-    """A full checkpoint, all weights random."""
+    """A standalone checkpoint, all weights random."""
     make_model("waveform", "frames", lora=None).save_pretrained(tmp_path / "checkpoint")
     make_processor("waveform", "frames").save_pretrained(tmp_path / "checkpoint")
     return str(tmp_path / "checkpoint")
+
+
+@pytest.fixture
+def predict(checkpoint):
+    """`predict("--text", "a")`: runs the command with the checkpoint, on the CPU."""
+
+    def run(*options):
+        main(["--model_name_or_path", checkpoint, "--device", "cpu", *map(str, options)])
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +41,7 @@ def corpus(tmp_path_factory):
 
 @pytest.fixture
 def folder(corpus, tmp_path):
-    """Two good clips, one with words beside it, a broken one, and files that are no media."""
+    """Two good clips, one with a transcript beside it, a broken one, and files of other kinds."""
     folder = tmp_path / "clips"
     (folder / "deep").mkdir(parents=True)
     shutil.copy(corpus / "clips/0.mp4", folder / "a.mp4")
@@ -40,8 +52,8 @@ def folder(corpus, tmp_path):
     return folder
 
 
-def shown(capsys):
-    """The answer on the screen."""
+def printed(capsys):
+    """The prediction on the terminal."""
     out = capsys.readouterr().out
     return json.loads(out[out.index("{") :])
 
@@ -50,29 +62,14 @@ def lines(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def test_one_clip_on_the_screen(checkpoint, corpus, capsys):
+def test_one_clip_on_the_terminal(predict, corpus, capsys):
     clip = str(corpus / "clips/0.mp4")
-    main(
-        [
-            "--model_name_or_path",
-            checkpoint,
-            "--video",
-            clip,
-            "--text",
-            "I'm fine.",
-            "--task",
-            "mosei",
-            "--top_k",
-            "2",
-            "--device",
-            "cpu",
-        ]
-    )
-    found = shown(capsys)
-    assert found["clip"] == clip
-    assert -3 <= found["score"] <= 3
-    assert len(found["probabilities"]) == 2
-    assert found["modalities"] == ["text", "audio", "video"]
+    predict("--video", clip, "--text", "I'm fine.", "--task", "mosei", "--top_k", "2")
+    prediction = printed(capsys)
+    assert prediction["clip"] == clip
+    assert -3 <= prediction["score"] <= 3
+    assert len(prediction["probabilities"]) == 2
+    assert prediction["modalities"] == ["text", "audio", "video"]
 
 
 @pytest.mark.parametrize(
@@ -84,155 +81,126 @@ def test_one_clip_on_the_screen(checkpoint, corpus, capsys):
         (["--video", "CLIP", "--text", "a", "--modalities", "text", "audio"], ["text", "audio"]),
     ],
 )
-def test_modalities_that_took_part(checkpoint, corpus, capsys, arguments, modalities):
+def test_modalities_that_were_used(predict, corpus, capsys, arguments, modalities):
     clip = str(corpus / "clips/0.mp4")
-    main(
-        [
-            "--model_name_or_path",
-            checkpoint,
-            "--device",
-            "cpu",
-            *[clip if word == "CLIP" else word for word in arguments],
-        ]
-    )
-    assert shown(capsys)["modalities"] == modalities
+    predict(*[clip if argument == "CLIP" else argument for argument in arguments])
+    assert printed(capsys)["modalities"] == modalities
 
 
-def test_loading_asks_no_question(checkpoint, capsys, monkeypatch):
+def test_loading_asks_no_question(predict, capsys, monkeypatch):
     """The checkpoint's own code is beside it, but ours is loaded: there is nothing to consent to."""
-    asked = []
-    monkeypatch.setattr(builtins, "input", lambda prompt="": asked.append(prompt) or "n")
-    main(["--model_name_or_path", checkpoint, "--text", "a", "--device", "cpu"])
-    assert asked == []
+    questions = []
+    monkeypatch.setattr(builtins, "input", lambda prompt="": questions.append(prompt) or "n")
+    predict("--text", "a")
+    assert questions == []
     assert capsys.readouterr().out.startswith("{")
 
 
 def test_clips_of_a_folder(folder):
-    found = clips_of(folder)
-    names = [clip["sample_names"].removeprefix(f"{folder}/") for clip in found]
-    assert names == ["a.mp4", "b.wav", "deep/c.MP4"]
-    assert [clip["words"].name for clip in found] == ["a.txt", "b.txt", "c.txt"]
-    assert found[1] == {
-        "audio": str(folder / "b.wav"),
-        "words": folder / "b.txt",
-        "sample_names": str(folder / "b.wav"),
-    }
+    clips = find_clips(folder)
+    assert [clip.name.removeprefix(f"{folder}/") for clip in clips] == ["a.mp4", "b.wav", "deep/c.MP4"]
+    assert [clip.transcript_file.name for clip in clips] == ["a.txt", "b.txt", "c.txt"]
+    audio = str(folder / "b.wav")
+    assert clips[1] == Clip(audio, audio=audio, transcript_file=folder / "b.txt")
 
 
-def test_words_beside_a_clip_are_heard(make_model, make_processor, folder):
-    model, processor = make_model("waveform", "frames", lora=None), make_processor("waveform", "frames")
-    found = next(predict_all(model, processor, clips_of(folder), task="emotion"))
-    inputs = {"video": str(folder / "a.mp4"), "text": "I'm fine.", "task": "emotion"}
-    assert found == {"clip": str(folder / "a.mp4"), **judge(model, processor, inputs)}
+def test_transcript_beside_a_clip_is_read(make_model, make_processor, folder):
+    predictor = Predictor(make_model("waveform", "frames", lora=None), make_processor("waveform", "frames"), "emotion")
+    prediction = next(predictor.predict_all(find_clips(folder)))
+    answer = predictor.predict(video=str(folder / "a.mp4"), text="I'm fine.")
+    assert prediction == {"clip": str(folder / "a.mp4"), **answer}
 
 
-def test_folder_goes_on_after_a_bad_clip(checkpoint, folder, tmp_path, capsys):
-    output = tmp_path / "answers.jsonl"
+def test_clip_that_cannot_be_read_does_not_stop_the_others(predict, folder, tmp_path, capsys):
+    output = tmp_path / "predictions.jsonl"
     with pytest.raises(SystemExit) as caught:
-        main(
-            [
-                "--model_name_or_path",
-                checkpoint,
-                "--folder",
-                str(folder),
-                "--task",
-                "emotion",
-                "--output",
-                str(output),
-                "--device",
-                "cpu",
-            ]
-        )
+        predict("--folder", folder, "--task", "emotion", "--output", output)
     assert caught.value.code == 1
-    assert "1 of 3 clips could not be judged" in capsys.readouterr().err
+    assert "1 of 3 clips could not be predicted" in capsys.readouterr().err
     first, bad, last = lines(output)
     assert first["modalities"] == ["text", "audio", "video"]
     assert last["modalities"] == ["audio", "video"]
     assert sum(first["probabilities"].values()) == pytest.approx(1)
     assert bad["clip"] == str(folder / "b.wav")
     assert "b.wav: not a media file" in bad["error"]
-    assert not [path for path in tmp_path.iterdir() if path.suffix == ".part"]
+    assert not list(tmp_path.glob("*.tmp"))
 
 
-def test_transcript_in_another_encoding_spoils_its_clip_alone(checkpoint, folder, tmp_path):
+def test_transcript_in_another_encoding_is_an_error_of_its_clip(predict, folder, tmp_path):
     (folder / "a.txt").write_bytes("déjà vu".encode("latin-1"))
     (folder / "b.wav").unlink()
-    output = tmp_path / "answers.jsonl"
+    output = tmp_path / "predictions.jsonl"
     with pytest.raises(SystemExit):
-        main(["--model_name_or_path", checkpoint, "--folder", str(folder), "--output", str(output), "--device", "cpu"])
+        predict("--folder", folder, "--output", output)
     first, last = lines(output)
     assert "error" in first
     assert "error" not in last
 
 
 @pytest.mark.parametrize("hop", ["0", "-1", "99", "nan"])
-def test_hop_that_cannot_be_is_refused_once(checkpoint, folder, tmp_path, hop):
-    output = tmp_path / "answers.jsonl"
-    words = ["--model_name_or_path", checkpoint, "--folder", str(folder), "--output", str(output), "--device", "cpu"]
-    with pytest.raises(SystemExit, match=rf"error: `window_hop` is {hop} s; it must lie above 0 and up to"):
-        main([*words, "--window_hop", hop])
+def test_impossible_hop_is_refused_once(predict, folder, tmp_path, hop):
+    output = tmp_path / "predictions.jsonl"
+    with pytest.raises(SystemExit, match=rf"error: `window_hop` is {hop} s; it must"):
+        predict("--folder", folder, "--output", output, "--window_hop", hop)
     assert not output.exists()
 
 
-def test_good_folder_ends_well(checkpoint, folder, tmp_path):
+@pytest.mark.parametrize("name", ["predictions.jsonl", "predictions.parquet"])
+def test_folder_without_errors(predict, folder, tmp_path, name):
     (folder / "b.wav").unlink()
-    output = tmp_path / "answers.jsonl"
-    main(["--model_name_or_path", checkpoint, "--folder", str(folder), "--output", str(output), "--device", "cpu"])
-    assert len(lines(output)) == 2
+    output = tmp_path / name
+    predict("--folder", folder, "--output", output)
+    if output.suffix == ".jsonl":
+        predictions = lines(output)
+    else:
+        rows = pq.read_table(output).to_pylist()
+        predictions = [json.loads(row["answer"]) for row in rows]
+        assert [row["label"] for row in rows] == [prediction["label"] for prediction in predictions]
+        assert [row["error"] for row in rows] == [None, None]
+    assert [prediction["clip"] for prediction in predictions] == [str(folder / "a.mp4"), str(folder / "deep/c.MP4")]
 
 
-def test_answers_are_those_of_the_model(checkpoint, make_model, corpus):
+def test_predictions_are_those_of_the_model(checkpoint, make_model, corpus):
     processor = EGMFProcessor.from_pretrained(checkpoint)
     model = make_model("waveform", "frames", lora=None)
     inputs = {"video": str(corpus / "clips/0.mp4"), "text": "a", "task": "emotion"}
     expected = processor.post_process_answers(model.score_answers(**processor(**inputs)))[0]
-    assert judge(model, processor, inputs) == expected
-    assert list(judge(model, processor, inputs, top_k=1)["probabilities"]) == [expected["label"]]
+    assert Predictor(model, processor).predict(**inputs) == expected
+    largest = Predictor(model, processor, top_k=1).predict(**inputs)
+    assert list(largest["probabilities"]) == [expected["label"]]
 
 
-def test_output_is_not_overwritten(checkpoint, folder, tmp_path, capsys):
-    output = tmp_path / "answers.jsonl"
+def test_output_is_not_overwritten(predict, tmp_path, capsys):
+    output = tmp_path / "predictions.jsonl"
     output.write_text("precious")
-    argv = ["--model_name_or_path", checkpoint, "--text", "a", "--output", str(output), "--device", "cpu"]
     with pytest.raises(SystemExit) as caught:
-        main(argv)
+        predict("--text", "a", "--output", output)
     assert caught.value.code == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert output.read_text() == "precious"
-    main([*argv, "--overwrite"])
+    predict("--text", "a", "--output", output, "--overwrite")
     assert "label" in json.loads(output.read_text())
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
-    [(["--folder", "absent"], "absent is no folder"), (["--folder", "EMPTY"], r"holds no media. Known endings: .mp4")],
-)
-def test_folder_without_clips_is_refused(checkpoint, tmp_path, capsys, arguments, message):
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(SystemExit):
-        main(
-            [
-                "--model_name_or_path",
-                checkpoint,
-                *[str(tmp_path / "empty") if word == "EMPTY" else word for word in arguments],
-            ]
-        )
-    assert message in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "code", "message"),
     [
-        ([], "give --text, --audio or --video"),
-        (["--folder", ".", "--text", "a"], "--folder takes no --text"),
-        (["--text", "a", "--task", "mood"], "nknown task 'mood'"),
-        (["--video", "absent.mp4"], "there is no file 'absent.mp4'"),
-        (["--text", "a", "--modalities", "smell"], "smell"),
+        (["--folder", "absent"], 2, "--folder absent is not a folder"),
+        (["--folder", "EMPTY"], "error: --folder EMPTY holds no media files. Known endings: .mp4", ""),
+        ([], 2, "Give --text, --audio or --video"),
+        (["--folder", ".", "--text", "a"], 2, "--folder takes no --text"),
+        (["--text", "a", "--output", "EMPTY"], 2, "--output EMPTY is a folder"),
+        (["--text", "a", "--output", "absent/x.jsonl"], 2, "there is no folder absent to write into"),
+        (["--text", "a", "--task", "mood"], 1, "nknown task 'mood'"),
+        (["--video", "absent.mp4"], 1, "there is no file 'absent.mp4'"),
+        (["--text", "a", "--modalities", "smell"], 1, "smell"),
     ],
 )
-def test_clip_that_cannot_be_judged_is_reported(checkpoint, capsys, arguments, message):
+def test_wrong_options_and_clips_are_reported(predict, tmp_path, monkeypatch, capsys, arguments, code, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "EMPTY").mkdir()
     with pytest.raises(SystemExit) as caught:
-        main(["--model_name_or_path", checkpoint, "--device", "cpu", *arguments])
-    assert caught.value.code in (1, 2)
-    out, err = capsys.readouterr()
-    assert message in out + err
+        predict(*arguments)
+    assert str(caught.value.code).startswith(str(code))
+    captured = capsys.readouterr()
+    assert message in captured.out + captured.err

@@ -22,7 +22,9 @@ from training.arguments import parse_arguments
 from training.data.collator import SUBSETS, EGMFDataCollator
 from training.data.dataset import EGMFDataset, load_examples
 from training.evaluation.evaluator import evaluate
-from training.model.builder import load, portable_id, read_tasks
+from training.model.builder import load
+from training.model.language_model import portable_id
+from training.model.tasks_file import read_tasks
 from training.train import move_aside, require_modalities, train, used_tasks
 from training.trainer.checkpointing import resolve_output_dir
 from training.trainer.pretraining import fuse_alone_and_together, pretrain_fusion
@@ -530,13 +532,13 @@ def test_unknown_modality_is_refused(place):
         ({"train_split": "dev"}, r"has no split 'dev'. It has test, train, validation"),
         ({"eval_split": "dev"}, r"has no split 'dev'"),
         ({"only_tasks": ["mosei"]}, "No row is of the tasks mosei"),
-        ({"text_model_name_or_path": None}, "Give `backbone` or `text_model_name_or_path`"),
-        ({"audio": "features"}, "needs audio_feature_size"),
-        ({"audio": "wavform"}, "audio='wavform' is no encoder. Did you mean 'waveform'"),
-        ({"video": "frame"}, "video='frame' is no encoder. Did you mean 'frames'"),
+        ({"text_model_name_or_path": None}, "Give --backbone or --text_model_name_or_path"),
+        ({"audio": "features"}, "needs --audio_feature_size"),
+        ({"audio": "wavform"}, "--audio wavform is not an encoder. Did you mean waveform"),
+        ({"video": "frame"}, "--video frame is not an encoder. Did you mean frames"),
         ({"max_train_samples": 0}, "keep at least one row, not 0"),
         ({"max_eval_samples": -1}, "keep at least one row, not -1"),
-        ({"tasks_file": "absent.yaml"}, "no tasks file absent.yaml"),
+        ({"tasks_file": "absent.yaml"}, "--tasks_file absent.yaml: there is no such file"),
     ],
 )
 def test_bad_settings_say_what_to_do(place, changes, message):
@@ -591,8 +593,8 @@ def test_bad_tasks_file_is_a_value_error(tmp_path, text):
         ("low: small", "low of the task 'mood' is 'small'; give a number"),
         ("step: [0.1]", r"step of the task 'mood' is \[0.1\]; give a number"),
         ("high: yes", "high of the task 'mood' is True; give a number"),
-        ("prompt: 3", "prompt of the task 'mood' is 3; give words, in quotes"),
-        ("separator: null", "separator of the task 'mood' is None; give words, in quotes"),
+        ("prompt: 3", "prompt of the task 'mood' is 3; give text, in quotes"),
+        ("separator: null", "separator of the task 'mood' is None; give text, in quotes"),
         ("labels: good", "'mood': labels and their words are strings, in a list or as pairs"),
         ("labels: {up: 1, down: 2}", "'mood': labels and their words are strings"),
         ("labels: 7", "'mood': labels and their words are strings"),

@@ -20,7 +20,7 @@ import datasets
 from processing_egmf import EGMFTask
 
 from ..data.tables import COLUMNS, METADATA_FILES, find_metadata, read_metadata
-from ..model.builder import read_tasks
+from ..model.tasks_file import read_tasks
 from .core.arrays import common_width, load_npy, npy_width, repair_sequence
 from .core.clips import check_clip, media_cell, media_columns, row_size
 from .core.columns import vectors

@@ -25,11 +25,12 @@ from transformers import set_seed
 from modeling_egmf import EGMFForConditionalGeneration
 from processing_egmf import EGMFProcessor, EGMFTask
 
-from ..arguments import ModelArguments
 from ..data.collator import EGMFDataCollator, available
 from ..data.dataset import EGMFDataset, load_examples
 from ..data.windows import cut_examples, merge_records
-from ..model.builder import load, quantization
+from ..model.builder import load
+from ..model.language_model import quantization
+from ..options import ModelArguments
 from ..records import check_writable, commit, read_json, versions, write_json
 from ..trainer.sampling import merge_over_processes, own_part, processes, require_all, require_examples
 from .metrics import numbers_of, prefixed_warnings, task_metrics

@@ -1,20 +1,15 @@
-r"""Predictor one clip, or every clip of a folder.
+"""Predictions of a checkpoint for clips outside a dataset: one clip, or every media file of a folder.
 
-    python -m training.predict --model_name_or_path runs/demo --video clip.mp4 --text "I'm fine." --task emotion
-    python -m training.predict --model_name_or_path runs/demo --folder clips/ --output answers.jsonl
-    accelerate launch --config_file training/accelerate_configs/ddp.yaml -m training.predict --model_name_or_path runs/demo \
-        --folder clips/ --output answers.parquet
+    find_clips ─► Clip ─► Predictor.predict: processor ─► score_answers ─► post_process_answers ─► JSON lines, Parquet
+                              └─► with a window hop: the same for each window of a long clip, then their mean
 
-A folder's transcripts are read from `NAME.txt` beside `NAME.mp4`. Every answer is one JSON line, or a row of Parquet
-where the output is named so; a clip that cannot be read is reported with its reason, and the others go on. Several
-processes share the clips of a folder.
+The options are in training/predict.py. Several processes share the clips, and the main one writes all predictions.
 """
 
-import argparse
 import json
-import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -24,175 +19,229 @@ from tqdm import tqdm
 from modeling_egmf import EGMFForConditionalGeneration
 from processing_egmf import EGMFProcessor
 
-from ..arguments import ModelArguments
 from ..data.windows import predict_windows, require_hop
-from ..model.builder import FOUR_BIT_HELP, load, quantization
-from ..records import check_writable
+from ..model.builder import load
+from ..model.language_model import quantization
+from ..options import ModelArguments
+from ..records import check_writable, replacing
 from ..trainer.sampling import merge_over_processes, own_part, processes, require_all, require_examples
 
 
-VIDEO = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v")
-AUDIO = (".wav", ".flac", ".ogg", ".mp3", ".m4a", ".opus", ".aac")
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v")
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".m4a", ".opus", ".aac")
+COLUMNS = ("clip", "task", "label", "score", "error")  # of Parquet, beside `answer`, the complete answer as JSON
 
 
-def judge(
-    model: EGMFForConditionalGeneration,
-    processor: EGMFProcessor,
-    inputs: dict[str, Any],
-    top_k: int | None = None,
-    hop: float | None = None,
-) -> dict[str, Any]:
-    """One sample's processor arguments -> its answer, over all of its windows where `hop` seconds are given."""
-    answer = predict_windows(model, processor, inputs, hop, top_k) if hop is not None else None
-    if answer is not None:
-        return answer
-    features = processor(**inputs).to(model.device)
-    return processor.post_process_answers(model.score_answers(**features), top_k=top_k)[0]
+@dataclass
+class PredictionOptions:
+    """What is predicted, by which model, and where the predictions go.
+
+    Args:
+        model_name_or_path: checkpoint, a folder or a Hub id.
+        text_model_name_or_path: language model of an adapter checkpoint, if not where its configuration says.
+        load_in_4bit: hold the language model in 4 bits.
+        device: `cpu`, `cuda`; None for CUDA if there is a GPU.
+        text: transcript of the one clip.
+        audio: its audio file.
+        video: its video file.
+        folder: folder of clips, instead of the one clip.
+        task: name of a task; None for the checkpoint's first one.
+        modalities: the modalities to use; None for all.
+        window_hop: seconds between the windows that longer clips are cut into; None to cut off their end.
+        top_k: number of probabilities to keep; None for all.
+        output: file to write, JSON lines or Parquet; None for the terminal.
+        overwrite: replace the file if it exists.
+    """
+
+    model_name_or_path: str
+    text_model_name_or_path: str | None = None
+    load_in_4bit: bool = False
+    device: str | None = None
+    text: str | None = None
+    audio: str | None = None
+    video: str | None = None
+    folder: Path | None = None
+    task: str | None = None
+    modalities: list[str] | None = None
+    window_hop: float | None = None
+    top_k: int | None = None
+    output: Path | None = None
+    overwrite: bool = False
+
+    def __post_init__(self):
+        if self.device is None:
+            self.device = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def clips_of(folder: Path) -> list[dict[str, Any]]:
-    """Processor arguments of every media file of a folder, in the order of their names."""
-    found = []
+@dataclass
+class Clip:
+    """One clip to predict.
+
+    Args:
+        name: its name in the predictions and in messages.
+        text: its transcript.
+        audio: its audio file.
+        video: its video file.
+        transcript_file: text file with the transcript, read if it exists.
+    """
+
+    name: str
+    text: str | None = None
+    audio: str | None = None
+    video: str | None = None
+    transcript_file: Path | None = None
+
+    def processor_arguments(self) -> dict[str, Any]:
+        """Keyword arguments of the processor for this clip.
+
+        Raises:
+            OSError, ValueError: the transcript cannot be read.
+        """
+        text = self.text
+        if self.transcript_file is not None and self.transcript_file.is_file():
+            text = self.transcript_file.read_text(encoding="utf-8-sig").strip()
+        return {"text": text, "audio": self.audio, "video": self.video, "sample_names": self.name}
+
+
+@dataclass
+class Predictor:
+    """A model and its processor with the settings that all clips share.
+
+    Args:
+        model: the model, on its device.
+        processor: its processor.
+        task: name of a task; None for the processor's default.
+        modalities: the modalities to use; None for all.
+        top_k: number of probabilities to keep; None for all.
+        window_hop: seconds between the windows that longer clips are cut into; None to cut off their end.
+    """
+
+    model: EGMFForConditionalGeneration
+    processor: EGMFProcessor
+    task: str | None = None
+    modalities: Sequence[str] | None = None
+    top_k: int | None = None
+    window_hop: float | None = None
+
+    def predict(self, **sample: Any) -> dict[str, Any]:
+        """One sample's processor arguments -> its answer, over all of its windows if it is cut."""
+        inputs = {"task": self.task, "modalities": self.modalities, **sample}
+        if self.window_hop is not None:
+            answer = predict_windows(self.model, self.processor, inputs, self.window_hop, self.top_k)
+            if answer is not None:
+                return answer
+        batch = self.processor(**inputs).to(self.model.device)
+        output = self.model.score_answers(**batch)
+        return self.processor.post_process_answers(output, top_k=self.top_k)[0]
+
+    def predict_all(self, clips: Sequence[Clip]) -> Iterator[dict[str, Any]]:
+        """Per clip `clip`, its name, and the fields of its answer, or `error`, why it has none."""
+        for clip in tqdm(clips, desc="predicting", unit="clip", disable=len(clips) < 2):
+            try:
+                answer = self.predict(**clip.processor_arguments())
+            except (ValueError, TypeError, OSError) as error:
+                answer = {"error": str(error)}
+            yield {"clip": clip.name, **answer}
+
+
+# ---- clips ----------------------------------------------------------------------------------------------------
+
+
+def find_clips(folder: Path) -> list[Clip]:
+    """Every media file of a folder and the folders in it, in the order of their names.
+
+    Raises:
+        ValueError: there is none.
+    """
+    clips = []
     for path in sorted(folder.rglob("*")):
-        kind = "video" if path.suffix.lower() in VIDEO else "audio" if path.suffix.lower() in AUDIO else None
-        if kind is not None:
-            found.append({kind: str(path), "words": path.with_suffix(".txt"), "sample_names": str(path)})
-    return found
+        suffix = path.suffix.lower()
+        transcript_file = path.with_suffix(".txt")
+        if suffix in VIDEO_SUFFIXES:
+            clips.append(Clip(str(path), video=str(path), transcript_file=transcript_file))
+        elif suffix in AUDIO_SUFFIXES:
+            clips.append(Clip(str(path), audio=str(path), transcript_file=transcript_file))
+    if not clips:
+        suffixes = " ".join(VIDEO_SUFFIXES + AUDIO_SUFFIXES)
+        raise ValueError(f"--folder {folder} holds no media files. Known endings: {suffixes}.")
+    return clips
 
 
-def predict_all(
-    model: EGMFForConditionalGeneration, processor: EGMFProcessor, clips: list[dict], **shared: Any
-) -> Iterator[dict[str, Any]]:
-    """One answer a clip, or `{"error": reason}`."""
-    options = {name: shared.pop(name, None) for name in ("hop", "top_k")}
-    for clip in tqdm(clips, desc="judging", unit="clip", disable=len(clips) < 2):
-        try:
-            words = clip.pop("words", None)
-            if words is not None and words.is_file():
-                clip["text"] = words.read_text(encoding="utf-8-sig").strip()
-            answer = judge(model, processor, {**clip, **shared}, **options)
-        except (ValueError, TypeError, OSError) as error:
-            answer = {"error": str(error)}
-        yield {"clip": clip["sample_names"], **answer}
+# ---- output ---------------------------------------------------------------------------------------------------
 
 
-def write_parquet(answers: Iterable[dict[str, Any]], path: Path) -> int:
-    """`clip`, `task`, `label`, `score`, `error` and the whole `answer` as JSON, a row each; how many are errors."""
+def write_parquet(predictions: Iterable[dict[str, Any]], path: Path) -> int:
+    """One row per prediction. Returns the number of predictions that are errors."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns = {
-        "clip": pa.string(),
-        "task": pa.string(),
-        "label": pa.string(),
-        "score": pa.float64(),
-        "error": pa.string(),
-    }
-    rows = [
-        {**{name: answer.get(name) for name in columns}, "answer": json.dumps(answer, ensure_ascii=False)}
-        for answer in answers
-    ]
-    pq.write_table(pa.Table.from_pylist(rows, pa.schema({**columns, "answer": pa.string()})), path)
+    rows = []
+    for prediction in predictions:
+        row = {name: prediction.get(name) for name in COLUMNS}
+        row["answer"] = json.dumps(prediction, ensure_ascii=False)
+        rows.append(row)
+    fields = [(name, pa.float64() if name == "score" else pa.string()) for name in (*COLUMNS, "answer")]
+    pq.write_table(pa.Table.from_pylist(rows, pa.schema(fields)), path)
     return sum(row["error"] is not None for row in rows)
 
 
-def write_lines(answers: Iterable[dict[str, Any]], file: TextIO, indent: int | None) -> int:
-    """One JSON text an answer; how many are errors."""
+def write_lines(predictions: Iterable[dict[str, Any]], file: TextIO, indent: int | None) -> int:
+    """One JSON text per prediction. Returns the number of predictions that are errors."""
     failed = 0
-    for answer in answers:
-        failed += "error" in answer
-        print(json.dumps(answer, ensure_ascii=False, indent=indent), file=file)
+    for prediction in predictions:
+        failed += "error" in prediction
+        print(json.dumps(prediction, ensure_ascii=False, indent=indent), file=file)
     return failed
 
 
-def run(argv: Sequence[str] | None = None) -> None:
-    """What the command line asks.
+def write_predictions(predictions: Iterable[dict[str, Any]], options: PredictionOptions) -> int:
+    """Write to the output file or the terminal. Returns the number of predictions that are errors."""
+    indent = None if options.folder else 1
+    if options.output is None:
+        return write_lines(predictions, sys.stdout, indent)
+    with replacing(options.output) as temporary:
+        if options.output.suffix == ".parquet":
+            return write_parquet(predictions, temporary)
+        with temporary.open("w", encoding="utf-8") as file:
+            return write_lines(predictions, file, indent)
+
+
+# ---- the command ----------------------------------------------------------------------------------------------
+
+
+def predict(options: PredictionOptions) -> int:
+    """Load the checkpoint, predict all clips, write the predictions. Returns the number of clips that failed.
 
     Raises:
-        ValueError, OSError: something that is asked for is not there, or does not fit.
+        ValueError, OSError: something that the options name is missing, or does not fit.
     """
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model_name_or_path", required=True, help="checkpoint: a folder or a Hub id")
-    parser.add_argument("--text", help="what was said")
-    parser.add_argument("--audio", help="sound file")
-    parser.add_argument("--video", help="video file; its own sound track is heard")
-    parser.add_argument("--folder", type=Path, help="judge every clip in it")
-    parser.add_argument("--task", help="which question; default: the checkpoint's first task")
-    parser.add_argument("--modalities", nargs="+", help="use these alone: text audio video")
-    parser.add_argument("--window_hop", type=float, help="cut longer clips into windows, one every so many seconds")
-    parser.add_argument("--top_k", type=int, help="keep so many probabilities")
-    parser.add_argument("--output", type=Path, help="write JSON lines here, or Parquet; default: the screen")
-    parser.add_argument("--overwrite", action="store_true", help="replace an output file that is there")
-    parser.add_argument("--text_model_name_or_path", help="where the language model of a light checkpoint lies")
-    parser.add_argument("--load_in_4bit", action="store_true", help=FOUR_BIT_HELP)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    arguments = parser.parse_args(argv)
-    if arguments.output is not None and arguments.output.is_dir():
-        parser.error(f"{arguments.output} is a folder; give the name of a file.")
-    if arguments.output is not None and arguments.output.exists() and not arguments.overwrite:
-        parser.error(f"{arguments.output} is there already; give another --output, or --overwrite.")
-    if arguments.folder is not None and (arguments.text or arguments.audio or arguments.video):
-        parser.error("--folder takes no --text, --audio or --video; words lie in NAME.txt beside each clip.")
-    if arguments.folder is None and not (arguments.text or arguments.audio or arguments.video):
-        parser.error("give --text, --audio or --video, or --folder with clips.")
-    if arguments.output is not None and not arguments.output.resolve().parent.is_dir():
-        parser.error(f"there is no folder {arguments.output.parent} to write into.")
-    if arguments.folder is not None:
-        if not arguments.folder.is_dir():
-            parser.error(f"{arguments.folder} is no folder.")
-        clips = clips_of(arguments.folder)
-        if not clips:
-            parser.error(f"{arguments.folder} holds no media. Known endings: {' '.join(VIDEO + AUDIO)}.")
+    if options.folder is not None:
+        clips = find_clips(options.folder)
     else:
-        name = arguments.video or arguments.audio or "the text"
-        clips = [{"text": arguments.text, "audio": arguments.audio, "video": arguments.video, "sample_names": name}]
-    four_bit = quantization(ModelArguments(load_in_4bit=arguments.load_in_4bit))
-    if arguments.output is not None:
-        check_writable(arguments.output.resolve().parent)
-    state = processes(arguments.device)
-    if state.num_processes > 1 and arguments.output is None:
-        parser.error("several processes need --output, a file to put their answers together in.")
-    try:
-        require_examples(len(clips), state.num_processes, "clips")
-    except ValueError as error:
-        parser.error(str(error))
-    model, processor = load(arguments.model_name_or_path, arguments.text_model_name_or_path, four_bit)
-    require_hop(arguments.window_hop, processor.max_clip_seconds)
-    model.to(state.device if state.num_processes > 1 else arguments.device)
-    shared = {"task": arguments.task, "modalities": arguments.modalities, "top_k": arguments.top_k}
-    shared["hop"] = arguments.window_hop
-    places, own = own_part(clips, state)
-    answers: Iterable[dict[str, Any]] = predict_all(model, processor, own, **shared)
+        name = options.video or options.audio or "the text"
+        clips = [Clip(name, options.text, options.audio, options.video)]
+    four_bit = quantization(ModelArguments(load_in_4bit=options.load_in_4bit))
+    if options.output is not None:
+        check_writable(options.output.resolve().parent)
+    state = processes(options.device)
+    if state.num_processes > 1 and options.output is None:
+        raise ValueError("Several processes need --output, the file into which their predictions are merged.")
+    require_examples(len(clips), state.num_processes, "clips")
+    model, processor = load(options.model_name_or_path, options.text_model_name_or_path, four_bit)
+    require_hop(options.window_hop, processor.max_clip_seconds)
+    model.to(state.device if state.num_processes > 1 else options.device)
+    predictor = Predictor(model, processor, options.task, options.modalities, options.top_k, options.window_hop)
+    indices, own_clips = own_part(clips, state)
+    predictions: Iterable[dict[str, Any]] = predictor.predict_all(own_clips)
     if state.num_processes > 1:
-        judged = ({"place": place, "answer": answer} for place, answer in zip(places, answers, strict=True))
-        records = merge_over_processes(state, judged, arguments.output, key=("place",))
+        records = ({"place": index, "answer": answer} for index, answer in zip(indices, predictions, strict=True))
+        merged = merge_over_processes(state, records, options.output, key=("place",))
         state.destroy_process_group()
-        if records is None:
-            return
-        require_all((record["place"] for record in records), len(clips))
-        answers = [record["answer"] for record in records]
-    indent = None if arguments.folder else 1
-    if arguments.output is None:
-        failed = write_lines(answers, sys.stdout, indent)
-    else:
-        target = arguments.output.with_name(f".{arguments.output.name}.part")
-        if arguments.output.suffix == ".parquet":
-            failed = write_parquet(answers, target)
-        else:
-            with target.open("w", encoding="utf-8") as file:
-                failed = write_lines(answers, file, indent)
-        os.replace(target, arguments.output)
+        if merged is None:
+            return 0
+        require_all((record["place"] for record in merged), len(clips))
+        predictions = [record["answer"] for record in merged]
+    failed = write_predictions(predictions, options)
     if failed:
-        print(f"{failed} of {len(clips)} clips could not be judged; each line says why.", file=sys.stderr)
-        sys.exit(1)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    try:
-        run(argv)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
-
-
-if __name__ == "__main__":
-    main()
+        print(f"{failed} of {len(clips)} clips could not be predicted; each line gives the reason.", file=sys.stderr)
+    return failed

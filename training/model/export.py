@@ -1,8 +1,10 @@
-"""A light model made a full one, which needs nothing else to load: LoRA merged, or kept in layers of its own.
+"""An adapter checkpoint made standalone, so that nothing else is needed to load it.
 
-Merged, a weight is rounded once more. In float32 no answer notices. In bfloat16 every activation behind it is rounded
-otherwise, and probabilities move by hundredths, in whichever precision the merged weights are held: there LoRA is
-better kept apart.
+    stand_alone   LoRA stays in layers of its own          the answers stay the same, bit for bit
+    merge         LoRA is added to the language model      each weight is rounded once more
+
+In float32 merging changes no answer. In bfloat16 the activations after each merged layer are rounded differently, and
+probabilities change by hundredths whatever the precision of the merged weights: there LoRA should stay separate.
 """
 
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -11,20 +13,24 @@ from modeling_egmf import EGMFForConditionalGeneration
 
 
 def stand_alone(model: EGMFForConditionalGeneration) -> EGMFForConditionalGeneration:
-    """Let the configuration name nothing that lies apart, so that everything is saved, LoRA in layers of its own.
+    """Remove all references to other models from the configuration, so that all weights are saved.
 
     Returns:
-        The same model, changed in place; its answers stay as they are.
+        The same model, changed in place; its answers stay the same.
     """
     config = model.config
-    config.text_model_id = config.text_model_revision = config.text_model_fingerprint = None
-    for encoder in filter(None, (config.audio_config, config.video_config)):
-        encoder.backbone_id = encoder.backbone_revision = None
+    config.text_model_id = None
+    config.text_model_revision = None
+    config.text_model_fingerprint = None
+    for encoder in (config.audio_config, config.video_config):
+        if encoder is not None:
+            encoder.backbone_id = None
+            encoder.backbone_revision = None
     return model
 
 
 def merge(model: EGMFForConditionalGeneration) -> EGMFForConditionalGeneration:
-    """Add LoRA's product to the weights, take its layers out, and let the model stand alone.
+    """Add LoRA's product to the weights, remove its layers, and make the model standalone.
 
     Returns:
         The same model, changed in place.

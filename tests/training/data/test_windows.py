@@ -9,7 +9,7 @@ from tests.helpers.media_files import sine, write_audio, write_video
 from training.data.dataset import EGMFDataset
 from training.data.windows import Window, cut_examples, load_window, merge_windows, seconds_of, windows_of
 from training.evaluation.evaluator import evaluate
-from training.evaluation.predictor import judge, predict_all
+from training.evaluation.predictor import Clip, Predictor
 
 
 RATE = 16_000
@@ -96,7 +96,7 @@ def test_rows_of_long_clips_become_one_a_window(clip, processor, tmp_path):
 def test_answer_is_the_mean_of_the_windows(clip, processor, make_model):
     model = make_model("waveform", "frames")
     inputs = {"text": "Oh.", "video": str(clip), "task": "emotion", "sample_names": "x"}
-    found = judge(model, processor, inputs, hop=0.7)
+    found = Predictor(model, processor, window_hop=0.7).predict(**inputs)
     assert found["windows"] == 3
     single = []
     for window in windows_of(seconds_of([str(clip)], processor, "x"), 1.0, 0.7):
@@ -109,17 +109,21 @@ def test_answer_is_the_mean_of_the_windows(clip, processor, make_model):
     assert found["label"] == max(found["probabilities"], key=found["probabilities"].get)
     assert sum(found["experts"].values()) == pytest.approx(1, abs=1e-5)
     assert found["modalities"] == ["text", "audio", "video"]
-    assert set(judge(model, processor, inputs, hop=0.7, top_k=2)["probabilities"]) < set(found["probabilities"])
-    (from_all,) = predict_all(model, processor, [dict(inputs)], hop=0.7)
+    assert set(Predictor(model, processor, window_hop=0.7, top_k=2).predict(**inputs)["probabilities"]) < set(
+        found["probabilities"]
+    )
+    (from_all,) = Predictor(model, processor, "emotion", window_hop=0.7).predict_all(
+        [Clip("x", "Oh.", video=str(clip))]
+    )
     assert from_all["probabilities"] == pytest.approx(found["probabilities"])
 
 
-def test_short_clip_and_no_hop_are_judged_as_ever(clip, make_processor, make_model):
+def test_short_clip_and_no_hop_are_predicted_as_ever(clip, make_processor, make_model):
     model, processor = make_model("waveform", "frames"), make_processor("waveform", "frames")
     inputs = {"text": "Oh.", "video": str(clip), "task": "sentiment"}
     plain = processor.post_process_answers(model.score_answers(**processor(**inputs)))[0]
     for hop in (None, 3.0):
-        found = judge(model, processor, dict(inputs), hop=hop)
+        found = Predictor(model, processor, window_hop=hop).predict(**inputs)
         assert found["probabilities"] == pytest.approx(plain["probabilities"])
         assert "windows" not in found
 
@@ -141,7 +145,7 @@ def test_evaluation_counts_a_clip_once(clip, processor, make_model):
         assert (answer["id"], answer["truth"], answer["windows"]) == (row["id"], row["answer"], 3)
         assert found[name]["rows"] == 1
         inputs = {**shared, "task": name, "sample_names": "x"}
-        expected = judge(model, processor, inputs, hop=1.0)
+        expected = Predictor(model, processor, window_hop=1.0).predict(**inputs)
         assert answer["probabilities"] == pytest.approx(expected["probabilities"], abs=1e-5)
 
 

@@ -15,13 +15,13 @@ from transformers import AutoModelForCausalLM, CpmAntConfig, T5Config
 
 from processing_egmf import BUILT_IN_TASKS
 from tests.helpers.corpus_files import write_language_model
+from training import predict, run_eval
 from training.arguments import ModelArguments, parse_arguments
-from training.evaluation import evaluator as run_eval
-from training.evaluation import predictor as predict
-from training.model import builder as build_module
+from training.model import builder, language_model
 from training.model.backbones import backbone_config, backbone_names, backbone_settings
-from training.model.builder import build, load, quantization, require_embeddings
+from training.model.builder import build, load
 from training.model.export import merge
+from training.model.language_model import quantization, require_embeddings
 from training.train import train
 
 
@@ -194,13 +194,13 @@ def test_model_without_input_embeddings_is_refused(tmp_path):
     CpmAntConfig(
         vocab_size=50, hidden_size=8, num_attention_heads=2, dim_head=4, dim_ff=8, num_hidden_layers=1
     ).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"CpmAntForCausalLM takes no inputs_embeds.*--backbone glm-4-9b"):
+    with pytest.raises(ValueError, match=r"CpmAntForCausalLM does not take inputs_embeds.*--backbone glm-4-9b"):
         build(ModelArguments(text_model_name_or_path=str(tmp_path)))  # there are no weights: nothing was loaded
 
 
 def test_model_that_writes_no_text_is_refused(tmp_path):
     T5Config().save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"is a 't5', which is no causal language model"):
+    with pytest.raises(ValueError, match=r"is a 't5', which is not a causal language model"):
         build(ModelArguments(text_model_name_or_path=str(tmp_path)))
 
 
@@ -209,13 +209,13 @@ def test_model_that_writes_no_text_is_refused(tmp_path):
     [
         (
             ("--backbone", "glm3-6b"),
-            r"no backbones/glm3-6b, .*chatglm3.convert THUDM/.*--text_model_name_or_path where",
+            r"no backbones/glm3-6b, .*chatglm3.convert THUDM/.*or give --text_model_name_or_path",
         ),
         (
             ("--backbone", "qwen2.5-7b"),
-            r"Qwen/Qwen2.5-7B is no folder, and the Hub gave no .*another --text_model_name_or_path",
+            r"Qwen/Qwen2.5-7B is not a folder, and the Hub has no .*another --text_model_name_or_path",
         ),
-        (("--text_model_name_or_path", "/no/such/llm"), "There is no folder /no/such/llm, and it is no id of the Hub"),
+        (("--text_model_name_or_path", "/no/such/llm"), "There is no folder /no/such/llm, and it is not a Hub id"),
         (
             ("--text_model_name_or_path", "EMPTY"),
             "Unrecognized model in EMPTY. Should have a `model_type` key in its config.json",
@@ -243,7 +243,9 @@ def test_shipped_backbones_are_not_refused(name):
 @pytest.fixture
 def four_bit(monkeypatch):
     """As if bitsandbytes and a GPU were there."""
-    monkeypatch.setattr(build_module, "importlib", SimpleNamespace(util=SimpleNamespace(find_spec=lambda name: True)))
+    monkeypatch.setattr(
+        language_model, "importlib", SimpleNamespace(util=SimpleNamespace(find_spec=lambda name: True))
+    )
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     return ModelArguments(text_model_name_or_path="nowhere", load_in_4bit=True)
 
@@ -259,7 +261,7 @@ def test_4_bit_is_a_setting(four_bit):
 
 
 def test_missing_bitsandbytes_is_said_before_anything_is_read(four_bit, monkeypatch, tmp_path):
-    monkeypatch.setattr(build_module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(language_model.importlib.util, "find_spec", lambda name: None)
     options = (
         "--text_model_name_or_path",
         "nowhere",
@@ -291,27 +293,26 @@ def test_missing_gpu_is_said_before_anything_is_read(four_bit, monkeypatch, tmp_
 
 
 @pytest.mark.parametrize("module", [run_eval, predict])
-def test_judging_in_4_bit_is_refused_as_training_is(module, four_bit, monkeypatch, tmp_path):
+def test_4_bit_is_refused_alike_by_all_commands(module, four_bit, monkeypatch, tmp_path):
     asked = {run_eval: ("--dataset", "nowhere"), predict: ("--text", "a")}[module]
     words = ["--model_name_or_path", str(tmp_path), *asked, "--device", "cpu", "--load_in_4bit"]
     with monkeypatch.context() as patched:
         patched.setattr(torch.cuda, "is_available", lambda: False)
-        with pytest.raises(SystemExit, match="error: load_in_4bit needs a CUDA device"):
+        with pytest.raises(SystemExit, match="error: --load_in_4bit needs a CUDA device"):
             module.main(words)
-    monkeypatch.setattr(build_module.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(SystemExit, match="error: load_in_4bit needs bitsandbytes"):
+    monkeypatch.setattr(language_model.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match="error: --load_in_4bit needs bitsandbytes"):
         module.main(words)
 
 
-@pytest.mark.parametrize(("variable", "name"), [("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "Deep")])
-def test_4_bit_is_not_split(four_bit, monkeypatch, variable, name):
-    monkeypatch.setenv(variable, "true")
-    with pytest.raises(ValueError, match=f"{name}.* does not split weights of 4 bit"):
+def test_4_bit_is_not_split(four_bit, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ValueError, match="FSDP does not split 4-bit weights"):
         quantization(four_bit)
 
 
 def test_4_bit_is_for_new_models(four_bit):
-    with pytest.raises(ValueError, match="load_in_4bit is for a new model"):
+    with pytest.raises(ValueError, match="--load_in_4bit is for a new model"):
         quantization(dataclasses.replace(four_bit, model_name_or_path="runs/x"))
 
 
@@ -334,7 +335,7 @@ def test_4_bit_language_model_alone_is_quantized(corpus, tmp_path, trained_token
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     how = quantization(ModelArguments(load_in_4bit=True))
     monkeypatch.undo()
-    monkeypatch.setattr(build_module, "quantization", lambda arguments: how)
+    monkeypatch.setattr(builder, "quantization", lambda arguments: how)
     features = {"audio": "features", "audio_feature_size": 6, "video": "none"}
     model, processor = build(
         ModelArguments(text_model_name_or_path=str(tmp_path / "llm"), load_in_4bit=True, **features),

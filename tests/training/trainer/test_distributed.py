@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 from tests.helpers.corpus_files import tiny_llama, write_corpus, write_language_model
 from training.arguments import EGMFTrainingArguments, parse_arguments
 from training.evaluation import evaluator as run_eval
-from training.evaluation import predictor as predict
+from training.evaluation import predictor
+from training.predict import main as predict
 from training.train import train
 
 
@@ -321,13 +322,13 @@ def test_evaluation_refuses_more_processes_than_rows(place, three_processes, mon
 
 
 def test_prediction_refuses_more_processes_than_clips(place, three_processes, monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(predict, "load", lambda *_: pytest.fail("the model was loaded first"))
+    monkeypatch.setattr(predictor, "load", lambda *_: pytest.fail("the model was loaded first"))
     argv = ["--model_name_or_path", str(place), "--text", "a", "--device", "cpu"]
     with pytest.raises(SystemExit):
-        predict.main([*argv, "--output", str(tmp_path / "answers.jsonl")])
+        predict([*argv, "--output", str(tmp_path / "answers.jsonl")])
     assert "3 processes but 1 clips. Start at most 1" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        predict.main(argv)
+        predict(argv)
     assert "several processes need --output" in capsys.readouterr().err
 
 

@@ -30,7 +30,8 @@ from ...data.dataset import load_examples
 from ...demo.__main__ import training_flags
 from ...evaluation.evaluator import EvaluationOptions, evaluate_checkpoint
 from ...evaluation.metrics import summarize
-from ...model.builder import read_tasks, require_place
+from ...model.language_model import check_model_location
+from ...model.tasks_file import read_tasks
 from ...records import check_writable, commit, versions, write_json
 from ...train import train
 from .baselines import CHARACTERS, SOUNDS, VECTORS, WORDS, Baseline, evaluate_baseline
@@ -345,7 +346,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=RESULTS / "real_data.json", help="the project's own by default")
     arguments, extra = parser.parse_known_args(argv)
     try:
-        require_place(arguments.text_model_name_or_path)
+        check_model_location(arguments.text_model_name_or_path)
         check_writable(arguments.output.parent)
     except ValueError as error:
         parser.error(str(error))

@@ -1,0 +1,125 @@
+"""The language model of a new model: checked before its weights are loaded, then loaded, in 4 bits if asked for."""
+
+import importlib.util
+import inspect
+import os
+import re
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+from ..options import ModelArguments
+from .backbones import backbone_names, backbone_settings
+
+
+REQUIRED_ARGUMENTS = ("inputs_embeds", "logits_to_keep", "past_key_values")  # of the language model's forward
+
+
+def check_model_location(model: str | Path) -> None:
+    """Check that a model is a folder, or is named like a model of the Hub.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if not Path(model).is_dir() and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(model)):
+        raise ValueError(f"There is no folder {model}, and it is not a Hub id (ORG/NAME).")
+
+
+def portable_id(model_id: str, output_dir: str | Path) -> str:
+    """A local folder as a path relative to the run, so that no absolute path is stored in a checkpoint."""
+    return os.path.relpath(model_id, output_dir) if os.path.isdir(model_id) else model_id
+
+
+def quantization(arguments: ModelArguments) -> BitsAndBytesConfig | None:
+    """The configuration for linear layers in 4 bits, or None; LoRA, fusion and encoders stay in float32.
+
+    Raises:
+        ValueError: bitsandbytes or a GPU is missing, or 4 bits are not possible with the other options.
+    """
+    if not arguments.load_in_4bit:
+        return None
+    if arguments.model_name_or_path is not None:
+        raise ValueError(
+            "--load_in_4bit is for a new model. With --model_name_or_path, the checkpoint keeps its own precision."
+        )
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ValueError("--load_in_4bit needs bitsandbytes: pip install bitsandbytes, or leave out --load_in_4bit.")
+    if not torch.cuda.is_available():
+        raise ValueError("--load_in_4bit needs a CUDA device, and there is none. Leave out --load_in_4bit.")
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
+        raise ValueError("FSDP does not split 4-bit weights. Use one GPU or DDP, or leave out --load_in_4bit.")
+    if arguments.bnb_4bit_quant_type not in ("nf4", "fp4"):
+        raise ValueError(f"--bnb_4bit_quant_type is {arguments.bnb_4bit_quant_type!r}; use nf4 or fp4.")
+    compute_dtype = torch.bfloat16
+    if arguments.text_model_dtype != "auto":
+        compute_dtype = getattr(torch, arguments.text_model_dtype)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=arguments.bnb_4bit_quant_type,
+        bnb_4bit_use_double_quant=arguments.bnb_4bit_use_double_quant,
+        bnb_4bit_compute_dtype=compute_dtype,
+    )
+
+
+def text_model_config(text_model: str, revision: str) -> PreTrainedConfig:
+    """The configuration of the language model to build on.
+
+    Raises:
+        ValueError: there is no such language model.
+    """
+    if not Path(text_model).is_dir() and text_model == backbone_settings("glm3-6b")["text_model_name_or_path"]:
+        raise ValueError(
+            f"There is no {text_model}, the converted ChatGLM3. Convert it (python -m training.chatglm3.convert "
+            f"THUDM/chatglm3-6b-base {text_model}), or give --text_model_name_or_path."
+        )
+    check_model_location(text_model)
+    try:
+        return AutoConfig.from_pretrained(text_model, revision=revision)
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        problem = "cannot be read" if Path(text_model).is_dir() else "is not a folder, and the Hub has no such model"
+        raise ValueError(f"{text_model} {problem} ({reason}). Give another --text_model_name_or_path.") from error
+
+
+def require_embeddings(text_model: str, config: PreTrainedConfig) -> None:
+    """Refuse a language model that cannot read pseudo tokens, before its weights are loaded.
+
+    Raises:
+        ValueError: it is not a causal language model, or lacks an argument that EGMF calls it with.
+    """
+    examples = " or ".join(backbone_names()[:2])
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ValueError(
+            f"{text_model} is a {config.model_type!r}, which is not a causal language model of transformers. "
+            f"Give one, for instance --backbone {examples}."
+        )
+    model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    parameters = inspect.signature(model_class.forward).parameters
+    missing = [name for name in REQUIRED_ARGUMENTS if name not in parameters]
+    if missing:
+        raise ValueError(
+            f"{text_model} cannot be used: {model_class.__name__} does not take {', '.join(missing)}. EGMF puts its "
+            "pseudo tokens among the language model's input embeddings. Give another language model, for instance "
+            f"--backbone {examples}."
+        )
+
+
+def load_language_model(arguments: ModelArguments, four_bit: BitsAndBytesConfig | None) -> PreTrainedModel:
+    """The language model with its weights, in the precision that the options ask for.
+
+    Raises:
+        ValueError: there is no such language model, or EGMF cannot use it.
+    """
+    text_model = arguments.text_model_name_or_path
+    revision = arguments.text_model_revision or "main"
+    require_embeddings(text_model, text_model_config(text_model, revision))
+    load_kwargs = {}
+    if arguments.attn_implementation is not None:
+        load_kwargs["attn_implementation"] = arguments.attn_implementation
+    if four_bit is not None:
+        load_kwargs["quantization_config"] = four_bit
+    return AutoModelForCausalLM.from_pretrained(
+        text_model, revision=revision, dtype=arguments.text_model_dtype, **load_kwargs
+    )
