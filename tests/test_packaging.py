@@ -1,0 +1,107 @@
+"""The package as `pip install` lays it out: training/ is egmf_training/, hub_cards/ is egmf_hub_cards/.
+
+setuptools copies the files as it does for a wheel; the commands then run in fresh processes in another folder, from
+which the clone cannot be seen.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+
+pytestmark = pytest.mark.integration
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+SETTINGS = PROJECT["tool"]["setuptools"]
+BUILD = """
+import json, sys
+from setuptools import Distribution
+settings = json.loads(sys.argv[1])
+distribution = Distribution({**settings, "include_package_data": False})
+distribution.command_options["build_py"] = {"build_lib": ("test", sys.argv[2])}
+distribution.run_command("build_py")
+"""
+
+
+@pytest.fixture(scope="module")
+def site_packages(tmp_path_factory):
+    target = tmp_path_factory.mktemp("site_packages")
+    settings = {
+        "name": "egmf",
+        "packages": SETTINGS["packages"],
+        "package_dir": SETTINGS["package-dir"],
+        "package_data": SETTINGS["package-data"],
+    }
+    subprocess.run([sys.executable, "-c", BUILD, json.dumps(settings), str(target)], check=True, cwd=ROOT)
+    return target
+
+
+@pytest.fixture
+def installed(site_packages, tmp_path):
+    """`installed("train", "--help")`: the command `egmf` in a folder without the clone."""
+    package, function = PROJECT["project"]["scripts"]["egmf"].split(":")
+    start = f"from {package} import {function}; {function}()"
+    environment = {**os.environ, "PYTHONPATH": str(site_packages), "HF_HUB_OFFLINE": "1"}
+
+    def run(*arguments):
+        command = [sys.executable, "-c", start, *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+
+    return run
+
+
+def test_every_package_and_data_file_is_listed(site_packages):
+    folders = {path.parent for path in (ROOT / "training").rglob("*.py")}
+    names = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
+    assert {f"egmf_{name}" for name in names} == {
+        package for package in SETTINGS["packages"] if package.startswith("egmf_training")
+    }
+    missing = []
+    for path in (ROOT / "training").rglob("*"):
+        is_data = path.suffix in (".yaml", ".txt", ".tsv", ".json")
+        if is_data and not (site_packages / "egmf_training" / path.relative_to(ROOT / "training")).is_file():
+            missing.append(str(path))
+    assert missing == []
+    for name in ("templates/model_card.md", "metrics/egmf_erc/egmf_erc.py", "endpoint/handler.py"):
+        assert (site_packages / "egmf_hub_cards" / name).is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--help"], "usage: egmf COMMAND"),
+        (["train", "--help"], "--learning_rate"),
+        (["convert", "folder", "--help"], "usage: "),
+        (["memory", "--backbone", "smollm2-135m"], "GiB"),
+    ],
+)
+def test_commands_work_from_any_folder(installed, arguments, text):
+    finished = installed(*arguments)
+    assert finished.returncode == 0, finished.stderr
+    assert text in finished.stdout
+
+
+def test_evaluation_works_from_any_folder(installed, make_model, make_processor, tmp_path):
+    make_model("waveform", "frames", lora=None).save_pretrained(tmp_path / "checkpoint")
+    make_processor("waveform", "frames").save_pretrained(tmp_path / "checkpoint")
+    row = '{"id": "a", "split": "test", "task": "emotion", "text": "Oh.", "answer": "joy"}\n'
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus/metadata.jsonl").write_text(row)
+    finished = installed(*("evaluate", "--model_name_or_path", "checkpoint", "--dataset", "corpus", "--device", "cpu"))
+    assert finished.returncode == 0, finished.stderr
+    assert (tmp_path / "checkpoint/results-test.json").is_file()
+
+
+def test_installed_modules_name_themselves(site_packages):
+    """Processes that training starts, and the files of hub_cards, are those of the installed package."""
+    program = "from egmf_training.paths import HUB_CARDS, python_command; print(HUB_CARDS, python_command('train')[2])"
+    environment = {**os.environ, "PYTHONPATH": str(site_packages)}
+    finished = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=site_packages, env=environment
+    )
+    assert finished.stdout.split() == [str(site_packages / "egmf_hub_cards"), "egmf_training.train"]
