@@ -22,7 +22,7 @@ BUILD = """
 import json, sys
 from setuptools import Distribution
 settings = json.loads(sys.argv[1])
-distribution = Distribution({**settings, "include_package_data": False})
+distribution = Distribution({**settings, "include_package_data": False, "script_name": "setup.py"})
 distribution.command_options["build_py"] = {"build_lib": ("test", sys.argv[2])}
 distribution.run_command("build_py")
 """
