@@ -1,18 +1,18 @@
-"""`make demo`: from nothing to a trained, evaluated, saved model that judges clips, with pictures.
+"""`make demo`: from nothing to a trained, evaluated and saved model that predicts clips, with plots.
 
     python -m training.demo [--output runs/demo] [--seed 0] [-- any option of training.train]
 
-Fetches the two assets, builds the corpus, trains, evaluates every subset of modalities, writes the report and the
-model card, and judges three test clips in a fresh process. Each stage runs in a process of its own, and says how long
-it took and how much memory it needed. An interrupted demo is run again by the same command: the assets and the corpus
-are there already, and training goes on from its last checkpoint. A finished run is moved aside, never overwritten.
+    assets -> corpus -> training -> evaluation of every subset of modalities -> report, model card
+                                 -> three predictions in a fresh process
+
+Each stage runs in a process of its own, and prints how long it took and how much memory it needed. An interrupted demo
+resumes with the same command: existing assets and clips are kept, and training continues from its last checkpoint. A
+finished run is moved aside, never overwritten.
 """
 
 import argparse
 import json
-import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,129 +20,124 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..records import write_json
+from ..cli import CommandParser, command_errors
+from ..paths import CONFIGS, python_command
+from ..records import read_json, write_json
 from .assets import fetch_assets, prepare_language_model
+from .stages import run_stage, training_flags
 
 
-ROOT = Path(__file__).resolve().parents[2]
+FRESH_PREDICTION = Path(__file__).with_name("fresh_prediction.py")
+SHOWN_CLIPS = (("emotion", "en"), ("emotion", "zh"), ("sentiment", "en"))  # task and language
 
 
-def _peak_gib(pid: int) -> float:
-    """Peak resident memory of a process so far, in GiB; 0 where /proc does not tell."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
-    except OSError:
-        return 0.0
-    return next((int(line.split()[1]) / 2**20 for line in status.splitlines() if line.startswith("VmHWM")), 0.0)
+def train_and_evaluate(arguments: argparse.Namespace, language_model: Path, timings: dict[str, Any]) -> None:
+    """Builds the corpus, trains on it, and evaluates every subset of modalities."""
+    output = arguments.output
+    corpus = python_command("demo.corpus", "--output", arguments.dataset, "--sources", arguments.cache)
+    run_stage("corpus", corpus, timings)
+    train = python_command("train", "--config", arguments.config, "--dataset", arguments.dataset)
+    train += ["--output_dir", str(output), "--text_model_name_or_path", str(language_model)]
+    train += ["--seed", str(arguments.seed), *training_flags(output), *arguments.options]
+    run_stage("training", train, timings)
+    evaluate = python_command("run_eval", "--model_name_or_path", output, "--dataset", arguments.dataset)
+    evaluate += ["--subsets", "every", "--seed", str(arguments.seed), "--overwrite"]
+    run_stage("evaluation", evaluate, timings)
 
 
-def run_stage(name: str, command: Sequence[str], timings: dict[str, Any], cwd: Path = ROOT) -> None:
-    """Run one stage, with its output on the screen, and note seconds and peak memory.
+def write_documents(output: Path, dataset: Path) -> dict[str, Path]:
+    """Writes the report with its plots, and the model card."""
+    from ..evaluation.report import write_report
+    from ..hub.model_card import write_card
+    from .preview import write_preview
 
-    Raises:
-        SystemExit: the stage failed; its own message stands above.
+    shutil.copy2(dataset / "ceilings.json", output)  # the run's card then needs no corpus
+    write_preview(dataset, output / "faces.png")
+    return {"report": write_report(output, dataset), "model card": write_card(output, dataset)}
+
+
+def choose_clips(results: dict[str, Any], dataset: Path) -> list[dict[str, Any]]:
+    """Three clips to predict: an English emotion, a Chinese one, a sentiment.
+
+    Args:
+        results: of the evaluation, which names the split.
+        dataset: folder of the corpus; paths of the clips are relative to it.
     """
-    print(f"\n== {name} ==", flush=True)
-    started, peak = time.time(), 0.0
-    environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
-    process = subprocess.Popen(command, cwd=cwd, env=environment)
-    try:
-        while process.poll() is None:
-            peak = max(peak, _peak_gib(process.pid))
-            time.sleep(0.2)
-    except KeyboardInterrupt:
-        process.wait()
-        raise SystemExit("\nInterrupted. The same command goes on from here.") from None
-    timings[name] = {"seconds": round(time.time() - started, 1), "peak_gib": round(peak, 2)}
-    if process.returncode:
-        raise SystemExit(f"\nThe stage '{name}' failed (exit {process.returncode}); what it said stands above.")
+    lines = (dataset / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
+    examples = [json.loads(line) for line in lines]
+    clips = []
+    for task, language in SHOWN_CLIPS:
+        fitting = [
+            example
+            for example in examples
+            if example["split"] == results["split"]
+            if example["task"] == task
+            if example["language"] == language
+        ]
+        example = fitting[0]
+        clips.append(
+            {
+                "text": example["text"],
+                "video": example["video"],
+                "task": example["task"],
+                "truth": example["answer"],
+            }
+        )
+    return clips
 
 
-def choose_clips(results: dict[str, Any], data: Path) -> list[dict[str, Any]]:
-    """Three test clips to judge, by paths within the corpus: an English emotion, a Chinese one, a sentiment."""
-    with (data / "metadata.jsonl").open(encoding="utf-8") as file:
-        rows = [row for row in map(json.loads, file) if row["split"] == results["split"]]
-    wanted = (("emotion", "en"), ("emotion", "zh"), ("sentiment", "en"))
-    chosen = [next(row for row in rows if (row["task"], row["language"]) == kind) for kind in wanted]
-    return [
-        {
-            "text": row["text"],
-            "video": row["video"],
-            "task": row["task"],
-            "truth": row["answer"],
-        }
-        for row in chosen
-    ]
+def predict_in_fresh_process(output: Path, dataset: Path, timings: dict[str, Any]) -> None:
+    """Loads the checkpoint without the source tree, from an empty folder, and prints three predictions."""
+    results = read_json(output / "results-test.json")
+    clips = write_json(output / "predicted-clips.json", choose_clips(results, dataset))
+    command = [sys.executable, "-I", str(FRESH_PREDICTION)]
+    command += [str(path.resolve()) for path in (output, clips, dataset)]
+    with tempfile.TemporaryDirectory() as empty_folder:
+        run_stage("three predictions in a fresh process", command, timings, Path(empty_folder))
 
 
-def training_flags(output: Path) -> list[str]:
-    """What was interrupted goes on; what is finished, or of another kind, is moved aside."""
-    if not output.is_dir() or not any(output.iterdir()):
-        return []
-    finished = (output / "training.json").is_file()
-    if not finished and (output / "settings.json").is_file():
-        return []  # training goes on by itself, and says so
-    return ["--overwrite", "true"]
+def make_parser() -> CommandParser:
+    parser = CommandParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, default=Path("runs/demo"), help="folder of the run")
+    parser.add_argument(
+        "--dataset", type=Path, default=Path("data/demo"), help="folder of the corpus, built if missing"
+    )
+    parser.add_argument("--cache", type=Path, default=Path(".cache/assets"), help="folder of the downloaded assets")
+    parser.add_argument("--config", type=Path, default=CONFIGS / "demo.yaml", help="options of training")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("options", nargs="*", help="after --: options of training.train")
+    return parser
+
+
+def print_summary(arguments: argparse.Namespace, language_model: Path, paths: dict[str, Path]) -> None:
+    output = arguments.output
+    megabytes = (output / "model.safetensors").stat().st_size / 1e6
+    print("== done ==")
+    print(f"checkpoint  {output}  (adapter checkpoint: {megabytes:.1f} MB of weights; the language model stays in")
+    print(f"            {language_model})")
+    for name, path in paths.items():
+        print(f"{name:<11} {path}")
+    print(f"results     {output / 'results-test.json'}")
+    print(f"corpus      {arguments.dataset}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path("runs/demo"))
-    parser.add_argument("--dataset", type=Path, default=Path("data/demo"))
-    parser.add_argument("--cache", type=Path, default=Path(".cache/assets"))
-    parser.add_argument("--config", type=Path, default=Path("training/configs/demo.yaml"))
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("options", nargs="*", help="after --: options of training.train")
-    arguments = parser.parse_args(argv)
-    started = time.time()
-    timings: dict[str, Any] = {}
-    python = [sys.executable, "-m"]
-    fetch_assets(arguments.cache)
-    language_model = prepare_language_model(arguments.cache)
-    timings["assets"] = {"seconds": round(time.time() - started, 1)}
-    corpus = ["training.demo.corpus", "--output", str(arguments.dataset), "--sources", str(arguments.cache)]
-    run_stage("corpus", [*python, *corpus], timings)
-    train = ["training.train", "--config", str(arguments.config), "--dataset", str(arguments.dataset)]
-    train += ["--output_dir", str(arguments.output), "--text_model_name_or_path", str(language_model)]
-    train += ["--seed", str(arguments.seed), *training_flags(arguments.output), *arguments.options]
-    run_stage("training", [*python, *train], timings)
-    evaluation = [
-        "training.run_eval",
-        "--model_name_or_path",
-        str(arguments.output),
-        "--dataset",
-        str(arguments.dataset),
-    ]
-    evaluation += ["--subsets", "every", "--seed", str(arguments.seed), "--overwrite"]
-    run_stage("evaluation", [*python, *evaluation], timings)
-    from ..evaluation.report import write_report
-    from ..hub.model_card import write_card
-    from .corpus import preview
-
-    shutil.copy2(arguments.dataset / "ceilings.json", arguments.output)  # the run's card needs no corpus beside it
-    preview(arguments.dataset, arguments.output / "faces.png")
-    report = write_report(arguments.output, arguments.dataset)
-    card = write_card(arguments.output, arguments.dataset)
-    results = json.loads((arguments.output / "results-test.json").read_text(encoding="utf-8"))
-    clips = write_json(arguments.output / "judged-clips.json", choose_clips(results, arguments.dataset))
-    with tempfile.TemporaryDirectory() as elsewhere:
-        paths = (arguments.output.resolve(), clips.resolve(), arguments.dataset.resolve())
-        fresh = [str(ROOT / "training/demo/fresh_prediction.py"), *map(str, paths)]
-        run_stage("three clips, judged in a fresh process", [sys.executable, "-I", *fresh], timings, Path(elsewhere))
-    timings["all"] = {
-        "seconds": round(time.time() - started, 1),
-        "peak_gib": max(stage.get("peak_gib", 0.0) for stage in timings.values()),
-    }
-    write_json(arguments.output / "timings.json", timings)
-    weights = (arguments.output / "model.safetensors").stat().st_size / 1e6
-    print("== done ==")
-    print(f"checkpoint  {arguments.output}  (light: {weights:.1f} MB of weights; the language model stays in")
-    print(f"            {language_model})")
-    print(f"report      {report}")
-    print(f"model card  {card}")
-    print(f"results     {arguments.output / 'results-test.json'}")
-    print(f"corpus      {arguments.dataset}")
-    print(f"took        {timings['all']['seconds'] / 60:.1f} minutes, peak {timings['all']['peak_gib']:.1f} GiB")
+    with command_errors():
+        arguments = make_parser().parse_args(argv)
+        started = time.time()
+        timings: dict[str, Any] = {}
+        fetch_assets(arguments.cache)
+        language_model = prepare_language_model(arguments.cache)
+        timings["assets"] = {"seconds": round(time.time() - started, 1)}
+        train_and_evaluate(arguments, language_model, timings)
+        paths = write_documents(arguments.output, arguments.dataset)
+        predict_in_fresh_process(arguments.output, arguments.dataset, timings)
+        seconds = time.time() - started
+        peak_gib = max(stage.get("peak_gib", 0.0) for stage in timings.values())
+        timings["all"] = {"seconds": round(seconds, 1), "peak_gib": peak_gib}
+        write_json(arguments.output / "timings.json", timings)
+        print_summary(arguments, language_model, paths)
+        print(f"took        {seconds / 60:.1f} minutes, peak {peak_gib:.1f} GiB")
 
 
 if __name__ == "__main__":

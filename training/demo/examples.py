@@ -3,69 +3,93 @@
     python -m training.demo.examples [--output hub_cards/space/examples]
 
 Speakers and sentences are not those of the corpus. The last clip is longer than ten seconds: one speaker with one
-feeling after another, for the timeline.
+emotion after another, for the timeline.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..cli import CommandParser, command_errors
+from ..paths import HUB_CARDS
 from ..records import write_json
-from .corpus import render_row, write_mp4
+from .clips import render_example, write_mp4
 
 
-SEED, FRAME_SIZE = 20, 160
-# name, task, words, what the voice and what the face shows
+SEED = 20
+FRAME_SIZE = 160
+
+
+class ExampleClip(NamedTuple):
+    """A short clip: what is said, and the emotion or sentiment that voice and face show."""
+
+    name: str
+    task: str
+    text: str
+    voice: str | float
+    face: str | float
+
+
 CLIPS = (
-    ("All three agree", "emotion", "Look, the whole garden is in bloom!", "joy", "joy"),
-    ("Words that need a voice", "emotion", "I can't believe you did that.", "anger", "anger"),
-    ("The face tells another story", "emotion", "Everything is fine, thank you.", "neutral", "sadness"),
-    ("In Chinese", "emotion", "窗户外面有什么声音？", "fear", "fear"),
-    ("A score", "sentiment", "The battery died after two days and nobody answers my letters.", -2.2, -1.5),
+    ExampleClip("All three agree", "emotion", "Look, the whole garden is in bloom!", "joy", "joy"),
+    ExampleClip("Words that need a voice", "emotion", "I can't believe you did that.", "anger", "anger"),
+    ExampleClip("The face tells another story", "emotion", "Everything is fine, thank you.", "neutral", "sadness"),
+    ExampleClip("In Chinese", "emotion", "窗户外面有什么声音？", "fear", "fear"),
+    ExampleClip("A score", "sentiment", "The battery died after two days and nobody answers my letters.", -2.2, -1.5),
 )
-FEELINGS = ("neutral", "joy", "surprise", "fear", "anger", "sadness")
+LONG_CLIP_TEXT = "And then, as I told you before, all of it happened at once."
+LONG_CLIP_EMOTIONS = ("neutral", "joy", "surprise", "fear", "anger", "sadness")
 
 
-def row(name: str, task: str, text: str, audio: Any, video: Any) -> dict[str, Any]:
-    """What `render_row` needs."""
-    cues = {"audio": audio, "video": video}
-    return {"id": name, "task": task, "text": text, "cues": cues, "speaker": f"example of {name}"}
+def render(clip: ExampleClip, speaker: str) -> tuple[np.ndarray, np.ndarray]:
+    """Samples (S,) and frames (T, size, size, 3) of a short clip."""
+    example: dict[str, Any] = {
+        "id": clip.name,
+        "task": clip.task,
+        "text": clip.text,
+        "cues": {"audio": clip.voice, "video": clip.face},
+        "speaker": speaker,
+    }
+    return render_example(example, SEED, FRAME_SIZE)
 
 
 def long_clip() -> tuple[np.ndarray, np.ndarray]:
-    """Sound (S,) and frames (T, size, size, 3) of one speaker with one feeling after another."""
-    said = "And then, as I told you before, all of it happened at once."
-    rows = [row(f"part {place}", "emotion", said, feeling, feeling) for place, feeling in enumerate(FEELINGS)]
-    parts = [render_row({**each, "speaker": "example of many"}, SEED, FRAME_SIZE) for each in rows]
-    sounds, frames = zip(*parts, strict=True)
-    return np.concatenate(sounds), np.concatenate(frames)
+    """Samples (S,) and frames (T, size, size, 3) of one speaker with one emotion after another."""
+    samples = []
+    frames = []
+    for number, emotion in enumerate(LONG_CLIP_EMOTIONS):
+        part = ExampleClip(f"part {number}", "emotion", LONG_CLIP_TEXT, emotion, emotion)
+        part_samples, part_frames = render(part, "example of many")
+        samples.append(part_samples)
+        frames.append(part_frames)
+    return np.concatenate(samples), np.concatenate(frames)
 
 
 def write_examples(folder: Path) -> list[dict[str, str]]:
-    """Clips and `examples.json`, which lists them."""
+    """Writes the clips and `examples.json`, which lists them."""
     folder.mkdir(parents=True, exist_ok=True)
     listed = []
-    for place, (name, task, text, audio, video) in enumerate(CLIPS):
-        path = folder / f"{place}.mp4"
-        write_mp4(path, *render_row(row(name, task, text, audio, video), SEED, FRAME_SIZE))
-        listed.append({"name": name, "task": task, "text": text, "video": path.name})
-    path = folder / f"{len(CLIPS)}.mp4"
-    write_mp4(path, *long_clip())
-    listed.append({"name": "One feeling after another", "task": "emotion", "text": "", "video": path.name})
+    for number, clip in enumerate(CLIPS):
+        video = f"{number}.mp4"
+        write_mp4(folder / video, *render(clip, f"example of {clip.name}"))
+        listed.append({"name": clip.name, "task": clip.task, "text": clip.text, "video": video})
+    video = f"{len(CLIPS)}.mp4"
+    write_mp4(folder / video, *long_clip())
+    listed.append({"name": "One feeling after another", "task": "emotion", "text": "", "video": video})
     write_json(folder / "examples.json", listed)
     return listed
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path("hub_cards/space/examples"))
-    arguments = parser.parse_args(argv)
-    for each in write_examples(arguments.output):
-        size = (arguments.output / each["video"]).stat().st_size
-        print(f"{arguments.output / each['video']}  {size:>8,} bytes  {each['name']}")
+    with command_errors():
+        parser = CommandParser(description=__doc__.splitlines()[0])
+        parser.add_argument("--output", type=Path, default=HUB_CARDS / "space/examples", help="folder to write")
+        arguments = parser.parse_args(argv)
+        for entry in write_examples(arguments.output):
+            path = arguments.output / entry["video"]
+            print(f"{path}  {path.stat().st_size:>8,} bytes  {entry['name']}")
 
 
 if __name__ == "__main__":

@@ -1,23 +1,42 @@
-"""Load a checkpoint as a stranger would: a fresh process, `AutoModel` with the checkpoint's own code, no source tree.
+"""Predictions as a stranger gets them: a fresh process, `AutoModel` with the checkpoint's own code, no source tree.
 
-    python training/demo/fresh_prediction.py CHECKPOINT CLIPS.json CORPUS
+    python -I training/demo/fresh_prediction.py CHECKPOINT CLIPS.json CORPUS
 
-CLIPS.json is a list of `{"text", "video", "task", "truth"}`, with paths within the folder CORPUS. Run by `make demo`
-from an empty folder.
+CLIPS.json is a list of `{"text", "video", "task", "truth"}`, with paths relative to the folder CORPUS. Run by
+`make demo` from an empty folder.
 """
 
 import importlib.abc
 import json
 import os
 import sys
+from typing import Any
 
 
 class SourceTreeOutOfReach(importlib.abc.MetaPathFinder):
-    """Refuses our own packages, so that only the checkpoint's copies of the code can answer."""
+    """Refuses our own packages, so that only the checkpoint's copies of the code can be imported."""
 
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("modeling_egmf", "processing_egmf", "training"):
+        if name.split(".")[0] in ("modeling_egmf", "processing_egmf", "training", "egmf_training"):
             raise ImportError(f"{name} is out of reach here on purpose")
+
+
+def show_prediction(clip: dict[str, Any], answer: dict[str, Any]) -> None:
+    """Prints a clip, what the model answered, and how it got there."""
+    print(f"clip      {clip['video']}")
+    print(f"text      {clip['text']}")
+    if "label" in answer:
+        print(f"answer    {answer['label']} ({answer['score']:.2f}), true: {clip['truth']}")
+    else:
+        low, high = answer["interval"]
+        print(f"answer    {answer['score']:+.1f}, 90 % in [{low:+.1f}, {high:+.1f}], true: {clip['truth']:+.1f}")
+    print(f"likeliest {_format_shares(answer['probabilities'])}")
+    print(f"experts   {_format_shares(answer['experts'])}  residual {answer['residual']:.2f}")
+    print(f"used      {', '.join(answer['modalities'])}\n", flush=True)
+
+
+def _format_shares(shares: dict[str, float]) -> str:
+    return "  ".join(f"{name} {share:.2f}" for name, share in shares.items())
 
 
 def main() -> None:
@@ -33,19 +52,9 @@ def main() -> None:
     for clip in clips:
         video = os.path.join(corpus, clip["video"])
         inputs = processor(text=clip["text"], video=video, task=clip["task"])
-        answer = processor.post_process_answers(model.score_answers(**inputs), top_k=3)[0]
-        print(f"clip      {clip['video']}")
-        print(f"words     {clip['text']}")
-        if "label" in answer:
-            print(f"answer    {answer['label']} ({answer['score']:.2f}), true: {clip['truth']}")
-        else:
-            low, high = answer["interval"]
-            print(f"answer    {answer['score']:+.1f}, 90 % in [{low:+.1f}, {high:+.1f}], true: {clip['truth']:+.1f}")
-        shown = "  ".join(f"{name} {value:.2f}" for name, value in answer["probabilities"].items())
-        print(f"likeliest {shown}")
-        experts = "  ".join(f"{name} {value:.2f}" for name, value in answer["experts"].items())
-        print(f"experts   {experts}  residual {answer['residual']:.2f}")
-        print(f"used      {', '.join(answer['modalities'])}\n", flush=True)
+        output = model.score_answers(**inputs)
+        answers = processor.post_process_answers(output, top_k=3)
+        show_prediction(clip, answers[0])
 
 
 if __name__ == "__main__":

@@ -3,109 +3,141 @@
     python -m training.demo.study                      # all variants, three seeds: hours on two cores
     python -m training.demo.study --seeds 0 --variants egmf
 
-Each run lies in `runs/study/<variant>-<seed>`; finished ones are kept, interrupted ones go on, and
-`training/results/demo.json` is made from all that are there.
+    runs/study/<variant>-<seed>  ->  training/results/demo.json  ->  update_readme.py, model cards
+
+Finished runs are kept and interrupted ones resume; the results file is made from all that exist.
 """
 
 import argparse
-import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from ..cli import CommandParser, command_errors
 from ..evaluation.metrics import gate_spread, summarize, summarize_metrics
 from ..evaluation.subsets import ALL_MODALITIES
-from ..records import commit, versions, write_json
-from .__main__ import run_stage, training_flags
+from ..paths import CONFIGS, RESULTS, python_command
+from ..records import commit, read_json, versions, write_json
 from .assets import prepare_language_model
+from .stages import run_stage, training_flags
 
 
-# What is changed against training/configs/demo.yaml, and which subsets are worth asking.
-VARIANTS: dict[str, tuple[list[str], list[str]]] = {
-    "egmf": ([], ["every"]),
-    "text_only": (["--modalities", "text"], ["text"]),
-    # As long in time as with the warm-up, all of it with the language model; the fusion has all to learn.
-    "no_fusion_pretraining": (
+class Variant(NamedTuple):
+    """What differs from training/configs/demo.yaml, and the subsets of modalities to evaluate."""
+
+    options: list[str]
+    subsets: list[str]
+
+
+VARIANTS: dict[str, Variant] = {
+    "egmf": Variant([], ["every"]),
+    "text_only": Variant(["--modalities", "text"], ["text"]),
+    # As long in time as with fusion pretraining, but all of it with the language model, and the fusion learns fast.
+    "no_fusion_pretraining": Variant(
         ["--fusion_pretraining_epochs", "0", "--num_train_epochs", "2.4", "--fusion_learning_rate", "1e-3"],
         ["all"],
     ),
 }
-RESULTS = Path(__file__).resolve().parents[1] / "results/demo.json"
 
 
 def collect(folder: Path) -> dict[str, Any]:
-    """Every finished run of the folder: `{variant: {"seeds", "subsets": {subset: {task: {metric: summary}}}}}`."""
-    found: dict[str, Any] = {}
-    for variant in VARIANTS:
-        # A run that --overwrite moved aside has more in its name than the seed.
-        found_runs = (path.parent for path in folder.glob(f"{variant}-*/results-test.json"))
-        runs = sorted(run for run in found_runs if run.name.removeprefix(f"{variant}-").isdigit())
-        if not runs:
-            continue
-        results = [json.loads((run / "results-test.json").read_text(encoding="utf-8")) for run in runs]
-        records = [json.loads((run / "training.json").read_text(encoding="utf-8")) for run in runs]
-        subsets: dict[str, Any] = {}
-        for subset, part in results[0]["subsets"].items():
-            subsets[subset] = {}
-            for task in part["tasks"]:
-                metrics = [r["subsets"][subset]["tasks"][task]["metrics"] for r in results]
-                subsets[subset][task] = summarize_metrics(metrics)
-        found[variant] = {
-            "seeds": [record["seed"] for record in records],
-            "commits": sorted({record["commit"] for record in records}),
-            "minutes": summarize([r["seconds"]["all"] / 60 for r in records if r.get("resumed_from") is None]),
-            "trained_parameters": records[0]["parameters"]["trained"],
-            "subsets": subsets,
-        }
-        if ALL_MODALITIES in subsets and "emotion" in subsets[ALL_MODALITIES]:
-            spreads = [gate_spread(r["subsets"][ALL_MODALITIES]["tasks"]["emotion"]["predictions"]) for r in results]
-            found[variant]["gate_spread"] = {name: summarize([s[name] for s in spreads]) for name in spreads[0]}
-    return found
+    """Figures of every finished run of a folder.
+
+    Returns:
+        `{variant: {"seeds", "minutes", "subsets": {subset: {task: {metric: summary}}}, ...}}`.
+    """
+    variants = {}
+    for name in VARIANTS:
+        runs = finished_runs(folder, name)
+        if runs:
+            variants[name] = summarize_runs(runs)
+    return variants
+
+
+def finished_runs(folder: Path, variant: str) -> list[Path]:
+    """Folders of a variant's evaluated runs; one that --overwrite moved aside has more in its name than the seed."""
+    runs = [path.parent for path in folder.glob(f"{variant}-*/results-test.json")]
+    return sorted(run for run in runs if run.name.removeprefix(f"{variant}-").isdigit())
+
+
+def summarize_runs(runs: Sequence[Path]) -> dict[str, Any]:
+    """Mean and spread over the seeds of one variant."""
+    results = [read_json(run / "results-test.json") for run in runs]
+    records = [read_json(run / "training.json") for run in runs]
+    minutes = [record["seconds"]["all"] / 60 for record in records if record.get("resumed_from") is None]
+    subsets = {subset: _summarize_subset(results, subset) for subset in results[0]["subsets"]}
+    summary = {
+        "seeds": [record["seed"] for record in records],
+        "commits": sorted({record["commit"] for record in records}),
+        "minutes": summarize(minutes),
+        "trained_parameters": records[0]["parameters"]["trained"],
+        "subsets": subsets,
+    }
+    if "emotion" in subsets.get(ALL_MODALITIES, {}):
+        spreads = [
+            gate_spread(result["subsets"][ALL_MODALITIES]["tasks"]["emotion"]["predictions"]) for result in results
+        ]
+        summary["gate_spread"] = {expert: summarize([spread[expert] for spread in spreads]) for expert in spreads[0]}
+    return summary
+
+
+def _summarize_subset(results: Sequence[dict[str, Any]], subset: str) -> dict[str, Any]:
+    """`{task: {metric: summary}}`."""
+    summaries = {}
+    for task in results[0]["subsets"][subset]["tasks"]:
+        summaries[task] = summarize_metrics(
+            [result["subsets"][subset]["tasks"][task]["metrics"] for result in results]
+        )
+    return summaries
+
+
+def run_variant(name: str, seed: int, arguments: argparse.Namespace, language_model: Path) -> None:
+    """Trains and evaluates one seed of a variant, as far as that is not done yet."""
+    variant = VARIANTS[name]
+    run = arguments.folder / f"{name}-{seed}"
+    timings: dict[str, Any] = {}
+    if not (run / "training.json").is_file():
+        train = python_command("train", "--config", arguments.config, "--dataset", arguments.dataset)
+        train += ["--output_dir", str(run), "--text_model_name_or_path", str(language_model)]
+        train += ["--seed", str(seed), *training_flags(run), *variant.options]
+        run_stage(f"{name}, seed {seed}", train, timings)
+    if not (run / "results-test.json").is_file():
+        evaluate = python_command("run_eval", "--model_name_or_path", run, "--dataset", arguments.dataset)
+        evaluate += ["--subsets", *variant.subsets]
+        run_stage(f"{name}, seed {seed}: evaluation", evaluate, timings)
+
+
+def make_parser() -> CommandParser:
+    parser = CommandParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--variants", nargs="+", choices=tuple(VARIANTS), default=list(VARIANTS))
+    parser.add_argument("--folder", type=Path, default=Path("runs/study"), help="folder of all runs")
+    parser.add_argument(
+        "--dataset", type=Path, default=Path("data/demo"), help="folder of the corpus, built if missing"
+    )
+    parser.add_argument("--cache", type=Path, default=Path(".cache/assets"), help="folder of the downloaded assets")
+    parser.add_argument("--config", type=Path, default=CONFIGS / "demo.yaml", help="options of training")
+    parser.add_argument("--output", type=Path, default=RESULTS / "demo.json", help="results file")
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--variants", nargs="+", choices=tuple(VARIANTS), default=list(VARIANTS))
-    parser.add_argument("--folder", type=Path, default=Path("runs/study"))
-    parser.add_argument("--dataset", type=Path, default=Path("data/demo"))
-    parser.add_argument("--cache", type=Path, default=Path(".cache/assets"))
-    parser.add_argument("--config", type=Path, default=Path("training/configs/demo.yaml"))
-    parser.add_argument("--output", type=Path, default=RESULTS)
-    arguments = parser.parse_args(argv)
-    timings: dict[str, Any] = {}
-    python = [sys.executable, "-m"]
-    language_model = prepare_language_model(arguments.cache)
-    corpus = ["training.demo.corpus", "--output", str(arguments.dataset), "--sources", str(arguments.cache)]
-    run_stage("corpus", [*python, *corpus], timings)
-    for variant in arguments.variants:
-        for seed in arguments.seeds:
-            run = arguments.folder / f"{variant}-{seed}"
-            options, subsets = VARIANTS[variant]
-            if not (run / "training.json").is_file():
-                train = ["training.train", "--config", str(arguments.config), "--dataset", str(arguments.dataset)]
-                train += [
-                    "--output_dir",
-                    str(run),
-                    "--text_model_name_or_path",
-                    str(language_model),
-                    "--seed",
-                    str(seed),
-                ]
-                run_stage(f"{variant}, seed {seed}", [*python, *train, *training_flags(run), *options], timings)
-            if not (run / "results-test.json").is_file():
-                evaluate = ["training.run_eval", "--model_name_or_path", str(run), "--dataset", str(arguments.dataset)]
-                run_stage(f"{variant}, seed {seed}: evaluation", [*python, *evaluate, "--subsets", *subsets], timings)
-    ceilings = json.loads((arguments.dataset / "ceilings.json").read_text(encoding="utf-8"))
-    record = {
-        "command": "python -m training.demo.study",
-        "versions": versions(),
-        "commit": commit(),
-        "ceilings": ceilings,
-        "variants": collect(arguments.folder),
-    }
-    print(f"\nresults: {write_json(arguments.output, record)}")
+    with command_errors():
+        arguments = make_parser().parse_args(argv)
+        language_model = prepare_language_model(arguments.cache)
+        corpus = python_command("demo.corpus", "--output", arguments.dataset, "--sources", arguments.cache)
+        run_stage("corpus", corpus, timings={})
+        for name in arguments.variants:
+            for seed in arguments.seeds:
+                run_variant(name, seed, arguments, language_model)
+        record = {
+            "command": "python -m training.demo.study",
+            "versions": versions(),
+            "commit": commit(),
+            "ceilings": read_json(arguments.dataset / "ceilings.json"),
+            "variants": collect(arguments.folder),
+        }
+        print(f"\nresults: {write_json(arguments.output, record)}")
 
 
 if __name__ == "__main__":

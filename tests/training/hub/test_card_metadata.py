@@ -13,7 +13,8 @@ from tests.helpers.local_hub import metadata_errors
 from tests.helpers.release_files import mmsa, write_pickle
 from training.converters import mmsa as mmsa_converter
 from training.converters.core.cards import write_card
-from training.demo.corpus import _card, all_ceilings
+from training.demo.ceilings import all_ceilings
+from training.demo.corpus_card import render_corpus_card
 from training.hub.card_metadata import check_card
 
 
@@ -138,7 +139,7 @@ def test_nothing_is_written_of_a_card_that_would_be_refused(tmp_path):
 
 def test_card_of_the_demo_corpus():
     ceilings = all_ceilings(0, {"test": [(score / 10, "x") for score in range(-30, 31)]})
-    text = _card({"train": 2400, "validation": 200, "test": 400}, ceilings)
+    text = render_corpus_card({"train": 2400, "validation": 200, "test": 400}, ceilings)
     card = check_card(text, "dataset")
     assert metadata_errors(text, "dataset") == []
     assert "synthetic" in card.data.tags

@@ -27,7 +27,7 @@ from ...arguments import parse_arguments
 from ...converters import folder as folder_converter
 from ...converters import meld as meld_converter
 from ...data.dataset import load_examples
-from ...demo.__main__ import training_flags
+from ...demo.stages import training_flags
 from ...evaluation.evaluator import EvaluationOptions, evaluate_checkpoint
 from ...evaluation.metrics import summarize
 from ...model.language_model import check_model_location

@@ -1,0 +1,39 @@
+"""The plan of the corpus: the same for the same seed, clean splits, cues as reliable as stated."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from training.demo.phrases import EMOTIONS, SPLITS, phrase_bank, read_phrases
+from training.demo.plan import RELIABILITIES, plan_corpus, plan_emotion
+
+
+def test_plan_depends_only_on_the_seed(snippets):
+    counts = {"train": 14, "validation": 4, "test": 6}
+    plan = plan_corpus(0, counts, snippets)
+    assert plan == plan_corpus(0, counts, snippets)
+    assert plan.examples != plan_corpus(1, counts, snippets).examples
+
+
+def test_speakers_and_snippets_do_not_cross_splits(snippets):
+    examples = plan_corpus(0, {"train": 70, "validation": 14, "test": 28}, snippets).examples
+    sentiment = [example for example in examples if example["task"] == "sentiment"]
+    for key, members in (("speaker", examples), ("text", sentiment)):
+        values = {split: {example[key] for example in members if example["split"] == split} for split in SPLITS}
+        for first, second in itertools.combinations(SPLITS, 2):
+            assert not values[first] & values[second]
+    texts = [example["text"] for example in sentiment]
+    assert len(texts) == len(set(texts))
+
+
+def test_cues_follow_the_stated_reliabilities():
+    rng = np.random.default_rng(0)
+    bank = phrase_bank(0)
+    examples = [plan_emotion(label, bank, rng) for label in range(7) for _ in range(400)]
+    for modality, reliabilities in RELIABILITIES.items():
+        for emotion, reliability in zip(EMOTIONS, reliabilities, strict=True):
+            hits = [example["cues"][modality] == emotion for example in examples if example["answer"] == emotion]
+            assert np.mean(hits) == pytest.approx(reliability, abs=0.1)
+    emotions_of = {phrase.text: phrase.emotions for phrase in read_phrases()}
+    assert all(example["cues"]["text"] in emotions_of[example["text"]] for example in examples)

@@ -1,0 +1,53 @@
+"""A stage of the demo: its timing, its failure, and the options for a folder that may hold a run."""
+
+import sys
+
+import pytest
+
+from training.demo.stages import run_stage, training_flags
+
+
+OVERWRITE = ["--overwrite", "true"]
+
+
+@pytest.mark.parametrize(
+    ("files", "flags"),
+    [
+        ([], []),
+        (["settings.json", "checkpoint-2/trainer_state.json"], []),
+        (["settings.json"], []),
+        (["checkpoint-2/config.json"], OVERWRITE),
+        (["settings.json", "training.json", "checkpoint-2/trainer_state.json"], OVERWRITE),
+    ],
+    ids=["empty", "interrupted", "interrupted before its first checkpoint", "not ours", "finished"],
+)
+def test_existing_run_is_resumed_or_moved_aside(tmp_path, files, flags):
+    for name in files:
+        path = tmp_path / "run" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+    assert training_flags(tmp_path / "run") == flags
+
+
+def test_new_run_needs_no_flags(tmp_path):
+    assert training_flags(tmp_path / "absent") == []
+    assert training_flags(tmp_path) == []
+
+
+def test_stage_is_timed(tmp_path, capfd):
+    timings = {}
+    code = "import os, time; print(os.getcwd(), os.environ['HF_HUB_OFFLINE']); time.sleep(0.3)"
+    run_stage("resting", [sys.executable, "-c", code], timings, cwd=tmp_path)
+    assert set(timings) == {"resting"}
+    assert 0.3 <= timings["resting"]["seconds"] < 30
+    assert 0 <= timings["resting"]["peak_gib"] < 1
+    out = capfd.readouterr().out
+    assert "== resting ==" in out
+    assert f"{tmp_path} 1" in out
+
+
+def test_stage_that_fails_ends_the_demo():
+    timings = {}
+    with pytest.raises(SystemExit, match=r"The stage 'breaking' failed \(exit 3\)"):
+        run_stage("breaking", [sys.executable, "-c", "raise SystemExit(3)"], timings)
+    assert "breaking" in timings

@@ -1,0 +1,130 @@
+"""The plan of the demo corpus: for every clip a label, a sentence, a speaker, and what each modality shows.
+
+Emotion task: a label is drawn, and text, voice and face each show it with a stated reliability, else another emotion.
+Sentiment task: the text is a real sentence with a human rating; voice and face show the rating plus Gaussian noise.
+
+    one rng -> examples {id, split, task, text, video, answer, language, speaker, cues}
+
+Next: `clips.py` renders an example, `ceilings.py` computes the best result that the plan allows.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .phrases import EMOTIONS, SPLITS, Phrase, phrase_bank
+from .snippets import SCORE_LIMIT, Snippet, select_snippets
+
+
+NUM_SPEAKERS = {"train": 40, "validation": 8, "test": 14}
+# Probability that a cue shows the true label, in the order of EMOTIONS. Voices tell anger, sadness and fear best;
+# faces tell joy, disgust and surprise best.
+RELIABILITIES = {
+    "text": (0.88, 0.88, 0.88, 0.88, 0.88, 0.88, 0.88),
+    "audio": (0.72, 0.60, 0.82, 0.86, 0.56, 0.56, 0.88),
+    "video": (0.72, 0.84, 0.56, 0.58, 0.90, 0.84, 0.58),
+}
+NOISE_STD = {"audio": 1.0, "video": 0.9}  # in points of the sentiment scale
+EMOTION_CLIPS = 3  # of every CYCLE clips in a row, so many are of the emotion task
+CYCLE = 5
+
+
+class CorpusPlan(NamedTuple):
+    """The examples of the metadata, and the rated sentences of each split."""
+
+    examples: list[dict[str, Any]]
+    snippets: dict[str, list[Snippet]]
+
+
+def cue_probabilities(modality: str) -> np.ndarray:
+    """P(emotion shown | label) of a modality, (7 labels, 7 shown)."""
+    reliability = np.array(RELIABILITIES[modality])
+    share_of_each_other = (1 - reliability) / (len(EMOTIONS) - 1)
+    table = np.repeat(share_of_each_other[:, None], len(EMOTIONS), axis=1)
+    np.fill_diagonal(table, reliability)
+    return table
+
+
+def plan_corpus(seed: int, counts: dict[str, int], snippets: Sequence[tuple[float, str]]) -> CorpusPlan:
+    """Draws everything that the metadata tells about the clips.
+
+    Args:
+        seed: seed of the corpus.
+        counts: number of clips in each split.
+        snippets: pairs of rating and raw text.
+    """
+    rng = np.random.default_rng([seed, 1])
+    num_sentiment = {split: sum(not is_emotion(i) for i in range(counts[split])) for split in SPLITS}
+    chosen = select_snippets(snippets, num_sentiment, rng)
+    bank = phrase_bank(seed)
+    examples = []
+    for split in SPLITS:
+        examples += _plan_split(split, counts[split], chosen[split], bank, rng)
+    return CorpusPlan(examples, chosen)
+
+
+def is_emotion(index: int) -> bool:
+    """Whether the clip with this number in its split is of the emotion task."""
+    return index % CYCLE < EMOTION_CLIPS
+
+
+def _plan_split(
+    split: str, count: int, snippets: list[Snippet], bank: list[Phrase], rng: np.random.Generator
+) -> list[dict[str, Any]]:
+    num_emotion = count - len(snippets)
+    labels = iter(rng.permutation(np.arange(num_emotion) % len(EMOTIONS)))
+    speakers = rng.permutation(np.arange(count) % NUM_SPEAKERS[split])
+    remaining = iter(snippets)
+    examples = []
+    for i in range(count):
+        if is_emotion(i):
+            content = plan_emotion(int(next(labels)), bank, rng)
+        else:
+            content = _plan_sentiment(next(remaining), rng)
+        clip_id = f"{split}_{i:04d}"
+        examples.append(
+            {
+                "id": clip_id,
+                "split": split,
+                "task": content["task"],
+                "text": content["text"],
+                "video": f"clips/{clip_id}.mp4",
+                "answer": content["answer"],
+                "language": content["language"],
+                "speaker": f"{split}_speaker_{speakers[i]:02d}",
+                "cues": content["cues"],
+            }
+        )
+    return examples
+
+
+def plan_emotion(label: int, bank: Sequence[Phrase], rng: np.random.Generator) -> dict[str, Any]:
+    """Draws what each modality shows of a label (an index into EMOTIONS), and a phrase that shows the text's cue."""
+    cues = {}
+    for modality in RELIABILITIES:
+        shown = rng.choice(len(EMOTIONS), p=cue_probabilities(modality)[label])
+        cues[modality] = EMOTIONS[shown]
+    fitting = [phrase for phrase in bank if cues["text"] in phrase.emotions]
+    phrase = fitting[rng.integers(len(fitting))]
+    return {
+        "task": "emotion",
+        "text": phrase.text,
+        "answer": EMOTIONS[label],
+        "language": phrase.language,
+        "cues": cues,
+    }
+
+
+def _plan_sentiment(snippet: Snippet, rng: np.random.Generator) -> dict[str, Any]:
+    cues = {"text": snippet.score}
+    for modality, std in NOISE_STD.items():
+        noisy_score = snippet.score + rng.normal(0, std)
+        cues[modality] = round(float(np.clip(noisy_score, -SCORE_LIMIT, SCORE_LIMIT)), 3)
+    return {
+        "task": "sentiment",
+        "text": snippet.text,
+        "answer": snippet.score,
+        "language": "en",
+        "cues": cues,
+    }

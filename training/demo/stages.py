@@ -1,0 +1,66 @@
+"""A stage of the demo or the study: a command in a process of its own, timed, with its peak memory."""
+
+import os
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+SECONDS_BETWEEN_SAMPLES = 0.2
+
+
+def run_stage(name: str, command: Sequence[str], timings: dict[str, Any], cwd: Path | None = None) -> None:
+    """Runs one stage with its output on the screen.
+
+    Args:
+        name: shown, and the key in `timings`.
+        command: program and arguments.
+        timings: receives `seconds` and `peak_gib` of the stage.
+        cwd: folder to run it in; the current one by default.
+
+    Raises:
+        SystemExit: the stage failed; its own message is on the screen.
+    """
+    print(f"\n== {name} ==", flush=True)
+    started = time.time()
+    peak_gib = 0.0
+    environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+    process = subprocess.Popen(command, cwd=cwd, env=environment)
+    try:
+        while process.poll() is None:
+            peak_gib = max(peak_gib, _peak_gib(process.pid))
+            time.sleep(SECONDS_BETWEEN_SAMPLES)
+    except KeyboardInterrupt:
+        process.wait()
+        raise SystemExit("\nInterrupted. Run the same command again to resume.") from None
+    timings[name] = {"seconds": round(time.time() - started, 1), "peak_gib": round(peak_gib, 2)}
+    if process.returncode:
+        raise SystemExit(f"\nThe stage '{name}' failed (exit {process.returncode}); see its message above.")
+
+
+def _peak_gib(pid: int) -> float:
+    """Peak resident memory of a process so far, in GiB; 0 where /proc does not have it."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    except OSError:
+        return 0.0
+    for line in status.splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) / 2**20
+    return 0.0
+
+
+def training_flags(output: Path) -> list[str]:
+    """Options of training for an output folder that may hold a run.
+
+    An interrupted run resumes by itself; a finished one, or anything else, is moved aside by `--overwrite`.
+    """
+    if not output.is_dir() or not any(output.iterdir()):
+        return []
+    is_finished = (output / "training.json").is_file()
+    is_run = (output / "settings.json").is_file()
+    if is_run and not is_finished:
+        return []
+    return ["--overwrite", "true"]
