@@ -2,8 +2,8 @@
 
     accelerate launch ... tests/helpers/one_of_several.py NOTES [options of training.train]
 
-`NOTES/process-N.json` holds its number and pid, how many there are, the rows of each of its training batches with the
-modalities that were left of them, and the log. `FSDP2_ON_CPU=1` splits the weights, as accelerate does on GPUs alone.
+`NOTES/process-N.json` holds its number and pid, how many there are, the examples of each of its training batches with
+the modalities that were kept, and the log. `FSDP2_ON_CPU=1` splits the weights, as accelerate does only on GPUs.
 """
 
 import faulthandler
@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from training.arguments import parse_arguments
 from training.data.collator import EGMFDataCollator
-from training.train import train
+from training.trainer.run import train
 
 
 def split_on_cpu():
@@ -40,14 +40,14 @@ def split_on_cpu():
 def main(notes, *options):
     batches, collate = [], EGMFDataCollator.__call__
 
-    def watched(self, rows):
-        batch = collate(self, rows)
-        if self.with_labels:
+    def watched(self, samples):
+        batch = collate(self, samples)
+        if "labels" in batch:
             batches.append(
                 {
-                    "rows": [row["id"] for row in rows],
+                    "examples": [sample["id"] for sample in samples],
                     "modalities": batch["modality_mask"].int().tolist(),
-                    "weight": rows[0]["loss_weight"],
+                    "weight": samples[0]["loss_weight"],
                 }
             )
         return batch

@@ -98,7 +98,7 @@ def write_run(
     record = {
         "seed": seed,
         "commit": f"{seed:040d}",
-        "rows": {"train": 1234, "eval": 20},
+        "examples": {"train": 1234, "eval": 20},
         "parameters": {"trained": 1_234_567, "all": 7_654_321},
         "seconds": {"fusion_pretraining": 90.0, "all": 600.0 + 60 * seed},
         "fusion_pretraining_losses": [2.0, 1.5, 1.25],

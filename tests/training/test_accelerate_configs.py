@@ -14,7 +14,6 @@ FOLDER = Path(__file__).parents[2] / "training/accelerate_configs"
 FILES = sorted(FOLDER.glob("*.yaml"))
 LINES = re.findall(r"`(accelerate launch [^`]+)`", (FOLDER / "README.md").read_text(encoding="utf-8"))
 KINDS = {"one": DistributedType.NO, "ddp": DistributedType.MULTI_GPU, "fsdp2": DistributedType.FSDP}
-KINDS |= {"zero3": DistributedType.DEEPSPEED}
 
 
 def launched(line):
@@ -25,7 +24,7 @@ def launched(line):
 
 def test_every_way_is_there():
     names = {path.stem for path in FILES}
-    assert names == {"one_gpu"} | {f"{kind}{end}" for kind in ("ddp", "fsdp2", "zero3") for end in ("", "_machines")}
+    assert names == {"one_gpu"} | {f"{kind}{end}" for kind in ("ddp", "fsdp2") for end in ("", "_machines")}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -49,20 +48,13 @@ def test_launcher_takes_the_line(line, monkeypatch):
     assert arguments.module
     assert arguments.training_script in ("training.train", "training.run_eval")
     kind = Path(arguments.config_file).stem.split("_")[0]
-    assert (arguments.multi_gpu, arguments.use_fsdp, arguments.use_deepspeed) == (
-        kind == "ddp",
-        kind == "fsdp2",
-        kind == "zero3",
-    )
+    assert (arguments.multi_gpu, arguments.use_fsdp) == (kind == "ddp", kind == "fsdp2")
     if "--machine_rank" in line:
         assert (arguments.num_machines, arguments.num_processes, arguments.main_process_ip) == (2, 16, "HOST")
     else:
         assert arguments.num_machines == 1
     if kind == "fsdp2":
         assert (arguments.fsdp_version, arguments.fsdp_auto_wrap_policy) == (2, "TRANSFORMER_BASED_WRAP")
-    if kind == "zero3":
-        assert "--modality_dropout 0" in line  # refused otherwise
-        assert (arguments.zero_stage, arguments.zero3_init_flag) == (3, True)
 
 
 def test_unknown_key_would_be_noticed(tmp_path):

@@ -15,7 +15,7 @@ from processing_egmf import BUILT_IN_TASKS
 from tests.helpers.corpus_files import write_corpus, write_language_model
 from training.arguments import parse_arguments
 from training.model.backbones import backbone_config
-from training.train import train
+from training.trainer.run import train
 
 
 pytestmark = pytest.mark.integration

@@ -1,4 +1,13 @@
-"""What a camera, a room and a microphone change about a clip without changing how the person feels."""
+"""Random changes of a training example: what a camera, a room and a microphone change about a clip without changing how
+the person feels, and modality dropout.
+
+All choices of one sample come from one generator, in this order: the modalities to keep, the voice, then every stream.
+The same seed gives the same sample, see `EGMFDataset`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -10,57 +19,90 @@ MAX_GAIN_DECIBELS = 3.0
 NOISE_DECIBELS = (-70.0, -45.0)  # below full scale
 MAX_VOICE_CHANGE = 0.1  # of pitch and of tempo
 TIMBRE_DECIBELS = 3.0  # standard deviation of the level in each of six bands
+TIMBRE_BANDS = 6
 FFT_LENGTH = 512  # of the phase vocoder
+HOP_LENGTH = FFT_LENGTH // 4
+
+
+@dataclass(frozen=True)
+class AugmentationSettings:
+    """Which random changes a dataset makes.
+
+    Args:
+        modality_dropout: probability that a sample loses a random part of its modalities, never all of them.
+        augmentation: change audio, frames and features with `augment`.
+        voice_augmentation: change pitch, tempo and timbre with `augment_voice`.
+    """
+
+    modality_dropout: float = 0.0
+    augmentation: bool = False
+    voice_augmentation: bool = False
+
+    def __post_init__(self):
+        if not 0 <= self.modality_dropout <= 1:
+            raise ValueError(f"`modality_dropout` is {self.modality_dropout}; it must lie in [0, 1].")
+
+
+def choose_modalities(present: Sequence[str], dropout: float, rng: np.random.Generator) -> list[str]:
+    """The modalities to keep: all, or with probability `dropout` one of the smaller nonempty subsets."""
+    if len(present) > 1 and rng.random() < dropout:
+        subsets = [subset for size in range(1, len(present)) for subset in combinations(present, size)]
+        return list(subsets[rng.integers(len(subsets))])
+    return list(present)
 
 
 def augment_frames(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """frames (T, y, x, 3) uint8 -> mirrored or not, in other light; the same change for the whole clip."""
+    """frames (T, y, x, 3) uint8 -> possibly mirrored, in other light; the same change for the whole clip."""
     if rng.random() < 0.5:
         frames = frames[:, :, ::-1]
-    contrast, brightness = rng.uniform(0.85, 1.2), rng.uniform(-15, 15)
+    contrast = rng.uniform(0.85, 1.2)
+    brightness = rng.uniform(-15, 15)
     tint = rng.uniform(0.92, 1.08, 3)
-    return np.clip(((frames.astype(np.float32) - 128) * contrast + 128 + brightness) * tint, 0, 255).astype(np.uint8)
+    changed = ((frames.astype(np.float32) - 128) * contrast + 128 + brightness) * tint
+    return np.clip(changed, 0, 255).astype(np.uint8)
 
 
-def augment_sound(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """samples (S,) float32 -> a little louder or softer, in some noise."""
+def augment_audio(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """samples (S,) float32 -> a little louder or softer, with some noise."""
     gain = 10 ** (rng.uniform(-MAX_GAIN_DECIBELS, MAX_GAIN_DECIBELS) / 20)
     noise = 10 ** (rng.uniform(*NOISE_DECIBELS) / 20)
     return (samples * gain + rng.standard_normal(len(samples), dtype=np.float32) * noise).astype(np.float32)
 
 
 def augment_voice(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """samples (S,) float32 -> (S',) as if another had said it: faster or slower, higher or lower, in another timbre.
+    """samples (S,) float32 -> (S',) as if spoken by someone else: faster or slower, higher or lower, in another timbre.
 
-    Speed perturbation (Ko et al. 2015), a random equaliser and a phase vocoder, which makes the tempo another one than
-    the speed does: for corpora of few speakers. What is shorter than two windows of the vocoder stays as it is.
+    Speed perturbation (Ko et al. 2015), a random equalizer, and a phase vocoder that makes the tempo independent of the
+    speed: for corpora of few speakers. Audio shorter than two windows of the vocoder is returned unchanged.
     """
     if len(samples) < 2 * FFT_LENGTH:
         return samples
     tempo, speed = rng.uniform(1 - MAX_VOICE_CHANGE, 1 + MAX_VOICE_CHANGE, 2)
-    levels = rng.normal(0, TIMBRE_DECIBELS, 6)
-    padded = next_fast_len(len(samples), real=True)
-    spectrum = rfft(samples, padded)
-    # Bands are as wide as the ear's: narrow where tones are low.
-    places = np.log1p(np.linspace(0, 13, len(spectrum)))
-    decibels = np.interp(places, np.linspace(0, places[-1], len(levels)), levels)
+    levels = rng.normal(0, TIMBRE_DECIBELS, TIMBRE_BANDS)
+    padded_length = next_fast_len(len(samples), real=True)
+    spectrum = rfft(samples, padded_length)
+    # Bands as wide as the ear's: narrow at low frequencies.
+    positions = np.log1p(np.linspace(0, 13, len(spectrum)))
+    decibels = np.interp(positions, np.linspace(0, positions[-1], len(levels)), levels)
+    spectrum = spectrum * 10 ** (decibels.astype(np.float32) / 20)
     # More or fewer samples of the same spectrum are the same sound, played at another speed.
-    length = round(padded / speed)
-    changed = irfft(spectrum * 10 ** (decibels.astype(np.float32) / 20), length) * (length / padded)
-    changed = changed[: len(samples) * length // padded].astype(np.float32)
-    return _at_tempo(changed, tempo / speed)
+    length = round(padded_length / speed)
+    changed = irfft(spectrum, length) * (length / padded_length)
+    changed = changed[: len(samples) * length // padded_length].astype(np.float32)
+    return _change_tempo(changed, tempo / speed)
 
 
-def _at_tempo(samples: np.ndarray, rate: float) -> np.ndarray:
+def _change_tempo(samples: np.ndarray, rate: float) -> np.ndarray:
     """samples (S,) -> (S / rate,) at the same pitch."""
-    framing = {"n_fft": FFT_LENGTH, "hop_length": FFT_LENGTH // 4, "window": torch.hann_window(FFT_LENGTH)}
+    framing = {"n_fft": FFT_LENGTH, "hop_length": HOP_LENGTH, "window": torch.hann_window(FFT_LENGTH)}
     spectrum = torch.stft(torch.from_numpy(samples), **framing, pad_mode="constant", return_complex=True)
-    advance = torch.linspace(0, torch.pi * framing["hop_length"], len(spectrum))[:, None]
-    return torch.istft(phase_vocoder(spectrum, rate, advance), **framing, length=round(len(samples) / rate)).numpy()
+    phase_advance = torch.linspace(0, torch.pi * HOP_LENGTH, len(spectrum))[:, None]
+    stretched = phase_vocoder(spectrum, rate, phase_advance)
+    return torch.istft(stretched, **framing, length=round(len(samples) / rate)).numpy()
 
 
 def augment_features(features: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """features (T, F) -> with a tenth of its steps set to their mean, where there are enough of them."""
+    """features (T, F) -> with a tenth of the steps replaced by the mean, unless there are too few."""
     hidden = rng.random(len(features)) < 0.1
     if len(features) < 4 or not hidden.any():
         return features
@@ -68,7 +110,7 @@ def augment_features(features: np.ndarray, rng: np.random.Generator) -> np.ndarr
 
 
 AUGMENTATIONS = {
-    "audio": augment_sound,
+    "audio": augment_audio,
     "video": augment_frames,
     "audio_features": augment_features,
     "video_features": augment_features,

@@ -1,226 +1,376 @@
-"""Rows: one sample each, as they lie on disk.
+"""Examples of a corpus, and a dataset that turns each of them into one prepared sample.
 
-A corpus is a folder with `metadata.jsonl` or `metadata.csv` (UTF-8) beside its media, what a converter has made (see
-converted.py), or another folder of Parquet files.
-Columns, all but `answer` optional:
+    metadata.jsonl, metadata.csv, Parquet ─► load_examples ─► EGMFDataset[i] ─► EGMFDataCollator ─► model
+                                                                 │
+         decode the clip or its window, or read the encoder cache ─► draw modalities ─► augment ─► processor.prepare
 
-    id             name used in messages and results (default: its number)
+A corpus is a folder with `metadata.jsonl` or `metadata.csv` (UTF-8) beside its media, the output of a converter (see
+parquet.py), or a folder of other Parquet files. All columns except `answer` are optional:
+
+    id             name used in messages and results (default: the row's number)
     split          train, validation, test
-    task           a task of the processor (default: its first)
-    text           what was said
-    audio, video   paths relative to the folder; without `audio` the video's own sound track is heard
+    task           one of the processor's tasks (default: its first)
+    text           transcript
+    audio, video   paths relative to the folder; without `audio`, the video's sound track is used
     audio_features, video_features   paths of .npy files, (steps, width)
-    context        earlier turns, oldest first: a list of words or [speaker, words] (JSON in a CSV cell)
-    answer         label, or score
+    context        earlier turns, oldest first: a list of strings or [speaker, text] (JSON in a CSV cell)
+    answer         label or score
+
+The path of a batch continues in collator.py.
 """
 
+import copy
+import dataclasses
 import difflib
 import os
+import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from processing_egmf import EGMFProcessor
+from processing_egmf import MODALITIES, EGMFProcessor, EGMFTask
 
+from .augmentation import AugmentationSettings, augment, augment_voice, choose_modalities
+from .collator import check_modalities
 from .encoder_cache import EncoderCache
 from .parquet import StoredMedia, is_converted, load_converted
 from .tables import COLUMNS, MEDIA, find_metadata, read_metadata
 from .windows import load_window
 
 
+# What a modality's encoder may take -> columns that it is read from.
+SOURCES = {
+    "audio": {"waveform": ("audio", "video"), "features": ("audio_features",)},
+    "video": {"frames": ("video",), "features": ("video_features",)},
+}
+
+
 def load_examples(folder: str | Path, split: str | None = None, manifest: str = "official") -> list[dict[str, Any]]:
-    """The rows of a corpus, with media as absolute paths; of a converted one, arrays and embedded clips stay on disk.
+    """The examples of a corpus, with media as absolute paths. Arrays and embedded clips of a converted corpus stay on
+    disk until they are used.
 
     Args:
         folder: the corpus.
-        split: these rows alone.
-        manifest: which splits of a converted corpus, by the name of a file under its `splits/`.
+        split: only the examples of this split; None for all.
+        manifest: which splits of a converted corpus, by the name of a file in its `splits/`.
 
     Raises:
-        ValueError: no corpus there, a missing column or file, a duplicated id, or an empty split.
+        ValueError: not a corpus, a missing column or file, a repeated id, or an empty split.
     """
     folder = Path(folder)
-    metadata = find_metadata(folder)
-    converted = is_converted(folder)
-    if manifest != "official" and not converted:
-        raise ValueError(f"{folder} was not made by a converter: it has no split manifest {manifest!r}.")
-    if converted:
-        rows = load_converted(folder, manifest)
-    elif metadata is not None:
-        rows = read_metadata(metadata)
-    elif list(folder.glob("**/*.parquet")):
-        import datasets
-
-        loaded = datasets.load_dataset("parquet", data_dir=str(folder))  # by its files: see converted.py
-        rows = [dict(row, split=row.get("split") or name) for name, part in loaded.items() for row in part]
+    if is_converted(folder):
+        examples = load_converted(folder, manifest)
     else:
-        raise ValueError(f"{folder} is no corpus: it holds neither metadata.jsonl, metadata.csv nor Parquet files.")
-    for column in dict.fromkeys(column for row in rows if not converted for column in row):
-        near = [] if column in COLUMNS else difflib.get_close_matches(column, COLUMNS, n=1, cutoff=0.75)
-        if near and near[0] not in rows[0]:
-            raise ValueError(f"{folder}: unknown column {column!r}. Did you mean {near[0]!r}?")
-    seen: dict[str, int] = {}
-    for number, row in enumerate(rows):
-        row["id"] = str(row.get("id") if row.get("id") is not None else number)
-        if row["id"] in seen:
-            raise ValueError(f"{folder}: rows {seen[row['id']]} and {number} share the id {row['id']!r}.")
-        seen[row["id"]] = number
+        if manifest != "official":
+            raise ValueError(f"{folder} was not made by a converter: it has no split manifest {manifest!r}.")
+        examples = _read_table(folder)
+        _check_columns(examples, folder)
+    _name_examples(examples, folder)
     if split is not None:
-        splits = sorted({str(row.get("split")) for row in rows})
-        rows = [row for row in rows if row.get("split") == split]
-        if not rows:
-            raise ValueError(f"{folder} has no rows of split {split!r}. It has {', '.join(splits)}.")
-    for row in rows:
-        if row.get("answer") in (None, ""):
-            raise ValueError(f"{folder}: row {row['id']!r} has no `answer`.")
-        for name in MEDIA:
-            if isinstance(row.get(name), str):
-                path = folder / row[name]
-                if not path.is_file():
-                    raise ValueError(f"{folder}: row {row['id']!r} names {name} {row[name]!r}, which is not there.")
-                row[name] = str(path.absolute())
-    return rows
+        splits = sorted({str(example.get("split")) for example in examples})
+        examples = [example for example in examples if example.get("split") == split]
+        if not examples:
+            raise ValueError(f"{folder} has no examples of split {split!r}. Its splits are {', '.join(splits)}.")
+    for example in examples:
+        _resolve_media(example, folder)
+    return examples
 
 
-def _load_features(features: Any, name: str) -> Any:
-    """An array as it is, or from the .npy file that a row names."""
-    if not isinstance(features, str):
-        return features
-    try:
-        return np.load(features, allow_pickle=False)
-    except Exception as error:  # what numpy raises depends on the damage: a damaged header is parsed as Python
-        raise ValueError(f"{name}: {features} is no readable .npy file of numbers ({error}).") from error
+def _read_table(folder: Path) -> list[dict[str, Any]]:
+    metadata = find_metadata(folder)
+    if metadata is not None:
+        return read_metadata(metadata)
+    if not any(folder.glob("**/*.parquet")):
+        raise ValueError(
+            f"{folder} is not a corpus: it has neither metadata.jsonl nor metadata.csv nor Parquet files."
+        )
+    import datasets  # takes seconds, and only Parquet needs it
+
+    splits = datasets.load_dataset("parquet", data_dir=str(folder))  # by its files: see parquet.py
+    return [dict(row, split=row.get("split") or name) for name, rows in splits.items() for row in rows]
 
 
-def _stored(clip: Any) -> Any:
-    """A clip as it is, or its bytes where it lies in a converted corpus."""
-    return clip.read() if isinstance(clip, StoredMedia) else clip
+def _check_columns(examples: list[dict[str, Any]], folder: Path) -> None:
+    """Other columns are allowed, but one that is spelled almost like ours is a typo."""
+    for column in dict.fromkeys(column for example in examples for column in example):
+        if column in COLUMNS:
+            continue
+        similar = difflib.get_close_matches(column, COLUMNS, n=1, cutoff=0.75)
+        if similar and similar[0] not in examples[0]:
+            raise ValueError(f"{folder}: unknown column {column!r}. Did you mean {similar[0]!r}?")
+
+
+def _name_examples(examples: list[dict[str, Any]], folder: Path) -> None:
+    """Ids become strings; the default is the row's number."""
+    numbers: dict[str, int] = {}
+    for number, example in enumerate(examples):
+        name = example.get("id")
+        example["id"] = str(name if name is not None else number)
+        if example["id"] in numbers:
+            first = numbers[example["id"]]
+            raise ValueError(f"{folder}: rows {first} and {number} have the same id {example['id']!r}.")
+        numbers[example["id"]] = number
+
+
+def _resolve_media(example: dict[str, Any], folder: Path) -> None:
+    if example.get("answer") in (None, ""):
+        raise ValueError(f"{folder}: example {example['id']!r} has no `answer`.")
+    for name in MEDIA:
+        if not isinstance(example.get(name), str):
+            continue
+        path = folder / example[name]
+        if not path.is_file():
+            raise ValueError(f"{folder}: example {example['id']!r}: {name} {example[name]!r} is not a file.")
+        example[name] = str(path.absolute())
+
+
+class SampleIndex(NamedTuple):
+    """One use of an example in training."""
+
+    index: int  # of the example
+    seed: int  # of the run
+    epoch: int
+    weight: float  # of this process's mean loss in the mean over processes; 1 unless the batch does not divide evenly
 
 
 class EGMFDataset(Dataset):
-    """Rows as a torch data set; with `cache_media` each clip is decoded once and kept.
+    """A torch dataset of prepared samples: what `processor.prepare` returns, unpadded, with
+
+        id, task, answer, label_index   of the example
+        modalities                      to keep: those present, or what modality dropout leaves of them
+        sample_seed, loss_weight        of a `SampleIndex`
+
+    A sample without any of the modalities has only these fields.
 
     Args:
-        rows: from `load_examples`.
+        examples: from `load_examples`, or cut into windows by `cut_examples`.
         processor: decodes the media and knows the tasks; every answer is checked against its task here.
-        cache_media: keep decoded clips in memory.
-        encoder_cache: what frozen encoders gave for the clips; these are not decoded again.
+        with_labels: append the answer to the prompt and return `labels` (training); without, `answer_ids` to score.
+        modalities: use only these; None for all.
+        augmentation: random changes of training; None for none.
+        cache_media: decode every clip once, now, and keep it in memory.
+        encoder_cache: outputs of frozen encoders; their clips are not decoded.
+
+    Raises:
+        ValueError: an unknown task or modality, or an answer that the task does not have.
     """
 
     def __init__(
         self,
-        rows: list[dict[str, Any]],
+        examples: list[dict[str, Any]],
         processor: EGMFProcessor,
+        with_labels: bool = False,
+        modalities: Sequence[str] | None = None,
+        augmentation: AugmentationSettings | None = None,
         cache_media: bool = False,
         encoder_cache: EncoderCache | None = None,
     ):
-        self.rows = []
-        self.processor, self.encoder_cache = processor, encoder_cache
-        default = next(iter(processor.task_objects))
-        for row in rows:
-            row = dict(row, task=row.get("task") or default)
-            task = processor.task_objects.get(row["task"])
-            if task is None:
-                raise ValueError(
-                    f"Row {row['id']!r}: unknown task {row['task']!r}. Known are {', '.join(processor.task_objects)}. "
-                    "Define your own where the model is trained (--tasks_file)."
-                )
-            if not isinstance(row.get("text") or "", str):
-                raise ValueError(f"Row {row['id']!r}: text is {row['text']!r}; it must be a string. Quote it.")
-            if task.kind == "regression" and isinstance(row["answer"], str):
-                try:
-                    row["answer"] = float(row["answer"])
-                except ValueError as error:
-                    raise ValueError(f"Row {row['id']!r}: {row['answer']!r} is no number.") from error
-            row["label_index"] = task.index(row["answer"], f"row {row['id']!r}")
-            if encoder_cache is not None:
-                row["states"] = encoder_cache.keys(row)
-            self.rows.append(row)
+        self.processor = processor
+        self.with_labels = with_labels
+        self.modalities = check_modalities(modalities)
+        self.augmentation = augmentation or AugmentationSettings()
+        self.encoder_cache = encoder_cache
+        self.examples = [self._check(example) for example in examples]
         self.media: list[dict[str, np.ndarray]] | None = None
         if cache_media:
             self.media = self._decode_all()
 
+    def _check(self, example: dict[str, Any]) -> dict[str, Any]:
+        """A copy of the example with its task, its label's index and the keys of its encoder outputs."""
+        tasks = self.processor.task_objects
+        name = f"example {example['id']!r}"
+        example = dict(example, task=example.get("task") or next(iter(tasks)))
+        if example["task"] not in tasks:
+            raise ValueError(
+                f"{name}: unknown task {example['task']!r}; the model knows {', '.join(tasks)}. "
+                "Define other tasks when training (--tasks_file)."
+            )
+        if not isinstance(example.get("text") or "", str):
+            raise ValueError(f"{name}: text is {example['text']!r}; it must be a string. Quote it.")
+        task = tasks[example["task"]]
+        example["answer"] = _parse_answer(example["answer"], task, name)
+        example["label_index"] = task.index(example["answer"], name)
+        if self.encoder_cache is not None:
+            example["state_keys"] = self.encoder_cache.keys(example)
+        return example
+
     def _decode_all(self) -> list[dict[str, np.ndarray]]:
-        pool = ThreadPoolExecutor(os.cpu_count())  # FFmpeg decodes without Python's lock
+        pool = ThreadPoolExecutor(os.cpu_count())  # FFmpeg decodes without holding Python's lock
         try:
-            decoded = pool.map(self.decode, self.rows)
-            return list(tqdm(decoded, total=len(self.rows), desc="decoding clips", unit="clip"))
+            decoded = pool.map(self.decode, self.examples)
+            return list(tqdm(decoded, total=len(self.examples), desc="decoding clips", unit="clip"))
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def decode(self, row: dict[str, Any], modalities: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-        """The clip of a row as arrays that the processor takes; what this model has no encoder for is left alone.
+    def decode(self, example: dict[str, Any], modalities: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """The clip of an example as arrays that the processor takes, for the modalities that the model has encoders
+        for.
 
         Args:
-            modalities: these alone; None for all whose encoder's outputs are not stored.
+            example: one of `examples`.
+            modalities: only these; None for all whose encoder outputs are not cached.
         """
-        name = f"row {row['id']!r}"
+        name = f"example {example['id']!r}"
         if modalities is None:
-            modalities = [
-                name
-                for name in ("audio", "video")
-                if self.encoder_cache is None or name not in self.encoder_cache.stems
-            ]
-        kinds = {"audio": self.processor.audio_input, "video": self.processor.video_input}
-        wanted = {name: kinds[name] for name in modalities if kinds[name] is not None}
+            cached = self.encoder_cache.stems if self.encoder_cache is not None else ()
+            modalities = [modality for modality in ("audio", "video") if modality not in cached]
+        inputs = {"audio": self.processor.audio_input, "video": self.processor.video_input}
+        inputs = {modality: inputs[modality] for modality in modalities if inputs[modality] is not None}
         sources: dict[str, Any] = {}
-        for modality, kind in wanted.items():
-            if kind == "features":
-                sources[f"{modality}_features"] = _load_features(row.get(f"{modality}_features"), name)
+        for modality, input_type in inputs.items():
+            if input_type == "features":
+                sources[f"{modality}_features"] = _load_features(example.get(f"{modality}_features"), name)
             else:
-                sources[modality] = _stored(row.get(modality))
-        if wanted.get("audio") == "waveform" and row.get("audio") is None and "video" not in sources:
-            # The processor hears the video's own sound track.
-            heard = "audio" if wanted.get("video") == "features" else "video"
-            sources[heard] = _stored(row.get("video"))
-        if row.get("window") is not None:
-            return load_window(self.processor, row["window"], name=name, modalities=tuple(wanted), **sources)
-        return self.processor.load_media(name=name, modalities=tuple(wanted), **sources)
+                sources[modality] = _read_stored(example.get(modality))
+        if inputs.get("audio") == "waveform" and example.get("audio") is None and "video" not in sources:
+            # The sound track of a video that is not looked at. As `video` it may have none; beside video features, a
+            # clip cannot be given as `video`.
+            track = "audio" if inputs.get("video") == "features" else "video"
+            sources[track] = _read_stored(example.get("video"))
+        if example.get("window") is not None:
+            window = example["window"]
+            return load_window(self.processor, window, name=name, modalities=tuple(inputs), **sources)
+        return self.processor.load_media(name=name, modalities=tuple(inputs), **sources)
 
-    def without(self, modalities: Sequence[str]) -> list[str]:
-        """Ids of the rows that have none of these modalities. Where clips are not in memory, what a row names counts:
-        of a video, that it can be heard too."""
-        columns = {"waveform": ("audio", "video"), "frames": ("video",), None: ()}
-        kinds = {"audio": self.processor.audio_input, "video": self.processor.video_input}
-        named = {modality: columns.get(kind, (f"{modality}_features",)) for modality, kind in kinds.items()}
-        empty = []
-        for index, row in enumerate(self.rows):
-            if self.media is not None:
-                there = {name.removesuffix("_features") for name in (*self.media[index], *row.get("states", ()))}
-            else:
-                there = {m for m, names in named.items() if any(row.get(name) is not None for name in names)}
-            if (row.get("text") or "").strip():
-                there.add("text")
-            if not there & set(modalities):
-                empty.append(row["id"])
-        return empty
+    def load_media(self, index: int) -> dict[str, np.ndarray]:
+        """The decoded clip of an example, from memory where it is kept there."""
+        return self.media[index] if self.media is not None else self.decode(self.examples[index])
 
-    def leave_out(self, ids: Sequence[str]) -> None:
-        """Go on without these rows."""
-        gone = set(ids)
-        kept = [index for index, row in enumerate(self.rows) if row["id"] not in gone]
+    def ids_without(self, modalities: Sequence[str]) -> list[str]:
+        """Ids of the examples that have none of these modalities. Where clips are not in memory, the columns count: a
+        video is taken to have sound."""
+        return [
+            example["id"]
+            for index, example in enumerate(self.examples)
+            if not set(self._find_modalities(index, example)) & set(modalities)
+        ]
+
+    def _find_modalities(self, index: int, example: dict[str, Any]) -> list[str]:
+        if self.media is not None:
+            return _present_modalities(example, self.media[index], example.get("state_keys", ()))
+        present = {"text"} if (example.get("text") or "").strip() else set()
+        inputs = {"audio": self.processor.audio_input, "video": self.processor.video_input}
+        for modality, input_type in inputs.items():
+            columns = SOURCES[modality].get(input_type, ())
+            if any(example.get(column) is not None for column in columns):
+                present.add(modality)
+        return [modality for modality in MODALITIES if modality in present]
+
+    def remove(self, ids: Sequence[str]) -> None:
+        """Remove the examples with these ids."""
+        removed = set(ids)
+        kept = [index for index, example in enumerate(self.examples) if example["id"] not in removed]
         if self.media is not None:
             self.media = [self.media[index] for index in kept]
-        self.rows = [self.rows[index] for index in kept]
+        self.examples = [self.examples[index] for index in kept]
+
+    def without_labels(self) -> "EGMFDataset":
+        """The same examples, sharing decoded clips, without labels in the prompt and without modality dropout."""
+        dataset = copy.copy(self)
+        dataset.with_labels = False
+        dataset.augmentation = dataclasses.replace(self.augmentation, modality_dropout=0.0)
+        return dataset
 
     @property
     def lengths(self) -> list[int]:
-        """Tokens of each row's words, for grouping rows of like length."""
-        words = [" ".join([row.get("text") or "", *map(str, row.get("context") or ())]) for row in self.rows]
-        return [len(ids) for ids in self.processor.tokenizer(words, add_special_tokens=False)["input_ids"]]
+        """Tokens of each example's transcript and context, for batches of similar length."""
+        texts = []
+        for example in self.examples:
+            turns = map(str, example.get("context") or ())
+            texts.append(" ".join([example.get("text") or "", *turns]))
+        return [len(ids) for ids in self.processor.tokenizer(texts, add_special_tokens=False)["input_ids"]]
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.examples)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        row = self.rows[index]
-        media = self.media[index] if self.media is not None else self.decode(row)
-        kept = {name: row.get(name) for name in ("id", "clip", "task", "text", "context", "answer", "label_index")}
-        states = {m: self.encoder_cache.read(m, key) for m, key in row.get("states", {}).items()}
-        kept["states"] = {modality: values for modality, values in states.items() if len(values)}
-        return {**kept, "media": media}
+    def __getitem__(self, index: int | SampleIndex) -> dict[str, Any]:
+        use = index if isinstance(index, SampleIndex) else None
+        index = use.index if use is not None else index
+        example = self.examples[index]
+        media = self.load_media(index)
+        states = self._read_states(example)
+        present = _present_modalities(example, media, states)
+        present = [modality for modality in present if modality in self.modalities]
+
+        sample: dict[str, Any] = {name: example[name] for name in ("id", "task", "answer", "label_index")}
+        if use is not None:
+            sample["sample_seed"] = (use.seed, use.epoch, zlib.crc32(example["id"].encode()))
+            sample["loss_weight"] = use.weight
+        # Without a seed, torch's generator gives one: it differs in every worker.
+        seed = sample["sample_seed"] if use is not None else int(torch.randint(2**31, ()))
+        rng = np.random.default_rng(seed)
+        # One generator makes all choices of a sample: the modalities first, then the voice, then the rest.
+        sample["modalities"] = choose_modalities(present, self.augmentation.modality_dropout, rng)
+        if self.augmentation.voice_augmentation and "audio" in media:
+            media = {**media, "audio": augment_voice(media["audio"], rng)}
+        if self.augmentation.augmentation:
+            media = augment(media, rng)
+        return {**sample, **self._prepare(example, media, states, present)} if present else sample
+
+    def _read_states(self, example: dict[str, Any]) -> dict[str, torch.Tensor]:
+        """Modality -> cached encoder outputs (T, encoder width), where there are any."""
+        states = {}
+        for modality, key in example.get("state_keys", {}).items():
+            values = self.encoder_cache.read(modality, key)
+            if len(values):
+                states[modality] = values
+        return states
+
+    def _prepare(
+        self,
+        example: dict[str, Any],
+        media: dict[str, np.ndarray],
+        states: dict[str, torch.Tensor],
+        modalities: list[str],
+    ) -> dict[str, Any]:
+        inputs = {f"{modality}_states": values for modality, values in states.items()}
+        inputs |= media
+        return self.processor.prepare(
+            text=example.get("text"),
+            context=example.get("context"),
+            task=example["task"],
+            answer=example["answer"] if self.with_labels else None,
+            modalities=modalities,
+            sampling_rate=self.processor.sampling_rate,
+            name=f"example {example['id']!r}",
+            **inputs,
+        )
+
+
+def _parse_answer(answer: Any, task: EGMFTask, name: str) -> Any:
+    """Scores of a CSV file are strings."""
+    if task.kind != "regression" or not isinstance(answer, str):
+        return answer
+    try:
+        return float(answer)
+    except ValueError as error:
+        raise ValueError(f"{name}: {answer!r} is not a number.") from error
+
+
+def _present_modalities(example: dict[str, Any], *media: Any) -> list[str]:
+    """The modalities of an example's text and of collections of media names, in their usual order."""
+    present = {name.removesuffix("_features") for names in media for name in names}
+    if (example.get("text") or "").strip():
+        present.add("text")
+    return [modality for modality in MODALITIES if modality in present]
+
+
+def _load_features(features: Any, name: str) -> Any:
+    """An array as it is, or from the .npy file that an example names."""
+    if not isinstance(features, str):
+        return features
+    try:
+        return np.load(features, allow_pickle=False)
+    except Exception as error:  # numpy raises many types, because a damaged header is parsed as Python
+        raise ValueError(f"{name}: {features} is not a readable .npy file of numbers ({error}).") from error
+
+
+def _read_stored(clip: Any) -> Any:
+    """A clip as it is, or the bytes of one embedded in a converted corpus."""
+    return clip.read() if isinstance(clip, StoredMedia) else clip

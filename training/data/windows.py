@@ -1,12 +1,12 @@
 """Long clips, cut into windows.
 
-A model hears and sees `max_clip_seconds` of a clip; without windows that is its beginning. With a hop of h seconds, a
-clip that is longer is cut into windows of `max_clip_seconds` that begin at 0, h, 2 h, ... as long as they fit, and one
-more that ends with the clip. A clip that is no longer is one window.
+A model takes `max_clip_seconds` of a clip; without windows that is its beginning. With a hop of h seconds, a longer
+clip is cut into windows of `max_clip_seconds` that begin at 0, h, 2 h, ... as long as they fit, and one more that ends
+with the clip. A shorter clip is one window.
 
-    training      every window is a row with the words and the answer of its clip
-    evaluation,   every window is asked, with all the words; the answer is the mean of the windows' distributions,
-    prediction    each counting alike, and label, score and interval are read from it
+    training      every window is an example with the text and the answer of its clip
+    evaluation,   every window is scored with the complete text; the answer is read from the unweighted mean of the
+    prediction    windows' distributions
 
 Precomputed features have no seconds: they are used as they are.
 """
@@ -20,83 +20,102 @@ import numpy as np
 import torch
 
 from modeling_egmf import EGMFForConditionalGeneration
-from processing_egmf import EGMFProcessor
+from processing_egmf import MODALITIES, EGMFProcessor
 from processing_egmf.audio_egmf import load_audio
 from processing_egmf.media_egmf import open_media
-from processing_egmf.processing_egmf import MODALITIES
 from processing_egmf.video_egmf import load_video, read_frame_times, video_stream
 
 from .parquet import StoredMedia
 
 
 class Window(NamedTuple):
-    """From when, how much, and of how long a clip; in seconds."""
+    """A part of a clip, in seconds."""
 
     start: float
     seconds: float
-    whole: float
+    clip_seconds: float
 
 
 def require_hop(hop: float | None, seconds: float) -> None:
-    """Raises ValueError where windows of so many seconds cannot begin every `hop` seconds; None: nothing is cut."""
+    """Check that windows of some length can begin every `hop` seconds; None: nothing is cut.
+
+    Raises:
+        ValueError: the hop is not above 0, or leaves gaps.
+    """
     if hop is not None and not 0 < hop <= seconds:
-        raise ValueError(f"`window_hop` is {hop:g} s; it must lie above 0 and up to max_clip_seconds, {seconds:g}.")
+        raise ValueError(
+            f"`window_hop` is {hop:g} s; it must be above 0 and at most max_clip_seconds, which is {seconds:g}."
+        )
 
 
-def windows_of(whole: float, seconds: float, hop: float) -> list[Window]:
-    """The windows of a clip of `whole` seconds, in order.
+def cut_windows(clip_seconds: float, seconds: float, hop: float) -> list[Window]:
+    """The windows of a clip, in order.
+
+    Args:
+        clip_seconds: length of the clip.
+        seconds: length of a window.
+        hop: seconds from the beginning of one window to that of the next.
 
     Raises:
         ValueError: the hop is not above 0, or leaves gaps.
     """
     require_hop(hop, seconds)
-    last = whole - seconds
-    if last <= 0.01:  # containers round
-        return [Window(0.0, seconds, whole)]
-    starts = [round(step * hop, 6) for step in range(math.ceil(last / hop - 1e-9))]
-    return [Window(start, seconds, whole) for start in (*starts, last)]
+    last_start = clip_seconds - seconds
+    if last_start <= 0.01:  # containers round
+        return [Window(0.0, seconds, clip_seconds)]
+    num_hops = math.ceil(last_start / hop - 1e-9)
+    starts = [round(step * hop, 6) for step in range(num_hops)]
+    return [Window(start, seconds, clip_seconds) for start in (*starts, last_start)]
 
 
-def seconds_of(clips: Sequence[Any], processor: EGMFProcessor, name: str) -> float:
-    """How long the longest of a sample's clips says it is, in what this model hears and sees; 0 without a clip.
+def measure_clips(clips: Sequence[Any], processor: EGMFProcessor, name: str) -> float:
+    """The declared length in seconds of the longest of a sample's clips, over the streams that the model takes; 0
+    without a clip.
 
     Raises:
-        ValueError: a clip cannot be read, or does not say.
+        ValueError: a clip cannot be read, or declares no length.
     """
-    kinds = {"audio": processor.audio_input == "waveform", "video": processor.video_input == "frames"}
-    lengths = [0.0]
+    used = {"audio": processor.audio_input == "waveform", "video": processor.video_input == "frames"}
+    longest = 0.0
     for clip in clips:
-        with open_media(clip.read() if isinstance(clip, StoredMedia) else clip, name) as container:
-            streams = [stream for stream in container.streams if kinds.get(stream.type)]
-            lengths += [float(s.duration * s.time_base) for s in streams if s.duration is not None]
-            if streams and all(stream.duration is None for stream in streams):  # Matroska says it once for all
+        source = clip.read() if isinstance(clip, StoredMedia) else clip
+        with open_media(source, name) as container:
+            streams = [stream for stream in container.streams if used.get(stream.type)]
+            timed = [stream for stream in streams if stream.duration is not None]
+            for stream in timed:
+                longest = max(longest, float(stream.duration * stream.time_base))
+            if streams and not timed:  # Matroska declares one length for all streams
                 if container.duration is None:
                     raise ValueError(f"{name}: the file does not say how long it is. Convert it to mp4 to cut it.")
-                lengths.append(container.duration / 1_000_000)
-    return max(lengths)
+                longest = max(longest, container.duration / 1_000_000)
+    return longest
 
 
-def cut_examples(rows: Sequence[dict[str, Any]], processor: EGMFProcessor, hop: float | None) -> list[dict[str, Any]]:
-    """Rows with one row a window in the place of each row whose clip is too long; None: the rows as they are.
+def cut_examples(
+    examples: Sequence[dict[str, Any]], processor: EGMFProcessor, hop: float | None
+) -> list[dict[str, Any]]:
+    """Examples with every clip that is too long replaced by its windows; without a hop, the examples as they are.
 
-    A window's row has `clip`, the id of the row that it was cut from, and `window`.
+    A window has `clip`, the id of the example that it was cut from, and `window`.
 
     Raises:
-        ValueError: as `require_hop`, and where a clip cannot be read.
+        ValueError: as `require_hop`, or a clip cannot be read.
     """
     require_hop(hop, processor.max_clip_seconds)
     if hop is None:
-        return list(rows)
-    found = []
-    for row in rows:
-        clips = [row[name] for name in ("audio", "video") if row.get(name) is not None]
-        whole = seconds_of(clips, processor, f"row {row['id']!r}")
-        windows = windows_of(whole, processor.max_clip_seconds, hop)
+        return list(examples)
+    cut = []
+    for example in examples:
+        clips = [example[name] for name in ("audio", "video") if example.get(name) is not None]
+        clip_seconds = measure_clips(clips, processor, f"example {example['id']!r}")
+        windows = cut_windows(clip_seconds, processor.max_clip_seconds, hop)
         if len(windows) == 1:
-            found.append(row)
-        else:
-            found += [{**row, "id": f"{row['id']}@{w.start:g}s", "clip": row["id"], "window": w} for w in windows]
-    return found
+            cut.append(example)
+            continue
+        for window in windows:
+            name = f"{example['id']}@{window.start:g}s"
+            cut.append({**example, "id": name, "clip": example["id"], "window": window})
+    return cut
 
 
 def load_window(
@@ -109,27 +128,44 @@ def load_window(
     name: str = "the sample",
     **features: Any,
 ) -> dict[str, np.ndarray]:
-    """What `processor.load_media` gives for a clip, of one window of it."""
-    end, cut = window.start + window.seconds, dict(features)
+    """What `processor.load_media` returns for a clip, for one window of it."""
+    sources = dict(features)
     if "audio" in modalities and processor.audio_input == "waveform" and (audio is not None or video is not None):
-        rate = processor.sampling_rate
-        source = audio if audio is not None else video
-        heard = load_audio(source, None, rate, None, name, missing_ok=audio is None)
-        if heard is not None and len(heard) > round(window.start * rate):
-            cut |= {"audio": heard[round(window.start * rate) : round(end * rate)], "sampling_rate": rate}
+        samples = _cut_audio(processor, window, audio, video, name)
+        if samples is not None:
+            sources["audio"] = samples
+            sources["sampling_rate"] = processor.sampling_rate
     if "video" in modalities and processor.video_input == "frames" and video is not None:
-        # As many over the whole clip as give each window its own.
-        count = math.ceil(processor.num_frames * window.whole / window.seconds)
-        frames = load_video(video, count, None, None, name)
-        times = _times_of(video, count, name)[: len(frames)]
-        inside = np.flatnonzero((times >= window.start) & (times < end))
-        # A picture that stands still is given once, where it begins.
-        cut["video"] = frames[inside] if len(inside) else frames[max(np.searchsorted(times, end) - 1, 0)][None]
-    return processor.load_media(name=name, modalities=modalities, **cut)
+        sources["video"] = _cut_frames(processor, window, video, name)
+    return processor.load_media(name=name, modalities=modalities, **sources)
 
 
-def _times_of(video: Any, count: int, name: str) -> np.ndarray:
-    """When each picture that `load_video` chooses of a file begins, in seconds."""
+def _cut_audio(processor: EGMFProcessor, window: Window, audio: Any, video: Any, name: str) -> np.ndarray | None:
+    """Samples of the window; None where there is no sound track, or it ends before the window begins."""
+    rate = processor.sampling_rate
+    source = audio if audio is not None else video
+    samples = load_audio(source, None, rate, None, name, missing_ok=audio is None)
+    first = round(window.start * rate)
+    if samples is None or len(samples) <= first:
+        return None
+    return samples[first : round((window.start + window.seconds) * rate)]
+
+
+def _cut_frames(processor: EGMFProcessor, window: Window, video: Any, name: str) -> np.ndarray:
+    """Frames of the window, chosen over the clip so that each window has as many as a clip of its length."""
+    end = window.start + window.seconds
+    count = math.ceil(processor.num_frames * window.clip_seconds / window.seconds)
+    frames = load_video(video, count, None, None, name)
+    times = _frame_times(video, count, name)[: len(frames)]
+    inside = np.flatnonzero((times >= window.start) & (times < end))
+    if len(inside):
+        return frames[inside]
+    # A still picture is one frame, which began before the window.
+    return frames[max(np.searchsorted(times, end) - 1, 0)][None]
+
+
+def _frame_times(video: Any, count: int, name: str) -> np.ndarray:
+    """When each frame that `load_video` chooses of a file begins, in seconds."""
     with open_media(video, name) as container:
         times, start, stop = read_frame_times(container, video_stream(container, name), math.inf, name)
     begins = np.array(times) - start
@@ -147,86 +183,113 @@ def predict_windows(
     top_k: int | None = None,
 ) -> dict[str, Any] | None:
     """One sample's processor arguments -> its answer over all of its windows; None if it is no longer than one."""
-    name, clips = inputs.get("sample_names") or "the clip", [inputs.get(kind) for kind in ("audio", "video")]
-    whole = seconds_of([clip for clip in clips if clip is not None], processor, name)
-    windows = windows_of(whole, processor.max_clip_seconds, hop)
+    name = inputs.get("sample_names") or "the clip"
+    audio = inputs.get("audio")
+    video = inputs.get("video")
+    clips = [clip for clip in (audio, video) if clip is not None]
+    clip_seconds = measure_clips(clips, processor, name)
+    windows = cut_windows(clip_seconds, processor.max_clip_seconds, hop)
     if len(windows) == 1:
         return None
-    plain = {key: value for key, value in inputs.items() if key not in ("audio", "video")}
-    wanted = inputs.get("modalities") or MODALITIES
-    answers, probabilities = [], []
+    shared = {key: value for key, value in inputs.items() if key not in ("audio", "video")}
+    modalities = inputs.get("modalities") or MODALITIES
+    answers = []
+    probabilities = []
     for window in windows:
-        media = load_window(processor, window, audio=clips[0], video=clips[1], modalities=wanted, name=name)
-        features = processor(**plain, **media, sampling_rate=processor.sampling_rate).to(model.device)
-        output = model.score_answers(**features)
+        media = load_window(processor, window, audio=audio, video=video, modalities=modalities, name=name)
+        batch = processor(**shared, **media, sampling_rate=processor.sampling_rate).to(model.device)
+        output = model.score_answers(**batch)
         answers.append(processor.post_process_answers(output)[0])
         probabilities.append(output.probabilities[0].double().cpu().numpy())
-    rows = [{"id": name, "clip": name, "task": answer["task"]} for answer in answers]
-    return merge_windows(processor, rows, answers, np.stack(probabilities), top_k)[1][0]
+    examples = [{"id": name, "clip": name, "task": answer["task"]} for answer in answers]
+    _, merged, _ = merge_windows(processor, examples, answers, np.stack(probabilities), top_k)
+    return merged[0]
 
 
 def merge_windows(
     processor: EGMFProcessor,
-    rows: Sequence[dict[str, Any]],
+    examples: Sequence[dict[str, Any]],
     answers: Sequence[dict[str, Any]],
     probabilities: np.ndarray,
     top_k: int | None = None,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], np.ndarray]:
-    """One row, answer and distribution a clip: the mean over its windows. Rows that were not cut stay as they are.
+    """One example, answer and distribution per clip: the mean over its windows. Examples that were not cut stay as
+    they are.
 
     Args:
-        rows: as asked, with `id`, `task` and, of windows, `clip`.
-        answers: of `post_process_answers`, one a row.
-        probabilities: (N, most answers).
-        top_k: keep so many probabilities of each answer; None for all.
+        processor: the processor.
+        examples: as scored, with `id`, `task` and, for windows, `clip`.
+        answers: from `post_process_answers`, one per example.
+        probabilities: (N, largest answer set).
+        top_k: how many probabilities of each answer to keep; None for all.
     """
-    parts: dict[str, list[int]] = {}
-    for place, row in enumerate(rows):
-        parts.setdefault(row.get("clip") or row["id"], []).append(place)
-    if len(parts) == len(rows):
-        return list(rows), list(answers), probabilities
-    merged_rows, merged, means = [], [], []
-    for clip, places in parts.items():
-        row, first = rows[places[0]], answers[places[0]]
-        means.append(probabilities[places].mean(axis=0))
-        merged_rows.append({**row, "id": clip})
-        if len(places) == 1:
-            merged.append(first)
-            continue
-        took_part = {name for place in places for name in answers[place]["modalities"]}
-        output = SimpleNamespace(
-            probabilities=torch.from_numpy(means[-1][None]),
-            expert_names=tuple(first["experts"]),
-            expert_weights=torch.tensor([[_mean(answers, places, "experts", e) for e in first["experts"]]]),
-            residual_weight=torch.tensor([sum(answers[place]["residual"] for place in places) / len(places)]),
-            modality_mask=torch.tensor([[name in took_part for name in MODALITIES]]),
-        )
-        answer = processor.post_process_answers(output, top_k=top_k, tasks=[row["task"]])[0]
-        kept = {"id": clip, "truth": first["truth"]} if "truth" in first else {}
-        if "gate" in first:
-            kept["gate"] = {name: _mean(answers, places, "gate", name) for name in first["gate"]}
-        merged.append({**answer, **kept, "windows": len(places)})
-    return merged_rows, merged, np.stack(means)
+    windows_of: dict[str, list[int]] = {}
+    for index, example in enumerate(examples):
+        windows_of.setdefault(example.get("clip") or example["id"], []).append(index)
+    if len(windows_of) == len(examples):
+        return list(examples), list(answers), probabilities
+    merged_examples = []
+    merged_answers = []
+    means = []
+    for clip, indices in windows_of.items():
+        example = examples[indices[0]]
+        parts = [answers[index] for index in indices]
+        mean = probabilities[indices].mean(axis=0)
+        means.append(mean)
+        merged_examples.append({**example, "id": clip})
+        if len(parts) == 1:
+            merged_answers.append(parts[0])
+        else:
+            merged_answers.append(_merge_answers(processor, clip, example["task"], parts, mean, top_k))
+    return merged_examples, merged_answers, np.stack(means)
+
+
+def _merge_answers(
+    processor: EGMFProcessor,
+    clip: str,
+    task: str,
+    answers: Sequence[dict[str, Any]],
+    probabilities: np.ndarray,
+    top_k: int | None,
+) -> dict[str, Any]:
+    """The answer of a clip, from its windows' answers and their mean distribution."""
+    first = answers[0]
+    present = {modality for answer in answers for modality in answer["modalities"]}
+    expert_weights = [_mean(answers, "experts", expert) for expert in first["experts"]]
+    output = SimpleNamespace(
+        probabilities=torch.from_numpy(probabilities[None]),
+        expert_names=tuple(first["experts"]),
+        expert_weights=torch.tensor([expert_weights]),
+        residual_weight=torch.tensor([sum(answer["residual"] for answer in answers) / len(answers)]),
+        modality_mask=torch.tensor([[modality in present for modality in MODALITIES]]),
+    )
+    merged = processor.post_process_answers(output, top_k=top_k, tasks=[task])[0]
+    if "truth" in first:
+        merged |= {"id": clip, "truth": first["truth"]}
+    if "gate" in first:
+        merged["gate"] = {expert: _mean(answers, "gate", expert) for expert in first["gate"]}
+    merged["windows"] = len(answers)
+    return merged
 
 
 def merge_records(processor: EGMFProcessor, records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Records of rows, of `predict_dataset` -> one a subset and clip, in the order of their first."""
+    """Records of the evaluator, one per subset and window -> one per subset and clip, in the order of their first."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for record in records:
         groups.setdefault((record["subset"], record["clip"]), []).append(record)
     merged = []
-    for (_, clip), parts in groups.items():
-        said = [part for part in parts if part["answer"] is not None]
-        record = (said or parts)[0]
-        if said and len(parts) > 1:
-            rows = [{"id": part["answer"]["id"], "clip": clip, "task": part["task"]} for part in said]
-            answers = [part["answer"] for part in said]
-            probabilities = np.array([part["probabilities"] for part in said])
-            _, (answer,), (mean,) = merge_windows(processor, rows, answers, probabilities)
+    for (_, clip), windows in groups.items():
+        answered = [window for window in windows if window["answer"] is not None]
+        record = (answered or windows)[0]
+        if answered and len(windows) > 1:
+            examples = [{"id": w["answer"]["id"], "clip": clip, "task": w["task"]} for w in answered]
+            answers = [window["answer"] for window in answered]
+            probabilities = np.array([window["probabilities"] for window in answered])
+            _, (answer,), (mean,) = merge_windows(processor, examples, answers, probabilities)
             record = {**record, "answer": {**answer, "id": clip}, "probabilities": mean.tolist()}
         merged.append(record)
     return merged
 
 
-def _mean(answers: Sequence[dict[str, Any]], places: Sequence[int], field: str, name: str) -> float:
-    return sum(answers[place][field][name] for place in places) / len(places)
+def _mean(answers: Sequence[dict[str, Any]], field: str, name: str) -> float:
+    return sum(answer[field][name] for answer in answers) / len(answers)

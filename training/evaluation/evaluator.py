@@ -25,7 +25,7 @@ from transformers import set_seed
 from modeling_egmf import EGMFForConditionalGeneration
 from processing_egmf import EGMFProcessor, EGMFTask
 
-from ..data.collator import EGMFDataCollator, available
+from ..data.collator import EGMFDataCollator
 from ..data.dataset import EGMFDataset, load_examples
 from ..data.windows import cut_examples, merge_records
 from ..model.builder import load
@@ -144,14 +144,14 @@ def load_batches(
     Yields:
         Per example of a batch: its row of the dataset, its sample, and the length of its transcript in characters.
     """
-    lengths = [len(row.get("text") or "") for row in dataset.rows]
+    lengths = [len(row.get("text") or "") for row in dataset.examples]
     order = sorted(range(len(dataset)), key=lengths.__getitem__)
     loader = DataLoader(dataset, batch_size, sampler=order, collate_fn=list, num_workers=num_workers)
     start = 0
     for samples in tqdm(loader, desc="scoring", unit="batch", leave=False):
         indices = order[start : start + len(samples)]
         start += len(samples)
-        yield [(dataset.rows[i], sample, lengths[i]) for i, sample in zip(indices, samples, strict=True)]
+        yield [(dataset.examples[i], sample, lengths[i]) for i, sample in zip(indices, samples, strict=True)]
 
 
 def predict_dataset(
@@ -173,13 +173,11 @@ def predict_dataset(
         num_workers: processes that decode.
     """
     model.eval()
-    collators = {
-        subset_name(subset): EGMFDataCollator(processor, with_labels=False, modalities=subset) for subset in subsets
-    }
+    collators = {subset_name(subset): EGMFDataCollator(processor, subset) for subset in subsets}
     records = []
     for batch in load_batches(dataset, batch_size, num_workers):
         for name, collator in collators.items():
-            usable = [sample for _, sample, _ in batch if set(available(sample)) & set(collator.modalities)]
+            usable = [sample for _, sample, _ in batch if set(sample["modalities"]) & set(collator.modalities)]
             predictions = predict_batch(model, collator, usable) if usable else []
             by_id = {sample["id"]: prediction for sample, prediction in zip(usable, predictions, strict=True)}
             for row, sample, length in batch:

@@ -310,7 +310,7 @@ def write_card(
         all_parameters=f"{record['parameters']['all']:,}",
         # Of a resumed run only the time since then is known.
         minutes=None if record.get("resumed_from") else f"{record['seconds']['all'] / 60:.1f}",
-        train_rows=record["rows"]["train"],
+        train_rows=record["examples"]["train"],
     )
     card.content = re.sub(r"\n{3,}", "\n\n", card.content)  # what the template leaves out leaves its blank lines
     check_card(str(card))

@@ -1,12 +1,18 @@
-"""Warm-up: encoders, fusion and experts learn alone before the language model joins.
+"""Fusion pretraining: encoders, fusion and experts are trained without the language model, before it joins.
 
-A step through the language model costs many times one through what is ours. So, as an option, the fused vector
-first learns to carry the answers under one linear head a task, on the frozen model's token embeddings; the head is
-dropped, and training goes on with the language model. What that gains in the demo: 0.84 of the emotions right in place
-of 0.63 in as much time (the variant `no_fusion_pretraining` of study.py; one seed).
+    transcript's embeddings, media ─► encoders ─► fusion ─► experts ─► f_enhanced ─► one linear head per task ─► loss
+
+A step through the language model costs many times one through our own layers. So, as an option, the fused vector first
+learns to carry the answers under one linear head per task, on the frozen model's token embeddings; the heads are then
+dropped, and training continues with the language model. In the demo it raised the accuracy for emotions from 0.63 to
+0.84 in the same time (the variant `no_fusion_pretraining` of demo/study.py; one seed).
 """
 
+# B batch  L text tokens  M modalities (text, audio, video)  H fusion width  D LLM width
+# N fused vectors: every sample with all its modalities, then with each of them alone
+
 import math
+from itertools import islice
 
 import torch
 from torch import nn
@@ -14,88 +20,98 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from modeling_egmf import EGMFForConditionalGeneration
-from processing_egmf import EGMFProcessor
-from processing_egmf.processing_egmf import MODALITIES
+from processing_egmf import MODALITIES, EGMFProcessor, EGMFTask
 
 from .sampling import EpochBatchSampler
 
 
 LABEL_SMOOTHING = 0.1
+WEIGHT_DECAY = 0.01
+MAX_GRAD_NORM = 1.0
+MEDIA_INPUTS = ("audio_values", "audio_mask", "video_values", "video_mask")
 
 
 class AnswerHeads(nn.Module):
-    """One linear head a task over the fused vector: classes, or one number in units of the scale's half width."""
+    """One linear head per task over the fused vector: classes, or one number in units of half the scale's width."""
 
     def __init__(self, processor: EGMFProcessor, width: int):
         super().__init__()
-        self.tasks = list(processor.task_objects.values())
-        self.heads = nn.ModuleList(
-            nn.Linear(width, task.num_answers if task.kind == "classification" else 1) for task in self.tasks
-        )
+        self.tasks: list[EGMFTask] = list(processor.task_objects.values())
+        sizes = [task.num_answers if task.kind == "classification" else 1 for task in self.tasks]
+        self.heads = nn.ModuleList(nn.Linear(width, size) for size in sizes)
         self.norm = nn.LayerNorm(width)
 
     def loss(
         self, fused: torch.Tensor, task_ids: torch.Tensor, label_index: torch.Tensor, shares: torch.Tensor
     ) -> torch.Tensor:
-        """fused (N, H), task_ids (N,), label_index (N,), shares (N,) that sum to 1 -> mean loss."""
+        """fused (N, H), task_ids (N,), label_index (N,), shares (N,) that sum to 1 -> weighted mean loss ()."""
         fused = self.norm(fused)
         total = fused.new_zeros(())
         for index in task_ids.unique().tolist():
-            rows, task = task_ids == index, self.tasks[index]
-            said = self.heads[index](fused[rows])
-            if task.kind == "classification":
-                losses = nn.functional.cross_entropy(
-                    said, label_index[rows], reduction="none", label_smoothing=LABEL_SMOOTHING
-                )
-            else:
-                centerd = label_index[rows].float() / (task.num_answers - 1) * 2 - 1
-                losses = 4 * nn.functional.smooth_l1_loss(said.squeeze(-1), centerd, reduction="none", beta=0.25)
-            total = total + (losses * shares[rows]).sum()
+            chosen = task_ids == index
+            outputs = self.heads[index](fused[chosen])
+            losses = task_losses(self.tasks[index], outputs, label_index[chosen])
+            total = total + (losses * shares[chosen]).sum()
         return total
 
 
-def fuse_alone_and_together(
+def task_losses(task: EGMFTask, outputs: torch.Tensor, label_index: torch.Tensor) -> torch.Tensor:
+    """outputs (n, answers) or (n, 1), label_index (n,) -> losses (n,): cross entropy, or a smooth L1 loss."""
+    if task.kind == "classification":
+        return nn.functional.cross_entropy(outputs, label_index, reduction="none", label_smoothing=LABEL_SMOOTHING)
+    scores = label_index.float() / (task.num_answers - 1) * 2 - 1
+    return 4 * nn.functional.smooth_l1_loss(outputs.squeeze(-1), scores, reduction="none", beta=0.25)
+
+
+def fuse_modalities(
     model: EGMFForConditionalGeneration, batch: dict[str, torch.Tensor]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Encode each sample once, and fuse it with all the modalities that it has and with each of them alone.
+    """Encode each sample once, and fuse it with all of its modalities and with each of them alone.
 
     So each encoder learns from its own mistakes, and not only from what the strongest modality leaves over.
 
     Returns:
-        fused: (N, H) f_enhanced, all modalities first, then each alone where a sample has it.
-        rows: (N,) which sample of the batch each belongs to.
+        fused: (N, H) f_enhanced, with all modalities first, then with each one where a sample has others too.
+        samples: (N,) index of the sample in the batch.
     """
-    egmf, spoken = model.egmf, batch["utterance_mask"].bool()
-    slots = model.get_placeholder_mask(batch["input_ids"])
+    egmf = model.egmf
     with torch.no_grad():
-        embeds = model.get_input_embeddings()(batch["input_ids"].masked_fill(slots, 0))
-    columns = torch.where(spoken.any(dim=0))[0]
-    first, last = (int(columns[0]), int(columns[-1]) + 1) if len(columns) else (0, 1)
-    embeds, spoken = embeds[:, first:last].to(egmf.dtype), spoken[:, first:last]
-    media = {name: batch.get(name) for name in ("audio_values", "audio_mask", "video_values", "video_mask")}
-    tokens, heard = egmf.audio_visual_encoder(spoken.new_ones(len(spoken), 2), **media)
-    present = torch.cat([spoken.any(dim=1, keepdim=True), heard], dim=1)  # (B, M)
-    alone = torch.eye(len(MODALITIES), dtype=torch.bool, device=present.device)[:, None] & present  # (M, B, M)
-    masks = torch.cat([present[None], alone * (present.sum(dim=1) > 1)[None, :, None]])  # (1 + M, B, M)
-    which, rows = torch.where(masks.any(dim=2))
-    mask = masks[which, rows]  # (N, M)
-    fused = egmf.fusion(embeds[rows], spoken[rows] & mask[:, :1], tokens[rows], mask[:, 1:])
-    return egmf.experts(fused).fused, rows
+        embeds, text_mask = model.get_transcript_embeds(batch["input_ids"], batch["utterance_mask"])
+    embeds = embeds.to(egmf.dtype)  # (B, L, D)
+    media = {name: batch.get(name) for name in MEDIA_INPUTS}
+    all_media = text_mask.new_ones(len(text_mask), 2)
+    media_tokens, media_mask = egmf.audio_visual_encoder(all_media, **media)
+    present = torch.cat([text_mask.any(dim=1, keepdim=True), media_mask], dim=1)  # (B, M)
+    single = torch.eye(len(MODALITIES), dtype=torch.bool, device=present.device)[:, None] & present  # (M, B, M)
+    has_others = present.sum(dim=1) > 1
+    masks = torch.cat([present[None], single * has_others[None, :, None]])  # (1 + M, B, M)
+    forms, samples = torch.where(masks.any(dim=2))  # (N,), (N,)
+    mask = masks[forms, samples]  # (N, M)
+    fused = egmf.fusion(embeds[samples], text_mask[samples] & mask[:, :1], media_tokens[samples], mask[:, 1:])
+    return egmf.experts(fused).fused, samples
 
 
 def average_over_processes(parameters: list[nn.Parameter], loss: torch.Tensor) -> float:
-    """Each gradient becomes its mean over the processes, 0 counted where a process has none; returns the mean loss."""
-    count = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-    if count > 1:
-        found = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-        together = torch.cat([nn.utils.parameters_to_vector(found), loss.detach()[None]])
-        torch.distributed.all_reduce(together)
-        together /= count
-        nn.utils.vector_to_parameters(together[:-1], found)
-        loss = together[-1]
-        for parameter, gradient in zip(parameters, found, strict=True):
-            parameter.grad = gradient
-    return loss.item()
+    """Each gradient becomes its mean over the processes, 0 where a process has none; returns the mean loss."""
+    processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+    if processes == 1:
+        return loss.item()
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    values = torch.cat([nn.utils.parameters_to_vector(gradients), loss.detach()[None]])
+    torch.distributed.all_reduce(values)
+    values /= processes
+    nn.utils.vector_to_parameters(values[:-1], gradients)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+    return values[-1].item()
+
+
+def rate_factor(step: int, steps: int) -> float:
+    """Of the peak learning rate: a linear rise over the first tenth of the steps, then a cosine to 0."""
+    rise = max(1, steps // 10)
+    if step < rise:
+        return (step + 1) / rise
+    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
 
 
 def pretrain_fusion(
@@ -107,14 +123,18 @@ def pretrain_fusion(
     device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> list[float]:
-    """Train `model.egmf` under heads that are dropped; returns the mean loss of each epoch.
+    """Train `model.egmf` under heads that are then dropped; returns the mean loss of each epoch.
 
-    Several processes go together, from equal weights, each with its part of every batch.
+    Several processes train together, from equal weights, each on its part of every batch.
 
     Args:
-        loader: batches without answers in the prompt, with `label_index` (B,), from `EGMFDataCollator`.
-        epochs: how often the rows are seen; a fraction is rounded up to a whole step.
-        learning_rate: peak; it rises over the first tenth and falls to 0 along a cosine.
+        model: in place.
+        processor: knows the tasks.
+        loader: batches without labels in the prompt, with `label_index` (B,), from `EGMFDataCollator`.
+        epochs: may be a fraction, which is rounded up to a whole number of steps.
+        learning_rate: peak, see `rate_factor`.
+        device: where the batches go.
+        progress: show a progress bar.
     """
     steps = math.ceil(epochs * len(loader))
     if steps == 0:
@@ -124,40 +144,36 @@ def pretrain_fusion(
         for tensor in heads.state_dict().values():
             torch.distributed.broadcast(tensor, src=0)
     parameters = [p for p in (*model.egmf.parameters(), *heads.parameters()) if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.01)
-
-    def rate(step: int) -> float:
-        rise = max(1, steps // 10)
-        return (
-            (step + 1) / rise if step < rise else 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
-        )
-
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=WEIGHT_DECAY)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(step, steps))
     model.train()
-    losses: list[list[float]] = [[]]
-    bar = tqdm(total=steps, desc="warm-up", unit="step", disable=not progress)
-    done = 0
-    while done < steps:
+    epoch_losses = []
+    bar = tqdm(total=steps, desc="fusion pretraining", unit="step", disable=not progress)
+    for epoch in range(math.ceil(steps / len(loader))):
         if isinstance(loader.batch_sampler, EpochBatchSampler):
-            loader.batch_sampler.set_epoch(len(losses) - 1)
-        for batch in loader:
-            if done == steps:
-                break
-            done += 1
-            batch = batch.to(device)
-            label_index, task_ids = batch.pop("label_index"), batch.pop("task_ids")
-            weight = batch.pop("loss_weight", 1.0)
-            fused, rows = fuse_alone_and_together(model, batch)
-            shares = 1 / (torch.bincount(rows)[rows] * len(task_ids))  # every sample counts alike
-            loss = weight * heads.loss(fused, task_ids[rows], label_index[rows], shares)
+            loader.batch_sampler.set_epoch(epoch)
+        losses = []
+        for batch in islice(loader, steps - epoch * len(loader)):
+            loss = pretraining_loss(model, heads, batch.to(device))
             optimizer.zero_grad()
             loss.backward()
-            losses[-1].append(average_over_processes(parameters, loss))
-            nn.utils.clip_grad_norm_(parameters, 1.0)
+            losses.append(average_over_processes(parameters, loss))
+            nn.utils.clip_grad_norm_(parameters, MAX_GRAD_NORM)
             optimizer.step()
             scheduler.step()
             bar.update()
-            bar.set_postfix(loss=f"{sum(losses[-1]) / len(losses[-1]):.3f}")
-        losses.append([])
+            bar.set_postfix(loss=f"{sum(losses) / len(losses):.3f}")
+        epoch_losses.append(sum(losses) / len(losses))
     bar.close()
-    return [sum(epoch) / len(epoch) for epoch in losses if epoch]
+    return epoch_losses
+
+
+def pretraining_loss(
+    model: EGMFForConditionalGeneration, heads: AnswerHeads, batch: dict[str, torch.Tensor]
+) -> torch.Tensor:
+    """Mean loss () of a batch: every sample counts alike, however many modalities it has."""
+    fused, samples = fuse_modalities(model, batch)
+    num_forms = torch.bincount(samples)[samples]
+    shares = 1 / (num_forms * len(batch["task_ids"]))
+    loss = heads.loss(fused, batch["task_ids"][samples], batch["label_index"][samples], shares)
+    return batch.get("loss_weight", 1.0) * loss

@@ -20,7 +20,7 @@ def test_padding_is_below_a_tenth(make_processor, batch_size):
 
 def test_share_is_that_of_real_batches(make_processor):
     dataset = meld_like(make_processor(None, None), rows=41)
-    collate, batches = EGMFDataCollator(dataset.processor, True), batches_of(dataset, "group_by_length", 8, seed=3)
+    collate, batches = EGMFDataCollator(dataset.processor), batches_of(dataset, "group_by_length", 8, seed=3)
     assert sorted(place for batch in batches for place in batch) == list(range(41))
     masks = [collate([dataset[place] for place in batch])["attention_mask"] for batch in batches]
     real = sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)

@@ -13,7 +13,7 @@ from training.arguments import parse_arguments
 from training.converters import mmsa as mmsa_converter
 from training.converters import sims
 from training.data.dataset import EGMFDataset, load_examples
-from training.train import train
+from training.trainer.run import train
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +34,7 @@ def test_splits_and_manifests(features, tmp_path):
     rows = load_examples(features)
     other = load_examples(features, manifest="video_disjoint")
     assert {row["id"] for row in rows} == {row["id"] for row in other}
-    with pytest.raises(ValueError, match="no rows of split 'dev'. It has test, train, validation"):
+    with pytest.raises(ValueError, match="no examples of split 'dev'. Its splits are test, train, validation"):
         load_examples(features, "dev")
     with pytest.raises(ValueError, match="no split manifest 'x'"):
         load_examples(features, manifest="x")
@@ -53,13 +53,14 @@ def test_embedded_clips_are_decoded_as_files_are(tmp_path, make_processor, kinds
         arguments = ["--corpus", "sims_v2", "--media", media, "--no_progress", "--num_workers", "1"]
         sims.main([str(tmp_path / "SIMS"), str(dest), *arguments])
         sets.append(EGMFDataset(load_examples(dest), make_processor(*kinds), cache_media=cached))
-    for left, right in zip(*sets, strict=True):
-        assert left["media"].keys() == right["media"].keys()
-        for name, values in left["media"].items():
-            assert np.array_equal(values, right["media"][name])
+    for index in range(len(sets[0])):
+        left, right = (dataset.load_media(index) for dataset in sets)
+        assert left.keys() == right.keys()
+        for name, values in left.items():
+            assert np.array_equal(values, right[name])
     if kinds != (None, None):
-        assert sets[1][0]["media"] and not sets[1][1]["media"]
-    assert sets[0].without(["audio", "video"]) == sets[1].without(["audio", "video"])
+        assert sets[1].load_media(0) and not sets[1].load_media(1)
+    assert sets[0].ids_without(["audio", "video"]) == sets[1].ids_without(["audio", "video"])
 
 
 @pytest.mark.integration

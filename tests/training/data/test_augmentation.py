@@ -1,5 +1,7 @@
 """Augmentation: other light, other noise; the same length, type and shape, and the same change for the same seed."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
@@ -8,13 +10,16 @@ from training.data.augmentation import (
     MAX_GAIN_DECIBELS,
     MAX_VOICE_CHANGE,
     NOISE_DECIBELS,
+    AugmentationSettings,
     augment,
+    augment_audio,
     augment_features,
     augment_frames,
-    augment_sound,
     augment_voice,
+    choose_modalities,
 )
-from training.data.dataset import MEDIA
+from training.data.collator import SUBSETS
+from training.data.tables import MEDIA
 
 
 def rng(seed=0):
@@ -100,7 +105,7 @@ def test_gain_and_noise_stay_in_their_bounds():
     tone = np.sqrt(2) * 0.1 * np.sin(2 * np.pi * 200 * times)
     tone = tone.astype(np.float32)
     for seed in range(50):
-        found = augment_sound(tone, rng(seed)).astype(np.float64)
+        found = augment_audio(tone, rng(seed)).astype(np.float64)
         gain = (found * tone).mean() / (tone.astype(np.float64) ** 2).mean()
         noise = 20 * np.log10((found - gain * tone).std())
         assert abs(20 * np.log10(gain)) < MAX_GAIN_DECIBELS + 0.1
@@ -160,3 +165,43 @@ def test_few_features_are_left_alone(media):
     values = media["audio_features"][:3]
     for seed in range(50):
         assert np.array_equal(augment_features(values, rng(seed)), values)
+
+
+# ---- modality dropout ----------------------------------------------------------------------------------------
+
+
+def chosen(present, rate, count):
+    generator = rng()
+    return Counter(tuple(choose_modalities(present, rate, generator)) for _ in range(count))
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3, 1.0])
+def test_dropout_has_its_rate_and_leaves_something(rate):
+    count = 4000
+    counts = chosen(SUBSETS[-1], rate, count)
+    assert () not in counts
+    dropped = (count - counts[SUBSETS[-1]]) / count
+    assert dropped == pytest.approx(rate, abs=4 * (rate * (1 - rate) / count) ** 0.5)
+    for subset in SUBSETS[:-1]:
+        share = rate / 6
+        assert counts[subset] / count == pytest.approx(share, abs=5 * (share * (1 - share) / count) ** 0.5)
+
+
+def test_dropout_takes_nothing_from_a_single_modality():
+    for modality in SUBSETS[-1]:
+        assert chosen([modality], 1.0, 20) == {(modality,): 20}
+
+
+def test_dropout_of_two_modalities_leaves_one():
+    assert set(chosen(["text", "video"], 1.0, 100)) == {("text",), ("video",)}
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.1, float("nan")])
+def test_dropout_must_be_a_share(rate):
+    with pytest.raises(ValueError, match="modality_dropout"):
+        AugmentationSettings(modality_dropout=rate)
+
+
+def test_nothing_is_changed_by_default():
+    settings = AugmentationSettings()
+    assert (settings.modality_dropout, settings.augmentation, settings.voice_augmentation) == (0.0, False, False)

@@ -1,14 +1,16 @@
-"""Rows: jsonl, csv and Parquet corpora, their errors, and the data set over them."""
+"""Examples of jsonl, csv and Parquet corpora, their errors, and the dataset over them."""
 
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.helpers.media_files import gray_frames, sine, write_video
-from training.data.collator import SUBSETS, EGMFDataCollator
-from training.data.dataset import EGMFDataset, load_examples
+from training.data.augmentation import AugmentationSettings, augment, augment_voice
+from training.data.collator import SUBSETS
+from training.data.dataset import EGMFDataset, SampleIndex, load_examples
 
 
 ROWS = [
@@ -121,14 +123,17 @@ def test_zero_is_an_answer(folder, answer):
     [
         ('{"id": "a", "answer": "joy"}\n{"id": ', "line 2: not JSON"),
         ('{"id": "a", "answer": "joy"}\n\n["a"]', r"line 3: a row is an object, not \['a'\]"),
-        ('{"id": "a"}', "row 'a' has no `answer`"),
-        ('{"id": "a", "answer": ""}', "row 'a' has no `answer`"),
-        ('{"id": "a", "answer": null}', "row 'a' has no `answer`"),
-        ('{"id": "a", "answer": "joy"}\n{"id": "a", "answer": "joy"}', "rows 0 and 1 share the id 'a'"),
-        ('{"id": 1, "answer": "joy"}\n{"answer": "joy"}', "rows 0 and 1 share the id '1'"),
-        ('{"id": "a", "answer": "joy", "video": "no.mp4"}', "row 'a' names video 'no.mp4', which is not there"),
-        ('{"id": "a", "answer": "joy", "audio": "deep"}', "row 'a' names audio 'deep', which is not there"),
-        ('{"id": "a", "answer": "joy", "audio_features": "x.npy"}', "row 'a' names audio_features 'x.npy'"),
+        ('{"id": "a"}', "example 'a' has no `answer`"),
+        ('{"id": "a", "answer": ""}', "example 'a' has no `answer`"),
+        ('{"id": "a", "answer": null}', "example 'a' has no `answer`"),
+        ('{"id": "a", "answer": "joy"}\n{"id": "a", "answer": "joy"}', "rows 0 and 1 have the same id 'a'"),
+        ('{"id": 1, "answer": "joy"}\n{"answer": "joy"}', "rows 0 and 1 have the same id '1'"),
+        ('{"id": "a", "answer": "joy", "video": "no.mp4"}', "example 'a': video 'no.mp4' is not a file"),
+        ('{"id": "a", "answer": "joy", "audio": "deep"}', "example 'a': audio 'deep' is not a file"),
+        (
+            '{"id": "a", "answer": "joy", "audio_features": "x.npy"}',
+            "example 'a': audio_features 'x.npy' is not a file",
+        ),
     ],
 )
 def test_bad_jsonl_says_where(folder, lines, message):
@@ -141,9 +146,9 @@ def test_bad_jsonl_says_where(folder, lines, message):
     ("text", "message"),
     [
         ("id,context,answer\na,Hi there,joy\n", "line 2: context must be a JSON list"),
-        ("id,text\na,b\n", "row 'a' has no `answer`"),
-        ("id,answer\na,joy\na,joy\n", "share the id 'a'"),
-        ("id,video,answer\na,no.mp4,joy\n", "row 'a' names video 'no.mp4'"),
+        ("id,text\na,b\n", "example 'a' has no `answer`"),
+        ("id,answer\na,joy\na,joy\n", "have the same id 'a'"),
+        ("id,video,answer\na,no.mp4,joy\n", "example 'a': video 'no.mp4' is not a file"),
         ("id,answer,text\na,joy,Hi\nb,joy\n", "metadata.csv, line 3: fewer cells than columns"),
         ("id,answer,answer\na,joy,fear\n", "metadata.csv has more than one column answer"),
         ("id,text,answer\na," + "x" * 200_000 + ",joy\n", "metadata.csv, line 2: not CSV"),
@@ -165,7 +170,7 @@ def test_csv_row_with_too_many_cells_is_refused(folder):
 def test_context_must_be_a_list(folder, make_processor, context):
     write_jsonl(folder, [{"id": "a", "text": "b", "answer": "joy", "context": context}])
     with pytest.raises((ValueError, TypeError), match="'a'.*context"):
-        EGMFDataCollator(make_processor(), True)([EGMFDataset(load_examples(folder), make_processor())[0]])
+        EGMFDataset(load_examples(folder), make_processor())[0]
 
 
 def test_mistyped_column_is_not_dropped_in_silence(folder, capsys):
@@ -180,20 +185,22 @@ def test_mistyped_column_is_not_dropped_in_silence(folder, capsys):
 
 def test_empty_split_names_those_there(folder):
     write_jsonl(folder, ROWS)
-    with pytest.raises(ValueError, match=r"no rows of split 'dev'. It has test, train"):
+    with pytest.raises(ValueError, match=r"no examples of split 'dev'. Its splits are test, train"):
         load_examples(folder, "dev")
 
 
 @pytest.mark.parametrize("name", ["", "absent"])
 def test_folder_without_a_corpus(folder, name):
-    with pytest.raises(ValueError, match="is no corpus: it holds neither metadata.jsonl, metadata.csv nor Parquet"):
+    with pytest.raises(
+        ValueError, match="is not a corpus: it has neither metadata.jsonl nor metadata.csv nor Parquet"
+    ):
         load_examples(folder / name)
 
 
-# ---- the data set --------------------------------------------------------------------------------------------
+# ---- the dataset ---------------------------------------------------------------------------------------------
 
 
-def test_data_set_decodes_and_checks(folder, make_processor):
+def test_dataset_decodes_and_checks(folder, make_processor):
     write_jsonl(folder, ROWS[:2])
     processor = make_processor("waveform", "frames")
     for cached in (False, True):
@@ -201,22 +208,25 @@ def test_data_set_decodes_and_checks(folder, make_processor):
         assert len(dataset) == 2
         first, second = dataset[0], dataset[1]
         assert (first["id"], first["task"], first["label_index"]) == ("a", "emotion", 4)
-        assert set(first["media"]) == {"audio", "video"}
-        assert first["media"]["video"].shape == (3, 16, 16, 3)
-        assert (second["label_index"], second["media"]) == (35, {})
+        assert first["modalities"] == ["text", "audio", "video"]
+        assert first["video_values"].shape == (3, 3, 16, 16)
+        assert (second["label_index"], second["modalities"]) == (35, ["text"])
+        assert set(dataset.load_media(0)) == {"audio", "video"}
+        assert dataset.load_media(0)["video"].shape == (3, 16, 16, 3)
+        assert dataset.load_media(1) == {}
 
 
 def test_cached_clips_are_not_read_again(folder, make_processor):
     write_jsonl(folder, ROWS[:1])
     dataset = EGMFDataset(load_examples(folder), make_processor("waveform", "frames"), cache_media=True)
-    before = dataset[0]["media"]
+    before = dataset[0]
     (folder / "clip.mp4").unlink()
-    assert np.array_equal(dataset[0]["media"]["audio"], before["audio"])
+    assert torch.equal(dataset[0]["audio_values"], before["audio_values"])
 
 
 def test_features_come_from_npy(folder, make_processor):
     write_jsonl(folder, ROWS[2:])
-    media = EGMFDataset(load_examples(folder), make_processor("features", "features"))[0]["media"]
+    media = EGMFDataset(load_examples(folder), make_processor("features", "features")).load_media(0)
     assert media["audio_features"].tolist() == [[1.0] * 6] * 4
 
 
@@ -225,15 +235,15 @@ def test_what_the_model_has_no_encoder_for_is_not_decoded(folder, make_processor
     np.save(folder / "deep/a.npy", np.ones((4, 6), np.float32))
     write_jsonl(folder, [dict(ROWS[0], audio_features="deep/a.npy", video_features="deep/a.npy")])
     for audio, expected in ((None, set()), ("features", {"audio_features"})):
-        media = EGMFDataset(load_examples(folder), make_processor(audio, None))[0]["media"]
+        media = EGMFDataset(load_examples(folder), make_processor(audio, None)).load_media(0)
         assert set(media) == expected
 
 
 def test_sound_track_is_heard_by_a_model_that_does_not_see(folder, make_processor):
     write_jsonl(folder, ROWS[:1])
     rows = load_examples(folder)
-    media = EGMFDataset(rows, make_processor("waveform", None))[0]["media"]
-    both = EGMFDataset(rows, make_processor("waveform", "frames"))[0]["media"]
+    media = EGMFDataset(rows, make_processor("waveform", None)).load_media(0)
+    both = EGMFDataset(rows, make_processor("waveform", "frames")).load_media(0)
     assert set(media) == {"audio"}
     assert np.array_equal(media["audio"], both["audio"])
 
@@ -257,12 +267,12 @@ def parts(folder):
 
 @pytest.mark.parametrize("subset", SUBSETS, ids="+".join)
 @pytest.mark.parametrize("cached", [True, False])
-def test_rows_without_the_modalities_are_found(parts, make_processor, subset, cached):
+def test_examples_without_the_modalities_are_found(parts, make_processor, subset, cached):
     dataset = EGMFDataset(parts, make_processor("waveform", "frames"), cache_media=cached)
     has = {
         name: found | ({"audio"} if name == "silent" and not cached else set()) for name, (_, found) in PARTS.items()
     }
-    assert dataset.without(subset) == [name for name in PARTS if not has[name] & set(subset)]
+    assert dataset.ids_without(subset) == [name for name in PARTS if not has[name] & set(subset)]
 
 
 @pytest.mark.parametrize("cached", [True, False])
@@ -276,21 +286,28 @@ def test_rows_without_the_modalities_are_found(parts, make_processor, subset, ca
 )
 def test_what_the_model_has_no_encoder_for_counts_as_missing(parts, make_processor, kinds, expected, cached):
     dataset = EGMFDataset(parts, make_processor(*kinds), cache_media=cached)
-    assert dataset.without(["audio", "video"]) == expected
+    assert dataset.ids_without(["audio", "video"]) == expected
 
 
 @pytest.mark.parametrize("cached", [True, False])
-def test_rows_left_out_are_gone(parts, make_processor, cached):
+def test_removed_examples_are_gone(parts, make_processor, cached):
     processor = make_processor("waveform", "frames")
-    whole = EGMFDataset(parts, processor, cache_media=cached)
+    complete = EGMFDataset(parts, processor, cache_media=cached)
     rest = EGMFDataset(parts, processor, cache_media=cached)
-    rest.leave_out(["all", "words"])
+    rest.remove(["all", "words"])
     assert len(rest) == len(rest.lengths) == 3
-    for found, expected in zip(rest, [whole[1], whole[3], whole[4]], strict=True):
-        assert found["id"] == expected["id"]
-        assert set(found["media"]) == set(expected["media"])
-        for name, values in expected["media"].items():
-            assert np.array_equal(found["media"][name], values)
+    for index, number in enumerate([1, 3, 4]):
+        assert rest.examples[index]["id"] == complete.examples[number]["id"]
+        media, expected = rest.load_media(index), complete.load_media(number)
+        assert set(media) == set(expected)
+        for name, values in expected.items():
+            assert np.array_equal(media[name], values)
+
+
+def test_example_without_any_modality_has_only_its_fields(parts, make_processor):
+    """Evaluation leaves it out, and counts it."""
+    sample = EGMFDataset(parts, make_processor("waveform", "frames"))[4]
+    assert sample == {"id": "vectors", "task": "emotion", "answer": "joy", "label_index": 4, "modalities": []}
 
 
 def test_first_task_is_the_default(folder, make_processor):
@@ -302,24 +319,24 @@ def test_first_task_is_the_default(folder, make_processor):
 @pytest.mark.parametrize("written", ["0.5", " 0.5", "5e-1"])
 def test_scores_of_csv_become_numbers(folder, make_processor, written):
     write_csv(folder, f"id,text,task,answer\na,b,mosei,{written}\n")
-    row = EGMFDataset(load_examples(folder), make_processor())[0]
-    assert row["answer"] == 0.5
-    assert row["label_index"] == 35
+    sample = EGMFDataset(load_examples(folder), make_processor())[0]
+    assert sample["answer"] == 0.5
+    assert sample["label_index"] == 35
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"text": 5}, r"Row 'a': text is 5; it must be a string"),
-        ({"text": ["b"]}, r"Row 'a': text is \['b'\]; it must be a string"),
-        ({"task": "mood"}, r"Row 'a': unknown task 'mood'. Known are emotion.*--tasks_file"),
-        ({"answer": "glee"}, r"row 'a': unknown label 'glee'"),
-        ({"task": "mosei", "answer": "good"}, r"Row 'a': 'good' is no number"),
-        ({"task": "mosei", "answer": 9}, r"row 'a': score 9 is outside"),
-        ({"task": "mosei", "answer": "nan"}, r"row 'a': .*needs a number"),
+        ({"text": 5}, r"example 'a': text is 5; it must be a string"),
+        ({"text": ["b"]}, r"example 'a': text is \['b'\]; it must be a string"),
+        ({"task": "mood"}, r"example 'a': unknown task 'mood'; the model knows emotion.*--tasks_file"),
+        ({"answer": "glee"}, r"example 'a': unknown label 'glee'"),
+        ({"task": "mosei", "answer": "good"}, r"example 'a': 'good' is not a number"),
+        ({"task": "mosei", "answer": 9}, r"example 'a': score 9 is outside"),
+        ({"task": "mosei", "answer": "nan"}, r"example 'a': .*needs a number"),
     ],
 )
-def test_bad_answers_name_the_row(folder, make_processor, changes, message):
+def test_bad_answers_name_the_example(folder, make_processor, changes, message):
     write_jsonl(folder, [{"id": "a", "text": "b", "task": "emotion", "answer": "joy"} | changes])
     with pytest.raises(ValueError, match=message):
         EGMFDataset(load_examples(folder), make_processor())
@@ -347,18 +364,18 @@ def write_archive(path):
     ],
     ids=["words", "empty", "cut", "pickle", "archive", "width", "nan"],
 )
-def test_bad_feature_file_names_the_row(folder, make_processor, write):
+def test_bad_feature_file_names_the_example(folder, make_processor, write):
     write(folder / "deep/a.npy")
     write_jsonl(folder, ROWS[2:])
     dataset = EGMFDataset(load_examples(folder), make_processor())
-    with pytest.raises((ValueError, TypeError), match="row 'c'"):
+    with pytest.raises((ValueError, TypeError), match="example 'c'"):
         dataset[0]
 
 
-def test_broken_clip_names_the_row(folder, make_processor):
+def test_broken_clip_names_the_example(folder, make_processor):
     (folder / "clip.mp4").write_text("no film")
     write_jsonl(folder, ROWS[:1])
-    with pytest.raises(ValueError, match=r"row 'a' \(.*clip.mp4\): not a media file"):
+    with pytest.raises(ValueError, match=r"example 'a' \(.*clip.mp4\): not a media file"):
         EGMFDataset(load_examples(folder), make_processor("waveform", "frames"), cache_media=True)
 
 
@@ -374,3 +391,60 @@ def test_lengths_grow_with_the_words(folder, make_processor):
     )
     lengths = EGMFDataset(load_examples(folder), make_processor()).lengths
     assert lengths[3] == 0 < lengths[0] < lengths[1] < lengths[2]
+
+
+# ---- random changes ------------------------------------------------------------------------------------------
+
+
+def samples_of(folder, processor, **augmentation):
+    dataset = EGMFDataset(
+        load_examples(folder), processor, True, augmentation=AugmentationSettings(**augmentation), cache_media=True
+    )
+    return dataset, [dataset[SampleIndex(0, seed, 0, 1.0)] for seed in (0, 0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "changed"),
+    [({"augmentation": True}, {"audio_values", "video_values"}), ({"voice_augmentation": True}, {"audio_values"})],
+    ids=["augmentation", "voice"],
+)
+def test_augmentation_changes_the_clip_and_nothing_else(folder, make_processor, augmentation, changed):
+    write_jsonl(folder, ROWS[:1])
+    plain, (expected, *_) = samples_of(folder, make_processor("waveform", "frames"))
+    dataset, samples = samples_of(folder, make_processor("waveform", "frames"), **augmentation)
+    assert samples[0].keys() == expected.keys()
+    for name in ("input_ids", "labels", "audio_values", "video_values", "modalities"):
+        first, again, other = (
+            torch.as_tensor(sample[name]) if "values" in name else sample[name] for sample in samples
+        )
+        same = torch.equal if "values" in name else lambda a, b: a == b
+        assert same(first, again), name
+        assert same(first, other) == (name not in changed), name
+        assert same(first, expected[name]) == (name not in changed), name
+    for name, values in plain.load_media(0).items():  # the clip in memory stays as it is
+        assert np.array_equal(dataset.load_media(0)[name], values)
+
+
+def test_one_generator_draws_the_modalities_then_the_voice_then_the_rest(folder, make_processor):
+    write_jsonl(folder, ROWS[:1])
+    settings = {"modality_dropout": 0.5, "augmentation": True, "voice_augmentation": True}
+    dataset, (sample, *_) = samples_of(folder, make_processor("waveform", "frames"), **settings)
+    rng = np.random.default_rng(sample["sample_seed"])
+    assert rng.random() >= 0.5  # keeps all
+    assert sample["modalities"] == ["text", "audio", "video"]
+    media = dataset.load_media(0)
+    media = augment({**media, "audio": augment_voice(media["audio"], rng)}, rng)
+    assert np.array_equal(sample["audio_values"], media["audio"])
+    expected = torch.from_numpy(media["video"]).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+    assert torch.equal(sample["video_values"], expected)
+
+
+def test_without_labels_shares_clips_and_drops_nothing(folder, make_processor):
+    write_jsonl(folder, ROWS[:1])
+    dataset, _ = samples_of(folder, make_processor("waveform", "frames"), modality_dropout=1.0, augmentation=True)
+    pretraining = dataset.without_labels()
+    assert pretraining.media is dataset.media
+    assert pretraining.augmentation == AugmentationSettings(augmentation=True)
+    assert pretraining[0]["modalities"] == ["text", "audio", "video"]
+    assert pretraining[0]["labels"] is None
+    assert dataset[0]["labels"] is not None and len(dataset[0]["modalities"]) < 3

@@ -1,4 +1,4 @@
-"""Frozen encoders computed once: the same numbers, for every clip, setting and encoder its own, whoever writes."""
+"""Outputs of frozen encoders, computed once: the same numbers, with a key for every clip, setting and encoder."""
 
 import copy
 import json
@@ -20,7 +20,7 @@ from training.data.collator import EGMFDataCollator
 from training.data.dataset import EGMFDataset, load_examples
 from training.data.encoder_cache import EncoderCache
 from training.model.builder import build
-from training.train import train
+from training.trainer.run import train
 
 
 pytestmark = pytest.mark.integration
@@ -60,13 +60,13 @@ def options(place, name, **changes):
     return parse_arguments(argv)
 
 
-def prepared(place, cache=None, **changes):
-    """Model, processor, training rows, and the cache if a folder is given, filled."""
+def prepared(place, cache=None, with_labels=False, **changes):
+    """Model, training set, and the cache if a folder is given, filled; with the counts of what was computed."""
     torch.manual_seed(0)
     model, processor = build(options(place, "unused", **changes)[0])
-    rows = load_examples(place / "corpus", "train")
+    examples = load_examples(place / "corpus", "train")
     encoder_cache = EncoderCache(cache, model, processor) if cache is not None else None
-    dataset = EGMFDataset(rows, processor, encoder_cache=encoder_cache)
+    dataset = EGMFDataset(examples, processor, with_labels, encoder_cache=encoder_cache)
     counts = encoder_cache.fill((dataset,), "cpu") if encoder_cache is not None else None
     return model.eval(), dataset, encoder_cache, counts
 
@@ -75,17 +75,18 @@ def prepared(place, cache=None, **changes):
 @pytest.mark.parametrize("with_labels", [True, False])
 def test_batch_and_answers_are_those_of_the_encoders(place, tmp_path, audio, with_labels):
     changes = {"audio": "none" if audio == "none" else place / audio}
-    plain, plain_rows, *_ = prepared(place, **changes)
-    model, rows, _, counts = prepared(place, tmp_path / "cache", **changes)
-    assert counts == {"stored": 0, "computed": sum(len(row["states"]) for row in rows.rows)}
-    assert not rows[0]["media"]  # nothing is decoded again
+    plain, plain_set, *_ = prepared(place, with_labels=with_labels, **changes)
+    model, cached_set, _, counts = prepared(place, tmp_path / "cache", with_labels, **changes)
+    num_states = sum(len(example["state_keys"]) for example in cached_set.examples)
+    assert counts == {"stored": 0, "computed": num_states}
+    assert not cached_set.load_media(0)  # nothing is decoded again
     model.load_state_dict(plain.state_dict())
     for chosen in (None, ["audio"], ["text", "video"]):
         if audio == "none" and chosen == ["audio"]:
             continue
         batches = [
-            EGMFDataCollator(found.processor, with_labels, chosen)([found[i] for i in range(6)])
-            for found in (plain_rows, rows)
+            EGMFDataCollator(dataset.processor, chosen)([dataset[i] for i in range(6)])
+            for dataset in (plain_set, cached_set)
         ]
         assert set(batches[0]) == set(batches[1])
         for name in set(batches[0]) - {"audio_values", "audio_mask", "video_values"}:
@@ -142,18 +143,18 @@ def test_damaged_entry_is_computed_again(place, tmp_path, damage):
 
 def test_keys_follow_content_settings_and_weights(place, tmp_path):
     *_, dataset, encoder_cache, _ = prepared(place, tmp_path)
-    row = dataset.rows[0]
+    example = dataset.examples[0]
     moved = tmp_path / "elsewhere.mp4"
-    shutil.copy(row["video"], moved)
-    assert encoder_cache.keys({**row, "video": str(moved)}) == row["states"]
-    other = encoder_cache.keys({**row, "video": dataset.rows[1]["video"]})
-    assert not set(other.values()) & set(row["states"].values())
-    assert encoder_cache.keys({**row, "window": (0.0, 0.1, 0.24)}) != row["states"]
+    shutil.copy(example["video"], moved)
+    assert encoder_cache.keys({**example, "video": str(moved)}) == example["state_keys"]
+    other = encoder_cache.keys({**example, "video": dataset.examples[1]["video"]})
+    assert not set(other.values()) & set(example["state_keys"].values())
+    assert encoder_cache.keys({**example, "window": (0.0, 0.1, 0.24)}) != example["state_keys"]
     assert encoder_cache.keys({"id": "x", "text": "words"}) == {}
     *_, others, _ = prepared(place, tmp_path, num_frames=3)
-    changed = others.keys(row)
-    assert changed["video"] != row["states"]["video"]
-    assert changed["audio"] == row["states"]["audio"]
+    changed = others.keys(example)
+    assert changed["video"] != example["state_keys"]["video"]
+    assert changed["audio"] == example["state_keys"]["audio"]
     assert others.folders == encoder_cache.folders
     heavier = tmp_path / "heavier"
     shutil.copytree(place / "vit", heavier)
@@ -174,22 +175,23 @@ def test_two_at_a_time_and_in_parts(place, tmp_path):
     assert [part["computed"] for part in parts] == [4, 4]
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda _: encoder_cache.fill((dataset,), "cpu"), range(2)))
-    assert all(encoder_cache.is_whole(m, key) for row in dataset.rows for m, key in row["states"].items())
+    for example in dataset.examples:
+        assert all(encoder_cache.is_intact(modality, key) for modality, key in example["state_keys"].items())
     assert not list(tmp_path.rglob(".*"))
     assert encoder_cache.fill((dataset,), "cpu") == {"stored": 12, "computed": 0}
 
 
 def test_workers_read_without_the_encoder(place, tmp_path):
-    _, dataset, *_ = prepared(place, tmp_path)
+    _, dataset, *_ = prepared(place, tmp_path, with_labels=True)
     loader = torch.utils.data.DataLoader(
         dataset,
         batch_size=6,
         num_workers=1,
-        collate_fn=EGMFDataCollator(dataset.processor, True),
+        collate_fn=EGMFDataCollator(dataset.processor),
         multiprocessing_context="fork",
     )
     (batch,) = loader
-    direct = EGMFDataCollator(dataset.processor, True)([dataset[i] for i in range(6)])
+    direct = EGMFDataCollator(dataset.processor)([dataset[i] for i in range(6)])
     assert all(torch.equal(batch[name], direct[name]) for name in direct)
     assert dataset.encoder_cache.__getstate__()["stems"] == {"audio": None, "video": None}
 
@@ -197,10 +199,10 @@ def test_workers_read_without_the_encoder(place, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"audio": "waveform", "video": "frames"}, "this model has none. Give --audio or --video"),
-        ({"train_backbones": "true"}, "this model has none. Give --audio or --video"),
-        ({"augmentation": "true"}, "--augmentation changes clips at every turn"),
-        ({"voice_augmentation": "true"}, "--voice_augmentation changes clips at every turn"),
+        ({"audio": "waveform", "video": "frames"}, "this model has none. Set --audio or --video"),
+        ({"train_backbones": "true"}, "this model has none. Set --audio or --video"),
+        ({"augmentation": "true"}, "--augmentation changes clips every time"),
+        ({"voice_augmentation": "true"}, "--voice_augmentation changes clips every time"),
         (
             {"encoder_cache": "corpus/metadata.jsonl"},
             r"Nothing can be written into .*metadata.jsonl \(Not a directory",

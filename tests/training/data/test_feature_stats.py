@@ -1,4 +1,4 @@
-"""Features are standardized by the training rows: measured once, kept in the checkpoint, not measured again."""
+"""Features are standardized by the training examples: measured once, kept in the checkpoint, not measured again."""
 
 import copy
 import json
@@ -13,7 +13,7 @@ from tests.helpers.corpus_files import tiny_llama, write_language_model
 from training.arguments import parse_arguments
 from training.data.dataset import EGMFDataset
 from training.data.feature_stats import set_feature_stats
-from training.train import train
+from training.trainer.run import train
 
 
 pytestmark = pytest.mark.integration
@@ -23,7 +23,7 @@ STATISTICS = ("audio_visual_encoder.audio.stem.mean", "audio_visual_encoder.audi
 
 
 def write_rows(folder, split_sizes, seed=0):
-    """Rows of the task `sentiment` whose columns differ in scale by orders of magnitude; one has no audio."""
+    """Examples of the task `sentiment` whose columns differ in scale by orders of magnitude; one has no audio."""
     rng, rows = np.random.default_rng(seed), []
     folder.mkdir()
     for split, size in split_sizes.items():
@@ -41,7 +41,7 @@ def write_rows(folder, split_sizes, seed=0):
 
 
 def by_hand(folder, modality):
-    """Mean and standard deviation of all vectors of the training rows."""
+    """Mean and standard deviation of all vectors of the training examples."""
     vectors = np.concatenate([np.load(path) for path in sorted(folder.glob(f"train*-{modality}.npy"))])
     return vectors.astype(np.float64).mean(axis=0), vectors.astype(np.float64).std(axis=0)
 
@@ -82,7 +82,7 @@ def test_statistics_are_those_of_all_training_vectors(place):
     assert standardized.abs().max() < 6
 
 
-def test_statistics_lie_in_the_light_checkpoint(place):
+def test_statistics_are_in_the_adapter_checkpoint(place):
     run(place, "kept")
     mean, std = by_hand(place / "corpus", "audio")
     for part in ("", "checkpoint-2", "checkpoint-4"):
@@ -96,7 +96,7 @@ def test_resumed_run_keeps_them(place, monkeypatch):
     shutil.rmtree(place / "runs/broken/checkpoint-4")
     (place / "runs/broken/training.json").unlink()
     calls = []
-    monkeypatch.setattr("training.train.set_feature_stats", lambda *a, **k: calls.append(a))
+    monkeypatch.setattr("training.trainer.run.set_feature_stats", lambda *a, **k: calls.append(a))
     resumed = run(place, "broken")
     assert resumed.state.global_step == 4
     assert calls == []
@@ -105,11 +105,11 @@ def test_resumed_run_keeps_them(place, monkeypatch):
 
 def test_model_that_has_learned_keeps_what_it_learned_with(place):
     run(place, "first")
-    trainer = run(place, "second", model=place / "runs/first", data=place / "other")
+    trainer = run(place, "second", model_name_or_path=place / "runs/first", dataset=place / "other")
     np.testing.assert_allclose(stem(trainer.model, "audio").mean, by_hand(place / "corpus", "audio")[0], rtol=1e-5)
 
 
-def test_modality_that_no_row_has_stays_as_it_is(make_model, make_processor, tmp_path):
+def test_modality_that_no_example_has_stays_as_it_is(make_model, make_processor, tmp_path):
     model, processor = make_model("waveform", "features"), make_processor("waveform", "features")
     rows = [{"id": "a", "task": "sentiment", "text": "fine", "answer": 1.0}]
     assert set_feature_stats(model, EGMFDataset(rows, processor), progress=False) == []
@@ -117,5 +117,5 @@ def test_modality_that_no_row_has_stays_as_it_is(make_model, make_processor, tmp
     assert stem(model, "video").std.tolist() == [1.0] * 5
 
 
-def test_model_without_features_reads_no_row(make_model):
+def test_model_without_features_reads_no_example(make_model):
     assert set_feature_stats(make_model("waveform", "frames"), None) == []

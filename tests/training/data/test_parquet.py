@@ -1,4 +1,4 @@
-"""Converted corpora as rows: plain values in memory, arrays and clips on disk, and the same samples as from files."""
+"""Converted corpora as examples: plain values in memory, arrays and clips on disk, and the same samples as from files."""
 
 import json
 import pickle
@@ -52,10 +52,10 @@ def release(tmp_path, monkeypatch):
     return tmp_path / "dest", values
 
 
-def test_rows_are_those_of_the_release(release, capsys):
+def test_examples_are_those_of_the_release(release, capsys):
     folder, values = release
     rows = load_converted(folder)
-    assert "3 rows without an answer are left out" in capsys.readouterr().out
+    assert "3 examples without an answer are left out" in capsys.readouterr().out
     assert [row["id"] for row in rows] == [name for split in values.values() for name in split["id"]]
     assert {row["split"] for row in rows} == {"train", "validation", "test"}
     for row, i in zip(rows, range(11), strict=False):
@@ -93,7 +93,7 @@ def test_other_clips_and_features_under_the_same_ids_are_noticed(tmp_path, media
     assert mark("name", name="b") != first
 
 
-def test_rows_go_to_workers(release):
+def test_examples_go_to_workers(release):
     rows = load_converted(release[0])
     again = pickle.loads(pickle.dumps(rows))  # noqa: S301
     for row, other in zip(rows, again, strict=True):
@@ -106,7 +106,7 @@ def test_other_manifest(release):
     wanted = json.loads((folder / "splits/video_disjoint.json").read_text(encoding="utf-8"))["splits"]
     for row in load_converted(folder, "video_disjoint"):
         assert row["id"] in wanted[row["split"]]
-    with pytest.raises(ValueError, match="no split manifest 'x'. It has official, video_disjoint"):
+    with pytest.raises(ValueError, match="no split manifest 'x'. Use one of official, video_disjoint"):
         load_converted(folder, "x")
     (folder / "splits/official.json").write_text('{"splits": {"train": []}}')
     with pytest.raises(ValueError, match="is not in splits/official.json. Convert it again"):
@@ -123,9 +123,9 @@ def test_collator_makes_the_same_of_a_corpus_and_of_arrays(release, make_process
     folder, values = release
     processor = make_processor()
     rows = [row for row in load_converted(folder) if row["split"] == "train"]
-    collator = EGMFDataCollator(processor, with_labels=True)
-    dataset = EGMFDataset(rows, processor)
-    assert dataset.without(["video"]) == [rows[2]["id"]]
+    collator = EGMFDataCollator(processor)
+    dataset = EGMFDataset(rows, processor, with_labels=True)
+    assert dataset.ids_without(["video"]) == [rows[2]["id"]]
     loader = DataLoader(dataset, batch_size=11, collate_fn=collator, num_workers=workers)
     found = next(iter(loader))
     train = values["train"]
@@ -137,7 +137,7 @@ def test_collator_makes_the_same_of_a_corpus_and_of_arrays(release, make_process
         }
         for i, row in enumerate(rows)
     ]
-    plain_set = EGMFDataset(plain, processor)
+    plain_set = EGMFDataset(plain, processor, with_labels=True)
     expected = collator([plain_set[i] for i in range(len(plain))])
     assert found.keys() == expected.keys()
     for name, value in expected.items():

@@ -7,7 +7,7 @@ import torch
 from processing_egmf.audio_egmf import load_audio
 from tests.helpers.media_files import sine, write_audio, write_video
 from training.data.dataset import EGMFDataset
-from training.data.windows import Window, cut_examples, load_window, merge_windows, seconds_of, windows_of
+from training.data.windows import Window, cut_examples, cut_windows, load_window, measure_clips, merge_windows
 from training.evaluation.evaluator import evaluate
 from training.evaluation.predictor import Clip, Predictor
 
@@ -16,7 +16,7 @@ RATE = 16_000
 
 
 @pytest.mark.parametrize(
-    ("whole", "seconds", "hop", "starts"),
+    ("length", "seconds", "hop", "starts"),
     [
         (3.0, 4.0, 2.0, [0.0]),
         (4.0, 4.0, 2.0, [0.0]),
@@ -28,16 +28,16 @@ RATE = 16_000
         (0.0, 4.0, 1.0, [0.0]),
     ],
 )
-def test_windows_begin_every_hop_and_the_last_ends_with_the_clip(whole, seconds, hop, starts):
-    found = windows_of(whole, seconds, hop)
+def test_windows_begin_every_hop_and_the_last_ends_with_the_clip(length, seconds, hop, starts):
+    found = cut_windows(length, seconds, hop)
     assert [window.start for window in found] == pytest.approx(starts)
-    assert all(window.seconds == seconds and window.whole == whole for window in found)
+    assert all(window.seconds == seconds and window.clip_seconds == length for window in found)
 
 
 @pytest.mark.parametrize("hop", [0.0, -1.0, 4.1, float("nan")])
 def test_hop_must_leave_no_gap(hop):
-    with pytest.raises(ValueError, match=r"`window_hop` is .*above 0 and up to max_clip_seconds, 4\."):
-        windows_of(9.0, 4.0, hop)
+    with pytest.raises(ValueError, match=r"`window_hop` is .*above 0 and at most max_clip_seconds, which is 4\."):
+        cut_windows(9.0, 4.0, hop)
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +56,9 @@ def processor(make_processor):
 
 
 def test_length_is_that_of_what_is_used(clip, processor, make_processor, tmp_path):
-    assert seconds_of([str(clip)], processor, "x") == pytest.approx(2.4, abs=0.1)
-    assert seconds_of([], processor, "x") == 0
-    assert seconds_of([str(clip)], make_processor(), "x") == 0  # features have no seconds
+    assert measure_clips([str(clip)], processor, "x") == pytest.approx(2.4, abs=0.1)
+    assert measure_clips([], processor, "x") == 0
+    assert measure_clips([str(clip)], make_processor(), "x") == 0  # features have no seconds
 
 
 def test_window_holds_its_part(clip, processor):
@@ -74,7 +74,7 @@ def test_window_holds_its_part(clip, processor):
     assert set(silent) == {"video"}
 
 
-def test_rows_of_long_clips_become_one_a_window(clip, processor, tmp_path):
+def test_examples_of_long_clips_become_one_per_window(clip, processor, tmp_path):
     short = tmp_path / "short.wav"
     write_audio(short, sine(300, 0.5, RATE), RATE)
     shared = {"task": "emotion", "answer": "joy"}
@@ -88,9 +88,10 @@ def test_rows_of_long_clips_become_one_a_window(clip, processor, tmp_path):
     assert [row.get("clip") for row in found] == ["long", "long", "long", None]
     assert all(row["answer"] == "joy" for row in found)
     dataset = EGMFDataset(found, processor, cache_media=True)
-    assert len(dataset[0]["media"]["audio"]) == RATE
-    assert not np.array_equal(dataset[0]["media"]["audio"], dataset[1]["media"]["audio"])
-    assert dataset[0]["text"] == dataset[2]["text"] == "Oh."
+    assert len(dataset[0]["audio_values"]) == RATE
+    assert not torch.equal(dataset[0]["audio_values"], dataset[1]["audio_values"])
+    assert dataset[0]["input_ids"] == dataset[2]["input_ids"]
+    assert dataset.examples[0]["text"] == "Oh."
 
 
 def test_answer_is_the_mean_of_the_windows(clip, processor, make_model):
@@ -99,7 +100,7 @@ def test_answer_is_the_mean_of_the_windows(clip, processor, make_model):
     found = Predictor(model, processor, window_hop=0.7).predict(**inputs)
     assert found["windows"] == 3
     single = []
-    for window in windows_of(seconds_of([str(clip)], processor, "x"), 1.0, 0.7):
+    for window in cut_windows(measure_clips([str(clip)], processor, "x"), 1.0, 0.7):
         media = load_window(processor, window, video=str(clip), name="x")
         features = processor(text="Oh.", task="emotion", sampling_rate=RATE, **media)
         single.append(processor.post_process_answers(model.score_answers(**features))[0])
@@ -149,7 +150,7 @@ def test_evaluation_counts_a_clip_once(clip, processor, make_model):
         assert answer["probabilities"] == pytest.approx(expected["probabilities"], abs=1e-5)
 
 
-def test_rows_that_were_not_cut_are_left_alone(processor):
+def test_examples_that_were_not_cut_are_left_alone(processor):
     rows, answers, probabilities = [{"id": "a"}, {"id": "b"}], [{"x": 1}, {"x": 2}], np.eye(2)
     found = merge_windows(processor, rows, answers, probabilities)
     assert found[0] == rows and found[1] == answers and found[2] is probabilities

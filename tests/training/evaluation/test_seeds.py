@@ -16,7 +16,7 @@ from training.evaluation import seeds
 from training.evaluation.evaluator import EvaluationOptions
 from training.evaluation.metrics import summarize
 from training.run_eval import main, make_parser
-from training.train import train
+from training.trainer.run import train
 
 
 pytestmark = pytest.mark.integration

@@ -22,7 +22,7 @@ from training.model.backbones import backbone_config, backbone_names, backbone_s
 from training.model.builder import build, load
 from training.model.export import merge
 from training.model.language_model import quantization, require_embeddings
-from training.train import train
+from training.trainer.run import train
 
 
 pytestmark = pytest.mark.integration

@@ -1,6 +1,5 @@
 """Two processes (gloo, on the CPU) against one: the same batches, losses, weights, checkpoints and answers."""
 
-import copy
 import json
 import os
 import re
@@ -15,12 +14,11 @@ import torch
 from accelerate import PartialState
 from safetensors.torch import load_file
 
-from tests.helpers.corpus_files import tiny_llama, write_corpus, write_language_model
 from training.arguments import EGMFTrainingArguments, parse_arguments
 from training.evaluation import evaluator as run_eval
 from training.evaluation import predictor
 from training.predict import main as predict
-from training.train import train
+from training.trainer.run import train
 
 
 pytestmark = pytest.mark.integration
@@ -47,15 +45,6 @@ SMALL = {
     "fusion_dropout": 0,
     "encoder_dropout": 0,
 }
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory, trained_tokenizer):
-    folder = tmp_path_factory.mktemp("place")
-    write_corpus(folder / "corpus")
-    tokenizer = copy.deepcopy(trained_tokenizer)
-    write_language_model(folder / "llm", tiny_llama(tokenizer), tokenizer)
-    return folder
 
 
 def words(options):
@@ -125,7 +114,7 @@ def assert_same_checkpoint(folder, other):
 
 UNEVEN = {
     "num_train_epochs": 3,
-    "max_train_samples": 5,  # the last batch of an epoch is one row: the first process has none of it
+    "max_train_samples": 5,  # the last batch of an epoch is one example: the first process has none of it
     "max_eval_samples": 3,
     "modality_dropout": 0.5,
     "augmentation": "true",
@@ -155,14 +144,14 @@ def test_two_processes_really_ran(place, two):
 
 
 def test_two_processes_share_the_batches_of_one(one, two):
-    """Each row in one process alone, with the modalities that it has left where one process trains."""
+    """Each example in one process only, with the modalities that it keeps where one process trains."""
     alone = one[0]["batches"]
     assert len(alone) == len(two[0]["batches"]) == len(two[1]["batches"]) == 6
     for batch, *parts in zip(alone, two[0]["batches"], two[1]["batches"], strict=True):
         real = [part for part in parts if part["weight"] > 0]
-        assert [row for part in real for row in part["rows"]] == batch["rows"]
+        assert [example for part in real for example in part["examples"]] == batch["examples"]
         assert [mask for part in real for mask in part["modalities"]] == batch["modalities"]
-    assert [len(batch["rows"]) for batch in alone] == [4, 1] * 3
+    assert [len(batch["examples"]) for batch in alone] == [4, 1] * 3
     assert len({tuple(mask) for batch in alone for mask in batch["modalities"]}) > 1
 
 
@@ -177,18 +166,18 @@ def test_two_processes_end_with_the_checkpoint_of_one(place, one, two, part):
 
 # ---- weights that are split ----------------------------------------------------------------------------------
 
-WHOLE = {"max_steps": 2, "modality_dropout": 0, "save_steps": 1, "eval_steps": 1}
-WHOLE |= {"eval_strategy": "steps", "save_strategy": "steps", "max_train_samples": 4}
+UNSPLIT = {"max_steps": 2, "modality_dropout": 0, "save_steps": 1, "eval_steps": 1}
+UNSPLIT |= {"eval_strategy": "steps", "save_strategy": "steps", "max_train_samples": 4}
 
 
 @pytest.fixture(scope="module")
 def split(place):
-    return run(place, "split", 2, 2, "fsdp2", {"FSDP2_ON_CPU": "1"}, **WHOLE)
+    return run(place, "split", 2, 2, "fsdp2", {"FSDP2_ON_CPU": "1"}, **UNSPLIT)
 
 
 @pytest.fixture(scope="module")
 def unsplit(place):
-    return run(place, "unsplit", 1, 4, **WHOLE)
+    return run(place, "unsplit", 1, 4, **UNSPLIT)
 
 
 def test_weights_are_really_split(split, unsplit):
@@ -204,7 +193,7 @@ def test_split_steps_equal_unsplit_ones(split, unsplit):
 
 
 @pytest.mark.parametrize("part", [".", "checkpoint-1", "checkpoint-2"])
-def test_split_weights_are_saved_as_the_same_light_checkpoint(place, split, unsplit, part):
+def test_split_weights_are_saved_as_the_same_adapter_checkpoint(place, split, unsplit, part):
     folder = place / "runs/split" / part
     assert_same_checkpoint(folder, place / "runs/unsplit" / part)
     frozen = (place / "llm/model.safetensors").stat().st_size
@@ -213,14 +202,14 @@ def test_split_weights_are_saved_as_the_same_light_checkpoint(place, split, unsp
 
 
 @pytest.mark.slow
-def test_split_run_goes_on_where_it_stopped(place, split):
+def test_split_run_resumes_where_it_stopped(place, split):
     shutil.copytree(place / "runs/split/checkpoint-1", place / "runs/again/checkpoint-1")
-    resumed = {**WHOLE, "resume_from_checkpoint": "true"}
+    resumed = {**UNSPLIT, "resume_from_checkpoint": "true"}
     run(place, "again", 2, 2, "fsdp2", {"FSDP2_ON_CPU": "1"}, **resumed)
     assert_same_checkpoint(place / "runs/again", place / "runs/split")
 
 
-# ---- judging -------------------------------------------------------------------------------------------------
+# ---- evaluation and prediction ------------------------------------------------------------------------------------------------
 
 
 def test_two_processes_evaluate_as_one(place, one, tmp_path):
@@ -249,7 +238,7 @@ def test_two_processes_evaluate_as_one(place, one, tmp_path):
         assert found["left_out"] == expected["left_out"] == (name == "text")
         assert list(found["tasks"]) == list(expected["tasks"])
         for task, part in expected["tasks"].items():
-            assert found["tasks"][task]["rows"] == part["rows"]
+            assert found["tasks"][task]["examples"] == part["examples"]
             metrics = found["tasks"][task]["metrics"]
             for key, value in part["metrics"].items():
                 # Answers that are all alike, and so have no correlation, may differ by a rounding.
@@ -294,7 +283,7 @@ def test_two_processes_predict_as_one(place, one, tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
-# ---- more processes than rows --------------------------------------------------------------------------------
+# ---- more processes than examples ----------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -305,7 +294,7 @@ def three_processes(monkeypatch):
     return state
 
 
-def test_evaluation_refuses_more_processes_than_rows(place, three_processes, monkeypatch):
+def test_evaluation_refuses_more_processes_than_examples(place, three_processes, monkeypatch):
     monkeypatch.setattr(run_eval, "load", lambda *_: pytest.fail("the model was loaded first"))
     argv = [
         "--model_name_or_path",
@@ -317,7 +306,7 @@ def test_evaluation_refuses_more_processes_than_rows(place, three_processes, mon
         "--device",
         "cpu",
     ]
-    with pytest.raises(SystemExit, match="3 processes but 2 rows of split 'test'. Start at most 2"):
+    with pytest.raises(SystemExit, match="3 processes but 2 .* of split 'test'. Start at most 2"):
         run_eval.main(argv)
 
 
@@ -330,14 +319,14 @@ def test_prediction_refuses_more_processes_than_clips(place, three_processes, mo
         predict(argv)
 
 
-@pytest.mark.parametrize("rows", ["train", "eval"])
-def test_training_refuses_more_processes_than_rows(place, monkeypatch, rows, tmp_path):
+@pytest.mark.parametrize("split", ["train", "eval"])
+def test_training_refuses_more_processes_than_examples(place, monkeypatch, split, tmp_path):
     monkeypatch.setattr(EGMFTrainingArguments, "world_size", property(lambda self: 3))
     options = {
         "dataset": place / "corpus",
         "text_model_name_or_path": "nowhere",
         "output_dir": tmp_path,
-        f"max_{rows}_rows": 2,
+        f"max_{split}_samples": 2,
     }
-    with pytest.raises(ValueError, match="3 processes but 2 rows of split"):
+    with pytest.raises(ValueError, match="3 processes but 2 examples of split"):
         train(*parse_arguments([*words(options), "--use_cpu"]))

@@ -1,4 +1,5 @@
-"""Rows over processes: whole epochs in equal batches, draws that follow from seed, epoch and row, merging in order."""
+"""Examples over processes: complete epochs in equal batches, changes that follow from seed, epoch and example, merging
+in order."""
 
 import multiprocessing
 from types import SimpleNamespace
@@ -6,18 +7,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import RandomSampler, SequentialSampler
+from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
+from training.data.augmentation import AugmentationSettings
 from training.data.collator import EGMFDataCollator
+from training.data.dataset import EGMFDataset
 from training.trainer.sampling import (
     EpochBatchSampler,
-    IndexedCollator,
-    IndexedDataset,
     merge_over_processes,
     own_part,
     require_all,
     require_examples,
+    training_sampler,
 )
 
 
@@ -86,48 +88,77 @@ def test_random_order_is_that_of_the_trainer():
     assert [place.index for (batch,) in steps for place in batch] == list(usual)
 
 
+def test_full_batches_are_those_of_accelerate():
+    """Which repeats examples in a last batch that does not divide; ours are divided and weighted."""
+    from accelerate.data_loader import BatchSamplerShard
+
+    usual = [BatchSampler(SequentialSampler(range(11)), 4, drop_last=False) for _ in range(2)]
+    usual = [list(BatchSamplerShard(sampler, 2, process, split_batches=True)) for process, sampler in enumerate(usual)]
+    steps = epochs_of("sequential", 11, 2, 2, epochs=(0,))[0]
+    ours = [[[place.index for place in part] for part in parts] for parts in zip(*steps, strict=True)]
+    for process in range(2):
+        assert ours[process][:2] == usual[process][:2]
+        assert [len(part) for part in usual[process]] == [2, 2, 2]
+    assert [ours[0][2], ours[1][2]] == [[8], [9, 10]]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "kind"),
+    [("group_by_length", LengthGroupedSampler), ("random", RandomSampler), ("sequential", SequentialSampler)],
+)
+def test_strategy_chooses_the_order(examples, make_processor, strategy, kind):
+    sampler = training_sampler(EGMFDataset(examples, make_processor()), strategy, 4)
+    assert type(sampler) is kind
+    assert sorted(sampler) == list(range(8))
+
+
 def test_last_batch_can_be_dropped():
     steps = epochs_of("random", 11, 2, 2, drop_last=True)[0]
     assert [[len(part) for part in parts] for parts in steps] == [[2, 2], [2, 2]]
 
 
 @pytest.fixture
-def rows():
+def examples():
     media = {"audio_features": np.ones((9, 6), np.float32), "video_features": np.ones((9, 5), np.float32)}
-    shared = {"task": "emotion", "text": "word", "context": None, "answer": "joy", "label_index": 4}
-    return [{"id": f"r{n}", "media": {k: v * n for k, v in media.items()}, **shared} for n in range(8)]
+    shared = {"task": "emotion", "text": "word", "answer": "joy"}
+    return [
+        {"id": f"r{number}", **{name: values * number for name, values in media.items()}, **shared}
+        for number in range(8)
+    ]
 
 
-def test_draws_follow_from_seed_epoch_and_row(rows, make_processor):
-    """Alone or among others, in whichever process: a row loses the same modalities and is changed alike."""
-    collator = IndexedCollator(EGMFDataCollator(make_processor(), True, modality_dropout=0.7, augmentation=True))
+def test_changes_follow_from_seed_epoch_and_example(examples, make_processor):
+    """Alone or among others, in whichever process: an example loses the same modalities and is changed alike."""
+    processor = make_processor()
+    settings = AugmentationSettings(modality_dropout=0.7, augmentation=True)
+    dataset = EGMFDataset(examples, processor, True, augmentation=settings)
+    collator = EGMFDataCollator(processor)
 
-    def drawn(indices, seed=0, epoch=0):
-        batches = EpochBatchSampler(SequentialSampler(rows), 1, 1, 0, seed)
+    def masks(indices, seed=0, epoch=0):
+        batches = EpochBatchSampler(SequentialSampler(dataset), 1, 1, 0, seed)
         batches.set_epoch(epoch)
-        placed, places = IndexedDataset(rows, seed), [batch[0] for batch in batches]
-        batch = collator([placed[places[index]] for index in indices])
-        return batch["modality_mask"].tolist()
+        uses = [batch[0] for batch in batches]
+        return collator([dataset[uses[index]] for index in indices])["modality_mask"].tolist()
 
-    together = drawn(range(8))
+    together = masks(range(8))
     torch.manual_seed(9)
-    assert [drawn([index])[0] for index in range(8)] == together
+    assert [masks([index])[0] for index in range(8)] == together
     assert len({tuple(mask) for mask in together}) > 1
-    assert drawn(range(8), epoch=1) != together
-    assert drawn(range(8), seed=1) != together
+    assert masks(range(8), epoch=1) != together
+    assert masks(range(8), seed=1) != together
 
 
-def test_batches_carry_their_weight(rows, make_processor):
-    collator = IndexedCollator(EGMFDataCollator(make_processor(), True))
+def test_batches_carry_their_weight(examples, make_processor):
+    dataset = EGMFDataset(examples[:5], make_processor(), True)
+    collator = EGMFDataCollator(dataset.processor)
     weights = []
     for process in range(2):
-        batches = EpochBatchSampler(SequentialSampler(rows[:5]), 2, 2, process, 0)
-        placed = IndexedDataset(rows, 0)
-        weights.append([float(collator([placed[p] for p in batch])["loss_weight"]) for batch in batches])
+        batches = EpochBatchSampler(SequentialSampler(dataset), 2, 2, process, 0)
+        weights.append([float(collator([dataset[use] for use in batch])["loss_weight"]) for batch in batches])
     assert weights == [[1.0, 0.0], [1.0, 2.0]]
 
 
-# ---- judging -------------------------------------------------------------------------------------------------
+# ---- evaluation -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 6])
@@ -142,7 +173,7 @@ def test_own_parts_make_up_all(count, processes):
     assert max(len(own) for _, own in parts) - min(len(own) for _, own in parts) <= 1
 
 
-def test_more_processes_than_rows_are_refused():
+def test_more_processes_than_examples_are_refused():
     require_examples(2, 2, "clips")
     with pytest.raises(ValueError, match=r"3 processes but 2 clips\. Start at most 2"):
         require_examples(2, 3, "clips")
@@ -185,12 +216,12 @@ def test_records_are_merged_in_order_and_unchanged(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_record_that_is_there_twice_is_an_error(tmp_path):
+def test_repeated_record_is_an_error(tmp_path):
     found = merged(tmp_path, [{"place": 0}], [{"place": 1}, {"place": 0}])
-    assert "1 of 3 records stand twice for one place" in found[0]
+    assert "1 of 3 records repeat the place of another" in found[0]
 
 
-def test_lost_rows_are_an_error():
+def test_lost_examples_are_an_error():
     require_all([1, 0], 2)
-    with pytest.raises(ValueError, match=r"Rows \[1\] of 3 were lost"):
+    with pytest.raises(ValueError, match=r"Examples \[1\] of 3 were lost"):
         require_all([2, 0], 3)

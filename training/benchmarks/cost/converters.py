@@ -94,11 +94,11 @@ def read_epoch(folder: Path, tokenizer: str, num_workers: int, batch_size: int) 
         video_feature_size=VIDEO[1],
     )
     loader = DataLoader(
-        EGMFDataset(rows, processor),
+        EGMFDataset(rows, processor, with_labels=True),
         batch_size=batch_size,
         shuffle=True,
         num_workers=num_workers,
-        collate_fn=EGMFDataCollator(processor, with_labels=True),
+        collate_fn=EGMFDataCollator(processor),
     )
     started, worked, samples = time.perf_counter(), _processor_seconds(), 0
     for batch in loader:

@@ -79,8 +79,8 @@ def measure(arguments: argparse.Namespace) -> dict:
         cached, _ = make_model(arguments, tokenizer)
         encoder_cache = EncoderCache(Path(place) / "encoder_cache", cached, processor)
         sets = {
-            "computed": EGMFDataset(rows, processor),
-            "kept": EGMFDataset(rows, processor, encoder_cache=encoder_cache),
+            "computed": EGMFDataset(rows, processor, with_labels=True),
+            "kept": EGMFDataset(rows, processor, with_labels=True, encoder_cache=encoder_cache),
         }
         started = time.perf_counter()
         encoder_cache.fill((sets["kept"],), "cpu")
@@ -88,7 +88,7 @@ def measure(arguments: argparse.Namespace) -> dict:
         models = {"computed": plain.train(), "kept": cached.train()}
 
         def epoch(name: str) -> None:
-            loader = DataLoader(sets[name], arguments.batch_size, collate_fn=EGMFDataCollator(processor, True))
+            loader = DataLoader(sets[name], arguments.batch_size, collate_fn=EGMFDataCollator(processor))
             for batch in loader:
                 models[name](**batch).loss.backward()
                 models[name].zero_grad()

@@ -44,7 +44,7 @@ def batches_of(dataset: EGMFDataset, strategy: str, batch_size: int, seed: int =
 def padding_share(dataset: EGMFDataset, strategy: str, batch_size: int, seed: int = 0) -> float:
     """Share of the positions of an epoch's batches that hold padding."""
     processor = dataset.processor
-    samples = (processor.prepare(text=row["text"], task=row["task"], answer=row["answer"]) for row in dataset.rows)
+    samples = (processor.prepare(text=row["text"], task=row["task"], answer=row["answer"]) for row in dataset.examples)
     sizes = [len(sample["input_ids"]) for sample in samples]
     batches = batches_of(dataset, strategy, batch_size, seed)
     return 1 - sum(sizes) / sum(max(sizes[i] for i in batch) * len(batch) for batch in batches)

@@ -33,7 +33,7 @@ from ...evaluation.metrics import summarize
 from ...model.language_model import check_model_location
 from ...model.tasks_file import read_tasks
 from ...records import check_writable, commit, versions, write_json
-from ...train import train
+from ...trainer.run import train
 from .baselines import CHARACTERS, SOUNDS, VECTORS, WORDS, Baseline, evaluate_baseline
 from .corpora import (
     GROUP,

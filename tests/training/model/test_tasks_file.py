@@ -1,0 +1,52 @@
+"""Tasks of a YAML file, and the ids of language models in checkpoints."""
+
+import pytest
+
+from training.model.language_model import portable_id
+from training.model.tasks_file import read_tasks
+
+
+def test_own_tasks_join_the_built_in_ones(tmp_path):
+    path = tmp_path / "tasks.yaml"
+    path.write_text('mood:\n  kind: classification\n  labels: {up: good, down: bad}\n  prompt: "\\nIt is"\n')
+    tasks = read_tasks(path)
+    assert tasks["mood"].answers == ["good", "bad"]
+    assert next(iter(tasks)) == "emotion"
+    assert set(read_tasks(None)) == set(tasks) - {"mood"}
+
+
+@pytest.mark.parametrize(
+    "text", ["mood:\n", "- mood\n", "mood: 3\n", "mood: {kind: classification, lables: {}}\n", "word\n"]
+)
+def test_bad_tasks_file_is_a_value_error(tmp_path, text):
+    path = tmp_path / "tasks.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match="tasks.yaml|mood"):
+        read_tasks(path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ("low: small", "low of the task 'mood' is 'small'; give a number"),
+        ("step: [0.1]", r"step of the task 'mood' is \[0.1\]; give a number"),
+        ("high: yes", "high of the task 'mood' is True; give a number"),
+        ("prompt: 3", "prompt of the task 'mood' is 3; give text, in quotes"),
+        ("separator: null", "separator of the task 'mood' is None; give text, in quotes"),
+        ("labels: good", "'mood': labels and their words are strings, in a list or as pairs"),
+        ("labels: {up: 1, down: 2}", "'mood': labels and their words are strings"),
+        ("labels: 7", "'mood': labels and their words are strings"),
+    ],
+)
+def test_wrong_types_in_a_tasks_file_are_named(tmp_path, fields, message):
+    path = tmp_path / "tasks.yaml"
+    kind = "classification" if fields.startswith("labels") else "regression"
+    path.write_text(f"mood:\n  kind: {kind}\n  {fields}\n")
+    with pytest.raises(ValueError, match=message):
+        read_tasks(path)
+
+
+def test_local_model_becomes_a_relative_path(tmp_path):
+    (tmp_path / "llm").mkdir()
+    assert portable_id(str(tmp_path / "llm"), tmp_path / "runs/x") == "../../llm"
+    assert portable_id("org/model", tmp_path) == "org/model"

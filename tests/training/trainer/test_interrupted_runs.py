@@ -1,0 +1,236 @@
+"""Runs that are killed: the same command resumes from the last complete checkpoint and ends with the same numbers."""
+
+import errno
+import multiprocessing
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import SafetensorError
+
+from tests.helpers.training_runs import RESTLESS, assert_same_run, command_line, curve_of, record_of
+from tests.helpers.training_runs import run as run_plain
+from training.train import main
+from training.trainer import run as run_module
+from training.trainer import trainer
+from training.trainer.checkpointing import find_defect, last_complete_checkpoint
+
+
+pytestmark = pytest.mark.integration
+REPOSITORY = Path(__file__).parents[3]
+
+
+def run(place, name, **changes):
+    return run_plain(place, name, **{**RESTLESS, **changes})
+
+
+def test_uninterrupted_run_logs_where_it_saves(uninterrupted):
+    curve = curve_of(uninterrupted)
+    assert [entry["step"] for entry in curve if "loss" in entry] == [2, 3, 4, 6, 8]
+    assert [entry["step"] for entry in curve if "eval_loss" in entry] == [2, 4, 6, 8]
+    assert not (uninterrupted / "fusion_pretraining.safetensors").exists()
+
+
+# ---- killed in one process, at a chosen moment ---------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """Nothing catches it, as nothing catches SIGKILL."""
+
+
+def kill_at_call(monkeypatch, owner, name, number, before=lambda *_: None):
+    """Die in the n-th call of a function, after `before` did half of its work."""
+    original, calls = getattr(owner, name), []
+
+    def dies(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == number:
+            before(*args)
+            raise Killed
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, dies)
+
+
+def write_half(_, path, *__):
+    Path(path).write_bytes(b"PK\x03\x04 and no more")
+
+
+MOMENTS = {
+    "in the fusion pretraining": (run_module, "pretrained_weights", 1),
+    "before any checkpoint": (trainer.EGMFTrainer, "_save_checkpoint", 1),
+    "in the middle of an epoch": (trainer.EGMFTrainer, "training_step", 6),
+    "at the end of an epoch": (trainer.EGMFTrainer, "training_step", 4),
+    "while the weights are written": (trainer.EGMFTrainer, "save_model", 2),
+    "while the optimizer is written": (torch, "save", 4),
+    "before the checkpoint is renamed": (trainer, "finalize_checkpoint", 3),
+    "while old checkpoints are deleted": (trainer, "rotate_checkpoints", 3),
+    "after the last step": (trainer.EGMFTrainer, "_finalize_training", 1),
+    "while the result is written": (trainer.EGMFTrainer, "save_model", 5),
+}
+WITHOUT_CHECKPOINT = {
+    "in the fusion pretraining": None,
+    "before any checkpoint": "fusion_pretraining.safetensors",
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_run_ends_where_an_uninterrupted_one_does(place, uninterrupted, monkeypatch, moment):
+    name = moment.replace(" ", "-")
+    owner, function, number = MOMENTS[moment]
+    with monkeypatch.context() as patched:
+        kill_at_call(patched, owner, function, number, write_half if function == "save" else lambda *_: None)
+        with pytest.raises(Killed):
+            run(place, name)
+    folder = place / "runs" / name
+    assert not (folder / "training.json").exists()
+    assert all(find_defect(path) is None for path in folder.glob("checkpoint-*"))
+    steps = []
+    with monkeypatch.context() as patched:
+        original = trainer.EGMFTrainer.training_step
+        patched.setattr(
+            trainer.EGMFTrainer, "training_step", lambda *args, **kw: steps.append(1) or original(*args, **kw)
+        )
+        run(place, name)
+    assert_same_run(folder, uninterrupted)
+    last = 8 - len(steps)
+    assert record_of(folder)["resumed_from"] == WITHOUT_CHECKPOINT.get(moment, str(folder / f"checkpoint-{last}"))
+    assert (last == 0) == (moment in WITHOUT_CHECKPOINT)
+
+
+def test_killed_after_the_last_step_of_a_broken_epoch_takes_no_further_step(place, monkeypatch):
+    """The last checkpoint is in the middle of an epoch, from where `Trainer` would take one more step."""
+    run(place, "short", max_steps=2)
+    with monkeypatch.context() as patched:
+        kill_at_call(patched, trainer.EGMFTrainer, "_finalize_training", 1)
+        with pytest.raises(Killed):
+            run(place, "short-killed", max_steps=2)
+    run(place, "short-killed", max_steps=2)
+    assert_same_run(place / "runs/short-killed", place / "runs/short")
+
+
+def test_run_stopped_early_stays_stopped(place, monkeypatch):
+    changes = {"learning_rate": 0, "fusion_pretraining_epochs": 0, "early_stopping_patience": 1, "max_steps": 20}
+    run(place, "early", **changes)
+    with monkeypatch.context() as patched:
+        kill_at_call(patched, trainer.EGMFTrainer, "_finalize_training", 1)
+        with pytest.raises(Killed):
+            run(place, "early-killed", **changes)
+    run(place, "early-killed", **changes)
+    assert curve_of(place / "runs/early")[-1]["step"] == 4
+    assert_same_run(place / "runs/early-killed", place / "runs/early")
+
+
+# ---- killed by the system, at random moments -----------------------------------------------------------------
+
+
+def main_as_launched(words):
+    """With workers that are forked, as they are where no forkserver is used."""
+    multiprocessing.set_start_method("fork", force=True)
+    main(words)
+
+
+def start(words):
+    """`main` in a process of its own, forked from one that has imported everything and computed nothing."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["training.train", "training.trainer.run"])
+    process = context.Process(target=main_as_launched, args=(words,))
+    process.start()
+    return process
+
+
+def kill_and_repeat(place, count, **changes):
+    """Runs that are each killed once at a random moment, then started again to their end."""
+
+    def words_of(name):
+        return command_line(place, name, **{**RESTLESS, **changes})
+
+    started = time.monotonic()
+    process = start(words_of("calm"))
+    process.join()
+    assert process.exitcode == 0
+    seconds, rng = time.monotonic() - started, random.Random(0)
+    for number in range(count):
+        folder, killed = place / f"runs/killed-{number}", False
+        while not killed:
+            process = start(words_of(folder.name))
+            process.join(rng.uniform(0.1, 0.95) * seconds)
+            process.kill()
+            process.join()
+            killed = process.exitcode == -signal.SIGKILL and not (folder / "training.json").exists()
+            if not killed:  # it was faster than the first one
+                shutil.rmtree(folder)
+        process = start(words_of(folder.name))
+        process.join()
+        assert process.exitcode == 0
+        assert_same_run(folder, place / "runs/calm")
+
+
+def test_two_runs_killed_at_random_end_equal(place, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    kill_and_repeat(place, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_ten_runs_killed_at_random_end_equal(place, monkeypatch, workers, tmp_path):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    for name in ("corpus", "llm"):
+        (tmp_path / name).symlink_to(place / name)
+    kill_and_repeat(tmp_path, 10, max_steps=16, dataloader_num_workers=workers)
+
+
+# ---- a full disk ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["torch", "safetensors"])
+def test_full_disk_leaves_the_earlier_checkpoint_complete(place, uninterrupted, monkeypatch, kind):
+    name, calls = f"full-{kind}", []
+    owner, function = (torch, "save") if kind == "torch" else (trainer.EGMFTrainer, "save_model")
+    original = getattr(owner, function)
+
+    def fails(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == (4 if kind == "safetensors" else 8):
+            if kind == "safetensors":
+                raise SafetensorError("I/O error: No space left on device (os error 28)")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return original(*args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, function, fails)
+        message = r"could not be written into .*No space left.*resumes from .*/checkpoint-\d"
+        with pytest.raises(OSError, match=message):
+            run(place, name)
+    folder = place / "runs" / name
+    assert not (folder / ".partial").exists()
+    assert last_complete_checkpoint(folder) is not None
+    run(place, name)
+    assert_same_run(folder, uninterrupted)
+
+
+@pytest.mark.slow
+def test_really_full_disk(place, tmp_path):
+    """A file system of one and a half checkpoints, in a mount of its own."""
+    small = tmp_path / "small"
+    small.mkdir()
+    changes = {"save_total_limit": 20, "eval_strategy": "no", "save_steps": 1, "load_best_model_at_end": "false"}
+    words = command_line(place, "unused", **{**RESTLESS, **changes, "output_dir": small / "run"})
+    code = "import sys, training.trainer.run as run, training.train as t; run.check_disk_space = lambda *_: None; "
+    code += "t.main(sys.argv[1:])"
+    script = f'mount -t tmpfs -o size=2m none {small} && {sys.executable} -c "{code}" "$@"; echo; find {small}'
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", script, "sh", *words], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    if "mount:" in done.stderr or "unshare:" in done.stderr:
+        pytest.skip("this machine lets nobody mount")
+    assert "could not be written into" in done.stderr, done.stderr[-2000:]
+    assert "No space left" in done.stderr or "PytorchStreamWriter" in done.stderr
+    assert "checkpoint-1/trainer_state.json" in done.stdout
+    assert ".partial" not in done.stdout

@@ -1,0 +1,99 @@
+"""Fusion pretraining: it changes only our own layers, learns, and sees all modalities together and each alone."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from tests.helpers.training_runs import SHORT, run
+from training.data.collator import EGMFDataCollator
+from training.data.dataset import EGMFDataset, load_examples
+from training.trainer.pretraining import fuse_modalities, pretrain_fusion
+
+
+pytestmark = pytest.mark.integration
+MODALITIES = ("text", "audio", "video")
+
+
+@pytest.fixture
+def setting(make_model, make_processor, place):
+    """`setting(batch_size)` -> model, processor, loader over the training examples."""
+    model, processor = make_model("waveform", "frames"), make_processor("waveform", "frames")
+    dataset = EGMFDataset(load_examples(place / "corpus", "train"), processor, cache_media=True)
+
+    def make(batch_size):
+        return model, processor, DataLoader(dataset, batch_size, collate_fn=EGMFDataCollator(processor))
+
+    return make
+
+
+@pytest.mark.parametrize("progress", [False, True])
+def test_only_our_own_layers_change(setting, progress):
+    model, processor, loader = setting(3)
+    before = copy.deepcopy(model.state_dict())
+    losses = pretrain_fusion(model, processor, loader, epochs=2, learning_rate=1e-2, progress=progress)
+    assert len(losses) == 2
+    after = model.state_dict()
+    assert set(after) == set(before)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert not {name for name in changed if not name.startswith("egmf.")}
+    for part in ("audio_visual_encoder.audio", "audio_visual_encoder.video", "fusion", "experts"):
+        assert any(name.startswith(f"egmf.{part}") for name in changed), part
+
+
+def test_loss_falls(setting):
+    model, processor, loader = setting(6)
+    losses = pretrain_fusion(model, processor, loader, epochs=15, learning_rate=1e-2, progress=False)
+    assert losses[-1] < 0.7 * losses[0]
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(0.0, 0), (0.1, 1), (1.0, 2), (1.5, 3)])
+def test_fractions_of_an_epoch_are_rounded_up(setting, epochs, steps):
+    model, processor, loader = setting(3)
+    calls = []
+    model.egmf.audio_visual_encoder.register_forward_hook(lambda *_: calls.append(1))  # once per step
+    losses = pretrain_fusion(model, processor, loader, epochs=epochs, learning_rate=1e-3, progress=False)
+    assert len(calls) == steps
+    assert len(losses) == math.ceil(epochs)
+
+
+def test_pretraining_sees_all_modalities_and_training_loses_some(place, monkeypatch):
+    """The pretraining fuses each modality alone anyway."""
+    loaders = []
+    monkeypatch.setattr(
+        "training.trainer.run.pretrain_fusion", lambda model, processor, loader, *_, **__: loaders.append(loader) or []
+    )
+    options = {"augmentation": "true", "modality_dropout": 0.4, "fusion_pretraining_epochs": 1}
+    trainer = run(place, "pretrained", fusion_pretraining_batch_size=2, **options, **SHORT)
+    (loader,) = loaders
+    datasets = (loader.dataset, trainer.train_dataset, trainer.eval_dataset)
+    assert [dataset.augmentation.modality_dropout for dataset in datasets] == [0.0, 0.4, 0.0]
+    assert [dataset.augmentation.augmentation for dataset in datasets] == [True, True, False]
+    assert [dataset.with_labels for dataset in datasets] == [False, True, False]
+    assert [len(batch) for batch in loader.batch_sampler] == [2, 2, 2]
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_modalities_are_fused_as_if_each_form_were_a_sample(make_model, make_processor, bidirectional):
+    model, processor = make_model(bidirectional_attention=bidirectional), make_processor()
+    audio, video = torch.randn(3, 6), torch.randn(2, 5)
+    given = [("text", "audio", "video"), ("text", "video"), ("audio",)]
+    batch = processor(
+        text=["one word" if "text" in present else None for present in given],
+        audio_features=[audio if "audio" in present else None for present in given],
+        video_features=[video if "video" in present else None for present in given],
+    )
+    fused, samples = fuse_modalities(model, batch)
+    expected = list(enumerate(given))
+    for modality in MODALITIES:
+        expected += [(i, (modality,)) for i, present in enumerate(given) if modality in present and len(present) > 1]
+    assert len(expected) == 3 + 2 + 1 + 2
+    assert samples.tolist() == [sample for sample, _ in expected]
+    names = ("input_ids", "utterance_mask", "audio_values", "audio_mask", "video_values", "video_mask")
+    for vector, (sample, subset) in zip(fused, expected, strict=True):
+        mask = torch.tensor([[modality in subset for modality in MODALITIES]])
+        inputs = {name: batch[name][sample : sample + 1] for name in names}
+        _, alone = model.embed_prompt(**inputs, modality_mask=mask)
+        torch.testing.assert_close(vector, alone.fused[0], rtol=1e-4, atol=1e-5)

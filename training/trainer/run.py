@@ -1,0 +1,377 @@
+"""A training run, from options to a saved model.
+
+    options ─► examples ─► model, processor ─► datasets ─► output folder ─► encoder cache
+                                                                              │
+             saved model, training.json ◄─ training ◄─ fusion pretraining ◄───┘
+
+An interrupted run continues at the training, or at the fusion pretraining if there is no checkpoint yet: see
+checkpointing.py.
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch.utils.data import DataLoader, RandomSampler
+from transformers import EarlyStoppingCallback, TrainerState, set_seed
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import rotate_checkpoints
+
+from ..arguments import DataArguments, EGMFTrainingArguments, ModelArguments
+from ..data.augmentation import AugmentationSettings
+from ..data.collator import EGMFDataCollator
+from ..data.dataset import EGMFDataset, load_examples
+from ..data.encoder_cache import EncoderCache
+from ..data.feature_stats import set_feature_stats
+from ..data.selection import check_encoder_inputs, remove_unusable, select_examples, used_tasks
+from ..data.windows import cut_examples
+from ..model.builder import build
+from ..model.language_model import quantization
+from ..model.tasks_file import read_tasks
+from ..records import check_writable, commit, versions, write_json
+from .checkpointing import (
+    FINISHED,
+    FUSION_PRETRAINING,
+    FUSION_PRETRAINING_WEIGHTS,
+    PARTIAL,
+    SETTINGS,
+    LogAtSave,
+    check_disk_space,
+    digest,
+    examples_digest,
+    is_last_checkpoint,
+    media_digest,
+    move_aside,
+    pretrained_weights,
+    report_write_errors,
+    require_same_settings,
+    resolve_output_dir,
+    run_settings,
+)
+from .distributed import num_elements
+from .pretraining import pretrain_fusion
+from .sampling import EpochBatchSampler, require_examples
+from .trainer import EGMFTrainer, make_compute_metrics
+
+
+def train(model_args: ModelArguments, data_args: DataArguments, args: EGMFTrainingArguments) -> EGMFTrainer:
+    """Build a model, pretrain its fusion, train, keep the best checkpoint, save.
+
+    Returns:
+        The trainer with its log history; every process ends with its `end_training()`.
+
+    Raises:
+        ValueError: options that contradict one another or the data, before anything is written.
+        OSError: a file cannot be read or written.
+    """
+    return TrainingRun(model_args, data_args, args).run()
+
+
+class TrainingRun:
+    """The steps of a run, in the order of `run`.
+
+    Args:
+        model_args: the model to build, or the checkpoint to fine-tune.
+        data_args: the dataset and what training changes about it.
+        args: `TrainingArguments` and ours.
+    """
+
+    def __init__(self, model_args: ModelArguments, data_args: DataArguments, args: EGMFTrainingArguments):
+        self.model_args = model_args
+        self.data_args = data_args
+        self.args = args
+        self.folder = Path(args.output_dir)
+        self.started = time.time()
+        self.is_main_process = args.process_index == 0
+
+    def run(self) -> EGMFTrainer:
+        self.check_options()
+        self.checkpoint = resolve_output_dir(self.args)
+        set_seed(self.args.seed)
+        self.read_examples()
+        self.model, self.processor = build(self.model_args, self.tasks, self.args.output_dir)
+        self.settings = self.collect_settings()
+        self.make_datasets()
+        self.prepare_folder()
+        self.fill_encoder_cache()
+        self.trainer = self.make_trainer()
+        self.pretrain()
+        self.train()
+        self.save()
+        return self.trainer
+
+    def check_options(self) -> None:
+        """Refuse options that cannot work, before anything is read."""
+        if self.data_args.dataset is None:
+            raise ValueError("Give --dataset, the folder of a corpus.")
+        quantization(self.model_args)
+        if self.data_args.encoder_cache is not None:
+            changing = {
+                "augmentation": self.data_args.augmentation,
+                "voice_augmentation": self.data_args.voice_augmentation,
+            }
+            for name, used in changing.items():
+                if used:
+                    raise ValueError(f"--{name} changes clips every time they are used: leave out --encoder_cache.")
+            check_writable(Path(self.data_args.encoder_cache))
+        start = self.model_args.model_name_or_path
+        if start is not None and Path(start).resolve().is_relative_to(self.folder.resolve()):
+            raise ValueError(f"--model_name_or_path {start} is inside --output_dir. Give another --output_dir.")
+
+    # ---- data and model ------------------------------------------------------------------------------------------
+
+    def read_examples(self) -> None:
+        """The examples of both splits, and the tasks that they name."""
+        data_args = self.data_args
+        tasks = read_tasks(data_args.tasks_file)
+        default_task = next(iter(tasks))
+        examples = load_examples(data_args.dataset, manifest=data_args.split_manifest)
+        selected = []
+        for split, max_samples in (
+            (data_args.train_split, data_args.max_train_samples),
+            (data_args.eval_split, data_args.max_eval_samples),
+        ):
+            of_split = [example for example in examples if example.get("split") == split]
+            if not of_split:
+                raise ValueError(_missing_split(data_args.dataset, split, examples))
+            selected.append(select_examples(of_split, data_args.only_tasks, max_samples, default_task))
+            require_examples(len(selected[-1]), self.args.world_size, f"examples of split {split!r}")
+        self.train_examples, self.eval_examples = selected
+        self.tasks = used_tasks(tasks, self.train_examples + self.eval_examples)
+
+    def collect_settings(self) -> dict[str, Any]:
+        """Everything that decides the run's numbers; a run that is resumed must have the same."""
+        dataset = self.data_args.dataset
+        tasks = [dataclasses.asdict(task) for task in self.processor.task_objects.values()]
+        settings = run_settings(
+            self.model_args,
+            self.data_args,
+            self.args,
+            train_examples=examples_digest(self.train_examples),
+            eval_examples=examples_digest(self.eval_examples),
+            language_model=self.model.config.text_model_fingerprint,
+            train_media=media_digest(self.train_examples, dataset),
+            eval_media=media_digest(self.eval_examples, dataset),
+            tasks=digest(tasks),
+        )
+        # A run that has neither a checkpoint nor a finished pretraining has computed nothing yet.
+        if self.checkpoint is not None:
+            require_same_settings(Path(self.checkpoint).parent, settings)
+        elif not self.args.overwrite and (self.folder / FUSION_PRETRAINING).is_file():
+            require_same_settings(self.folder, settings)
+        return settings
+
+    def make_datasets(self) -> None:
+        data_args = self.data_args
+        self.encoder_cache = None
+        if data_args.encoder_cache:
+            self.encoder_cache = EncoderCache(data_args.encoder_cache, self.model, self.processor)
+        augmentation = AugmentationSettings(
+            data_args.modality_dropout, data_args.augmentation, data_args.voice_augmentation
+        )
+        shared = {
+            "processor": self.processor,
+            "modalities": data_args.modalities,
+            "cache_media": data_args.cache_media,
+            "encoder_cache": self.encoder_cache,
+        }
+        train_examples = cut_examples(self.train_examples, self.processor, data_args.window_hop)
+        eval_examples = cut_examples(self.eval_examples, self.processor, data_args.window_hop)
+        self.train_set = EGMFDataset(train_examples, with_labels=True, augmentation=augmentation, **shared)
+        self.eval_set = EGMFDataset(eval_examples, **shared)
+        show = self.is_main_process
+        check_encoder_inputs(self.train_examples, self.processor, self.train_set.modalities, show)
+        remove_unusable(self.train_set, data_args.train_split, show)
+        remove_unusable(self.eval_set, data_args.eval_split, show)
+
+    def prepare_folder(self) -> None:
+        """The main process moves an older run aside, and records the settings."""
+        args = self.args
+        # Until every process has seen what the folder holds, nothing is written.
+        args.distributed_state.wait_for_everyone()
+        if not self.is_main_process:
+            return
+        if self.checkpoint is None and args.overwrite:
+            move_aside(self.folder)
+        shutil.rmtree(self.folder / PARTIAL, ignore_errors=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        checkpoints = 1 if self.checkpoint else args.save_total_limit + 1
+        check_disk_space(self.folder, self.model, 0 if args.save_strategy == "no" else checkpoints)
+        write_json(self.folder / SETTINGS, self.settings)
+
+    def fill_encoder_cache(self) -> None:
+        if self.encoder_cache is None:
+            return
+        args = self.args
+        share = (args.process_index, args.world_size)
+        counts = self.encoder_cache.fill((self.train_set, self.eval_set), args.device, share)
+        args.distributed_state.wait_for_everyone()
+        print(
+            f"Frozen encoders: {counts['computed']} clips computed, {counts['stored']} found in "
+            f"{self.encoder_cache.root}."
+        )
+
+    def make_trainer(self) -> EGMFTrainer:
+        callbacks = [LogAtSave()]
+        if self.args.early_stopping_patience is not None:
+            callbacks.append(EarlyStoppingCallback(self.args.early_stopping_patience))
+        return EGMFTrainer(
+            model=self.model,
+            args=self.args,
+            train_dataset=self.train_set,
+            eval_dataset=self.eval_set,
+            data_collator=EGMFDataCollator(self.processor),
+            processing_class=self.processor,
+            compute_metrics=make_compute_metrics(self.processor),
+            callbacks=callbacks,
+        )
+
+    # ---- fusion pretraining --------------------------------------------------------------------------------------
+
+    def pretrain(self) -> None:
+        """Measure a new model's feature statistics and pretrain its fusion, unless that was done before.
+
+        `self.pretraining` is `{"losses", "seconds" since the start of the run, "reused"}`.
+        """
+        record = self.folder / FUSION_PRETRAINING
+        if self.checkpoint is not None:
+            self.pretraining = {"losses": [], "seconds": 0.0}
+            if record.is_file():
+                self.pretraining = json.loads(record.read_text(encoding="utf-8"))
+            return
+        accelerator = self.trainer.accelerator
+        accelerator.wait_for_everyone()  # the main process may have moved an older run aside
+        weights = self.folder / FUSION_PRETRAINING_WEIGHTS
+        reused = record.is_file() and weights.is_file()
+        if self.is_main_process and reused:
+            self.model.load_state_dict(load_file(weights), strict=False)
+        elif self.is_main_process and self.model_args.model_name_or_path is None:
+            set_feature_stats(self.model, self.train_set, progress=not self.args.disable_tqdm)
+        if accelerator.num_processes > 1:  # all start from the weights of the main process
+            for tensor in self.model.egmf.state_dict().values():
+                torch.distributed.broadcast(tensor, src=0)
+        if reused:
+            self.pretraining = {**json.loads(record.read_text(encoding="utf-8")), "reused": True}
+        else:
+            losses = self.run_pretraining()
+            self.pretraining = {"losses": losses, "seconds": time.time() - self.started}
+            if self.is_main_process:
+                self.save_pretraining()
+            accelerator.wait_for_everyone()
+        set_seed(self.args.seed)  # the same random numbers, whether the pretraining was reused or not
+
+    def run_pretraining(self) -> list[float]:
+        args = self.args
+        dataset = self.train_set.without_labels()
+        processes = self.trainer.accelerator.num_processes
+        batches = EpochBatchSampler(
+            RandomSampler(dataset),
+            -(-args.fusion_pretraining_batch_size // processes),
+            processes,
+            self.trainer.accelerator.process_index,
+            args.seed,
+        )
+        loader = DataLoader(
+            dataset,
+            batch_sampler=batches,
+            collate_fn=EGMFDataCollator(self.processor),
+            num_workers=args.dataloader_num_workers,
+        )
+        return pretrain_fusion(
+            self.model,
+            self.processor,
+            loader,
+            args.fusion_pretraining_epochs,
+            args.fusion_pretraining_learning_rate,
+            args.device,
+            progress=not args.disable_tqdm and self.is_main_process,
+        )
+
+    def save_pretraining(self) -> None:
+        weights = self.folder / FUSION_PRETRAINING_WEIGHTS
+        with report_write_errors(self.folder, FUSION_PRETRAINING_WEIGHTS):
+            if self.pretraining["losses"]:
+                partial = weights.with_name(f".{FUSION_PRETRAINING_WEIGHTS}")
+                save_file(pretrained_weights(self.model), partial)
+                os.replace(partial, weights)
+            write_json(self.folder / FUSION_PRETRAINING, self.pretraining)
+
+    # ---- training ------------------------------------------------------------------------------------------------
+
+    def train(self) -> None:
+        """Train, from the checkpoint if there is one."""
+        trainer = self.trainer
+        if self.checkpoint is not None:
+            *_, max_steps = trainer.set_initial_training_values(self.args, trainer.get_train_dataloader())
+            if is_last_checkpoint(self.checkpoint, self.args, max_steps):
+                self.finish_training()
+                return
+        trainer.train(resume_from_checkpoint=self.checkpoint)
+
+    def finish_training(self) -> None:
+        """The run was killed after its last step, and `Trainer` would take one more: only load what it ends with."""
+        trainer = self.trainer
+        trainer.state = TrainerState.load_from_json(os.path.join(self.checkpoint, TRAINER_STATE_NAME))
+        best = trainer.state.best_model_checkpoint if self.args.load_best_model_at_end else None
+        trainer.load_checkpoint(best or self.checkpoint)
+
+    def save(self) -> None:
+        """The model, and what the run was: `training.json` marks it as finished."""
+        trainer = self.trainer
+        with report_write_errors(self.folder, "the trained model"):
+            trainer.save_model()
+        if not self.is_main_process:
+            return
+        # A run that was killed after its last checkpoint may have one too many.
+        rotate_checkpoints(str(self.folder), self.args.save_total_limit, trainer.state.best_model_checkpoint)
+        trainer.state.save_to_json(str(self.folder / TRAINER_STATE_NAME))
+        write_json(self.folder / FINISHED, self.describe())
+        (self.folder / FUSION_PRETRAINING_WEIGHTS).unlink(missing_ok=True)
+
+    def describe(self) -> dict[str, Any]:
+        """The content of `training.json`."""
+        state = self.trainer.state
+        parameters = list(self.model.parameters())
+        reused = FUSION_PRETRAINING_WEIGHTS if self.pretraining.get("reused") else None
+        return {
+            "model_arguments": effective_options(self.model_args),
+            "data_arguments": dataclasses.asdict(self.data_args),
+            "training_arguments": self.args.to_dict(),
+            "seed": self.args.seed,
+            "processes": self.args.world_size,
+            "versions": versions(),
+            "commit": commit(),
+            "examples": {"train": len(self.train_set), "eval": len(self.eval_set)},
+            "parameters": {
+                "trained": sum(num_elements(p) for p in parameters if p.requires_grad),
+                "all": sum(num_elements(p) for p in parameters),
+            },
+            "resumed_from": self.checkpoint or reused,
+            # Of a resumed run, the time since it was resumed.
+            "seconds": {"fusion_pretraining": self.pretraining["seconds"], "all": time.time() - self.started},
+            "fusion_pretraining_losses": self.pretraining["losses"],
+            "best_metric": state.best_metric,
+            "best_step": state.best_global_step,
+            "log_history": state.log_history,
+        }
+
+
+def _missing_split(dataset: str, split: str, examples: list[dict[str, Any]]) -> str:
+    splits = sorted({str(example["split"]) for example in examples if example.get("split") is not None})
+    if not splits:
+        return f"{dataset} has no column `split`, so it has no split {split!r}. Add one: train, validation or test."
+    return f"{dataset} has no split {split!r}. Its splits are {', '.join(splits)}."
+
+
+def effective_options(arguments: ModelArguments) -> dict[str, Any]:
+    """The options that made the model: a checkpoint that is fine-tuned keeps its own."""
+    options = dataclasses.asdict(arguments)
+    if arguments.model_name_or_path is None:
+        return options
+    return {name: options[name] for name in ("model_name_or_path", "text_model_name_or_path")}
