@@ -35,7 +35,7 @@ def site_packages(tmp_path_factory):
         "name": "egmf",
         "packages": SETTINGS["packages"],
         "package_dir": SETTINGS["package-dir"],
-        "package_data": SETTINGS["package-data"],
+        "package_data": {name.replace("*", ""): patterns for name, patterns in SETTINGS["package-data"].items()},
     }
     subprocess.run([sys.executable, "-c", BUILD, json.dumps(settings), str(target)], check=True, cwd=ROOT)
     return target

@@ -212,9 +212,12 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     descriptions = {name: text for name, (_, text) in COMMANDS.items()}
     command, rest = choose("egmf", "command", descriptions, arguments)
     module, _ = COMMANDS[command]
+    prog = f"egmf {command}"
     if command == "convert":
-        corpus, rest = choose("egmf convert", "corpus", CORPORA, rest)
+        corpus, rest = choose(prog, "corpus", CORPORA, rest)
         module = f"converters.{corpus}"
+        prog = f"{prog} {corpus}"
+    sys.argv[0] = prog  # what argparse shows in "usage:" and before errors
     return importlib.import_module(f".{module}", __package__).main(rest)
 
 

@@ -1,12 +1,11 @@
-"""Evaluate a checkpoint, with all modalities or with every subset, and write a results file.
+r"""Evaluate a checkpoint, with all modalities or with every subset, and write a results file.
 
-    python -m training.run_eval --model_name_or_path runs/demo --dataset data/demo --subsets every
-    accelerate launch --config_file training/accelerate_configs/ddp.yaml -m training.run_eval \\
+    egmf evaluate --model_name_or_path runs/demo --dataset data/demo --subsets every
+    accelerate launch --config_file training/accelerate_configs/ddp.yaml -m training.run_eval \
         --model_name_or_path runs/demo --dataset DATA
-    python -m training.run_eval --model_name_or_path 'runs/meld-{seed}' --dataset data/meld --seeds 0 1 2 \\
-        --config my_recipe.yaml
+    egmf evaluate --model_name_or_path 'runs/meld-{seed}' --dataset data/meld --seeds 0 1 2 --config my_recipe.yaml
 
-The third command evaluates several runs of one recipe: see evaluation/seeds.py. For one run, evaluation/evaluator.py.
+The third command evaluates several runs of one recipe (evaluation/seeds.py), the others one run (evaluator.py).
 """
 
 from collections.abc import Sequence
@@ -16,24 +15,27 @@ from .cli import CommandParser, command_errors
 
 
 def make_parser() -> CommandParser:
-    parser = CommandParser(description=__doc__.splitlines()[0])
+    parser = CommandParser(prog="egmf evaluate", description=__doc__.splitlines()[0])
     model = parser.add_argument_group("model")
     data = parser.add_argument_group("data")
     results = parser.add_argument_group("results")
     seeds = parser.add_argument_group("several runs of one recipe")
     add = parser.add_argument
     add("--model_name_or_path", required=True, group=model, help="checkpoint: a folder or a Hub id")
-    add("--text_model_name_or_path", group=model, help="language model of an adapter checkpoint, if moved")
-    add("--load_in_4bit", action="store_true", group=model, help="language model in 4 bit; needs bitsandbytes, CUDA")
-    add("--device", group=model, help="cpu or cuda; default: cuda where there is a GPU")
-    add("--dataset", required=True, group=data, help="corpus folder, see training/data/dataset.py")
-    add("--split", default="test", group=data, help="default: test")
-    add("--split_manifest", default="official", group=data, help="splits of a converted corpus: a name in its splits/")
-    add("--max_samples", type=int, group=data, help="evaluate only the first so many examples")
+    add("--text_model_name_or_path", group=model, help="language model of an adapter checkpoint, if it was moved")
+    add("--load_in_4bit", action="store_true", group=model, help="language model in 4 bits; needs bitsandbytes, CUDA")
+    add("--device", group=model, help="cpu or cuda; default: cuda if there is a GPU")
+    add("--dataset", required=True, group=data, help="dataset folder: metadata.jsonl, metadata.csv or Parquet")
+    add("--split", default="test", group=data, help="split to evaluate on; default: test")
     add(
-        "--window_hop", type=float, group=data, help="cut longer clips into windows that start this many seconds apart"
+        "--split_manifest",
+        default="official",
+        group=data,
+        help="splits of a converted corpus: a file name in its splits/",
     )
-    add("--batch_size", type=int, default=16, group=data, help="default: 16")
+    add("--max_samples", type=int, group=data, help="number of examples to evaluate, the first ones")
+    add("--window_hop", type=float, group=data, help="seconds between the windows that longer clips are cut into")
+    add("--batch_size", type=int, default=16, group=data, help="examples per batch; default: 16")
     add("--num_workers", type=int, default=0, group=data, help="processes that decode clips; default: 0")
     add(
         "--subsets",
@@ -44,9 +46,9 @@ def make_parser() -> CommandParser:
     )
     add("--output", type=Path, group=results, help="results file; default: MODEL/results-SPLIT.json")
     add("--overwrite", action="store_true", group=results, help="replace a results file that exists")
-    add("--seed", type=int, default=0, group=results, help="default: 0")
+    add("--seed", type=int, default=0, group=results, help="seed of all random numbers; default: 0")
     add("--seeds", type=int, nargs="+", group=seeds, help="evaluate these runs, {seed} in --model_name_or_path")
-    add("--config", type=Path, group=seeds, help="recipe by which missing runs are trained")
+    add("--config", type=Path, group=seeds, help="recipe that missing runs are trained with")
     return parser
 
 

@@ -1,11 +1,25 @@
 """The command `egmf`: subcommands, spelling mistakes, errors in one line, the log."""
 
 import logging
+import subprocess
+import sys
 import types
+from pathlib import Path
 
 import pytest
 
 from training import cli
+
+
+LIGHT = """
+import sys
+from training.cli import main
+for arguments in (["--help"], ["--lerning_rate=1"]):
+    try:
+        main([*sys.argv[1:], *arguments])
+    except SystemExit as exit:
+        print(exit.code, sorted({"torch", "transformers", "datasets"} & set(sys.modules)))
+"""
 
 
 @pytest.fixture
@@ -17,6 +31,7 @@ def called(monkeypatch):
         return types.SimpleNamespace(main=lambda argv: calls.append((name, argv)))
 
     monkeypatch.setattr(cli.importlib, "import_module", import_module)
+    monkeypatch.setattr(cli.sys, "argv", ["egmf"])
     return calls
 
 
@@ -128,3 +143,12 @@ def test_output_file_is_checked_before_any_work(tmp_path):
     assert cli.output_file(str(tmp_path / "new/results.json")).name == "results.json"
     with pytest.raises(cli.argparse.ArgumentTypeError, match="is a folder"):
         cli.output_file(str(tmp_path))
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "push", "report", "memory", "demo"])
+def test_help_and_misspelled_options_are_answered_without_torch(command):
+    process = [sys.executable, "-c", LIGHT, command]
+    finished = subprocess.run(process, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert [line for line in finished.stdout.splitlines() if line[:2] in ("0 ", "2 ")] == ["0 []", "2 []"]
+    assert f"usage: egmf {command}" in finished.stdout
+    assert "There is no option --lerning_rate" in finished.stderr
