@@ -1,11 +1,11 @@
-"""EGMFPipeline: a clip in, an answer out; stored with the checkpoint, so that nobody has to read code.
+"""EGMFPipeline: a clip in, an answer out; its code is stored with the checkpoint.
 
-    judge = pipeline(model=FOLDER_OR_ID, trust_remote_code=True)  # task: multimodal-emotion-recognition
-    judge("clip.mp4", text="I'm fine.", task="meld")  # {"label": ..., "score": ..., "probabilities": ...}
+    pipe = pipeline(model=FOLDER_OR_ID, trust_remote_code=True)  # task: multimodal-emotion-recognition
+    pipe("clip.mp4", text="I'm fine.", task="meld")  # {"label": ..., "score": ..., "probabilities": ...}
 
-    clips ─► `prepare` one by one ─► `collate`, padded on the left ─► `score_answers` ─► `post_process_answers`
+    clips ─► processor.prepare, one by one ─► processor.collate ─► model.score_answers ─► post_process_answers
 
-One clip alone gives what processing_egmf.py gives. No connection is opened: a URL needs a `fetch` of yours.
+A single clip gives exactly what processor and model give. No connection is opened: a URL needs a `fetch` function.
 """
 
 import os
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import Pipeline
+from transformers import BatchFeature, Pipeline
 
 from .tasks_egmf import EGMFAnswer
 from .video_egmf import has_video
@@ -28,84 +28,104 @@ EXPERT_FIELDS = ("expert", "experts", "residual")
 
 
 class EGMFPipeline(Pipeline):
-    """Predictor clips: one, or a list, a generator or a dataset of them.
+    """Answers for clips: one, or a list, a generator or a dataset of them.
 
-    A clip is a path, bytes or an open file (what is in it decides whether it is heard or seen too, not its name); a
-    URL, if `fetch` is given; an array of sound, with `sampling_rate`, or of frames (T, y, x, 3); or a dict with any of
-    `FIELDS`, as `EGMFProcessor.__call__` takes them for one sample, and `name`, for messages.
+    A clip is a path, bytes or an open file (its content decides if it has audio or video, not its name); a URL, if
+    `fetch` is given; an array of audio, with `sampling_rate`, or of frames (T, height, width, 3); or a dict with any
+    of `FIELDS`: the arguments of `EGMFProcessor.__call__` for one sample, and `name`, for messages.
 
-    Text is read as it stands: markup in it is words. Nothing looks for a face or a voice: a clip without them is
-    judged all the same, by what is in it. What a clip lacks is left out; the answer's `modalities` are what took part.
+    Markup in a text is read as text. Faces and voices are not detected: a clip without them is answered from what it
+    holds. Missing modalities are left out; `modalities` in the answer says which ones it is based on.
     """
 
     _load_processor = True
-    _load_tokenizer = _load_image_processor = _load_video_processor = _load_feature_extractor = False
+    _load_tokenizer = False
+    _load_image_processor = False
+    _load_video_processor = False
+    _load_feature_extractor = False
 
     def __call__(self, inputs: Any = None, *, batch_size: int | None = None, **kwargs: Any) -> Any:
-        """Predictor one clip, or many, `batch_size` of them at a time; padding changes an answer by rounding.
+        """Answer one clip, or many, `batch_size` of them at a time; padding changes an answer by rounding.
 
         Args:
-            inputs: see the class; None where keywords say everything, as in `judge(text="I'm fine.")`.
-            text, audio, video, ..., fps: fields of the dict above, for every clip that does not bring its own.
-            top_k: keep so many of the probabilities, the largest first.
-            interval: share of the probability that a score's interval holds at least.
-            return_experts: also say which `expert` spoke loudest, the weights of all `experts`, and the `residual`.
+            inputs: see the class; None where keywords give everything, as in `pipe(text="I'm fine.")`.
+            batch_size: clips per forward pass.
+            text, audio, video, ..., fps: fields of the dict above, for every clip that does not have its own.
+            top_k: keep only this many of the probabilities, the largest first.
+            interval: share of the probability that a score's interval covers at least.
+            return_experts: also return the `expert` with the largest weight, the weights of all `experts`, and the
+                `residual`.
             fetch: called with an http or https URL, returns bytes or an open file; None refuses them. It must refuse
                 private addresses, redirects to them, and what is too large or slow, as that of the endpoint does.
 
         Returns:
             One `EGMFAnswer`; a list of them for a list or tuple; an iterator for anything else.
         """
-        before, _, after = self._sanitize_parameters(**kwargs)
-        before, after = {**self._preprocess_params, **before}, {**self._postprocess_params, **after}
-        if _is_one(inputs):
-            return next(self._judge([inputs], 1, before, after))
-        size = batch_size or self._batch_size or 1
-        if not isinstance(size, int) or size < 1:
-            raise ValueError(f"`batch_size` is {size!r}; give a whole number of clips, at least 1.")
-        answers = self._judge(inputs, size, before, after)
+        preprocess_params, _, postprocess_params = self._sanitize_parameters(**kwargs)
+        preprocess_params = {**self._preprocess_params, **preprocess_params}
+        postprocess_params = {**self._postprocess_params, **postprocess_params}
+        if _is_single(inputs):
+            return next(self._predict([inputs], 1, preprocess_params, postprocess_params))
+        batch_size = batch_size or self._batch_size or 1
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"`batch_size` is {batch_size!r}; give a whole number of clips, at least 1.")
+        answers = self._predict(inputs, batch_size, preprocess_params, postprocess_params)
         return list(answers) if isinstance(inputs, list | tuple) else answers
 
-    def _sanitize_parameters(self, top_k=None, interval=None, return_experts=None, **before):
-        if unknown := sorted(set(before) - {*FIELDS, "fetch"}):
+    def _sanitize_parameters(
+        self,
+        top_k: int | None = None,
+        interval: float | None = None,
+        return_experts: bool | None = None,
+        **preprocess_params: Any,
+    ) -> tuple[dict, dict, dict]:
+        unknown = sorted(set(preprocess_params) - {*FIELDS, "fetch"})
+        if unknown:
             known = (*FIELDS, "fetch", "top_k", "interval", "return_experts", "batch_size")
             raise TypeError(f"Unknown arguments {unknown}; known are {', '.join(known)}.")
-        after = {"top_k": top_k, "interval": interval, "return_experts": return_experts}
-        return before, {}, {name: value for name, value in after.items() if value is not None}
+        postprocess_params = {"top_k": top_k, "interval": interval, "return_experts": return_experts}
+        postprocess_params = {name: value for name, value in postprocess_params.items() if value is not None}
+        return preprocess_params, {}, postprocess_params
 
-    def _judge(self, clips: Iterable, batch_size: int, before: dict, after: dict) -> Iterator[EGMFAnswer]:
-        numbered = enumerate(clips if hasattr(clips, "__iter__") else map(clips.__getitem__, range(len(clips))))
-        while batch := list(islice(numbered, batch_size)):
-            yield from self.postprocess(self.forward(self.preprocess(batch, **before)), **after)
+    def _predict(
+        self, clips: Iterable, batch_size: int, preprocess_params: dict, postprocess_params: dict
+    ) -> Iterator[EGMFAnswer]:
+        if not hasattr(clips, "__iter__"):  # a dataset
+            clips = map(clips.__getitem__, range(len(clips)))
+        numbered_clips = enumerate(clips)
+        while batch := list(islice(numbered_clips, batch_size)):
+            inputs = self.preprocess(batch, **preprocess_params)
+            yield from self.postprocess(self.forward(inputs), **postprocess_params)
 
-    def preprocess(self, clips: list[tuple[int, Any]], fetch: Callable[[str], Any] | None = None, **shared: Any):
-        """Numbered clips -> the tensors of one batch, made by the processor: nothing else pads them."""
+    def preprocess(
+        self, clips: list[tuple[int, Any]], fetch: Callable[[str], Any] | None = None, **shared_fields: Any
+    ) -> BatchFeature:
+        """Numbered clips as one batch; `shared_fields` are those of clips that do not have their own."""
         samples = []
         for number, clip in clips:
             name = clip[:200] if isinstance(clip, str) else f"clip {number}"
-            sample = {**shared, **self._sample(_fetched(clip, fetch), name)}
-            fetched = {kind: _fetched(sample.get(kind), fetch) for kind in ("audio", "video")}
-            samples.append(self.processor.prepare(**{**sample, **fetched, "name": sample.get("name") or name}))
+            fields = {**shared_fields, **self._fields(_fetch(clip, fetch), name)}
+            fields["audio"] = _fetch(fields.get("audio"), fetch)
+            fields["video"] = _fetch(fields.get("video"), fetch)
+            fields["name"] = fields.get("name") or name
+            samples.append(self.processor.prepare(**fields))
         return self.processor.collate(samples)
 
-    def _sample(self, clip: Any, name: str) -> dict[str, Any]:
-        """The fields of one clip."""
+    def _fields(self, clip: Any, name: str) -> dict[str, Any]:
+        """The processor's arguments for one clip."""
         if clip is None:
             return {}
-        if isinstance(clip, Mapping) and not set(clip) & {"array", "bytes", "path"}:
-            if unknown := sorted(set(clip) - set(FIELDS)):
-                raise TypeError(f"{name}: unknown keys {unknown}; known are {', '.join(FIELDS)}.")
-            return dict(clip)
         if isinstance(clip, np.ndarray | torch.Tensor):
             return {"video" if clip.ndim == 4 else "audio": clip}
+        if isinstance(clip, Mapping) and not set(clip) & {"array", "bytes", "path"}:
+            unknown = sorted(set(clip) - set(FIELDS))
+            if unknown:
+                raise TypeError(f"{name}: unknown keys {unknown}; known are {', '.join(FIELDS)}.")
+            return dict(clip)
         if isinstance(clip, Mapping) and clip.get("array") is not None:
             return {"audio": clip}
-        return {"video" if self.processor.video_input == "frames" and has_video(clip, name) else "audio": clip}
-
-    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        """A folder that `pipeline` loads again: the processor is saved as well, and this code with it."""
-        super().save_pretrained(save_directory, **kwargs)
-        self.processor.save_pretrained(save_directory)
+        is_video = self.processor.video_input == "frames" and has_video(clip, name)
+        return {"video" if is_video else "audio": clip}
 
     def _forward(self, inputs: Mapping[str, torch.Tensor]) -> Any:
         return self.model.score_answers(**inputs)
@@ -114,17 +134,29 @@ class EGMFPipeline(Pipeline):
         self, output: Mapping, top_k: int | None = None, interval: float = 0.9, return_experts: bool = False
     ) -> list[EGMFAnswer]:
         answers = self.processor.post_process_answers(SimpleNamespace(**output), top_k=top_k, interval=interval)
-        hidden = () if return_experts else EXPERT_FIELDS
-        return [{key: value for key, value in answer.items() if key not in hidden} for answer in answers]
+        if return_experts:
+            return answers
+        return [{key: value for key, value in answer.items() if key not in EXPERT_FIELDS} for answer in answers]
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """A folder that `pipeline` loads again: model, processor and this code."""
+        super().save_pretrained(save_directory, **kwargs)
+        self.processor.save_pretrained(save_directory)
 
 
-def _is_one(inputs: Any) -> bool:
-    one = isinstance(inputs, str | bytes | bytearray | memoryview | os.PathLike | Mapping | np.ndarray | torch.Tensor)
-    return one or hasattr(inputs, "read") or not (hasattr(inputs, "__iter__") or hasattr(inputs, "__getitem__"))
+def _is_single(inputs: Any) -> bool:
+    """Whether `inputs` is one clip, rather than a collection of clips."""
+    if isinstance(inputs, str | bytes | bytearray | memoryview | os.PathLike | Mapping | np.ndarray | torch.Tensor):
+        return True
+    is_open_file = hasattr(inputs, "read")
+    is_collection = hasattr(inputs, "__iter__") or hasattr(inputs, "__getitem__")
+    return is_open_file or not is_collection
 
 
-def _fetched(clip: Any, fetch: Callable[[str], Any] | None) -> Any:
-    """What an http or https URL holds; anything else as it is: other URLs are refused where media are read."""
-    place = clip.get("path") if isinstance(clip, Mapping) and clip.get("bytes") is None else clip
-    is_web = fetch is not None and isinstance(place, str) and place.lower().startswith(("http://", "https://"))
-    return fetch(place) if is_web else clip
+def _fetch(clip: Any, fetch: Callable[[str], Any] | None) -> Any:
+    """The content of an http or https URL; anything else unchanged. Other URLs are refused where media are read."""
+    location = clip
+    if isinstance(clip, Mapping) and clip.get("bytes") is None:
+        location = clip.get("path")
+    is_url = isinstance(location, str) and location.lower().startswith(("http://", "https://"))
+    return fetch(location) if is_url and fetch is not None else clip

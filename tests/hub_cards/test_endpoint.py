@@ -125,10 +125,10 @@ def test_no_request_at_all(endpoint, data):
         (5, 400, "A clip is a string or an object"),
         ({"text": "a", "context": ["b\ud800"]}, 400, "half a character"),
         ({"text": "a", "context": [{"speaker": "Ann"}]}, 400, "must be a text or a pair (speaker, text)"),
-        ({"text": "a", "context": nested(10_000)}, 400, "Lists lie too deep"),
-        ({"text": "a", "context": [{"turns": nested(10_000)}]}, 400, "Lists lie too deep"),
-        ({"audio_features": nested(10_000)}, 400, "Lists lie too deep"),
-        ({"text": nested(10_000)}, 400, "Lists lie too deep"),
+        ({"text": "a", "context": nested(10_000)}, 400, "Lists are nested too deep"),
+        ({"text": "a", "context": [{"turns": nested(10_000)}]}, 400, "Lists are nested too deep"),
+        ({"audio_features": nested(10_000)}, 400, "Lists are nested too deep"),
+        ({"text": nested(10_000)}, 400, "Lists are nested too deep"),
         ({}, 400, "Give at least one"),
         ({"text": "a" * 20_001}, 413, "20000 characters"),
         ({"text": "a", "context": ["b" * 200] * 200}, 413, "20000 characters"),
@@ -181,7 +181,7 @@ def test_what_fails_inside_is_not_told(endpoint, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("secret place")
 
-    endpoint.judge = fail
+    endpoint.pipe = fail
     found = endpoint({"inputs": {"text": "a"}})
     assert found["status"] == 500
     assert "secret" not in json.dumps(found)
@@ -198,7 +198,7 @@ def test_a_hundred_requests_at_once_are_answered_one_after_another(endpoint, mon
             now[place] += step
             most[place] = max(most[place], now[place])
 
-    sample = handler._sample
+    sample = handler._read_clip
 
     def decoded(clip):
         enter("media", 1)
@@ -211,8 +211,8 @@ def test_a_hundred_requests_at_once_are_answered_one_after_another(endpoint, mon
         enter("media", -1)
         return {"label": clip["text"], "length": len(clip["audio"])}
 
-    monkeypatch.setattr(handler, "_sample", decoded)
-    endpoint.judge = judged
+    monkeypatch.setattr(handler, "_read_clip", decoded)
+    endpoint.pipe = judged
     answers = {}
 
     def ask(i):
@@ -225,12 +225,12 @@ def test_a_hundred_requests_at_once_are_answered_one_after_another(endpoint, mon
         thread.join(timeout=60)
     assert answers == {i: {"status": 200, "answer": {"label": f"clip {i}", "length": i + 1}} for i in range(100)}
     assert most["model"] == 1
-    assert most["media"] <= handler.AT_ONCE
+    assert most["media"] <= handler.MAX_PARALLEL_CLIPS
 
 
 def test_a_line_that_does_not_move_is_told(endpoint, monkeypatch):
     monkeypatch.setattr(handler, "WAIT_SECONDS", 0.01)
-    with endpoint._model:
+    with endpoint._model_lock:
         refused(endpoint, 503, "Ask again later", {"text": "a"})
     assert endpoint({"inputs": {"text": "a"}})["status"] == 200
 
