@@ -89,8 +89,8 @@ def load_audio(
     if len(samples) < MIN_SECONDS * target_sampling_rate:
         if not missing_ok:
             raise ValueError(
-                f"{name}: only {len(samples)} samples of audio at {target_sampling_rate} Hz; at least {MIN_SECONDS} s "
-                "are needed. Leave audio out, or record the clip again."
+                f"{name}: only {len(samples)} samples of audio at {target_sampling_rate} Hz; "
+                f"at least {MIN_SECONDS} s are needed. Leave audio out, or record the clip again."
             )
         logger.warning(f"{name}: the audio track is empty; continuing without audio.")
         return None
@@ -149,8 +149,8 @@ def _mono_from_array(array: Any, name: str) -> np.ndarray:
         return _scale(array)
     if array.ndim != 2 or min(array.shape) > MAX_CHANNELS:
         raise ValueError(
-            f"{name}: audio has shape {array.shape}; expected (samples,), (channels, samples) or (samples, channels) "
-            f"with at most {MAX_CHANNELS} channels. Give one clip at a time."
+            f"{name}: audio has shape {array.shape}; expected (samples,), (channels, samples) or "
+            f"(samples, channels) with at most {MAX_CHANNELS} channels. Give one clip at a time."
         )
     channel_axis = 1 if array.shape[1] < array.shape[0] else 0
     return _scale(array).mean(axis=channel_axis)
@@ -177,8 +177,8 @@ def _check_peak(samples: np.ndarray, name: str) -> None:
         raise ValueError(f"{name}: the audio holds NaN or infinite samples. Repair or replace the clip.")
     if peak > MAX_PEAK:
         raise ValueError(
-            f"{name}: the audio reaches {peak:g}, but floats should be in about [-1, 1]. Divide by the range of the "
-            "integers that it was made from, 32768 for 16 bits."
+            f"{name}: the audio reaches {peak:g}, but floats should be in about [-1, 1]. "
+            "Divide by the range of the integers that it was made from, 32768 for 16 bits."
         )
 
 
@@ -208,4 +208,7 @@ def _check_sampling_rate(rate: Any, name: str) -> None:
         raise ValueError(f"{name}: an audio array needs sampling_rate, in Hz. Pass it, e.g. sampling_rate=16000.")
     is_number = isinstance(rate, int | float | np.number | torch.Tensor) and not isinstance(rate, bool)
     if not is_number or not 1 <= rate <= MAX_SAMPLING_RATE:
-        raise ValueError(f"{name}: sampling_rate is {rate!r} Hz; expected a number from 1 up to {MAX_SAMPLING_RATE}.")
+        raise ValueError(
+            f"{name}: sampling_rate is {rate!r} Hz; expected a number from 1 up to {MAX_SAMPLING_RATE}. "
+            "Check the unit: it is samples per second."
+        )

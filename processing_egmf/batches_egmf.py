@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers.image_utils import is_pil_image
 
 
+MODALITIES = ("text", "audio", "video")
 CONTENT = ("text", "audio", "video", "audio_features", "video_features")
 MEDIA_INPUTS = ("audio_values", "audio_mask", "video_values", "video_mask")
 IGNORE_INDEX = -100
@@ -33,14 +34,14 @@ def split_arguments(arguments: dict[str, Any]) -> list[dict[str, Any]]:
     Raises:
         ValueError: lists of different lengths, an empty batch, or one text or clip for several samples.
     """
-    batched = [name for name, value in arguments.items() if name != "context" and holds_a_batch(name, value)]
+    batched = [name for name in arguments if name != "context" and holds_a_batch(name, arguments[name])]
     # A list of turns is the context of the only sample; in a batch, each sample has a list of turns.
     if batched and isinstance(arguments["context"], list | tuple):
         batched.append("context")
     lengths = {name: len(arguments[name]) for name in batched}
     if len(set(lengths.values())) > 1:
         raise ValueError(
-            f"The lists are of different lengths: {lengths}. Give one entry per sample, and None if missing."
+            f"The lists are of different lengths: {lengths}. Give one entry per sample, and None if it is missing."
         )
     size = next(iter(lengths.values()), 1)
     if size == 0:
@@ -52,7 +53,8 @@ def split_arguments(arguments: dict[str, Any]) -> list[dict[str, Any]]:
         )
     samples = []
     for i in range(size):
-        samples.append({name: value[i] if name in batched else value for name, value in arguments.items()})
+        own = {name: arguments[name][i] for name in batched}
+        samples.append({**arguments, **own})
     return samples
 
 
@@ -70,10 +72,29 @@ def holds_a_batch(name: str, value: Any) -> bool:
         return not isinstance(value[0], int | float | np.number)
     first = next((entry for entry in value if entry is not None), None)
     if name == "video":  # a list of frames is one video
-        return first.ndim == 4 if isinstance(first, np.ndarray | torch.Tensor) else not is_pil_image(first)
+        is_array = isinstance(first, np.ndarray | torch.Tensor)
+        return first.ndim == 4 if is_array else not is_pil_image(first)
     if name.endswith("_features"):  # a list of vectors is one sequence
         return first is None or np.ndim(first) == 2
     return True
+
+
+def check_modalities(modalities: Any, name: str) -> None:
+    accepted = ", ".join(MODALITIES)
+    if not isinstance(modalities, list | tuple):
+        raise TypeError(f"{name}: modalities must be a list of {accepted}, not {modalities!r}.")
+    for modality in modalities:
+        if modality not in MODALITIES:
+            raise ValueError(f"{name}: unknown modality {modality!r}; use any of {accepted}.")
+
+
+def check_not_empty(has_content: bool, name: str, modalities: list[str] | tuple[str, ...] | None) -> None:
+    if not has_content:
+        chosen = "" if modalities is None else f" among the chosen modalities {list(modalities)}"
+        raise ValueError(
+            f"{name} has neither text nor audio nor video{chosen}. "
+            "Give at least one of text, audio, video, audio_features, video_features."
+        )
 
 
 # ---- tensors -------------------------------------------------------------------------------------------------
@@ -108,7 +129,8 @@ def collate_media(samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
             )
         if present:
             missing = next(iter(present.values()))[:0]
-            tensors[name] = pad_sequence([sample.get(name, missing) for sample in samples], batch_first=True)
+            values = [sample.get(name, missing) for sample in samples]
+            tensors[name] = pad_sequence(values, batch_first=True)
     return tensors
 
 

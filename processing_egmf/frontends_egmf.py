@@ -92,12 +92,13 @@ def read_features(modality: str, features: Any, feature_size: int | None, name: 
         ) from error
     if values.ndim != 2 or len(values) == 0:
         raise ValueError(
-            f"{name}: {modality}_features have shape {values.shape}; expected (steps, {feature_size or 'width'}) with "
-            "at least one step."
+            f"{name}: {modality}_features have shape {values.shape}; "
+            f"expected (steps, {feature_size or 'width'}) with at least one step."
         )
     if feature_size and values.shape[1] != feature_size:
         raise ValueError(
-            f"{name}: {modality}_features are {values.shape[1]} wide, but this model was trained on {feature_size}. "
+            f"{name}: {modality}_features are {values.shape[1]} wide, "
+            f"but this model was trained on {feature_size}. "
             "Use the same extractor, or train a model with that feature size."
         )
     if not np.isfinite(values).all():

@@ -53,8 +53,8 @@ def check_source(source: Any, name: str) -> Any:
         source = _content_of_dict(source, name)
     if isinstance(source, str) and URL.match(source):
         raise ValueError(
-            f"{name}: {source[:200]!r} is a URL, and this code opens no connection: download the file first, or give "
-            "the pipeline a `fetch`, a function from an http or https URL to its bytes."
+            f"{name}: {source[:200]!r} is a URL, and this code opens no connection: download the file first, "
+            "or give the pipeline a `fetch`, a function from an http or https URL to its bytes."
         )
     if isinstance(source, str | os.PathLike):
         _check_path(os.fspath(source), name)
@@ -62,8 +62,8 @@ def check_source(source: Any, name: str) -> Any:
         source = bytes(source)
     elif not isinstance(source, bytes | ARRAYS) and not _is_binary_file(source):
         raise ValueError(
-            f"{name}: cannot read media from {type(source).__name__}. Give a path, bytes, an array, or a file opened "
-            "for reading bytes, open(path, 'rb')."
+            f"{name}: cannot read media from {type(source).__name__}. "
+            "Give a path, bytes, an array, or a file opened for reading bytes, open(path, 'rb')."
         )
     return source
 
@@ -146,8 +146,8 @@ def open_media(source: Any, name: str) -> Iterator["av.container.InputContainer"
             )
         except av.FFmpegError as error:
             raise ValueError(
-                f"{name}: not a media file that can be read, or cut off ({error.strerror}). Playlists are refused. "
-                "Convert it to mp4 or wav, or copy it again."
+                f"{name}: not a media file that can be read, or cut off ({error.strerror}). "
+                "Playlists are refused. Convert it to mp4 or wav, or copy it again."
             ) from error
         yield stack.enter_context(container)
 

@@ -83,8 +83,8 @@ class EGMFPipeline(Pipeline):
         if unknown:
             known = (*FIELDS, "fetch", "top_k", "interval", "return_experts", "batch_size")
             raise TypeError(f"Unknown arguments {unknown}; known are {', '.join(known)}.")
-        postprocess_params = {"top_k": top_k, "interval": interval, "return_experts": return_experts}
-        postprocess_params = {name: value for name, value in postprocess_params.items() if value is not None}
+        options = {"top_k": top_k, "interval": interval, "return_experts": return_experts}
+        postprocess_params = {name: value for name, value in options.items() if value is not None}
         return preprocess_params, {}, postprocess_params
 
     def _predict(
@@ -131,12 +131,19 @@ class EGMFPipeline(Pipeline):
         return self.model.score_answers(**inputs)
 
     def postprocess(
-        self, output: Mapping, top_k: int | None = None, interval: float = 0.9, return_experts: bool = False
+        self,
+        output: Mapping,
+        top_k: int | None = None,
+        interval: float = 0.9,
+        return_experts: bool = False,
     ) -> list[EGMFAnswer]:
-        answers = self.processor.post_process_answers(SimpleNamespace(**output), top_k=top_k, interval=interval)
-        if return_experts:
-            return answers
-        return [{key: value for key, value in answer.items() if key not in EXPERT_FIELDS} for answer in answers]
+        output = SimpleNamespace(**output)
+        answers = self.processor.post_process_answers(output, top_k=top_k, interval=interval)
+        if not return_experts:
+            for answer in answers:
+                for field in EXPERT_FIELDS:
+                    del answer[field]
+        return answers
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """A folder that `pipeline` loads again: model, processor and this code."""

@@ -22,6 +22,9 @@ from .audio_egmf import load_audio
 from .batches_egmf import (
     IGNORE_INDEX,
     MEDIA_INPUTS,
+    MODALITIES,
+    check_modalities,
+    check_not_empty,
     collate_answer_ids,
     collate_media,
     collate_prompts,
@@ -44,7 +47,6 @@ from .video_egmf import load_video, resize_frames
 if TYPE_CHECKING:  # not used here; with this import, saving the processor copies the pipeline's code too
     from .pipeline_egmf import EGMFPipeline  # noqa: F401
 
-MODALITIES = ("text", "audio", "video")
 PROMPT_INPUTS = ("input_ids", "attention_mask", "utterance_mask")
 
 
@@ -149,8 +151,6 @@ class EGMFProcessor(ProcessorMixin):
     def model_input_names(self) -> list[str]:
         return [*PROMPT_INPUTS, *MEDIA_INPUTS, "modality_mask", "answer_ids", "task_ids"]
 
-    # ---- samples to tensors ----------------------------------------------------------------------------------
-
     def __call__(
         self,
         text: str | Sequence[str | None] | None = None,
@@ -237,7 +237,7 @@ class EGMFProcessor(ProcessorMixin):
             `audio_values`, `audio_mask`, `video_values`, `video_mask` of the media that the sample has.
         """
         chosen = MODALITIES if modalities is None else modalities
-        _check_modalities(chosen, name)
+        check_modalities(chosen, name)
         if text is not None and not isinstance(text, str):
             raise TypeError(f"{name}: text must be a string or None, not {type(text).__name__}.")
         text = text.strip() if text is not None and "text" in chosen else ""
@@ -254,8 +254,9 @@ class EGMFProcessor(ProcessorMixin):
             name=name,
         )
         states_media = encode_states(states, name)
-        _check_not_empty(bool(text or arrays or states_media), name, modalities)
-        prompt = {"text": text, "context": context, "task": self._find_task(task, name), "answer": answer}
+        check_not_empty(bool(text or arrays or states_media), name, modalities)
+        task = self._find_task(task, name)
+        prompt = {"text": text, "context": context, "task": task, "answer": answer}
         encoded = self.encode_prompt(**prompt, name=name)
         return {"name": name, "prompt": prompt, **encoded, **self.encode_media(arrays), **states_media}
 
@@ -270,7 +271,7 @@ class EGMFProcessor(ProcessorMixin):
             ValueError: an unknown modality, or a sample that has none of `keep`.
         """
         name = sample["name"]
-        _check_modalities(keep, name)
+        check_modalities(keep, name)
         reduced = dict(sample)
         for modality in ("audio", "video"):
             if modality not in keep:
@@ -279,17 +280,15 @@ class EGMFProcessor(ProcessorMixin):
         if "text" not in keep and sample["prompt"]["text"]:
             reduced["prompt"] = {**sample["prompt"], "text": ""}
             reduced |= self.encode_prompt(**reduced["prompt"], name=name)
-        _check_not_empty(bool(self.get_modalities(reduced)), name, keep)
+        check_not_empty(bool(self.get_modalities(reduced)), name, keep)
         return reduced
 
     def get_modalities(self, sample: dict[str, Any]) -> list[str]:
         """The modalities that a prepared sample has."""
-        present = {
-            "text": any(sample["utterance_mask"]),
-            "audio": "audio_values" in sample,
-            "video": "video_values" in sample,
-        }
-        return [modality for modality in MODALITIES if present[modality]]
+        return _select_modalities(self._modality_mask(sample))
+
+    def _modality_mask(self, sample: dict[str, Any]) -> list[bool]:
+        return [any(sample["utterance_mask"]), "audio_values" in sample, "video_values" in sample]
 
     def collate(self, samples: list[dict[str, Any]], return_tensors: str = "pt") -> BatchFeature:
         """Samples from `prepare` as one batch: prompts padded on the left, media on the right."""
@@ -301,14 +300,11 @@ class EGMFProcessor(ProcessorMixin):
             )
         batch = collate_prompts(samples, self.tokenizer.pad_token_id, with_labels=not without_answer)
         batch |= collate_media(samples)
-        present = [self.get_modalities(sample) for sample in samples]
-        batch["modality_mask"] = torch.tensor([[m in names for m in MODALITIES] for names in present])  # (B, M)
+        batch["modality_mask"] = torch.tensor([self._modality_mask(sample) for sample in samples])  # (B, M)
         batch["task_ids"] = torch.tensor([sample["task_id"] for sample in samples])
         if without_answer:
             batch["answer_ids"] = collate_answer_ids(samples)
         return BatchFeature(batch, tensor_type=return_tensors)
-
-    # ---- media -----------------------------------------------------------------------------------------------
 
     def load_media(
         self,
@@ -375,8 +371,6 @@ class EGMFProcessor(ProcessorMixin):
             inputs |= with_full_mask("video", torch.from_numpy(arrays["video_features"]))
         return inputs
 
-    # ---- prompts and tasks -----------------------------------------------------------------------------------
-
     def encode_prompt(
         self, text: str, context: Sequence | None, task: EGMFTask, answer: Any, name: str
     ) -> dict[str, Any]:
@@ -432,10 +426,9 @@ class EGMFProcessor(ProcessorMixin):
                 raise ValueError(f"Task {task.name!r} is not this processor's; add it with `add_task` first.")
             return task
         if not isinstance(task, str) or task not in self.task_objects:
-            raise ValueError(f"{sample}: unknown task {task!r}. This processor has {', '.join(self.task_objects)}.")
+            known = ", ".join(self.task_objects)
+            raise ValueError(f"{sample}: unknown task {task!r}. This processor has {known}.")
         return self.task_objects[task]
-
-    # ---- outputs to answers ----------------------------------------------------------------------------------
 
     def post_process_answers(
         self,
@@ -465,12 +458,11 @@ class EGMFProcessor(ProcessorMixin):
             probabilities = output.probabilities[i, : task.num_answers].double().cpu().numpy()  # (A,)
             answer = task.summarize(probabilities, interval, top_k)
             experts = dict(zip(output.expert_names, output.expert_weights[i].tolist(), strict=True))
-            modality_mask = output.modality_mask[i].tolist()
             answer["task"] = task.name
             answer["expert"] = max(experts, key=experts.get)
             answer["experts"] = experts
             answer["residual"] = float(output.residual_weight[i])
-            answer["modalities"] = [m for m, present in zip(MODALITIES, modality_mask, strict=True) if present]
+            answer["modalities"] = _select_modalities(output.modality_mask[i].tolist())
             answers.append(answer)
         return answers
 
@@ -502,18 +494,5 @@ class EGMFProcessor(ProcessorMixin):
         return results
 
 
-def _check_modalities(modalities: Any, name: str) -> None:
-    if not isinstance(modalities, list | tuple):
-        raise TypeError(f"{name}: modalities must be a list of {', '.join(MODALITIES)}, not {modalities!r}.")
-    for modality in modalities:
-        if modality not in MODALITIES:
-            raise ValueError(f"{name}: unknown modality {modality!r}; use any of {', '.join(MODALITIES)}.")
-
-
-def _check_not_empty(has_content: bool, name: str, modalities: Sequence[str] | None) -> None:
-    if not has_content:
-        chosen = "" if modalities is None else f" among the chosen modalities {list(modalities)}"
-        raise ValueError(
-            f"{name} has neither text nor audio nor video{chosen}. "
-            "Give at least one of text, audio, video, audio_features, video_features."
-        )
+def _select_modalities(modality_mask: list[bool]) -> list[str]:
+    return [modality for modality, is_present in zip(MODALITIES, modality_mask, strict=True) if is_present]

@@ -59,15 +59,15 @@ class PromptTokens:
         fixed = len(self.beginning) + len(self.slots) + len(self.question) + answer_length
         if fixed + min(len(self.transcript), 1) > max_length:
             raise ValueError(
-                f"{sample}: max_length {max_length} is too short for the task {task!r}, which needs {fixed} tokens "
-                "without a transcript. Raise max_length."
+                f"{sample}: max_length {max_length} is too short for the task {task!r}, "
+                f"which needs {fixed} tokens without a transcript. Raise max_length."
             )
         available = max_length - fixed
         self._drop_oldest_turns(available, max_length, sample)
         if len(self.transcript) > available:
             logger.warning(
-                f"{sample}: the transcript of {len(self.transcript)} tokens was shortened to its first {available}, "
-                f"because max_length is {max_length}."
+                f"{sample}: the transcript of {len(self.transcript)} tokens was shortened "
+                f"to its first {available}, because max_length is {max_length}."
             )
             self.transcript = self.transcript[:available]
 

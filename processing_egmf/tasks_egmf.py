@@ -121,8 +121,8 @@ class EGMFTask:
             raise ValueError(f"Task {self.name!r}: steps of {self.step} from {self.low} do not reach {self.high}.")
         if self.num_answers > MAX_ANSWERS:
             raise ValueError(
-                f"Task {self.name!r}: the scale has {self.num_answers} answers; at most {MAX_ANSWERS} are supported. "
-                "Please raise `step`."
+                f"Task {self.name!r}: the scale has {self.num_answers} answers; "
+                f"at most {MAX_ANSWERS} are supported. Please raise `step`."
             )
 
     @classmethod
@@ -306,7 +306,12 @@ def _plain_number(answer: Any) -> int | float | None:
 
 EKMAN_LABELS = ["neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger"]
 EMOTION = {"kind": "classification", "labels": EKMAN_LABELS, "prompt": "\nThe speaker's emotion is"}
-SENTIMENT = {"kind": "regression", "low": -3.0, "high": 3.0, "prompt": "\nThe speaker's sentiment from -3 to 3 is"}
+SENTIMENT = {
+    "kind": "regression",
+    "low": -3.0,
+    "high": 3.0,
+    "prompt": "\nThe speaker's sentiment from -3 to 3 is",
+}
 CHINESE = {"prefix": "声音和表情：", "suffix": "\n话语：\n", "separator": ""}
 
 BUILT_IN_TASKS: dict[str, EGMFTask] = {

@@ -257,9 +257,10 @@ def _to_upright_rgb(frame: Any, first_size: tuple[int, ...] | None, name: str) -
     """One decoded frame as uint8 (y, x, 3), rotated as its file says, in the size of the clip's first frame."""
     _check_frame_size(frame.height, frame.width, name)
     quarter_turns = round(frame.rotation / 90) % 4
-    height, width = frame.height, frame.width
-    if first_size is not None:
-        height, width = first_size[:2] if quarter_turns % 2 == 0 else first_size[1::-1]
+    size = (frame.height, frame.width)
+    if first_size is not None:  # that is upright; before the rotation, the sides may be swapped
+        size = first_size[:2] if quarter_turns % 2 == 0 else first_size[1::-1]
+    height, width = size
     pixels = frame.to_ndarray(format="rgb24", width=width, height=height)
     return np.ascontiguousarray(np.rot90(pixels, quarter_turns))
 
@@ -306,8 +307,8 @@ def _rgb_array(source: Any, name: str) -> np.ndarray:
         frames = frames.transpose(0, 2, 3, 1)
     if frames.ndim != 4 or frames.shape[-1] != 3:
         raise ValueError(
-            f"{name}: the array holds no RGB frames; expected (T, height, width, 3) or (T, 3, height, width), "
-            f"got {np.shape(source)}."
+            f"{name}: the array holds no RGB frames; expected (T, height, width, 3) "
+            f"or (T, 3, height, width), got {np.shape(source)}."
         )
     _check_frame_size(frames.shape[1], frames.shape[2], name)
     return frames
@@ -324,11 +325,12 @@ def _sampling_indices(count: int, num_frames: int, fps: float | None, max_second
 
 def _to_uint8(frames: np.ndarray, name: str) -> np.ndarray:
     if frames.dtype.kind == "f":
-        low, high = frames.min(), frames.max()
+        low = frames.min()
+        high = frames.max()
         if not (low >= 0 and high <= 1):
             raise ValueError(
-                f"{name}: float frames range from {low:g} to {high:g}; expected [0, 1]. Divide by 255, undo the "
-                "normalization, replace NaN, or give uint8."
+                f"{name}: float frames range from {low:g} to {high:g}; expected [0, 1]. "
+                "Divide by 255, undo the normalization, replace NaN, or give uint8."
             )
         frames = np.rint(frames.astype(np.float32) * 255).astype(np.uint8)
     if frames.dtype != np.uint8:
