@@ -157,12 +157,12 @@ class EGMFPretrainedStem(nn.Module):
         self.precomputed = False
         if backbone is None:
             backbone = AutoModel.from_config(config.backbone_config)
-        # Of an encoder-decoder such as Whisper, only the encoder.
+        # Only the encoder of an encoder-decoder such as Whisper.
         self.backbone = backbone.get_encoder() if backbone.config.is_encoder_decoder else backbone
         self.takes_mask = "attention_mask" in inspect.signature(backbone.forward).parameters
         self.projection = nn.Linear(backbone_width(backbone.config), config.hidden_size)
 
-    def train(self, mode: bool = True):
+    def train(self, mode: bool = True) -> "EGMFPretrainedStem":
         super().train(mode)
         if not self.trainable:
             self.backbone.eval()  # a frozen backbone gives the same in training, so that its output can be stored
@@ -240,7 +240,7 @@ class EGMFModalityEncoder(nn.Module):
             )
             self.sequence = nn.TransformerEncoder(layer, config.num_layers, enable_nested_tensor=False)
         self.norm = nn.LayerNorm(width)
-        self.pooling_score = nn.Linear(width, 1, bias=False)  # the softmax does not see a constant
+        self.pooling_score = nn.Linear(width, 1, bias=False)  # a bias would not change the softmax
         self.projection = nn.Linear(width, fusion_width)
 
     def forward(self, values: Tensor, mask: Tensor, present: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ class EGMFAttention(nn.Module):
         self.head_width = width // num_heads
         self.dropout = dropout
         self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width, bias=False)  # the softmax does not see a constant
+        self.key = nn.Linear(width, width, bias=False)  # a bias would not change the softmax
         self.value = nn.Linear(width, width)
         self.output = nn.Linear(width, width)
 

@@ -49,6 +49,7 @@ prompt_egmf.py in the order of the diagram; answers_egmf.py; checkpoints_egmf.py
 # B batch  S prompt tokens  L transcript columns  K positions with logits  P pseudo tokens  A answers  E experts
 # M modalities (text, audio, video)  T frames  F feature width  H fusion width  D LLM width  V vocabulary
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -81,6 +82,7 @@ from .prompt_egmf import (
     EGMFPseudoTokens,
     find_placeholders,
     hide_switched_off_text,
+    is_prefill,
     make_position_ids,
     transcript_columns,
 )
@@ -249,12 +251,12 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
     @classmethod
     def from_pretrained(
         cls,
-        pretrained_model_name_or_path,
-        *model_args,
-        config=None,
-        text_model_id=None,
-        **kwargs,
-    ):
+        pretrained_model_name_or_path: str | os.PathLike,
+        *model_args: Any,
+        config: EGMFConfig | str | os.PathLike | None = None,
+        text_model_id: str | os.PathLike | None = None,
+        **kwargs: Any,
+    ) -> "EGMFForConditionalGeneration | tuple[EGMFForConditionalGeneration, dict]":
         """Load an adapter checkpoint or a standalone checkpoint.
 
         Args:
@@ -281,12 +283,12 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
         model.freeze()
         return (model, info) if output_loading_info else model
 
-    def save_pretrained(self, save_directory, **kwargs):
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Save an adapter checkpoint if `config.text_model_id` names a language model, else a standalone one."""
         self._keys_to_ignore_on_save = keys_stored_elsewhere(self)
         if self.config.text_model_id is not None:
             kwargs.setdefault("save_original_format", False)  # an adapter checkpoint has the names of our state dict
-        return super().save_pretrained(save_directory, **kwargs)
+        super().save_pretrained(save_directory, **kwargs)
 
     def freeze(self) -> None:
         """Train the fusion, our encoders and LoRA; freeze the language model and frozen backbones."""
@@ -325,11 +327,7 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
         """input_ids (B, S) -> (B, S, D); placeholders, which have no embedding, get that of token 0."""
         return self.get_input_embeddings()(input_ids.masked_fill(placeholder_mask, 0))
 
-    def get_transcript_embeds(
-        self,
-        input_ids: Tensor,
-        utterance_mask: Tensor,
-    ) -> tuple[Tensor, Tensor]:
+    def get_transcript_embeds(self, input_ids: Tensor, utterance_mask: Tensor) -> tuple[Tensor, Tensor]:
         """H_text: the language model's embeddings of the columns that hold the transcripts of the batch.
 
         Returns:
@@ -394,8 +392,7 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
     ) -> EGMFCausalLMOutput:
         """Next-token logits and, with `labels`, their loss. The docstring of the class has the arguments."""
         fusion = None
-        is_prefill = past_key_values is None or past_key_values.get_seq_length() == 0
-        if inputs_embeds is None and is_prefill:
+        if inputs_embeds is None and is_prefill(past_key_values):
             attention_mask = hide_switched_off_text(attention_mask, utterance_mask, modality_mask)
             inputs_embeds, fusion = self.embed_prompt(
                 input_ids, utterance_mask, audio_values, audio_mask, video_values, video_mask, modality_mask
@@ -467,8 +464,7 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
                 self.language_model, answer_sets, set_index, attention_mask, prefill.past_key_values
             )
             node_log_probs = torch.cat([node_log_probs, inner_log_probs], dim=1)  # (B, 1 + N, V)
-        num_answers = answer_ids.shape[1]
-        log_probs = answer_log_probs(answer_sets, set_index, node_log_probs, normalization, num_answers)
+        log_probs = answer_log_probs(answer_sets, set_index, node_log_probs, normalization, answer_ids.shape[1])
         return EGMFAnswerOutput(
             probabilities=log_probs.exp(),
             log_probs=log_probs,
@@ -487,10 +483,10 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
 
     def prepare_inputs_for_generation(
         self,
-        input_ids,
+        input_ids: Tensor,
         is_first_iteration: bool = False,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> dict[str, Any]:
         """Fusion runs once, at prefill: with a cache, the media are dropped after it."""
         inputs = super().prepare_inputs_for_generation(input_ids, is_first_iteration=is_first_iteration, **kwargs)
         if not is_first_iteration and kwargs.get("use_cache", True):

@@ -10,10 +10,16 @@ Next: modeling_egmf.py, where the prompt is embedded.
 
 # B batch  S prompt tokens  P pseudo tokens  H fusion width  D LLM width
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
 from .configuration_egmf import EGMFConfig
+
+
+if TYPE_CHECKING:
+    from transformers import Cache
 
 
 class EGMFPseudoTokens(nn.Module):
@@ -102,3 +108,8 @@ def make_position_ids(attention_mask: Tensor | None, length: int) -> Tensor | No
         return None
     position_ids = (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)
     return position_ids[:, -length:]
+
+
+def is_prefill(past_key_values: "Cache | None") -> bool:
+    """Whether the prompt is still to be read: nothing of it is in the cache."""
+    return past_key_values is None or past_key_values.get_seq_length() == 0

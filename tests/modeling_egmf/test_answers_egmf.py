@@ -1,4 +1,4 @@
-"""The distribution over answers against the plain language model asked for every answer, one by one."""
+"""The distribution over answers against the plain language model, asked for one answer at a time."""
 
 import math
 
@@ -7,25 +7,27 @@ import torch
 
 from modeling_egmf.answers_egmf import AnswerSet, group_answer_sets, tree_inputs
 from processing_egmf import EGMFTask
+from tests.helpers.model_inputs import assert_close
 
 
 TASKS = ["emotion", "cherma", "mosei", "sims_v2", "mood"]
-INT_MIN = torch.finfo(torch.float32).min
+LOWEST = torch.finfo(torch.float32).min
 
 
 # ---- the plain way -------------------------------------------------------------------------------------------
 
 
 def prompt_embeds(model, inputs):
-    """(S, D) of one sample: the words' embeddings, and pseudo tokens in their slots, put there one by one."""
+    """(S, D) of one sample: token embeddings, and pseudo tokens in the places of their placeholders, one by one."""
     table = model.get_input_embeddings().weight
     placeholder = model.config.placeholder_token_id
     ids = inputs["input_ids"][0].tolist()
-    words = torch.stack([table[0] if i == placeholder else table[i] for i in ids])
+    token_embeds = torch.stack([table[0] if i == placeholder else table[i] for i in ids])
     media = {k: v for k, v in inputs.items() if k.startswith(("audio_", "video_", "modality_"))}
-    pseudo = iter(model.egmf(words[None].float(), inputs["utterance_mask"], **media).pseudo_tokens[0])
-    rows = [next(pseudo).to(table.dtype) if i == placeholder else words[n] for n, i in enumerate(ids)]
-    return torch.stack([row for row, there in zip(rows, inputs["attention_mask"][0].tolist(), strict=True) if there])
+    pseudo = iter(model.egmf(token_embeds[None].float(), inputs["utterance_mask"], **media).pseudo_tokens[0])
+    rows = [next(pseudo).to(table.dtype) if i == placeholder else token_embeds[n] for n, i in enumerate(ids)]
+    is_real = inputs["attention_mask"][0].tolist()
+    return torch.stack([row for row, real in zip(rows, is_real, strict=True) if real])
 
 
 @torch.no_grad()
@@ -37,7 +39,7 @@ def next_log_probs(model, prompt, tokens):
 
 
 def brute_force(model, inputs, answers):
-    """Log-probabilities of the answers, each scored alone, normalized over the set."""
+    """Log-probabilities of the answers, each scored by itself, normalized over the set."""
     prompt = prompt_embeds(model, inputs)
     known = {}  # prefix -> next-token distribution
     scores = []
@@ -56,11 +58,11 @@ def brute_force(model, inputs, answers):
 def constrained(model, inputs, answers):
     """Probabilities of constrained decoding: at every step only tokens that lead on to an answer, renormalized."""
     prompt = prompt_embeds(model, inputs)
-    found = {}
+    results = {}
 
     def walk(prefix, probability):
         if prefix in answers:
-            found[prefix] = probability
+            results[prefix] = probability
             return
         allowed = sorted({a[len(prefix)] for a in answers if a[: len(prefix)] == prefix})
         weights = next_log_probs(model, prompt, prefix)[allowed].exp().double()
@@ -68,19 +70,19 @@ def constrained(model, inputs, answers):
             walk((*prefix, token), probability * weight)
 
     walk((), 1.0)
-    return torch.tensor([found[answer] for answer in answers])
+    return torch.tensor([results[answer] for answer in answers])
 
 
 # ---- the trie ------------------------------------------------------------------------------------------------
 
 
 def test_trie_of_a_small_set():
-    found = AnswerSet.from_token_ids(((5, 6), (5, 7, 8), (9,)))
-    assert found.node_tokens.tolist() == [5, 7]
-    assert found.node_depths.tolist() == [0, 1]
-    assert found.node_sees.tolist() == [[True, False], [True, True]]
-    edges = list(zip(found.edge_parents.tolist(), found.edge_tokens.tolist(), strict=True))
-    assert [[edges[i] for i in row if i >= 0] for row in found.answer_edges.tolist()] == [
+    answer_set = AnswerSet.from_token_ids(((5, 6), (5, 7, 8), (9,)))
+    assert answer_set.node_tokens.tolist() == [5, 7]
+    assert answer_set.node_depths.tolist() == [0, 1]
+    assert answer_set.node_sees.tolist() == [[True, False], [True, True]]
+    edges = list(zip(answer_set.edge_parents.tolist(), answer_set.edge_tokens.tolist(), strict=True))
+    assert [[edges[i] for i in row if i >= 0] for row in answer_set.answer_edges.tolist()] == [
         [(0, 5), (1, 6)],
         [(0, 5), (1, 7), (2, 8)],
         [(0, 9)],
@@ -94,33 +96,35 @@ def test_single_tokens_need_no_nodes():
 
 
 def test_branches_do_not_see_each_other():
-    found = AnswerSet.from_token_ids(((1, 2, 3), (4, 5, 6), (1, 7, 8)))
-    tokens = found.node_tokens.tolist()
-    seen = {token: {tokens[j] for j in row.nonzero().flatten()} for token, row in zip(tokens, found.node_sees)}
+    answer_set = AnswerSet.from_token_ids(((1, 2, 3), (4, 5, 6), (1, 7, 8)))
+    tokens = answer_set.node_tokens.tolist()
+    seen = {token: {tokens[j] for j in row.nonzero().flatten()} for token, row in zip(tokens, answer_set.node_sees)}
     assert seen == {1: {1}, 2: {1, 2}, 4: {4}, 5: {4, 5}, 7: {1, 7}}
 
 
 @pytest.mark.parametrize("normalization", ["sequence", "tree"])
 def test_probabilities_sum_to_one(normalization):
-    found = AnswerSet.from_token_ids(((5, 6), (5, 7, 8), (9,)))
+    answer_set = AnswerSet.from_token_ids(((5, 6), (5, 7, 8), (9,)))
     log_probs = torch.log_softmax(torch.randn(3, 12, generator=torch.Generator().manual_seed(0)), dim=-1)
-    assert found.log_probs(log_probs, normalization).exp().sum().item() == pytest.approx(1, abs=1e-6)
+    assert answer_set.log_probs(log_probs, normalization).exp().sum().item() == pytest.approx(1, abs=1e-6)
 
 
 def test_log_probs_add_up_along_the_path():
-    found = AnswerSet.from_token_ids(((5, 6), (5, 7, 8), (9,)))
+    answer_set = AnswerSet.from_token_ids(((5, 6), (5, 7, 8), (9,)))
     steps = torch.log_softmax(torch.randn(3, 12, generator=torch.Generator().manual_seed(0)), dim=-1)
     raw = [steps[0, 5] + steps[1, 6], steps[0, 5] + steps[1, 7] + steps[2, 8], steps[0, 9]]
-    torch.testing.assert_close(found.log_probs(steps, "sequence"), torch.log_softmax(torch.stack(raw), dim=0))
+    torch.testing.assert_close(answer_set.log_probs(steps, "sequence"), torch.log_softmax(torch.stack(raw), dim=0))
 
 
 def test_tree_renormalizes_each_node():
-    found = AnswerSet.from_token_ids(((5, 6), (5, 7), (9,)))
+    answer_set = AnswerSet.from_token_ids(((5, 6), (5, 7), (9,)))
     steps = torch.log(torch.full((2, 12), 1e-3))
-    steps[0, 5], steps[0, 9] = math.log(0.06), math.log(0.02)
-    steps[1, 6], steps[1, 7] = math.log(0.001), math.log(0.003)
+    steps[0, 5] = math.log(0.06)
+    steps[0, 9] = math.log(0.02)
+    steps[1, 6] = math.log(0.001)
+    steps[1, 7] = math.log(0.003)
     expected = torch.tensor([0.75 * 0.25, 0.75 * 0.75, 0.25])
-    torch.testing.assert_close(found.log_probs(steps, "tree").exp(), expected)
+    torch.testing.assert_close(answer_set.log_probs(steps, "tree").exp(), expected)
 
 
 @pytest.mark.parametrize(
@@ -150,26 +154,27 @@ def test_no_answer_at_all_is_refused():
 
 
 def test_empty_answer_before_others_is_refused():
-    with pytest.raises(ValueError, match="no tokens"):  # else every later probability stands in the wrong place
+    with pytest.raises(ValueError, match="no tokens"):  # else every later probability stands in the wrong position
         group_answer_sets(torch.tensor([[[-1, -1], [5, -1], [6, -1]]]))
 
 
 def test_nodes_see_prompt_ancestors_and_themselves_only():
     answer_set = AnswerSet.from_token_ids(((5, 6), (5, 7, 8), (9, 1)))
     nodes = tree_inputs([answer_set], [0, 0], torch.tensor([[0, 0, 1], [1, 1, 1]]), torch.float32)
-    assert set(nodes["attention_mask"].unique().tolist()) == {0.0, INT_MIN}
+    assert set(nodes["attention_mask"].unique().tolist()) == {0.0, LOWEST}
     for sample, prompt in enumerate(({2}, {0, 1, 2})):
         tokens = nodes["input_ids"][sample].tolist()
         assert set(tokens) == {5, 7, 9}
         for token, sees, depth in ((5, {5}, 0), (7, {5, 7}, 1), (9, {9}, 0)):
-            place = tokens.index(token)
-            seen = torch.where(nodes["attention_mask"][sample, 0, place] == 0)[0].tolist()
+            position = tokens.index(token)
+            seen = torch.where(nodes["attention_mask"][sample, 0, position] == 0)[0].tolist()
             assert set(seen) == prompt | {3 + tokens.index(other) for other in sees}
-            assert nodes["position_ids"][sample, place] == len(prompt) + depth
+            assert nodes["position_ids"][sample, position] == len(prompt) + depth
 
 
 def test_padding_nodes_look_somewhere():
-    long, short = AnswerSet.from_token_ids(((1, 2, 3), (4,))), AnswerSet.from_token_ids(((5,), (6,)))
+    long = AnswerSet.from_token_ids(((1, 2, 3), (4,)))
+    short = AnswerSet.from_token_ids(((5,), (6,)))
     nodes = tree_inputs([long, short], [0, 1], torch.ones(2, 3), torch.float32)
     assert (nodes["attention_mask"] == 0).any(dim=-1).all()  # a softmax over nothing would be NaN
 
@@ -195,19 +200,19 @@ def answers_of(processor, task):
 def test_equals_brute_force(setting, process, index, attention):
     model, processor, samples = setting
     model.language_model.set_attn_implementation(attention)
-    alone = process(processor, [samples[index]])
-    expected = brute_force(model, alone, answers_of(processor, TASKS[index]))
-    found = model.score_answers(**process(processor, samples))  # in a batch of other tasks, left padded
-    torch.testing.assert_close(found.probabilities[index, : len(expected)], expected.exp(), atol=1e-5, rtol=0)
-    torch.testing.assert_close(found.log_probs[index, : len(expected)], expected, atol=2e-4, rtol=1e-5)
+    single = process(processor, [samples[index]])
+    expected = brute_force(model, single, answers_of(processor, TASKS[index]))
+    actual = model.score_answers(**process(processor, samples))  # in a batch of other tasks, left padded
+    assert_close(actual.probabilities[index, : len(expected)], expected.exp())
+    torch.testing.assert_close(actual.log_probs[index, : len(expected)], expected, atol=2e-4, rtol=1e-5)
 
 
 @pytest.mark.parametrize("index", range(5), ids=TASKS)
 def test_tree_equals_constrained_decoding(setting, process, index):
     model, processor, samples = setting
     expected = constrained(model, process(processor, [samples[index]]), answers_of(processor, TASKS[index]))
-    found = model.score_answers(**process(processor, samples), normalization="tree").probabilities[index]
-    torch.testing.assert_close(found[: len(expected)], expected, atol=1e-5, rtol=0)
+    actual = model.score_answers(**process(processor, samples), normalization="tree").probabilities[index]
+    assert_close(actual[: len(expected)], expected)
 
 
 def test_sets_cover_what_the_tests_claim(setting):
@@ -222,30 +227,33 @@ def test_sets_cover_what_the_tests_claim(setting):
 
 def test_beyond_a_smaller_set_there_is_nothing(setting, process):
     model, processor, samples = setting
-    found = model.score_answers(**process(processor, samples))
-    assert found.probabilities.shape == (5, 61)
-    assert (found.probabilities[0, 7:] == 0).all()
-    assert (found.log_probs[0, 7:] == -math.inf).all()
-    torch.testing.assert_close(found.probabilities.sum(dim=1), torch.ones(5))
+    output = model.score_answers(**process(processor, samples))
+    assert output.probabilities.shape == (5, 61)
+    assert (output.probabilities[0, 7:] == 0).all()
+    assert (output.log_probs[0, 7:] == -math.inf).all()
+    torch.testing.assert_close(output.probabilities.sum(dim=1), torch.ones(5))
 
 
 def test_transcript_hidden_from_the_prompt(make_model, make_processor, make_samples, process):
-    model, processor, samples = make_model(), make_processor(transcript_in_prompt=False), make_samples(3)
-    found = model.score_answers(**process(processor, samples)).probabilities
+    model = make_model()
+    processor = make_processor(transcript_in_prompt=False)
+    samples = make_samples(3)
+    actual = model.score_answers(**process(processor, samples)).probabilities
     for i, sample in enumerate(samples):
-        alone = process(processor, [sample])
-        assert alone["attention_mask"].min() == 0
-        expected = brute_force(model, alone, answers_of(processor, None))
-        torch.testing.assert_close(found[i], expected.exp(), atol=1e-5, rtol=0)
+        single = process(processor, [sample])
+        assert single["attention_mask"].min() == 0
+        expected = brute_force(model, single, answers_of(processor, None))
+        assert_close(actual[i], expected.exp())
 
 
 def test_single_token_answers(make_model, make_processor, make_samples, process):
-    model, processor = make_model(), make_processor()
+    model = make_model()
+    processor = make_processor()
     processor.add_task(EGMFTask("yes", "classification", labels=["y", "n"], prompt="\nAnswer:", separator=""))
     inputs = process(processor, make_samples(1), task="yes")
     assert inputs["answer_ids"].shape == (1, 2, 1)
     expected = brute_force(model, inputs, answers_of(processor, "yes"))
-    torch.testing.assert_close(model.score_answers(**inputs).probabilities[0], expected.exp(), atol=1e-5, rtol=0)
+    assert_close(model.score_answers(**inputs).probabilities[0], expected.exp())
 
 
 def test_order_of_answers_is_the_order_of_probabilities(setting, process):
@@ -259,11 +267,11 @@ def test_order_of_answers_is_the_order_of_probabilities(setting, process):
 def test_task_ids_and_expert_names_pass_through(setting, process):
     model, processor, samples = setting
     inputs = process(processor, samples)
-    found = model.score_answers(**inputs)
-    assert torch.equal(found.task_ids, inputs["task_ids"])
-    assert found.expert_names == ("local", "semantic", "global")
-    assert found.expert_weights.shape == (5, 3)
-    assert found.modality_mask.shape == (5, 3)
+    output = model.score_answers(**inputs)
+    assert torch.equal(output.task_ids, inputs["task_ids"])
+    assert output.expert_names == ("local", "semantic", "global")
+    assert output.expert_weights.shape == (5, 3)
+    assert output.modality_mask.shape == (5, 3)
 
 
 def test_no_gradient_is_kept(setting, process):

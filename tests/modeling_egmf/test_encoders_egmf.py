@@ -1,4 +1,4 @@
-"""Media become one token a modality, whatever stands beside, behind or around them in the batch."""
+"""Media become one token per modality, whatever else is in the batch."""
 
 import math
 
@@ -17,10 +17,11 @@ from modeling_egmf.encoders_egmf import (
     downsample_mask,
 )
 from tests.helpers.backbone_configs import AUDIO_BACKBONES, VISION_BACKBONES
+from tests.helpers.model_inputs import assert_close
 
 
 FUSION_WIDTH = 16
-KINDS = [("features", "audio"), ("waveform", "audio"), ("features", "video"), ("frames", "video")]
+INPUT_TYPES = [("features", "audio"), ("waveform", "audio"), ("features", "video"), ("frames", "video")]
 SEQUENCE_ENCODERS = ["gru", "transformer", "none"]
 
 
@@ -28,9 +29,9 @@ SEQUENCE_ENCODERS = ["gru", "transformer", "none"]
 def make_encoder(make_encoder_config, enliven):
     """An encoder of one modality in eval mode, none of its weights at zero."""
 
-    def make(kind, modality, **fields):
+    def make(input_type, modality, **fields):
         torch.manual_seed(0)
-        return enliven(EGMFModalityEncoder(make_encoder_config(kind, modality, **fields), FUSION_WIDTH)).eval()
+        return enliven(EGMFModalityEncoder(make_encoder_config(input_type, modality, **fields), FUSION_WIDTH)).eval()
 
     return make
 
@@ -39,14 +40,14 @@ def make_encoder(make_encoder_config, enliven):
 def one_stream(media_batch):
     """Values and mask of three clips of one modality."""
 
-    def make(kind, modality):
-        batch = media_batch(**{"audio": None, "video": None, modality: kind})
+    def make(input_type, modality):
+        batch = media_batch(**{"audio": None, "video": None, modality: input_type})
         return batch[f"{modality}_values"], batch[f"{modality}_mask"]
 
     return make
 
 
-def everyone(mask):
+def all_present(mask):
     return torch.ones(len(mask), dtype=torch.bool)
 
 
@@ -66,73 +67,75 @@ def backbone_inputs(name):
 
 
 @pytest.mark.parametrize("sequence_encoder", SEQUENCE_ENCODERS)
-@pytest.mark.parametrize(("kind", "modality"), KINDS)
-def test_batch_equals_single(make_encoder, one_stream, kind, modality, sequence_encoder):
-    encoder = make_encoder(kind, modality, sequence_encoder=sequence_encoder)
-    values, mask = one_stream(kind, modality)
-    together = encoder(values, mask, everyone(mask))
+@pytest.mark.parametrize(("input_type", "modality"), INPUT_TYPES)
+def test_batch_equals_single(make_encoder, one_stream, input_type, modality, sequence_encoder):
+    encoder = make_encoder(input_type, modality, sequence_encoder=sequence_encoder)
+    values, mask = one_stream(input_type, modality)
+    together = encoder(values, mask, all_present(mask))
     for i, length in enumerate(mask.sum(dim=1)):
-        alone = encoder(values[i : i + 1, :length], mask[i : i + 1, :length], everyone(mask[:1]))
-        torch.testing.assert_close(together[i], alone[0], atol=1e-5, rtol=0)
+        single = encoder(values[i : i + 1, :length], mask[i : i + 1, :length], all_present(mask[:1]))
+        assert_close(together[i], single[0])
 
 
 @pytest.mark.parametrize("sequence_encoder", SEQUENCE_ENCODERS)
-@pytest.mark.parametrize(("kind", "modality"), KINDS)
-def test_padding_content_never_matters(make_encoder, one_stream, kind, modality, sequence_encoder):
-    encoder = make_encoder(kind, modality, sequence_encoder=sequence_encoder)
-    values, mask = one_stream(kind, modality)
-    expected = encoder(values, mask, everyone(mask))
-    extra = 500 if kind == "waveform" else 3
+@pytest.mark.parametrize(("input_type", "modality"), INPUT_TYPES)
+def test_padding_content_never_matters(make_encoder, one_stream, input_type, modality, sequence_encoder):
+    encoder = make_encoder(input_type, modality, sequence_encoder=sequence_encoder)
+    values, mask = one_stream(input_type, modality)
+    expected = encoder(values, mask, all_present(mask))
+    extra = 500 if input_type == "waveform" else 3
     values = torch.cat([values, torch.zeros(3, extra, *values.shape[2:])], dim=1)
     mask = torch.cat([mask, torch.zeros(3, extra, dtype=torch.bool)], dim=1)
     values[~mask] = 7.0
-    torch.testing.assert_close(encoder(values, mask, everyone(mask)), expected, atol=1e-5, rtol=0)
+    assert_close(encoder(values, mask, all_present(mask)), expected)
 
 
-@pytest.mark.parametrize(("kind", "modality"), KINDS)
-def test_every_real_step_counts(make_encoder, one_stream, kind, modality):
-    encoder = make_encoder(kind, modality)
-    values, mask = one_stream(kind, modality)
-    before = encoder(values, mask, everyone(mask))[0]
+@pytest.mark.parametrize(("input_type", "modality"), INPUT_TYPES)
+def test_every_real_step_counts(make_encoder, one_stream, input_type, modality):
+    encoder = make_encoder(input_type, modality)
+    values, mask = one_stream(input_type, modality)
+    before = encoder(values, mask, all_present(mask))[0]
     length = int(mask[0].sum())
     for step in (0, length // 2, length - 1):
         changed = values.clone()
         changed[0, step] += 1
-        assert (encoder(changed, mask, everyone(mask))[0] - before).abs().max() > 1e-5
+        assert (encoder(changed, mask, all_present(mask))[0] - before).abs().max() > 1e-5
 
 
 @pytest.mark.parametrize(("sequence_encoder", "ordered"), [("gru", True), ("transformer", True), ("none", False)])
 def test_order_in_time(make_encoder, one_stream, sequence_encoder, ordered):
     encoder = make_encoder("features", "audio", sequence_encoder=sequence_encoder)
     values, _ = one_stream("features", "audio")
-    whole = torch.ones(values.shape[:2], dtype=torch.bool)
-    moved = encoder(values, whole, everyone(whole)) - encoder(values.flip(1), whole, everyone(whole))
+    full_mask = torch.ones(values.shape[:2], dtype=torch.bool)
+    moved = encoder(values, full_mask, all_present(full_mask)) - encoder(
+        values.flip(1), full_mask, all_present(full_mask)
+    )
     assert (moved.abs().max() > 1e-3) == ordered
 
 
-@pytest.mark.parametrize(("kind", "modality"), KINDS)
-def test_absent_sample_gets_zeros_and_moves_no_other(make_encoder, one_stream, kind, modality):
-    encoder = make_encoder(kind, modality)
-    values, mask = one_stream(kind, modality)
-    expected = encoder(values, mask, everyone(mask))
-    found = encoder(values, mask, torch.tensor([True, False, True]))
-    assert torch.equal(found[1], torch.zeros(FUSION_WIDTH))
-    torch.testing.assert_close(found[[0, 2]], expected[[0, 2]], atol=1e-6, rtol=0)
+@pytest.mark.parametrize(("input_type", "modality"), INPUT_TYPES)
+def test_absent_sample_gets_zeros_and_moves_no_other(make_encoder, one_stream, input_type, modality):
+    encoder = make_encoder(input_type, modality)
+    values, mask = one_stream(input_type, modality)
+    expected = encoder(values, mask, all_present(mask))
+    actual = encoder(values, mask, torch.tensor([True, False, True]))
+    assert torch.equal(actual[1], torch.zeros(FUSION_WIDTH))
+    torch.testing.assert_close(actual[[0, 2]], expected[[0, 2]], atol=1e-6, rtol=0)
 
 
 def test_empty_mask_is_absence(make_encoder, one_stream):
     encoder = make_encoder("features", "audio")
     values, mask = one_stream("features", "audio")
     mask[1] = False
-    found = encoder(values, mask, everyone(mask))
-    assert torch.equal(found[1], torch.zeros(FUSION_WIDTH))
-    assert torch.isfinite(found).all()
+    actual = encoder(values, mask, all_present(mask))
+    assert torch.equal(actual[1], torch.zeros(FUSION_WIDTH))
+    assert torch.isfinite(actual).all()
 
 
-def test_nobody_present_gives_zeros(make_encoder, one_stream):
+def test_no_sample_with_the_modality_gives_zeros(make_encoder, one_stream):
     values, mask = one_stream("frames", "video")
-    found = make_encoder("frames", "video")(values, mask, ~everyone(mask))
-    assert torch.equal(found, torch.zeros(3, FUSION_WIDTH))
+    actual = make_encoder("frames", "video")(values, mask, ~all_present(mask))
+    assert torch.equal(actual, torch.zeros(3, FUSION_WIDTH))
 
 
 def test_feature_width_is_checked(make_encoder):
@@ -152,15 +155,15 @@ def test_features_are_standardized(make_encoder_config):
     stem.mean.fill_(2.0)
     stem.std.fill_(4.0)
     values = torch.full((1, 1, 6), 3.0)
-    found, _ = stem(values, torch.ones(1, 1, dtype=torch.bool))
-    torch.testing.assert_close(found, stem.projection(torch.full((1, 1, 6), 0.25)))
+    actual, _ = stem(values, torch.ones(1, 1, dtype=torch.bool))
+    torch.testing.assert_close(actual, stem.projection(torch.full((1, 1, 6), 0.25)))
 
 
 def test_constant_features_do_not_explode(make_encoder_config):
     stem = EGMFFeatureStem(make_encoder_config("features"))
     stem.std.zero_()
-    found, _ = stem(torch.full((1, 1, 6), 1e6), torch.ones(1, 1, dtype=torch.bool))
-    torch.testing.assert_close(found, stem.projection(torch.full((1, 1, 6), 10.0)))
+    actual, _ = stem(torch.full((1, 1, 6), 1e6), torch.ones(1, 1, dtype=torch.bool))
+    torch.testing.assert_close(actual, stem.projection(torch.full((1, 1, 6), 10.0)))
 
 
 def test_pooling_scores_have_no_bias(make_encoder):
@@ -174,28 +177,28 @@ def test_frames_equal_a_plain_computation(make_encoder_config, enliven):
     stem = enliven(EGMFFrameStem(make_encoder_config("frames", "video", frame_height=32, frame_width=32))).eval()
     values = torch.rand(2, 3, 3, 32, 32) * 2 - 1
     mask = torch.tensor([[True, True, True], [True, True, False]])
-    found, found_mask = stem(values, mask)
-    assert torch.equal(found_mask, mask)
-    assert not found[~mask].any()
+    actual, actual_mask = stem(values, mask)
+    assert torch.equal(actual_mask, mask)
+    assert not actual[~mask].any()
     for i, t in torch.argwhere(mask).tolist():
-        picture = torch.cat([values[i, t], 2 * (values[i, t] - values[i, 0])])  # (6, y, x)
+        image = torch.cat([values[i, t], 2 * (values[i, t] - values[i, 0])])  # (6, y, x)
         for convolution, norm in zip(stem.convolutions, stem.norms, strict=True):
-            picture = convolution(picture[None])[0]
-            picture = (picture - picture.mean()) / (picture.var(correction=0) + norm.eps).sqrt()
-            picture = picture * norm.weight[:, None, None] + norm.bias[:, None, None]
-            picture = picture * 0.5 * (1 + torch.erf(picture / math.sqrt(2)))
-        assert picture.shape == (8, 8, 8)
-        cells = [[picture[:, y : y + 2, x : x + 2].mean(dim=(1, 2)) for x in range(0, 8, 2)] for y in range(0, 8, 2)]
+            image = convolution(image[None])[0]
+            image = (image - image.mean()) / (image.var(correction=0) + norm.eps).sqrt()
+            image = image * norm.weight[:, None, None] + norm.bias[:, None, None]
+            image = image * 0.5 * (1 + torch.erf(image / math.sqrt(2)))
+        assert image.shape == (8, 8, 8)
+        cells = [[image[:, y : y + 2, x : x + 2].mean(dim=(1, 2)) for x in range(0, 8, 2)] for y in range(0, 8, 2)]
         grid = torch.stack([torch.stack(row, dim=1) for row in cells], dim=1)  # (channels, 4, 4)
         expected = stem.projection.weight @ grid.flatten() + stem.projection.bias
-        torch.testing.assert_close(found[i, t], expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(actual[i, t], expected, atol=1e-5, rtol=1e-5)
 
 
 # ---- log-mel -------------------------------------------------------------------------------------------------
 
 
 def log_mel_by_hand(samples, rate, window, hop, size, bins):
-    """Discrete Fourier transform of centerd Hann windows, triangles on the mel scale, decibels to about [-1, 1]."""
+    """Discrete Fourier transform of centered Hann windows, triangles on the mel scale, decibels to about [-1, 1]."""
     padded = np.concatenate([np.zeros(size // 2), samples, np.zeros(size // 2)])
     hann = np.zeros(size)
     for n in range(window):
@@ -224,12 +227,12 @@ def test_log_mel_equals_a_plain_transform(make_encoder_config):
     stem = EGMFWaveformStem(make_encoder_config("waveform", num_mel_bins=8))
     samples = np.random.default_rng(0).uniform(-0.5, 0.5, 700)
     expected = log_mel_by_hand(samples, 16_000, window=400, hop=160, size=512, bins=8)
-    found, mask = stem.log_mel(torch.tensor(samples)[None].float(), torch.ones(1, 700, dtype=torch.bool))
-    assert found.shape[1] == mask.sum() == 5
-    np.testing.assert_allclose(found[0].numpy(), expected, atol=1e-4)
+    actual, mask = stem.log_mel(torch.tensor(samples)[None].float(), torch.ones(1, 700, dtype=torch.bool))
+    assert actual.shape[1] == mask.sum() == 5
+    np.testing.assert_allclose(actual[0].numpy(), expected, atol=1e-4)
 
 
-def test_a_higher_tone_lies_in_a_higher_band(make_encoder_config):
+def test_a_higher_tone_is_in_a_higher_band(make_encoder_config):
     stem = EGMFWaveformStem(make_encoder_config("waveform", num_mel_bins=32))
     times = torch.arange(1600) / 16_000
     tones = torch.stack([torch.sin(2 * math.pi * hertz * times) for hertz in (200, 800, 3200)])
@@ -237,39 +240,39 @@ def test_a_higher_tone_lies_in_a_higher_band(make_encoder_config):
     assert bands[0] < bands[1] < bands[2]
 
 
-def test_mean_level_of_a_clip_is_taken_off(make_encoder_config, one_stream):
+def test_mean_level_of_a_clip_is_subtracted(make_encoder_config, one_stream):
     stem = EGMFWaveformStem(make_encoder_config("waveform"))
     values, mask = one_stream("waveform", "audio")
     seen = []
     stem.convolutions[0].register_forward_hook(lambda _, given, __: seen.append(given[0].transpose(1, 2)))
     stem(values, mask)
-    heard, frame_mask = stem.log_mel(values, mask)
+    levels, frame_mask = stem.log_mel(values, mask)
     for i in range(3):
-        real = heard[i][frame_mask[i]]
-        torch.testing.assert_close(seen[0][i][frame_mask[i]], real - real.mean(), atol=1e-5, rtol=0)
+        real = levels[i][frame_mask[i]]
+        assert_close(seen[0][i][frame_mask[i]], real - real.mean())
         assert not seen[0][i][~frame_mask[i]].any()
 
 
 def test_distance_to_the_microphone_does_not_matter(make_encoder, one_stream):
     encoder = make_encoder("waveform", "audio")
     values, mask = one_stream("waveform", "audio")
-    near, far = (encoder(values * gain, mask, everyone(mask)) for gain in (1.0, 0.25))
+    near, far = (encoder(values * gain, mask, all_present(mask)) for gain in (1.0, 0.25))
     torch.testing.assert_close(near, far, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("samples", [1, 159, 160, 161, 1600])
-def test_any_length_of_sound_is_heard(make_encoder, samples):
+def test_audio_of_any_length_is_encoded(make_encoder, samples):
     encoder = make_encoder("waveform", "audio")
-    found = encoder(torch.rand(1, samples), torch.ones(1, samples, dtype=torch.bool), torch.tensor([True]))
-    assert torch.isfinite(found).all()
-    assert found.abs().max() > 0
+    actual = encoder(torch.rand(1, samples), torch.ones(1, samples, dtype=torch.bool), torch.tensor([True]))
+    assert torch.isfinite(actual).all()
+    assert actual.abs().max() > 0
 
 
 @pytest.mark.parametrize(("steps", "length"), [(8, 8), (8, 4), (8, 2), (28, 4), (21, 3), (3000, 1500), (100, 33)])
 def test_downsampled_mask_keeps_the_share(steps, length):
     real = torch.arange(1, steps + 1)
     mask = torch.arange(steps)[None, :] < real[:, None]
-    expected = [-(-n * length // steps) for n in real.tolist()]  # rounded up, in whole numbers
+    expected = [-(-n * length // steps) for n in real.tolist()]  # rounded up, in integers
     assert downsample_mask(mask, length).sum(dim=1).tolist() == expected
 
 
@@ -280,9 +283,11 @@ def test_downsampled_mask_keeps_the_share(steps, length):
 def make_backbone_encoder(make_encoder_config):
     def make(name, trainable=False):
         torch.manual_seed(0)
-        kind, modality = ("waveform", "audio") if name in AUDIO_BACKBONES else ("frames", "video")
+        input_type, modality = ("waveform", "audio") if name in AUDIO_BACKBONES else ("frames", "video")
         backbone_config = {**AUDIO_BACKBONES, **VISION_BACKBONES}[name].to_dict()
-        config = make_encoder_config(kind, modality, backbone_config=backbone_config, backbone_trainable=trainable)
+        config = make_encoder_config(
+            input_type, modality, backbone_config=backbone_config, backbone_trainable=trainable
+        )
         return EGMFModalityEncoder(config, FUSION_WIDTH).eval()
 
     return make
@@ -292,13 +297,13 @@ def make_backbone_encoder(make_encoder_config):
 def test_backbone_batch_equals_single(make_backbone_encoder, name):
     encoder = make_backbone_encoder(name)
     values, mask = backbone_inputs(name)
-    together = encoder(values, mask, everyone(mask))
+    together = encoder(values, mask, all_present(mask))
     assert together.std(dim=0).max() > 1e-4  # the clips differ
     for i, length in enumerate(mask.sum(dim=1)):
         keep = values.shape[1] if name == "whisper" else length  # Whisper's input has one fixed length
-        alone_mask = mask[i : i + 1] if name == "whisper" else mask[i : i + 1, :length]
-        alone = encoder(values[i : i + 1, :keep], alone_mask, everyone(mask[:1]))
-        torch.testing.assert_close(together[i], alone[0], atol=1e-5, rtol=0)
+        single_mask = mask[i : i + 1] if name == "whisper" else mask[i : i + 1, :length]
+        single = encoder(values[i : i + 1, :keep], single_mask, all_present(mask[:1]))
+        assert_close(together[i], single[0])
 
 
 @pytest.mark.parametrize("trainable", [False, True])
@@ -306,7 +311,7 @@ def test_backbone_batch_equals_single(make_backbone_encoder, name):
 def test_backbone_learns_only_if_trainable(make_backbone_encoder, name, trainable):
     encoder = make_backbone_encoder(name, trainable).train()
     values, mask = backbone_inputs(name)
-    encoder(values, mask, everyone(mask)).square().sum().backward()
+    encoder(values, mask, all_present(mask)).square().sum().backward()
     backbone = list(encoder.stem.backbone.parameters())
     assert any(p.grad is not None and p.grad.abs().max() > 0 for p in backbone) == trainable
     assert encoder.stem.projection.weight.grad.abs().max() > 0
@@ -335,15 +340,15 @@ def test_bfloat16_backbone_gives_float32_tokens(make_backbone_encoder):
     encoder = make_backbone_encoder("vit")
     encoder.stem.backbone.to(torch.bfloat16)
     values, mask = backbone_inputs("vit")
-    found = encoder(values, mask, everyone(mask))
-    assert found.dtype == torch.float32
-    assert torch.isfinite(found).all()
+    actual = encoder(values, mask, all_present(mask))
+    assert actual.dtype == torch.float32
+    assert torch.isfinite(actual).all()
 
 
 # ---- both modalities -----------------------------------------------------------------------------------------
 
 
-BOTH = torch.ones(3, 2, dtype=torch.bool)  # three samples, audio and video wanted
+BOTH = torch.ones(3, 2, dtype=torch.bool)  # three samples, audio and video enabled
 
 
 @pytest.fixture
@@ -355,37 +360,39 @@ def audio_visual(make_config, enliven):
     return make
 
 
-def test_one_token_a_modality(audio_visual, media_batch):
-    tokens, there = audio_visual()(BOTH, **media_batch())
+def test_one_token_per_modality(audio_visual, media_batch):
+    tokens, present_mask = audio_visual()(BOTH, **media_batch())
     assert tokens.shape == (3, 2, FUSION_WIDTH)
-    assert there.all()
+    assert present_mask.all()
 
 
 def test_left_out_modality_is_masked(audio_visual, media_batch):
-    tokens, there = audio_visual()(BOTH, **media_batch(video=None))
-    assert there.tolist() == [[True, False]] * 3
+    tokens, present_mask = audio_visual()(BOTH, **media_batch(video=None))
+    assert present_mask.tolist() == [[True, False]] * 3
     assert torch.equal(tokens[:, 1], torch.zeros(3, FUSION_WIDTH))
 
 
 def test_present_switches_modalities_off(audio_visual, media_batch):
-    encoder, batch = audio_visual(), media_batch()
+    encoder = audio_visual()
+    batch = media_batch()
     present = torch.tensor([[True, True], [False, True], [True, False]])
-    tokens, there = encoder(present, **batch)
-    assert torch.equal(there, present)
-    assert tokens[~there].abs().max() == 0
+    tokens, present_mask = encoder(present, **batch)
+    assert torch.equal(present_mask, present)
+    assert tokens[~present_mask].abs().max() == 0
     expected, _ = encoder(BOTH, **batch)
-    torch.testing.assert_close(tokens[there], expected[there], atol=1e-6, rtol=0)
+    torch.testing.assert_close(tokens[present_mask], expected[present_mask], atol=1e-6, rtol=0)
 
 
 def test_present_cannot_invent_a_modality(audio_visual, media_batch):
     batch = media_batch()
     batch["audio_mask"][0] = False
-    _, there = audio_visual()(BOTH, **batch)
-    assert there[0].tolist() == [False, True]
+    _, present_mask = audio_visual()(BOTH, **batch)
+    assert present_mask[0].tolist() == [False, True]
 
 
 def test_modality_embeds_tell_audio_from_video(audio_visual, media_batch):
-    encoder, batch = audio_visual(), media_batch()
+    encoder = audio_visual()
+    batch = media_batch()
     before, _ = encoder(BOTH, **batch)
     with torch.no_grad():
         encoder.modality_embeds[1] += 1

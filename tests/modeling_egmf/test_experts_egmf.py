@@ -60,8 +60,8 @@ def fused():
 
 
 def test_paper_experts_are_the_default(make_config):
-    found = [(e["name"], e["bottleneck_ratio"], e["activation"]) for e in make_config().experts]
-    assert found == [(name, ratio, activation) for name, (ratio, activation, _) in PAPER.items()]
+    actual = [(e["name"], e["bottleneck_ratio"], e["activation"]) for e in make_config().experts]
+    assert actual == [(name, ratio, activation) for name, (ratio, activation, _) in PAPER.items()]
 
 
 @pytest.mark.parametrize("name", PAPER)
@@ -81,21 +81,21 @@ def test_expert_equals_loops(enliven, fused, name):
 
 
 def test_mixture_equals_loops(experts, fused):
-    found = experts(fused)
+    output = experts(fused)
     for i, row in enumerate(fused.tolist()):
         enhanced, alpha, w, beta = mixture(experts, row)
-        assert found.fused[i].tolist() == pytest.approx(enhanced, abs=1e-5)
-        assert found.expert_weights[i].tolist() == pytest.approx(alpha, abs=1e-5)
-        assert found.gate_weights[i].tolist() == pytest.approx(w, abs=1e-5)
-        assert found.residual_weight[i].item() == pytest.approx(beta, abs=1e-5)
+        assert output.fused[i].tolist() == pytest.approx(enhanced, abs=1e-5)
+        assert output.expert_weights[i].tolist() == pytest.approx(alpha, abs=1e-5)
+        assert output.gate_weights[i].tolist() == pytest.approx(w, abs=1e-5)
+        assert output.residual_weight[i].item() == pytest.approx(beta, abs=1e-5)
 
 
 def test_weights_are_shares(experts, fused):
-    found = experts(10 * fused)
-    for weights in (found.expert_weights, found.gate_weights):
+    output = experts(10 * fused)
+    for weights in (output.expert_weights, output.gate_weights):
         assert (weights > 0).all()
         torch.testing.assert_close(weights.sum(dim=1), torch.ones(4))
-    assert ((found.residual_weight > 0) & (found.residual_weight < 1)).all()
+    assert ((output.residual_weight > 0) & (output.residual_weight < 1)).all()
 
 
 def test_gate_depends_on_the_input(experts, fused):
@@ -130,9 +130,9 @@ def test_residual_moves_the_mixture(experts, fused):
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_any_number_of_experts(make_config, fused, count):
     chosen = [{"name": f"e{i}", "bottleneck_ratio": 2**i, "activation": "relu"} for i in range(count)]
-    found = EGMFExperts(make_config(experts=chosen))(fused)
-    assert found.expert_weights.shape == found.gate_weights.shape == (4, count)
-    assert found.fused.shape == fused.shape
+    output = EGMFExperts(make_config(experts=chosen))(fused)
+    assert output.expert_weights.shape == output.gate_weights.shape == (4, count)
+    assert output.fused.shape == fused.shape
 
 
 def test_bottleneck_keeps_one_unit():
@@ -140,5 +140,5 @@ def test_bottleneck_keeps_one_unit():
 
 
 def test_samples_do_not_touch_each_other(experts, fused):
-    alone = torch.cat([experts(row[None]).fused for row in fused])
-    torch.testing.assert_close(experts(fused).fused, alone, atol=1e-6, rtol=0)
+    single = torch.cat([experts(row[None]).fused for row in fused])
+    torch.testing.assert_close(experts(fused).fused, single, atol=1e-6, rtol=0)

@@ -19,32 +19,32 @@ def attend(attention, queries, keys):
     if not keys:
         return [torch.zeros(WIDTH) for _ in queries]
     size = WIDTH // HEADS
-    answers = []
+    outputs = []
     for query in queries:
-        asked = attention.query.weight @ query + attention.query.bias
+        projected_query = attention.query.weight @ query + attention.query.bias
         heads = []
         for head in range(HEADS):
             part = slice(head * size, (head + 1) * size)
             scores = []
             for key in keys:
-                offered = attention.key.weight @ key
-                scores.append(math.exp((asked[part] @ offered[part]).item() / math.sqrt(size)))
+                projected_key = attention.key.weight @ key
+                scores.append(math.exp((projected_query[part] @ projected_key[part]).item() / math.sqrt(size)))
             total = sum(scores)
-            heard = torch.zeros(size)
+            attended = torch.zeros(size)
             for score, key in zip(scores, keys, strict=True):
-                heard = heard + score / total * (attention.value.weight @ key + attention.value.bias)[part]
-            heads.append(heard)
-        answers.append(attention.output.weight @ torch.cat(heads) + attention.output.bias)
-    return answers
+                attended = attended + score / total * (attention.value.weight @ key + attention.value.bias)[part]
+            heads.append(attended)
+        outputs.append(attention.output.weight @ torch.cat(heads) + attention.output.bias)
+    return outputs
 
 
-def fuse(fusion, words, media):
-    """f_fusion of one sample from the embeddings of its words and the media tokens that it has, both lists."""
-    text = [fusion.text_norm(fusion.text_projection(word)) for word in words]
+def fuse(fusion, token_embeds, media):
+    """f_fusion of one sample from the embeddings of its text tokens and the media tokens that it has, both lists."""
+    text = [fusion.text_norm(fusion.text_projection(embed)) for embed in token_embeds]
     if not text:
         text = [fusion.text_norm(fusion.no_text_query)]
     media = [fusion.media_norm(token) for token in media]
-    if fusion.media_attention is not None and words:
+    if fusion.media_attention is not None and token_embeds:
         media = [a + b for a, b in zip(media, attend(fusion.media_attention, media, text), strict=True)]
     crossed = [a + b for a, b in zip(text, attend(fusion.cross_attention, text, media), strict=True)]
     settled = [a + b for a, b in zip(crossed, attend(fusion.self_attention, crossed, crossed), strict=True)]
@@ -63,7 +63,7 @@ def make_fusion(make_config, enliven):
 
 @pytest.fixture
 def batch():
-    """Four samples: words left padded, with every combination of audio and video that goes with them."""
+    """Four samples: text left padded, with every combination of audio and video that goes with them."""
     generator = torch.Generator().manual_seed(0)
     longest = max(LENGTHS)
     text_mask = torch.tensor([[position >= longest - n for position in range(longest)] for n in LENGTHS])
@@ -79,10 +79,11 @@ def batch():
 def test_attention_equals_loops(enliven, keys):
     torch.manual_seed(0)
     attention = enliven(EGMFAttention(WIDTH, HEADS, 0.0)).eval()
-    queries, offered = torch.randn(1, 3, WIDTH), torch.randn(1, keys, WIDTH)
-    expected = torch.stack(attend(attention, list(queries[0]), list(offered[0])))
-    found = attention(queries, offered, torch.ones(1, keys, dtype=torch.bool))[0]
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    queries = torch.randn(1, 3, WIDTH)
+    projected_key = torch.randn(1, keys, WIDTH)
+    expected = torch.stack(attend(attention, list(queries[0]), list(projected_key[0])))
+    actual = attention(queries, projected_key, torch.ones(1, keys, dtype=torch.bool))[0]
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_keys_have_no_bias():
@@ -93,19 +94,19 @@ def test_keys_have_no_bias():
 def test_query_without_keys_gets_zeros(enliven):
     attention = enliven(EGMFAttention(WIDTH, HEADS, 0.0)).eval()
     keys = torch.randn(2, 3, WIDTH)
-    found = attention(torch.randn(2, 4, WIDTH), keys, torch.tensor([[False] * 3, [True] * 3]))
-    assert torch.equal(found[0], torch.zeros(4, WIDTH))
-    assert found[1].abs().min() > 0
+    actual = attention(torch.randn(2, 4, WIDTH), keys, torch.tensor([[False] * 3, [True] * 3]))
+    assert torch.equal(actual[0], torch.zeros(4, WIDTH))
+    assert actual[1].abs().min() > 0
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_fusion_equals_loops(make_fusion, batch, bidirectional):
     fusion = make_fusion(bidirectional)
-    found = fusion(**batch)
+    actual = fusion(**batch)
     for i in range(len(LENGTHS)):
-        words = list(batch["text_embeds"][i][batch["text_mask"][i]])
+        token_embeds = list(batch["text_embeds"][i][batch["text_mask"][i]])
         media = list(batch["media_tokens"][i][batch["media_mask"][i]])
-        torch.testing.assert_close(found[i], fuse(fusion, words, media), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(actual[i], fuse(fusion, token_embeds, media), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
@@ -125,7 +126,7 @@ def test_more_left_padding_changes_nothing(make_fusion, batch):
     torch.testing.assert_close(fusion(**batch), expected, atol=1e-6, rtol=0)
 
 
-def test_every_real_word_counts(make_fusion, batch):
+def test_every_text_token_counts(make_fusion, batch):
     fusion = make_fusion()
     before = fusion(**batch)[0]
     for position in range(LENGTHS[0]):

@@ -1,0 +1,127 @@
+"""Checkpoints load bit for bit with the Auto classes in a process that knows nothing but their folder."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from tests.helpers.checkpoint_files import outputs_of
+from training.model.export import merge
+
+
+AUTO_CLASSES = ("AutoModel", "AutoModelForCausalLM", "AutoModelForMultimodalLM")
+FRESH_PROCESS = """
+import importlib.util, json, sys
+sys.meta_path = [finder for finder in sys.meta_path if "__editable__" not in repr(finder)]
+assert importlib.util.find_spec("modeling_egmf") is None and importlib.util.find_spec("processing_egmf") is None
+import torch, transformers
+torch.set_num_threads(1)
+jobs = json.load(open(sys.argv[1]))
+results = {}
+for job in jobs:
+    try:
+        config = transformers.AutoConfig.from_pretrained(job["path"], trust_remote_code=True)
+        loader = getattr(transformers, job["auto_class"])
+        model = loader.from_pretrained(job["path"], trust_remote_code=True)
+        inputs = torch.load(job["inputs"])
+        with torch.no_grad():
+            for tensor in (*model.parameters(), *model.buffers()):
+                tensor.data = tensor.data.clone()
+            results[job["name"]] = {
+                "logits": model(**inputs).logits,
+                "probabilities": model.score_answers(**inputs).probabilities,
+                "trainable": sorted(n for n, p in model.named_parameters() if p.requires_grad),
+                "classes": [type(config).__name__, type(model).__name__],
+                "training": model.training,
+            }
+    except Exception as error:
+        results[job["name"]] = {"error": f"{type(error).__name__}: {error}"}
+torch.save(results, sys.argv[2])
+"""
+CASES = {
+    "adapter_float32": {},
+    "adapter_bfloat16": {"base": "llm_bfloat16"},
+    "adapter_tied": {"base": "llm_tied"},
+    "adapter_without_lora": {"lora": None},
+    "adapter_media": {
+        "audio": "waveform",
+        "video": "frames",
+        "bidirectional_attention": True,
+        "pseudo_token_projection": "separate",
+    },
+    "adapter_backbones": {"backbones": True},
+    "standalone_float32": {"merged": True},
+    "standalone_bfloat16": {"merged": True, "base": "llm_bfloat16"},
+    "standalone_tied": {"merged": True, "base": "llm_tied"},
+    "standalone_media": {"merged": True, "audio": "waveform", "video": "frames"},
+    "standalone_backbones": {"merged": True, "backbones": True},
+    "standalone_with_lora": {"text_model_id": None},
+}
+LOADS = [
+    *[(name, "AutoModel") for name in CASES],
+    *[(name, auto) for name in ("adapter_float32", "standalone_float32") for auto in AUTO_CLASSES[1:]],
+]
+
+
+@pytest.fixture(scope="module")
+def fresh_process(bases, make_adapter_model, make_backbones, inputs_for, tmp_path_factory):
+    """The outputs of every case before it was saved, and in a process that knows only the folder."""
+    before = {}
+    jobs = []
+    for name, fields in CASES.items():
+        model = build_case(make_adapter_model, make_backbones, **fields)
+        inputs = inputs_for(model)
+        before[name] = outputs_of(model, inputs)
+        model.save_pretrained(bases / name)
+        torch.save(inputs, bases / f"{name}.pt")
+        for other, auto_class in LOADS:
+            if other == name:
+                job = {
+                    "name": f"{name} {auto_class}",
+                    "auto_class": auto_class,
+                    "path": str(bases / name),
+                    "inputs": str(bases / f"{name}.pt"),
+                }
+                jobs.append(job)
+    return before, run_fresh_process(jobs, tmp_path_factory.mktemp("elsewhere"))
+
+
+def build_case(make_adapter_model, make_backbones, merged=False, backbones=False, **fields):
+    """The model of a case, with pretrained backbones or merged into a standalone one if it asks for that."""
+    if backbones:
+        fields |= make_backbones("../vit")
+    model = make_adapter_model(**fields)
+    return merge(model) if merged else model
+
+
+def run_fresh_process(jobs, folder):
+    """Outputs of each job, from a process that cannot import this repository."""
+    (folder / "jobs.json").write_text(json.dumps(jobs))
+    (folder / "load.py").write_text(FRESH_PROCESS)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment["HF_MODULES_CACHE"] = str(folder / "modules")
+    environment["HF_HUB_OFFLINE"] = "1"
+    subprocess.run(
+        [sys.executable, "-I", "load.py", "jobs.json", "results.pt"],
+        cwd=folder,
+        env=environment,
+        check=True,
+        timeout=300,
+    )
+    return torch.load(folder / "results.pt")
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(("name", "auto_class"), LOADS)
+def test_fresh_process_gives_the_same_bits(fresh_process, name, auto_class):
+    before, after = fresh_process
+    result = after[f"{name} {auto_class}"]
+    assert "error" not in result, result["error"]
+    assert result["classes"] == ["EGMFConfig", "EGMFForConditionalGeneration"]
+    assert torch.equal(result["logits"], before[name]["logits"])
+    assert torch.equal(result["probabilities"], before[name]["probabilities"])
+    assert result["trainable"] == before[name]["trainable"]
+    assert not result["training"]

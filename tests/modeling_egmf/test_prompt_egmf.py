@@ -1,0 +1,139 @@
+"""Pseudo tokens against plain loops, and their place in the prompt."""
+
+import pytest
+import torch
+
+from modeling_egmf.prompt_egmf import (
+    EGMFPseudoTokens,
+    find_placeholders,
+    hide_switched_off_text,
+    make_position_ids,
+    transcript_columns,
+)
+from tests.helpers.model_inputs import assert_close, media_of
+from training.model.builder import calibrate_pseudo_tokens
+
+
+@pytest.mark.parametrize("projection", ["repeat", "separate"])
+def test_pseudo_tokens_equal_loops(make_config, enliven, projection):
+    torch.manual_seed(0)
+    module = enliven(EGMFPseudoTokens(make_config(pseudo_token_projection=projection)))
+    enhanced = torch.randn(2, 16)
+    actual = module(enhanced)
+    assert actual.shape == (2, 3, 32)
+    for i, vector in enumerate(enhanced):
+        centered = vector - vector.mean()
+        normed = centered / (centered.square().mean() + module.norm.eps).sqrt() * module.norm.weight + module.norm.bias
+        for p in range(3):
+            rows = slice(0, 32) if projection == "repeat" else slice(32 * p, 32 * (p + 1))
+            expected = module.scale * (module.projection.weight[rows] @ normed + module.projection.bias[rows])
+            assert_close(actual[i, p], expected)
+
+
+@pytest.mark.parametrize(("projection", "distinct"), [("repeat", 1), ("separate", 3)])
+def test_repeat_repeats_and_separate_does_not(make_config, enliven, projection, distinct):
+    module = enliven(EGMFPseudoTokens(make_config(pseudo_token_projection=projection)))
+    assert len(module(torch.randn(1, 16))[0].unique(dim=0)) == distinct
+
+
+def test_calibrated_pseudo_tokens_are_as_long_as_embeddings(setting, process):
+    model, processor, samples = setting(lively=False)
+    with torch.no_grad():
+        model.get_input_embeddings().weight.mul_(0.03)
+    calibrate_pseudo_tokens(model)
+    inputs = process(processor, samples)
+    _, fusion = model.embed_prompt(inputs["input_ids"], inputs["utterance_mask"], **media_of(inputs))
+    ratio = fusion.pseudo_tokens.norm(dim=-1).mean() / model.get_input_embeddings().weight.norm(dim=-1).mean()
+    assert 0.5 < ratio < 2
+
+
+def test_only_placeholders_are_replaced(setting, process):
+    model, processor, samples = setting()
+    inputs = process(processor, samples)
+    media = media_of(inputs)
+    embeds, fusion = model.embed_prompt(inputs["input_ids"], inputs["utterance_mask"], **media)
+    placeholders = inputs["input_ids"] == processor.placeholder_token_id
+    assert torch.equal(embeds[placeholders].view(3, 3, 32), fusion.pseudo_tokens)
+    assert torch.equal(embeds[~placeholders], model.get_input_embeddings()(inputs["input_ids"][~placeholders]))
+
+
+def test_cutting_the_prompt_around_the_transcript_changes_nothing(setting, process):
+    model, processor, samples = setting()
+    inputs = process(processor, samples)
+    media = media_of(inputs)
+    _, fusion = model.embed_prompt(inputs["input_ids"], inputs["utterance_mask"], **media)
+    embeds = model.get_input_embeddings()(inputs["input_ids"].clamp(max=model.config.text_config.vocab_size - 1))
+    assert_close(model.egmf(embeds, inputs["utterance_mask"], **media).pseudo_tokens, fusion.pseudo_tokens)
+
+
+@pytest.mark.parametrize("change", [-1, 1])
+def test_wrong_number_of_placeholders_names_the_sample(setting, process, change):
+    model, processor, samples = setting()
+    inputs = process(processor, samples)
+    placeholders = torch.where(inputs["input_ids"][1] == processor.placeholder_token_id)[0]
+    place = placeholders[-1] if change < 0 else placeholders[-1] + 1
+    inputs["input_ids"][1, place] = 5 if change < 0 else processor.placeholder_token_id
+    with pytest.raises(ValueError, match=rf"Sample \[1\] .* holds \[{3 + change}\] .*, not 3"):
+        model(**inputs)
+
+
+def test_placeholder_id_must_be_set(setting, process):
+    model, processor, samples = setting()
+    model.config.placeholder_token_id = None
+    with pytest.raises(ValueError, match="`config.placeholder_token_id` is not set"):
+        model(**process(processor, samples))
+
+
+def test_utterance_mask_is_asked_for(setting, process):
+    model, processor, samples = setting()
+    inputs = process(processor, samples)
+    del inputs["utterance_mask"]
+    with pytest.raises(ValueError, match="`utterance_mask` is missing"):
+        model(**inputs)
+
+
+def test_placeholders_are_counted_per_sample():
+    input_ids = torch.tensor([[7, 9, 9], [9, 7, 9]])
+    assert find_placeholders(input_ids, 9, 2).tolist() == [[False, True, True], [True, False, True]]
+    with pytest.raises(ValueError, match=r"Sample \[1\] of the batch holds \[1\] pseudo-token placeholders, not 2"):
+        find_placeholders(torch.tensor([[9, 9], [9, 7]]), 9, 2)
+
+
+@pytest.mark.parametrize(
+    ("utterance_mask", "expected"),
+    [
+        ([[0, 1, 1, 0], [0, 0, 1, 0]], slice(1, 3)),
+        ([[1, 0, 0, 0], [0, 0, 0, 1]], slice(0, 4)),
+        ([[0, 0, 0, 0], [0, 0, 0, 0]], slice(0, 1)),
+    ],
+)
+def test_transcript_columns_cover_every_sample(utterance_mask, expected):
+    assert transcript_columns(torch.tensor(utterance_mask)) == expected
+
+
+def test_transcript_embeds_are_the_embeddings_of_its_columns(setting, process):
+    model, processor, samples = setting()
+    inputs = process(processor, samples)
+    embeds, mask = model.get_transcript_embeds(inputs["input_ids"], inputs["utterance_mask"])
+    is_text = inputs["utterance_mask"].bool()
+    assert mask.dtype == torch.bool
+    assert torch.equal(mask.sum(dim=1), is_text.sum(dim=1))
+    assert torch.equal(embeds[mask], model.get_input_embeddings()(inputs["input_ids"][is_text]))
+
+
+def test_switched_off_text_is_hidden():
+    attention_mask = torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]])
+    utterance_mask = torch.tensor([[0, 1, 1], [0, 1, 0]])  # one token was generated since
+    modality_mask = torch.tensor([[0, 1, 1], [1, 1, 1]])
+    hidden = hide_switched_off_text(attention_mask, utterance_mask, modality_mask)
+    assert hidden.tolist() == [[0, 0, 0, 1], [1, 1, 1, 1]]
+    tree_mask = torch.zeros(2, 1, 4, 4)
+    assert hide_switched_off_text(tree_mask, utterance_mask, modality_mask) is tree_mask
+    assert hide_switched_off_text(attention_mask, utterance_mask, None) is attention_mask
+
+
+def test_positions_start_at_the_first_real_token():
+    attention_mask = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]])
+    assert make_position_ids(attention_mask, 4).tolist() == [[0, 0, 0, 1], [0, 1, 2, 3]]
+    assert make_position_ids(attention_mask, 1).tolist() == [[1], [3]]
+    assert make_position_ids(None, 4) is None

@@ -1,0 +1,43 @@
+"""Hub code is written to be read in an afternoon, like a model of `transformers`."""
+
+from tests.helpers.readability import code_lines, measure
+from tests.helpers.sources import HUB_FILES
+
+
+# Folders that are held to the figures below. The limit on lines holds for all of the Hub code.
+HELD_FOLDERS = ("modeling_egmf",)
+MAX_HUB_LINES = 4_500
+
+PACKED = """
+a, b = 1, 2
+(c, d) = pair
+"""
+DENSE = '''
+"""A docstring
+of two lines."""
+
+x = 1  # counts
+# does not count
+'''
+
+
+def test_hub_code_is_written_to_be_read():
+    held_files = [path for path in HUB_FILES if path.parent.name in HELD_FOLDERS]
+    figures = measure(held_files)
+    assert held_files
+    assert figures.characters_per_line <= 50
+    assert figures.long_line_share <= 0.05
+    assert figures.packed_assignments == []
+    assert figures.long_functions == []
+    assert measure(HUB_FILES).num_lines < MAX_HUB_LINES
+
+
+def test_the_measure_sees_what_it_looks_for(tmp_path):
+    function = "def f():\n" + "    pass\n" * 60
+    path = tmp_path / "dense.py"
+    path.write_text(f"{PACKED}x = '{'a' * 105}'\n{function}")
+    figures = measure([path])
+    assert figures.packed_assignments == ["dense.py:2"]
+    assert figures.long_functions == ["dense.py:f"]
+    assert figures.long_line_share > 0
+    assert code_lines(DENSE) == ["x = 1  # counts"]
