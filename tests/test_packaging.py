@@ -27,6 +27,19 @@ distribution.command_options["build_py"] = {"build_lib": ("test", sys.argv[2])}
 distribution.run_command("build_py")
 """
 
+# Only the extras demo, conversion, space and dev install these: commands of the extra training must do without.
+TRAINING_EXTRA_ONLY = """
+import sys
+from importlib.machinery import PathFinder
+class TrainingExtraOnly(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name.split(".")[0] in {"matplotlib", "gguf", "sentencepiece", "gradio", "playwright", "pytest"}:
+            return None
+        return super().find_spec(name, path, target)
+sys.meta_path = [TrainingExtraOnly if finder is PathFinder else finder for finder in sys.meta_path]
+"""
+
 
 @pytest.fixture(scope="module")
 def site_packages(tmp_path_factory):
@@ -43,9 +56,9 @@ def site_packages(tmp_path_factory):
 
 @pytest.fixture
 def installed(site_packages, tmp_path):
-    """`installed("train", "--help")`: the command `egmf` in a folder without the clone."""
+    """`installed("train", "--help")`: the command `egmf` with the extra training, in a folder without the clone."""
     package, function = PROJECT["project"]["scripts"]["egmf"].split(":")
-    start = f"from {package} import {function}; {function}()"
+    start = f"{TRAINING_EXTRA_ONLY}from {package} import {function}; {function}()"
     environment = {**os.environ, "PYTHONPATH": str(site_packages), "HF_HUB_OFFLINE": "1"}
 
     def run(*arguments):
@@ -105,3 +118,12 @@ def test_installed_modules_name_themselves(site_packages):
         [sys.executable, "-c", program], capture_output=True, text=True, cwd=site_packages, env=environment
     )
     assert finished.stdout.split() == [str(site_packages / "egmf_hub_cards"), "egmf_training.train"]
+
+
+def test_push_needs_the_training_extra_only(site_packages):
+    program = f"{TRAINING_EXTRA_ONLY}import egmf_training.push_to_hub, egmf_training.hub.upload, egmf_training.train"
+    environment = {**os.environ, "PYTHONPATH": str(site_packages)}
+    finished = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=site_packages, env=environment
+    )
+    assert finished.returncode == 0, finished.stderr

@@ -10,16 +10,17 @@ same numbers; a finished one is refused, unless `--overwrite` moves it aside. Th
 
 from collections.abc import Sequence
 
-from .arguments import parse_arguments
 from .cli import command_errors
+from .options import read_settings
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     with command_errors():
-        arguments = parse_arguments(argv)
-        from .trainer.run import train  # takes seconds, which --help does not need
+        read_settings(argv)  # answers --help and misspelled options before torch is imported
+        from .arguments import parse_arguments
+        from .trainer.run import train
 
-        train(*arguments).end_training()
+        train(*parse_arguments(argv)).end_training()
 
 
 if __name__ == "__main__":

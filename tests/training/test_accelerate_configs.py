@@ -46,7 +46,7 @@ def test_launcher_takes_the_line(line, monkeypatch):
     monkeypatch.chdir(FOLDER.parents[1])
     arguments = launched(line)
     assert arguments.module
-    assert arguments.training_script in ("training.train", "training.run_eval")
+    assert arguments.training_script in ("training.train", "training.run_eval", "training.predict")
     kind = Path(arguments.config_file).stem.split("_")[0]
     assert (arguments.multi_gpu, arguments.use_fsdp) == (kind == "ddp", kind == "fsdp2")
     if "--machine_rank" in line:
