@@ -203,11 +203,7 @@ def answer_log_probs(
     return log_probs
 
 
-def check_answer_inputs(
-    answer_ids: Tensor | None,
-    labels: Tensor | None,
-    normalization: str,
-) -> None:
+def check_answer_inputs(answer_ids: Tensor | None, labels: Tensor | None, normalization: str) -> None:
     """Refuse inputs that `score_answers` cannot score, before any work."""
     if normalization not in NORMALIZATIONS:
         raise ValueError(f"`normalization` is {normalization!r}; use one of {', '.join(NORMALIZATIONS)}.")

@@ -96,10 +96,7 @@ def fingerprint(language_model: PreTrainedModel) -> str:
 
 
 @contextmanager
-def explain_loading_errors(
-    name: str,
-    remedy: str = "Download or save it again.",
-) -> Iterator[None]:
+def explain_loading_errors(name: str, remedy: str = "Download or save it again.") -> Iterator[None]:
     """Name what cannot be loaded, whether it was not found, cut short or damaged.
 
     Args:
@@ -197,11 +194,7 @@ def locate_part(model_id: str, checkpoint: str | os.PathLike) -> str:
     return model_id
 
 
-def load_text_model(
-    checkpoint: str | os.PathLike,
-    config: EGMFConfig,
-    **kwargs: Any,
-) -> PreTrainedModel:
+def load_text_model(checkpoint: str | os.PathLike, config: EGMFConfig, **kwargs: Any) -> PreTrainedModel:
     """The language model that `config.text_model_id` names, by default in the precision it was trained in.
 
     Args:

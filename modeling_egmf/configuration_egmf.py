@@ -36,16 +36,6 @@ EXPERT_FIELDS = {"name", "bottleneck_ratio", "activation"}
 class EGMFEncoderConfig(PreTrainedConfig):
     """Configuration of the encoder of one modality, which turns a clip into one token of the fusion.
 
-    Example:
-
-    ```python
-    >>> from modeling_egmf import EGMFConfig, EGMFEncoderConfig
-
-    >>> audio_config = EGMFEncoderConfig(input_type="waveform", hidden_size=128)
-    >>> video_config = EGMFEncoderConfig(input_type="features", feature_size=35)
-    >>> config = EGMFConfig(audio_config=audio_config, video_config=video_config)
-    ```
-
     Args:
         input_type (`str`, *optional*, defaults to `"features"`):
             What the encoder takes: `"features"`, precomputed vectors (T, feature_size), as the benchmark releases ship

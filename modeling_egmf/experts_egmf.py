@@ -99,4 +99,4 @@ class EGMFExperts(nn.Module):
         expert_outputs = torch.stack([expert(fused) for expert in self.experts], dim=1)  # (B, E, H)
         mixed = torch.einsum("be,beh->bh", gate.expert_weights, expert_outputs)  # (B, H)
         enhanced = mixed + gate.residual_weight[:, None] * fused
-        return ExpertMixture(enhanced, gate.expert_weights, gate.gate_weights, gate.residual_weight)
+        return ExpertMixture(enhanced, *gate)

@@ -47,11 +47,7 @@ class EGMFPseudoTokens(nn.Module):
         return tokens.view(-1, self.num_tokens, self.width)
 
 
-def find_placeholders(
-    input_ids: Tensor,
-    placeholder_token_id: int,
-    num_pseudo_tokens: int,
-) -> Tensor:
+def find_placeholders(input_ids: Tensor, placeholder_token_id: int, num_pseudo_tokens: int) -> Tensor:
     """input_ids (B, S) -> (B, S) bool, true on the placeholders.
 
     Counted per sample: with one placeholder too few, `masked_scatter` would move tokens into the next sample.

@@ -24,8 +24,12 @@ def prompt_embeds(model, inputs):
     ids = inputs["input_ids"][0].tolist()
     token_embeds = torch.stack([table[0] if i == placeholder else table[i] for i in ids])
     media = {k: v for k, v in inputs.items() if k.startswith(("audio_", "video_", "modality_"))}
-    pseudo = iter(model.egmf(token_embeds[None].float(), inputs["utterance_mask"], **media).pseudo_tokens[0])
-    rows = [next(pseudo).to(table.dtype) if i == placeholder else token_embeds[n] for n, i in enumerate(ids)]
+    fusion = model.egmf(token_embeds[None].float(), inputs["utterance_mask"], **media)
+    pseudo_tokens = iter(fusion.pseudo_tokens[0])
+    rows = []
+    for token, embed in zip(ids, token_embeds, strict=True):
+        is_placeholder = token == placeholder
+        rows.append(next(pseudo_tokens).to(table.dtype) if is_placeholder else embed)
     is_real = inputs["attention_mask"][0].tolist()
     return torch.stack([row for row, real in zip(rows, is_real, strict=True) if real])
 
@@ -98,22 +102,31 @@ def test_single_tokens_need_no_nodes():
 def test_branches_do_not_see_each_other():
     answer_set = AnswerSet.from_token_ids(((1, 2, 3), (4, 5, 6), (1, 7, 8)))
     tokens = answer_set.node_tokens.tolist()
-    seen = {token: {tokens[j] for j in row.nonzero().flatten()} for token, row in zip(tokens, answer_set.node_sees)}
+    seen = {}
+    for token, row in zip(tokens, answer_set.node_sees, strict=True):
+        seen[token] = {tokens[j] for j in row.nonzero().flatten()}
     assert seen == {1: {1}, 2: {1, 2}, 4: {4}, 5: {4, 5}, 7: {1, 7}}
+
+
+def random_log_probs():
+    """(3, 12) next-token log-probabilities of a root and two inner nodes."""
+    logits = torch.randn(3, 12, generator=torch.Generator().manual_seed(0))
+    return torch.log_softmax(logits, dim=-1)
 
 
 @pytest.mark.parametrize("normalization", ["sequence", "tree"])
 def test_probabilities_sum_to_one(normalization):
     answer_set = AnswerSet.from_token_ids(((5, 6), (5, 7, 8), (9,)))
-    log_probs = torch.log_softmax(torch.randn(3, 12, generator=torch.Generator().manual_seed(0)), dim=-1)
-    assert answer_set.log_probs(log_probs, normalization).exp().sum().item() == pytest.approx(1, abs=1e-6)
+    log_probs = answer_set.log_probs(random_log_probs(), normalization)
+    assert log_probs.exp().sum().item() == pytest.approx(1, abs=1e-6)
 
 
 def test_log_probs_add_up_along_the_path():
     answer_set = AnswerSet.from_token_ids(((5, 6), (5, 7, 8), (9,)))
-    steps = torch.log_softmax(torch.randn(3, 12, generator=torch.Generator().manual_seed(0)), dim=-1)
+    steps = random_log_probs()
     raw = [steps[0, 5] + steps[1, 6], steps[0, 5] + steps[1, 7] + steps[2, 8], steps[0, 9]]
-    torch.testing.assert_close(answer_set.log_probs(steps, "sequence"), torch.log_softmax(torch.stack(raw), dim=0))
+    expected = torch.log_softmax(torch.stack(raw), dim=0)
+    torch.testing.assert_close(answer_set.log_probs(steps, "sequence"), expected)
 
 
 def test_tree_renormalizes_each_node():
@@ -210,8 +223,10 @@ def test_equals_brute_force(setting, process, index, attention):
 @pytest.mark.parametrize("index", range(5), ids=TASKS)
 def test_tree_equals_constrained_decoding(setting, process, index):
     model, processor, samples = setting
-    expected = constrained(model, process(processor, [samples[index]]), answers_of(processor, TASKS[index]))
-    actual = model.score_answers(**process(processor, samples), normalization="tree").probabilities[index]
+    single = process(processor, [samples[index]])
+    expected = constrained(model, single, answers_of(processor, TASKS[index]))
+    output = model.score_answers(**process(processor, samples), normalization="tree")
+    actual = output.probabilities[index]
     assert_close(actual[: len(expected)], expected)
 
 
@@ -234,7 +249,12 @@ def test_beyond_a_smaller_set_there_is_nothing(setting, process):
     torch.testing.assert_close(output.probabilities.sum(dim=1), torch.ones(5))
 
 
-def test_transcript_hidden_from_the_prompt(make_model, make_processor, make_samples, process):
+def test_transcript_hidden_from_the_prompt(
+    make_model,
+    make_processor,
+    make_samples,
+    process,
+):
     model = make_model()
     processor = make_processor(transcript_in_prompt=False)
     samples = make_samples(3)
@@ -261,7 +281,8 @@ def test_order_of_answers_is_the_order_of_probabilities(setting, process):
     inputs = process(processor, samples[:1])
     expected = model.score_answers(**inputs).probabilities
     inputs["answer_ids"] = inputs["answer_ids"].flip(1)
-    torch.testing.assert_close(model.score_answers(**inputs).probabilities, expected.flip(1), atol=1e-6, rtol=0)
+    actual = model.score_answers(**inputs).probabilities
+    torch.testing.assert_close(actual, expected.flip(1), atol=1e-6, rtol=0)
 
 
 def test_task_ids_and_expert_names_pass_through(setting, process):
@@ -279,7 +300,12 @@ def test_no_gradient_is_kept(setting, process):
     assert not model.score_answers(**process(processor, samples[:1])).probabilities.requires_grad
 
 
-def test_bfloat16_scores_are_close_to_float32(make_model, make_processor, make_samples, process):
+def test_bfloat16_scores_are_close_to_float32(
+    make_model,
+    make_processor,
+    make_samples,
+    process,
+):
     inputs = process(make_processor(), make_samples(3))
     exact = make_model(lora=None).score_answers(**inputs).probabilities
     half = make_model(lora=None, dtype=torch.bfloat16).score_answers(**inputs).probabilities

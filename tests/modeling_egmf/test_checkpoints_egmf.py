@@ -9,6 +9,9 @@ from modeling_egmf import EGMFForConditionalGeneration
 from tests.helpers.checkpoint_files import edit_weights, outputs_of, stored_keys
 
 
+load = EGMFForConditionalGeneration.from_pretrained
+
+
 # ---- what is stored -----------------------------------------------------------------------------------------
 
 
@@ -52,8 +55,8 @@ def test_saving_again_changes_nothing(request, kind):
     folder, _, _ = request.getfixturevalue(kind)
     second = folder.parent / "second"
     third = folder.parent / "third"
-    EGMFForConditionalGeneration.from_pretrained(folder).save_pretrained(second)
-    EGMFForConditionalGeneration.from_pretrained(second).save_pretrained(third)
+    load(folder).save_pretrained(second)
+    load(second).save_pretrained(third)
     names = {path.name for path in folder.iterdir() if path.is_file()}
     for other in (second, third):
         assert names == {path.name for path in other.iterdir() if path.is_file()}
@@ -68,7 +71,7 @@ def test_saving_again_changes_nothing(request, kind):
 @pytest.mark.parametrize("kind", ["adapter", "standalone"])
 def test_loaded_equals_saved(request, kind):
     folder, model, inputs = request.getfixturevalue(kind)
-    before, after = (outputs_of(m, inputs) for m in (model, EGMFForConditionalGeneration.from_pretrained(folder)))
+    before, after = (outputs_of(m, inputs) for m in (model, load(folder)))
     assert torch.equal(before["logits"], after["logits"])
     assert before["trainable"] == after["trainable"]
 
@@ -76,7 +79,7 @@ def test_loaded_equals_saved(request, kind):
 @pytest.mark.parametrize("kind", ["adapter", "standalone"])
 def test_language_model_takes_the_dtype_and_the_fusion_does_not(request, kind):
     folder, _, inputs = request.getfixturevalue(kind)
-    model = EGMFForConditionalGeneration.from_pretrained(folder, dtype=torch.bfloat16)
+    model = load(folder, dtype=torch.bfloat16)
     assert model.get_input_embeddings().weight.dtype == torch.bfloat16
     assert {p.dtype for p in model.egmf.parameters()} == {torch.float32}
     assert {p.dtype for n, p in model.named_parameters() if "lora_" in n} <= {torch.float32}
@@ -85,7 +88,7 @@ def test_language_model_takes_the_dtype_and_the_fusion_does_not(request, kind):
 
 def test_unmerged_lora_stays_in_float32(make_adapter_model, tmp_path):
     make_adapter_model(text_model_id=None).save_pretrained(tmp_path)
-    model = EGMFForConditionalGeneration.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    model = load(tmp_path, dtype=torch.bfloat16)
     assert model.get_input_embeddings().weight.dtype == torch.bfloat16
     assert {p.dtype for n, p in model.named_parameters() if "lora_" in n} == {torch.float32}
 
@@ -93,17 +96,13 @@ def test_unmerged_lora_stays_in_float32(make_adapter_model, tmp_path):
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("kind", ["adapter", "standalone"])
 def test_language_model_takes_the_attention(request, kind, attention):
-    model = EGMFForConditionalGeneration.from_pretrained(
-        request.getfixturevalue(kind)[0], attn_implementation=attention
-    )
+    model = load(request.getfixturevalue(kind)[0], attn_implementation=attention)
     assert model.language_model.config._attn_implementation == attention
 
 
 @pytest.mark.parametrize("kind", ["adapter", "standalone"])
 def test_loading_info_on_demand(request, kind):
-    model, info = EGMFForConditionalGeneration.from_pretrained(
-        request.getfixturevalue(kind)[0], output_loading_info=True
-    )
+    model, info = load(request.getfixturevalue(kind)[0], output_loading_info=True)
     assert isinstance(model, EGMFForConditionalGeneration)
     assert not any(info.values())
 
@@ -125,7 +124,7 @@ def test_wrong_keys_are_refused(request, kind, change, message):
     folder = request.getfixturevalue(kind)[0]
     edit_weights(folder, change)
     with pytest.raises(ValueError, match=message):
-        EGMFForConditionalGeneration.from_pretrained(folder)
+        load(folder)
 
 
 @pytest.mark.parametrize("kind", ["adapter", "standalone"])
@@ -136,13 +135,18 @@ def test_weights_that_are_not_finite_are_refused(request, kind, value):
     with pytest.raises(
         ValueError, match=r"NaN or infinite: \['egmf.fusion.no_text_query'\].*Download or save it again"
     ):
-        EGMFForConditionalGeneration.from_pretrained(folder)
+        load(folder)
 
 
 @pytest.mark.parametrize("kind", ["adapter", "standalone"])
 @pytest.mark.parametrize(
     "damage",
-    [lambda data: data[: len(data) // 2], lambda data: data[:4], lambda data: b"\xff" * 64 + data[64:], lambda _: b""],
+    [
+        lambda data: data[: len(data) // 2],
+        lambda data: data[:4],
+        lambda data: b"\xff" * 64 + data[64:],
+        lambda _: b"",
+    ],
     ids=["cut", "cut in the header", "damaged", "empty"],
 )
 def test_damaged_file_is_named(request, kind, damage):
@@ -150,23 +154,23 @@ def test_damaged_file_is_named(request, kind, damage):
     path = folder / "model.safetensors"
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(OSError, match=rf"{folder}.*could not be loaded.*Download or save it again"):
-        EGMFForConditionalGeneration.from_pretrained(folder)
+        load(folder)
 
 
 def test_missing_lora_is_refused(adapter):
     edit_weights(adapter[0], lambda state: state.pop(next(key for key in state if "lora_A" in key)))
     with pytest.raises(ValueError, match="lora_A"):
-        EGMFForConditionalGeneration.from_pretrained(adapter[0])
+        load(adapter[0])
 
 
 def test_missing_weight_of_the_language_model_is_refused(standalone):
     edit_weights(standalone[0], lambda state: state.pop("language_model.model.norm.weight"))
     with pytest.raises(ValueError, match=r"language_model\.model\.norm\.weight"):
-        EGMFForConditionalGeneration.from_pretrained(standalone[0])
+        load(standalone[0])
 
 
 def test_adapter_checkpoint_without_its_name_is_refused(adapter):
     path = adapter[0] / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "text_model_id": None}))
     with pytest.raises(ValueError, match="Is it an adapter checkpoint"):
-        EGMFForConditionalGeneration.from_pretrained(adapter[0])
+        load(adapter[0])

@@ -67,7 +67,13 @@ LOADS = [
 
 
 @pytest.fixture(scope="module")
-def fresh_process(bases, make_adapter_model, make_backbones, inputs_for, tmp_path_factory):
+def fresh_process(
+    bases,
+    make_adapter_model,
+    make_backbones,
+    inputs_for,
+    tmp_path_factory,
+):
     """The outputs of every case before it was saved, and in a process that knows only the folder."""
     before = {}
     jobs = []
@@ -89,7 +95,13 @@ def fresh_process(bases, make_adapter_model, make_backbones, inputs_for, tmp_pat
     return before, run_fresh_process(jobs, tmp_path_factory.mktemp("elsewhere"))
 
 
-def build_case(make_adapter_model, make_backbones, merged=False, backbones=False, **fields):
+def build_case(
+    make_adapter_model,
+    make_backbones,
+    merged=False,
+    backbones=False,
+    **fields,
+):
     """The model of a case, with pretrained backbones or merged into a standalone one if it asks for that."""
     if backbones:
         fields |= make_backbones("../vit")

@@ -14,22 +14,30 @@ VIDEO_BACKBONE = "egmf.audio_visual_encoder.video.stem.backbone."
 AUDIO_BACKBONE = "egmf.audio_visual_encoder.audio.stem.backbone."
 
 
+load = EGMFForConditionalGeneration.from_pretrained
+
+
 # ---- the language model -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("text_model_id", ["../nowhere", "org/never-published"])
-def test_absent_language_model_is_named(make_adapter_model, tmp_path, monkeypatch, text_model_id):
+def test_absent_language_model_is_named(
+    make_adapter_model,
+    tmp_path,
+    monkeypatch,
+    text_model_id,
+):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     make_adapter_model(text_model_id=text_model_id).save_pretrained(tmp_path / "adapter")
     with pytest.raises(OSError, match=rf"is an adapter checkpoint.*'{text_model_id}'") as caught:
-        EGMFForConditionalGeneration.from_pretrained(tmp_path / "adapter")
+        load(tmp_path / "adapter")
     assert "from_pretrained(..., text_model_id=" in str(caught.value)
 
 
 def test_pointing_at_a_copy_works(make_adapter_model, inputs_for, bases, tmp_path):
     model = make_adapter_model(text_model_id="org/never-published")
     model.save_pretrained(tmp_path / "adapter")
-    loaded = EGMFForConditionalGeneration.from_pretrained(tmp_path / "adapter", text_model_id=bases / "llm")
+    loaded = load(tmp_path / "adapter", text_model_id=bases / "llm")
     inputs = inputs_for(model)
     assert torch.equal(outputs_of(model, inputs)["logits"], outputs_of(loaded, inputs)["logits"])
 
@@ -37,38 +45,46 @@ def test_pointing_at_a_copy_works(make_adapter_model, inputs_for, bases, tmp_pat
 def test_relative_path_starts_at_the_checkpoint(adapter, tmp_path, monkeypatch):
     (tmp_path / "somewhere" / "else").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "somewhere" / "else")
-    EGMFForConditionalGeneration.from_pretrained(adapter[0])
+    load(adapter[0])
 
 
 def test_same_language_model_does_not_warn(adapter, caplog):
-    EGMFForConditionalGeneration.from_pretrained(adapter[0])
+    load(adapter[0])
     assert "other weights" not in caplog.text
 
 
 def test_other_precision_does_not_warn(adapter, bases, caplog):
-    EGMFForConditionalGeneration.from_pretrained(adapter[0], text_model_id=bases / "llm_bfloat16")
+    load(adapter[0], text_model_id=bases / "llm_bfloat16")
     assert "other weights" not in caplog.text
 
 
 def test_other_weights_warn(adapter, bases, caplog):
-    EGMFForConditionalGeneration.from_pretrained(adapter[0], text_model_id=bases / "llm_other_weights")
+    load(adapter[0], text_model_id=bases / "llm_other_weights")
     assert "has other weights than the one" in caplog.text
 
 
 def test_other_size_is_refused(adapter, bases):
     with pytest.raises(ValueError, match="has hidden_size=16, but .* was trained on one with 32"):
-        EGMFForConditionalGeneration.from_pretrained(adapter[0], text_model_id=bases / "llm_narrow")
+        load(adapter[0], text_model_id=bases / "llm_narrow")
 
 
-def test_language_model_cut_short_is_refused(make_adapter_model, make_language_model, tmp_path):
+def test_language_model_cut_short_is_refused(
+    make_adapter_model,
+    make_language_model,
+    tmp_path,
+):
     make_language_model().save_pretrained(tmp_path / "llm")
     make_adapter_model().save_pretrained(tmp_path / "adapter")
     edit_weights(tmp_path / "llm", lambda state: state.pop("model.norm.weight"))
     with pytest.raises(ValueError, match=r"are not those of the model: .*model\.norm\.weight"):
-        EGMFForConditionalGeneration.from_pretrained(tmp_path / "adapter")
+        load(tmp_path / "adapter")
 
 
-def test_damaged_language_model_is_named(make_adapter_model, make_language_model, tmp_path):
+def test_damaged_language_model_is_named(
+    make_adapter_model,
+    make_language_model,
+    tmp_path,
+):
     make_language_model().save_pretrained(tmp_path / "llm")
     make_adapter_model().save_pretrained(tmp_path / "adapter")
     path = tmp_path / "llm" / "model.safetensors"
@@ -76,7 +92,7 @@ def test_damaged_language_model_is_named(make_adapter_model, make_language_model
     with pytest.raises(
         OSError, match=r"adapter checkpoint: its language model '../llm' could not be loaded.*Point to a"
     ):
-        EGMFForConditionalGeneration.from_pretrained(tmp_path / "adapter")
+        load(tmp_path / "adapter")
 
 
 # ---- LoRA ---------------------------------------------------------------------------------------------------
@@ -100,22 +116,28 @@ def test_merged_lora_is_in_the_weights(make_adapter_model, bases):
 
 def test_merging_a_loaded_checkpoint_needs_nothing_else(adapter, tmp_path):
     folder, model, inputs = adapter
-    merge(EGMFForConditionalGeneration.from_pretrained(folder)).save_pretrained(tmp_path / "standalone")
+    merge(load(folder)).save_pretrained(tmp_path / "standalone")
     (tmp_path / "llm").unlink()
-    actual = outputs_of(EGMFForConditionalGeneration.from_pretrained(tmp_path / "standalone"), inputs)["logits"]
+    actual = outputs_of(load(tmp_path / "standalone"), inputs)["logits"]
     torch.testing.assert_close(actual, outputs_of(model, inputs)["logits"], atol=1e-3, rtol=0)
 
 
 # ---- pretrained backbones -----------------------------------------------------------------------------------
 
 
-def test_frozen_backbone_stays_out_and_comes_back(make_adapter_model, make_backbones, inputs_for, bases, tmp_path):
+def test_frozen_backbone_stays_out_and_comes_back(
+    make_adapter_model,
+    make_backbones,
+    inputs_for,
+    bases,
+    tmp_path,
+):
     model = make_adapter_model(text_model_id=str(bases / "llm"), **make_backbones(str(bases / "vit")))
     model.save_pretrained(tmp_path / "adapter")
     keys = stored_keys(tmp_path / "adapter")
     assert not any(key.startswith(VIDEO_BACKBONE) for key in keys)
     assert any(key.startswith(AUDIO_BACKBONE) for key in keys)  # that one is trained
-    loaded = EGMFForConditionalGeneration.from_pretrained(tmp_path / "adapter")
+    loaded = load(tmp_path / "adapter")
     inputs = inputs_for(model)
     before = outputs_of(model, inputs)
     after = outputs_of(loaded, inputs)
@@ -128,21 +150,30 @@ def test_relative_path_of_a_backbone_starts_at_the_checkpoint(
 ):
     make_adapter_model(**make_backbones("../vit")).save_pretrained(bases / "adapter_with_backbone")
     monkeypatch.chdir(tmp_path)
-    EGMFForConditionalGeneration.from_pretrained(bases / "adapter_with_backbone")
+    load(bases / "adapter_with_backbone")
 
 
-def test_trained_backbone_is_stored(make_adapter_model, make_backbones, bases, tmp_path):
+def test_trained_backbone_is_stored(
+    make_adapter_model,
+    make_backbones,
+    bases,
+    tmp_path,
+):
     make_adapter_model(
         text_model_id=str(bases / "llm"), **make_backbones("../nowhere", trainable=True)
     ).save_pretrained(tmp_path)
     assert any(key.startswith(VIDEO_BACKBONE) for key in stored_keys(tmp_path))
-    EGMFForConditionalGeneration.from_pretrained(tmp_path)
+    load(tmp_path)
 
 
-def test_standalone_checkpoint_holds_its_frozen_backbone(make_adapter_model, make_backbones, tmp_path):
+def test_standalone_checkpoint_holds_its_frozen_backbone(
+    make_adapter_model,
+    make_backbones,
+    tmp_path,
+):
     make_adapter_model(text_model_id=None, **make_backbones("../nowhere")).save_pretrained(tmp_path)
     assert any(key.startswith(VIDEO_BACKBONE) for key in stored_keys(tmp_path))
-    EGMFForConditionalGeneration.from_pretrained(tmp_path)
+    load(tmp_path)
 
 
 def test_absent_backbone_is_named(make_adapter_model, make_backbones, bases, tmp_path):
@@ -150,4 +181,4 @@ def test_absent_backbone_is_named(make_adapter_model, make_backbones, bases, tmp
         tmp_path / "adapter"
     )
     with pytest.raises(OSError, match=r"video encoder '../nowhere'.*video_config\.backbone_id"):
-        EGMFForConditionalGeneration.from_pretrained(tmp_path / "adapter", local_files_only=True)
+        load(tmp_path / "adapter", local_files_only=True)

@@ -209,7 +209,11 @@ def test_wrong_value_is_not_saved(make_config, tmp_path):
         config.save_pretrained(tmp_path)
 
 
-def test_training_refuses_a_wrong_value_as_a_user_error(make_language_model, trained_tokenizer, tmp_path):
+def test_training_refuses_a_wrong_value_as_a_user_error(
+    make_language_model,
+    trained_tokenizer,
+    tmp_path,
+):
     """A ValueError, which commands report in one line."""
     make_language_model().save_pretrained(tmp_path)
     trained_tokenizer.save_pretrained(tmp_path)

@@ -31,7 +31,8 @@ def make_encoder(make_encoder_config, enliven):
 
     def make(input_type, modality, **fields):
         torch.manual_seed(0)
-        return enliven(EGMFModalityEncoder(make_encoder_config(input_type, modality, **fields), FUSION_WIDTH)).eval()
+        config = make_encoder_config(input_type, modality, **fields)
+        return enliven(EGMFModalityEncoder(config, FUSION_WIDTH)).eval()
 
     return make
 
@@ -68,7 +69,13 @@ def backbone_inputs(name):
 
 @pytest.mark.parametrize("sequence_encoder", SEQUENCE_ENCODERS)
 @pytest.mark.parametrize(("input_type", "modality"), INPUT_TYPES)
-def test_batch_equals_single(make_encoder, one_stream, input_type, modality, sequence_encoder):
+def test_batch_equals_single(
+    make_encoder,
+    one_stream,
+    input_type,
+    modality,
+    sequence_encoder,
+):
     encoder = make_encoder(input_type, modality, sequence_encoder=sequence_encoder)
     values, mask = one_stream(input_type, modality)
     together = encoder(values, mask, all_present(mask))
@@ -79,7 +86,13 @@ def test_batch_equals_single(make_encoder, one_stream, input_type, modality, seq
 
 @pytest.mark.parametrize("sequence_encoder", SEQUENCE_ENCODERS)
 @pytest.mark.parametrize(("input_type", "modality"), INPUT_TYPES)
-def test_padding_content_never_matters(make_encoder, one_stream, input_type, modality, sequence_encoder):
+def test_padding_content_never_matters(
+    make_encoder,
+    one_stream,
+    input_type,
+    modality,
+    sequence_encoder,
+):
     encoder = make_encoder(input_type, modality, sequence_encoder=sequence_encoder)
     values, mask = one_stream(input_type, modality)
     expected = encoder(values, mask, all_present(mask))
@@ -114,7 +127,12 @@ def test_order_in_time(make_encoder, one_stream, sequence_encoder, ordered):
 
 
 @pytest.mark.parametrize(("input_type", "modality"), INPUT_TYPES)
-def test_absent_sample_gets_zeros_and_moves_no_other(make_encoder, one_stream, input_type, modality):
+def test_absent_sample_gets_zeros_and_moves_no_other(
+    make_encoder,
+    one_stream,
+    input_type,
+    modality,
+):
     encoder = make_encoder(input_type, modality)
     values, mask = one_stream(input_type, modality)
     expected = encoder(values, mask, all_present(mask))
@@ -174,7 +192,8 @@ def test_pooling_scores_have_no_bias(make_encoder):
 def test_frames_equal_a_plain_computation(make_encoder_config, enliven):
     """Each frame and twice its difference to the clip's first, convolved, then averaged over a 4x4 grid."""
     torch.manual_seed(0)
-    stem = enliven(EGMFFrameStem(make_encoder_config("frames", "video", frame_height=32, frame_width=32))).eval()
+    config = make_encoder_config("frames", "video", frame_height=32, frame_width=32)
+    stem = enliven(EGMFFrameStem(config)).eval()
     values = torch.rand(2, 3, 3, 32, 32) * 2 - 1
     mask = torch.tensor([[True, True, True], [True, True, False]])
     actual, actual_mask = stem(values, mask)
@@ -188,8 +207,11 @@ def test_frames_equal_a_plain_computation(make_encoder_config, enliven):
             image = image * norm.weight[:, None, None] + norm.bias[:, None, None]
             image = image * 0.5 * (1 + torch.erf(image / math.sqrt(2)))
         assert image.shape == (8, 8, 8)
-        cells = [[image[:, y : y + 2, x : x + 2].mean(dim=(1, 2)) for x in range(0, 8, 2)] for y in range(0, 8, 2)]
-        grid = torch.stack([torch.stack(row, dim=1) for row in cells], dim=1)  # (channels, 4, 4)
+        grid = torch.zeros(8, 4, 4)
+        for y in range(4):
+            for x in range(4):
+                cell = image[:, 2 * y : 2 * y + 2, 2 * x : 2 * x + 2]
+                grid[:, y, x] = cell.mean(dim=(1, 2))
         expected = stem.projection.weight @ grid.flatten() + stem.projection.bias
         torch.testing.assert_close(actual[i, t], expected, atol=1e-5, rtol=1e-5)
 
@@ -203,7 +225,9 @@ def log_mel_by_hand(samples, rate, window, hop, size, bins):
     hann = np.zeros(size)
     for n in range(window):
         hann[(size - window) // 2 + n] = 0.5 - 0.5 * math.cos(2 * math.pi * n / window)
-    mels = np.linspace(2595 * math.log10(1 + 20 / 700), 2595 * math.log10(1 + rate / 2 / 700), bins + 2)
+    lowest = 2595 * math.log10(1 + 20 / 700)
+    highest = 2595 * math.log10(1 + rate / 2 / 700)
+    mels = np.linspace(lowest, highest, bins + 2)
     edges = 700 * (10 ** (mels / 2595) - 1)
     rows = []
     for start in range(0, len(samples) + 1, hop):
@@ -217,7 +241,9 @@ def log_mel_by_hand(samples, rate, window, hop, size, bins):
             total = 0.0
             for k, value in enumerate(power):
                 hertz = k * rate / size
-                total += value * max(0.0, min((hertz - low) / (middle - low), (high - hertz) / (high - middle)))
+                rising = (hertz - low) / (middle - low)
+                falling = (high - hertz) / (high - middle)
+                total += value * max(0.0, min(rising, falling))
             row.append((10 * math.log10(max(total, 1e-10)) + 30) / 40)
         rows.append(row)
     return np.array(rows)
@@ -236,7 +262,8 @@ def test_a_higher_tone_is_in_a_higher_band(make_encoder_config):
     stem = EGMFWaveformStem(make_encoder_config("waveform", num_mel_bins=32))
     times = torch.arange(1600) / 16_000
     tones = torch.stack([torch.sin(2 * math.pi * hertz * times) for hertz in (200, 800, 3200)])
-    bands = stem.log_mel(tones, torch.ones(3, 1600, dtype=torch.bool))[0].mean(dim=1).argmax(dim=1)
+    log_mel, _ = stem.log_mel(tones, torch.ones(3, 1600, dtype=torch.bool))
+    bands = log_mel.mean(dim=1).argmax(dim=1)
     assert bands[0] < bands[1] < bands[2]
 
 
@@ -263,7 +290,8 @@ def test_distance_to_the_microphone_does_not_matter(make_encoder, one_stream):
 @pytest.mark.parametrize("samples", [1, 159, 160, 161, 1600])
 def test_audio_of_any_length_is_encoded(make_encoder, samples):
     encoder = make_encoder("waveform", "audio")
-    actual = encoder(torch.rand(1, samples), torch.ones(1, samples, dtype=torch.bool), torch.tensor([True]))
+    mask = torch.ones(1, samples, dtype=torch.bool)
+    actual = encoder(torch.rand(1, samples), mask, torch.tensor([True]))
     assert torch.isfinite(actual).all()
     assert actual.abs().max() > 0
 
@@ -318,7 +346,10 @@ def test_backbone_learns_only_if_trainable(make_backbone_encoder, name, trainabl
 
 
 @pytest.mark.parametrize("trainable", [False, True])
-def test_only_a_trainable_backbone_goes_into_training_mode(make_backbone_encoder, trainable):
+def test_only_a_trainable_backbone_goes_into_training_mode(
+    make_backbone_encoder,
+    trainable,
+):
     encoder = make_backbone_encoder("resnet", trainable).train()
     assert encoder.training
     assert any(module.training for module in encoder.stem.backbone.modules()) == trainable

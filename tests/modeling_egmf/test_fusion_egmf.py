@@ -28,11 +28,13 @@ def attend(attention, queries, keys):
             scores = []
             for key in keys:
                 projected_key = attention.key.weight @ key
-                scores.append(math.exp((projected_query[part] @ projected_key[part]).item() / math.sqrt(size)))
+                product = (projected_query[part] @ projected_key[part]).item()
+                scores.append(math.exp(product / math.sqrt(size)))
             total = sum(scores)
             attended = torch.zeros(size)
             for score, key in zip(scores, keys, strict=True):
-                attended = attended + score / total * (attention.value.weight @ key + attention.value.bias)[part]
+                value = attention.value.weight @ key + attention.value.bias
+                attended = attended + score / total * value[part]
             heads.append(attended)
         outputs.append(attention.output.weight @ torch.cat(heads) + attention.output.bias)
     return outputs
@@ -45,10 +47,14 @@ def fuse(fusion, token_embeds, media):
         text = [fusion.text_norm(fusion.no_text_query)]
     media = [fusion.media_norm(token) for token in media]
     if fusion.media_attention is not None and token_embeds:
-        media = [a + b for a, b in zip(media, attend(fusion.media_attention, media, text), strict=True)]
-    crossed = [a + b for a, b in zip(text, attend(fusion.cross_attention, text, media), strict=True)]
-    settled = [a + b for a, b in zip(crossed, attend(fusion.self_attention, crossed, crossed), strict=True)]
-    return fusion.fused_norm(sum(settled) / len(settled))
+        media = add(media, attend(fusion.media_attention, media, text))
+    z_cross = add(text, attend(fusion.cross_attention, text, media))
+    z_self = add(z_cross, attend(fusion.self_attention, z_cross, z_cross))
+    return fusion.fused_norm(sum(z_self) / len(z_self))
+
+
+def add(vectors, others):
+    return [vector + other for vector, other in zip(vectors, others, strict=True)]
 
 
 @pytest.fixture
@@ -121,8 +127,10 @@ def test_masked_content_never_matters(make_fusion, batch, bidirectional):
 def test_more_left_padding_changes_nothing(make_fusion, batch):
     fusion = make_fusion()
     expected = fusion(**batch)
-    batch["text_embeds"] = torch.cat([torch.randn(len(LENGTHS), 7, TEXT_WIDTH), batch["text_embeds"]], dim=1)
-    batch["text_mask"] = torch.cat([torch.zeros(len(LENGTHS), 7, dtype=torch.bool), batch["text_mask"]], dim=1)
+    padding = torch.randn(len(LENGTHS), 7, TEXT_WIDTH)
+    padding_mask = torch.zeros(len(LENGTHS), 7, dtype=torch.bool)
+    batch["text_embeds"] = torch.cat([padding, batch["text_embeds"]], dim=1)
+    batch["text_mask"] = torch.cat([padding_mask, batch["text_mask"]], dim=1)
     torch.testing.assert_close(fusion(**batch), expected, atol=1e-6, rtol=0)
 
 

@@ -58,7 +58,12 @@ def test_models_without_a_modality(setting, process, audio, video):
 
 
 @pytest.mark.parametrize(("audio", "video"), INPUT_TYPES)
-def test_media_features_are_the_tokens_of_the_fusion(make_model, media_batch, audio, video):
+def test_media_features_are_the_tokens_of_the_fusion(
+    make_model,
+    media_batch,
+    audio,
+    video,
+):
     model = make_model(audio, video)
     media = media_batch(audio, video)
     media["video_mask"][1] = False
@@ -138,7 +143,14 @@ def test_logits_equal_the_plain_language_model(setting, process):
 
 
 @pytest.mark.parametrize(("audio", "video"), INPUT_TYPES)
-def test_every_subset_in_one_batch_equals_single(setting, make_samples, scores, process, audio, video):
+def test_every_subset_in_one_batch_equals_single(
+    setting,
+    make_samples,
+    scores,
+    process,
+    audio,
+    video,
+):
     model, processor, _ = setting(audio, video)
     samples = [
         keep_modalities(sample, subset) for sample, subset in zip(make_samples(7, audio, video), SUBSETS, strict=True)
@@ -151,7 +163,12 @@ def test_every_subset_in_one_batch_equals_single(setting, make_samples, scores, 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("subset", SUBSETS, ids=subset_name)
-def test_switching_off_equals_leaving_out(make_model, media_batch, subset, bidirectional):
+def test_switching_off_equals_leaving_out(
+    make_model,
+    media_batch,
+    subset,
+    bidirectional,
+):
     egmf = make_model(bidirectional_attention=bidirectional).egmf
     embeds = torch.randn(3, 6, 32)
     utterance_mask = torch.ones(3, 6)
@@ -165,7 +182,12 @@ def test_switching_off_equals_leaving_out(make_model, media_batch, subset, bidir
 
 
 @pytest.mark.parametrize("modality", ["audio", "video"])
-def test_modality_mask_equals_leaving_out_of_the_prompt(setting, process, scores, modality):
+def test_modality_mask_equals_leaving_out_of_the_prompt(
+    setting,
+    process,
+    scores,
+    modality,
+):
     model, processor, samples = setting()
     inputs = process(processor, samples)
     inputs["modality_mask"][:, MODALITIES.index(modality)] = False
@@ -184,7 +206,13 @@ def test_switched_off_text_changes_nothing(setting, process):
 
 @pytest.mark.parametrize(("audio", "video"), INPUT_TYPES)
 @pytest.mark.parametrize("modality", ["audio", "video"])
-def test_content_of_absent_media_never_matters(setting, process, audio, video, modality):
+def test_content_of_absent_media_never_matters(
+    setting,
+    process,
+    audio,
+    video,
+    modality,
+):
     model, processor, samples = setting(audio, video)
     inputs = process(processor, samples)
     inputs["modality_mask"][1, MODALITIES.index(modality)] = False
@@ -217,8 +245,8 @@ def test_each_modality_moves_the_pseudo_tokens(make_model, media_batch, modality
 def test_each_modality_moves_the_logits(setting, scores, modality):
     model, processor, samples = setting()
     without = [keep_modalities(sample, set(MODALITIES) - {modality}) for sample in samples]
-    moved = (scores(model, processor, without) - scores(model, processor, samples)).abs().amax(dim=1)
-    assert moved.max() > 1e-3
+    moved = scores(model, processor, without) - scores(model, processor, samples)
+    assert moved.abs().max() > 1e-3
 
 
 @pytest.mark.parametrize(

@@ -26,14 +26,16 @@ def test_lora_starts_without_effect(make_model):
 
 def test_building_leaves_the_language_model_unchanged(make_model, make_language_model):
     before = make_language_model().state_dict()
-    after = make_model(lora=None, lively=False, language_model=make_language_model()).language_model.state_dict()
+    model = make_model(lora=None, lively=False, language_model=make_language_model())
+    after = model.language_model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_our_linear_layers_start_at_xaviers_scale(make_model):
     """At a language model's 0.02 the gate would start, and stay, near uniform."""
     model = make_model("waveform", "frames", lively=False, bidirectional_attention=True)
-    layers = {name: module for name, module in model.egmf.named_modules() if isinstance(module, torch.nn.Linear)}
+    modules = dict(model.egmf.named_modules())
+    layers = {name: module for name, module in modules.items() if isinstance(module, torch.nn.Linear)}
     projection = layers.pop("pseudo_tokens.projection").weight.detach()
     assert projection.std() == pytest.approx(16**-0.5, rel=0.15)
     assert {"experts.gate.feature_gate.0", "fusion.cross_attention.key"} <= set(layers)
@@ -52,8 +54,10 @@ def train(labeled):
 
     def run(model, audio, video, steps):
         inputs = labeled(audio, video)
-        before = {name: parameter.detach().clone() for name, parameter in model.train().named_parameters()}
-        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2, weight_decay=0.0)
+        parameters = dict(model.train().named_parameters())
+        before = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=1e-2, weight_decay=0.0)
         for _ in range(steps):
             optimizer.zero_grad()
             model(**inputs).loss.backward()
@@ -65,7 +69,13 @@ def train(labeled):
 
 @pytest.mark.parametrize("fields", [{}, {"bidirectional_attention": True, "pseudo_token_projection": "separate"}])
 @pytest.mark.parametrize(("audio", "video"), INPUT_TYPES)
-def test_one_step_changes_all_that_learns_and_nothing_else(make_model, train, audio, video, fields):
+def test_one_step_changes_all_that_learns_and_nothing_else(
+    make_model,
+    train,
+    audio,
+    video,
+    fields,
+):
     model = make_model(audio, video, **fields)
     before = train(model, audio, video, steps=1)
     for name, parameter in model.named_parameters():
@@ -79,7 +89,12 @@ def test_one_step_changes_all_that_learns_and_nothing_else(make_model, train, au
 
 
 @pytest.mark.parametrize(("audio", "video"), INPUT_TYPES)
-def test_two_steps_from_the_start_change_all_that_learns(make_model, train, audio, video):
+def test_two_steps_from_the_start_change_all_that_learns(
+    make_model,
+    train,
+    audio,
+    video,
+):
     model = make_model(audio, video, lively=False)
     before = train(model, audio, video, steps=2)  # in the first, LoRA's B is zero, and its A learns nothing
     still = [n for n, p in model.named_parameters() if p.requires_grad and torch.equal(p, before[n])]
@@ -116,7 +131,11 @@ def test_bfloat16_language_model_with_float32_fusion_learns(make_model, labeled)
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
-def test_gradient_checkpointing_gives_the_same_gradients(make_model, labeled, reentrant):
+def test_gradient_checkpointing_gives_the_same_gradients(
+    make_model,
+    labeled,
+    reentrant,
+):
     inputs = labeled()
     results = []
     for checkpointing in (False, True):

@@ -23,15 +23,22 @@ def test_pseudo_tokens_equal_loops(make_config, enliven, projection):
     assert actual.shape == (2, 3, 32)
     for i, vector in enumerate(enhanced):
         centered = vector - vector.mean()
-        normed = centered / (centered.square().mean() + module.norm.eps).sqrt() * module.norm.weight + module.norm.bias
+        deviation = (centered.square().mean() + module.norm.eps).sqrt()
+        normed = centered / deviation * module.norm.weight + module.norm.bias
         for p in range(3):
             rows = slice(0, 32) if projection == "repeat" else slice(32 * p, 32 * (p + 1))
-            expected = module.scale * (module.projection.weight[rows] @ normed + module.projection.bias[rows])
+            projected = module.projection.weight[rows] @ normed + module.projection.bias[rows]
+            expected = module.scale * projected
             assert_close(actual[i, p], expected)
 
 
 @pytest.mark.parametrize(("projection", "distinct"), [("repeat", 1), ("separate", 3)])
-def test_repeat_repeats_and_separate_does_not(make_config, enliven, projection, distinct):
+def test_repeat_repeats_and_separate_does_not(
+    make_config,
+    enliven,
+    projection,
+    distinct,
+):
     module = enliven(EGMFPseudoTokens(make_config(pseudo_token_projection=projection)))
     assert len(module(torch.randn(1, 16))[0].unique(dim=0)) == distinct
 
@@ -43,7 +50,8 @@ def test_calibrated_pseudo_tokens_are_as_long_as_embeddings(setting, process):
     calibrate_pseudo_tokens(model)
     inputs = process(processor, samples)
     _, fusion = model.embed_prompt(inputs["input_ids"], inputs["utterance_mask"], **media_of(inputs))
-    ratio = fusion.pseudo_tokens.norm(dim=-1).mean() / model.get_input_embeddings().weight.norm(dim=-1).mean()
+    embedding_norm = model.get_input_embeddings().weight.norm(dim=-1).mean()
+    ratio = fusion.pseudo_tokens.norm(dim=-1).mean() / embedding_norm
     assert 0.5 < ratio < 2
 
 
@@ -54,7 +62,8 @@ def test_only_placeholders_are_replaced(setting, process):
     embeds, fusion = model.embed_prompt(inputs["input_ids"], inputs["utterance_mask"], **media)
     placeholders = inputs["input_ids"] == processor.placeholder_token_id
     assert torch.equal(embeds[placeholders].view(3, 3, 32), fusion.pseudo_tokens)
-    assert torch.equal(embeds[~placeholders], model.get_input_embeddings()(inputs["input_ids"][~placeholders]))
+    others = inputs["input_ids"][~placeholders]
+    assert torch.equal(embeds[~placeholders], model.get_input_embeddings()(others))
 
 
 def test_cutting_the_prompt_around_the_transcript_changes_nothing(setting, process):
@@ -62,8 +71,10 @@ def test_cutting_the_prompt_around_the_transcript_changes_nothing(setting, proce
     inputs = process(processor, samples)
     media = media_of(inputs)
     _, fusion = model.embed_prompt(inputs["input_ids"], inputs["utterance_mask"], **media)
-    embeds = model.get_input_embeddings()(inputs["input_ids"].clamp(max=model.config.text_config.vocab_size - 1))
-    assert_close(model.egmf(embeds, inputs["utterance_mask"], **media).pseudo_tokens, fusion.pseudo_tokens)
+    input_ids = inputs["input_ids"].clamp(max=model.config.text_config.vocab_size - 1)
+    embeds = model.get_input_embeddings()(input_ids)
+    uncut = model.egmf(embeds, inputs["utterance_mask"], **media)
+    assert_close(uncut.pseudo_tokens, fusion.pseudo_tokens)
 
 
 @pytest.mark.parametrize("change", [-1, 1])
