@@ -41,7 +41,7 @@ def split_arguments(arguments: dict[str, Any]) -> list[dict[str, Any]]:
     lengths = {name: len(arguments[name]) for name in batched}
     if len(set(lengths.values())) > 1:
         raise ValueError(
-            f"The lists are of different lengths: {lengths}. Give one entry per sample, and None if it is missing."
+            f"The lists are of different lengths: {lengths}. Give one entry per sample, and None if missing."
         )
     size = next(iter(lengths.values()), 1)
     if size == 0:

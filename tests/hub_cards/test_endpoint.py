@@ -28,15 +28,15 @@ def clip(tmp_path_factory):
 
 
 @pytest.fixture
-def judge(make_model, make_processor):
+def pipe(make_model, make_processor):
     model, processor = make_model("waveform", "frames"), make_processor("waveform", "frames")
     return EGMFPipeline(model=model, processor=processor, device="cpu")
 
 
 @pytest.fixture
-def endpoint(judge, monkeypatch):
+def endpoint(pipe, monkeypatch):
     asked = []
-    monkeypatch.setattr(handler, "pipeline", lambda *args, **options: asked.append((args, options)) or judge)
+    monkeypatch.setattr(handler, "pipeline", lambda *args, **options: asked.append((args, options)) or pipe)
     made = EndpointHandler("the/folder")
     assert asked == [(("multimodal-emotion-recognition",), {"model": "the/folder", "trust_remote_code": True})]
     return made
@@ -58,13 +58,13 @@ def refused(endpoint, status, message, inputs, **parameters):
 # ---- answers -------------------------------------------------------------------------------------------------
 
 
-def test_an_answer_is_that_of_the_pipeline(endpoint, judge, clip):
+def test_an_answer_is_that_of_the_pipeline(endpoint, pipe, clip):
     data = {
         "inputs": {"video": written(clip), "text": "I'm fine.", "context": [["Ann", "He left."]]},
         "parameters": {"task": "emotion", "top_k": 3, "return_experts": True},
     }
     found = endpoint(json.loads(json.dumps(data)))
-    expected = judge(
+    expected = pipe(
         {"video": clip, "text": "I'm fine.", "context": [("Ann", "He left.")]},
         task="emotion",
         top_k=3,
@@ -74,8 +74,8 @@ def test_an_answer_is_that_of_the_pipeline(endpoint, judge, clip):
     assert json.loads(json.dumps(found)) == found
 
 
-def test_a_string_is_a_clip(endpoint, judge, clip):
-    expected = {"status": 200, "answer": judge(clip)}
+def test_a_string_is_a_clip(endpoint, pipe, clip):
+    expected = {"status": 200, "answer": pipe(clip)}
     assert endpoint({"inputs": written(clip)}) == expected
     assert endpoint({"inputs": "data:video/mp4;base64," + written(clip)}) == expected
     assert endpoint({"inputs": {"video": base64.encodebytes(clip).decode()}, "parameters": None}) == expected
@@ -103,7 +103,7 @@ def nested(depth):
     [None, {}, [], "text", {"inputs": None}, {"parameters": {}}]
     + [{"inputs": {"text": "a"}, "parameters": wrong} for wrong in ([], [1], "", 0, False)],
 )
-def test_no_request_at_all(endpoint, data):
+def test_requests_without_inputs_or_with_bad_parameters(endpoint, data):
     found = endpoint(data)
     assert found["status"] == 400
     assert found["error"]["type"] == "bad_input"
@@ -177,7 +177,7 @@ def test_large_media_and_features_are_refused_before_they_are_decoded(endpoint, 
     refused(endpoint, 413, "More than 100 numbers", {"audio_features": np.zeros((11, 10)).tolist()})
 
 
-def test_what_fails_inside_is_not_told(endpoint, monkeypatch):
+def test_internal_failures_are_not_revealed(endpoint, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("secret place")
 
@@ -191,20 +191,22 @@ def test_what_fails_inside_is_not_told(endpoint, monkeypatch):
 
 
 def test_a_hundred_requests_at_once_are_answered_one_after_another(endpoint, monkeypatch):
-    lock, now, most = threading.Lock(), {"media": 0, "model": 0}, {"media": 0, "model": 0}
+    lock = threading.Lock()
+    active = {"media": 0, "model": 0}
+    peak = {"media": 0, "model": 0}
 
-    def enter(place, step):
+    def enter(stage, step):
         with lock:
-            now[place] += step
-            most[place] = max(most[place], now[place])
+            active[stage] += step
+            peak[stage] = max(peak[stage], active[stage])
 
-    sample = handler._read_clip
+    read_clip = handler._read_clip
 
     def decoded(clip):
         enter("media", 1)
-        return sample(clip)
+        return read_clip(clip)
 
-    def judged(clip, **_):
+    def predict(clip, **_):
         enter("model", 1)
         time.sleep(0.002)
         enter("model", -1)
@@ -212,7 +214,7 @@ def test_a_hundred_requests_at_once_are_answered_one_after_another(endpoint, mon
         return {"label": clip["text"], "length": len(clip["audio"])}
 
     monkeypatch.setattr(handler, "_read_clip", decoded)
-    endpoint.pipe = judged
+    endpoint.pipe = predict
     answers = {}
 
     def ask(i):
@@ -224,11 +226,11 @@ def test_a_hundred_requests_at_once_are_answered_one_after_another(endpoint, mon
     for thread in threads:
         thread.join(timeout=60)
     assert answers == {i: {"status": 200, "answer": {"label": f"clip {i}", "length": i + 1}} for i in range(100)}
-    assert most["model"] == 1
-    assert most["media"] <= handler.MAX_PARALLEL_CLIPS
+    assert peak["model"] == 1
+    assert peak["media"] <= handler.MAX_PARALLEL_CLIPS
 
 
-def test_a_line_that_does_not_move_is_told(endpoint, monkeypatch):
+def test_waiting_too_long_is_an_error(endpoint, monkeypatch):
     monkeypatch.setattr(handler, "WAIT_SECONDS", 0.01)
     with endpoint._model_lock:
         refused(endpoint, 503, "Ask again later", {"text": "a"})
@@ -265,7 +267,7 @@ def test_public_addresses():
 
 @pytest.fixture
 def names(monkeypatch):
-    """`names["host"] = [addresses]` is what hosts resolve to; `names["asked"]` is who was asked for."""
+    """`names["host"] = [addresses]` sets what a host resolves to; `names["asked"]` lists the hosts that were looked up."""
     known, real = {"asked": []}, socket.getaddrinfo
 
     def resolve(host, port, *args, **options):
@@ -337,8 +339,8 @@ def server(names, monkeypatch, clip):
     thread.join()
 
 
-def test_a_clip_from_a_url(server, endpoint, judge, clip):
-    expected = {"status": 200, "answer": judge(clip)}
+def test_a_clip_from_a_url(server, endpoint, pipe, clip):
+    expected = {"status": 200, "answer": pipe(clip)}
     assert endpoint({"inputs": f"{server.url}/clip"}) == expected
     assert endpoint({"inputs": {"video": f"{server.url}/to?{server.url}/clip"}}) == expected
     assert set(server.hosts) == {f"clips.example:{server.server_port}"}
@@ -373,7 +375,7 @@ def test_what_a_server_may_do(server, names, place, status, message):
     assert time.monotonic() - started < 20
 
 
-def test_nobody_there(server):
+def test_a_server_that_is_down(server):
     server.shutdown()
     server.server_close()
     with pytest.raises(RequestError, match="cannot be read") as caught:

@@ -4,21 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from processing_egmf import MODALITIES, EGMFProcessor
-from training.data.collator import SUBSETS
+from processing_egmf import MODALITIES
+from tests.helpers.processor_outputs import SUBSETS
 
 
 CONTEXT = ["He left.", ("Ann", "Hi.")]
-
-
-@pytest.fixture(scope="module")
-def processor(make_processor) -> EGMFProcessor:
-    return make_processor()
-
-
-@pytest.fixture(scope="module")
-def raw(make_processor) -> EGMFProcessor:
-    return make_processor("waveform", "frames")
 
 
 @pytest.fixture
@@ -47,30 +37,30 @@ def assert_same_sample(left, right):
 
 
 @pytest.mark.parametrize("keep", SUBSETS, ids="+".join)
-def test_dropping_equals_preparing_with_fewer_modalities(processor, arguments, keep):
-    sample = processor.prepare(**arguments)
+def test_dropping_equals_preparing_with_fewer_modalities(features, arguments, keep):
+    sample = features.prepare(**arguments)
     before = dict(sample)
     assert_same_sample(
-        processor.drop_modalities(sample, list(keep)), processor.prepare(**arguments, modalities=list(keep))
+        features.drop_modalities(sample, list(keep)), features.prepare(**arguments, modalities=list(keep))
     )
     assert_same_sample(sample, before)
 
 
-def test_dropping_in_steps_equals_dropping_at_once(processor, arguments):
-    sample = processor.prepare(**arguments)
-    stepwise = processor.drop_modalities(processor.drop_modalities(sample, ["audio", "video"]), ("video",))
-    assert_same_sample(stepwise, processor.drop_modalities(sample, ["video"]))
+def test_dropping_in_steps_equals_dropping_at_once(features, arguments):
+    sample = features.prepare(**arguments)
+    stepwise = features.drop_modalities(features.drop_modalities(sample, ["audio", "video"]), ("video",))
+    assert_same_sample(stepwise, features.drop_modalities(sample, ["video"]))
 
 
-def test_dropping_keeps_what_the_caller_added(processor, arguments):
-    sample = {**processor.prepare(**arguments), "id": "a", "label_index": 3}
-    reduced = processor.drop_modalities(sample, ["audio"])
+def test_dropping_keeps_what_the_caller_added(features, arguments):
+    sample = {**features.prepare(**arguments), "id": "a", "label_index": 3}
+    reduced = features.drop_modalities(sample, ["audio"])
     assert (reduced["id"], reduced["label_index"]) == ("a", 3)
 
 
-def test_dropping_what_is_missing_changes_nothing(processor):
-    sample = processor.prepare(text="a")
-    assert_same_sample(processor.drop_modalities(sample, ["text", "audio"]), sample)
+def test_dropping_what_is_missing_changes_nothing(features):
+    sample = features.prepare(text="a")
+    assert_same_sample(features.drop_modalities(sample, ["text", "audio"]), sample)
 
 
 @pytest.mark.parametrize(
@@ -82,17 +72,17 @@ def test_dropping_what_is_missing_changes_nothing(processor):
         ("text", TypeError, "clip 7: modalities must be a list"),
     ],
 )
-def test_nothing_or_nonsense_cannot_be_kept(processor, keep, error, message):
-    sample = processor.prepare(text="a", audio_features=np.ones((1, 6)), name="clip 7")
+def test_nothing_or_nonsense_cannot_be_kept(features, keep, error, message):
+    sample = features.prepare(text="a", audio_features=np.ones((1, 6)), name="clip 7")
     with pytest.raises(error, match=message):
-        processor.drop_modalities(sample, keep)
+        features.drop_modalities(sample, keep)
 
 
 @pytest.mark.parametrize("subset", SUBSETS, ids="+".join)
-def test_modalities_of_a_sample_are_those_of_the_mask(processor, arguments, subset):
-    sample = processor.prepare(**arguments, modalities=list(subset))
-    assert processor.get_modalities(sample) == list(subset)
-    mask = processor.collate([sample])["modality_mask"]
+def test_modalities_of_a_sample_are_those_of_the_mask(features, arguments, subset):
+    sample = features.prepare(**arguments, modalities=list(subset))
+    assert features.get_modalities(sample) == list(subset)
+    mask = features.collate([sample])["modality_mask"]
     assert mask.tolist() == [[modality in subset for modality in MODALITIES]]
 
 

@@ -1,0 +1,42 @@
+"""What tests of the processor compare: batches, prompts without padding, decoded prompts, reloaded processors."""
+
+from itertools import combinations
+
+import torch
+
+from processing_egmf import MODALITIES, EGMFProcessor
+
+
+PROMPT_KEYS = ("input_ids", "attention_mask", "utterance_mask")
+MEDIA_KEYS = ("audio_values", "audio_mask", "video_values", "video_mask")
+SUBSETS = [subset for size in (1, 2, 3) for subset in combinations(MODALITIES, size)]
+
+
+def decode(processor, ids):
+    return processor.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+
+
+def assert_same(left, right):
+    assert set(left) == set(right)
+    for name in left:
+        torch.testing.assert_close(left[name], right[name], rtol=0, atol=0, msg=name)
+
+
+def assert_same_media(left, right):
+    assert_same(*({name: batch[name] for name in MEDIA_KEYS if name in batch} for batch in (left, right)))
+
+
+def unpadded_prompt(batch, i):
+    """One sample of a batch without the padding of its prompt."""
+    real = batch["input_ids"].shape[1] - first_real_token(batch, i)
+    return {name: batch[name][i, -real:] for name in (*PROMPT_KEYS, "labels") if name in batch}
+
+
+def first_real_token(batch, i):
+    """Where the left padding of row i ends: the tokenizer begins every text with <s> (0)."""
+    return int(torch.where(batch["input_ids"][i] == 0)[0][0])
+
+
+def reloaded(processor, folder):
+    processor.save_pretrained(folder)
+    return EGMFProcessor.from_pretrained(folder)

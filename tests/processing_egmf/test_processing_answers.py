@@ -1,0 +1,165 @@
+"""From the model's outputs to answers: distributions as labels and scores, and generated text."""
+
+import json
+
+import pytest
+import torch
+
+from modeling_egmf import EGMFAnswerOutput
+from processing_egmf import EGMFTask
+
+
+def make_output(processor, task, probabilities, **changes):
+    probabilities = torch.atleast_2d(torch.tensor(probabilities, dtype=torch.float64))
+    count = len(probabilities)
+    return EGMFAnswerOutput(
+        probabilities=probabilities,
+        log_probs=probabilities.log(),
+        task_ids=torch.tensor([list(processor.task_objects).index(task)] * count),
+        expert_names=("local", "semantic", "global"),
+        expert_weights=torch.tensor([[0.5, 0.25, 0.25]] * count),
+        residual_weight=torch.tensor([0.125] * count),
+        modality_mask=torch.tensor([[True, False, True]] * count),
+        **changes,
+    )
+
+
+def test_classification_by_hand(features):
+    given = [0.05, 0.05, 0.1, 0.5, 0.1, 0.15, 0.05]
+    found = features.post_process_answers(make_output(features, "emotion", given))[0]
+    labels = ["neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger"]
+    assert found["label"] == "sadness"
+    assert found["score"] == pytest.approx(0.5)
+    assert list(found["probabilities"]) == labels
+    assert list(found["probabilities"].values()) == pytest.approx(given)
+    assert found["experts"] == {"local": 0.5, "semantic": 0.25, "global": 0.25}
+    assert found["residual"] == 0.125
+    assert found["modalities"] == ["text", "video"]
+    assert found["task"] == "emotion"
+
+
+@pytest.fixture
+def scale(make_processor):
+    task = EGMFTask("scale", "regression", low=-1.0, high=1.0, step=0.5, prompt="\nIt is")
+    return make_processor(tasks={"scale": task})
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "expected"),
+    [
+        ([0.1, 0.2, 0.3, 0.25, 0.15], {"mean": 0.075, "median": 0.0, "most_likely": 0.0, "interval": [-1.0, 1.0]}),
+        ([0.0, 0.05, 0.15, 0.2, 0.6], {"mean": 0.675, "median": 1.0, "most_likely": 1.0, "interval": [-0.5, 1.0]}),
+        ([0.04, 0.46, 0.0, 0.46, 0.04], {"mean": 0.0, "median": -0.5, "most_likely": -0.5, "interval": [-0.5, 0.5]}),
+        ([0.45, 0.0, 0.1, 0.0, 0.45], {"mean": 0.0, "median": 0.0, "most_likely": -1.0, "interval": [-1.0, 1.0]}),
+        ([1.0, 0.0, 0.0, 0.0, 0.0], {"mean": -1.0, "median": -1.0, "most_likely": -1.0, "interval": [-1.0, -1.0]}),
+    ],
+)
+def test_regression_by_hand(scale, probabilities, expected):
+    found = scale.post_process_answers(make_output(scale, "scale", probabilities))[0]
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value), name
+    assert found["score"] == found["median"]
+    assert list(found["probabilities"]) == ["-1.0", "-0.5", "0.0", "0.5", "1.0"]
+    low, high = found["interval"]
+    held = sum(p for v, p in zip([-1, -0.5, 0, 0.5, 1], probabilities, strict=True) if low <= v <= high)
+    assert held >= 0.9 - 1e-9
+
+
+def test_interval_share(scale):
+    output = make_output(scale, "scale", [0.1, 0.2, 0.3, 0.25, 0.15])
+    assert scale.post_process_answers(output, interval=0.5)[0]["interval"] == [-0.5, 0.5]
+
+
+@pytest.mark.parametrize("interval", [0, 1, -0.1, 90, float("nan"), "x"])
+def test_interval_must_be_a_share(scale, interval):
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        scale.post_process_answers(make_output(scale, "scale", [0.2] * 5), interval=interval)
+
+
+@pytest.mark.parametrize("top_k", [0, -1, 1.5, "3"])
+def test_top_k_keeps_at_least_one(features, top_k):
+    with pytest.raises(ValueError, match=f"`top_k` is {top_k!r}; give a whole number, at least 1"):
+        features.post_process_answers(make_output(features, "emotion", [0.4] + [0.1] * 6), top_k=top_k)
+
+
+def test_top_k_keeps_the_largest_first(features):
+    given = [0.05, 0.05, 0.1, 0.5, 0.1, 0.15, 0.05]
+    found = features.post_process_answers(make_output(features, "emotion", given), top_k=3)[0]
+    assert list(found["probabilities"]) == ["sadness", "disgust", "fear"]
+    assert found["label"] == "sadness"
+
+
+def test_padding_of_a_smaller_task_is_ignored(features):
+    given = [0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.4] + [0.0] * 54
+    found = features.post_process_answers(make_output(features, "meld", given))[0]
+    assert found["label"] == "anger"
+    assert len(found["probabilities"]) == 7
+
+
+def test_answers_are_plain_json(features, scale):
+    for processor, task, count in ((features, "emotion", 7), (scale, "scale", 5)):
+        found = processor.post_process_answers(make_output(processor, task, [1 / count] * count))
+        assert json.loads(json.dumps(found)) == found
+
+
+def test_tasks_may_be_named_where_ids_are_missing(features):
+    output = make_output(features, "emotion", [0.4] + [0.1] * 6)
+    output.task_ids = None
+    assert features.post_process_answers(output, tasks=["cherma"])[0]["label"] == "愤怒"
+
+
+def test_tasks_of_a_batch_are_mixed(features):
+    rows = torch.zeros(2, 61)
+    rows[0, 4], rows[1, 60] = 1, 1
+    output = make_output(features, "emotion", rows.tolist())
+    names = list(features.task_objects)
+    output.task_ids = torch.tensor([names.index("emotion"), names.index("mosei")])
+    found = features.post_process_answers(output)
+    assert (found[0]["label"], found[1]["score"]) == ("joy", 3.0)
+
+
+@pytest.mark.parametrize("with_prompt", [True, False])
+@pytest.mark.parametrize(
+    ("task", "said", "answer"),
+    [
+        ("emotion", " joy.", "joy"),
+        ("emotion", " hard to tell", None),
+        ("mosei", " -1.5", -1.5),
+        ("mosei", " very good", None),
+        ("cherma", "高兴", "高兴"),
+        ("sims_v2", "0.4", 0.4),
+        ("sims_v2", "2", None),
+    ],
+)
+def test_generation_is_read_with_and_without_prompt(features, with_prompt, task, said, answer):
+    inputs = features(text=["joy 0.4", "a longer text: anger 1.0 高兴"], task=task)
+    new = torch.tensor(
+        [features.tokenizer(said, add_special_tokens=False)["input_ids"] + [features.tokenizer.eos_token_id]] * 2
+    )
+    ids = torch.cat([inputs["input_ids"], new], dim=1) if with_prompt else new
+    found = features.post_process_generation(ids, inputs)
+    assert [entry["answer"] for entry in found] == [answer] * 2
+    assert [entry["text"] for entry in found] == [said] * 2
+    assert {entry["task"] for entry in found} == {task}
+
+
+@pytest.mark.parametrize("with_prompt", [True, False])
+def test_generation_of_several_sequences_per_sample(features, with_prompt):
+    inputs = features(text=["joy", "a longer text: anger"], task=["emotion", "mosei"])
+    said = [" joy", " fear", " 1.5", " -2.0"]  # `num_return_sequences=2`: those of a sample follow one another
+    new = [features.tokenizer(words, add_special_tokens=False)["input_ids"] for words in said]
+    longest = max(map(len, new))
+    ids = torch.tensor([row + [features.tokenizer.eos_token_id] * (longest - len(row)) for row in new])
+    if with_prompt:
+        ids = torch.cat([inputs["input_ids"].repeat_interleave(2, dim=0), ids], dim=1)
+    found = features.post_process_generation(ids, inputs)
+    assert [entry["answer"] for entry in found] == ["joy", "fear", 1.5, -2.0]
+    assert [entry["task"] for entry in found] == ["emotion", "emotion", "mosei", "mosei"]
+
+
+def test_generation_longer_than_the_prompt_is_not_cut(features):
+    inputs = features(text="a", task="emotion")
+    long = " joy" + " and so on" * 60
+    ids = torch.tensor([features.tokenizer(long, add_special_tokens=False)["input_ids"]])
+    assert ids.shape[1] > inputs["input_ids"].shape[1]
+    assert features.post_process_generation(ids, inputs)[0]["text"] == long

@@ -1,0 +1,133 @@
+"""Bad input: each error names the sample and what to do, for one sample and in a batch."""
+
+import numpy as np
+import pytest
+
+
+NAN_AUDIO = np.array([0.0, np.nan, 0.1], np.float32)
+
+
+INF_AUDIO = np.array([0.0, np.inf], np.float32)
+
+
+RAW_ERRORS = {
+    "nothing at all": ({}, "Give at least one"),
+    "empty text": ({"text": " "}, "Give at least one"),
+    "no wanted modality": ({"text": "a", "modalities": ["audio"]}, r"chosen modalities.*Give at least one"),
+    "empty modalities": ({"text": "a", "modalities": []}, r"chosen modalities.*Give at least one"),
+    "unknown modality": ({"text": "a", "modalities": ["smell"]}, "unknown modality 'smell'; use any of text"),
+    "modalities as a string": (
+        {"text": "a", "modalities": "text"},
+        "must be a list of text, audio, video, not 'text'",
+    ),
+    "modalities as a number": ({"text": "a", "modalities": 5}, "must be a list of text, audio, video, not 5"),
+    "zero-length sound": ({"audio": np.zeros(0, np.float32), "sampling_rate": 16_000}, r"zero length.*Leave it out"),
+    "NaN samples": ({"audio": NAN_AUDIO, "sampling_rate": 16_000}, "NaN or infinite samples. Repair"),
+    "infinite samples": ({"audio": INF_AUDIO, "sampling_rate": 16_000}, "NaN or infinite samples. Repair"),
+    "sampling rate 0": ({"audio": np.ones(9, np.float32), "sampling_rate": 0}, "sampling_rate is 0"),
+    "negative rate": ({"audio": np.ones(9, np.float32), "sampling_rate": -1}, "sampling_rate is -1"),
+    "half a hertz": ({"audio": np.ones(999, np.float32), "sampling_rate": 0.5}, "is 0.5 Hz; expected a number from 1"),
+    "rate of yes": (
+        {"audio": np.ones(999, np.float32), "sampling_rate": True},
+        "is True Hz; expected a number from 1",
+    ),
+    "one sample of sound": (
+        {"audio": np.zeros(1, np.float32), "sampling_rate": 16_000},
+        "only 1 samples.*Leave audio",
+    ),
+    "no sampling rate": ({"audio": np.ones(9, np.float32)}, "needs sampling_rate"),
+    "rate of another type": ({"audio": np.ones(9, np.float32), "sampling_rate": "16k"}, "sampling_rate"),
+    "sound of another type": ({"audio": 5}, "cannot read media from int"),
+    "sound of words": ({"audio": np.array(["a"]), "sampling_rate": 16_000}, "whose range is unknown"),
+    "video of another type": ({"video": 5}, "cannot read media from int"),
+    "no frames": ({"video": np.zeros((0, 8, 8, 3), np.uint8)}, r"no frames.*Leave it out"),
+    "one picture": ({"video": np.zeros((8, 8, 3), np.uint8)}, "RGB frames"),
+    "NaN frames": ({"video": np.full((2, 8, 8, 3), np.nan, np.float32)}, r"expected \[0, 1\].*replace NaN"),
+    "fps as a word": (
+        {"video": np.zeros((2, 8, 8, 3), np.uint8), "fps": "fast"},
+        "fps is 'fast'; give the frames per",
+    ),
+    "fps 0": ({"video": np.zeros((2, 8, 8, 3), np.uint8), "fps": 0}, "fps is 0"),
+    "features for a raw model": ({"audio_features": np.ones((2, 6))}, "takes audio as waveform, not as features"),
+    "url": ({"video": "https://example.org/a.mp4"}, "download the file first"),
+    "text of another type": ({"text": 5}, "text must be a string or None, not int"),
+    "half a character": ({"text": "a\ud800"}, "half a character, a lone surrogate. Decode"),
+    "half a character of context": ({"text": "a", "context": ["b", ("Ann", "a\ud800")]}, "half a character, a lone"),
+    "text as bytes": ({"text": b"a"}, "text must be a string or None, not bytes"),
+    "unknown task": ({"text": "a", "task": "mood"}, r"nknown task 'mood'.*emotion, meld"),
+    "task of another type": ({"text": "a", "task": 3}, "unknown task 3"),
+    "task with keys": ({"text": "a", "task": {"name": "emotion"}}, r"unknown task \{'name'.*emotion, meld"),
+    "unknown label": ({"text": "a", "task": "emotion", "answer": "glee"}, "unknown label 'glee'.*Known are neutral"),
+    "label with keys": ({"text": "a", "task": "emotion", "answer": {"joy": 1}}, "unknown label .*Known are neutral"),
+    "score out of range": ({"text": "a", "task": "mosei", "answer": 4}, r"score 4 is outside the range \[-3.0, 3.0\]"),
+    "score as a word": ({"text": "a", "task": "mosei", "answer": "good"}, "needs a number"),
+    "NaN score": ({"text": "a", "task": "mosei", "answer": float("nan")}, "needs a number"),
+}
+
+
+FILE_ERRORS = {
+    "absent": "there is no file .*Check the path",
+    "empty": r"/empty.mp4\): empty, 0 bytes. Copy or download it again",
+    "words": r"/words.mp4\): not a media file .*Convert it",
+    "cut": r"/cut.mp4\): not a media file .*or cut off",
+    "folder": "is a directory .*Give the path",
+}
+
+
+FEATURE_ERRORS = {
+    "other width": (np.ones((3, 7)), r"7 wide, .*trained on 6. Use the same extractor"),
+    "NaN": (np.full((2, 6), np.nan), "NaN or infinite values. Replace"),
+    "infinite": (np.full((2, 6), np.inf), "NaN or infinite values. Replace"),
+    "no steps": (np.ones((0, 6)), r"shape \(0, 6\); expected"),
+    "one vector": (np.ones(6), r"shape \(6,\); expected"),
+    "words": ("features.npy", r"audio_features"),
+    "ragged": ([[1.0] * 6, [1.0] * 5], r"audio_features"),
+    "object": (object(), r"audio_features"),
+}
+
+
+ONLY_SINGLE = ("one picture", "one vector", "words", "ragged", "object")  # not told from a batch inside a list
+
+
+def assert_refused(processor, message, alone=False, **arguments):
+    """The call fails, once as one sample and once as the second of two, each time by the sample's name."""
+    with pytest.raises((ValueError, TypeError, FileNotFoundError), match=message) as caught:
+        processor(**arguments, sample_names="row 'x7'")
+    assert "row 'x7'" in str(caught.value)
+    if alone:
+        return
+    good = {"text": "fine", "task": "emotion", "answer": "joy"}
+    columns = {name: [good.get(name), value] for name, value in arguments.items()}
+    columns.setdefault("text", ["fine", None])
+    with pytest.raises((ValueError, TypeError, FileNotFoundError), match=message) as caught:
+        processor(**columns, sample_names=["row 'good'", "row 'x7'"])
+    assert "row 'x7'" in str(caught.value)
+    assert "row 'good'" not in str(caught.value)
+
+
+@pytest.mark.parametrize("case", RAW_ERRORS)
+def test_bad_input_names_the_sample_and_the_remedy(raw, case):
+    arguments, message = RAW_ERRORS[case]
+    assert_refused(raw, f"(?s){message}", case in ONLY_SINGLE, **arguments)
+
+
+@pytest.mark.parametrize("kind", ["audio", "video"])
+@pytest.mark.parametrize("case", FILE_ERRORS)
+def test_bad_file_names_the_sample_and_the_remedy(raw, clips, case, kind):
+    assert_refused(raw, f"(?s){FILE_ERRORS[case]}", **{kind: clips[case]})
+
+
+@pytest.mark.parametrize("case", FEATURE_ERRORS)
+def test_bad_features_name_the_sample_and_the_remedy(features, case):
+    values, message = FEATURE_ERRORS[case]
+    assert_refused(features, f"(?s){message}", case in ONLY_SINGLE, audio_features=values)
+
+
+@pytest.mark.parametrize("kind", ["audio", "video"])
+def test_raw_media_for_a_model_that_takes_features(features, clips, kind):
+    assert_refused(features, f"takes {kind} as features", **{kind: clips["both"]})
+
+
+@pytest.mark.parametrize(("kind", "arguments"), [("audio", {"audio": "a.wav"}), ("video", {"video": "a.mp4"})])
+def test_media_for_a_model_without_them(make_processor, kind, arguments):
+    assert_refused(make_processor(None, None), f"takes no {kind}", **arguments)
