@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from processing_egmf import BUILT_IN_TASKS
-from training.demo.assets import FINGERPRINT
 from training.evaluation.metrics import task_metrics
 from training.evaluation.subsets import SUBSET_NAMES
+from training.hub.card_facts import DEMO_TEXT_MODEL_FINGERPRINT
 from training.records import write_json
 
 
@@ -92,7 +92,7 @@ def write_run(
         "split": "test",
         "seed": seed,
         "commit": f"{seed:040d}",
-        "config": {"text_model_id": "../llm", "text_model_fingerprint": FINGERPRINT},
+        "config": {"text_model_id": "../llm", "text_model_fingerprint": DEMO_TEXT_MODEL_FINGERPRINT},
         "subsets": found,
     }
     record = {

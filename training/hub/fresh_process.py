@@ -1,10 +1,10 @@
-"""Load a repo as a stranger would, in a process that knows nothing but its name, and answer one made-up sample.
+"""Load a repo as a stranger would: a process that has the repo's name, and no other copy of our code.
 
     python -I training/hub/fresh_process.py JOB.json ANSWER.npz
 
 JOB.json holds `repo` (a Hub id or a folder), `revision`, `inputs` (an npz with the processor's arguments) and
-`pipeline` (the name of the custom pipeline, or null). Run by `training.hub.upload`, which compares the answer with
-the one before the upload. `answer_of` is what both sides call.
+`pipeline` (the name of the custom pipeline, or null). verify.py runs it and compares the answer with the one before the
+upload; both call `compute_answer`. The file imports nothing of ours, so that it can run outside of the source tree.
 """
 
 import importlib.abc
@@ -15,12 +15,30 @@ from typing import Any
 import numpy as np
 
 
+OUR_PACKAGES = ("modeling_egmf", "processing_egmf", "training", "egmf_training")
+
+
 class SourceTreeOutOfReach(importlib.abc.MetaPathFinder):
-    """Refuses our own packages, so that only the repo's copies of the code can answer."""
+    """Refuses our own packages, so that only the repo's copies of the code can be imported."""
 
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("modeling_egmf", "processing_egmf", "training"):
+        if name.split(".")[0] in OUR_PACKAGES:
             raise ImportError(f"{name} is out of reach here on purpose")
+
+
+def load_as_stranger(repo: str, revision: str | None = None) -> tuple[Any, Any]:
+    """Model and processor by the Auto classes, with the repo's own code and the source tree out of reach.
+
+    Args:
+        repo: a Hub id or a folder.
+        revision: a commit, tag or branch of the Hub.
+    """
+    sys.meta_path.insert(0, SourceTreeOutOfReach())
+    from transformers import AutoModel, AutoProcessor
+
+    model = AutoModel.from_pretrained(repo, revision=revision, trust_remote_code=True)
+    processor = AutoProcessor.from_pretrained(repo, revision=revision, trust_remote_code=True)
+    return model, processor
 
 
 def read_inputs(path: str) -> dict[str, Any]:
@@ -29,10 +47,10 @@ def read_inputs(path: str) -> dict[str, Any]:
         return {name: stored[name] if stored[name].ndim else stored[name].item() for name in stored.files}
 
 
-def answer_of(model: Any, processor: Any, inputs: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Logits behind the prompt and the probability of every answer, both in float32.
+def compute_answer(model: Any, processor: Any, inputs: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Logits after the prompt and the probability of every answer, both in float32, and the answer as text.
 
-    The weights are copied first: bits may depend on where in memory one begins, which a file's offsets decide.
+    The weights are copied first: bits may depend on where in memory they start, which a file's offsets decide.
     """
     import torch
 
@@ -41,36 +59,36 @@ def answer_of(model: Any, processor: Any, inputs: dict[str, Any]) -> dict[str, n
         for tensor in (*model.parameters(), *model.buffers()):
             tensor.data = tensor.data.clone()
         logits = model(**features).logits[0, -1]
-        answer = model.score_answers(**features)
+        output = model.score_answers(**features)
+    answer = processor.post_process_answers(output)[0]
     return {
         "logits": logits.float().numpy(),
-        "probabilities": answer.probabilities[0].float().numpy(),
-        "label": np.array(str(_said(processor.post_process_answers(answer)[0]))),
+        "probabilities": output.probabilities[0].float().numpy(),
+        "label": answer_text(answer),
     }
 
 
-def _said(answer: dict[str, Any]) -> Any:
-    return answer.get("label", answer["score"])
+def answer_text(answer: dict[str, Any]) -> np.ndarray:
+    """The label, or the score, as an npz holds text."""
+    return np.array(str(answer.get("label", answer["score"])))
 
 
 def main() -> None:
-    sys.meta_path.insert(0, SourceTreeOutOfReach())
-    from transformers import AutoModel, AutoProcessor, pipeline
-
-    with open(sys.argv[1], encoding="utf-8") as file:
+    job_file, answer_file = sys.argv[1:]
+    with open(job_file, encoding="utf-8") as file:
         job = json.load(file)
-    remote = {"revision": job["revision"], "trust_remote_code": True}
-    model = AutoModel.from_pretrained(job["repo"], **remote)
-    processor = AutoProcessor.from_pretrained(job["repo"], **remote)
+    model, processor = load_as_stranger(job["repo"], job["revision"])
     inputs = read_inputs(job["inputs"])
-    found = answer_of(model, processor, inputs)
-    found["code"] = np.array(f"{type(model).__module__} {type(processor).__module__}")
+    answer = compute_answer(model, processor, inputs)
+    answer["code"] = np.array(f"{type(model).__module__} {type(processor).__module__}")
     if job["pipeline"]:
-        judge = pipeline(job["pipeline"], model=job["repo"], **remote)
-        expected = processor.post_process_answers(model.score_answers(**processor(**inputs)))[0]
-        found["pipeline_label"] = np.array(str(_said(judge(inputs))))
-        found["pipeline_expected"] = np.array(str(_said(expected)))
-    np.savez(sys.argv[2], **found)
+        from transformers import pipeline
+
+        pipe = pipeline(job["pipeline"], model=job["repo"], revision=job["revision"], trust_remote_code=True)
+        output = model.score_answers(**processor(**inputs))
+        answer["pipeline_label"] = answer_text(pipe(inputs))
+        answer["pipeline_expected"] = answer_text(processor.post_process_answers(output)[0])
+    np.savez(answer_file, **answer)
 
 
 if __name__ == "__main__":

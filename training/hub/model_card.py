@@ -1,4 +1,4 @@
-"""The model card of a run, rendered from its results JSON, its training record and what its maker says of it.
+"""The model card of a run, rendered from its results, its training record and what its author says about it.
 
     results-test.json, training.json ─┐
     study.json (several seeds) ───────┼─► hub_cards/templates/model_card.md ─► README.md with checked metadata
@@ -7,265 +7,192 @@
 No figure is written by hand: each comes from one of these files, and a test finds it there.
 """
 
-import dataclasses
-import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from ..demo.assets import FINGERPRINT, MODEL_FOLDER
 from ..evaluation.metrics import gate_spread
 from ..evaluation.report import results_table
-from ..evaluation.subsets import ALL_MODALITIES as EVERYTHING
-from ..evaluation.subsets import SUBSET_NAMES
+from ..evaluation.subsets import ALL_MODALITIES, SUBSET_NAMES
+from ..evaluation.tables import format_mean_std, format_number, format_subset, markdown_table
+from ..paths import HUB_CARDS
+from ..records import read_json
+from .card_facts import CardFacts, demo_facts
 from .card_metadata import check_card
 
 
-TEMPLATE = Path(__file__).resolve().parents[2] / "hub_cards/templates/model_card.md"
-METRIC_NAMES = {"accuracy": "Accuracy", "weighted_f1": "Weighted F1", "mae": "MAE", "correlation": "Pearson r"}
+TEMPLATE = HUB_CARDS / "templates/model_card.md"
+METRIC_NAMES = {
+    "accuracy": "Accuracy",
+    "weighted_f1": "Weighted F1",
+    "mae": "MAE",
+    "correlation": "Pearson r",
+    "correlation_of_mean": "Pearson r of the mean",
+}
+EVAL_RESULTS = ("accuracy", "weighted_f1", "mae", "correlation")  # of the metadata, which leaderboards read
 PIPELINE_TAG = "video-classification"
-TABLE_TASKS = {"emotion", "sentiment"}  # of the demo, whose table has the best possible figures beside ours
-VARIANT_NAMES = {"text_only": "text, model trained on text alone", "no_fusion_pretraining": "all three, no warm-up"}
+TAGS = ["emotion-recognition", "sentiment-analysis", "multimodal", "egmf", "custom_code"]
+DEMO_TASKS = {"emotion", "sentiment"}  # their table has the best possible figures beside ours
+VARIANT_NAMES = {
+    "text_only": "text, model trained on text only",
+    "no_fusion_pretraining": "all three, no fusion pretraining",
+}
 
 
 @dataclass
-class CardFacts:
-    """What a card says that no results file knows. `card.yaml` in the run's folder, or `--card`, holds these fields.
+class CardOptions:
+    """Where a card goes, and what it says in addition to the run's files.
 
     Args:
-        name: of the model, as its title.
-        dataset: what it was trained and tested on, as a reader would call it.
-        datasets: ids of that data on the Hub, if it is there.
-        language: ISO 639 codes of what it reads and hears.
-        license: of the trained weights; an id of the Hub's list, or `other` with `license_name` and `license_link`.
-        base_model: Hub id of the language model; by default the one that the checkpoint, or its run, names.
-        base_model_license, data_license: in words, for the section about licenses.
-        synthetic: the data was made by a program, so that the scores say nothing about people.
-        limits: sentences about what this model is not good for, beside the general ones.
-        widget: examples for the model's page, each with `text` or `src`, and `example_title`.
+        folder: holds the weights and gets the card; None for the run's folder.
+        corpus: its `ceilings.json`, if there is one, has the best possible figures.
+        repo_id: argument of `from_pretrained` in the example; None for the run's folder.
+        revision: tag or branch in the example; None for the newest.
+        study: of training.demo.study, for a table over several seeds.
+        merging: of a standalone checkpoint, what `merge_lora` measured.
     """
 
-    name: str = "EGMF"
-    dataset: str = ""
-    datasets: list[str] = field(default_factory=list)
-    language: list[str] = field(default_factory=list)
-    license: str = "other"
-    license_name: str | None = None
-    license_link: str | None = None
-    base_model: str | None = None
-    base_model_license: str = ""
-    data_license: str = ""
-    synthetic: bool = False
-    limits: list[str] = field(default_factory=list)
-    widget: list[dict[str, str]] = field(
-        default_factory=lambda: [
-            {"text": "I'm fine.", "example_title": "Words alone"},
-            {"text": "I can't believe it!", "example_title": "Words that need a voice"},
-        ]
+    folder: Path | None = None
+    corpus: Path | None = None
+    repo_id: str | None = None
+    revision: str | None = None
+    study: dict[str, Any] | None = None
+    merging: dict[str, Any] | None = None
+
+
+# ---- the run's files -------------------------------------------------------------------------------------------------
+
+
+def read_json_if_any(path: Path) -> dict[str, Any]:
+    """The content of a JSON file; an empty dict where there is none."""
+    return read_json(path) if path.is_file() else {}
+
+
+def find_results(run: Path) -> Path | None:
+    """The results of the test split, or else of another one; None if nothing was evaluated."""
+    paths = sorted(run.glob("results-*.json"))
+    test = run / "results-test.json"
+    if test in paths:
+        return test
+    return paths[0] if paths else None
+
+
+def read_run_config(run: Path) -> dict[str, Any]:
+    """The configuration of a run's model; that of its results if there is no checkpoint beside them."""
+    config = read_json_if_any(run / "config.json")
+    results = find_results(run)
+    if not config and results is not None:
+        config = read_json(results)["config"]
+    return config
+
+
+@dataclass
+class CardSources:
+    """What a card is rendered from. `config` is the checkpoint's, `run_config` the run's: a standalone checkpoint no
+    longer names its language model."""
+
+    results: dict[str, Any]
+    record: dict[str, Any]
+    ceilings: dict[str, Any]
+    config: dict[str, Any]
+    run_config: dict[str, Any]
+
+    @property
+    def tasks(self) -> dict[str, Any]:
+        """The tasks' results with all modalities."""
+        return self.results["subsets"].get(ALL_MODALITIES, {}).get("tasks", {})
+
+
+def read_sources(run: Path, options: CardOptions) -> CardSources:
+    results_file = find_results(run)
+    results = read_json(results_file) if results_file else {"subsets": {}, "split": "", "config": {}}
+    ceilings = read_json_if_any((options.corpus or run) / "ceilings.json")
+    config = read_json_if_any((options.folder or run) / "config.json")
+    run_config = read_run_config(run)
+    return CardSources(
+        results=results,
+        record=read_json(run / "training.json"),
+        ceilings=ceilings or read_json_if_any(run / "ceilings.json"),
+        config=config or run_config,
+        run_config=run_config,
     )
 
-    def unsaid(self) -> list[str]:
-        """Names of the fields that a published card should not lack."""
-        wanted = ("dataset", "language", "base_model_license", "data_license")
-        found = [name for name in wanted if not getattr(self, name)]
-        return found + (["license"] if self.license == "other" and not self.license_name else [])
 
-
-def demo_facts(config: dict[str, Any], dataset: str = "EGMF demo corpus") -> CardFacts:
-    """What is true of every model that was trained on the demo's corpus.
-
-    Args:
-        config: of the run. Of the language model, and so of the weights' license, nothing is known but where its
-            fingerprint is that of the demo's own.
-    """
-    own = config.get("text_model_fingerprint") == FINGERPRINT
-    return CardFacts(
-        name="EGMF demo",
-        dataset=dataset,
-        language=["en", "zh"],
-        license="apache-2.0" if own else "other",
-        base_model=f"HuggingFaceTB/{MODEL_FOLDER}" if own else None,
-        base_model_license="Apache-2.0" if own else "",
-        data_license="the synthetic clips are Apache-2.0; the rated sentences come from vaderSentiment (MIT, Hutto "
-        "and Gilbert 2014)",
-        synthetic=True,
-        limits=[
-            "It was trained on the language model as a quantized GGUF file gives it, not on the Hub's weights of that "
-            "name: with those, answers differ a little."
-        ]
-        if own
-        else [],
-    )
-
-
-def read_facts(path: Path, base: CardFacts | None = None) -> CardFacts:
-    """`CardFacts` from YAML; what it leaves out is as in `base`.
-
-    Raises:
-        ValueError: a field is unknown or of another type.
-    """
-    found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    known = {entry.name: entry for entry in dataclasses.fields(CardFacts)}
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} must hold fields of a card: {', '.join(known)}.")
-    unknown = sorted(set(found) - set(known))
-    if unknown:
-        raise ValueError(f"{path} has unknown fields {', '.join(unknown)}. Known: {', '.join(known)}.")
-    lists = {"datasets", "language", "limits", "widget"}
-    for name, value in found.items():
-        wanted = list if name in lists else bool if name == "synthetic" else str
-        if not isinstance(value, wanted):
-            raise ValueError(f"`{name}` in {path} is {value!r}; it must be a {wanted.__name__}.")
-    return dataclasses.replace(base or CardFacts(), **found)
-
-
-def _eval_results(results: dict[str, Any], facts: CardFacts) -> list[EvalResult]:
-    found = []
-    kind = "synthetic" if facts.synthetic else (facts.datasets or ["private"])[0]
-    for task, part in results["subsets"].get(EVERYTHING, {}).get("tasks", {}).items():
-        for key, name in METRIC_NAMES.items():
-            if part["metrics"].get(key) is not None:
-                found.append(
-                    EvalResult(
-                        task_type=PIPELINE_TAG,
-                        task_name=f"{task} from text, audio and video",
-                        dataset_type=kind,
-                        dataset_name=facts.dataset or "unnamed",
-                        dataset_config=task,  # or the results of all tasks would be listed under the first
-                        dataset_split=results["split"],
-                        metric_type=key,
-                        metric_name=name,
-                        metric_value=round(part["metrics"][key], 4),
-                    )
-                )
-    return found
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
-
-
-def _summary(value: dict[str, Any] | None) -> str:
-    if value is None:
-        return "–"
-    return _number(value["mean"]) + (f" ± {value['std']:.3f}" if value["std"] is not None else "")
+# ---- tables ----------------------------------------------------------------------------------------------------------
 
 
 def run_table(results: dict[str, Any], ceilings: dict[str, Any]) -> list[str]:
-    """Markdown rows of one run: every task and every subset of modalities that was asked."""
-    names = {task for part in results["subsets"].values() for task in part["tasks"]}
-    if names <= TABLE_TASKS:
+    """Markdown table of one run: every task and every subset of modalities that was evaluated."""
+    subsets = {name: part["tasks"] for name, part in results["subsets"].items()}
+    tasks = {task for parts in subsets.values() for task in parts}
+    if tasks <= DEMO_TASKS:
         return results_table(results, ceilings)
-    found = {name: part["tasks"] for name, part in results["subsets"].items()}
-    metrics = [
-        key
-        for key in METRIC_NAMES
-        if any(part["metrics"].get(key) is not None for tasks in found.values() for part in tasks.values())
-    ]
-    lines = [
-        "| task | modalities | rows | " + " | ".join(METRIC_NAMES[key] for key in metrics) + " |",
-        "|---|---|---|" + "---|" * len(metrics),
-    ]
-    for task in sorted(names):
-        for subset in (name for name in SUBSET_NAMES if task in found.get(name, {})):
-            part = found[subset][task]
-            cells = " | ".join(_number(part["metrics"].get(key)) for key in metrics)
-            lines.append(f"| {task} | {subset.replace('+', ' + ')} | {part['examples']} | {cells} |")
-    return lines
+    every_part = [part for parts in subsets.values() for part in parts.values()]
+    metrics = [key for key in METRIC_NAMES if any(part["metrics"].get(key) is not None for part in every_part)]
+    rows = []
+    for task in sorted(tasks):
+        for subset in SUBSET_NAMES:
+            part = subsets.get(subset, {}).get(task)
+            if part is not None:
+                figures = [format_number(part["metrics"].get(key)) for key in metrics]
+                rows.append([task, format_subset(subset), part["examples"], *figures])
+    return markdown_table(["task", "modalities", "examples", *(METRIC_NAMES[key] for key in metrics)], rows)
 
 
 def study_table(study: dict[str, Any]) -> list[str]:
-    """Markdown rows of `training.demo.study`'s file: n, mean ± standard deviation over seeds, text alone beside it."""
+    """Markdown table of training.demo.study's file: n, mean ± standard deviation, and text only for comparison."""
     variants = study["variants"]
-    columns = [
-        (task, key)
-        for task, metrics in next(iter(variants["egmf"]["subsets"].values())).items()
-        for key in METRIC_NAMES
-        if key in metrics
-    ]
-    lines = [
-        "| modalities | n | " + " | ".join(f"{task} {METRIC_NAMES[key]}" for task, key in columns) + " |",
-        "|---|---|" + "---|" * len(columns),
-    ]
+    subsets = variants["egmf"]["subsets"]
+    columns = []
+    for task, metrics in next(iter(subsets.values())).items():
+        columns += [(task, key) for key in METRIC_NAMES if key in metrics]
 
-    def line(label: str, variant: dict[str, Any], subset: str) -> None:
+    def row(label: str, variant: dict[str, Any], subset: str) -> list[Any]:
         tasks = variant["subsets"].get(subset, {})
-        cells = " | ".join(_summary(tasks.get(task, {}).get(key)) for task, key in columns)
-        lines.append(f"| {label} | {len(variant['seeds'])} | {cells} |")
+        figures = [format_mean_std(tasks.get(task, {}).get(key)) for task, key in columns]
+        return [label, len(variant["seeds"]), *figures]
 
-    for subset in (name for name in SUBSET_NAMES if name in variants["egmf"]["subsets"]):
-        line(subset.replace("+", " + "), variants["egmf"], subset)
+    rows = [row(format_subset(name), variants["egmf"], name) for name in SUBSET_NAMES if name in subsets]
     for name, label in VARIANT_NAMES.items():
         if name in variants:
-            line(label, variants[name], "text" if name == "text_only" else EVERYTHING)
-    return lines
+            rows.append(row(label, variants[name], "text" if name == "text_only" else ALL_MODALITIES))
+    header = [f"{task} {METRIC_NAMES[key]}" for task, key in columns]
+    return markdown_table(["modalities", "n", *header], rows)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+# ---- metadata --------------------------------------------------------------------------------------------------------
 
 
-def results_file(run: Path) -> Path | None:
-    """The results of the test split, or else of another one; None where nothing was evaluated."""
-    found = sorted(run.glob("results-*.json"))
-    return run / "results-test.json" if run / "results-test.json" in found else next(iter(found), None)
+def make_eval_results(sources: CardSources, facts: CardFacts) -> list[EvalResult]:
+    """The figures with all modalities, as the Hub's metadata has them."""
+    dataset_type = "synthetic" if facts.synthetic else (facts.datasets or ["private"])[0]
+    eval_results = []
+    for task, part in sources.tasks.items():
+        for key in EVAL_RESULTS:
+            value = part["metrics"].get(key)
+            if value is None:
+                continue
+            eval_result = EvalResult(
+                task_type=PIPELINE_TAG,
+                task_name=f"{task} from text, audio and video",
+                dataset_type=dataset_type,
+                dataset_name=facts.dataset or "unnamed",
+                dataset_config=task,  # or the results of all tasks would be listed under the first
+                dataset_split=sources.results["split"],
+                metric_type=key,
+                metric_name=METRIC_NAMES[key],
+                metric_value=round(value, 4),
+            )
+            eval_results.append(eval_result)
+    return eval_results
 
 
-def run_config(run: Path) -> dict[str, Any]:
-    """The configuration of a run's model; that of its results where no checkpoint is beside them."""
-    found = results_file(run)
-    return _read(run / "config.json") or (_read(found)["config"] if found else {})
-
-
-def write_card(
-    run: Path,
-    data: Path | None = None,
-    dataset: str = "EGMF demo corpus",
-    *,
-    facts: CardFacts | None = None,
-    folder: Path | None = None,
-    where: str | None = None,
-    revision: str | None = None,
-    study: dict[str, Any] | None = None,
-    merging: dict[str, Any] | None = None,
-) -> Path:
-    """`README.md` with metadata that `huggingface_hub` has checked.
-
-    Args:
-        run: holds `training.json` and, unless it was not evaluated, `results-SPLIT.json`.
-        data: the corpus; its `ceilings.json`, if there is one, gives the best possible figures.
-        dataset: name of the demo's corpus; of no use with `facts`.
-        facts: what no file knows; without it, those of the demo.
-        folder: holds the weights and takes the card; default: the run.
-        where: what `from_pretrained` is told in the example; default: the run.
-        revision: a tag or branch for the example; None for the newest.
-        study: what `training.demo.study` wrote, for a table over several seeds.
-        merging: of a full checkpoint that was a light one, what `push_to_hub.merge_lora` says of its LoRA.
-
-    Raises:
-        ValueError: the metadata would be refused.
-    """
-    facts, folder = facts or demo_facts(run_config(run), dataset), folder or run
-    found = results_file(run)
-    results = _read(found) if found else {"subsets": {}, "split": "", "config": {}}
-    record = json.loads((run / "training.json").read_text(encoding="utf-8"))
-    ceilings = _read((data or run) / "ceilings.json") or _read(run / "ceilings.json")
-    config = _read(folder / "config.json") or run_config(run)
-    whole = results["subsets"].get(EVERYTHING, {}).get("tasks", {})
-    classified = next(
-        (part for part in whole.values() if part["predictions"] and "experts" in part["predictions"][0]), {}
-    )
-    spread = gate_spread(classified["predictions"]) if classified else {}
-    light = config.get("text_model_id") is not None
-    base_model, named = facts.base_model, config.get("text_model_id") or run_config(run).get("text_model_id") or ""
-    if base_model is None and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", named) and not (run / named).is_dir():
-        base_model = named
-    eval_results = _eval_results(results, facts)
-    card_data = ModelCardData(
+def make_metadata(sources: CardSources, facts: CardFacts, base_model: str | None) -> ModelCardData:
+    eval_results = make_eval_results(sources, facts)
+    return ModelCardData(
         license=facts.license,
         license_name=facts.license_name,
         license_link=facts.license_link,
@@ -275,45 +202,110 @@ def write_card(
         base_model=base_model,
         datasets=facts.datasets or None,
         metrics=sorted({result.metric_type for result in eval_results}) or None,
-        tags=["emotion-recognition", "sentiment-analysis", "multimodal", "egmf", "custom_code"],
+        tags=TAGS,
         model_name=facts.name,
         eval_results=eval_results or None,
         widget=facts.widget or None,
     )
-    weights = sum(path.stat().st_size for path in folder.glob("model*.safetensors"))
-    tasks = list(whole) or [task["name"] for task in _read(folder / "processor_config.json").get("tasks") or []]
-    pipelines = config.get("custom_pipelines") or {}
+
+
+def find_base_model(run: Path, named: str, facts: CardFacts) -> str | None:
+    """Hub id of the language model: what the facts say, or what the checkpoint names, unless that is a folder."""
+    is_hub_id = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", named) is not None
+    if facts.base_model is None and is_hub_id and not (run / named).is_dir():
+        return named
+    return facts.base_model
+
+
+# ---- the card --------------------------------------------------------------------------------------------------------
+
+
+def write_card(run: Path, facts: CardFacts | None = None, options: CardOptions | None = None) -> Path:
+    """Write `README.md` with metadata that `huggingface_hub` has checked.
+
+    Args:
+        run: holds `training.json` and, unless it was not evaluated, `results-SPLIT.json`.
+        facts: what no file knows; None for those of the demo.
+        options: where the card goes, and further sources.
+
+    Raises:
+        ValueError: the Hub would refuse the metadata.
+    """
+    options = options or CardOptions()
+    folder = options.folder or run
+    sources = read_sources(run, options)
+    if facts is None:
+        facts = demo_facts(sources.run_config)
+    named = sources.config.get("text_model_id") or sources.run_config.get("text_model_id") or ""
+    base_model = find_base_model(run, named, facts)
     card = ModelCard.from_template(
-        card_data,
+        make_metadata(sources, facts, base_model),
         template_path=str(TEMPLATE),
         facts=facts,
-        where=where or str(run),
-        revision=revision,
-        tasks=tasks,
-        pipeline=next(iter(pipelines), None),
-        light=light,
-        megabytes=f"{weights / 1e6:.1f}",
+        where=options.repo_id or str(run),
+        revision=options.revision,
+        merging=options.merging,
         text_model=(base_model or named or "unnamed").split("/")[-1],
-        text_model_id=config.get("text_model_id"),
-        merging=merging,
-        endpoint=(folder / "handler.py").is_file(),
-        split=results["split"],
-        seed=record["seed"],
-        evaluated=bool(results["subsets"]),
-        table="\n".join(run_table(results, ceilings)) if results["subsets"] else "",
-        rows=", ".join(f"{part['examples']} clips of {task}" for task, part in whole.items()),
-        study="\n".join(study_table(study)) if study else "",
-        study_seeds=", ".join(map(str, study["variants"]["egmf"]["seeds"])) if study else "",
-        gate=", ".join(f"{name} {value:.3f}" for name, value in spread.items()),
-        gate_picture=(folder / "gates.png").is_file(),
-        trained=f"{record['parameters']['trained']:,}",
-        all_parameters=f"{record['parameters']['all']:,}",
-        # Of a resumed run only the time since then is known.
-        minutes=None if record.get("resumed_from") else f"{record['seconds']['all'] / 60:.1f}",
-        train_rows=record["examples"]["train"],
+        **_describe_checkpoint(sources, folder),
+        **_describe_results(sources, folder),
+        **_describe_study(options.study),
+        **_describe_training(sources.record),
     )
     card.content = re.sub(r"\n{3,}", "\n\n", card.content)  # what the template leaves out leaves its blank lines
     check_card(str(card))
     path = folder / "README.md"
     card.save(path)
     return path
+
+
+def _describe_checkpoint(sources: CardSources, folder: Path) -> dict[str, Any]:
+    """The template's variables about the files of the checkpoint."""
+    size = sum(path.stat().st_size for path in folder.glob("model*.safetensors"))
+    stored_tasks = read_json_if_any(folder / "processor_config.json").get("tasks") or []
+    pipelines = sources.config.get("custom_pipelines") or {}
+    return {
+        "tasks": list(sources.tasks) or [task["name"] for task in stored_tasks],
+        "pipeline": next(iter(pipelines), None),
+        "is_adapter": sources.config.get("text_model_id") is not None,
+        "text_model_id": sources.config.get("text_model_id"),
+        "megabytes": f"{size / 1e6:.1f}",
+        "endpoint": (folder / "handler.py").is_file(),
+    }
+
+
+def _describe_results(sources: CardSources, folder: Path) -> dict[str, Any]:
+    """The template's variables about the evaluation."""
+    evaluated = bool(sources.results["subsets"])
+    spread: dict[str, float] = {}
+    for part in sources.tasks.values():
+        if part["predictions"] and "experts" in part["predictions"][0]:
+            spread = gate_spread(part["predictions"])
+            break
+    return {
+        "evaluated": evaluated,
+        "split": sources.results["split"],
+        "table": "\n".join(run_table(sources.results, sources.ceilings)) if evaluated else "",
+        "examples": ", ".join(f"{part['examples']} clips of {task}" for task, part in sources.tasks.items()),
+        "gate": ", ".join(f"{expert} {value:.3f}" for expert, value in spread.items()),
+        "gate_picture": (folder / "gates.png").is_file(),
+    }
+
+
+def _describe_study(study: dict[str, Any] | None) -> dict[str, Any]:
+    """The template's variables about several seeds."""
+    if study is None:
+        return {"study": "", "study_seeds": ""}
+    seeds = study["variants"]["egmf"]["seeds"]
+    return {"study": "\n".join(study_table(study)), "study_seeds": ", ".join(map(str, seeds))}
+
+
+def _describe_training(record: dict[str, Any]) -> dict[str, Any]:
+    """The template's variables about the training run."""
+    resumed = record.get("resumed_from") is not None  # then only the time since is known
+    return {
+        "seed": record["seed"],
+        "trained": f"{record['parameters']['trained']:,}",
+        "all_parameters": f"{record['parameters']['all']:,}",
+        "minutes": None if resumed else f"{record['seconds']['all'] / 60:.1f}",
+        "train_examples": record["examples"]["train"],
+    }

@@ -5,13 +5,11 @@ import re
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from huggingface_hub import ModelCard
 
 from tests.helpers.run_files import EVERY, write_ceilings, write_run
 from training.evaluation import plots
 from training.evaluation.metrics import gate_spread
 from training.evaluation.report import main, results_table, write_report
-from training.hub.model_card import write_card
 from training.records import write_json
 
 
@@ -130,82 +128,3 @@ def test_run_without_its_files_has_no_report(tmp_path, absent):
     (tmp_path / absent).unlink()
     with pytest.raises(ValueError, match=f"There is no .*{absent}: a report needs a finished run"):
         write_report(tmp_path, tmp_path)
-
-
-# ---- the card ------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def card(place):
-    folder, *_ = place
-    return ModelCard.load(write_card(folder / "run", folder / "data"))
-
-
-def test_card_names_what_it_was_made_from(card):
-    data = card.data.to_dict()
-    assert data["license"] == "apache-2.0"
-    assert data["library_name"] == "transformers"
-    assert data["pipeline_tag"] == "video-classification"
-    assert data["base_model"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
-    assert data["language"] == ["en", "zh"]
-    assert {"multimodal", "custom_code"} <= set(data["tags"])
-
-
-def test_card_holds_the_metrics_of_all_modalities(card, place):
-    _, results, _ = place
-    tasks = results["subsets"]["text+audio+video"]["tasks"]
-    index = card.data.to_dict()["model-index"]
-    assert [entry["name"] for entry in index] == ["EGMF demo"]
-    found = {
-        (result["task"]["name"].split()[0], metric["type"]): (metric["value"], result["dataset"])
-        for result in index[0]["results"]
-        for metric in result["metrics"]
-    }
-    assert set(found) == {
-        ("emotion", "accuracy"),
-        ("emotion", "weighted_f1"),
-        ("sentiment", "mae"),
-        ("sentiment", "correlation"),
-    }
-    for (task, metric), (value, dataset) in found.items():
-        assert value == round(tasks[task]["metrics"][metric], 4)
-        assert (dataset["type"], dataset["config"], dataset["split"]) == ("synthetic", task, "test")
-
-
-def test_card_says_what_a_reader_needs(card, place):
-    _, results, ceilings = place
-    assert "\n".join(results_table(results, ceilings)) in card.content
-    assert "teaching checkpoint, trained on a synthetic corpus" in card.content
-    assert "test split of EGMF demo corpus, seed 0, n = 1 run" in card.content
-    assert "A light checkpoint: 2.3 MB of trained weights" in card.content
-    assert "1,234,567 of 7,654,321 parameters were trained, for 10.0 minutes, on 1234 clips" in card.content
-    assert "Tasks: emotion, sentiment." in card.content
-    for name, value in gate_spread(results["subsets"][EVERY[-1]]["tasks"]["emotion"]["predictions"]).items():
-        assert f"{name} {value:.3f}" in card.content
-    assert "{{" not in card.content
-    assert "{%" not in card.content
-
-
-def test_card_of_a_full_checkpoint_names_no_other(tmp_path):
-    results = write_run(tmp_path)
-    results["config"]["text_model_id"] = None
-    write_json(tmp_path / "results-test.json", results)
-    content = ModelCard.load(write_card(tmp_path, tmp_path)).content
-    assert "light checkpoint" not in content
-    assert "text_model_id" not in content
-
-
-def test_number_that_is_unknown_is_left_out_of_the_card(tmp_path):
-    results = write_run(tmp_path)
-    results["subsets"][EVERY[-1]]["tasks"]["sentiment"]["metrics"]["correlation"] = None
-    write_json(tmp_path / "results-test.json", results)
-    card = ModelCard.load(write_card(tmp_path, tmp_path))
-    assert {result.metric_type for result in card.data.eval_results} == {"accuracy", "weighted_f1", "mae"}
-
-
-@pytest.mark.parametrize("task", ["emotion", "sentiment"])
-def test_card_of_one_task(tmp_path, task):
-    write_run(tmp_path, tasks=(task,))
-    card = ModelCard.load(write_card(tmp_path, tmp_path))
-    assert f"Tasks: {task}." in card.content
-    assert {result.task_name.split()[0] for result in card.data.eval_results} == {task}

@@ -111,7 +111,7 @@ def test_card_of_a_converted_corpus(converted):
     (config,) = card.data.configs
     for file in config["data_files"]:
         assert list(converted.glob(file["path"])), file
-    for heading in ("Rows", "Repaired and dropped", "Columns", "License", "Limits", "Responsible use"):
+    for heading in ("Examples", "Repaired and dropped", "Columns", "License", "Limits", "Responsible use"):
         assert f"\n## {heading}\n" in text
     assert not re.search(r"\n{3,}|\{[{%]|\bNone\b", text)
 

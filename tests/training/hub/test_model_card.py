@@ -10,10 +10,12 @@ from huggingface_hub import EvalResult, ModelCard
 from tests.helpers.card_figures import figures_of, numbers_in
 from tests.helpers.local_hub import metadata_errors
 from tests.helpers.run_files import EVERY, write_ceilings, write_run
-from training.demo.assets import FINGERPRINT
 from training.demo.study import collect
 from training.evaluation.metrics import gate_spread
-from training.hub.model_card import CardFacts, check_card, demo_facts, read_facts, study_table, write_card
+from training.evaluation.report import results_table
+from training.hub.card_facts import DEMO_TEXT_MODEL_FINGERPRINT, CardFacts, demo_facts, read_facts
+from training.hub.card_metadata import check_card
+from training.hub.model_card import CardOptions, study_table, write_card
 from training.records import write_json
 
 
@@ -32,7 +34,7 @@ FACTS = CardFacts(
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """What `training.demo.study` collects from two seeds, and one run on text alone."""
+    """What `training.demo.study` collects from two seeds, and one run on text only."""
     root = tmp_path_factory.mktemp("study")
     for seed in (0, 1):
         write_run(root / f"egmf-{seed}", seed)
@@ -87,7 +89,7 @@ def known_figures(run, results, ceilings, study=None):
 def test_every_figure_stands_in_a_results_file(run, study, facts, with_study):
     folder, results, ceilings = run
     given = study if with_study else None
-    path = write_card(folder, folder, facts=facts, study=given)
+    path = write_card(folder, facts, CardOptions(study=given))
     figures = figures_of(body_of(path))
     assert len(figures) > (90 if with_study else 50)
     assert set(figures) - known_figures(folder, results, ceilings, given) == set()
@@ -95,14 +97,14 @@ def test_every_figure_stands_in_a_results_file(run, study, facts, with_study):
 
 def test_the_check_above_finds_an_invented_figure(run):
     folder, results, ceilings = run
-    path = write_card(folder, folder)
+    path = write_card(folder)
     path.write_text(path.read_text(encoding="utf-8") + "\nBetter than the best by 0.777.\n", encoding="utf-8")
     assert set(figures_of(body_of(path))) - known_figures(folder, results, ceilings) == {"0.777"}
 
 
 def test_figures_of_the_metadata_are_those_of_the_results(run):
     folder, results, _ = run
-    card = ModelCard.load(write_card(folder, folder))
+    card = ModelCard.load(write_card(folder))
     tasks = results["subsets"][EVERY[-1]]["tasks"]
     assert len(card.data.eval_results) == 4
     for result in card.data.eval_results:
@@ -128,14 +130,14 @@ def test_study_by_hand():
         "|---|---|---|",
         "| text | 2 | 0.500 ± 0.010 |",
         "| text + audio | 2 | 0.750 |",
-        "| text, model trained on text alone | 1 | 0.625 ± 0.250 |",
+        "| text, model trained on text only | 1 | 0.625 ± 0.250 |",
     ]
 
 
-def test_text_alone_stands_beside_the_results(run, study):
+def test_text_only_is_beside_the_results(run, study):
     folder, *_ = run
-    content = body_of(write_card(folder, folder, study=study))
-    row = next(line for line in content.splitlines() if line.startswith("| text, model trained on text alone"))
+    content = body_of(write_card(folder, options=CardOptions(study=study)))
+    row = next(line for line in content.splitlines() if line.startswith("| text, model trained on text only"))
     text = study["variants"]["text_only"]["subsets"]["text"]["emotion"]["accuracy"]
     assert f"| 1 | {text['mean']:.3f} |" in row
     both = study["variants"]["egmf"]["subsets"][EVERY[-1]]["emotion"]["accuracy"]
@@ -144,7 +146,7 @@ def test_text_alone_stands_beside_the_results(run, study):
 
 def test_table_of_own_tasks(tmp_path):
     results = write_run(tmp_path, tasks=("meld",))
-    content = body_of(write_card(tmp_path, facts=FACTS))
+    content = body_of(write_card(tmp_path, FACTS))
     part = results["subsets"]["text"]["tasks"]["meld"]
     wanted = f"| meld | text | {part['examples']} | {part['metrics']['accuracy']:.3f} | {part['metrics']['weighted_f1']:.3f} |"
     assert wanted in content
@@ -156,7 +158,7 @@ def test_table_of_own_tasks(tmp_path):
 
 def test_card_says_what_a_stranger_must_know(run):
     folder, *_ = run
-    content = body_of(write_card(folder, folder, facts=FACTS, where="lab/egmf", revision="v1"))
+    content = body_of(write_card(folder, FACTS, CardOptions(repo_id="lab/egmf", revision="v1")))
     for heading in ("Use", "Results", "Training", "Licenses", "Limits", "Responsible use"):
         assert f"\n## {heading}\n" in content
     assert "![Weight of each expert by true label](gates.png)" in content
@@ -173,7 +175,7 @@ def test_card_says_what_a_stranger_must_know(run):
 
 def test_use_is_five_lines_of_code_that_parse(run):
     folder, *_ = run
-    content = body_of(write_card(folder, folder, facts=FACTS, where="lab/egmf", revision="v1"))
+    content = body_of(write_card(folder, FACTS, CardOptions(repo_id="lab/egmf", revision="v1")))
     (code,) = re.findall(r"```python\n(.*?)```", content, re.DOTALL)
     lines = [line for line in code.splitlines() if line]
     assert len(lines) == 5
@@ -183,17 +185,17 @@ def test_use_is_five_lines_of_code_that_parse(run):
 
 def test_pipeline_is_shown_where_there_is_one(run):
     folder, *_ = run
-    assert "pipeline(" not in body_of(write_card(folder, folder))
+    assert "pipeline(" not in body_of(write_card(folder))
     write_json(folder / "config.json", {"text_model_id": None, "custom_pipelines": {"judging": {"impl": "x.Y"}}})
-    content = body_of(write_card(folder, folder, where="lab/egmf"))
+    content = body_of(write_card(folder, options=CardOptions(repo_id="lab/egmf")))
     assert '`pipeline("judging", model="lab/egmf", trust_remote_code=True)`' in content
-    assert "Everything is in this repo: 2.3 MB" in content
+    assert "A standalone checkpoint: 2.3 MB" in content
 
 
 def test_checkpoint_that_was_not_evaluated(run):
     folder, *_ = run
     (folder / "results-test.json").unlink()
-    card = ModelCard.load(write_card(folder, folder, facts=FACTS))
+    card = ModelCard.load(write_card(folder, FACTS))
     assert "This checkpoint was not evaluated." in card.content
     assert "every raw prediction" not in card.content
     assert "model-index" not in card.data.to_dict()
@@ -204,7 +206,7 @@ def test_card_goes_where_the_weights_are(run, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/model-00001-of-00002.safetensors").write_bytes(bytes(1_500_000))
     (tmp_path / "out/model-00002-of-00002.safetensors").write_bytes(bytes(1_500_000))
-    path = write_card(folder, folder=tmp_path / "out", facts=FACTS)
+    path = write_card(folder, FACTS, CardOptions(folder=tmp_path / "out"))
     assert path == tmp_path / "out/README.md"
     assert "3.0 MB" in body_of(path)
 
@@ -215,7 +217,7 @@ def test_card_goes_where_the_weights_are(run, tmp_path):
 @pytest.mark.parametrize("facts", [None, FACTS, CardFacts()], ids=["demo", "own", "nothing said"])
 def test_metadata_passes_without_network(run, facts):
     folder, *_ = run
-    text = write_card(folder, folder, facts=facts).read_text(encoding="utf-8")
+    text = write_card(folder, facts).read_text(encoding="utf-8")
     card = check_card(text)
     assert metadata_errors(text, "model") == []
     assert ModelCard(str(card)).data.to_dict() == card.data.to_dict()
@@ -227,7 +229,7 @@ def test_metadata_passes_without_network(run, facts):
 
 def test_metadata_says_what_it_was_made_from(run):
     folder, *_ = run
-    data = ModelCard.load(write_card(folder, folder, facts=FACTS)).data
+    data = ModelCard.load(write_card(folder, FACTS)).data
     assert (data.base_model, data.datasets, data.language, data.license) == (
         "lab/language-model",
         ["lab/clips"],
@@ -240,12 +242,12 @@ def test_metadata_says_what_it_was_made_from(run):
     assert data.metrics == ["accuracy", "correlation", "mae", "weighted_f1"]
 
 
-def test_base_model_of_a_light_checkpoint_is_the_one_it_names(run):
+def test_base_model_of_an_adapter_checkpoint_is_the_one_it_names(run):
     folder, *_ = run
     for named, expected in (("lab/llm", "lab/llm"), ("../llm", None)):
         write_json(folder / "config.json", {"text_model_id": named})
         facts = CardFacts(license="mit")
-        assert ModelCard.load(write_card(folder, folder, facts=facts)).data.base_model == expected
+        assert ModelCard.load(write_card(folder, facts)).data.base_model == expected
 
 
 @pytest.mark.parametrize(
@@ -255,7 +257,7 @@ def test_base_model_of_a_light_checkpoint_is_the_one_it_names(run):
         ({"text_model_id": "../llm", "text_model_fingerprint": "0" * 16}, None, "../llm"),
         ({"text_model_id": None}, None, None),
         (
-            {"text_model_id": "lab/llm", "text_model_fingerprint": FINGERPRINT},
+            {"text_model_id": "lab/llm", "text_model_fingerprint": DEMO_TEXT_MODEL_FINGERPRINT},
             "HuggingFaceTB/SmolLM2-135M-Instruct",
             "lab/llm",
         ),
@@ -265,25 +267,28 @@ def test_base_model_of_a_light_checkpoint_is_the_one_it_names(run):
 def test_card_of_the_demo_names_the_language_model_that_the_run_had(run, config, base_model, apart):
     folder, *_ = run
     write_json(folder / "config.json", config)
-    card = ModelCard.load(write_card(folder, folder))
+    card = ModelCard.load(write_card(folder))
     own = base_model is not None and base_model.startswith("HuggingFaceTB")
     assert card.data.base_model == base_model
     assert card.data.license == ("apache-2.0" if own else "other")
     assert ("GGUF" in card.content) == ("SmolLM2" in card.content) == own
     named = base_model or config["text_model_id"] or "unnamed"
-    license = "Apache-2.0" if own else "not stated by the maker of this checkpoint"
+    license = "Apache-2.0" if own else "not stated by the author of this checkpoint"
     assert f"- Language model, {named.split('/')[-1]}: {license}." in card.content
-    assert (f"Its language model, `{apart}`, is stored apart" in card.content) == (apart is not None)
+    assert (f"Its language model, `{apart}`, is loaded from its" in card.content) == (apart is not None)
     assert card.content.count("This is a teaching checkpoint") == 1
 
 
-def test_full_checkpoint_is_made_from_what_its_run_names(run, tmp_path):
+def test_standalone_checkpoint_is_based_on_what_its_run_names(run, tmp_path):
     folder, *_ = run
     (tmp_path / "out").mkdir()
     write_json(folder / "config.json", {"text_model_id": "lab/llm"})
     write_json(tmp_path / "out/config.json", {"text_model_id": None})
     for facts in (None, CardFacts(license="mit")):
-        assert ModelCard.load(write_card(folder, folder=tmp_path / "out", facts=facts)).data.base_model == "lab/llm"
+        assert (
+            ModelCard.load(write_card(folder, facts, CardOptions(folder=tmp_path / "out"))).data.base_model
+            == "lab/llm"
+        )
 
 
 @pytest.mark.parametrize(
@@ -299,7 +304,7 @@ def test_full_checkpoint_is_made_from_what_its_run_names(run, tmp_path):
 def test_metadata_that_the_hub_would_refuse(run, fields, message):
     folder, *_ = run
     with pytest.raises(ValueError, match=message):
-        write_card(folder, folder, facts=CardFacts(**{"license": "mit", **fields}))
+        write_card(folder, CardFacts(**{"license": "mit", **fields}))
     assert not (folder / "README.md").exists()
 
 
@@ -320,6 +325,85 @@ def test_results_must_be_numbers():
         check_card(str(card))
 
 
+# ---- the demo's card ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def card(run):
+    folder, *_ = run
+    return ModelCard.load(write_card(folder))
+
+
+def test_card_names_what_it_was_made_from(card):
+    data = card.data.to_dict()
+    assert data["license"] == "apache-2.0"
+    assert data["library_name"] == "transformers"
+    assert data["pipeline_tag"] == "video-classification"
+    assert data["base_model"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert data["language"] == ["en", "zh"]
+    assert {"multimodal", "custom_code"} <= set(data["tags"])
+
+
+def test_card_holds_the_metrics_of_all_modalities(card, run):
+    _, results, _ = run
+    tasks = results["subsets"]["text+audio+video"]["tasks"]
+    index = card.data.to_dict()["model-index"]
+    assert [entry["name"] for entry in index] == ["EGMF demo"]
+    found = {
+        (result["task"]["name"].split()[0], metric["type"]): (metric["value"], result["dataset"])
+        for result in index[0]["results"]
+        for metric in result["metrics"]
+    }
+    assert set(found) == {
+        ("emotion", "accuracy"),
+        ("emotion", "weighted_f1"),
+        ("sentiment", "mae"),
+        ("sentiment", "correlation"),
+    }
+    for (task, metric), (value, dataset) in found.items():
+        assert value == round(tasks[task]["metrics"][metric], 4)
+        assert (dataset["type"], dataset["config"], dataset["split"]) == ("synthetic", task, "test")
+
+
+def test_card_says_what_a_reader_needs(card, run):
+    _, results, ceilings = run
+    assert "\n".join(results_table(results, ceilings)) in card.content
+    assert "teaching checkpoint, trained on a synthetic corpus" in card.content
+    assert "test split of EGMF demo corpus, seed 0, n = 1 run" in card.content
+    assert "An adapter checkpoint: 2.3 MB of trained weights" in card.content
+    assert "1,234,567 of 7,654,321 parameters were trained, for 10.0 minutes, on 1234 clips" in card.content
+    assert "Tasks: emotion, sentiment." in card.content
+    for name, value in gate_spread(results["subsets"][EVERY[-1]]["tasks"]["emotion"]["predictions"]).items():
+        assert f"{name} {value:.3f}" in card.content
+    assert "{{" not in card.content
+    assert "{%" not in card.content
+
+
+def test_card_of_a_standalone_checkpoint_names_no_other_model(tmp_path):
+    results = write_run(tmp_path)
+    results["config"]["text_model_id"] = None
+    write_json(tmp_path / "results-test.json", results)
+    content = ModelCard.load(write_card(tmp_path)).content
+    assert "adapter checkpoint" not in content
+    assert "text_model_id" not in content
+
+
+def test_number_that_is_unknown_is_left_out_of_the_card(tmp_path):
+    results = write_run(tmp_path)
+    results["subsets"][EVERY[-1]]["tasks"]["sentiment"]["metrics"]["correlation"] = None
+    write_json(tmp_path / "results-test.json", results)
+    card = ModelCard.load(write_card(tmp_path))
+    assert {result.metric_type for result in card.data.eval_results} == {"accuracy", "weighted_f1", "mae"}
+
+
+@pytest.mark.parametrize("task", ["emotion", "sentiment"])
+def test_card_of_one_task(tmp_path, task):
+    write_run(tmp_path, tasks=(task,))
+    card = ModelCard.load(write_card(tmp_path))
+    assert f"Tasks: {task}." in card.content
+    assert {result.task_name.split()[0] for result in card.data.eval_results} == {task}
+
+
 # ---- facts ---------------------------------------------------------------------------------------------------
 
 
@@ -328,7 +412,7 @@ def test_facts_are_read(tmp_path):
     path.write_text("name: Mine\nlanguage: [zh]\nlicense: mit\nsynthetic: true\nlimits: [Whispering.]\n")
     found = read_facts(path)
     assert (found.name, found.language, found.synthetic, found.limits) == ("Mine", ["zh"], True, ["Whispering."])
-    assert found.unsaid() == ["dataset", "base_model_license", "data_license"]
+    assert found.missing() == ["dataset", "base_model_license", "data_license"]
 
 
 @pytest.mark.parametrize(
@@ -348,6 +432,6 @@ def test_bad_facts(tmp_path, text, message):
         read_facts(path)
 
 
-def test_demo_leaves_nothing_unsaid():
-    assert demo_facts({"text_model_fingerprint": FINGERPRINT}).unsaid() == []
-    assert CardFacts().unsaid() == ["dataset", "language", "base_model_license", "data_license", "license"]
+def test_demo_leaves_nothing_missing():
+    assert demo_facts({"text_model_fingerprint": DEMO_TEXT_MODEL_FINGERPRINT}).missing() == []
+    assert CardFacts().missing() == ["dataset", "language", "base_model_license", "data_license", "license"]

@@ -1,0 +1,172 @@
+"""The folder that becomes the repo: code, records without traces of the machine, card, and what is refused."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from training.hub.errors import PushError
+from training.hub.export_folder import (
+    MANIFEST,
+    export_folder,
+    find_facts,
+    merge_lora,
+    portable,
+    weights_fingerprint,
+)
+from training.hub.options import PushOptions
+from training.hub.verify import example_sample
+from training.model.builder import load
+from training.push_to_hub import main
+from training.records import write_json
+
+
+PNG = bytes.fromhex("89504e470d0a1a0a")  # first bytes of a PNG file
+ROOT = Path(__file__).parents[3]
+CODE = {
+    path.name: path
+    for name in ("modeling_egmf", "processing_egmf")
+    for path in (ROOT / name).glob("*.py")
+    if path.name != "__init__.py"
+}
+
+
+@pytest.fixture
+def export(runs, tmp_path):
+    """`export(run, **options)`: the standalone checkpoint of a run as a folder."""
+
+    def make(run=runs / "features", **options):
+        export_folder(PushOptions(run, "ada/egmf", standalone=True, **options), tmp_path / "out")
+        return tmp_path / "out"
+
+    return make
+
+
+@pytest.fixture
+def copy_of_run(runs, tmp_path):
+    """`copy_of_run(*left_out)`: the run `features` in another place, without some files."""
+
+    def make(*left_out):
+        shutil.copytree(runs / "features", tmp_path / "run", ignore=shutil.ignore_patterns(*left_out))
+        (tmp_path / "llm").symlink_to(runs / "llm")
+        return tmp_path / "run"
+
+    return make
+
+
+@pytest.mark.parametrize("run", ["features", "half"])
+def test_what_merging_moves_is_measured(runs, run):
+    model, processor = load(runs / run)
+    inputs = processor(**example_sample(processor), task="emotion")
+    before = model.score_answers(**inputs).probabilities
+    merging = merge_lora(model, processor)
+    moved = (model.score_answers(**inputs).probabilities - before).abs().max().item()
+    assert 0 < moved <= merging["moved"]
+    assert merging["merged"] == (merging["moved"] <= 1e-3) == (run == "features")
+    assert merging["samples"] == 8 * len(processor.task_objects)
+
+
+def test_dry_run_writes_the_folder_only(hub, runs, tmp_path, capsys):
+    argv = [str(runs / "features"), "ada/egmf", "--dry-run", "--folder", str(tmp_path / "out")]
+    main([*argv, "--text_model_name_or_path", "ada/llm"])
+    files = {path.name: path for path in (tmp_path / "out").iterdir()}
+    assert set(files) >= CODE.keys() | {"config.json", "model.safetensors", "README.md", MANIFEST}
+    assert json.loads(files["config.json"].read_text())["text_model_id"] == "ada/llm"
+    assert "nothing was sent" in capsys.readouterr().out
+    assert hub.requests == []
+    with pytest.raises(SystemExit, match="is not empty"):
+        main([*argv, "--standalone"])
+
+
+def test_code_is_that_of_the_source(export):
+    """Copied by `save_pretrained`; both folders side by side, and nothing else."""
+    folder = export()
+    assert {path.name for path in folder.glob("*.py")} == CODE.keys()
+    for name, source in CODE.items():
+        assert (folder / name).read_bytes() == source.read_bytes()
+
+
+def test_figures_of_several_seeds_are_added(export, tmp_path):
+    summary = {"n": 2, "mean": 0.515625, "std": 0.03125, "values": [0.5, 0.53125]}
+    subsets = {"text": {"emotion": {"accuracy": summary}}}
+    study = {"variants": {"egmf": {"seeds": [0, 1], "subsets": subsets}}, "folder": "/srv/someone/runs"}
+    folder = export(study=write_json(tmp_path / "demo.json", study))
+    assert "| text | 2 | 0.516 ± 0.031 |" in (folder / "README.md").read_text(encoding="utf-8")
+    assert json.loads((folder / "study.json").read_text()) == {**study, "folder": "runs"}
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_gates_are_plotted_if_no_report_did_and_matplotlib_is_installed(export, copy_of_run, monkeypatch, installed):
+    if not installed:
+        monkeypatch.setitem(sys.modules, "matplotlib", None)
+        monkeypatch.setattr("importlib.util.find_spec", lambda name, *_: None)
+        monkeypatch.delitem(sys.modules, "training.evaluation.plots", raising=False)
+    folder = export(copy_of_run("gates.png", "report.md"))
+    assert (folder / "gates.png").is_file() == installed
+    assert ("](gates.png)" in (folder / "README.md").read_text(encoding="utf-8")) == installed
+    if installed:
+        assert (folder / "gates.png").read_bytes().startswith(PNG)
+
+
+def test_records_have_no_traces_of_the_machine(export, copy_of_run, tmp_path, runs):
+    run = copy_of_run()
+    record = json.loads((run / "training.json").read_text())
+    record["training_arguments"] = {"output_dir": "/srv/someone/runs/x", "hub_token": "hf_x", "logging_dir": "/l/host"}
+    record["data_arguments"] = {"dataset": "~/corpora/meld", "splits": ["train", "/srv/y"], "seed": 0}
+    write_json(run / "training.json", record)
+    folder = export(run)
+    exported = json.loads((folder / "training.json").read_text())
+    assert exported["training_arguments"] == {"output_dir": "x"}
+    assert exported["data_arguments"] == {"dataset": "meld", "splits": ["train", "y"], "seed": 0}
+    for path in folder.rglob("*"):
+        if path.suffix in (".json", ".md"):
+            assert str(tmp_path) not in path.read_text(encoding="utf-8"), path
+            assert str(runs) not in path.read_text(encoding="utf-8"), path
+
+
+def test_portable_leaves_the_rest():
+    record = {"a": [1, None, "runs/x", "/"], "text": "\nThe answer / is", "max_token": 3}
+    assert portable(record) == {"a": [1, None, "runs/x", "/"], "text": "\nThe answer / is"}
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("model.safetensors", "is not a checkpoint"),
+        ("config.json", "is not a checkpoint"),
+        ("training.json", "no record"),
+    ],
+)
+def test_unfinished_run_is_refused(export, copy_of_run, missing, message):
+    with pytest.raises(PushError, match=message):
+        export(copy_of_run(missing))
+
+
+def test_bad_facts_of_a_card_are_refused(export, tmp_path):
+    (tmp_path / "card.yaml").write_text("name: x\nauthor: me\n")
+    with pytest.raises(PushError, match="unknown fields author"):
+        export(card=tmp_path / "card.yaml")
+
+
+def test_fingerprint_is_that_of_the_trained_weights(runs, tmp_path):
+    fingerprints = {name: weights_fingerprint(runs / name) for name in ("features", "media", "other")}
+    assert len(set(fingerprints.values())) == 3
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((runs / "features" / name).read_bytes())
+    (tmp_path / "README.md").write_text("a new card")
+    assert weights_fingerprint(tmp_path) == fingerprints["features"]
+
+
+@pytest.mark.parametrize("beside", ["run", "data"])
+def test_demo_is_known_by_its_ceilings_in_the_run_or_the_corpus(tmp_path, beside):
+    run, data = tmp_path / "run", tmp_path / "data"
+    for folder in (run, data):
+        folder.mkdir()
+    assert not find_facts(run, None, data).synthetic
+    (tmp_path / beside / "ceilings.json").write_text("{}", encoding="utf-8")
+    assert find_facts(run, None, None if beside == "run" else data).synthetic
+    (tmp_path / "card.yaml").write_text("license: mit\n", encoding="utf-8")  # changes one field, and keeps the others
+    facts = find_facts(run, tmp_path / "card.yaml", data)
+    assert (facts.license, facts.synthetic, facts.dataset) == ("mit", True, "EGMF demo corpus")

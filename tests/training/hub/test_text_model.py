@@ -1,0 +1,62 @@
+"""The language model that an adapter checkpoint names."""
+
+import json
+
+import pytest
+
+from training.hub.errors import PushError
+
+
+def test_public_adapter_checkpoint_names_no_private_language_model(send, hub, api, public_card):
+    options = {"standalone": False, "public": True, "card": public_card}
+    options |= {"text_model_name_or_path": "ada/llm", "upload_text_model": True}
+    with pytest.raises(PushError, match="ada/llm is private, so that nobody else could load a public checkpoint"):
+        send(**options)
+    assert not api.repo_exists("ada/egmf")
+    api.update_repo_settings("ada/llm", private=False)
+    send(**options)
+    assert not hub.repo("ada/egmf").private
+
+
+def test_other_language_model_is_refused_before_anything_is_sent(send, runs, api):
+    send(standalone=False, text_model_name_or_path="ada/llm", upload_text_model=True)
+    config = json.loads((runs / "features/config.json").read_text(encoding="utf-8"))["text_config"]
+    api.create_repo("ada/wider", private=True)
+    width = config["hidden_size"]
+    other = json.dumps({**config, "hidden_size": 2 * width}).encode()
+    api.upload_file(path_or_fileobj=other, path_in_repo="config.json", repo_id="ada/wider")
+    head = api.model_info("ada/egmf").sha
+    with pytest.raises(
+        PushError, match=f"not what this run was trained on: it has hidden_size .*{config['hidden_size']}"
+    ):
+        send(standalone=False, text_model_name_or_path="ada/wider", overwrite=True)
+    with pytest.raises(PushError, match="--text_model_name_or_path is ada/llm itself"):
+        send("features", "ada/llm", standalone=False, text_model_name_or_path="ada/llm", overwrite=True)
+    assert api.model_info("ada/egmf").sha == head
+
+
+def test_folder_as_language_model_is_refused(send):
+    with pytest.raises(
+        PushError, match=r"names a folder, '../llm', which nobody else has.*--text_model_name_or_path.*--standalone"
+    ):
+        send(standalone=False)
+
+
+def test_absent_language_model_is_refused(send, hub):
+    with pytest.raises(PushError, match="ada/nowhere is not on the Hub.*--upload_text_model"):
+        send(standalone=False, text_model_name_or_path="ada/nowhere")
+    assert hub.repos == {}
+
+
+@pytest.mark.parametrize("name", ["../llm", "/srv/llm", "a/b/c"])
+def test_language_model_must_be_an_id(send, name):
+    with pytest.raises(PushError, match="is not a Hub id"):
+        send(standalone=False, text_model_name_or_path=name)
+
+
+def test_language_model_that_exists_stays(send, hub, api):
+    send(standalone=False, text_model_name_or_path="ada/llm", upload_text_model=True)
+    before = hub.repo("ada/llm").at("main").oid
+    pushed = send(standalone=False, text_model_name_or_path="ada/llm", upload_text_model=True)
+    assert "ada/llm already exists" in pushed.report
+    assert hub.repo("ada/llm").at("main").oid == before

@@ -1,0 +1,300 @@
+"""The folder that becomes the repo: weights, code, processor, card, results and a manifest.
+
+run ─► load ─► adapter: names its language model on the Hub ─┐
+               standalone: LoRA merged, or kept in layers ───┴─► save_pretrained, which copies the code
+    ─► results, report, gates.png, ceilings ─► README.md ─► pushed.json, with the hash of every file
+"""
+
+import hashlib
+import importlib.util
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+import torch
+
+from modeling_egmf import EGMFForConditionalGeneration
+from modeling_egmf.checkpoints_egmf import locate_part
+from processing_egmf import EGMFProcessor
+
+from ..evaluation.subsets import ALL_MODALITIES
+from ..model.builder import load
+from ..model.export import merge, stand_alone
+from ..paths import HUB_CARDS
+from ..records import commit, digest_of_file, read_json, versions, write_json, write_text
+from .card_facts import CardFacts, demo_facts, read_facts
+from .errors import PushError
+from .model_card import CardOptions, find_results, read_run_config, write_card
+from .options import PushOptions
+from .verify import SENTENCES, TOLERANCE, example_sample
+
+
+MANIFEST = "pushed.json"
+ENDPOINT_FILES = ("handler.py", "requirements.txt")
+SECRET_NAMES = re.compile(r"token$|^logging_dir$|^hub_", re.IGNORECASE)
+
+
+@dataclass
+class ExportedModel:
+    """What was saved into the folder.
+
+    Args:
+        model: as it was saved.
+        processor: as it was saved.
+        facts: of the card.
+        merging: what merging LoRA changed, of `merge_lora`; None where nothing was merged.
+    """
+
+    model: EGMFForConditionalGeneration
+    processor: EGMFProcessor
+    facts: CardFacts
+    merging: dict[str, Any] | None
+
+    @property
+    def kind(self) -> str:
+        """`adapter` or `standalone`."""
+        return "standalone" if self.model.config.text_model_id is None else "adapter"
+
+
+def weights_fingerprint(run: Path) -> str:
+    """A hash of the run's trained weights, which is what makes it this model and no other.
+
+    Raises:
+        PushError: the folder holds no weights.
+    """
+    paths = sorted(run.glob("model*.safetensors"))
+    if not paths or not (run / "config.json").is_file():
+        raise PushError(
+            f"{run} is not a checkpoint: config.json or model.safetensors is missing. Give a run's folder."
+        )
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(bytes.fromhex(digest_of_file(path)))
+    return digest.hexdigest()
+
+
+def export_folder(
+    options: PushOptions, folder: Path, text_model: tuple[str, str | None] | None = None
+) -> ExportedModel:
+    """Write everything that goes into the repo into an empty folder.
+
+    Args:
+        options: of the push.
+        folder: created if it does not exist.
+        text_model: id and commit that an adapter checkpoint names; None for what the run names.
+
+    Raises:
+        PushError: the run is not complete, or an adapter checkpoint would name a folder that nobody else has.
+    """
+    run = options.run
+    fingerprint = weights_fingerprint(run)
+    if not (run / "training.json").is_file():
+        raise PushError(f"{run} has no training.json: it was not finished by training.train, and has no record.")
+    model, processor, merging = load_for_export(options, text_model)
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    if options.endpoint:
+        for name in ENDPOINT_FILES:
+            shutil.copyfile(HUB_CARDS / "endpoint" / name, folder / name)
+    copy_records(options, folder)
+    facts = find_facts(run, options.card, find_corpus(run))
+    write_repo_card(options, folder, facts, merging)
+    exported = ExportedModel(model, processor, facts, merging)
+    write_manifest(folder, fingerprint, exported)
+    return exported
+
+
+# ---- the model -------------------------------------------------------------------------------------------------------
+
+
+def load_for_export(
+    options: PushOptions, text_model: tuple[str, str | None] | None
+) -> tuple[EGMFForConditionalGeneration, EGMFProcessor, dict[str, Any] | None]:
+    """The run's model as it is to be saved, its processor, and what merging LoRA changed."""
+    model, processor = load_run(options.run)
+    if model.config.text_model_id is None:
+        return model, processor, None
+    if not options.standalone:
+        if text_model is not None:
+            model.config.text_model_id, model.config.text_model_revision = text_model
+        require_shared_encoders(model, options.run)
+        return model, processor, None
+    merging = None
+    if model.config.lora is not None:
+        merging = merge_lora(model, processor)
+        if not merging["merged"]:
+            del model  # large, and about to be loaded again
+            model, _ = load_run(options.run)
+    return stand_alone(model), processor, merging
+
+
+def load_run(run: Path) -> tuple[EGMFForConditionalGeneration, EGMFProcessor]:
+    try:
+        return load(run)
+    except (OSError, ValueError) as error:
+        raise PushError(f"{run} cannot be loaded, and so not pushed: {error}") from error
+
+
+def require_shared_encoders(model: EGMFForConditionalGeneration, run: Path) -> None:
+    """Refuse an adapter checkpoint whose frozen pretrained encoder is in a local folder."""
+    encoders = {"audio": model.config.audio_config, "video": model.config.video_config}
+    for name, encoder in encoders.items():
+        if encoder is None or encoder.backbone_id is None or encoder.backbone_trainable:
+            continue
+        if os.path.isdir(locate_part(encoder.backbone_id, run)):
+            raise PushError(
+                f"The frozen {name} encoder is in a folder, {encoder.backbone_id!r}, which nobody else has. Push with "
+                "--standalone, or train on the encoder's Hub id."
+            )
+
+
+def merge_lora(model: EGMFForConditionalGeneration, processor: EGMFProcessor) -> dict[str, Any]:
+    """Merge LoRA in place, and compare what the model answers before and after for made-up samples.
+
+    Returns:
+        `moved`, the largest difference of a probability over `samples`, and whether it stays within `tolerance`: only
+        then is the model to be pushed as it is now, `merged`. With a language model in bfloat16 it seldom is.
+    """
+    batches = []
+    for seed, sentence in enumerate(SENTENCES):
+        for sample in (example_sample(processor, seed), {"text": sentence}):
+            batches += [processor(**sample, task=task) for task in processor.task_objects]
+    before = [_answer_probabilities(model, batch) for batch in batches]
+    merge(model)
+    after = [_answer_probabilities(model, batch) for batch in batches]
+    moved = max(float((old - new).abs().max()) for old, new in zip(before, after, strict=True))
+    return {"merged": moved <= TOLERANCE, "moved": moved, "samples": len(batches), "tolerance": TOLERANCE}
+
+
+@torch.no_grad()
+def _answer_probabilities(model: EGMFForConditionalGeneration, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    return model.score_answers(**batch).probabilities.float()
+
+
+def describe_merging(merging: dict[str, Any]) -> str:
+    """What became of LoRA in a standalone checkpoint, in one line."""
+    change = f"a probability by up to {merging['moved']:.1e} in {merging['samples']} made-up samples"
+    if merging["merged"]:
+        return f"LoRA       merged, which moves {change}"
+    return f"LoRA       merging would move {change}, more than {merging['tolerance']:g}: it stays in layers of its own"
+
+
+# ---- records ---------------------------------------------------------------------------------------------------------
+
+
+def portable(value: Any) -> Any:
+    """A record without what belongs to one machine: absolute paths become their last part, tokens and logs go."""
+    if isinstance(value, dict):
+        return {key: portable(entry) for key, entry in value.items() if not SECRET_NAMES.search(key)}
+    if isinstance(value, list):
+        return [portable(entry) for entry in value]
+    if isinstance(value, str) and "\n" not in value and len(value) > 1:
+        path = PurePath(os.path.expanduser(value) if value.startswith("~") else value)
+        return path.name if path.is_absolute() else value
+    return value
+
+
+def find_corpus(run: Path) -> Path | None:
+    """The corpus folder that a run was trained on, if it still exists."""
+    dataset = read_json(run / "training.json").get("data_arguments", {}).get("dataset")
+    return Path(dataset) if dataset and Path(dataset).is_dir() else None
+
+
+def copy_records(options: PushOptions, folder: Path) -> None:
+    """Training record, results, ceilings, the report with its plots, and the figures of several seeds."""
+    run = options.run
+    corpus = find_corpus(run)
+    sources = {path.name: path for path in [run / "training.json", *sorted(run.glob("results-*.json"))]}
+    for place in (run, corpus):
+        if place is not None and (place / "ceilings.json").is_file():
+            sources["ceilings.json"] = place / "ceilings.json"
+    if options.study is not None:
+        sources["study.json"] = options.study
+    for name, path in sources.items():
+        write_json(folder / name, portable(read_json(path)))
+    if (run / "report.md").is_file():
+        text = (run / "report.md").read_text(encoding="utf-8")
+        write_text(folder / "report.md", text)
+        for name in re.findall(r"\]\(([\w-]+\.png)\)", text):
+            if (run / name).is_file():
+                shutil.copyfile(run / name, folder / name)
+
+
+# ---- the card --------------------------------------------------------------------------------------------------------
+
+
+def find_facts(run: Path, card: Path | None, corpus: Path | None) -> CardFacts:
+    """From `--card` or `card.yaml` in the run; the fields they leave out, for a run on the demo corpus, from the demo."""
+    facts = CardFacts()
+    if any(folder is not None and (folder / "ceilings.json").is_file() for folder in (run, corpus)):
+        facts = demo_facts(read_run_config(run))
+    path = card or run / "card.yaml"
+    if card is None and not path.is_file():
+        return facts
+    try:
+        return read_facts(path, facts)
+    except (OSError, ValueError) as error:
+        raise PushError(str(error)) from error
+
+
+def write_repo_card(options: PushOptions, folder: Path, facts: CardFacts, merging: dict[str, Any] | None) -> None:
+    """README.md of the repo, and the plot of the gate in it."""
+    if not (folder / "gates.png").is_file():
+        draw_gates(options.run, folder)
+    card_options = CardOptions(
+        folder=folder,
+        corpus=folder,
+        repo_id=options.repo_id,
+        revision=options.tag or options.revision,
+        study=read_json(options.study) if options.study else None,
+        merging=merging,
+    )
+    try:
+        write_card(options.run, facts, card_options)
+    except (KeyError, ValueError) as error:
+        raise PushError(f"The card of {options.run} cannot be written: {error}") from error
+
+
+def draw_gates(run: Path, folder: Path) -> None:
+    """Plot the gate for the first task with labels; only if there are results, and matplotlib is installed."""
+    results_file = find_results(run)
+    if results_file is None or importlib.util.find_spec("matplotlib") is None:
+        return
+    from ..evaluation.plots import plot_gates
+
+    tasks = read_json(results_file)["subsets"].get(ALL_MODALITIES, {}).get("tasks", {})
+    for part in tasks.values():
+        first = part["predictions"][0] if part["predictions"] else {}
+        if "label" in first and "experts" in first:
+            plot_gates(part["predictions"], list(first["probabilities"]), folder / "gates.png")
+            return
+
+
+# ---- the manifest ----------------------------------------------------------------------------------------------------
+
+
+def list_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def write_manifest(folder: Path, fingerprint: str, exported: ExportedModel) -> None:
+    """`pushed.json`: which model the repo holds, and which files were put there."""
+    config = exported.model.config
+    adapter = exported.kind == "adapter"
+    files = {
+        str(path.relative_to(folder)): digest_of_file(path) for path in list_files(folder) if path.name != MANIFEST
+    }
+    manifest = {
+        "model": fingerprint,
+        "kind": exported.kind,
+        "merging": exported.merging,
+        "text_model": [config.text_model_id, config.text_model_revision] if adapter else None,
+        "source_commit": commit(),
+        "versions": versions(),
+        "files": files,
+    }
+    write_json(folder / MANIFEST, manifest)
