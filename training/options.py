@@ -51,94 +51,81 @@ COMMON_LIBRARY_OPTIONS = (
 )
 
 
+def described(default: Any, help_text: str) -> Any:
+    """A field with its help, as `transformers.HfArgumentParser` reads it."""
+    metadata = {"help": help_text}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
 @dataclass
 class ModelArguments:
     """The model to build, or the checkpoint to fine-tune."""
 
-    model_name_or_path: str | None = field(
-        default=None, metadata={"help": "EGMF checkpoint to fine-tune: folder or Hub id. Without it a model is built."}
+    model_name_or_path: str | None = described(
+        None, "EGMF checkpoint to fine-tune: folder or Hub id. Without it a model is built."
     )
-    backbone: str | None = field(
-        default=None,
-        metadata={
-            "help": "Language model together with its settings: "
-            f"{', '.join(backbone_names())}, or a YAML file of the same form."
-        },
+    backbone: str | None = described(
+        None,
+        f"Language model together with its settings: {', '.join(backbone_names())}, or a YAML file of the same form.",
     )
-    text_model_name_or_path: str | None = field(
-        default=None, metadata={"help": "Language model to build on: folder or Hub id."}
+    text_model_name_or_path: str | None = described(None, "Language model to build on: folder or Hub id.")
+    text_model_revision: str | None = described(None, "Commit, branch or tag of the language model on the Hub.")
+    text_model_dtype: str = described(
+        "auto",
+        "Precision of the frozen language model: auto, float32, bfloat16 or float16.",
     )
-    text_model_revision: str | None = field(
-        default=None, metadata={"help": "Commit, branch or tag of the language model on the Hub."}
+    attn_implementation: str | None = described(
+        None, "Attention of the language model: sdpa, eager or flash_attention_2."
     )
-    text_model_dtype: str = field(
-        default="auto",
-        metadata={"help": "Precision of the frozen language model: auto, float32, bfloat16 or float16."},
+    load_in_4bit: bool = described(
+        False,
+        "Quantize the language model to 4 bits (QLoRA). Needs bitsandbytes and a CUDA GPU.",
     )
-    attn_implementation: str | None = field(
-        default=None, metadata={"help": "Attention of the language model: sdpa, eager or flash_attention_2."}
+    bnb_4bit_quant_type: str = described("nf4", "Data type of 4-bit weights: nf4 or fp4.")
+    bnb_4bit_use_double_quant: bool = described(True, "Quantize the scales of 4-bit weights as well.")
+    audio: str | None = described(
+        "waveform",
+        "Audio input: waveform, features, none, or the Hub id of a pretrained audio encoder.",
     )
-    load_in_4bit: bool = field(
-        default=False,
-        metadata={"help": "Quantize the language model to 4 bits (QLoRA). Needs bitsandbytes and a CUDA GPU."},
+    audio_feature_size: int | None = described(
+        None, "Width of precomputed audio features; required by --audio features."
     )
-    bnb_4bit_quant_type: str = field(default="nf4", metadata={"help": "Data type of 4-bit weights: nf4 or fp4."})
-    bnb_4bit_use_double_quant: bool = field(
-        default=True, metadata={"help": "Quantize the scales of 4-bit weights as well."}
+    video: str | None = described(
+        "frames",
+        "Video input: frames, features, none, or the Hub id of a pretrained vision encoder.",
     )
-    audio: str | None = field(
-        default="waveform",
-        metadata={"help": "Audio input: waveform, features, none, or the Hub id of a pretrained audio encoder."},
+    video_feature_size: int | None = described(
+        None, "Width of precomputed video features; required by --video features."
     )
-    audio_feature_size: int | None = field(
-        default=None, metadata={"help": "Width of precomputed audio features; required by --audio features."}
+    sequence_encoder: str = described("gru", "Sequence encoder of audio and video: gru, transformer or none.")
+    encoder_hidden_size: int = described(128, "Width of the audio and video encoders.")
+    encoder_layers: int = described(1, "Number of layers of the sequence encoders.")
+    encoder_dropout: float = described(0.1, "Dropout of the audio and video encoders.")
+    conv_channels: list[int] = described(
+        [32, 64, 128],
+        "Channels of the convolutions over raw audio and frames; each one halves the resolution.",
     )
-    video: str | None = field(
-        default="frames",
-        metadata={"help": "Video input: frames, features, none, or the Hub id of a pretrained vision encoder."},
+    train_backbones: bool = described(False, "Train pretrained audio and vision encoders instead of freezing them.")
+    num_frames: int = described(8, "Number of frames sampled from a clip.")
+    frame_size: int = described(64, "Height and width of a frame in pixels.")
+    max_clip_seconds: float = described(30.0, "Maximum length of a clip in seconds; the rest is cut off.")
+    max_length: int = described(512, "Maximum number of tokens of prompt and answer.")
+    fusion_hidden_size: int = described(256, "Width of the fusion (d_h in the paper).")
+    fusion_dropout: float = described(0.1, "Dropout of the fusion's attention.")
+    bidirectional_attention: bool = described(False, "Let audio and video attend to the text as well.")
+    num_pseudo_tokens: int = described(4, "Number of soft tokens that carry the fused modalities into the prompt.")
+    pseudo_token_projection: str = described(
+        "repeat", "Projection to pseudo tokens: repeat (as in the paper) or separate."
     )
-    video_feature_size: int | None = field(
-        default=None, metadata={"help": "Width of precomputed video features; required by --video features."}
-    )
-    sequence_encoder: str = field(
-        default="gru", metadata={"help": "Sequence encoder of audio and video: gru, transformer or none."}
-    )
-    encoder_hidden_size: int = field(default=128, metadata={"help": "Width of the audio and video encoders."})
-    encoder_layers: int = field(default=1, metadata={"help": "Number of layers of the sequence encoders."})
-    encoder_dropout: float = field(default=0.1, metadata={"help": "Dropout of the audio and video encoders."})
-    conv_channels: list[int] = field(
-        default_factory=lambda: [32, 64, 128],
-        metadata={"help": "Channels of the convolutions over raw audio and frames; each one halves the resolution."},
-    )
-    train_backbones: bool = field(
-        default=False, metadata={"help": "Train pretrained audio and vision encoders instead of freezing them."}
-    )
-    num_frames: int = field(default=8, metadata={"help": "Number of frames sampled from a clip."})
-    frame_size: int = field(default=64, metadata={"help": "Height and width of a frame in pixels."})
-    max_clip_seconds: float = field(
-        default=30.0, metadata={"help": "Maximum length of a clip in seconds; the rest is cut off."}
-    )
-    max_length: int = field(default=512, metadata={"help": "Maximum number of tokens of prompt and answer."})
-    fusion_hidden_size: int = field(default=256, metadata={"help": "Width of the fusion (d_h in the paper)."})
-    fusion_dropout: float = field(default=0.1, metadata={"help": "Dropout of the fusion's attention."})
-    bidirectional_attention: bool = field(
-        default=False, metadata={"help": "Let audio and video attend to the text as well."}
-    )
-    num_pseudo_tokens: int = field(
-        default=4, metadata={"help": "Number of soft tokens that carry the fused modalities into the prompt."}
-    )
-    pseudo_token_projection: str = field(
-        default="repeat", metadata={"help": "Projection to pseudo tokens: repeat (as in the paper) or separate."}
-    )
-    transcript_in_prompt: bool = field(
-        default=True, metadata={"help": "Put the transcript into the language model's prompt."}
-    )
-    lora_r: int = field(default=8, metadata={"help": "Rank of LoRA; 0 trains without LoRA."})
-    lora_alpha: int = field(default=16, metadata={"help": "Scale of LoRA (alpha)."})
-    lora_dropout: float = field(default=0.05, metadata={"help": "Dropout of the input of LoRA."})
-    lora_target_modules: list[str] = field(
-        default_factory=lambda: ["q_proj", "v_proj"],
-        metadata={"help": "Linear layers of the language model that get LoRA."},
+    transcript_in_prompt: bool = described(True, "Put the transcript into the language model's prompt.")
+    lora_r: int = described(8, "Rank of LoRA; 0 trains without LoRA.")
+    lora_alpha: int = described(16, "Scale of LoRA (alpha).")
+    lora_dropout: float = described(0.05, "Dropout of the input of LoRA.")
+    lora_target_modules: list[str] = described(
+        ["q_proj", "v_proj"],
+        "Linear layers of the language model that get LoRA.",
     )
 
 
@@ -146,89 +133,61 @@ class ModelArguments:
 class DataArguments:
     """The examples to train and evaluate on; training/data/dataset.py describes their format."""
 
-    dataset: str | None = field(
-        default=None, metadata={"help": "Dataset folder: metadata.jsonl, metadata.csv or Parquet. Required."}
+    dataset: str | None = described(None, "Dataset folder: metadata.jsonl, metadata.csv or Parquet. Required.")
+    train_split: str = described("train", "Split to train on.")
+    eval_split: str = described("validation", "Split that selects the best checkpoint.")
+    split_manifest: str = described("official", "Splits of a converted corpus: a file name under its splits/.")
+    tasks_file: str | None = described(None, "YAML file with custom tasks, as `name:` and the task's fields.")
+    only_tasks: list[str] | None = described(None, "Tasks whose examples are used (default: all tasks).")
+    max_train_samples: int | None = described(None, "Number of training examples to use, for a quick trial.")
+    max_eval_samples: int | None = described(None, "Number of evaluation examples to use, for a quick trial.")
+    modalities: list[str] | None = described(
+        None, "Modalities to train with, out of text, audio, video (default: all)."
     )
-    train_split: str = field(default="train", metadata={"help": "Split to train on."})
-    eval_split: str = field(default="validation", metadata={"help": "Split that selects the best checkpoint."})
-    split_manifest: str = field(
-        default="official", metadata={"help": "Splits of a converted corpus: a file name under its splits/."}
+    modality_dropout: float = described(
+        0.3, "Probability that a training example loses a random subset of its modalities."
     )
-    tasks_file: str | None = field(
-        default=None, metadata={"help": "YAML file with custom tasks, as `name:` and the task's fields."}
+    augmentation: bool = described(False, "Augment the audio and video of training clips at random.")
+    voice_augmentation: bool = described(
+        False,
+        "Augment pitch, tempo and timbre at random; for corpora with few speakers.",
     )
-    only_tasks: list[str] | None = field(
-        default=None, metadata={"help": "Tasks whose examples are used (default: all tasks)."}
+    window_hop: float | None = described(
+        None,
+        "Distance in seconds between the windows that clips above max_clip_seconds are cut into.",
     )
-    max_train_samples: int | None = field(
-        default=None, metadata={"help": "Number of training examples to use, for a quick trial."}
+    encoder_cache: str | None = described(
+        None,
+        "Folder for the outputs of frozen pretrained encoders, which are computed once for all runs.",
     )
-    max_eval_samples: int | None = field(
-        default=None, metadata={"help": "Number of evaluation examples to use, for a quick trial."}
-    )
-    modalities: list[str] | None = field(
-        default=None, metadata={"help": "Modalities to train with, out of text, audio, video (default: all)."}
-    )
-    modality_dropout: float = field(
-        default=0.3, metadata={"help": "Probability that a training example loses a random subset of its modalities."}
-    )
-    augmentation: bool = field(
-        default=False, metadata={"help": "Augment the audio and video of training clips at random."}
-    )
-    voice_augmentation: bool = field(
-        default=False,
-        metadata={"help": "Augment pitch, tempo and timbre at random; for corpora with few speakers."},
-    )
-    window_hop: float | None = field(
-        default=None,
-        metadata={"help": "Distance in seconds between the windows that clips above max_clip_seconds are cut into."},
-    )
-    encoder_cache: str | None = field(
-        default=None,
-        metadata={
-            "help": "Folder for the outputs of frozen pretrained encoders, which are computed once for all runs."
-        },
-    )
-    cache_media: bool = field(
-        default=False, metadata={"help": "Keep decoded clips in memory; for a few thousand short clips."}
-    )
+    cache_media: bool = described(False, "Keep decoded clips in memory; for a few thousand short clips.")
 
 
 @dataclass
 class FusionTrainingArguments:
     """What training has beyond `transformers.TrainingArguments`, and three defaults of its own."""
 
-    output_dir: str | None = field(default="runs/egmf", metadata={"help": "Folder of the run."})
-    overwrite: bool = field(
-        default=False, metadata={"help": "Start again: the run in output_dir is renamed, not deleted."}
+    output_dir: str | None = described("runs/egmf", "Folder of the run.")
+    overwrite: bool = described(False, "Start again: the run in output_dir is renamed, not deleted.")
+    fusion_learning_rate: float | None = described(
+        None,
+        "Learning rate of encoders, fusion and experts (default: learning_rate, as for LoRA).",
     )
-    fusion_learning_rate: float | None = field(
-        default=None,
-        metadata={"help": "Learning rate of encoders, fusion and experts (default: learning_rate, as for LoRA)."},
+    fusion_pretraining_epochs: float = described(
+        0.0,
+        "Epochs of fusion pretraining: encoders, fusion and experts learn under a temporary "
+        "classification head, without the language model.",
     )
-    fusion_pretraining_epochs: float = field(
-        default=0.0,
-        metadata={
-            "help": "Epochs of fusion pretraining: encoders, fusion and experts learn under a temporary "
-            "classification head, without the language model."
-        },
+    fusion_pretraining_learning_rate: float = described(1e-3, "Peak learning rate of the fusion pretraining.")
+    fusion_pretraining_batch_size: int = described(32, "Batch size of the fusion pretraining, all processes together.")
+    early_stopping_patience: int | None = described(
+        None, "Number of evaluations without improvement after which training stops."
     )
-    fusion_pretraining_learning_rate: float = field(
-        default=1e-3, metadata={"help": "Peak learning rate of the fusion pretraining."}
+    train_sampling_strategy: str = described(
+        "group_by_length",
+        "Order of the examples: group_by_length, random or sequential.",
     )
-    fusion_pretraining_batch_size: int = field(
-        default=32, metadata={"help": "Batch size of the fusion pretraining, all processes together."}
-    )
-    early_stopping_patience: int | None = field(
-        default=None, metadata={"help": "Number of evaluations without improvement after which training stops."}
-    )
-    train_sampling_strategy: str = field(
-        default="group_by_length",
-        metadata={"help": "Order of the examples: group_by_length, random or sequential."},
-    )
-    remove_unused_columns: bool = field(
-        default=False, metadata={"help": "Must stay false: examples are dicts that the collator reads."}
-    )
+    remove_unused_columns: bool = described(False, "Must stay false: examples are dicts that the collator reads.")
 
 
 # ---- all options, ours and the library's ----------------------------------------------------------------------

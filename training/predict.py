@@ -5,9 +5,9 @@ r"""Predict one clip, or every clip of a folder.
     accelerate launch --config_file training/accelerate_configs/ddp.yaml -m training.predict \
         --model_name_or_path runs/demo --folder clips/ --output predictions.parquet
 
-The transcript of `NAME.mp4` in a folder is read from `NAME.txt` beside it. Each prediction is one line of JSON, or one row
-if the output is named .parquet. A clip that cannot be read gets a line with its error, and the others are predicted.
-Several processes share the clips of a folder. The work is done in evaluation/predictor.py.
+The transcript of `NAME.mp4` in a folder is read from `NAME.txt` beside it. Each prediction is one line of JSON, or
+one row if the output is named .parquet. A clip that cannot be read gets a line with its error, and the others are
+predicted. Several processes share the clips of a folder. The work is done in evaluation/predictor.py.
 """
 
 import argparse

@@ -7,14 +7,21 @@ import re
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    BitsAndBytesConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from ..options import ModelArguments
 from .backbones import backbone_names, backbone_settings
 
 
-REQUIRED_ARGUMENTS = ("inputs_embeds", "logits_to_keep", "past_key_values")  # of the language model's forward
+# Arguments of the language model's forward that EGMF uses.
+REQUIRED_ARGUMENTS = ("inputs_embeds", "logits_to_keep", "past_key_values")
 
 
 def check_model_location(model: str | Path) -> None:
@@ -69,17 +76,22 @@ def text_model_config(text_model: str, revision: str) -> PreTrainedConfig:
     Raises:
         ValueError: there is no such language model.
     """
-    if not Path(text_model).is_dir() and text_model == backbone_settings("glm3-6b")["text_model_name_or_path"]:
+    is_folder = Path(text_model).is_dir()
+    converted_glm3 = backbone_settings("glm3-6b")["text_model_name_or_path"]
+    if text_model == converted_glm3 and not is_folder:
         raise ValueError(
-            f"There is no {text_model}, the converted ChatGLM3. Convert it (python -m training.chatglm3.convert "
-            f"THUDM/chatglm3-6b-base {text_model}), or give --text_model_name_or_path."
+            f"There is no {text_model}, the converted ChatGLM3. Convert it (python -m "
+            f"training.chatglm3.convert THUDM/chatglm3-6b-base {text_model}), "
+            "or give --text_model_name_or_path."
         )
     check_model_location(text_model)
     try:
         return AutoConfig.from_pretrained(text_model, revision=revision)
     except OSError as error:
         reason = str(error).splitlines()[0]
-        problem = "cannot be read" if Path(text_model).is_dir() else "is not a folder, and the Hub has no such model"
+        problem = "is not a folder, and the Hub has no such model"
+        if is_folder:
+            problem = "cannot be read"
         raise ValueError(f"{text_model} {problem} ({reason}). Give another --text_model_name_or_path.") from error
 
 
@@ -92,21 +104,24 @@ def require_embeddings(text_model: str, config: PreTrainedConfig) -> None:
     examples = " or ".join(backbone_names()[:2])
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise ValueError(
-            f"{text_model} is a {config.model_type!r}, which is not a causal language model of transformers. "
-            f"Give one, for instance --backbone {examples}."
+            f"{text_model} is a {config.model_type!r}, which is not a causal language model of "
+            f"transformers. Give one, for instance --backbone {examples}."
         )
     model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     parameters = inspect.signature(model_class.forward).parameters
     missing = [name for name in REQUIRED_ARGUMENTS if name not in parameters]
     if missing:
         raise ValueError(
-            f"{text_model} cannot be used: {model_class.__name__} does not take {', '.join(missing)}. EGMF puts its "
-            "pseudo tokens among the language model's input embeddings. Give another language model, for instance "
-            f"--backbone {examples}."
+            f"{text_model} cannot be used: {model_class.__name__} does not take {', '.join(missing)}. "
+            "EGMF puts its pseudo tokens among the language model's input embeddings. "
+            f"Give another language model, for instance --backbone {examples}."
         )
 
 
-def load_language_model(arguments: ModelArguments, four_bit: BitsAndBytesConfig | None) -> PreTrainedModel:
+def load_language_model(
+    arguments: ModelArguments,
+    four_bit: BitsAndBytesConfig | None,
+) -> PreTrainedModel:
     """The language model with its weights, in the precision that the options ask for.
 
     Raises:

@@ -18,7 +18,8 @@ import yaml
 from processing_egmf import BUILT_IN_TASKS, EGMFTask
 
 
-FIELD_TYPES = {str: (str, "text, in quotes"), float: (int | float, "a number")}  # other fields: EGMFTask checks them
+# Fields of other types are checked by EGMFTask.
+FIELD_TYPES = {str: (str, "text, in quotes"), float: (int | float, "a number")}
 
 
 def read_tasks(path: str | Path | None) -> dict[str, EGMFTask]:
