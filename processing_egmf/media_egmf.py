@@ -15,15 +15,12 @@ import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from transformers.utils import logging
 
-
-if TYPE_CHECKING:
-    import av
 
 logger = logging.get_logger(__name__)
 
@@ -120,7 +117,7 @@ def import_av() -> ModuleType:
 
 
 @contextmanager
-def open_media(source: Any, name: str) -> Iterator["av.container.InputContainer"]:
+def open_media(source: Any, name: str) -> Iterator[Any]:
     """A PyAV container over a path, bytes or an open file.
 
     A user's file object is read from its start, and left at the position where it was.

@@ -27,9 +27,10 @@ def clip(tmp_path_factory):
     return write_video(path, gray_frames(6, 32, 48), audio=sine(440, 0.48, 16_000)).read_bytes()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def pipe(make_model, make_processor):
-    model, processor = make_model("waveform", "frames"), make_processor("waveform", "frames")
+    model = make_model("waveform", "frames")
+    processor = make_processor("waveform", "frames")
     return EGMFPipeline(model=model, processor=processor, device="cpu")
 
 
@@ -267,8 +268,9 @@ def test_public_addresses():
 
 @pytest.fixture
 def names(monkeypatch):
-    """`names["host"] = [addresses]` sets what a host resolves to; `names["asked"]` lists the hosts that were looked up."""
-    known, real = {"asked": []}, socket.getaddrinfo
+    """`names["host"] = [addresses]` sets what a host resolves to; `names["asked"]` lists the hosts looked up."""
+    known = {"asked": []}
+    real = socket.getaddrinfo
 
     def resolve(host, port, *args, **options):
         try:
@@ -327,7 +329,7 @@ def server(names, monkeypatch, clip):
 
     running = ThreadingHTTPServer(("127.0.0.1", 0), Serve)
     running.daemon_threads = True
-    thread = threading.Thread(target=running.serve_forever, daemon=True)
+    thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     monkeypatch.setattr(handler, "is_public", lambda address: str(address) == "127.0.0.1")
     names["clips.example"] = ["127.0.0.1"]

@@ -21,7 +21,8 @@ def test_padding_is_on_the_left(features):
 
 @pytest.mark.parametrize("kinds", [("features", "features"), ("waveform", "frames")])
 def test_a_sample_is_the_same_alone_and_in_a_batch(make_processor, make_samples, kinds):
-    processor, samples = make_processor(*kinds), make_samples(4, *kinds)
+    processor = make_processor(*kinds)
+    samples = make_samples(4, *kinds)
     names = set().union(*samples) - {"sampling_rate", "fps"}
     scalars = {name: samples[0][name] for name in ("sampling_rate", "fps") if name in samples[0]}
     batch = processor(**{name: [sample[name] for sample in samples] for name in names}, **scalars, task="mosei")
@@ -31,7 +32,8 @@ def test_a_sample_is_the_same_alone_and_in_a_batch(make_processor, make_samples,
         for name in PROMPT_KEYS:
             assert found[name].tolist() == single[name][0].tolist()
         for modality in ("audio", "video"):
-            values, mask = batch[f"{modality}_values"][i], batch[f"{modality}_mask"][i]
+            values = batch[f"{modality}_values"][i]
+            mask = batch[f"{modality}_mask"][i]
             torch.testing.assert_close(values[mask], single[f"{modality}_values"][0], rtol=0, atol=0)
             assert not values[~mask].any()
             assert mask.sum() == single[f"{modality}_mask"].sum()
@@ -44,7 +46,8 @@ def test_list_of_one_is_one_sample(features):
 
 
 def test_batch_where_anything_is_missing(features):
-    audio, video = np.ones((3, 6)), np.ones((2, 5))
+    audio = np.ones((3, 6))
+    video = np.ones((2, 5))
     parts = {"text": "word", "audio_features": audio, "video_features": video}
     names = dict(zip(MODALITIES, parts, strict=True))
     columns = {names[m]: [parts[names[m]] if m in subset else None for subset in SUBSETS] for m in MODALITIES}

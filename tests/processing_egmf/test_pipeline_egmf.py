@@ -36,9 +36,10 @@ def clips(tmp_path_factory):
     return {name: str(path) for name, path in paths.items()}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def pipe(make_model, make_processor):
-    model, processor = make_model("waveform", "frames"), make_processor("waveform", "frames")
+    model = make_model("waveform", "frames")
+    processor = make_processor("waveform", "frames")
     return EGMFPipeline(model=model, processor=processor, task=TASK, device="cpu")
 
 
@@ -121,13 +122,15 @@ def test_the_content_of_a_file_decides_not_its_name(pipe, direct, clips):
 
 
 def test_a_model_without_video_uses_the_audio_of_a_video(make_model, make_processor, clips):
-    model, processor = make_model("waveform", None), make_processor("waveform", None)
+    model = make_model("waveform", None)
+    processor = make_processor("waveform", None)
     found = EGMFPipeline(model=model, processor=processor, device="cpu")(clips["both"])
     assert found["modalities"] == ["audio"]
 
 
 def test_arrays(pipe, direct):
-    tone, frames = sine(200, 0.2, 8_000), gray_frames(5, 20, 24)
+    tone = sine(200, 0.2, 8_000)
+    frames = gray_frames(5, 20, 24)
     expected = without_experts(direct(audio=tone, sampling_rate=8_000))
     assert pipe(tone, sampling_rate=8_000) == expected
     assert pipe(torch.from_numpy(tone), sampling_rate=8_000) == expected
@@ -138,7 +141,8 @@ def test_arrays(pipe, direct):
 
 
 def test_features(make_model, make_processor):
-    model, processor = make_model(), make_processor()
+    model = make_model()
+    processor = make_processor()
     pipe = EGMFPipeline(model=model, processor=processor, device="cpu")
     inputs = {"text": "a", "audio_features": np.ones((3, 6)), "video_features": np.ones((2, 5))}
     expected = processor.post_process_answers(model.score_answers(**processor(**inputs)))[0]
@@ -151,7 +155,8 @@ def test_modalities_of_the_call(pipe, clips):
 
 
 def test_settings_of_a_call_replace_those_of_the_pipeline(make_model, make_processor):
-    model, processor = make_model("waveform", "frames"), make_processor("waveform", "frames")
+    model = make_model("waveform", "frames")
+    processor = make_processor("waveform", "frames")
     pipe = EGMFPipeline(model=model, processor=processor, device="cpu", top_k=1, return_experts=True)
     assert len(pipe(text="a", task="emotion")["probabilities"]) == 1
     found = pipe(text="a", task="emotion", top_k=3, return_experts=False)
@@ -180,7 +185,8 @@ def test_many_clips_give_what_each_gives_alone(pipe, clips, batch_size):
 
 
 def test_the_batch_is_one_forward(pipe, clips, monkeypatch):
-    sizes, score = [], pipe.model.score_answers
+    sizes = []
+    score = pipe.model.score_answers
     monkeypatch.setattr(
         pipe.model, "score_answers", lambda **inputs: sizes.append(len(inputs["input_ids"])) or score(**inputs)
     )

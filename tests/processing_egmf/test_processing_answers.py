@@ -110,7 +110,8 @@ def test_tasks_may_be_named_where_ids_are_missing(features):
 
 def test_tasks_of_a_batch_are_mixed(features):
     rows = torch.zeros(2, 61)
-    rows[0, 4], rows[1, 60] = 1, 1
+    rows[0, 4] = 1
+    rows[1, 60] = 1
     output = make_output(features, "emotion", rows.tolist())
     names = list(features.task_objects)
     output.task_ids = torch.tensor([names.index("emotion"), names.index("mosei")])

@@ -50,7 +50,8 @@ def test_round_trip_keeps_tasks_and_settings(make_processor, two_label_task, tmp
         assert getattr(again, name) == getattr(processor, name)
     for task, answer in (("mood", "high"), ("mosei", 0.5)):
         call = {"text": "a", "video": clips["both"], "task": task, "answer": answer}
-        found, expected = again(**call), processor(**call)
+        found = again(**call)
+        expected = processor(**call)
         assert_same_media(found, expected)
         assert found["labels"].tolist() == expected["labels"].tolist()
         assert found["input_ids"].tolist() == expected["input_ids"].tolist()
@@ -88,7 +89,8 @@ def test_tasks_may_be_a_list(make_processor, two_label_task):
 
 
 def test_two_processors_do_not_share_tasks(make_processor, two_label_task):
-    first, second = make_processor(), make_processor()
+    first = make_processor()
+    second = make_processor()
     first.add_task(two_label_task)
     assert "mood" not in second.task_objects
     assert "mood" not in BUILT_IN_TASKS

@@ -4,67 +4,85 @@ import numpy as np
 import pytest
 
 
+RATE = 16_000
+TONE = np.ones(999, np.float32)
 NAN_AUDIO = np.array([0.0, np.nan, 0.1], np.float32)
-
-
 INF_AUDIO = np.array([0.0, np.inf], np.float32)
+FRAMES = np.zeros((2, 8, 8, 3), np.uint8)
 
 
-RAW_ERRORS = {
+def audio(samples, sampling_rate=RATE):
+    return {"audio": samples, "sampling_rate": sampling_rate}
+
+
+def answer(task, value):
+    return {"text": "a", "task": task, "answer": value}
+
+
+CONTENT_ERRORS = {
     "nothing at all": ({}, "Give at least one"),
     "empty text": ({"text": " "}, "Give at least one"),
-    "no wanted modality": ({"text": "a", "modalities": ["audio"]}, r"chosen modalities.*Give at least one"),
-    "empty modalities": ({"text": "a", "modalities": []}, r"chosen modalities.*Give at least one"),
-    "unknown modality": ({"text": "a", "modalities": ["smell"]}, "unknown modality 'smell'; use any of text"),
+    "text of another type": ({"text": 5}, "text must be a string or None, not int"),
+    "text as bytes": ({"text": b"a"}, "text must be a string or None, not bytes"),
+    "half a character": ({"text": "a\ud800"}, "half a character, a lone surrogate. Decode"),
+    "half a character of context": (
+        {"text": "a", "context": ["b", ("Ann", "a\ud800")]},
+        "half a character, a lone",
+    ),
+    "chosen modality is missing": (
+        {"text": "a", "modalities": ["audio"]},
+        "chosen modalities.*Give at least one",
+    ),
+    "no chosen modality": ({"text": "a", "modalities": []}, "chosen modalities.*Give at least one"),
+    "unknown modality": (
+        {"text": "a", "modalities": ["smell"]},
+        "unknown modality 'smell'; use any of text",
+    ),
     "modalities as a string": (
         {"text": "a", "modalities": "text"},
         "must be a list of text, audio, video, not 'text'",
     ),
-    "modalities as a number": ({"text": "a", "modalities": 5}, "must be a list of text, audio, video, not 5"),
-    "zero-length sound": ({"audio": np.zeros(0, np.float32), "sampling_rate": 16_000}, r"zero length.*Leave it out"),
-    "NaN samples": ({"audio": NAN_AUDIO, "sampling_rate": 16_000}, "NaN or infinite samples. Repair"),
-    "infinite samples": ({"audio": INF_AUDIO, "sampling_rate": 16_000}, "NaN or infinite samples. Repair"),
-    "sampling rate 0": ({"audio": np.ones(9, np.float32), "sampling_rate": 0}, "sampling_rate is 0"),
-    "negative rate": ({"audio": np.ones(9, np.float32), "sampling_rate": -1}, "sampling_rate is -1"),
-    "half a hertz": ({"audio": np.ones(999, np.float32), "sampling_rate": 0.5}, "is 0.5 Hz; expected a number from 1"),
-    "rate of yes": (
-        {"audio": np.ones(999, np.float32), "sampling_rate": True},
-        "is True Hz; expected a number from 1",
+    "modalities as a number": (
+        {"text": "a", "modalities": 5},
+        "must be a list of text, audio, video, not 5",
     ),
-    "one sample of sound": (
-        {"audio": np.zeros(1, np.float32), "sampling_rate": 16_000},
-        "only 1 samples.*Leave audio",
-    ),
-    "no sampling rate": ({"audio": np.ones(9, np.float32)}, "needs sampling_rate"),
-    "rate of another type": ({"audio": np.ones(9, np.float32), "sampling_rate": "16k"}, "sampling_rate"),
-    "sound of another type": ({"audio": 5}, "cannot read media from int"),
-    "sound of words": ({"audio": np.array(["a"]), "sampling_rate": 16_000}, "whose range is unknown"),
-    "video of another type": ({"video": 5}, "cannot read media from int"),
-    "no frames": ({"video": np.zeros((0, 8, 8, 3), np.uint8)}, r"no frames.*Leave it out"),
-    "one picture": ({"video": np.zeros((8, 8, 3), np.uint8)}, "RGB frames"),
-    "NaN frames": ({"video": np.full((2, 8, 8, 3), np.nan, np.float32)}, r"expected \[0, 1\].*replace NaN"),
-    "fps as a word": (
-        {"video": np.zeros((2, 8, 8, 3), np.uint8), "fps": "fast"},
-        "fps is 'fast'; give the frames per",
-    ),
-    "fps 0": ({"video": np.zeros((2, 8, 8, 3), np.uint8), "fps": 0}, "fps is 0"),
-    "features for a raw model": ({"audio_features": np.ones((2, 6))}, "takes audio as waveform, not as features"),
-    "url": ({"video": "https://example.org/a.mp4"}, "download the file first"),
-    "text of another type": ({"text": 5}, "text must be a string or None, not int"),
-    "half a character": ({"text": "a\ud800"}, "half a character, a lone surrogate. Decode"),
-    "half a character of context": ({"text": "a", "context": ["b", ("Ann", "a\ud800")]}, "half a character, a lone"),
-    "text as bytes": ({"text": b"a"}, "text must be a string or None, not bytes"),
-    "unknown task": ({"text": "a", "task": "mood"}, r"nknown task 'mood'.*emotion, meld"),
+    "unknown task": ({"text": "a", "task": "mood"}, "nknown task 'mood'.*emotion, meld"),
     "task of another type": ({"text": "a", "task": 3}, "unknown task 3"),
-    "task with keys": ({"text": "a", "task": {"name": "emotion"}}, r"unknown task \{'name'.*emotion, meld"),
-    "unknown label": ({"text": "a", "task": "emotion", "answer": "glee"}, "unknown label 'glee'.*Known are neutral"),
-    "label with keys": ({"text": "a", "task": "emotion", "answer": {"joy": 1}}, "unknown label .*Known are neutral"),
-    "score out of range": ({"text": "a", "task": "mosei", "answer": 4}, r"score 4 is outside the range \[-3.0, 3.0\]"),
-    "score as a word": ({"text": "a", "task": "mosei", "answer": "good"}, "needs a number"),
-    "NaN score": ({"text": "a", "task": "mosei", "answer": float("nan")}, "needs a number"),
+    "task as fields": (
+        {"text": "a", "task": {"name": "emotion"}},
+        r"unknown task \{'name'.*emotion, meld",
+    ),
+    "unknown label": (answer("emotion", "glee"), "unknown label 'glee'.*Known are neutral"),
+    "label as a dict": (answer("emotion", {"joy": 1}), "unknown label .*Known are neutral"),
+    "score out of range": (answer("mosei", 4), r"score 4 is outside the range \[-3.0, 3.0\]"),
+    "score as a word": (answer("mosei", "good"), "needs a number"),
+    "NaN score": (answer("mosei", float("nan")), "needs a number"),
 }
-
-
+MEDIA_ERRORS = {
+    "zero-length audio": (audio(np.zeros(0, np.float32)), "zero length.*Leave it out"),
+    "NaN samples": (audio(NAN_AUDIO), "NaN or infinite samples. Repair"),
+    "infinite samples": (audio(INF_AUDIO), "NaN or infinite samples. Repair"),
+    "sampling rate 0": (audio(TONE, 0), "sampling_rate is 0"),
+    "negative rate": (audio(TONE, -1), "sampling_rate is -1"),
+    "half a hertz": (audio(TONE, 0.5), "is 0.5 Hz; expected a number from 1"),
+    "rate of yes": (audio(TONE, True), "is True Hz; expected a number from 1"),
+    "no sampling rate": ({"audio": TONE}, "needs sampling_rate"),
+    "rate of another type": (audio(TONE, "16k"), "sampling_rate"),
+    "one sample of audio": (audio(np.zeros(1, np.float32)), "only 1 samples.*Leave audio"),
+    "audio of another type": ({"audio": 5}, "cannot read media from int"),
+    "audio of strings": (audio(np.array(["a"])), "whose range is unknown"),
+    "video of another type": ({"video": 5}, "cannot read media from int"),
+    "no frames": ({"video": FRAMES[:0]}, "no frames.*Leave it out"),
+    "one frame without time": ({"video": FRAMES[0]}, "RGB frames"),
+    "NaN frames": ({"video": np.full_like(FRAMES, np.nan, float)}, r"expected \[0, 1\].*replace NaN"),
+    "fps as a word": ({"video": FRAMES, "fps": "fast"}, "fps is 'fast'; give the frames per"),
+    "fps 0": ({"video": FRAMES, "fps": 0}, "fps is 0"),
+    "features for a model that takes waveforms": (
+        {"audio_features": np.ones((2, 6))},
+        "takes audio as waveform, not as features",
+    ),
+    "url": ({"video": "https://example.org/a.mp4"}, "download the file first"),
+}
 FILE_ERRORS = {
     "absent": "there is no file .*Check the path",
     "empty": r"/empty.mp4\): empty, 0 bytes. Copy or download it again",
@@ -72,29 +90,26 @@ FILE_ERRORS = {
     "cut": r"/cut.mp4\): not a media file .*or cut off",
     "folder": "is a directory .*Give the path",
 }
-
-
 FEATURE_ERRORS = {
-    "other width": (np.ones((3, 7)), r"7 wide, .*trained on 6. Use the same extractor"),
+    "other width": (np.ones((3, 7)), "7 wide, .*trained on 6. Use the same extractor"),
     "NaN": (np.full((2, 6), np.nan), "NaN or infinite values. Replace"),
     "infinite": (np.full((2, 6), np.inf), "NaN or infinite values. Replace"),
     "no steps": (np.ones((0, 6)), r"shape \(0, 6\); expected"),
     "one vector": (np.ones(6), r"shape \(6,\); expected"),
-    "words": ("features.npy", r"audio_features"),
-    "ragged": ([[1.0] * 6, [1.0] * 5], r"audio_features"),
-    "object": (object(), r"audio_features"),
+    "string": ("features.npy", "audio_features"),
+    "ragged": ([[1.0] * 6, [1.0] * 5], "audio_features"),
+    "object": (object(), "audio_features"),
 }
+# Within a list, these look like a batch or a sequence.
+ONLY_SINGLE = ("one frame without time", "one vector", "string", "ragged", "object")
 
 
-ONLY_SINGLE = ("one picture", "one vector", "words", "ragged", "object")  # not told from a batch inside a list
-
-
-def assert_refused(processor, message, alone=False, **arguments):
+def assert_refused(processor, message, only_single=False, **arguments):
     """The call fails, once as one sample and once as the second of two, each time by the sample's name."""
     with pytest.raises((ValueError, TypeError, FileNotFoundError), match=message) as caught:
         processor(**arguments, sample_names="row 'x7'")
     assert "row 'x7'" in str(caught.value)
-    if alone:
+    if only_single:
         return
     good = {"text": "fine", "task": "emotion", "answer": "joy"}
     columns = {name: [good.get(name), value] for name, value in arguments.items()}
@@ -105,9 +120,9 @@ def assert_refused(processor, message, alone=False, **arguments):
     assert "row 'good'" not in str(caught.value)
 
 
-@pytest.mark.parametrize("case", RAW_ERRORS)
+@pytest.mark.parametrize("case", [*CONTENT_ERRORS, *MEDIA_ERRORS])
 def test_bad_input_names_the_sample_and_the_remedy(raw, case):
-    arguments, message = RAW_ERRORS[case]
+    arguments, message = {**CONTENT_ERRORS, **MEDIA_ERRORS}[case]
     assert_refused(raw, f"(?s){message}", case in ONLY_SINGLE, **arguments)
 
 

@@ -16,7 +16,8 @@ TEXTS = {"emotion": "I'm fine.", "meld": "No!", "cherma": "我很好", "mosei": 
 def test_labels_are_only_the_answer(features, task, answer):
     with_answer = features(text=TEXTS[task], task=task, answer=answer)
     without = features(text=TEXTS[task], task=task)
-    labels, ids = with_answer["labels"][0], with_answer["input_ids"][0]
+    labels = with_answer["labels"][0]
+    ids = with_answer["input_ids"][0]
     length = without["input_ids"].shape[1]
     assert ids[:length].tolist() == without["input_ids"][0].tolist()
     assert (labels[:length] == -100).all()
@@ -45,7 +46,8 @@ def test_answer_ids_are_left_out_of_training_batches(features):
 
 @pytest.mark.parametrize("task", BUILT_IN_TASKS)
 def test_answers_continue_the_prompt(features, task):
-    tokenizer, chosen = features.tokenizer, BUILT_IN_TASKS[task]
+    tokenizer = features.tokenizer
+    chosen = BUILT_IN_TASKS[task]
     prompt = tokenizer(chosen.prompt, add_special_tokens=False)["input_ids"]
     rows = features.answer_token_ids(task)
     assert len(rows) == chosen.num_answers

@@ -73,8 +73,10 @@ def test_a_video_as_long_as_allowed_brings_no_warning(clip, warnings_of):
 
 
 def test_only_what_is_needed_is_converted_and_decoding_stops(clip, monkeypatch):
-    converted, decoded = [], []
-    upright, decode = video_egmf._to_upright_rgb, video_egmf.decode_frames
+    converted = []
+    decoded = []
+    upright = video_egmf._to_upright_rgb
+    decode = video_egmf.decode_frames
     monkeypatch.setattr(video_egmf, "_to_upright_rgb", lambda *args: converted.append(1) or upright(*args))
 
     def counted(*args):
@@ -180,7 +182,9 @@ def test_a_cover_image_is_not_a_video(tmp_path):
     with av.open(str(path), "w") as container:
         sound = container.add_stream("libmp3lame", rate=RATE)
         cover = container.add_stream("mjpeg", rate=1)
-        cover.width, cover.height, cover.pix_fmt = 64, 48, "yuvj420p"
+        cover.width = 64
+        cover.height = 48
+        cover.pix_fmt = "yuvj420p"
         cover.disposition = av.stream.Disposition.attached_pic
         frame = av.AudioFrame.from_ndarray(sine(440, 1.0, RATE)[None], "fltp", "mono")
         frame.sample_rate = RATE
