@@ -251,10 +251,8 @@ class EGMFTask:
     def _summarize_scale(self, probabilities: np.ndarray, interval: float) -> EGMFAnswer:
         """Mean, median, most likely value and central interval of probabilities (A,) over the scale."""
         values = np.array(self.values)
-        cumulative = np.cumsum(probabilities) / probabilities.sum()
-        quantiles = np.array([0.5, (1 - interval) / 2, (1 + interval) / 2])
-        indices = np.minimum(np.searchsorted(cumulative, quantiles - 1e-9), len(values) - 1)
-        median, low, high = values[indices].tolist()
+        shares = (0.5, (1 - interval) / 2, (1 + interval) / 2)
+        median, low, high = [float(values[quantile_index(probabilities, share)]) for share in shares]
         return EGMFAnswer(
             score=median,
             mean=float((values * probabilities).sum() / probabilities.sum()),
@@ -262,6 +260,21 @@ class EGMFTask:
             most_likely=float(values[probabilities.argmax()]),
             interval=[low, high],
         )
+
+
+def quantile_index(probabilities: np.ndarray, share: float) -> np.ndarray:
+    """Index of the first answer up to which a distribution holds a share; 0.5 for the median.
+
+    Args:
+        probabilities: (..., A), of any positive sum.
+        share: of that sum, in (0, 1).
+
+    Returns:
+        (...) indices.
+    """
+    cumulative = np.cumsum(probabilities, axis=-1) / probabilities.sum(axis=-1, keepdims=True)
+    index = (cumulative < share - 1e-9).sum(axis=-1)
+    return np.minimum(index, probabilities.shape[-1] - 1)
 
 
 def read_tasks(tasks: Mapping | Sequence) -> dict[str, EGMFTask]:

@@ -6,19 +6,11 @@ CLIPS.json is a list of `{"text", "video", "task", "truth"}`, with paths relativ
 `make demo` from an empty folder.
 """
 
-import importlib.abc
 import json
 import os
 import sys
+from pathlib import Path
 from typing import Any
-
-
-class SourceTreeOutOfReach(importlib.abc.MetaPathFinder):
-    """Refuses our own packages, so that only the checkpoint's copies of the code can be imported."""
-
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("modeling_egmf", "processing_egmf", "training", "egmf_training"):
-            raise ImportError(f"{name} is out of reach here on purpose")
 
 
 def show_prediction(clip: dict[str, Any], answer: dict[str, Any]) -> None:
@@ -40,12 +32,12 @@ def _format_shares(shares: dict[str, float]) -> str:
 
 
 def main() -> None:
-    sys.meta_path.insert(0, SourceTreeOutOfReach())
-    from transformers import AutoModel, AutoProcessor
+    # By its file: as a module of ours it would be out of reach.
+    sys.path.append(str(Path(__file__).resolve().parents[1] / "hub"))
+    from fresh_process import load_as_stranger
 
     checkpoint, clips_file, corpus = sys.argv[1:]
-    model = AutoModel.from_pretrained(checkpoint, trust_remote_code=True)
-    processor = AutoProcessor.from_pretrained(checkpoint, trust_remote_code=True)
+    model, processor = load_as_stranger(checkpoint)
     print(f"loaded {type(model).__name__} from {type(model).__module__}\n")
     with open(clips_file, encoding="utf-8") as file:
         clips = json.load(file)

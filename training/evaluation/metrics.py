@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from processing_egmf import EGMFTask
+from processing_egmf.tasks_egmf import quantile_index
 
 from ..paths import HUB_CARDS
 
@@ -92,21 +93,6 @@ def _metrics_of_another_scale(module: ModuleType, truth: np.ndarray, scores: np.
 
 
 # ---- figures of the distributions ------------------------------------------------------------------------------------
-
-
-def quantile_index(probabilities: np.ndarray, share: float) -> np.ndarray:
-    """Index of the first answer up to which a distribution holds a share.
-
-    Args:
-        probabilities: (N, A), each row up to its sum.
-        share: 0.5 for the median.
-
-    Returns:
-        (N,) indices.
-    """
-    cumulative = np.cumsum(probabilities, axis=1) / probabilities.sum(axis=1, keepdims=True)
-    index = (cumulative < share - 1e-9).sum(axis=1)
-    return np.minimum(index, probabilities.shape[1] - 1)
 
 
 def negative_log_likelihood(probabilities: np.ndarray, truth: np.ndarray) -> float:

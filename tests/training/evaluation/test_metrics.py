@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from processing_egmf import BUILT_IN_TASKS, EGMFTask
+from processing_egmf.tasks_egmf import quantile_index
 from training.evaluation.metrics import (
     answer_metrics,
     interval_coverage,
     load_metric_module,
     negative_log_likelihood,
     prefixed_warnings,
-    quantile_index,
     summarize_metrics,
     task_metrics,
     training_metrics,

@@ -59,7 +59,7 @@ def test_figures_of_a_metric_card_stand_in_its_code(name):
         ({"title": None}, "`title` is missing"),
         ({"colorTo": "orange"}, "colorTo 'orange' is none of red"),
         ({"sdk": "flask"}, "sdk 'flask' is none of gradio"),
-        ({"license": "Free for all"}, "no id of the Hub's list"),
+        ({"license": "Free for all"}, "not an id of the Hub's list"),
         ({"models": ["a/b/c"]}, "a/b/c"),
         ({"short_description": "x" * 61}, "short_description has more than 60"),
     ],

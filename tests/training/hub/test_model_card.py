@@ -295,7 +295,7 @@ def test_standalone_checkpoint_is_based_on_what_its_run_names(run, tmp_path):
     ("fields", "message"),
     [
         ({"license": "Gratis für alle"}, "license 'Gratis"),
-        ({"language": ["English"]}, "no ISO 639 code"),
+        ({"language": ["English"]}, "not an ISO 639 code"),
         ({"base_model": "a/b/c"}, "a/b/c"),
         ({"datasets": ["../clips"]}, "clips"),
         ({"widget": [{"example_title": "x"}]}, "neither text nor src"),
@@ -321,7 +321,7 @@ def test_results_must_be_numbers():
         ModelCard("---\nlicense: mit\n---\n").data, template_str="---\n{{ card_data }}\n---\n# x\n"
     )
     card.data.eval_results, card.data.model_name = [result], "x"
-    with pytest.raises(ValueError, match="`library_name` is missing.*accuracy of x is 'much', no number"):
+    with pytest.raises(ValueError, match="`library_name` is missing.*accuracy of x is 'much', not a number"):
         check_card(str(card))
 
 
