@@ -88,9 +88,8 @@ def test_every_package_and_data_file_is_listed(site_packages):
     ("arguments", "text"),
     [
         (["--help"], "usage: egmf COMMAND"),
-        (["train", "--help"], "--learning_rate"),
+        (["train", "--help"], "smollm2-135m"),
         (["convert", "folder", "--help"], "usage: "),
-        (["memory", "--backbone", "smollm2-135m"], "GiB"),
     ],
 )
 def test_commands_work_from_any_folder(installed, arguments, text):

@@ -34,7 +34,7 @@ COMMANDS = {  # name -> (module with `main(argv)`, one line of help)
     "train": ("train", "train a model, or fine-tune a checkpoint"),
     "evaluate": ("run_eval", "evaluate a checkpoint on a dataset"),
     "predict": ("predict", "predict one clip, or every clip of a folder"),
-    "report": ("evaluation.report", "write a run's report.md"),
+    "report": ("report", "write a run's report.md"),
     "push": ("push_to_hub", "push a run to the Hugging Face Hub"),
     "convert": (None, "convert a corpus, or your own folder, to Parquet"),
     "memory": ("benchmarks.cost.memory", "estimate the GPU memory that a configuration takes"),

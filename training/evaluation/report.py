@@ -1,11 +1,10 @@
 """`report.md` of a run on the demo corpus, with its plots, from its results and its training record.
 
-python -m training.evaluation.report --run runs/demo --dataset data/demo
+egmf report --run runs/demo --dataset data/demo
 
 results-test.json, training.json, ceilings.json ─► plots.py ─► report.md
 """
 
-import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -192,16 +191,3 @@ def _describe_training(record: dict[str, Any]) -> str:
         f"{seconds['fusion_pretraining'] / 60:.1f}. "
         f"{parameters['trained']:,} of {parameters['all']:,} parameters were trained."
     )
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--run", type=Path, required=True, help="folder of a finished and evaluated run")
-    parser.add_argument("--dataset", type=Path, required=True, help="folder of its corpus")
-    parser.add_argument("--results", type=Path, help="default: RUN/results-test.json")
-    arguments = parser.parse_args(argv)
-    print(f"report: {write_report(arguments.run, arguments.dataset, arguments.results)}")
-
-
-if __name__ == "__main__":
-    main()

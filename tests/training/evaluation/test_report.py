@@ -9,8 +9,9 @@ import pytest
 from tests.helpers.run_files import EVERY, write_ceilings, write_run
 from training.evaluation import plots
 from training.evaluation.metrics import gate_spread
-from training.evaluation.report import main, results_table, write_report
+from training.evaluation.report import results_table, write_report
 from training.records import write_json
+from training.report import main
 
 
 PICTURES = ["overview", "training", "confusion", "sentiment", "gates", "reliability"]
