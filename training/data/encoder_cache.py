@@ -18,7 +18,7 @@ import secrets
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -32,9 +32,6 @@ from processing_egmf import EGMFProcessor
 from ..records import checksum_of_array, digest_of_bytes, digest_of_file, digest_of_json
 from .parquet import StoredMedia
 
-
-if TYPE_CHECKING:
-    from .dataset import EGMFDataset
 
 # The processor's settings that change what an encoder sees of a clip.
 PREPROCESSING = {
@@ -152,12 +149,12 @@ class EncoderCache:
         return states[mask].cpu().contiguous()
 
     def fill(
-        self, datasets: Sequence["EGMFDataset"], device: torch.device | str, share: tuple[int, int] = (0, 1)
+        self, datasets: Sequence[Any], device: torch.device | str, share: tuple[int, int] = (0, 1)
     ) -> dict[str, int]:
         """Compute missing and damaged entries, with the encoders in evaluation mode on the device.
 
         Args:
-            datasets: whose clips to encode.
+            datasets: `EGMFDataset`s whose clips to encode.
             device: where the encoders run.
             share: index of this process and number of processes; each computes its part.
 

@@ -144,7 +144,7 @@ def test_evaluation_counts_a_clip_once(clip, processor, make_model):
     for name, row in (("emotion", rows[0]), ("sentiment", rows[1])):
         (answer,) = found[name]["predictions"]
         assert (answer["id"], answer["truth"], answer["windows"]) == (row["id"], row["answer"], 3)
-        assert found[name]["rows"] == 1
+        assert found[name]["examples"] == 1
         inputs = {**shared, "task": name, "sample_names": "x"}
         expected = Predictor(model, processor, window_hop=1.0).predict(**inputs)
         assert answer["probabilities"] == pytest.approx(expected["probabilities"], abs=1e-5)
