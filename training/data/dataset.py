@@ -68,7 +68,10 @@ def load_examples(folder: str | Path, split: str | None = None, manifest: str = 
         examples = load_converted(folder, manifest)
     else:
         if manifest != "official":
-            raise ValueError(f"{folder} was not made by a converter: it has no split manifest {manifest!r}.")
+            raise ValueError(
+                f"{folder} was not made by a converter: it has no split manifest {manifest!r}. "
+                "Leave --split_manifest out."
+            )
         examples = _read_table(folder)
         _check_columns(examples, folder)
     _name_examples(examples, folder)
@@ -126,7 +129,10 @@ def _resolve_media(example: dict[str, Any], folder: Path) -> None:
             continue
         path = folder / example[name]
         if not path.is_file():
-            raise ValueError(f"{folder}: example {example['id']!r}: {name} {example[name]!r} is not a file.")
+            raise ValueError(
+                f"{folder}: example {example['id']!r}: {name} {example[name]!r} is not a file. "
+                "Give paths relative to the folder."
+            )
         example[name] = str(path.absolute())
 
 
@@ -225,7 +231,8 @@ class EGMFDataset(Dataset):
         sources: dict[str, Any] = {}
         for modality, input_type in inputs.items():
             if input_type == "features":
-                sources[f"{modality}_features"] = _load_features(example.get(f"{modality}_features"), name)
+                column = f"{modality}_features"
+                sources[column] = _load_features(example.get(column), name)
             else:
                 sources[modality] = _read_stored(example.get(modality))
         if inputs.get("audio") == "waveform" and example.get("audio") is None and "video" not in sources:
@@ -284,7 +291,8 @@ class EGMFDataset(Dataset):
         for example in self.examples:
             turns = map(str, example.get("context") or ())
             texts.append(" ".join([example.get("text") or "", *turns]))
-        return [len(ids) for ids in self.processor.tokenizer(texts, add_special_tokens=False)["input_ids"]]
+        encoded = self.processor.tokenizer(texts, add_special_tokens=False)
+        return [len(ids) for ids in encoded["input_ids"]]
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -298,11 +306,13 @@ class EGMFDataset(Dataset):
         present = _present_modalities(example, media, states)
         present = [modality for modality in present if modality in self.modalities]
 
-        sample: dict[str, Any] = {name: example[name] for name in ("id", "task", "answer", "label_index")}
+        fields = ("id", "task", "answer", "label_index")
+        sample: dict[str, Any] = {name: example[name] for name in fields}
         if use is not None:
             sample["sample_seed"] = (use.seed, use.epoch, zlib.crc32(example["id"].encode()))
             sample["loss_weight"] = use.weight
-        # Without a seed, torch's generator gives one: it differs in every worker.
+        # Outside training torch's generator gives a seed, which differs in every worker. It is drawn even where nothing
+        # is random, so that a run's later random numbers do not depend on the options.
         seed = sample["sample_seed"] if use is not None else int(torch.randint(2**31, ()))
         rng = np.random.default_rng(seed)
         # One generator makes all choices of a sample: the modalities first, then the voice, then the rest.
@@ -368,7 +378,9 @@ def _load_features(features: Any, name: str) -> Any:
     try:
         return np.load(features, allow_pickle=False)
     except Exception as error:  # numpy raises many types, because a damaged header is parsed as Python
-        raise ValueError(f"{name}: {features} is not a readable .npy file of numbers ({error}).") from error
+        raise ValueError(
+            f"{name}: {features} is not a readable .npy file of numbers ({error}). Write it with numpy.save."
+        ) from error
 
 
 def _read_stored(clip: Any) -> Any:

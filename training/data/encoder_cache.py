@@ -62,8 +62,9 @@ class EncoderCache:
         self.stems: dict[str, EGMFPretrainedStem] = {}
         encoder = model.egmf.audio_visual_encoder
         for modality, part in (("audio", encoder.audio), ("video", encoder.video)):
-            if part is not None and isinstance(part.stem, EGMFPretrainedStem) and not part.stem.trainable:
-                self.stems[modality] = part.stem
+            stem = part.stem if part is not None else None
+            if isinstance(stem, EGMFPretrainedStem) and not stem.trainable:
+                self.stems[modality] = stem
         if not self.stems:
             raise ValueError(
                 "`encoder_cache` keeps the outputs of frozen pretrained encoders, and this model has none. Set --audio "
@@ -76,7 +77,8 @@ class EncoderCache:
             weights = {name: _checksum(values) for name, values in weights}
             digest = digest_of_json([weights, stem.backbone.config.to_dict()], sort_keys=True)
             self.folders[modality] = self.root / f"{modality}-{digest[:16]}"
-            self.settings[modality] = {name: getattr(processor, name) for name in PREPROCESSING[modality]}
+            settings = PREPROCESSING[modality]
+            self.settings[modality] = {name: getattr(processor, name) for name in settings}
             stem.precomputed = True
         self._file_digests: dict[str, str] = {}
 

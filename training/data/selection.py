@@ -1,6 +1,6 @@
 """Which examples a run uses, and whether they have what its model takes.
 
-load_examples ─► select_examples (tasks, at most so many) ─► EGMFDataset ─► remove_unusable
+load_examples ─► select_examples (tasks, number) ─► EGMFDataset ─► remove_unusable
 """
 
 import sys
@@ -40,7 +40,8 @@ def select_examples(
     if max_samples is not None and max_samples < 1:
         raise ValueError(f"max_train_samples and max_eval_samples must be at least 1, not {max_samples}.")
     if only_tasks is not None:
-        examples = [example for example in examples if (example.get("task") or default_task) in only_tasks]
+        tasks = [example.get("task") or default_task for example in examples]
+        examples = [example for example, task in zip(examples, tasks, strict=True) if task in only_tasks]
         if not examples:
             raise ValueError(f"No example has a task of --only_tasks {', '.join(only_tasks)}.")
     return examples[:max_samples]
@@ -78,7 +79,8 @@ def check_encoder_inputs(
                 f"{available[0]}. Give --{modality} {available[0]} or none, or the dataset that the recipe is for."
             )
         if show:
-            print(f"warning: no training example has {modality}: its encoder will not be trained.", file=sys.stderr)
+            warning = f"warning: no training example has {modality}: its encoder will not be trained."
+            print(warning, file=sys.stderr)
 
 
 def remove_unusable(dataset: EGMFDataset, split: str, show: bool) -> None:
@@ -90,11 +92,14 @@ def remove_unusable(dataset: EGMFDataset, split: str, show: bool) -> None:
     unusable = dataset.ids_without(dataset.modalities)
     modalities = ", ".join(dataset.modalities)
     if len(unusable) == len(dataset):
-        raise ValueError(f"No example of split {split!r} has any of the modalities {modalities}. Choose others.")
+        raise ValueError(
+            f"No example of split {split!r} has any of the modalities {modalities}. Choose others with --modalities."
+        )
     if unusable and show:
         shown = ", ".join(unusable[:MAX_SHOWN_IDS])
         more = ", ..." if len(unusable) > MAX_SHOWN_IDS else ""
         print(
-            f"Split {split!r}: left out {len(unusable)} of {len(dataset)} examples without {modalities}: {shown}{more}."
+            f"Split {split!r}: left out {len(unusable)} of {len(dataset)} examples "
+            f"without {modalities}: {shown}{more}."
         )
     dataset.remove(unusable)
