@@ -6,7 +6,6 @@ Source: Hutto and Gilbert (2014), "VADER: A parsimonious rule-based model for se
 ICWSM. Next: `plan.py` gives each sentence a voice and a face.
 """
 
-import hashlib
 import html
 import io
 import re
@@ -17,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..records import digest_of_bytes
 from .phrases import SPLITS
 
 
@@ -61,7 +61,7 @@ def read_vader_snippets(sources: str | Path) -> list[tuple[float, str]]:
             f"`pip download vaderSentiment==3.3.2 --no-deps --no-binary :all: -d {path.parent}`."
         )
     data = path.read_bytes()
-    digest = hashlib.sha256(data).hexdigest()
+    digest = digest_of_bytes(data)
     if digest != VADER_SHA256:
         raise ValueError(f"{path} has sha256 {digest}, expected {VADER_SHA256}. Delete the file and fetch it again.")
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:

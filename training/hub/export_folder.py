@@ -5,7 +5,6 @@ run ─► load ─► adapter: names its language model on the Hub ─┐
     ─► results, report, gates.png, ceilings ─► README.md ─► pushed.json, with the hash of every file
 """
 
-import hashlib
 import importlib.util
 import os
 import re
@@ -24,7 +23,7 @@ from ..evaluation.subsets import ALL_MODALITIES
 from ..model.builder import load
 from ..model.export import merge, stand_alone
 from ..paths import HUB_CARDS
-from ..records import commit, digest_of_file, read_json, versions, write_json, write_text
+from ..records import commit, digest_of_chunks, digest_of_file, read_json, versions, write_json, write_text
 from .card_facts import CardFacts, demo_facts, read_facts
 from .errors import PushError
 from .model_card import CardOptions, find_results, read_run_config, write_card
@@ -70,10 +69,7 @@ def weights_fingerprint(run: Path) -> str:
         raise PushError(
             f"{run} is not a checkpoint: config.json or model.safetensors is missing. Give a run's folder."
         )
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(bytes.fromhex(digest_of_file(path)))
-    return digest.hexdigest()
+    return digest_of_chunks(bytes.fromhex(digest_of_file(path)) for path in paths)
 
 
 def export_folder(
