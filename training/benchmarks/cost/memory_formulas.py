@@ -1,6 +1,6 @@
-"""How many bytes a frozen language model with LoRA takes, as formulas that tests/training/benchmarks/test_memory.py checks.
+"""How many bytes a frozen language model with LoRA takes, as formulas that test_memory_formulas.py verifies.
 
-Training, for each token and layer, keeps for the backward pass:
+Training keeps for the backward pass, for each token and layer:
 
     norms       8 D                              the input of two RMSNorms in float32
     attention   4 A d b + 4 A + S b              queries, keys and values repeated over the heads, output; the
@@ -10,29 +10,35 @@ Training, for each token and layer, keeps for the backward pass:
     LoRA        (4 + m) I + 4 r                  for each adapted layer: its input in float32, what dropout kept, and
                                                  the r numbers between A and B; without dropout m = 0
 
-with b bytes a number (2 in 16 bit), m = 1 on a GPU and 4 on a CPU. A frozen matrix keeps nothing: its own gradient is
-not asked for. The peak lies either at the loss, with 4 D a token of the final norm and V (b + 8) for each of the K
-tokens whose logits are needed, or in the widest step of the last layer's backward pass, 3 F b + 6 D a token. With
+with b bytes per number (2 in 16 bit), m = 1 on a GPU and 4 on a CPU. A frozen matrix keeps nothing: nobody asks for
+its gradient. The peak is either at the loss, with 4 D per token of the final norm and V (b + 8) for each of the K
+tokens whose logits are needed, or in the widest step of the last layer's backward pass, 3 F b + 6 D per token. With
 gradient checkpointing only each layer's input is kept, D b, and one layer at a time is computed again.
 
-Answering keeps keys and values, 2 G d b a token and layer, and works in (4 F + 4 D) b a token; eager attention in
-A S (4 + b) more.
-Weights in 4 bit (NF4) lie two to a byte, with a scale to 64 of them: 4 bytes, or quantized again 1 byte and 4 to 256.
+Answering keeps keys and values, 2 G d b per token and layer, and works in (4 F + 4 D) b per token; eager attention in
+A S (4 + b) more. Weights in 4 bit (NF4) take half a byte each, with a scale for every 64 of them: 4 bytes, or
+quantized again 1 byte and 4 for every 256.
+
+Next: `memory_estimate.py` adds up parameters, optimizer and activations.
 """
 
 # D width  F intermediate size  A heads  G key-value heads  d head size  V vocabulary  I inputs of an adapted layer
-# r rank of LoRA  S tokens of a sample  K tokens with logits  b bytes a number
+# r rank of LoRA  S tokens of a sample  K tokens with logits  b bytes per number
 
 import math
-from typing import NamedTuple
-
-from transformers import PreTrainedConfig
+from typing import TYPE_CHECKING, NamedTuple
 
 
-CARD_GIGABYTES = (16, 24, 40, 48, 80, 141)
-# What a card keeps for itself, and CUDA's own context: measured on no card yet, chosen to be on the safe side.
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+
+GPU_GIGABYTES = (16, 24, 40, 48, 80, 141)
+# What a GPU reserves, and CUDA's own context: not measured on any GPU yet, chosen to be on the safe side.
 USABLE_SHARE = 0.95
 CONTEXT_BYTES = 600 * 2**20
+FLOAT32_BYTES = 4
+NF4_BLOCK = 64  # weights that share a scale
 
 
 class TextShape(NamedTuple):
@@ -48,7 +54,7 @@ class TextShape(NamedTuple):
 
 
 class Adapters(NamedTuple):
-    """LoRA over the whole language model: inputs and ranks of all adapted layers added up, and its dropout."""
+    """LoRA over the complete language model: inputs and ranks of all adapted layers added up, and its dropout."""
 
     inputs: int
     ranks: int
@@ -56,54 +62,69 @@ class Adapters(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What goes through at once."""
+    """What is processed at once."""
 
     samples: int
     length: int  # tokens of a sample, padding included
-    logit_tokens: int  # tokens of a sample whose logits are computed
+    logit_tokens: int  # of them, those whose logits are computed
 
 
-def text_shape(config: PreTrainedConfig) -> TextShape:
-    """Sizes from a language model's configuration."""
+class Precision(NamedTuple):
+    """How numbers are stored and attention is computed."""
+
+    itemsize: int  # bytes of a number
+    eager: bool = False  # attention without a fused kernel
+    dropout_bytes: int = 1  # of a dropout mask: 1 on a GPU, 4 on a CPU
+
+
+def text_shape(config: "PreTrainedConfig") -> TextShape:
+    """The sizes out of a language model's configuration."""
     heads = config.num_attention_heads
     return TextShape(
-        config.num_hidden_layers,
-        config.hidden_size,
-        config.intermediate_size,
-        heads,
-        getattr(config, "num_key_value_heads", None) or heads,
-        getattr(config, "head_dim", None) or config.hidden_size // heads,
-        config.vocab_size,
+        layers=config.num_hidden_layers,
+        width=config.hidden_size,
+        intermediate=config.intermediate_size,
+        heads=heads,
+        key_value_heads=getattr(config, "num_key_value_heads", None) or heads,
+        head_size=getattr(config, "head_dim", None) or config.hidden_size // heads,
+        vocabulary=config.vocab_size,
     )
 
 
-def kept_per_token(
-    shape: TextShape, adapters: Adapters, itemsize: int, length: int, eager: bool = False, dropout_bytes: int = 1
-) -> float:
+def kept_per_token(shape: TextShape, adapters: Adapters, precision: Precision, length: int) -> float:
     """Bytes that all layers together keep for one token of the backward pass."""
+    itemsize = precision.itemsize
     head = shape.head_size * itemsize
-    if eager:
-        attention = shape.heads * (3 * head + length * (4 + (itemsize if itemsize < 4 else 0)))
+    if precision.eager:
+        probabilities = FLOAT32_BYTES + (itemsize if itemsize < FLOAT32_BYTES else 0)
+        attention = shape.heads * (3 * head + length * probabilities)
     else:
-        attention = shape.heads * (4 * head + 4) + length * itemsize
+        attention = shape.heads * (4 * head + FLOAT32_BYTES) + length * itemsize
     layer = 8 * shape.width + attention + 3 * shape.intermediate * itemsize
-    lora = adapters.inputs * (4 + (dropout_bytes if adapters.dropout else 0)) + 4 * adapters.ranks
+    per_input = FLOAT32_BYTES + (precision.dropout_bytes if adapters.dropout else 0)
+    lora = adapters.inputs * per_input + FLOAT32_BYTES * adapters.ranks
     return shape.layers * layer + lora
 
 
 def training_activations(
-    shape: TextShape,
-    adapters: Adapters,
-    batch: Batch,
-    itemsize: int,
-    checkpointing: bool,
-    eager: bool = False,
-    dropout_bytes: int = 1,
+    shape: TextShape, adapters: Adapters, batch: Batch, precision: Precision, checkpointing: bool
 ) -> int:
-    """Bytes of activations of the language model at the peak of a training step, gradients of weights apart."""
-    kept = kept_per_token(shape, adapters, itemsize, batch.length, eager, dropout_bytes)
-    layer, inputs = kept / shape.layers, shape.layers * shape.width * itemsize
-    at_loss, in_layer = (inputs, inputs + layer) if checkpointing else (kept, kept)
+    """Bytes of activations of the language model at the peak of a training step, without gradients of weights.
+
+    Args:
+        shape: sizes of the language model.
+        adapters: its LoRA.
+        batch: of one step.
+        precision: of the language model.
+        checkpointing: compute activations again instead of keeping them.
+    """
+    itemsize = precision.itemsize
+    kept = kept_per_token(shape, adapters, precision, batch.length)
+    at_loss = kept
+    in_layer = kept
+    if checkpointing:
+        at_loss = shape.layers * shape.width * itemsize  # the layers' inputs
+        in_layer = at_loss + kept / shape.layers
     logits = batch.logit_tokens * shape.vocabulary * (itemsize + 8)
     at_loss = batch.length * (at_loss + 4 * shape.width) + logits
     in_layer = batch.length * (in_layer + 3 * shape.intermediate * itemsize + 6 * shape.width)
@@ -115,23 +136,29 @@ def cache_per_token(shape: TextShape, itemsize: int) -> int:
     return 2 * shape.layers * shape.key_value_heads * shape.head_size * itemsize
 
 
-def answering_activations(shape: TextShape, batch: Batch, itemsize: int, eager: bool = False) -> int:
-    """Bytes at the peak of a prefill, the cache apart."""
-    working = 4 * (shape.intermediate + shape.width) * itemsize
-    if eager:
-        working += shape.heads * batch.length * (4 + itemsize)
+def answering_activations(shape: TextShape, batch: Batch, precision: Precision) -> int:
+    """Bytes at the peak of a prefill, without the cache."""
+    itemsize = precision.itemsize
+    per_token = 4 * (shape.intermediate + shape.width) * itemsize
+    if precision.eager:
+        per_token += shape.heads * batch.length * (FLOAT32_BYTES + itemsize)
     logits = batch.logit_tokens * shape.vocabulary * (itemsize + 8)
-    return batch.samples * (batch.length * working + logits)
+    return batch.samples * (batch.length * per_token + logits)
 
 
-def four_bit_bytes(weights: int, double_quantization: bool = True) -> int:
-    """Bytes of one matrix of so many weights in NF4, its tables included."""
-    blocks = math.ceil(weights / 64)
-    scales = blocks + 4 * math.ceil(blocks / 256) + 4 * 256 + 4 if double_quantization else 4 * blocks
-    return math.ceil(weights / 2) + scales + 4 * 16
+def four_bit_bytes(num_weights: int, double_quantization: bool = True) -> int:
+    """Bytes of one matrix in NF4, its tables included."""
+    blocks = math.ceil(num_weights / NF4_BLOCK)
+    scales = FLOAT32_BYTES * blocks
+    if double_quantization:
+        scales = blocks + FLOAT32_BYTES * math.ceil(blocks / 256) + FLOAT32_BYTES * 256 + FLOAT32_BYTES
+    code = FLOAT32_BYTES * 16
+    return math.ceil(num_weights / 2) + scales + code
 
 
-def smallest_card(num_bytes: float) -> int | None:
-    """The smallest common card, in GB, whose usable memory is enough; None if none of them is."""
-    fitting = [card for card in CARD_GIGABYTES if num_bytes <= USABLE_SHARE * card * 2**30]
-    return fitting[0] if fitting else None
+def smallest_gpu(num_bytes: float) -> int | None:
+    """The smallest common GPU, in GB, whose usable memory is enough; None if none of them is."""
+    for gigabytes in GPU_GIGABYTES:
+        if num_bytes <= USABLE_SHARE * gigabytes * 2**30:
+            return gigabytes
+    return None

@@ -1,11 +1,10 @@
-"""How much of what the language model reads is padding, with rows in random order and grouped by length.
+"""How much of what the language model reads is padding, with examples in random order and grouped by length.
 
     python -m training.benchmarks.cost.padding --text_model_name_or_path .cache/assets/SmolLM2-135M-Instruct
 
 Made-up utterances, as many as MELD trains on and as long as MELD's, in the prompts that training makes of them.
 """
 
-import argparse
 import json
 from collections.abc import Sequence
 
@@ -16,60 +15,84 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from processing_egmf import EGMFProcessor
 
-from ...cli import output_file
+from ...cli import CommandParser, command_errors, output_file
 from ...data.dataset import EGMFDataset
 from ...records import versions, write_json
 from ...trainer.sampling import EpochBatchSampler
-from .speed import utterances
+from .utterances import make_utterances
 
 
-MELD_ROWS = 9_989  # its training split, as published
+MELD_EXAMPLES = 9_989  # its training split, as published
+STRATEGIES = ("random", "group_by_length")
 
 
-def meld_like(processor: EGMFProcessor, rows: int = MELD_ROWS, seed: int = 0) -> EGMFDataset:
-    """Utterances without clips."""
-    texts = utterances(rows, np.random.default_rng(seed))
-    return EGMFDataset(
-        [{"id": str(i), "text": t, "task": "meld", "answer": "joy"} for i, t in enumerate(texts)], processor
-    )
+def meld_like(count: int = MELD_EXAMPLES, seed: int = 0) -> list[dict[str, str]]:
+    """Examples with utterances as long as MELD's, without clips."""
+    examples = []
+    for number, text in enumerate(make_utterances(count, np.random.default_rng(seed))):
+        examples.append({"id": str(number), "text": text, "task": "meld", "answer": "joy"})
+    return examples
 
 
 def batches_of(dataset: EGMFDataset, strategy: str, batch_size: int, seed: int = 0) -> list[list[int]]:
-    """Numbers of the rows of each batch of training's first epoch, in one process."""
-    grouped = strategy == "group_by_length"
-    order = LengthGroupedSampler(batch_size, lengths=dataset.lengths) if grouped else RandomSampler(dataset)
-    return [[place.index for place in batch] for batch in EpochBatchSampler(order, batch_size, 1, 0, seed)]
+    """Indices of the examples in each batch of training's first epoch, in one process."""
+    if strategy == "group_by_length":
+        order = LengthGroupedSampler(batch_size, lengths=dataset.lengths)
+    else:
+        order = RandomSampler(dataset)
+    batches = EpochBatchSampler(order, batch_size, 1, 0, seed)
+    return [[sample.index for sample in batch] for batch in batches]
 
 
-def padding_share(dataset: EGMFDataset, strategy: str, batch_size: int, seed: int = 0) -> float:
-    """Share of the positions of an epoch's batches that hold padding."""
-    processor = dataset.processor
-    samples = (processor.prepare(text=row["text"], task=row["task"], answer=row["answer"]) for row in dataset.examples)
-    sizes = [len(sample["input_ids"]) for sample in samples]
-    batches = batches_of(dataset, strategy, batch_size, seed)
-    return 1 - sum(sizes) / sum(max(sizes[i] for i in batch) * len(batch) for batch in batches)
+def token_counts(examples: Sequence[dict[str, str]], processor: EGMFProcessor) -> list[int]:
+    """Tokens of every example, prompt and answer."""
+    counts = []
+    for example in examples:
+        sample = processor.prepare(text=example["text"], task=example["task"], answer=example["answer"])
+        counts.append(len(sample["input_ids"]))
+    return counts
+
+
+def padding_share(batches: Sequence[Sequence[int]], counts: Sequence[int]) -> float:
+    """Share of the positions in an epoch's batches that hold padding.
+
+    Args:
+        batches: indices of the examples in each batch.
+        counts: tokens of every example.
+    """
+    num_positions = 0
+    for batch in batches:
+        num_positions += max(counts[index] for index in batch) * len(batch)
+    return 1 - sum(counts) / num_positions
+
+
+def make_parser() -> CommandParser:
+    parser = CommandParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--text_model_name_or_path", required=True, help="folder or Hub id; only its tokenizer is used"
+    )
+    parser.add_argument("--batch_sizes", type=int, nargs="+", default=[8, 16, 32])
+    parser.add_argument("--max_samples", type=int, default=MELD_EXAMPLES, help="number of utterances")
+    parser.add_argument("--output", type=output_file, help="also write the record to this JSON file")
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--text_model_name_or_path", required=True, help="where the tokenizer lies: a folder or a Hub id"
-    )
-    parser.add_argument("--batch_sizes", type=int, nargs="+", default=[8, 16, 32])
-    parser.add_argument("--rows", type=int, default=MELD_ROWS)
-    parser.add_argument("--output", type=output_file, help="also write the record here, as JSON")
-    arguments = parser.parse_args(argv)
-    dataset = meld_like(
-        EGMFProcessor(AutoTokenizer.from_pretrained(arguments.text_model_name_or_path)), arguments.rows
-    )
-    shares = {
-        strategy: {str(size): padding_share(dataset, strategy, size) for size in arguments.batch_sizes}
-        for strategy in ("random", "group_by_length")
-    }
-    record = {"rows": arguments.rows, "padding_share": shares, "versions": versions()}
-    print(json.dumps(record, indent=1))
-    if arguments.output is not None:
-        write_json(arguments.output, record)
+    with command_errors():
+        arguments = make_parser().parse_args(argv)
+        processor = EGMFProcessor(AutoTokenizer.from_pretrained(arguments.text_model_name_or_path))
+        examples = meld_like(arguments.max_samples)
+        dataset = EGMFDataset(examples, processor)
+        counts = token_counts(examples, processor)
+        shares: dict[str, dict[str, float]] = {strategy: {} for strategy in STRATEGIES}
+        for strategy in STRATEGIES:
+            for size in arguments.batch_sizes:
+                batches = batches_of(dataset, strategy, size)
+                shares[strategy][str(size)] = padding_share(batches, counts)
+        record = {"examples": arguments.max_samples, "padding_share": shares, "versions": versions()}
+        print(json.dumps(record, indent=1))
+        if arguments.output is not None:
+            write_json(arguments.output, record)
 
 
 if __name__ == "__main__":

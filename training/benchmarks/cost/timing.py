@@ -1,4 +1,4 @@
-"""Several things timed by turns in one process, so that a busy machine slows them alike."""
+"""Several calls timed in turn in one process, so that a busy machine slows them alike."""
 
 import statistics
 import time
@@ -8,19 +8,31 @@ import torch
 
 
 def timed(calls: dict[str, Callable[[], None]], repeats: int, device: torch.device) -> dict[str, dict[str, float]]:
-    """Call each in turn, `repeats` times after one unmeasured round: median, fastest and slowest in seconds."""
+    """Calls each function in turn, `repeats` times after one round that is not measured.
+
+    Args:
+        calls: name -> function.
+        repeats: measured rounds.
+        device: synchronized before and after each call if it is a GPU.
+
+    Returns:
+        Name -> median, fastest and slowest call in seconds.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for round_number in range(repeats + 1):
         for name, call in calls.items():
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            _synchronize(device)
             started = time.perf_counter()
             call()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            if round_number:
+            _synchronize(device)
+            if round_number > 0:
                 seconds[name].append(time.perf_counter() - started)
     return {
         name: {"median_s": statistics.median(times), "min_s": min(times), "max_s": max(times)}
         for name, times in seconds.items()
     }
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

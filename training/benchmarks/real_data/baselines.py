@@ -1,6 +1,6 @@
 """Plain scikit-learn beside EGMF: TF-IDF, mean vectors or mean cepstra under logistic or ridge regression.
 
-Figures come from the same metric modules as EGMF's.
+examples -> inputs (texts or (N, F)) -> transform -> cross-validation over groups -> the metrics of EGMF
 """
 
 from collections.abc import Callable, Sequence
@@ -24,93 +24,147 @@ from ...evaluation.metrics import answer_metrics
 from .corpora import GROUP, REPORTED
 
 
-def words_of(rows: Sequence[dict[str, Any]]) -> list[str]:
-    return [row["text"] or "" for row in rows]
+Examples = Sequence[dict[str, Any]]
+SAMPLING_RATE = 16_000
+MAX_SECONDS = 30.0
+NUM_CEPSTRA = 40
+NUM_FOLDS = 4
+BOOTSTRAP = 1000
 
 
-def vectors_of(rows: Sequence[dict[str, Any]]) -> np.ndarray:
-    """(N, F) the mean vectors of both streams side by side."""
-    return np.stack(
-        [np.concatenate([np.asarray(row[f"{m}_features"]).mean(0) for m in ("audio", "video")]) for row in rows]
-    )
+# ---- inputs ---------------------------------------------------------------------------------------------------
 
 
-def sounds_of(rows: Sequence[dict[str, Any]]) -> np.ndarray:
+def texts_of(examples: Examples) -> list[str]:
+    return [example["text"] or "" for example in examples]
+
+
+def vectors_of(examples: Examples) -> np.ndarray:
+    """(N, F) the mean vectors of audio and video side by side."""
+    vectors = []
+    for example in examples:
+        audio = np.asarray(example["audio_features"]).mean(0)
+        video = np.asarray(example["video_features"]).mean(0)
+        vectors.append(np.concatenate([audio, video]))
+    return np.stack(vectors)
+
+
+def cepstra_of(examples: Examples) -> np.ndarray:
     """(N, 160) mean and spread over time of 40 cepstral coefficients and of their differences."""
-    filters = mel_filter_bank(257, 64, 20.0, 8000.0, 16_000, mel_scale="htk")
-    found = []
-    for row in rows:
-        samples = load_audio(row["audio"], None, 16_000, 30.0, "a clip").astype(np.float64)
+    filters = mel_filter_bank(257, 64, 20.0, 8000.0, SAMPLING_RATE, mel_scale="htk")
+    vectors = []
+    for example in examples:
+        samples = load_audio(example["audio"], None, SAMPLING_RATE, MAX_SECONDS, "a clip").astype(np.float64)
         mel = spectrogram(samples, np.hanning(400), 400, 160, fft_length=512, power=2.0, mel_filters=filters)
-        cepstrum = dct(np.log(mel + 1e-10), axis=0, norm="ortho")[:40]  # (40, T)
-        moved = np.diff(cepstrum, axis=1)
-        found.append(np.concatenate([part for x in (cepstrum, moved) for part in (x.mean(1), x.std(1))]))
-    return np.stack(found)
+        cepstra = dct(np.log(mel + 1e-10), axis=0, norm="ortho")[:NUM_CEPSTRA]  # (40, T)
+        changes = np.diff(cepstra, axis=1)
+        statistics = [cepstra.mean(1), cepstra.std(1), changes.mean(1), changes.std(1)]
+        vectors.append(np.concatenate(statistics))
+    return np.stack(vectors)
 
 
 class Baseline(NamedTuple):
-    """What a linear model sees of a row, and what it may be strengthened by."""
+    """A linear model.
 
-    sees: str
-    inputs: Callable[[Sequence[dict[str, Any]]], Any]
+    Args:
+        input_name: what it sees, for its name.
+        inputs: examples -> what it sees.
+        transform: before the linear model.
+        strengths: candidates for C of logistic regression.
+        alphas: candidates for alpha of ridge regression.
+    """
+
+    input_name: str
+    inputs: Callable[[Examples], Any]
     transform: BaseEstimator
-    strengths: tuple[float, ...]  # of logistic regression
-    alphas: tuple[float, ...]  # of ridge regression
+    strengths: tuple[float, ...]
+    alphas: tuple[float, ...]
 
     def name(self, task: EGMFTask) -> str:
-        return f"{'ridge' if task.kind == 'regression' else 'logistic'} regression on {self.sees}"
+        kind = "ridge" if task.kind == "regression" else "logistic"
+        return f"{kind} regression on {self.input_name}"
 
 
-_GRAMS = {"sublinear_tf": True, "min_df": 2}
-_OF_WORDS, _OF_VECTORS = ((1.0, 10.0), (1.0, 3.0, 10.0)), ((0.003, 0.03, 0.3, 3.0), (100.0, 300.0, 1e3, 3e3, 1e4, 3e4))
-WORDS = Baseline("TF-IDF of words", words_of, TfidfVectorizer(ngram_range=(1, 2), **_GRAMS), *_OF_WORDS)
-CHARACTERS = Baseline(
-    "TF-IDF of characters", words_of, TfidfVectorizer(analyzer="char", ngram_range=(1, 3), **_GRAMS), *_OF_WORDS
+WORDS = Baseline(
+    "TF-IDF of words",
+    texts_of,
+    TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2),
+    strengths=(1.0, 10.0),
+    alphas=(1.0, 3.0, 10.0),
 )
-VECTORS = Baseline("the vectors", vectors_of, StandardScaler(), *_OF_VECTORS)
-SOUNDS = Baseline("mean cepstra", sounds_of, StandardScaler(), *_OF_VECTORS)
+CHARACTERS = Baseline(
+    "TF-IDF of characters",
+    texts_of,
+    TfidfVectorizer(analyzer="char", ngram_range=(1, 3), sublinear_tf=True, min_df=2),
+    strengths=(1.0, 10.0),
+    alphas=(1.0, 3.0, 10.0),
+)
+VECTORS = Baseline(
+    "the vectors",
+    vectors_of,
+    StandardScaler(),
+    strengths=(0.003, 0.03, 0.3, 3.0),
+    alphas=(100.0, 300.0, 1e3, 3e3, 1e4, 3e4),
+)
+SOUNDS = Baseline(
+    "mean cepstra",
+    cepstra_of,
+    StandardScaler(),
+    strengths=(0.003, 0.03, 0.3, 3.0),
+    alphas=(100.0, 300.0, 1e3, 3e3, 1e4, 3e4),
+)
 
 
-def evaluate_baseline(baseline: Baseline, task: EGMFTask, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Figures of a baseline and of a constant answer on the reported split, fitted on all other rows.
+# ---- fitting and figures --------------------------------------------------------------------------------------
+
+
+def evaluate_baseline(baseline: Baseline, task: EGMFTask, examples: Examples) -> dict[str, Any]:
+    """Figures of a baseline and of a constant prediction on the reported split, fitted on all other examples.
 
     Args:
         baseline: its strength is chosen by cross-validation over groups.
-        task: the answers.
-        rows: of every split, with `GROUP`.
+        task: labels or scale.
+        examples: of every split, with the column `GROUP`.
     """
-    seen, asked = ([row for row in rows if (row["split"] == REPORTED) == wanted] for wanted in (False, True))
-    answers, rated = np.array([row["answer"] for row in seen]), task.kind == "regression"
-    if rated:
-        model, grid = Ridge(), {"ridge__alpha": baseline.alphas}
-    else:
-        model = LogisticRegression(max_iter=2000)
-        grid = {"logisticregression__C": baseline.strengths, "logisticregression__class_weight": [None, "balanced"]}
-    search = GridSearchCV(
-        make_pipeline(baseline.transform, model),
-        grid,
-        scoring="neg_mean_absolute_error" if rated else "f1_weighted",
-        cv=GroupKFold(4),
-    )
-    inputs, asked_inputs = baseline.inputs(seen), baseline.inputs(asked)
-    search.fit(inputs, answers, groups=[row[GROUP] for row in seen])
-    constant = (DummyRegressor if rated else DummyClassifier)().fit(inputs, answers)
+    train = [example for example in examples if example["split"] != REPORTED]
+    reported = [example for example in examples if example["split"] == REPORTED]
+    inputs = baseline.inputs(train)
+    answers = np.array([example["answer"] for example in train])
+    search = make_search(baseline, task)
+    search.fit(inputs, answers, groups=[example[GROUP] for example in train])
+    constant = DummyRegressor() if task.kind == "regression" else DummyClassifier()
+    constant.fit(inputs, answers)
+    reported_inputs = baseline.inputs(reported)
     return {
         "name": baseline.name(task),
-        "rows": len(seen),
+        "examples": len(train),
         "chosen": search.best_params_,
-        "figures": _figures(task, search.best_estimator_, asked_inputs, asked),
-        "constant": _figures(task, constant, asked_inputs, asked),
+        "figures": _figures(task, search.best_estimator_, reported_inputs, reported),
+        "constant": _figures(task, constant, reported_inputs, reported),
     }
 
 
-def _figures(task: EGMFTask, model: Any, inputs: Any, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    truth = [row["answer"] for row in rows]
+def make_search(baseline: Baseline, task: EGMFTask) -> GridSearchCV:
+    """The linear model of a task with the strengths to choose from."""
+    if task.kind == "regression":
+        model = Ridge()
+        grid = {"ridge__alpha": baseline.alphas}
+        scoring = "neg_mean_absolute_error"
+    else:
+        model = LogisticRegression(max_iter=2000)
+        grid = {"logisticregression__C": baseline.strengths, "logisticregression__class_weight": [None, "balanced"]}
+        scoring = "f1_weighted"
+    return GridSearchCV(make_pipeline(baseline.transform, model), grid, scoring=scoring, cv=GroupKFold(NUM_FOLDS))
+
+
+def _figures(task: EGMFTask, model: Any, inputs: Any, examples: Examples) -> dict[str, Any]:
+    truth = [example["answer"] for example in examples]
     if task.kind == "regression":
         scores = np.clip(model.predict(inputs), task.low, task.high)
-        return answer_metrics(task, scores.tolist(), [float(score) for score in truth], bootstrap=1000)
+        return answer_metrics(task, scores.tolist(), [float(score) for score in truth], bootstrap=BOOTSTRAP)
     labels = list(task.labels)
-    probabilities = np.zeros((len(rows), len(labels)))
-    probabilities[:, [labels.index(name) for name in model.classes_]] = model.predict_proba(inputs)
+    columns = [labels.index(name) for name in model.classes_]
+    probabilities = np.zeros((len(examples), len(labels)))
+    probabilities[:, columns] = model.predict_proba(inputs)
     predictions = [labels[index] for index in probabilities.argmax(axis=1)]
-    return answer_metrics(task, predictions, truth, probabilities, bootstrap=1000)
+    return answer_metrics(task, predictions, truth, probabilities, bootstrap=BOOTSTRAP)

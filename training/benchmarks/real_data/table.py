@@ -1,71 +1,88 @@
-"""The Markdown table of real_data.py, from its results file."""
+"""The Markdown table of the benchmark on real data, from its results file."""
 
 from typing import Any
 
+from ...evaluation.tables import format_mean_std, format_number, format_subset, markdown_table
 from .corpora import REPORTED
+
+
+HEADER = ("data", "figure", "constant", "baseline", "EGMF", "interval", "aim")
 
 
 def render(results: dict[str, Any]) -> str:
     """Markdown from `real_data.json`."""
-    parts = results["pieces"].values()
+    pieces = list(results["pieces"].values())
+    text_models = dict.fromkeys(piece.get("text_model", results["text_model"]) for piece in pieces)
+    rows = [row for piece in pieces for row in _figure_rows(piece)]
     lines = [
         "# Real data",
         "",
-        "Made by `python -m training.benchmarks.real_data` from `real_data.json`, with "
-        f"{', '.join(dict.fromkeys(part.get('text_model', results['text_model']) for part in parts))}.",
-        "The constant answers the mean or the most frequent label. Intervals: 95 %, bootstrap over the rows, of the "
-        "first seed. The baseline saw every row of train, EGMF those named below. Settings were chosen on rows of "
-        "train, but what earlier ones gave on the reported rows of MOSI and RAVDESS was known by then (`training/LOG.md`).",
+        f"Rendered by `python -m training.benchmarks.real_data` from `real_data.json`, with {', '.join(text_models)}.",
+        "The constant predicts the mean or the most frequent label. Intervals: 95 %, bootstrap over the examples, of "
+        "the first seed. The baseline was fitted on every example of train, EGMF on those named below. Settings were "
+        "chosen on examples of train, but what earlier settings gave on the reported examples of MOSI and RAVDESS was "
+        "known by then (`training/LOG.md`).",
         "",
-        "| data | figure | constant | baseline | EGMF | interval | aim |",
-        "|---|---|---|---|---|---|---|",
+        *markdown_table(HEADER, rows),
+        "",
+        "## Details of each corpus",
     ]
-    for part in parts:
-        ours, base = part["egmf"], part["baseline"]
-        for place, figure in enumerate(part["shown"]):
-            low, high = ours["confidence_intervals"][figure]
-            aim = part["aims"].get(figure)
-            cells = [
-                part["title"] if place == 0 else "",
-                figure,
-                _number(base["constant"][figure]),
-                _number(base["figures"][figure]),
-                _spread(ours["subsets"][ours["everything"]][figure]),
-                f"{_number(low)} to {_number(high)}",
-                "" if aim is None else _aim(aim),
-            ]
-            lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", "## What stands behind each"]
-    for part in parts:
-        rows, ours, base = part["rows"], part["egmf"], part["baseline"]
-        unused = f" ({rows['unused']} of train not used)" if rows["unused"] else ""
-        chosen = f"epoch chosen on {rows['inner']}" if rows["inner"] else "to the last epoch"
-        minutes = ", ".join(f"{value:.0f}" for value in ours["minutes"])
-        lines += [
-            "",
-            f"**{part['title']}.** {part['about']} Trained on {rows['train']} rows{unused}, {chosen}, "
-            f"judged on {rows[REPORTED]}; {len(ours['seeds'])} seed(s), {minutes} minutes, "
-            f"{ours['trained_parameters']:,} parameters trained. Baseline: {base['name']}, fitted on {base['rows']} "
-            "rows.",
-        ]
-        if len(ours["subsets"]) > 1:
-            shown = part["shown"]
-            lines += ["", f"| asked with | {' | '.join(shown)} |", f"|{'---|' * (len(shown) + 1)}"]
-            for subset, figures in ours["subsets"].items():
-                name = part.get("named", {}).get(subset, subset.replace("+", " + "))
-                name = "words alone" if name == "text" else name
-                lines.append(f"| {name} | {' | '.join(_spread(figures[figure]) for figure in shown)} |")
+    for piece in pieces:
+        lines += ["", _describe(piece)]
+        if len(piece["egmf"]["subsets"]) > 1:
+            lines += ["", *_subset_table(piece)]
     return "\n".join(lines) + "\n"
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
+def _figure_rows(piece: dict[str, Any]) -> list[list[str]]:
+    """A row of the table for each figure; the corpus is named in the first."""
+    egmf = piece["egmf"]
+    baseline = piece["baseline"]
+    rows = []
+    for figure in piece["shown"]:
+        low, high = egmf["confidence_intervals"][figure]
+        rows.append(
+            [
+                "" if rows else piece["title"],
+                figure,
+                format_number(baseline["constant"][figure]),
+                format_number(baseline["figures"][figure]),
+                format_mean_std(egmf["subsets"][egmf["everything"]][figure]),
+                f"{format_number(low)} to {format_number(high)}",
+                _format_aim(piece["aims"].get(figure)),
+            ]
+        )
+    return rows
 
 
-def _aim(aim: dict[str, Any]) -> str:
-    asked = f"above {_number(aim['above'])}" + (f", at least {aim['at_least']:.3f}" if aim["at_least"] else "")
-    return f"{asked}: {'reached' if aim['reached'] else '**not reached**'}"
+def _format_aim(aim: dict[str, Any] | None) -> str:
+    if aim is None:
+        return ""
+    text = f"above {format_number(aim['above'])}"
+    if aim["at_least"]:
+        text += f", at least {format_number(aim['at_least'])}"
+    return f"{text}: {'reached' if aim['reached'] else '**not reached**'}"
 
 
-def _spread(summary: dict[str, Any]) -> str:
-    return _number(summary["mean"]) + (f" ± {summary['std']:.3f}" if summary["std"] is not None else "")
+def _describe(piece: dict[str, Any]) -> str:
+    counts = piece["examples"]
+    egmf = piece["egmf"]
+    baseline = piece["baseline"]
+    unused = f" ({counts['unused']} of train not used)" if counts["unused"] else ""
+    epoch = f"best epoch chosen on {counts['inner']}" if counts["inner"] else "to the last epoch"
+    minutes = ", ".join(f"{value:.0f}" for value in egmf["minutes"])
+    return (
+        f"**{piece['title']}.** {piece['about']} Trained on {counts['train']} examples{unused}, {epoch}, "
+        f"evaluated on {counts[REPORTED]}; {len(egmf['seeds'])} seed(s), {minutes} minutes, "
+        f"{egmf['trained_parameters']:,} parameters trained. Baseline: {baseline['name']}, fitted on "
+        f"{baseline['examples']} examples."
+    )
+
+
+def _subset_table(piece: dict[str, Any]) -> list[str]:
+    rows = []
+    for subset, figures in piece["egmf"]["subsets"].items():
+        title = "text only" if subset == "text" else format_subset(subset)
+        title = piece.get("subset_titles", {}).get(subset, title)
+        rows.append([title, *[format_mean_std(figures[figure]) for figure in piece["shown"]]])
+    return markdown_table(["evaluated with", *piece["shown"]], rows)

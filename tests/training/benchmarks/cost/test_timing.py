@@ -1,0 +1,23 @@
+"""Calls timed in turn: the order, and the medians."""
+
+import torch
+
+from training.benchmarks.cost.timing import timed
+
+
+def test_medians_by_hand(monkeypatch):
+    now = 100.0
+    calls = []
+    durations = {"slow": iter([90.0, 1.0, 5.0, 2.0]), "fast": iter([80.0, 0.5, 0.25, 0.75])}
+
+    def call(name):
+        nonlocal now
+        calls.append(name)
+        now += next(durations[name])
+
+    monkeypatch.setattr("training.benchmarks.cost.timing.time.perf_counter", lambda: now)
+    functions = {"slow": lambda: call("slow"), "fast": lambda: call("fast")}
+    times = timed(functions, repeats=3, device=torch.device("cpu"))
+    assert calls == ["slow", "fast"] * 4  # the first round is not measured
+    assert times["slow"] == {"median_s": 2.0, "min_s": 1.0, "max_s": 5.0}
+    assert times["fast"] == {"median_s": 0.5, "min_s": 0.25, "max_s": 0.75}

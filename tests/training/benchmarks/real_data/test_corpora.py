@@ -1,0 +1,11 @@
+"""The corpora of the benchmark on real data: how groups are chosen."""
+
+from training.benchmarks.real_data.corpora import first_groups
+
+
+def test_groups_are_chosen_the_same_everywhere():
+    groups = [f"v{i % 10}" for i in range(100)]
+    chosen = first_groups(groups, 30)
+    assert len(chosen) == 3
+    assert chosen == first_groups(groups[::-1], 30)
+    assert set(chosen) < set(first_groups(groups, 50))

@@ -1,0 +1,26 @@
+"""The table of the benchmark on real data."""
+
+import pytest
+
+from tests.helpers.benchmark_results import made_up_piece
+from training.benchmarks.real_data.table import render
+from training.paths import RESULTS
+from training.records import read_json
+
+
+@pytest.mark.parametrize(
+    ("reached", "cell"), [(True, "| above 0.400: reached |"), (False, "above 0.400: **not reached**")]
+)
+def test_table_shows_whether_the_aim_was_reached(reached, cell):
+    piece = made_up_piece()
+    piece["aims"]["accuracy"]["reached"] = reached
+    text = render({"text_model": "llm", "pieces": {"meld": piece}})
+    assert "| Title | accuracy | 0.100 | 0.400 | 0.500 ± 0.125 | 0.300 to 0.700 |" in text
+    assert cell in text
+    assert "3 of train not used" in text
+    assert "| text only |" in text
+
+
+def test_shipped_table_is_rendered_from_the_shipped_results():
+    results = read_json(RESULTS / "real_data.json")
+    assert (RESULTS / "real_data.md").read_text(encoding="utf-8") == render(results)

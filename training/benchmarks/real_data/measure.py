@@ -1,0 +1,237 @@
+"""One piece of the benchmark, from the release to its figures: converted, cut, trained, evaluated, compared.
+
+Existing corpora, runs and results are used again.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from processing_egmf import EGMFTask
+
+from ...arguments import parse_arguments
+from ...converters import folder as folder_converter
+from ...converters import meld as meld_converter
+from ...data.dataset import load_examples
+from ...demo.stages import training_flags
+from ...evaluation.evaluator import EvaluationOptions, evaluate_checkpoint
+from ...evaluation.metrics import summarize
+from ...model.tasks_file import read_tasks
+from ...records import digest_of_bytes, read_json, versions, write_json
+from ...trainer.run import train
+from .baselines import evaluate_baseline
+from .corpora import GROUP, REPORTED, TASKS, first_groups
+from .pieces import PIECES, Piece
+
+
+MANIFEST = "inner"
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchmarkOptions:
+    """What holds for all pieces.
+
+    Args:
+        dataset: folder with the folders of the releases.
+        text_model_name_or_path: language model, a folder or a Hub id.
+        work: folder for corpora and runs, which are kept.
+        seeds: a run for each.
+        all_examples: train on all examples where a piece takes a part by default.
+        training_options: further options of training.
+    """
+
+    dataset: Path
+    text_model_name_or_path: str
+    work: Path
+    seeds: Sequence[int] = (0,)
+    all_examples: bool = False
+    training_options: Sequence[str] = ()
+
+    def max_train_samples(self, piece: Piece) -> int | None:
+        return None if self.all_examples else piece.max_train_samples
+
+
+def measure(name: str, options: BenchmarkOptions) -> dict[str, Any]:
+    """Everything that the results file holds about one piece.
+
+    Args:
+        name: of the piece.
+        options: of the benchmark.
+
+    Raises:
+        ValueError: the release is missing.
+    """
+    piece = PIECES[name]
+    corpus = convert(name, options)
+    counts = write_manifest(piece, corpus, options.max_train_samples(piece))
+    task = read_tasks(write_tasks_file(options.work))[piece.task]
+    baseline = measure_baseline(piece, task, corpus)
+    figures = ", ".join(f"{figure} {baseline['figures'][figure]:.4f}" for figure in piece.shown)
+    print(f"{name}: {baseline['name']}: {figures}", flush=True)
+    runs = [train_and_evaluate(name, corpus, seed, options) for seed in options.seeds]
+    egmf = summarize_runs(piece, runs, options)
+    return {
+        "title": piece.title,
+        "about": piece.about,
+        "examples": counts,
+        "task": task.to_dict(),
+        "text_model": Path(options.text_model_name_or_path).name,
+        "subset_titles": piece.subset_titles,
+        "shown": piece.shown,
+        "baseline": baseline,
+        "egmf": egmf,
+        "aims": check_aims(piece, egmf["subsets"][egmf["everything"]], baseline["figures"]),
+        "commit": runs[0]["commit"],
+        "versions": versions(),
+    }
+
+
+# ---- corpus ---------------------------------------------------------------------------------------------------
+
+
+def convert(name: str, options: BenchmarkOptions) -> Path:
+    """The converted corpus of a piece."""
+    piece = PIECES[name]
+    source = options.dataset / piece.folder
+    if not source.is_dir():
+        raise ValueError(f"{options.dataset} has no folder {piece.folder}/, which the piece {name!r} needs.")
+    corpus = options.work / "corpora" / name
+    if corpus.is_dir():
+        return corpus
+    quiet = ["--num_workers", "1", "--no_progress"]
+    if piece.read is None:
+        parts = ["--media", "none", "--splits", "train", REPORTED]
+        meld_converter.main([str(source), str(corpus), *parts, *quiet])
+    else:
+        release = piece.read(source, options.work / "releases" / name)
+        tasks = ["--tasks_file", str(write_tasks_file(options.work))]
+        folder_converter.main([str(release), str(corpus), *tasks, *quiet])
+    return corpus
+
+
+def write_manifest(piece: Piece, corpus: Path, max_train_samples: int | None) -> dict[str, int]:
+    """Writes the splits: some groups of train become `inner`, and what is beyond the limit `unused`.
+
+    Returns:
+        Split -> examples.
+    """
+    examples = load_examples(corpus)
+    groups = [example[piece.group] for example in examples if example["split"] == "train"]
+    inner = set(first_groups(groups, round(piece.inner * len(groups))))
+    others = [group for group in groups if group not in inner]
+    train = set(others if max_train_samples is None else first_groups(others, max_train_samples))
+    splits: dict[str, list[str]] = {"train": [], "inner": [], "unused": [], REPORTED: []}
+    for example in examples:
+        group = example[piece.group]
+        split = example["split"]
+        if split == "train" and group in inner:
+            split = "inner"
+        elif split == "train" and group not in train:
+            split = "unused"
+        splits[split].append(example["id"])
+    about = "Groups of train that the epoch is chosen on."
+    write_json(corpus / f"splits/{MANIFEST}.json", {"name": MANIFEST, "about": about, "splits": splits})
+    return {split: len(ids) for split, ids in splits.items()}
+
+
+def write_tasks_file(work: Path) -> Path:
+    """The tasks that are not built in, as JSON, which is YAML too."""
+    return write_json(work / "tasks.yaml", TASKS)
+
+
+def measure_baseline(piece: Piece, task: EGMFTask, corpus: Path) -> dict[str, Any]:
+    examples = load_examples(corpus, manifest=MANIFEST)
+    for example in examples:
+        example[GROUP] = example[piece.group]
+    return evaluate_baseline(piece.baseline, task, examples)
+
+
+# ---- EGMF -----------------------------------------------------------------------------------------------------
+
+
+def train_and_evaluate(name: str, corpus: Path, seed: int, options: BenchmarkOptions) -> dict[str, Any]:
+    """Results of one run on the reported split, with its training record."""
+    piece = PIECES[name]
+    training = {
+        **piece.training_options(),
+        "text_model_name_or_path": options.text_model_name_or_path,
+        "seed": seed,
+    }
+    # A run with other options is another run.
+    settings = (sorted(training.items()), piece.inner, options.max_train_samples(piece), *options.training_options)
+    run = options.work / "runs" / f"{name}-{seed}-{digest_of_bytes(repr(settings).encode())[:8]}"
+    if not (run / "training.json").is_file():
+        training["dataset"] = corpus
+        training["split_manifest"] = MANIFEST
+        training["eval_split"] = MANIFEST if piece.inner else "train"
+        training["output_dir"] = run
+        training["tasks_file"] = write_tasks_file(options.work)
+        argv = [*command_line(training), *training_flags(run), *options.training_options]
+        train(*parse_arguments(argv))
+    results = run / f"results-{REPORTED}.json"
+    if not results.is_file():
+        evaluation = EvaluationOptions(
+            model_name_or_path=str(run),
+            dataset=str(corpus),
+            split=REPORTED,
+            split_manifest=MANIFEST,
+            subsets=list(piece.subsets),
+            seed=seed,
+        )
+        evaluate_checkpoint(evaluation)
+    return {**read_json(results), "training": read_json(run / "training.json")}
+
+
+def command_line(options: dict[str, Any]) -> list[str]:
+    """`{"lora_r": 8, "conv_channels": [4, 6]}` -> `["--lora_r", "8", "--conv_channels", "4", "6"]`."""
+    argv = []
+    for name, value in options.items():
+        values = value if isinstance(value, list) else [value]
+        argv += [f"--{name}", *map(str, values)]
+    return argv
+
+
+def metrics_of(run: dict[str, Any], subset: str, piece: Piece) -> dict[str, Any]:
+    return run["subsets"][subset]["tasks"][piece.task]["metrics"]
+
+
+def summarize_runs(piece: Piece, runs: Sequence[dict[str, Any]], options: BenchmarkOptions) -> dict[str, Any]:
+    """Figures of the runs with different seeds, and what they were trained with."""
+    subsets: dict[str, Any] = {}
+    for subset in runs[0]["subsets"]:
+        subsets[subset] = {}
+        for figure in piece.shown:
+            values = [metrics_of(run, subset, piece)[figure] for run in runs]
+            subsets[subset][figure] = summarize([value for value in values if value is not None])
+    everything = list(subsets)[-1]
+    intervals = metrics_of(runs[0], everything, piece)["confidence_intervals"]
+    return {
+        "seeds": list(options.seeds),
+        "subsets": subsets,
+        "everything": everything,
+        "confidence_intervals": {figure: intervals[figure] for figure in piece.shown},
+        "minutes": [run["training"]["seconds"]["all"] / 60 for run in runs],
+        "trained_parameters": runs[0]["training"]["parameters"]["trained"],
+        "settings": {**piece.training_options(), "further": list(options.training_options)},
+    }
+
+
+def check_aims(piece: Piece, egmf: dict[str, Any], baseline: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Figure -> what it should reach, and whether it does.
+
+    Args:
+        piece: has the aims.
+        egmf: figure -> summary over the seeds.
+        baseline: figure -> value.
+    """
+    aims = {}
+    for figure in piece.aims:
+        is_first = figure == piece.aims[0]
+        minimum = piece.min_first_aim if is_first else None
+        mean = egmf[figure]["mean"]
+        reached = mean is not None and mean > baseline[figure]
+        if minimum is not None:
+            reached = reached and mean >= minimum
+        aims[figure] = {"above": baseline[figure], "at_least": minimum, "reached": reached}
+    return aims
