@@ -8,9 +8,13 @@ CLIPS.json is a list of `{"text", "video", "task", "truth"}`, with paths relativ
 
 import json
 import os
+import runpy
 import sys
 from pathlib import Path
 from typing import Any
+
+
+FRESH_PROCESS = Path(__file__).resolve().parents[1] / "hub/fresh_process.py"
 
 
 def show_prediction(clip: dict[str, Any], answer: dict[str, Any]) -> None:
@@ -32,11 +36,8 @@ def _format_shares(shares: dict[str, float]) -> str:
 
 
 def main() -> None:
-    # By its file: as a module of ours it would be out of reach.
-    sys.path.append(str(Path(__file__).resolve().parents[1] / "hub"))
-    from fresh_process import load_as_stranger
-
     checkpoint, clips_file, corpus = sys.argv[1:]
+    load_as_stranger = runpy.run_path(str(FRESH_PROCESS))["load_as_stranger"]  # our packages cannot be imported here
     model, processor = load_as_stranger(checkpoint)
     print(f"loaded {type(model).__name__} from {type(model).__module__}\n")
     with open(clips_file, encoding="utf-8") as file:
