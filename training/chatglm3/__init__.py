@@ -1,1 +1,1 @@
-"""Checkpoints of other formats turned into folders that `transformers` loads by itself."""
+"""ChatGLM3-6B as the native GLM architecture of `transformers`, without remote code: see convert.py."""

@@ -3,50 +3,50 @@
     python -m training.chatglm3.convert chatglm3-6b-base backbones/glm3-6b
     python -m training.chatglm3.convert chatglm3-6b-base backbones/glm3-6b --verify stored_logits.safetensors
 
-SOURCE is a folder with the checkpoint as it was published (safetensors or `.bin` shards), or its Hub id. DEST then
-loads with `AutoModelForCausalLM` and `AutoTokenizer` as the native `Glm` architecture, in the source's precision.
+SOURCE is a folder with the published checkpoint (safetensors or `.bin` shards), or its Hub id. DEST then loads with
+`AutoModelForCausalLM` and `AutoTokenizer` as the native `Glm` architecture, in the source's precision.
 
-    SOURCE ─► refuse what is not ChatGLM3 ─► DEST.partial: shards, config, tokenizer ─► checks ─► DEST
+    SOURCE ─► refuse other models ─► DEST.partial: shards, config, tokenizer ─► checks ─► DEST
 
-Bytes are copied through one small buffer. DEST appears whole or not at all; the same line run again after an
-interruption keeps the shards that were finished. What is already in DEST is never touched without --overwrite, which
-moves it aside. Next: chatglm3_layout.py (names and settings), chatglm3_tokenizer.py, chatglm3_logits.py.
+Bytes are copied through one small buffer. DEST appears complete or not at all; after an interruption the same command
+keeps the shards that were finished. Existing files in DEST are never touched without --overwrite, which moves them
+aside. Next: layout.py (names and settings), tensor_files.py (bytes), destination.py (folders), tokenizer.py, logits.py.
 """
 
 import argparse
-import contextlib
 import errno
-import fcntl
 import json
-import os
+import logging
 import shutil
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
+from ..cli import CommandParser, command_errors
+from .destination import HALVES, check_destination, files_of, promote, staging
 from .layout import check_tensors, native_config, native_pieces, read_layout, refuse_other_models
-from .tensor_files import Piece, find_shards, is_written, open_checkpoint, split_into_shards, write_shard
+from .tensor_files import Piece, is_written, open_checkpoint, split_into_shards, write_shard
 from .tokenizer import read_pieces, write_tokenizer
 
 
-HALVES = ("weights", "tokenizer")
-# The last of each is what loaders look for first: it comes last into a folder that is there already.
-FILES = {
-    "weights": ("*LICENSE*", "model*.safetensors", "model.safetensors.index.json", "config.json"),
-    "tokenizer": ("generation_config.json", "tokenizer_config.json", "tokenizer.json"),
-}
+logger = logging.getLogger(__name__)
+
 SHARD_BYTES = 2 * 10**9
-SPARE_BYTES = 64 * 2**20
-PLAN, LOCK = "plan.json", ".lock"
+SPARE_BYTES = 64 * 2**20  # must stay free on the disk
+RESUME_ADVICE = "Run the same command again: finished shards are kept."
 
 
 def locate_source(source: str, halves: Sequence[str], revision: str | None = None) -> Path:
-    """The folder of the checkpoint; a Hub id is fetched into the Hub's own cache, without its code being run.
+    """The folder of the checkpoint; a Hub id is downloaded into the Hub's own cache, and none of its code is run.
+
+    Args:
+        source: folder or Hub id.
+        halves: `weights`, `tokenizer`, or both: what is downloaded.
+        revision: commit or tag of a Hub id.
 
     Raises:
-        ValueError: there is no such folder, and no such repository could be fetched.
+        ValueError: there is no such folder, and no such repository could be downloaded.
     """
     if Path(source).is_dir():
         return Path(source).resolve()
@@ -55,104 +55,86 @@ def locate_source(source: str, halves: Sequence[str], revision: str | None = Non
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+    patterns = ["*.json", "tokenizer.model", "tokenization_chatglm.py", "*LICENSE*"]
     try:
-        wanted = ["*.json", "tokenizer.model", "tokenization_chatglm.py", "*LICENSE*"]
         if "weights" in halves:
             names = HfApi().list_repo_files(source, revision=revision)
-            wanted.append("*.safetensors" if any(name.endswith(".safetensors") for name in names) else "*.bin")
-        return Path(snapshot_download(source, revision=revision, allow_patterns=wanted)).resolve()
+            has_safetensors = any(name.endswith(".safetensors") for name in names)
+            patterns.append("*.safetensors" if has_safetensors else "*.bin")
+        return Path(snapshot_download(source, revision=revision, allow_patterns=patterns)).resolve()
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise ValueError(f"{source} is no folder, and could not be fetched from the Hub: {error}") from error
+        raise ValueError(f"{source} is not a folder, and could not be downloaded from the Hub: {error}") from error
 
 
-def files_of(folder: Path, half: str) -> list[Path]:
-    """The files in a folder that belong to one half of a converted checkpoint, in the order in which they may come."""
-    return [path for pattern in FILES[half] for path in sorted(folder.glob(pattern))]
-
-
-def check_destination(dest: Path, source: Path, halves: Sequence[str], overwrite: bool) -> None:
-    """Raise a ValueError if DEST may not be written."""
-    if source.is_relative_to(dest):
-        raise ValueError(f"{source} lies in {dest}. Give a folder of its own.")
-    if not dest.exists() or (dest.is_dir() and not any(dest.iterdir())):
-        return
-    if not dest.is_dir():
-        raise ValueError(f"{dest} is a file; give a folder.")
-    present = {half for half in HALVES if files_of(dest, half)}
-    if not overwrite and (not present or present & set(halves)):
-        holds = f"the {' and the '.join(sorted(present))}" if present else "other files"
-        raise ValueError(f"{dest} is there already and holds {holds}. Give another folder, or --overwrite.")
-
-
-@contextlib.contextmanager
-def staging(dest: Path, source: Path, halves: Sequence[str]) -> Iterator[Path]:
-    """The folder `DEST.partial`, locked; what an earlier run left in it is kept if it began with the same files."""
-    folder = dest.with_name(f"{dest.name}.partial")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / LOCK).open("w")
-    except OSError as error:
-        raise ValueError(f"Nothing can be written to {folder} ({error.strerror}). Give another DEST.") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ValueError(f"Another conversion is writing {folder}.") from error
-        paths = find_shards(source)[0] if "weights" in halves else []
-        paths += [path for path in (source / "config.json", source / "tokenizer.model") if path.is_file()]
-        facts = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
-        plan = json.dumps({"halves": list(halves), "shard_bytes": SHARD_BYTES, "source": facts}, indent=1)
-        found = {path.name for path in folder.iterdir()} - {LOCK}
-        if found and PLAN not in found:
-            raise ValueError(f"{folder} is there already and is no unfinished conversion. Move it away.")
-        if not found or (folder / PLAN).read_text(encoding="utf-8") != plan:
-            for name in found - {PLAN}:
-                (folder / name).unlink()
-            (folder / PLAN).write_text(plan, encoding="utf-8")
-        try:
-            yield folder
-        except BaseException:
-            if folder.is_dir() and not any(folder.glob("model*.safetensors")):
-                shutil.rmtree(folder)  # nothing to go on from
-            raise
+# ---- weights --------------------------------------------------------------------------------------------------
 
 
 def convert_weights(source: Path, folder: Path) -> list[Piece]:
-    """Write shards, index and configuration of the native model into `folder`, keeping shards that are whole.
+    """Write shards, index and configuration of the native model into `folder`; complete shards are kept.
+
+    Returns:
+        The tensors of the native model, as rows of the source's.
 
     Raises:
-        ValueError: the checkpoint is not ChatGLM3's, is broken, or does not fit on the disk.
+        ValueError: the checkpoint is not ChatGLM3, is broken, or does not fit on the disk.
     """
     layout = read_layout(source)
     stored = open_checkpoint(source)
     precision = check_tensors(layout, stored)
     pieces = native_pieces(layout, stored)
-    groups = split_into_shards(pieces, SHARD_BYTES)
-    numbered = [f"model-{i:05d}-of-{len(groups):05d}.safetensors" for i in range(1, len(groups) + 1)]
-    shards = dict(zip(["model.safetensors"] if len(groups) == 1 else numbered, groups, strict=True))
-    missing = [name for name, shard in shards.items() if not is_written(folder / name, shard)]
-    total = sum(piece.num_bytes for piece in pieces)
-    left = sum(piece.num_bytes for name in missing for piece in shards[name])
-    for part in folder.glob(".*.part"):
-        part.unlink()
-    free = shutil.disk_usage(folder).free
-    if left and free < left + SPARE_BYTES:
-        raise ValueError(f"{folder} needs {left / 1e9:.2f} GB more, and {free / 1e9:.2f} GB are free. Make room.")
-    with tqdm(total=total, initial=total - left, desc="weights", unit="B", unit_scale=True) as bar:
-        for name in missing:
-            write_shard(folder / name, shards[name], bar.update)
+    shards = name_shards(split_into_shards(pieces, SHARD_BYTES))
+    write_missing_shards(folder, shards)
     if len(shards) > 1:
-        weight_map = {piece.name: name for name, shard in shards.items() for piece in shard}
-        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+        write_index(folder / "model.safetensors.index.json", shards)
     for path in source.glob("*LICENSE*"):
         shutil.copyfile(path, folder / path.name)
     native_config(layout, precision).save_pretrained(folder)
     return pieces
 
 
+def name_shards(groups: Sequence[list[Piece]]) -> dict[str, list[Piece]]:
+    """File name -> its tensors, with the names that `transformers` uses."""
+    count = len(groups)
+    if count == 1:
+        return {"model.safetensors": groups[0]}
+    return {f"model-{i:05d}-of-{count:05d}.safetensors": group for i, group in enumerate(groups, 1)}
+
+
+def write_missing_shards(folder: Path, shards: dict[str, list[Piece]]) -> None:
+    """Write the shards that the folder does not have yet.
+
+    Raises:
+        ValueError: the disk has too little space.
+    """
+    missing = [name for name, pieces in shards.items() if not is_written(folder / name, pieces)]
+    total = sum(piece.num_bytes for pieces in shards.values() for piece in pieces)
+    remaining = sum(piece.num_bytes for name in missing for piece in shards[name])
+    for part in folder.glob(".*.part"):
+        part.unlink()
+    free = shutil.disk_usage(folder).free
+    if remaining and free < remaining + SPARE_BYTES:
+        raise ValueError(
+            f"{folder} needs {remaining / 1e9:.2f} GB more, and {free / 1e9:.2f} GB are free. Free some disk space."
+        )
+    with tqdm(total=total, initial=total - remaining, desc="weights", unit="B", unit_scale=True) as bar:
+        for name in missing:
+            write_shard(folder / name, shards[name], bar.update)
+
+
+def write_index(path: Path, shards: dict[str, list[Piece]]) -> None:
+    """Write the index of a checkpoint in several files."""
+    weight_map = {}
+    total = 0
+    for name, pieces in shards.items():
+        for piece in pieces:
+            weight_map[piece.name] = name
+            total += piece.num_bytes
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    path.write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+
+
 def check_weights(folder: Path, pieces: Sequence[Piece]) -> None:
-    """Hold names and shapes against the model that `transformers` builds, first and last rows against the source's.
+    """Compare names and shapes with the model that `transformers` builds, and first and last rows with the source.
 
     Raises:
         ValueError: a name, a shape, a precision or a row differs.
@@ -164,49 +146,22 @@ def check_weights(folder: Path, pieces: Sequence[Piece]) -> None:
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     written = open_checkpoint(folder)
-    wrong = sorted(
-        name for name in expected.keys() | written if name not in written or written[name].shape != expected.get(name)
-    )
+    shapes = {name: stored.shape for name, stored in written.items()}
+    names = sorted(expected.keys() | shapes.keys())
+    wrong = [name for name in names if shapes.get(name) != expected.get(name)]
     if wrong:
-        raise ValueError(f"{len(wrong)} tensors are not GlmForCausalLM's, among them {', '.join(wrong[:3])}.")
+        raise ValueError(f"{len(wrong)} tensors are not GlmForCausalLM's, such as {', '.join(wrong[:3])}.")
     for piece in pieces:
-        copy, rows = written[piece.name], piece.last - piece.first
-        for row in {0, rows - 1}:
-            ours = b"".join(map(bytes, copy.read_rows(row, row + 1)))
-            theirs = b"".join(map(bytes, piece.source.read_rows(piece.first + row, piece.first + row + 1)))
-            if copy.dtype != piece.source.dtype or ours != theirs:
-                raise ValueError(f"Row {row} of {piece.name} is not what the source holds. Run the same line again.")
+        copy = written[piece.name]
+        num_rows = piece.last - piece.first
+        for row in {0, num_rows - 1}:
+            copied = b"".join(map(bytes, copy.read_rows(row, row + 1)))
+            original = b"".join(map(bytes, piece.source.read_rows(piece.first + row, piece.first + row + 1)))
+            if copy.dtype != piece.source.dtype or copied != original:
+                raise ValueError(f"Row {row} of {piece.name} differs from the source. Run the same command again.")
 
 
-def move_aside(dest: Path, halves: Sequence[str]) -> Path | None:
-    """Move what would be replaced to `DEST.replaced-N`: all of DEST, or the files of one half; -> where to."""
-    present = [path for half in halves for path in files_of(dest, half)]
-    if not dest.is_dir() or not any(dest.iterdir()) or (len(halves) < len(HALVES) and not present):
-        return None
-    number = 1
-    while (aside := dest.with_name(f"{dest.name}.replaced-{number}")).exists():
-        number += 1
-    if len(halves) == len(HALVES):
-        os.rename(dest, aside)
-    else:
-        aside.mkdir()
-        for path in reversed(present):
-            os.rename(path, aside / path.name)
-    return aside
-
-
-def promote(folder: Path, dest: Path, halves: Sequence[str]) -> Path | None:
-    """Make the staged files DEST, moving aside what they replace; -> where that went."""
-    aside = move_aside(dest, halves)
-    if dest.is_dir() and any(dest.iterdir()):  # the other half is there: ours joins it, the file looked for first last
-        for path in [path for half in halves for path in files_of(folder, half)]:
-            os.replace(path, dest / path.name)
-        shutil.rmtree(folder)
-    else:
-        os.rename(folder, dest)
-        for name in (PLAN, LOCK):
-            (dest / name).unlink()
-    return aside
+# ---- the conversion -------------------------------------------------------------------------------------------
 
 
 def convert(source: Path, dest: Path, only: str | None = None, overwrite: bool = False) -> None:
@@ -214,84 +169,120 @@ def convert(source: Path, dest: Path, only: str | None = None, overwrite: bool =
 
     Args:
         source: folder of the original checkpoint.
-        dest: folder to make. If it holds the other half alone, this one joins it.
+        dest: folder to make. If it holds only the other half, this one joins it.
         only: `"weights"` or `"tokenizer"`; None for both.
-        overwrite: move what is there aside.
+        overwrite: move existing files aside.
 
     Raises:
         ImportError: `sentencepiece` is needed and not installed.
-        ValueError: the source is not ChatGLM3's, DEST may not be written, or a check failed.
+        ValueError: the source is not ChatGLM3, DEST may not be written, or a check failed.
     """
     halves = HALVES if only is None else (only,)
-    source, dest = source.resolve(), dest.resolve()
+    source = source.resolve()
+    dest = dest.resolve()
     check_destination(dest, source, halves, overwrite)
-    # What can fail at once is tried before gigabytes are written.
-    vocab_size = read_layout(source).vocab_size if (source / "config.json").is_file() else None
-    if "weights" in halves:
-        check_tensors(read_layout(source), open_checkpoint(source))
-    else:
-        refuse_other_models(source)
-    if "tokenizer" in halves:
-        read_pieces(source / "tokenizer.model")
-    with staging(dest, source, halves) as folder:
+    check_source(source, halves)
+    with staging(dest, source, halves, SHARD_BYTES) as folder:
         if "tokenizer" in halves:
+            vocab_size = read_layout(source).vocab_size if (source / "config.json").is_file() else None
             count = write_tokenizer(source, folder, vocab_size)
             print(f"tokenizer: equal to sentencepiece on {count} strings", flush=True)
         if "weights" in halves:
             pieces = convert_weights(source, folder)
             check_weights(folder, pieces)
             total = sum(piece.num_bytes for piece in pieces)
-            print(f"weights: {len(pieces)} tensors, {total / 1e9:.2f} GB, as GlmForCausalLM has them", flush=True)
-        aside = promote(folder, dest, halves)
-    if aside is not None:
-        print(f"what was in {dest} is now in {aside}")
+            print(f"weights: {len(pieces)} tensors of GlmForCausalLM, {total / 1e9:.2f} GB", flush=True)
+        replaced = promote(folder, dest, halves)
+    if replaced is not None:
+        print(f"The previous content of {dest} is now in {replaced}.")
     print(f"ready: {dest}")
 
 
+def check_source(source: Path, halves: Sequence[str]) -> None:
+    """Find what can be found wrong before gigabytes are written."""
+    if (source / "config.json").is_file() or "weights" in halves:
+        layout = read_layout(source)
+        if "weights" in halves:
+            check_tensors(layout, open_checkpoint(source))
+    else:
+        refuse_other_models(source)
+    if "tokenizer" in halves:
+        read_pieces(source / "tokenizer.model")
+
+
 def verify(dest: Path, stored_file: Path, tolerance: float) -> None:
-    """Print how far every stored case is off; raise a ValueError if one is further than `tolerance`."""
+    """Print the difference of every stored case.
+
+    Args:
+        dest: the converted model.
+        stored_file: logits of the original code: see logits.py.
+        tolerance: largest allowed difference, as a share of the case's largest logit.
+
+    Raises:
+        ValueError: a case differs by more.
+    """
     from .logits import compare_logits
 
-    found = compare_logits(dest, stored_file)
-    for case, (absolute, relative) in found.items():
+    differences = compare_logits(dest, stored_file)
+    for case, (absolute, relative) in differences.items():
         print(f"{case}: {relative:.1e} of the largest logit ({absolute:.1e})")
-    far = [case for case, (_, relative) in found.items() if not relative <= tolerance]
-    if far:
-        raise ValueError(f"{dest} differs from the stored logits by more than {tolerance:.0e} in {', '.join(far)}.")
-    print(f"verified: {len(found)} cases within {tolerance:.0e}")
+    wrong = [case for case, (_, relative) in differences.items() if not relative <= tolerance]  # NaN is wrong too
+    if wrong:
+        raise ValueError(f"{dest} differs from the stored logits by more than {tolerance:.0e} in {', '.join(wrong)}.")
+    print(f"verified: {len(differences)} cases within {tolerance:.0e}")
+
+
+# ---- command line ---------------------------------------------------------------------------------------------
+
+
+def make_parser() -> CommandParser:
+    parser = CommandParser(description=__doc__.splitlines()[0])
+    parser.add_argument("source", metavar="SOURCE", help="folder or Hub id of the original checkpoint")
+    parser.add_argument("dest", metavar="DEST", type=Path, help="folder to make")
+    parser.add_argument("--only", choices=HALVES, help="half to convert; it may join the other one in DEST")
+    parser.add_argument("--overwrite", action="store_true", help="move existing files of DEST aside")
+    parser.add_argument("--revision", help="commit or tag of a Hub id")
+    parser.add_argument(
+        "--verify",
+        type=Path,
+        metavar="FILE",
+        help="stored logits to compare with; a DEST that already exists is not converted again",
+    )
+    parser.add_argument(
+        "--tolerance", type=float, default=1e-6, help="of --verify, as a share of the largest logit (default: 1e-6)"
+    )
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Convert, unless only `--verify` is left to do, and verify."""
+    if arguments.verify is not None and not arguments.verify.is_file():
+        raise ValueError(f"There is no file {arguments.verify}.")
+    halves = HALVES if arguments.only is None else (arguments.only,)
+    is_converted = all(files_of(arguments.dest, half) for half in halves)
+    if arguments.verify is not None and is_converted and not arguments.overwrite:
+        print(f"{arguments.dest} already exists: nothing is converted.")
+    else:
+        source = locate_source(arguments.source, halves, arguments.revision)
+        convert(source, arguments.dest, arguments.only, arguments.overwrite)
+    if arguments.verify is not None:
+        verify(arguments.dest, arguments.verify, arguments.tolerance)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("source", metavar="SOURCE", help="folder or Hub id of the original checkpoint")
-    parser.add_argument("dest", metavar="DEST", type=Path, help="folder to make")
-    parser.add_argument("--only", choices=HALVES, help="convert one half; it may join the other in DEST")
-    parser.add_argument("--overwrite", action="store_true", help="move what is in DEST aside")
-    parser.add_argument("--revision", help="commit or tag of a Hub id")
-    parser.add_argument(
-        "--verify", type=Path, metavar="FILE", help="compare logits with those stored here; a DEST that is there stays"
-    )
-    parser.add_argument("--tolerance", type=float, default=1e-6, help="of --verify, as a share of the largest logit")
-    arguments = parser.parse_args(argv)
-    try:
-        if arguments.verify is not None and not arguments.verify.is_file():
-            raise ValueError(f"There is no {arguments.verify}.")
-        halves = HALVES if arguments.only is None else (arguments.only,)
-        there = all(files_of(arguments.dest, half) for half in halves)
-        if arguments.verify is not None and there and not arguments.overwrite:
-            print(f"{arguments.dest} is there already: nothing is converted.")
-        else:
-            source = locate_source(arguments.source, halves, arguments.revision)
-            convert(source, arguments.dest, arguments.only, arguments.overwrite)
-        if arguments.verify is not None:
-            verify(arguments.dest, arguments.verify, arguments.tolerance)
-    except (ImportError, ValueError) as error:
-        sys.exit(f"chatglm3: {error}")
-    except OSError as error:
-        advice = " Make room and run the same line again: finished shards are kept."
-        sys.exit(f"chatglm3: {error}.{advice if error.errno == errno.ENOSPC else ''}")
-    except KeyboardInterrupt:
-        sys.exit("chatglm3: interrupted. The same line goes on from the last finished shard.")
+    with command_errors():
+        arguments = make_parser().parse_args(argv)
+        try:
+            run(arguments)
+        except ImportError as error:
+            raise ValueError(str(error)) from error
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise ValueError(f"{error}. Free some disk space. {RESUME_ADVICE}") from error
+        except KeyboardInterrupt:
+            logger.warning(RESUME_ADVICE)
+            raise
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""How ChatGLM3 lays out its weights and settings, and where each goes in the native `Glm` architecture.
+"""Layout of ChatGLM3's weights and settings, and where each goes in the native `Glm` architecture.
 
     query_key_value (heads d + 2 groups d, D) ─► rows of q_proj, k_proj, v_proj, in this order
-    dense_h_to_4h (2 F, D) ─► gate_up_proj, as it is: gate, then up
-    rotary positions ─► rope_theta 10000 rope_ratio over half of each head; neighbors are rotated in pairs by both
+    dense_h_to_4h (2 F, D) ─► gate_up_proj, unchanged: gate, then up
+    rotary positions ─► rope_theta 10000 rope_ratio over half of each head; both rotate neighbors in pairs
 
-Whatever is not ChatGLM3, or would be computed in another way, is refused with the reason: a wrong guess here gives a
-model that loads and talks nonsense, or worse, almost none.
+Other models, and settings that `Glm` would compute in another way, are refused with the reason: a wrong guess gives a
+model that loads and writes nonsense or, worse, answers that are slightly wrong.
 """
 
 # D hidden size  F intermediate size  d head size  V vocabulary
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 FLOAT_NAMES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}
 ROLE_TOKEN = "<|user|>"
-# What the checkpoint must say of itself. Left out, the first two would mean the opposite.
+# Settings that the checkpoint must have. The first two mean the opposite where they are absent.
 SETTINGS = {
     "add_qkv_bias": True,
     "multi_query_attention": True,
@@ -35,8 +35,19 @@ SETTINGS = {
     "original_rope": True,
     "tie_word_embeddings": False,
 }
-MUST_BE_GIVEN = ("add_qkv_bias", "multi_query_attention")
-BESIDE_WEIGHTS = ("weight_scale", "qweight", "qzeros", "scales", "zeros")
+REQUIRED_SETTINGS = ("add_qkv_bias", "multi_query_attention")
+SIZES = {  # key of config.json -> type
+    "padded_vocab_size": int,
+    "hidden_size": int,
+    "ffn_hidden_size": int,
+    "num_layers": int,
+    "num_attention_heads": int,
+    "multi_query_group_num": int,
+    "kv_channels": int,
+    "layernorm_epsilon": float,
+    "seq_length": int,
+}
+QUANTIZED_ENDINGS = ("weight_scale", "qweight", "qzeros", "scales", "zeros")
 DROPPED = "transformer.rotary_pos_emb.inv_freq"
 
 
@@ -68,30 +79,42 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def refuse_other_models(source: Path) -> None:
-    """Raise a ValueError if the folder says that it is another model than ChatGLM3, or a quantized one."""
-    config, tokenizer = _read_json(source / "config.json"), _read_json(source / "tokenizer_config.json")
-    code = source / "tokenization_chatglm.py"
-    roles = ROLE_TOKEN in code.read_text(encoding="utf-8", errors="replace") if code.is_file() else None
-    names = {str(config.get("_name_or_path", "")).lower(), str(tokenizer.get("name_or_path", "")).lower()}
-    kind = config.get("model_type", "chatglm")
-    if kind in ("glm", "glm4"):
-        raise ValueError(f"{source} is a native checkpoint already (model_type {kind!r}); load it as it is.")
-    if kind != "chatglm":
-        raise ValueError(f"{source} is a {kind!r} model, not ChatGLM3 (model_type 'chatglm').")
-    if {"inner_hidden_size", "position_encoding_2d"} & set(config):
-        raise ValueError(f"{source} is the first ChatGLM-6B, of another architecture. ChatGLM3-6B is needed.")
-    if roles is False or (roles is None and any("chatglm2" in name or "codegeex2" in name for name in names)):
+    """Refuse other models than ChatGLM3, and quantized ones, by the configuration files in the folder.
+
+    Raises:
+        ValueError: the model is another one, or quantized.
+    """
+    config = _read_json(source / "config.json")
+    tokenizer = _read_json(source / "tokenizer_config.json")
+    names = [str(config.get("_name_or_path", "")).lower(), str(tokenizer.get("name_or_path", "")).lower()]
+    model_type = config.get("model_type", "chatglm")
+    if model_type in ("glm", "glm4"):
+        raise ValueError(f"{source} is already a native checkpoint (model_type {model_type!r}); load it as it is.")
+    if model_type != "chatglm":
+        raise ValueError(f"{source} is a {model_type!r} model, not ChatGLM3 (model_type 'chatglm').")
+    if "inner_hidden_size" in config or "position_encoding_2d" in config:
+        raise ValueError(f"{source} is the first ChatGLM-6B, which has another architecture. Give ChatGLM3-6B.")
+    if _is_chatglm2(source, names):
         raise ValueError(
             f"{source} is ChatGLM2: it has no role tokens, and its long version divides positions where ChatGLM3 "
-            "raises the rotary base, so that its answers would be wrong. ChatGLM3-6B is needed."
+            "raises the rotary base, so that its answers would be wrong. Give ChatGLM3-6B."
         )
     vocab_size = config.get("padded_vocab_size")
-    if (isinstance(vocab_size, int) and vocab_size > 100_000) or any("glm-4" in name for name in names):
-        raise ValueError(f"{source} is GLM-4, which is published in native form: take THUDM/glm-4-9b-chat-hf.")
+    is_large = isinstance(vocab_size, int) and vocab_size > 100_000
+    if is_large or any("glm-4" in name for name in names):
+        raise ValueError(f"{source} is GLM-4, which is published in native form: use THUDM/glm-4-9b-chat-hf.")
     if config.get("quantization_bit") or config.get("quantization_config"):
-        raise ValueError(f"{source} is quantized. Convert the 16-bit checkpoint; quantize when it is loaded.")
+        raise ValueError(f"{source} is quantized. Convert the 16-bit checkpoint, and quantize when loading it.")
     if config.get("pre_seq_len"):
-        raise ValueError(f"{source} was tuned with a prefix (pre_seq_len), for which Glm has no place.")
+        raise ValueError(f"{source} was tuned with a prefix (pre_seq_len), which Glm does not support.")
+
+
+def _is_chatglm2(source: Path, names: list[str]) -> bool:
+    """By the role tokens in the tokenizer's code; without that code, by the model's names."""
+    code = source / "tokenization_chatglm.py"
+    if code.is_file():
+        return ROLE_TOKEN not in code.read_text(encoding="utf-8", errors="replace")
+    return any("chatglm2" in name or "codegeex2" in name for name in names)
 
 
 def read_layout(source: Path) -> Layout:
@@ -101,126 +124,154 @@ def read_layout(source: Path) -> Layout:
         ValueError: it is missing, is not ChatGLM3's, or asks for something that `Glm` computes in another way.
     """
     if not (source / "config.json").is_file():
-        raise ValueError(f"{source} has no config.json. Give the folder of the whole checkpoint.")
+        raise ValueError(f"{source} has no config.json. Give the folder of the complete checkpoint.")
     refuse_other_models(source)
     config = _read_json(source / "config.json")
-    for name, wanted in SETTINGS.items():
-        found = config.get(name, None if name in MUST_BE_GIVEN else wanted)
-        if found is not wanted:
-            raise ValueError(f"{source}: {name} is {found}, ChatGLM3 has {wanted}. This layout is not known.")
-    sizes = {
-        "padded_vocab_size": int, "hidden_size": int, "ffn_hidden_size": int, "num_layers": int,
-        "num_attention_heads": int, "multi_query_group_num": int, "kv_channels": int, "layernorm_epsilon": float,
-        "seq_length": int,
-    }  # fmt: skip
-    values = []
-    for name, number in sizes.items():
-        value = config.get(name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0 or number(value) != value:
-            raise ValueError(f"{source}: {name} in config.json is {value!r}; it must be a number above zero.")
-        values.append(number(value))
-    ratio = config.get("rope_ratio", 1)
-    if isinstance(ratio, bool) or not isinstance(ratio, int | float) or ratio <= 0:
-        raise ValueError(f"{source}: rope_ratio in config.json is {ratio!r}; it must be a number above zero.")
-    vocab, hidden, intermediate, layers, heads, groups, head_size, epsilon, positions = values
+    for name, expected in SETTINGS.items():
+        default = None if name in REQUIRED_SETTINGS else expected
+        value = config.get(name, default)
+        if value is not expected:
+            raise ValueError(f"{source}: {name} is {value}, but {expected} in ChatGLM3. This layout is not known.")
+    sizes = {}
+    for name, number in SIZES.items():
+        sizes[name] = number(_positive(source, name, config.get(name)))
+        if sizes[name] != config[name]:
+            raise ValueError(f"{source}: {name} in config.json is {config[name]!r}; it must be a whole number.")
+    heads = sizes["num_attention_heads"]
+    groups = sizes["multi_query_group_num"]
+    head_size = sizes["kv_channels"]
     if heads % groups or head_size % 4:
         raise ValueError(
-            f"{source}: {heads} heads over {groups} groups of size {head_size}; heads must divide evenly into groups, "
-            "and half of a head into pairs."
+            f"{source}: {heads} heads in {groups} groups, each head of size {head_size}; the heads must divide evenly "
+            "into groups, and half of a head into pairs."
         )
-    pad, eos = config.get("pad_token_id", 0), config.get("eos_token_id", 2)
-    if not all(type(token) is int and 0 <= token < vocab for token in (pad, eos)):
-        raise ValueError(f"{source}: pad_token_id {pad!r} and eos_token_id {eos!r} must be ids below {vocab}.")
+    pad = config.get("pad_token_id", 0)
+    eos = config.get("eos_token_id", 2)
+    vocab_size = sizes["padded_vocab_size"]
+    if not all(type(token) is int and 0 <= token < vocab_size for token in (pad, eos)):
+        raise ValueError(f"{source}: pad_token_id {pad!r} and eos_token_id {eos!r} must be ids below {vocab_size}.")
     return Layout(
-        vocab, hidden, intermediate, layers, heads, groups, head_size, epsilon, 10_000.0 * ratio, positions,
-        float(config.get("attention_dropout") or 0.0), pad, eos,
-    )  # fmt: skip
+        vocab_size=vocab_size,
+        hidden_size=sizes["hidden_size"],
+        intermediate_size=sizes["ffn_hidden_size"],
+        num_layers=sizes["num_layers"],
+        num_heads=heads,
+        num_groups=groups,
+        head_size=head_size,
+        norm_epsilon=sizes["layernorm_epsilon"],
+        rope_theta=10_000.0 * _positive(source, "rope_ratio", config.get("rope_ratio", 1)),
+        max_positions=sizes["seq_length"],
+        attention_dropout=float(config.get("attention_dropout") or 0.0),
+        pad_token_id=pad,
+        eos_token_id=eos,
+    )
+
+
+def _positive(source: Path, name: str, value: Any) -> int | float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+        raise ValueError(f"{source}: {name} in config.json is {value!r}; it must be a number above zero.")
+    return value
 
 
 def source_shapes(layout: Layout) -> dict[str, tuple[int, ...]]:
     """Name -> shape of every tensor that the checkpoint must hold."""
-    width, projected = layout.hidden_size, layout.num_heads * layout.head_size
-    joined = projected + 2 * layout.num_groups * layout.head_size
+    width = layout.hidden_size
+    query_rows = layout.num_heads * layout.head_size
+    joined_rows = query_rows + 2 * layout.num_groups * layout.head_size
     shapes = {"transformer.embedding.word_embeddings.weight": (layout.vocab_size, width)}
     for i in range(layout.num_layers):
         layer = f"transformer.encoder.layers.{i}"
         shapes |= {
             f"{layer}.input_layernorm.weight": (width,),
-            f"{layer}.self_attention.query_key_value.weight": (joined, width),
-            f"{layer}.self_attention.query_key_value.bias": (joined,),
-            f"{layer}.self_attention.dense.weight": (width, projected),
+            f"{layer}.self_attention.query_key_value.weight": (joined_rows, width),
+            f"{layer}.self_attention.query_key_value.bias": (joined_rows,),
+            f"{layer}.self_attention.dense.weight": (width, query_rows),
             f"{layer}.post_attention_layernorm.weight": (width,),
             f"{layer}.mlp.dense_h_to_4h.weight": (2 * layout.intermediate_size, width),
             f"{layer}.mlp.dense_4h_to_h.weight": (width, layout.intermediate_size),
         }
-    return shapes | {
-        "transformer.encoder.final_layernorm.weight": (width,),
-        "transformer.output_layer.weight": (layout.vocab_size, width),
-    }
+    shapes["transformer.encoder.final_layernorm.weight"] = (width,)
+    shapes["transformer.output_layer.weight"] = (layout.vocab_size, width)
+    return shapes
 
 
-def check_tensors(layout: Layout, found: dict[str, StoredTensor]) -> str:
-    """Compare the checkpoint's tensors with the layout; -> their one precision, as safetensors writes it.
+def check_tensors(layout: Layout, stored: dict[str, StoredTensor]) -> str:
+    """Compare the checkpoint's tensors with the layout.
+
+    Returns:
+        Their one precision, as safetensors writes it.
 
     Raises:
         ValueError: missing, unknown, quantized or wrongly shaped tensors, or more than one precision.
     """
     expected = source_shapes(layout)
-    unknown = sorted(set(found) - set(expected) - {DROPPED})
-    packed = [name for name in unknown if name.rpartition(".")[2].endswith(BESIDE_WEIGHTS)]
-    strange = sorted({found[name].dtype for name in expected if name in found} - set(FLOAT_NAMES))
-    if packed or strange:
-        what = packed[0] if packed else f"weights in {', '.join(strange)}"
-        raise ValueError(f"The checkpoint is quantized ({what}). Convert the 16-bit one; quantize when it is loaded.")
+    unknown = sorted(set(stored) - set(expected) - {DROPPED})
+    _refuse_quantized(expected, stored, unknown)
     if unknown:
-        raise ValueError(f"{len(unknown)} tensors are unknown to ChatGLM3, among them {', '.join(unknown[:3])}.")
-    missing = [name for name in expected if name not in found]
+        raise ValueError(f"{len(unknown)} tensors are unknown to ChatGLM3, such as {', '.join(unknown[:3])}.")
+    missing = [name for name in expected if name not in stored]
     if missing:
-        raise ValueError(f"{len(missing)} tensors are missing, among them {', '.join(missing[:3])}.")
+        raise ValueError(f"{len(missing)} tensors are missing, such as {', '.join(missing[:3])}.")
     for name, shape in expected.items():
-        if found[name].shape != shape:
-            raise ValueError(f"{name} is {list(found[name].shape)}; config.json makes it {list(shape)}.")
-    precisions = sorted({found[name].dtype for name in expected})
+        if stored[name].shape != shape:
+            raise ValueError(f"{name} is {list(stored[name].shape)}; by config.json it should be {list(shape)}.")
+    precisions = sorted({stored[name].dtype for name in expected})
     if len(precisions) > 1:
-        raise ValueError(f"The weights are in {' and '.join(precisions)}; one precision is needed. Cast them first.")
+        raise ValueError(f"The weights are in {' and '.join(precisions)}; cast them to one precision first.")
     return precisions[0]
 
 
-def native_pieces(layout: Layout, found: dict[str, StoredTensor]) -> list[Piece]:
-    """Every tensor of the `Glm` model, as rows of the checkpoint's."""
+def _refuse_quantized(
+    expected: dict[str, tuple[int, ...]], stored: dict[str, StoredTensor], unknown: list[str]
+) -> None:
+    advice = "Convert the 16-bit one, and quantize when loading it."
+    for name in unknown:
+        if name.rpartition(".")[2].endswith(QUANTIZED_ENDINGS):
+            raise ValueError(f"The checkpoint is quantized ({name}). {advice}")
+    dtypes = {stored[name].dtype for name in expected if name in stored}
+    integers = sorted(dtypes - set(FLOAT_NAMES))
+    if integers:
+        raise ValueError(f"The checkpoint is quantized (weights in {', '.join(integers)}). {advice}")
 
-    def whole(name: str, old: str) -> Piece:
-        return Piece(name, found[old], 0, found[old].shape[0])
 
-    pieces = [whole("model.embed_tokens.weight", "transformer.embedding.word_embeddings.weight")]
-    query_rows, key_rows = layout.num_heads * layout.head_size, layout.num_groups * layout.head_size
-    cuts = {"q_proj": (0, query_rows), "k_proj": (query_rows, query_rows + key_rows)}
-    cuts["v_proj"] = (query_rows + key_rows, query_rows + 2 * key_rows)
+def native_pieces(layout: Layout, stored: dict[str, StoredTensor]) -> list[Piece]:
+    """Every tensor of the `Glm` model, as rows of the checkpoint's tensors."""
+
+    def renamed(name: str, old: str) -> Piece:
+        return Piece(name, stored[old], 0, stored[old].shape[0])
+
+    query_rows = layout.num_heads * layout.head_size
+    key_rows = layout.num_groups * layout.head_size
+    projections = {
+        "q_proj": (0, query_rows),
+        "k_proj": (query_rows, query_rows + key_rows),
+        "v_proj": (query_rows + key_rows, query_rows + 2 * key_rows),
+    }
+    pieces = [renamed("model.embed_tokens.weight", "transformer.embedding.word_embeddings.weight")]
     for i in range(layout.num_layers):
-        old, new = f"transformer.encoder.layers.{i}", f"model.layers.{i}"
-        pieces.append(whole(f"{new}.input_layernorm.weight", f"{old}.input_layernorm.weight"))
-        for part, (first, last) in cuts.items():
+        old = f"transformer.encoder.layers.{i}"
+        new = f"model.layers.{i}"
+        pieces.append(renamed(f"{new}.input_layernorm.weight", f"{old}.input_layernorm.weight"))
+        for projection, (first, last) in projections.items():
             for kind in ("weight", "bias"):
-                joined = found[f"{old}.self_attention.query_key_value.{kind}"]
-                pieces.append(Piece(f"{new}.self_attn.{part}.{kind}", joined, first, last))
+                joined = stored[f"{old}.self_attention.query_key_value.{kind}"]
+                pieces.append(Piece(f"{new}.self_attn.{projection}.{kind}", joined, first, last))
         pieces += [
-            whole(f"{new}.self_attn.o_proj.weight", f"{old}.self_attention.dense.weight"),
-            whole(f"{new}.post_attention_layernorm.weight", f"{old}.post_attention_layernorm.weight"),
-            whole(f"{new}.mlp.gate_up_proj.weight", f"{old}.mlp.dense_h_to_4h.weight"),
-            whole(f"{new}.mlp.down_proj.weight", f"{old}.mlp.dense_4h_to_h.weight"),
+            renamed(f"{new}.self_attn.o_proj.weight", f"{old}.self_attention.dense.weight"),
+            renamed(f"{new}.post_attention_layernorm.weight", f"{old}.post_attention_layernorm.weight"),
+            renamed(f"{new}.mlp.gate_up_proj.weight", f"{old}.mlp.dense_h_to_4h.weight"),
+            renamed(f"{new}.mlp.down_proj.weight", f"{old}.mlp.dense_4h_to_h.weight"),
         ]
-    return [
-        *pieces,
-        whole("model.norm.weight", "transformer.encoder.final_layernorm.weight"),
-        whole("lm_head.weight", "transformer.output_layer.weight"),
-    ]
+    pieces.append(renamed("model.norm.weight", "transformer.encoder.final_layernorm.weight"))
+    pieces.append(renamed("lm_head.weight", "transformer.output_layer.weight"))
+    return pieces
 
 
 def native_config(layout: Layout, precision: str) -> "GlmConfig":
-    """The configuration under which `Glm` computes what ChatGLM3 does.
+    """The configuration with which `Glm` computes the same as ChatGLM3.
 
-    Its epsilon, padding token and end token are given, because the defaults are those of GLM-4: the first is wrong in
-    the fourth digit of a logit, the second lies past the vocabulary.
+    Epsilon, padding token and end token are given, because the defaults are those of GLM-4: the epsilon changes the
+    fourth digit of a logit, and the padding token exceeds the vocabulary.
     """
     from transformers import GlmConfig
 

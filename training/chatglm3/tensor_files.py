@@ -1,9 +1,10 @@
-"""Tensors of a checkpoint as ranges of bytes: found in safetensors or `.bin` shards, written as safetensors.
+"""Tensors of a checkpoint as ranges of bytes, read from safetensors or `.bin` shards and written as safetensors.
 
     folder ─► open_checkpoint ─► {name: StoredTensor} ─► Piece(new name, rows of one) ─► write_shard
 
-A run of rows is one run of bytes, so a tensor is renamed or split along its first dimension by copying through one
-small buffer. Nothing is ever held whole, and nothing is executed: `.bin` shards are read as tensors only.
+Rows that follow each other are bytes that follow each other, so a tensor is renamed or split along its first dimension
+by copying through one small buffer. No tensor is ever in memory as a whole, and nothing is executed: `.bin` shards are
+only read as tensors.
 """
 
 import json
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 BUFFER_BYTES = 8 * 2**20
-LONGEST_HEADER = 100 * 2**20
+MAX_HEADER_BYTES = 100 * 2**20
 ITEM_BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1,
     "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
@@ -31,7 +32,7 @@ DTYPE_NAMES = {
 
 
 class StoredTensor(NamedTuple):
-    """Where a tensor lies: from byte `start` of a safetensors file, or under `key` in a `.bin` file."""
+    """Place of a tensor: from byte `start` of a safetensors file, or under `key` in a `.bin` file."""
 
     dtype: str  # as safetensors writes it, "F16"
     shape: tuple[int, ...]
@@ -44,33 +45,40 @@ class StoredTensor(NamedTuple):
         return math.prod(self.shape[1:]) * ITEM_BYTES[self.dtype]
 
     def read_rows(self, first: int, last: int) -> Iterator[memoryview]:
-        """The bytes of rows `first` to `last` (not included), a buffer at a time; each is overwritten by the next.
+        """The bytes of rows `first` to `last` (excluded), one buffer at a time, each overwritten by the next.
 
         Raises:
             ValueError: the file ends before the tensor does.
         """
-        if self.key is not None:
-            import torch
+        if self.key is None:
+            yield from self._read_safetensors(first, last)
+        else:
+            yield from self._read_bin(first, last)
 
-            # Mapped anew each time: a mapping that is kept holds on to every page that was read.
-            rows = _map_bin(self.path)[self.key][first:last].contiguous().reshape(-1).view(torch.uint8).numpy()
-            for start in range(0, len(rows), BUFFER_BYTES):
-                yield memoryview(rows[start : start + BUFFER_BYTES])
-            return
-        left = (last - first) * self.row_bytes
-        buffer = memoryview(bytearray(min(left, BUFFER_BYTES)))
+    def _read_safetensors(self, first: int, last: int) -> Iterator[memoryview]:
+        remaining = (last - first) * self.row_bytes
+        buffer = memoryview(bytearray(min(remaining, BUFFER_BYTES)))
         with self.path.open("rb", buffering=0) as file:
             file.seek(self.start + first * self.row_bytes)
-            while left:
-                count = file.readinto(buffer[: min(left, len(buffer))])
+            while remaining:
+                count = file.readinto(buffer[: min(remaining, len(buffer))])
                 if not count:
-                    raise ValueError(f"{self.path} ended in the middle of a tensor. Fetch it again.")
-                left -= count
+                    raise ValueError(f"{self.path} ends in the middle of a tensor. Download it again.")
+                remaining -= count
                 yield buffer[:count]
+
+    def _read_bin(self, first: int, last: int) -> Iterator[memoryview]:
+        import torch
+
+        tensors = _map_bin(self.path)  # each time: a mapping that is kept holds on to every page that was read
+        rows = tensors[self.key][first:last].contiguous()
+        data = rows.reshape(-1).view(torch.uint8).numpy()
+        for start in range(0, len(data), BUFFER_BYTES):
+            yield memoryview(data[start : start + BUFFER_BYTES])
 
 
 class Piece(NamedTuple):
-    """Rows `first` to `last` (not included) of a stored tensor, under a new name."""
+    """Rows `first` to `last` (excluded) of a stored tensor, under a new name."""
 
     name: str
     source: StoredTensor
@@ -90,7 +98,7 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
     """The tensors of a safetensors file.
 
     Raises:
-        ValueError: it is no safetensors file, or was cut short.
+        ValueError: it is not a safetensors file, or was cut short.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -98,56 +106,62 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
         length = int.from_bytes(start, "little")
         if start == b"version ":
             raise ValueError(f"{path} is a Git LFS pointer, not the file itself. Run `git lfs pull` beside it.")
-        if len(start) < 8 or length > min(LONGEST_HEADER, size - 8):
-            raise ValueError(f"{path} is no whole safetensors file ({size} bytes). Fetch it again.")
+        if len(start) < 8 or length > min(MAX_HEADER_BYTES, size - 8):
+            raise ValueError(f"{path} is not a complete safetensors file ({size} bytes). Download it again.")
         try:
             header = json.loads(file.read(length))
         except ValueError as error:
-            raise ValueError(f"{path} is no safetensors file: its header is not JSON ({error}).") from error
-    found = {}
+            raise ValueError(f"{path} is not a safetensors file: its header is not JSON ({error}).") from error
+    data_start = 8 + length
+    tensors = {}
     for name, entry in header.items():
         if name == "__metadata__":
             continue
-        dtype, shape, (first, last) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+        dtype = entry["dtype"]
+        shape = tuple(entry["shape"])
+        first, last = entry["data_offsets"]
         if dtype not in ITEM_BYTES or last - first != math.prod(shape) * ITEM_BYTES[dtype]:
-            raise ValueError(f"{path}: {name} says {dtype} {list(shape)} but holds {last - first} bytes.")
-        if 8 + length + last > size:
-            raise ValueError(f"{path} was cut short within {name}, at {size} bytes. Fetch it again.")
-        found[name] = StoredTensor(dtype, shape, path, 8 + length + first)
-    return found
+            raise ValueError(f"{path}: {name} should be {dtype} {list(shape)} but has {last - first} bytes.")
+        if data_start + last > size:
+            raise ValueError(f"{path} was cut short within {name}, at {size} bytes. Download it again.")
+        tensors[name] = StoredTensor(dtype, shape, path, data_start + first)
+    return tensors
 
 
 def _map_bin(path: Path) -> "dict[str, torch.Tensor]":
-    """The tensors of a `.bin` file, mapped and not read; nothing but tensors is unpickled."""
+    """The tensors of a `.bin` file, mapped into memory; only tensors are unpickled."""
     import torch
 
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # whatever a broken pickle or archive raises
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        lines = [*str(error).strip().splitlines(), type(error).__name__]
         raise ValueError(
-            f"{path} could not be read as plain tensors ({reason}). Fetch it again, or take the safetensors files."
+            f"{path} could not be read as plain tensors ({lines[0]}). Download it again, or use the safetensors files."
         ) from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ValueError(f"{path} holds something else than named tensors.")
+        raise ValueError(f"{path} holds something other than named tensors.")
     return state
 
 
 def _read_bin(path: Path) -> dict[str, StoredTensor]:
-    found = {}
+    tensors = {}
     for name, value in _map_bin(path).items():
         dtype = str(value.dtype).removeprefix("torch.")
         if dtype not in DTYPE_NAMES:
             raise ValueError(f"{path}: {name} is {dtype}; known are {', '.join(DTYPE_NAMES)}.")
-        found[name] = StoredTensor(DTYPE_NAMES[dtype], tuple(value.shape), path, key=name)
-    return found
+        tensors[name] = StoredTensor(DTYPE_NAMES[dtype], tuple(value.shape), path, key=name)
+    return tensors
 
 
 def find_shards(folder: Path) -> tuple[list[Path], dict[str, str] | None]:
-    """The weight files of a folder, safetensors before `.bin`, and what its index says: name -> file, if it has one.
+    """The weight files of a folder, safetensors if it has them, otherwise `.bin`.
+
+    Returns:
+        The files, and the index as tensor name -> file name; None without an index.
 
     Raises:
-        ValueError: none are there, or the index names files that are not.
+        ValueError: the folder has no weights, or the index names missing files.
     """
     for stem, ending in (("model", ".safetensors"), ("pytorch_model", ".bin")):
         index = folder / f"{stem}{ending}.index.json"
@@ -156,43 +170,43 @@ def find_shards(folder: Path) -> tuple[list[Path], dict[str, str] | None]:
             paths = [folder / name for name in sorted(set(weight_map.values()))]
             missing = [path.name for path in paths if not path.is_file()]
             if missing:
-                raise ValueError(f"{index} names files that are not there: {', '.join(missing)}. Fetch them.")
+                raise ValueError(f"{index} names missing files: {', '.join(missing)}. Download them.")
             return paths, weight_map
         if (folder / f"{stem}{ending}").is_file():
             return [folder / f"{stem}{ending}"], None
-    raise ValueError(f"{folder} holds no weights: model.safetensors or pytorch_model.bin, or shards with their index.")
+    raise ValueError(f"{folder} has no weights: model.safetensors or pytorch_model.bin, or shards with their index.")
 
 
 def open_checkpoint(folder: Path) -> dict[str, StoredTensor]:
-    """Every tensor of the checkpoint in a folder, none of them read yet.
+    """Every tensor of the checkpoint in a folder; none is read yet.
 
     Raises:
         ValueError: a file is missing, broken, or holds other tensors than the index says.
     """
     paths, weight_map = find_shards(folder)
-    found: dict[str, StoredTensor] = {}
+    tensors: dict[str, StoredTensor] = {}
     for path in paths:
-        for name, stored in (_read_bin if path.suffix == ".bin" else read_header)(path).items():
-            if name in found:
-                raise ValueError(f"{name} lies in {found[name].path.name} and again in {path.name}.")
-            found[name] = stored
+        stored = _read_bin(path) if path.suffix == ".bin" else read_header(path)
+        for name in stored.keys() & tensors.keys():
+            raise ValueError(f"{name} is in {tensors[name].path.name} and again in {path.name}.")
+        tensors |= stored
     if weight_map is not None:
-        wrong = sorted(name for name in set(weight_map) | set(found) if name not in found or name not in weight_map)
+        wrong = sorted(weight_map.keys() ^ tensors.keys())
         if wrong:
             raise ValueError(f"Index and shards of {folder} differ in {len(wrong)} tensors: {', '.join(wrong[:3])}.")
-    return found
+    return tensors
 
 
-def split_into_shards(pieces: Sequence[Piece], most_bytes: int) -> list[list[Piece]]:
-    """Pieces in their order, in groups of at most `most_bytes`; a larger piece is a group of its own."""
+def split_into_shards(pieces: Sequence[Piece], max_bytes: int) -> list[list[Piece]]:
+    """Pieces in their order, in groups of at most `max_bytes`; a larger piece is a group by itself."""
     shards: list[list[Piece]] = []
-    room = -1
+    remaining = -1
     for piece in pieces:
-        if piece.num_bytes > room:
+        if piece.num_bytes > remaining:
             shards.append([])
-            room = most_bytes
+            remaining = max_bytes
         shards[-1].append(piece)
-        room -= piece.num_bytes
+        remaining -= piece.num_bytes
     return shards
 
 
@@ -213,20 +227,21 @@ def encode_header(pieces: Sequence[Piece]) -> bytes:
 
 
 def is_written(path: Path, pieces: Sequence[Piece]) -> bool:
-    """Whether the file is there, with exactly this header and of the right size."""
+    """Whether the file exists with exactly this header and the right size."""
     header = encode_header(pieces)
-    if not path.is_file() or path.stat().st_size != len(header) + sum(piece.num_bytes for piece in pieces):
+    num_bytes = len(header) + sum(piece.num_bytes for piece in pieces)
+    if not path.is_file() or path.stat().st_size != num_bytes:
         return False
     with path.open("rb") as file:
         return file.read(len(header)) == header
 
 
 def write_shard(path: Path, pieces: Sequence[Piece], progress: Callable[[int], Any]) -> None:
-    """Write a safetensors file, whole or not at all.
+    """Write a safetensors file, completely or not at all.
 
     Args:
-        path: the file; until it is whole its bytes lie in `.NAME.part` beside it.
-        pieces: what it holds, in this order.
+        path: the file; until it is complete it is called `.NAME.part`.
+        pieces: its tensors, in this order.
         progress: called with the number of bytes of every write.
     """
     part = path.with_name(f".{path.name}.part")

@@ -1,11 +1,11 @@
-"""ChatGLM3's `tokenizer.model` as a fast tokenizer, held against `sentencepiece` before it is handed on.
+"""ChatGLM3's `tokenizer.model` as a fast tokenizer, compared with `sentencepiece` before it is used.
 
     pieces, scores ─► BPE: every split of a piece into two pieces is a merge, ordered by the piece's score
-    [MASK] [gMASK] [sMASK] sop eop, four roles ─► ids behind the pieces, in the vocabulary but reached by no merge
-    text ─► "▁" + text with "▁" for spaces ─► BPE with bytes for what it lacks ─► [gMASK] sop ...
+    [MASK] [gMASK] [sMASK] sop eop, four roles ─► ids after the pieces, in the vocabulary but reached by no merge
+    text ─► "▁" + text with "▁" for spaces ─► BPE with bytes for unknown characters ─► [gMASK] sop ...
 
-The nine extra tokens are no added tokens: those are cut out of any text, and `sop` and `eop` would tear "philosophy"
-and "people" apart. For the same reason `split_special_tokens` is on: `</s>` typed by a user is four signs, as it was.
+The nine extra tokens are not added tokens: those are cut out of any text, and `sop` and `eop` would split "philosophy"
+and "people". For the same reason `split_special_tokens` is on: `</s>` typed by a user stays four characters.
 """
 
 import random
@@ -31,12 +31,23 @@ SAMPLES = (
 )  # fmt: skip
 
 
+# Ranges of Unicode from which random characters are drawn.
+BLOCKS = (
+    (0x20, 0x7E),
+    (0xA0, 0x24F),
+    (0x370, 0x4FF),
+    (0x3000, 0x30FF),
+    (0x4E00, 0x9FA5),
+    (0x1F300, 0x1F64F),
+)
+
+
 def read_pieces(path: Path) -> Any:
     """The model file as a `sentencepiece.SentencePieceProcessor`.
 
     Raises:
         ImportError: `sentencepiece` is not installed.
-        ValueError: there is no such file, or it is of another kind.
+        ValueError: there is no such file, or it is another kind of tokenizer.
     """
     try:
         import sentencepiece
@@ -45,60 +56,58 @@ def read_pieces(path: Path) -> Any:
             "Converting the tokenizer needs: pip install 'egmf[conversion]' (or pip install sentencepiece)"
         ) from error
     if not path.is_file():
-        raise ValueError(f"There is no {path}. Fetch it beside the weights, or convert `--only weights`.")
+        raise ValueError(f"There is no {path}. Download it into the same folder, or convert `--only weights`.")
     content = path.read_bytes()
     if content.startswith(b"version https://git-lfs"):
-        raise ValueError(f"{path} is a Git LFS pointer, not the file itself. Run `git lfs pull` beside it.")
+        raise ValueError(f"{path} is a Git LFS pointer, not the file itself. Run `git lfs pull` in its folder.")
     try:
         if not content:
             raise RuntimeError("it is empty")
         pieces = sentencepiece.SentencePieceProcessor(model_proto=content)
         count = pieces.get_piece_size()
     except (RuntimeError, TypeError) as error:
-        raise ValueError(f"{path} is no SentencePiece model, as ChatGLM3's is ({error}).") from error
+        raise ValueError(f"{path} is not a SentencePiece model like ChatGLM3's ({error}).") from error
     known = {pieces.id_to_piece(i) for i in range(count)}
-    if known & set(EXTRA_TOKENS):
-        raise ValueError(f"{path} holds {sorted(known & set(EXTRA_TOKENS))} as pieces; ChatGLM3 adds them behind.")
+    extra = sorted(known & set(EXTRA_TOKENS))
+    if extra:
+        raise ValueError(f"{path} has {extra} as pieces; ChatGLM3 has them after the pieces.")
     if (pieces.unk_id(), pieces.eos_id()) != (0, 2):
         raise ValueError(f"{path} has <unk> {pieces.unk_id()} and </s> {pieces.eos_id()}; ChatGLM3 has 0 and 2.")
     return pieces
 
 
 def extra_ids(pieces: Any) -> dict[str, int]:
-    """Ids of the nine tokens behind the pieces."""
+    """Ids of the nine tokens after the pieces."""
     return {token: pieces.get_piece_size() + i for i, token in enumerate(EXTRA_TOKENS)}
 
 
 def build_tokenizer(pieces: Any) -> "PreTrainedTokenizerFast":
-    """The fast tokenizer; left padding with `<unk>`, `[gMASK] sop` in front of every text."""
+    """The fast tokenizer: left padding with `<unk>`, `[gMASK] sop` before every text."""
     from tokenizers import Tokenizer, decoders, models, normalizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    count = pieces.get_piece_size()
-    vocabulary = {pieces.id_to_piece(i): i for i in range(count)}
-    other = (pieces.is_unknown, pieces.is_control, pieces.is_byte, pieces.is_unused)
-    normal = {pieces.id_to_piece(i): pieces.get_score(i) for i in range(count) if not any(test(i) for test in other)}
-    merges = [
-        (piece[:cut], piece[cut:])
-        for piece in sorted(normal, key=normal.__getitem__, reverse=True)
-        for cut in range(1, len(piece))
-        if piece[:cut] in normal and piece[cut:] in normal
-    ]
+    vocabulary = {pieces.id_to_piece(i): i for i in range(pieces.get_piece_size())}
     extra = extra_ids(pieces)
     tokenizer = Tokenizer(
         models.BPE(
-            vocab=vocabulary | extra, merges=merges, unk_token=pieces.id_to_piece(0), fuse_unk=True, byte_fallback=True
+            vocab=vocabulary | extra,
+            merges=list_merges(pieces),
+            unk_token=pieces.id_to_piece(0),
+            fuse_unk=True,
+            byte_fallback=True,
         )
     )
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
+    prefix = " ".join(PREFIX)
     end = pieces.id_to_piece(pieces.eos_id())
+    prefix_ids = [(token, extra[token]) for token in PREFIX]
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{' '.join(PREFIX)} $A",
-        pair=f"{' '.join(PREFIX)} $A $B {end}",
-        special_tokens=[*((token, extra[token]) for token in PREFIX), (end, pieces.eos_id())],
+        single=f"{prefix} $A",
+        pair=f"{prefix} $A $B {end}",
+        special_tokens=[*prefix_ids, (end, pieces.eos_id())],
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -112,23 +121,49 @@ def build_tokenizer(pieces: Any) -> "PreTrainedTokenizerFast":
     )
 
 
+def list_merges(pieces: Any) -> list[tuple[str, str]]:
+    """Every split of a normal piece into two normal pieces, those of the highest score first."""
+    scores = {}
+    for i in range(pieces.get_piece_size()):
+        special = pieces.is_unknown(i) or pieces.is_control(i) or pieces.is_byte(i) or pieces.is_unused(i)
+        if not special:
+            scores[pieces.id_to_piece(i)] = pieces.get_score(i)
+    merges = []
+    for piece in sorted(scores, key=scores.__getitem__, reverse=True):
+        for cut in range(1, len(piece)):
+            left = piece[:cut]
+            right = piece[cut:]
+            if left in scores and right in scores:
+                merges.append((left, right))
+    return merges
+
+
+# ---- checks ---------------------------------------------------------------------------------------------------
+
+
 def sample_strings(pieces: Any, count: int = 2000, seed: int = 0) -> list[str]:
-    """Strings to compare on: written ones, runs of pieces with and without spaces, and random characters."""
+    """Strings to compare: the fixed samples, random pieces with and without spaces between, and random characters."""
     rng = random.Random(seed)  # noqa: S311
-    words = [pieces.id_to_piece(i).replace("▁", " ") for i in range(pieces.get_piece_size()) if not pieces.is_byte(i)]
-    blocks = ((0x20, 0x7E), (0xA0, 0x24F), (0x370, 0x4FF), (0x3000, 0x30FF), (0x4E00, 0x9FA5), (0x1F300, 0x1F64F))
+    normal = [i for i in range(pieces.get_piece_size()) if not pieces.is_byte(i)]
+    words = [pieces.id_to_piece(i).replace("▁", " ") for i in normal]
     strings = [*SAMPLES]
     while len(strings) < count:
-        kind, length = rng.randrange(3), rng.randint(1, 12)
+        kind = rng.randrange(3)
+        length = rng.randint(1, 12)
         if kind == 2:
-            strings.append("".join(chr(rng.randint(*rng.choice(blocks))) for _ in range(length)))
+            characters = [chr(rng.randint(*rng.choice(BLOCKS))) for _ in range(length)]
+            strings.append("".join(characters))
         else:
-            strings.append(("", " ")[kind].join(rng.choice(words) for _ in range(length)))
+            separator = ("", " ")[kind]
+            strings.append(separator.join(rng.choice(words) for _ in range(length)))
     return strings
 
 
 def check_tokenizer(tokenizer: "PreTrainedTokenizerFast", pieces: Any) -> int:
-    """Compare ids, prefix and decoded text with `sentencepiece`; -> on how many strings.
+    """Compare ids, prefix, decoded text and special ids with `sentencepiece`.
+
+    Returns:
+        Number of strings that were compared.
 
     Raises:
         ValueError: any of them differs.
@@ -136,45 +171,50 @@ def check_tokenizer(tokenizer: "PreTrainedTokenizerFast", pieces: Any) -> int:
     strings = sample_strings(pieces)
     prefix = [extra_ids(pieces)[token] for token in PREFIX]
     plain = tokenizer(strings, add_special_tokens=False)["input_ids"]
-    begun = tokenizer(strings)["input_ids"]
+    prefixed = tokenizer(strings)["input_ids"]
+    decoded = tokenizer.batch_decode(plain)
     wrong = []
-    for text, ids, whole, decoded in zip(strings, plain, begun, tokenizer.batch_decode(plain), strict=True):
-        expected = pieces.encode(text)
-        if ids != expected or whole != prefix + expected or decoded != pieces.decode(expected):
+    for i, text in enumerate(strings):
+        ids = pieces.encode(text)
+        if plain[i] != ids or prefixed[i] != prefix + ids or decoded[i] != pieces.decode(ids):
             wrong.append(text)
     if wrong:
         raise ValueError(
             f"The converted tokenizer differs from sentencepiece on {len(wrong)} of {len(strings)} strings, such as "
-            f"{wrong[0]!r}: this tokenizer.model is not of ChatGLM3's kind (BPE, byte fallback, no normalization)."
+            f"{wrong[0]!r}: this tokenizer.model is not like ChatGLM3's (BPE, byte fallback, no normalization)."
         )
-    facts = {
+    _check_special_ids(tokenizer, pieces)
+    return len(strings)
+
+
+def _check_special_ids(tokenizer: "PreTrainedTokenizerFast", pieces: Any) -> None:
+    values = {
         "length": (len(tokenizer), pieces.get_piece_size() + len(EXTRA_TOKENS)),
         "padding_side": (tokenizer.padding_side, "left"),
         "pad_token_id": (tokenizer.pad_token_id, pieces.unk_id()),
         "eos_token_id": (tokenizer.eos_token_id, pieces.eos_id()),
     }
     for token, number in extra_ids(pieces).items():
-        facts[token] = (tokenizer.convert_tokens_to_ids(token), number)
-    for name, (found, expected) in facts.items():
-        if found != expected:
-            raise ValueError(f"The converted tokenizer has {name} {found!r}; it should be {expected!r}.")
-    return len(strings)
+        values[token] = (tokenizer.convert_tokens_to_ids(token), number)
+    for name, (value, expected) in values.items():
+        if value != expected:
+            raise ValueError(f"The converted tokenizer has {name} {value!r}; it should be {expected!r}.")
 
 
 def write_tokenizer(source: Path, folder: Path, vocab_size: int | None = None) -> int:
-    """Write the tokenizer and what ends a generated text into a folder, load it again and check it.
+    """Write the tokenizer and the generation's end tokens into a folder, load it again and check it.
 
     Args:
         source: folder with `tokenizer.model`.
-        folder: where the files go.
-        vocab_size: rows of the embedding matrix, if known; every id must lie below it.
+        folder: folder to write.
+        vocab_size: rows of the embedding matrix, if known; every id must be below it.
 
     Returns:
-        On how many strings it was found equal to `sentencepiece`.
+        Number of strings on which it equals `sentencepiece`.
 
     Raises:
         ImportError: `sentencepiece` is not installed.
-        ValueError: the file is missing, of another kind, or came out different.
+        ValueError: the file is missing, of another kind, or the result differs.
     """
     from transformers import AutoTokenizer, GenerationConfig
 

@@ -1,10 +1,10 @@
-"""A folder of one's own: `metadata.csv` or `metadata.jsonl` beside its media, as training/data/dataset.py describes it.
+"""Your own folder: `metadata.csv` or `metadata.jsonl` beside its media, with the columns of training/data/dataset.py.
 
     python -m training.converters.folder my_corpus data/my_corpus --tasks_file my_tasks.yaml
 
-Rows keep their columns, also those that training does not know; a `video_id` in all of them makes a video-disjoint
-split manifest as well. Features are read from their .npy files; clips become paths relative to DEST, or are embedded.
-Labels and scores are checked against the tasks, the built-in ones and those of `--tasks_file`.
+All columns are kept, also those that training does not know; a `video_id` in every row adds a video-disjoint split
+manifest. Features are read from their .npy files; clips become paths relative to DEST, or are embedded. Labels and
+scores are checked against the tasks: the built-in ones and those of `--tasks_file`.
 """
 
 import argparse
@@ -13,26 +13,30 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import datasets
-
-from processing_egmf import EGMFTask
+from typing import TYPE_CHECKING, Any
 
 from ..data.tables import COLUMNS, METADATA_FILES, find_metadata, read_metadata
-from ..model.tasks_file import read_tasks
 from .core.arrays import common_width, load_npy, npy_width, repair_sequence
-from .core.clips import check_clip, media_cell, media_columns, row_size
-from .core.columns import vectors
-from .core.command import dest_of, make_parser, run
+from .core.clips import check_clip, example_bytes, media_cell
+from .core.columns import media_columns, vectors
+from .core.command import dest_path, make_parser, run
 from .core.conversion_report import ConversionReport
-from .core.labels import check_answer, clean_text
-from .core.shards import Corpus
+from .core.corpus import Corpus
+from .core.labels import check_label, clean_text
 from .core.splits import SPLIT_NAMES
+
+
+if TYPE_CHECKING:
+    import datasets
+
+    from processing_egmf import EGMFTask
 
 
 MODALITIES = ("audio", "video")
 DEFAULT_SPLIT = "train"
+SAMPLED = 100  # examples whose feature files are measured
+# Type of a column -> Python types of its values.
+COLUMN_TYPES = {"bool": (bool,), "int64": (int,), "float64": (int, float), "string": (str,)}
 
 
 def plan(arguments: argparse.Namespace) -> Corpus:
@@ -40,60 +44,49 @@ def plan(arguments: argparse.Namespace) -> Corpus:
 
     Raises:
         FileNotFoundError: no metadata.
-        ValueError: a line that cannot be read, no `answer` column, a mistyped column, an unknown task or a bad name of
-            a split.
+        ValueError: a row that cannot be read, no `answer` column, a mistyped column, an unknown task or an unusable
+            name of a split.
     """
+    from ..model.tasks_file import read_tasks
+
     path = find_metadata(arguments.source)
     if path is None:
-        raise FileNotFoundError(f"{arguments.source} holds neither {' nor '.join(METADATA_FILES)}.")
-    tasks, report = read_tasks(arguments.tasks_file), ConversionReport()
-    found = read_metadata(path)
-    columns = list(dict.fromkeys(column for row in found for column in row))
+        raise FileNotFoundError(f"{arguments.source} has neither {' nor '.join(METADATA_FILES)}.")
+    tasks = read_tasks(arguments.tasks_file)
+    report = ConversionReport()
+    rows = read_metadata(path)
+    columns = list(dict.fromkeys(column for row in rows for column in row))
     _check_columns(path, columns)
     extra = [column for column in columns if column not in COLUMNS]
-    rows: dict[str, list[dict[str, Any]]] = {}
-    for number, line in enumerate(found):
-        identity = str(line.get("id") if line.get("id") is not None else number)
-        split = _split(path, identity, line.get("split"), report)
-        report.read[split] += 1
-        row = _row(arguments, tasks, identity, line, report)
-        if row is not None:
-            rows.setdefault(split, []).append(row | {column: line.get(column) for column in extra})
-    everything = [row for part in rows.values() for row in part]
-    widths = {
-        modality: common_width(_width(row[f"{modality}_features"]) for row in everything) for modality in MODALITIES
-    }
-    kinds = {column: _kind([row[column] for row in everything]) for column in extra}
-    plain = len({tasks[row["task"]].kind for row in everything}) < 2
-    for row in everything:
-        row["widths"] = widths
-        if not plain:
-            row["answer"] = str(row["answer"])
-        row |= {column: _cell(row[column], kinds[column]) for column in extra}
-    named = [f"{m}_features" for m in MODALITIES] + ([] if arguments.media == "none" else list(MODALITIES))
-    clips = [Path(row[m]) for row in everything for m in MODALITIES if row[m] and Path(row[m]).is_file()]
+    examples = _plan_examples(arguments, path, rows, extra, tasks, report)
+    everything = [example for part in examples.values() for example in part]
+    widths = {}
+    for modality in MODALITIES:
+        features = [example[f"{modality}_features"] for example in everything]
+        widths[modality] = common_width(_features_width(value) for value in features)
+    types = {column: column_type([example[column] for example in everything]) for column in extra}
+    _unify_types(everything, tasks, types)
+    used_tasks = sorted({example["task"] for example in everything})
     return Corpus(
         name=arguments.name or arguments.source.resolve().name,
-        rows=rows,
+        examples=examples,
         finish=finish,
-        columns=_columns(arguments.media, columns, everything, widths, kinds),
+        finish_options={"media": arguments.media, "dest": dest_path(arguments), "widths": widths},
+        columns=_typed_columns(arguments.media, columns, everything, widths, types),
         report=report,
-        bytes_per_row=row_size(clips, arguments.media) + sum(_bytes(row) for row in everything[:100]) // 100,
-        card={
-            "language": arguments.language,
-            "task_categories": ["video-classification"],
-            "text": f"Converted from `{path.name}` and the files beside it.",
-        },
+        bytes_per_example=_bytes_per_example(everything, arguments.media),
+        languages=arguments.language,
+        description=f"Converted from `{path.name}` and the files beside it.",
         settings={
             "converter": "folder",
             "media": arguments.media,
             "task": arguments.task,
-            "tasks": {name: tasks[name].to_dict() for name in sorted({row["task"] for row in everything})},
+            "tasks": {name: tasks[name].to_dict() for name in used_tasks},
             "language": arguments.language,
         },
         sources=[path],
-        files=[row[name] for row in everything for name in named if isinstance(row[name], str)],
-        disjoint="video_id" in extra and all(row["video_id"] is not None for row in everything),
+        files=_named_files(everything, arguments.media),
+        disjoint="video_id" in extra and all(example["video_id"] is not None for example in everything),
     )
 
 
@@ -101,133 +94,230 @@ def _check_columns(path: Path, columns: Sequence[str]) -> None:
     if "answer" not in columns:
         raise ValueError(f"{path} has no column answer. It has {', '.join(columns) or 'none'}.")
     for column in columns:
-        near = [] if column in COLUMNS else difflib.get_close_matches(column, COLUMNS, n=1, cutoff=0.75)
-        if near and near[0] not in columns and not column.startswith(near[0]):
-            raise ValueError(f"{path}: unknown column {column!r}. Did you mean {near[0]!r}?")
+        if column in COLUMNS:
+            continue
+        similar = difflib.get_close_matches(column, COLUMNS, n=1, cutoff=0.75)
+        if similar and similar[0] not in columns and not column.startswith(similar[0]):
+            raise ValueError(f"{path}: unknown column {column!r}. Did you mean {similar[0]!r}?")
 
 
-def _split(path: Path, identity: str, split: Any, report: ConversionReport) -> str:
+# ---- examples -------------------------------------------------------------------------------------------------
+
+
+def _plan_examples(
+    arguments: argparse.Namespace,
+    path: Path,
+    rows: list[dict[str, Any]],
+    extra: Sequence[str],
+    tasks: "dict[str, EGMFTask]",
+    report: ConversionReport,
+) -> dict[str, list[dict[str, Any]]]:
+    """split -> examples."""
+    examples: dict[str, list[dict[str, Any]]] = {}
+    for number, row in enumerate(rows):
+        example_id = str(number if row.get("id") is None else row["id"])
+        split = _read_split(path, example_id, row.get("split"), report)
+        report.read[split] += 1
+        example = _plan_example(arguments, tasks, example_id, row, report)
+        if example is None:
+            continue
+        for column in extra:
+            example[column] = row.get(column)
+        examples.setdefault(split, []).append(example)
+    return examples
+
+
+def _read_split(path: Path, example_id: str, split: Any, report: ConversionReport) -> str:
     if split is None:
-        report.note(f"no split: put into {DEFAULT_SPLIT}", identity)
+        report.note(f"no split: put into {DEFAULT_SPLIT}", example_id)
         return DEFAULT_SPLIT
     if not re.fullmatch(r"\w+", str(split)):
-        raise ValueError(f"{path}: row {identity!r} has the split {split!r}; use letters, digits and underscores.")
+        raise ValueError(f"{path}: row {example_id!r} has the split {split!r}; use letters, digits and underscores.")
     return SPLIT_NAMES.get(str(split).casefold(), str(split))
 
 
-def _row(
+def _plan_example(
     arguments: argparse.Namespace,
-    tasks: dict[str, EGMFTask],
-    identity: str,
-    line: dict[str, Any],
+    tasks: "dict[str, EGMFTask]",
+    example_id: str,
+    row: dict[str, Any],
     report: ConversionReport,
 ) -> dict[str, Any] | None:
-    name = arguments.task or line.get("task") or next(iter(tasks))
-    if not isinstance(name, str) or name not in tasks:
+    """The example of a row; None if it is dropped."""
+    task_name = arguments.task or row.get("task") or next(iter(tasks))
+    if not isinstance(task_name, str) or task_name not in tasks:
         raise ValueError(
-            f"Row {identity!r}: unknown task {name!r}. Known are {', '.join(tasks)}; define your own with "
+            f"Row {example_id!r}: unknown task {task_name!r}. Known are {', '.join(tasks)}; define your own with "
             "--tasks_file."
         )
-    if line.get("answer") in (None, ""):
-        report.drop("no answer", identity)
+    if row.get("answer") in (None, ""):
+        report.drop("no answer", example_id)
         return None
-    answer = check_answer(tasks[name], line["answer"], identity, report)
+    answer = check_label(tasks[task_name], row["answer"], example_id, report)
     if answer is None:
         return None
-    context = line.get("context")
-    if context is not None and not isinstance(context, list):
-        report.repair("context is no list of turns: left out", identity)
-        context = None
-    row: dict[str, Any] = {
-        "id": identity,
-        "task": name,
-        "text": clean_text(line["text"]) if line.get("text") is not None else None,
-        "context": [
-            [str(part) for part in (turn if isinstance(turn, list) else ["", turn])] for turn in context or ()
-        ],
+    example: dict[str, Any] = {
+        "id": example_id,
+        "task": task_name,
+        "text": None if row.get("text") is None else clean_text(row["text"]),
+        "context": _read_context(row.get("context"), example_id, report),
         "answer": answer,
-        "media": arguments.media,
-        "dest": dest_of(arguments),
     }
     for modality in MODALITIES:
-        file, features = line.get(modality), line.get(f"{modality}_features")
+        file = row.get(modality)
+        features = row.get(f"{modality}_features")
         if not isinstance(file or "", str):
-            raise ValueError(f"Row {identity!r}: {modality} is {file!r}; it must be the path of a file.")
-        row[modality] = str((arguments.source / file).resolve()) if file else None
-        row[f"{modality}_features"] = (
-            str((arguments.source / features).resolve()) if isinstance(features, str) else features
-        )
-    return row
+            raise ValueError(f"Row {example_id!r}: {modality} is {file!r}; it must be the path of a file.")
+        if isinstance(features, str):
+            features = str((arguments.source / features).resolve())
+        example[modality] = str((arguments.source / file).resolve()) if file else None
+        example[f"{modality}_features"] = features
+    return example
 
 
-def _width(features: Any) -> int | None:
-    if isinstance(features, str):
-        return npy_width(Path(features))
-    return len(features[0]) if isinstance(features, list) and features and isinstance(features[0], list) else None
+def _read_context(context: Any, example_id: str, report: ConversionReport) -> list[list[str]]:
+    """Earlier turns as [speaker, text]; the speaker is empty where none is given."""
+    if context is None:
+        return []
+    if not isinstance(context, list):
+        report.repair("context is not a list of turns: left out", example_id)
+        return []
+    turns = [turn if isinstance(turn, list) else ["", turn] for turn in context]
+    return [[str(part) for part in turn] for turn in turns]
 
 
-def _bytes(row: dict[str, Any]) -> int:
-    files = [Path(row[f"{m}_features"]) for m in MODALITIES if isinstance(row[f"{m}_features"], str)]
-    return sum(file.stat().st_size for file in files if file.is_file())
+# ---- columns --------------------------------------------------------------------------------------------------
 
 
-def _kind(values: Sequence[Any]) -> str:
-    """The type that fits all values of a column; JSON text where none does."""
-    there = [value for value in values if value is not None]
-    for kind, types in (("bool", (bool,)), ("int64", (int,)), ("float64", (int, float)), ("string", (str,))):
-        if there and all(type(value) in types for value in there):
-            return kind
-    return "json" if there else "string"
+def column_type(values: Sequence[Any]) -> str:
+    """The type that fits all values of a column; `json`, stored as text, if none does."""
+    given = [value for value in values if value is not None]
+    if not given:
+        return "string"
+    for name, types in COLUMN_TYPES.items():
+        if all(type(value) in types for value in given):  # exactly: a bool is an int to Python
+            return name
+    return "json"
 
 
-def _cell(value: Any, kind: str) -> Any:
-    if value is None or kind != "json":
-        return value
-    return json.dumps(value, ensure_ascii=False)
+def _unify_types(examples: list[dict[str, Any]], tasks: "dict[str, EGMFTask]", types: dict[str, str]) -> None:
+    """Labels and scores in one corpus become text, and so do values without a common type."""
+    mixed = len({tasks[example["task"]].kind for example in examples}) > 1
+    for example in examples:
+        if mixed:
+            example["answer"] = str(example["answer"])
+        for column, name in types.items():
+            if name == "json" and example[column] is not None:
+                example[column] = json.dumps(example[column], ensure_ascii=False)
 
 
-def _columns(
-    media: str, columns: Sequence[str], rows: Sequence[dict], widths: dict[str, int | None], kinds: dict[str, str]
-) -> datasets.Features:
+def _typed_columns(
+    media: str,
+    columns: Sequence[str],
+    examples: Sequence[dict[str, Any]],
+    widths: dict[str, int | None],
+    types: dict[str, str],
+) -> "datasets.Features":
+    import datasets
+
     string = datasets.Value("string")
     typed: dict[str, Any] = {"id": string, "task": string, "text": string}
-    typed |= media_columns(media, *there) if (there := [m for m in MODALITIES if m in columns]) else {}
-    typed |= {f"{modality}_features": vectors(width) for modality, width in widths.items() if width is not None}
+    typed |= media_columns(media, tuple(modality for modality in MODALITIES if modality in columns))
+    for modality, width in widths.items():
+        if width is not None:
+            typed[f"{modality}_features"] = vectors(width)
     if "context" in columns:
         typed["context"] = datasets.List(datasets.List(string))
-    scores = rows and all(isinstance(row["answer"], float) for row in rows)
+    scores = bool(examples) and all(isinstance(example["answer"], float) for example in examples)
     typed["answer"] = datasets.Value("float64") if scores else string
-    typed |= {column: datasets.Value("string" if kind == "json" else kind) for column, kind in kinds.items()}
+    for column, name in types.items():
+        typed[column] = datasets.Value("string" if name == "json" else name)
     return datasets.Features(typed)
 
 
-def finish(row: dict[str, Any], report: ConversionReport) -> dict[str, Any] | None:
-    """Read the vectors and look at the clips of a row."""
-    finished = {name: value for name, value in row.items() if name not in ("media", "dest", "widths")}
-    there = bool(row["text"])
+# ---- files ----------------------------------------------------------------------------------------------------
+
+
+def _features_width(features: Any) -> int | None:
+    """F of features that are the path of a .npy file or a list of vectors."""
+    if isinstance(features, str):
+        return npy_width(Path(features))
+    if isinstance(features, list) and features and isinstance(features[0], list):
+        return len(features[0])
+    return None
+
+
+def _named_files(examples: Sequence[dict[str, Any]], media: str) -> list[str]:
+    columns = [f"{modality}_features" for modality in MODALITIES]
+    if media != "none":
+        columns += MODALITIES
+    values = [example[column] for example in examples for column in columns]
+    return [value for value in values if isinstance(value, str)]
+
+
+def _bytes_per_example(examples: Sequence[dict[str, Any]], media: str) -> int:
+    clips = _existing_files(examples, MODALITIES)
+    features = _existing_files(examples[:SAMPLED], [f"{modality}_features" for modality in MODALITIES])
+    return example_bytes(clips, media) + sum(path.stat().st_size for path in features) // SAMPLED
+
+
+def _existing_files(examples: Sequence[dict[str, Any]], columns: Sequence[str]) -> list[Path]:
+    values = [example[column] for example in examples for column in columns]
+    paths = [Path(value) for value in values if isinstance(value, str)]
+    return [path for path in paths if path.is_file()]
+
+
+# ---- in the workers -------------------------------------------------------------------------------------------
+
+
+def finish(
+    example: dict[str, Any],
+    report: ConversionReport,
+    media: str,
+    dest: str | None,
+    widths: dict[str, int | None],
+) -> dict[str, Any] | None:
+    """Read the vectors and check the clips of an example; None if nothing of it is left."""
+    finished = dict(example)
+    usable = bool(example["text"])
     for modality in MODALITIES:
-        path, features, width = row[modality], row[f"{modality}_features"], row["widths"][modality]
-        finished[modality] = finished[f"{modality}_features"] = None
-        if path is not None and row["media"] != "none" and check_clip(path, row["id"], report) is not None:
-            finished[modality] = media_cell(path, row["media"], row["dest"])
-        if isinstance(features, str):
-            features = load_npy(Path(features), row["id"], modality, report)
-        if features is not None and width is None:
-            report.repair(f"{modality} features are no sequence of vectors: left out", row["id"])
-        elif features is not None:
-            finished[f"{modality}_features"] = repair_sequence(features, None, row["id"], modality, report, width)
-        there |= finished[modality] is not None or finished[f"{modality}_features"] is not None
-    if not there:
-        report.drop("neither words nor anything to hear or see", row["id"])
+        clip = _store_clip(example, modality, report, media, dest)
+        features = _read_features(example, modality, report, widths[modality])
+        finished[modality] = clip
+        finished[f"{modality}_features"] = features
+        usable = usable or clip is not None or features is not None
+    if not usable:
+        report.drop("neither text nor audio nor video", example["id"])
         return None
     return finished
 
 
+def _store_clip(example: dict[str, Any], modality: str, report: ConversionReport, media: str, dest: str | None) -> Any:
+    path = example[modality]
+    if path is None or media == "none":
+        return None
+    if check_clip(path, example["id"], report) is None:
+        return None
+    return media_cell(path, media, dest)
+
+
+def _read_features(example: dict[str, Any], modality: str, report: ConversionReport, width: int | None) -> Any:
+    features = example[f"{modality}_features"]
+    if isinstance(features, str):
+        features = load_npy(Path(features), example["id"], modality, report)
+    if features is None:
+        return None
+    if width is None:
+        report.repair(f"{modality} features are not a sequence of vectors: left out", example["id"])
+        return None
+    return repair_sequence(features, None, example["id"], modality, report, width)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = make_parser(__doc__.splitlines()[0], "folder with metadata.csv or metadata.jsonl", media=True)
-    parser.add_argument("--tasks_file", type=Path, help="YAML with your own tasks")
-    parser.add_argument("--name", help="how the corpus is called in its card (default: the folder's name)")
-    parser.add_argument("--language", nargs="+", default=["en"], help="codes of its languages, for the card")
+    parser.add_argument("--tasks_file", type=Path, metavar="FILE", help="YAML with your own tasks")
+    parser.add_argument("--name", help="name of the corpus in its card (default: the folder's name)")
+    parser.add_argument("--language", nargs="+", default=["en"], help="language codes, for the card")
     run(parser, plan, argv)
 
 

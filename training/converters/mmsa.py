@@ -3,190 +3,228 @@
     python -m training.converters.mmsa unaligned_50.pkl data/mosei --corpus mosei
 
 The pickle holds `{train, valid, test}` -> columns `raw_text`, `audio`, `vision`, `id`, `regression_labels`, lengths.
-Words, audio and video features, scores and ids are taken; BERT's inputs and outputs are left behind. The
-semi-supervised file has a `train_mix` too: its labeled rows are those of train, the others become the split
+Transcripts, audio and video features, scores and ids are taken; the inputs and outputs of BERT are not. The
+semi-supervised file also has `train_mix`: its labeled rows are those of train, the others become the split
 `unlabeled`, which has no answers.
 
-The file is never read as a whole: see pickles.py.
+Only one example's arrays are in memory at a time: see core/pickles.py.
 """
 
 import argparse
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
-
-from processing_egmf import BUILT_IN_TASKS
 
 from .core.arrays import common_width, repair_sequence
 from .core.columns import typed_columns
 from .core.command import make_parser, run
 from .core.conversion_report import ConversionReport
-from .core.labels import check_answer, clean_text
-from .core.pickles import PickledArray, read_pickle
-from .core.shards import Corpus
+from .core.corpus import Corpus
+from .core.labels import check_label, clean_text
+from .core.pickles import PickledArray, array_shape, read_pickle
 from .core.splits import SPLIT_NAMES
 
 
-# corpus -> full name, task, steps on which the scores lie, language
-CORPORA: dict[str, tuple[str, str, float | None, str]] = {
-    "mosi": ("CMU-MOSI", "sentiment", None, "en"),
-    "mosei": ("CMU-MOSEI", "mosei", None, "en"),
-    "sims": ("CH-SIMS", "sims_v2", 0.2, "zh"),
-    "sims_v2": ("CH-SIMS v2", "sims_v2", 0.2, "zh"),
+class Release(NamedTuple):
+    """A corpus that MMSA distributes."""
+
+    name: str
+    task: str
+    step: float | None  # between scores
+    language: str
+
+
+CORPORA = {
+    "mosi": Release("CMU-MOSI", "sentiment", None, "en"),
+    "mosei": Release("CMU-MOSEI", "mosei", None, "en"),
+    "sims": Release("CH-SIMS", "sims_v2", 0.2, "zh"),
+    "sims_v2": Release("CH-SIMS v2", "sims_v2", 0.2, "zh"),
 }
-MIXED, UNLABELLED = "train_mix", "unlabeled"
-SINGLE = {"T": "label_text", "A": "label_audio", "V": "label_video"}
-NEEDED = ("id", "audio", "vision", "regression_labels")
+MIXED = "train_mix"
+UNLABELED = "unlabeled"
+SINGLE_LABELS = {
+    "regression_labels_T": "label_text",
+    "regression_labels_A": "label_audio",
+    "regression_labels_V": "label_video",
+}
+REQUIRED = ("id", "audio", "vision", "regression_labels")
+OPTIONAL = ("raw_text", "audio_lengths", "vision_lengths", "mask")
+MODALITIES = {"audio": "audio", "video": "vision"}  # modality -> column of the pickle
 
 
 def plan(arguments: argparse.Namespace) -> Corpus:
-    """Read the pickle's index and decide on every row.
+    """Read the pickle, except the numbers of its arrays, and decide on every example.
 
     Raises:
-        ValueError: a refused or broken file, a missing split or column, or columns of different lengths.
+        ValueError: the file is refused or broken, a split or column is missing, or columns differ in length.
     """
-    name, task_name, _, language = CORPORA[arguments.corpus]
-    task = BUILT_IN_TASKS[task_name]
-    found = read_pickle(arguments.source)
-    if not isinstance(found, dict) or not found:
-        raise ValueError(f"{arguments.source} must hold a dict of splits, not {type(found).__name__}.")
-    unknown = [split for split in found if split not in (*SPLIT_NAMES, MIXED)]
-    missing = [split for split in ("train", "valid", "test") if split not in found]
-    if unknown or missing:
-        raise ValueError(
-            f"{arguments.source} has the splits {', '.join(map(str, found))}; expected are train, valid, test, and "
-            f"{MIXED} in the semi-supervised file."
-        )
+    from processing_egmf import BUILT_IN_TASKS
+
+    release = CORPORA[arguments.corpus]
     report = ConversionReport()
-    tables = {split: _table(arguments.source, split, found[split]) for split in found}
-    widths = {
-        column: common_width(
-            shape[-1]
-            for table in tables.values()
-            for i in range(len(table["id"]))
-            if (shape := _shape(table[column], i))
-        )
-        for column in ("audio", "vision")
-    }
-    for column, width in widths.items():
+    tables = read_tables(arguments.source)
+    widths = {modality: _common_width(tables, column) for modality, column in MODALITIES.items()}
+    for modality, width in widths.items():
         if width is None:
-            raise ValueError(f"{arguments.source}: {column} holds no vectors.")
-    rows = _sort(arguments, tables, report)
-    for row in (row for part in rows.values() for row in part):
-        row["widths"] = (widths["audio"], widths["vision"])
-    singles = {column for table in tables.values() for column in SINGLE.values() if column in table}
-    first = [_shape(table[column], 0) for table in tables.values() for column in ("audio", "vision") if table["id"]]
+            raise ValueError(f"{arguments.source}: {MODALITIES[modality]} holds no vectors.")
+    extra = {"video_id": "string", "clip_id": "string"}
+    for column in sorted(SINGLE_LABELS.values()):
+        if any(column in table for table in tables.values()):
+            extra[column] = "float32"
+    task = BUILT_IN_TASKS[release.task]
     return Corpus(
-        name=name,
-        rows=rows,
+        name=release.name,
+        examples=_plan_examples(tables, task, release.step, arguments.task, report),
         finish=finish,
-        columns=typed_columns(
-            task,
-            *(widths[column] for column in ("audio", "vision")),
-            extra={"video_id": "string", "clip_id": "string", **dict.fromkeys(sorted(singles), "float32")},
-        ),
+        finish_options={"widths": widths},
+        columns=typed_columns(task, widths["audio"], widths["video"], extra=extra),
         report=report,
-        bytes_per_row=4 * sum(widths.values()) * max([1, *(shape[0] for shape in first if shape)]),
-        card={
-            "language": [language],
-            "task_categories": ["video-classification"],
-            "text": f"{name}, from the feature file `{arguments.source.name}` of the MMSA toolkit. Which extractors "
-            "made the features is not said in the file. `answer` is the multimodal sentiment score.",
-        },
+        bytes_per_example=4 * sum(widths.values()) * _max_steps(tables),
+        languages=[release.language],
+        description=f"{release.name}, from the feature file `{arguments.source.name}` of the MMSA toolkit. The file "
+        "does not say which extractors made the features. `answer` is the multimodal sentiment score.",
         settings={"converter": "mmsa", "corpus": arguments.corpus, "task": arguments.task},
         sources=[arguments.source],
         disjoint=arguments.corpus.startswith("sims"),
     )
 
 
-def _table(source: Any, split: str, columns: Any) -> dict[str, Any]:
-    """The columns that are of use, all of one length."""
+# ---- tables: the splits of the pickle -------------------------------------------------------------------------
+
+
+def read_tables(source: Path) -> dict[str, dict[str, Any]]:
+    """split of the release -> column -> values, one per row."""
+    splits = read_pickle(source)
+    if not isinstance(splits, dict) or not splits:
+        raise ValueError(f"{source} must hold a dict of splits, not {type(splits).__name__}.")
+    unknown = [split for split in splits if split not in (*SPLIT_NAMES, MIXED)]
+    missing = [split for split in ("train", "valid", "test") if split not in splits]
+    if unknown or missing:
+        raise ValueError(
+            f"{source} has the splits {', '.join(map(str, splits))}; expected are train, valid, test, and {MIXED} in "
+            "the semi-supervised file."
+        )
+    return {split: _check_table(f"{source}, split {split!r}", split, splits[split]) for split in splits}
+
+
+def _check_table(place: str, split: str, columns: Any) -> dict[str, Any]:
+    """The columns that are used, all of one length."""
     if not isinstance(columns, dict):
-        raise ValueError(f"{source}, split {split!r}: must hold a dict of columns, not {type(columns).__name__}.")
-    needed = (*NEEDED, *(() if split == MIXED else ("raw_text",)))
-    missing = [name for name in needed if name not in columns]
+        raise ValueError(f"{place}: must hold a dict of columns, not {type(columns).__name__}.")
+    required = REQUIRED if split == MIXED else (*REQUIRED, "raw_text")
+    missing = [name for name in required if name not in columns]
     if missing:
-        raise ValueError(f"{source}, split {split!r}: no {', '.join(missing)}. It has {', '.join(map(str, columns))}.")
-    table = {name: columns[name] for name in needed}
-    optional = ("raw_text", "audio_lengths", "vision_lengths", "mask")
-    table |= {name: columns[name] for name in optional if columns.get(name) is not None}
-    table |= {
-        SINGLE[letter]: columns[f"regression_labels_{letter}"]
-        for letter in SINGLE
-        if columns.get(f"regression_labels_{letter}") is not None
-    }
+        raise ValueError(f"{place}: no {', '.join(missing)}. It has {', '.join(map(str, columns))}.")
+    table = {name: columns[name] for name in required}
+    for name in OPTIONAL:
+        if columns.get(name) is not None:
+            table[name] = columns[name]
+    for released, name in SINGLE_LABELS.items():
+        if columns.get(released) is not None:
+            table[name] = columns[released]
     for name, column in table.items():
         if not isinstance(column, list | tuple | PickledArray):
-            raise ValueError(
-                f"{source}, split {split!r}: {name} is a {type(column).__name__}, not a list or an array."
-            )
+            raise ValueError(f"{place}: {name} is a {type(column).__name__}, not a list or an array.")
     lengths = {name: len(column) for name, column in table.items()}
     if len(set(lengths.values())) > 1:
-        raise ValueError(f"{source}, split {split!r}: columns of different lengths: {lengths}. Was it cut or joined?")
-    return {name: list(column) if name not in ("audio", "vision") else column for name, column in table.items()}
+        raise ValueError(f"{place}: columns of different lengths: {lengths}. Was it cut or joined?")
+    return {name: column if name in MODALITIES.values() else list(column) for name, column in table.items()}
 
 
-def _sort(
-    arguments: argparse.Namespace, tables: dict[str, dict[str, Any]], report: ConversionReport
+def _common_width(tables: dict[str, dict[str, Any]], column: str) -> int | None:
+    shapes = []
+    for table in tables.values():
+        shapes += [_row_shape(table[column], index) for index in range(len(table["id"]))]
+    return common_width(shape[-1] for shape in shapes if shape)
+
+
+def _max_steps(tables: dict[str, dict[str, Any]]) -> int:
+    """Of the first row of every split."""
+    steps = [1]
+    for table in tables.values():
+        for column in MODALITIES.values():
+            shape = _row_shape(table[column], 0) if table["id"] else ()
+            steps += shape[:1]
+    return max(steps)
+
+
+def _row_shape(column: Any, index: int) -> tuple[int, ...]:
+    """Shape of a row's array, whose numbers are not read; () if it is not an array."""
+    if isinstance(column, PickledArray):
+        return column.shape[1:]
+    return array_shape(column[index])
+
+
+# ---- examples -------------------------------------------------------------------------------------------------
+
+
+def _plan_examples(
+    tables: dict[str, dict[str, Any]],
+    task: Any,
+    step: float | None,
+    task_name: str | None,
+    report: ConversionReport,
 ) -> dict[str, list[dict[str, Any]]]:
-    """Our split -> light rows whose scores can be used, or that never had one."""
-    _, task_name, grid, _ = CORPORA[arguments.corpus]
-    rows: dict[str, list[dict[str, Any]]] = {SPLIT_NAMES[split]: [] for split in tables if split != MIXED}
-    in_train = {clean_text(identity) for identity in tables["train"]["id"]}
-    for split in sorted(tables, key=lambda split: split == MIXED):
-        for row, labeled in _rows(tables[split], report):
-            home = SPLIT_NAMES.get(split, "train" if labeled else UNLABELLED)
-            if split == MIXED and labeled and row["id"] in in_train:
-                report.note(f"labeled row of {MIXED}, which train has as well", row["id"])
+    """Our split -> examples with a usable score, and those that never had one."""
+    examples: dict[str, list[dict[str, Any]]] = {SPLIT_NAMES[split]: [] for split in tables if split != MIXED}
+    train_ids = {clean_text(name) for name in tables["train"]["id"]}
+    for split in sorted(tables, key=lambda name: name == MIXED):
+        table = tables[split]
+        for index in range(len(table["id"])):
+            example = _plan_example(table, index, report)
+            labeled = "mask" not in table or _as_number(table["mask"][index]) == 1
+            if split == MIXED and labeled and example["id"] in train_ids:
+                report.note(f"labeled row of {MIXED} that is also in train", example["id"])
                 continue
+            home = SPLIT_NAMES.get(split, "train" if labeled else UNLABELED)
             report.read[home] += 1
             if labeled:
-                row["answer"] = check_answer(BUILT_IN_TASKS[task_name], row["answer"], row["id"], report, grid)
-                if row["answer"] is None:
+                example["answer"] = check_label(task, example["answer"], example["id"], report, step)
+                if example["answer"] is None:
                     continue
-            rows.setdefault(home, []).append(row | {"task": arguments.task or task_name})
-    return rows
+            else:
+                example["answer"] = None
+            example["task"] = task_name or task.name
+            examples.setdefault(home, []).append(example)
+    return examples
 
 
-def _rows(table: dict[str, Any], report: ConversionReport) -> list[tuple[dict[str, Any], bool]]:
-    """Light rows, and whether each has a label."""
-    found = []
-    for i, identity in enumerate(table["id"]):
-        name = clean_text(identity)
-        video, mark, clip = name.partition("$_$" if "$_$" in name else "/")
-        if not mark:
-            report.note("id names no video: taken as a video of its own", name)
-        row: dict[str, Any] = {
-            "id": name,
-            "text": clean_text(table["raw_text"][i]) if "raw_text" in table else "",
-            "video_id": video,
-            "clip_id": clip or None,
-            "answer": _number(table["regression_labels"][i]),
-            "arrays": (_entry(table["audio"], i), _entry(table["vision"], i)),
-        }
-        for column in SINGLE.values():
-            if column in table:
-                row[column] = _number(table[column][i])
-        row["lengths"] = tuple(
-            _length(table[column][i], name, report) if column in table else None
-            for column in ("audio_lengths", "vision_lengths")
-        )
-        found.append((row, "mask" not in table or _number(table["mask"][i]) == 1))
-        if not found[-1][1]:
-            row["answer"] = None
-    return found
+def _plan_example(table: dict[str, Any], index: int, report: ConversionReport) -> dict[str, Any]:
+    """A row of a table; `answer` is its score as released."""
+    name = clean_text(table["id"][index])
+    video_id, separator, clip_id = name.partition("$_$" if "$_$" in name else "/")
+    if not separator:
+        report.note("id without a video: treated as a video by itself", name)
+    example: dict[str, Any] = {
+        "id": name,
+        "text": clean_text(table["raw_text"][index]) if "raw_text" in table else "",
+        "video_id": video_id,
+        "clip_id": clip_id or None,
+        "answer": _as_number(table["regression_labels"][index]),
+        "arrays": {modality: _row_of(table[column], index) for modality, column in MODALITIES.items()},
+    }
+    for column in SINGLE_LABELS.values():
+        if column in table:
+            example[column] = _as_number(table[column][index])
+    lengths = {}
+    for modality, column in MODALITIES.items():
+        values = table.get(f"{column}_lengths")
+        lengths[modality] = None if values is None else _read_length(values[index], name, report)
+    example["lengths"] = lengths
+    return example
 
 
-def _entry(column: Any, index: int) -> tuple[Any, int | None]:
-    """What a row keeps of a column: the array and its place in it, or its own entry of a list."""
+def _row_of(column: Any, index: int) -> tuple[Any, int | None]:
+    """An array and the row in it, or an entry of a list and None; a planned example does not hold the whole list."""
     if isinstance(column, PickledArray) and column.items is None:
         return column, index
     return column[index], None
 
 
-def _number(value: Any) -> float | None:
-    """A label: a number, or an array of one number."""
+def _as_number(value: Any) -> float | None:
+    """A number, or the one number in an array; None for anything else."""
     try:
         numbers = np.asarray(value, dtype=np.float64).reshape(-1)
     except (TypeError, ValueError):
@@ -194,41 +232,36 @@ def _number(value: Any) -> float | None:
     return round(float(numbers[0]), 6) if len(numbers) == 1 else None
 
 
-def _length(value: Any, name: str, report: ConversionReport) -> int | None:
-    number = _number(value)
-    if number is None or number != number or number < 0:
-        report.repair("stated length is no length: found from the vectors", name)
+def _read_length(value: Any, example_id: str, report: ConversionReport) -> int | None:
+    """Stated number of steps; None, and an entry in the report, if it is not a length."""
+    length = _as_number(value)
+    if length is None or not length >= 0:  # NaN too
+        report.repair("stated length is not a length: taken from the vectors", example_id)
         return None
-    return int(number)
+    return int(length)
 
 
-def _shape(column: Any, index: int) -> tuple[int, ...]:
-    """Shape of a row's array, without reading it; () where it is none."""
-    if isinstance(column, PickledArray):
-        return column.shape[1:]
-    try:
-        return column[index].shape if isinstance(column[index], PickledArray) else np.shape(column[index])
-    except ValueError:  # lists of different lengths
-        return ()
-
-
-def finish(row: dict[str, Any], report: ConversionReport) -> dict[str, Any] | None:
-    """Read and repair the vectors of a row."""
-    finished = {key: value for key, value in row.items() if key not in ("arrays", "lengths", "widths")}
-    for modality, (array, place), length, width in zip(
-        ("audio", "video"), row["arrays"], row["lengths"], row["widths"], strict=True
-    ):
-        values = array if place is None else array[place]
-        finished[f"{modality}_features"] = repair_sequence(values, length, row["id"], modality, report, width)
+def finish(example: dict[str, Any], report: ConversionReport, widths: dict[str, int]) -> dict[str, Any] | None:
+    """Read and repair the vectors of an example; None if nothing of it is left."""
+    finished = {name: value for name, value in example.items() if name not in ("arrays", "lengths")}
+    for modality, (array, index) in example["arrays"].items():
+        finished[f"{modality}_features"] = repair_sequence(
+            array if index is None else array[index],
+            example["lengths"][modality],
+            example["id"],
+            modality,
+            report,
+            widths[modality],
+        )
     if not finished["text"] and finished["audio_features"] is None and finished["video_features"] is None:
-        report.drop("neither words nor features", row["id"])
+        report.drop("neither text nor features", example["id"])
         return None
     return finished
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = make_parser(__doc__.splitlines()[0], "the pickle, e.g. unaligned_50.pkl or ch-simsv2s.pkl")
-    parser.add_argument("--corpus", required=True, choices=list(CORPORA), help="which corpus it is")
+    parser = make_parser(__doc__.splitlines()[0], "the pickle, such as unaligned_50.pkl or ch-simsv2s.pkl")
+    parser.add_argument("--corpus", required=True, choices=list(CORPORA), help="corpus in SOURCE")
     run(parser, plan, argv)
 
 

@@ -1,129 +1,184 @@
-"""CMU-MOSEI as released: long videos, transcripts in segments, and the table of labels that MMSA distributes.
+"""CMU-MOSEI, raw: long videos, transcripts in segments, and the table of labels that MMSA distributes.
 
     python -m training.converters.mosei MOSEI data/mosei_raw
 
 SOURCE holds `Videos/Full/Combined/<video>.mp4`, `Transcript/Segmented/Combined/<video>.txt` with lines
-`video___index___start___end___text`, and `label.csv`. Every labeled segment is cut out of its video and encoded anew
-into `clips/` of DEST, or into the rows with `--media embed`. Of videos that show no face only the sound is taken, if
-`--no_face` lists them: the release does not say which they are.
+`video___index___start___end___text`, and `label.csv`. Every labeled segment is cut out of its video and encoded again
+into `clips/` of DEST, or into the rows with `--media embed`. Only the audio is taken of videos that `--no_face` lists:
+some videos show no face, and the release does not say which.
 """
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-from processing_egmf import BUILT_IN_TASKS
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..data.tables import read_csv
-from .core.clips import cut, files_below, find_file, media_columns
-from .core.columns import typed_columns
-from .core.command import dest_of, make_parser, run
+from ..records import replacing
+from .core.clips import find_file, list_files
+from .core.columns import media_columns, typed_columns
+from .core.command import dest_path, make_parser, run
 from .core.conversion_report import ConversionReport
-from .core.labels import check_answer, clean_text
-from .core.shards import Corpus, partial_folder
-from .core.splits import SPLIT_NAMES
+from .core.corpus import Corpus
+from .core.labels import check_label, clean_text
+from .core.splits import OFFICIAL, SPLIT_NAMES
+
+
+if TYPE_CHECKING:
+    from processing_egmf import EGMFTask
 
 
 COLUMNS = ("video_id", "clip_id", "text", "label", "mode")
+EXTRA_COLUMNS = {
+    "video_id": "string",
+    "clip_id": "string",
+    "start_seconds": "float32",
+    "end_seconds": "float32",
+}
+PLANNED_ONLY = ("source", "has_face")  # of an example; not stored
 BYTES_PER_CLIP = 400_000
 
 
 class Segment(NamedTuple):
-    """A part of a video, in seconds, and its words."""
+    """Part of a video, in seconds, and its transcript."""
 
     start: float | None
     end: float | None
     text: str
 
 
+class Transcripts:
+    """Segments of the videos' transcripts, each given out once.
+
+    Args:
+        paths: video -> its transcript.
+        report: lists unreadable lines.
+    """
+
+    def __init__(self, paths: dict[str, Path], report: ConversionReport) -> None:
+        self.paths = paths
+        self.report = report
+        self.segments: dict[str, dict[str, Segment]] = {}  # of the videos that were asked for, those that are left
+
+    def take(self, video_id: str, clip_id: str) -> Segment | None:
+        if video_id not in self.segments:
+            self.segments[video_id] = self._read(video_id)
+        segments = self.segments[video_id]
+        exact = segments.pop(clip_id, None)
+        return exact or segments.pop(clip_id.lstrip("0") or "0", None)
+
+    def _read(self, video_id: str) -> dict[str, Segment]:
+        if video_id not in self.paths:
+            return {}
+        path = self.paths[video_id]
+        segments = {}
+        lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+        for number, line in enumerate(lines, 1):
+            try:
+                _, clip_id, start, end, text = line.split("___", 4)
+                segments[clip_id.strip()] = Segment(float(start), float(end), clean_text(text))
+            except ValueError:
+                if line.strip():
+                    self.report.note("unreadable line of a transcript", f"{path.name}:{number}")
+        return segments
+
+
 def plan(arguments: argparse.Namespace) -> Corpus:
     """Read labels and transcripts, find the videos.
 
     Raises:
-        FileNotFoundError: no table, no transcripts, or no videos though they are wanted.
-        ValueError: a column is missing, or the table is broken.
+        FileNotFoundError: no table, no transcripts, or no videos without `--media none`.
+        ValueError: the table is broken, or lacks a column.
     """
-    task, report = BUILT_IN_TASKS["mosei"], ConversionReport()
-    files = files_below(arguments.source)
+    from processing_egmf import BUILT_IN_TASKS
+
+    task = BUILT_IN_TASKS["mosei"]
+    report = ConversionReport()
+    files = list_files(arguments.source)
     table = find_file(files, ["label.csv"], arguments.source)
-    transcripts = {path.stem: path for path in files if path.suffix == ".txt" and path.parent.name == "Combined"}
+    texts = {path.stem: path for path in files if path.suffix == ".txt" and path.parent.name == "Combined"}
     videos = {path.stem: path for path in files if path.suffix.lower() == ".mp4"}
-    for what, found in (("Transcript/Segmented/Combined/*.txt", transcripts), ("Videos/Full/Combined/*.mp4", videos)):
-        if not found and (arguments.media != "none" or what.startswith("Transcript")):
-            raise FileNotFoundError(f"{arguments.source} holds no {what}.")
-    faceless = _read_list(arguments.no_face)
-    segments: dict[str, dict[str, Segment]] = {}
-    rows: dict[str, list[dict[str, Any]]] = {"train": [], "validation": [], "test": []}
-    for line in read_csv(table, COLUMNS):
-        video, clip = line["video_id"].strip(), line["clip_id"].strip()
-        identity = f"{video}$_${clip}"
-        split = SPLIT_NAMES.get(line["mode"].strip().casefold())
-        report.read[split or "unknown"] += 1
-        if split is None:
-            report.drop(f"unknown mode {line['mode']!r}", identity)
+    if not texts:
+        raise FileNotFoundError(f"{arguments.source} has no Transcript/Segmented/Combined/*.txt.")
+    if not videos and arguments.media != "none":
+        raise FileNotFoundError(f"{arguments.source} has no Videos/Full/Combined/*.mp4.")
+    faceless = _read_names(arguments.no_face)
+    transcripts = Transcripts(texts, report)
+    examples: dict[str, list[dict[str, Any]]] = {split: [] for split in OFFICIAL}
+    for row in read_csv(table, COLUMNS):
+        split = SPLIT_NAMES.get(row["mode"].strip().casefold())
+        example = _plan_example(arguments, task, row, transcripts, report)
+        if example is None:
             continue
-        answer = check_answer(task, line["label"], identity, report)
-        if answer is None:
-            continue
-        if video not in segments:
-            segments[video] = _read_transcript(transcripts[video], report) if video in transcripts else {}
-        found = segments[video].pop(clip, None) or segments[video].pop(clip.lstrip("0") or "0", None)
-        if found is None:
-            report.repair("segment not in the transcripts: words of the table, no clip", identity)
-            found = Segment(None, None, clean_text(line["text"]))
-        rows[split].append(
-            {
-                "id": identity,
-                "task": arguments.task or task.name,
-                "text": found.text,
-                "answer": answer,
-                "video_id": video,
-                "clip_id": clip,
-                "start_seconds": found.start,
-                "end_seconds": found.end,
-                "source": str(videos[video]) if video in videos else None,
-                "face": video not in faceless,
-                "media": arguments.media,
-                "dest": dest_of(arguments),
-            }
-        )
-    for video, left in segments.items():
-        for clip in left:
-            report.note("segment without a label", f"{video}$_${clip}")
-    return _corpus(arguments, rows, table, sorted(faceless), report)
+        video = videos.get(example["video_id"])
+        example["source"] = None if video is None else str(video)
+        example["has_face"] = example["video_id"] not in faceless
+        examples[split].append(example)
+    for video_id, left in transcripts.segments.items():
+        for clip_id in left:
+            report.note("segment without a label", f"{video_id}$_${clip_id}")
+    return _corpus(arguments, task, examples, table, sorted(faceless), report)
+
+
+def _plan_example(
+    arguments: argparse.Namespace,
+    task: "EGMFTask",
+    row: dict[str, str],
+    transcripts: Transcripts,
+    report: ConversionReport,
+) -> dict[str, Any] | None:
+    """The example of a row of the table; None if it is dropped."""
+    video_id = row["video_id"].strip()
+    clip_id = row["clip_id"].strip()
+    example_id = f"{video_id}$_${clip_id}"
+    split = SPLIT_NAMES.get(row["mode"].strip().casefold())
+    report.read[split or "unknown"] += 1
+    if split is None:
+        report.drop(f"unknown mode {row['mode']!r}", example_id)
+        return None
+    answer = check_label(task, row["label"], example_id, report)
+    if answer is None:
+        return None
+    segment = transcripts.take(video_id, clip_id)
+    if segment is None:
+        report.repair("segment not in the transcripts: text of the table, no clip", example_id)
+        segment = Segment(None, None, clean_text(row["text"]))
+    return {
+        "id": example_id,
+        "task": arguments.task or task.name,
+        "text": segment.text,
+        "answer": answer,
+        "video_id": video_id,
+        "clip_id": clip_id,
+        "start_seconds": segment.start,
+        "end_seconds": segment.end,
+    }
 
 
 def _corpus(
     arguments: argparse.Namespace,
-    rows: dict[str, list[dict]],
+    task: "EGMFTask",
+    examples: dict[str, list[dict[str, Any]]],
     table: Path,
     faceless: list[str],
     report: ConversionReport,
 ) -> Corpus:
+    videos = {example["source"] for part in examples.values() for example in part if example["source"]}
     return Corpus(
         name="CMU-MOSEI",
-        rows=rows,
+        examples=examples,
         finish=finish,
+        finish_options={"media": arguments.media, "dest": dest_path(arguments)},
         columns=typed_columns(
-            BUILT_IN_TASKS["mosei"],
-            media=media_columns(arguments.media, "audio", "video"),
-            extra={
-                "video_id": "string",
-                "clip_id": "string",
-                "start_seconds": "float32",
-                "end_seconds": "float32",
-            },
+            task,
+            media=media_columns(arguments.media, ("audio", "video")),
+            extra=EXTRA_COLUMNS,
         ),
         report=report,
-        bytes_per_row=BYTES_PER_CLIP if arguments.media == "embed" else 4 * BYTES_PER_CLIP,
-        card={
-            "language": ["en"],
-            "task_categories": ["video-classification"],
-            "text": "CMU-MOSEI, cut from the full videos by the segments of its transcripts, with the labels of "
-            "MMSA's table. Twelve videos show no face; those that were named at conversion have sound alone.",
-        },
+        bytes_per_example=BYTES_PER_CLIP if arguments.media == "embed" else 4 * BYTES_PER_CLIP,
+        languages=["en"],
+        description="CMU-MOSEI, cut from the full videos by the segments of its transcripts, with the labels of "
+        "MMSA's table. Twelve videos show no face; those that were listed at conversion have only audio.",
         settings={
             "converter": "mosei",
             "media": arguments.media,
@@ -131,72 +186,69 @@ def _corpus(
             "no_face": faceless,
         },
         sources=[table],
-        files={row["source"] for part in rows.values() for row in part if row["source"] and row["media"] != "none"},
+        files=videos if arguments.media != "none" else (),
     )
 
 
-def _read_list(path: Path | None) -> set[str]:
+def _read_names(path: Path | None) -> set[str]:
+    """The lines of a file that are not blank."""
     if path is None:
         return set()
-    return {line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()}
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return {line.strip() for line in lines if line.strip()}
 
 
-def _read_transcript(path: Path, report: ConversionReport) -> dict[str, Segment]:
-    """Index -> start and end in seconds, words."""
-    found: dict[str, Segment] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").splitlines(), 1):
-        parts = line.split("___", 4)
-        try:
-            start, end = float(parts[2]), float(parts[3])
-            found[parts[1].strip()] = Segment(start, end, clean_text(parts[4]))
-        except (IndexError, ValueError):
-            if line.strip():
-                report.note("line of a transcript that cannot be read", f"{path.name}:{number}")
-    return found
+# ---- in the workers -------------------------------------------------------------------------------------------
 
 
-def finish(row: dict[str, Any], report: ConversionReport) -> dict[str, Any] | None:
-    """Cut the clip of a row."""
-    finished = {name: value for name, value in row.items() if name not in ("source", "face", "media", "dest")}
-    clip = _cut(row, report) if row["media"] != "none" and row["start_seconds"] is not None else None
+def finish(example: dict[str, Any], report: ConversionReport, media: str, dest: str | None) -> dict[str, Any] | None:
+    """Cut the clip of an example; None if neither text nor a clip is left."""
+    finished = {name: value for name, value in example.items() if name not in PLANNED_ONLY}
+    clip = None
+    if media != "none" and example["start_seconds"] is not None:
+        clip = _store_clip(example, report, media, dest)
     if clip is not None:
-        finished["video" if row["face"] else "audio"] = clip
+        finished["video" if example["has_face"] else "audio"] = clip
     if not finished["text"] and clip is None:
-        report.drop("neither words nor a clip", row["id"])
+        report.drop("neither text nor a clip", example["id"])
         return None
     return finished
 
 
-def _cut(row: dict[str, Any], report: ConversionReport) -> Any:
-    name = f"{row['video_id']}___{row['clip_id']}.mp4"
-    if row["source"] is None:
-        report.repair("video missing: no clip, words kept", row["id"])
+def _store_clip(example: dict[str, Any], report: ConversionReport, media: str, dest: str | None) -> Any:
+    """The clip as it is stored, or None if it cannot be cut."""
+    from .core.conversion import partial_folder
+    from .core.cutting import cut_clip
+
+    if example["source"] is None:
+        report.repair("video missing: no clip, text kept", example["id"])
         return None
-    if not row["face"]:
-        report.repair("no face in the video: sound alone", row["id"])
+    if not example["has_face"]:
+        report.repair("no face in the video: only its audio taken", example["id"])
+    name = f"{example['video_id']}___{example['clip_id']}.mp4"
     path = None
-    if row["media"] == "paths" and row["dest"] is not None:
-        path = partial_folder(Path(row["dest"])) / "clips" / name
-        if path.is_file():  # from a conversion that was stopped
+    if media == "paths" and dest is not None:
+        path = partial_folder(Path(dest)) / "clips" / name
+        if path.is_file():  # from a conversion that was interrupted
             return f"clips/{name}"
     try:
-        encoded = cut(Path(row["source"]), row["start_seconds"], row["end_seconds"], row["face"])
+        clip = cut_clip(Path(example["source"]), example["start_seconds"], example["end_seconds"], example["has_face"])
     except ValueError:
-        report.repair("clip cannot be cut: left out, words kept", row["id"])
+        report.repair("clip cannot be cut: left out, text kept", example["id"])
         return None
-    if row["media"] == "embed":
-        return {"path": name, "bytes": encoded}
+    if media == "embed":
+        return {"path": name, "bytes": clip}
     if path is not None:
-        path.parent.mkdir(exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_bytes(encoded)
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            temporary.write_bytes(clip)
     return f"clips/{name}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = make_parser(__doc__.splitlines()[0], "folder with Videos/, Transcript/ and label.csv", media=True)
-    parser.add_argument("--no_face", type=Path, help="file with one video id a line: take only the sound of these")
+    parser.add_argument(
+        "--no_face", type=Path, metavar="FILE", help="one video id per line: videos of which only the audio is taken"
+    )
     run(parser, plan, argv)
 
 

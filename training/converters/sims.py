@@ -1,143 +1,167 @@
-"""CH-SIMS and CH-SIMS v2 as released: a table of labels and one mp4 a clip.
+"""CH-SIMS and CH-SIMS v2, raw: a table of labels and one mp4 per clip.
 
     python -m training.converters.sims SIMS data/sims_v2 --corpus sims_v2
 
 SOURCE holds `label.csv` (v2: `meta.csv`) and `Raw/<video_id>/<clip_id>.mp4`. Both ids are text with leading zeros;
-where a spreadsheet has eaten those of the table, the file's name brings them back. A row whose clip is missing or
-broken keeps its words.
+where a spreadsheet has removed those of the table, the file's name brings them back. An example whose clip is missing
+or broken keeps its text.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
-
-from processing_egmf import BUILT_IN_TASKS
+from typing import TYPE_CHECKING, Any
 
 from ..data.tables import read_csv
-from .core.clips import files_below, find_file, finish_clip, media_columns, row_size
-from .core.columns import typed_columns
-from .core.command import dest_of, make_parser, run
+from .core.clips import example_bytes, find_file, finish_clip, list_files
+from .core.columns import media_columns, typed_columns
+from .core.command import dest_path, make_parser, run
 from .core.conversion_report import ConversionReport
-from .core.labels import check_answer, clean_text
-from .core.shards import Corpus
-from .core.splits import SPLIT_NAMES
+from .core.corpus import Corpus
+from .core.labels import check_label, clean_text
+from .core.splits import OFFICIAL, SPLIT_NAMES
+
+
+if TYPE_CHECKING:
+    from processing_egmf import EGMFTask
 
 
 CORPORA = {"sims": ("CH-SIMS", "label.csv"), "sims_v2": ("CH-SIMS v2", "meta.csv")}
 COLUMNS = ("video_id", "clip_id", "text", "label", "mode")
-SINGLE = {"label_T": "label_text", "label_A": "label_audio", "label_V": "label_video"}
+SINGLE_LABELS = {"label_T": "label_text", "label_A": "label_audio", "label_V": "label_video"}
+EXTRA_COLUMNS = {
+    "video_id": "string",
+    "clip_id": "string",
+    "annotation": "string",
+    **dict.fromkeys(SINGLE_LABELS.values(), "float32"),
+}
+STEP = 0.2  # between scores
 
 
 def plan(arguments: argparse.Namespace) -> Corpus:
     """Read the table and find the clips.
 
     Raises:
-        FileNotFoundError: no table, or no clips though they are wanted.
-        ValueError: a column is missing, or the table is broken.
+        FileNotFoundError: no table, or no clips without `--media none`.
+        ValueError: the table is broken, or lacks a column.
     """
-    name, usual = CORPORA[arguments.corpus]
-    task, report = BUILT_IN_TASKS["sims_v2"], ConversionReport()
-    files = files_below(arguments.source)
-    table = find_file(files, [usual, *(other for _, other in CORPORA.values())], arguments.source)
-    clips = {(path.parent.name, path.stem): path for path in files if path.suffix.lower() == ".mp4"}
-    if arguments.media != "none" and not clips:
-        raise FileNotFoundError(f"{arguments.source} holds no mp4 files. Take --media none for the words alone.")
-    bare: dict[tuple[str, str], list[Path]] = {}
-    for (video, clip), path in clips.items():
-        bare.setdefault((video.lstrip("0"), clip.lstrip("0")), []).append(path)
-    rows: dict[str, list[dict[str, Any]]] = {"train": [], "validation": [], "test": []}
+    from processing_egmf import BUILT_IN_TASKS
+
+    name, table_name = CORPORA[arguments.corpus]
+    task = BUILT_IN_TASKS["sims_v2"]
+    report = ConversionReport()
+    files = list_files(arguments.source)
+    other_names = [other for _, other in CORPORA.values() if other != table_name]
+    table = find_file(files, [table_name, *other_names], arguments.source)
+    clips = Clips(path for path in files if path.suffix.lower() == ".mp4")
+    if arguments.media != "none" and not clips.paths:
+        raise FileNotFoundError(f"{arguments.source} has no mp4 files. Use --media none to convert only the text.")
+    examples: dict[str, list[dict[str, Any]]] = {split: [] for split in OFFICIAL}
     used: set[Path] = set()
-    for line in read_csv(table, COLUMNS):
-        video, clip = line["video_id"].strip(), line["clip_id"].strip()
-        path = find_clip(clips, bare, video, clip)
-        if path is not None:
-            used.add(path)
-            if (path.parent.name, path.stem) != (video, clip):
-                video, clip = path.parent.name, path.stem
-                report.repair("leading zeros of the ids taken from the clip's name", f"{video}$_${clip}")
-        split = SPLIT_NAMES.get(line["mode"].strip().casefold())
-        report.read[split or "unknown"] += 1
-        if split is None:
-            report.drop(f"unknown mode {line['mode']!r}", f"{video}$_${clip}")
-        elif (row := _row(arguments, video, clip, line, path, report)) is not None:
-            rows[split].append(row)
-    for path in sorted(set(clips.values()) - used):
+    for row in read_csv(table, COLUMNS):
+        clip = clips.find(row["video_id"].strip(), row["clip_id"].strip())
+        if clip is not None:
+            used.add(clip)
+        split, example = _plan_example(arguments, task, row, clip, report)
+        if example is not None:
+            examples[split].append(example)
+    for path in sorted(set(clips.paths.values()) - used):
         report.note("clip without a label", f"{path.parent.name}$_${path.stem}")
     return Corpus(
         name=name,
-        rows=rows,
+        examples=examples,
         finish=finish_clip,
-        columns=typed_columns(
-            task,
-            media=media_columns(arguments.media),
-            extra={
-                **dict.fromkeys(("video_id", "clip_id", "annotation"), "string"),
-                **dict.fromkeys(SINGLE.values(), "float32"),
-            },
-        ),
+        finish_options={"media": arguments.media, "dest": dest_path(arguments)},
+        columns=typed_columns(task, media=media_columns(arguments.media), extra=EXTRA_COLUMNS),
         report=report,
-        bytes_per_row=row_size(used, arguments.media),
-        card={
-            "language": ["zh"],
-            "task_categories": ["video-classification"],
-            "text": f"{name} as released, one row a clip. `answer` is the sentiment judged from everything, "
-            "`label_text`, `label_audio` and `label_video` from one modality alone.",
+        bytes_per_example=example_bytes(used, arguments.media),
+        languages=["zh"],
+        description=f"{name} as released, one row per clip. `answer` is the sentiment rated from text, audio and "
+        "video together; `label_text`, `label_audio` and `label_video` were each rated from one of them.",
+        settings={
+            "converter": "sims",
+            "corpus": arguments.corpus,
+            "media": arguments.media,
+            "task": arguments.task,
         },
-        settings={"converter": "sims", "corpus": arguments.corpus, "media": arguments.media, "task": arguments.task},
         sources=[table],
         files=used if arguments.media != "none" else (),
         disjoint=True,
     )
 
 
-def _row(
+def _plan_example(
     arguments: argparse.Namespace,
-    video: str,
-    clip: str,
-    line: dict[str, str],
-    path: Path | None,
+    task: "EGMFTask",
+    row: dict[str, str],
+    clip: Path | None,
     report: ConversionReport,
-) -> dict[str, Any] | None:
-    task, identity = BUILT_IN_TASKS["sims_v2"], f"{video}$_${clip}"
-    answer = check_answer(task, line["label"], identity, report, grid=0.2)
+) -> tuple[str | None, dict[str, Any] | None]:
+    """Split and example of a row of the table; None for the example if it is dropped."""
+    video_id = row["video_id"].strip()
+    clip_id = row["clip_id"].strip()
+    if clip is not None and (clip.parent.name, clip.stem) != (video_id, clip_id):
+        video_id = clip.parent.name
+        clip_id = clip.stem
+        report.repair("leading zeros of the ids restored from the clip's name", f"{video_id}$_${clip_id}")
+    example_id = f"{video_id}$_${clip_id}"
+    split = SPLIT_NAMES.get(row["mode"].strip().casefold())
+    report.read[split or "unknown"] += 1
+    if split is None:
+        report.drop(f"unknown mode {row['mode']!r}", example_id)
+        return None, None
+    answer = check_label(task, row["label"], example_id, report, step=STEP)
     if answer is None:
-        return None
-    return {
-        "id": identity,
+        return split, None
+    example = {
+        "id": example_id,
         "task": arguments.task or task.name,
-        "text": clean_text(line["text"]),
-        "video": str(path) if path else None,
+        "text": clean_text(row["text"]),
+        "video": None if clip is None else str(clip),
         "answer": answer,
-        "video_id": video,
-        "clip_id": clip,
-        "annotation": line.get("annotation") or None,
-        **{column: single_label(line.get(released)) for released, column in SINGLE.items()},
-        "media": arguments.media,
-        "dest": dest_of(arguments),
-        "longest": None,
+        "video_id": video_id,
+        "clip_id": clip_id,
+        "annotation": row.get("annotation") or None,
     }
+    for released, column in SINGLE_LABELS.items():
+        example[column] = single_label(row.get(released))
+    return split, example
 
 
-def find_clip(
-    clips: dict[tuple[str, str], Path], bare: dict[tuple[str, str], list[Path]], video: str, clip: str
-) -> Path | None:
-    """The clip of these ids, or the only one that has them but for leading zeros."""
-    near = bare.get((video.lstrip("0"), clip.lstrip("0")), [])
-    return clips.get((video, clip), near[0] if len(near) == 1 else None)
+class Clips:
+    """Clips by the ids in their paths.
+
+    Args:
+        paths: `<video_id>/<clip_id>.mp4` in any folder.
+    """
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self.paths = {(path.parent.name, path.stem): path for path in paths}
+        self.without_zeros: dict[tuple[str, str], list[Path]] = {}
+        for (video_id, clip_id), path in self.paths.items():
+            key = (video_id.lstrip("0"), clip_id.lstrip("0"))
+            self.without_zeros.setdefault(key, []).append(path)
+
+    def find(self, video_id: str, clip_id: str) -> Path | None:
+        """The clip with these ids, or the only one that has them apart from leading zeros."""
+        exact = self.paths.get((video_id, clip_id))
+        if exact is not None:
+            return exact
+        similar = self.without_zeros.get((video_id.lstrip("0"), clip_id.lstrip("0")), [])
+        return similar[0] if len(similar) == 1 else None
 
 
-def single_label(value: str | None) -> float | None:
-    """A label of one modality; what is no number is none."""
+def single_label(text: str | None) -> float | None:
+    """A label of one modality; None if it is not a number."""
     try:
-        return float(value) if value else None
+        return float(text) if text else None
     except ValueError:
         return None
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = make_parser(__doc__.splitlines()[0], "folder with label.csv or meta.csv, and Raw/", media=True)
-    parser.add_argument("--corpus", required=True, choices=list(CORPORA), help="which corpus it is")
+    parser.add_argument("--corpus", required=True, choices=list(CORPORA), help="corpus in SOURCE")
     run(parser, plan, argv)
 
 

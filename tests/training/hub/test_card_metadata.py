@@ -13,6 +13,8 @@ from tests.helpers.local_hub import metadata_errors
 from tests.helpers.release_files import mmsa, write_pickle
 from training.converters import mmsa as mmsa_converter
 from training.converters.core.cards import write_card
+from training.converters.core.conversion_report import ConversionReport
+from training.converters.core.corpus import Corpus
 from training.demo.ceilings import all_ceilings
 from training.demo.corpus_card import render_corpus_card
 from training.hub.card_metadata import check_card
@@ -130,10 +132,20 @@ def test_figures_of_a_converted_corpus_stand_in_its_record(converted):
 
 
 def test_nothing_is_written_of_a_card_that_would_be_refused(tmp_path):
-    table = {"rows": {}, "repaired": {}, "dropped": {}, "noted": {}}
-    card = {"language": ["English"], "task_categories": ["video-classification"], "text": "x"}
+    table = {"rows": {}, "repaired": {}, "dropped": {}, "notes": {}}
+    corpus = Corpus(
+        name="x",
+        examples={},
+        finish=print,
+        columns=datasets.Features({"id": datasets.Value("string")}),
+        report=ConversionReport(),
+        bytes_per_example=1,
+        languages=["English"],
+        description="x",
+        settings={},
+    )
     with pytest.raises(ValueError, match="language 'English'"):
-        write_card(tmp_path / "README.md", "x", card, datasets.Features({"id": datasets.Value("string")}), table, [])
+        write_card(tmp_path / "README.md", corpus, table, [])
     assert not (tmp_path / "README.md").exists()
 
 

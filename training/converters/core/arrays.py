@@ -1,4 +1,7 @@
-"""Sequences of feature vectors: what is wrong with those of the public releases, and how it is mended."""
+"""Sequences of feature vectors: the defects of the public releases and their repairs.
+
+Every repair is counted in the conversion report under the id of its example.
+"""
 
 # T steps of the array, padding included  F feature width
 
@@ -16,86 +19,113 @@ LIMIT = 1e4  # beyond it, sums over a vector overflow half precision
 
 
 def repair_sequence(
-    values: Any, length: int | None, name: str, modality: str, report: ConversionReport, width: int | None = None
+    values: Any,
+    length: int | None,
+    example_id: str,
+    modality: str,
+    report: ConversionReport,
+    width: int | None = None,
 ) -> np.ndarray | None:
-    """One sample's vectors without padding, finite and within `LIMIT`.
+    """One example's vectors without padding, finite and within `LIMIT`.
 
     - NaN and infinite numbers become 0.
-    - Numbers beyond LIMIT are clipped to it.
-    - A length that ends before the last vector that is not zero was taken from a zero vector in the middle: it is put
-      right. Without a length, the last vector that is not zero ends the sequence.
-    - Zeros in front (padding at the wrong end) go, where no length says that they are meant.
-    - Nothing but zeros, no numbers, or another width than the corpus has: the sequence is left out.
+    - Numbers beyond `LIMIT` are clipped.
+    - A length that ends before the last nonzero vector was taken from a zero vector in the middle: it is corrected.
+      Without a length, the last nonzero vector ends the sequence.
+    - Zeros at the start (padding at the wrong end) are removed, unless a length says that they are meant.
+    - A sequence of zeros only, of something else than numbers, or of another width than the corpus is left out.
 
     Args:
         values: (T, F), or (F,) for a single vector.
-        length: steps that are no padding, or None.
-        name: the row, for the report.
+        length: number of steps that are not padding, or None.
+        example_id: for the report.
         modality: `audio` or `video`, for the report.
-        report: takes every repair.
+        report: counts every repair.
         width: F of the corpus, or None for any.
 
     Returns:
         (steps, F) float32 with 1 <= steps <= T, or None.
     """
     what = f"{modality} features"
-    try:
-        with np.errstate(over="ignore"):
-            values = np.atleast_2d(np.asarray(values, dtype=np.float32))
-    except (TypeError, ValueError):
-        report.repair(f"{what} are no numbers: left out", name)
+    values = _as_float32(values)
+    if values is None:
+        report.repair(f"{what} are not numbers: left out", example_id)
         return None
     if values.ndim != 2 or (width is not None and values.size and values.shape[1] != width):
-        report.repair(f"{what} of another width than {width}: left out", name)
+        report.repair(f"{what} with another width than {width}: left out", example_id)
         return None
-    real = np.flatnonzero((values != 0).any(axis=1))  # NaN counts as something
-    if len(real) == 0:
-        report.repair(f"{what} are all padding: left out", name)
+    if not values.any():  # NaN counts as nonzero
+        report.repair(f"{what} are all padding: left out", example_id)
         return None
-    first, last = int(real[0]), int(real[-1]) + 1
-    start = first if length is None or length <= first else 0
-    if start:
-        report.repair(f"{what} padded in front: zeros removed", name)
-    if length is not None and length > len(values):
-        report.repair(f"{what} shorter than their stated length: the array's own taken", name)
-        length = len(values)
-    if length is not None and length < last and not start:
-        report.repair(f"{what} cut at a zero vector by their stated length: length put right", name)
-    values = values[start : max(last, length or 0)]
+    values = _remove_padding(values, length, example_id, what, report)
     broken = ~np.isfinite(values)
     if broken.any():
-        report.repair(f"{what} NaN or infinite: set to 0", name, int(broken.sum()))
+        report.repair(f"{what} with NaN or infinite values: set to 0", example_id, int(broken.sum()))
         values = np.where(broken, np.float32(0), values)
         if not values.any():
-            report.repair(f"{what} are all padding: left out", name)
+            report.repair(f"{what} are all padding: left out", example_id)
             return None
-    large = np.abs(values) > LIMIT
-    if large.any():
-        report.repair(f"{what} beyond {LIMIT:g}: clipped", name, int(large.sum()))
+    too_large = np.abs(values) > LIMIT
+    if too_large.any():
+        report.repair(f"{what} with values beyond {LIMIT:g}: clipped", example_id, int(too_large.sum()))
         values = np.clip(values, -LIMIT, LIMIT)
     return np.ascontiguousarray(values, dtype=np.float32)
 
 
+def _as_float32(values: Any) -> np.ndarray | None:
+    try:
+        with np.errstate(over="ignore"):
+            return np.atleast_2d(np.asarray(values, dtype=np.float32))
+    except (TypeError, ValueError):
+        return None
+
+
+def _remove_padding(
+    values: np.ndarray, length: int | None, example_id: str, what: str, report: ConversionReport
+) -> np.ndarray:
+    """(T, F) → (steps, F)"""
+    nonzero = np.flatnonzero((values != 0).any(axis=1))
+    first = int(nonzero[0])
+    end = int(nonzero[-1]) + 1
+    start = first if length is None or length <= first else 0
+    if start:
+        report.repair(f"{what} padded at the start: zeros removed", example_id)
+    if length is not None and length > len(values):
+        report.repair(f"{what} shorter than their stated length: length corrected", example_id)
+        length = len(values)
+    if length is not None and length < end and not start:
+        report.repair(f"{what} cut at a zero vector by their stated length: length corrected", example_id)
+    return values[start : max(end, length or 0)]
+
+
 def common_width(widths: Iterable[int | None]) -> int | None:
-    """The width that most rows have, the first of them if they are equally many; None if there is none."""
-    counted = Counter(width for width in widths if width)
-    return counted.most_common(1)[0][0] if counted else None
+    """The most frequent width, the first of several equally frequent ones; None if there is none."""
+    counts = Counter(width for width in widths if width)
+    if not counts:
+        return None
+    (width, _), *_ = counts.most_common(1)
+    return width
+
+
+# ---- .npy files -----------------------------------------------------------------------------------------------
 
 
 def npy_width(path: Path) -> int | None:
-    """Last axis of a .npy file of numbers, which are not read; None if it cannot be opened."""
+    """Last axis of the array in a .npy file, whose numbers are not read; None if the file cannot be opened."""
     values = _open_npy(path)
-    return values.shape[-1] if values is not None and values.ndim else None
+    if values is None or values.ndim == 0:
+        return None
+    return values.shape[-1]
 
 
-def load_npy(path: Path, name: str, modality: str, report: ConversionReport) -> np.ndarray | None:
-    """A .npy file of numbers; one that is missing, damaged or holds objects is told to the report, and None."""
+def load_npy(path: Path, example_id: str, modality: str, report: ConversionReport) -> np.ndarray | None:
+    """The numbers in a .npy file; None, and an entry in the report, if it is missing, damaged or holds objects."""
     if not path.is_file():
-        report.repair(f"{modality} features missing: left out", name)
+        report.repair(f"{modality} features missing: left out", example_id)
         return None
     values = _open_npy(path)
     if values is None:
-        report.repair(f"{modality} features cannot be read: left out", name)
+        report.repair(f"{modality} features cannot be read: left out", example_id)
         return None
     return np.array(values)
 
@@ -104,6 +134,8 @@ def _open_npy(path: Path) -> np.ndarray | None:
     """The file mapped into memory, so that no header can ask for more than the file holds."""
     try:
         values = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception:  # what numpy raises depends on the damage: a damaged header is parsed as Python
+    except Exception:  # which one depends on the damage: NumPy parses the header as Python
         return None
-    return values if isinstance(values, np.ndarray) and values.dtype.kind in "fiub" else None
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiub":
+        return None
+    return values

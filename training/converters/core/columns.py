@@ -1,41 +1,70 @@
-"""Columns of a converted corpus, typed: those that training reads, in their order, and what else a release tells."""
+"""Typed columns of a converted corpus: those that training reads, in their order, then the release's own.
 
-from typing import Any
+`datasets` is imported where it is used: it takes seconds, and `--help` does not need it.
+"""
 
-import datasets
+from typing import TYPE_CHECKING, Any
 
-from processing_egmf import EGMFTask
+
+if TYPE_CHECKING:
+    import datasets
+
+    from processing_egmf import EGMFTask
 
 
 def typed_columns(
-    task: EGMFTask,
+    task: "EGMFTask",
     audio_width: int | None = None,
     video_width: int | None = None,
     media: dict[str, Any] | None = None,
     context: bool = False,
     extra: dict[str, str] | None = None,
-) -> datasets.Features:
+) -> "datasets.Features":
     """`id`, `task`, `text`, media, features, `context`, `answer`, and then the others.
 
     Args:
         task: a label is stored by its name, a score as a number.
-        audio_width, video_width: F of the features, None where there are none.
-        media: `audio` and `video` -> their `datasets` type.
-        context: earlier turns as [speaker, words].
+        audio_width, video_width: F of the features; None without any.
+        media: from `media_columns`.
+        context: whether earlier turns are stored, as [speaker, text].
         extra: column -> `string`, `int32` or `float32`.
     """
+    import datasets
+
     string = datasets.Value("string")
-    columns: dict[str, Any] = {"id": string, "task": string, "text": string, **(media or {})}
-    for name, width in (("audio_features", audio_width), ("video_features", video_width)):
-        if width is not None:
-            columns[name] = vectors(width)
+    columns: dict[str, Any] = {"id": string, "task": string, "text": string}
+    columns |= media or {}
+    if audio_width is not None:
+        columns["audio_features"] = vectors(audio_width)
+    if video_width is not None:
+        columns["video_features"] = vectors(video_width)
     if context:
         columns["context"] = datasets.List(datasets.List(string))
     columns["answer"] = string if task.kind == "classification" else datasets.Value("float64")
-    columns |= {name: datasets.Value(kind) for name, kind in (extra or {}).items()}
+    for name, dtype in (extra or {}).items():
+        columns[name] = datasets.Value(dtype)
     return datasets.Features(columns)
 
 
-def vectors(width: int) -> datasets.List:
-    """Any number of steps, each a float32 vector of this width."""
+def vectors(width: int) -> "datasets.List":
+    """Type of a sequence of float32 vectors of this width."""
+    import datasets
+
     return datasets.List(datasets.List(datasets.Value("float32"), length=width))
+
+
+def media_columns(media: str, names: tuple[str, ...] = ("video",)) -> dict[str, Any]:
+    """Types of columns with clips.
+
+    Args:
+        media: a choice of `--media`: `paths`, `embed` or `none`.
+        names: `audio`, `video`, or both.
+    """
+    import datasets
+
+    if media == "none":
+        return {}
+    if media == "paths":
+        return {name: datasets.Value("string") for name in names}
+    embedded = {"video": datasets.Video(decode=False), "audio": datasets.Audio(decode=False)}
+    return {name: embedded[name] for name in names}

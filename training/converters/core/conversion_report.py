@@ -1,102 +1,114 @@
-"""What became of every row: kept, repaired or dropped, for which reason, and which rows."""
+"""Conversion report: how many examples of each split were kept, repaired or dropped, for which reason, and their ids.
+
+plan and workers ─► repair, drop, note ─► add ─► to_dict ─► conversion.json, README.md
+                                             └─► table ─► printed
+"""
 
 from collections import Counter
 from typing import Any
 
 
-KINDS = ("repaired", "dropped", "noted")
-SHOWN = 8  # ids a line of the printed table; the stored one names them all
+KINDS = ("repaired", "dropped", "notes")
+MAX_IDS_SHOWN = 8  # per line of the printed table; the stored one has them all
 
 
 class ConversionReport:
-    """Counts rows by split and names rows by reason.
+    """Counts examples by split and lists their ids by reason.
 
-    A repair changes a row that stays, or a part of it; a drop takes the row out; a note tells something about the
-    release that is no row's fault.
+    A repair changes an example that is kept, or a part of it; a drop removes an example; a note says something about
+    the release that changes no example.
     """
 
     def __init__(self) -> None:
         self.reasons: dict[str, dict[str, list[str]]] = {kind: {} for kind in KINDS}
-        self.values: Counter[str] = Counter()  # reason -> single numbers that were changed
-        self.read: Counter[str] = Counter()  # split -> rows
+        self.num_values: Counter[str] = Counter()  # reason -> numbers that were changed
+        self.read: Counter[str] = Counter()  # split -> examples
         self.kept: Counter[str] = Counter()
-        self.mended: Counter[str] = Counter()
+        self.repaired: Counter[str] = Counter()
 
-    def repair(self, reason: str, name: str, values: int = 0) -> None:
-        """A row is kept with a change; `values` counts changed numbers."""
-        names = self.reasons["repaired"].setdefault(reason, [])
-        if not names or names[-1] != name:
-            names.append(name)
-        if values:
-            self.values[reason] += values
+    def repair(self, reason: str, example_id: str, num_values: int = 0) -> None:
+        """Count a change of an example that is kept.
 
-    def drop(self, reason: str, name: str) -> None:
-        """A row is left out."""
-        self.reasons["dropped"].setdefault(reason, []).append(name)
+        Args:
+            reason: what was wrong and what was done about it.
+            example_id: the example; several repairs in a row for one reason count once.
+            num_values: how many of its numbers were changed.
+        """
+        ids = self.reasons["repaired"].setdefault(reason, [])
+        if not ids or ids[-1] != example_id:
+            ids.append(example_id)
+        if num_values:
+            self.num_values[reason] += num_values
+
+    def drop(self, reason: str, example_id: str) -> None:
+        """Count an example that is left out."""
+        self.reasons["dropped"].setdefault(reason, []).append(example_id)
 
     def note(self, reason: str, name: str) -> None:
-        """Something to know that changes no row."""
-        self.reasons["noted"].setdefault(reason, []).append(name)
+        """Mention something that changes no example; `name` is an id, a file or a split."""
+        self.reasons["notes"].setdefault(reason, []).append(name)
 
     def add(self, other: "ConversionReport") -> None:
-        """Add what happened elsewhere."""
+        """Add another report, such as that of a worker."""
         for kind, reasons in other.reasons.items():
-            for reason, names in reasons.items():
-                self.reasons[kind].setdefault(reason, []).extend(names)
-        for mine, theirs in zip(self._counters(), other._counters(), strict=True):
-            mine.update(theirs)
-
-    def _counters(self) -> tuple[Counter, ...]:
-        return self.values, self.read, self.kept, self.mended
+            for reason, ids in reasons.items():
+                self.reasons[kind].setdefault(reason, []).extend(ids)
+        self.num_values.update(other.num_values)
+        self.read.update(other.read)
+        self.kept.update(other.kept)
+        self.repaired.update(other.repaired)
 
     def to_dict(self) -> dict[str, Any]:
-        """The table as it is stored, every id named."""
-        rows = {
-            split: {
+        """Rows by split, and every reason with its count and ids."""
+        rows = {}
+        for split in self.read:
+            rows[split] = {
                 "read": self.read[split],
                 "kept": self.kept[split],
-                "repaired": self.mended[split],
+                "repaired": self.repaired[split],
                 "dropped": self.read[split] - self.kept[split],
             }
-            for split in self.read
-        }
-        found: dict[str, Any] = {"rows": rows}
-        for kind, reasons in self.reasons.items():
-            found[kind] = {
-                reason: {"count": len(names), **self._changed(reason), "ids": names}
-                for reason, names in sorted(reasons.items())
-            }
-        return found
+        stored: dict[str, Any] = {"rows": rows}
+        for kind in KINDS:
+            stored[kind] = {reason: self._entry(kind, reason) for reason in sorted(self.reasons[kind])}
+        return stored
 
-    def _changed(self, reason: str) -> dict[str, int]:
-        return {"values": self.values[reason]} if reason in self.values else {}
+    def _entry(self, kind: str, reason: str) -> dict[str, Any]:
+        ids = self.reasons[kind][reason]
+        entry: dict[str, Any] = {"count": len(ids)}
+        if reason in self.num_values:
+            entry["values"] = self.num_values[reason]
+        entry["ids"] = ids
+        return entry
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> "ConversionReport":
         """The report that `to_dict` stored."""
         report = cls()
         for split, counts in stored["rows"].items():
-            report.read[split], report.kept[split] = counts["read"], counts["kept"]
-            report.mended[split] = counts["repaired"]
+            report.read[split] = counts["read"]
+            report.kept[split] = counts["kept"]
+            report.repaired[split] = counts["repaired"]
         for kind in KINDS:
             for reason, entry in stored[kind].items():
                 report.reasons[kind][reason] = list(entry["ids"])
                 if "values" in entry:
-                    report.values[reason] = entry["values"]
+                    report.num_values[reason] = entry["values"]
         return report
 
     def table(self) -> str:
-        """The table as it is printed, a few ids a reason."""
+        """The report as it is printed, with a few ids per reason."""
         stored = self.to_dict()
         lines = [f"{'split':<14}{'read':>8}{'kept':>8}{'repaired':>10}{'dropped':>9}"]
         for split, counts in stored["rows"].items():
-            lines.append(
-                f"{split:<14}{counts['read']:>8}{counts['kept']:>8}{counts['repaired']:>10}{counts['dropped']:>9}"
-            )
+            numbers = f"{counts['read']:>8}{counts['kept']:>8}{counts['repaired']:>10}{counts['dropped']:>9}"
+            lines.append(f"{split:<14}{numbers}")
         for kind in KINDS:
-            lines += [kind] if stored[kind] else []
+            if stored[kind]:
+                lines.append(kind)
             for reason, entry in stored[kind].items():
-                changed = f", {entry['values']} values" if "values" in entry else ""
-                names = ", ".join(entry["ids"][:SHOWN]) + (", ..." if entry["count"] > SHOWN else "")
-                lines.append(f"  {entry['count']:>6}{changed}  {reason}: {names}")
+                values = f", {entry['values']} values" if "values" in entry else ""
+                ids = ", ".join(entry["ids"][:MAX_IDS_SHOWN])
+                more = ", ..." if entry["count"] > MAX_IDS_SHOWN else ""
+                lines.append(f"  {entry['count']:>6}{values}  {reason}: {ids}{more}")
         return "\n".join(lines)

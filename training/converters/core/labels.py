@@ -1,57 +1,75 @@
-"""Labels, scores and transcripts as the releases write them."""
+"""Labels, scores and transcripts as the releases write them, checked and cleaned."""
 
 import math
 import unicodedata
-from typing import Any
-
-from processing_egmf import EGMFTask
+from typing import TYPE_CHECKING, Any
 
 from .conversion_report import ConversionReport
 
 
-def check_answer(
-    task: EGMFTask, answer: Any, name: str, report: ConversionReport, grid: float | None = None
+if TYPE_CHECKING:
+    from processing_egmf import EGMFTask
+
+
+def check_label(
+    task: "EGMFTask",
+    label: Any,
+    example_id: str,
+    report: ConversionReport,
+    step: float | None = None,
 ) -> str | float | None:
-    """A label of the task by its name, or a score within its scale; None where the row has to go.
+    """A label of the task by its name, or a score on its scale; None if the example has to be dropped.
 
     Args:
-        task: names the labels, or the scale.
-        answer: what the release says.
-        name: the row, for the report.
-        report: takes what is dropped and repaired.
-        grid: the steps on which the corpus's scores lie. A score between two goes to that which `EGMFTask.index`
-            chooses: -0.1 on steps of 0.2 becomes -0.2, which the field's metrics put into the same classes.
+        task: has the labels, or the scale.
+        label: the value in the release.
+        example_id: for the report.
+        report: counts what is dropped and repaired.
+        step: distance between the corpus's scores. A score in between moves to the one that `EGMFTask.index` chooses:
+            with steps of 0.2, -0.1 becomes -0.2, which the metrics of the field put into the same classes.
     """
     if task.kind == "classification":
-        label = str(answer).strip()
-        label = next((known for known in task.labels if known.casefold() == label.casefold()), None)
-        if label is None:
-            report.drop(f"unknown label {str(answer)[:40]!r}", name)
-        return label
-    try:
-        score = math.nan if isinstance(answer, bool) else float(answer)
-    except (TypeError, ValueError, OverflowError):
-        score = math.nan
+        return _check_class(task, label, example_id, report)
+    score = _as_number(label)
     if not math.isfinite(score):
-        report.drop("no score", name)
+        report.drop("no score", example_id)
         return None
     if not task.low - 1e-6 <= score <= task.high + 1e-6:
-        report.drop(f"score outside [{task.low:g}, {task.high:g}]", name)
+        report.drop(f"score outside [{task.low:g}, {task.high:g}]", example_id)
         return None
-    if grid is not None:
-        step = round(score / grid) * grid
-        if abs(score - step) > grid / 100:
-            step = task.values[task.index(score)]
-            report.repair(f"score between the steps of {grid:g}: moved to the nearest", name)
-        score = step
-    return round(score, 6) + 0.0
+    if step is not None:
+        nearest = round(score / step) * step
+        if abs(score - nearest) > step / 100:
+            nearest = task.values[task.index(score)]
+            report.repair(f"score between the steps of {step:g}: moved to the nearest", example_id)
+        score = nearest
+    return round(score, 6) + 0.0  # never -0.0
+
+
+def _check_class(task: "EGMFTask", label: Any, example_id: str, report: ConversionReport) -> str | None:
+    name = str(label).strip().casefold()
+    for known in task.labels:
+        if known.casefold() == name:
+            return known
+    report.drop(f"unknown label {str(label)[:40]!r}", example_id)
+    return None
+
+
+def _as_number(value: Any) -> float:
+    """NaN for anything that is not a number or the text of one."""
+    if isinstance(value, bool):
+        return math.nan
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
 
 
 def clean_text(text: Any) -> str:
-    """Words as they are, quotes and signs of every script included; blanks around them, control characters and what is
-    no text (None, NaN, halves of characters) go."""
+    """A transcript with its quotes and characters of every script, but without surrounding blanks, control characters
+    and surrogates; empty for None and NaN."""
     if text is None or (isinstance(text, float) and math.isnan(text)):
         return ""
-    words = text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)
-    plain = "".join(" " if unicodedata.category(sign) in ("Cc", "Cs") else sign for sign in words)
-    return plain.strip().strip("\ufeff").strip()
+    decoded = text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)
+    characters = [" " if unicodedata.category(character) in ("Cc", "Cs") else character for character in decoded]
+    return "".join(characters).strip().strip("\ufeff").strip()

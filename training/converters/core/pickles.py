@@ -1,10 +1,10 @@
-"""Pickles of strangers: numpy arrays, scalars and builtin containers, and nothing else.
+"""Pickles from untrusted sources: NumPy arrays, scalars and builtin containers, and nothing else.
 
-`pickle.load` runs whatever a file asks for. Here every name that a file may ask for stands in `ADMITTED` below and
-leads to a function of this module; any other is refused by name. Arrays are not read: what comes back knows where in
-the file their numbers lie, so a file of any size is opened with little memory, and rows are read one at a time.
+`pickle.load` runs whatever a file asks for. Here every name that a file may ask for is in `ADMITTED` below and leads
+to a function of this module; any other is refused by name. The numbers of arrays are not read: a `PickledArray` knows
+where they are in the file, so a file of any size is opened with little memory, and rows are read one at a time.
 
-    read_pickle(path) ─► dicts, lists, words, numbers, and PickledArray ─► array[i] reads one row from the file
+    read_pickle(path) ─► dicts, lists, strings, numbers, and PickledArray ─► array[i] reads one row from the file
 """
 
 import math
@@ -19,15 +19,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 
-LONG = 4096  # bytes; what is longer stays in the file
+LONG = 4096  # bytes; longer strings stay in the file
 MARK_EVERY = 1 << 20  # bytes of encoded text between two marks
 
 
 class Span(NamedTuple):
     """Bytes in a file, or in memory if there are few.
 
-    `marks` is there for bytes that protocols 0 to 2 wrote as text: entry k counts the decoded bytes before encoded
-    byte k * MARK_EVERY, with the number of all at the end.
+    `marks` is for bytes that protocols 0 to 2 wrote as text: entry k counts the decoded bytes before encoded byte
+    k * MARK_EVERY, and the last entry counts all of them.
     """
 
     path: str
@@ -36,35 +36,45 @@ class Span(NamedTuple):
     data: bytes | None = None
     marks: np.ndarray | None = None
 
+    @property
+    def decoded_size(self) -> int:
+        """Number of bytes that `read` can give."""
+        return self.size if self.marks is None else int(self.marks[-1])
+
     def read(self, start: int, stop: int) -> bytes:
         """Bytes start to stop."""
         if self.data is not None:
             return self.data[start:stop]
         if self.marks is not None:
             return self._read_text(start, stop)
+        return self._read_file(start, stop)
+
+    def __str__(self) -> str:
+        """The text, if a long string was text."""
+        return self.read(0, self.size).decode("utf-8", "replace")
+
+    def _read_file(self, start: int, stop: int) -> bytes:
         with open(self.path, "rb") as file:
             file.seek(self.offset + start)
             return file.read(stop - start)
 
-    def __str__(self) -> str:
-        """Words, if it was words that were so long."""
-        return self.read(0, self.size).decode("utf-8", "replace")
-
     def _read_text(self, start: int, stop: int) -> bytes:
+        """Bytes start to stop, each of which the file holds as a character of one or two bytes."""
+        if stop <= start:
+            return b""
         first = int(np.searchsorted(self.marks[:-1], start, side="right")) - 1
         last = int(np.searchsorted(self.marks, stop, side="left"))
-        begin, end = first * MARK_EVERY, min(last * MARK_EVERY + 1, self.size)  # one more: the end of a character
-        with open(self.path, "rb") as file:
-            file.seek(self.offset + begin)
-            encoded = np.frombuffer(file.read(end - begin), np.uint8)
-        starts = np.flatnonzero(encoded & 0xC0 != 0x80)  # of characters
-        chosen = starts[start - int(self.marks[first]) : stop - int(self.marks[first]) + 1]
+        end = min(last * MARK_EVERY + 1, self.size)  # one more: the second byte of a character
+        encoded = np.frombuffer(self._read_file(first * MARK_EVERY, end), np.uint8)
+        character_starts = np.flatnonzero(encoded & 0xC0 != 0x80)
+        skipped = int(self.marks[first])
+        chosen = character_starts[start - skipped : stop - skipped + 1]
         until = chosen[-1] if len(chosen) > stop - start else len(encoded)
-        return encoded[chosen[0] : until].tobytes().decode("utf-8").encode("latin-1") if stop > start else b""
+        return encoded[chosen[0] : until].tobytes().decode("utf-8").encode("latin-1")
 
 
 class PickledArray:
-    """A numpy array still in its file: `array[i]` reads entry i of its first axis, `np.asarray` all of it."""
+    """A NumPy array that is still in its file: `array[i]` reads entry i of its first axis, `np.asarray` all of it."""
 
     def __init__(self) -> None:
         self.span: Span | None = None
@@ -72,16 +82,18 @@ class PickledArray:
         self.shape: tuple[int, ...] = ()
         self.dtype = np.dtype("O")
         self.fortran = False
-        self.whole: np.ndarray | None = None
+        self.loaded: np.ndarray | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "whole": None}
+        return {**self.__dict__, "loaded": None}
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __repr__(self) -> str:
-        place = f"{os.path.basename(self.span.path)}:{self.span.offset}" if self.span else repr(self.items)
+        if self.span is None:
+            return f"PickledArray({self.shape}, {self.dtype.str}, {self.items!r})"
+        place = f"{os.path.basename(self.span.path)}:{self.span.offset}"
         return f"PickledArray({self.shape}, {self.dtype.str}, {place})"
 
     def __getitem__(self, index: int) -> Any:
@@ -90,67 +102,92 @@ class PickledArray:
         if self.items is not None and len(self.shape) == 1:
             return self.items[index]
         if self.items is not None or self.fortran:
-            if self.whole is None:
-                self.whole = np.asarray(self)  # its rows do not lie together: read once
-            return self.whole[index]
-        row = self.dtype.itemsize * math.prod(self.shape[1:])
-        values = np.frombuffer(self.span.read(index * row, (index + 1) * row), self.dtype)
-        return values.reshape(self.shape[1:]) if len(self.shape) > 1 else values[0].item()
+            if self.loaded is None:
+                self.loaded = np.asarray(self)  # its rows are not contiguous: read once
+            return self.loaded[index]
+        row_bytes = self.dtype.itemsize * math.prod(self.shape[1:])
+        data = self.span.read(index * row_bytes, (index + 1) * row_bytes)
+        values = np.frombuffer(data, self.dtype)
+        if len(self.shape) == 1:
+            return values[0].item()
+        return values.reshape(self.shape[1:])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if self.items is not None:
             values = np.empty(len(self.items), object)
             values[:] = self.items
         else:
-            values = np.frombuffer(self.span.read(0, self.span_size), self.dtype)
+            values = np.frombuffer(self.span.read(0, self.num_bytes), self.dtype)
         values = values.reshape(self.shape, order="F" if self.fortran else "C")
         return values if dtype is None else values.astype(dtype)
 
     @property
-    def span_size(self) -> int:
-        """How many bytes the numbers take."""
+    def num_bytes(self) -> int:
+        """Size of the numbers."""
         return self.dtype.itemsize * math.prod(self.shape)
 
-    def build(self, span: Any, dtype: np.dtype, shape: Any, fortran: bool) -> "PickledArray":
-        """Fill in what the file says."""
-        if not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape) or not shape:
-            if shape != ():
-                raise ValueError(f"an array has the shape {shape!r}")
-            shape = (1,)  # a number in an array's clothes
-        self.dtype, self.shape, self.fortran = dtype, shape, bool(fortran) and len(shape) > 1
+    def build(self, data: Any, dtype: np.dtype, shape: Any, fortran: bool) -> "PickledArray":
+        """Fill in the content that the file states.
+
+        Raises:
+            ValueError: the shape is not a shape, or does not fit the data.
+        """
+        shape = _check_shape(shape)
+        self.dtype = dtype
+        self.shape = shape
+        self.fortran = bool(fortran) and len(shape) > 1
         if dtype.kind == "O":
-            if not isinstance(span, list) or len(span) != math.prod(shape):
+            if not isinstance(data, list) or len(data) != math.prod(shape):
                 raise ValueError("an array of objects without its objects")
-            self.items = span
+            self.items = data
             return self
-        if isinstance(span, str):  # Python 2 wrote its bytes as text
-            span = span.encode("utf-8", "surrogateescape")
-        if isinstance(span, bytes | bytearray):
-            span = Span("", 0, len(span), bytes(span))
-        held = int(span.marks[-1]) if isinstance(span, Span) and span.marks is not None else getattr(span, "size", -1)
-        if not isinstance(span, Span) or held != self.span_size:
-            raise ValueError(f"an array of shape {shape} and type {dtype} holds {held} bytes, not {self.span_size}")
-        self.span = span
+        if isinstance(data, str):  # Python 2 wrote its bytes as text
+            data = data.encode("utf-8", "surrogateescape")
+        if isinstance(data, bytes | bytearray):
+            data = Span("", 0, len(data), bytes(data))
+        num_bytes = data.decoded_size if isinstance(data, Span) else -1
+        if num_bytes != self.num_bytes:
+            raise ValueError(f"an array of shape {shape} and type {dtype} has {num_bytes} bytes, not {self.num_bytes}")
+        self.span = data
         return self
 
     def set_state(self, state: Any) -> None:
-        """What numpy writes behind an array: version, shape, type, order, bytes."""
+        """The state that NumPy writes after an array: version, shape, type, order, bytes."""
         _, shape, dtype, fortran, data = state
-        self.build(data, dtype.found, shape, fortran)
+        self.build(data, dtype.numpy_dtype, shape, fortran)
+
+
+def _check_shape(shape: Any) -> tuple[int, ...]:
+    if shape == ():
+        return (1,)  # an array that holds a single number
+    if not isinstance(shape, tuple) or not all(type(size) is int and size >= 0 for size in shape):
+        raise ValueError(f"an array has the shape {shape!r}")
+    return shape
+
+
+def array_shape(values: Any) -> tuple[int, ...]:
+    """Shape of a pickled array, whose numbers are not read, or of nested lists; () if it is not an array."""
+    if isinstance(values, PickledArray):
+        return values.shape
+    try:
+        return np.shape(values)
+    except ValueError:  # lists of different lengths
+        return ()
 
 
 class _DType:
-    """A numpy type of numbers, text or objects; structures are refused."""
+    """A NumPy type of numbers, text or objects; structures are refused."""
 
     def __init__(self, name: Any, align: Any = False, copy: Any = False) -> None:
         if not isinstance(name, str) or not re.fullmatch(r"[<>=|]?[fiubUSO]\d*", name):
-            raise ValueError(f"an array of type {name!r}; numbers and text are read")
-        self.found = np.dtype(name)
+            raise ValueError(f"an array of type {name!r}; only numbers and text are read")
+        self.numpy_dtype = np.dtype(name)
 
     def set_state(self, state: Any) -> None:
-        """Only the order of bytes is of use."""
-        if state[1] in ("<", ">"):
-            self.found = self.found.newbyteorder(state[1])
+        """Only the byte order is needed."""
+        byte_order = state[1]
+        if byte_order in ("<", ">"):
+            self.numpy_dtype = self.numpy_dtype.newbyteorder(byte_order)
 
 
 def _reconstruct(kind: Any, shape: Any, code: Any) -> PickledArray:
@@ -160,17 +197,17 @@ def _reconstruct(kind: Any, shape: Any, code: Any) -> PickledArray:
 
 
 def _array_type(*_: Any) -> None:
-    raise ValueError("an array that is made in an unusual way")
+    raise ValueError("an array that is built in an unusual way")
 
 
 def _scalar(dtype: Any, data: Any) -> Any:
-    if dtype.found.kind == "O":
+    if dtype.numpy_dtype.kind == "O":
         raise ValueError("a numpy scalar that is an object")
-    return PickledArray().build(data, dtype.found, (1,), False)[0]
+    return PickledArray().build(data, dtype.numpy_dtype, (1,), False)[0]
 
 
 def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> PickledArray:
-    return PickledArray().build(data, dtype.found, shape, order == "F")
+    return PickledArray().build(data, dtype.numpy_dtype, shape, order == "F")
 
 
 def _encode(text: Any, encoding: Any) -> bytes | Span:
@@ -180,13 +217,14 @@ def _encode(text: Any, encoding: Any) -> bytes | Span:
 
 
 def _mark(span: Span) -> Span:
-    """Count characters, so that any part of a long text can be found without reading what is before it."""
+    """Count characters, so that any part of a long text can be found without reading everything before it."""
     marks = [0]
     with open(span.path, "rb") as file:
         file.seek(span.offset)
         for begin in range(0, span.size, MARK_EVERY):
             part = np.frombuffer(file.read(min(MARK_EVERY, span.size - begin)), np.uint8)
-            marks.append(marks[-1] + int(np.count_nonzero(part & 0xC0 != 0x80)))
+            num_characters = int(np.count_nonzero(part & 0xC0 != 0x80))
+            marks.append(marks[-1] + num_characters)
     return span._replace(marks=np.array(marks))
 
 
@@ -202,25 +240,32 @@ def _frozenset(items: Any = ()) -> frozenset:
     return frozenset(items)
 
 
+# (module, name) in the file -> the function that is called for it. NumPy 2 renamed `core`, Python 3 `__builtin__`.
 ADMITTED: dict[tuple[str, str], Callable] = {
-    **{(f"numpy.{core}.multiarray", "_reconstruct"): _reconstruct for core in ("core", "_core")},
-    **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
-    **{(f"numpy.{core}.numeric", "_frombuffer"): _from_buffer for core in ("core", "_core")},
+    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy.core.multiarray", "scalar"): _scalar,
+    ("numpy._core.multiarray", "scalar"): _scalar,
+    ("numpy.core.numeric", "_frombuffer"): _from_buffer,
+    ("numpy._core.numeric", "_frombuffer"): _from_buffer,
     ("numpy", "ndarray"): _array_type,
     ("numpy", "dtype"): _DType,
     ("_codecs", "encode"): _encode,
-    **{(module, "set"): _set for module in ("builtins", "__builtin__")},
-    **{(module, "frozenset"): _frozenset for module in ("builtins", "__builtin__")},
-    **{(module, "bytes"): _no_bytes for module in ("builtins", "__builtin__")},
+    ("builtins", "set"): _set,
+    ("__builtin__", "set"): _set,
+    ("builtins", "frozenset"): _frozenset,
+    ("__builtin__", "frozenset"): _frozenset,
+    ("builtins", "bytes"): _no_bytes,
+    ("__builtin__", "bytes"): _no_bytes,
 }
 
 
 class _RefusedError(ValueError):
-    """The file asks for something that is not admitted."""
+    """The file asks for something that is not in `ADMITTED`."""
 
 
 class _File:
-    """A file that says when it ends too early."""
+    """A file that raises EOFError when it ends too early."""
 
     def __init__(self, path: Path) -> None:
         self.path = str(path.resolve())
@@ -228,15 +273,16 @@ class _File:
         self.size = path.stat().st_size
 
     def read(self, count: int) -> bytes:
-        found = self.file.read(count)
-        if len(found) < count:
+        data = self.file.read(count)
+        if len(data) < count:
             raise EOFError(f"it ends after {self.size} bytes")
-        return found
+        return data
 
     def readline(self) -> bytes:
         return self.file.readline()
 
     def skip(self, count: int) -> Span:
+        """The next bytes, which are not read."""
         offset = self.file.tell()
         if count < 0 or offset + count > self.size:
             raise EOFError(f"it ends after {self.size} bytes, before an array does")
@@ -245,15 +291,15 @@ class _File:
 
 
 class _Unpickler(pickle._Unpickler):
-    """The unpickler of the standard library that is written in Python, with its doors closed.
+    """The standard library's unpickler in Python, restricted.
 
-    Every callable that can come onto its stack is one of `ADMITTED`; state is given to arrays and their types alone.
+    Every callable that can come onto its stack is one of `ADMITTED`; state is given only to arrays and their types.
     """
 
     dispatch = dict(pickle._Unpickler.dispatch)
 
     def __init__(self, file: _File) -> None:
-        # Text that Python 2 wrote comes back as it was, if it was UTF-8 and if it was not.
+        # Strings of Python 2 come back unchanged, whether or not they were UTF-8.
         super().__init__(file, encoding="utf-8", errors="surrogateescape")
         self.source = file
 
@@ -268,17 +314,18 @@ class _Unpickler(pickle._Unpickler):
 
     def _load_text(self, form: str) -> None:
         size = struct.unpack(form, self.read(struct.calcsize(form)))[0]
-        # Text this long is an array of protocol 2; should it be words after all, `str` reads them.
+        # Text of this length is an array of protocol 2; if it is really text, `str` reads it.
         self.append(self.source.skip(size) if size >= LONG else str(self.read(size), "utf-8", "surrogatepass"))
 
     def _load_frame(self) -> None:
-        self.read(8)  # frames only say how much to read ahead
+        self.read(8)  # a frame only says how much to read ahead
 
     def _load_build(self) -> None:
         state = self.stack.pop()
-        if not isinstance(self.stack[-1], PickledArray | _DType):
-            raise _RefusedError(f"it sets the state of a {type(self.stack[-1]).__name__}")
-        self.stack[-1].set_state(state)
+        target = self.stack[-1]
+        if not isinstance(target, PickledArray | _DType):
+            raise _RefusedError(f"it sets the state of a {type(target).__name__}")
+        target.set_state(state)
 
     def _load_extension(self) -> None:
         raise _RefusedError("it tries to load a registered extension")
@@ -294,19 +341,31 @@ class _Unpickler(pickle._Unpickler):
         dispatch[_code[0]] = _load_extension
 
 
+# What an unpickler raises on a damaged file.
+BROKEN = (
+    pickle.UnpicklingError,
+    EOFError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+
+
 def read_pickle(path: str | Path) -> Any:
-    """Open a pickle without running anything that it holds.
+    """Read a pickle without running anything in it.
 
     Args:
         path: the file; any protocol, written by Python 2 or 3.
 
     Returns:
-        What was pickled; every numpy array is a `PickledArray`, numpy scalars are Python's.
+        The pickled value; every NumPy array is a `PickledArray`, NumPy scalars are Python numbers.
 
     Raises:
-        ValueError: it asks for anything but numpy arrays, scalars and builtin containers (the message names what), is
-            cut off, or is no pickle.
-        FileNotFoundError: it is not there.
+        FileNotFoundError: there is no such file.
+        ValueError: it asks for something else than NumPy arrays, scalars and builtin containers (the message names
+            it), is cut off, or is not a pickle.
     """
     path = Path(path)
     if not path.is_file():
@@ -317,10 +376,8 @@ def read_pickle(path: str | Path) -> Any:
             return _Unpickler(file).load()
         except _RefusedError as error:
             raise ValueError(
-                f"{path} is refused: {error}. Only numpy arrays, scalars and builtin containers are read from a "
-                "pickle, because anything else can run code. If you trust its source, write it again as plain arrays."
+                f"{path} is refused: {error}. Only NumPy arrays, scalars and builtin containers are read from a "
+                "pickle, because anything else can run code. If you trust its source, save it again as plain arrays."
             ) from error
-        except (
-            pickle.UnpicklingError, EOFError, AttributeError, LookupError, TypeError, ValueError, struct.error,
-        ) as error:  # fmt: skip
-            raise ValueError(f"{path} is no readable pickle, or cut off: {error}. Copy it again.") from error
+        except BROKEN as error:
+            raise ValueError(f"{path} is not a readable pickle, or was cut off: {error}. Copy it again.") from error

@@ -1,4 +1,4 @@
-"""Pickles of strangers: what is read, how little of it, and what is refused."""
+"""Pickles from untrusted sources: what is read, how little of it, and what is refused."""
 
 import collections
 import datetime
@@ -152,7 +152,7 @@ def test_anything_else_is_refused_by_name(write, value, name, protocol):
 def test_crafted_code_does_not_run(write, tmp_path):
     target = tmp_path / "ran"
     path = write({"id": Runs(os.mkdir, str(target))})
-    with pytest.raises(ValueError, match=r"is refused: it tries to load (posix|nt).mkdir. Only numpy arrays"):
+    with pytest.raises(ValueError, match=r"is refused: it tries to load (posix|nt).mkdir. Only NumPy arrays"):
         read_pickle(path)
     assert not target.exists()
     pickle.loads(path.read_bytes())  # noqa: S301
@@ -179,7 +179,7 @@ def test_crafted_code_does_not_run(write, tmp_path):
     ],
 )
 def test_crafted_pickles_end_in_an_error(write, content):
-    with pytest.raises(ValueError, match="a.pkl is (refused|no readable pickle)"):
+    with pytest.raises(ValueError, match="a.pkl is (refused|not a readable pickle)"):
         read_pickle(write(content))
 
 
@@ -200,13 +200,13 @@ def test_every_cut_off_file_is_told(write, protocol):
         {"id": ["a", "b"], "audio": np.random.default_rng(0).normal(size=(30, 40))}, protocol=protocol
     )
     for end in (0, 1, 5, len(whole) // 10, len(whole) // 2, len(whole) - 1):
-        with pytest.raises(ValueError, match="a.pkl is no readable pickle, or cut off"):
+        with pytest.raises(ValueError, match="a.pkl is not a readable pickle, or was cut off"):
             read_pickle(write(whole[:end]))
 
 
 @pytest.mark.parametrize("content", [b"", b"no pickle", b"PK\x03\x04", struct.pack("<Q", 2**63), b"\x80\x04]\x94e."])
 def test_what_is_no_pickle(write, content):
-    with pytest.raises(ValueError, match="a.pkl is no readable pickle"):
+    with pytest.raises(ValueError, match="a.pkl is not a readable pickle"):
         read_pickle(write(content))
 
 

@@ -1,4 +1,4 @@
-"""The engine of the converters: whole or not at all, taken up after a kill, the same with any number of processes."""
+"""Conversion into a folder: complete or not at all, resumed after a kill, the same with any number of processes."""
 
 import json
 import multiprocessing
@@ -15,7 +15,7 @@ import pytest
 from tests.helpers.release_files import mmsa, read_back, sims_row, table_of, write_csv, write_pickle
 from training.converters import mmsa as mmsa_converter
 from training.converters import sims
-from training.converters.core import shards
+from training.converters.core import conversion, shards
 
 
 @pytest.fixture
@@ -33,11 +33,10 @@ def content(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def fails(capsys, *arguments):
+def error_of(*arguments):
     with pytest.raises(SystemExit) as stopped:
         run(*arguments)
-    assert stopped.value.code == 2
-    return capsys.readouterr().err
+    return str(stopped.value)
 
 
 def test_result_is_the_same_with_any_number_of_processes(tmp_path, source, monkeypatch):
@@ -104,51 +103,51 @@ def test_check_says_the_same_and_writes_nothing(tmp_path, source, capsys):
 def test_same_line_again_does_nothing(tmp_path, source, capsys):
     run(source, tmp_path / "dest")
     first, times = content(tmp_path / "dest"), os.stat(tmp_path / "dest").st_mtime_ns
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     run(source, tmp_path / "dest")
-    again = capsys.readouterr().out
-    assert "holds this very conversion already" in again
-    assert said.splitlines() == again.splitlines()[1:]
+    again = capsys.readouterr()
+    assert "already holds this conversion" in again.err
+    assert again.out == printed
     assert (content(tmp_path / "dest"), os.stat(tmp_path / "dest").st_mtime_ns) == (first, times)
 
 
-def test_conversion_that_lost_a_shard_is_not_ready(tmp_path, source, capsys):
+def test_conversion_that_lost_a_shard_is_not_ready(tmp_path, source):
     run(source, tmp_path / "dest")
     before, shard = content(tmp_path / "dest"), tmp_path / "dest/data/validation-00000-of-00001.parquet"
     for damage in (lambda: shard.write_bytes(b"PAR1"), shard.unlink):
         damage()
-        said = fails(capsys, source, tmp_path / "dest")
-        assert "its data/ holds 0 of the 7 rows of validation. Use --overwrite" in said
+        said = error_of(source, tmp_path / "dest")
+        assert "its data/ holds 0 of the 7 examples of validation. Use --overwrite" in said
     run(source, tmp_path / "dest", "--overwrite")
     assert content(tmp_path / "dest") == before
 
 
 def test_conversion_by_another_version_is_told(tmp_path, source, capsys, monkeypatch):
-    monkeypatch.setattr(shards, "CONVERTER_VERSION", 1)
+    monkeypatch.setattr(conversion, "CONVERTER_VERSION", 1)
     run(source, tmp_path / "dest")
     monkeypatch.undo()
-    assert "or by another version. Use --overwrite" in fails(capsys, source, tmp_path / "dest")
+    assert "or by another version. Use --overwrite" in error_of(source, tmp_path / "dest")
 
 
 def test_nothing_is_overwritten_unasked(tmp_path, source, capsys):
     run(source, tmp_path / "dest")
     before = content(tmp_path / "dest")
-    assert "other files or with other options" in fails(capsys, source, tmp_path / "dest", "--task", "x")
+    assert "other files, with other options" in error_of(source, tmp_path / "dest", "--task", "x")
     write_pickle(source, mmsa(train=31))
-    assert "other files or with other options" in fails(capsys, source, tmp_path / "dest")
+    assert "other files, with other options" in error_of(source, tmp_path / "dest")
     assert content(tmp_path / "dest") == before
     run(source, tmp_path / "dest", "--overwrite")
     assert table_of(tmp_path / "dest")["rows"]["train"]["read"] == 31
     (tmp_path / "other").mkdir()
     (tmp_path / "other/mine.txt").write_text("mine")
     for options in ((), ("--overwrite",)):
-        assert "holds something else" in fails(capsys, source, tmp_path / "other", *options)
+        assert "holds something else" in error_of(source, tmp_path / "other", *options)
     assert content(tmp_path / "other") == {"mine.txt": b"mine"}
 
 
 def test_two_conversions_into_one_folder(tmp_path, source, capsys):
-    with shards._locked(tmp_path / "dest"):
-        assert "Another conversion into" in fails(capsys, source, tmp_path / "dest")
+    with conversion.lock_folder(tmp_path / "dest"):
+        assert "Another conversion into" in error_of(source, tmp_path / "dest")
     run(source, tmp_path / "dest")
 
 
@@ -170,8 +169,8 @@ def test_too_few_videos_for_all_splits(tmp_path, capsys):
     clips = [sims_row(video, mode, mode=mode) for video in ("v", "w") for mode in ("train", "valid", "test")]
     write_csv(tmp_path / "SIMS/meta.csv", clips)
     run_words(tmp_path / "SIMS", tmp_path / "dest")
-    reason = "too few videos: nothing in this split of video_disjoint"
-    assert table_of(tmp_path / "dest")["noted"][reason]["ids"] == ["test"]
+    reason = "too few videos: this split of video_disjoint is empty"
+    assert table_of(tmp_path / "dest")["notes"][reason]["ids"] == ["test"]
     assert f"{reason}: test" in capsys.readouterr().out
 
 
@@ -187,8 +186,8 @@ def test_bad_options(tmp_path, source, capsys):
     for options, message in (
         ([str(source)], "give DEST"),
         ([str(source), str(tmp_path / "d"), "--num_workers", "0"], "--num_workers is 0"),
-        ([str(source), "--check", "--report", str(tmp_path / "no/x.json")], "give a file in a folder that is there"),
-        ([str(source), "--check", "--report", str(tmp_path)], "give a file in a folder that is there"),
+        ([str(source), "--check", "--report", str(tmp_path)], "is a folder. Give the name of a file"),
+        ([str(source), "--check", "--num_procs", "2"], "There is no option --num_procs"),
     ):
         with pytest.raises(SystemExit):
             mmsa_converter.main([*options, "--corpus", "mosi"])
@@ -232,49 +231,49 @@ def alive(pid):
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("num_proc", [1, 2])
-def test_converter_killed_in_the_middle_and_run_again(tmp_path, start, num_proc, monkeypatch, capsys):
-    source = write_pickle(tmp_path / "a.pkl", mmsa(train=240))
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_converter_killed_in_the_middle_and_run_again(tmp_path, start, num_workers, monkeypatch, capsys):
+    source = write_pickle(tmp_path / "a.pkl", mmsa(train=120))
     dest, partial = tmp_path / "dest", tmp_path / ".dest.partial"
-    process = start(source, dest, "--num_workers", str(num_proc))
+    process = start(source, dest, "--num_workers", str(num_workers))
     wait_until(lambda: len(list(partial.glob("data/*.parquet"))) >= 5, process)
     workers = children(process.pid)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     wait_until(lambda: not any(map(alive, workers)))  # no worker waits for work forever
     made = {path.name: path.stat().st_mtime_ns for path in partial.glob("work/train-*.json")}
-    assert 3 <= len(made) < 120 and not dest.exists()
-    (partial / "data/train-00000-of-00120.parquet.1.tmp").write_bytes(b"half")
+    assert 3 <= len(made) < 60 and not dest.exists()
+    (partial / "data/train-00000-of-00060.parquet.1.tmp").write_bytes(b"half")
     last = sorted(partial.glob("work/train-*.json"))[-1]
     last.unlink()  # as if it had been killed between the shard and its record
 
     kept, times = [], {}
-    original = shards._complete
+    original = conversion.complete_folder
 
     def look(folder, *arguments):
         kept.extend(path.name for path in folder.glob("work/train-*.json"))
         times.update({path.name: path.stat().st_mtime_ns for path in folder.glob("work/train-*.json")})
         original(folder, *arguments)
 
-    monkeypatch.setattr(shards, "_complete", look)
+    monkeypatch.setattr(conversion, "complete_folder", look)
     run(source, dest)
-    assert f"Going on with a conversion that was stopped: {len(made) - 1} of 124 are there." in capsys.readouterr().out
-    assert len(kept) == 120
+    assert f"Resuming an interrupted conversion: {len(made) - 1} of 64 shards exist." in capsys.readouterr().err
+    assert len(kept) == 60
     assert all(times[name] == before for name, before in made.items() if name != last.name)
     run(source, tmp_path / "fresh")
     assert content(dest) == content(tmp_path / "fresh")
     assert not partial.exists()
-    assert len(datasets.load_dataset(str(dest), cache_dir=str(tmp_path / "cache"))["train"]) == 240
+    assert len(datasets.load_dataset(str(dest), cache_dir=str(tmp_path / "cache"))["train"]) == 120
 
 
-def die(row, report):
-    """What a worker does that is ended from outside at its fifth row."""
-    if row["id"].endswith("0005"):
+def die(example, report, widths):
+    """In place of `finish`: the worker is killed at an example in the middle."""
+    if example["id"].endswith("0005"):
         os._exit(9)
-    return mmsa_converter.finish(row, report)
+    return mmsa_converter.finish(example, report, widths)
 
 
-def test_worker_that_is_ended_from_outside(tmp_path, source, monkeypatch, capsys):
+def test_a_worker_that_is_killed(tmp_path, source, monkeypatch):
     run(source, tmp_path / "fresh")
     monkeypatch.setattr(shards, "ROWS_PER_SHARD", 2)
     real_plan = mmsa_converter.plan
@@ -287,8 +286,7 @@ def test_worker_that_is_ended_from_outside(tmp_path, source, monkeypatch, capsys
     monkeypatch.setattr(mmsa_converter, "plan", plan)
     with pytest.raises(SystemExit) as stopped:
         run(source, tmp_path / "dest", "--num_workers", "2")
-    assert stopped.value.code == 3
-    assert "Run the same line again" in capsys.readouterr().err
+    assert "Run the same command again" in str(stopped.value)
     assert not (tmp_path / "dest").exists()
     monkeypatch.setattr(mmsa_converter, "plan", real_plan)
     run(source, tmp_path / "dest")
@@ -297,11 +295,11 @@ def test_worker_that_is_ended_from_outside(tmp_path, source, monkeypatch, capsys
 
 def test_half_of_another_conversion_is_thrown_away(tmp_path, source, monkeypatch, capsys):
     run(source, tmp_path / "fresh")
-    monkeypatch.setattr(shards, "_complete", lambda *_: None)
+    monkeypatch.setattr(conversion, "complete_folder", lambda *_: None)
     run(source, tmp_path / "dest", "--task", "other")
     assert (tmp_path / ".dest.partial/work").is_dir()
     monkeypatch.undo()
     run(source, tmp_path / "dest")
-    assert "an unfinished conversion of other files or with other options" in capsys.readouterr().out
+    assert "an unfinished conversion of other files or with other options" in capsys.readouterr().err
     assert content(tmp_path / "dest") == content(tmp_path / "fresh")
     shutil.rmtree(tmp_path / "dest")

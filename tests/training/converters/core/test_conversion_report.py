@@ -1,0 +1,24 @@
+"""The conversion report: stored with every id, printed with a few."""
+
+from training.converters.core.conversion_report import ConversionReport
+
+
+def test_report_is_stored_in_full_and_printed_in_short():
+    report = ConversionReport()
+    report.read["train"], report.kept["train"], report.repaired["train"] = 20, 19, 12
+    for number in range(12):
+        report.repair("bent", f"r{number}", num_values=2)
+        report.repair("bent", f"r{number}", num_values=1)
+    report.drop("gone", "x")
+    report.note("odd", "y")
+    stored = report.to_dict()
+    assert stored["rows"] == {"train": {"read": 20, "kept": 19, "repaired": 12, "dropped": 1}}
+    assert stored["repaired"] == {"bent": {"count": 12, "values": 36, "ids": [f"r{n}" for n in range(12)]}}
+    assert stored["dropped"] == {"gone": {"count": 1, "ids": ["x"]}}
+    again = ConversionReport.from_dict(stored)
+    assert again.to_dict() == stored
+    again.add(report)
+    assert again.to_dict()["repaired"]["bent"]["values"] == 72
+    table = report.table()
+    assert "r7" in table and "r8" not in table and "36 values  bent: r0, r1" in table
+    assert table.splitlines()[1].split() == ["train", "20", "19", "12", "1"]

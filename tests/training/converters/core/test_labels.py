@@ -1,0 +1,67 @@
+"""Labels by name, scores on their scale, and clean transcripts."""
+
+import numpy as np
+import pytest
+
+from processing_egmf import BUILT_IN_TASKS
+from training.converters.core.conversion_report import ConversionReport
+from training.converters.core.labels import check_label, clean_text
+
+
+@pytest.mark.parametrize(
+    ("task", "answer", "grid", "expected", "kind", "reason"),
+    [
+        ("meld", "joy", None, "joy", None, None),
+        ("meld", " Joy ", None, "joy", None, None),
+        ("cherma", "高兴", None, "高兴", None, None),
+        ("meld", "happy", None, None, "dropped", "unknown label 'happy'"),
+        ("meld", 4, None, None, "dropped", "unknown label '4'"),
+        ("meld", "", None, None, "dropped", "unknown label ''"),
+        ("mosei", "-0.33333334", None, -0.333333, None, None),
+        ("mosei", 3.0, None, 3.0, None, None),
+        ("mosei", 3.2, None, None, "dropped", "score outside [-3, 3]"),
+        ("sims_v2", -1.2, 0.2, None, "dropped", "score outside [-1, 1]"),
+        ("mosei", float("nan"), None, None, "dropped", "no score"),
+        ("mosei", "good", None, None, "dropped", "no score"),
+        ("mosei", None, None, None, "dropped", "no score"),
+        ("mosei", True, None, None, "dropped", "no score"),
+        ("mosei", 10**400, None, None, "dropped", "no score"),
+        ("sims_v2", np.float32(0.6), 0.2, 0.6, None, None),
+        ("sims_v2", -0.0, 0.2, 0.0, None, None),
+        ("sims_v2", "-0.1", 0.2, -0.2, "repaired", "score between the steps of 0.2: moved to the nearest"),
+        ("sims_v2", 0.35, 0.2, 0.4, "repaired", "score between the steps of 0.2: moved to the nearest"),
+    ],
+)
+def test_answers(task, answer, grid, expected, kind, reason):
+    report = ConversionReport()
+    found = check_label(BUILT_IN_TASKS[task], answer, "r", report, grid)
+    assert found == expected
+    assert str(found) != "-0.0"
+    happened = {k: names for k, names in report.reasons.items() if names}
+    assert happened == ({kind: {reason: ["r"]}} if kind else {})
+
+
+def test_labels_go_by_name_not_by_place():
+    """Another toolkit counts joy as 4 and neutral as 0, or the other way round: a number is no label."""
+    for label in BUILT_IN_TASKS["meld"].labels:
+        assert check_label(BUILT_IN_TASKS["meld"], label, "r", ConversionReport()) == label
+    report = ConversionReport()
+    assert [check_label(BUILT_IN_TASKS["meld"], n, "r", report) for n in range(7)] == [None] * 7
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (" “It’s”… ", "“It’s”…"),
+        ("a\x00b\nc\t", "a b c"),
+        ("\ufeff好\u3000吗", "好\u3000吗"),
+        ("👩‍👧", "👩‍👧"),
+        (None, ""),
+        (float("nan"), ""),
+        ("好".encode(), "好"),
+        ("a\udcffb", "a b"),
+        (3, "3"),
+    ],
+)
+def test_words_stay_as_they_are(text, expected):
+    assert clean_text(text) == expected

@@ -1,0 +1,175 @@
+"""A folder with metadata and media: rows, own columns, quirks, and metadata that is refused."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+from tests.helpers.media_files import sine, write_audio
+from tests.helpers.release_files import read_back, reasons, write_clip
+from training.converters import folder
+
+
+TASKS = """mood:
+  kind: classification
+  labels: [calm, glad]
+  prompt: "\\nThe mood is"
+"""
+
+
+@pytest.fixture
+def own(tmp_path, clip):
+    """A folder with media; `own(rows)` writes its metadata."""
+    source = tmp_path / "mine"
+    write_clip(source / "clips/a.mp4", clip)
+    write_audio(source / "b.wav", sine(200, 0.2, 16_000), 16_000)
+    np.save(source / "a.npy", np.ones((3, 4), np.float32))
+    np.save(source / "b.npy", np.ones((3, 7), np.float32))
+    np.save(source / "zero.npy", np.zeros((3, 4), np.float32))
+    (tmp_path / "tasks.yaml").write_text(TASKS, encoding="utf-8")
+
+    def write(rows):
+        (source / "metadata.jsonl").write_text(
+            "\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8"
+        )
+        return source
+
+    return write
+
+
+def test_rows(tmp_path, convert, own):
+    source = own(
+        [
+            {"id": "007", "split": "train", "task": "mood", "text": "“Not again”", "video": "clips/a.mp4",
+             "answer": "calm", "context": [["Ann", "Hi."], "Well"], "speaker": "x", "age": 3, "tags": ["a"]},
+            {"id": "b", "split": "dev", "task": "mood", "audio": "b.wav", "audio_features": "a.npy",
+             "answer": "glad", "age": 4.5, "tags": {"k": 1}},
+        ]
+    )  # fmt: skip
+    found, table = convert(folder, source, "--tasks_file", str(tmp_path / "tasks.yaml"))
+    first, second = found["train"][0], found["validation"][0]
+    assert first["context"] == [["Ann", "Hi."], ["", "Well"]]
+    assert (first["id"], first["text"], first["answer"], first["task"]) == ("007", "“Not again”", "calm", "mood")
+    assert (first["speaker"], first["age"], first["tags"]) == ("x", 3.0, '["a"]')
+    assert second["tags"] == '{"k": 1}' and second["speaker"] is None
+    assert first["video"] == "../../mine/clips/a.mp4"
+    assert second["audio"] == "../../mine/b.wav" and second["text"] is None
+    assert second["audio_features"] == [[1.0] * 4] * 3 and first["audio_features"] is None
+    assert table["repaired"] == table["dropped"] == table["notes"] == {}
+
+
+def test_csv_with_scores(tmp_path, convert, own):
+    source = own([])
+    (source / "metadata.jsonl").unlink()
+    (source / "metadata.csv").write_text(
+        "id,split,task,text,video_features,answer\n0001,train,mosei,Hi,,0.5\n2,test,mosei,,a.npy,-3\n3,train,mosei,x,,4\n",
+        encoding="utf-8",
+    )
+    found, table = convert(folder, source)
+    assert [(row["id"], row["answer"]) for row in found["train"]] == [("0001", 0.5)]
+    assert found["test"][0]["answer"] == -3.0
+    assert reasons(table, "dropped") == {"score outside [-3, 3]": ["3"]}
+
+
+def test_videos_make_a_second_manifest(tmp_path, convert, own):
+    rows = [{"text": "a", "answer": "joy", "split": ("train", "test")[i % 2], "video_id": i // 4} for i in range(16)]
+    convert(folder, own(rows))
+    splits = json.loads((tmp_path / "made/dest/splits/video_disjoint.json").read_text(encoding="utf-8"))["splits"]
+    assert sorted(map(int, splits["train"] + splits["test"])) == list(range(16))
+    assert not {int(name) // 4 for name in splits["train"]} & {int(name) // 4 for name in splits["test"]}
+    assert len(splits["train"]) == 8
+    convert(folder, own([*rows, {"text": "a", "answer": "joy"}]), "--overwrite")
+    assert not (tmp_path / "made/dest/splits/video_disjoint.json").exists()
+
+
+def test_files_that_changed_are_noticed(tmp_path, convert, own, capsys):
+    source = own([{"text": "a", "answer": "joy", "video": "clips/a.mp4", "audio_features": "late.npy"}])
+    assert "audio features missing: left out" in convert(folder, source)[1]["repaired"]
+    for path, change in (
+        (source / "clips/a.mp4", lambda path: os.utime(path, ns=(1, 1))),
+        (source / "late.npy", lambda path: np.save(path, np.ones((3, 4)))),
+    ):
+        convert(folder, source)
+        assert "already holds this conversion" in capsys.readouterr().err
+        change(path)
+        with pytest.raises(SystemExit, match="from other files, with other options"):
+            convert(folder, source)
+        _, table = convert(folder, source, "--overwrite")
+    assert table["repaired"] == {}
+
+
+def test_tasks_of_both_kinds(convert, own):
+    found, _ = convert(folder, own([{"text": "a", "answer": "joy"}, {"text": "b", "task": "mosei", "answer": -1}]))
+    assert [(row["id"], row["answer"]) for row in found["train"]] == [("0", "joy"), ("1", "-1.0")]
+
+
+def test_quirks(convert, own):
+    source = own(
+        [
+            {"id": "a", "answer": "joy", "video": "clips/no.mp4", "text": "a"},
+            {"id": "b", "answer": "joy", "audio_features": "a.npy"},
+            {"id": "b", "answer": "joy", "text": "again"},
+            {"id": "c", "answer": "joy", "audio_features": "b.npy", "text": "c"},
+            {"id": "d", "answer": "joy", "audio_features": "zero.npy"},
+            {"id": "e", "answer": "glee", "text": "e"},
+            {"id": "f", "text": "f"},
+            {"id": "g", "split": "test", "answer": "joy", "text": "g", "context": "no list"},
+            {"id": "g", "split": "train", "answer": "joy", "text": "g"},
+            {"id": "h", "answer": "joy", "audio_features": [[1, 2, 3, 4]]},
+            {"id": "i", "answer": "joy", "text": "i", "video_features": 3},
+        ]
+    )
+    found, table = convert(folder, source)
+    assert [row["id"] for row in found["train"]] == ["a", "b", "c", "h", "i"]
+    assert reasons(table, "repaired") == {
+        "audio features are all padding: left out": ["d"],
+        "audio features with another width than 4: left out": ["c"],
+        "clip missing: left out, text kept": ["a"],
+        "context is not a list of turns: left out": ["g"],
+        "video features are not a sequence of vectors: left out": ["i"],
+    }
+    assert reasons(table, "dropped") == {
+        "also in split test: left out of train": ["g"],
+        "repeated id: the first example kept": ["b"],
+        "neither text nor audio nor video": ["d"],
+        "no answer": ["f"],
+        "unknown label 'glee'": ["e"],
+    }
+    assert reasons(table, "notes") == {"no split: put into train": ["a", "b", "b", "c", "d", "e", "f", "h", "i"]}
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"id": "a"}], "has no column answer"),
+        ([{"answer": "joy", "vidoe": "a.mp4"}], "unknown column 'vidoe'. Did you mean 'video'?"),
+        ([{"answer": "joy", "task": "mood"}], "unknown task 'mood'. Known are emotion"),
+        ([{"answer": "joy", "split": "../x"}], "has the split '../x'; use letters"),
+        ([{"answer": "joy", "video": 5}], "Row '0': video is 5; it must be the path of a file"),
+        ([{"answer": "joy", "task": ["emotion"]}], "unknown task ['emotion']"),
+        ([3], "line 1: a row is an object"),
+    ],
+)
+def test_bad_metadata_is_refused(refuse, own, rows, message):
+    assert message in refuse(folder, own(rows))
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
+def test_metadata_in_another_encoding(tmp_path, refuse, name):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / name).write_bytes('id,answer,text\na,joy,"It’s"\n'.encode("cp1252"))
+    assert f"{name} is not UTF-8" in refuse(folder, tmp_path / "mine")
+
+
+def test_folder_without_metadata(tmp_path, refuse):
+    assert "has neither metadata.jsonl nor metadata.csv" in refuse(folder, tmp_path)
+
+
+def test_paths_hold_from_wherever_the_converter_is_called(tmp_path, own, monkeypatch):
+    own([{"answer": "joy", "video": "clips/a.mp4"}])
+    monkeypatch.chdir(tmp_path)
+    folder.main(["mine", "x/y", "--no_progress", "--num_workers", "1"])
+    row = read_back(tmp_path / "x/y", tmp_path / "cache")["train"][0]
+    assert row["video"] == os.path.join("..", "..", "mine", "clips", "a.mp4")
+    assert (tmp_path / "x/y" / row["video"]).is_file()

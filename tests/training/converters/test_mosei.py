@@ -1,0 +1,98 @@
+"""CMU-MOSEI as released: clips cut out of long videos, quirks, and layouts that are refused."""
+
+import numpy as np
+import pytest
+
+from processing_egmf.audio_egmf import load_audio
+from processing_egmf.video_egmf import load_video
+from tests.helpers.media_files import gray_frames, sine, write_video
+from tests.helpers.release_files import reasons, write_csv
+from training.converters import mosei
+
+
+def mosei_row(video, clip, label="0.6666666865348816", mode="train", text="of the table"):
+    return {"video_id": video, "clip_id": clip, "text": text, "label": label, "annotation": "Positive", "mode": mode}
+
+
+@pytest.fixture
+def mosei_folder(tmp_path):
+    """A video of 3 s of which the second one sounds, and one that has no face."""
+    source = tmp_path / "MOSEI"
+    combined = source / "Videos/Full/Combined"
+    combined.mkdir(parents=True)
+    sound = np.concatenate([np.zeros(16_000), sine(440, 1, 16_000), np.zeros(16_000)]).astype(np.float32)
+    for name in ("-3g5yACwYnA", "dark"):
+        write_video(combined / f"{name}.mp4", gray_frames(75, 32, 48), fps=25, audio=sound)
+    transcripts = source / "Transcript/Segmented/Combined"
+    transcripts.mkdir(parents=True)
+    (transcripts / "-3g5yACwYnA.txt").write_text(
+        "-3g5yACwYnA___0___0.0___1.0___Key is “part”\n"
+        "-3g5yACwYnA___1___1.0___2.0___of it___all\n"
+        "-3g5yACwYnA___2___2.0\n"
+        "-3g5yACwYnA___3___40.0___50.0___too late\n"
+        "-3g5yACwYnA___4___2.0___3.0___nobody asked\n",
+        encoding="utf-8",
+    )
+    (transcripts / "dark.txt").write_text("dark___0___1.0___2.0___unseen\n", encoding="utf-8")
+    (transcripts / "gone.txt").write_text("gone___0___1.0___2.0___lost\n", encoding="utf-8")
+    rows = [mosei_row("-3g5yACwYnA", "0"), mosei_row("-3g5yACwYnA", "1", "-3", "valid")]
+    rows += [mosei_row("-3g5yACwYnA", "2"), mosei_row("-3g5yACwYnA", "3"), mosei_row("dark", "0", "0", "test")]
+    write_csv(source / "label.csv", [*rows, mosei_row("gone", "0", mode="test"), mosei_row("dark", "0", "4")])
+    return source
+
+
+@pytest.mark.parametrize("media", ["paths", "embed"])
+def test_mosei_clips_are_cut(tmp_path, convert, mosei_folder, media):
+    (tmp_path / "faceless.txt").write_text("dark\n", encoding="utf-8")
+    options = ("--media", media, "--no_face", str(tmp_path / "faceless.txt"))
+    found, table = convert(mosei, mosei_folder, *options)
+    rows = {row["id"]: row for part in found.values() for row in part}
+    assert {split: len(part) for split, part in found.items()} == {"train": 3, "validation": 1, "test": 2}
+    row = rows["-3g5yACwYnA$_$1"]
+    assert (row["text"], row["answer"], row["start_seconds"]) == ("of it___all", -3.0, 1.0)
+    assert rows["-3g5yACwYnA$_$0"]["text"] == "Key is “part”"
+    assert rows["-3g5yACwYnA$_$0"]["answer"] == pytest.approx(2 / 3, abs=1e-5)
+    if media == "paths":
+        assert row["video"] == "clips/-3g5yACwYnA___1.mp4"
+    clip = tmp_path / "made/dest" / row["video"] if media == "paths" else row["video"]["bytes"]
+    heard = load_audio(clip, target_sampling_rate=16_000)
+    assert len(heard) == pytest.approx(16_000, abs=1600)
+    assert np.abs(heard[1600:14_400]).mean() > 0.2
+    frames = load_video(clip, num_frames=50)
+    assert len(frames) == pytest.approx(25, abs=1)
+    assert frames[0].mean() == pytest.approx(16 + 3 * 25, abs=4)
+    dark = rows["dark$_$0"]
+    assert dark["video"] is None
+    sound = tmp_path / "made/dest" / dark["audio"] if media == "paths" else dark["audio"]["bytes"]
+    assert len(load_audio(sound, target_sampling_rate=16_000)) == pytest.approx(16_000, abs=1600)
+    assert reasons(table, "repaired") == {
+        "clip cannot be cut: left out, text kept": ["-3g5yACwYnA$_$3"],
+        "no face in the video: only its audio taken": ["dark$_$0"],
+        "segment not in the transcripts: text of the table, no clip": ["-3g5yACwYnA$_$2"],
+        "video missing: no clip, text kept": ["gone$_$0"],
+    }
+    assert rows["-3g5yACwYnA$_$2"]["text"] == "of the table"
+    assert rows["gone$_$0"]["video"] is None
+    assert reasons(table, "dropped") == {"score outside [-3, 3]": ["dark$_$0"]}
+    assert reasons(table, "notes") == {
+        "unreadable line of a transcript": ["-3g5yACwYnA.txt:3"],
+        "segment without a label": ["-3g5yACwYnA$_$4"],
+    }
+
+
+def test_mosei_check_cuts_without_writing(mosei_folder, tmp_path, capsys):
+    before = sorted(tmp_path.rglob("*"))
+    mosei.main([str(mosei_folder), "--check", "--no_progress", "--num_workers", "1"])
+    said = capsys.readouterr().out
+    assert "clip cannot be cut" in said and "nothing was written" in said
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_mosei_bad_layout_is_refused(tmp_path, refuse, mosei_folder):
+    for path in (mosei_folder / "Videos/Full/Combined").iterdir():
+        path.unlink()
+    assert "has no Videos/Full/Combined/*.mp4" in refuse(mosei, mosei_folder)
+    write_csv(mosei_folder / "label.csv", [{"video_id": "a", "clip_id": "0", "text": "b", "label": "1"}])
+    assert "label.csv has no column mode" in refuse(mosei, mosei_folder, "--media", "none")
+    (mosei_folder / "label.csv").unlink()
+    assert "has no label.csv" in refuse(mosei, mosei_folder)

@@ -1,0 +1,261 @@
+"""Conversion of a planned corpus into a folder, which appears complete or not at all.
+
+    Corpus ─► fingerprint ─► .DEST.partial: shards and their records ─► manifests, conversion.json, README.md ─► DEST
+
+A shard that exists with its record is not made again, so a conversion that was interrupted resumes where it was. The
+shards are made in shards.py.
+"""
+
+import fcntl
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from ...data.parquet import RECORD
+from ...records import digest_of_chunks, read_json, versions, write_json
+from .conversion_report import ConversionReport
+from .corpus import Corpus
+from .shards import ROWS_PER_SHARD, make_shards, plan_shards
+from .splits import official_manifest, unique_examples, video_disjoint_manifest
+
+
+logger = logging.getLogger(__name__)
+
+CONVERTER_VERSION = 3  # one more whenever the same files and options give another result
+
+
+def convert_corpus(
+    corpus: Corpus,
+    dest: str | Path | None,
+    check: bool = False,
+    num_workers: int = 1,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Convert a planned corpus, or with `check` only find out what would become of its examples.
+
+    Args:
+        corpus: the plan.
+        dest: folder to make; not needed with `check`.
+        check: write nothing.
+        num_workers: processes; the result does not depend on it.
+        overwrite: replace a converted corpus.
+        progress: show a progress bar.
+
+    Returns:
+        The content of `conversion.json`, and `manifests`.
+
+    Raises:
+        ChildProcessError: a worker was killed.
+        FileExistsError: DEST holds something else, or the corpus with other settings; or a conversion is running.
+        ValueError: no example can be used.
+    """
+    unique = unique_examples(corpus.examples, corpus.report)
+    corpus.examples = {split: examples for split, examples in unique.items() if examples}
+    if not corpus.examples:
+        raise ValueError(f"No example of {corpus.name} can be used.\n{corpus.report.table()}")
+    if check:
+        return _summary(corpus, make_shards(plan_shards(corpus, None), num_workers, progress, corpus.name))
+    dest = Path(dest).expanduser().resolve()
+    fingerprint = corpus_fingerprint(corpus)
+    existing = find_conversion(dest, fingerprint, overwrite)
+    if existing is not None:
+        return existing
+    with lock_folder(dest):
+        folder = partial_folder(dest)
+        prepare_partial_folder(folder, fingerprint)
+        shards = plan_shards(corpus, folder)
+        missing = [shard for shard in shards if not shard.is_written]
+        if len(missing) < len(shards):
+            num_written = len(shards) - len(missing)
+            logger.info(f"Resuming an interrupted conversion: {num_written} of {len(shards)} shards exist.")
+        make_shards(missing, num_workers, progress, corpus.name)
+        summary = _summary(corpus, [read_json(shard.record) for shard in shards])
+        summary["fingerprint"] = fingerprint
+        complete_folder(folder, dest, corpus, summary)
+    return summary
+
+
+def corpus_fingerprint(corpus: Corpus) -> str:
+    """Changes with the examples, the options, the columns and the files of the release."""
+    return digest_of_chunks(_fingerprint_chunks(corpus))
+
+
+def _fingerprint_chunks(corpus: Corpus) -> Iterator[bytes]:
+    files = [*corpus.sources, *sorted(map(str, corpus.files))]
+    head = [
+        CONVERTER_VERSION,
+        corpus.name,
+        corpus.settings,
+        corpus.finish_options,
+        str(corpus.columns),
+        [_file_state(path) for path in files],
+        ROWS_PER_SHARD,
+    ]
+    yield json.dumps(head, default=str, sort_keys=True).encode()
+    for split, examples in corpus.examples.items():
+        for example in examples:
+            yield f"{split}{example!r}".encode("utf-8", "surrogatepass")
+
+
+def _file_state(path: str | Path) -> tuple[str, int | None, int | None]:
+    """Name, size and modification time; the latter two are None if there is no such file."""
+    name = os.path.basename(path)
+    try:
+        status = os.stat(path)
+    except OSError:
+        return name, None, None
+    return name, status.st_size, status.st_mtime_ns
+
+
+def _summary(corpus: Corpus, records: list[dict[str, Any]]) -> dict[str, Any]:
+    """Plan and shards together.
+
+    Raises:
+        ValueError: nothing was kept.
+    """
+    total = ConversionReport()
+    total.add(corpus.report)
+    kept: set[str] = set()
+    for record in records:
+        total.add(ConversionReport.from_dict(record["report"]))
+        kept.update(record["kept"])
+    repaired = {name for ids in total.reasons["repaired"].values() for name in ids}
+    ids: dict[str, list[str]] = {}
+    for split, examples in corpus.examples.items():
+        ids[split] = [example["id"] for example in examples if example["id"] in kept]
+        total.kept[split] = len(ids[split])
+        total.repaired[split] = sum(name in repaired for name in ids[split])
+    if not kept:
+        raise ValueError(f"No example of {corpus.name} can be used.\n{total.table()}")
+    manifests = _manifests(corpus, ids, total)
+    return {
+        "corpus": corpus.name,
+        "settings": corpus.settings,
+        "table": total.to_dict(),
+        "manifests": {manifest["name"]: manifest for manifest in manifests},
+    }
+
+
+def _manifests(corpus: Corpus, ids: dict[str, list[str]], report: ConversionReport) -> list[dict[str, Any]]:
+    manifests = [official_manifest(ids)]
+    if not corpus.disjoint:
+        return manifests
+    videos = {}
+    for examples in corpus.examples.values():
+        for example in examples:
+            if example["answer"] is not None:
+                videos[example["id"]] = str(example["video_id"])
+    disjoint = video_disjoint_manifest(ids, videos)
+    for split, names in disjoint["splits"].items():
+        if ids[split] and not names:
+            report.note("too few videos: this split of video_disjoint is empty", split)
+    return [*manifests, disjoint]
+
+
+# ---- folders --------------------------------------------------------------------------------------------------
+
+
+def find_conversion(dest: Path, fingerprint: str, overwrite: bool) -> dict[str, Any] | None:
+    """The result of the same conversion if DEST has it; None if DEST may be written.
+
+    Raises:
+        FileExistsError: DEST holds something else, other settings, or not all of its shards.
+    """
+    if not dest.exists() or (dest.is_dir() and not any(dest.iterdir())):
+        return None
+    if not (dest / RECORD).is_file():
+        raise FileExistsError(f"{dest} exists and holds something else. Choose another DEST.")
+    record = read_json(dest / RECORD)
+    if overwrite:
+        return None
+    if record["fingerprint"] != fingerprint:
+        raise FileExistsError(
+            f"{dest} holds a corpus that was converted from other files, with other options or by another version. "
+            "Use --overwrite to replace it, or choose another DEST."
+        )
+    for split, counts in record["table"]["rows"].items():
+        num_rows = sum(_num_rows(path) for path in dest.glob(f"data/{split}-*.parquet"))
+        if num_rows != counts["kept"]:
+            raise FileExistsError(
+                f"{dest} is incomplete: its data/ holds {num_rows} of the {counts['kept']} examples of {split}. Use "
+                "--overwrite to make it again."
+            )
+    logger.info(f"{dest} already holds this conversion.")
+    manifests = {path.stem: read_json(path) for path in dest.glob("splits/*.json")}
+    return record | {"manifests": manifests}
+
+
+def _num_rows(shard: Path) -> int:
+    """Rows of a Parquet file; 0 if it is damaged."""
+    try:
+        return pq.read_metadata(shard).num_rows
+    except (OSError, ValueError):
+        return 0
+
+
+def partial_folder(dest: Path) -> Path:
+    """The hidden folder of an unfinished conversion."""
+    return dest.with_name(f".{dest.name}.partial")
+
+
+@contextmanager
+def lock_folder(dest: Path) -> Iterator[None]:
+    """Keeps a second conversion out of the same folder; the lock ends with the process, however it ends.
+
+    Raises:
+        FileExistsError: another process has the lock.
+    """
+    dest.parent.mkdir(parents=True, exist_ok=True)
+    path = dest.with_name(f".{dest.name}.lock")
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise FileExistsError(f"Another conversion into {dest} is running.") from error
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def prepare_partial_folder(folder: Path, fingerprint: str) -> None:
+    """Make the hidden folder, or keep it if it belongs to the same conversion."""
+    marker = folder / "work/fingerprint.json"
+    if folder.exists() and not (marker.is_file() and read_json(marker) == fingerprint):
+        logger.info(f"Removing {folder}, an unfinished conversion of other files or with other options.")
+        shutil.rmtree(folder)
+    for name in ("data", "work"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob("*/*.tmp"):
+        leftover.unlink()
+    write_json(marker, fingerprint)
+
+
+def complete_folder(folder: Path, dest: Path, corpus: Corpus, summary: dict[str, Any]) -> None:
+    """Add manifests, record and card to the shards, and rename the hidden folder to DEST."""
+    from .cards import write_card
+
+    stored = dict(summary)
+    manifests = stored.pop("manifests")
+    for name, manifest in manifests.items():
+        write_json(folder / f"splits/{name}.json", manifest)
+    for path in folder.glob("data/*.parquet"):
+        if pq.read_metadata(path).num_rows == 0:
+            path.unlink()  # `load_dataset` fails on an empty file
+    write_card(folder / "README.md", corpus, summary["table"], list(manifests))
+    write_json(folder / RECORD, stored | {"converter_version": CONVERTER_VERSION, "versions": versions()})
+    shutil.rmtree(folder / "work")
+    replaced = dest.with_name(f".{dest.name}.old")
+    shutil.rmtree(replaced, ignore_errors=True)
+    if dest.exists():
+        os.replace(dest, replaced)  # an empty folder, or a corpus that --overwrite replaces
+    os.replace(folder, dest)
+    shutil.rmtree(replaced, ignore_errors=True)

@@ -1,0 +1,48 @@
+"""A planned corpus: the result of a converter's `plan`, and the input of `convert_corpus`."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .conversion_report import ConversionReport
+
+
+if TYPE_CHECKING:
+    import datasets
+
+
+@dataclass
+class Corpus:
+    """The examples of a corpus before their arrays and clips are read, and how to finish them.
+
+    Args:
+        name: of the corpus, in its card.
+        examples: split -> planned examples in order: values, and where arrays and clips are. Each has `id`.
+        finish: function of a module, `finish(example, report, **finish_options)`, that makes a planned example final;
+            None if nothing of it can be used.
+        columns: typed columns of the corpus.
+        report: what the plan repaired, dropped and noted, and how many examples of each split were read.
+        bytes_per_example: approximate size of a finished example.
+        languages: codes, for the card.
+        description: for the card: what is special about this release.
+        settings: options that the result depends on.
+        finish_options: keyword arguments of `finish`, the same for every example.
+        sources: files whose size and modification time identify the release.
+        files: clips and features that the examples name, whether or not they exist; they identify it too.
+        disjoint: also write a video-disjoint manifest, by the examples' `video_id`.
+    """
+
+    name: str
+    examples: dict[str, list[dict[str, Any]]]
+    finish: Callable[..., dict[str, Any] | None]
+    columns: "datasets.Features"
+    report: ConversionReport
+    bytes_per_example: int
+    languages: list[str]
+    description: str
+    settings: dict[str, Any]
+    finish_options: dict[str, Any] = field(default_factory=dict)
+    sources: list[Path] = field(default_factory=list)
+    files: Iterable[str | Path] = ()
+    disjoint: bool = False

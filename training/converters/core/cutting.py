@@ -1,0 +1,134 @@
+"""Clips cut out of longer videos, encoded again so that they begin and end at the given times.
+
+source.seek ─► demux, decode ─► frames within [start, end) ─► times from 0 ─► encode ─► mp4 in memory
+"""
+
+import io
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from processing_egmf.media_egmf import open_media
+
+
+VIDEO_CLOCK_RATE = 90_000  # timestamps of frames per second
+
+
+def cut_clip(path: Path, start: float, end: float, with_video: bool = True) -> bytes:
+    """Part of a video as an mp4 file.
+
+    Args:
+        path: the video.
+        start, end: in seconds.
+        with_video: False for only the audio.
+
+    Raises:
+        ValueError: the video cannot be read, or has nothing between these times.
+    """
+    buffer = io.BytesIO()
+    try:
+        with open_media(path, str(path)) as source, av.open(buffer, "w", format="mp4") as target:
+            num_frames = _copy_frames(source, target, start, end, with_video)
+    except (av.FFmpegError, OSError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    if num_frames == 0:
+        raise ValueError(f"{path} has nothing between {start:.2f} and {end:.2f} s.")
+    return buffer.getvalue()
+
+
+def _copy_frames(source: Any, target: Any, start: float, end: float, with_video: bool) -> int:
+    """Write the frames between two times; how many there are."""
+    streams = list(source.streams.audio[:1])
+    if with_video:
+        streams += source.streams.video[:1]
+    if not streams:
+        raise ValueError("The video has neither audio nor frames.")
+    writers = {stream.index: make_writer(target, stream) for stream in streams}
+    source.seek(max(0, int((start - 1) * av.time_base)))
+    num_frames = 0
+    finished = set()
+    for packet in source.demux(streams):
+        index = packet.stream.index
+        for frame in packet.decode():
+            if frame.time is None or frame.time + _duration(frame) <= start:
+                continue
+            if frame.time >= end:
+                finished.add(index)
+                continue
+            num_frames += 1
+            writers[index].write(frame, start, end)
+        if len(finished) == len(writers):
+            break
+    for writer in writers.values():
+        writer.close(flush=num_frames > 0)
+    return num_frames
+
+
+def _duration(frame: Any) -> float:
+    """Seconds of an audio frame; 0 for a video frame, which has no length of its own."""
+    return frame.samples / frame.sample_rate if isinstance(frame, av.AudioFrame) else 0.0
+
+
+def make_writer(target: Any, stream: Any) -> "AudioWriter | VideoWriter":
+    """The writer for a stream of the source."""
+    return AudioWriter(target, stream) if stream.type == "audio" else VideoWriter(target, stream)
+
+
+class AudioWriter:
+    """AAC with the sampling rate and channels of the source, cut to the sample."""
+
+    def __init__(self, target: Any, source: Any) -> None:
+        self.target = target
+        self.stream = target.add_stream("aac", rate=source.rate)
+        self.stream.layout = source.layout
+        self.resampler = av.AudioResampler("fltp", source.layout, source.rate, 1024)
+
+    def write(self, frame: Any, start: float, end: float) -> None:
+        rate = frame.sample_rate
+        first = max(0, round((start - frame.time) * rate))
+        last = max(first, min(frame.samples, round((end - frame.time) * rate)))
+        if last == first:
+            return
+        columns = 1 if frame.format.is_planar else frame.layout.nb_channels  # per sample
+        samples = np.ascontiguousarray(frame.to_ndarray()[:, first * columns : last * columns])
+        part = av.AudioFrame.from_ndarray(samples, format=frame.format.name, layout=frame.layout.name)
+        part.sample_rate = rate
+        part.pts = max(0, round((frame.time - start) * rate))
+        part.time_base = Fraction(1, rate)
+        self._encode(part)
+
+    def close(self, flush: bool) -> None:
+        if flush:
+            self._encode(None)
+        self.target.mux(self.stream.encode(None))
+
+    def _encode(self, frame: Any) -> None:
+        for resampled in self.resampler.resample(frame):
+            self.target.mux(self.stream.encode(resampled))
+
+
+class VideoWriter:
+    """H.264 with the size and frame rate of the source."""
+
+    def __init__(self, target: Any, source: Any) -> None:
+        self.target = target
+        rate = Fraction(source.average_rate or 25).limit_denominator(1001)
+        self.stream = target.add_stream("libx264", rate=rate)
+        self.stream.width = source.codec_context.width // 2 * 2
+        self.stream.height = source.codec_context.height // 2 * 2
+        self.stream.pix_fmt = "yuv420p"
+        self.stream.options = {"preset": "veryfast", "crf": "20", "threads": "1"}
+        self.stream.codec_context.time_base = Fraction(1, VIDEO_CLOCK_RATE)
+
+    def write(self, frame: Any, start: float, end: float) -> None:
+        frame = frame.reformat(self.stream.width, self.stream.height, "yuv420p")
+        frame.pts = max(0, round((float(frame.time) - start) * VIDEO_CLOCK_RATE))
+        frame.time_base = Fraction(1, VIDEO_CLOCK_RATE)
+        frame.pict_type = 0  # the encoder chooses the key frames
+        self.target.mux(self.stream.encode(frame))
+
+    def close(self, flush: bool) -> None:
+        self.target.mux(self.stream.encode(None))
