@@ -1,13 +1,23 @@
-"""ChatGLM3 checkpoints to convert, made in code: a tiny one of random weights, and the real shapes without content."""
+"""ChatGLM3 checkpoints to convert: a tiny one of random weights, the real shapes without content, and stored ones.
+
+`assets/chatglm3_tiny` is a checkpoint of random weights under the original names, with the logits of the original code
+beside it; `assets/chatglm3_tokenizer` is a small tokenizer of the same kind with the ids of the original.
+"""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from training.chatglm3.layout import DROPPED, read_layout, source_shapes
 
+
+ASSETS = Path(__file__).parents[1] / "assets"
+TINY_SOURCE = ASSETS / "chatglm3_tiny"
+TOKENIZER_SOURCE = ASSETS / "chatglm3_tokenizer"
+EXPECTED = ASSETS / "chatglm3_tiny_expected.safetensors"
 
 SETTINGS = {
     "add_bias_linear": False,
@@ -48,7 +58,7 @@ FULL = {
 
 
 def write_config(folder: Path, sizes: dict = TINY, **changes) -> Path:
-    """`config.json` alone; a change to None leaves the key out."""
+    """`config.json` only; a change to None leaves the key out."""
     folder.mkdir(parents=True, exist_ok=True)
     config = {name: value for name, value in {**SETTINGS, **sizes, **changes}.items() if value is not None}
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
@@ -89,7 +99,8 @@ def write_sparse(folder: Path, count: int = 7) -> Path:
     weight_map = {}
     for i in range(count):
         file = f"model-{i + 1:05d}-of-{count:05d}.safetensors"
-        header, offset = {"__metadata__": {"format": "pt"}}, 0
+        header = {"__metadata__": {"format": "pt"}}
+        offset = 0
         for name in names[i * len(names) // count : (i + 1) * len(names) // count]:
             size = 2 * torch.Size(shapes[name]).numel()
             header[name] = {"dtype": "F16", "shape": list(shapes[name]), "data_offsets": [offset, offset + size]}
@@ -102,3 +113,58 @@ def write_sparse(folder: Path, count: int = 7) -> Path:
     index = {"metadata": {}, "weight_map": weight_map}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
     return folder
+
+
+def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a folder's safetensors files."""
+    tensors = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        tensors |= load_file(path)
+    return tensors
+
+
+def native_tensors(tensors: dict[str, torch.Tensor], sizes: dict = TINY) -> dict[str, torch.Tensor]:
+    """The tensors that the conversion of a checkpoint should give."""
+    heads = sizes["num_attention_heads"] * sizes["kv_channels"]
+    groups = sizes["multi_query_group_num"] * sizes["kv_channels"]
+    made = {
+        "model.embed_tokens.weight": tensors["transformer.embedding.word_embeddings.weight"],
+        "model.norm.weight": tensors["transformer.encoder.final_layernorm.weight"],
+        "lm_head.weight": tensors["transformer.output_layer.weight"],
+    }
+    for i in range(sizes["num_layers"]):
+        old = f"transformer.encoder.layers.{i}."
+        new = f"model.layers.{i}."
+        for name in ("input_layernorm.weight", "post_attention_layernorm.weight"):
+            made[new + name] = tensors[old + name]
+        made[new + "self_attn.o_proj.weight"] = tensors[old + "self_attention.dense.weight"]
+        made[new + "mlp.gate_up_proj.weight"] = tensors[old + "mlp.dense_h_to_4h.weight"]
+        made[new + "mlp.down_proj.weight"] = tensors[old + "mlp.dense_4h_to_h.weight"]
+        for kind in ("weight", "bias"):
+            joined = tensors[f"{old}self_attention.query_key_value.{kind}"]
+            parts = joined.split([heads, groups, groups])
+            for name, part in zip(("q_proj", "k_proj", "v_proj"), parts, strict=True):
+                made[f"{new}self_attn.{name}.{kind}"] = part
+    return made
+
+
+def assert_same(tensors: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert tensors.keys() == expected.keys()
+    for name, value in expected.items():
+        assert tensors[name].dtype == value.dtype, name
+        assert torch.equal(tensors[name], value), name
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Name -> bytes of every file of a folder."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def changed_tokenizer(change: Callable) -> bytes:
+    """The small tokenizer's file after `change(model)`."""
+    from sentencepiece import sentencepiece_model_pb2
+
+    model = sentencepiece_model_pb2.ModelProto()
+    model.ParseFromString((TOKENIZER_SOURCE / "tokenizer.model").read_bytes())
+    change(model)
+    return model.SerializeToString()

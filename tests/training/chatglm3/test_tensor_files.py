@@ -1,0 +1,79 @@
+"""Files of tensors: written through one small buffer, and broken ones refused with the reason."""
+
+import os
+import shutil
+import tracemalloc
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tests.helpers.chatglm3_files import write_config
+from training.chatglm3.convert import convert
+from training.chatglm3.tensor_files import Piece, StoredTensor, read_header, write_shard
+
+
+def test_writing_holds_one_buffer(tmp_path):
+    """A tensor of 64 MB, as a hole in a file, goes through in 9."""
+    (tmp_path / "large").touch()
+    os.truncate(tmp_path / "large", 64 * 2**20)
+    large = StoredTensor("F16", (2**15, 2**10), tmp_path / "large")
+    tracemalloc.start()
+    try:
+        write_shard(tmp_path / "out.safetensors", [Piece("a", large, 0, 2**15)], lambda count: None)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 9 * 2**20
+    assert read_header(tmp_path / "out.safetensors")["a"].shape == (2**15, 2**10)
+
+
+def cut(path):
+    os.truncate(path, path.stat().st_size - 1)
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (cut, "cut short"),
+        (lambda path: os.truncate(path, 5), "not a complete safetensors file"),
+        (lambda path: path.write_bytes(b"version https://git-lfs.github.com/spec/v1\n"), "git lfs pull"),
+        (lambda path: path.write_bytes((4).to_bytes(8, "little") + b"{{{{"), "not JSON"),
+        (lambda path: path.write_bytes((2**40).to_bytes(8, "little") + b"{}"), "not a complete safetensors file"),
+        (Path.unlink, "names missing files: model-00002"),
+        (lambda path: save_file({"other": torch.ones(1)}, path), "differ in"),
+        (lambda path: shutil.copy(path.with_name(path.name.replace("2-of", "1-of")), path), "and again in"),
+    ],
+)
+def test_broken_files_are_refused_with_the_reason(source, tmp_path, harm, message):
+    harm(source / "model-00002-of-00003.safetensors")
+    with pytest.raises(ValueError, match=message):
+        convert(source, tmp_path / "dest", "weights")
+    assert not list(tmp_path.glob("dest*"))
+
+
+def test_no_weights_at_all(tmp_path):
+    with pytest.raises(ValueError, match="has no weights"):
+        convert(write_config(tmp_path / "source"), tmp_path / "dest", "weights")
+
+
+class Harm:
+    """Unpickling this makes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def test_nothing_in_a_bin_file_is_run(tmp_path):
+    folder = write_config(tmp_path / "source")
+    torch.save({"transformer.output_layer.weight": Harm(tmp_path / "harm")}, folder / "pytorch_model.bin")
+    with pytest.raises(ValueError, match="could not be read as plain tensors"):
+        convert(folder, tmp_path / "dest", "weights")
+    assert not (tmp_path / "harm").exists()
+    torch.save({"transformer.output_layer.weight": 3}, folder / "pytorch_model.bin")
+    with pytest.raises(ValueError, match="something other than named tensors"):
+        convert(folder, tmp_path / "dest", "weights")
