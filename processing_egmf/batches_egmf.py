@@ -28,8 +28,8 @@ IGNORE_INDEX = -100
 def split_arguments(arguments: dict[str, Any]) -> list[dict[str, Any]]:
     """The arguments of `EGMFProcessor.__call__` -> those of each sample.
 
-    Lists with one entry per sample are split. What is one value is shared by all samples, but not the content: one
-    text or clip for a batch is an error.
+    Lists with one entry per sample are split. Any other value is shared by all samples; but one text or clip for a
+    batch of several samples is an error.
 
     Raises:
         ValueError: lists of different lengths, an empty batch, or one text or clip for several samples.

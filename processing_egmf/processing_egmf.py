@@ -5,7 +5,8 @@
     model.score_answers(**batch) ──► post_process_answers ──► label, score, probabilities, experts, modalities
 
 `prepare` makes one sample, `collate` a batch of prepared samples, and `__call__` does both. Read next: prompts_egmf.py
-(token ids), media_egmf.py (decoding), tasks_egmf.py (tasks and answers), batches_egmf.py (lists, padding).
+(token ids), audio_egmf.py and video_egmf.py (decoding), frontends_egmf.py (what the encoders take), tasks_egmf.py
+(tasks and answers), batches_egmf.py (lists, padding).
 """
 
 # B batch  S prompt tokens  P pseudo tokens  T samples, steps or frames  F feature size  M modalities

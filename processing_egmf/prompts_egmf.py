@@ -92,7 +92,7 @@ def tokenize_prompt(
     placeholders: list[int],
     sample: str,
 ) -> PromptTokens:
-    """The whole prompt of one sample.
+    """The prompt of one sample.
 
     Args:
         tokenizer: the language model's tokenizer.

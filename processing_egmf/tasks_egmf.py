@@ -122,7 +122,7 @@ class EGMFTask:
         if self.num_answers > MAX_ANSWERS:
             raise ValueError(
                 f"Task {self.name!r}: the scale has {self.num_answers} answers; "
-                f"at most {MAX_ANSWERS} are supported. Please raise `step`."
+                f"at most {MAX_ANSWERS} are supported. Raise `step`."
             )
 
     @classmethod

@@ -193,6 +193,7 @@ def _decode_at(
     for frame in decoded:
         first_size = frames[0].shape if frames else None
         frames.append(_to_upright_rgb(frame, first_size, name))
+        del frame  # its buffer goes back to the decoder
     if not frames:
         reason = damage[0] if damage else "the track is empty"
         raise ValueError(f"{name}: no frame can be decoded ({reason}). Convert the clip to mp4, or leave video out.")

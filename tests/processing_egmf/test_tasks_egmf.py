@@ -163,7 +163,7 @@ def test_unknown_keys_are_refused():
         ({"kind": "regression", "low": 1.0, "high": 0.0}, "low < high"),
         ({"kind": "regression", "high": 1.0, "step": 0.0}, "step > 0"),
         ({"kind": "regression", "high": float("nan")}, "low < high"),
-        ({"kind": "regression", "high": 1000.0}, "raise `step`"),
+        ({"kind": "regression", "high": 1000.0}, "at most 1001 are supported. Raise `step`"),
         ({"kind": "regression", "high": 1.0, "prompt": ""}, "must not be empty"),
         ({"kind": "regression", "high": 1.0, "prompt": "\nIt is "}, "end in a space"),
     ],
