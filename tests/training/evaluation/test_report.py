@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 
 from tests.helpers.run_files import EVERY, write_ceilings, write_run
-from training.evaluation import plots
+from training.evaluation import plots, report
 from training.evaluation.metrics import gate_spread
 from training.evaluation.report import results_table, write_report
-from training.records import write_json
 from training.report import main
 
 
@@ -81,39 +80,35 @@ def test_report_and_its_pictures_are_written(place, tmp_path, capsys, with_ceili
     assert plt.get_fignums() == []
 
 
-def test_faces_stand_in_the_overview(place, tmp_path):
-    write_run(tmp_path / "run")
+def test_faces_are_above_the_bars_of_the_overview(tmp_path):
     heights = []
-    for faces in (False, True):
-        if faces:
-            plt.imsave(tmp_path / "run/faces.png", np.zeros((40, 60, 3)))
-        write_report(tmp_path / "run", tmp_path)
-        heights.append(plt.imread(tmp_path / "run/overview.png").shape[0])
-    assert heights[1] > 1.5 * heights[0]
+    plt.imsave(tmp_path / "faces.png", np.zeros((40, 60, 3)))
+    for faces in (None, tmp_path / "nowhere.png", tmp_path / "faces.png"):
+        plots.plot_overview({"text": 0.5}, None, faces, tmp_path / "overview.png")
+        heights.append(plt.imread(tmp_path / "overview.png").shape[0])
+    assert heights[0] == heights[1]
+    assert heights[2] > 1.5 * heights[0]
 
 
-def test_run_without_evaluations_or_warm_up_is_reported(tmp_path, monkeypatch):
-    write_run(tmp_path)
-    drawn = {}
+def test_run_without_evaluations_or_fusion_pretraining(tmp_path, monkeypatch):
+    labels = []
 
-    def keep(figure, path):
-        drawn[path.stem] = [line.get_label() for line in figure.axes[0].get_lines()]
-        return save(figure, path)
+    def keep_labels(figure, path):
+        labels.extend(line.get_label() for line in figure.axes[0].get_lines())
+        plt.close(figure)
 
-    save = plots.save_figure
-    monkeypatch.setattr(plots, "save_figure", keep)
-    record = {"seed": 0, "seconds": {"all": 1.0, "fusion_pretraining": 0.0}, "parameters": {"trained": 1, "all": 2}}
-    record |= {"fusion_pretraining_losses": [], "log_history": [{"epoch": 1.0, "loss": 1.5}]}
-    write_json(tmp_path / "training.json", record)
-    assert write_report(tmp_path, tmp_path).is_file()
-    assert [label for label in drawn["training"] if not label.startswith("_")] == ["training, per sample"]
+    monkeypatch.setattr(plots, "save_figure", keep_labels)
+    record = {"fusion_pretraining_losses": [], "log_history": [{"epoch": 1.0, "loss": 1.5}]}
+    plots.plot_training(record, tmp_path / "training.png")
+    assert [label for label in labels if not label.startswith("_")] == ["training, per sample"]
 
 
-def test_other_results_can_be_reported(tmp_path):
+def test_other_results_can_be_reported(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "draw_plots", lambda files, run: [])
     write_run(tmp_path / "run")
     other = write_run(tmp_path / "other", seed=5)
-    found = write_report(tmp_path / "run", tmp_path, tmp_path / "other/results-test.json")
-    assert "\n".join(results_table(other, {})) in found.read_text(encoding="utf-8")
+    path = write_report(tmp_path / "run", tmp_path, tmp_path / "other/results-test.json")
+    assert "\n".join(results_table(other, {})) in path.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("task", ["emotion", "sentiment"])
