@@ -15,7 +15,8 @@ import numpy as np
 from tests.helpers.media_files import gray_frames, sine, write_video
 
 
-AUDIO_WIDTH, VIDEO_WIDTH = 6, 5  # as conftest's processors take them
+AUDIO_WIDTH = 6  # as conftest's processors take them
+VIDEO_WIDTH = 5
 STEPS = 9
 REAL = 6  # steps before the padding
 

@@ -85,7 +85,8 @@ def large_tokenizer(count=64_789):
 
     def grow(model):
         words = [piece.piece for piece in model.pieces if piece.type == 1]
-        known, i = set(words), 0
+        known = set(words)
+        i = 0
         while len(model.pieces) < count:
             joined = words[i * 7919 % len(words)] + words[(i * 104_729 + i // len(words)) % len(words)]
             i += 1

@@ -48,7 +48,8 @@ def test_cached_logits_are_the_originals_in_its_order_of_memory(native, stored):
     AttentionMaskInterface.register("sequence_first", sdpa_mask)
     model = AutoModelForCausalLM.from_pretrained(native, dtype=torch.float32)
     model.set_attn_implementation("sequence_first")
-    threads, found = torch.get_num_threads(), []
+    threads = torch.get_num_threads()
+    found = []
     try:
         for count in (1, 2):  # the stored ones were made with two
             torch.set_num_threads(count)

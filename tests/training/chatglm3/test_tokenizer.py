@@ -77,7 +77,8 @@ def test_merges_follow_scores_not_ids(tmp_path):
         normal = [i for i, piece in enumerate(model.pieces) if piece.type == 1]
         pieces = [(model.pieces[i].piece, model.pieces[i].score) for i in normal]
         for i, (piece, score) in zip(normal, reversed(pieces), strict=True):
-            model.pieces[i].piece, model.pieces[i].score = piece, score
+            model.pieces[i].piece = piece
+            model.pieces[i].score = score
 
     (tmp_path / "tokenizer.model").write_bytes(changed_tokenizer(shuffle))
     convert(tmp_path, tmp_path / "dest", "tokenizer")

@@ -61,7 +61,8 @@ def test_cherma_text_features(convert, cherma_folder):
 
 
 def test_cherma_quirks(convert, cherma_folder):
-    audio, visual = cherma_folder / "audio/train", cherma_folder / "visual/train"
+    audio = cherma_folder / "audio/train"
+    visual = cherma_folder / "visual/train"
     (audio / "000.npy").write_bytes((audio / "000.npy").read_bytes()[:-7])
     (visual / "001.mp4.npy").unlink()
     np.save(audio / "002.npy", np.ones((3, AUDIO_WIDTH + 1)))

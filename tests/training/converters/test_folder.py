@@ -48,7 +48,8 @@ def test_rows(tmp_path, convert, own):
         ]
     )  # fmt: skip
     found, table = convert(folder, source, "--tasks_file", str(tmp_path / "tasks.yaml"))
-    first, second = found["train"][0], found["validation"][0]
+    first = found["train"][0]
+    second = found["validation"][0]
     assert first["context"] == [["Ann", "Hi."], ["", "Well"]]
     assert (first["id"], first["text"], first["answer"], first["task"]) == ("007", "“Not again”", "calm", "mood")
     assert (first["speaker"], first["age"], first["tags"]) == ("x", 3.0, '["a"]')

@@ -49,7 +49,8 @@ def test_mmsa_columns_are_typed(tmp_path, convert):
 
 def test_mmsa_quirks_are_repaired_and_named(tmp_path, convert):
     release = mmsa(train=12)
-    train, test = release["train"], release["test"]
+    train = release["train"]
+    test = release["test"]
     train["audio"][0, 1, 2] = -np.inf
     train["vision"][1, 0] = np.nan
     train["vision"][2, 3, 0] = -np.inf

@@ -11,7 +11,8 @@ def processed_entries(labels):
     rng = np.random.default_rng(0)
     entries = []
     for number, label in enumerate(labels):
-        audio, video = rng.normal(size=(STEPS, AUDIO_WIDTH)), rng.normal(size=(STEPS, VIDEO_WIDTH))
+        audio = rng.normal(size=(STEPS, AUDIO_WIDTH))
+        video = rng.normal(size=(STEPS, VIDEO_WIDTH))
         audio[REAL:] = video[4:] = 0
         features = {"text": f"say “{number}”", "audio": audio.astype(np.float32), "video": video, "audio_len": REAL}
         entries.append({"label": label, "features": features | {"video_len": np.int64(4)}})

@@ -185,7 +185,7 @@ def test_another_corpus_of_the_same_name_is_another_corpus(tmp_path):
         (code,) = re.findall(r"```python\n(.*?)```", (dest / "README.md").read_text(encoding="utf-8"), re.DOTALL)
         read = {}
         exec(code.replace("path/to/this/folder", str(dest)), read)  # noqa: S102
-        assert [row["answer"] for row in read["rows"]["train"]] == [answer]
+        assert [row["answer"] for row in read["dataset"]["train"]] == [answer]
         return [row["answer"] for row in load_converted(dest)]
 
     assert convert("here", 1.0) == [1.0]

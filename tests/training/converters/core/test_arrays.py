@@ -168,7 +168,8 @@ def test_npy_files(tmp_path):
     ],
 )
 def test_damaged_header_of_npy(tmp_path, old, new):
-    path, report = tmp_path / "a.npy", ConversionReport()
+    path = tmp_path / "a.npy"
+    report = ConversionReport()
     np.save(path, np.ones((3, 4)))
     whole = path.read_bytes()
     assert old in whole

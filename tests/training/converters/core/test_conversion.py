@@ -102,7 +102,8 @@ def test_check_says_the_same_and_writes_nothing(tmp_path, source, capsys):
 
 def test_same_line_again_does_nothing(tmp_path, source, capsys):
     run(source, tmp_path / "dest")
-    first, times = content(tmp_path / "dest"), os.stat(tmp_path / "dest").st_mtime_ns
+    first = content(tmp_path / "dest")
+    times = os.stat(tmp_path / "dest").st_mtime_ns
     printed = capsys.readouterr().out
     run(source, tmp_path / "dest")
     again = capsys.readouterr()
@@ -113,7 +114,8 @@ def test_same_line_again_does_nothing(tmp_path, source, capsys):
 
 def test_conversion_that_lost_a_shard_is_not_ready(tmp_path, source):
     run(source, tmp_path / "dest")
-    before, shard = content(tmp_path / "dest"), tmp_path / "dest/data/validation-00000-of-00001.parquet"
+    before = content(tmp_path / "dest")
+    shard = tmp_path / "dest/data/validation-00000-of-00001.parquet"
     for damage in (lambda: shard.write_bytes(b"PAR1"), shard.unlink):
         damage()
         said = error_of(source, tmp_path / "dest")
@@ -234,7 +236,8 @@ def alive(pid):
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_converter_killed_in_the_middle_and_run_again(tmp_path, start, num_workers, monkeypatch, capsys):
     source = write_pickle(tmp_path / "a.pkl", mmsa(train=120))
-    dest, partial = tmp_path / "dest", tmp_path / ".dest.partial"
+    dest = tmp_path / "dest"
+    partial = tmp_path / ".dest.partial"
     process = start(source, dest, "--num_workers", str(num_workers))
     wait_until(lambda: len(list(partial.glob("data/*.parquet"))) >= 5, process)
     workers = children(process.pid)
@@ -247,7 +250,8 @@ def test_converter_killed_in_the_middle_and_run_again(tmp_path, start, num_worke
     last = sorted(partial.glob("work/train-*.json"))[-1]
     last.unlink()  # as if it had been killed between the shard and its record
 
-    kept, times = [], {}
+    kept = []
+    times = {}
     original = conversion.complete_folder
 
     def look(folder, *arguments):

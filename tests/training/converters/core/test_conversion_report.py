@@ -5,7 +5,9 @@ from training.converters.core.conversion_report import ConversionReport
 
 def test_report_is_stored_in_full_and_printed_in_short():
     report = ConversionReport()
-    report.read["train"], report.kept["train"], report.repaired["train"] = 20, 19, 12
+    report.read["train"] = 20
+    report.kept["train"] = 19
+    report.repaired["train"] = 12
     for number in range(12):
         report.repair("bent", f"r{number}", num_values=2)
         report.repair("bent", f"r{number}", num_values=1)
