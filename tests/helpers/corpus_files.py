@@ -1,10 +1,11 @@
 """Write a tiny corpus with real clips, and a tiny language model's folder: what the training tests run on.
 
-`write_corpus(folder)` -> 12 rows of two tasks, 6 train, 4 validation, 2 test.
+`write_corpus(folder)` -> 12 examples of two tasks, 6 train, 4 validation, 2 test.
 """
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,19 +21,33 @@ SPLITS = ["train"] * 6 + ["validation"] * 4 + ["test"] * 2
 def write_corpus(folder: Path, seconds: float = 0.24) -> Path:
     """mp4 files with both streams and `metadata.jsonl`; emotion and sentiment take turns."""
     (folder / "clips").mkdir(parents=True)
-    rows = []
+    lines = []
     for i, split in enumerate(SPLITS):
-        frames = np.flip(gray_frames(3, 16, 16), axis=0) if i % 2 else gray_frames(3, 16, 16)
-        write_video(folder / f"clips/{i}.mp4", frames, audio=sine(200 + 50 * i, seconds, 16_000))
-        task = ("emotion", "sentiment")[i % 2]
-        answer = EMOTIONS[i // 2] if task == "emotion" else round(-3 + 0.5 * i, 1)
-        row = {"id": f"c{i}", "split": split, "task": task, "video": f"clips/{i}.mp4", "answer": answer}
-        rows.append(
-            row | ({"text": f"word {i}"} if i != 3 else {}) | ({"context": [["Ann", "Hi."]]} if i == 4 else {})
-        )
-    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
-    (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        example = make_example(i, split)
+        frames = gray_frames(3, 16, 16)
+        if i % 2:
+            frames = np.flip(frames, axis=0)
+        write_video(folder / example["video"], frames, audio=sine(200 + 50 * i, seconds, 16_000))
+        lines.append(json.dumps(example, ensure_ascii=False) + "\n")
+    (folder / "metadata.jsonl").write_text("".join(lines), encoding="utf-8")
     return folder
+
+
+def make_example(i: int, split: str) -> dict[str, Any]:
+    """The metadata of a clip; one clip has no text, another has an earlier turn."""
+    is_emotion = i % 2 == 0
+    example: dict[str, Any] = {
+        "id": f"c{i}",
+        "split": split,
+        "task": "emotion" if is_emotion else "sentiment",
+        "video": f"clips/{i}.mp4",
+        "answer": EMOTIONS[i // 2] if is_emotion else round(-3 + 0.5 * i, 1),
+    }
+    if i != 3:
+        example["text"] = f"word {i}"
+    if i == 4:
+        example["context"] = [["Ann", "Hi."]]
+    return example
 
 
 def write_language_model(folder: Path, model, tokenizer) -> Path:
