@@ -46,7 +46,7 @@ def code_of(text):
 
 def python_commands(text):
     """(module, options) of every `python -m module ...` and `accelerate launch ... -m module ...`."""
-    for module, rest in re.findall(r"(?:python3?|accelerate launch)[^\n]*? -m ([\w.]+)([^\n]*)", text):
+    for module, rest in re.findall(r"(?:python3?|accelerate launch)[^\n]*? -m ([\w.]+)(?!\S)([^\n]*)", text):
         yield module, re.findall(r"--([a-z][\w-]*)", rest)
 
 

@@ -232,8 +232,9 @@ def test_no_private_name_of_another_module_is_used():
 
 def test_nothing_is_named_like_a_library():
     roots = {module.split(".")[0] for path in SOURCES for level, module in raw_imports(path) if not level}
-    space = {path.stem for path in (ROOT / "hub_cards/space").glob("*.py")}
-    libraries = roots - {*PACKAGES, "hub_cards", *space} - set(sys.stdlib_module_names)
+    # Scripts import their siblings by bare names: the Space's, and those of fresh processes.
+    siblings = {path.stem for path in (ROOT / "hub_cards/space").glob("*.py")} | {"fresh_process"}
+    libraries = roots - {*PACKAGES, "hub_cards", "tests", *siblings} - set(sys.stdlib_module_names)
     assert "torch" in libraries
     tracked = [path for path in [*SOURCES, *TESTS] if path.name != "__init__.py"]
     names = {path.stem for path in tracked} | {part for path in tracked for part in path.relative_to(ROOT).parts[:-1]}
