@@ -2,7 +2,6 @@
 
 import ast
 import importlib.util
-import json
 import re
 from functools import cache
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 
 from tests.helpers.sources import ROOT, SOURCES, imported_modules, relative_name, syntax_tree
 from training.arguments import parse_arguments
-from training.demo.update_readme import END, RESULTS, START, render
+from training.demo.update_readme import markers, render_blocks
 
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "training").glob("**/*.md"), *(ROOT / "hub_cards").glob("**/*.md")])
@@ -22,12 +21,13 @@ COMMAND_PAGES = [path for path in PAGES if path.parent.name not in ("results", "
 # ---- figures ------------------------------------------------------------------------------------------------------
 
 
-def test_figures_of_the_readme_are_those_of_the_results():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert text.count(START) == text.count(END) == 1
-    block = text[text.index(START) + len(START) : text.index(END)].strip("\n")
-    files = (RESULTS / "demo.json", RESULTS / "speed.json")
-    assert block == render(*(json.loads(path.read_text(encoding="utf-8")) for path in files))
+def test_figures_of_the_pages_are_those_of_the_results():
+    for page, blocks in render_blocks().items():
+        text = (ROOT / page).read_text(encoding="utf-8")
+        for name, block in blocks.items():
+            start, end = markers(name)
+            assert text.count(start) == text.count(end) == 1, page
+            assert text[text.index(start) + len(start) : text.index(end)].strip("\n") == block, f"{page}: {name}"
 
 
 # ---- commands -----------------------------------------------------------------------------------------------------

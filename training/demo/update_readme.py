@@ -1,6 +1,10 @@
-"""The figures of the README, rendered from the results files between two markers.
+"""The figures of the README and of the page for a first corpus, rendered from the results files between markers.
 
-python -m training.demo.update_readme            # after `make demo-study` and the speed benchmark
+python -m training.demo.update_readme     # after the commands that make the results files
+
+demo.json, real_data.json, speed.json ─► results ──┐
+memory.json ─► backbones ──────────────────────────┴─► README.md
+real_data.json ─► data ─► training/YOUR_FIRST_CORPUS.md
 """
 
 import re
@@ -10,31 +14,58 @@ from typing import Any
 
 from ..cli import CommandParser, command_errors
 from ..evaluation.subsets import ALL_MODALITIES, SUBSET_NAMES
-from ..evaluation.tables import format_mean_std, format_number, format_subset, markdown_table
+from ..evaluation.tables import MISSING, format_mean_std, format_number, format_subset, markdown_table
 from ..paths import RESULTS
 from ..records import read_json, write_text
 
 
-README = Path(__file__).resolve().parents[2] / "README.md"
-START = "<!-- results:start -->"
-END = "<!-- results:end -->"
+REPOSITORY = Path(__file__).resolve().parents[2]
 MEDIA = {"features": "with precomputed features", "raw": "from samples and frames"}
 HEADER = ("modalities", "emotion accuracy", "best possible", "sentiment MAE", "best possible")
 COMMANDS = {  # results file -> the command that makes it
     "demo.json": "make demo-study",
+    "real_data.json": "python -m training.benchmarks.real_data",
     "speed.json": "python -m training.benchmarks.cost.speed",
+    "memory.json": "python -m training.benchmarks.cost.memory --backbone all",
 }
 
 
-def render(results: dict[str, Any], speed: dict[str, Any]) -> str:
-    """Markdown from `training/results/demo.json` and `training/results/speed.json`."""
+def render_blocks() -> dict[str, dict[str, str]]:
+    """Page -> name of the block -> Markdown, from the files of `training/results/`.
+
+    Raises:
+        ValueError: a results file is missing.
+    """
+    for name, command in COMMANDS.items():
+        if not (RESULTS / name).is_file():
+            raise ValueError(f"There is no {RESULTS / name}. Run `{command}` to make it.")
+    real_data = read_json(RESULTS / "real_data.json")
+    results = [
+        render(read_json(RESULTS / "demo.json")),
+        render_real_data(real_data),
+        _describe_speed(read_json(RESULTS / "speed.json")),
+    ]
+    return {
+        "README.md": {
+            "results": "\n\n".join(results),
+            "backbones": render_backbones(read_json(RESULTS / "memory.json")),
+        },
+        "training/YOUR_FIRST_CORPUS.md": {"data": render_data_needed(real_data)},
+    }
+
+
+# ---- the demo -------------------------------------------------------------------------------------------------
+
+
+def render(results: dict[str, Any]) -> str:
+    """The demo's table, from `demo.json`."""
     num_seeds = len(results["variants"]["egmf"]["seeds"])
     introduction = (
-        f"The demo's synthetic test clips, {num_seeds} seeds (mean ± standard deviation), from "
-        "`training/results/demo.json`, which `make demo-study` rebuilds:"
+        f"**The demo**, synthetic test clips, {num_seeds} seeds (mean ± standard deviation), from "
+        f"`training/results/demo.json`, which `{COMMANDS['demo.json']}` rebuilds:"
     )
     table = "\n".join(accuracy_table(results))
-    return "\n\n".join([introduction, table, _describe_training(results), _describe_speed(speed)])
+    return "\n\n".join([introduction, table, _describe_training(results)])
 
 
 def accuracy_table(results: dict[str, Any]) -> list[str]:
@@ -95,28 +126,125 @@ def _describe_speed(speed: dict[str, Any]) -> str:
     )
 
 
-def replace_block(text: str, block: str) -> str:
-    """Replaces the text between the markers.
+# ---- real data ------------------------------------------------------------------------------------------------
+
+
+def render_real_data(results: dict[str, Any]) -> str:
+    """EGMF beside the baseline on each corpus by its first figure, losses included, from `real_data.json`."""
+    pieces = results["pieces"].values()
+    introduction = (
+        f"**Real data**, {results['text_model']} on a CPU, parts of the training sets, one seed unless a deviation is "
+        "given; [every figure and its conditions](training/results/real_data.md), rebuilt by "
+        f"`{COMMANDS['real_data.json']}`:"
+    )
+    table = markdown_table(
+        ("corpus", "figure", "constant prediction", "scikit-learn baseline", "EGMF", "95 % interval"),
+        [_real_data_row(piece) for piece in pieces],
+    )
+    return "\n".join([introduction, "", *table])
+
+
+def _real_data_row(piece: dict[str, Any]) -> list[str]:
+    figure = _main_figure(piece)
+    low, high = piece["egmf"]["confidence_intervals"][figure]
+    constant, baseline, egmf = _compared(piece, figure)
+    return [piece["title"], figure, constant, baseline, egmf, f"{format_number(low)} to {format_number(high)}"]
+
+
+def _main_figure(piece: dict[str, Any]) -> str:
+    """Correlation of scores where it is reported, else the first figure of the table."""
+    return "correlation" if "correlation" in piece["shown"] else piece["shown"][0]
+
+
+def _compared(piece: dict[str, Any], figure: str) -> tuple[str, str, str]:
+    """The constant prediction, the baseline and EGMF; the better of the last two in bold, a loss in words."""
+    baseline = piece["baseline"]["figures"][figure]
+    egmf = piece["egmf"]["subsets"][piece["egmf"]["everything"]][figure]
+    text = format_mean_std(egmf)
+    if egmf["mean"] < baseline:
+        text += ", below the baseline"
+    return format_number(piece["baseline"]["constant"][figure]), format_number(baseline), text
+
+
+def render_data_needed(results: dict[str, Any]) -> str:
+    """How many training clips led to which figure, from `real_data.json`."""
+    rows = []
+    for piece in results["pieces"].values():
+        figure = _main_figure(piece)
+        rows.append([piece["title"], piece["examples"]["train"], figure, *_compared(piece, figure)])
+    header = ("corpus", "training examples", "figure", "constant prediction", "baseline", "EGMF")
+    return "\n".join(markdown_table(header, rows))
+
+
+# ---- memory ---------------------------------------------------------------------------------------------------
+
+
+def render_backbones(results: dict[str, Any]) -> str:
+    """The smallest GPU for each shipped backbone, from `memory.json`."""
+    records = sorted(results["backbones"], key=lambda record: _total_parameters(record))
+    batch = records[0]["batch"]
+    header = ("`--backbone`", "parameters", "trained", "train, bfloat16", "train, 4-bit", "predict, bfloat16")
+    table = markdown_table(header, [_backbone_row(record) for record in records])
+    note = (
+        f"Estimated memory at the peak and the smallest GPU that has it: batch {batch['samples']}, {batch['length']} "
+        "tokens, gradient checkpointing; `egmf memory --backbone NAME` answers for other settings. No GPU was "
+        f"measured. From `training/results/memory.json` (`{COMMANDS['memory.json']}`)."
+    )
+    return "\n".join([*table, "", note])
+
+
+def _total_parameters(record: dict[str, Any]) -> int:
+    return sum(counts["total"] for counts in record["parameters"].values())
+
+
+def _backbone_row(record: dict[str, Any]) -> list[str]:
+    trained = sum(counts["trainable"] for counts in record["parameters"].values())
+    return [
+        f"`{record['backbone']}`",
+        f"{_total_parameters(record) / 1e9:.2f} B",
+        f"{trained / 1e6:.1f} M",
+        _format_peak(record["peaks"]["training"]["bfloat16, checkpointed"]),
+        _format_peak(record["peaks"]["training"]["4-bit, checkpointed"]),
+        _format_peak(record["peaks"]["answering"]["bfloat16"]),
+    ]
+
+
+def _format_peak(peak: dict[str, Any]) -> str:
+    gpu = f"{peak['gpu_gb']} GB GPU" if peak["gpu_gb"] else MISSING
+    return f"{peak['bytes'] / 2**30:.1f} GiB, {gpu}"
+
+
+# ---- pages ----------------------------------------------------------------------------------------------------
+
+
+def markers(name: str) -> tuple[str, str]:
+    """The comments that enclose a block."""
+    return f"<!-- {name}:start -->", f"<!-- {name}:end -->"
+
+
+def replace_block(text: str, name: str, block: str) -> str:
+    """The text with a new block between the markers of that name.
 
     Raises:
         ValueError: a marker is missing.
     """
-    if START not in text or END not in text:
-        raise ValueError(f"The README has no {START} ... {END}.")
-    return re.sub(f"{START}.*{END}", lambda _: f"{START}\n{block}\n{END}", text, flags=re.DOTALL)
+    start, end = markers(name)
+    if start not in text or end not in text:
+        raise ValueError(f"The page has no {start} ... {end}.")
+    return re.sub(f"{start}.*{end}", lambda _: f"{start}\n{block}\n{end}", text, flags=re.DOTALL)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     with command_errors():
         parser = CommandParser(description=__doc__.splitlines()[0])
-        parser.add_argument("--readme", type=Path, default=README, help="file to update")
+        parser.add_argument("--repository", type=Path, default=REPOSITORY, help="root of the pages to update")
         arguments = parser.parse_args(argv)
-        for name, command in COMMANDS.items():
-            if not (RESULTS / name).is_file():
-                raise ValueError(f"There is no {RESULTS / name}. Run `{command}` to make it.")
-        block = render(read_json(RESULTS / "demo.json"), read_json(RESULTS / "speed.json"))
-        text = arguments.readme.read_text(encoding="utf-8")
-        write_text(arguments.readme, replace_block(text, block))
+        for page, blocks in render_blocks().items():
+            path = arguments.repository / page
+            text = path.read_text(encoding="utf-8")
+            for name, block in blocks.items():
+                text = replace_block(text, name, block)
+            write_text(path, text)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,22 @@
 """The figures of the README, from the results files."""
 
-import re
-
 import pytest
 
 from tests.helpers.run_files import EVERY, write_ceilings, write_run
 from training.demo.study import collect
-from training.demo.update_readme import END, START, main, render, replace_block
-from training.records import write_json
-
-
-SPEED = {
-    "settings": {"dtype": "float32", "batch_size": 8, "media": "features"},
-    "answers": 7,
-    "ratios": {"training_step": 1.234, "score_answers": 2.345},
-    "answering_s_per_sample": 0.0567,
-}
+from training.demo.update_readme import (
+    COMMANDS,
+    main,
+    markers,
+    render,
+    render_backbones,
+    render_blocks,
+    render_data_needed,
+    render_real_data,
+    replace_block,
+)
+from training.paths import RESULTS
+from training.records import read_json
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def shown(summary):
 
 
 def test_table_shows_every_subset_beside_its_bound(results):
-    table = table_of(render(results, SPEED))
+    table = table_of(render(results))
     assert list(table)[:7] == [name.replace("+", " + ") for name in EVERY]
     for subset, tasks in results["variants"]["egmf"]["subsets"].items():
         bound = results["ceilings"]["sentiment"][subset]
@@ -54,7 +55,7 @@ def test_table_shows_every_subset_beside_its_bound(results):
 
 
 def test_table_shows_only_variants_that_were_run(results):
-    table = table_of(render(results, SPEED))
+    table = table_of(render(results))
     (name,) = [name for name in table if "(n = " in name]
     assert "(n = 1)" in name
     metrics = results["variants"]["text_only"]["subsets"]["text"]
@@ -62,44 +63,90 @@ def test_table_shows_only_variants_that_were_run(results):
     assert "±" not in table[name][0]
 
 
-def test_text_shows_speed_and_size(results):
-    text = render(results, SPEED)
+def test_text_shows_seeds_and_size(results):
+    text = render(results)
     assert "2 seeds" in text
     assert "0.143" in text
     assert "1,234,567" in text
     assert "10.0 to 11.0" in text
-    assert "1.23 times" in text
-    assert "2.35 times" in text
-    assert "0.057 s" in text
-    assert "7 labels" in text
 
 
-def test_block_is_replaced_and_nothing_else(results):
-    text = f"before\n{START}\nold \\1 figures\n{END}\nafter {{}}\n"
-    block = render(results, SPEED) + " \\g<0>"
-    replaced = replace_block(text, block)
-    assert replaced == f"before\n{START}\n{block}\n{END}\nafter {{}}\n"
-    assert replace_block(replaced, block) == replaced
-    with pytest.raises(ValueError, match="README has no"):
-        replace_block("nothing here", block)
+def piece(title, baseline, egmf, shown=("accuracy",)):
+    figures = dict.fromkeys(shown, baseline)
+    return {
+        "title": title,
+        "shown": list(shown),
+        "examples": {"train": 600},
+        "baseline": {"constant": dict.fromkeys(shown), "figures": figures},
+        "egmf": {
+            "everything": "audio",
+            "subsets": {"audio": {name: {"mean": egmf, "std": None} for name in shown}},
+            "confidence_intervals": {name: [egmf - 0.1, egmf + 0.1] for name in shown},
+        },
+    }
 
 
-@pytest.mark.parametrize(("existing", "missing"), [((), "demo.json"), (("demo.json",), "speed.json")])
-def test_missing_results_are_named(existing, missing, tmp_path, monkeypatch):
+def test_a_loss_to_the_baseline_is_said():
+    pieces = {"a": piece("Won", 0.4, 0.5), "b": piece("Lost", 0.5, 0.4, ("mae", "correlation"))}
+    results = {"text_model": "llm", "pieces": pieces}
+    table = table_of(render_real_data(results))
+    assert table["Won"] == ["accuracy", "–", "0.400", "0.500", "0.400 to 0.600"]
+    assert table["Lost"] == ["correlation", "–", "0.500", "0.400, below the baseline", "0.300 to 0.500"]
+    needed = table_of(render_data_needed(results))
+    assert needed["Lost"] == ["600", "correlation", "–", "0.500", "0.400, below the baseline"]
+
+
+def record(backbone, parameters, gpu_gb):
+    peak = {"bytes": 2**34, "gpu_gb": gpu_gb}
+    training = dict.fromkeys(("bfloat16, checkpointed", "4-bit, checkpointed"), peak)
+    return {
+        "backbone": backbone,
+        "batch": {"samples": 8, "length": 128},
+        "parameters": {"language model": {"total": parameters, "trainable": 0}, "LoRA": {"total": 0, "trainable": 1}},
+        "peaks": {"training": training, "answering": {"bfloat16": peak}},
+    }
+
+
+def test_backbones_stand_in_the_order_of_their_size():
+    records = [record("large", 7 * 10**9, None), record("small", 10**8, 24)]
+    table = table_of(render_backbones({"backbones": records}))
+    assert list(table) == ["`small`", "`large`"]
+    assert table["`small`"] == ["0.10 B", "0.0 M", *["16.0 GiB, 24 GB GPU"] * 3]
+    assert table["`large`"][2] == "16.0 GiB, –"
+
+
+def test_block_is_replaced_and_nothing_else():
+    start, end = markers("results")
+    text = f"before\n{start}\nold \\1 figures\n{end}\nafter {{}}\n"
+    block = "new figures \\g<0>"
+    replaced = replace_block(text, "results", block)
+    assert replaced == f"before\n{start}\n{block}\n{end}\nafter {{}}\n"
+    assert replace_block(replaced, "results", block) == replaced
+    with pytest.raises(ValueError, match="The page has no <!-- other:start -->"):
+        replace_block(text, "other", block)
+
+
+@pytest.mark.parametrize("missing", COMMANDS)
+def test_missing_results_are_named(missing, tmp_path, monkeypatch):
     monkeypatch.setattr("training.demo.update_readme.RESULTS", tmp_path)
-    for name in existing:
-        (tmp_path / name).write_text("{}", encoding="utf-8")
-    with pytest.raises(SystemExit, match=re.escape(f"There is no {tmp_path / missing}. Run")):
-        main(["--readme", str(tmp_path / "README.md")])
+    for name in COMMANDS:
+        if name == missing:
+            break
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(SystemExit) as error:
+        main([])
+    assert f"{missing}. Run `{COMMANDS[missing]}`" in str(error.value)
 
 
-def test_readme_is_written_from_the_results(results, tmp_path, monkeypatch):
-    monkeypatch.setattr("training.demo.update_readme.RESULTS", tmp_path)
-    write_json(tmp_path / "demo.json", results)
-    write_json(tmp_path / "speed.json", SPEED)
-    readme = tmp_path / "README.md"
-    readme.write_text(f"# Title\n\n{START}\n{END}\n", encoding="utf-8")
-    main(["--readme", str(readme)])
-    text = readme.read_text(encoding="utf-8")
-    assert text == f"# Title\n\n{START}\n{render(results, SPEED)}\n{END}\n"
-    assert not re.search(r"nan|None|inf\b", text)
+def test_command_updates_every_page(tmp_path):
+    blocks = render_blocks()
+    for page, named in blocks.items():
+        path = tmp_path / page
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("\n".join("\n".join(markers(name)) for name in named), encoding="utf-8")
+    main(["--repository", str(tmp_path)])
+    for page, named in blocks.items():
+        text = (tmp_path / page).read_text(encoding="utf-8")
+        assert all(block in text for block in named.values())
+    speed = read_json(RESULTS / "speed.json")
+    assert f"{speed['ratios']['training_step']:.2f} times" in blocks["README.md"]["results"]

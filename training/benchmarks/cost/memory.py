@@ -2,6 +2,7 @@
 
     python -m training.benchmarks.cost.memory --backbone glm3-6b
     python -m training.benchmarks.cost.memory --backbone qwen2.5-7b --batch_size 16 --length 256 --json
+    python -m training.benchmarks.cost.memory --backbone all --output training/results/memory.json
 
 The model is built on the meta device, from the shapes in training/model/backbones/. Besides the options below, every
 model option of training is accepted, such as the rank and targets of LoRA, with the same defaults. Parameters,
@@ -102,7 +103,7 @@ def _gibibytes(num_bytes: float) -> str:
 def make_parser() -> CommandParser:
     """The options of the estimate itself."""
     parser = CommandParser(description=__doc__.splitlines()[0])
-    backbones = f"{', '.join(backbone_names())}; a YAML file; or a folder with a config.json"
+    backbones = f"{', '.join(backbone_names())}; all of these; a YAML file; or a folder with a config.json"
     parser.add_argument("--backbone", required=True, help=backbones)
     parser.add_argument("--batch_size", type=int, default=8, help="samples on one GPU")
     parser.add_argument("--length", type=int, default=128, help="tokens of a sample: prompt, padding and answer")
@@ -161,18 +162,32 @@ def parse_model_arguments(options: Sequence[str], backbone: str) -> ModelArgumen
     return arguments
 
 
+def estimate_backbone(backbone: str, own: argparse.Namespace, model_options: Sequence[str]) -> dict[str, Any]:
+    """The record of one backbone.
+
+    Args:
+        own: the options of the estimate itself.
+        model_options: the model options of training, as they were given.
+    """
+    from .memory_estimate import estimate
+    from .memory_model import Load
+
+    model_arguments = parse_model_arguments(model_options, backbone)
+    logit_tokens = min(own.answer_tokens + 1, own.length)
+    load = Load(Batch(own.batch_size, own.length, logit_tokens), own.seconds, own.words)
+    return {
+        "backbone": backbone,
+        **estimate(model_arguments, backbone_config(backbone), load, own.double_quantization),
+    }
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     with command_errors():
         own, model_options = parse_arguments(argv)
-        from .memory_estimate import estimate
-        from .memory_model import Load
-
-        model_arguments = parse_model_arguments(model_options, own.backbone)
-        logit_tokens = min(own.answer_tokens + 1, own.length)
-        load = Load(Batch(own.batch_size, own.length, logit_tokens), own.seconds, own.words)
-        record = estimate(model_arguments, backbone_config(own.backbone), load, own.double_quantization)
-        record = {"backbone": own.backbone, **record}
-        print(json.dumps(record, indent=1) if own.json else render(record))
+        backbones = backbone_names() if own.backbone == "all" else [own.backbone]
+        records = [estimate_backbone(backbone, own, model_options) for backbone in backbones]
+        record = records[0] if own.backbone != "all" else {"backbones": records}
+        print(json.dumps(record, indent=1) if own.json else "\n\n".join(map(render, records)))
         if own.output is not None:
             write_json(own.output, record)
 
