@@ -138,15 +138,15 @@ MAY_IMPORT = {
     "arguments": {"options"},
     "data": {"records", "paths"},
     "model": {"records", "paths", "options", "data"},
-    "evaluation": {"records", "paths", "options", "arguments", "data", "model", "trainer", "cli"},
+    "evaluation": {"records", "paths", "options", "arguments", "data", "model", "cli"},
     "trainer": {"records", "paths", "arguments", "data", "model", "evaluation"},
     "chatglm3": {"records", "paths", "cli"},
     "hub": {"records", "paths", "arguments", "data", "model", "evaluation", "cli"},
     "converters": {"records", "paths", "arguments", "data", "model", "hub", "cli"},
     "demo": {"records", "paths", "arguments", "data", "model", "evaluation", "trainer", "hub", "cli"},
     "benchmarks": {
-        *("records", "paths", "arguments", "data", "model", "evaluation", "trainer", "converters", "demo", "cli"),
-        "train",
+        *("records", "paths", "cli", "options", "arguments", "data", "model", "evaluation", "trainer", "converters"),
+        *("demo", "train"),
     },
 }
 

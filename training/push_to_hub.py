@@ -7,8 +7,8 @@
 The default is the adapter checkpoint ("light"): what was trained; the language model is named by its own repo and
 commit. `--standalone` ("full") pushes everything; LoRA is merged if that moves no answer, and else stays in layers of
 its own. The repo gets weights, the code of `modeling_egmf/` and `processing_egmf/` side by side, the processor, the
-card, results and training arguments. It is private unless `--public` is given, and made public only after it was loaded
-back in a fresh process with an empty cache and gave the same answer. The steps are in hub/upload.py.
+card, results and training arguments. It is private unless `--public` is given, and made public only after it was
+loaded back in a fresh process with an empty cache and gave the same answer. The steps are in hub/upload.py.
 """
 
 from collections.abc import Sequence

@@ -74,7 +74,8 @@ def test_two_steps(path, language_models, tmp_path):
         corpus, backbone = write_corpus(tmp_path / "corpus"), "smollm2-135m"
     run = tmp_path / "run"
     changes = {
-        "dataset": corpus, "output_dir": run, "text_model_name_or_path": language_models / backbone, "text_model_dtype": "float32",
+        "dataset": corpus, "output_dir": run, "text_model_name_or_path": language_models / backbone,
+        "text_model_dtype": "float32",
         "fusion_pretraining_epochs": 1, "max_steps": 2, "per_device_train_batch_size": 2, "report_to": "none",
         "disable_tqdm": "true",
     }  # fmt: skip

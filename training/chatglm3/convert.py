@@ -10,7 +10,9 @@ SOURCE is a folder with the published checkpoint (safetensors or `.bin` shards),
 
 Bytes are copied through one small buffer. DEST appears complete or not at all; after an interruption the same command
 keeps the shards that were finished. Existing files in DEST are never touched without --overwrite, which moves them
-aside. Next: layout.py (names and settings), tensor_files.py (bytes), destination.py (folders), tokenizer.py, logits.py.
+aside.
+
+Next: layout.py (names and settings), tensor_files.py (bytes), destination.py (folders), tokenizer.py, logits.py.
 """
 
 import argparse

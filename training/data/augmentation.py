@@ -1,5 +1,5 @@
-"""Random changes of a training example: what a camera, a room and a microphone change about a clip without changing how
-the person feels, and modality dropout.
+"""Random changes of a training example: modality dropout, and what a camera, a room and a microphone change about a clip
+without changing how the person feels.
 
 All choices of one sample come from one generator, in this order: the modalities to keep, the voice, then every stream.
 The same seed gives the same sample, see `EGMFDataset`.
@@ -70,10 +70,10 @@ def augment_audio(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def augment_voice(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """samples (S,) float32 -> (S',) as if spoken by someone else: faster or slower, higher or lower, in another timbre.
+    """samples (S,) float32 -> (S',) as if spoken by someone else: another tempo, pitch and timbre.
 
-    Speed perturbation (Ko et al. 2015), a random equalizer, and a phase vocoder that makes the tempo independent of the
-    speed: for corpora of few speakers. Audio shorter than two windows of the vocoder is returned unchanged.
+    Speed perturbation (Ko et al. 2015), a random equalizer, and a phase vocoder that makes the tempo independent of
+    the speed: for corpora of few speakers. Audio shorter than two windows of the vocoder is returned unchanged.
     """
     if len(samples) < 2 * FFT_LENGTH:
         return samples

@@ -311,8 +311,8 @@ class EGMFDataset(Dataset):
         if use is not None:
             sample["sample_seed"] = (use.seed, use.epoch, zlib.crc32(example["id"].encode()))
             sample["loss_weight"] = use.weight
-        # Outside training torch's generator gives a seed, which differs in every worker. It is drawn even where nothing
-        # is random, so that a run's later random numbers do not depend on the options.
+        # Outside training torch's generator gives a seed, which differs in every worker. It is drawn even where
+        # nothing is random, so that a run's later random numbers do not depend on the options.
         seed = sample["sample_seed"] if use is not None else int(torch.randint(2**31, ()))
         rng = np.random.default_rng(seed)
         # One generator makes all choices of a sample: the modalities first, then the voice, then the rest.

@@ -67,8 +67,8 @@ class EncoderCache:
                 self.stems[modality] = stem
         if not self.stems:
             raise ValueError(
-                "`encoder_cache` keeps the outputs of frozen pretrained encoders, and this model has none. Set --audio "
-                "or --video to the id of one, without --train_backbones, or leave --encoder_cache out."
+                "`encoder_cache` keeps the outputs of frozen pretrained encoders, and this model has none. Set "
+                "--audio or --video to the id of one, without --train_backbones, or leave --encoder_cache out."
             )
         self.folders: dict[str, Path] = {}
         self.settings: dict[str, dict[str, Any]] = {}

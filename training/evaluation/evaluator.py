@@ -32,8 +32,8 @@ from ..model.builder import load
 from ..model.language_model import quantization
 from ..options import ModelArguments
 from ..records import check_writable, commit, read_json, versions, write_json
-from ..trainer.sampling import merge_over_processes, own_part, processes, require_all, require_examples
 from .metrics import numbers_of, prefixed_warnings, task_metrics
+from .processes import merge_over_processes, own_part, processes, require_all, require_examples
 from .subsets import parse_subsets, subset_name
 
 
@@ -108,7 +108,7 @@ class EvaluationOptions:
         return output
 
 
-# ---- predictions -----------------------------------------------------------------------------------------------------
+# ---- predictions ------------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
@@ -194,7 +194,7 @@ def predict_dataset(
     return merge_records(processor, records)
 
 
-# ---- figures ---------------------------------------------------------------------------------------------------------
+# ---- figures ----------------------------------------------------------------------------------------------------
 
 
 def compute_results(
@@ -262,7 +262,7 @@ def evaluate(
     return compute_results(records, processor.task_objects, subsets)
 
 
-# ---- a checkpoint ----------------------------------------------------------------------------------------------------
+# ---- a checkpoint -----------------------------------------------------------------------------------------------
 
 
 def evaluate_checkpoint(options: EvaluationOptions) -> Path | None:
@@ -336,7 +336,7 @@ def _predict_own_part(
 
 
 def warn_of_other_splits(model: Path, manifest: str) -> None:
-    """Warn if a run was trained on other splits than it is evaluated on: it may have seen examples of the test split."""
+    """Warn if a run was trained on other splits than it is evaluated on: it may have seen test examples."""
     record_file = model / "training.json"
     if not record_file.is_file():
         return

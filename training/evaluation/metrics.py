@@ -51,7 +51,7 @@ def load_metric_module(name: str) -> ModuleType:
     return module
 
 
-# ---- figures of the answers ------------------------------------------------------------------------------------------
+# ---- figures of the answers -------------------------------------------------------------------------------------
 
 
 def answer_metrics(
@@ -92,7 +92,7 @@ def _metrics_of_another_scale(module: ModuleType, truth: np.ndarray, scores: np.
     }
 
 
-# ---- figures of the distributions ------------------------------------------------------------------------------------
+# ---- figures of the distributions -------------------------------------------------------------------------------
 
 
 def negative_log_likelihood(probabilities: np.ndarray, truth: np.ndarray) -> float:
@@ -108,7 +108,7 @@ def interval_coverage(probabilities: np.ndarray, truth: np.ndarray) -> float:
     return float(((truth >= low) & (truth <= high)).mean())
 
 
-# ---- all figures of a task -------------------------------------------------------------------------------------------
+# ---- all figures of a task --------------------------------------------------------------------------------------
 
 
 def task_metrics(
@@ -187,7 +187,7 @@ def prefixed_warnings(*names: str) -> Iterator[None]:
         warnings.warn(f"{', '.join(names)}: {warning.message}", warning.category, stacklevel=4)
 
 
-# ---- over several predictions or runs --------------------------------------------------------------------------------
+# ---- over several predictions or runs ---------------------------------------------------------------------------
 
 
 def gate_spread(predictions: Sequence[dict[str, Any]]) -> dict[str, float]:

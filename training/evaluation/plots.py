@@ -1,4 +1,4 @@
-"""The plots of a report, drawn into PNG files. The only module that imports matplotlib: import it where a plot is drawn."""
+"""The plots of a report, as PNG files. The only module that imports matplotlib: import it where a plot is drawn."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -24,7 +24,7 @@ from ..model.builder import load
 from ..model.language_model import quantization
 from ..options import ModelArguments
 from ..records import check_writable, replacing
-from ..trainer.sampling import merge_over_processes, own_part, processes, require_all, require_examples
+from .processes import merge_over_processes, own_part, processes, require_all, require_examples
 
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v")

@@ -1,6 +1,7 @@
 """Several runs of one recipe, evaluated together: n, mean and standard deviation beside published figures.
 
-    python -m training.run_eval --model_name_or_path 'runs/meld-{seed}' --dataset data/meld --seeds 0 1 2 --config my_recipe.yaml
+    python -m training.run_eval --model_name_or_path 'runs/meld-{seed}' --dataset data/meld --seeds 0 1 2 \
+        --config my_recipe.yaml
 
     runs/meld-0, -1, -2 ─► a results file each ─► runs/meld-seeds/results-test.json, and a table in results-test.md
 
@@ -37,7 +38,7 @@ def read_published() -> dict[str, dict[str, Any]]:
     return yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))
 
 
-# ---- one run ---------------------------------------------------------------------------------------------------------
+# ---- one run ----------------------------------------------------------------------------------------------------
 
 
 def run_command(module: str, *options: Any) -> None:
@@ -102,7 +103,7 @@ def command_line(options: EvaluationOptions) -> list[Any]:
     return arguments
 
 
-# ---- all runs --------------------------------------------------------------------------------------------------------
+# ---- all runs ---------------------------------------------------------------------------------------------------
 
 
 def summarize_runs(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What a model card says that no results file knows: `card.yaml` in the run's folder, or the file given by `--card`."""
+"""What a model card says that no results file knows: `card.yaml` in the run's folder, or the file of `--card`."""
 
 import dataclasses
 from dataclasses import dataclass, field

@@ -104,7 +104,7 @@ def export_folder(
     return exported
 
 
-# ---- the model -------------------------------------------------------------------------------------------------------
+# ---- the model --------------------------------------------------------------------------------------------------
 
 
 def load_for_export(
@@ -179,7 +179,7 @@ def describe_merging(merging: dict[str, Any]) -> str:
     return f"LoRA       merging would move {change}, more than {merging['tolerance']:g}: it stays in layers of its own"
 
 
-# ---- records ---------------------------------------------------------------------------------------------------------
+# ---- records ----------------------------------------------------------------------------------------------------
 
 
 def portable(value: Any) -> Any:
@@ -220,11 +220,11 @@ def copy_records(options: PushOptions, folder: Path) -> None:
                 shutil.copyfile(run / name, folder / name)
 
 
-# ---- the card --------------------------------------------------------------------------------------------------------
+# ---- the card ---------------------------------------------------------------------------------------------------
 
 
 def find_facts(run: Path, card: Path | None, corpus: Path | None) -> CardFacts:
-    """From `--card` or `card.yaml` in the run; the fields they leave out, for a run on the demo corpus, from the demo."""
+    """From `--card` or `card.yaml` in the run; what they leave out, for a run on the demo corpus, from the demo."""
     facts = CardFacts()
     if any(folder is not None and (folder / "ceilings.json").is_file() for folder in (run, corpus)):
         facts = demo_facts(read_run_config(run))
@@ -270,7 +270,7 @@ def draw_gates(run: Path, folder: Path) -> None:
             return
 
 
-# ---- the manifest ----------------------------------------------------------------------------------------------------
+# ---- the manifest -----------------------------------------------------------------------------------------------
 
 
 def list_files(folder: Path) -> list[Path]:

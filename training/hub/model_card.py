@@ -63,7 +63,7 @@ class CardOptions:
     merging: dict[str, Any] | None = None
 
 
-# ---- the run's files -------------------------------------------------------------------------------------------------
+# ---- the run's files --------------------------------------------------------------------------------------------
 
 
 def read_json_if_any(path: Path) -> dict[str, Any]:
@@ -121,7 +121,7 @@ def read_sources(run: Path, options: CardOptions) -> CardSources:
     )
 
 
-# ---- tables ----------------------------------------------------------------------------------------------------------
+# ---- tables -----------------------------------------------------------------------------------------------------
 
 
 def run_table(results: dict[str, Any], ceilings: dict[str, Any]) -> list[str]:
@@ -163,7 +163,7 @@ def study_table(study: dict[str, Any]) -> list[str]:
     return markdown_table(["modalities", "n", *header], rows)
 
 
-# ---- metadata --------------------------------------------------------------------------------------------------------
+# ---- metadata ---------------------------------------------------------------------------------------------------
 
 
 def make_eval_results(sources: CardSources, facts: CardFacts) -> list[EvalResult]:
@@ -217,7 +217,7 @@ def find_base_model(run: Path, named: str, facts: CardFacts) -> str | None:
     return facts.base_model
 
 
-# ---- the card --------------------------------------------------------------------------------------------------------
+# ---- the card ---------------------------------------------------------------------------------------------------
 
 
 def write_card(run: Path, facts: CardFacts | None = None, options: CardOptions | None = None) -> Path:

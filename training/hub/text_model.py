@@ -1,4 +1,4 @@
-"""The language model that an adapter checkpoint names: a repo on the Hub with the weights that the run was trained with.
+"""The language model that an adapter checkpoint names: a Hub repo with the weights that the run was trained with.
 
 run's config.json ─► a Hub id, or --text_model_name_or_path ─► uploaded first, if asked ─► checked ─► id and commit
 """

@@ -70,7 +70,7 @@ class Pushed:
     pipeline: str | None = None
 
 
-# ---- before ----------------------------------------------------------------------------------------------------------
+# ---- before -----------------------------------------------------------------------------------------------------
 
 
 def check_token(api: HfApi, repo_id: str) -> None:
@@ -163,7 +163,7 @@ def check_facts(facts: CardFacts, public: bool, report: Callable[[str], None]) -
         report(f"card       does not have {missing}: give --card before making it public")
 
 
-# ---- the commit ------------------------------------------------------------------------------------------------------
+# ---- the commit -------------------------------------------------------------------------------------------------
 
 
 def send(api: HfApi, folder: Path, options: PushOptions, remote: RemoteRepo, message: str, replace: bool) -> str:
@@ -219,7 +219,7 @@ def publish(api: HfApi, options: PushOptions, remote: RemoteRepo, commit: str, r
             report(f"published  {repo_id} is public")
 
 
-# ---- all of it -------------------------------------------------------------------------------------------------------
+# ---- all of it --------------------------------------------------------------------------------------------------
 
 
 def push(options: PushOptions, api: HfApi, report: Callable[[str], None] = print) -> Pushed:

@@ -132,7 +132,7 @@ def last_complete_checkpoint(folder: Path) -> Path | None:
 
 
 def resolve_output_dir(arguments: EGMFTrainingArguments) -> str | None:
-    """The checkpoint to resume from, if there is one. Changes nothing itself, and makes sure that nothing will be lost.
+    """The checkpoint to resume from, if there is one. Changes nothing, and makes sure that nothing will be lost.
 
     An interrupted run is resumed by itself; a finished one, and a folder with other files, are left alone.
 
@@ -305,8 +305,8 @@ def report_write_errors(run: Path, name: str) -> Iterator[None]:
         shutil.rmtree(run / PARTIAL, ignore_errors=True)
         last = get_last_checkpoint(str(run)) or "the beginning, because there is no checkpoint yet"
         raise OSError(
-            f"{name} could not be written into {run} ({error}); the disk has {free:,.0f} MiB free. Free some space and "
-            f"run the same command again: it resumes from {last}."
+            f"{name} could not be written into {run} ({error}); the disk has {free:,.0f} MiB free. Free some "
+            f"space and run the same command again: it resumes from {last}."
         ) from error
 
 

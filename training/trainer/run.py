@@ -31,6 +31,7 @@ from ..data.encoder_cache import EncoderCache
 from ..data.feature_stats import set_feature_stats
 from ..data.selection import check_encoder_inputs, remove_unusable, select_examples, used_tasks
 from ..data.windows import cut_examples
+from ..evaluation.processes import require_examples
 from ..model.builder import build
 from ..model.language_model import quantization
 from ..model.tasks_file import read_tasks
@@ -56,7 +57,7 @@ from .checkpointing import (
 )
 from .distributed import num_elements
 from .pretraining import pretrain_fusion
-from .sampling import EpochBatchSampler, require_examples
+from .sampling import EpochBatchSampler
 from .trainer import EGMFTrainer, make_compute_metrics
 
 

@@ -1,7 +1,7 @@
-"""`transformers.Trainer` that evaluates by scoring answers, with two learning rates and checkpoints that survive a kill.
+"""`transformers.Trainer` that evaluates by scoring answers, with two learning rates and atomic checkpoints.
 
-Every override was checked against transformers 5.23.0; one comment says why it is there. Private methods are overridden
-only where no public hook does the same.
+Every override was checked against transformers 5.23.0; one comment says why it is there. Private methods are
+overridden only where no public hook does the same.
 """
 
 import gc
@@ -176,16 +176,16 @@ class EGMFTrainer(Trainer):
         return None, probabilities, torch.stack([inputs["task_ids"], label_index], dim=1)
 
     def _match_language_model_calls(self, model: nn.Module, inputs: dict[str, torch.Tensor]) -> None:
-        """Processes that split weights must run the same layers, and a batch of answers of one token calls the language
-        model once instead of twice."""
+        """Processes that split weights must run the same layers, and a batch of answers of one token calls the
+        language model once instead of twice."""
         twice = (inputs["answer_ids"][..., 1:] >= 0).any()
         twice_somewhere = self.accelerator.reduce(twice.float()) > 0
         if twice_somewhere and not twice:
             embeds = model.get_input_embeddings()(inputs["input_ids"][:1, -1:])
             model.language_model(inputs_embeds=embeds)
 
-    # Why: the same adapter checkpoint whether or not FSDP2 has split the weights, without `training_args.bin`, a pickle
-    # that nothing reads. Every process must call it.
+    # Why: the same adapter checkpoint whether or not FSDP2 has split the weights, without `training_args.bin`,
+    # a pickle that nothing reads. Every process must call it.
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         folder = Path(output_dir or self.args.output_dir)
         model = self.accelerator.unwrap_model(self.model)
@@ -232,8 +232,8 @@ class EGMFTrainer(Trainer):
         if self.args.should_save:
             torch.save(self.lr_scheduler.state_dict(), os.path.join(output_dir, SCHEDULER_NAME))
 
-    # Why private: an adapter checkpoint leaves out the language model, and anything else that is missing is an error, not
-    # a warning; with FSDP, `Trainer` looks for another format.
+    # Why private: an adapter checkpoint leaves out the language model, and anything else that is missing is an error,
+    # not a warning; with FSDP, `Trainer` looks for another format.
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self.load_checkpoint(resume_from_checkpoint)
 
@@ -251,8 +251,8 @@ class EGMFTrainer(Trainer):
     def end_training(self) -> None:
         """Leave the process group; every process calls this last.
 
-        The DDP wrapper is freed first: otherwise its reducer would hold the last reference, and destroy the group while
-        it holds Python's lock and a thread of gloo waits for that lock to release a tensor, forever.
+        The DDP wrapper is freed first: otherwise its reducer would hold the last reference, and destroy the group
+        while it holds Python's lock and a thread of gloo waits for that lock to release a tensor, forever.
         """
         self.model_wrapped = self.model
         self.accelerator.free_memory()

@@ -1,4 +1,4 @@
-"""Converted corpora as examples: plain values in memory, arrays and clips on disk, and the same samples as from files."""
+"""Converted corpora as examples: values in memory, arrays and clips on disk, the same samples as from files."""
 
 import json
 import pickle

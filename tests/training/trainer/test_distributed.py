@@ -209,7 +209,7 @@ def test_split_run_resumes_where_it_stopped(place, split):
     assert_same_checkpoint(place / "runs/again", place / "runs/split")
 
 
-# ---- evaluation and prediction ------------------------------------------------------------------------------------------------
+# ---- evaluation and prediction ----------------------------------------------------------------------------------
 
 
 def test_two_processes_evaluate_as_one(place, one, tmp_path):

@@ -1,4 +1,4 @@
-"""The trainer: what a step changes, two learning rates, metrics that are those of the evaluator, the best checkpoint."""
+"""The trainer: what a step changes, two learning rates, the evaluator's metrics, the best checkpoint."""
 
 import math
 from pathlib import Path
