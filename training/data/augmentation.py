@@ -1,5 +1,5 @@
-"""Random changes of a training example: modality dropout, and what a camera, a room and a microphone change about a clip
-without changing how the person feels.
+"""Random changes of a training example: modality dropout, and what a camera, a room and a microphone change about a
+clip without changing how the person feels.
 
 All choices of one sample come from one generator, in this order: the modalities to keep, the voice, then every stream.
 The same seed gives the same sample, see `EGMFDataset`.

@@ -4,7 +4,8 @@
 
 JOB.json holds `repo` (a Hub id or a folder), `revision`, `inputs` (an npz with the processor's arguments) and
 `pipeline` (the name of the custom pipeline, or null). verify.py runs it and compares the answer with the one
-before the upload; both call `compute_answer`. The file imports nothing of ours, so that it can run outside of the source tree.
+before the upload; both call `compute_answer`. The file imports nothing of ours, so that it can run outside of the
+source tree.
 """
 
 import importlib.abc
