@@ -14,18 +14,22 @@ from training.chatglm3.convert import verify
 from training.chatglm3.logits import compare_logits, difference, run_case
 
 
+# Of the largest logit. On the kind of CPU that the stored logits were computed on, all cases without a cache are equal
+# bit for bit; matrix kernels of other CPUs round in another order (up to 7e-7). The smallest wrong setting below gives
+# more than 3e-6.
+TOLERANCE = 1e-6
+
+
 @pytest.mark.parametrize("case", ["plain", "long", "leftpad", "cached_leftpad", "fusion"])
 def test_logits_are_the_originals(model, stored, case):
-    found = difference(case, run_case(model, case, stored), stored)
-    assert found.relative <= 1e-6
-    if case != "cached_leftpad":  # over a cache rounding differs with the order in memory; see the next test but one
-        assert found.absolute <= 1e-6
+    logits = run_case(model, case, stored)
+    assert difference(case, logits, stored).relative <= TOLERANCE
 
 
 def test_logits_with_another_rotary_base_are_the_originals(native, stored):
     found = compare_logits(native, EXPECTED)
     assert set(found) == {"plain", "long", "leftpad", "cached_leftpad", "fusion", "plain_rope_ratio_50"}
-    assert found["plain_rope_ratio_50"].absolute <= 1e-6
+    assert found["plain_rope_ratio_50"].relative <= TOLERANCE
     assert not torch.equal(stored["logits/plain"], stored["logits/plain_rope_ratio_50"])
 
 
@@ -53,10 +57,10 @@ def test_cached_logits_are_the_originals_in_its_order_of_memory(native, stored):
     try:
         for count in (1, 2):  # the stored ones were made with two
             torch.set_num_threads(count)
-            found.append(difference("cached_leftpad", run_case(model, "cached_leftpad", stored), stored).absolute)
+            found.append(difference("cached_leftpad", run_case(model, "cached_leftpad", stored), stored).relative)
     finally:
         torch.set_num_threads(threads)
-    assert min(found) <= 1e-6
+    assert min(found) <= TOLERANCE
 
 
 def changed_config(native, folder, **changes):
@@ -80,7 +84,7 @@ def test_wrong_settings_are_noticed(native, tmp_path, changes):
     found = compare_logits(folder, EXPECTED)
     assert all(case.relative > 3e-6 for case in found.values())
     with pytest.raises(ValueError, match="differs from the stored logits"):
-        verify(folder, EXPECTED, 1e-6)
+        verify(folder, EXPECTED, TOLERANCE)
 
 
 def test_swapped_keys_and_values_are_noticed(native, tmp_path, stored):
@@ -101,7 +105,7 @@ def test_not_a_number_is_a_difference(native, tmp_path):
     shutil.copytree(native, tmp_path / "wrong")
     save_file(tensors, tmp_path / "wrong" / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match="differs"):
-        verify(tmp_path / "wrong", EXPECTED, 1e-6)
+        verify(tmp_path / "wrong", EXPECTED, TOLERANCE)
 
 
 def test_verify_needs_logits(native, tmp_path):
