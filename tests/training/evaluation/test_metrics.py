@@ -19,7 +19,7 @@ from training.evaluation.metrics import (
 )
 
 
-pytestmark = pytest.mark.filterwarnings("ignore:Not defined here", "ignore:All .* readable predictions")
+pytestmark = pytest.mark.filterwarnings("ignore:Undefined, and therefore nan", "ignore:All .* readable predictions")
 LABELS = EGMFTask("tone", "classification", labels=["good", "bad", "even"], prompt="\nIs")
 SCALE = EGMFTask("mood", "regression", low=-1, high=1, step=1, prompt="\nMood:")  # of SIMS: -1, 0, 1
 

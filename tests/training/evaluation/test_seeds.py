@@ -159,14 +159,15 @@ def test_custom_task_shows_all_its_figures():
 
 
 def test_published_figures_are_named_as_the_metrics_name_them():
-    from hub_cards.metrics.egmf_erc import egmf_erc
-    from hub_cards.metrics.egmf_msa import egmf_msa
+    from hub_cards.metrics.egmf_erc.egmf_erc import EGMFErc
+    from hub_cards.metrics.egmf_msa.egmf_msa import EGMFMsa
 
     published = seeds.read_published()
     assert {name for name, part in published.items() if part["systems"]} == {"meld", "cherma", "mosei", "sims_v2"}
     for name, known in published.items():
-        module = egmf_erc if BUILT_IN_TASKS[name].kind == "classification" else egmf_msa
-        defined = set(re.findall(r"\b[a-z]+[a-z0-9_]*\b", module._KWARGS_DESCRIPTION.partition("Returns:")[2]))
+        metric = EGMFErc if BUILT_IN_TASKS[name].kind == "classification" else EGMFMsa
+        _, _, returns = metric.__doc__.partition("Returns:")
+        defined = set(re.findall(r"\b[a-z]+[a-z0-9_]*\b", returns))
         assert set(known["shown"]) <= defined
         for system in known["systems"]:
             figures = {key: value for key, value in system.items() if key not in ("name", "source", "note", "n")}
