@@ -76,7 +76,7 @@ def answer_of_run(runs, tmp_path_factory):
 @pytest.fixture
 def hub():
     people = {"hf_ada": "ada", "hf_eve": "eve", "hf_reader": "ada"}
-    with LocalHub(people, organisations={"lab": ("ada",)}, readers=("hf_reader",)) as server:
+    with LocalHub(people, organizations={"lab": ("ada",)}, readers=("hf_reader",)) as server:
         yield server
 
 

@@ -9,7 +9,7 @@ import pytest
 from huggingface_hub import DatasetCard, SpaceCard
 
 from tests.helpers.card_figures import figures_of, numbers_in
-from tests.helpers.local_hub import metadata_errors
+from tests.helpers.hub_metadata import metadata_errors
 from tests.helpers.release_files import mmsa, write_pickle
 from training.converters import mmsa as mmsa_converter
 from training.converters.core.cards import write_card

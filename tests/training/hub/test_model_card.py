@@ -8,7 +8,7 @@ import pytest
 from huggingface_hub import EvalResult, ModelCard
 
 from tests.helpers.card_figures import figures_of, numbers_in
-from tests.helpers.local_hub import metadata_errors
+from tests.helpers.hub_metadata import metadata_errors
 from tests.helpers.run_files import EVERY, write_ceilings, write_run
 from training.demo.study import collect
 from training.evaluation.metrics import gate_spread
