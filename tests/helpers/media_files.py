@@ -1,6 +1,6 @@
-"""Write small media files with PyAV: what the tests read back.
+"""Small media files, written with PyAV.
 
-`write_video("clip.mp4", frames, fps=12.5, audio=sine(440, 1.0, 16000), sampling_rate=16000)` gives a real clip.
+`write_video("clip.mp4", frames, fps=12.5, audio=sine(440, 1.0, 16000), sampling_rate=16000)` writes a real clip.
 """
 
 from fractions import Fraction
@@ -44,11 +44,12 @@ def gray_index(frames: np.ndarray) -> list[int]:
 def write_audio(
     path: str | Path, samples: np.ndarray, sampling_rate: int, codec: tuple[str, str] | None = None, **metadata: str
 ) -> Path:
-    """Write float32 (samples,) or (channels, samples) in [-1, 1]; the container follows from the ending of the path,
-    the codec (name, sample format) too unless it is given."""
+    """Write float32 (samples,) or (channels, samples) in [-1, 1]; the suffix of the path selects the container,
+    and the codec (name, sample format) unless it is given."""
     with av.open(str(path), "w") as container:
         container.metadata.update(metadata)
-        _write_sound(container, _sound_stream(container, path, samples, sampling_rate, codec), samples, sampling_rate)
+        stream = _add_audio_stream(container, path, samples, sampling_rate, codec)
+        _encode_audio(container, stream, samples, sampling_rate)
     return Path(path)
 
 
@@ -73,19 +74,20 @@ def write_video(
             video.options = {"preset": "ultrafast", "crf": "10", "bf": "2"}
         if timestamps is not None:
             video.codec_context.time_base = Fraction(1, 1000)
-        sound = None if audio is None else _sound_stream(container, path, audio, sampling_rate, None)
+        audio_stream = None if audio is None else _add_audio_stream(container, path, audio, sampling_rate, None)
         for index, pixels in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
             if timestamps is not None:
-                frame.pts, frame.time_base = round(timestamps[index] * 1000), Fraction(1, 1000)
+                frame.pts = round(timestamps[index] * 1000)
+                frame.time_base = Fraction(1, 1000)
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
-        if sound is not None:
-            _write_sound(container, sound, audio, sampling_rate)
+        if audio_stream is not None:
+            _encode_audio(container, audio_stream, audio, sampling_rate)
     return Path(path)
 
 
-def _sound_stream(container, path, samples, sampling_rate, codec):
+def _add_audio_stream(container, path, samples, sampling_rate, codec):
     name, sample_format = codec or AUDIO_CODECS[Path(path).suffix]
     stream = container.add_stream(name, rate=sampling_rate)
     stream.layout = {1: "mono", 2: "stereo"}[np.atleast_2d(samples).shape[0]]
@@ -93,12 +95,14 @@ def _sound_stream(container, path, samples, sampling_rate, codec):
     return stream
 
 
-def _write_sound(container, stream, samples, sampling_rate):
+def _encode_audio(container, stream, samples, sampling_rate):
     samples = np.ascontiguousarray(np.atleast_2d(samples), dtype=np.float32)
     layout = stream.layout.name
     resampler = av.AudioResampler(stream.format, layout, sampling_rate, stream.codec_context.frame_size or 1024)
     frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=layout)
-    frame.sample_rate, frame.pts, frame.time_base = sampling_rate, 0, Fraction(1, sampling_rate)
-    for part in [*resampler.resample(frame), *resampler.resample(None)]:
-        container.mux(stream.encode(part))
+    frame.sample_rate = sampling_rate
+    frame.pts = 0
+    frame.time_base = Fraction(1, sampling_rate)
+    for chunk in [*resampler.resample(frame), *resampler.resample(None)]:
+        container.mux(stream.encode(chunk))
     container.mux(stream.encode(None))

@@ -1,4 +1,4 @@
-"""The Space without a browser and without Gradio: what is asked of the pipeline, what is refused, what is written."""
+"""The Space without a browser and without Gradio: predictions, rejected input, and the HTML of the page."""
 
 import asyncio
 import json
@@ -52,94 +52,107 @@ def clips(tmp_path_factory):
 
 @pytest.fixture
 def predictor(make_model, make_processor, monkeypatch):
-    asked = []
-    model, processor = make_model("waveform", "frames"), make_processor("waveform", "frames")
+    calls = []
+    model = make_model("waveform", "frames")
+    processor = make_processor("waveform", "frames")
     pipe = EGMFPipeline(model=model, processor=processor, device="cpu")
-    monkeypatch.setattr(predictions, "pipeline", lambda *args, **options: asked.append((args, options)) or pipe)
-    made = Predictor("the/folder")
-    assert asked == [(("multimodal-emotion-recognition",), {"model": "the/folder", "trust_remote_code": True})]
-    return made
+
+    def pipeline(*args, **options):
+        calls.append((args, options))
+        return pipe
+
+    monkeypatch.setattr(predictions, "pipeline", pipeline)
+    predictor = Predictor("the/folder")
+    options = {"model": "the/folder", "trust_remote_code": True}
+    assert calls == [(("multimodal-emotion-recognition",), options)]
+    return predictor
 
 
-def close(found, expected):
-    assert set(found) == set(expected)
-    assert found["modalities"] == expected["modalities"]
-    assert found["probabilities"] == pytest.approx(expected["probabilities"], abs=1e-5)
+def assert_same_answer(actual, expected):
+    assert set(actual) == set(expected)
+    assert actual["modalities"] == expected["modalities"]
+    assert actual["probabilities"] == pytest.approx(expected["probabilities"], abs=1e-5)
 
 
 # ---- one clip ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("task", ["emotion", "sentiment", "cherma"])
-def test_answers_are_those_of_the_pipeline(predictor, clips, task):
-    found = predictor.predict(clips["both"], TRANSCRIPT, task, ALL)
+def test_answers_equal_those_of_the_pipeline(predictor, clips, task):
+    result = predictor.predict(clips["both"], TRANSCRIPT, task, ALL)
     inputs = {"video": clips["both"], "text": TRANSCRIPT}
-    close(found.answer, predictor.pipe(inputs, task=task, return_experts=True))
-    assert list(found.without) == ALL
-    for left, answer in found.without.items():
+    assert_same_answer(result.answer, predictor.pipe(inputs, task=task, return_experts=True))
+    assert list(result.without) == ALL
+    for left, answer in result.without.items():
         kept = [name for name in ALL if name != left]
-        close(answer, predictor.pipe(inputs, task=task, modalities=kept, return_experts=True))
-    assert (found.absent, found.seconds, found.used_seconds) == ([], pytest.approx(0.48, abs=0.1), found.seconds)
+        assert_same_answer(answer, predictor.pipe(inputs, task=task, modalities=kept, return_experts=True))
+    assert result.absent == []
+    assert result.seconds == pytest.approx(0.48, abs=0.1)
+    assert result.used_seconds == result.seconds
 
 
 def test_a_clip_is_decoded_once_and_all_variants_are_one_batch(predictor, clips, monkeypatch):
-    counted = {"decoded": 0, "batches": 0}
-    load, forward = predictor.pipe.processor.load_media, predictor.pipe.forward
+    counts = {"decoded": 0, "batches": 0}
+    load_media = predictor.pipe.processor.load_media
+    forward = predictor.pipe.forward
     path = clips["both"]
 
-    def loading(**given):
-        counted["decoded"] += given.get("video") is path or given.get("audio") is path
-        return load(**given)
+    def counting_load_media(**arguments):
+        counts["decoded"] += arguments.get("video") is path or arguments.get("audio") is path
+        return load_media(**arguments)
 
-    monkeypatch.setattr(predictor.pipe.processor, "load_media", loading)
-    monkeypatch.setattr(
-        predictor.pipe, "forward", lambda *a, **k: counted.update(batches=counted["batches"] + 1) or forward(*a, **k)
-    )
+    def counting_forward(*args, **options):
+        counts["batches"] += 1
+        return forward(*args, **options)
+
+    monkeypatch.setattr(predictor.pipe.processor, "load_media", counting_load_media)
+    monkeypatch.setattr(predictor.pipe, "forward", counting_forward)
     predictor.predict(path, TRANSCRIPT, "emotion", ALL)
-    assert counted == {"decoded": 1, "batches": 1}
+    assert counts == {"decoded": 1, "batches": 1}
 
 
-def test_words_alone_and_one_modality_of_a_clip(predictor, clips):
-    found = predictor.predict(None, TRANSCRIPT, "emotion", ALL)
-    close(found.answer, predictor.pipe(text=TRANSCRIPT, task="emotion", return_experts=True))
-    assert (found.without, found.absent, found.seconds) == ({}, ["audio", "video"], 0)
-    found = predictor.predict(clips["both"], TRANSCRIPT, "emotion", ["video"])
-    close(found.answer, predictor.pipe(clips["both"], task="emotion", modalities=["video"], return_experts=True))
-    assert (found.without, found.absent) == ({}, [])
+def test_only_text_and_one_modality_of_a_clip(predictor, clips):
+    result = predictor.predict(None, TRANSCRIPT, "emotion", ALL)
+    assert_same_answer(result.answer, predictor.pipe(text=TRANSCRIPT, task="emotion", return_experts=True))
+    assert (result.without, result.absent, result.seconds) == ({}, ["audio", "video"], 0)
+    result = predictor.predict(clips["both"], TRANSCRIPT, "emotion", ["video"])
+    assert_same_answer(
+        result.answer, predictor.pipe(clips["both"], task="emotion", modalities=["video"], return_experts=True)
+    )
+    assert (result.without, result.absent) == ({}, [])
 
 
-def test_what_a_clip_lacks_is_said(predictor, clips):
+def test_absent_modalities_are_reported(predictor, clips):
     assert predictor.predict(clips["silent"], "", "emotion", ALL).absent == ["text", "audio"]
-    found = predictor.predict(clips["sound"], TRANSCRIPT, "emotion", ALL)
-    assert found.absent == ["video"]
-    assert list(found.without) == ["text", "audio"]
+    result = predictor.predict(clips["sound"], TRANSCRIPT, "emotion", ALL)
+    assert result.absent == ["video"]
+    assert list(result.without) == ["text", "audio"]
 
 
 def test_content_decides_and_not_the_name(predictor, clips):
-    close(
-        predictor.predict(clips["named wrongly"], "", "emotion", ALL).answer,
-        predictor.predict(clips["both"], "", "emotion", ALL).answer,
-    )
+    renamed = predictor.predict(clips["named wrongly"], "", "emotion", ALL)
+    original = predictor.predict(clips["both"], "", "emotion", ALL)
+    assert_same_answer(renamed.answer, original.answer)
 
 
-def test_only_what_a_checkpoint_takes_is_offered(make_model, make_processor, monkeypatch, clips):
+def test_only_modalities_of_the_checkpoint_are_offered(make_model, make_processor, monkeypatch, clips):
     for audio, video, taken in (("waveform", None, ["text", "audio"]), ("features", "features", ["text"])):
         pipe = EGMFPipeline(model=make_model(audio, video), processor=make_processor(audio, video), device="cpu")
         monkeypatch.setattr(predictions, "pipeline", lambda *_, pipe=pipe, **__: pipe)
         predictor = Predictor("x")
         assert predictor.modalities == taken
-        found = predictor.predict(clips["both"], TRANSCRIPT, "emotion", ALL)
-        assert found.answer["modalities"] == taken
+        result = predictor.predict(clips["both"], TRANSCRIPT, "emotion", ALL)
+        assert result.answer["modalities"] == taken
 
 
-def test_a_long_clip_is_judged_by_its_beginning(predictor, clips):
+def test_prediction_of_a_long_clip_uses_its_beginning(predictor, clips):
     predictor.pipe.processor.max_clip_seconds = 4.0
-    found = predictor.predict(clips["long"], "", "emotion", ALL)
-    assert (found.seconds, found.used_seconds) == (pytest.approx(11.5, abs=0.1), 4.0)
-    assert "This is about the first 4.0 s of 11.6 s" in rendering.prediction(found, predictor.tasks["emotion"])
+    result = predictor.predict(clips["long"], "", "emotion", ALL)
+    assert (result.seconds, result.used_seconds) == (pytest.approx(11.5, abs=0.1), 4.0)
+    assert "This is about the first 4.0 s of 11.6 s" in rendering.prediction(result, predictor.tasks["emotion"])
 
 
-# ---- what is refused -----------------------------------------------------------------------------------------
+# ---- rejected input ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -157,18 +170,18 @@ def test_a_long_clip_is_judged_by_its_beginning(predictor, clips):
         ("too long", "", ALL, "longer than 60 s"),
     ],
 )
-def test_refusals_say_what_to_do(predictor, clips, clip, text, modalities, message):
+def test_errors_name_the_fix(predictor, clips, clip, text, modalities, message):
     with pytest.raises(RefusedError, match=re.escape(message)):
         predictor.predict(clips[clip] if clip else None, text, "emotion", modalities)
 
 
-def test_clip_that_is_not_asked_may_be_broken(predictor, clips):
-    judged = predictor.predict(clips["text"], "Fine.", "emotion", ["text"])
-    assert judged.answer["modalities"] == ["text"]
+def test_unused_clip_may_be_broken(predictor, clips):
+    result = predictor.predict(clips["text"], "Fine.", "emotion", ["text"])
+    assert result.answer["modalities"] == ["text"]
     assert predictor.predict_parts(clips["text"], "emotion", ["text"]) == []
 
 
-def test_a_large_file_is_refused_before_it_is_opened(clips, tmp_path, monkeypatch):
+def test_large_file_is_rejected_before_it_is_opened(clips, tmp_path, monkeypatch):
     path = tmp_path / "large.mp4"
     with path.open("wb") as file:
         file.truncate(2 * 2**30)
@@ -187,17 +200,24 @@ def test_measure(clips, tmp_path):
 # ---- a long clip ---------------------------------------------------------------------------------------------
 
 
-def test_parts_are_what_the_pipeline_says_of_each(predictor, clips):
+def test_parts_equal_the_pipeline_on_each_part(predictor, clips):
     parts = predictor.predict_parts(clips["long"], "emotion", ALL)
     assert [part.start for part in parts] == pytest.approx([0, 2.9, 5.8, 8.7], abs=0.05)
     assert [part.end for part in parts][:3] == [part.start for part in parts][1:]
-    whole = predictor.full_length_processor.load_media(video=clips["long"], modalities=["audio"])["audio"]
+    media = predictor.full_length_processor.load_media(video=clips["long"], modalities=["audio"])
     frames = gray_frames(46, 32, 48)
-    for place, part in enumerate(parts):
-        seconds = slice(round(part.start * 16_000), round(part.end * 16_000))
+    for index, part in enumerate(parts):
+        samples = slice(round(part.start * 16_000), round(part.end * 16_000))
         length = part.end - part.start
-        seen = [int((place + (shot + 0.5) / 4) * length * 4) for shot in range(4)]  # four pictures at 4 a second
-        inputs = {"audio": whole[seconds], "sampling_rate": 16_000, "video": frames[seen], "fps": 4 / length}
+        # The predictor takes four frames of each part; the clip has four a second.
+        positions = [(shot + 0.5) / 4 for shot in range(4)]
+        frame_indices = [int((index + position) * length * 4) for position in positions]
+        inputs = {
+            "audio": media["audio"][samples],
+            "sampling_rate": 16_000,
+            "video": frames[frame_indices],
+            "fps": 4 / length,
+        }
         expected = predictor.pipe(inputs, task="emotion")
         assert part.answer["modalities"] == ["audio", "video"]
         assert part.answer["probabilities"] == pytest.approx(expected["probabilities"], abs=0.02)
@@ -205,29 +225,26 @@ def test_parts_are_what_the_pipeline_says_of_each(predictor, clips):
 
 
 def test_parts_of_one_modality(predictor, clips):
-    assert {
-        tuple(part.answer["modalities"])
-        for part in predictor.predict_parts(clips["long"], "emotion", ["text", "audio"])
-    } == {("audio",)}
-    assert {
-        tuple(part.answer["modalities"]) for part in predictor.predict_parts(clips["long"], "emotion", ["video"])
-    } == {("video",)}
+    for selected, used in ((["text", "audio"], ["audio"]), (["video"], ["video"])):
+        parts = predictor.predict_parts(clips["long"], "emotion", selected)
+        assert len(parts) > 1
+        assert all(part.answer["modalities"] == used for part in parts)
 
 
-def test_short_clips_and_words_have_no_parts(predictor, clips):
+def test_short_clips_and_text_have_no_parts(predictor, clips):
     assert predictor.predict_parts(clips["both"], "emotion", ALL) == []
     assert predictor.predict_parts(clips["long"], "emotion", ["text"]) == []
     predictor.pipe.processor.max_clip_seconds = 0.2  # what the model cannot see at once is shown part by part
     assert len(predictor.predict_parts(clips["both"], "emotion", ALL)) >= 3
 
 
-def test_look_finds_the_picture_on_screen(clips):
+def test_frames_at_finds_the_frame_on_screen(clips):
     seen = frames_at(clips["long"], [0.0, 0.3, 1.6, 11.4, 14.0])
     assert gray_index(np.stack(seen[:4])) == [0, 1, 6, 45]
     assert seen[4] is None
 
 
-def test_pictures_are_made_small_and_stay_upright(tmp_path):
+def test_frames_are_scaled_down_and_keep_their_shape(tmp_path):
     path = write_video(tmp_path / "large.mp4", gray_frames(2, 600, 1200))
     (frame,) = frames_at(str(path), [0.0])
     assert frame.shape == (256, 512, 3)
@@ -241,51 +258,52 @@ class Elements(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.found, self.open = [], []
+        self.elements = []
+        self.open = []
         self.feed(text)
         assert self.open == []
 
     def handle_starttag(self, tag, attributes):
-        self.found.append((tag, dict(attributes)))
+        self.elements.append((tag, dict(attributes)))
         if tag != "br":
             self.open.append(tag)
 
     def handle_startendtag(self, tag, attributes):
-        self.found.append((tag, dict(attributes)))
+        self.elements.append((tag, dict(attributes)))
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
 
     def with_data(self, name):
-        return [attributes for _, attributes in self.found if name in attributes]
+        return [attributes for _, attributes in self.elements if name in attributes]
 
 
 def test_page_of_a_label(predictor, clips):
-    found = predictor.predict(clips["silent"], TRANSCRIPT, "emotion", ALL)
-    page = rendering.prediction(found, predictor.tasks["emotion"])
+    result = predictor.predict(clips["silent"], TRANSCRIPT, "emotion", ALL)
+    page = rendering.prediction(result, predictor.tasks["emotion"])
     bars = Elements(page).with_data("data-label")
-    assert {bar["data-label"]: float(bar["data-share"]) for bar in bars} == pytest.approx(
-        found.answer["probabilities"], abs=1e-4
-    )
+    shares = {bar["data-label"]: float(bar["data-share"]) for bar in bars}
+    assert shares == pytest.approx(result.answer["probabilities"], abs=1e-4)
     changes = Elements(page).with_data("data-modality")
     assert [change["data-modality"] for change in changes] == ["text", "video"]
-    label = found.answer["label"]
+    label = result.answer["label"]
     for change in changes:
-        left = found.without[change["data-modality"]]["probabilities"][label]
-        assert float(change["data-change"]) == pytest.approx(100 * (found.answer["score"] - left), abs=0.01)
+        left = result.without[change["data-modality"]]["probabilities"][label]
+        assert float(change["data-change"]) == pytest.approx(100 * (result.answer["score"] - left), abs=0.01)
     assert "no audio" in page
-    assert f"{found.answer['expert'].capitalize()} has the largest weight" in page
+    assert f"{result.answer['expert'].capitalize()} has the largest weight" in page
 
 
 def test_page_of_a_score(predictor, clips):
-    found = predictor.predict(clips["both"], TRANSCRIPT, "sentiment", ALL)
-    page = rendering.prediction(found, predictor.tasks["sentiment"])
-    low, high = map(rendering.signed, found.answer["interval"])
+    result = predictor.predict(clips["both"], TRANSCRIPT, "sentiment", ALL)
+    page = rendering.prediction(result, predictor.tasks["sentiment"])
+    low, high = map(rendering.signed, result.answer["interval"])
     assert f"90 % between {low} and {high}" in page
     columns = Elements(page).with_data("data-value")
-    assert {column["data-value"]: float(column["data-share"]) for column in columns} == pytest.approx(
-        {f"{float(value):g}": share for value, share in found.answer["probabilities"].items()}, abs=1e-4
-    )
+    shares = {column["data-value"]: float(column["data-share"]) for column in columns}
+    probabilities = result.answer["probabilities"]
+    expected = {f"{float(value):g}": share for value, share in probabilities.items()}
+    assert shares == pytest.approx(expected, abs=1e-4)
     assert all(0 <= float(column["x"]) <= 100 for column in columns)
 
 
@@ -298,15 +316,25 @@ def test_page_of_a_timeline(predictor, clips):
     assert rendering.timeline([], {}, ALL) == ""
 
 
-def test_what_comes_from_outside_is_escaped():
+def test_external_text_is_escaped():
     task = {"labels": [["<i>", "a"], ["b", "b"]], "low": 0, "high": 0, "step": 1}
-    found = {"label": "<i>", "score": 0.7, "probabilities": {"<i>": 0.7, "b": 0.3}, "modalities": ["text"]}
-    found |= {"experts": {"<b>": 1.0}, "expert": "<b>", "residual": 0.5}
-    without = {"text": found | {"label": "b"}}
-    pages = [rendering.prediction(Prediction(found, without, [], 0, 0), task), rendering.notice("<script>")]
-    pages.append(rendering.timeline([Part(0, 1, found)], task, ALL))
+    answer = {
+        "label": "<i>",
+        "score": 0.7,
+        "probabilities": {"<i>": 0.7, "b": 0.3},
+        "modalities": ["text"],
+        "experts": {"<b>": 1.0},
+        "expert": "<b>",
+        "residual": 0.5,
+    }
+    without = {"text": {**answer, "label": "b"}}
+    pages = [
+        rendering.prediction(Prediction(answer, without, [], 0, 0), task),
+        rendering.notice("<script>"),
+        rendering.timeline([Part(0, 1, answer)], task, ALL),
+    ]
     for page in pages:
-        assert not {"i", "script"} & {tag for tag, _ in Elements(page).found}
+        assert not {"i", "script"} & {tag for tag, _ in Elements(page).elements}
 
 
 @pytest.mark.parametrize(
@@ -317,17 +345,13 @@ def test_signed(value, shown):
 
 
 def test_percent_and_points():
-    assert [rendering.percent(share) for share in (0, 0.004, 0.01, 0.5, 1)] == [
-        "0 %",
-        "&lt;1 %",
-        "1 %",
-        "50 %",
-        "100 %",
-    ]
-    assert [rendering.points(change) for change in (12.4, -12.4, 0.2, -0.2)] == ["+12", "\u221212", "0", "0"]
+    percents = [rendering.percent(share) for share in (0, 0.004, 0.01, 0.5, 1)]
+    assert percents == ["0 %", "&lt;1 %", "1 %", "50 %", "100 %"]
+    points = [rendering.points(change) for change in (12.4, -12.4, 0.2, -0.2)]
+    assert points == ["+12", "\u221212", "0", "0"]
 
 
-# ---- the function behind the page ----------------------------------------------------------------------------
+# ---- the page's function -------------------------------------------------------------------------------------
 
 
 def test_answer_comes_first_and_the_timeline_after_it(predictor, clips):
@@ -342,7 +366,7 @@ def test_answer_comes_first_and_the_timeline_after_it(predictor, clips):
     assert "no video" in sound[0]
 
 
-def test_errors_are_told_and_the_next_answer_comes(predictor, clips, caplog):
+def test_errors_are_shown_and_the_next_prediction_works(predictor, clips, caplog):
     answer = app.make_respond(predictor)
     for clip, message in (("text", "not audio or video"), ("empty", "0 bytes"), ("too long", "longer than 60 s")):
         ((page, timeline),) = answer(clips[clip], None, "", "emotion", ALL)
@@ -351,18 +375,19 @@ def test_errors_are_told_and_the_next_answer_comes(predictor, clips, caplog):
         assert timeline == ""
     ((page, _),) = answer(None, None, TRANSCRIPT, "mood", ALL)
     assert "There is no task &#x27;mood&#x27;" in page
-    predictor.predict, kept = lambda *_: 1 / 0, predictor.predict
+    predict = predictor.predict
+    predictor.predict = lambda *_: 1 / 0
     with caplog.at_level(logging.ERROR):
         ((page, _),) = answer(None, None, TRANSCRIPT, "emotion", ALL)
     assert "The prediction failed" in page
     assert "division" not in page
     assert "ZeroDivisionError" in caplog.text
-    predictor.predict = kept
+    predictor.predict = predict
     ((page, _),) = answer(None, None, TRANSCRIPT, "emotion", ALL)
     assert "data-share" in page
 
 
-def test_addresses_are_refused_and_uploads_are_taken(monkeypatch):
+def test_addresses_are_rejected_and_uploads_accepted(monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", SimpleNamespace(Error=RefusedError))
 
     class Component:
@@ -376,7 +401,7 @@ def test_addresses_are_refused_and_uploads_are_taken(monkeypatch):
             asyncio.run(component.async_move_resource_to_block_cache(place))
 
 
-def test_without_gradio_it_says_so(monkeypatch, capsys):
+def test_error_without_gradio(monkeypatch, capsys):
     monkeypatch.setattr(app.importlib.util, "find_spec", lambda *_: None)
     monkeypatch.setattr("sys.argv", ["app.py"])
     with pytest.raises(SystemExit):
@@ -384,11 +409,11 @@ def test_without_gradio_it_says_so(monkeypatch, capsys):
     assert "the page needs Gradio: pip install" in capsys.readouterr().err
 
 
-def test_a_checkpoint_that_cannot_be_loaded(monkeypatch, capsys):
+def test_error_for_a_checkpoint_that_cannot_be_loaded(monkeypatch, capsys):
     def absent(model):
         raise OSError("it is not there")
 
-    monkeypatch.setattr(app.importlib.util, "find_spec", lambda *_: "found")
+    monkeypatch.setattr(app.importlib.util, "find_spec", lambda *_: "installed")
     monkeypatch.setattr(app, "Predictor", absent)
     monkeypatch.setattr("sys.argv", ["app.py", "--model_name_or_path", "runs/none"])
     with pytest.raises(SystemExit):
@@ -396,29 +421,31 @@ def test_a_checkpoint_that_cannot_be_loaded(monkeypatch, capsys):
     assert "runs/none cannot be loaded: it is not there. Give --model_name_or_path" in capsys.readouterr().err
 
 
-# ---- what lies beside it -------------------------------------------------------------------------------------
+# ---- examples, card, requirements ------------------------------------------------------------------------------
 
 
-def test_examples_are_there_and_small(predictor):
-    found = app.read_examples(predictor.tasks)
-    assert len(found) == len(demo_examples.CLIPS) + 1
+def test_examples_exist_and_are_small(predictor):
+    examples = app.read_examples(predictor.tasks)
+    assert len(examples) == len(demo_examples.CLIPS) + 1
     assert sum(path.stat().st_size for path in (SPACE / "examples").iterdir()) < 10**6
-    assert max(measure(each["video"])[0] for each in found) > predictions.TIMELINE_SECONDS
-    assert all(
-        predictor.predict(each["video"], each["text"], each["task"], ALL).absent in ([], ["text"]) for each in found
-    )
+    seconds = [measure(example["video"])[0] for example in examples]
+    assert max(seconds) > predictions.TIMELINE_SECONDS
+    for example in examples:
+        result = predictor.predict(example["video"], example["text"], example["task"], ALL)
+        assert result.absent in ([], ["text"])
     assert app.read_examples({"other": {}}) == []
 
 
-def test_examples_are_what_the_command_makes(tmp_path, monkeypatch):
+def test_stored_examples_are_what_the_command_writes(tmp_path, monkeypatch):
     """The pictures and the sound of the first, and the list of all."""
     monkeypatch.setattr(demo_examples, "long_clip", lambda: (np.zeros(1600, np.float32), gray_frames(2, 32, 32)))
     monkeypatch.setattr(demo_examples, "CLIPS", demo_examples.CLIPS[:1])
     (first, _) = demo_examples.write_examples(tmp_path)
     listed = json.loads((SPACE / "examples/examples.json").read_text(encoding="utf-8"))
     assert listed[0] == first
-    made, stored = (frames_at(str(folder / first["video"]), [0.5, 1.0]) for folder in (tmp_path, SPACE / "examples"))
-    assert np.abs(np.stack(made).astype(int) - np.stack(stored)).mean() < 2
+    made = np.stack(frames_at(str(tmp_path / first["video"]), [0.5, 1.0]))
+    stored = np.stack(frames_at(str(SPACE / "examples" / first["video"]), [0.5, 1.0]))
+    assert np.abs(made.astype(int) - stored).mean() < 2
 
 
 def test_card_of_the_space():
@@ -436,11 +463,13 @@ def test_card_of_the_space():
 
 
 def gradio_version():
-    return re.search(r"^gradio==(.+)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE).group(1)
+    constraints = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    return re.search(r"^gradio==(.+)$", constraints, re.MULTILINE).group(1)
 
 
 def test_requirements_are_those_of_the_project():
-    wanted = (SPACE / "requirements.txt").read_text(encoding="utf-8").split()
+    requirements = (SPACE / "requirements.txt").read_text(encoding="utf-8").split()
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    assert {"transformers", "torch", "peft", "av", "numpy"} <= {re.split("[>=]", line)[0] for line in wanted}
-    assert [line for line in wanted if f'"{line}"' not in project] == []
+    names = {re.split("[>=]", line)[0] for line in requirements}
+    assert {"transformers", "torch", "peft", "av", "numpy"} <= names
+    assert [line for line in requirements if f'"{line}"' not in project] == []

@@ -19,30 +19,31 @@ pytest.importorskip("gradio", reason="Gradio is not installed: make test-space")
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: make test-space")
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-FOUND = next((path for path in map(shutil.which, BROWSERS) if path), None)
-DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+CHROMIUM = next((path for path in map(shutil.which, BROWSERS) if path), None)
+DESKTOP = {"width": 1280, "height": 900}
+PHONE = {"width": 390, "height": 844}
 TRANSCRIPT = "I can't believe it!"
 SHARES = "nodes => Object.fromEntries(nodes.map(node => [node.dataset.label, Number(node.dataset.share)]))"
 
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.skipif(FOUND is None, reason="no Chromium on this machine: apt-get install chromium"),
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium"),
 ]
 
 
 @pytest.fixture(scope="module")
 def address(make_model, make_processor):
-    with space_server(make_model("waveform", "frames"), make_processor("waveform", "frames")) as found:
-        yield found
+    with space_server(make_model("waveform", "frames"), make_processor("waveform", "frames")) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
 def chromium():
     sync_api.expect.set_options(timeout=60_000)
     with sync_api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=FOUND, args=["--no-sandbox"])
-        yield found
-        found.close()
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,7 @@ def clips(tmp_path_factory):
 
 @pytest.fixture(params=[DESKTOP, PHONE], ids=["desktop", "phone"])
 def page(request, chromium, address):
-    """The page, open and ready. Fails where it asked another server, or was too wide for the screen."""
+    """The page, open and ready. Fails if it requested another server, or was too wide for the screen."""
     reached = set()
     context = chromium.new_context(viewport=request.param)
     context.set_default_timeout(60_000)
@@ -108,7 +109,7 @@ def test_upload_predict_and_switch_a_modality_off(page, clips):
     sync_api.expect(page.locator("#prediction")).to_contain_text("90 % between")
 
 
-def test_errors_are_told_and_the_page_lives_on(page, clips):
+def test_errors_are_shown_and_the_page_keeps_working(page, clips):
     alert = page.get_by_role("alert").filter(has_text="That did not work")
     page.locator("#predict").click()
     sync_api.expect(alert).to_contain_text("Upload or record a clip, or type the transcript.")

@@ -1,4 +1,4 @@
-"""The Space as a server: many at once, what strangers may ask for, what its pages may reach. Needs Gradio."""
+"""The Space as a server: concurrent requests, files that clients may read, servers that pages may reach."""
 
 import json
 import threading
@@ -24,8 +24,8 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture(scope="module")
 def address(make_model, make_processor):
-    with space_server(make_model("waveform", "frames"), make_processor("waveform", "frames")) as found:
-        yield found.rstrip("/")
+    with space_server(make_model("waveform", "frames"), make_processor("waveform", "frames")) as url:
+        yield url.rstrip("/")
 
 
 @pytest.fixture(scope="module")
@@ -39,26 +39,26 @@ def clip(tmp_path_factory):
     return str(write_video(path, gray_frames(6, 32, 48), audio=sine(440, 0.48, 16_000)))
 
 
-def asked(text="", video=None, modalities=ALL):
+def inputs(text="", video=None, modalities=ALL):
     return [video, None, text, "emotion", modalities]
 
 
-def test_clip_and_words(client, clip):
-    page, timeline = client.predict(*asked(TRANSCRIPT, gradio_client.handle_file(clip)), api_name="/predict")
+def test_clip_and_text(client, clip):
+    page, timeline = client.predict(*inputs(TRANSCRIPT, gradio_client.handle_file(clip)), api_name="/predict")
     assert page.count("data-share") == 7
     assert page.count("data-modality") == 3
     assert not timeline
 
 
-def test_a_hundred_at_once_are_all_answered(client):
-    jobs = [client.submit(*asked(f"{TRANSCRIPT} {number}"), api_name="/predict") for number in range(100)]
+def test_a_hundred_concurrent_requests(client):
+    jobs = [client.submit(*inputs(f"{TRANSCRIPT} {number}"), api_name="/predict") for number in range(100)]
     pages = [job.result(timeout=120)[0] for job in jobs]
     assert all(page.count("data-share") == 7 for page in pages)
     assert len(set(pages)) > 50
 
 
 def call(address, *data):
-    """What the server says to a request that no page of it would send."""
+    """The server's response to a request that its page would not send."""
     request = urllib.request.Request(  # noqa: S310
         f"{address}/gradio_api/call/predict",
         data=json.dumps({"data": list(data)}).encode(),
@@ -73,12 +73,12 @@ def call(address, *data):
         return f"event: error {error.code}"
 
 
-def test_files_and_addresses_of_a_stranger_are_refused(address):
-    asked_for = []
+def test_server_files_and_addresses_are_rejected(address):
+    requests = []
 
     class Private(BaseHTTPRequestHandler):
         def do_GET(self):
-            asked_for.append(self.path)
+            requests.append(self.path)
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Private) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -87,17 +87,17 @@ def test_files_and_addresses_of_a_stranger_are_refused(address):
         for place in ("/etc/passwd", str(Path(__file__).resolve()), url, "file:///etc/passwd", outside):
             file = {"path": place, "meta": {"_type": "gradio.FileData"}}
             for each in (file, file | {"url": place}):
-                found = call(address, *asked(TRANSCRIPT, each))
-                assert "event: error" in found
-                assert "data-share" not in found
-                ours = "Addresses are refused. Download the clip and upload it." in found
-                assert ours == (place in (url, outside))  # Gradio itself refuses paths, also those of file://
+                response = call(address, *inputs(TRANSCRIPT, each))
+                assert "event: error" in response
+                assert "data-share" not in response
+                is_ours = "Addresses are refused. Download the clip and upload it." in response
+                assert is_ours == (place in (url, outside))  # Gradio itself refuses paths, also those of file://
         server.shutdown()
-    assert asked_for == []
-    assert "data-share" in call(address, *asked(TRANSCRIPT))
+    assert requests == []
+    assert "data-share" in call(address, *inputs(TRANSCRIPT))
 
 
-def test_the_browser_is_told_to_reach_no_other_server(address):
+def test_content_security_policy_allows_no_other_server(address):
     with urllib.request.urlopen(address, timeout=30) as response:  # noqa: S310
         assert "default-src 'self'" in response.headers["Content-Security-Policy"]
         assert "http:" not in response.headers["Content-Security-Policy"]
