@@ -4,7 +4,7 @@
     tiny_text_config ─► make_model(audio=..., video=...) ─────────────┴─► model.score_answers(**inputs)
 
 `make_model` and `make_processor` take the same `audio` and `video` ("features", "waveform" or "frames", None), so that
-what one makes the other takes.
+the model accepts what the processor returns.
 """
 
 import copy
@@ -38,13 +38,13 @@ LORA = {"r": 2, "lora_alpha": 4, "lora_dropout": 0.0, "target_modules": ["q_proj
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
-    """The models are so small that a second thread only costs."""
+    """The models are too small for a second thread to pay off."""
     torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
 def trained_tokenizer() -> PreTrainedTokenizerFast:
-    """Byte-level BPE over a few lines of English and Chinese. Read only: `tiny_tokenizer` is a copy of one's own."""
+    """Byte-level BPE over a few lines of English and Chinese. Read only: `tiny_tokenizer` is a copy."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -66,7 +66,7 @@ def trained_tokenizer() -> PreTrainedTokenizerFast:
 
 @pytest.fixture
 def tiny_tokenizer(trained_tokenizer) -> PreTrainedTokenizerFast:
-    """A copy that the test may change: begins every text with <s> (0), ends with </s> (1), has no padding token."""
+    """A copy that a test may change. Texts begin with <s> (0); </s> (1) ends them; there is no padding token."""
     return copy.deepcopy(trained_tokenizer)
 
 
@@ -200,7 +200,7 @@ def _enliven(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
 
 @pytest.fixture(scope="session")
 def enliven():
-    """`enliven(module, seed=0)` adds noise to every trainable parameter, so that none stays where it does nothing."""
+    """`enliven(module, seed=0)` adds noise to every trainable parameter, so that each one has an effect."""
     return _enliven
 
 
@@ -235,7 +235,7 @@ def two_label_task() -> EGMFTask:
 def make_samples():
     """`make_samples(count=3, audio="features", video="features", seed=0)` -> a list of the processor's arguments.
 
-    Each sample has text of its own, and random media of its own length: `audio_features` / `video_features`
+    Samples differ in text, and in the length of their random media: `audio_features` / `video_features`
     (T, F), `audio` (samples,) with `sampling_rate`, or `video` (T, y, x, 3) uint8 with `fps`.
     """
     texts = ("I'm fine, thank you.", "真没想到！我很好", "no", "That was a wonderful film, I can't believe it!", "好")
@@ -277,7 +277,7 @@ def process():
 def media_batch():
     """`media_batch(audio="features", video="features", batch_size=3, seed=0)` -> audio and video values and masks.
 
-    Tensors as the model takes them, every sample of another length, with zeros behind its real steps.
+    Tensors as the model takes them, each sample with another length, with zeros after its real steps.
     """
 
     def make(audio="features", video="features", batch_size: int = 3, seed: int = 0) -> dict[str, torch.Tensor]:

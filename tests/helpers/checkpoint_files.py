@@ -1,4 +1,4 @@
-"""What a model answers, and the weights of a checkpoint, read and edited."""
+"""Outputs of a model, and the stored weights of a checkpoint, read and edited."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +28,7 @@ def stored_keys(folder: Path) -> set[str]:
 
 
 def edit_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:
-    """Call `change` with the weights of a checkpoint, and store what it leaves."""
+    """Call `change` with the weights of a checkpoint, and store them as it leaves them."""
     path = folder / "model.safetensors"
     state = load_file(path)
     change(state)

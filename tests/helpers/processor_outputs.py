@@ -1,4 +1,4 @@
-"""What tests of the processor compare: batches, prompts without padding, decoded prompts, reloaded processors."""
+"""Comparisons for tests of the processor: batches, prompts without padding, decoded prompts, reloaded processors."""
 
 from itertools import combinations
 
@@ -23,7 +23,9 @@ def assert_same(left, right):
 
 
 def assert_same_media(left, right):
-    assert_same(*({name: batch[name] for name in MEDIA_KEYS if name in batch} for batch in (left, right)))
+    left_media = {name: left[name] for name in MEDIA_KEYS if name in left}
+    right_media = {name: right[name] for name in MEDIA_KEYS if name in right}
+    assert_same(left_media, right_media)
 
 
 def unpadded_prompt(batch, i):

@@ -1,4 +1,4 @@
-"""The project's own source files, parsed: what the static tests look at."""
+"""The project's own source files, parsed for the static tests."""
 
 import ast
 from collections.abc import Iterator

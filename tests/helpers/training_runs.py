@@ -57,12 +57,12 @@ def command_line(place: Path, name: str, **changes: Any) -> list[str]:
         **SMALL_RUN,
         **changes,
     }
-    words = ["--use_cpu"]
+    arguments = ["--use_cpu"]
     for option, value in options.items():
         if value is not None:
             values = value if isinstance(value, list) else [value]
-            words += [f"--{option}", *map(str, values)]
-    return words
+            arguments += [f"--{option}", *map(str, values)]
+    return arguments
 
 
 def run(place: Path, name: str, **changes: Any) -> Any:
@@ -79,7 +79,7 @@ def record_of(folder: Path) -> dict[str, Any]:
 
 
 def curve_of(folder: Path) -> list[dict[str, float]]:
-    """What a run has logged, without the times it took."""
+    """The log of a run, without its timings."""
     names = {"step", "epoch", "loss", "grad_norm", "learning_rate", "eval_loss", "eval_emotion_accuracy"}
     history = record_of(folder)["log_history"]
     return [{name: entry[name] for name in names & set(entry)} for entry in history if "train_runtime" not in entry]

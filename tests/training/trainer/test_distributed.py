@@ -80,7 +80,7 @@ def run(place, name, processes, batch_size, launch_file="ddp", environment=None,
         "output_dir": place / "runs" / name,
     }
     options = {**given, **SMALL, "per_device_train_batch_size": batch_size, **changes}
-    script = ["tests/helpers/one_of_several.py", place / "notes" / name, *words(options)]
+    script = ["tests/helpers/training_process.py", place / "notes" / name, *words(options)]
     start(*script, processes=processes, launch_file=launch_file, **environment or {})
     return [json.loads((place / f"notes/{name}/process-{n}.json").read_text()) for n in range(processes)]
 

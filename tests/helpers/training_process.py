@@ -1,6 +1,6 @@
-"""Started in every process by a launcher: trains, and writes down what this process did.
+"""Training in one of several processes, which a launcher starts; each writes a record of what it did.
 
-    accelerate launch ... tests/helpers/one_of_several.py NOTES [options of training.train]
+    accelerate launch ... tests/helpers/training_process.py NOTES [options of training.train]
 
 `NOTES/process-N.json` holds its number and pid, how many there are, the examples of each of its training batches with
 the modalities that were kept, and the log. `FSDP2_ON_CPU=1` splits the weights, as accelerate does only on GPUs.
@@ -37,10 +37,17 @@ def split_on_cpu():
     state.AcceleratorState.__init__ = init
 
 
-def main(notes, *options):
-    batches, collate = [], EGMFDataCollator.__call__
+def local_size(parameter):
+    """Numbers of a parameter that this process holds."""
+    local = parameter.to_local() if isinstance(parameter, DTensor) else parameter
+    return local.numel()
 
-    def watched(self, samples):
+
+def main(notes, *options):
+    batches = []
+    collate = EGMFDataCollator.__call__
+
+    def recording_collate(self, samples):
         batch = collate(self, samples)
         if "labels" in batch:
             batches.append(
@@ -52,27 +59,27 @@ def main(notes, *options):
             )
         return batch
 
-    EGMFDataCollator.__call__ = watched
+    EGMFDataCollator.__call__ = recording_collate
     if os.environ.get("FSDP2_ON_CPU"):
         split_on_cpu()
     trainer = train(*parse_arguments([*options, "--use_cpu"]))
     parameters = list(trainer.model.parameters())
-    found = {
+    record = {
         "process": trainer.args.process_index,
         "processes": trainer.args.world_size,
         "pid": os.getpid(),
         "split": sum(isinstance(parameter, DTensor) for parameter in parameters),
-        "held": sum((p.to_local() if isinstance(p, DTensor) else p).numel() for p in parameters),
+        "held": sum(local_size(parameter) for parameter in parameters),
         "parameters": sum(parameter.numel() for parameter in parameters),
         "batches": batches,
         "log": trainer.state.log_history,
     }
     Path(notes).mkdir(parents=True, exist_ok=True)
-    Path(notes, f"process-{found['process']}.json").write_text(json.dumps(found))
+    Path(notes, f"process-{record['process']}.json").write_text(json.dumps(record))
     trainer.end_training()
     assert not any(type(thing) is DistributedDataParallel for thing in gc.get_objects())
 
 
 if __name__ == "__main__":
-    faulthandler.dump_traceback_later(400, exit=True)  # a process that hangs says where, and ends
+    faulthandler.dump_traceback_later(400, exit=True)  # a process that hangs prints where, and exits
     main(*sys.argv[1:])
