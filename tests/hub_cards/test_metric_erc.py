@@ -31,7 +31,7 @@ def metric(cache):
 
 
 @pytest.fixture
-def metric_with_probabilities(cache):
+def probability_metric(cache):
     return EGMFErc("probabilities", keep_in_memory=True, cache_dir=cache)
 
 
@@ -145,8 +145,8 @@ def test_labels_of_any_script(metric):
 # ---- calibration ----------------------------------------------------------------------------------------------------
 
 
-def test_calibration_error_by_hand(metric_with_probabilities):
-    result = metric_with_probabilities.compute(
+def test_calibration_error_by_hand(probability_metric):
+    result = probability_metric.compute(
         predictions=["joy", "anger", "joy", "anger"],
         references=["joy", "anger", "anger", "anger"],
         probabilities=[[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]],
@@ -156,11 +156,11 @@ def test_calibration_error_by_hand(metric_with_probabilities):
     assert result["calibration_error"] == pytest.approx(abs((0.9 + 0.8 + 0.6 + 0.7) / 4 - 3 / 4))
 
 
-def test_training_reports_the_same_figures(metric_with_probabilities):
+def test_training_reports_the_same_figures(probability_metric):
     rng = np.random.default_rng(0)
     probabilities = rng.dirichlet([0.6] * 3, size=200)
     truth = rng.integers(3, size=200)
-    result = metric_with_probabilities.compute(
+    result = probability_metric.compute(
         predictions=[LABELS[i] for i in probabilities.argmax(axis=1)],
         references=[LABELS[i] for i in truth],
         probabilities=probabilities,
@@ -171,19 +171,19 @@ def test_training_reports_the_same_figures(metric_with_probabilities):
     assert result == {name: trained[name] for name in result}
 
 
-def test_columns_in_another_order_give_a_warning(metric_with_probabilities):
+def test_columns_in_another_order_give_a_warning(probability_metric):
     examples = {"predictions": LABELS, "references": LABELS, "probabilities": np.eye(3)}
     with pytest.warns(UserWarning, match="in the order of `labels`"):
-        metric_with_probabilities.compute(**examples, labels=[LABELS[1], LABELS[2], LABELS[0]])
+        probability_metric.compute(**examples, labels=[LABELS[1], LABELS[2], LABELS[0]])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        metric_with_probabilities.compute(**examples, labels=LABELS)
+        probability_metric.compute(**examples, labels=LABELS)
 
 
 # ---- intervals ------------------------------------------------------------------------------------------------------
 
 
-def test_resampled_figures_equal_compute_on_the_resampled_examples(metric_with_probabilities):
+def test_resampled_figures_equal_compute_on_the_resampled_examples(probability_metric):
     predictions, references = random_examples(25)
     probabilities = np.random.default_rng(1).dirichlet([1.0] * 3, size=25)
     codes = {name: code for code, name in enumerate([*LABELS, None])}
@@ -198,7 +198,7 @@ def test_resampled_figures_equal_compute_on_the_resampled_examples(metric_with_p
     resampled = egmf_erc._resampled(predicted, truth, LABELS, calibration, indices)
     for resample, chosen in enumerate(indices):
         expected = compute_silently(
-            metric_with_probabilities,
+            probability_metric,
             predictions=[predictions[i] for i in chosen],
             references=[references[i] for i in chosen],
             probabilities=probabilities[chosen],
@@ -336,16 +336,16 @@ def test_error_names_the_bad_input(metric, changes, message):
         (None, "Pass them for every example"),
     ],
 )
-def test_error_names_the_bad_probabilities(metric_with_probabilities, probabilities, message):
+def test_error_names_the_bad_probabilities(probability_metric, probabilities, message):
     with pytest.raises(ValueError, match=message):
-        metric_with_probabilities.compute(
+        probability_metric.compute(
             **{**GOOD, "references": ["joy", "joy"]}, probabilities=probabilities, labels=["joy", "anger"]
         )
 
 
-def test_probabilities_need_labels(metric_with_probabilities):
+def test_probabilities_need_labels(probability_metric):
     with pytest.raises(ValueError, match="`probabilities` need `labels`"):
-        metric_with_probabilities.compute(**GOOD, probabilities=[[1, 0], [1, 0]])
+        probability_metric.compute(**GOOD, probabilities=[[1, 0], [1, 0]])
 
 
 def test_unknown_option_and_configuration(metric, cache):
