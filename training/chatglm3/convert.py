@@ -1,16 +1,15 @@
-"""The original ChatGLM3-6B, base or chat, as a folder that `transformers` loads without remote code.
+"""Conversion of the original ChatGLM3-6B, base or chat, to a folder that `transformers` loads without remote code.
 
     python -m training.chatglm3.convert chatglm3-6b-base backbones/glm3-6b
     python -m training.chatglm3.convert chatglm3-6b-base backbones/glm3-6b --verify stored_logits.safetensors
 
-SOURCE is a folder with the published checkpoint (safetensors or `.bin` shards), or its Hub id. DEST then loads with
-`AutoModelForCausalLM` and `AutoTokenizer` as the native `Glm` architecture, in the source's precision.
+SOURCE is a folder with the published checkpoint (safetensors or `.bin` shards), or its Hub id. `AutoModelForCausalLM`
+and `AutoTokenizer` load DEST as the native `Glm` architecture, in the source's precision.
 
     SOURCE ─► refuse other models ─► DEST.partial: shards, config, tokenizer ─► checks ─► DEST
 
-Bytes are copied through one small buffer. DEST appears complete or not at all; after an interruption the same command
-keeps the shards that were finished. Existing files in DEST are never touched without --overwrite, which moves them
-aside.
+Bytes are copied through one small buffer. DEST appears complete or not at all; after an interruption, the same command
+keeps the finished shards. Existing files in DEST are never touched without --overwrite, which moves them aside.
 
 Next: layout.py (names and settings), tensor_files.py (bytes), destination.py (folders), tokenizer.py, logits.py.
 """
@@ -44,11 +43,11 @@ def locate_source(source: str, halves: Sequence[str], revision: str | None = Non
 
     Args:
         source: folder or Hub id.
-        halves: `weights`, `tokenizer`, or both: what is downloaded.
+        halves: what to download: `weights`, `tokenizer`, or both.
         revision: commit or tag of a Hub id.
 
     Raises:
-        ValueError: there is no such folder, and no such repository could be downloaded.
+        ValueError: it is not a folder and could not be downloaded.
     """
     if Path(source).is_dir():
         return Path(source).resolve()
@@ -75,7 +74,7 @@ def convert_weights(source: Path, folder: Path) -> list[Piece]:
     """Write shards, index and configuration of the native model into `folder`; complete shards are kept.
 
     Returns:
-        The tensors of the native model, as rows of the source's.
+        The tensors of the native model, as rows of the source's tensors.
 
     Raises:
         ValueError: the checkpoint is not ChatGLM3, is broken, or does not fit on the disk.
@@ -116,7 +115,8 @@ def write_missing_shards(folder: Path, shards: dict[str, list[Piece]]) -> None:
     free = shutil.disk_usage(folder).free
     if remaining and free < remaining + SPARE_BYTES:
         raise ValueError(
-            f"{folder} needs {remaining / 1e9:.2f} GB more, and {free / 1e9:.2f} GB are free. Free some disk space."
+            f"{folder} needs {remaining / 1e9:.2f} GB more, but only {free / 1e9:.2f} GB are free. "
+            "Free some disk space."
         )
     with tqdm(total=total, initial=total - remaining, desc="weights", unit="B", unit_scale=True) as bar:
         for name in missing:
@@ -124,7 +124,7 @@ def write_missing_shards(folder: Path, shards: dict[str, list[Piece]]) -> None:
 
 
 def write_index(path: Path, shards: dict[str, list[Piece]]) -> None:
-    """Write the index of a checkpoint in several files."""
+    """Write the index of a sharded checkpoint."""
     weight_map = {}
     total = 0
     for name, pieces in shards.items():
@@ -152,7 +152,7 @@ def check_weights(folder: Path, pieces: Sequence[Piece]) -> None:
     names = sorted(expected.keys() | shapes.keys())
     wrong = [name for name in names if shapes.get(name) != expected.get(name)]
     if wrong:
-        raise ValueError(f"{len(wrong)} tensors are not GlmForCausalLM's, such as {', '.join(wrong[:3])}.")
+        raise ValueError(f"{len(wrong)} tensors do not match GlmForCausalLM, such as {', '.join(wrong[:3])}.")
     for piece in pieces:
         copy = written[piece.name]
         num_rows = piece.last - piece.first
@@ -171,12 +171,12 @@ def convert(source: Path, dest: Path, only: str | None = None, overwrite: bool =
 
     Args:
         source: folder of the original checkpoint.
-        dest: folder to make. If it holds only the other half, this one joins it.
+        dest: folder to create. If it holds only the other half, this half joins it.
         only: `"weights"` or `"tokenizer"`; None for both.
         overwrite: move existing files aside.
 
     Raises:
-        ImportError: `sentencepiece` is needed and not installed.
+        ImportError: `sentencepiece` is needed but not installed.
         ValueError: the source is not ChatGLM3, DEST may not be written, or a check failed.
     """
     halves = HALVES if only is None else (only,)
@@ -201,7 +201,7 @@ def convert(source: Path, dest: Path, only: str | None = None, overwrite: bool =
 
 
 def check_source(source: Path, halves: Sequence[str]) -> None:
-    """Find what can be found wrong before gigabytes are written."""
+    """Check as much of the source as possible before gigabytes are written."""
     if (source / "config.json").is_file() or "weights" in halves:
         layout = read_layout(source)
         if "weights" in halves:
@@ -213,22 +213,23 @@ def check_source(source: Path, halves: Sequence[str]) -> None:
 
 
 def verify(dest: Path, stored_file: Path, tolerance: float) -> None:
-    """Print the difference of every stored case.
+    """Compare the converted model with stored logits and print the difference for each case.
 
     Args:
         dest: the converted model.
         stored_file: logits of the original code: see logits.py.
-        tolerance: largest allowed difference, as a share of the case's largest logit.
+        tolerance: largest allowed difference, relative to the case's largest logit.
 
     Raises:
-        ValueError: a case differs by more.
+        ValueError: a case differs by more than the tolerance.
     """
     from .logits import compare_logits
 
     differences = compare_logits(dest, stored_file)
     for case, (absolute, relative) in differences.items():
         print(f"{case}: {relative:.1e} of the largest logit ({absolute:.1e})")
-    wrong = [case for case, (_, relative) in differences.items() if not relative <= tolerance]  # NaN is wrong too
+    # Not `relative > tolerance`, which NaN would pass.
+    wrong = [case for case, (_, relative) in differences.items() if not relative <= tolerance]
     if wrong:
         raise ValueError(f"{dest} differs from the stored logits by more than {tolerance:.0e} in {', '.join(wrong)}.")
     print(f"verified: {len(differences)} cases within {tolerance:.0e}")
@@ -240,30 +241,33 @@ def verify(dest: Path, stored_file: Path, tolerance: float) -> None:
 def make_parser() -> CommandParser:
     parser = CommandParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", metavar="SOURCE", help="folder or Hub id of the original checkpoint")
-    parser.add_argument("dest", metavar="DEST", type=Path, help="folder to make")
-    parser.add_argument("--only", choices=HALVES, help="half to convert; it may join the other one in DEST")
+    parser.add_argument("dest", metavar="DEST", type=Path, help="folder to create")
+    parser.add_argument("--only", choices=HALVES, help="convert only this half; DEST may already hold the other one")
     parser.add_argument("--overwrite", action="store_true", help="move existing files of DEST aside")
     parser.add_argument("--revision", help="commit or tag of a Hub id")
     parser.add_argument(
         "--verify",
         type=Path,
         metavar="FILE",
-        help="stored logits to compare with; a DEST that already exists is not converted again",
+        help="stored logits to compare with; an existing DEST is not converted again",
     )
     parser.add_argument(
-        "--tolerance", type=float, default=1e-6, help="of --verify, as a share of the largest logit (default: 1e-6)"
+        "--tolerance",
+        type=float,
+        default=1e-6,
+        help="largest difference that --verify accepts, relative to the largest logit (default: 1e-6)",
     )
     return parser
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Convert, unless only `--verify` is left to do, and verify."""
+    """Convert, unless DEST is already converted and only needs to be verified, and then verify."""
     if arguments.verify is not None and not arguments.verify.is_file():
         raise ValueError(f"There is no file {arguments.verify}.")
     halves = HALVES if arguments.only is None else (arguments.only,)
     is_converted = all(files_of(arguments.dest, half) for half in halves)
     if arguments.verify is not None and is_converted and not arguments.overwrite:
-        print(f"{arguments.dest} already exists: nothing is converted.")
+        print(f"{arguments.dest} is already converted: only verifying it.")
     else:
         source = locate_source(arguments.source, halves, arguments.revision)
         convert(source, arguments.dest, arguments.only, arguments.overwrite)

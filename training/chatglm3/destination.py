@@ -1,4 +1,4 @@
-"""The folder DEST of a conversion: what may be written, the staging folder DEST.partial, and what is moved aside.
+"""Destination folder of a conversion: its checks, the staging folder DEST.partial, and moving old files aside.
 
 check_destination ─► staging: DEST.partial, locked ─► promote: DEST.partial becomes DEST, or its files join DEST
 """
@@ -15,7 +15,7 @@ from .tensor_files import find_shards
 
 
 HALVES = ("weights", "tokenizer")
-# The last pattern of each half is what loaders look for first: these files come last into a folder that exists.
+# Loaders first look for the last pattern of each half, so its file is the last to be moved into an existing folder.
 FILES = {
     "weights": ("*LICENSE*", "model*.safetensors", "model.safetensors.index.json", "config.json"),
     "tokenizer": ("generation_config.json", "tokenizer_config.json", "tokenizer.json"),
@@ -25,7 +25,7 @@ LOCK = ".lock"
 
 
 def files_of(folder: Path, half: str) -> list[Path]:
-    """The files of one half of a converted checkpoint, in the order in which they may come."""
+    """The files of one half of a converted checkpoint, in the order in which they are moved."""
     return [path for pattern in FILES[half] for path in sorted(folder.glob(pattern))]
 
 
@@ -33,19 +33,19 @@ def check_destination(dest: Path, source: Path, halves: Sequence[str], overwrite
     """Check that DEST may be written.
 
     Raises:
-        ValueError: it is the source, a file, or holds something that would be replaced without `overwrite`.
+        ValueError: it contains the source, is a file, or holds files that only `overwrite` may replace.
     """
     if source.is_relative_to(dest):
-        raise ValueError(f"{source} is in {dest}. Choose another DEST.")
+        raise ValueError(f"{source} is inside {dest}. Choose another DEST.")
     if not dest.exists() or (dest.is_dir() and not any(dest.iterdir())):
         return
     if not dest.is_dir():
-        raise ValueError(f"{dest} is a file; give a folder.")
+        raise ValueError(f"{dest} is a file. Give a folder.")
     present = sorted(half for half in HALVES if files_of(dest, half))
     if overwrite or (present and not set(present) & set(halves)):
         return
     content = f"the {' and the '.join(present)}" if present else "other files"
-    raise ValueError(f"{dest} already exists and holds {content}. Give another folder, or --overwrite.")
+    raise ValueError(f"{dest} already exists and holds {content}. Choose another DEST, or use --overwrite.")
 
 
 # ---- staging --------------------------------------------------------------------------------------------------
@@ -53,17 +53,17 @@ def check_destination(dest: Path, source: Path, halves: Sequence[str], overwrite
 
 @contextlib.contextmanager
 def staging(dest: Path, source: Path, halves: Sequence[str], shard_bytes: int) -> Iterator[Path]:
-    """The folder `DEST.partial`, locked. What an earlier run left there is kept if it began with the same files.
+    """The folder `DEST.partial`, locked. Files of an interrupted run are kept if its source files were the same.
 
     Raises:
-        ValueError: it cannot be written, holds something else, or another conversion is writing it.
+        ValueError: it cannot be written, holds something else, or is being written by another conversion.
     """
     folder = dest.with_name(f"{dest.name}.partial")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / LOCK).open("w")
     except OSError as error:
-        raise ValueError(f"Nothing can be written to {folder} ({error.strerror}). Give another DEST.") from error
+        raise ValueError(f"Cannot write to {folder} ({error.strerror}). Choose another DEST.") from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -79,7 +79,7 @@ def staging(dest: Path, source: Path, halves: Sequence[str], shard_bytes: int) -
 
 
 def describe_plan(source: Path, halves: Sequence[str], shard_bytes: int) -> str:
-    """JSON that changes with the files of the source and the options."""
+    """JSON that identifies the source's files and the options."""
     paths = find_shards(source)[0] if "weights" in halves else []
     paths += [path for path in (source / "config.json", source / "tokenizer.model") if path.is_file()]
     states = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
@@ -103,7 +103,7 @@ def _prepare(folder: Path, plan: str) -> None:
 
 
 def promote(folder: Path, dest: Path, halves: Sequence[str]) -> Path | None:
-    """Make the staged files DEST, and move aside what they replace; where that went, if there was anything."""
+    """Move the staged files to DEST, and the files they replace aside; returns the folder of the latter, if any."""
     replaced = move_aside(dest, halves)
     if dest.is_dir() and any(dest.iterdir()):  # it holds the other half
         for half in halves:
@@ -118,7 +118,7 @@ def promote(folder: Path, dest: Path, halves: Sequence[str]) -> Path | None:
 
 
 def move_aside(dest: Path, halves: Sequence[str]) -> Path | None:
-    """Move what would be replaced to `DEST.replaced-N`: all of DEST, or the files of one half; the new folder."""
+    """Move the files to be replaced, all of DEST or one half, to `DEST.replaced-N`; returns that folder, if any."""
     if not dest.is_dir() or not any(dest.iterdir()):
         return None
     replace_all = len(halves) == len(HALVES)

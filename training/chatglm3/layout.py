@@ -1,11 +1,11 @@
-"""Layout of ChatGLM3's weights and settings, and where each goes in the native `Glm` architecture.
+"""Layout of ChatGLM3's weights and settings, and their counterparts in the native `Glm` architecture.
 
     query_key_value (heads d + 2 groups d, D) ─► rows of q_proj, k_proj, v_proj, in this order
     dense_h_to_4h (2 F, D) ─► gate_up_proj, unchanged: gate, then up
     rotary positions ─► rope_theta 10000 rope_ratio over half of each head; both rotate neighbors in pairs
 
-Other models, and settings that `Glm` would compute in another way, are refused with the reason: a wrong guess gives a
-model that loads and writes nonsense or, worse, answers that are slightly wrong.
+Other models, and settings that `Glm` would compute differently, are refused with a reason: a wrong guess would give a
+model that loads but writes nonsense or, worse, slightly wrong answers.
 """
 
 # D hidden size  F intermediate size  d head size  V vocabulary
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 FLOAT_NAMES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}
 ROLE_TOKEN = "<|user|>"
-# Settings that the checkpoint must have. The first two mean the opposite where they are absent.
+# Settings that the checkpoint must have. If the first two are absent, they default to the opposite.
 SETTINGS = {
     "add_qkv_bias": True,
     "multi_query_attention": True,
@@ -79,38 +79,38 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def refuse_other_models(source: Path) -> None:
-    """Refuse other models than ChatGLM3, and quantized ones, by the configuration files in the folder.
+    """Refuse models other than ChatGLM3, and quantized ones, based on the folder's configuration files.
 
     Raises:
-        ValueError: the model is another one, or quantized.
+        ValueError: the model is not ChatGLM3, or is quantized.
     """
     config = _read_json(source / "config.json")
     tokenizer = _read_json(source / "tokenizer_config.json")
     names = [str(config.get("_name_or_path", "")).lower(), str(tokenizer.get("name_or_path", "")).lower()]
     model_type = config.get("model_type", "chatglm")
     if model_type in ("glm", "glm4"):
-        raise ValueError(f"{source} is already a native checkpoint (model_type {model_type!r}); load it as it is.")
+        raise ValueError(f"{source} is already native (model_type {model_type!r}). Load it directly.")
     if model_type != "chatglm":
         raise ValueError(f"{source} is a {model_type!r} model, not ChatGLM3 (model_type 'chatglm').")
     if "inner_hidden_size" in config or "position_encoding_2d" in config:
-        raise ValueError(f"{source} is the first ChatGLM-6B, which has another architecture. Give ChatGLM3-6B.")
+        raise ValueError(f"{source} is the first ChatGLM-6B, which has a different architecture. Give ChatGLM3-6B.")
     if _is_chatglm2(source, names):
         raise ValueError(
-            f"{source} is ChatGLM2: it has no role tokens, and its long version divides positions where ChatGLM3 "
-            "raises the rotary base, so that its answers would be wrong. Give ChatGLM3-6B."
+            f"{source} is ChatGLM2: it has no role tokens, and its long-context version divides positions where "
+            "ChatGLM3 raises the rotary base, so its answers would be wrong. Give ChatGLM3-6B."
         )
     vocab_size = config.get("padded_vocab_size")
     is_large = isinstance(vocab_size, int) and vocab_size > 100_000
     if is_large or any("glm-4" in name for name in names):
-        raise ValueError(f"{source} is GLM-4, which is published in native form: use THUDM/glm-4-9b-chat-hf.")
+        raise ValueError(f"{source} is GLM-4, which has a native checkpoint: use THUDM/glm-4-9b-chat-hf.")
     if config.get("quantization_bit") or config.get("quantization_config"):
-        raise ValueError(f"{source} is quantized. Convert the 16-bit checkpoint, and quantize when loading it.")
+        raise ValueError(f"{source} is quantized. Convert the 16-bit checkpoint; quantize when loading it.")
     if config.get("pre_seq_len"):
         raise ValueError(f"{source} was tuned with a prefix (pre_seq_len), which Glm does not support.")
 
 
 def _is_chatglm2(source: Path, names: list[str]) -> bool:
-    """By the role tokens in the tokenizer's code; without that code, by the model's names."""
+    """Decided by the role tokens in the tokenizer's code, or by the model's names if there is no such code."""
     code = source / "tokenization_chatglm.py"
     if code.is_file():
         return ROLE_TOKEN not in code.read_text(encoding="utf-8", errors="replace")
@@ -121,7 +121,7 @@ def read_layout(source: Path) -> Layout:
     """The sizes and settings in `config.json`.
 
     Raises:
-        ValueError: it is missing, is not ChatGLM3's, or asks for something that `Glm` computes in another way.
+        ValueError: it is missing, is not ChatGLM3's, or has a setting that `Glm` computes differently.
     """
     if not (source / "config.json").is_file():
         raise ValueError(f"{source} has no config.json. Give the folder of the complete checkpoint.")
@@ -131,12 +131,12 @@ def read_layout(source: Path) -> Layout:
         default = None if name in REQUIRED_SETTINGS else expected
         value = config.get(name, default)
         if value is not expected:
-            raise ValueError(f"{source}: {name} is {value}, but {expected} in ChatGLM3. This layout is not known.")
+            raise ValueError(f"{source}: {name} is {value}, but {expected} in ChatGLM3. This layout is not supported.")
     sizes = {}
     for name, number in SIZES.items():
         sizes[name] = number(_positive(source, name, config.get(name)))
         if sizes[name] != config[name]:
-            raise ValueError(f"{source}: {name} in config.json is {config[name]!r}; it must be a whole number.")
+            raise ValueError(f"{source}: {name} in config.json is {config[name]!r}; it must be an integer.")
     heads = sizes["num_attention_heads"]
     groups = sizes["multi_query_group_num"]
     head_size = sizes["kv_channels"]
@@ -169,7 +169,7 @@ def read_layout(source: Path) -> Layout:
 
 def _positive(source: Path, name: str, value: Any) -> int | float:
     if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-        raise ValueError(f"{source}: {name} in config.json is {value!r}; it must be a number above zero.")
+        raise ValueError(f"{source}: {name} in config.json is {value!r}; it must be a positive number.")
     return value
 
 
@@ -199,7 +199,7 @@ def check_tensors(layout: Layout, stored: dict[str, StoredTensor]) -> str:
     """Compare the checkpoint's tensors with the layout.
 
     Returns:
-        Their one precision, as safetensors writes it.
+        Their common precision, by its safetensors name.
 
     Raises:
         ValueError: missing, unknown, quantized or wrongly shaped tensors, or more than one precision.
@@ -214,7 +214,9 @@ def check_tensors(layout: Layout, stored: dict[str, StoredTensor]) -> str:
         raise ValueError(f"{len(missing)} tensors are missing, such as {', '.join(missing[:3])}.")
     for name, shape in expected.items():
         if stored[name].shape != shape:
-            raise ValueError(f"{name} is {list(stored[name].shape)}; by config.json it should be {list(shape)}.")
+            raise ValueError(
+                f"{name} is {list(stored[name].shape)}; according to config.json it should be {list(shape)}."
+            )
     precisions = sorted({stored[name].dtype for name in expected})
     if len(precisions) > 1:
         raise ValueError(f"The weights are in {' and '.join(precisions)}; cast them to one precision first.")
@@ -270,8 +272,8 @@ def native_pieces(layout: Layout, stored: dict[str, StoredTensor]) -> list[Piece
 def native_config(layout: Layout, precision: str) -> "GlmConfig":
     """The configuration with which `Glm` computes the same as ChatGLM3.
 
-    Epsilon, padding token and end token are given, because the defaults are those of GLM-4: the epsilon changes the
-    fourth digit of a logit, and the padding token exceeds the vocabulary.
+    Epsilon, padding token and end token are set explicitly, because the defaults are GLM-4's: its epsilon changes the
+    fourth digit of a logit, and its padding token exceeds the vocabulary.
     """
     from transformers import GlmConfig
 

@@ -1,14 +1,14 @@
-"""Comparison of a converted model with stored logits of the original code.
+"""Comparison of a converted model with logits stored from the original code.
 
 The stored file is safetensors with `in/...` and `logits/...`; each case is compared if the file has its logits:
 
-    plain, long            logits of whole texts
+    plain, long            complete texts
     leftpad                a left-padded batch, with its mask and positions
-    cached_leftpad         the same, then one token at a time over the cache
-    fusion                 embedded vectors before a text, like EGMF's pseudo tokens
+    cached_leftpad         the same batch, then one token at a time with the cache
+    fusion                 embedding vectors before a text, like EGMF's pseudo tokens
     plain_rope_ratio_50    plain, with a rotary base 50 times as high
 
-The logits of padding are not compared. A difference is a share of the case's largest logit.
+The logits of padding are not compared. Differences are relative to the case's largest logit.
 """
 
 # B batch  S tokens  V vocabulary
@@ -24,7 +24,7 @@ LONG_ROPE = "plain_rope_ratio_50"
 
 
 class Difference(NamedTuple):
-    """Largest difference of a case, and the same as a share of its largest stored logit."""
+    """Largest difference in a case, absolute and relative to the case's largest stored logit."""
 
     absolute: float
     relative: float
@@ -50,7 +50,7 @@ def _logits_with_cache(model: PreTrainedModel, stored: dict[str, torch.Tensor]) 
 
 
 def _logits_with_prefix(model: PreTrainedModel, stored: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Embedded vectors, then the prompt and the label: (B, S, V)."""
+    """Embedding vectors, then the prompt and the label: (B, S, V)."""
     ids = torch.cat([stored["in/fusion_prompt_ids"], stored["in/fusion_label_ids"]], dim=1)
     prefix = stored["in/fusion_embeds"].to(model.dtype)
     text = model.get_input_embeddings()(ids)
@@ -78,7 +78,7 @@ def run_case(model: PreTrainedModel, case: str, stored: dict[str, torch.Tensor])
 
 
 def difference(case: str, logits: torch.Tensor, stored: dict[str, torch.Tensor]) -> Difference:
-    """Difference of logits (B, S, V) from those stored for the case, without padding."""
+    """Difference between logits (B, S, V) and those stored for the case, without padding."""
     expected = stored[f"logits/{case}"]
     if logits.shape != expected.shape:
         raise ValueError(
@@ -98,7 +98,7 @@ def compare_logits(folder: Path, stored_file: Path) -> dict[str, Difference]:
     """Load the model in float32 and run every stored case.
 
     Raises:
-        ValueError: the file has no logits, or those of an unknown case or of another vocabulary.
+        ValueError: the file has no logits, or logits of an unknown case or of another vocabulary.
     """
     from safetensors.torch import load_file
 

@@ -2,9 +2,9 @@
 
     folder ─► open_checkpoint ─► {name: StoredTensor} ─► Piece(new name, rows of one) ─► write_shard
 
-Rows that follow each other are bytes that follow each other, so a tensor is renamed or split along its first dimension
-by copying through one small buffer. No tensor is ever in memory as a whole, and nothing is executed: `.bin` shards are
-only read as tensors.
+Consecutive rows are consecutive bytes, so a tensor is renamed or split along its first dimension by copying through
+one small buffer. No tensor is ever entirely in memory, and nothing in a file is executed: `.bin` shards may hold only
+tensors.
 """
 
 import json
@@ -32,9 +32,9 @@ DTYPE_NAMES = {
 
 
 class StoredTensor(NamedTuple):
-    """Place of a tensor: from byte `start` of a safetensors file, or under `key` in a `.bin` file."""
+    """Location of a tensor: from byte `start` of a safetensors file, or under `key` in a `.bin` file."""
 
-    dtype: str  # as safetensors writes it, "F16"
+    dtype: str  # by its safetensors name, such as "F16"
     shape: tuple[int, ...]
     path: Path
     start: int = 0
@@ -70,7 +70,7 @@ class StoredTensor(NamedTuple):
     def _read_bin(self, first: int, last: int) -> Iterator[memoryview]:
         import torch
 
-        tensors = _map_bin(self.path)  # each time: a mapping that is kept holds on to every page that was read
+        tensors = _map_bin(self.path)  # mapped anew each time, because an open mapping keeps the pages it has read
         rows = tensors[self.key][first:last].contiguous()
         data = rows.reshape(-1).view(torch.uint8).numpy()
         for start in range(0, len(data), BUFFER_BYTES):
@@ -105,7 +105,7 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
         start = file.read(8)
         length = int.from_bytes(start, "little")
         if start == b"version ":
-            raise ValueError(f"{path} is a Git LFS pointer, not the file itself. Run `git lfs pull` beside it.")
+            raise ValueError(f"{path} is a Git LFS pointer, not the file. Run `git lfs pull` in its folder.")
         if len(start) < 8 or length > min(MAX_HEADER_BYTES, size - 8):
             raise ValueError(f"{path} is not a complete safetensors file ({size} bytes). Download it again.")
         try:
@@ -134,7 +134,7 @@ def _map_bin(path: Path) -> "dict[str, torch.Tensor]":
 
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # whatever a broken pickle or archive raises
+    except Exception as error:  # a broken pickle or archive may raise anything
         lines = [*str(error).strip().splitlines(), type(error).__name__]
         raise ValueError(
             f"{path} could not be read as plain tensors ({lines[0]}). Download it again, or use the safetensors files."
@@ -149,13 +149,13 @@ def _read_bin(path: Path) -> dict[str, StoredTensor]:
     for name, value in _map_bin(path).items():
         dtype = str(value.dtype).removeprefix("torch.")
         if dtype not in DTYPE_NAMES:
-            raise ValueError(f"{path}: {name} is {dtype}; known are {', '.join(DTYPE_NAMES)}.")
+            raise ValueError(f"{path}: {name} has dtype {dtype}; supported are {', '.join(DTYPE_NAMES)}.")
         tensors[name] = StoredTensor(DTYPE_NAMES[dtype], tuple(value.shape), path, key=name)
     return tensors
 
 
 def find_shards(folder: Path) -> tuple[list[Path], dict[str, str] | None]:
-    """The weight files of a folder, safetensors if it has them, otherwise `.bin`.
+    """The weight files of a folder: safetensors if it has them, otherwise `.bin`.
 
     Returns:
         The files, and the index as tensor name -> file name; None without an index.
@@ -178,10 +178,10 @@ def find_shards(folder: Path) -> tuple[list[Path], dict[str, str] | None]:
 
 
 def open_checkpoint(folder: Path) -> dict[str, StoredTensor]:
-    """Every tensor of the checkpoint in a folder; none is read yet.
+    """Locations of all tensors of the checkpoint in a folder; no data is read yet.
 
     Raises:
-        ValueError: a file is missing, broken, or holds other tensors than the index says.
+        ValueError: a file is missing or broken, or the tensors are not those in the index.
     """
     paths, weight_map = find_shards(folder)
     tensors: dict[str, StoredTensor] = {}
@@ -198,7 +198,7 @@ def open_checkpoint(folder: Path) -> dict[str, StoredTensor]:
 
 
 def split_into_shards(pieces: Sequence[Piece], max_bytes: int) -> list[list[Piece]]:
-    """Pieces in their order, in groups of at most `max_bytes`; a larger piece is a group by itself."""
+    """Group the pieces, in order, into shards of at most `max_bytes`; a larger piece is a shard of its own."""
     shards: list[list[Piece]] = []
     remaining = -1
     for piece in pieces:

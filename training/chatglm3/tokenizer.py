@@ -1,11 +1,12 @@
-"""ChatGLM3's `tokenizer.model` as a fast tokenizer, compared with `sentencepiece` before it is used.
+"""Conversion of ChatGLM3's `tokenizer.model` to a fast tokenizer, which is then compared with `sentencepiece`.
 
     pieces, scores ─► BPE: every split of a piece into two pieces is a merge, ordered by the piece's score
     [MASK] [gMASK] [sMASK] sop eop, four roles ─► ids after the pieces, in the vocabulary but reached by no merge
     text ─► "▁" + text with "▁" for spaces ─► BPE with bytes for unknown characters ─► [gMASK] sop ...
 
-The nine extra tokens are not added tokens: those are cut out of any text, and `sop` and `eop` would split "philosophy"
-and "people". For the same reason `split_special_tokens` is on: `</s>` typed by a user stays four characters.
+The nine extra tokens are not registered as added tokens, because those are matched anywhere in a text: `sop` and `eop`
+would split "philosophy" and "people". For the same reason `split_special_tokens` is on: `</s>` typed by a user stays
+four characters.
 """
 
 import random
@@ -122,7 +123,7 @@ def build_tokenizer(pieces: Any) -> "PreTrainedTokenizerFast":
 
 
 def list_merges(pieces: Any) -> list[tuple[str, str]]:
-    """Every split of a normal piece into two normal pieces, those of the highest score first."""
+    """Every split of a normal piece into two normal pieces, highest score first."""
     scores = {}
     for i in range(pieces.get_piece_size()):
         special = pieces.is_unknown(i) or pieces.is_control(i) or pieces.is_byte(i) or pieces.is_unused(i)
@@ -142,7 +143,7 @@ def list_merges(pieces: Any) -> list[tuple[str, str]]:
 
 
 def sample_strings(pieces: Any, count: int = 2000, seed: int = 0) -> list[str]:
-    """Strings to compare: the fixed samples, random pieces with and without spaces between, and random characters."""
+    """Strings to compare: the fixed samples, random pieces with or without spaces between them, random characters."""
     rng = random.Random(seed)  # noqa: S311
     normal = [i for i in range(pieces.get_piece_size()) if not pieces.is_byte(i)]
     words = [pieces.id_to_piece(i).replace("▁", " ") for i in normal]
@@ -163,7 +164,7 @@ def check_tokenizer(tokenizer: "PreTrainedTokenizerFast", pieces: Any) -> int:
     """Compare ids, prefix, decoded text and special ids with `sentencepiece`.
 
     Returns:
-        Number of strings that were compared.
+        Number of strings compared.
 
     Raises:
         ValueError: any of them differs.
@@ -202,7 +203,7 @@ def _check_special_ids(tokenizer: "PreTrainedTokenizerFast", pieces: Any) -> Non
 
 
 def write_tokenizer(source: Path, folder: Path, vocab_size: int | None = None) -> int:
-    """Write the tokenizer and the generation's end tokens into a folder, load it again and check it.
+    """Write the tokenizer and a generation config with its end tokens into a folder, reload and check them.
 
     Args:
         source: folder with `tokenizer.model`.
@@ -210,11 +211,11 @@ def write_tokenizer(source: Path, folder: Path, vocab_size: int | None = None) -
         vocab_size: rows of the embedding matrix, if known; every id must be below it.
 
     Returns:
-        Number of strings on which it equals `sentencepiece`.
+        Number of strings on which it agrees with `sentencepiece`.
 
     Raises:
         ImportError: `sentencepiece` is not installed.
-        ValueError: the file is missing, of another kind, or the result differs.
+        ValueError: the file is missing or of another kind, or the result differs.
     """
     from transformers import AutoTokenizer, GenerationConfig
 

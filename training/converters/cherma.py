@@ -2,10 +2,10 @@
 
     python -m training.converters.cherma CHERMA0723 data/cherma
 
-SOURCE holds `{train,dev,test}.json` (or valid, val), entries with `audio_file` ("x.wav"), `video_file`, `txt_label`,
-`audio_label`, `visual_label` and `video_label`, and the features `audio/{split}/x.npy`, `visual/{split}/x.mp4.npy` and
-`text/{split}/x.npy`. `video_label` is the multimodal one. The release has no transcripts: `--text_features` stores the
-vectors of the text, which training does not read.
+SOURCE holds `{train,dev,test}.json` (or valid, val), whose entries have `audio_file` ("x.wav"), `video_file`,
+`txt_label`, `audio_label`, `visual_label` and `video_label`, and the features `audio/{split}/x.npy`,
+`visual/{split}/x.mp4.npy` and `text/{split}/x.npy`. `video_label` is the multimodal label. The release has no
+transcripts; `--text_features` stores its text features, which training ignores.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def plan(arguments: argparse.Namespace) -> Corpus:
     """Read the lists and the headers of the feature files.
 
     Raises:
-        FileNotFoundError: no folder, or a split's list is missing.
+        FileNotFoundError: the folder or a split's list is missing.
         ValueError: a list is broken, or an entry lacks a key.
     """
     from processing_egmf import BUILT_IN_TASKS
@@ -70,8 +70,8 @@ def plan(arguments: argparse.Namespace) -> Corpus:
         bytes_per_example=_bytes_per_example(everything[:SAMPLED]),
         languages=["zh"],
         description="CHERMA, emotions in Chinese television, as released: features, no transcripts and no clips. "
-        "`answer` is the label given to text, audio and video together; `label_text`, `label_audio` and "
-        "`label_video` were each given to one of them.",
+        "`answer` is the label of text, audio and video together; `label_text`, `label_audio` and `label_video` are "
+        "the labels of one modality each.",
         settings={"converter": "cherma", "task": arguments.task, "text_features": arguments.text_features},
         sources=list(lists.values()),
         files=[file for example in everything for file in example["files"].values()],
@@ -79,7 +79,7 @@ def plan(arguments: argparse.Namespace) -> Corpus:
 
 
 def find_lists(source: Path) -> dict[str, Path]:
-    """split -> its JSON list, under any of the names that the split goes by."""
+    """Map each split to its JSON list, which may have any of the split's names."""
     if not source.is_dir():
         raise FileNotFoundError(f"There is no folder {source}.")
     lists = {}
@@ -100,7 +100,7 @@ def _plan_example(
     arguments: argparse.Namespace,
     report: ConversionReport,
 ) -> dict[str, Any] | None:
-    """The example of an entry; None if it is dropped."""
+    """Turn an entry into an example; None if it is dropped."""
     name = str(entry["audio_file"]).removesuffix(".wav")
     answer = check_label(task, entry["video_label"], name, report)
     if answer is None:
@@ -151,7 +151,7 @@ def finish(example: dict[str, Any], report: ConversionReport, widths: dict[str, 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = make_parser(__doc__.splitlines()[0], "folder CHERMA0723, with the JSON lists")
-    parser.add_argument("--text_features", action="store_true", help="store the vectors of the text too")
+    parser.add_argument("--text_features", action="store_true", help="also store the text features")
     run(parser, plan, argv)
 
 

@@ -1,10 +1,10 @@
-"""Your own folder: `metadata.csv` or `metadata.jsonl` beside its media, with the columns of training/data/dataset.py.
+"""Your own folder: `metadata.csv` or `metadata.jsonl` next to its media, with the columns of training/data/dataset.py.
 
     python -m training.converters.folder my_corpus data/my_corpus --tasks_file my_tasks.yaml
 
-All columns are kept, also those that training does not know; a `video_id` in every row adds a video-disjoint split
-manifest. Features are read from their .npy files; clips become paths relative to DEST, or are embedded. Labels and
-scores are checked against the tasks: the built-in ones and those of `--tasks_file`.
+All columns are kept, even those that training ignores; a `video_id` in every row adds a video-disjoint split manifest.
+Features are read from their .npy files; clips become paths relative to DEST, or are embedded. Labels and scores are
+checked against the tasks: the built-in ones and those in `--tasks_file`.
 """
 
 import argparse
@@ -43,9 +43,9 @@ def plan(arguments: argparse.Namespace) -> Corpus:
     """Read the metadata.
 
     Raises:
-        FileNotFoundError: no metadata.
-        ValueError: a row that cannot be read, no `answer` column, a mistyped column, an unknown task or an unusable
-            name of a split.
+        FileNotFoundError: there is no metadata file.
+        ValueError: an unreadable row, no `answer` column, a mistyped column, an unknown task or an unusable split
+            name.
     """
     from ..model.tasks_file import read_tasks
 
@@ -76,7 +76,7 @@ def plan(arguments: argparse.Namespace) -> Corpus:
         report=report,
         bytes_per_example=_bytes_per_example(everything, arguments.media),
         languages=arguments.language,
-        description=f"Converted from `{path.name}` and the files beside it.",
+        description=f"Converted from `{path.name}` and the files next to it.",
         settings={
             "converter": "folder",
             "media": arguments.media,
@@ -92,7 +92,7 @@ def plan(arguments: argparse.Namespace) -> Corpus:
 
 def _check_columns(path: Path, columns: Sequence[str]) -> None:
     if "answer" not in columns:
-        raise ValueError(f"{path} has no column answer. It has {', '.join(columns) or 'none'}.")
+        raise ValueError(f"{path} has no `answer` column. Its columns are {', '.join(columns) or 'none'}.")
     for column in columns:
         if column in COLUMNS:
             continue
@@ -112,7 +112,7 @@ def _plan_examples(
     tasks: "dict[str, EGMFTask]",
     report: ConversionReport,
 ) -> dict[str, list[dict[str, Any]]]:
-    """split -> examples."""
+    """Map each split to its examples."""
     examples: dict[str, list[dict[str, Any]]] = {}
     for number, row in enumerate(rows):
         example_id = str(number if row.get("id") is None else row["id"])
@@ -143,11 +143,11 @@ def _plan_example(
     row: dict[str, Any],
     report: ConversionReport,
 ) -> dict[str, Any] | None:
-    """The example of a row; None if it is dropped."""
+    """Turn a row into an example; None if it is dropped."""
     task_name = arguments.task or row.get("task") or next(iter(tasks))
     if not isinstance(task_name, str) or task_name not in tasks:
         raise ValueError(
-            f"Row {example_id!r}: unknown task {task_name!r}. Known are {', '.join(tasks)}; define your own with "
+            f"Row {example_id!r}: unknown task {task_name!r}. Known tasks are {', '.join(tasks)}; define your own in "
             "--tasks_file."
         )
     if row.get("answer") in (None, ""):
@@ -167,7 +167,7 @@ def _plan_example(
         file = row.get(modality)
         features = row.get(f"{modality}_features")
         if not isinstance(file or "", str):
-            raise ValueError(f"Row {example_id!r}: {modality} is {file!r}; it must be the path of a file.")
+            raise ValueError(f"Row {example_id!r}: {modality} is {file!r}; it must be a file path.")
         if isinstance(features, str):
             features = str((arguments.source / features).resolve())
         example[modality] = str((arguments.source / file).resolve()) if file else None
@@ -201,7 +201,7 @@ def column_type(values: Sequence[Any]) -> str:
 
 
 def _unify_types(examples: list[dict[str, Any]], tasks: "dict[str, EGMFTask]", types: dict[str, str]) -> None:
-    """Labels and scores in one corpus become text, and so do values without a common type."""
+    """Store `answer` as text in a corpus with both labels and scores, and values without a common type as JSON."""
     mixed = len({tasks[example["task"]].kind for example in examples}) > 1
     for example in examples:
         if mixed:
@@ -239,7 +239,7 @@ def _typed_columns(
 
 
 def _features_width(features: Any) -> int | None:
-    """F of features that are the path of a .npy file or a list of vectors."""
+    """Width of features given as the path of a .npy file or as a list of vectors."""
     if isinstance(features, str):
         return npy_width(Path(features))
     if isinstance(features, list) and features and isinstance(features[0], list):
@@ -277,7 +277,7 @@ def finish(
     dest: str | None,
     widths: dict[str, int | None],
 ) -> dict[str, Any] | None:
-    """Read the vectors and check the clips of an example; None if nothing of it is left."""
+    """Read the features and check the clips of an example; None if nothing usable is left."""
     finished = dict(example)
     usable = bool(example["text"])
     for modality in MODALITIES:
@@ -287,7 +287,7 @@ def finish(
         finished[f"{modality}_features"] = features
         usable = usable or clip is not None or features is not None
     if not usable:
-        report.drop("neither text nor audio nor video", example["id"])
+        report.drop("no text, audio or video", example["id"])
         return None
     return finished
 
@@ -315,7 +315,7 @@ def _read_features(example: dict[str, Any], modality: str, report: ConversionRep
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = make_parser(__doc__.splitlines()[0], "folder with metadata.csv or metadata.jsonl", media=True)
-    parser.add_argument("--tasks_file", type=Path, metavar="FILE", help="YAML with your own tasks")
+    parser.add_argument("--tasks_file", type=Path, metavar="FILE", help="YAML file with your own tasks")
     parser.add_argument("--name", help="name of the corpus in its card (default: the folder's name)")
     parser.add_argument("--language", nargs="+", default=["en"], help="language codes, for the card")
     run(parser, plan, argv)

@@ -3,9 +3,9 @@
     python -m training.converters.meld MELD.Raw data/meld --context_turns 5
 
 SOURCE holds `{train,dev,test}_sent_emo.csv` and the clips `dia{X}_utt{Y}.mp4` in `train_splits/`,
-`dev_splits_complete/` and `output_repeated_splits_test/`, each in any folder below it. Dialogue numbers start again in
-every split, so ids carry the split: `train_dia0_utt3`. Examples are in the order of the dialogue, with their speaker.
-An example whose clip is missing, broken or wrongly cut keeps its text.
+`dev_splits_complete/` and `output_repeated_splits_test/`, at any depth. Dialogue numbers restart in every split, so
+ids include the split: `train_dia0_utt3`. Examples are in dialogue order and name their speaker. An example whose clip
+is missing, broken or wrongly cut keeps its text.
 """
 
 import argparse
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from processing_egmf import EGMFTask
 
 
-# our split -> its name in the release, the folder of its clips
+# our split -> (its name in the release, the folder of its clips)
 SPLITS = {
     "train": ("train", "train_splits"),
     "validation": ("dev", "dev_splits_complete"),
@@ -44,14 +44,14 @@ EXTRA_COLUMNS = {
     "start_seconds": "float32",
     "end_seconds": "float32",
 }
-MAX_CLIP_SECONDS = 30.0  # the longest correct clip has 29; the wrongly cut ones have 41, 235 and 305
+MAX_CLIP_SECONDS = 30.0  # the longest correct clip lasts 29 s; the wrongly cut ones last 41, 235 and 305 s
 
 
 def plan(arguments: argparse.Namespace) -> Corpus:
     """Read the tables, find the clips, put the turns in order.
 
     Raises:
-        FileNotFoundError: a table is missing, or the clips of a split without `--media none`.
+        FileNotFoundError: a table or, without `--media none`, the clips of a split are missing.
         ValueError: a table is broken, or lacks a column.
     """
     from processing_egmf import BUILT_IN_TASKS
@@ -94,7 +94,7 @@ def plan(arguments: argparse.Namespace) -> Corpus:
         bytes_per_example=example_bytes(used_clips, arguments.media),
         languages=["en"],
         description="MELD, emotions in the dialogues of a television series, as released: one row per utterance, in "
-        "the order of the dialogue. Ids carry the split, because dialogue numbers start again in each.",
+        "dialogue order. Ids include the split, because dialogue numbers restart in every split.",
         settings={
             "converter": "meld",
             "media": arguments.media,
@@ -108,33 +108,33 @@ def plan(arguments: argparse.Namespace) -> Corpus:
 
 
 def _find_clips(arguments: argparse.Namespace, files: Sequence[Path], split: str) -> dict[str, Path]:
-    """Name -> clip."""
+    """Map the names of a split's clips to their paths."""
     _, folder = SPLITS[split]
     clips = {path.stem: path for path in files if path.parent.name == folder and path.suffix.lower() == ".mp4"}
     if not clips and arguments.media != "none":
         raise FileNotFoundError(
-            f"{arguments.source} has no clips of split {split} ({folder}/dia0_utt0.mp4 and so on). Use --media none "
+            f"{arguments.source} has no clips for split {split} ({folder}/dia0_utt0.mp4 and so on). Use --media none "
             "to convert only the text, or --splits to leave the split out."
         )
     return clips
 
 
 def read_turns(table: Path) -> list[dict[str, Any]]:
-    """The table's rows in the order of the dialogues, each with `number`: (dialogue, utterance)."""
+    """The table's rows in dialogue order, each with `number`: (dialogue, utterance)."""
     turns = []
     for line, row in enumerate(read_csv(table, COLUMNS), 2):
         try:
             number = (int(row["Dialogue_ID"]), int(row["Utterance_ID"]))
         except ValueError as error:
             raise ValueError(
-                f"{table}, row {line}: Dialogue_ID and Utterance_ID must be whole numbers ({error})."
+                f"{table}, row {line}: Dialogue_ID and Utterance_ID must be integers ({error})."
             ) from error
         turns.append({**row, "number": number})
     return sorted(turns, key=lambda turn: turn["number"])
 
 
 def clip_name(turn: dict[str, Any]) -> str:
-    """Name of a turn's clip, without the ending."""
+    """Name of a turn's clip, without the file extension."""
     dialogue, utterance = turn["number"]
     return f"dia{dialogue}_utt{utterance}"
 
@@ -161,7 +161,7 @@ def _plan_split(
     clips: dict[str, Path],
     report: ConversionReport,
 ) -> list[dict[str, Any]]:
-    """The examples of one split, each with the turns before it if `--context_turns` asks for them."""
+    """The examples of one split, each with up to `--context_turns` earlier turns."""
     examples = []
     history: dict[int, list[list[str]]] = {}  # dialogue -> turns so far
     for turn in turns:

@@ -3,9 +3,9 @@
     python -m training.converters.mmsa unaligned_50.pkl data/mosei --corpus mosei
 
 The pickle holds `{train, valid, test}` -> columns `raw_text`, `audio`, `vision`, `id`, `regression_labels`, lengths.
-Transcripts, audio and video features, scores and ids are taken; the inputs and outputs of BERT are not. The
-semi-supervised file also has `train_mix`: its labeled rows are those of train, the others become the split
-`unlabeled`, which has no answers.
+Transcripts, audio and video features, scores and ids are converted; BERT's inputs and outputs are not. The
+semi-supervised file also has `train_mix`: its labeled rows are those of train, and the others become the split
+`unlabeled`, whose `answer` is empty.
 
 Only one example's arrays are in memory at a time: see core/pickles.py.
 """
@@ -32,7 +32,7 @@ class Release(NamedTuple):
 
     name: str
     task: str
-    step: float | None  # between scores
+    step: float | None  # distance between scores
     language: str
 
 
@@ -95,7 +95,7 @@ def plan(arguments: argparse.Namespace) -> Corpus:
 
 
 def read_tables(source: Path) -> dict[str, dict[str, Any]]:
-    """split of the release -> column -> values, one per row."""
+    """The release's splits, each a dict of columns with one value per row."""
     splits = read_pickle(source)
     if not isinstance(splits, dict) or not splits:
         raise ValueError(f"{source} must hold a dict of splits, not {type(splits).__name__}.")
@@ -103,20 +103,20 @@ def read_tables(source: Path) -> dict[str, dict[str, Any]]:
     missing = [split for split in ("train", "valid", "test") if split not in splits]
     if unknown or missing:
         raise ValueError(
-            f"{source} has the splits {', '.join(map(str, splits))}; expected are train, valid, test, and {MIXED} in "
-            "the semi-supervised file."
+            f"{source} has the splits {', '.join(map(str, splits))}; expected train, valid, test, and {MIXED} in the "
+            "semi-supervised file."
         )
     return {split: _check_table(f"{source}, split {split!r}", split, splits[split]) for split in splits}
 
 
 def _check_table(place: str, split: str, columns: Any) -> dict[str, Any]:
-    """The columns that are used, all of one length."""
+    """The columns that the conversion uses, all of the same length."""
     if not isinstance(columns, dict):
         raise ValueError(f"{place}: must hold a dict of columns, not {type(columns).__name__}.")
     required = REQUIRED if split == MIXED else (*REQUIRED, "raw_text")
     missing = [name for name in required if name not in columns]
     if missing:
-        raise ValueError(f"{place}: no {', '.join(missing)}. It has {', '.join(map(str, columns))}.")
+        raise ValueError(f"{place} lacks {', '.join(missing)}. It has {', '.join(map(str, columns))}.")
     table = {name: columns[name] for name in required}
     for name in OPTIONAL:
         if columns.get(name) is not None:
@@ -129,7 +129,7 @@ def _check_table(place: str, split: str, columns: Any) -> dict[str, Any]:
             raise ValueError(f"{place}: {name} is a {type(column).__name__}, not a list or an array.")
     lengths = {name: len(column) for name, column in table.items()}
     if len(set(lengths.values())) > 1:
-        raise ValueError(f"{place}: columns of different lengths: {lengths}. Was it cut or joined?")
+        raise ValueError(f"{place}: columns of different lengths: {lengths}. Was the file cut or merged?")
     return {name: column if name in MODALITIES.values() else list(column) for name, column in table.items()}
 
 
@@ -141,7 +141,7 @@ def _common_width(tables: dict[str, dict[str, Any]], column: str) -> int | None:
 
 
 def _max_steps(tables: dict[str, dict[str, Any]]) -> int:
-    """Of the first row of every split."""
+    """Largest number of steps in the first rows of all splits."""
     steps = [1]
     for table in tables.values():
         for column in MODALITIES.values():
@@ -151,7 +151,7 @@ def _max_steps(tables: dict[str, dict[str, Any]]) -> int:
 
 
 def _row_shape(column: Any, index: int) -> tuple[int, ...]:
-    """Shape of a row's array, whose numbers are not read; () if it is not an array."""
+    """Shape of a row's array, without reading its data; () if it is not an array."""
     if isinstance(column, PickledArray):
         return column.shape[1:]
     return array_shape(column[index])
@@ -167,7 +167,7 @@ def _plan_examples(
     task_name: str | None,
     report: ConversionReport,
 ) -> dict[str, list[dict[str, Any]]]:
-    """Our split -> examples with a usable score, and those that never had one."""
+    """Map our splits to their examples: those with a usable score, and the unlabeled ones."""
     examples: dict[str, list[dict[str, Any]]] = {SPLIT_NAMES[split]: [] for split in tables if split != MIXED}
     train_ids = {clean_text(name) for name in tables["train"]["id"]}
     for split in sorted(tables, key=lambda name: name == MIXED):
@@ -192,11 +192,11 @@ def _plan_examples(
 
 
 def _plan_example(table: dict[str, Any], index: int, report: ConversionReport) -> dict[str, Any]:
-    """A row of a table; `answer` is its score as released."""
+    """Turn a row into an example; `answer` is its score as released."""
     name = clean_text(table["id"][index])
     video_id, separator, clip_id = name.partition("$_$" if "$_$" in name else "/")
     if not separator:
-        report.note("id without a video: treated as a video by itself", name)
+        report.note("id without a video: treated as a video of its own", name)
     example: dict[str, Any] = {
         "id": name,
         "text": clean_text(table["raw_text"][index]) if "raw_text" in table else "",
@@ -217,14 +217,14 @@ def _plan_example(table: dict[str, Any], index: int, report: ConversionReport) -
 
 
 def _row_of(column: Any, index: int) -> tuple[Any, int | None]:
-    """An array and the row in it, or an entry of a list and None; a planned example does not hold the whole list."""
+    """An array and a row index, or a list entry and None: a planned example does not hold the entire column."""
     if isinstance(column, PickledArray) and column.items is None:
         return column, index
     return column[index], None
 
 
 def _as_number(value: Any) -> float | None:
-    """A number, or the one number in an array; None for anything else."""
+    """A number, or the single number in an array; None for anything else."""
     try:
         numbers = np.asarray(value, dtype=np.float64).reshape(-1)
     except (TypeError, ValueError):
@@ -233,16 +233,16 @@ def _as_number(value: Any) -> float | None:
 
 
 def _read_length(value: Any, example_id: str, report: ConversionReport) -> int | None:
-    """Stated number of steps; None, and an entry in the report, if it is not a length."""
+    """Stated number of steps; None, with an entry in the report, if it is invalid."""
     length = _as_number(value)
     if length is None or not length >= 0:  # NaN too
-        report.repair("stated length is not a length: taken from the vectors", example_id)
+        report.repair("invalid stated length: taken from the vectors", example_id)
         return None
     return int(length)
 
 
 def finish(example: dict[str, Any], report: ConversionReport, widths: dict[str, int]) -> dict[str, Any] | None:
-    """Read and repair the vectors of an example; None if nothing of it is left."""
+    """Read and repair the features of an example; None if nothing usable is left."""
     finished = {name: value for name, value in example.items() if name not in ("arrays", "lengths")}
     for modality, (array, index) in example["arrays"].items():
         finished[f"{modality}_features"] = repair_sequence(

@@ -1,11 +1,11 @@
-"""CMU-MOSEI, raw: long videos, transcripts in segments, and the table of labels that MMSA distributes.
+"""CMU-MOSEI, raw: long videos, segmented transcripts, and MMSA's table of labels.
 
     python -m training.converters.mosei MOSEI data/mosei_raw
 
 SOURCE holds `Videos/Full/Combined/<video>.mp4`, `Transcript/Segmented/Combined/<video>.txt` with lines
-`video___index___start___end___text`, and `label.csv`. Every labeled segment is cut out of its video and encoded again
-into `clips/` of DEST, or into the rows with `--media embed`. Only the audio is taken of videos that `--no_face` lists:
-some videos show no face, and the release does not say which.
+`video___index___start___end___text`, and `label.csv`. Every labeled segment is cut out of its video and re-encoded
+into DEST's `clips/`, or into the table with `--media embed`. Of the videos listed in `--no_face`, only the audio is
+used: some videos show no face, and the release does not say which.
 """
 
 import argparse
@@ -35,12 +35,12 @@ EXTRA_COLUMNS = {
     "start_seconds": "float32",
     "end_seconds": "float32",
 }
-PLANNED_ONLY = ("source", "has_face")  # of an example; not stored
+PLANNED_ONLY = ("source", "has_face")  # keys of a planned example that are not stored
 BYTES_PER_CLIP = 400_000
 
 
 class Segment(NamedTuple):
-    """Part of a video, in seconds, and its transcript."""
+    """Start and end of a segment in its video, in seconds, and its transcript."""
 
     start: float | None
     end: float | None
@@ -48,17 +48,17 @@ class Segment(NamedTuple):
 
 
 class Transcripts:
-    """Segments of the videos' transcripts, each given out once.
+    """Segments of the videos' transcripts, each handed out once.
 
     Args:
-        paths: video -> its transcript.
-        report: lists unreadable lines.
+        paths: video -> path of its transcript.
+        report: for unreadable lines.
     """
 
     def __init__(self, paths: dict[str, Path], report: ConversionReport) -> None:
         self.paths = paths
         self.report = report
-        self.segments: dict[str, dict[str, Segment]] = {}  # of the videos that were asked for, those that are left
+        self.segments: dict[str, dict[str, Segment]] = {}  # those left of each video that was read
 
     def take(self, video_id: str, clip_id: str) -> Segment | None:
         if video_id not in self.segments:
@@ -79,7 +79,7 @@ class Transcripts:
                 segments[clip_id.strip()] = Segment(float(start), float(end), clean_text(text))
             except ValueError:
                 if line.strip():
-                    self.report.note("unreadable line of a transcript", f"{path.name}:{number}")
+                    self.report.note("unreadable line in a transcript", f"{path.name}:{number}")
         return segments
 
 
@@ -87,7 +87,7 @@ def plan(arguments: argparse.Namespace) -> Corpus:
     """Read labels and transcripts, find the videos.
 
     Raises:
-        FileNotFoundError: no table, no transcripts, or no videos without `--media none`.
+        FileNotFoundError: there is no table, no transcript or, without `--media none`, no video.
         ValueError: the table is broken, or lacks a column.
     """
     from processing_egmf import BUILT_IN_TASKS
@@ -127,7 +127,7 @@ def _plan_example(
     transcripts: Transcripts,
     report: ConversionReport,
 ) -> dict[str, Any] | None:
-    """The example of a row of the table; None if it is dropped."""
+    """Turn a row of the table into an example; None if it is dropped."""
     video_id = row["video_id"].strip()
     clip_id = row["clip_id"].strip()
     example_id = f"{video_id}$_${clip_id}"
@@ -141,7 +141,7 @@ def _plan_example(
         return None
     segment = transcripts.take(video_id, clip_id)
     if segment is None:
-        report.repair("segment not in the transcripts: text of the table, no clip", example_id)
+        report.repair("segment not in the transcripts: text from the table, no clip", example_id)
         segment = Segment(None, None, clean_text(row["text"]))
     return {
         "id": example_id,
@@ -178,7 +178,7 @@ def _corpus(
         bytes_per_example=BYTES_PER_CLIP if arguments.media == "embed" else 4 * BYTES_PER_CLIP,
         languages=["en"],
         description="CMU-MOSEI, cut from the full videos by the segments of its transcripts, with the labels of "
-        "MMSA's table. Twelve videos show no face; those that were listed at conversion have only audio.",
+        "MMSA's table. Twelve videos show no face; those listed in `--no_face` have only audio.",
         settings={
             "converter": "mosei",
             "media": arguments.media,
@@ -191,7 +191,7 @@ def _corpus(
 
 
 def _read_names(path: Path | None) -> set[str]:
-    """The lines of a file that are not blank."""
+    """The nonblank lines of a file."""
     if path is None:
         return set()
     lines = path.read_text(encoding="utf-8").splitlines()
@@ -216,7 +216,7 @@ def finish(example: dict[str, Any], report: ConversionReport, media: str, dest: 
 
 
 def _store_clip(example: dict[str, Any], report: ConversionReport, media: str, dest: str | None) -> Any:
-    """The clip as it is stored, or None if it cannot be cut."""
+    """Stored form of the clip; None if it cannot be cut."""
     from .core.conversion import partial_folder
     from .core.cutting import cut_clip
 
@@ -224,12 +224,12 @@ def _store_clip(example: dict[str, Any], report: ConversionReport, media: str, d
         report.repair("video missing: no clip, text kept", example["id"])
         return None
     if not example["has_face"]:
-        report.repair("no face in the video: only its audio taken", example["id"])
+        report.repair("no face in the video: only its audio used", example["id"])
     name = f"{example['video_id']}___{example['clip_id']}.mp4"
     path = None
     if media == "paths" and dest is not None:
         path = partial_folder(Path(dest)) / "clips" / name
-        if path.is_file():  # from a conversion that was interrupted
+        if path.is_file():  # from an interrupted conversion
             return f"clips/{name}"
     try:
         clip = cut_clip(Path(example["source"]), example["start_seconds"], example["end_seconds"], example["has_face"])
@@ -247,7 +247,10 @@ def _store_clip(example: dict[str, Any], report: ConversionReport, media: str, d
 def main(argv: Sequence[str] | None = None) -> None:
     parser = make_parser(__doc__.splitlines()[0], "folder with Videos/, Transcript/ and label.csv", media=True)
     parser.add_argument(
-        "--no_face", type=Path, metavar="FILE", help="one video id per line: videos of which only the audio is taken"
+        "--no_face",
+        type=Path,
+        metavar="FILE",
+        help="ids of videos without a face, one per line; only their audio is used",
     )
     run(parser, plan, argv)
 

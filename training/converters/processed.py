@@ -1,4 +1,4 @@
-"""MELD and CHERMA as pickles of features, in the form that comes with MSE-Adapter.
+"""MELD and CHERMA as pickles of features, in the format distributed with MSE-Adapter.
 
     python -m training.converters.processed MELD data/meld_features --corpus meld
 
@@ -40,7 +40,7 @@ def plan(arguments: argparse.Namespace) -> Corpus:
 
     Raises:
         FileNotFoundError: a pickle is missing.
-        ValueError: a file is refused or broken, or an entry is not in this form.
+        ValueError: a file is refused or broken, or an entry is not in this format.
     """
     from processing_egmf import BUILT_IN_TASKS
 
@@ -113,17 +113,17 @@ def _check_entry(place: str, entry: Any) -> None:
     known = features if isinstance(features, dict) else {}
     missing = [key for key in FEATURES if key not in known]
     if missing:
-        raise ValueError(f"{place}: no {', '.join(missing)}.")
+        raise ValueError(f"{place} lacks {', '.join(missing)}.")
     if "label" not in entry:
-        raise ValueError(f"{place}: no label.")
+        raise ValueError(f"{place} lacks label.")
 
 
 def _read_length(value: Any, example_id: str, report: ConversionReport) -> int | None:
-    """Stated number of steps; None, and an entry in the report, if it is not a length."""
+    """Stated number of steps; None, with an entry in the report, if it is invalid."""
     if isinstance(value, PickledArray) and len(value) == 1:
         value = value[0]
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e9:
-        report.repair("stated length is not a length: taken from the vectors", example_id)
+        report.repair("invalid stated length: taken from the vectors", example_id)
         return None
     return int(value)
 
@@ -135,7 +135,7 @@ def _bytes_per_example(examples: Sequence[dict[str, Any]]) -> int:
 
 
 def finish(example: dict[str, Any], report: ConversionReport, widths: dict[str, int]) -> dict[str, Any] | None:
-    """Read and repair the vectors of an example; None if nothing of it is left."""
+    """Read and repair the features of an example; None if nothing usable is left."""
     finished = {name: value for name, value in example.items() if name not in ("arrays", "lengths")}
     for modality in MODALITIES:
         finished[f"{modality}_features"] = repair_sequence(
@@ -153,7 +153,7 @@ def finish(example: dict[str, Any], report: ConversionReport, widths: dict[str, 
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = make_parser(__doc__.splitlines()[0], "folder with the three pickles, in any folder below it")
+    parser = make_parser(__doc__.splitlines()[0], "folder with the three pickles, at any depth")
     parser.add_argument("--corpus", required=True, choices=list(CORPORA), help="corpus in SOURCE")
     run(parser, plan, argv)
 

@@ -2,9 +2,9 @@
 
     python -m training.converters.sims SIMS data/sims_v2 --corpus sims_v2
 
-SOURCE holds `label.csv` (v2: `meta.csv`) and `Raw/<video_id>/<clip_id>.mp4`. Both ids are text with leading zeros;
-where a spreadsheet has removed those of the table, the file's name brings them back. An example whose clip is missing
-or broken keeps its text.
+SOURCE holds `label.csv` (v2: `meta.csv`) and `Raw/<video_id>/<clip_id>.mp4`. Both ids are text with leading zeros; if
+a spreadsheet has stripped them from the table, they are restored from the clip's path. An example whose clip is
+missing or broken keeps its text.
 """
 
 import argparse
@@ -35,14 +35,14 @@ EXTRA_COLUMNS = {
     "annotation": "string",
     **dict.fromkeys(SINGLE_LABELS.values(), "float32"),
 }
-STEP = 0.2  # between scores
+STEP = 0.2  # distance between scores
 
 
 def plan(arguments: argparse.Namespace) -> Corpus:
     """Read the table and find the clips.
 
     Raises:
-        FileNotFoundError: no table, or no clips without `--media none`.
+        FileNotFoundError: there is no table or, without `--media none`, no clip.
         ValueError: the table is broken, or lacks a column.
     """
     from processing_egmf import BUILT_IN_TASKS
@@ -77,7 +77,7 @@ def plan(arguments: argparse.Namespace) -> Corpus:
         bytes_per_example=example_bytes(used, arguments.media),
         languages=["zh"],
         description=f"{name} as released, one row per clip. `answer` is the sentiment rated from text, audio and "
-        "video together; `label_text`, `label_audio` and `label_video` were each rated from one of them.",
+        "video together; `label_text`, `label_audio` and `label_video` were rated from one modality each.",
         settings={
             "converter": "sims",
             "corpus": arguments.corpus,
@@ -97,7 +97,7 @@ def _plan_example(
     clip: Path | None,
     report: ConversionReport,
 ) -> tuple[str | None, dict[str, Any] | None]:
-    """Split and example of a row of the table; None for the example if it is dropped."""
+    """Split and example of a row of the table; the example is None if it is dropped."""
     video_id = row["video_id"].strip()
     clip_id = row["clip_id"].strip()
     if clip is not None and (clip.parent.name, clip.stem) != (video_id, clip_id):
@@ -143,7 +143,7 @@ class Clips:
             self.without_zeros.setdefault(key, []).append(path)
 
     def find(self, video_id: str, clip_id: str) -> Path | None:
-        """The clip with these ids, or the only one that has them apart from leading zeros."""
+        """The clip with these ids, or the only clip with them when leading zeros are ignored."""
         exact = self.paths.get((video_id, clip_id))
         if exact is not None:
             return exact
@@ -152,7 +152,7 @@ class Clips:
 
 
 def single_label(text: str | None) -> float | None:
-    """A label of one modality; None if it is not a number."""
+    """Label of a single modality; None if it is not a number."""
     try:
         return float(text) if text else None
     except ValueError:

@@ -1,13 +1,13 @@
-"""`make demo`: from nothing to a trained, evaluated and saved model that predicts clips, with plots.
+"""The complete demo (`make demo`): build a corpus, then train, evaluate and save a model, and predict clips with it.
 
     python -m training.demo [--output runs/demo] [--seed 0] [-- any option of training.train]
 
     assets -> corpus -> training -> evaluation of every subset of modalities -> report, model card
                                  -> three predictions in a fresh process
 
-Each stage runs in a process of its own, and prints how long it took and how much memory it needed. An interrupted demo
-resumes with the same command: existing assets and clips are kept, and training continues from its last checkpoint. A
-finished run is moved aside, never overwritten.
+Each stage runs in a process of its own; its duration and peak memory are written to `timings.json`. An interrupted
+demo resumes with the same command: existing assets and clips are kept, and training continues from its last
+checkpoint. A finished run is moved aside, never overwritten.
 """
 
 import argparse
@@ -32,7 +32,7 @@ SHOWN_CLIPS = (("emotion", "en"), ("emotion", "zh"), ("sentiment", "en"))  # tas
 
 
 def train_and_evaluate(arguments: argparse.Namespace, language_model: Path, timings: dict[str, Any]) -> None:
-    """Builds the corpus, trains on it, and evaluates every subset of modalities."""
+    """Build the corpus, train on it, and evaluate every subset of modalities."""
     output = arguments.output
     corpus = python_command("demo.corpus", "--output", arguments.dataset, "--sources", arguments.cache)
     run_stage("corpus", corpus, timings)
@@ -46,22 +46,22 @@ def train_and_evaluate(arguments: argparse.Namespace, language_model: Path, timi
 
 
 def write_documents(output: Path, dataset: Path) -> dict[str, Path]:
-    """Writes the report with its plots, and the model card."""
+    """Write the report with its plots, and the model card."""
     from ..evaluation.report import write_report
     from ..hub.model_card import write_card
     from .preview import write_preview
 
-    shutil.copy2(dataset / "ceilings.json", output)  # the run's card then needs no corpus
+    shutil.copy2(dataset / "ceilings.json", output)  # so that the run's card does not need the corpus
     write_preview(dataset, output / "faces.png")
     return {"report": write_report(output, dataset), "model card": write_card(output)}
 
 
 def choose_clips(results: dict[str, Any], dataset: Path) -> list[dict[str, Any]]:
-    """Three clips to predict: an English emotion, a Chinese one, a sentiment.
+    """Three clips to predict: an English emotion, a Chinese emotion and a sentiment.
 
     Args:
-        results: of the evaluation, which names the split.
-        dataset: folder of the corpus; paths of the clips are relative to it.
+        results: results of the evaluation; their `split` is used.
+        dataset: folder of the corpus, to which the clips' paths are relative.
     """
     lines = (dataset / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
     examples = [json.loads(line) for line in lines]
@@ -87,7 +87,7 @@ def choose_clips(results: dict[str, Any], dataset: Path) -> list[dict[str, Any]]
 
 
 def predict_in_fresh_process(output: Path, dataset: Path, timings: dict[str, Any]) -> None:
-    """Loads the checkpoint without the source tree, from an empty folder, and prints three predictions."""
+    """Load the checkpoint without the source tree, from an empty folder, and print three predictions."""
     results = read_json(output / "results-test.json")
     clips = write_json(output / "predicted-clips.json", choose_clips(results, dataset))
     command = [sys.executable, "-I", str(FRESH_PREDICTION)]
@@ -98,14 +98,14 @@ def predict_in_fresh_process(output: Path, dataset: Path, timings: dict[str, Any
 
 def make_parser() -> CommandParser:
     parser = CommandParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path("runs/demo"), help="folder of the run")
+    parser.add_argument("--output", type=Path, default=Path("runs/demo"), help="folder for the run")
     parser.add_argument(
         "--dataset", type=Path, default=Path("data/demo"), help="folder of the corpus, built if missing"
     )
-    parser.add_argument("--cache", type=Path, default=Path(".cache/assets"), help="folder of the downloaded assets")
-    parser.add_argument("--config", type=Path, default=CONFIGS / "demo.yaml", help="options of training")
+    parser.add_argument("--cache", type=Path, default=Path(".cache/assets"), help="folder for downloaded assets")
+    parser.add_argument("--config", type=Path, default=CONFIGS / "demo.yaml", help="YAML file with training options")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("options", nargs="*", help="after --: options of training.train")
+    parser.add_argument("options", nargs="*", help="options for training.train, after --")
     return parser
 
 

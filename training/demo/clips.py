@@ -1,4 +1,4 @@
-"""One clip of the demo corpus: from an example of the plan to samples and frames, and to an mp4 file.
+"""Clips of the demo corpus: from a planned example to audio samples and video frames, and to an mp4 file.
 
     example -> voice affect, face affect -> samples (S,) -> loudness per frame -> frames (T, size, size, 3) -> mp4
 
@@ -24,9 +24,9 @@ from .voice_affects import mix_voice_affects
 
 
 FRAMES_PER_SECOND = Fraction(25, 2)
-# What x264 estimates ahead of time differs from run to run: without it the bytes are the same.
+# x264's lookahead differs from run to run; without it, the bytes are always the same.
 X264_PARAMS = "aq-mode=0:mbtree=0:rc-lookahead=0:sync-lookahead=0"
-VOICE = 0  # parts of a speaker, each with a random generator of its own
+VOICE = 0  # parts of a speaker, each with its own random generator
 FACE = 1
 
 
@@ -36,10 +36,10 @@ def speaker_rng(seed: int, speaker: str, part: int) -> np.random.Generator:
 
 
 def render_example(example: dict[str, Any], seed: int, frame_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Makes the samples (S,) in [-1, 1] and the RGB frames (T, size, size, 3) of an example.
+    """Make the samples (S,) in [-1, 1] and the RGB frames (T, size, size, 3) of an example.
 
     Args:
-        example: `id`, `task`, `text`, `speaker` and `cues` are used.
+        example: its `id`, `task`, `text`, `speaker` and `cues` are used.
         seed: seed of the corpus.
         frame_size: height and width in pixels.
     """
@@ -64,7 +64,7 @@ def render_example(example: dict[str, Any], seed: int, frame_size: int) -> tuple
 
 
 def emotion_weights(emotion: str, strength: float) -> dict[str, float]:
-    """An emotion as a mixture of affects: a strength of 1 is the table's point, 0 is neutral."""
+    """An emotion as a mixture of affects: strength 1 is the table's point, strength 0 is neutral."""
     weights = {"neutral": 1 - strength}
     weights[emotion] = weights.get(emotion, 0) + strength
     return weights
@@ -91,7 +91,7 @@ def speech_level(samples: np.ndarray) -> np.ndarray:
 
 
 def write_mp4(path: Path, samples: np.ndarray, frames: np.ndarray) -> None:
-    """Writes H.264 and AAC; the same input gives the same bytes.
+    """Write H.264 and AAC; the same input gives the same bytes.
 
     Args:
         path: the file, renamed into place once it is complete.

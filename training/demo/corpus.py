@@ -1,7 +1,7 @@
-"""The demo corpus: real mp4 clips of synthesized speakers whose truth is known.
+"""The demo corpus: mp4 clips of synthesized speakers whose true labels are known.
 
-Every cue tells the truth with a stated probability, so the best possible result for every subset of modalities is
-computed exactly (`ceilings.json`). The corpus is synthetic: it serves to teach and to test, and scores on it say
+Every cue shows the true label with a stated probability, so the best possible result for every subset of modalities is
+computed exactly (`ceilings.json`). The corpus is synthetic: it is meant for teaching and testing, and scores on it say
 nothing about people.
 
     phrases, snippets -> plan (one rng) -> examples -> clips (rng of seed and clip id) -> mp4
@@ -44,13 +44,13 @@ GENERATOR_VERSION = 3  # raise it when the same settings no longer give the same
 
 @dataclasses.dataclass(frozen=True)
 class CorpusOptions:
-    """What decides the content of a corpus.
+    """Options that determine the content of a corpus.
 
     Args:
-        seed: seed of everything.
-        num_train: clips of the train split; three of five are of the emotion task, in every split.
-        num_validation: clips of the validation split.
-        num_test: clips of the test split.
+        seed: seed of all random draws.
+        num_train: clips in the train split; in every split, three of five clips belong to the emotion task.
+        num_validation: clips in the validation split.
+        num_test: clips in the test split.
         frame_size: height and width of the video in pixels, even and at least 16.
     """
 
@@ -81,7 +81,7 @@ def build_corpus(
     overwrite: bool = False,
     show_progress: bool = True,
 ) -> Path:
-    """Builds the corpus, or returns at once if it already exists.
+    """Build the corpus, or return at once if it already exists.
 
     Everything is written into a hidden sibling folder, which is renamed at the end. An interrupted build resumes where
     it stopped.
@@ -91,8 +91,8 @@ def build_corpus(
         options: content of the corpus.
         sources: folder with the VADER source archive; not needed with `snippets`.
         snippets: pairs of rating in [-4, 4] and text to use instead of the VADER snippets.
-        num_workers: processes; the result does not depend on it.
-        overwrite: build again and replace an existing corpus.
+        num_workers: worker processes; the result does not depend on it.
+        overwrite: rebuild and replace an existing corpus.
         show_progress: show a progress bar.
 
     Returns:
@@ -101,7 +101,7 @@ def build_corpus(
     Raises:
         FileExistsError: the folder holds something else.
         FileNotFoundError: `sources` has no VADER archive.
-        ValueError: an option or the archive is wrong.
+        ValueError: an option is out of range, or the archive is not the expected one.
     """
     output = Path(output).expanduser().resolve()
     options = options or CorpusOptions()
@@ -111,7 +111,7 @@ def build_corpus(
         raise ValueError(f"Pass `sources`, the folder that holds {VADER_FILE}, or `snippets`.")
     settings = _settings(options, snippets)
     if not _must_build(output, settings, overwrite):
-        print(f"{output} already holds this corpus; it is used as it is.")
+        print(f"{output} already holds this corpus; using it.")
         return output
 
     rated_texts = read_vader_snippets(sources) if snippets is None else snippets
@@ -127,7 +127,7 @@ def build_corpus(
 
 
 def _settings(options: CorpusOptions, snippets: Sequence[tuple[float, str]] | None) -> dict[str, Any]:
-    """Everything that the content depends on, as `build.json` records it."""
+    """The settings that determine the content, as recorded in `build.json`."""
     digest = VADER_SHA256 if snippets is None else digest_of_json(list(snippets))
     return {
         "generator_version": GENERATOR_VERSION,
@@ -141,7 +141,7 @@ def _settings(options: CorpusOptions, snippets: Sequence[tuple[float, str]] | No
 
 
 def _must_build(output: Path, settings: dict[str, Any], overwrite: bool) -> bool:
-    """False for a corpus with these settings; a folder with anything else is refused."""
+    """False if the folder holds a corpus with these settings; a folder with anything else is refused."""
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return True
     record = output / "build.json"
@@ -155,19 +155,19 @@ def _must_build(output: Path, settings: dict[str, Any], overwrite: bool) -> bool
     differences = []
     for key in sorted(existing.keys() | settings.keys()):
         if existing.get(key) != settings.get(key):
-            differences.append(f"{key}: it has {existing.get(key)}, asked for {settings.get(key)}")
+            differences.append(f"{key}: it has {existing.get(key)}, requested {settings.get(key)}")
     raise FileExistsError(
-        f"{output} holds a corpus with other settings ({', '.join(differences)}). Pass --overwrite to replace it, or "
-        "choose another --output."
+        f"{output} holds a corpus with different settings ({', '.join(differences)}). Use --overwrite to "
+        "replace it, or choose another --output."
     )
 
 
 def _open_partial(output: Path, settings: dict[str, Any]) -> Path:
-    """The sibling folder of an unfinished build; one with other settings is deleted."""
+    """The sibling folder of an unfinished build, emptied if its settings differ."""
     partial = output.with_name(f".{output.name}.partial")
     settings_file = partial / "settings.json"
     if partial.exists() and not _holds_settings(settings_file, settings):
-        print(f"Deleting {partial}, an interrupted build with other settings.")
+        print(f"Deleting {partial}, an interrupted build with different settings.")
         shutil.rmtree(partial)
     (partial / "clips").mkdir(parents=True, exist_ok=True)
     for leftover in (partial / "clips").glob(".*.mp4"):
@@ -183,7 +183,7 @@ def _holds_settings(path: Path, settings: dict[str, Any]) -> bool:
 def _make_clips(
     examples: list[dict[str, Any]], folder: Path, options: CorpusOptions, num_workers: int, show_progress: bool
 ) -> None:
-    """Writes the clips that an interrupted build left out."""
+    """Write the clips that do not exist yet."""
     missing = [example for example in examples if not (folder / example["video"]).is_file()]
     num_done = len(examples) - len(missing)
     if num_done:
@@ -207,7 +207,7 @@ def _make_clip(job: tuple[dict[str, Any], int, int, Path]) -> None:
 
 
 def _write_descriptions(folder: Path, plan: CorpusPlan, settings: dict[str, Any], source: str) -> None:
-    """Writes metadata, ceilings, README and the record of the build."""
+    """Write metadata, ceilings, README and build record."""
     ceilings = all_ceilings(settings["seed"], plan.snippets)
     lines = [json.dumps(example, ensure_ascii=False) + "\n" for example in plan.examples]
     write_text(folder / "metadata.jsonl", "".join(lines))
@@ -218,7 +218,7 @@ def _write_descriptions(folder: Path, plan: CorpusPlan, settings: dict[str, Any]
 
 
 def _build_record(settings: dict[str, Any], examples: list[dict[str, Any]], source: str) -> dict[str, Any]:
-    """What `build.json` holds."""
+    """The content of `build.json`."""
     reliabilities = {}
     for modality, shares in RELIABILITIES.items():
         reliabilities[modality] = dict(zip(EMOTIONS, shares, strict=True))
@@ -254,10 +254,12 @@ def make_parser() -> CommandParser:
     parser.add_argument("--output", required=True, help="folder to create")
     parser.add_argument("--sources", required=True, help=f"folder that holds {VADER_FILE}")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--train", type=int, default=2400, help="clips of the train split")
-    parser.add_argument("--validation", type=int, default=200, help="clips of the validation split")
-    parser.add_argument("--test", type=int, default=400, help="clips of the test split")
-    parser.add_argument("--num_workers", type=int, default=2, help="processes; the result does not depend on it")
+    parser.add_argument("--train", type=int, default=2400, help="clips in the train split")
+    parser.add_argument("--validation", type=int, default=200, help="clips in the validation split")
+    parser.add_argument("--test", type=int, default=400, help="clips in the test split")
+    parser.add_argument(
+        "--num_workers", type=int, default=2, help="worker processes; the result does not depend on it"
+    )
     parser.add_argument("--frame_size", type=int, default=96, help="height and width of the video in pixels")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing corpus")
     parser.add_argument("--preview", help="also write a contact sheet to this PNG file")

@@ -12,7 +12,7 @@ TEMPLATE = Path(__file__).with_name("corpus_card.md")
 
 
 def render_corpus_card(counts: dict[str, int], ceilings: dict[str, Any]) -> str:
-    """Fills in the template.
+    """Fill in the template.
 
     Args:
         counts: number of clips in each split.

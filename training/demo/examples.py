@@ -1,9 +1,9 @@
-"""The clips that the Space offers to try, made by the generator of the demo corpus: drawn faces, synthetic voices.
+"""Example clips of the Space, made by the demo corpus's generator with drawn faces and synthetic voices.
 
     python -m training.demo.examples [--output hub_cards/space/examples]
 
-Speakers and sentences are not those of the corpus. The last clip is longer than ten seconds: one speaker with one
-emotion after another, for the timeline.
+Speakers and sentences are not in the corpus. The last clip, for the timeline, is longer than ten seconds: one speaker
+with one emotion after another.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ FRAME_SIZE = 160
 
 
 class ExampleClip(NamedTuple):
-    """A short clip: what is said, and the emotion or sentiment that voice and face show."""
+    """A short clip: its transcript, and the emotion or sentiment that voice and face show."""
 
     name: str
     task: str
@@ -68,7 +68,7 @@ def long_clip() -> tuple[np.ndarray, np.ndarray]:
 
 
 def write_examples(folder: Path) -> list[dict[str, str]]:
-    """Writes the clips and `examples.json`, which lists them."""
+    """Write the clips and `examples.json`, which lists them."""
     folder.mkdir(parents=True, exist_ok=True)
     listed = []
     for number, clip in enumerate(CLIPS):

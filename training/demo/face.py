@@ -1,12 +1,12 @@
 """A drawn face whose expression is a point in a table: the video of the demo corpus.
 
-A speaker has proportions, colors, hair and a room of their own. Over a clip the expression goes from onset to apex,
-the eyes blink, the head moves, the light changes and the mouth follows the loudness of the speech.
+Each speaker has their own proportions, colors, hair and room. Over a clip, the expression goes from onset to apex, the
+eyes blink, the head moves, the light changes, and the mouth follows the loudness of the speech.
 
     speaker + expression + pose  ->  polygons, drawn four times too large  ->  reduced  ->  light  ->  RGB frame
 
-Next: `face_affects.py` holds the emotions, `face_head.py` and `face_parts.py` draw the parts, `clips.py` joins voice
-and face.
+Next: `face_affects.py` holds the emotions, `face_head.py` and `face_parts.py` draw the parts, `clips.py` combines
+voice and face.
 """
 
 import dataclasses
@@ -91,7 +91,7 @@ _BEARD_STYLES = ("short", "parted", "cropped", "bald")
 
 
 def make_face_speaker(rng: np.random.Generator) -> FaceSpeaker:
-    """Draws a speaker's looks."""
+    """Draw a speaker's looks at random."""
     tone = int(rng.integers(len(_SKINS)))
     is_light = tone < _LIGHT_SKINS
     hair = _draw_color(_HAIRS if is_light else _DARK_HAIRS, rng)
@@ -120,7 +120,7 @@ def make_face_speaker(rng: np.random.Generator) -> FaceSpeaker:
 
 
 def _draw_color(palette: tuple, rng: np.random.Generator, spread: float = 7) -> tuple[int, int, int]:
-    """A color of the palette, a little changed in brightness and in tone."""
+    """A color from the palette, slightly varied in brightness and tone."""
     color = np.asarray(palette[rng.integers(len(palette))])
     values = color + rng.normal(0, spread) + rng.normal(0, spread / 4, 3)
     red, green, blue = (int(value) for value in np.clip(values, 12, 255))
@@ -135,7 +135,7 @@ def render_clip(
     size: int,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Draws all frames of a clip.
+    """Draw all frames of a clip.
 
     Args:
         speaker: the looks.
@@ -164,7 +164,7 @@ def render_clip(
 
 
 def _onset_to_apex(times: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Share of the expression at every frame, (T,): smoothly from 0 to 1 and held."""
+    """Strength of the expression at every frame, (T,): rises smoothly from 0 to 1 and stays there."""
     onset_seconds = rng.uniform(0.0, 0.12)
     rise_seconds = rng.uniform(0.25, 0.45)
     level = np.clip((times - onset_seconds) / rise_seconds, 0, 1)
@@ -179,7 +179,7 @@ def _blinks(times: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _head_moves(times: np.ndarray, level: np.ndarray, affect: FaceAffect, rng: np.random.Generator) -> np.ndarray:
-    """Yaw, pitch and roll that are added to the expression's own, (T, 3)."""
+    """Yaw, pitch and roll to add to those of the expression, (T, 3)."""
     sway = (1 + 0.6 * affect.sway) * np.array([0.022, 0.016, 0.022])
     pace = rng.uniform(0.25, 0.7, 3)
     start = rng.uniform(0, 2 * np.pi, 3)
@@ -190,7 +190,7 @@ def _head_moves(times: np.ndarray, level: np.ndarray, affect: FaceAffect, rng: n
 
 
 def _light_of_clip(times: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, float, float]:
-    """Brightness at every frame (T,), warmth of its color, and the side that it comes from."""
+    """Brightness at every frame (T,), warmth of the light, and the side it comes from."""
     brightness = 1 + rng.normal(0, 0.06)
     gain = brightness + 0.04 * np.sin(2 * np.pi * rng.uniform(0.1, 0.5) * times + rng.uniform(0, 6))
     warmth = rng.normal(0, 0.025)
@@ -199,7 +199,7 @@ def _light_of_clip(times: np.ndarray, rng: np.random.Generator) -> tuple[np.ndar
 
 
 def _affect_at(affect: FaceAffect, level: float, move: np.ndarray) -> FaceAffect:
-    """The expression of one frame: a share of the apex, with the movement of the head."""
+    """The expression of one frame: a share of the apex, plus the head's movement."""
     scaled = FaceAffect(**{name: value * level for name, value in dataclasses.asdict(affect).items()})
     return dataclasses.replace(
         scaled,
@@ -218,7 +218,7 @@ def draw_face(
     shift: tuple[float, float] = (0.0, 0.0),
     room: Image.Image | None = None,
 ) -> np.ndarray:
-    """Draws one frame, uint8 RGB of shape (size, size, 3).
+    """Draw one frame, uint8 RGB of shape (size, size, 3).
 
     Args:
         speaker: the looks.
@@ -226,8 +226,8 @@ def draw_face(
         size: height and width in pixels.
         blink: 0 open, 1 closed.
         speech: 0 silent, 1 loudest; opens the mouth a little.
-        shift: of the whole person, in head units.
-        room: background of `size` times the supersampling; drawn here unless given.
+        shift: offset of the entire person, in head units.
+        room: background with supersampled `size`; None to draw it here.
     """
     pixels = size * SUPERSAMPLING
     image = draw_room(speaker, pixels) if room is None else room.copy()
@@ -254,7 +254,7 @@ def draw_face(
 
 
 def _flushed(skin: np.ndarray, flush: float) -> np.ndarray:
-    """Color of the skin, reddened above zero and pale below."""
+    """Color of the skin, redder above zero and paler below."""
     tint = np.array([14, -12, -10]) if flush > 0 else np.array([16, 6, -2])
     tint = tint * flush * skin.mean() / 255
     return np.clip(skin + 0.6 * tint, 0, 255)
@@ -270,7 +270,7 @@ def draw_room(speaker: FaceSpeaker, pixels: int) -> Image.Image:
 
 
 def _relight(frame: np.ndarray, gain: float, warmth: float, side: float) -> np.ndarray:
-    """Changes brightness, color of the light and the side that it comes from."""
+    """Change the brightness, the color of the light and the side it comes from."""
     across = np.linspace(-1, 1, frame.shape[1])[None, :, None]
     color = np.array([1 + warmth, 1.0, 1 - warmth])
     return np.clip(frame * (gain * (1 + side * across) * color), 0, 255).astype(np.uint8)

@@ -140,7 +140,7 @@ FACE_AFFECTS: dict[str, FaceAffect] = {
 
 
 def mix_face_affects(weights: dict[str, float]) -> FaceAffect:
-    """Weighted sum of table points; what the weights lack to one is neutral."""
+    """Weighted sum of table points; if the weights sum to less than one, the rest is neutral."""
     values = {}
     for field in dataclasses.fields(FaceAffect):
         values[field.name] = sum(weight * getattr(FACE_AFFECTS[name], field.name) for name, weight in weights.items())

@@ -11,7 +11,7 @@ CHEEK_RINGS = ((0.20, 0.35), (0.15, 0.7), (0.10, 1.0))  # radius, share of the b
 
 
 def draw_back(face: Face) -> None:
-    """Everything that the head covers: hair, shoulders, neck and ears."""
+    """Everything behind the head: hair, shoulders, neck and ears."""
     pen = face.pen
     _draw_back_hair(face)
     shirt = np.array(face.speaker.shirt, float)
@@ -45,7 +45,7 @@ def _draw_back_hair(face: Face) -> None:
 
 
 def _draw_hanging_hair(face: Face, side: float, end: float) -> None:
-    """Hair down to the height `end`, `side` to either side of the middle."""
+    """Hair down to the height `end`, reaching `side` to either side of the center."""
     down = np.linspace(0, 1, 9)
     bulge = side + 0.05 * np.sin(np.pi * down) - 0.03 * down
     arc = np.linspace(np.pi, 2 * np.pi, 25)

@@ -157,7 +157,7 @@ def _lower_lid_height(affect: FaceAffect, size: float) -> float:
 
 
 def _eyelids(affect: FaceAffect, size: float, outward: np.ndarray, blink: float) -> tuple[np.ndarray, np.ndarray]:
-    """Borders of the upper and the lower lid, (25,) each, against the eye's center."""
+    """Borders of the upper and the lower lid, (25,) each, relative to the eye's center."""
     dome = _dome()
     upper_height = 0.118 * size * max(0.12, 1 + 0.62 * affect.lid_upper)
     lower_height = _lower_lid_height(affect, size)
@@ -170,7 +170,7 @@ def _eyelids(affect: FaceAffect, size: float, outward: np.ndarray, blink: float)
 
 
 def _draw_iris(face: Face, center: tuple[float, float], x: np.ndarray, upper: np.ndarray, lower: np.ndarray) -> None:
-    """Rim, iris and pupil, as far as the lids leave them free."""
+    """Rim, iris and pupil, where the lids do not cover them."""
     gaze_x = 0.05 * face.affect.gaze_x
     gaze_y = 0.045 * face.affect.gaze_y
     rings = ((0.092, np.array(face.speaker.iris) * 0.75), (0.078, face.speaker.iris), (0.042, PUPIL))
@@ -230,7 +230,7 @@ def draw_brow(face: Face, side: int) -> None:
 
 
 def _draw_forehead_wrinkle(face: Face, side: int) -> None:
-    """The forehead wrinkles above raised brows: a long line drawn with one brow, a shorter one with the other."""
+    """The forehead wrinkles above raised brows: a long line with one brow, a shorter line with the other."""
     extent = 0.8 if side < 0 else 0.55
     height = -0.60 if side < 0 else -0.54
     bend = np.linspace(-extent, extent, 9)

@@ -1,7 +1,7 @@
 """Drawing in head coordinates: polygons, ellipses and strokes that follow the pose of the head.
 
-The head is about two units high, the origin is between the eyes and the nose, y points down. A depth of 1 is the
-plane of the face, 0 the outline of the head; what is nearer moves more when the head turns.
+The head is about two units high, the origin is between the eyes and the nose, and y points down. Depth 1 is the plane
+of the face, depth 0 the outline of the head; nearer points move more when the head turns.
 
 Next: `face_parts.py` and `face_head.py` draw with it.
 """
@@ -23,7 +23,7 @@ SIDES = (-1, 1)  # -1 is on the left of the frame
 
 @dataclasses.dataclass(frozen=True)
 class FaceSpeaker:
-    """What stays the same in all clips of one speaker."""
+    """The looks of a speaker, the same in all of their clips."""
 
     skin: tuple[int, int, int]
     hair: tuple[int, int, int]
@@ -52,7 +52,7 @@ class Pen:
         draw: the image's drawing interface.
         pixels: height and width of the image.
         affect: the pose of the head.
-        shift: of the whole person, in head units.
+        shift: offset of the entire person, in head units.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Pen:
         self.fill(x + radius_x * np.cos(TURN), y + radius_y * np.sin(TURN), color, depth)
 
     def stroke(self, x: np.ndarray, y: np.ndarray, width: float | np.ndarray, color: Color) -> None:
-        """A line with round ends whose width may change along it."""
+        """A line with round ends whose width may vary along it."""
         points = self.pixels_of(x, y)
         radii = np.full(len(points), self.unit / 2) * width
         along = np.empty_like(points)
@@ -111,7 +111,7 @@ class Pen:
 
 @dataclasses.dataclass(frozen=True)
 class Face:
-    """Everything that the parts of one frame are drawn from."""
+    """Everything needed to draw the parts of one frame."""
 
     pen: Pen
     speaker: FaceSpeaker
@@ -122,7 +122,7 @@ class Face:
 
 
 def mix_colors(first: Color, second: Color, share: float) -> np.ndarray:
-    """Blends two colors; a share of 1 gives the second."""
+    """Blend two colors; a share of 1 gives the second one."""
     return np.asarray(first, float) * (1 - share) + np.asarray(second, float) * share
 
 

@@ -1,4 +1,4 @@
-"""Predictions as a stranger gets them: a fresh process, `AutoModel` with the checkpoint's own code, no source tree.
+"""Predictions as a stranger would get them: a fresh process, the checkpoint's own code, and no source tree.
 
     python -I training/demo/fresh_prediction.py CHECKPOINT CLIPS.json CORPUS
 
@@ -18,7 +18,7 @@ FRESH_PROCESS = Path(__file__).resolve().parents[1] / "hub/fresh_process.py"
 
 
 def show_prediction(clip: dict[str, Any], answer: dict[str, Any]) -> None:
-    """Prints a clip, what the model answered, and how it got there."""
+    """Print a clip, the model's answer, and the weights behind it."""
     print(f"clip      {clip['video']}")
     print(f"text      {clip['text']}")
     if "label" in answer:

@@ -1,12 +1,12 @@
 """The phrase bank of the demo corpus: what a speaker says when the text shows an emotion.
 
 `phrases.tsv` has one phrase per line: its language, the emotions that it fits, and the text. Every phrase was written
-for this project. Most fit one emotion; some fit two or three on purpose (spoken aloud, "I can't believe it" may be
-surprise, joy or anger, and only voice and face can tell). Lines with the same language and emotions form a block.
+for this project. Most fit one emotion; some fit two or three by design ("I can't believe it" may be surprise, joy or
+anger, and only voice and face can tell). Lines with the same language and emotions form a block.
 
     phrases.tsv  ->  blocks (emotions, language)  ->  half of each block, chosen by the seed  ->  bank
 
-Next: `plan.py` draws from the bank, `ceilings.py` computes the best accuracy that it allows.
+Next: `plan.py` draws from the bank, `ceilings.py` computes the best possible accuracy.
 """
 
 from pathlib import Path
@@ -21,7 +21,7 @@ PHRASES_FILE = Path(__file__).with_name("phrases.tsv")
 
 
 class Phrase(NamedTuple):
-    """A sentence and the emotions that a listener could read out of its words."""
+    """A sentence and the emotions that its words may express."""
 
     text: str
     language: str
@@ -29,7 +29,7 @@ class Phrase(NamedTuple):
 
 
 def read_phrases() -> list[Phrase]:
-    """Reads every phrase, in the order of the file."""
+    """Read every phrase, in the order of the file."""
     lines = PHRASES_FILE.read_text(encoding="utf-8").splitlines()
     phrases = []
     for line in lines[1:]:  # the first line names the columns
@@ -39,10 +39,10 @@ def read_phrases() -> list[Phrase]:
 
 
 def phrase_bank(seed: int = 0) -> list[Phrase]:
-    """Chooses the half of the phrases that a corpus uses, with the same share of every block.
+    """Choose the half of the phrases that a corpus uses, with the same share of every block.
 
-    All splits share one bank: speakers and clips are held out of training, phrases are not. With half of the phrases,
-    each is heard several times in training, as often as it takes to learn it from noisy labels.
+    All splits share one bank: speakers and clips are held out of training, phrases are not. With only half of the
+    phrases, each occurs in training often enough to be learned from noisy labels.
 
     Args:
         seed: decides which phrases are used.

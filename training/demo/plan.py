@@ -1,11 +1,11 @@
-"""The plan of the demo corpus: for every clip a label, a sentence, a speaker, and what each modality shows.
+"""The plan of the demo corpus: for every clip a label, a sentence, a speaker, and the cue shown by each modality.
 
-Emotion task: a label is drawn, and text, voice and face each show it with a stated reliability, else another emotion.
+Emotion task: a label is drawn; text, voice and face each show it with a stated reliability, or else another emotion.
 Sentiment task: the text is a real sentence with a human rating; voice and face show the rating plus Gaussian noise.
 
     one rng -> examples {id, split, task, text, video, answer, language, speaker, cues}
 
-Next: `clips.py` renders an example, `ceilings.py` computes the best result that the plan allows.
+Next: `clips.py` renders an example, `ceilings.py` computes the best possible result.
 """
 
 from collections.abc import Sequence
@@ -18,16 +18,16 @@ from .snippets import SCORE_LIMIT, Snippet, select_snippets
 
 
 NUM_SPEAKERS = {"train": 40, "validation": 8, "test": 14}
-# Probability that a cue shows the true label, in the order of EMOTIONS. Voices tell anger, sadness and fear best;
-# faces tell joy, disgust and surprise best.
+# Probability that a cue shows the true label, in the order of EMOTIONS. Voices show anger, sadness and fear best;
+# faces show joy, disgust and surprise best.
 RELIABILITIES = {
     "text": (0.88, 0.88, 0.88, 0.88, 0.88, 0.88, 0.88),
     "audio": (0.72, 0.60, 0.82, 0.86, 0.56, 0.56, 0.88),
     "video": (0.72, 0.84, 0.56, 0.58, 0.90, 0.84, 0.58),
 }
 NOISE_STD = {"audio": 1.0, "video": 0.9}  # in points of the sentiment scale
-EMOTION_CLIPS = 3  # of every CYCLE clips in a row, so many are of the emotion task
 CYCLE = 5
+EMOTION_CLIPS = 3  # the first EMOTION_CLIPS of every CYCLE clips belong to the emotion task
 
 
 class CorpusPlan(NamedTuple):
@@ -47,7 +47,7 @@ def cue_probabilities(modality: str) -> np.ndarray:
 
 
 def plan_corpus(seed: int, counts: dict[str, int], snippets: Sequence[tuple[float, str]]) -> CorpusPlan:
-    """Draws everything that the metadata tells about the clips.
+    """Draw the metadata of all clips.
 
     Args:
         seed: seed of the corpus.
@@ -65,7 +65,7 @@ def plan_corpus(seed: int, counts: dict[str, int], snippets: Sequence[tuple[floa
 
 
 def is_emotion(index: int) -> bool:
-    """Whether the clip with this number in its split is of the emotion task."""
+    """Whether the clip with this number in its split belongs to the emotion task."""
     return index % CYCLE < EMOTION_CLIPS
 
 
@@ -100,7 +100,7 @@ def _plan_split(
 
 
 def plan_emotion(label: int, bank: Sequence[Phrase], rng: np.random.Generator) -> dict[str, Any]:
-    """Draws what each modality shows of a label (an index into EMOTIONS), and a phrase that shows the text's cue."""
+    """Draw each modality's cue for a label (an index into EMOTIONS), and a phrase that shows the text's cue."""
     cues = {}
     for modality in RELIABILITIES:
         shown = rng.choice(len(EMOTIONS), p=cue_probabilities(modality)[label])

@@ -1,4 +1,4 @@
-"""A contact sheet of the demo corpus: seven emotions by four of its speakers, at apex and larger than in the clips."""
+"""A contact sheet of the demo corpus: seven emotions of four speakers, at the apex and larger than in the clips."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ NUM_SPEAKERS = 4
 
 
 def write_preview(corpus: str | Path, output_png: str | Path, tile: int = 176) -> None:
-    """Draws the contact sheet.
+    """Draw the contact sheet.
 
     Args:
         corpus: folder of a built corpus.
@@ -42,7 +42,7 @@ def write_preview(corpus: str | Path, output_png: str | Path, tile: int = 176) -
 
 
 def _choose_faces(corpus: Path) -> list[FaceSpeaker]:
-    """Four speakers from the darkest to the lightest skin, with different hair where there is a choice."""
+    """Four speakers, from the darkest to the lightest skin, with different hairstyles where possible."""
     settings = json.loads((corpus / "build.json").read_text(encoding="utf-8"))["settings"]
     lines = (corpus / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
     speakers = sorted({json.loads(line)["speaker"] for line in lines})

@@ -30,7 +30,7 @@ SCORE_PER_RATING = 0.75  # VADER ratings in [-4, 4] become scores in [-3, 3]
 MIN_WORDS = 3
 MAX_WORDS = 25
 MIN_LETTER_SHARE = 0.8
-# A demonstration need not show insults of groups or sexual violence.
+# A demo should not show slurs or sexual violence.
 _OFFENSIVE = re.compile(r"nigg|fagg|retard|\brap(e|ist)|cunt|bitch|whore|slut|porn|\bdick\b|\bgay\b", re.IGNORECASE)
 
 
@@ -42,28 +42,30 @@ class Snippet(NamedTuple):
 
 
 def read_vader_snippets(sources: str | Path) -> list[tuple[float, str]]:
-    """Reads the rated tweets and product reviews out of the VADER source archive, without unpacking it.
+    """Read the rated tweets and product reviews from the VADER source archive without unpacking it.
 
     Args:
         sources: folder that holds `vaderSentiment-3.3.2.tar.gz`.
 
     Returns:
-        Pairs of mean human rating in about [-4, 4] and raw text.
+        Pairs of the mean human rating, roughly in [-4, 4], and the raw text.
 
     Raises:
         FileNotFoundError: the folder has no such archive.
-        ValueError: the archive is not the known one.
+        ValueError: the archive is not the expected one.
     """
     path = Path(sources) / VADER_FILE
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path} is missing. Fetch it once with "
+            f"{path} is missing. Download it once with "
             f"`pip download vaderSentiment==3.3.2 --no-deps --no-binary :all: -d {path.parent}`."
         )
     data = path.read_bytes()
     digest = digest_of_bytes(data)
     if digest != VADER_SHA256:
-        raise ValueError(f"{path} has sha256 {digest}, expected {VADER_SHA256}. Delete the file and fetch it again.")
+        raise ValueError(
+            f"{path} has sha256 {digest}, expected {VADER_SHA256}. Delete the file and download it again."
+        )
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         inner_data = archive.extractfile(_INNER_ARCHIVE).read()
     snippets = []
@@ -77,7 +79,7 @@ def read_vader_snippets(sources: str | Path) -> list[tuple[float, str]]:
 
 
 def clean_snippet(text: str) -> str | None:
-    """Makes a tweet or a review look like spoken text; None where that is not possible."""
+    """Make a tweet or a review look like spoken text; None if that is not possible."""
     text = html.unescape(html.unescape(text))
     text = re.sub(r"(https?://|www\.)\S+|\bRT\b|\{?link\}?:?$", " ", text)
     text = re.sub(r"^(\s*[.:,-]*\s*@\w+[:,]?)+", " ", text)
@@ -99,7 +101,7 @@ def clean_snippet(text: str) -> str | None:
 
 
 def score_of_rating(rating: float) -> float:
-    """Maps a VADER rating in [-4, 4] linearly to a score in [-3, 3] with one decimal; anything outside is clipped."""
+    """Map a VADER rating in [-4, 4] linearly to a score in [-3, 3] with one decimal; anything outside is clipped."""
     score = np.clip(rating * SCORE_PER_RATING, -SCORE_LIMIT, SCORE_LIMIT)
     return round(float(score), 1) + 0.0  # never -0.0
 
@@ -107,15 +109,15 @@ def score_of_rating(rating: float) -> float:
 def select_snippets(
     snippets: Sequence[tuple[float, str]], counts: dict[str, int], rng: np.random.Generator
 ) -> dict[str, list[Snippet]]:
-    """Picks snippets whose scores are spread evenly and cuts them into splits of similar distribution.
+    """Pick snippets with evenly spread scores and divide them into splits of similar distribution.
 
     Args:
         snippets: pairs of rating in [-4, 4] and raw text.
         counts: number of snippets in each split.
-        rng: decides which.
+        rng: decides which snippets are picked.
 
     Returns:
-        Split name to snippets; no text occurs twice.
+        Split -> snippets; no text occurs twice.
 
     Raises:
         ValueError: too few snippets are usable.
@@ -134,7 +136,7 @@ def select_snippets(
 
 
 def _bins_of_scores(snippets: Sequence[tuple[float, str]]) -> dict[int, list[Snippet]]:
-    """Cleaned snippets without repetitions, in bins of half a point."""
+    """Cleaned snippets without duplicates, in bins of half a point."""
     seen: set[str] = set()
     bins: dict[int, list[Snippet]] = {}
     for rating, raw_text in snippets:
@@ -151,7 +153,7 @@ def _bins_of_scores(snippets: Sequence[tuple[float, str]]) -> dict[int, list[Sni
 
 
 def _pick_evenly(bins: dict[int, list[Snippet]], count: int, rng: np.random.Generator) -> list[Snippet]:
-    """Takes one snippet from every bin in turn, which keeps the scores as even as the source allows."""
+    """Take one snippet from every bin in turn, so that the scores are as evenly spread as the source allows."""
     queues = {key: [members[i] for i in rng.permutation(len(members))] for key, members in bins.items()}
     picked: list[Snippet] = []
     while len(picked) < count:
@@ -162,7 +164,7 @@ def _pick_evenly(bins: dict[int, list[Snippet]], count: int, rng: np.random.Gene
 
 
 def _deal_into_splits(ordered: list[Snippet], counts: dict[str, int]) -> dict[str, list[Snippet]]:
-    """Walks up the scores and gives each snippet to the split that is furthest behind its share."""
+    """Go through the snippets by score and give each to the split that is furthest behind its share."""
     total = len(ordered)
     splits: dict[str, list[Snippet]] = {split: [] for split in SPLITS}
     for i, snippet in enumerate(ordered):

@@ -1,4 +1,4 @@
-"""A stage of the demo or the study: a command in a process of its own, timed, with its peak memory."""
+"""Stages of the demo and the study: commands in their own processes, with their durations and peak memory."""
 
 import os
 import subprocess
@@ -12,16 +12,16 @@ SECONDS_BETWEEN_SAMPLES = 0.2
 
 
 def run_stage(name: str, command: Sequence[str], timings: dict[str, Any], cwd: Path | None = None) -> None:
-    """Runs one stage with its output on the screen.
+    """Run one stage and show its output.
 
     Args:
-        name: shown, and the key in `timings`.
+        name: heading on the screen, and key in `timings`.
         command: program and arguments.
         timings: receives `seconds` and `peak_gib` of the stage.
-        cwd: folder to run it in; the current one by default.
+        cwd: working folder; None for the current one.
 
     Raises:
-        SystemExit: the stage failed; its own message is on the screen.
+        SystemExit: the stage failed, after printing its own message.
     """
     print(f"\n== {name} ==", flush=True)
     started = time.time()
@@ -41,7 +41,7 @@ def run_stage(name: str, command: Sequence[str], timings: dict[str, Any], cwd: P
 
 
 def _peak_gib(pid: int) -> float:
-    """Peak resident memory of a process so far, in GiB; 0 where /proc does not have it."""
+    """Peak resident memory of a process so far, in GiB; 0 if /proc does not provide it."""
     try:
         status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     except OSError:
@@ -53,9 +53,10 @@ def _peak_gib(pid: int) -> float:
 
 
 def training_flags(output: Path) -> list[str]:
-    """Options of training for an output folder that may hold a run.
+    """Training options for an output folder that may already hold a run.
 
-    An interrupted run resumes by itself; a finished one, or anything else, is moved aside by `--overwrite`.
+    Training resumes an interrupted run without further options; a finished run, or anything else, is moved aside by
+    `--overwrite`.
     """
     if not output.is_dir() or not any(output.iterdir()):
         return []

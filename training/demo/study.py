@@ -1,11 +1,11 @@
-"""Several seeds and variants of the demo, and one results file with n, mean and standard deviation.
+"""Study of the demo: several seeds and variants, summarized as n, mean and standard deviation in one results file.
 
     python -m training.demo.study                      # all variants, three seeds: hours on two cores
     python -m training.demo.study --seeds 0 --variants egmf
 
     runs/study/<variant>-<seed>  ->  training/results/demo.json  ->  update_readme.py, model cards
 
-Finished runs are kept and interrupted ones resume; the results file is made from all that exist.
+Finished runs are kept and interrupted runs resume; the results file summarizes all finished runs.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from .stages import run_stage, training_flags
 
 
 class Variant(NamedTuple):
-    """What differs from training/configs/demo.yaml, and the subsets of modalities to evaluate."""
+    """Options that differ from training/configs/demo.yaml, and the subsets of modalities to evaluate."""
 
     options: list[str]
     subsets: list[str]
@@ -32,7 +32,7 @@ class Variant(NamedTuple):
 VARIANTS: dict[str, Variant] = {
     "egmf": Variant([], ["every"]),
     "text_only": Variant(["--modalities", "text"], ["text"]),
-    # As long in time as with fusion pretraining, but all of it with the language model, and the fusion learns fast.
+    # Takes as long as with fusion pretraining, but only together with the language model, and the fusion learns faster.
     "no_fusion_pretraining": Variant(
         ["--fusion_pretraining_epochs", "0", "--num_train_epochs", "2.4", "--fusion_learning_rate", "1e-3"],
         ["all"],
@@ -41,7 +41,7 @@ VARIANTS: dict[str, Variant] = {
 
 
 def collect(folder: Path) -> dict[str, Any]:
-    """Figures of every finished run of a folder.
+    """Summarize the finished runs in a folder.
 
     Returns:
         `{variant: {"seeds", "minutes", "subsets": {subset: {task: {metric: summary}}}, ...}}`.
@@ -55,7 +55,7 @@ def collect(folder: Path) -> dict[str, Any]:
 
 
 def finished_runs(folder: Path, variant: str) -> list[Path]:
-    """Folders of a variant's evaluated runs; one that --overwrite moved aside has more in its name than the seed."""
+    """Folders of a variant's evaluated runs, without those moved aside, whose names have more than the seed."""
     runs = [path.parent for path in folder.glob(f"{variant}-*/results-test.json")]
     return sorted(run for run in runs if run.name.removeprefix(f"{variant}-").isdigit())
 
@@ -92,7 +92,7 @@ def _summarize_subset(results: Sequence[dict[str, Any]], subset: str) -> dict[st
 
 
 def run_variant(name: str, seed: int, arguments: argparse.Namespace, language_model: Path) -> None:
-    """Trains and evaluates one seed of a variant, as far as that is not done yet."""
+    """Train and evaluate one seed of a variant, unless that is already done."""
     variant = VARIANTS[name]
     run = arguments.folder / f"{name}-{seed}"
     timings: dict[str, Any] = {}
@@ -111,12 +111,12 @@ def make_parser() -> CommandParser:
     parser = CommandParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--variants", nargs="+", choices=tuple(VARIANTS), default=list(VARIANTS))
-    parser.add_argument("--folder", type=Path, default=Path("runs/study"), help="folder of all runs")
+    parser.add_argument("--folder", type=Path, default=Path("runs/study"), help="folder for all runs")
     parser.add_argument(
         "--dataset", type=Path, default=Path("data/demo"), help="folder of the corpus, built if missing"
     )
-    parser.add_argument("--cache", type=Path, default=Path(".cache/assets"), help="folder of the downloaded assets")
-    parser.add_argument("--config", type=Path, default=CONFIGS / "demo.yaml", help="options of training")
+    parser.add_argument("--cache", type=Path, default=Path(".cache/assets"), help="folder for downloaded assets")
+    parser.add_argument("--config", type=Path, default=CONFIGS / "demo.yaml", help="YAML file with training options")
     parser.add_argument("--output", type=Path, default=RESULTS / "demo.json", help="results file")
     return parser
 

@@ -1,6 +1,6 @@
-"""The figures of the README and of the page for a first corpus, rendered from the results files between markers.
+"""The figures in the README and in the guide to a first corpus, rendered from the results files between markers.
 
-python -m training.demo.update_readme     # after the commands that make the results files
+python -m training.demo.update_readme     # after the commands that create the results files
 
 demo.json, real_data.json, speed.json ─► results ──┐
 memory.json ─► backbones ──────────────────────────┴─► README.md
@@ -22,7 +22,7 @@ from ..records import read_json, write_text
 REPOSITORY = Path(__file__).resolve().parents[2]
 MEDIA = {"features": "with precomputed features", "raw": "from samples and frames"}
 HEADER = ("modalities", "emotion accuracy", "best possible", "sentiment MAE", "best possible")
-COMMANDS = {  # results file -> the command that makes it
+COMMANDS = {  # results file -> the command that creates it
     "demo.json": "make demo-study",
     "real_data.json": "python -m training.benchmarks.real_data",
     "speed.json": "python -m training.benchmarks.cost.speed",
@@ -31,14 +31,14 @@ COMMANDS = {  # results file -> the command that makes it
 
 
 def render_blocks() -> dict[str, dict[str, str]]:
-    """Page -> name of the block -> Markdown, from the files of `training/results/`.
+    """Page -> name of the block -> Markdown, from the files in `training/results/`.
 
     Raises:
         ValueError: a results file is missing.
     """
     for name, command in COMMANDS.items():
         if not (RESULTS / name).is_file():
-            raise ValueError(f"There is no {RESULTS / name}. Run `{command}` to make it.")
+            raise ValueError(f"There is no {RESULTS / name}. Run `{command}` to create it.")
     real_data = read_json(RESULTS / "real_data.json")
     results = [
         render(read_json(RESULTS / "demo.json")),
@@ -69,7 +69,7 @@ def render(results: dict[str, Any]) -> str:
 
 
 def accuracy_table(results: dict[str, Any]) -> list[str]:
-    """Markdown table of every subset of modalities, and of the variants, beside the best possible figures."""
+    """Markdown table of every subset of modalities, and of the variants, next to the best possible figures."""
     variants = results["variants"]
     ceilings = results["ceilings"]
     rows = []
@@ -130,7 +130,7 @@ def _describe_speed(speed: dict[str, Any]) -> str:
 
 
 def render_real_data(results: dict[str, Any]) -> str:
-    """EGMF beside the baseline on each corpus by its first figure, losses included, from `real_data.json`."""
+    """EGMF compared with the baseline by each corpus's main figure, losses included, from `real_data.json`."""
     pieces = results["pieces"].values()
     introduction = (
         f"**Real data**, {results['text_model']} on a CPU, parts of the training sets, one seed unless a deviation is "
@@ -152,12 +152,12 @@ def _real_data_row(piece: dict[str, Any]) -> list[str]:
 
 
 def _main_figure(piece: dict[str, Any]) -> str:
-    """Correlation of scores where it is reported, else the first figure of the table."""
+    """The correlation if it is reported, otherwise the first figure of the table."""
     return "correlation" if "correlation" in piece["shown"] else piece["shown"][0]
 
 
 def _compared(piece: dict[str, Any], figure: str) -> tuple[str, str, str]:
-    """The constant prediction, the baseline and EGMF; the better of the last two in bold, a loss in words."""
+    """Figures of the constant prediction, the baseline and EGMF; a figure below the baseline is labeled as such."""
     baseline = piece["baseline"]["figures"][figure]
     egmf = piece["egmf"]["subsets"][piece["egmf"]["everything"]][figure]
     text = format_mean_std(egmf)
@@ -167,7 +167,7 @@ def _compared(piece: dict[str, Any], figure: str) -> tuple[str, str, str]:
 
 
 def render_data_needed(results: dict[str, Any]) -> str:
-    """How many training clips led to which figure, from `real_data.json`."""
+    """Number of training examples and the resulting figures of each corpus, from `real_data.json`."""
     rows = []
     for piece in results["pieces"].values():
         figure = _main_figure(piece)
@@ -223,7 +223,7 @@ def markers(name: str) -> tuple[str, str]:
 
 
 def replace_block(text: str, name: str, block: str) -> str:
-    """The text with a new block between the markers of that name.
+    """Replace the text between the markers of a block.
 
     Raises:
         ValueError: a marker is missing.
@@ -237,7 +237,9 @@ def replace_block(text: str, name: str, block: str) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     with command_errors():
         parser = CommandParser(description=__doc__.splitlines()[0])
-        parser.add_argument("--repository", type=Path, default=REPOSITORY, help="root of the pages to update")
+        parser.add_argument(
+            "--repository", type=Path, default=REPOSITORY, help="folder of the repository whose pages are updated"
+        )
         arguments = parser.parse_args(argv)
         for page, blocks in render_blocks().items():
             path = arguments.repository / page

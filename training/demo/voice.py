@@ -1,11 +1,11 @@
 """A small source-filter voice: the audio of the demo corpus.
 
 A pulse train follows the pitch contour (with jitter and shimmer), a two-pole filter gives it the spectral tilt of the
-glottis, breath noise is added, and four moving resonators make the vowels, one target per syllable.
+glottis, breath noise is added, and four moving resonators form the vowels, with one target per syllable.
 
     syllables -> pitch contour -> pulses -> tilt -> + breath -> envelope -> formants -> + consonants -> + room noise
 
-Shapes: S samples at 16 kHz  K syllables. Next: `voice_affects.py` holds the emotions, `clips.py` joins voice and face.
+Shapes: S samples at 16 kHz  K syllables. Next: `voice_affects.py` holds the emotions, `clips.py` adds the face.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from .voice_affects import VoiceAffect
 
 SAMPLE_RATE = 16_000
 TREMOR_HERTZ = 9
-_BLOCK = 320  # samples for which the formants stand still (20 ms)
+_BLOCK = 320  # samples over which the formants are constant (20 ms)
 _MAX_PAUSES = 24
 # First three formants in Hz of an average adult (Peterson and Barney, 1952, rounded).
 _VOWELS = np.array(
@@ -38,7 +38,7 @@ _BANDWIDTHS = np.array([70, 100, 150, 220.0])  # of the four formants in Hz
 
 @dataclasses.dataclass(frozen=True)
 class VoiceSpeaker:
-    """What stays the same in all utterances of one speaker."""
+    """The voice of a speaker, the same in all of their utterances."""
 
     base_hertz: float
     formant_scale: float
@@ -50,9 +50,9 @@ class VoiceSpeaker:
 
 @dataclasses.dataclass(frozen=True)
 class Syllables:
-    """When each syllable of an utterance sounds, and which one every sample belongs to."""
+    """Timing of an utterance's syllables, and the syllable of every sample."""
 
-    edges: np.ndarray  # (K + 1,) seconds at which syllables begin and the last one ends
+    edges: np.ndarray  # (K + 1,) seconds at which the syllables start and the last one ends
     has_pause: np.ndarray  # (K,) whether silence follows
     times: np.ndarray  # (S,) seconds
     index: np.ndarray  # (S,) the sample's syllable
@@ -69,7 +69,7 @@ class Syllables:
 
 
 def make_voice_speaker(rng: np.random.Generator) -> VoiceSpeaker:
-    """Draws a speaker: base pitch of 90 to 260 Hz, with vocal tract length loosely tied to it."""
+    """Draw a speaker at random: a base pitch of 90 to 260 Hz, with vocal tract length loosely tied to it."""
     height = rng.uniform()
     return VoiceSpeaker(
         base_hertz=float(90 * (260 / 90) ** height),
@@ -82,12 +82,12 @@ def make_voice_speaker(rng: np.random.Generator) -> VoiceSpeaker:
 
 
 def synthesize(speaker: VoiceSpeaker, affect: VoiceAffect, num_syllables: int, rng: np.random.Generator) -> np.ndarray:
-    """Makes one utterance.
+    """Make one utterance.
 
     Args:
         speaker: the speaker's constants.
         affect: the affect point.
-        num_syllables: syllables of the text; changed where a length of 1.5 to 3 s at the affect's rate demands it.
+        num_syllables: syllables of the text; adjusted if the utterance would not last 1.5 to 3 s at the affect's rate.
         rng: source of everything that varies between two utterances.
 
     Returns:
@@ -185,7 +185,7 @@ def _pulses(hertz: np.ndarray, affect: VoiceAffect, rng: np.random.Generator) ->
 
 
 def _glottal_tilt(pulses: np.ndarray, tilt: float) -> np.ndarray:
-    """Two poles that make the pulses glottal; -1 gives a dull, 1 a bright source, (S,)."""
+    """Filter the pulses with two glottal poles, (S,); a tilt of -1 gives a dull source, 1 a bright one."""
     first = np.clip(0.90 - 0.14 * tilt, 0.6, 0.985)
     second = np.clip(0.80 - 0.35 * tilt, 0.2, 0.97)
     flow = lfilter([1], np.convolve([1, -first], [1, -second]), pulses)
@@ -206,7 +206,7 @@ def _envelope(affect: VoiceAffect, syllables: Syllables, rng: np.random.Generato
 
 
 def _formants(source: np.ndarray, scale: float, syllables: Syllables, rng: np.random.Generator) -> np.ndarray:
-    """Four resonators in a row, moving from vowel to vowel, (S,)."""
+    """Four resonators in series, moving from vowel to vowel, (S,)."""
     num_vowels = syllables.index[-1] + 2
     vowels = _VOWELS[rng.integers(len(_VOWELS), size=num_vowels)] * scale  # (K + 1, 3)
     radius = np.exp(-np.pi * _BANDWIDTHS / SAMPLE_RATE)

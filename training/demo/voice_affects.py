@@ -1,11 +1,11 @@
 """The affects of the demo's voice: every emotion is a point in a table of pitch, rate, loudness and voice quality.
 
 The directions (pitch height and range, contour, rate, loudness, tilt, breath, tremor) follow the summary of vocal
-affect by Scherer (2003), "Vocal communication of emotion: A review of research paradigms"; the sizes are ours, chosen
-so that the emotions can be told apart. All pitch values are relative to the base pitch of the speaker, so they carry
+affect by Scherer (2003), "Vocal communication of emotion: A review of research paradigms"; the magnitudes are ours,
+chosen so that the emotions can be told apart. All pitch values are relative to the speaker's base pitch, so they carry
 over to unseen speakers.
 
-Next: `voice.py` makes the sound.
+Next: `voice.py` synthesizes the speech.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ import dataclasses
 class VoiceAffect:
     """One point of the affect space of the voice; the default is neutral."""
 
-    pitch_semitones: float = 0.0  # shift of the whole utterance against the speaker's base
+    pitch_semitones: float = 0.0  # shift of the entire utterance from the speaker's base pitch
     range_semitones: float = 1.6  # size of the syllable accents
     slope_semitones: float = -2.0  # change from the first to the last syllable
     glide_semitones: float = 0.0  # change inside every syllable
@@ -23,12 +23,12 @@ class VoiceAffect:
     syllables_per_second: float = 4.4
     loudness_db: float = 0.0
     tilt: float = 0.0  # -1 dull ... 1 bright and pressed
-    breath: float = 0.05  # noise against the voiced part
+    breath: float = 0.05  # noise relative to the voiced part
     jitter: float = 0.008  # relative spread of the periods
     shimmer: float = 0.05  # relative spread of the pulse heights
     creak: float = 0.0  # every second pulse is weakened by this share
-    tremor_semitones: float = 0.0  # depth of a 9 Hz waver in pitch and height
-    legato: float = 0.75  # share of the syllable that sounds
+    tremor_semitones: float = 0.0  # depth of a 9 Hz waver in pitch and loudness
+    legato: float = 0.75  # share of the syllable that is audible
     attack_seconds: float = 0.03
     formant_scale: float = 1.0  # lips spread (above 1) or protruded (below 1)
     pause: float = 0.0  # probability of a gap after a syllable

@@ -1,12 +1,12 @@
-"""What converting and reading a corpus of the size of CMU-MOSEI costs.
+"""Cost of converting and reading a corpus the size of CMU-MOSEI.
 
     python -m training.benchmarks.cost.converters --folder scratch --tokenizer .cache/assets/SmolLM2-135M-Instruct
 
-Writes a feature pickle with as many examples as MMSA's of MOSEI, each with 500 audio vectors of width 74 and 375 video
-vectors of width 35, without any padding. Converts it in a process of its own while its memory is watched, and reads
-one epoch of the training split through `EGMFDataset` and the collator. Most examples share their numbers with others:
-in the pickle itself (the default), or, with `--layout arrays`, in complete arrays as in the release. Prints JSON, and
-writes it with --output.
+Writes a feature pickle with as many examples as MMSA's pickle of MOSEI, each with 500 audio vectors of width 74 and
+375 video vectors of width 35, without any padding. Converts it in a separate process whose memory is monitored, and
+reads one epoch of the training split through `EGMFDataset` and the collator. Most examples have the same vectors as
+some others: shared within the pickle (the default) or, with `--layout arrays`, repeated in complete arrays as in the
+release. Prints JSON, and writes it with --output.
 """
 
 import json
@@ -42,12 +42,12 @@ SECONDS_BETWEEN_SAMPLES = 0.05
 
 
 def write_release(path: Path, counts: dict[str, int], distinct: int, layout: str) -> Path:
-    """Writes the pickle.
+    """Write the pickle.
 
     Args:
         path: the file.
         counts: split -> examples.
-        distinct: examples that differ from one another.
+        distinct: number of distinct examples.
         layout: `rows`, lists in which the same arrays recur, or `arrays`, one array per column and split.
     """
     rng = np.random.default_rng(0)
@@ -74,7 +74,7 @@ def write_release(path: Path, counts: dict[str, int], distinct: int, layout: str
 
 
 def convert(source: Path, destination: Path, num_workers: int) -> dict[str, float]:
-    """Seconds, and the most memory in GB that converter and workers held together, shared pages counted once."""
+    """Seconds, and the peak memory in GB of converter and workers together, with shared pages counted once."""
     command = python_command("converters.mmsa", source, destination, "--corpus", "mosei")
     command += ["--num_workers", str(num_workers), "--no_progress"]
     started = time.perf_counter()
@@ -99,9 +99,9 @@ def _memory_of_family(pid: int) -> int:
 
 
 def read_epoch(folder: Path, tokenizer: str, num_workers: int, batch_size: int) -> dict[str, float]:
-    """Samples per second through the collator, after the dataset was opened.
+    """Samples per second through the collator, once the dataset is open.
 
-    By the clock, and by the processor time of this process and its workers, which a busy machine does not change.
+    Measured in wall-clock time, and in CPU time of this process and its workers, which other load does not change.
     """
     started = time.perf_counter()
     examples = [example for example in load_converted(folder) if example["split"] == "train"]
@@ -136,19 +136,21 @@ def read_epoch(folder: Path, tokenizer: str, num_workers: int, batch_size: int) 
 
 
 def _processor_seconds() -> float:
-    """Of this process and its ended children, in user and system mode."""
+    """CPU time of this process and its finished children, in user and system mode."""
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def make_parser() -> CommandParser:
     parser = CommandParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", type=Path, required=True, help="scratch folder; takes up to 15 GB")
+    parser.add_argument("--folder", type=Path, required=True, help="scratch folder; needs up to 15 GB")
     parser.add_argument("--tokenizer", required=True, help="folder or Hub id of a tokenizer")
-    parser.add_argument("--layout", choices=["rows", "arrays"], default="rows", help="of the pickle")
-    parser.add_argument("--distinct", type=int, default=200, help="examples that differ from one another")
-    parser.add_argument("--share", type=float, default=1.0, help="share of MOSEI's examples, for a quick try")
-    parser.add_argument("--num_workers", type=int, default=2, help="processes of the converter and of the loader")
+    parser.add_argument("--layout", choices=["rows", "arrays"], default="rows", help="layout of the pickle")
+    parser.add_argument("--distinct", type=int, default=200, help="number of distinct examples")
+    parser.add_argument("--share", type=float, default=1.0, help="share of MOSEI's examples, for a quick test")
+    parser.add_argument(
+        "--num_workers", type=int, default=2, help="worker processes of the converter and of the data loader"
+    )
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--output", type=output_file, help="also write the record to this JSON file")
     return parser

@@ -1,10 +1,10 @@
-"""What `--encoder_cache` saves: seconds of an epoch with a frozen encoder, computed each time or read from the cache.
+"""Savings of `--encoder_cache`: seconds per epoch with a frozen encoder, computed anew or read from the cache.
 
     python -m training.benchmarks.cost.encoder_cache --width 256 --layers 6
 
-A Wav2Vec2 with random weights encodes made-up audio of 2.5 seconds per clip. The language model is a tiny one, so that
-the encoder's share is compared: with a large one a step saves the same seconds, and the ratio is smaller. Filling the
-cache is timed separately.
+A Wav2Vec2 with random weights encodes synthetic audio of 2.5 seconds per clip. The language model is tiny, so that the
+encoder dominates: with a large one, a step saves the same number of seconds but a smaller share. Filling the cache is
+timed separately.
 """
 
 import argparse
@@ -45,7 +45,7 @@ CPU = torch.device("cpu")
 
 
 def write_clips(folder: Path, count: int) -> list[dict[str, str]]:
-    """Writes noise into WAV files; returns the examples."""
+    """Write noise into WAV files and return the examples."""
     rng = np.random.default_rng(0)
     num_samples = round(CLIP_SECONDS * SAMPLING_RATE)
     examples = []
@@ -106,7 +106,7 @@ def run_epoch(model: EGMFForConditionalGeneration, dataset: EGMFDataset, batch_s
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Times both ways over the same clips, and returns everything as one record."""
+    """Time both ways on the same clips and return everything as one record."""
     tokenizer = AutoTokenizer.from_pretrained(arguments.text_model_name_or_path)
     encoder = encoder_config(arguments.width, arguments.layers)
     with tempfile.TemporaryDirectory() as temporary:
@@ -147,9 +147,9 @@ def make_parser() -> CommandParser:
         default=".cache/assets/SmolLM2-135M-Instruct",
         help="folder or Hub id; only its tokenizer is used",
     )
-    parser.add_argument("--width", type=int, default=256, help="of the encoder; a multiple of 32")
-    parser.add_argument("--layers", type=int, default=6, help="of the encoder")
-    parser.add_argument("--clips", type=int, default=16, help="examples of an epoch")
+    parser.add_argument("--width", type=int, default=256, help="width of the encoder, a multiple of 32")
+    parser.add_argument("--layers", type=int, default=6, help="layers of the encoder")
+    parser.add_argument("--clips", type=int, default=16, help="examples per epoch")
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3, help="measured rounds")
     parser.add_argument("--output", type=output_file, help="also write the record to this JSON file")

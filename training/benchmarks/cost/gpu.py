@@ -1,14 +1,14 @@
-"""A backbone of full size on one GPU, with random weights: how fast EGMF trains and answers beside its bare LLM.
+"""Speed of a full-size backbone with random weights on one GPU: EGMF compared with its bare language model.
 
     python -m training.benchmarks.cost.gpu --output gpu.json          # GLM3-6B in bfloat16, on the first GPU
     python -m training.benchmarks.cost.gpu --shape tiny --device cpu --dtype float32     # the same script in seconds
 
 Needs only torch, transformers and peft: no data, no weights, no tokenizer. The bare language model is the one inside
-EGMF, with the same LoRA, on the same tokens, so that the GPU holds one copy of the weights. Both are timed in turn:
-training steps with AdamW, `score_answers` over seven labels beside one plain prefill. Random weights are as fast as
-trained ones; the answers themselves are not looked at.
+EGMF, with the same LoRA and the same tokens, so that the GPU holds one copy of the weights. Both are timed in turn:
+training steps with AdamW, and `score_answers` over seven labels against one plain prefill. Random weights are as fast
+as trained ones; the answers themselves are ignored.
 
-Next: `gpu_work.py` makes model and batches, and counts the floating-point operations.
+Next: `gpu_work.py` builds the model and the batches, and counts the floating-point operations.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from .gpu_work import bare_inputs, build_model, make_batch, training_flops
 from .timing import timed
 
 
-# Dense bfloat16 matrix products with float32 sums, in 10**12 operations per second, from the vendor's data sheets.
+# Dense bfloat16 matrix products with float32 accumulation, in 10**12 operations per second, from the data sheets.
 PEAK_TFLOPS = {
     "H200": 989.4,
     "H100": 989.4,
@@ -43,11 +43,11 @@ ANSWERING_BATCHES = (1, 8, 32)
 MIN_TOKENS_RATIO = 0.9
 MAX_SECONDS_RATIO = 1.2
 MAX_BYTES = 24e9
-OTHER_TOKENS = 16  # of a prompt, beside transcript and answer
+OTHER_TOKENS = 16  # tokens of a prompt besides transcript and answer
 
 
 def matmul_tflops(device: torch.device, dtype: torch.dtype) -> float:
-    """What one large product of two square matrices reaches here, in 10**12 operations per second."""
+    """Measured speed of one large product of two square matrices, in 10**12 operations per second."""
     size = 8192 if device.type == "cuda" else 512
     matrix = torch.randn(size, size, device=device, dtype=dtype)
     seconds = timed({"matmul": lambda: matrix @ matrix}, 5, device)["matmul"]["median_s"]
@@ -55,7 +55,7 @@ def matmul_tflops(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def peak_bytes(call: Callable[[], None], device: torch.device) -> int | None:
-    """Most memory allocated on the GPU during a call, what it already holds included; None on a CPU."""
+    """Peak memory allocated on the GPU during a call, including earlier allocations; None on a CPU."""
     if device.type != "cuda":
         call()
         return None
@@ -69,14 +69,14 @@ def peak_bytes(call: Callable[[], None], device: torch.device) -> int | None:
 def compare(
     calls: dict[str, Callable[[], None]], batch_size: int, length: int, repeats: int, device: torch.device
 ) -> dict[str, Any]:
-    """Peak memory and rates of each call; `{"out_of_memory": True}` if one of them does not fit.
+    """Peak memory and rates of each call, or `{"out_of_memory": True}` if one of them does not fit.
 
     Args:
         calls: name -> function that processes one batch.
         batch_size: samples in a batch.
         length: tokens of a sample.
         repeats: measured rounds.
-        device: where the calls compute.
+        device: where the calls run.
     """
     try:
         peaks = {name: peak_bytes(call, device) for name, call in calls.items()}
@@ -97,7 +97,7 @@ def compare(
 
 
 def measure_training(model: EGMFForConditionalGeneration, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Steps of EGMF and of the bare language model on the same tokens."""
+    """Training steps of EGMF and of the bare language model on the same tokens."""
     device = torch.device(arguments.device)
     num_logits = arguments.answer_tokens + 1
     batch = make_batch(model, arguments.batch_size, arguments, labeled=True)
@@ -143,7 +143,7 @@ def autocast(arguments: argparse.Namespace) -> torch.autocast:
 
 
 def measure_answering(model: EGMFForConditionalGeneration, size: int, arguments: argparse.Namespace) -> dict[str, Any]:
-    """`score_answers` over seven labels, beside one prefill of the bare language model."""
+    """`score_answers` over seven labels, compared with one prefill of the bare language model."""
     device = torch.device(arguments.device)
     batch = make_batch(model, size, arguments, labeled=False)
     bare_batch = bare_inputs(model, batch)
@@ -166,7 +166,7 @@ def measure_answering(model: EGMFForConditionalGeneration, size: int, arguments:
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Everything as one record."""
+    """Run all measurements and return them as one record."""
     device = torch.device(arguments.device)
     device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     peak = arguments.peak_tflops
@@ -196,7 +196,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def targets_reached(record: dict[str, Any]) -> dict[str, bool | None]:
-    """Whether a full-size backbone is as fast and as small as it must be; None for what could not be measured."""
+    """Whether a full-size backbone meets each target of speed and memory; None if it could not be measured."""
     training = record["training"]
     tokens_ratio = training.get("tokens_per_s_ratio")
     peak = training["egmf"]["peak_bytes"] if "egmf" in training else None
@@ -213,29 +213,33 @@ def make_parser() -> CommandParser:
     parser.add_argument("--shape", default="glm3-6b", choices=(*backbone_names(), "tiny"))
     parser.add_argument("--device", default="cuda", help="cuda, cuda:N, or cpu for the tiny shape")
     parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float16", "float32"))
-    parser.add_argument("--autocast", action=argparse.BooleanOptionalAction, help="default: with bfloat16")
+    parser.add_argument(
+        "--autocast",
+        action=argparse.BooleanOptionalAction,
+        help="use bfloat16 autocast (default: if --dtype is bfloat16)",
+    )
     parser.add_argument("--media", default="features", choices=("features", "raw"))
-    parser.add_argument("--batch_size", type=int, default=8, help="of a training step")
-    parser.add_argument("--length", type=int, default=128, help="tokens of a sample")
-    parser.add_argument("--words", type=int, default=32, help="of them, tokens of the transcript")
-    parser.add_argument("--answer_tokens", type=int, default=3, help="of the longest answer")
+    parser.add_argument("--batch_size", type=int, default=8, help="samples per training step")
+    parser.add_argument("--length", type=int, default=128, help="tokens per sample")
+    parser.add_argument("--words", type=int, default=32, help="tokens of the transcript, out of --length")
+    parser.add_argument("--answer_tokens", type=int, default=3, help="tokens of the longest answer")
     parser.add_argument("--lora_r", type=int, default=8)
     parser.add_argument("--gradient_checkpointing", action="store_true")
     parser.add_argument("--repeats", type=int, default=10, help="measured rounds")
-    parser.add_argument("--peak_tflops", type=float, help="of the GPU; default: that of its data sheet, where known")
+    parser.add_argument("--peak_tflops", type=float, help="peak of the GPU (default: its data sheet's, if known)")
     parser.add_argument("--output", type=output_file, help="also write the record to this JSON file")
     return parser
 
 
 def check_arguments(arguments: argparse.Namespace) -> None:
-    """Refuses what cannot be measured.
+    """Refuse settings that cannot be measured.
 
     Raises:
-        ValueError: no such device, a shape that does not fit the device, or a number out of range.
+        ValueError: the device does not exist, the shape is not for this device, or a number is out of range.
     """
     is_cuda = arguments.device.startswith("cuda")
     if is_cuda and not torch.cuda.is_available():
-        raise ValueError("There is no CUDA device here. To try the script without one: --shape tiny --device cpu.")
+        raise ValueError("No CUDA device is available. To try the script without one: --shape tiny --device cpu.")
     if not is_cuda and arguments.shape != "tiny":
         raise ValueError(f"The shape {arguments.shape} is for a GPU; on {arguments.device} use --shape tiny.")
     for name in ("batch_size", "answer_tokens", "lora_r", "repeats"):
@@ -243,7 +247,7 @@ def check_arguments(arguments: argparse.Namespace) -> None:
             raise ValueError(f"--{name} is {vars(arguments)[name]}; it must be at least 1.")
     if arguments.length < arguments.words + arguments.answer_tokens + OTHER_TOKENS:
         raise ValueError(
-            f"--length {arguments.length} is too short for {arguments.words} tokens of the transcript, the prompt and "
+            f"--length {arguments.length} is too short for a transcript of {arguments.words} tokens, the prompt and "
             "the answer."
         )
 

@@ -1,14 +1,14 @@
-"""What the GPU benchmark computes: a model with random weights, its batches, and their floating-point operations.
+"""Workload of the GPU benchmark: a model with random weights, its batches, and their floating-point operations.
 
-Model FLOPs count what has to be computed once (no recomputation under gradient checkpointing), with n parameters in
-the frozen matrices, r in LoRA, S tokens of a sample and K with logits:
+Model FLOPs count each operation once (no recomputation under gradient checkpointing), with n parameters in the frozen
+matrices, r in LoRA, S tokens per sample and K tokens with logits:
 
     per token    2 n forward, 2 n backward for its input (a frozen matrix needs no gradient), 6 r
     attention    4 S A d forward and 8 S A d backward per layer and token, not halved for the causal mask
     logits       2 D V forward and 2 D V backward for each of the K
 """
 
-# B batch  S tokens of a sample  K tokens with logits  P pseudo tokens  D width  V vocabulary  A heads  d head size
+# B batch  S tokens per sample  K tokens with logits  P pseudo tokens  D width  V vocabulary  A heads  d head size
 
 import argparse
 
@@ -30,7 +30,7 @@ ORDINARY_TOKEN = 3  # the first id that is not special
 
 
 def tiny_config() -> PreTrainedConfig:
-    """GLM3's architecture in a size for a CPU."""
+    """GLM3's architecture, small enough for a CPU."""
     return backbone_config(
         "glm3-6b",
         hidden_size=64,
@@ -44,7 +44,7 @@ def tiny_config() -> PreTrainedConfig:
 
 
 def model_config(text_config: PreTrainedConfig, arguments: argparse.Namespace) -> EGMFConfig:
-    """EGMF around the language model, in the size that goes with it."""
+    """Configuration of EGMF around the language model, in a matching size."""
     is_tiny = arguments.shape == "tiny"
     is_raw = arguments.media == "raw"
     encoder = {"hidden_size": 16, "conv_channels": (8, 16)} if is_tiny else {"hidden_size": 128}
@@ -61,7 +61,7 @@ def model_config(text_config: PreTrainedConfig, arguments: argparse.Namespace) -
 
 
 def build_model(arguments: argparse.Namespace) -> EGMFForConditionalGeneration:
-    """EGMF with random weights, on its device."""
+    """EGMF with random weights, on the device."""
     text_config = tiny_config() if arguments.shape == "tiny" else backbone_config(arguments.shape)
     text_config.dtype = getattr(torch, arguments.dtype)
     torch.manual_seed(0)
@@ -75,7 +75,7 @@ def build_model(arguments: argparse.Namespace) -> EGMFForConditionalGeneration:
 
 
 def media_shapes(config: EGMFConfig, media: str) -> dict[str, tuple[int, ...]]:
-    """Shape of one clip per modality; features are those of MELD."""
+    """Shape of one clip per modality; features have MELD's shapes."""
     if media == "features":
         return {"audio": (157, 64), "video": (32, 64)}
     num_samples = round(CLIP_SECONDS * config.audio_config.sampling_rate)
@@ -86,13 +86,13 @@ def media_shapes(config: EGMFConfig, media: str) -> dict[str, tuple[int, ...]]:
 def make_batch(
     model: EGMFForConditionalGeneration, size: int, arguments: argparse.Namespace, labeled: bool
 ) -> dict[str, torch.Tensor]:
-    """What the processor would return for clips of 2.5 seconds: prompts of `length` tokens, without padding.
+    """A batch like the processor's for clips of 2.5 seconds: prompts of `length` tokens, without padding.
 
     Args:
-        model: gives sizes and placeholders.
-        size: samples.
+        model: its config gives sizes and placeholders.
+        size: number of samples.
         arguments: `length`, `words`, `answer_tokens`, `media` and `device` are used.
-        labeled: with `labels`, for training; else with `answer_ids`, for `score_answers`.
+        labeled: True adds `labels`, for training; False adds `answer_ids`, for `score_answers`.
     """
     generator = torch.Generator().manual_seed(size)
     config = model.config
@@ -119,7 +119,7 @@ def make_batch(
 
 
 def bare_inputs(model: EGMFForConditionalGeneration, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The same tokens for the bare language model, an ordinary one at each placeholder."""
+    """The same tokens for the bare language model, with an ordinary token at each placeholder."""
     ids = batch["input_ids"]
     is_placeholder = ids == model.config.placeholder_token_id
     return {
@@ -133,10 +133,10 @@ def training_flops(model: EGMFForConditionalGeneration, size: int, length: int, 
     """Floating-point operations of one training step of the language model with LoRA.
 
     Args:
-        model: its language model is counted.
-        size: samples.
-        length: tokens of a sample.
-        logit_tokens: of them, tokens with logits.
+        model: the model; only its language model is counted.
+        size: number of samples.
+        length: tokens per sample.
+        logit_tokens: tokens with logits per sample.
     """
     shape = text_shape(model.config.text_config)
     output = model.get_output_embeddings().weight.numel()

@@ -1,4 +1,4 @@
-"""What EGMF with a given language model needs: parameters, bytes, and the smallest GPU that has them.
+"""Memory that EGMF needs with a given language model: parameters, bytes, and the smallest GPU that fits them.
 
     python -m training.benchmarks.cost.memory --backbone glm3-6b
     python -m training.benchmarks.cost.memory --backbone qwen2.5-7b --batch_size 16 --length 256 --json
@@ -7,7 +7,7 @@
 The model is built on the meta device, from the shapes in training/model/backbones/. Besides the options below, every
 model option of training is accepted, such as the rank and targets of LoRA, with the same defaults. Parameters,
 weights, gradients, optimizer and cache are exact; activations follow formulas, except those of encoders and fusion,
-which are counted in a run of one sample.
+which are counted while running one sample.
 
 Next: `memory_estimate.py` adds everything up.
 """
@@ -106,12 +106,12 @@ def make_parser() -> CommandParser:
     backbones = f"{', '.join(backbone_names())}; all of these; a YAML file; or a folder with a config.json"
     parser.add_argument("--backbone", required=True, help=backbones)
     parser.add_argument("--batch_size", type=int, default=8, help="samples on one GPU")
-    parser.add_argument("--length", type=int, default=128, help="tokens of a sample: prompt, padding and answer")
-    parser.add_argument("--answer_tokens", type=int, default=5, help="of the longest answer, its end included")
-    parser.add_argument("--seconds", type=float, default=4.0, help="of each clip")
+    parser.add_argument("--length", type=int, default=128, help="tokens per sample: prompt, padding and answer")
+    parser.add_argument("--answer_tokens", type=int, default=5, help="tokens of the longest answer, with its end")
+    parser.add_argument("--seconds", type=float, default=4.0, help="length of each clip")
     parser.add_argument("--words", type=int, default=32, help="tokens of each transcript")
     parser.add_argument(
-        "--double_quantization", action=argparse.BooleanOptionalAction, default=True, help="of 4-bit weights' scales"
+        "--double_quantization", action=argparse.BooleanOptionalAction, default=True, help="also quantize the scales"
     )
     parser.add_argument("--json", action="store_true", help="print the record instead of the table")
     parser.add_argument("--output", type=output_file, help="also write the record to this JSON file")
@@ -119,7 +119,7 @@ def make_parser() -> CommandParser:
 
 
 def make_full_parser() -> CommandParser:
-    """For help and for misspelled options: those of the estimate, and the model options of training."""
+    """The estimate's options and training's model options, for `--help` and to detect mistyped options."""
     parser = make_parser()
     group = parser.add_argument_group("Model, as in training")
     for option in options_of(ModelArguments, "Model"):
@@ -131,7 +131,7 @@ def make_full_parser() -> CommandParser:
 
 
 def parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
-    """The options of the estimate, and what remains for the model.
+    """The options of the estimate, and the remaining ones for the model.
 
     Raises:
         SystemExit: help was asked for (status 0), or an option does not exist (status 2).
@@ -166,8 +166,9 @@ def estimate_backbone(backbone: str, own: argparse.Namespace, model_options: Seq
     """The record of one backbone.
 
     Args:
+        backbone: its name, a YAML file, or a folder with a config.json.
         own: the options of the estimate itself.
-        model_options: the model options of training, as they were given.
+        model_options: the model options of training, as given on the command line.
     """
     from .memory_estimate import estimate
     from .memory_model import Load

@@ -1,4 +1,4 @@
-"""The estimate of memory: exact bytes of weights, gradients, optimizer and cache, and the peaks with activations.
+"""Memory estimate: exact bytes of weights, gradients, optimizer and cache, and the peaks with activations.
 
 Next: `memory_formulas.py` has the activations of the language model, `memory_model.py` counts everything else.
 """
@@ -39,11 +39,11 @@ ADAM_STATES = 2
 def estimate(
     arguments: ModelArguments, text_config: PreTrainedConfig, load: Load, double_quantization: bool = True
 ) -> dict[str, Any]:
-    """Everything as one record; `memory.render` shows it as a table.
+    """The estimate as one record; `memory.render` shows it as a table.
 
     Args:
-        arguments: how the model is built.
-        text_config: of the language model.
+        arguments: options from which the model is built.
+        text_config: configuration of the language model.
         load: the batch.
         double_quantization: quantize the scales of 4-bit weights as well.
     """
@@ -103,8 +103,8 @@ def count_bytes(
 def peak_bytes(
     model: EGMFForConditionalGeneration, batch: Batch, precision: Precision, sizes: dict[str, Any]
 ) -> dict[str, dict[str, Any]]:
-    """Bytes at the peak of a training step and of answering, with weights as they are and in 4 bit."""
-    # In 4 bit, each matrix is unpacked when it is used.
+    """Peak bytes of a training step and of answering, with the weights in their own dtype and in 4 bits."""
+    # A 4-bit matrix is unpacked when it is used.
     widest = max(layer.weight.numel() * precision.itemsize for layer in quantized_layers(model))
     stored = {
         dtype_name(model): sum(sizes["weights"].values()),

@@ -1,29 +1,29 @@
-"""How many bytes a frozen language model with LoRA takes, as formulas that test_memory_formulas.py verifies.
+"""Memory of a frozen language model with LoRA, as formulas that test_memory_formulas.py verifies.
 
 Training keeps for the backward pass, for each token and layer:
 
     norms       8 D                              the input of two RMSNorms in float32
     attention   4 A d b + 4 A + S b              queries, keys and values repeated over the heads, output; the
                                                  softmax's sums; the padding mask
-      eager     3 A d b + A S (4 + b)            no output, but A S probabilities, twice below 32 bit
+      eager     3 A d b + A S (4 + b)            no output, but A S probabilities, twice below 32 bits
     MLP         3 F b                            gate, activated gate, up
-    LoRA        (4 + m) I + 4 r                  for each adapted layer: its input in float32, what dropout kept, and
+    LoRA        (4 + m) I + 4 r                  for each adapted layer: its input in float32, the dropout mask, and
                                                  the r numbers between A and B; without dropout m = 0
 
-with b bytes per number (2 in 16 bit), m = 1 on a GPU and 4 on a CPU. A frozen matrix keeps nothing: nobody asks for
-its gradient. The peak is either at the loss, with 4 D per token of the final norm and V (b + 8) for each of the K
+with b bytes per number (2 in 16 bits), m = 1 on a GPU and 4 on a CPU. A frozen matrix keeps nothing, because it needs
+no gradient. The peak is either at the loss, with 4 D per token of the final norm and V (b + 8) for each of the K
 tokens whose logits are needed, or in the widest step of the last layer's backward pass, 3 F b + 6 D per token. With
-gradient checkpointing only each layer's input is kept, D b, and one layer at a time is computed again.
+gradient checkpointing, only each layer's input is kept, D b, and one layer at a time is recomputed.
 
-Answering keeps keys and values, 2 G d b per token and layer, and works in (4 F + 4 D) b per token; eager attention in
-A S (4 + b) more. Weights in 4 bit (NF4) take half a byte each, with a scale for every 64 of them: 4 bytes, or
-quantized again 1 byte and 4 for every 256.
+Answering keeps keys and values, 2 G d b per token and layer, and needs (4 F + 4 D) b per token for its activations;
+eager attention needs A S (4 + b) more. 4-bit weights (NF4) take half a byte each, plus a scale for every 64 of them: 4
+bytes, or with double quantization 1 byte, plus 4 bytes for every 256 scales.
 
 Next: `memory_estimate.py` adds up parameters, optimizer and activations.
 """
 
 # D width  F intermediate size  A heads  G key-value heads  d head size  V vocabulary  I inputs of an adapted layer
-# r rank of LoRA  S tokens of a sample  K tokens with logits  b bytes per number
+# r rank of LoRA  S tokens per sample  K tokens with logits  b bytes per number
 
 import math
 from typing import TYPE_CHECKING, NamedTuple
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 GPU_GIGABYTES = (16, 24, 40, 48, 80, 141)
-# What a GPU reserves, and CUDA's own context: not measured on any GPU yet, chosen to be on the safe side.
+# Memory reserved by the GPU, and CUDA's context: conservative values, not yet measured on a GPU.
 USABLE_SHARE = 0.95
 CONTEXT_BYTES = 600 * 2**20
 FLOAT32_BYTES = 4
@@ -42,7 +42,7 @@ NF4_BLOCK = 64  # weights that share a scale
 
 
 class TextShape(NamedTuple):
-    """The sizes of a language model that decide its activations."""
+    """The sizes of a language model that determine its activations."""
 
     layers: int
     width: int
@@ -54,7 +54,7 @@ class TextShape(NamedTuple):
 
 
 class Adapters(NamedTuple):
-    """LoRA over the complete language model: inputs and ranks of all adapted layers added up, and its dropout."""
+    """LoRA in the complete language model: total inputs and ranks of all adapted layers, and the dropout."""
 
     inputs: int
     ranks: int
@@ -62,23 +62,23 @@ class Adapters(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What is processed at once."""
+    """Samples that are processed together."""
 
     samples: int
-    length: int  # tokens of a sample, padding included
-    logit_tokens: int  # of them, those whose logits are computed
+    length: int  # tokens per sample, including padding
+    logit_tokens: int  # tokens per sample whose logits are computed
 
 
 class Precision(NamedTuple):
-    """How numbers are stored and attention is computed."""
+    """Storage of numbers and kind of attention."""
 
-    itemsize: int  # bytes of a number
+    itemsize: int  # bytes per number
     eager: bool = False  # attention without a fused kernel
-    dropout_bytes: int = 1  # of a dropout mask: 1 on a GPU, 4 on a CPU
+    dropout_bytes: int = 1  # bytes per entry of a dropout mask: 1 on a GPU, 4 on a CPU
 
 
 def text_shape(config: "PreTrainedConfig") -> TextShape:
-    """The sizes out of a language model's configuration."""
+    """The sizes in a language model's configuration."""
     heads = config.num_attention_heads
     return TextShape(
         layers=config.num_hidden_layers,
@@ -92,7 +92,7 @@ def text_shape(config: "PreTrainedConfig") -> TextShape:
 
 
 def kept_per_token(shape: TextShape, adapters: Adapters, precision: Precision, length: int) -> float:
-    """Bytes that all layers together keep for one token of the backward pass."""
+    """Bytes per token that all layers together keep for the backward pass."""
     itemsize = precision.itemsize
     head = shape.head_size * itemsize
     if precision.eager:
@@ -109,14 +109,14 @@ def kept_per_token(shape: TextShape, adapters: Adapters, precision: Precision, l
 def training_activations(
     shape: TextShape, adapters: Adapters, batch: Batch, precision: Precision, checkpointing: bool
 ) -> int:
-    """Bytes of activations of the language model at the peak of a training step, without gradients of weights.
+    """Bytes of the language model's activations at the peak of a training step, without the weights' gradients.
 
     Args:
         shape: sizes of the language model.
         adapters: its LoRA.
-        batch: of one step.
-        precision: of the language model.
-        checkpointing: compute activations again instead of keeping them.
+        batch: the batch of one step.
+        precision: precision of the language model.
+        checkpointing: recompute activations instead of keeping them.
     """
     itemsize = precision.itemsize
     kept = kept_per_token(shape, adapters, precision, batch.length)
@@ -147,7 +147,7 @@ def answering_activations(shape: TextShape, batch: Batch, precision: Precision) 
 
 
 def four_bit_bytes(num_weights: int, double_quantization: bool = True) -> int:
-    """Bytes of one matrix in NF4, its tables included."""
+    """Bytes of one matrix in NF4, including its tables."""
     blocks = math.ceil(num_weights / NF4_BLOCK)
     scales = FLOAT32_BYTES * blocks
     if double_quantization:
@@ -157,7 +157,7 @@ def four_bit_bytes(num_weights: int, double_quantization: bool = True) -> int:
 
 
 def smallest_gpu(num_bytes: float) -> int | None:
-    """The smallest common GPU, in GB, whose usable memory is enough; None if none of them is."""
+    """Size in GB of the smallest common GPU with enough usable memory; None if there is none."""
     for gigabytes in GPU_GIGABYTES:
         if num_bytes <= USABLE_SHARE * gigabytes * 2**30:
             return gigabytes

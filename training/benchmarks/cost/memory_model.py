@@ -1,7 +1,7 @@
-"""The model of a memory estimate: built on the meta device, its parameters and bytes counted part by part.
+"""The model of a memory estimate, built on the meta device; its parameters and bytes are counted part by part.
 
-No weights are loaded or fetched. What encoders and fusion keep for the backward pass is counted in a run of one sample
-on the CPU, because they are small.
+No weights are loaded or downloaded. Activations that encoders and fusion keep for the backward pass are counted while
+running one sample on the CPU, because these parts are small.
 """
 
 from typing import Any, NamedTuple
@@ -29,7 +29,7 @@ AUDIO_FEATURES_PER_SECOND = 50
 
 
 class Load(NamedTuple):
-    """What one step processes."""
+    """The input of one step."""
 
     batch: Batch
     seconds: float  # of each clip
@@ -43,8 +43,8 @@ def meta_model(arguments: ModelArguments, text_config: PreTrainedConfig) -> EGMF
     """The model that `training.model.builder` would build from these options, without any weights.
 
     Args:
-        arguments: options of the model; the name of the language model is not used.
-        text_config: of the language model.
+        arguments: options of the model; the language model's name is ignored.
+        text_config: configuration of the language model.
 
     Raises:
         ValueError: the width of the features is missing.
@@ -62,14 +62,14 @@ def meta_model(arguments: ModelArguments, text_config: PreTrainedConfig) -> EGMF
 
 
 def text_dtype(arguments: ModelArguments, text_config: PreTrainedConfig) -> torch.dtype:
-    """Of the language model: that of the options, else that of its weights, else bfloat16."""
+    """Dtype of the language model: as in the options, or as in its config, or bfloat16."""
     if arguments.text_model_dtype != "auto":
         return getattr(torch, arguments.text_model_dtype)
     return text_config.dtype or torch.bfloat16
 
 
 def encoder_config(arguments: ModelArguments, modality: str) -> EGMFEncoderConfig | None:
-    """The configuration of an encoder; of a pretrained one, without its weights."""
+    """The configuration of an encoder; a pretrained encoder is configured without loading its weights."""
     kind = arguments.audio if modality == "audio" else arguments.video
     feature_size = arguments.audio_feature_size if modality == "audio" else arguments.video_feature_size
     shared = shared_settings(arguments)
@@ -104,7 +104,7 @@ def part_of(name: str) -> str:
 
 
 def parameters_by_part(model: nn.Module) -> dict[str, dict[str, int]]:
-    """Part -> how many parameters it has, and how many of them are trained."""
+    """Part -> number of its parameters, and of those that are trained."""
     counts = {part: {"total": 0, "trainable": 0} for part in PART_NAMES}
     for name, parameter in model.named_parameters():
         part = counts[part_of(name)]
@@ -123,7 +123,7 @@ def weight_bytes(model: EGMFForConditionalGeneration) -> dict[str, int]:
 
 
 def quantized_layers(model: EGMFForConditionalGeneration) -> list[nn.Linear]:
-    """The language model's linear layers that 4-bit loading replaces: all but LoRA's and the output matrix."""
+    """The language model's linear layers that 4-bit loading quantizes: all but LoRA's and the output matrix."""
     output = model.get_output_embeddings()
     layers = []
     for name, module in model.language_model.named_modules():
@@ -133,7 +133,7 @@ def quantized_layers(model: EGMFForConditionalGeneration) -> list[nn.Linear]:
 
 
 def saved_in_four_bit(model: EGMFForConditionalGeneration, double_quantization: bool = True) -> int:
-    """Bytes of weights that 4-bit loading saves."""
+    """Bytes saved by loading the weights in 4 bits."""
     saved = 0
     for layer in quantized_layers(model):
         weight = layer.weight
@@ -142,7 +142,7 @@ def saved_in_four_bit(model: EGMFForConditionalGeneration, double_quantization: 
 
 
 def adapters_of(model: EGMFForConditionalGeneration) -> Adapters:
-    """Inputs and ranks of every LoRA layer, added up."""
+    """Total inputs and ranks of all LoRA layers."""
     inputs = 0
     ranks = 0
     for name, parameter in model.language_model.named_parameters():
@@ -159,13 +159,13 @@ def adapters_of(model: EGMFForConditionalGeneration) -> Adapters:
 def egmf_activations(config: EGMFConfig, load: Load, num_frames: int) -> int:
     """Bytes that encoders, fusion and experts keep for the backward pass of one sample.
 
-    Audio features are assumed to come 50 times per second. A pretrained encoder is left out: frozen, it keeps nothing,
-    and its outputs are counted as features. One that is trained keeps more than is counted here.
+    Audio features are assumed to have a rate of 50 per second. A pretrained encoder is left out: if frozen, it keeps
+    nothing, and its outputs are counted as features; if trained, it keeps more than is counted here.
 
     Args:
-        config: of the model.
+        config: configuration of the model.
         load: length of clip and transcript.
-        num_frames: of a video.
+        num_frames: frames per video.
     """
     config = EGMFConfig.from_dict(config.to_dict())
     media = {}
@@ -200,7 +200,7 @@ def _clip_shape(encoder: EGMFEncoderConfig, modality: str, seconds: float, num_f
 
 
 def _kept_bytes(model: EGMFModel, text: torch.Tensor, text_mask: torch.Tensor, media: dict[str, Any]) -> int:
-    """Bytes of the tensors that a forward keeps for its backward pass, without the weights."""
+    """Bytes of the tensors that a forward pass keeps for its backward pass, without the weights."""
     own = {value.untyped_storage().data_ptr() for value in (*model.parameters(), *model.buffers())}
     kept: dict[int, torch.UntypedStorage] = {}
 

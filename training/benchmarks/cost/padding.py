@@ -1,8 +1,8 @@
-"""How much of what the language model reads is padding, with examples in random order and grouped by length.
+"""Share of padding in the language model's input, with examples in random order and grouped by length.
 
     python -m training.benchmarks.cost.padding --text_model_name_or_path .cache/assets/SmolLM2-135M-Instruct
 
-Made-up utterances, as many as MELD trains on and as long as MELD's, in the prompts that training makes of them.
+Measured on synthetic utterances, as many and as long as those in MELD's training split, in training's prompts.
 """
 
 import json
@@ -22,7 +22,7 @@ from ...trainer.sampling import EpochBatchSampler
 from .utterances import make_utterances
 
 
-MELD_EXAMPLES = 9_989  # its training split, as published
+MELD_EXAMPLES = 9_989  # of its training split, as published
 STRATEGIES = ("random", "group_by_length")
 
 
@@ -45,7 +45,7 @@ def batches_of(dataset: EGMFDataset, strategy: str, batch_size: int, seed: int =
 
 
 def token_counts(examples: Sequence[dict[str, str]], processor: EGMFProcessor) -> list[int]:
-    """Tokens of every example, prompt and answer."""
+    """Number of tokens in the prompt and answer of every example."""
     counts = []
     for example in examples:
         sample = processor.prepare(text=example["text"], task=example["task"], answer=example["answer"])
@@ -54,7 +54,7 @@ def token_counts(examples: Sequence[dict[str, str]], processor: EGMFProcessor) -
 
 
 def padding_share(batches: Sequence[Sequence[int]], counts: Sequence[int]) -> float:
-    """Share of the positions in an epoch's batches that hold padding.
+    """Share of padding among the positions of an epoch's batches.
 
     Args:
         batches: indices of the examples in each batch.

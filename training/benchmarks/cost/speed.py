@@ -1,10 +1,11 @@
-"""What EGMF costs on top of its language model, as ratios of calls timed side by side in one process.
+"""Cost of EGMF on top of its language model, as ratios of calls timed side by side in one process.
 
     python -m training.benchmarks.cost.speed --text_model_name_or_path .cache/assets/SmolLM2-135M-Instruct
 
-Timed in turn, so that a busy machine slows both alike: a training step of EGMF (encoders, fusion, experts, LoRA) and
-of the same language model with the same LoRA on the same tokens; `score_answers` and one plain prefill of the same
-prompts. Both sides compute logits only where they are needed. Prints JSON, and writes it with --output.
+Compared are a training step of EGMF (encoders, fusion, experts, LoRA) with one of the same language model with the
+same LoRA on the same tokens, and `score_answers` with one plain prefill of the same prompts. The calls alternate, so
+that a busy machine slows them equally, and compute logits only where they are needed. Prints JSON, and writes it with
+--output.
 """
 
 import argparse
@@ -60,9 +61,9 @@ def make_media(media: str, count: int, sampling_rate: int, rng: np.random.Genera
     """Arguments of the processor for clips of 2.5 seconds.
 
     Args:
-        media: `features`, in the shapes of MELD as the nearest published code ships it, or `raw`.
+        media: `features`, in the shapes of MELD's published features, or `raw`.
         count: number of clips.
-        sampling_rate: of raw audio.
+        sampling_rate: sampling rate of raw audio.
         rng: source of the values.
     """
     if media == "features":
@@ -78,7 +79,7 @@ def make_media(media: str, count: int, sampling_rate: int, rng: np.random.Genera
 
 
 def make_batches(processor: EGMFProcessor, arguments: argparse.Namespace) -> tuple[BatchFeature, BatchFeature]:
-    """The same clips with their labels, for training, and without, for prediction."""
+    """The same clips with labels, for training, and without, for prediction."""
     rng = np.random.default_rng(0)
     size = arguments.batch_size
     texts = make_utterances(size, rng)
@@ -92,7 +93,7 @@ def make_batches(processor: EGMFProcessor, arguments: argparse.Namespace) -> tup
 
 
 def bare_inputs(model: EGMFForConditionalGeneration, inputs: BatchFeature) -> dict[str, torch.Tensor]:
-    """The same tokens for the bare language model, an ordinary one at each placeholder."""
+    """The same tokens for the bare language model, with an ordinary token at each placeholder."""
     is_placeholder = inputs["input_ids"] == model.config.placeholder_token_id
     mask = inputs["attention_mask"]
     return {
@@ -161,7 +162,7 @@ def measure_answering(
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Builds both models, times them, and returns everything as one record."""
+    """Build both models, time them, and return everything as one record."""
     torch.manual_seed(0)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -198,7 +199,7 @@ def make_parser() -> CommandParser:
     parser.add_argument("--media", default="raw", choices=("raw", "features"))
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=8, help="measured rounds")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves torch's choice")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 for torch's default")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--output", type=output_file, help="also write the record to this JSON file")
     return parser

@@ -1,4 +1,4 @@
-"""Several calls timed in turn in one process, so that a busy machine slows them alike."""
+"""Timing of several calls in turn in one process, so that a busy machine slows them equally."""
 
 import statistics
 import time
@@ -8,7 +8,7 @@ import torch
 
 
 def timed(calls: dict[str, Callable[[], None]], repeats: int, device: torch.device) -> dict[str, dict[str, float]]:
-    """Calls each function in turn, `repeats` times after one round that is not measured.
+    """Call each function in turn, `repeats` times after one unmeasured round.
 
     Args:
         calls: name -> function.

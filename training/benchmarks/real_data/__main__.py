@@ -1,17 +1,17 @@
-"""Real data: EGMF with a small language model beside a plain scikit-learn baseline, on five public corpora.
+"""Benchmark on real data: EGMF with a small language model and a plain scikit-learn baseline on five public corpora.
 
     python -m training.benchmarks.real_data --dataset DATA --only mosi ravdess
 
 DATA holds any of `meld_text/`, `ch_sims_v2_text/`, `emotiontalk_text/`, `cmu_mosi_trimodal/`, `ravdess_speech_16k/`;
-no data comes with this project. Each piece is converted, cut, trained, evaluated and compared by itself:
+no data comes with this project. Each piece is converted, split, trained on, evaluated and compared separately:
 
-    release ─► converters ─► examples, cut by speaker or video ─┬─► train ─► evaluator ──────────────┬─► real_data.json
+    release ─► converters ─► examples, split by speaker/video ──┬─► train ─► evaluator ──────────────┬─► real_data.json
                                                                 └─► scikit-learn ─► the same metrics ┘   and .md
 
-The baseline chooses its strength by cross-validation over groups. Existing corpora and runs are used again. The
-results hold only figures: no texts, no ids. Options that are not listed here go to training.train.
+The baseline chooses its regularization by cross-validation over groups. Existing corpora and runs are reused. The
+results hold only figures: no texts, no ids. Options that are not listed here are passed to training.train.
 
-Next: `pieces.py` says what is done with each corpus, `measure.py` does it.
+Next: `pieces.py` defines the pieces, `measure.py` runs them.
 """
 
 import argparse
@@ -31,13 +31,13 @@ from .table import render
 
 
 def merge_results(path: Path, lock: Path, name: str, result: dict[str, Any], text_model: str) -> None:
-    """Puts one piece into the results file and renders the table again.
+    """Put one piece into the results file and rerender the table.
 
     Args:
-        path: the results file; the table is beside it, with the suffix `.md`.
-        lock: file that keeps two benchmarks apart.
-        name: of the piece.
-        result: of `measure`.
+        path: the results file; the table is next to it, with the suffix `.md`.
+        lock: lock file, because several benchmarks may run at once.
+        name: name of the piece.
+        result: result of `measure`.
         text_model: name of the language model.
     """
     with FileLock(lock):
@@ -50,20 +50,24 @@ def merge_results(path: Path, lock: Path, name: str, result: dict[str, Any], tex
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], epilog="Other options go to training.train.", allow_abbrev=False
+        description=__doc__.splitlines()[0], epilog="Other options are passed to training.train.", allow_abbrev=False
     )
-    parser.add_argument("--dataset", type=Path, required=True, help="folder with the folders of the releases")
-    parser.add_argument("--only", nargs="+", choices=list(PIECES), default=list(PIECES), help="only these pieces")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="a run for each")
+    parser.add_argument("--dataset", type=Path, required=True, help="folder that holds the releases' folders")
     parser.add_argument(
-        "--all_examples", action="store_true", help="train on all examples where a part of them is the default"
+        "--only", nargs="+", choices=list(PIECES), default=list(PIECES), help="pieces to run (default: all)"
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="one run per seed")
+    parser.add_argument(
+        "--all_examples", action="store_true", help="train on all examples, even where the default is a part of them"
     )
     parser.add_argument(
         "--text_model_name_or_path", default=".cache/assets/SmolLM2-135M-Instruct", help="folder or Hub id"
     )
-    parser.add_argument("--work", type=Path, default=Path("runs/real_data"), help="folder for corpora and runs, kept")
     parser.add_argument(
-        "--output", type=Path, default=RESULTS / "real_data.json", help="results file; default: the project's own"
+        "--work", type=Path, default=Path("runs/real_data"), help="folder in which corpora and runs are kept"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=RESULTS / "real_data.json", help="results file (default: the project's own)"
     )
     return parser
 

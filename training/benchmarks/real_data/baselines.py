@@ -1,4 +1,4 @@
-"""Plain scikit-learn beside EGMF: TF-IDF, mean vectors or mean cepstra under logistic or ridge regression.
+"""Plain scikit-learn baselines: logistic or ridge regression on TF-IDF, mean vectors or mean cepstra.
 
 examples -> inputs (texts or (N, F)) -> transform -> cross-validation over groups -> the metrics of EGMF
 """
@@ -40,7 +40,7 @@ def texts_of(examples: Examples) -> list[str]:
 
 
 def vectors_of(examples: Examples) -> np.ndarray:
-    """(N, F) the mean vectors of audio and video side by side."""
+    """Mean vectors of audio and video, concatenated, (N, F)."""
     vectors = []
     for example in examples:
         audio = np.asarray(example["audio_features"]).mean(0)
@@ -50,7 +50,7 @@ def vectors_of(examples: Examples) -> np.ndarray:
 
 
 def cepstra_of(examples: Examples) -> np.ndarray:
-    """(N, 160) mean and spread over time of 40 cepstral coefficients and of their differences."""
+    """Mean and standard deviation over time of 40 cepstral coefficients and of their differences, (N, 160)."""
     filters = mel_filter_bank(257, 64, 20.0, 8000.0, SAMPLING_RATE, mel_scale="htk")
     vectors = []
     for example in examples:
@@ -67,9 +67,9 @@ class Baseline(NamedTuple):
     """A linear model.
 
     Args:
-        input_name: what it sees, for its name.
-        inputs: examples -> what it sees.
-        transform: before the linear model.
+        input_name: description of the inputs, for the baseline's name.
+        inputs: function from examples to the inputs.
+        transform: applied to the inputs before the linear model.
         strengths: candidates for C of logistic regression.
         alphas: candidates for alpha of ridge regression.
     """
@@ -122,9 +122,9 @@ def evaluate_baseline(baseline: Baseline, task: EGMFTask, examples: Examples) ->
     """Figures of a baseline and of a constant prediction on the reported split, fitted on all other examples.
 
     Args:
-        baseline: its strength is chosen by cross-validation over groups.
-        task: labels or scale.
-        examples: of every split, with the column `GROUP`.
+        baseline: the baseline; its regularization is chosen by cross-validation over groups.
+        task: has the labels, or the scale.
+        examples: examples of every split, with the column `GROUP`.
     """
     train = [example for example in examples if example["split"] != REPORTED]
     reported = [example for example in examples if example["split"] == REPORTED]
@@ -145,7 +145,7 @@ def evaluate_baseline(baseline: Baseline, task: EGMFTask, examples: Examples) ->
 
 
 def make_search(baseline: Baseline, task: EGMFTask) -> GridSearchCV:
-    """The linear model of a task with the strengths to choose from."""
+    """Grid search over the regularization of the task's linear model."""
     if task.kind == "regression":
         model = Ridge()
         grid = {"ridge__alpha": baseline.alphas}

@@ -1,10 +1,9 @@
-"""Five public corpora in the form that the folder converter reads, each example with its group.
+"""Five public corpora, written in the format of the folder converter, with a group for each example.
 
-A group is a video, a speaker or a session, which a split must not cut through. Only the form is changed; `measure.py`
-does the rest.
+A group is a video, a speaker or a session, and must not be divided between splits. Only the format is changed here;
+`measure.py` does the rest.
 """
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -14,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from ...data.tables import read_csv
+from ...records import digest_of_bytes
 
 
 REPORTED = "validation"  # the split whose figures are reported
-GROUP = "group"  # the column of the groups
+GROUP = "group"  # the column with the groups
 MOSI_REPORTED_SHARE = 0.2
 
 CHINESE_PROMPT = {"prefix": "声音和表情：", "suffix": "\n话语：\n", "separator": ""}
@@ -52,7 +52,7 @@ TASKS: dict[str, dict[str, Any]] = {
 
 
 def read_sims_v2(source: Path, folder: Path, column: str = "chinese", task: str = "sims_v2") -> Path:
-    """Text and score of CH-SIMS v2; the clips of one video are a group."""
+    """Texts and scores of CH-SIMS v2; the clips of one video are a group."""
     examples = []
     for row in read_csv(source / "train_valid.csv", ("name", "split", "label", column)):
         examples.append(
@@ -69,7 +69,7 @@ def read_sims_v2(source: Path, folder: Path, column: str = "chinese", task: str 
 
 
 def read_emotiontalk(source: Path, folder: Path) -> Path:
-    """Text of EmotionTalk and the emotion that was read out of the text only; a session is a group."""
+    """Texts of EmotionTalk and their emotions, which were labeled from the text only; a session is a group."""
     examples = []
     for row in read_csv(source / "train_val.csv", ("name", "split", "session", "emotion_text", "text_clean")):
         examples.append(
@@ -86,9 +86,9 @@ def read_emotiontalk(source: Path, folder: Path) -> Path:
 
 
 def read_mosi(source: Path, folder: Path) -> Path:
-    """Text and three vectors of CMU-MOSI; a fifth of the videos is the reported split.
+    """Texts and three vectors per example of CMU-MOSI; about a fifth of the examples, by video, are reported.
 
-    The vectors of text and audio, side by side, are the audio features; that of video is the video features.
+    The vectors of text and audio, concatenated, are the audio features; the vector of video is the video features.
     """
     names = ("id", "text", "text_feat", "audio_feat", "video_feat", "label")
     with np.load(source / "train.npz", allow_pickle=False) as arrays:
@@ -117,7 +117,7 @@ def read_mosi(source: Path, folder: Path) -> Path:
 
 
 def read_ravdess(source: Path, folder: Path, reported_actors: Sequence[str] = ("11", "12")) -> Path:
-    """Only the audio of RAVDESS speech: its two sentences say nothing. An actor is a group."""
+    """Audio of RAVDESS speech, without text, because its two sentences carry no emotion. An actor is a group."""
     labels = TASKS["ravdess"]["labels"]
     examples = []
     for path in sorted(source.glob("03-01-*.flac")):
@@ -138,7 +138,7 @@ def read_ravdess(source: Path, folder: Path, reported_actors: Sequence[str] = ("
 
 
 def _write_metadata(folder: Path, examples: list[dict[str, Any]]) -> Path:
-    """`metadata.jsonl` as the folder converter reads it."""
+    """Write `metadata.jsonl` for the folder converter."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(example, ensure_ascii=False) + "\n" for example in examples]
     (folder / "metadata.jsonl").write_text("".join(lines), encoding="utf-8")
@@ -146,11 +146,11 @@ def _write_metadata(folder: Path, examples: list[dict[str, Any]]) -> Path:
 
 
 def first_groups(groups: Sequence[str], max_examples: int) -> list[str]:
-    """Groups in the order of a hash of their names, until they hold about `max_examples` examples.
+    """The first groups, in the order of a hash of their names, that hold about `max_examples` examples.
 
     Args:
         groups: the group of every example.
-        max_examples: the limit; a group is added if more than half of it is within.
+        max_examples: the limit; the last group is added if at least half of it is within the limit.
     """
     sizes = Counter(groups)
     chosen: list[str] = []
@@ -164,4 +164,4 @@ def first_groups(groups: Sequence[str], max_examples: int) -> list[str]:
 
 
 def _hash_of(name: str) -> str:
-    return hashlib.sha256(name.encode("utf-8")).hexdigest()
+    return digest_of_bytes(name.encode("utf-8"))

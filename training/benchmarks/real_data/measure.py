@@ -1,6 +1,6 @@
-"""One piece of the benchmark, from the release to its figures: converted, cut, trained, evaluated, compared.
+"""Measurement of one piece of the benchmark: convert the release, split it, train, evaluate and compare.
 
-Existing corpora, runs and results are used again.
+Existing corpora, runs and results are reused.
 """
 
 import dataclasses
@@ -30,15 +30,15 @@ MANIFEST = "inner"
 
 @dataclasses.dataclass(frozen=True)
 class BenchmarkOptions:
-    """What holds for all pieces.
+    """Options of all pieces.
 
     Args:
-        dataset: folder with the folders of the releases.
+        dataset: folder that holds the releases' folders.
         text_model_name_or_path: language model, a folder or a Hub id.
-        work: folder for corpora and runs, which are kept.
-        seeds: a run for each.
-        all_examples: train on all examples where a piece takes a part by default.
-        training_options: further options of training.
+        work: folder in which corpora and runs are kept.
+        seeds: seeds, with one run each.
+        all_examples: train on all examples, even where a piece uses a part by default.
+        training_options: further training options.
     """
 
     dataset: Path
@@ -53,11 +53,11 @@ class BenchmarkOptions:
 
 
 def measure(name: str, options: BenchmarkOptions) -> dict[str, Any]:
-    """Everything that the results file holds about one piece.
+    """Measure one piece and return its entry in the results file.
 
     Args:
-        name: of the piece.
-        options: of the benchmark.
+        name: name of the piece.
+        options: options of the benchmark.
 
     Raises:
         ValueError: the release is missing.
@@ -111,10 +111,10 @@ def convert(name: str, options: BenchmarkOptions) -> Path:
 
 
 def write_manifest(piece: Piece, corpus: Path, max_train_samples: int | None) -> dict[str, int]:
-    """Writes the splits: some groups of train become `inner`, and what is beyond the limit `unused`.
+    """Write the splits: some groups of train become `inner`, and those beyond the limit `unused`.
 
     Returns:
-        Split -> examples.
+        Split -> number of examples.
     """
     examples = load_examples(corpus)
     groups = [example[piece.group] for example in examples if example["split"] == "train"]
@@ -136,7 +136,7 @@ def write_manifest(piece: Piece, corpus: Path, max_train_samples: int | None) ->
 
 
 def write_tasks_file(work: Path) -> Path:
-    """The tasks that are not built in, as JSON, which is YAML too."""
+    """Write the tasks that are not built in, as JSON, which is also YAML."""
     return write_json(work / "tasks.yaml", TASKS)
 
 
@@ -158,7 +158,7 @@ def train_and_evaluate(name: str, corpus: Path, seed: int, options: BenchmarkOpt
         "text_model_name_or_path": options.text_model_name_or_path,
         "seed": seed,
     }
-    # A run with other options is another run.
+    # The name of the run's folder identifies its options.
     settings = (sorted(training.items()), piece.inner, options.max_train_samples(piece), *options.training_options)
     run = options.work / "runs" / f"{name}-{seed}-{digest_of_bytes(repr(settings).encode())[:8]}"
     if not (run / "training.json").is_file():
@@ -197,7 +197,7 @@ def metrics_of(run: dict[str, Any], subset: str, piece: Piece) -> dict[str, Any]
 
 
 def summarize_runs(piece: Piece, runs: Sequence[dict[str, Any]], options: BenchmarkOptions) -> dict[str, Any]:
-    """Figures of the runs with different seeds, and what they were trained with."""
+    """Summarize the figures of the runs with different seeds, and their training settings."""
     subsets: dict[str, Any] = {}
     for subset in runs[0]["subsets"]:
         subsets[subset] = {}
@@ -218,10 +218,10 @@ def summarize_runs(piece: Piece, runs: Sequence[dict[str, Any]], options: Benchm
 
 
 def check_aims(piece: Piece, egmf: dict[str, Any], baseline: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Figure -> what it should reach, and whether it does.
+    """Figure -> the values that it should reach, and whether it does.
 
     Args:
-        piece: has the aims.
+        piece: the piece with its aims.
         egmf: figure -> summary over the seeds.
         baseline: figure -> value.
     """

@@ -1,8 +1,8 @@
-"""The corpora of the benchmark on real data: how each is read, trained on, and compared.
+"""The pieces of the benchmark on real data: how each corpus is read, trained on, and compared.
 
-All pieces share the options of `COMMON`; a piece changes what its corpus needs. Nothing is chosen on the reported
-split: the best epoch is chosen on `inner`, groups taken out of train. Where these are few, the settings are fixed once
-(LOG.md) and the run trains on all of train to its last epoch.
+All pieces share the options in `COMMON`; a piece changes those that its corpus needs. Nothing is chosen on the
+reported split: the best epoch is chosen on `inner`, groups taken out of train. If these are few, the settings are
+fixed beforehand (LOG.md), and training uses all of train up to its last epoch.
 """
 
 from collections.abc import Callable
@@ -51,21 +51,22 @@ class Piece(NamedTuple):
     """One corpus of the benchmark.
 
     Args:
-        title: in the table.
-        folder: of the release, within the folder of all releases.
-        task: built in, or one of `corpora.TASKS`.
-        options: of training, besides `COMMON`.
-        baseline: what EGMF is compared with.
-        shown: figures of the table.
+        title: name of the piece in the table.
+        folder: folder of the release, within the folder of all releases.
+        task: a built-in task, or one of `corpora.TASKS`.
+        options: training options besides `COMMON`.
+        baseline: the baseline that EGMF is compared with.
+        shown: figures in the table.
         about: one or two sentences below the table.
-        read: release, folder -> a folder for the folder converter; None for MELD, which has a converter of its own.
-        group: column that a split must not cut through.
-        inner: share of train that the best epoch is chosen on; 0 to train on all of it, to the last epoch.
-        max_train_samples: examples to train on; None for all that are left.
-        subsets: of the modalities, to evaluate.
-        subset_titles: of subsets whose names would mislead.
+        read: function from a release and a folder to input of the folder converter; None for MELD, which has a
+            converter of its own.
+        group: column with the groups, which must not be divided between splits.
+        inner: share of train on which the best epoch is chosen; 0 to train on all of it, up to the last epoch.
+        max_train_samples: examples to train on; None for all remaining ones.
+        subsets: subsets of the modalities to evaluate.
+        subset_titles: titles of subsets whose names would mislead.
         aims: figures that should exceed the baseline's.
-        min_first_aim: what the first of them should reach as well.
+        min_first_aim: value that the first of the aims should also reach.
     """
 
     title: str
@@ -85,7 +86,7 @@ class Piece(NamedTuple):
     min_first_aim: float | None = None
 
     def training_options(self) -> dict[str, Any]:
-        """Options of training that do not depend on the run."""
+        """Training options that do not depend on the run."""
         last_epoch = {} if self.inner else TO_LAST_EPOCH
         return {**COMMON, **self.options, **last_epoch}
 

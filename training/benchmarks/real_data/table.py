@@ -1,4 +1,4 @@
-"""The Markdown table of the benchmark on real data, from its results file."""
+"""Markdown table of the benchmark on real data, rendered from its results file."""
 
 from typing import Any
 

@@ -1,6 +1,6 @@
 """Sequences of feature vectors: the defects of the public releases and their repairs.
 
-Every repair is counted in the conversion report under the id of its example.
+Every repair is counted in the conversion report under its example's id.
 """
 
 # T steps of the array, padding included  F feature width
@@ -30,14 +30,14 @@ def repair_sequence(
 
     - NaN and infinite numbers become 0.
     - Numbers beyond `LIMIT` are clipped.
-    - A length that ends before the last nonzero vector was taken from a zero vector in the middle: it is corrected.
-      Without a length, the last nonzero vector ends the sequence.
-    - Zeros at the start (padding at the wrong end) are removed, unless a length says that they are meant.
-    - A sequence of zeros only, of something else than numbers, or of another width than the corpus is left out.
+    - A stated length that ends before the last nonzero vector was derived from a zero vector in the middle, and is
+      corrected. Without a stated length, the sequence ends at its last nonzero vector.
+    - Leading zeros (padding at the wrong end) are removed, unless the stated length shows that they are data.
+    - A sequence that is all zeros, not numeric, or of a different width than the corpus is left out.
 
     Args:
         values: (T, F), or (F,) for a single vector.
-        length: number of steps that are not padding, or None.
+        length: stated number of steps without padding, or None.
         example_id: for the report.
         modality: `audio` or `video`, for the report.
         report: counts every repair.
@@ -52,7 +52,7 @@ def repair_sequence(
         report.repair(f"{what} are not numbers: left out", example_id)
         return None
     if values.ndim != 2 or (width is not None and values.size and values.shape[1] != width):
-        report.repair(f"{what} with another width than {width}: left out", example_id)
+        report.repair(f"{what} whose width is not {width}: left out", example_id)
         return None
     if not values.any():  # NaN counts as nonzero
         report.repair(f"{what} are all padding: left out", example_id)
@@ -99,7 +99,7 @@ def _remove_padding(
 
 
 def common_width(widths: Iterable[int | None]) -> int | None:
-    """The most frequent width, the first of several equally frequent ones; None if there is none."""
+    """The most frequent width, or the first of those that tie; None if there is none."""
     counts = Counter(width for width in widths if width)
     if not counts:
         return None
@@ -111,7 +111,7 @@ def common_width(widths: Iterable[int | None]) -> int | None:
 
 
 def npy_width(path: Path) -> int | None:
-    """Last axis of the array in a .npy file, whose numbers are not read; None if the file cannot be opened."""
+    """Size of the last axis of a .npy file's array, without reading its data; None if the file cannot be opened."""
     values = _open_npy(path)
     if values is None or values.ndim == 0:
         return None
@@ -119,7 +119,7 @@ def npy_width(path: Path) -> int | None:
 
 
 def load_npy(path: Path, example_id: str, modality: str, report: ConversionReport) -> np.ndarray | None:
-    """The numbers in a .npy file; None, and an entry in the report, if it is missing, damaged or holds objects."""
+    """The numbers in a .npy file; None, with an entry in the report, if it is missing, damaged or holds objects."""
     if not path.is_file():
         report.repair(f"{modality} features missing: left out", example_id)
         return None
@@ -131,10 +131,10 @@ def load_npy(path: Path, example_id: str, modality: str, report: ConversionRepor
 
 
 def _open_npy(path: Path) -> np.ndarray | None:
-    """The file mapped into memory, so that no header can ask for more than the file holds."""
+    """Map the file into memory, so that its header cannot claim more data than the file holds."""
     try:
         values = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception:  # which one depends on the damage: NumPy parses the header as Python
+    except Exception:  # the type depends on the damage: NumPy parses the header as Python
         return None
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiub":
         return None

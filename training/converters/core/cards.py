@@ -1,4 +1,4 @@
-"""Card of a converted corpus: its description, how it was made, what was repaired, and how to read it."""
+"""Dataset card of a converted corpus: its description, how it was made, what was repaired, and how to load it."""
 
 import re
 from pathlib import Path
@@ -21,7 +21,7 @@ def write_card(path: Path, corpus: Corpus, table: dict[str, Any], manifests: lis
 
     Args:
         path: the file.
-        corpus: name, languages, description and columns are used.
+        corpus: gives the name, languages, description and columns.
         table: from `ConversionReport.to_dict`.
         manifests: names of the files in `splits/`.
 

@@ -18,8 +18,7 @@ MEDIA_CHOICES = ("paths", "embed", "none")
 
 
 def list_files(folder: Path) -> list[Path]:
-    """All files of a release, those of outer folders first; hidden folders and macOS's shadow files (`._x`) are
-    skipped."""
+    """All files of a release, outer folders first, without hidden folders and macOS's shadow files (`._x`)."""
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {folder}.")
     paths = []
@@ -31,11 +30,11 @@ def list_files(folder: Path) -> list[Path]:
 
 
 def find_file(files: Iterable[Path], names: Collection[str], folder: Path) -> Path:
-    """The first of the files that has one of these names; `folder` is for the message."""
+    """The first file with one of these names; `folder` is for the error message."""
     for path in files:
         if path.name in names:
             return path
-    raise FileNotFoundError(f"{folder} has no {' or '.join(names)}, and neither have the folders in it.")
+    raise FileNotFoundError(f"{folder} has no {' or '.join(names)}, and neither do its subfolders.")
 
 
 # ---- checks ---------------------------------------------------------------------------------------------------
@@ -53,7 +52,7 @@ def probe_clip(path: Path) -> ClipInfo:
     """Check that a clip plays: one frame of each track is decoded, and the packets are read to the end.
 
     Raises:
-        ValueError: the clip cannot be read, has neither audio nor video, or is cut off.
+        ValueError: the clip cannot be read, has neither audio nor video, or is truncated.
     """
     import av
 
@@ -85,12 +84,12 @@ def _probe(container: Any) -> ClipInfo:
     seconds = end - (container.start_time or 0) / av.time_base
     stated_seconds = (container.duration or 0) / av.time_base
     if stated_seconds and seconds < 0.8 * stated_seconds - 1:
-        raise ValueError(f"The clip is cut off: it has {seconds:.1f} of {stated_seconds:.1f} s.")
+        raise ValueError(f"The clip is truncated: it has {seconds:.1f} of {stated_seconds:.1f} s.")
     return ClipInfo(stated_seconds or seconds, bool(container.streams.audio), bool(container.streams.video))
 
 
 def check_clip(path: str | None, example_id: str, report: ConversionReport) -> ClipInfo | None:
-    """Length and tracks of an example's clip; None, and an entry in the report, if it is missing or broken."""
+    """Length and tracks of an example's clip; None, with an entry in the report, if it is missing or broken."""
     if path is None or not os.path.isfile(path):
         report.repair("clip missing: left out, text kept", example_id)
         return None
@@ -111,14 +110,14 @@ def finish_clip(
     dest: str | None,
     max_seconds: float | None = None,
 ) -> dict[str, Any] | None:
-    """The example with its clip as it is stored, or without it if it cannot be used; None if nothing is left.
+    """The example with its clip in stored form, or without an unusable clip; None if nothing is left.
 
     Args:
         example: `video` is the clip's path or None.
-        report: counts what is wrong with the clips.
+        report: counts missing, broken and overlong clips.
         media: one of `MEDIA_CHOICES`.
         dest: folder of the converted corpus.
-        max_seconds: a longer clip is not a single utterance; None for no limit.
+        max_seconds: a longer clip is not a single utterance and is left out; None for no limit.
     """
     finished = dict(example)
     if media != "none":
@@ -134,7 +133,7 @@ def finish_clip(
 
 
 def media_cell(path: str, media: str, dest: str | None) -> Any:
-    """A clip as it is stored: its path relative to the corpus's folder, or name and bytes."""
+    """Stored form of a clip: its path relative to the corpus's folder, or its name and bytes."""
     if media == "embed":
         return {"path": os.path.basename(path), "bytes": Path(path).read_bytes()}
     return os.path.relpath(path, dest or ".")

@@ -1,4 +1,4 @@
-"""Typed columns of a converted corpus: those that training reads, in their order, then the release's own.
+"""Typed columns of a converted corpus: first those that training reads, then the release's own.
 
 `datasets` is imported where it is used: it takes seconds, and `--help` does not need it.
 """
@@ -23,8 +23,8 @@ def typed_columns(
     """`id`, `task`, `text`, media, features, `context`, `answer`, and then the others.
 
     Args:
-        task: a label is stored by its name, a score as a number.
-        audio_width, video_width: F of the features; None without any.
+        task: decides the type of `answer`: labels are stored by name, scores as numbers.
+        audio_width, video_width: width of the features; None if there are none.
         media: from `media_columns`.
         context: whether earlier turns are stored, as [speaker, text].
         extra: column -> `string`, `int32` or `float32`.
@@ -54,7 +54,7 @@ def vectors(width: int) -> "datasets.List":
 
 
 def media_columns(media: str, names: tuple[str, ...] = ("video",)) -> dict[str, Any]:
-    """Types of columns with clips.
+    """Types of the columns that hold clips.
 
     Args:
         media: a choice of `--media`: `paths`, `embed` or `none`.

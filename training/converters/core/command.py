@@ -1,6 +1,6 @@
 """Command line of all converters: plan the corpus, convert it, print the conversion report.
 
-Only light modules are imported here: `--help` and misspelled options are answered at once.
+Only lightweight modules are imported here, so that `--help` and mistyped options respond at once.
 """
 
 import argparse
@@ -28,20 +28,20 @@ def make_parser(description: str, source: str, media: bool = False) -> CommandPa
 
     Args:
         description: of the command.
-        source: help of SOURCE.
+        source: help text of SOURCE.
         media: whether the release has clips.
     """
     parser = CommandParser(description=description)
     parser.add_argument("source", type=Path, metavar="SOURCE", help=source)
-    parser.add_argument("dest", type=Path, nargs="?", metavar="DEST", help="folder to make; not needed with --check")
+    parser.add_argument("dest", type=Path, nargs="?", metavar="DEST", help="folder to create; not needed with --check")
     parser.add_argument("--check", action="store_true", help="only inspect; write nothing except --report")
     parser.add_argument(
         "--num_workers",
         type=int,
         default=len(os.sched_getaffinity(0)),
-        help="processes (default: one per CPU core); the result does not depend on it",
+        help="worker processes (default: one per CPU core); the result does not depend on it",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replacement of a corpus that was converted before")
+    parser.add_argument("--overwrite", action="store_true", help="replace a corpus that was converted before")
     parser.add_argument("--report", type=output_file, metavar="FILE", help="JSON file for the conversion report")
     parser.add_argument("--task", help="task of the examples (default: the corpus's built-in one)")
     if media:
@@ -49,9 +49,9 @@ def make_parser(description: str, source: str, media: bool = False) -> CommandPa
             "--media",
             choices=MEDIA_CHOICES,
             default="paths",
-            help="clips as paths relative to DEST (default), embedded, or none",
+            help="store clips as paths relative to DEST (default), embedded, or not at all",
         )
-    parser.add_argument("--no_progress", action="store_true", help="no progress bar")
+    parser.add_argument("--no_progress", action="store_true", help="hide the progress bar")
     return parser
 
 
@@ -65,11 +65,11 @@ def run(
     plan: "Callable[[argparse.Namespace], Corpus]",
     argv: Sequence[str] | None = None,
 ) -> None:
-    """Run a converter. Errors end it with one line; DEST is then as it was."""
+    """Run a converter. An error ends it with a one-line message and leaves DEST unchanged."""
     with command_errors():
         arguments = parser.parse_args(argv)
         if arguments.dest is None and not arguments.check:
-            parser.error("give DEST, the folder to make, or --check.")
+            parser.error("give DEST, the folder to create, or --check.")
         if arguments.num_workers < 1:
             parser.error(f"--num_workers is {arguments.num_workers}; give at least 1.")
         from .conversion import convert_corpus
@@ -92,9 +92,9 @@ def show_result(table: dict[str, Any], arguments: argparse.Namespace) -> None:
     if arguments.report is not None:
         write_json(arguments.report, table)
     if arguments.check:
-        print("Only inspected; nothing was written.")
+        print("Inspected only; nothing was written.")
     else:
-        print(f"{arguments.dest} is ready; its conversion.json lists every id of this report.")
+        print(f"{arguments.dest} is ready; its conversion.json lists every id in this report.")
     num_read = sum(counts["read"] for counts in table["rows"].values())
     num_dropped = sum(counts["dropped"] for counts in table["rows"].values())
     if 2 * num_dropped > num_read:

@@ -2,8 +2,8 @@
 
     Corpus ─► fingerprint ─► .DEST.partial: shards and their records ─► manifests, conversion.json, README.md ─► DEST
 
-A shard that exists with its record is not made again, so a conversion that was interrupted resumes where it was. The
-shards are made in shards.py.
+A shard whose file and record exist is not made again, so an interrupted conversion resumes where it stopped. shards.py
+makes the shards.
 """
 
 import fcntl
@@ -28,7 +28,7 @@ from .splits import official_manifest, unique_examples, video_disjoint_manifest
 
 logger = logging.getLogger(__name__)
 
-CONVERTER_VERSION = 3  # one more whenever the same files and options give another result
+CONVERTER_VERSION = 3  # raised whenever the same files and options give a different result
 
 
 def convert_corpus(
@@ -39,22 +39,22 @@ def convert_corpus(
     overwrite: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Convert a planned corpus, or with `check` only find out what would become of its examples.
+    """Convert a planned corpus, or with `check` only report what would happen to its examples.
 
     Args:
         corpus: the plan.
-        dest: folder to make; not needed with `check`.
+        dest: folder to create; not needed with `check`.
         check: write nothing.
-        num_workers: processes; the result does not depend on it.
+        num_workers: worker processes; the result does not depend on it.
         overwrite: replace a converted corpus.
         progress: show a progress bar.
 
     Returns:
-        The content of `conversion.json`, and `manifests`.
+        The content of `conversion.json`, plus `manifests`.
 
     Raises:
         ChildProcessError: a worker was killed.
-        FileExistsError: DEST holds something else, or the corpus with other settings; or a conversion is running.
+        FileExistsError: DEST holds something else or the corpus with other settings, or is being written.
         ValueError: no example can be used.
     """
     unique = unique_examples(corpus.examples, corpus.report)
@@ -84,7 +84,7 @@ def convert_corpus(
 
 
 def corpus_fingerprint(corpus: Corpus) -> str:
-    """Changes with the examples, the options, the columns and the files of the release."""
+    """Digest of the examples, the options, the columns and the state of the release's files."""
     return digest_of_chunks(_fingerprint_chunks(corpus))
 
 
@@ -116,7 +116,7 @@ def _file_state(path: str | Path) -> tuple[str, int | None, int | None]:
 
 
 def _summary(corpus: Corpus, records: list[dict[str, Any]]) -> dict[str, Any]:
-    """Plan and shards together.
+    """Totals of the plan and all shards.
 
     Raises:
         ValueError: nothing was kept.
@@ -164,7 +164,7 @@ def _manifests(corpus: Corpus, ids: dict[str, list[str]], report: ConversionRepo
 
 
 def find_conversion(dest: Path, fingerprint: str, overwrite: bool) -> dict[str, Any] | None:
-    """The result of the same conversion if DEST has it; None if DEST may be written.
+    """The result of an identical conversion if DEST already holds it; None if DEST may be written.
 
     Raises:
         FileExistsError: DEST holds something else, other settings, or not all of its shards.
@@ -172,13 +172,13 @@ def find_conversion(dest: Path, fingerprint: str, overwrite: bool) -> dict[str, 
     if not dest.exists() or (dest.is_dir() and not any(dest.iterdir())):
         return None
     if not (dest / RECORD).is_file():
-        raise FileExistsError(f"{dest} exists and holds something else. Choose another DEST.")
+        raise FileExistsError(f"{dest} already exists and is not a converted corpus. Choose another DEST.")
     record = read_json(dest / RECORD)
     if overwrite:
         return None
     if record["fingerprint"] != fingerprint:
         raise FileExistsError(
-            f"{dest} holds a corpus that was converted from other files, with other options or by another version. "
+            f"{dest} holds a corpus converted from different files, with different options or by another version. "
             "Use --overwrite to replace it, or choose another DEST."
         )
     for split, counts in record["table"]["rows"].items():
@@ -186,7 +186,7 @@ def find_conversion(dest: Path, fingerprint: str, overwrite: bool) -> dict[str, 
         if num_rows != counts["kept"]:
             raise FileExistsError(
                 f"{dest} is incomplete: its data/ holds {num_rows} of the {counts['kept']} examples of {split}. Use "
-                "--overwrite to make it again."
+                "--overwrite to convert it again."
             )
     logger.info(f"{dest} already holds this conversion.")
     manifests = {path.stem: read_json(path) for path in dest.glob("splits/*.json")}
@@ -208,7 +208,7 @@ def partial_folder(dest: Path) -> Path:
 
 @contextmanager
 def lock_folder(dest: Path) -> Iterator[None]:
-    """Keeps a second conversion out of the same folder; the lock ends with the process, however it ends.
+    """Keep a second conversion out of the same folder; the lock is released however the process ends.
 
     Raises:
         FileExistsError: another process has the lock.
@@ -227,10 +227,10 @@ def lock_folder(dest: Path) -> Iterator[None]:
 
 
 def prepare_partial_folder(folder: Path, fingerprint: str) -> None:
-    """Make the hidden folder, or keep it if it belongs to the same conversion."""
+    """Create the hidden folder, or keep it if it belongs to the same conversion."""
     marker = folder / "work/fingerprint.json"
     if folder.exists() and not (marker.is_file() and read_json(marker) == fingerprint):
-        logger.info(f"Removing {folder}, an unfinished conversion of other files or with other options.")
+        logger.info(f"Removing {folder}: an unfinished conversion of different files or with different options.")
         shutil.rmtree(folder)
     for name in ("data", "work"):
         (folder / name).mkdir(parents=True, exist_ok=True)

@@ -9,14 +9,14 @@ from typing import Any
 
 
 KINDS = ("repaired", "dropped", "notes")
-MAX_IDS_SHOWN = 8  # per line of the printed table; the stored one has them all
+MAX_IDS_SHOWN = 8  # per line of the printed table; the stored report has them all
 
 
 class ConversionReport:
     """Counts examples by split and lists their ids by reason.
 
-    A repair changes an example that is kept, or a part of it; a drop removes an example; a note says something about
-    the release that changes no example.
+    A repair changes an example that is kept; a drop removes an example; a note mentions something about the release
+    that changes no example.
     """
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class ConversionReport:
         self.repaired.update(other.repaired)
 
     def to_dict(self) -> dict[str, Any]:
-        """Rows by split, and every reason with its count and ids."""
+        """Count by split, and every reason with its count and ids."""
         rows = {}
         for split in self.read:
             rows[split] = {
@@ -97,7 +97,7 @@ class ConversionReport:
         return report
 
     def table(self) -> str:
-        """The report as it is printed, with a few ids per reason."""
+        """The report for printing, with a few ids per reason."""
         stored = self.to_dict()
         lines = [f"{'split':<14}{'read':>8}{'kept':>8}{'repaired':>10}{'dropped':>9}"]
         for split, counts in stored["rows"].items():

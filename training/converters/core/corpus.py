@@ -18,18 +18,19 @@ class Corpus:
 
     Args:
         name: of the corpus, in its card.
-        examples: split -> planned examples in order: values, and where arrays and clips are. Each has `id`.
-        finish: function of a module, `finish(example, report, **finish_options)`, that makes a planned example final;
-            None if nothing of it can be used.
+        examples: split -> planned examples in order: their values, and where their arrays and clips are. Each has
+            `id`.
+        finish: module-level function `finish(example, report, **finish_options)` that completes a planned example, or
+            returns None if it has nothing usable.
         columns: typed columns of the corpus.
         report: what the plan repaired, dropped and noted, and how many examples of each split were read.
         bytes_per_example: approximate size of a finished example.
         languages: codes, for the card.
         description: for the card: what is special about this release.
-        settings: options that the result depends on.
+        settings: options on which the result depends.
         finish_options: keyword arguments of `finish`, the same for every example.
         sources: files whose size and modification time identify the release.
-        files: clips and features that the examples name, whether or not they exist; they identify it too.
+        files: clips and features named by the examples, whether or not they exist; they also identify the release.
         disjoint: also write a video-disjoint manifest, by the examples' `video_id`.
     """
 

@@ -1,4 +1,4 @@
-"""Clips cut out of longer videos, encoded again so that they begin and end at the given times.
+"""Clips cut out of longer videos and re-encoded, so that they start and end at the given times.
 
 source.seek ─► demux, decode ─► frames within [start, end) ─► times from 0 ─► encode ─► mp4 in memory
 """
@@ -23,7 +23,7 @@ def cut_clip(path: Path, start: float, end: float, with_video: bool = True) -> b
     Args:
         path: the video.
         start, end: in seconds.
-        with_video: False for only the audio.
+        with_video: False to keep only the audio.
 
     Raises:
         ValueError: the video cannot be read, or has nothing between these times.
@@ -40,7 +40,7 @@ def cut_clip(path: Path, start: float, end: float, with_video: bool = True) -> b
 
 
 def _copy_frames(source: Any, target: Any, start: float, end: float, with_video: bool) -> int:
-    """Write the frames between two times; how many there are."""
+    """Write the frames between two times and return their number."""
     streams = list(source.streams.audio[:1])
     if with_video:
         streams += source.streams.video[:1]
@@ -78,7 +78,7 @@ def make_writer(target: Any, stream: Any) -> "AudioWriter | VideoWriter":
 
 
 class AudioWriter:
-    """AAC with the sampling rate and channels of the source, cut to the sample."""
+    """AAC with the sampling rate and channels of the source, trimmed to the exact sample."""
 
     def __init__(self, target: Any, source: Any) -> None:
         self.target = target

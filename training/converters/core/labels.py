@@ -25,8 +25,8 @@ def check_label(
         label: the value in the release.
         example_id: for the report.
         report: counts what is dropped and repaired.
-        step: distance between the corpus's scores. A score in between moves to the one that `EGMFTask.index` chooses:
-            with steps of 0.2, -0.1 becomes -0.2, which the metrics of the field put into the same classes.
+        step: distance between the corpus's scores. A score between two steps moves to the one that `EGMFTask.index`
+            chooses: with steps of 0.2, -0.1 becomes -0.2, which the field's metrics put into the same classes.
     """
     if task.kind == "classification":
         return _check_class(task, label, example_id, report)
@@ -56,7 +56,7 @@ def _check_class(task: "EGMFTask", label: Any, example_id: str, report: Conversi
 
 
 def _as_number(value: Any) -> float:
-    """NaN for anything that is not a number or the text of one."""
+    """A number, or a string that holds one; NaN for anything else."""
     if isinstance(value, bool):
         return math.nan
     try:
@@ -66,8 +66,10 @@ def _as_number(value: Any) -> float:
 
 
 def clean_text(text: Any) -> str:
-    """A transcript with its quotes and characters of every script, but without surrounding blanks, control characters
-    and surrogates; empty for None and NaN."""
+    """A transcript without surrounding whitespace, control characters and surrogates; empty for None and NaN.
+
+    Quotes and characters of every script are kept.
+    """
     if text is None or (isinstance(text, float) and math.isnan(text)):
         return ""
     decoded = text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)

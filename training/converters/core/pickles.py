@@ -1,8 +1,8 @@
 """Pickles from untrusted sources: NumPy arrays, scalars and builtin containers, and nothing else.
 
-`pickle.load` runs whatever a file asks for. Here every name that a file may ask for is in `ADMITTED` below and leads
-to a function of this module; any other is refused by name. The numbers of arrays are not read: a `PickledArray` knows
-where they are in the file, so a file of any size is opened with little memory, and rows are read one at a time.
+`pickle.load` runs whatever a file asks for. Here a file may ask only for the names in `ADMITTED` below, each of which
+maps to a function of this module; any other name is refused. Array data is not read: a `PickledArray` knows where its
+data is in the file, so a file of any size is opened with little memory, and rows are read one at a time.
 
     read_pickle(path) ─► dicts, lists, strings, numbers, and PickledArray ─► array[i] reads one row from the file
 """
@@ -26,8 +26,8 @@ MARK_EVERY = 1 << 20  # bytes of encoded text between two marks
 class Span(NamedTuple):
     """Bytes in a file, or in memory if there are few.
 
-    `marks` is for bytes that protocols 0 to 2 wrote as text: entry k counts the decoded bytes before encoded byte
-    k * MARK_EVERY, and the last entry counts all of them.
+    `marks` is for bytes that protocols 0 to 2 wrote as text: entry k is the number of decoded bytes before encoded
+    byte k * MARK_EVERY, and the last entry is their total.
     """
 
     path: str
@@ -38,11 +38,11 @@ class Span(NamedTuple):
 
     @property
     def decoded_size(self) -> int:
-        """Number of bytes that `read` can give."""
+        """Number of bytes that `read` can return."""
         return self.size if self.marks is None else int(self.marks[-1])
 
     def read(self, start: int, stop: int) -> bytes:
-        """Bytes start to stop."""
+        """Bytes `start` to `stop` (excluded)."""
         if self.data is not None:
             return self.data[start:stop]
         if self.marks is not None:
@@ -59,7 +59,7 @@ class Span(NamedTuple):
             return file.read(stop - start)
 
     def _read_text(self, start: int, stop: int) -> bytes:
-        """Bytes start to stop, each of which the file holds as a character of one or two bytes."""
+        """Bytes `start` to `stop`, each of which is stored as a character of one or two bytes."""
         if stop <= start:
             return b""
         first = int(np.searchsorted(self.marks[:-1], start, side="right")) - 1
@@ -74,11 +74,11 @@ class Span(NamedTuple):
 
 
 class PickledArray:
-    """A NumPy array that is still in its file: `array[i]` reads entry i of its first axis, `np.asarray` all of it."""
+    """A NumPy array left in its file: `array[i]` reads entry i of the first axis, `np.asarray` all of it."""
 
     def __init__(self) -> None:
         self.span: Span | None = None
-        self.items: list[Any] | None = None  # of an array of objects
+        self.items: list[Any] | None = None  # only for an array of objects
         self.shape: tuple[int, ...] = ()
         self.dtype = np.dtype("O")
         self.fortran = False
@@ -123,14 +123,14 @@ class PickledArray:
 
     @property
     def num_bytes(self) -> int:
-        """Size of the numbers."""
+        """Size of the array's data."""
         return self.dtype.itemsize * math.prod(self.shape)
 
     def build(self, data: Any, dtype: np.dtype, shape: Any, fortran: bool) -> "PickledArray":
-        """Fill in the content that the file states.
+        """Fill in type, shape and data as stated by the file.
 
         Raises:
-            ValueError: the shape is not a shape, or does not fit the data.
+            ValueError: the shape is invalid or does not fit the data.
         """
         shape = _check_shape(shape)
         self.dtype = dtype
@@ -161,12 +161,12 @@ def _check_shape(shape: Any) -> tuple[int, ...]:
     if shape == ():
         return (1,)  # an array that holds a single number
     if not isinstance(shape, tuple) or not all(type(size) is int and size >= 0 for size in shape):
-        raise ValueError(f"an array has the shape {shape!r}")
+        raise ValueError(f"an array has the invalid shape {shape!r}")
     return shape
 
 
 def array_shape(values: Any) -> tuple[int, ...]:
-    """Shape of a pickled array, whose numbers are not read, or of nested lists; () if it is not an array."""
+    """Shape of nested lists, or of a pickled array without reading its data; () for anything else."""
     if isinstance(values, PickledArray):
         return values.shape
     try:
@@ -176,7 +176,7 @@ def array_shape(values: Any) -> tuple[int, ...]:
 
 
 class _DType:
-    """A NumPy type of numbers, text or objects; structures are refused."""
+    """A NumPy dtype of numbers, text or objects; structured dtypes are refused."""
 
     def __init__(self, name: Any, align: Any = False, copy: Any = False) -> None:
         if not isinstance(name, str) or not re.fullmatch(r"[<>=|]?[fiubUSO]\d*", name):
@@ -184,7 +184,7 @@ class _DType:
         self.numpy_dtype = np.dtype(name)
 
     def set_state(self, state: Any) -> None:
-        """Only the byte order is needed."""
+        """Apply the byte order; nothing else in the state is needed."""
         byte_order = state[1]
         if byte_order in ("<", ">"):
             self.numpy_dtype = self.numpy_dtype.newbyteorder(byte_order)
@@ -240,7 +240,7 @@ def _frozenset(items: Any = ()) -> frozenset:
     return frozenset(items)
 
 
-# (module, name) in the file -> the function that is called for it. NumPy 2 renamed `core`, Python 3 `__builtin__`.
+# (module, name) in the file -> the function called for it. NumPy 2 renamed `core`, Python 3 renamed `__builtin__`.
 ADMITTED: dict[tuple[str, str], Callable] = {
     ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
     ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
@@ -282,7 +282,7 @@ class _File:
         return self.file.readline()
 
     def skip(self, count: int) -> Span:
-        """The next bytes, which are not read."""
+        """Skip the next bytes without reading them."""
         offset = self.file.tell()
         if count < 0 or offset + count > self.size:
             raise EOFError(f"it ends after {self.size} bytes, before an array does")
@@ -293,7 +293,7 @@ class _File:
 class _Unpickler(pickle._Unpickler):
     """The standard library's unpickler in Python, restricted.
 
-    Every callable that can come onto its stack is one of `ADMITTED`; state is given only to arrays and their types.
+    Every callable that can reach its stack is in `ADMITTED`; only arrays and their dtypes have their state set.
     """
 
     dispatch = dict(pickle._Unpickler.dispatch)
@@ -314,11 +314,11 @@ class _Unpickler(pickle._Unpickler):
 
     def _load_text(self, form: str) -> None:
         size = struct.unpack(form, self.read(struct.calcsize(form)))[0]
-        # Text of this length is an array of protocol 2; if it is really text, `str` reads it.
+        # Text of this length is usually an array written by protocol 2; if it really is text, `str` reads it.
         self.append(self.source.skip(size) if size >= LONG else str(self.read(size), "utf-8", "surrogatepass"))
 
     def _load_frame(self) -> None:
-        self.read(8)  # a frame only says how much to read ahead
+        self.read(8)  # a frame's header only tells how much to read ahead
 
     def _load_build(self) -> None:
         state = self.stack.pop()
@@ -341,7 +341,7 @@ class _Unpickler(pickle._Unpickler):
         dispatch[_code[0]] = _load_extension
 
 
-# What an unpickler raises on a damaged file.
+# Exceptions that an unpickler raises on a damaged file.
 BROKEN = (
     pickle.UnpicklingError,
     EOFError,
@@ -364,8 +364,8 @@ def read_pickle(path: str | Path) -> Any:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it asks for something else than NumPy arrays, scalars and builtin containers (the message names
-            it), is cut off, or is not a pickle.
+        ValueError: it asks for anything but NumPy arrays, scalars and builtin containers (the message names it), is
+            truncated, or is not a pickle.
     """
     path = Path(path)
     if not path.is_file():
@@ -380,4 +380,4 @@ def read_pickle(path: str | Path) -> Any:
                 "pickle, because anything else can run code. If you trust its source, save it again as plain arrays."
             ) from error
         except BROKEN as error:
-            raise ValueError(f"{path} is not a readable pickle, or was cut off: {error}. Copy it again.") from error
+            raise ValueError(f"{path} is not a readable pickle, or is truncated: {error}. Copy it again.") from error

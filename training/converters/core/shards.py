@@ -2,8 +2,8 @@
 
     Corpus ─► plan_shards ─► make_shards ─► worker: finish each example, write groups ─► .tmp ─► shard + record
 
-Memory holds the plan and, in each worker, `BYTES_PER_GROUP` of finished examples. A record says which examples of its
-shard were kept, and holds the worker's conversion report. conversion.py puts the shards together.
+Memory holds the plan and, in each worker, `BYTES_PER_GROUP` of finished examples. A record lists which examples of its
+shard were kept, and holds the worker's conversion report. conversion.py combines the shards.
 """
 
 import multiprocessing
@@ -40,10 +40,10 @@ class Shard(NamedTuple):
     """Examples that go into one Parquet file.
 
     Args:
-        examples: as planned.
+        examples: planned examples.
         finish, finish_options, columns: as in `Corpus`.
-        parquet: the file; None to only inspect the examples.
-        record: JSON file for the result; None to only inspect.
+        parquet: the file to write; None to inspect only.
+        record: JSON file for the result; None to inspect only.
     """
 
     examples: list[dict[str, Any]]
@@ -63,7 +63,7 @@ def plan_shards(corpus: Corpus, folder: Path | None) -> list[Shard]:
 
     Args:
         corpus: the plan.
-        folder: shards go into its `data/`, records into its `work/`; None to only inspect.
+        folder: shards go into its `data/`, records into its `work/`; None to inspect only.
     """
     size = max(1, min(ROWS_PER_SHARD, BYTES_PER_SHARD // max(1, corpus.bytes_per_example)))
     shards = []
@@ -106,7 +106,7 @@ def make_shard(shard: Shard) -> dict[str, Any]:
 
 @contextmanager
 def open_writer(shard: Shard) -> Iterator["GroupWriter | None"]:
-    """A writer of the shard's file, which gets its name when it is complete; None to only inspect."""
+    """A writer for the shard's file, which gets its final name once complete; None to inspect only."""
     if shard.parquet is None:
         yield None
         return
@@ -176,11 +176,11 @@ def _arrow_sequences(values: list[np.ndarray | None], dtype: pa.DataType) -> pa.
 
 
 def make_shards(shards: list[Shard], num_workers: int, progress: bool, name: str) -> list[dict[str, Any]]:
-    """Make the shards; the results of `make_shard` in their order.
+    """Make the shards and return the results of `make_shard` in order.
 
     Args:
         shards: from `plan_shards`.
-        num_workers: processes; the result does not depend on it.
+        num_workers: worker processes; the result does not depend on it.
         progress: show a progress bar.
         name: of the corpus, for the progress bar.
 
@@ -189,7 +189,7 @@ def make_shards(shards: list[Shard], num_workers: int, progress: bool, name: str
     """
     if num_workers == 1 or len(shards) < 2:
         return _collect(map(make_shard, shards), shards, progress, name)
-    # Forked, because a new interpreter takes seconds to import what the workers need. No other threads run yet.
+    # Forked, because a new interpreter would take seconds to import everything. No other threads are running yet.
     context = multiprocessing.get_context("fork")
     try:
         with ProcessPoolExecutor(min(num_workers, len(shards)), context, _exit_with_parent) as pool:
@@ -213,7 +213,7 @@ def _collect(
 
 
 def _exit_with_parent() -> None:
-    """In a worker: without this, one whose parent was killed would wait for work forever."""
+    """Run in each worker: without it, a worker whose parent was killed would wait for work forever."""
 
     def watch() -> None:
         wait([multiprocessing.parent_process().sentinel])

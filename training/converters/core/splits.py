@@ -1,4 +1,4 @@
-"""Splits: the official ones without repeated examples, and one in which no video is in two splits.
+"""Splits: the official ones without repeated examples, and video-disjoint ones, which share no video.
 
 A manifest is JSON: `{"name", "about", "splits": {split: [ids]}}`.
 """
@@ -19,18 +19,18 @@ SPLIT_NAMES = {
     "test": "test",
 }
 OFFICIAL = ("train", "validation", "test")
-# Which copy of a repeated example is kept: that of the split that is evaluated on.
+# Of an example that is in several splits, the copy in the first of these is kept: evaluation comes before training.
 PRECEDENCE = ("test", "validation", "train")
 
 
 def unique_examples(
     examples: dict[str, list[dict[str, Any]]], report: ConversionReport
 ) -> dict[str, list[dict[str, Any]]]:
-    """Every id once: the first of a split, and of several splits that of test, then validation, then the others.
+    """Keep every id once: its first example in a split, and the first split in the order of `PRECEDENCE`.
 
     Args:
         examples: split -> examples with `id`.
-        report: counts those that are dropped.
+        report: counts the dropped examples.
     """
     split_of: dict[str, str] = {}
     kept: dict[str, list[dict[str, Any]]] = {split: [] for split in examples}
@@ -55,11 +55,11 @@ def official_manifest(ids: dict[str, list[str]]) -> dict[str, Any]:
 
 
 def video_disjoint_manifest(ids: dict[str, list[str]], videos: dict[str, str]) -> dict[str, Any]:
-    """Splits of the same examples in which all labeled clips of a video are in one split.
+    """Split of the same examples in which all labeled clips of a video are in one split.
 
-    Examples without a label stay where they are. Videos are taken in the order of a hash of their names, and each goes
-    to the split that is filled least, so that the splits become about as large as the official ones. The same examples
-    give the same splits everywhere.
+    Examples without a label keep their split. Videos are assigned in the order of a hash of their names, each to the
+    split that is least full, so that the splits become about as large as the official ones. The same examples give the
+    same splits everywhere.
 
     Args:
         ids: official split -> ids.
