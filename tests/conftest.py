@@ -227,7 +227,7 @@ def make_processor(trained_tokenizer):
 
 @pytest.fixture
 def two_label_task() -> EGMFTask:
-    """A small task beside the built-in ones; one label begins the other."""
+    """A small task besides the built-in ones; one label is a prefix of the other."""
     return EGMFTask("mood", "classification", labels={"low": "joy", "high": "joy and joy"}, prompt="\nThe mood is")
 
 

@@ -1,4 +1,4 @@
-"""The documentation: commands, options, targets and links exist, and figures are those of the results files."""
+"""Documentation: commands, options, targets and links exist, and figures match the results files."""
 
 import ast
 import importlib.util
@@ -21,7 +21,7 @@ COMMAND_PAGES = [path for path in PAGES if path.parent.name not in ("results", "
 # ---- figures ------------------------------------------------------------------------------------------------------
 
 
-def test_figures_of_the_pages_are_those_of_the_results():
+def test_figures_of_the_pages_match_the_results():
     for page, blocks in render_blocks().items():
         text = (ROOT / page).read_text(encoding="utf-8")
         for name, block in blocks.items():

@@ -110,7 +110,7 @@ def test_evaluation_works_from_any_folder(installed, make_model, make_processor,
 
 
 def test_installed_modules_name_themselves(site_packages):
-    """Processes that training starts, and the files of hub_cards, are those of the installed package."""
+    """Processes that training starts and files of hub_cards come from the installed package."""
     program = "from egmf_training.paths import HUB_CARDS, python_command; print(HUB_CARDS, python_command('train')[2])"
     environment = {**os.environ, "PYTHONPATH": str(site_packages)}
     finished = subprocess.run(

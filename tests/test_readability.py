@@ -32,7 +32,7 @@ def test_hub_code_is_written_to_be_read():
     assert measure(HUB_FILES).num_lines < MAX_HUB_LINES
 
 
-def test_the_measure_sees_what_it_looks_for(tmp_path):
+def test_measure_detects_dense_code(tmp_path):
     function = "def f():\n" + "    pass\n" * 60
     path = tmp_path / "dense.py"
     path.write_text(f"{PACKED}x = '{'a' * 105}'\n{function}")

@@ -100,7 +100,7 @@ def test_hub_files_import_siblings_in_the_one_form_that_the_loader_finds():
     assert offenders == []
 
 
-def test_hub_files_demand_few_packages():
+def test_hub_files_require_few_packages():
     offenders = []
     for path in HUB_FILES:
         required = {name.split(".")[0] for name in get_imports(path)}
@@ -110,7 +110,7 @@ def test_hub_files_demand_few_packages():
     assert offenders == []
 
 
-def test_hub_files_have_names_of_their_own():
+def test_hub_files_have_unique_names():
     """Both folders are flattened into one repo on the Hub."""
     names = Counter(path.name for path in HUB_FILES if path.name != "__init__.py")
     assert names
@@ -173,7 +173,7 @@ def test_training_imports_run_one_way():
     assert offenders == []
 
 
-def test_no_circle_of_imports():
+def test_no_import_cycles():
     graph = {
         module_name(path): {module for module, _ in imported_modules(path) if module != module_name(path)}
         for path in SOURCES
@@ -278,7 +278,7 @@ BRITISH += r"|[a-z]*(?:standard|summar|normal|quant|initial|token|minim|recogn)i
 OWN_WORDS = r"judge[ds]?|judging|ledgers?|towers?|warm_up|answer_index"
 
 
-def test_words_of_the_field_in_us_spelling():
+def test_terms_and_us_spelling():
     pattern = re.compile(rf"(?<![A-Za-z])(?:{BRITISH}|{OWN_WORDS})(?![A-Za-z])", re.IGNORECASE)
     phrases = ROOT / "training/demo/phrases.py"
     offenders = [

@@ -1,4 +1,4 @@
-"""What the code must never do: run what it reads, reach out or write from Hub files, name paths of one machine."""
+"""Things the code must never do: run data, open connections or write in Hub files, name machine-specific paths."""
 
 import ast
 import re
@@ -31,7 +31,7 @@ def opens_for_writing(call):
 
 
 def reaches_out(tree):
-    """Lines that import what opens connections or processes, or call what writes files."""
+    """Lines that import modules for connections or processes, or call functions that write files."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -68,11 +68,11 @@ def test_hub_files_open_no_connection_and_write_no_file():
         "path.open('x')",
     ],
 )
-def test_the_check_of_hub_files_finds(line):
+def test_check_of_hub_files_detects(line):
     assert len(list(reaches_out(ast.parse(line)))) == 1
 
 
-def test_the_check_of_hub_files_lets_reading_pass():
+def test_check_of_hub_files_allows_reading():
     assert list(reaches_out(ast.parse("open('a', 'rb')\nimport io"))) == []
 
 
@@ -96,7 +96,7 @@ def runs_what_it_reads(tree):
             yield f"line {node.lineno}: {ast.unparse(node)[:80]}"
 
 
-def test_nothing_runs_what_it_reads():
+def test_no_data_is_executed():
     offenders = [
         f"{relative_name(path)}, {offence}"
         for path in SOURCES
@@ -115,14 +115,14 @@ def test_nothing_runs_what_it_reads():
         "np.load(f, allow_pickle=True)",
     ],
 )
-def test_the_check_of_what_runs_finds(line):
+def test_check_of_executed_data_detects(line):
     assert len(list(runs_what_it_reads(ast.parse(line)))) == 1
 
 
 # ---- nothing of one machine ---------------------------------------------------------------------------------------
 
 
-def test_no_path_of_one_machine():
+def test_no_machine_specific_paths():
     texts = [
         *SOURCES,
         *ROOT.glob("*.md"),

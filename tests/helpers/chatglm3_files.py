@@ -66,7 +66,7 @@ def write_config(folder: Path, sizes: dict = TINY, **changes) -> Path:
 
 
 def random_tensors(folder: Path, dtype: torch.dtype = torch.float16, seed: int = 0) -> dict[str, torch.Tensor]:
-    """What `config.json` in the folder asks for, and the rotary frequencies that the original stores beside it."""
+    """The weights for the folder's `config.json`, and the rotary frequencies that the original also stores."""
     generator = torch.Generator().manual_seed(seed)
     shapes = source_shapes(read_layout(folder))
     tensors = {name: torch.randn(shape, generator=generator).to(dtype) for name, shape in shapes.items()}

@@ -71,7 +71,7 @@ def write_json(path: Path, value) -> Path:
 
 
 def write_clip(path: Path, original: Path | None = None) -> Path:
-    """A clip with pictures and sound; a copy of `original` if given, which is quicker."""
+    """A clip with video and audio; a copy of `original` if given, which is faster."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if original is not None:
         shutil.copy(original, path)

@@ -21,7 +21,7 @@ MEDIA_WIDTHS = {"text": 100, "audio": 73, "video": 100}
 
 
 def english(i: int) -> str:
-    """A transcript whose label follows from its words."""
+    """A transcript whose words determine its label."""
     return f"{SECRET} good {i}" if i % 2 else f"{SECRET} bad {i}"
 
 

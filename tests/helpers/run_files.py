@@ -1,4 +1,4 @@
-"""Write what a finished run leaves behind, with made-up numbers: what reports, cards and tables are made from.
+"""Write the files of a finished run with made-up numbers, from which reports, cards and tables are made.
 
 `write_run(folder / "egmf-0", seed=0)` -> `results-test.json`, `training.json` and a stand-in for the weights.
 `write_ceilings(folder)` -> `ceilings.json` as it lies beside the demo corpus.
@@ -50,7 +50,7 @@ ROWS = 14
 
 
 def _predictions(task_name: str, rng: np.random.Generator) -> tuple[list[dict[str, Any]], dict[str, float]]:
-    """Answers of a model that is right now and then, and their metrics."""
+    """Answers of a model that is sometimes right, and their metrics."""
     task = BUILT_IN_TASKS[task_name]
     truth = rng.integers(0, task.num_answers, ROWS)
     logits = rng.normal(size=(ROWS, task.num_answers)) + 3 * np.eye(task.num_answers)[truth] * rng.random((ROWS, 1))
@@ -75,7 +75,7 @@ def _predictions(task_name: str, rng: np.random.Generator) -> tuple[list[dict[st
 def write_run(
     folder: Path, seed: int = 0, subsets: list[str] = EVERY, tasks: tuple[str, ...] = ("emotion", "sentiment")
 ) -> dict[str, Any]:
-    """Files of one finished run; returns what `results-test.json` holds."""
+    """Write the files of one finished run; returns the content of `results-test.json`."""
     rng = np.random.default_rng(seed)
     found: dict[str, Any] = {}
     for subset in subsets:
@@ -115,7 +115,7 @@ def write_run(
 
 
 def write_ceilings(folder: Path) -> dict[str, Any]:
-    """The best accuracy and error that anybody could reach, made up; none is known for sentiment with text."""
+    """Made-up best possible accuracies and errors; none is known for sentiment with text."""
     emotion = {name: 0.5 + 0.05 * place for place, name in enumerate(EVERY)} | {"chance": 0.143}
     sentiment = {"audio": 0.9, "video": 0.8, "audio+video": 0.7} | {name: None for name in EVERY if "text" in name}
     ceilings = {"emotion": emotion, "sentiment": sentiment}

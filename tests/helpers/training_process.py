@@ -24,7 +24,7 @@ from training.trainer.run import train
 
 
 def split_on_cpu():
-    """Let accelerate's FSDP2 take processes on a CPU, as it takes GPUs."""
+    """Make accelerate's FSDP2 accept processes on a CPU."""
     plain = state.AcceleratorState.__init__
 
     def init(self, *args, fsdp_plugin=None, **kwargs):

@@ -59,7 +59,7 @@ def refused(endpoint, status, message, inputs, **parameters):
 # ---- answers -------------------------------------------------------------------------------------------------
 
 
-def test_an_answer_is_that_of_the_pipeline(endpoint, pipe, clip):
+def test_answer_matches_the_pipeline(endpoint, pipe, clip):
     data = {
         "inputs": {"video": written(clip), "text": "I'm fine.", "context": [["Ann", "He left."]]},
         "parameters": {"task": "emotion", "top_k": 3, "return_experts": True},
@@ -82,7 +82,7 @@ def test_a_string_is_a_clip(endpoint, pipe, clip):
     assert endpoint({"inputs": {"video": base64.encodebytes(clip).decode()}, "parameters": None}) == expected
 
 
-def test_many_clips_and_an_error_of_one(endpoint):
+def test_many_clips_and_one_error(endpoint):
     found = endpoint({"inputs": [{"text": "a"}, {"text": ""}, {"text": "b", "task": "mosei"}]})
     assert found["status"] == 200
     assert [answer["status"] for answer in found["answers"]] == [200, 400, 200]
@@ -298,7 +298,7 @@ def test_one_private_address_among_several_is_enough(names):
 
 @pytest.fixture
 def server(names, monkeypatch, clip):
-    """A server at 127.0.0.1, which alone counts as public here, under the name `clips.example`."""
+    """A server at 127.0.0.1 named `clips.example`; no other address counts as public here."""
 
     class Serve(BaseHTTPRequestHandler):
         hosts = []
@@ -349,7 +349,7 @@ def test_a_clip_from_a_url(server, endpoint, pipe, clip):
 
 
 def test_a_name_is_looked_up_once_and_its_checked_address_is_used(server, names, clip):
-    """A name that points elsewhere a moment later would be too late."""
+    """The name may resolve to another address a moment later, but is not looked up again."""
     assert fetch_public(f"{server.url}/clip") == clip
     assert names["asked"] == ["clips.example"]
 
@@ -368,7 +368,7 @@ def test_a_name_is_looked_up_once_and_its_checked_address_is_used(server, names,
         ("trickle", 504, "did not send the clip in time"),
     ],
 )
-def test_what_a_server_may_do(server, names, place, status, message):
+def test_misbehaving_servers_are_refused(server, names, place, status, message):
     names["inside.example"] = ["10.0.0.1"]
     started = time.monotonic()
     with pytest.raises(RequestError, match=message) as caught:
@@ -385,7 +385,7 @@ def test_a_server_that_is_down(server):
     assert caught.value.status == 422
 
 
-def test_requirements_are_those_of_the_project():
+def test_requirements_match_the_project():
     wanted = (ROOT / "hub_cards/endpoint/requirements.txt").read_text().split()
     project = (ROOT / "pyproject.toml").read_text()
     assert {"transformers", "peft", "av", "numpy"} <= {line.split(">")[0] for line in wanted}

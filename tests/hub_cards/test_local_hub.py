@@ -118,7 +118,7 @@ def test_metadata_of_files(hub, api, private_model):
     assert large.git_oid != large.sha256
 
 
-def test_git_id_is_that_of_git(api, private_model):
+def test_git_id_matches_git(api, private_model):
     (entry,) = api.get_paths_info("ada/model", "folder/notes.txt")
     command = ["git", "hash-object", "--stdin"]
     process = subprocess.run(command, input=b"notes\n", capture_output=True, check=True)

@@ -207,7 +207,7 @@ def test_functions_that_both_modules_define_are_the_same():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_card_is_that_of_a_metric_space(name):
+def test_card_describes_a_metric_space(name):
     text = (FOLDER / name / "README.md").read_text(encoding="utf-8")
     _, front, body = text.split("---\n", 2)
     metadata = yaml.safe_load(front)
@@ -250,7 +250,7 @@ def run(node, variables):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_requirements_are_what_is_imported(name):
+def test_requirements_match_the_imports(name):
     lines = (FOLDER / name / "requirements.txt").read_text(encoding="utf-8").split()
     requirements = specifiers(lines)
     imported = set()

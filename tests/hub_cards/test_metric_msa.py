@@ -132,7 +132,7 @@ def test_a_prediction_of_zero_is_not_positive(load):
     assert (result["acc2_non0"], result["acc2_has0"]) == (0.5, 0.5)
 
 
-def test_cuts_belong_to_the_class_below(load):
+def test_boundaries_belong_to_the_class_below(load):
     edges = [-0.7, -0.1, 0.1, 0.7]
     below = compute_silently(load("sims"), predictions=edges, references=[-1.0, -0.4, 0.0, 0.4])
     above = compute_silently(load("sims"), predictions=edges, references=[-0.4, 0.0, 0.4, 1.0])

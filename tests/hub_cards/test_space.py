@@ -31,7 +31,7 @@ TRANSCRIPT = "I can't believe it!"
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
-    """`both` (mp4 with sound, 0.48 s), `silent`, `sound` (wav), `long` (11.5 s, a gray for each quarter second)."""
+    """`both` (mp4 with audio, 0.48 s), `silent`, `sound` (wav), `long` (11.5 s, one gray level per quarter second)."""
     folder = tmp_path_factory.mktemp("clips")
     frames = gray_frames(6, 32, 48)
     louder = sine(300, 11.5, 16_000) * np.linspace(0.1, 1, 184_000, dtype=np.float32)
@@ -129,7 +129,7 @@ def test_absent_modalities_are_reported(predictor, clips):
     assert list(result.without) == ["text", "audio"]
 
 
-def test_content_decides_and_not_the_name(predictor, clips):
+def test_content_decides_not_the_name(predictor, clips):
     renamed = predictor.predict(clips["named wrongly"], "", "emotion", ALL)
     original = predictor.predict(clips["both"], "", "emotion", ALL)
     assert_same_answer(renamed.answer, original.answer)
@@ -254,7 +254,7 @@ def test_frames_are_scaled_down_and_keep_their_shape(tmp_path):
 
 
 class Elements(HTMLParser):
-    """Tags with their attributes; fails where one is not closed."""
+    """Tags with their attributes; fails if one is not closed."""
 
     def __init__(self, text):
         super().__init__()
@@ -437,7 +437,7 @@ def test_examples_exist_and_are_small(predictor):
 
 
 def test_stored_examples_are_what_the_command_writes(tmp_path, monkeypatch):
-    """The pictures and the sound of the first, and the list of all."""
+    """Frames and audio of the first clip, and the list of all clips."""
     monkeypatch.setattr(demo_examples, "long_clip", lambda: (np.zeros(1600, np.float32), gray_frames(2, 32, 32)))
     monkeypatch.setattr(demo_examples, "CLIPS", demo_examples.CLIPS[:1])
     (first, _) = demo_examples.write_examples(tmp_path)
@@ -467,7 +467,7 @@ def gradio_version():
     return re.search(r"^gradio==(.+)$", constraints, re.MULTILINE).group(1)
 
 
-def test_requirements_are_those_of_the_project():
+def test_requirements_match_the_project():
     requirements = (SPACE / "requirements.txt").read_text(encoding="utf-8").split()
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     names = {re.split("[>=]", line)[0] for line in requirements}

@@ -1,4 +1,4 @@
-"""Fixtures of the model's tests: models with inputs that fit, and checkpoints beside their language model."""
+"""Fixtures of the model's tests: models with matching inputs, and checkpoints next to their language model."""
 
 import os
 
@@ -33,7 +33,7 @@ def scores(process):
 
 @pytest.fixture
 def labeled(make_processor, make_samples, process):
-    """Inputs with answers; the last sample has no text, so that the learned query learns."""
+    """Inputs with answers; the last sample has no text, so that the learned query is trained."""
 
     def make(audio="features", video="features"):
         samples = make_samples(3, audio, video)
@@ -115,7 +115,7 @@ def inputs_for(make_processor, make_samples, process):
 
 @pytest.fixture
 def adapter(bases, make_adapter_model, inputs_for, tmp_path):
-    """A saved adapter checkpoint beside a copy of its language model, the model, and inputs for it."""
+    """A saved adapter checkpoint next to a copy of its language model, the model, and inputs for it."""
     os.symlink(bases / "llm", tmp_path / "llm")
     model = make_adapter_model()
     model.save_pretrained(tmp_path / "adapter")

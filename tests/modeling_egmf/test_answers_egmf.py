@@ -1,4 +1,4 @@
-"""The distribution over answers against the plain language model, asked for one answer at a time."""
+"""The distribution over answers, compared with the plain language model scoring one answer at a time."""
 
 import math
 
@@ -18,7 +18,7 @@ LOWEST = torch.finfo(torch.float32).min
 
 
 def prompt_embeds(model, inputs):
-    """(S, D) of one sample: token embeddings, and pseudo tokens in the places of their placeholders, one by one."""
+    """(S, D) of one sample: token embeddings, with pseudo tokens replacing the placeholders one by one."""
     table = model.get_input_embeddings().weight
     placeholder = model.config.placeholder_token_id
     ids = inputs["input_ids"][0].tolist()
@@ -36,7 +36,7 @@ def prompt_embeds(model, inputs):
 
 @torch.no_grad()
 def next_log_probs(model, prompt, tokens):
-    """(V,) after the prompt and the tokens: one full forward, no cache, no mask."""
+    """(V,) after the prompt and the tokens: one full forward pass, without cache or mask."""
     embeds = torch.cat([prompt, model.get_input_embeddings().weight[list(tokens)]])
     logits = model.language_model(inputs_embeds=embeds[None], use_cache=False).logits[0, -1]
     return torch.log_softmax(logits.float(), dim=-1)
@@ -240,7 +240,7 @@ def test_sets_cover_what_the_tests_claim(setting):
     assert low[-1] == high[-1] == processor.tokenizer.eos_token_id
 
 
-def test_beyond_a_smaller_set_there_is_nothing(setting, process):
+def test_nothing_beyond_a_smaller_set(setting, process):
     model, processor, samples = setting
     output = model.score_answers(**process(processor, samples))
     assert output.probabilities.shape == (5, 61)

@@ -1,4 +1,4 @@
-"""What adapter and standalone checkpoints hold, that they come back bit for bit, and that damaged ones are refused."""
+"""Adapter and standalone checkpoints: their contents, exact round trips, and refusal of damaged ones."""
 
 import json
 
@@ -15,7 +15,7 @@ load = EGMFForConditionalGeneration.from_pretrained
 # ---- what is stored -----------------------------------------------------------------------------------------
 
 
-def test_adapter_holds_only_what_was_trained(adapter):
+def test_adapter_holds_only_trained_weights(adapter):
     folder, model, _ = adapter
     keys = stored_keys(folder)
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -77,7 +77,7 @@ def test_loaded_equals_saved(request, kind):
 
 
 @pytest.mark.parametrize("kind", ["adapter", "standalone"])
-def test_language_model_takes_the_dtype_and_the_fusion_does_not(request, kind):
+def test_dtype_applies_only_to_the_language_model(request, kind):
     folder, _, inputs = request.getfixturevalue(kind)
     model = load(folder, dtype=torch.bfloat16)
     assert model.get_input_embeddings().weight.dtype == torch.bfloat16
@@ -95,7 +95,7 @@ def test_unmerged_lora_stays_in_float32(make_adapter_model, tmp_path):
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("kind", ["adapter", "standalone"])
-def test_language_model_takes_the_attention(request, kind, attention):
+def test_attention_implementation_applies_to_the_language_model(request, kind, attention):
     model = load(request.getfixturevalue(kind)[0], attn_implementation=attention)
     assert model.language_model.config._attn_implementation == attention
 

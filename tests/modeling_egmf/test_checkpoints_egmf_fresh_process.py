@@ -1,4 +1,4 @@
-"""Checkpoints load bit for bit with the Auto classes in a process that knows nothing but their folder."""
+"""Checkpoints load bit for bit with the Auto classes in a process that knows only their folder."""
 
 import json
 import os
@@ -102,7 +102,7 @@ def build_case(
     backbones=False,
     **fields,
 ):
-    """The model of a case, with pretrained backbones or merged into a standalone one if it asks for that."""
+    """The model of a case, with pretrained backbones or merged into a standalone model if requested."""
     if backbones:
         fields |= make_backbones("../vit")
     model = make_adapter_model(**fields)

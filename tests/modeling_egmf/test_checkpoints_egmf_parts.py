@@ -1,4 +1,4 @@
-"""What an adapter checkpoint names and does not hold: the language model and frozen backbones. And merging LoRA."""
+"""Parts that an adapter checkpoint names but does not hold: language model and frozen backbones. Merging LoRA."""
 
 import huggingface_hub
 import pytest
@@ -34,7 +34,7 @@ def test_absent_language_model_is_named(
     assert "from_pretrained(..., text_model_id=" in str(caught.value)
 
 
-def test_pointing_at_a_copy_works(make_adapter_model, inputs_for, bases, tmp_path):
+def test_path_to_a_copy_works(make_adapter_model, inputs_for, bases, tmp_path):
     model = make_adapter_model(text_model_id="org/never-published")
     model.save_pretrained(tmp_path / "adapter")
     loaded = load(tmp_path / "adapter", text_model_id=bases / "llm")

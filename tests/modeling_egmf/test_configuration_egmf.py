@@ -1,4 +1,4 @@
-"""Configurations refuse wrong types and values by name, and come back from config.json as they were."""
+"""Configurations: wrong types and values are refused by name, and config.json round trips."""
 
 import json
 
@@ -214,7 +214,7 @@ def test_training_refuses_a_wrong_value_as_a_user_error(
     trained_tokenizer,
     tmp_path,
 ):
-    """A ValueError, which commands report in one line."""
+    """The error is a ValueError, which commands report in one line."""
     make_language_model().save_pretrained(tmp_path)
     trained_tokenizer.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"`fusion_hidden_size` is 30, which is not a multiple") as error:

@@ -1,4 +1,4 @@
-"""Media become one token per modality, whatever else is in the batch."""
+"""Media become one token per modality, regardless of the rest of the batch."""
 
 import math
 
@@ -355,7 +355,7 @@ def test_only_a_trainable_backbone_goes_into_training_mode(
     assert any(module.training for module in encoder.stem.backbone.modules()) == trainable
 
 
-def test_of_whisper_only_the_encoder_is_kept(make_backbone_encoder):
+def test_only_the_encoder_of_whisper_is_kept(make_backbone_encoder):
     stem = make_backbone_encoder("whisper").stem
     assert stem.backbone.__class__.__name__ == "WhisperEncoder"
     assert not any("decoder" in name for name in stem.state_dict())

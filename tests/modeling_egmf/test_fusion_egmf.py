@@ -41,7 +41,7 @@ def attend(attention, queries, keys):
 
 
 def fuse(fusion, token_embeds, media):
-    """f_fusion of one sample from the embeddings of its text tokens and the media tokens that it has, both lists."""
+    """f_fusion of one sample, from lists of its text tokens' embeddings and of its media tokens."""
     text = [fusion.text_norm(fusion.text_projection(embed)) for embed in token_embeds]
     if not text:
         text = [fusion.text_norm(fusion.no_text_query)]
@@ -69,7 +69,7 @@ def make_fusion(make_config, enliven):
 
 @pytest.fixture
 def batch():
-    """Four samples: text left padded, with every combination of audio and video that goes with them."""
+    """Four samples: left-padded text with every combination of audio and video."""
     generator = torch.Generator().manual_seed(0)
     longest = max(LENGTHS)
     text_mask = torch.tensor([[position >= longest - n for position in range(longest)] for n in LENGTHS])

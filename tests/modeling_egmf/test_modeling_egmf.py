@@ -1,4 +1,4 @@
-"""The whole model: padding, batching and order, missing modalities, no idle part."""
+"""The complete model: padding, batching and order, missing modalities, no idle part."""
 
 import itertools
 

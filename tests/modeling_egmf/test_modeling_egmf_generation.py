@@ -15,7 +15,7 @@ def new_tokens(model, inputs, **kwargs):
 
 
 def greedy_by_hand(model, inputs):
-    """The likeliest token again and again, a full forward each, without a cache; the end marker is not allowed."""
+    """Greedy decoding with a full forward pass per token, without a cache; the end marker is not allowed."""
     embeds, _ = model.embed_prompt(inputs["input_ids"], inputs["utterance_mask"], **media_of(inputs))
     results = []
     for _ in range(STEPS):
@@ -87,7 +87,7 @@ def test_static_cache_equals_dynamic(setting, process):
     [{}, {"use_cache": False}, {"cache_implementation": "static"}, {"num_beams": 3}],
     ids=["dynamic", "none", "static", "beams"],
 )
-def test_switched_off_text_is_not_generated_from(setting, process, arguments):
+def test_generation_ignores_switched_off_text(setting, process, arguments):
     model, processor, samples = setting()
     inputs = process(processor, samples)
     others = process(processor, samples)
@@ -97,7 +97,7 @@ def test_switched_off_text_is_not_generated_from(setting, process, arguments):
     assert torch.equal(new_tokens(model, inputs, **arguments), new_tokens(model, others, **arguments))
 
 
-def test_media_move_what_is_generated(setting, process):
+def test_media_change_the_generated_text(setting, process):
     model, processor, samples = setting()
     inputs = process(processor, samples)
     before = new_tokens(model, inputs)

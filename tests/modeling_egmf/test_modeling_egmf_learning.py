@@ -1,4 +1,4 @@
-"""Learning: what is trained and what is not, the start of the weights, and the loss."""
+"""Learning: trained and frozen parameters, initialization, and the loss."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def test_building_leaves_the_language_model_unchanged(make_model, make_language_
 
 
 def test_our_linear_layers_start_at_xaviers_scale(make_model):
-    """At a language model's 0.02 the gate would start, and stay, near uniform."""
+    """With a language model's 0.02, the gate would start near uniform and stay there."""
     model = make_model("waveform", "frames", lively=False, bidirectional_attention=True)
     modules = dict(model.egmf.named_modules())
     layers = {name: module for name, module in modules.items() if isinstance(module, torch.nn.Linear)}
@@ -50,7 +50,7 @@ def test_our_linear_layers_start_at_xaviers_scale(make_model):
 
 @pytest.fixture
 def train(labeled):
-    """`train(model, audio, video, steps)` -> parameters before, by name; the model has learned for so many steps."""
+    """`train(model, audio, video, steps)` -> parameters before training, by name; trains the model in place."""
 
     def run(model, audio, video, steps):
         inputs = labeled(audio, video)
@@ -69,7 +69,7 @@ def train(labeled):
 
 @pytest.mark.parametrize("fields", [{}, {"bidirectional_attention": True, "pseudo_token_projection": "separate"}])
 @pytest.mark.parametrize(("audio", "video"), INPUT_TYPES)
-def test_one_step_changes_all_that_learns_and_nothing_else(
+def test_one_step_changes_only_and_all_trainable_parameters(
     make_model,
     train,
     audio,
@@ -89,7 +89,7 @@ def test_one_step_changes_all_that_learns_and_nothing_else(
 
 
 @pytest.mark.parametrize(("audio", "video"), INPUT_TYPES)
-def test_two_steps_from_the_start_change_all_that_learns(
+def test_two_steps_from_the_start_change_all_trainable_parameters(
     make_model,
     train,
     audio,
@@ -154,7 +154,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(
 
 
 def test_loss_equals_the_answers_log_probability(setting, process):
-    """Of each sample the mean over its tokens, and of these the mean over the samples."""
+    """The mean over the samples of each sample's mean over its tokens."""
     model, processor, samples = setting()
     inputs = process(processor, samples, **MIXED)
     labels = inputs.pop("labels")
@@ -167,7 +167,7 @@ def test_loss_equals_the_answers_log_probability(setting, process):
     assert_close(model(**inputs, labels=labels).loss, sum(means) / 3)
 
 
-def test_every_sample_counts_alike(setting, process):
+def test_every_sample_has_the_same_weight(setting, process):
     model, processor, samples = setting()
     together = model(**process(processor, samples, **MIXED)).loss
     single_losses = [
@@ -185,8 +185,8 @@ def test_sample_without_an_answer_does_not_count(make_model, labeled):
     assert_close(model(**inputs).loss, model(**kept).loss)
 
 
-def test_trainer_is_told_that_the_loss_is_a_mean(make_model):
-    """Or it would hand in the number of tokens of several batches, and not divide by their number."""
+def test_trainer_knows_that_the_loss_is_a_mean(make_model):
+    """Otherwise the trainer would pass the token count of several batches and not divide by their number."""
     assert make_model().accepts_loss_kwargs is False
 
 

@@ -95,7 +95,7 @@ def test_placeholder_id_must_be_set(setting, process):
         model(**process(processor, samples))
 
 
-def test_utterance_mask_is_asked_for(setting, process):
+def test_utterance_mask_is_required(setting, process):
     model, processor, samples = setting()
     inputs = process(processor, samples)
     del inputs["utterance_mask"]

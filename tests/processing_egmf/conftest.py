@@ -1,4 +1,4 @@
-"""Fixtures of the processor's tests: two processors that no test may change, real clips, warnings."""
+"""Fixtures of the processor's tests: two read-only processors, real clips, warnings."""
 
 import pytest
 
@@ -7,13 +7,13 @@ from tests.helpers.media_files import gray_frames, sine, write_audio, write_vide
 
 @pytest.fixture(scope="module")
 def raw(make_processor):
-    """Takes waveforms and frames."""
+    """A processor for waveforms and frames."""
     return make_processor("waveform", "frames")
 
 
 @pytest.fixture(scope="module")
 def features(make_processor):
-    """Takes precomputed features."""
+    """A processor for precomputed features."""
     return make_processor("features", "features")
 
 

@@ -1,4 +1,4 @@
-"""Audio: length, frequency and level of what was recorded, the cut at the limit, and bad arrays."""
+"""Audio: length, frequency and level, truncation at the limit, and bad arrays."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ RATE = 16_000
 
 
 def assert_tone(samples, frequency, level, sampling_rate=RATE):
-    """The strongest frequency and the level of the middle of a sound."""
+    """The strongest frequency and the level in the middle of the audio."""
     middle = samples[len(samples) // 5 : -(len(samples) // 5)]
     spectrum = np.abs(np.fft.rfft(middle * np.hanning(len(middle))))
     assert spectrum.argmax() * sampling_rate / len(middle) == pytest.approx(frequency, abs=4)
@@ -101,7 +101,7 @@ def test_a_cut_between_two_packets_is_reported(tmp_path, warnings_of):
     assert "sample 7: the audio is longer than 0.512 s" in warnings_of()
 
 
-def test_audio_as_long_as_allowed_brings_no_warning(tmp_path, warnings_of):
+def test_audio_of_the_maximum_length_gives_no_warning(tmp_path, warnings_of):
     path = write_audio(tmp_path / "tone.wav", sine(440, 0.5, RATE), RATE)
     assert len(load_audio(path, max_seconds=0.5)) == len(load_audio(path, max_seconds=None)) == RATE // 2
     assert warnings_of() == ""

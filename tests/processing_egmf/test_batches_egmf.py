@@ -1,4 +1,4 @@
-"""Batches: lists with one entry per sample, anything missing, padding, and what does not fit together."""
+"""Batches: lists with one entry per sample, missing parts, padding, and mismatches."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def test_padding_is_on_the_left(features):
 
 
 @pytest.mark.parametrize("kinds", [("features", "features"), ("waveform", "frames")])
-def test_a_sample_is_the_same_alone_and_in_a_batch(make_processor, make_samples, kinds):
+def test_sample_is_the_same_by_itself_and_in_a_batch(make_processor, make_samples, kinds):
     processor = make_processor(*kinds)
     samples = make_samples(4, *kinds)
     names = set().union(*samples) - {"sampling_rate", "fps"}

@@ -1,4 +1,4 @@
-"""Checkpoints in a fresh process, away from this repository: the code that they carry, the processor, the pipeline."""
+"""Checkpoints in a fresh process without this repository: their own code, the processor, the pipeline."""
 
 import json
 import shutil
@@ -89,7 +89,7 @@ def processor_folder(processor_with_own_task, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def fresh(checkpoints, processor_folder, clips, tmp_path_factory):
-    """What one fresh process finds with all the folders."""
+    """Results of one fresh process that loads all the folders."""
     home = tmp_path_factory.mktemp("home")
     clip = str(shutil.copy(clips["both"], home / "clip.mp4"))
     folders = {name: str(folder) for name, folder in checkpoints.items()}
@@ -127,7 +127,7 @@ def test_the_code_travels_with_every_checkpoint(checkpoints, name):
     assert stored == {TASK: {"impl": "pipeline_egmf.EGMFPipeline", "pt": ["AutoModel"]}}
 
 
-def test_the_code_travels_with_the_processor_alone(processor_folder):
+def test_the_code_travels_with_a_saved_processor(processor_folder):
     assert {path.name for path in processor_folder.glob("*.py")} == PROCESSING_CODE
 
 

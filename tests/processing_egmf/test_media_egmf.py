@@ -70,7 +70,7 @@ def test_missing_directory_empty_and_foreign_files(tmp_path, clip):
     assert_both_refuse(io.StringIO("text"), "open\\(path, 'rb'\\)")
 
 
-def test_a_file_that_may_not_be_read(clip, monkeypatch):
+def test_unreadable_file_is_refused(clip, monkeypatch):
     def refuse(path, *args, **kwargs):
         raise PermissionError(13, "Permission denied", str(path))
 
@@ -121,7 +121,7 @@ def test_playlists_never_reach_another_file(tmp_path, monkeypatch, as_bytes):
 
 
 @pytest.mark.parametrize("ending", [".mkv", ".ts", ".mp4"])
-def test_a_file_cut_in_half_gives_what_is_there_with_a_warning(tmp_path, ending, warnings_of):
+def test_truncated_file_gives_its_first_part_with_a_warning(tmp_path, ending, warnings_of):
     noise = np.random.default_rng(0).integers(0, 255, (40, 48, 64, 3), np.uint8)
     frames = np.concatenate([gray_frames(20), noise])
     options = {"movflags": "faststart"} if ending == ".mp4" else None

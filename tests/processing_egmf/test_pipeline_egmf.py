@@ -45,7 +45,7 @@ def pipe(make_model, make_processor):
 
 @pytest.fixture
 def direct(pipe):
-    """`direct(**processor_arguments)` -> what score_answers and post_process_answers say."""
+    """`direct(**processor_arguments)` -> the result of score_answers and post_process_answers."""
 
     def answer(top_k=None, interval=0.9, **inputs):
         output = pipe.model.score_answers(**pipe.processor(**inputs))
@@ -178,8 +178,8 @@ def mixed(clips):
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 9])
-def test_many_clips_give_what_each_gives_alone(pipe, clips, batch_size):
-    """Padding on the other side would change these answers without a word."""
+def test_batched_clips_equal_single_ones(pipe, clips, batch_size):
+    """Padding on the other side would silently change these answers."""
     alone = [pipe(clip, task="emotion") for clip in mixed(clips)[:1]] + [pipe(clip) for clip in mixed(clips)[1:]]
     close(pipe(mixed(clips), batch_size=batch_size), alone)
 
@@ -194,7 +194,7 @@ def test_the_batch_is_one_forward(pipe, clips, monkeypatch):
     assert sizes == [3, 2]
 
 
-def test_a_generator_is_read_as_it_is_needed(pipe, clips):
+def test_generator_is_read_lazily(pipe, clips):
     read = []
 
     def clips_of_a_day():

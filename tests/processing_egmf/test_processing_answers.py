@@ -132,7 +132,7 @@ def test_tasks_of_a_batch_are_mixed(features):
         ("sims_v2", "2", None),
     ],
 )
-def test_generation_is_read_with_and_without_prompt(features, with_prompt, task, said, answer):
+def test_generation_is_parsed_with_and_without_the_prompt(features, with_prompt, task, said, answer):
     inputs = features(text=["joy 0.4", "a longer text: anger 1.0 高兴"], task=task)
     new = torch.tensor(
         [features.tokenizer(said, add_special_tokens=False)["input_ids"] + [features.tokenizer.eos_token_id]] * 2

@@ -1,4 +1,4 @@
-"""Bad input: each error names the sample and what to do, for one sample and in a batch."""
+"""Bad input: each error names the sample and the remedy, for one sample and in a batch."""
 
 import numpy as np
 import pytest
@@ -105,7 +105,7 @@ ONLY_SINGLE = ("one frame without time", "one vector", "string", "ragged", "obje
 
 
 def assert_refused(processor, message, only_single=False, **arguments):
-    """The call fails, once as one sample and once as the second of two, each time by the sample's name."""
+    """The call fails with the sample's name, both as a single sample and as the second of two."""
     with pytest.raises((ValueError, TypeError, FileNotFoundError), match=message) as caught:
         processor(**arguments, sample_names="row 'x7'")
     assert "row 'x7'" in str(caught.value)

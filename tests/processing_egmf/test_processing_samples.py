@@ -1,4 +1,4 @@
-"""Prepared samples: modalities dropped later, stored encoder outputs instead of media, and the batch they make."""
+"""Prepared samples: modalities dropped later, stored encoder outputs instead of media, and their batch."""
 
 import numpy as np
 import pytest
@@ -72,7 +72,7 @@ def test_dropping_what_is_missing_changes_nothing(features):
         ("text", TypeError, "clip 7: modalities must be a list"),
     ],
 )
-def test_nothing_or_nonsense_cannot_be_kept(features, keep, error, message):
+def test_keeping_no_or_unknown_modalities_is_refused(features, keep, error, message):
     sample = features.prepare(text="a", audio_features=np.ones((1, 6)), name="clip 7")
     with pytest.raises(error, match=message):
         features.drop_modalities(sample, keep)
@@ -87,7 +87,7 @@ def test_modalities_of_a_sample_are_those_of_the_mask(features, arguments, subse
 
 
 @pytest.mark.parametrize("kind", [torch.from_numpy, np.asarray])
-def test_stored_states_replace_what_would_be_decoded(raw, kind):
+def test_stored_states_replace_decoding(raw, kind):
     states = np.random.default_rng(0).normal(size=(7, 9)).astype(np.float32)
     sample = raw.prepare(
         text="a", audio="absent.wav", video="absent.mp4", audio_states=kind(states), video_states=kind(states[:2])

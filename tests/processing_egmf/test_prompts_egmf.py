@@ -1,4 +1,4 @@
-"""Prompts: labels are only the answer, the parts in their order, context, and what is cut off at the length limit."""
+"""Prompts: labels cover only the answer, order of the parts, context, and truncation at the length limit."""
 
 import numpy as np
 import pytest
@@ -59,7 +59,7 @@ def test_answers_continue_the_prompt(features, task):
         assert not [other for other in rows if other is not row and other[: len(row)] == row]
 
 
-def test_answer_that_begins_another_gets_an_end_marker(make_processor, two_label_task):
+def test_answer_that_is_a_prefix_of_another_gets_an_end_marker(make_processor, two_label_task):
     processor = make_processor(tasks={"mood": two_label_task})
     assert [row[-1] for row in processor.answer_token_ids("mood")] == [processor.tokenizer.eos_token_id] * 2
     labels = processor(text="a", answer="low")["labels"][0]
@@ -114,7 +114,7 @@ def test_transcript_is_hidden_from_the_language_model(make_processor):
 
 
 @pytest.mark.parametrize("behind", [False, True])
-def test_beginning_is_kept_when_it_is_the_end_token_too(make_processor, tiny_tokenizer, behind):
+def test_start_token_is_kept_if_it_is_also_the_end_token(make_processor, tiny_tokenizer, behind):
     end = tiny_tokenizer.eos_token
     template = f"{end} $A {end}" if behind else f"{end} $A"
     tiny_tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
@@ -131,7 +131,7 @@ def test_text_is_stripped_and_empty_text_is_missing(features):
     assert batch["modality_mask"].tolist() == [[False, True, False], [True, False, False]]
 
 
-def test_context_stands_before_the_prompt(features):
+def test_context_precedes_the_prompt(features):
     batch = features(text="a", context=["Hello.", ("Ann", "Hi."), ["Bob", "我很好"]], task="emotion")
     assert decode(features, batch["input_ids"][0]).startswith("<s>Hello.\nAnn: Hi.\nBob: 我很好\nVoice and face:")
     assert decode(features, batch["input_ids"][0][batch["utterance_mask"][0].bool()]) == "a"

@@ -1,4 +1,4 @@
-"""Tasks: which answers there are, how a true answer is found among them, and how free text is read."""
+"""Tasks: their answers, looking up a true answer, and parsing free text."""
 
 import pytest
 
@@ -62,12 +62,12 @@ def test_parse_returns_the_label_and_not_its_words():
 
 
 @pytest.mark.parametrize("text", ["", " ", "...", "I cannot say", "joyful", "Neutrality", "7", "中性"])
-def test_unreadable_text_is_no_emotion(text):
+def test_unreadable_text_is_not_an_emotion(text):
     assert BUILT_IN_TASKS["emotion"].parse(text) is None
 
 
 @pytest.mark.parametrize("text", ["either fear or joy", "the person shows anger, then sadness"])
-def test_two_labels_inside_a_text_are_none(text):
+def test_text_with_two_labels_is_unreadable(text):
     assert BUILT_IN_TASKS["emotion"].parse(text) is None
 
 
@@ -81,7 +81,7 @@ def test_two_labels_inside_a_text_are_none(text):
         ("fear\n\nfear", "fear"),
     ],
 )
-def test_label_is_read_where_it_stands_alone(text, label):
+def test_label_is_read_as_a_separate_word(text, label):
     assert BUILT_IN_TASKS["emotion"].parse(text) == label
 
 
@@ -92,7 +92,7 @@ def test_chinese_label_needs_no_spaces(text, label):
     assert BUILT_IN_TASKS["cherma"].parse(text) == label
 
 
-def test_longest_label_wins_where_one_begins_another():
+def test_longest_of_overlapping_labels_wins():
     task = choice({"a": "happy", "b": "happy surprise"})
     assert task.parse("happy surprise") == "b"
     assert task.parse("happy") == "a"
@@ -101,7 +101,7 @@ def test_longest_label_wins_where_one_begins_another():
 @pytest.mark.parametrize(
     "text", ["", "none", "about 1.0", "3.1", "-3.1", "30", "2024", ".", "-", "+", "- 1.0", "nan", "inf"]
 )
-def test_unreadable_text_is_no_number(text):
+def test_unreadable_text_is_not_a_number(text):
     assert BUILT_IN_TASKS["mosei"].parse(text) is None
 
 
@@ -109,14 +109,14 @@ def test_unreadable_text_is_no_number(text):
     ("text", "value"),
     [("-0.0", 0.0), ("0", 0.0), ("+1.5", 1.5), ("\u22122.0", -2.0), ("1,5", 1.5), (" 0.5 (mild)", 0.5)],
 )
-def test_numbers_are_read_as_they_are_written(text, value):
+def test_numbers_are_read_as_written(text, value):
     found = BUILT_IN_TASKS["mosei"].parse(text)
     assert found == value
     assert str(found) == str(value)  # tells 0.0 from -0.0
 
 
 @pytest.mark.parametrize("text", ["1e5", "1/2", "2nd", "3:1", "1.2.3", "1.5x"])
-def test_number_that_runs_on_is_no_score(text):
+def test_number_that_continues_is_not_a_score(text):
     assert BUILT_IN_TASKS["mosei"].parse(text) is None
 
 
@@ -197,7 +197,7 @@ def test_labels_may_be_a_list():
     "labels",
     [[True, False], [1, 2], {True: "yes", False: "no"}, {"a": 1, "b": 2}, [["a"], ["b"]], [["a", "x", "y"], "b"]],
 )  # the first is what YAML makes of [yes, no]
-def test_labels_that_are_no_words_are_refused(labels):
+def test_labels_that_are_not_words_are_refused(labels):
     with pytest.raises(ValueError, match=r"'choice': labels and their words are strings"):
         choice(labels)
 

@@ -66,13 +66,13 @@ def test_long_videos_are_cut_to_their_beginning_with_a_warning(clip, warnings_of
     assert gray_index(load_video(clip, 99, max_seconds=0.4)) == list(range(5))
 
 
-def test_a_video_as_long_as_allowed_brings_no_warning(clip, warnings_of):
+def test_video_of_the_maximum_length_gives_no_warning(clip, warnings_of):
     load_video(clip, 4, max_seconds=2.0)
     load_video(gray_frames(25), 4, fps=12.5, max_seconds=2.0)
     assert warnings_of() == ""
 
 
-def test_only_what_is_needed_is_converted_and_decoding_stops(clip, monkeypatch):
+def test_only_needed_frames_are_converted_and_decoding_stops(clip, monkeypatch):
     converted = []
     decoded = []
     upright = video_egmf._to_upright_rgb
@@ -197,7 +197,7 @@ def test_a_cover_image_is_not_a_video(tmp_path):
         load_video(path, 4)
 
 
-def test_the_content_of_a_file_says_if_it_has_video(tmp_path, clip):
+def test_content_of_a_file_decides_whether_it_has_video(tmp_path, clip):
     song = write_audio(tmp_path / "song.mp4", sine(440, 0.5, RATE), RATE)
     assert has_video(clip) and has_video(clip.read_bytes())
     assert not has_video(song)

@@ -1,4 +1,4 @@
-"""Launch files: accelerate's own loader and launcher take them, and every launch line of the docs names one."""
+"""Launch files: accelerate's loader and launcher accept them, and every documented launch command names one."""
 
 import re
 import shlex
@@ -17,12 +17,12 @@ KINDS = {"one": DistributedType.NO, "ddp": DistributedType.MULTI_GPU, "fsdp2": D
 
 
 def launched(line):
-    """What the launcher makes of a line: its own options, and the module with its arguments."""
+    """The launcher's parse of a command line: its own options, and the module with its arguments."""
     arguments, _, _ = _validate_launch_command(launch_command_parser().parse_args(shlex.split(line)[2:]))
     return arguments
 
 
-def test_every_way_is_there():
+def test_every_launch_file_exists():
     names = {path.stem for path in FILES}
     assert names == {"one_gpu"} | {f"{kind}{end}" for kind in ("ddp", "fsdp2") for end in ("", "_machines")}
 
@@ -57,7 +57,7 @@ def test_launcher_takes_the_line(line, monkeypatch):
         assert (arguments.fsdp_version, arguments.fsdp_auto_wrap_policy) == (2, "TRANSFORMER_BASED_WRAP")
 
 
-def test_unknown_key_would_be_noticed(tmp_path):
+def test_unknown_key_is_an_error(tmp_path):
     path = tmp_path / "wrong.yaml"
     path.write_text(FILES[0].read_text(encoding="utf-8") + "num_proceses: 2\n", encoding="utf-8")
     with pytest.raises(ValueError, match="num_proceses"):

@@ -1,4 +1,4 @@
-"""Arguments: a YAML file, the command line over it, and an error for everything unknown."""
+"""Arguments: a YAML file, overrides on the command line, and errors for anything unknown."""
 
 import dataclasses
 from pathlib import Path
@@ -91,7 +91,7 @@ def test_missing_configuration_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize("yaml", ["num_frames: many\n", "learning_rate: fast\n"])
-def test_word_for_a_number_is_an_error(tmp_path, yaml, capsys):
+def test_text_instead_of_a_number_is_an_error(tmp_path, yaml, capsys):
     with pytest.raises((SystemExit, ValueError)) as caught:
         parse(tmp_path, yaml)
     assert yaml.split(":")[0] in str(caught.value) + capsys.readouterr().err
@@ -104,7 +104,7 @@ def test_value_of_another_type_is_an_error(tmp_path, yaml):
 
 
 @pytest.mark.parametrize("name", ["modalities", "only_tasks", "lora_target_modules"])
-def test_one_word_for_a_list_is_a_list_of_one(tmp_path, name):
+def test_single_value_becomes_a_list_of_one(tmp_path, name):
     groups = parse(tmp_path, f"{name}: text\n")
     value = next(getattr(group, name) for group in groups if hasattr(group, name))
     assert value == ["text"]
@@ -116,7 +116,7 @@ def test_negative_fusion_pretraining_is_refused(tmp_path, name):
         EGMFTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **{name: -1})
 
 
-def test_number_of_checkpoints_can_be_chosen(tmp_path):
+def test_number_of_kept_checkpoints_can_be_set(tmp_path):
     assert parse(tmp_path, "save_total_limit: 3\n")[2].save_total_limit == 3
 
 
@@ -143,7 +143,7 @@ def test_options_are_the_fields_of_the_dataclasses():
 
 @pytest.mark.parametrize("option", ["--no_bnb_4bit_use_double_quant", "--max-steps=3", "--help_al", "--no_lora_r"])
 def test_spellings_of_options(tmp_path, option, capsys):
-    """What `HfArgumentParser` accepts passes; anything else names the nearest option."""
+    """Spellings that `HfArgumentParser` accepts are valid; others are errors that name the nearest option."""
     if option in ("--help_al", "--no_lora_r"):
         with pytest.raises(SystemExit):
             read_settings([option])

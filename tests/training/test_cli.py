@@ -102,7 +102,7 @@ def test_misspelled_option_names_the_nearest(arguments, message, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_right_options_pass():
+def test_valid_options_pass():
     arguments = make_parser().parse_args(["--dataset=x", "--text", "-1", "--", "--other"])
     assert (arguments.dataset, arguments.text, arguments.rest) == ("x", "-1", ["--other"])
 
@@ -115,7 +115,7 @@ def test_right_options_pass():
         (KeyboardInterrupt(), 130),
     ],
 )
-def test_errors_of_the_user_end_in_one_line(error, code):
+def test_user_errors_end_in_one_line(error, code):
     with pytest.raises(SystemExit) as caught, cli.command_errors():
         raise error
     assert caught.value.code == code
@@ -146,7 +146,7 @@ def test_output_file_is_checked_before_any_work(tmp_path):
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "predict", "push", "report", "memory", "demo"])
-def test_help_and_misspelled_options_are_answered_without_torch(command):
+def test_help_and_misspelled_options_do_not_import_torch(command):
     process = [sys.executable, "-c", LIGHT, command]
     finished = subprocess.run(process, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert [line for line in finished.stdout.splitlines() if line[:2] in ("0 ", "2 ")] == ["0 []", "2 []"]

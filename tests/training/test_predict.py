@@ -1,4 +1,4 @@
-"""Predicting from the command line: one clip, a folder, what goes wrong with a clip, and the output file."""
+"""Prediction from the command line: one clip, a folder, errors of a clip, and the output file."""
 
 import builtins
 import json
@@ -41,7 +41,7 @@ def corpus(tmp_path_factory):
 
 @pytest.fixture
 def folder(corpus, tmp_path):
-    """Two good clips, one with a transcript beside it, a broken one, and files of other kinds."""
+    """Two good clips, one with a transcript next to it, a broken clip, and files of other kinds."""
     folder = tmp_path / "clips"
     (folder / "deep").mkdir(parents=True)
     shutil.copy(corpus / "clips/0.mp4", folder / "a.mp4")
@@ -88,7 +88,7 @@ def test_modalities_that_were_used(predict, corpus, capsys, arguments, modalitie
 
 
 def test_loading_asks_no_question(predict, capsys, monkeypatch):
-    """The checkpoint's own code is beside it, but ours is loaded: there is nothing to consent to."""
+    """The checkpoint holds its own code, but ours is loaded, so no consent is needed."""
     questions = []
     monkeypatch.setattr(builtins, "input", lambda prompt="": questions.append(prompt) or "n")
     predict("--text", "a")
@@ -104,14 +104,14 @@ def test_clips_of_a_folder(folder):
     assert clips[1] == Clip(audio, audio=audio, transcript_file=folder / "b.txt")
 
 
-def test_transcript_beside_a_clip_is_read(make_model, make_processor, folder):
+def test_transcript_next_to_a_clip_is_read(make_model, make_processor, folder):
     predictor = Predictor(make_model("waveform", "frames", lora=None), make_processor("waveform", "frames"), "emotion")
     prediction = next(predictor.predict_all(find_clips(folder)))
     answer = predictor.predict(video=str(folder / "a.mp4"), text="I'm fine.")
     assert prediction == {"clip": str(folder / "a.mp4"), **answer}
 
 
-def test_clip_that_cannot_be_read_does_not_stop_the_others(predict, folder, tmp_path, capsys):
+def test_unreadable_clip_does_not_stop_the_others(predict, folder, tmp_path, capsys):
     output = tmp_path / "predictions.jsonl"
     with pytest.raises(SystemExit) as caught:
         predict("--folder", folder, "--task", "emotion", "--output", output)
@@ -126,7 +126,7 @@ def test_clip_that_cannot_be_read_does_not_stop_the_others(predict, folder, tmp_
     assert not list(tmp_path.glob("*.tmp"))
 
 
-def test_transcript_in_another_encoding_is_an_error_of_its_clip(predict, folder, tmp_path):
+def test_transcript_in_another_encoding_is_an_error_of_that_clip(predict, folder, tmp_path):
     (folder / "a.txt").write_bytes("déjà vu".encode("latin-1"))
     (folder / "b.wav").unlink()
     output = tmp_path / "predictions.jsonl"
@@ -160,7 +160,7 @@ def test_folder_without_errors(predict, folder, tmp_path, name):
     assert [prediction["clip"] for prediction in predictions] == [str(folder / "a.mp4"), str(folder / "deep/c.MP4")]
 
 
-def test_predictions_are_those_of_the_model(checkpoint, make_model, corpus):
+def test_predictions_match_the_model(checkpoint, make_model, corpus):
     processor = EGMFProcessor.from_pretrained(checkpoint)
     model = make_model("waveform", "frames", lora=None)
     inputs = {"video": str(corpus / "clips/0.mp4"), "text": "a", "task": "emotion"}

@@ -1,4 +1,4 @@
-"""The command that pushes: what it refuses before any work."""
+"""The push command: refusals before any work."""
 
 import huggingface_hub
 import pytest
@@ -22,7 +22,7 @@ def test_bad_repo_ids(tmp_path, repo_id, message):
     ("options", "message"),
     [(["--folder", "x"], "--folder belongs to --dry-run"), (["--card", "nowhere.yaml"], "no file nowhere.yaml")],
 )
-def test_options_that_do_not_fit(tmp_path, options, message, capsys):
+def test_conflicting_options_are_refused(tmp_path, options, message, capsys):
     with pytest.raises(SystemExit):
         main([str(tmp_path), "ada/egmf", *options])
     assert message in capsys.readouterr().err

@@ -43,7 +43,7 @@ def language_models(tmp_path_factory, trained_tokenizer):
 
 
 def write_features(folder, settings, language):
-    """Ten rows of the recipe's task and widths, with features as .npy files."""
+    """Ten examples with the recipe's task and feature widths, with features as .npy files."""
     task, rng = BUILT_IN_TASKS[settings["only_tasks"][0]], np.random.default_rng(0)
     folder.mkdir()
     rows = []

@@ -1,4 +1,4 @@
-"""Files of results: atomic writing, JSON that other programs read, and digests that never change."""
+"""Results files: atomic writing, JSON that other programs can read, and stable digests."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ from training.records import (
 )
 
 
-def test_json_comes_back(tmp_path):
+def test_json_round_trip(tmp_path):
     value = {"label": "愤怒", "scores": [0.1, 2], "none": None, "yes": True}
     path = write_json(tmp_path / "new/results.json", value)
     assert read_json(path) == value
@@ -30,13 +30,13 @@ def test_json_comes_back(tmp_path):
     assert [file.name for file in path.parent.iterdir()] == ["results.json"]
 
 
-def test_numbers_that_json_lacks_become_null_and_numpy_becomes_plain():
+def test_nonfinite_numbers_become_null_and_numpy_becomes_plain():
     value = {"nan": math.nan, "inf": np.float32("inf"), "n": np.int64(3), "x": np.float32(0.5), "flag": np.bool_(True)}
     assert as_json_value(value) == {"nan": None, "inf": None, "n": 3, "x": 0.5, "flag": True}
     assert as_json_value({1: (2, 3), "path": np.dtype("int8")}) == {"1": [2, 3], "path": "int8"}
 
 
-def test_what_is_not_json_names_the_file(tmp_path):
+def test_error_for_invalid_json_names_the_file(tmp_path):
     (tmp_path / "cut.json").write_text('{"a": ')
     with pytest.raises(ValueError, match=r"cut\.json is not a JSON file"):
         read_json(tmp_path / "cut.json")
@@ -62,7 +62,7 @@ def test_temporary_names_are_hidden_and_differ(tmp_path):
 
 
 def test_digests_keep_their_values(tmp_path):
-    """Stored files hold digests of earlier versions: the same content must give the same value."""
+    """Stored files hold digests from earlier versions, so the same content must give the same digest."""
     data = b"egmf"
     (tmp_path / "file").write_bytes(data)
     expected = hashlib.sha256(data).hexdigest()

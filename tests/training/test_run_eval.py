@@ -1,4 +1,4 @@
-"""The command that evaluates: its results file, and what it refuses before any work."""
+"""The evaluation command: its results file, and refusals before any work."""
 
 import json
 
@@ -45,7 +45,7 @@ def run_eval(checkpoint, corpus):
 
 @pytest.fixture(scope="module")
 def results(checkpoint, corpus, tmp_path_factory):
-    """Of the split train with every subset."""
+    """Results on the split train for every subset."""
     output = tmp_path_factory.mktemp("results") / "deep/results.json"
     argv = ["--model_name_or_path", checkpoint, "--dataset", corpus, "--split", "train", "--output", output]
     main([*map(str, argv), "--subsets", "every", "--device", "cpu", "--seed", "5"])
@@ -71,7 +71,7 @@ def test_results_hold_all_subsets_and_every_prediction(results, checkpoint):
     assert not (checkpoint / "results-train.json").exists()  # another output was given
 
 
-def test_metrics_can_be_computed_again_from_the_predictions(results, make_processor):
+def test_metrics_can_be_recomputed_from_the_predictions(results, make_processor):
     for name, part in results["subsets"][ALL_MODALITIES]["tasks"].items():
         task = make_processor().task_objects[name]
         keys = list(task.labels) if task.kind == "classification" else task.answers
@@ -109,13 +109,13 @@ def test_results_are_not_overwritten(run_eval, checkpoint, capsys):
         (["--output", "."], "is a folder. Give --output the name of a file"),
     ],
 )
-def test_options_that_cannot_be(run_eval, tmp_path, options, message):
+def test_impossible_options_are_refused(run_eval, tmp_path, options, message):
     output = [] if "--output" in options else ["--output", tmp_path / "results.json"]
     with pytest.raises(SystemExit, match=f"error: .*{message}"):
         run_eval(*options, *output)
 
 
-def test_output_that_cannot_be_written_is_refused_first(run_eval, corpus):
+def test_unwritable_output_is_refused_before_any_work(run_eval, corpus):
     with pytest.raises(SystemExit, match=r"error: Nothing can be written into .*metadata.jsonl \(Not a directory\)"):
         run_eval("--output", corpus / "metadata.jsonl/results.json", model="absent")
 
@@ -133,12 +133,12 @@ def test_checkpoint_that_does_not_exist(run_eval, model, message, monkeypatch, t
         run_eval("--split", "train", "--output", tmp_path / "results.json", model=model)
 
 
-def test_model_of_the_hub_needs_an_output(run_eval):
+def test_hub_model_needs_an_output(run_eval):
     with pytest.raises(SystemExit, match="org/model is not a local folder. Give --output"):
         run_eval(model="org/model")
 
 
-def test_run_trained_on_other_splits_is_warned_of(tmp_path, caplog):
+def test_warns_about_a_run_trained_on_other_splits(tmp_path, caplog):
     write_json(tmp_path / "training.json", {"data_arguments": {"split_manifest": "video_disjoint"}})
     warn_of_other_splits(tmp_path, "video_disjoint")
     warn_of_other_splits(tmp_path / "elsewhere", "official")

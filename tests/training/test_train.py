@@ -1,4 +1,4 @@
-"""The command: options in, a trained model out; errors in one line."""
+"""The training command: from options to a trained model, with one-line errors."""
 
 import pytest
 

@@ -4,5 +4,6 @@
 
     release ─► plan: labels checked, files found ─► core/conversion.py: arrays and clips repaired, in shards ─► DEST
 
-DEST holds `data/*.parquet`, `splits/*.json`, `conversion.json` (the conversion report) and a dataset card. Start with meld.py.
+DEST holds `data/*.parquet`, `splits/*.json`, `conversion.json` (the conversion report) and a dataset card. Start with
+meld.py.
 """

@@ -116,7 +116,7 @@ def _check_table(place: str, split: str, columns: Any) -> dict[str, Any]:
     required = REQUIRED if split == MIXED else (*REQUIRED, "raw_text")
     missing = [name for name in required if name not in columns]
     if missing:
-        raise ValueError(f"{place} lacks {', '.join(missing)}. It has {', '.join(map(str, columns))}.")
+        raise ValueError(f"{place}: no {', '.join(missing)}. It has {', '.join(map(str, columns))}.")
     table = {name: columns[name] for name in required}
     for name in OPTIONAL:
         if columns.get(name) is not None:

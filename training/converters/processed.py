@@ -113,9 +113,9 @@ def _check_entry(place: str, entry: Any) -> None:
     known = features if isinstance(features, dict) else {}
     missing = [key for key in FEATURES if key not in known]
     if missing:
-        raise ValueError(f"{place} lacks {', '.join(missing)}.")
+        raise ValueError(f"{place}: no {', '.join(missing)}.")
     if "label" not in entry:
-        raise ValueError(f"{place} lacks label.")
+        raise ValueError(f"{place}: no label.")
 
 
 def _read_length(value: Any, example_id: str, report: ConversionReport) -> int | None:

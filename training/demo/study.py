@@ -32,7 +32,7 @@ class Variant(NamedTuple):
 VARIANTS: dict[str, Variant] = {
     "egmf": Variant([], ["every"]),
     "text_only": Variant(["--modalities", "text"], ["text"]),
-    # Takes as long as with fusion pretraining, but only together with the language model, and the fusion learns faster.
+    # As long as with fusion pretraining, but always together with the language model, and the fusion learns faster.
     "no_fusion_pretraining": Variant(
         ["--fusion_pretraining_epochs", "0", "--num_train_epochs", "2.4", "--fusion_learning_rate", "1e-3"],
         ["all"],

@@ -1,4 +1,4 @@
-"""Fixtures of the conversion's tests: a converted checkpoint, and one to convert."""
+"""Fixtures of the conversion's tests: a converted checkpoint, and a checkpoint to convert."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def stored():
 
 @pytest.fixture(scope="session")
 def native(tmp_path_factory):
-    """Both halves, joined: the tiny weights with a tokenizer of another size, which only a test would do."""
+    """Both halves in one folder: the tiny weights with a tokenizer of another size."""
     folder = tmp_path_factory.mktemp("native") / "glm"
     convert(TINY_SOURCE, folder, "weights")
     convert(TOKENIZER_SOURCE, folder, "tokenizer")
@@ -43,6 +43,6 @@ def tokenizer(native):
 
 @pytest.fixture
 def source(tmp_path):
-    """A checkpoint to change: two layers of random float16 weights in three shards."""
+    """A checkpoint that tests may change: two layers of random float16 weights in three shards."""
     folder = write_config(tmp_path / "source")
     return write_shards(folder, random_tensors(folder))

@@ -1,4 +1,4 @@
-"""Conversion of ChatGLM3: every weight where it belongs, little memory, and the command line."""
+"""Conversion of ChatGLM3: placement of the weights, memory, and the command line."""
 
 import json
 import re
@@ -33,7 +33,7 @@ from training.chatglm3.tensor_files import open_checkpoint
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("kind", ["safetensors", "bin"])
-def test_every_weight_is_where_it_belongs(tmp_path, kind, dtype):
+def test_every_weight_ends_up_in_its_place(tmp_path, kind, dtype):
     folder = write_config(tmp_path / "source")
     tensors = random_tensors(folder, dtype)
     write_shards(folder, tensors, kind)
@@ -46,7 +46,7 @@ def test_every_weight_is_where_it_belongs(tmp_path, kind, dtype):
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "bin"])
-def test_a_checkpoint_in_one_file(tmp_path, kind):
+def test_single_file_checkpoint(tmp_path, kind):
     folder = write_config(tmp_path / "source")
     tensors = random_tensors(folder)
     if kind == "bin":
@@ -57,7 +57,7 @@ def test_a_checkpoint_in_one_file(tmp_path, kind):
     assert_same(tensors_of(tmp_path / "dest"), native_tensors(tensors))
 
 
-def test_shards_with_an_index_load(source, tmp_path, monkeypatch):
+def test_sharded_checkpoint_loads(source, tmp_path, monkeypatch):
     monkeypatch.setattr(chatglm3, "SHARD_BYTES", 2000)
     monkeypatch.setattr(tensor_files, "BUFFER_BYTES", 100)  # no multiple of a row
     convert(source, tmp_path / "dest", "weights")
@@ -72,7 +72,7 @@ def test_shards_with_an_index_load(source, tmp_path, monkeypatch):
     assert torch.equal(loaded.lm_head.weight, tensors["transformer.output_layer.weight"])
 
 
-def test_license_goes_along(source, tmp_path):
+def test_license_is_copied(source, tmp_path):
     (source / "MODEL_LICENSE").write_text("terms")
     convert(source, tmp_path / "dest", "weights")
     assert (tmp_path / "dest" / "MODEL_LICENSE").read_text() == "terms"
@@ -81,7 +81,7 @@ def test_license_goes_along(source, tmp_path):
 
 
 def large_tokenizer(count=64_789):
-    """As many pieces as the real one has: the small one's, and pairs of them."""
+    """A tokenizer with as many pieces as the real one: those of the small one, and pairs of them."""
 
     def grow(model):
         words = [piece.piece for piece in model.pieces if piece.type == 1]
@@ -99,7 +99,7 @@ def large_tokenizer(count=64_789):
 
 @pytest.mark.slow
 def test_full_size_peaks_below_a_gigabyte(tmp_path):
-    """The real shapes, as files that are all hole; 12.5 GB are really written."""
+    """The real shapes, read from sparse files; 12.5 GB are really written."""
     if shutil.disk_usage(tmp_path).free < 14 * 10**9:
         pytest.skip("needs 14 GB of disk")
     source = write_sparse(tmp_path / "source")
@@ -131,7 +131,7 @@ def test_convert_and_verify_from_the_shell(tmp_path, capsys):
     assert "verified: 6 cases within 1e-06" in printed.out
     assert "100%" in printed.err  # progress
     main(options)
-    assert "already exists: nothing is converted" in capsys.readouterr().out
+    assert "is already converted: only verifying it" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="differs from the stored logits by more than 1e-12 in cached_leftpad"):
         main([*options, "--tolerance", "1e-12"])
 
@@ -145,7 +145,7 @@ def test_convert_and_verify_from_the_shell(tmp_path, capsys):
         ([str(TINY_SOURCE), "dest", "--verify", "nowhere"], "There is no file nowhere"),
     ],
 )
-def test_bad_requests_say_why(tmp_path, monkeypatch, options, message):
+def test_bad_requests_give_a_reason(tmp_path, monkeypatch, options, message):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match=message):
         main(options)
@@ -160,7 +160,7 @@ def test_bad_requests_say_why(tmp_path, monkeypatch, options, message):
         (["pytorch_model.bin"], ("tokenizer",), None),
     ],
 )
-def test_a_hub_id_fetches_what_is_needed(tmp_path, monkeypatch, names, halves, weights):
+def test_only_the_needed_files_of_a_hub_id_are_downloaded(tmp_path, monkeypatch, names, halves, weights):
     import huggingface_hub
 
     asked = {}
@@ -177,7 +177,7 @@ def test_a_hub_id_fetches_what_is_needed(tmp_path, monkeypatch, names, halves, w
     assert {pattern for pattern in asked["patterns"] if pattern in ("*.safetensors", "*.bin")} == {weights} - {None}
 
 
-def test_a_hub_id_out_of_reach_says_so(monkeypatch):
+def test_unreachable_hub_is_reported(monkeypatch):
     import huggingface_hub
 
     def fail(*args, **kwargs):

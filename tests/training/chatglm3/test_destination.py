@@ -1,4 +1,4 @@
-"""The folder of a conversion: nothing is replaced without being asked, and an interrupted conversion resumes."""
+"""Destination of a conversion: nothing is replaced unless requested, and an interrupted conversion resumes."""
 
 import fcntl
 import os
@@ -30,7 +30,7 @@ from training.chatglm3.destination import LOCK
 from training.chatglm3.tensor_files import write_shard
 
 
-def test_what_is_there_is_not_touched(source, tmp_path):
+def test_existing_files_are_not_touched(source, tmp_path):
     dest = tmp_path / "dest"
     convert(source, dest, "weights")
     before = contents(dest)
@@ -48,7 +48,7 @@ def test_what_is_there_is_not_touched(source, tmp_path):
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_overwrite_moves_aside(source, tmp_path):
+def test_overwrite_moves_existing_files_aside(source, tmp_path):
     dest = tmp_path / "dest"
     convert(source, dest, "weights")
     first = contents(dest)
@@ -60,7 +60,7 @@ def test_overwrite_moves_aside(source, tmp_path):
     assert_same(tensors_of(dest), native_tensors(tensors_of(source)))
 
 
-def test_one_half_is_replaced_alone(tmp_path):
+def test_one_half_is_replaced_separately(tmp_path):
     dest = tmp_path / "dest"
     convert(TINY_SOURCE, dest, "weights")
     convert(TOKENIZER_SOURCE, dest, "tokenizer")
@@ -90,19 +90,19 @@ def test_both_halves_at_once(tmp_path, capsys):
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_source_and_destination_apart(source):
+def test_destination_must_not_contain_the_source(source):
     for dest in (source, source.parent):
-        with pytest.raises(ValueError, match="is in"):
+        with pytest.raises(ValueError, match="is inside"):
             convert(source, dest, "weights", overwrite=True)
 
 
-def test_an_unwritable_place_is_said_at_once(source, tmp_path):
+def test_unwritable_destination_is_reported_at_once(source, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="Nothing can be written"):
+    with pytest.raises(ValueError, match="Cannot write to"):
         convert(source, tmp_path / "file" / "dest", "weights")
 
 
-def test_a_foreign_folder_of_the_same_name_stays(source, tmp_path):
+def test_unrelated_folder_of_the_same_name_is_kept(source, tmp_path):
     (tmp_path / "dest.partial").mkdir()
     (tmp_path / "dest.partial" / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match="is not an unfinished conversion"):
@@ -110,11 +110,11 @@ def test_a_foreign_folder_of_the_same_name_stays(source, tmp_path):
     assert (tmp_path / "dest.partial" / "notes.txt").read_text() == "mine"
 
 
-def test_too_small_a_disk_is_said_before_writing(source, tmp_path, monkeypatch):
+def test_too_little_disk_space_is_reported_before_writing(source, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(chatglm3.shutil, "disk_usage", lambda path: usage._replace(free=1000))
     monkeypatch.setattr(chatglm3, "write_shard", lambda *_: pytest.fail("wrote"))
-    with pytest.raises(ValueError, match="needs 0.00 GB more, and 0.00 GB are free"):
+    with pytest.raises(ValueError, match="needs 0.00 GB more, but only 0.00 GB are free"):
         convert(source, tmp_path / "dest", "weights")
 
 
@@ -123,7 +123,7 @@ def test_too_small_a_disk_is_said_before_writing(source, tmp_path, monkeypatch):
 
 @pytest.fixture
 def written(monkeypatch):
-    """Small shards; the names of those that are written."""
+    """Small shards, and the names of those written so far."""
     names = []
     monkeypatch.setattr(chatglm3, "SHARD_BYTES", 2000)
 
@@ -136,7 +136,7 @@ def written(monkeypatch):
 
 
 def fail_at(monkeypatch, count, error):
-    """From the `count`-th shard on, writing fails in the middle of a file."""
+    """Makes writing fail in the middle of a file, from the `count`-th shard on."""
     done = []
 
     def write(path, pieces, progress):
@@ -150,7 +150,7 @@ def fail_at(monkeypatch, count, error):
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_an_interrupted_run_goes_on(source, tmp_path, monkeypatch, error):
+def test_interrupted_run_resumes(source, tmp_path, monkeypatch, error):
     monkeypatch.setattr(chatglm3, "SHARD_BYTES", 2000)
     convert(source, tmp_path / "whole", "weights")
     with monkeypatch.context() as patch:
@@ -166,7 +166,7 @@ def test_an_interrupted_run_goes_on(source, tmp_path, monkeypatch, error):
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_a_changed_source_begins_anew(source, tmp_path, monkeypatch, written):
+def test_changed_source_starts_over(source, tmp_path, monkeypatch, written):
     with monkeypatch.context() as patch:
         fail_at(patch, 3, KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
@@ -178,7 +178,7 @@ def test_a_changed_source_begins_anew(source, tmp_path, monkeypatch, written):
     assert_same(tensors_of(tmp_path / "dest"), native_tensors(tensors_of(source)))
 
 
-def test_a_shard_of_another_header_is_written_again(source, tmp_path, monkeypatch, written):
+def test_shard_with_another_header_is_rewritten(source, tmp_path, monkeypatch, written):
     with monkeypatch.context() as patch:
         fail_at(patch, 3, KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
@@ -192,8 +192,8 @@ def test_a_shard_of_another_header_is_written_again(source, tmp_path, monkeypatc
 
 
 @pytest.mark.integration
-def test_killed_and_started_again(source, tmp_path):
-    """A process killed between two shards leaves no DEST, and the same line finishes it."""
+def test_killed_process_resumes(source, tmp_path):
+    """A process killed between two shards leaves no DEST, and the same command completes it."""
     code = (
         "import sys, time; from training.chatglm3 import convert as chatglm3; write = chatglm3.write_shard\n"
         "def slow(path, *rest):\n"
@@ -215,7 +215,7 @@ def test_killed_and_started_again(source, tmp_path):
     assert_same(tensors_of(tmp_path / "dest"), native_tensors(tensors_of(source)))
 
 
-def test_two_at_once_are_one_too_many(source, tmp_path):
+def test_second_conversion_at_once_is_refused(source, tmp_path):
     (tmp_path / "dest.partial").mkdir()
     with (tmp_path / "dest.partial" / LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -224,7 +224,7 @@ def test_two_at_once_are_one_too_many(source, tmp_path):
     convert(source, tmp_path / "dest", "weights")
 
 
-def test_a_failed_check_leaves_no_destination(source, tmp_path, monkeypatch):
+def test_failed_check_leaves_no_destination(source, tmp_path, monkeypatch):
     def spoil(path, pieces, progress):
         write_shard(path, pieces, progress)
         with path.open("r+b") as file:

@@ -1,4 +1,4 @@
-"""Settings and tensors of ChatGLM3: the real model's, and other models that are refused with the reason."""
+"""Settings and tensors of ChatGLM3: those of the real model, and other models, refused with a reason."""
 
 import pytest
 import torch
@@ -38,7 +38,7 @@ def test_settings_of_the_real_model(tmp_path):
         ({"padded_vocab_size": 151_552}, "GLM-4"),
         ({"padded_vocab_size": "151552"}, "padded_vocab_size in config.json is '151552'"),
         ({"inner_hidden_size": 16384}, "first ChatGLM-6B"),
-        ({"model_type": "glm"}, "already a native checkpoint"),
+        ({"model_type": "glm"}, "is already native"),
         ({"model_type": "llama"}, "'llama' model"),
         ({"multi_query_attention": False}, "multi_query_attention is False"),
         ({"multi_query_attention": None}, "multi_query_attention is None"),
@@ -46,7 +46,7 @@ def test_settings_of_the_real_model(tmp_path):
         ({"add_bias_linear": True}, "add_bias_linear is True"),
         ({"rmsnorm": False}, "rmsnorm is False"),
         ({"original_rope": False}, "original_rope is False"),
-        ({"apply_residual_connection_post_layernorm": True}, "not known"),
+        ({"apply_residual_connection_post_layernorm": True}, "not supported"),
         ({"tie_word_embeddings": True}, "tie_word_embeddings is True"),
         ({"layernorm_epsilon": None}, "layernorm_epsilon in config.json is None"),
         ({"num_layers": "two"}, "num_layers in config.json is 'two'"),
@@ -54,19 +54,19 @@ def test_settings_of_the_real_model(tmp_path):
         ({"rope_ratio": 0}, "rope_ratio in config.json is 0"),
         ({"multi_query_group_num": 3}, "divide evenly"),
         ({"eos_token_id": [2, 3]}, "eos_token_id"),
-        ({"ffn_hidden_size": 14}, "by config.json it should be"),
+        ({"ffn_hidden_size": 14}, "according to config.json it should be"),
         ({"num_layers": 3}, "7 tensors are missing"),
         ({"num_layers": 1}, "7 tensors are unknown"),
     ],
 )
-def test_other_models_are_refused_with_the_reason(source, tmp_path, changes, message):
+def test_other_models_are_refused_with_a_reason(source, tmp_path, changes, message):
     write_config(source, **changes)
     with pytest.raises(ValueError, match=message):
         convert(source, tmp_path / "dest", "weights")
     assert not list(tmp_path.glob("dest*"))
 
 
-def test_chatglm2_is_known_by_its_code_too(source, tmp_path):
+def test_chatglm2_is_also_recognized_by_its_code(source, tmp_path):
     (source / "tokenization_chatglm.py").write_text('special_tokens = ["[MASK]", "[gMASK]", "[sMASK]", "sop", "eop"]')
     for only in ("weights", "tokenizer"):
         with pytest.raises(ValueError, match="is ChatGLM2"):
@@ -76,7 +76,7 @@ def test_chatglm2_is_known_by_its_code_too(source, tmp_path):
     convert(source, tmp_path / "dest", "weights")
 
 
-def test_a_folder_without_configuration_is_refused(source, tmp_path):
+def test_folder_without_a_configuration_is_refused(source, tmp_path):
     (source / "config.json").unlink()
     with pytest.raises(ValueError, match="has no config.json"):
         convert(source, tmp_path / "dest", "weights")
@@ -109,7 +109,7 @@ def without(name):
         (lambda t: t | {"transformer.output_layer.weight": torch.ones(40, 16)}, "F16 and F32"),
     ],
 )
-def test_other_tensors_are_refused_with_the_reason(tmp_path, change, message):
+def test_other_tensors_are_refused_with_a_reason(tmp_path, change, message):
     folder = write_config(tmp_path / "source")
     write_shards(folder, change(random_tensors(folder)))
     with pytest.raises(ValueError, match=message):

@@ -1,4 +1,4 @@
-"""Logits of the converted model: those of the original code, and not those of wrong settings or weights."""
+"""Logits of the converted model match the original code, and wrong settings or weights are detected."""
 
 import json
 import shutil
@@ -21,12 +21,12 @@ TOLERANCE = 1e-6
 
 
 @pytest.mark.parametrize("case", ["plain", "long", "leftpad", "cached_leftpad", "fusion"])
-def test_logits_are_the_originals(model, stored, case):
+def test_logits_match_the_original(model, stored, case):
     logits = run_case(model, case, stored)
     assert difference(case, logits, stored).relative <= TOLERANCE
 
 
-def test_logits_with_another_rotary_base_are_the_originals(native, stored):
+def test_logits_with_another_rotary_base_match_the_original(native, stored):
     found = compare_logits(native, EXPECTED)
     assert set(found) == {"plain", "long", "leftpad", "cached_leftpad", "fusion", "plain_rope_ratio_50"}
     assert found["plain_rope_ratio_50"].relative <= TOLERANCE
@@ -34,7 +34,7 @@ def test_logits_with_another_rotary_base_are_the_originals(native, stored):
 
 
 def sequence_first(module, query, key, value, attention_mask, scaling=None, dropout=0.0, **kwargs):
-    """Attention whose keys and values lie in memory as the original's: a token after the other, heads repeated."""
+    """Attention with keys and values in the original's memory layout: one token after another, heads repeated."""
 
     def laid_out(states, repeats):
         return states.permute(2, 0, 1, 3).repeat_interleave(repeats, dim=2).contiguous().permute(1, 2, 0, 3)
@@ -47,7 +47,7 @@ def sequence_first(module, query, key, value, attention_mask, scaling=None, drop
     return attended.transpose(1, 2), None
 
 
-def test_cached_logits_are_the_originals_in_its_order_of_memory(native, stored):
+def test_cached_logits_match_the_original_in_its_memory_layout(native, stored):
     AttentionInterface.register("sequence_first", sequence_first)
     AttentionMaskInterface.register("sequence_first", sdpa_mask)
     model = AutoModelForCausalLM.from_pretrained(native, dtype=torch.float32)
@@ -64,7 +64,7 @@ def test_cached_logits_are_the_originals_in_its_order_of_memory(native, stored):
 
 
 def changed_config(native, folder, **changes):
-    """The converted folder with another config.json."""
+    """The converted folder with a changed config.json."""
     shutil.copytree(native, folder)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | changes))
@@ -79,7 +79,7 @@ def changed_config(native, folder, **changes):
         {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 1.0}},
     ],
 )
-def test_wrong_settings_are_noticed(native, tmp_path, changes):
+def test_wrong_settings_are_detected(native, tmp_path, changes):
     folder = changed_config(native, tmp_path / "wrong", **changes)
     found = compare_logits(folder, EXPECTED)
     assert all(case.relative > 3e-6 for case in found.values())
@@ -87,7 +87,7 @@ def test_wrong_settings_are_noticed(native, tmp_path, changes):
         verify(folder, EXPECTED, TOLERANCE)
 
 
-def test_swapped_keys_and_values_are_noticed(native, tmp_path, stored):
+def test_swapped_keys_and_values_are_detected(native, tmp_path, stored):
     tensors = tensors_of(native)
     layer = "model.layers.1.self_attn"
     tensors[f"{layer}.k_proj.weight"], tensors[f"{layer}.v_proj.weight"] = (
@@ -99,7 +99,7 @@ def test_swapped_keys_and_values_are_noticed(native, tmp_path, stored):
     assert compare_logits(tmp_path / "wrong", EXPECTED)["plain"].relative > 1e-3
 
 
-def test_not_a_number_is_a_difference(native, tmp_path):
+def test_nan_is_a_difference(native, tmp_path):
     tensors = tensors_of(native)
     tensors["model.norm.weight"][0] = float("nan")
     shutil.copytree(native, tmp_path / "wrong")

@@ -1,4 +1,4 @@
-"""Files of tensors: written through one small buffer, and broken ones refused with the reason."""
+"""Tensor files: written through one small buffer, and broken ones refused with a reason."""
 
 import os
 import shutil
@@ -14,8 +14,8 @@ from training.chatglm3.convert import convert
 from training.chatglm3.tensor_files import Piece, StoredTensor, read_header, write_shard
 
 
-def test_writing_holds_one_buffer(tmp_path):
-    """A tensor of 64 MB, as a hole in a file, goes through in 9."""
+def test_writing_needs_one_buffer(tmp_path):
+    """Writing a tensor of 64 MB from a sparse file takes at most 9 MB."""
     (tmp_path / "large").touch()
     os.truncate(tmp_path / "large", 64 * 2**20)
     large = StoredTensor("F16", (2**15, 2**10), tmp_path / "large")
@@ -46,20 +46,20 @@ def cut(path):
         (lambda path: shutil.copy(path.with_name(path.name.replace("2-of", "1-of")), path), "and again in"),
     ],
 )
-def test_broken_files_are_refused_with_the_reason(source, tmp_path, harm, message):
+def test_broken_files_are_refused_with_a_reason(source, tmp_path, harm, message):
     harm(source / "model-00002-of-00003.safetensors")
     with pytest.raises(ValueError, match=message):
         convert(source, tmp_path / "dest", "weights")
     assert not list(tmp_path.glob("dest*"))
 
 
-def test_no_weights_at_all(tmp_path):
+def test_folder_without_weights_is_refused(tmp_path):
     with pytest.raises(ValueError, match="has no weights"):
         convert(write_config(tmp_path / "source"), tmp_path / "dest", "weights")
 
 
 class Harm:
-    """Unpickling this makes a file."""
+    """Creates a file when unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -68,7 +68,7 @@ class Harm:
         return (open, (str(self.path), "w"))
 
 
-def test_nothing_in_a_bin_file_is_run(tmp_path):
+def test_bin_files_execute_nothing(tmp_path):
     folder = write_config(tmp_path / "source")
     torch.save({"transformer.output_layer.weight": Harm(tmp_path / "harm")}, folder / "pytorch_model.bin")
     with pytest.raises(ValueError, match="could not be read as plain tensors"):

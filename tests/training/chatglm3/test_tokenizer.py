@@ -1,4 +1,4 @@
-"""The fast tokenizer: ids of the original slow one, and files that are refused."""
+"""The fast tokenizer: same ids as the original slow one, and refused files."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ def reload(tokenizer, folder):
 
 
 @pytest.mark.parametrize("times", [0, 1, 2])
-def test_ids_are_the_originals(tokenizer, tmp_path, times):
+def test_ids_match_the_original(tokenizer, tmp_path, times):
     for i in range(times):
         tokenizer = reload(tokenizer, tmp_path / str(i))
     assert len(CASES["cases"]) > 600
@@ -34,7 +34,7 @@ def test_ids_are_the_originals(tokenizer, tmp_path, times):
     assert tokenizer(texts[-1])["input_ids"] == CASES["cases"][-1]["with_special"]  # alone as in a batch
 
 
-def test_a_batch_is_padded_as_the_original_pads_it(tokenizer):
+def test_batch_is_padded_like_the_original(tokenizer):
     expected = CASES["left_padded_batch"]
     batch = tokenizer(expected["texts"], padding=True, return_tensors="pt")
     assert set(batch) == {"input_ids", "attention_mask"}
@@ -59,7 +59,7 @@ def test_generation_stops_at_the_next_turn(native):
     assert AutoModelForCausalLM.from_pretrained(native).generation_config.eos_token_id == config["eos_token_id"]
 
 
-def test_processor_asks_in_this_vocabulary(tokenizer, tmp_path):
+def test_processor_encodes_prompts_in_this_vocabulary(tokenizer, tmp_path):
     processor = EGMFProcessor(reload(tokenizer, tmp_path), audio_input=None, video_input=None, num_pseudo_tokens=2)
     assert processor.placeholder_token_id == 12_009
     inputs = processor(text="I'm fine.", task="sentiment")
@@ -71,7 +71,7 @@ def test_processor_asks_in_this_vocabulary(tokenizer, tmp_path):
 
 
 def test_merges_follow_scores_not_ids(tmp_path):
-    """On a model whose pieces stand in another order than their scores."""
+    """On a model whose pieces are not sorted by their scores."""
 
     def shuffle(model):
         normal = [i for i, piece in enumerate(model.pieces) if piece.type == 1]
@@ -88,7 +88,7 @@ def test_merges_follow_scores_not_ids(tmp_path):
     assert pieces.encode(text) != CASES["cases"][-1]["input_ids"]
 
 
-def test_check_notices_what_is_wrong(native, tokenizer, tmp_path):
+def test_check_detects_differences(native, tokenizer, tmp_path):
     pieces = read_pieces(TOKENIZER_SOURCE / "tokenizer.model")
     assert check_tokenizer(tokenizer, pieces) == 2000
     shutil.copytree(native, tmp_path / "wrong")
@@ -108,7 +108,7 @@ def test_check_notices_what_is_wrong(native, tokenizer, tmp_path):
         check_tokenizer(right, pieces)
 
 
-def test_sample_strings_repeat():
+def test_sample_strings_are_deterministic():
     pieces = read_pieces(TOKENIZER_SOURCE / "tokenizer.model")
     assert sample_strings(pieces, 200) == sample_strings(pieces, 200)
     assert len(set(sample_strings(pieces))) > 1900
@@ -141,7 +141,7 @@ def test_tokenizers_of_another_kind_are_refused(tmp_path, change, message):
         (None, "There is no .*tokenizer.model"),
     ],
 )
-def test_files_that_are_no_tokenizer_are_refused(tmp_path, content, message):
+def test_files_that_are_not_tokenizers_are_refused(tmp_path, content, message):
     if content is not None:
         (tmp_path / "tokenizer.model").write_bytes(content)
     with pytest.raises(ValueError, match=message):

@@ -1,4 +1,4 @@
-"""Fixtures of the converters' tests: a real clip, and calls of a converter that succeed or end with an error."""
+"""Fixtures of the converters' tests: a real clip, and converter calls that succeed or fail."""
 
 import pytest
 
@@ -16,7 +16,7 @@ def clip(tmp_path_factory):
 
 @pytest.fixture
 def convert(tmp_path):
-    """`convert(module, source, *options)` -> split -> rows, and the stored table."""
+    """`convert(module, source, *options)` -> examples by split, and the stored report."""
 
     def run(module, source, *options):
         dest = tmp_path / "made/dest"
@@ -28,7 +28,7 @@ def convert(tmp_path):
 
 @pytest.fixture
 def refuse(tmp_path, capsys):
-    """`refuse(module, source, *options)` -> the message with which a conversion ends; nothing is left behind."""
+    """`refuse(module, source, *options)` -> the error message of a conversion, which must leave nothing behind."""
 
     def run(module, source, *options):
         with pytest.raises(SystemExit) as stopped:

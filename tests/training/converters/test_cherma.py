@@ -1,4 +1,4 @@
-"""CHERMA's JSON lists and .npy files: rows, quirks and layouts that are refused."""
+"""Conversion of CHERMA's JSON lists and .npy files: examples, quirks and refused layouts."""
 
 import json
 
@@ -80,7 +80,7 @@ def test_cherma_quirks(convert, cherma_folder):
     assert reasons(table, "repaired") == {
         "audio features cannot be read: left out": ["000"],
         "audio features missing: left out": ["005"],
-        f"audio features with another width than {AUDIO_WIDTH}: left out": ["002"],
+        f"audio features whose width is not {AUDIO_WIDTH}: left out": ["002"],
         "label_text is not a label of the task: left out": ["004"],
         "video features are all padding: left out": ["003"],
         "video features missing: left out": ["001", "005"],

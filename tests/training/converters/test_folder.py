@@ -1,4 +1,4 @@
-"""A folder with metadata and media: rows, own columns, quirks, and metadata that is refused."""
+"""Conversion of a folder with metadata and media: examples, extra columns, quirks, and refused metadata."""
 
 import json
 import os
@@ -84,7 +84,7 @@ def test_videos_make_a_second_manifest(tmp_path, convert, own):
     assert not (tmp_path / "made/dest/splits/video_disjoint.json").exists()
 
 
-def test_files_that_changed_are_noticed(tmp_path, convert, own, capsys):
+def test_changed_files_are_detected(tmp_path, convert, own, capsys):
     source = own([{"text": "a", "answer": "joy", "video": "clips/a.mp4", "audio_features": "late.npy"}])
     assert "audio features missing: left out" in convert(folder, source)[1]["repaired"]
     for path, change in (
@@ -94,13 +94,13 @@ def test_files_that_changed_are_noticed(tmp_path, convert, own, capsys):
         convert(folder, source)
         assert "already holds this conversion" in capsys.readouterr().err
         change(path)
-        with pytest.raises(SystemExit, match="from other files, with other options"):
+        with pytest.raises(SystemExit, match="from different files, with different options"):
             convert(folder, source)
         _, table = convert(folder, source, "--overwrite")
     assert table["repaired"] == {}
 
 
-def test_tasks_of_both_kinds(convert, own):
+def test_tasks_of_both_kinds_share_a_corpus(convert, own):
     found, _ = convert(folder, own([{"text": "a", "answer": "joy"}, {"text": "b", "task": "mosei", "answer": -1}]))
     assert [(row["id"], row["answer"]) for row in found["train"]] == [("0", "joy"), ("1", "-1.0")]
 
@@ -125,7 +125,7 @@ def test_quirks(convert, own):
     assert [row["id"] for row in found["train"]] == ["a", "b", "c", "h", "i"]
     assert reasons(table, "repaired") == {
         "audio features are all padding: left out": ["d"],
-        "audio features with another width than 4: left out": ["c"],
+        "audio features whose width is not 4: left out": ["c"],
         "clip missing: left out, text kept": ["a"],
         "context is not a list of turns: left out": ["g"],
         "video features are not a sequence of vectors: left out": ["i"],
@@ -133,7 +133,7 @@ def test_quirks(convert, own):
     assert reasons(table, "dropped") == {
         "also in split test: left out of train": ["g"],
         "repeated id: the first example kept": ["b"],
-        "neither text nor audio nor video": ["d"],
+        "no text, audio or video": ["d"],
         "no answer": ["f"],
         "unknown label 'glee'": ["e"],
     }
@@ -143,11 +143,11 @@ def test_quirks(convert, own):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([{"id": "a"}], "has no column answer"),
+        ([{"id": "a"}], "has no `answer` column"),
         ([{"answer": "joy", "vidoe": "a.mp4"}], "unknown column 'vidoe'. Did you mean 'video'?"),
-        ([{"answer": "joy", "task": "mood"}], "unknown task 'mood'. Known are emotion"),
+        ([{"answer": "joy", "task": "mood"}], "unknown task 'mood'. Known tasks are emotion"),
         ([{"answer": "joy", "split": "../x"}], "has the split '../x'; use letters"),
-        ([{"answer": "joy", "video": 5}], "Row '0': video is 5; it must be the path of a file"),
+        ([{"answer": "joy", "video": 5}], "Row '0': video is 5; it must be a file path"),
         ([{"answer": "joy", "task": ["emotion"]}], "unknown task ['emotion']"),
         ([3], "line 1: a row is an object"),
     ],
@@ -167,7 +167,7 @@ def test_folder_without_metadata(tmp_path, refuse):
     assert "has neither metadata.jsonl nor metadata.csv" in refuse(folder, tmp_path)
 
 
-def test_paths_hold_from_wherever_the_converter_is_called(tmp_path, own, monkeypatch):
+def test_paths_do_not_depend_on_the_working_folder(tmp_path, own, monkeypatch):
     own([{"answer": "joy", "video": "clips/a.mp4"}])
     monkeypatch.chdir(tmp_path)
     folder.main(["mine", "x/y", "--no_progress", "--num_workers", "1"])

@@ -1,4 +1,4 @@
-"""MELD as released, with real mp4 files: rows, context, quirks, and layouts that are refused."""
+"""Conversion of MELD with real mp4 files: examples, context, quirks, and refused layouts."""
 
 import pytest
 
@@ -115,11 +115,11 @@ def test_meld_quirks(tmp_path, convert, clip, long_clip, meld_tables):
     assert rows["test_dia155_utt3"]["video"].endswith("dia155_utt3.mp4")
 
 
-def test_meld_some_splits_without_clips(tmp_path, convert, refuse, meld_tables):
+def test_meld_selected_splits_without_clips(tmp_path, convert, refuse, meld_tables):
     write_csv(tmp_path / "MELD/dev_sent_emo.csv", meld_tables["dev"])
     assert "has no train_sent_emo.csv" in refuse(meld, tmp_path / "MELD")
     said = refuse(meld, tmp_path / "MELD", "--splits", "validation")
-    assert "has no clips of split validation (dev_splits_complete/dia0_utt0.mp4" in said
+    assert "has no clips for split validation (dev_splits_complete/dia0_utt0.mp4" in said
     found, _ = convert(meld, tmp_path / "MELD", "--splits", "validation", "--media", "none")
     assert list(found) == ["validation"]
 
@@ -128,6 +128,6 @@ def test_meld_bad_table_is_refused(tmp_path, refuse, meld_tables):
     options = ("--splits", "train", "--media", "none")
     path = tmp_path / "MELD/train_sent_emo.csv"
     write_csv(path, [dict(meld_tables["train"][0], Utterance_ID="x")])
-    assert "row 2: Dialogue_ID and Utterance_ID must be whole numbers" in refuse(meld, tmp_path / "MELD", *options)
+    assert "row 2: Dialogue_ID and Utterance_ID must be integers" in refuse(meld, tmp_path / "MELD", *options)
     write_csv(path, [{"Utterance": "Hi.", "Emotion": "joy"}])
     assert "has no column Speaker, Sentiment, Dialogue_ID" in refuse(meld, tmp_path / "MELD", *options)

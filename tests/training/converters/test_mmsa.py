@@ -1,4 +1,4 @@
-"""MMSA's feature pickles: every row where it belongs, quirks of the releases, and layouts that are refused."""
+"""Conversion of MMSA's feature pickles: examples, quirks of the releases, and refused layouts."""
 
 import json
 import re
@@ -47,7 +47,7 @@ def test_mmsa_columns_are_typed(tmp_path, convert):
     assert features == {**strings, **vectors, "answer": datasets.Value("float64")}
 
 
-def test_mmsa_quirks_are_repaired_and_named(tmp_path, convert):
+def test_mmsa_quirks_are_repaired_and_reported(tmp_path, convert):
     release = mmsa(train=12)
     train = release["train"]
     test = release["test"]
@@ -106,7 +106,7 @@ def test_mmsa_lengths_are_optional(tmp_path, convert):
 
 
 def test_mmsa_arrays_of_objects_and_lists_of_arrays(tmp_path, convert):
-    """Rows of their own, some shared, and one of another width."""
+    """Arrays of different shapes, some of them shared, and one of another width."""
     release = mmsa()
     expected = release["train"]["audio"].astype(np.float32)
     for columns in release.values():
@@ -122,7 +122,7 @@ def test_mmsa_arrays_of_objects_and_lists_of_arrays(tmp_path, convert):
         assert np.array_equal(np.float32(rows[i]["audio_features"]), expected[same, :REAL])
     assert rows[5]["audio_features"] is None
     assert reasons(table, "repaired") == {
-        f"audio features with another width than {AUDIO_WIDTH}: left out": [release["train"]["id"][5]]
+        f"audio features whose width is not {AUDIO_WIDTH}: left out": [release["train"]["id"][5]]
     }
 
 
@@ -170,8 +170,8 @@ def test_mmsa_semi_supervised_file(tmp_path, convert):
     assert reasons(table, "notes") == {"labeled row of train_mix that is also in train": release["train"]["id"]}
 
 
-def test_mmsa_plan_grows_with_the_rows(tmp_path):
-    """A row holds its own entry of a column, not the column: neither plan nor jobs may grow with the square."""
+def test_mmsa_plan_grows_linearly_with_the_rows(tmp_path):
+    """A planned example holds its entry of a column, not the column: plan and jobs must not grow quadratically."""
     sizes = []
     for count in (50, 200):
         release = mmsa(train=count)
@@ -184,7 +184,7 @@ def test_mmsa_plan_grows_with_the_rows(tmp_path):
     assert sizes[1] < 5 * sizes[0]
 
 
-def test_mmsa_arrays_by_columns(tmp_path, convert):
+def test_mmsa_arrays_in_columns(tmp_path, convert):
     release = mmsa()
     for columns in release.values():
         columns["audio"] = np.asfortranarray(columns["audio"])
@@ -195,7 +195,7 @@ def test_mmsa_arrays_by_columns(tmp_path, convert):
 
 
 def test_mmsa_sentence_vectors(tmp_path, convert):
-    """One vector a row is one step."""
+    """One vector per row is one step."""
     release = mmsa()
     for columns in release.values():
         columns["audio"] = columns["audio"][:, 0]
@@ -211,7 +211,7 @@ def test_mmsa_ids_in_other_forms(tmp_path, convert):
     assert [(row["video_id"], row["clip_id"]) for row in found["train"]] == [
         ("v0", "0"), ("v0", "1"), ("v1", "2"), ("v1", "3"), ("v2", "4"), ("alone", None),
     ]  # fmt: skip
-    assert reasons(table, "notes") == {"id without a video: treated as a video by itself": ["alone"]}
+    assert reasons(table, "notes") == {"id without a video: treated as a video of its own": ["alone"]}
 
 
 def without(release, split, column):
@@ -225,7 +225,7 @@ def shorter(release, split, column):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda release: release.pop("valid"), "has the splits train, test; expected are train, valid, test"),
+        (lambda release: release.pop("valid"), "has the splits train, test; expected train, valid, test"),
         (lambda release: release.update(extra={}), "has the splits train, valid, test, extra"),
         (lambda release: without(release, "test", "vision"), r"split 'test': no vision\. It has raw_text, audio"),
         (lambda release: without(release, "train", "regression_labels"), "split 'train': no regression_labels"),
@@ -246,7 +246,7 @@ def test_mmsa_bad_layout_is_refused(tmp_path, refuse, change, message):
     assert re.search(message, said), said
 
 
-def test_mmsa_rows_that_cannot_be_used(tmp_path, refuse):
+def test_mmsa_without_usable_rows_is_refused(tmp_path, refuse):
     release = mmsa()
     for columns in release.values():
         columns["regression_labels"][:] = 9
@@ -260,7 +260,7 @@ class Crafted:
 
 
 @pytest.mark.parametrize(("corpus", "warned"), [("mosei", False), ("sims", True)])
-def test_mmsa_wrong_corpus_is_warned_of(tmp_path, capsys, corpus, warned):
+def test_mmsa_warns_about_the_wrong_corpus(tmp_path, capsys, corpus, warned):
     source = pickled(tmp_path, mmsa(train=11, valid=11, test=11, low=-3, high=3))
     mmsa_converter.main([str(source), "--check", *QUIET, "--corpus", corpus])
     assert ("warning: 24 of 33 examples were dropped" in capsys.readouterr().err) == warned
@@ -272,7 +272,7 @@ def test_crafted_pickle_is_refused(tmp_path, refuse):
     assert "it tries to load builtins.exec" in refuse(mmsa_converter, pickled(tmp_path, release), "--corpus", "mosi")
 
 
-def test_cut_off_pickle_is_refused(tmp_path, refuse):
+def test_truncated_pickle_is_refused(tmp_path, refuse):
     path = pickled(tmp_path, mmsa(train=200))
     path.write_bytes(path.read_bytes()[:-3000])
     assert "not a readable pickle, or was cut off" in refuse(mmsa_converter, path, "--corpus", "mosi")

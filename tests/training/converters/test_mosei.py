@@ -1,4 +1,4 @@
-"""CMU-MOSEI as released: clips cut out of long videos, quirks, and layouts that are refused."""
+"""Conversion of raw CMU-MOSEI: clips cut out of long videos, quirks, and refused layouts."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def mosei_row(video, clip, label="0.6666666865348816", mode="train", text="of th
 
 @pytest.fixture
 def mosei_folder(tmp_path):
-    """A video of 3 s of which the second one sounds, and one that has no face."""
+    """A 3 s video with a tone in its second second, and a video without a face."""
     source = tmp_path / "MOSEI"
     combined = source / "Videos/Full/Combined"
     combined.mkdir(parents=True)
@@ -67,20 +67,20 @@ def test_mosei_clips_are_cut(tmp_path, convert, mosei_folder, media):
     assert len(load_audio(sound, target_sampling_rate=16_000)) == pytest.approx(16_000, abs=1600)
     assert reasons(table, "repaired") == {
         "clip cannot be cut: left out, text kept": ["-3g5yACwYnA$_$3"],
-        "no face in the video: only its audio taken": ["dark$_$0"],
-        "segment not in the transcripts: text of the table, no clip": ["-3g5yACwYnA$_$2"],
+        "no face in the video: only its audio used": ["dark$_$0"],
+        "segment not in the transcripts: text from the table, no clip": ["-3g5yACwYnA$_$2"],
         "video missing: no clip, text kept": ["gone$_$0"],
     }
     assert rows["-3g5yACwYnA$_$2"]["text"] == "of the table"
     assert rows["gone$_$0"]["video"] is None
     assert reasons(table, "dropped") == {"score outside [-3, 3]": ["dark$_$0"]}
     assert reasons(table, "notes") == {
-        "unreadable line of a transcript": ["-3g5yACwYnA.txt:3"],
+        "unreadable line in a transcript": ["-3g5yACwYnA.txt:3"],
         "segment without a label": ["-3g5yACwYnA$_$4"],
     }
 
 
-def test_mosei_check_cuts_without_writing(mosei_folder, tmp_path, capsys):
+def test_mosei_check_cuts_clips_without_writing(mosei_folder, tmp_path, capsys):
     before = sorted(tmp_path.rglob("*"))
     mosei.main([str(mosei_folder), "--check", "--no_progress", "--num_workers", "1"])
     said = capsys.readouterr().out

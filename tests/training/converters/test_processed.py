@@ -1,4 +1,4 @@
-"""Processed pickles of MELD and CHERMA: rows, quirks and layouts that are refused."""
+"""Conversion of the processed pickles of MELD and CHERMA: examples, quirks and refused layouts."""
 
 import numpy as np
 import pytest
@@ -57,9 +57,9 @@ def test_processed_quirks(tmp_path, convert):
     }  # fmt: skip
     assert reasons(table, "repaired") == {
         "audio features are all padding: left out": ["train_00002", "train_00005"],
-        "stated length is not a length: taken from the vectors": ["train_00004"],
+        "invalid stated length: taken from the vectors": ["train_00004"],
         "video features are all padding: left out": ["train_00005"],
-        f"video features with another width than {VIDEO_WIDTH}: left out": ["train_00003"],
+        f"video features whose width is not {VIDEO_WIDTH}: left out": ["train_00003"],
     }
     assert table["rows"]["train"] == {"read": 6, "kept": 4, "repaired": 3, "dropped": 2}
     assert len(found["train"][3]["audio_features"]) == REAL
@@ -84,6 +84,6 @@ def test_processed_bad_layout_is_refused(tmp_path, refuse, value, message):
     assert message in refuse(processed, tmp_path / "source", "--corpus", "meld")
 
 
-def test_processed_file_is_missing(tmp_path, refuse):
+def test_missing_processed_file_is_named(tmp_path, refuse):
     write_pickle(tmp_path / "source/meld_train.pkl", processed_entries(["joy"]))
     assert "has no meld_valid.pkl" in refuse(processed, tmp_path / "source", "--corpus", "meld")

@@ -1,4 +1,4 @@
-"""CH-SIMS as released, with real mp4 files: rows, quirks, and layouts that are refused."""
+"""Conversion of CH-SIMS with real mp4 files: examples, quirks, and refused layouts."""
 
 import pytest
 
@@ -75,7 +75,7 @@ def test_sims_quirks(tmp_path, convert, clip):
     }
 
 
-def test_zeros_are_not_guessed_where_two_clips_fit(tmp_path, convert, clip):
+def test_ambiguous_leading_zeros_are_not_guessed(tmp_path, convert, clip):
     source = write_sims(tmp_path / "SIMS", clip, [sims_row("v", "01"), sims_row("v", "001"), sims_row("v", "1")])
     found, table = convert(sims, source, "--corpus", "sims")
     assert [row["video"][-8:] for row in found["train"]] == ["v/01.mp4", "/001.mp4", "/v/1.mp4"]
@@ -91,7 +91,7 @@ def test_clips_are_embedded(tmp_path, convert, clip):
     assert found["train"][0]["video"] == {"path": "0001.mp4", "bytes": clip.read_bytes()}
 
 
-def test_words_alone_need_no_clips(tmp_path, convert, refuse, clip):
+def test_text_only_needs_no_clips(tmp_path, convert, refuse, clip):
     write_csv(tmp_path / "SIMS/meta.csv", SIMS)
     assert "has no mp4 files. Use --media none" in refuse(sims, tmp_path / "SIMS", "--corpus", "sims_v2")
     found, table = convert(sims, tmp_path / "SIMS", "--corpus", "sims_v2", "--media", "none")

@@ -1,4 +1,4 @@
-"""Converted corpora through `load_examples`, `EGMFDataset` and the training script."""
+"""Converted corpora, read with `load_examples` and `EGMFDataset` and used in training."""
 
 import copy
 import math
@@ -44,7 +44,7 @@ def test_splits_and_manifests(features, tmp_path):
 
 @pytest.mark.parametrize("kinds", [("waveform", "frames"), ("waveform", None), (None, "frames"), (None, None)])
 @pytest.mark.parametrize("cached", [True, False])
-def test_embedded_clips_are_decoded_as_files_are(tmp_path, make_processor, kinds, cached):
+def test_embedded_clips_are_decoded_like_files(tmp_path, make_processor, kinds, cached):
     write_clip(tmp_path / "SIMS/Raw/v/1.mp4")
     write_csv(tmp_path / "SIMS/meta.csv", [sims_row("v", "1"), sims_row("v", "2")])
     sets = []

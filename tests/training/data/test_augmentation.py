@@ -1,4 +1,4 @@
-"""Augmentation: other light, other noise; the same length, type and shape, and the same change for the same seed."""
+"""Augmentation: changed light and noise; same length, dtype and shape, and reproducible by the seed."""
 
 from collections import Counter
 
@@ -37,12 +37,12 @@ def media():
     }
 
 
-def test_every_stream_has_its_augmentation():
+def test_every_modality_has_its_augmentation():
     assert set(AUGMENTATIONS) == set(MEDIA)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_shape_and_type_stay(media, seed):
+def test_shape_and_dtype_are_kept(media, seed):
     found = augment(media, rng(seed))
     assert list(found) == list(media)
     for name, values in media.items():
@@ -65,17 +65,17 @@ def test_seed_decides(media, name):
 
 @pytest.mark.parametrize("name", MEDIA)
 @pytest.mark.parametrize("length", [1, 2, 3, 7])
-def test_any_length_stays(media, name, length):
+def test_any_length_is_kept(media, name, length):
     for seed in range(5):
         assert len(AUGMENTATIONS[name](media[name][:length], rng(seed))) == length
 
 
-def test_clip_without_media_stays_empty():
+def test_clip_without_media_remains_empty():
     assert augment({}, rng()) == {}
 
 
 def test_one_change_for_the_whole_clip():
-    """A person does not flicker: frames that were equal stay equal."""
+    """All frames change alike: frames that were equal stay equal."""
     frames = np.repeat(np.random.default_rng(1).integers(0, 256, (1, 8, 8, 3)).astype(np.uint8), 4, axis=0)
     for seed in range(5):
         found = augment_frames(frames, rng(seed))
@@ -92,7 +92,7 @@ def test_frames_are_mirrored_half_of_the_time():
     assert 70 < sum(left) < 130
 
 
-def test_light_neither_wraps_nor_runs_away():
+def test_brightness_neither_wraps_nor_diverges():
     frames = np.stack([np.zeros((8, 8, 3), np.uint8), np.full((8, 8, 3), 255, np.uint8)])
     for seed in range(50):
         dark, bright = augment_frames(frames, rng(seed))
@@ -100,7 +100,7 @@ def test_light_neither_wraps_nor_runs_away():
         assert bright.min() > 180
 
 
-def test_gain_and_noise_stay_in_their_bounds():
+def test_gain_and_noise_stay_within_bounds():
     times = np.arange(16_000) / 16_000
     tone = np.sqrt(2) * 0.1 * np.sin(2 * np.pi * 200 * times)
     tone = tone.astype(np.float32)
@@ -117,7 +117,7 @@ def loudest_pitch(samples):
 
 
 @pytest.mark.parametrize("length", [16_000, 15_999, 40_001])
-def test_voice_has_another_pitch_and_tempo(length):
+def test_voice_augmentation_changes_pitch_and_tempo(length):
     tone = np.sin(2 * np.pi * 440 * np.arange(length) / 16_000).astype(np.float32)
     before, pitches, tempos, levels = tone.copy(), [], [], []
     for seed in range(40):
@@ -136,8 +136,8 @@ def test_voice_has_another_pitch_and_tempo(length):
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 7, 410, 1023, 1024, 1500])
-def test_voice_of_a_few_samples_stays_long_enough(length):
-    """What is long enough to be heard (25 ms) stays so."""
+def test_short_voice_stays_long_enough(length):
+    """A clip that is long enough to be encoded (25 ms) stays long enough."""
     samples = np.full(length, 0.5, np.float32)
     for seed in range(20):
         found = augment_voice(samples, rng(seed))
@@ -153,7 +153,7 @@ def test_timbre_changes_some_bands_more_than_others():
     assert 1 < np.std(tilts) < 8
 
 
-def test_hidden_features_are_their_mean(media):
+def test_masked_features_become_their_mean(media):
     values = media["audio_features"]
     found = augment_features(values, rng())
     hidden = (found != values).any(axis=1)
@@ -161,7 +161,7 @@ def test_hidden_features_are_their_mean(media):
     np.testing.assert_allclose(found[hidden], np.broadcast_to(values.mean(axis=0), found[hidden].shape), atol=1e-6)
 
 
-def test_few_features_are_left_alone(media):
+def test_short_feature_sequences_are_unchanged(media):
     values = media["audio_features"][:3]
     for seed in range(50):
         assert np.array_equal(augment_features(values, rng(seed)), values)
@@ -176,7 +176,7 @@ def chosen(present, rate, count):
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.3, 1.0])
-def test_dropout_has_its_rate_and_leaves_something(rate):
+def test_dropout_has_its_rate_and_keeps_a_modality(rate):
     count = 4000
     counts = chosen(SUBSETS[-1], rate, count)
     assert () not in counts
@@ -187,17 +187,17 @@ def test_dropout_has_its_rate_and_leaves_something(rate):
         assert counts[subset] / count == pytest.approx(share, abs=5 * (share * (1 - share) / count) ** 0.5)
 
 
-def test_dropout_takes_nothing_from_a_single_modality():
+def test_dropout_never_drops_a_single_modality():
     for modality in SUBSETS[-1]:
         assert chosen([modality], 1.0, 20) == {(modality,): 20}
 
 
-def test_dropout_of_two_modalities_leaves_one():
+def test_dropout_of_two_modalities_keeps_one():
     assert set(chosen(["text", "video"], 1.0, 100)) == {("text",), ("video",)}
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.1, float("nan")])
-def test_dropout_must_be_a_share(rate):
+def test_dropout_must_be_a_probability(rate):
     with pytest.raises(ValueError, match="modality_dropout"):
         AugmentationSettings(modality_dropout=rate)
 

@@ -1,4 +1,4 @@
-"""The collator: the modalities that were drawn, and the tensors of one processor call."""
+"""The collator: modality dropout, and the same tensors as one processor call."""
 
 from collections import Counter
 
@@ -19,7 +19,7 @@ def corpus(tmp_path_factory):
 
 @pytest.fixture
 def examples():
-    """Precomputed features: an example with all modalities, and one for each smaller subset."""
+    """Precomputed features: one example for each subset of the modalities."""
     media = {"audio": np.ones((2, 6), np.float32), "video": np.ones((3, 5), np.float32)}
     return [
         {
@@ -43,7 +43,7 @@ def test_there_are_seven_subsets():
 
 @pytest.mark.parametrize("cached", [False, True])
 @pytest.mark.parametrize("with_labels", [True, False])
-def test_batch_is_that_of_one_processor_call(corpus, make_processor, with_labels, cached):
+def test_batch_equals_one_processor_call(corpus, make_processor, with_labels, cached):
     processor = make_processor("waveform", "frames")
     loaded = load_examples(corpus, "train")
     dataset = EGMFDataset(loaded, processor, with_labels, cache_media=cached)
@@ -78,7 +78,7 @@ def test_training_and_evaluation_share_the_prompt(examples, make_processor):
 
 
 def test_dropout_reaches_the_tensors(examples, make_processor):
-    """A dropped modality leaves what `prepare` makes without it, the prompt included."""
+    """Dropping a modality gives the same sample, prompt included, as preparing without it."""
     processor = make_processor()
     dataset = EGMFDataset(examples[:1], processor, True, augmentation=AugmentationSettings(modality_dropout=1.0))
     torch.manual_seed(0)
@@ -106,7 +106,7 @@ def test_evaluation_never_drops(examples, make_processor):
 
 @pytest.mark.parametrize("subset", SUBSETS, ids="+".join)
 def test_modalities_restrict(examples, make_processor, subset):
-    """Given to the dataset, or to the collator of samples that have more."""
+    """The modalities are set for the dataset, or for the collator of samples that have more."""
     processor = make_processor()
     restricted = EGMFDataset(examples[:1], processor, modalities=subset)[0]
     assert restricted["modalities"] == list(subset)

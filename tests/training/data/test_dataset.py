@@ -1,4 +1,4 @@
-"""Examples of jsonl, csv and Parquet corpora, their errors, and the dataset over them."""
+"""Examples of JSONL, CSV and Parquet corpora, errors in them, and the dataset over them."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ ROWS = [
 
 @pytest.fixture
 def folder(tmp_path):
-    """A corpus folder with media and no metadata yet."""
+    """A corpus folder with media and without metadata."""
     write_video(tmp_path / "clip.mp4", gray_frames(3, 16, 16), audio=sine(200, 0.24, 16_000))
     (tmp_path / "deep").mkdir()
     np.save(tmp_path / "deep/a.npy", np.ones((4, 6), np.float32))
@@ -46,7 +46,7 @@ c,train,,,deep/a.npy,,emotion,fear
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
-def test_jsonl_and_csv_say_the_same(folder, encoding):
+def test_jsonl_and_csv_give_the_same_examples(folder, encoding):
     write_jsonl(folder, ROWS, encoding)
     from_jsonl = load_examples(folder)
     (folder / "metadata.jsonl").unlink()
@@ -58,7 +58,7 @@ def test_jsonl_and_csv_say_the_same(folder, encoding):
     assert from_jsonl[0]["text"] == "Hi, there"
 
 
-def test_parquet_says_the_same(folder, tmp_path_factory, monkeypatch):
+def test_parquet_gives_the_same_examples(folder, tmp_path_factory, monkeypatch):
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
@@ -95,7 +95,7 @@ def test_absolute_media_are_kept(folder, tmp_path_factory):
     assert load_examples(folder)[0]["video"] == str(clip)
 
 
-def test_ids_default_to_the_number(folder):
+def test_ids_default_to_the_row_number(folder):
     write_jsonl(
         folder, [{"text": "x", "answer": "joy"}, {"id": 0.5, "text": "y", "answer": "joy"}, {"id": 7, "answer": 0}]
     )
@@ -107,7 +107,7 @@ def test_split_is_chosen(folder):
     assert [row["id"] for row in load_examples(folder, "train")] == ["a", "c"]
 
 
-def test_blank_lines_are_no_rows(folder):
+def test_blank_lines_are_skipped(folder):
     (folder / "metadata.jsonl").write_text('\n{"id": "a", "answer": "joy"}\n\n  \n', encoding="utf-8")
     assert len(load_examples(folder)) == 1
 
@@ -136,7 +136,7 @@ def test_zero_is_an_answer(folder, answer):
         ),
     ],
 )
-def test_bad_jsonl_says_where(folder, lines, message):
+def test_error_in_jsonl_names_the_line(folder, lines, message):
     (folder / "metadata.jsonl").write_text(lines, encoding="utf-8")
     with pytest.raises(ValueError, match=message):
         load_examples(folder)
@@ -154,7 +154,7 @@ def test_bad_jsonl_says_where(folder, lines, message):
         ("id,text,answer\na," + "x" * 200_000 + ",joy\n", "metadata.csv, line 2: not CSV"),
     ],
 )
-def test_bad_csv_says_where(folder, text, message):
+def test_error_in_csv_names_the_line(folder, text, message):
     write_csv(folder, text)
     with pytest.raises(ValueError, match=message):
         load_examples(folder)
@@ -173,7 +173,7 @@ def test_context_must_be_a_list(folder, make_processor, context):
         EGMFDataset(load_examples(folder), make_processor())[0]
 
 
-def test_mistyped_column_is_not_dropped_in_silence(folder, capsys):
+def test_mistyped_column_is_not_dropped_silently(folder, capsys):
     write_jsonl(folder, [{"id": "a", "text": "b", "answer": "joy", "vidoe": "clip.mp4"}])
     try:
         load_examples(folder)
@@ -183,7 +183,7 @@ def test_mistyped_column_is_not_dropped_in_silence(folder, capsys):
     assert "vidoe" in said
 
 
-def test_empty_split_names_those_there(folder):
+def test_empty_split_names_the_existing_ones(folder):
     write_jsonl(folder, ROWS)
     with pytest.raises(ValueError, match=r"no examples of split 'dev'. Its splits are test, train"):
         load_examples(folder, "dev")
@@ -230,7 +230,7 @@ def test_features_come_from_npy(folder, make_processor):
     assert media["audio_features"].tolist() == [[1.0] * 6] * 4
 
 
-def test_what_the_model_has_no_encoder_for_is_not_decoded(folder, make_processor):
+def test_modality_without_an_encoder_is_not_decoded(folder, make_processor):
     (folder / "clip.mp4").write_text("no film")
     np.save(folder / "deep/a.npy", np.ones((4, 6), np.float32))
     write_jsonl(folder, [dict(ROWS[0], audio_features="deep/a.npy", video_features="deep/a.npy")])
@@ -239,7 +239,7 @@ def test_what_the_model_has_no_encoder_for_is_not_decoded(folder, make_processor
         assert set(media) == expected
 
 
-def test_sound_track_is_heard_by_a_model_that_does_not_see(folder, make_processor):
+def test_audio_track_reaches_a_model_without_video(folder, make_processor):
     write_jsonl(folder, ROWS[:1])
     rows = load_examples(folder)
     media = EGMFDataset(rows, make_processor("waveform", None)).load_media(0)
@@ -284,7 +284,7 @@ def test_examples_without_the_modalities_are_found(parts, make_processor, subset
         ((None, None), list(PARTS)),
     ],
 )
-def test_what_the_model_has_no_encoder_for_counts_as_missing(parts, make_processor, kinds, expected, cached):
+def test_modality_without_an_encoder_counts_as_missing(parts, make_processor, kinds, expected, cached):
     dataset = EGMFDataset(parts, make_processor(*kinds), cache_media=cached)
     assert dataset.ids_without(["audio", "video"]) == expected
 
@@ -305,7 +305,7 @@ def test_removed_examples_are_gone(parts, make_processor, cached):
 
 
 def test_example_without_any_modality_has_only_its_fields(parts, make_processor):
-    """Evaluation leaves it out, and counts it."""
+    """Evaluation leaves such an example out and counts it."""
     sample = EGMFDataset(parts, make_processor("waveform", "frames"))[4]
     assert sample == {"id": "vectors", "task": "emotion", "answer": "joy", "label_index": 4, "modalities": []}
 
@@ -379,7 +379,7 @@ def test_broken_clip_names_the_example(folder, make_processor):
         EGMFDataset(load_examples(folder), make_processor("waveform", "frames"), cache_media=True)
 
 
-def test_lengths_grow_with_the_words(folder, make_processor):
+def test_lengths_grow_with_the_transcript(folder, make_processor):
     write_jsonl(
         folder,
         [
@@ -408,7 +408,7 @@ def samples_of(folder, processor, **augmentation):
     [({"augmentation": True}, {"audio_values", "video_values"}), ({"voice_augmentation": True}, {"audio_values"})],
     ids=["augmentation", "voice"],
 )
-def test_augmentation_changes_the_clip_and_nothing_else(folder, make_processor, augmentation, changed):
+def test_augmentation_changes_only_the_clip(folder, make_processor, augmentation, changed):
     write_jsonl(folder, ROWS[:1])
     plain, (expected, *_) = samples_of(folder, make_processor("waveform", "frames"))
     dataset, samples = samples_of(folder, make_processor("waveform", "frames"), **augmentation)

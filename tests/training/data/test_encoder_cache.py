@@ -1,4 +1,4 @@
-"""Outputs of frozen encoders, computed once: the same numbers, with a key for every clip, setting and encoder."""
+"""Cached outputs of frozen encoders: the same numbers, with a key for every clip, setting and encoder."""
 
 import copy
 import json
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, trained_tokenizer):
-    """A corpus, a language model, and encoders with their front ends, as they would lie on a disk."""
+    """A corpus, a language model, and encoders with their front ends, saved on disk."""
     folder = tmp_path_factory.mktemp("place")
     write_corpus(folder / "corpus")
     # One is longer than its neighbors, so that they are padded.
@@ -61,7 +61,7 @@ def options(place, name, **changes):
 
 
 def prepared(place, cache=None, with_labels=False, **changes):
-    """Model, training set, and the cache if a folder is given, filled; with the counts of what was computed."""
+    """Model and training set, and the filled cache if a folder is given, with the counts of computed outputs."""
     torch.manual_seed(0)
     model, processor = build(options(place, "unused", **changes)[0])
     examples = load_examples(place / "corpus", "train")
@@ -73,7 +73,7 @@ def prepared(place, cache=None, with_labels=False, **changes):
 
 @pytest.mark.parametrize("audio", ["wav2vec2", "whisper", "none"])
 @pytest.mark.parametrize("with_labels", [True, False])
-def test_batch_and_answers_are_those_of_the_encoders(place, tmp_path, audio, with_labels):
+def test_batch_and_answers_match_the_encoders(place, tmp_path, audio, with_labels):
     changes = {"audio": "none" if audio == "none" else place / audio}
     plain, plain_set, *_ = prepared(place, with_labels=with_labels, **changes)
     model, cached_set, _, counts = prepared(place, tmp_path / "cache", with_labels, **changes)
@@ -101,8 +101,8 @@ def test_batch_and_answers_are_those_of_the_encoders(place, tmp_path, audio, wit
         torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-6)
 
 
-def test_training_with_and_without_gives_the_same_losses(place, tmp_path, capsys):
-    """At learning rate 0, because Adam takes a rounding error for a gradient; two runs with the cache bit for bit."""
+def test_training_with_and_without_the_cache_gives_the_same_losses(place, tmp_path, capsys):
+    """At learning rate 0, because Adam amplifies rounding errors; two runs with the cache are equal bit for bit."""
     still, kept = {"learning_rate": 0}, {"encoder_cache": tmp_path}
     runs = {"plain": still, "first": still | kept, "second": kept, "third": kept}
     losses, said = {}, []
@@ -121,7 +121,7 @@ def test_training_with_and_without_gives_the_same_losses(place, tmp_path, capsys
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "gone", "flipped", "foreign"])
-def test_damaged_entry_is_computed_again(place, tmp_path, damage):
+def test_damaged_entry_is_recomputed(place, tmp_path, damage):
     *_, counts = prepared(place, tmp_path)
     paths = sorted(tmp_path.rglob("*.safetensors"))
     before = {path: load_file(path)["states"].clone() for path in paths}  # not what is mapped from the file
@@ -141,7 +141,7 @@ def test_damaged_entry_is_computed_again(place, tmp_path, damage):
     assert all(torch.equal(load_file(path)["states"], states) for path, states in before.items())
 
 
-def test_keys_follow_content_settings_and_weights(place, tmp_path):
+def test_keys_depend_on_content_settings_and_weights(place, tmp_path):
     *_, dataset, encoder_cache, _ = prepared(place, tmp_path)
     example = dataset.examples[0]
     moved = tmp_path / "elsewhere.mp4"
@@ -167,7 +167,7 @@ def test_keys_follow_content_settings_and_weights(place, tmp_path):
     assert others.folders["audio"] == encoder_cache.folders["audio"]
 
 
-def test_two_at_a_time_and_in_parts(place, tmp_path):
+def test_cache_is_filled_in_parts_and_concurrently(place, tmp_path):
     model, processor = build(options(place, "unused")[0])
     encoder_cache = EncoderCache(tmp_path, model, processor)
     dataset = EGMFDataset(load_examples(place / "corpus", "train"), processor, encoder_cache=encoder_cache)
@@ -181,7 +181,7 @@ def test_two_at_a_time_and_in_parts(place, tmp_path):
     assert encoder_cache.fill((dataset,), "cpu") == {"stored": 12, "computed": 0}
 
 
-def test_workers_read_without_the_encoder(place, tmp_path):
+def test_workers_read_the_cache_without_the_encoder(place, tmp_path):
     _, dataset, *_ = prepared(place, tmp_path, with_labels=True)
     loader = torch.utils.data.DataLoader(
         dataset,
@@ -209,14 +209,14 @@ def test_workers_read_without_the_encoder(place, tmp_path):
         ),
     ],
 )
-def test_what_cannot_be_kept_is_refused(place, tmp_path, changes, said):
+def test_encoders_that_cannot_be_cached_are_refused(place, tmp_path, changes, said):
     if "encoder_cache" in changes:
         changes = {"encoder_cache": place / changes["encoder_cache"]}
     with pytest.raises(ValueError, match=said):
         train(*options(place, "refused", **{"encoder_cache": tmp_path, **changes}))
 
 
-def test_full_disk_is_said(place, tmp_path, monkeypatch):
+def test_full_disk_is_reported(place, tmp_path, monkeypatch):
     model, processor = build(options(place, "unused")[0])
     encoder_cache = EncoderCache(tmp_path, model, processor)
     dataset = EGMFDataset(load_examples(place / "corpus", "train"), processor, encoder_cache=encoder_cache)
@@ -231,8 +231,8 @@ def test_full_disk_is_said(place, tmp_path, monkeypatch):
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-def test_settings_leave_the_folder_out(place, tmp_path):
-    """A run may be gone on from with the cache elsewhere."""
+def test_settings_do_not_include_the_folder(place, tmp_path):
+    """A run may be resumed with the cache in another folder."""
     train(*options(place, "moved", encoder_cache=tmp_path, max_steps=1))
     assert "encoder_cache" not in json.loads((place / "runs/moved/settings.json").read_text())
 

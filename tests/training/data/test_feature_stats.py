@@ -1,4 +1,4 @@
-"""Features are standardized by the training examples: measured once, kept in the checkpoint, not measured again."""
+"""Feature statistics: measured once on the training examples and kept in the checkpoint."""
 
 import copy
 import json
@@ -23,7 +23,7 @@ STATISTICS = ("audio_visual_encoder.audio.stem.mean", "audio_visual_encoder.audi
 
 
 def write_rows(folder, split_sizes, seed=0):
-    """Examples of the task `sentiment` whose columns differ in scale by orders of magnitude; one has no audio."""
+    """Examples of the task `sentiment` with features of very different scales; one has no audio."""
     rng, rows = np.random.default_rng(seed), []
     folder.mkdir()
     for split, size in split_sizes.items():
@@ -71,7 +71,7 @@ def stem(model, modality):
     return getattr(model.egmf.audio_visual_encoder, modality).stem
 
 
-def test_statistics_are_those_of_all_training_vectors(place):
+def test_statistics_cover_all_training_vectors(place):
     model = run(place, "plain").model
     for modality in WIDTHS:
         mean, std = by_hand(place / "corpus", modality)
@@ -91,7 +91,7 @@ def test_statistics_are_in_the_adapter_checkpoint(place):
             np.testing.assert_allclose(weights[f"egmf.{name}"], expected, rtol=1e-5)
 
 
-def test_resumed_run_keeps_them(place, monkeypatch):
+def test_resumed_run_keeps_its_statistics(place, monkeypatch):
     run(place, "broken")
     shutil.rmtree(place / "runs/broken/checkpoint-4")
     (place / "runs/broken/training.json").unlink()
@@ -103,13 +103,13 @@ def test_resumed_run_keeps_them(place, monkeypatch):
     np.testing.assert_allclose(stem(resumed.model, "audio").mean, by_hand(place / "corpus", "audio")[0], rtol=1e-5)
 
 
-def test_model_that_has_learned_keeps_what_it_learned_with(place):
+def test_trained_model_keeps_its_statistics(place):
     run(place, "first")
     trainer = run(place, "second", model_name_or_path=place / "runs/first", dataset=place / "other")
     np.testing.assert_allclose(stem(trainer.model, "audio").mean, by_hand(place / "corpus", "audio")[0], rtol=1e-5)
 
 
-def test_modality_that_no_example_has_stays_as_it_is(make_model, make_processor, tmp_path):
+def test_modality_missing_from_all_examples_is_unchanged(make_model, make_processor, tmp_path):
     model, processor = make_model("waveform", "features"), make_processor("waveform", "features")
     rows = [{"id": "a", "task": "sentiment", "text": "fine", "answer": 1.0}]
     assert set_feature_stats(model, EGMFDataset(rows, processor), progress=False) == []
@@ -117,5 +117,5 @@ def test_modality_that_no_example_has_stays_as_it_is(make_model, make_processor,
     assert stem(model, "video").std.tolist() == [1.0] * 5
 
 
-def test_model_without_features_reads_no_example(make_model):
+def test_model_without_features_reads_no_examples(make_model):
     assert set_feature_stats(make_model("waveform", "frames"), None) == []

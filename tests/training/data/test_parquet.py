@@ -1,4 +1,4 @@
-"""Converted corpora as examples: values in memory, arrays and clips on disk, the same samples as from files."""
+"""Converted corpora as examples: values in memory, arrays and clips on disk, and the same samples as from files."""
 
 import json
 import pickle
@@ -40,7 +40,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def release(tmp_path, monkeypatch):
-    """A converted corpus in several shards and groups, and the columns that it was made of."""
+    """A converted corpus in several shards and row groups, and its original columns."""
     monkeypatch.setattr(shards, "ROWS_PER_SHARD", 4)
     monkeypatch.setattr(shards, "BYTES_PER_GROUP", 1000)
     values = mmsa(train=11, valid=4, test=5)
@@ -52,7 +52,7 @@ def release(tmp_path, monkeypatch):
     return tmp_path / "dest", values
 
 
-def test_examples_are_those_of_the_release(release, capsys):
+def test_examples_match_the_release(release, capsys):
     folder, values = release
     rows = load_converted(folder)
     assert "3 examples without an answer are left out" in capsys.readouterr().out
@@ -73,8 +73,8 @@ def test_examples_are_those_of_the_release(release, capsys):
 
 
 @pytest.mark.parametrize("media", ["paths", "embed"])
-def test_other_clips_and_features_under_the_same_ids_are_noticed(tmp_path, media):
-    """And the same ones in another place are not."""
+def test_media_digest_depends_on_content_not_location(tmp_path, media):
+    """The same media in another folder give the same digest."""
 
     def mark(place, steps=4, name="a"):
         source, dest = tmp_path / place / "source", tmp_path / place / "corpus"
@@ -93,7 +93,7 @@ def test_other_clips_and_features_under_the_same_ids_are_noticed(tmp_path, media
     assert mark("name", name="b") != first
 
 
-def test_examples_go_to_workers(release):
+def test_examples_can_be_sent_to_workers(release):
     rows = load_converted(release[0])
     again = pickle.loads(pickle.dumps(rows))  # noqa: S301
     for row, other in zip(rows, again, strict=True):
@@ -119,7 +119,7 @@ def test_is_converted(release, tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_collator_makes_the_same_of_a_corpus_and_of_arrays(release, make_processor, workers):
+def test_collator_gives_the_same_for_a_corpus_and_arrays(release, make_processor, workers):
     folder, values = release
     processor = make_processor()
     rows = [row for row in load_converted(folder) if row["split"] == "train"]
@@ -153,7 +153,7 @@ def test_paths_are_absolute(tmp_path):
     assert rows[1]["video"] is None
 
 
-def test_embedded_clips_are_read_when_asked_for(tmp_path):
+def test_embedded_clips_are_read_on_demand(tmp_path):
     clip = write_clip(tmp_path / "SIMS/Raw/v/1.mp4")
     write_csv(tmp_path / "SIMS/meta.csv", [sims_row("v", "1"), sims_row("v", "2")])
     arguments = ["--corpus", "sims_v2", "--media", "embed", *QUIET]
@@ -171,8 +171,8 @@ def test_turns_without_a_speaker(tmp_path):
     assert load_converted(tmp_path / "dest")[0]["context"] == [["Ann", "Hi."], "Well"]
 
 
-def test_another_corpus_of_the_same_name_is_another_corpus(tmp_path):
-    """And one that was converted again is read again: nothing comes from a cache that only knows the folder's name."""
+def test_corpora_of_the_same_name_are_not_confused(tmp_path):
+    """A corpus that was converted again is read again, not from a cache by the folder's name."""
 
     def convert(place, answer):
         source = tmp_path / f"{place}-{answer}"

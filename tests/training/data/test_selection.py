@@ -1,4 +1,4 @@
-"""Which examples a run uses: tasks in use, modalities that the encoders take, examples without any."""
+"""Selection of a run's examples: tasks in use, modalities of the encoders, examples without any modality."""
 
 import pytest
 
@@ -21,7 +21,7 @@ def test_tasks_are_selected_before_samples_are_counted():
         select_examples(examples, ["z"], None, "x")
 
 
-def test_modality_that_no_example_has_gets_a_warning(make_processor, capsys):
+def test_modality_missing_from_all_examples_gives_a_warning(make_processor, capsys):
     examples = [{"id": "a", "text": "Hello."}, {"id": "b", "audio": "b.wav"}]
     processor = make_processor("waveform", "frames")
     check_encoder_inputs(examples, processor, MODALITIES, show=True)
@@ -31,13 +31,13 @@ def test_modality_that_no_example_has_gets_a_warning(make_processor, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_media_in_another_form_are_refused(make_processor):
+def test_media_of_another_input_type_are_refused(make_processor):
     examples = [{"id": "a", "video": "a.mp4"}]
     with pytest.raises(ValueError, match="--video features, but the training examples have video only as frames"):
         check_encoder_inputs(examples, make_processor("waveform", "features"), MODALITIES, show=True)
 
 
-def test_long_lists_of_unusable_examples_are_cut(make_processor, capsys):
+def test_long_lists_of_unusable_examples_are_truncated(make_processor, capsys):
     examples = [{"id": str(i), "text": "a" if i == 0 else " ", "answer": "joy"} for i in range(30)]
     dataset = EGMFDataset(examples, make_processor())
     remove_unusable(dataset, "train", show=True)

@@ -6,7 +6,7 @@ from training.data.tables import find_metadata, read_csv, read_json_list, read_j
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
-def test_cells_of_a_csv_are_text(tmp_path, encoding):
+def test_csv_cells_are_text(tmp_path, encoding):
     path = tmp_path / "a.csv"
     path.write_text('id,text,note\n0001,"“Oh, no!”\nHe’s…",\n', encoding=encoding)
     row = {"id": "0001", "text": "“Oh, no!”\nHe’s…"}

@@ -1,4 +1,4 @@
-"""Long clips in windows: where they begin, what they hold, and how their answers become one."""
+"""Windows of long clips: their starts, their contents, and how their answers are combined."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ RATE = 16_000
         (0.0, 4.0, 1.0, [0.0]),
     ],
 )
-def test_windows_begin_every_hop_and_the_last_ends_with_the_clip(length, seconds, hop, starts):
+def test_windows_start_every_hop_and_the_last_ends_with_the_clip(length, seconds, hop, starts):
     found = cut_windows(length, seconds, hop)
     assert [window.start for window in found] == pytest.approx(starts)
     assert all(window.seconds == seconds and window.clip_seconds == length for window in found)
@@ -42,7 +42,7 @@ def test_hop_must_leave_no_gap(hop):
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
-    """2.4 s of 12.5 pictures a second, each as bright as it is late, with a tone that grows."""
+    """2.4 s at 12.5 frames per second, with brightness and the tone's level growing over time."""
     frames = np.arange(30, dtype=np.uint8)[:, None, None, None] * 8 * np.ones((1, 16, 16, 3), np.uint8)
     tone = sine(300, 2.4, RATE) * np.linspace(0.1, 0.9, round(2.4 * RATE))
     path = tmp_path_factory.mktemp("clips") / "long.mp4"
@@ -55,7 +55,7 @@ def processor(make_processor):
     return make_processor("waveform", "frames", max_clip_seconds=1.0)
 
 
-def test_length_is_that_of_what_is_used(clip, processor, make_processor, tmp_path):
+def test_length_is_that_of_the_used_part(clip, processor, make_processor, tmp_path):
     assert measure_clips([str(clip)], processor, "x") == pytest.approx(2.4, abs=0.1)
     assert measure_clips([], processor, "x") == 0
     assert measure_clips([str(clip)], make_processor(), "x") == 0  # features have no seconds
@@ -119,7 +119,7 @@ def test_answer_is_the_mean_of_the_windows(clip, processor, make_model):
     assert from_all["probabilities"] == pytest.approx(found["probabilities"])
 
 
-def test_short_clip_and_no_hop_are_predicted_as_ever(clip, make_processor, make_model):
+def test_short_clips_and_no_hop_are_predicted_as_usual(clip, make_processor, make_model):
     model, processor = make_model("waveform", "frames"), make_processor("waveform", "frames")
     inputs = {"text": "Oh.", "video": str(clip), "task": "sentiment"}
     plain = processor.post_process_answers(model.score_answers(**processor(**inputs)))[0]
@@ -150,7 +150,7 @@ def test_evaluation_counts_a_clip_once(clip, processor, make_model):
         assert answer["probabilities"] == pytest.approx(expected["probabilities"], abs=1e-5)
 
 
-def test_examples_that_were_not_cut_are_left_alone(processor):
+def test_uncut_examples_are_unchanged(processor):
     rows, answers, probabilities = [{"id": "a"}, {"id": "b"}], [{"x": 1}, {"x": 2}], np.eye(2)
     found = merge_windows(processor, rows, answers, probabilities)
     assert found[0] == rows and found[1] == answers and found[2] is probabilities

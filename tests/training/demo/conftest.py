@@ -1,4 +1,4 @@
-"""A tiny demo corpus, built once, and the rated sentences that it is made from."""
+"""A tiny demo corpus, built once, and its rated sentences."""
 
 import itertools
 
@@ -29,6 +29,6 @@ def options():
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory, options, snippets):
-    """12 clips. Tests read it and do not change it."""
+    """A corpus of 12 clips that tests must not change."""
     folder = tmp_path_factory.mktemp("demo") / "corpus"
     return build_corpus(folder, options, snippets=snippets, num_workers=1, show_progress=False)

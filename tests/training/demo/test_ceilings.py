@@ -1,4 +1,4 @@
-"""The best possible results: by hand, and against a simulation of the generator."""
+"""Best possible results, worked out by hand and compared with a simulation of the generator."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from training.records import read_json
 
 
 def test_emotion_ceilings_by_hand(monkeypatch):
-    """Two labels, one cue of reliability 0.8, one of 0.6, and a text of three phrases of which one fits both."""
+    """Two labels, cues with reliabilities 0.8 and 0.6, and three phrases, one of which fits both labels."""
     reliabilities = {"text": (1.0, 1.0), "audio": (0.8, 0.8), "video": (0.6, 0.6)}
     for module in (ceilings, plan):
         monkeypatch.setattr(module, "EMOTIONS", ("joy", "anger"))
@@ -27,7 +27,7 @@ def test_emotion_ceilings_by_hand(monkeypatch):
 
 
 def test_emotion_ceilings_against_simulation():
-    """The guess that the enumeration calls best, tried on draws from the generator."""
+    """The best guess according to the enumeration, evaluated on draws from the generator."""
     rng = np.random.default_rng(0)
     bank = phrase_bank(0)
     fits = np.array([[emotion in phrase.emotions for emotion in EMOTIONS] for phrase in bank], dtype=float)
@@ -61,7 +61,7 @@ def test_more_modalities_are_better():
 
 
 def likelihood_of(observed, grid, std):
-    """Density of clipped noisy scores given each score of the grid, (N, scores)."""
+    """Density of clipped noisy scores, given each score of the grid, (N, scores)."""
     observed = observed[:, None]
     inside = norm.pdf((observed - grid) / std)
     tail = np.where(observed > 0, norm.sf((3 - grid) / std), norm.cdf((-3 - grid) / std))

@@ -1,4 +1,4 @@
-"""One clip: both streams in the mp4 file, and affects that look and sound different."""
+"""Clips: both streams in the mp4 file, and affects that look and sound different."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""The build of the demo corpus: the same bytes for the same seed, safe to interrupt, never over something else."""
+"""Build of the demo corpus: reproducible bytes, safe to interrupt, never replaces anything else."""
 
 import json
 
@@ -81,13 +81,13 @@ def test_interrupted_build_is_completed(corpus, options, build, tmp_path, monkey
 def test_existing_corpus_is_used(corpus, options, build, capsys):
     before = (corpus / "metadata.jsonl").stat().st_mtime_ns
     assert build(corpus, options) == corpus
-    assert "used as it is" in capsys.readouterr().out
+    assert "using it" in capsys.readouterr().out
     assert (corpus / "metadata.jsonl").stat().st_mtime_ns == before
 
 
 def test_corpus_with_other_settings_is_refused(corpus, build):
     options = CorpusOptions(seed=1, num_train=6, num_validation=2, num_test=4, frame_size=48)
-    with pytest.raises(FileExistsError, match=r"seed: it has 0, asked for 1\).*--overwrite"):
+    with pytest.raises(FileExistsError, match=r"seed: it has 0, requested 1\).*--overwrite"):
         build(corpus, options)
 
 

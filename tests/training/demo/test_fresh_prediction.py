@@ -1,4 +1,4 @@
-"""Predictions in a fresh process, with nothing but the checkpoint's own code."""
+"""Predictions in a fresh process, with only the checkpoint's own code."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""`make demo`: which clips it predicts at the end."""
+"""`make demo`: the choice of the clips to predict."""
 
 import json
 from pathlib import Path

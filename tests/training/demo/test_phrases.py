@@ -1,4 +1,4 @@
-"""The phrase bank: enough phrases of every kind, and the same ambiguity whichever half is used."""
+"""The phrase bank: enough phrases of every kind, and equal ambiguity in every half."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The plan of the corpus: the same for the same seed, clean splits, cues as reliable as stated."""
+"""The plan of the corpus: reproducible, clean splits, cues as reliable as stated."""
 
 import itertools
 

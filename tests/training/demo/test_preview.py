@@ -1,4 +1,4 @@
-"""The contact sheet: seven emotions by four speakers."""
+"""The contact sheet: seven emotions of four speakers."""
 
 from PIL import Image
 

@@ -1,4 +1,4 @@
-"""The rated sentences: only the known archive is read, and each sentence is cleaned and used once."""
+"""The rated sentences: only the expected archive is read; each sentence is cleaned and used once."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from training.demo.snippets import VADER_FILE, clean_snippet, read_vader_snippets, score_of_rating, select_snippets
 
 
-def test_missing_archive_says_how_to_fetch_it(tmp_path):
+def test_missing_archive_says_how_to_download_it(tmp_path):
     with pytest.raises(FileNotFoundError, match="pip download vaderSentiment==3.3.2"):
         read_vader_snippets(tmp_path)
 

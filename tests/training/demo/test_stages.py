@@ -1,4 +1,4 @@
-"""A stage of the demo: its timing, its failure, and the options for a folder that may hold a run."""
+"""Stages of the demo: timing, failure, and the options for a folder that may hold a run."""
 
 import sys
 
@@ -46,7 +46,7 @@ def test_stage_is_timed(tmp_path, capfd):
     assert f"{tmp_path} 1" in out
 
 
-def test_stage_that_fails_ends_the_demo():
+def test_failing_stage_ends_the_demo():
     timings = {}
     with pytest.raises(SystemExit, match=r"The stage 'breaking' failed \(exit 3\)"):
         run_stage("breaking", [sys.executable, "-c", "raise SystemExit(3)"], timings)

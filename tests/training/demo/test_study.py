@@ -1,4 +1,4 @@
-"""Several seeds and variants of the demo in one results file."""
+"""Study of the demo: several seeds and variants in one results file."""
 
 import shutil
 import statistics
@@ -57,7 +57,7 @@ def test_spread_of_the_gate_is_collected(results, tmp_path):
     assert "gate_spread" not in variants["text_only"]  # it was not evaluated with all modalities
 
 
-def test_run_that_was_moved_aside_or_resumed_is_not_counted_twice(results, tmp_path):
+def test_runs_moved_aside_or_resumed_are_not_counted_twice(results, tmp_path):
     shutil.copytree(tmp_path / "egmf-0", tmp_path / "egmf-0.20260101-120000")
     record = tmp_path / "egmf-1/training.json"
     write_json(record, read_json(record) | {"resumed_from": "checkpoint-5"})
@@ -67,8 +67,8 @@ def test_run_that_was_moved_aside_or_resumed_is_not_counted_twice(results, tmp_p
 
 
 @pytest.mark.parametrize("seeds", [[0], [0, 1]])
-def test_figure_that_a_run_lacks_is_left_out(results, tmp_path, seeds):
-    """A correlation is undefined where a run gives the same answer to everything."""
+def test_figures_missing_from_a_run_are_left_out(results, tmp_path, seeds):
+    """The correlation is undefined if a run gives the same answer to every example."""
     for seed in seeds:
         results[seed]["subsets"]["text"]["tasks"]["sentiment"]["metrics"]["correlation"] = None
         write_json(tmp_path / f"egmf-{seed}/results-test.json", results[seed])

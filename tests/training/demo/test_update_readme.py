@@ -21,7 +21,7 @@ from training.records import read_json
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """What `training.demo.study` writes, as far as the README shows it: two seeds, and one of a variant."""
+    """The part of the study's results that the README shows: two seeds, and one seed of a variant."""
     folder = tmp_path_factory.mktemp("study")
     for seed in (0, 1):
         write_run(folder / f"egmf-{seed}", seed)
@@ -41,7 +41,7 @@ def shown(summary):
     return f"{summary['mean']:.3f}{spread}"
 
 
-def test_table_shows_every_subset_beside_its_bound(results):
+def test_table_shows_every_subset_next_to_its_bound(results):
     table = table_of(render(results))
     assert list(table)[:7] == [name.replace("+", " + ") for name in EVERY]
     for subset, tasks in results["variants"]["egmf"]["subsets"].items():
@@ -86,7 +86,7 @@ def piece(title, baseline, egmf, shown=("accuracy",)):
     }
 
 
-def test_a_loss_to_the_baseline_is_said():
+def test_loss_to_the_baseline_is_stated():
     pieces = {"a": piece("Won", 0.4, 0.5), "b": piece("Lost", 0.5, 0.4, ("mae", "correlation"))}
     results = {"text_model": "llm", "pieces": pieces}
     table = table_of(render_real_data(results))
@@ -107,7 +107,7 @@ def record(backbone, parameters, gpu_gb):
     }
 
 
-def test_backbones_stand_in_the_order_of_their_size():
+def test_backbones_are_sorted_by_size():
     records = [record("large", 7 * 10**9, None), record("small", 10**8, 24)]
     table = table_of(render_backbones({"backbones": records}))
     assert list(table) == ["`small`", "`large`"]
@@ -115,7 +115,7 @@ def test_backbones_stand_in_the_order_of_their_size():
     assert table["`large`"][2] == "16.0 GiB, –"
 
 
-def test_block_is_replaced_and_nothing_else():
+def test_only_the_block_is_replaced():
     start, end = markers("results")
     text = f"before\n{start}\nold \\1 figures\n{end}\nafter {{}}\n"
     block = "new figures \\g<0>"

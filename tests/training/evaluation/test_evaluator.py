@@ -1,4 +1,4 @@
-"""Predictions over a dataset: neither the batch nor what a subset leaves out changes an answer."""
+"""Predictions over a dataset: answers do not depend on the batch or on left-out modalities."""
 
 import pytest
 
@@ -56,7 +56,7 @@ def test_subset_sees_nothing_else(model, processor, corpus):
         assert found[name] == pytest.approx(expected[name], abs=1e-6)
 
 
-def test_subset_that_no_example_has(model, processor, corpus):
+def test_subset_missing_from_all_examples(model, processor, corpus):
     examples = [example for example in load_examples(corpus, "train") if not example.get("text")]
     results = evaluate(model, processor, EGMFDataset(examples, processor), [("text",)])
     assert results == {"text": {"left_out": 1, "tasks": {}}}

@@ -66,7 +66,7 @@ def test_regression_by_hand():
     assert metrics["largest_predicted_share"] == pytest.approx(2 / 4)
 
 
-def test_interval_misses_what_is_outside():
+def test_truths_outside_the_interval_are_misses():
     probabilities = np.array([[0.0, 0.02, 0.98], [1.0, 0.0, 0.0]])
     assert interval_coverage(probabilities, np.array([0, 0])) == 0.5
 
@@ -78,7 +78,7 @@ def test_constant_predictions_have_no_correlation(probabilities):
     assert np.isnan(metrics["correlation_of_mean"])
 
 
-def test_binary_accuracy_needs_a_truth_with_a_sign():
+def test_binary_accuracy_needs_a_nonzero_truth():
     assert np.isnan(task_metrics(SCALE, np.array([[0.2, 0.6, 0.2]]), np.array([1]))["acc2_non0"])
 
 
@@ -122,7 +122,7 @@ def test_scores_are_compared_on_their_own_scale(name, figure):
     assert metrics["mae"] == pytest.approx((0.2 + 0.6 + 0.4) / 3)
 
 
-def test_another_scale_has_the_figures_that_need_no_classes():
+def test_other_scales_have_only_the_figures_without_classes():
     task = EGMFTask("stars", "regression", low=1, high=5, step=1, prompt="\nStars:")
     metrics = answer_metrics(task, [2, 2, 4], [3, 1, 5])
     assert metrics == {"mae": 1, "correlation": pytest.approx(0.866, abs=1e-3), "largest_predicted_share": 2 / 3}
@@ -137,7 +137,7 @@ def test_emotions_are_compared_with_intervals():
     assert set(metrics["confidence_intervals"]) >= {"accuracy", "weighted_f1"}
 
 
-def test_training_has_the_numbers_only_and_no_warning(recwarn):
+def test_training_logs_only_numbers_and_no_warning(recwarn):
     rng = np.random.default_rng(0)
     for task in (BUILT_IN_TASKS["meld"], BUILT_IN_TASKS["mosei"]):
         probabilities = rng.dirichlet(np.ones(task.num_answers), size=4)

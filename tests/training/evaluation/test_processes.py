@@ -1,4 +1,4 @@
-"""Evaluation over processes: parts that make up all examples, and records merged in order."""
+"""Evaluation over processes: parts that cover all examples, and records merged in order."""
 
 import multiprocessing
 from types import SimpleNamespace
@@ -10,7 +10,7 @@ from training.evaluation.processes import merge_over_processes, own_part, requir
 
 @pytest.mark.parametrize("count", [1, 2, 5, 6])
 @pytest.mark.parametrize("processes", [1, 2, 4])
-def test_own_parts_make_up_all(count, processes):
+def test_parts_of_all_processes_cover_all_examples(count, processes):
     rows = [f"row {n}" for n in range(count)]
     parts = [
         own_part(rows, SimpleNamespace(process_index=process, num_processes=processes)) for process in range(processes)

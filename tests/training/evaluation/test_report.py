@@ -1,4 +1,4 @@
-"""The report and the model card of a run, from its files alone."""
+"""Report and model card of a run, written only from its files."""
 
 import re
 
@@ -18,7 +18,7 @@ PICTURES = ["overview", "training", "confusion", "sentiment", "gates", "reliabil
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with a made-up run in `run` and ceilings in `data`."""
+    """A folder with a fake run in `run` and ceilings in `data`."""
     folder = tmp_path_factory.mktemp("place")
     results, ceilings = write_run(folder / "run"), write_ceilings(folder / "data")
     return folder, results, ceilings
@@ -28,7 +28,7 @@ def cells(line):
     return [cell.strip() for cell in line.strip().strip("|").split("|")]
 
 
-def test_table_holds_every_subset_beside_its_bound(place):
+def test_table_holds_every_subset_next_to_its_bound(place):
     _, results, ceilings = place
     header, _, *lines = map(cells, results_table(results, ceilings))
     assert [line[0].replace(" ", "") for line in lines] == EVERY
@@ -60,7 +60,7 @@ def test_gate_spread_by_hand():
 
 
 @pytest.mark.parametrize("with_ceilings", [True, False])
-def test_report_and_its_pictures_are_written(place, tmp_path, capsys, with_ceilings):
+def test_report_and_its_plots_are_written(place, tmp_path, capsys, with_ceilings):
     _, results, ceilings = place
     write_run(tmp_path / "run")
     if with_ceilings:

@@ -1,4 +1,4 @@
-"""Several runs evaluated together: trained where missing, summarized, and shown beside published figures."""
+"""Evaluation of several seeds: missing runs trained, all summarized and compared with published figures."""
 
 import json
 import re
@@ -53,7 +53,7 @@ def evaluate_seeds(place, *options, recipe=True):
 
 @pytest.fixture
 def in_this_process(monkeypatch):
-    """Processes cost seconds: what is called is called here."""
+    """Calls commands in this process, because starting processes takes seconds."""
     modules = {"train": lambda argv: train(*parse_arguments(argv)), "run_eval": main}
     monkeypatch.setattr(seeds, "run_command", lambda module, *options: modules[module](list(map(str, options))))
 
@@ -92,7 +92,7 @@ def test_missing_runs_are_trained_and_all_are_summarized(place, in_this_process)
         evaluate_seeds(place, "--seeds", 9, recipe=False)
 
 
-def test_run_that_fails_is_not_summarized(place, monkeypatch):
+def test_failed_run_is_not_summarized(place, monkeypatch):
     monkeypatch.setattr(seeds, "python_command", lambda *_: [sys.executable, "-c", "raise SystemExit(3)"])
     with pytest.raises(SystemExit, match="training.train failed"):
         evaluate_seeds(place, "--seeds", 0)
@@ -107,7 +107,7 @@ def test_every_option_reaches_the_command_of_a_run():
 
 
 @pytest.mark.parametrize(("model", "numbers"), [("runs/tiny", ["0"]), ("runs/{seed}", ["1", "1"])])
-def test_runs_need_a_folder_each(model, numbers):
+def test_each_run_needs_its_own_folder(model, numbers):
     with pytest.raises(SystemExit, match="write {seed}"):
         main(["--model_name_or_path", model, "--dataset", "nowhere", "--seeds", *numbers])
 
@@ -133,7 +133,7 @@ def cells(lines):
     }
 
 
-def test_table_has_ours_text_only_and_every_published_system():
+def test_table_has_our_runs_text_only_and_every_published_system():
     found = {
         "text": {"meld": part(weighted_f1=[0.5, 0.6], accuracy=[0.4])},
         "text+audio+video": {"meld": part(weighted_f1=[0.61, 0.63])},
@@ -148,7 +148,7 @@ def test_table_has_ours_text_only_and_every_published_system():
     assert rows["Light-MER 0.6B"][-1].endswith("(other protocol)")
 
 
-def test_text_only_has_a_row_where_the_corpus_has_no_text():
+def test_corpus_without_text_has_a_text_only_row():
     rows = cells(seeds.table("cherma", {"text": {}, "text+audio+video": {"cherma": part(accuracy=[0.5])}}, 1))
     assert rows["**ours**, text only"][:2] == ["0", "–"]
 
@@ -158,7 +158,7 @@ def test_custom_task_shows_all_its_figures():
     assert rows[0] == "| mood | n | accuracy | source |"
 
 
-def test_published_figures_are_named_as_the_metrics_name_them():
+def test_published_figures_use_the_names_of_the_metrics():
     from hub_cards.metrics.egmf_erc.egmf_erc import EGMFErc
     from hub_cards.metrics.egmf_msa.egmf_msa import EGMFMsa
 

@@ -27,7 +27,7 @@ PNG = bytes.fromhex("89504e470d0a1a0a")
 
 @pytest.fixture(autouse=True)
 def _client(monkeypatch):
-    """No xet, and no waiting between attempts."""
+    """Without xet, and without waiting between attempts."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(huggingface_hub.utils._http, "time", SimpleNamespace(sleep=lambda seconds: None))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -87,7 +87,7 @@ def api(hub):
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory):
-    """Folders that were exported before, by what they were exported from: most tests are about where they go."""
+    """Cached exported folders by their run and options, because most tests are about the upload."""
     return {"root": tmp_path_factory.mktemp("exported")}
 
 
@@ -124,7 +124,7 @@ def send(runs, api, export_once):
 
 @pytest.fixture
 def public_card(tmp_path):
-    """A card.yaml with all that a public card must have."""
+    """A card.yaml with everything that a public card needs."""
     path = tmp_path / "card.yaml"
     path.write_text(
         "dataset: made-up clips\nlanguage: [en]\nlicense: mit\nbase_model_license: none\ndata_license: CC0\n"
@@ -134,7 +134,7 @@ def public_card(tmp_path):
 
 @pytest.fixture
 def run_afresh(hub, tmp_path):
-    """`run_afresh(code, *arguments)`: what code prints as JSON in a fresh process with an empty cache."""
+    """`run_afresh(code, *arguments)`: the JSON that the code prints in a fresh process with an empty cache."""
 
     def run(code, *arguments):
         completed = subprocess.run(

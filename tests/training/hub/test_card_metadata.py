@@ -1,4 +1,4 @@
-"""Every card of the repository: metadata that the Hub takes, and figures that stand in a file."""
+"""All cards of the repository: metadata that the Hub accepts, and figures that come from files."""
 
 import json
 import re
@@ -44,7 +44,7 @@ def test_cards_of_spaces(folder):
 
 
 @pytest.mark.parametrize("name", ["egmf_erc", "egmf_msa"])
-def test_figures_of_a_metric_card_stand_in_its_code(name):
+def test_figures_of_a_metric_card_are_in_its_code(name):
     folder = ROOT / "hub_cards/metrics" / name
     code = (folder / f"{folder.name}.py").read_text(encoding="utf-8")
     card = (folder / "README.md").read_text(encoding="utf-8").split("---\n", 2)[2].split("## Further references")[0]
@@ -72,7 +72,7 @@ def test_spaces_that_the_hub_would_refuse(changed, message):
         check_card(card_of(**{**SPACE, **changed}), "space")
 
 
-def test_data_sets_that_the_hub_would_refuse():
+def test_datasets_that_the_hub_would_refuse():
     good = {
         "license": "other",
         "tags": ["x"],
@@ -91,7 +91,7 @@ def test_data_sets_that_the_hub_would_refuse():
 
 @pytest.fixture
 def converted(tmp_path):
-    """A corpus with rows that were repaired and dropped."""
+    """A corpus with repaired and dropped examples."""
     content = mmsa(train=30, valid=7, test=9)
     content["train"]["vision"][3][0, 0] = float("nan")
     content["train"]["raw_text"][5] = "  "
@@ -118,7 +118,7 @@ def test_card_of_a_converted_corpus(converted):
     assert not re.search(r"\n{3,}|\{[{%]|\bNone\b", text)
 
 
-def test_figures_of_a_converted_corpus_stand_in_its_record(converted):
+def test_figures_of_a_converted_corpus_are_in_its_record(converted):
     record = json.loads((converted / "conversion.json").read_text(encoding="utf-8"))
     body = (converted / "README.md").read_text(encoding="utf-8").split("---\n", 2)[2]
     tables = "\n".join(line for line in body.splitlines() if line.startswith("|") and "`" not in line)
@@ -131,7 +131,7 @@ def test_figures_of_a_converted_corpus_stand_in_its_record(converted):
         assert re.search(rf"^\| \w+ \| {re.escape(reason)} \| {entry['count']} \|$", body, re.MULTILINE)
 
 
-def test_nothing_is_written_of_a_card_that_would_be_refused(tmp_path):
+def test_card_that_would_be_refused_is_not_written(tmp_path):
     table = {"rows": {}, "repaired": {}, "dropped": {}, "notes": {}}
     corpus = Corpus(
         name="x",

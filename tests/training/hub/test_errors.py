@@ -1,4 +1,4 @@
-"""Tokens and networks: what is refused or breaks off is described, and safe to repeat."""
+"""Tokens and networks: failures are described and safe to retry."""
 
 import json
 
@@ -10,7 +10,7 @@ from training.hub.errors import PushError
 from training.hub.export_folder import MANIFEST
 
 
-def test_token_that_may_only_read_is_refused_at_once(send, api, monkeypatch):
+def test_read_only_token_is_refused_at_once(send, api, monkeypatch):
     monkeypatch.setattr(api, "whoami", lambda: {"name": "ada", "auth": {"accessToken": {"role": "read"}}})
     monkeypatch.setattr(upload, "export_folder", lambda *_, **__: pytest.fail("the folder was exported first"))
     with pytest.raises(PushError, match="may only read"):
@@ -33,13 +33,13 @@ def test_wrong_token_is_described(send, hub, token, repo_id, message):
     assert hub.repos == {}
 
 
-def test_no_hub_is_described(send):
+def test_unreachable_hub_is_described(send):
     with pytest.raises(PushError, match="The connection broke off, asking who you are .*Run the same command again"):
         send(api=HfApi(endpoint="http://127.0.0.1:9", token="hf_ada"))  # noqa: S106
 
 
 def test_interrupted_upload_is_safe_to_repeat(send, hub):
-    """Nothing is committed; what has arrived is not sent again."""
+    """Nothing is committed, and uploaded files are not sent again."""
     hub.interrupt_uploads(after_bytes=1000)
     with pytest.raises(PushError, match="The connection broke off, sending ada/egmf .*Run the same command again"):
         send()
@@ -57,7 +57,7 @@ def test_short_interruption_is_not_noticed(send, hub):
 
 
 def test_large_files_that_arrived_are_not_sent_again(send, hub):
-    """The commit's answer gets lost after all files went up: the same command finds the commit."""
+    """The response to the commit is lost after all uploads: the same command finds the commit."""
     hub.lose_commits(1)
     with pytest.raises(PushError, match="is either unchanged or complete"):
         send()
@@ -68,7 +68,7 @@ def test_large_files_that_arrived_are_not_sent_again(send, hub):
     assert len(hub.repo("ada/egmf").history("main")) == 2
 
 
-def test_key_press_is_described(send, hub, api, monkeypatch):
+def test_keyboard_interrupt_is_described(send, hub, api, monkeypatch):
     def stop(*arguments, **options):
         raise KeyboardInterrupt
 

@@ -1,4 +1,4 @@
-"""The folder that becomes the repo: code, records without traces of the machine, card, and what is refused."""
+"""The exported folder: code, records without traces of the machine, card, and refusals."""
 
 import json
 import shutil
@@ -46,7 +46,7 @@ def export(runs, tmp_path):
 
 @pytest.fixture
 def copy_of_run(runs, tmp_path):
-    """`copy_of_run(*left_out)`: the run `features` in another place, without some files."""
+    """`copy_of_run(*left_out)`: a copy of the run `features` without some of its files."""
 
     def make(*left_out):
         shutil.copytree(runs / "features", tmp_path / "run", ignore=shutil.ignore_patterns(*left_out))
@@ -57,7 +57,7 @@ def copy_of_run(runs, tmp_path):
 
 
 @pytest.mark.parametrize("run", ["features", "half"])
-def test_what_merging_moves_is_measured(runs, run):
+def test_effect_of_merging_is_measured(runs, run):
     model, processor = load(runs / run)
     inputs = processor(**example_sample(processor), task="emotion")
     before = model.score_answers(**inputs).probabilities
@@ -80,7 +80,7 @@ def test_dry_run_writes_the_folder_only(hub, runs, tmp_path, capsys):
         main([*argv, "--standalone"])
 
 
-def test_code_is_that_of_the_source(export):
+def test_code_matches_the_source(export):
     """Copied by `save_pretrained`; both folders side by side, and nothing else."""
     folder = export()
     assert {path.name for path in folder.glob("*.py")} == CODE.keys()
@@ -126,7 +126,7 @@ def test_records_have_no_traces_of_the_machine(export, copy_of_run, tmp_path, ru
             assert str(runs) not in path.read_text(encoding="utf-8"), path
 
 
-def test_portable_leaves_the_rest():
+def test_portable_keeps_text_and_relative_paths():
     record = {"a": [1, None, "runs/x", "/"], "text": "\nThe answer / is", "max_token": 3}
     assert portable(record) == {"a": [1, None, "runs/x", "/"], "text": "\nThe answer / is"}
 
@@ -150,7 +150,7 @@ def test_bad_facts_of_a_card_are_refused(export, tmp_path):
         export(card=tmp_path / "card.yaml")
 
 
-def test_fingerprint_is_that_of_the_trained_weights(runs, tmp_path):
+def test_fingerprint_matches_the_trained_weights(runs, tmp_path):
     fingerprints = {name: weights_fingerprint(runs / name) for name in ("features", "media", "other")}
     assert len(set(fingerprints.values())) == 3
     for name in ("config.json", "model.safetensors"):
@@ -160,7 +160,7 @@ def test_fingerprint_is_that_of_the_trained_weights(runs, tmp_path):
 
 
 @pytest.mark.parametrize("beside", ["run", "data"])
-def test_demo_is_known_by_its_ceilings_in_the_run_or_the_corpus(tmp_path, beside):
+def test_demo_is_recognized_by_its_ceilings_in_the_run_or_the_corpus(tmp_path, beside):
     run, data = tmp_path / "run", tmp_path / "data"
     for folder in (run, data):
         folder.mkdir()

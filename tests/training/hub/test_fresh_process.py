@@ -1,4 +1,4 @@
-"""The fresh process imports nothing of ours."""
+"""The fresh process imports none of our code."""
 
 import importlib
 import sys

@@ -1,4 +1,4 @@
-"""The model card: metadata that the Hub takes, figures that stand in a results file, what a reader must be told."""
+"""The model card: metadata that the Hub accepts, figures from a results file, and facts that a reader needs."""
 
 import json
 import re
@@ -34,7 +34,7 @@ FACTS = CardFacts(
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """What `training.demo.study` collects from two seeds, and one run on text only."""
+    """Results of `training.demo.study` from two seeds, and one run on text only."""
     root = tmp_path_factory.mktemp("study")
     for seed in (0, 1):
         write_run(root / f"egmf-{seed}", seed)
@@ -54,7 +54,7 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def run(finished, tmp_path):
-    """A copy of a finished run with everything beside it; its results and ceilings."""
+    """A copy of a finished run with all its files; its results and ceilings."""
     shutil.copytree(finished[0], tmp_path / "run")
     return tmp_path / "run", *finished[1:]
 
@@ -67,7 +67,7 @@ def body_of(path):
 
 
 def known_figures(run, results, ceilings, study=None):
-    """How each number of the files may be written, and those that follow from them by a rule that is named."""
+    """The allowed spellings of each number in the files, and numbers derived from them by a named rule."""
     record = json.loads((run / "training.json").read_text())
     found = numbers_in(results) + numbers_in(ceilings) + numbers_in(record) + numbers_in(study or {})
     for part in results["subsets"][EVERY[-1]]["tasks"].values():
@@ -86,7 +86,7 @@ def known_figures(run, results, ceilings, study=None):
 
 @pytest.mark.parametrize("with_study", [False, True])
 @pytest.mark.parametrize("facts", [None, FACTS], ids=["demo", "own"])
-def test_every_figure_stands_in_a_results_file(run, study, facts, with_study):
+def test_every_figure_is_in_a_results_file(run, study, facts, with_study):
     folder, results, ceilings = run
     given = study if with_study else None
     path = write_card(folder, facts, CardOptions(study=given))
@@ -95,14 +95,14 @@ def test_every_figure_stands_in_a_results_file(run, study, facts, with_study):
     assert set(figures) - known_figures(folder, results, ceilings, given) == set()
 
 
-def test_the_check_above_finds_an_invented_figure(run):
+def test_check_finds_an_invented_figure(run):
     folder, results, ceilings = run
     path = write_card(folder)
     path.write_text(path.read_text(encoding="utf-8") + "\nBetter than the best by 0.777.\n", encoding="utf-8")
     assert set(figures_of(body_of(path))) - known_figures(folder, results, ceilings) == {"0.777"}
 
 
-def test_figures_of_the_metadata_are_those_of_the_results(run):
+def test_figures_of_the_metadata_match_the_results(run):
     folder, results, _ = run
     card = ModelCard.load(write_card(folder))
     tasks = results["subsets"][EVERY[-1]]["tasks"]
@@ -134,7 +134,7 @@ def test_study_by_hand():
     ]
 
 
-def test_text_only_is_beside_the_results(run, study):
+def test_text_only_is_next_to_the_results(run, study):
     folder, *_ = run
     content = body_of(write_card(folder, options=CardOptions(study=study)))
     row = next(line for line in content.splitlines() if line.startswith("| text, model trained on text only"))
@@ -157,7 +157,7 @@ def test_table_of_own_tasks(tmp_path):
 # ---- what is said --------------------------------------------------------------------------------------------
 
 
-def test_card_says_what_a_stranger_must_know(run):
+def test_card_tells_strangers_what_they_must_know(run):
     folder, *_ = run
     content = body_of(write_card(folder, FACTS, CardOptions(repo_id="lab/egmf", revision="v1")))
     for heading in ("Use", "Results", "Training", "Licenses", "Limits", "Responsible use"):
@@ -184,7 +184,7 @@ def test_use_is_five_lines_of_code_that_parse(run):
     assert code.count('from_pretrained("lab/egmf", revision="v1", trust_remote_code=True)') == 2
 
 
-def test_pipeline_is_shown_where_there_is_one(run):
+def test_pipeline_is_shown_if_available(run):
     folder, *_ = run
     assert "pipeline(" not in body_of(write_card(folder))
     write_json(folder / "config.json", {"text_model_id": None, "custom_pipelines": {"judging": {"impl": "x.Y"}}})
@@ -193,7 +193,7 @@ def test_pipeline_is_shown_where_there_is_one(run):
     assert "A standalone checkpoint: 2.3 MB" in content
 
 
-def test_checkpoint_that_was_not_evaluated(run):
+def test_checkpoint_without_evaluation(run):
     folder, *_ = run
     (folder / "results-test.json").unlink()
     card = ModelCard.load(write_card(folder, FACTS))
@@ -216,7 +216,7 @@ def test_card_goes_where_the_weights_are(run, tmp_path):
 
 
 @pytest.mark.parametrize("facts", [None, FACTS, CardFacts()], ids=["demo", "own", "nothing said"])
-def test_metadata_passes_without_network(run, facts):
+def test_metadata_is_valid_without_network(run, facts):
     folder, *_ = run
     text = write_card(folder, facts).read_text(encoding="utf-8")
     card = check_card(text)
@@ -228,7 +228,7 @@ def test_metadata_passes_without_network(run, facts):
     assert "custom_code" in card.data.tags
 
 
-def test_metadata_says_what_it_was_made_from(run):
+def test_metadata_names_its_sources(run):
     folder, *_ = run
     data = ModelCard.load(write_card(folder, FACTS)).data
     assert (data.base_model, data.datasets, data.language, data.license) == (
@@ -309,7 +309,7 @@ def test_metadata_that_the_hub_would_refuse(run, fields, message):
     assert not (folder / "README.md").exists()
 
 
-def test_card_of_a_data_set_is_checked():
+def test_dataset_card_is_checked():
     card = check_card("---\nlicense: other\nlanguage: [en, zh]\ntags: [egmf]\n---\n# Rows\n", "dataset")
     assert card.data.language == ["en", "zh"]
     with pytest.raises(ValueError, match="`license` is missing; `tags` is missing; language 'english'"):
@@ -335,7 +335,7 @@ def card(run):
     return ModelCard.load(write_card(folder))
 
 
-def test_card_names_what_it_was_made_from(card):
+def test_card_names_its_sources(card):
     data = card.data.to_dict()
     assert data["license"] == "apache-2.0"
     assert data["library_name"] == "transformers"
@@ -389,7 +389,7 @@ def test_card_of_a_standalone_checkpoint_names_no_other_model(tmp_path):
     assert "text_model_id" not in content
 
 
-def test_number_that_is_unknown_is_left_out_of_the_card(tmp_path):
+def test_unknown_number_is_left_out_of_the_card(tmp_path):
     results = write_run(tmp_path)
     results["subsets"][EVERY[-1]]["tasks"]["sentiment"]["metrics"]["correlation"] = None
     write_json(tmp_path / "results-test.json", results)
@@ -433,6 +433,6 @@ def test_bad_facts(tmp_path, text, message):
         read_facts(path)
 
 
-def test_demo_leaves_nothing_missing():
+def test_demo_card_has_no_missing_facts():
     assert demo_facts({"text_model_fingerprint": DEMO_TEXT_MODEL_FINGERPRINT}).missing() == []
     assert CardFacts().missing() == ["dataset", "language", "base_model_license", "data_license", "license"]

@@ -1,4 +1,4 @@
-"""There and back over HTTP: pushed by the real client, loaded in a fresh process that has only the repo's name."""
+"""Round trip over HTTP: pushed by the real client, and loaded in a fresh process by the repo's name."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ torch.set_num_threads(1)
 
 
 def test_adapter_checkpoint(send, hub, answer_of_run):
-    """Every bit of the logits."""
+    """The logits are equal bit for bit."""
     options = {"text_model_name_or_path": "ada/llm", "upload_text_model": True}
     pushed = send("media", "lab/adapter", standalone=False, verify=True, tag="v1", **options)
     assert pushed.difference == 0.0
@@ -47,8 +47,8 @@ def test_adapter_checkpoint(send, hub, answer_of_run):
     assert hub.repo("ada/llm").private
 
 
-def test_standalone_checkpoint_by_the_command(hub, api, runs, answer_of_run, monkeypatch, capsys):
-    """And the language model is out of reach."""
+def test_standalone_checkpoint_pushed_by_the_command(hub, api, runs, answer_of_run, monkeypatch, capsys):
+    """The language model is out of reach."""
     monkeypatch.setattr(huggingface_hub, "HfApi", lambda: api)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     main([str(runs / "features"), "ada/standalone", "--standalone", "--message", "First"])
@@ -62,8 +62,8 @@ def test_standalone_checkpoint_by_the_command(hub, api, runs, answer_of_run, mon
     assert list(hub.repos) == [("models", "ada/standalone")]
 
 
-def test_standalone_checkpoint_in_bfloat16_answers_as_the_run_did(send, hub, answer_of_run):
-    """Merging would move its answers: LoRA stays in layers of its own, and the fresh process gives the run's bits."""
+def test_standalone_checkpoint_in_bfloat16_answers_like_the_run(send, hub, answer_of_run):
+    """Merging would change the answers: LoRA stays separate, and the fresh process gives equal bits."""
     pushed = send("half", "ada/half", verify=True)
     assert pushed.difference == 0.0
     assert pushed.label == str(answer_of_run("half")["label"])
@@ -89,7 +89,7 @@ print(json.dumps(EndpointHandler(path)({"inputs": {"text": "I'm fine."}, "parame
 
 
 def test_endpoint_answers_from_the_repo(send, hub, runs, run_afresh):
-    """As Inference Endpoints start it: the repo on disk, its handler imported, made with the path, asked."""
+    """As on Inference Endpoints: the handler is imported from the downloaded repo, built with its path, and called."""
     options = {"text_model_name_or_path": "ada/llm", "upload_text_model": True}
     send("media", "lab/adapter", standalone=False, endpoint=True, **options)
     assert len(hub.repo("lab/adapter").history("main")) == 2

@@ -42,7 +42,7 @@ def test_folder_as_language_model_is_refused(send):
         send(standalone=False)
 
 
-def test_absent_language_model_is_refused(send, hub):
+def test_missing_language_model_is_refused(send, hub):
     with pytest.raises(PushError, match="ada/nowhere is not on the Hub.*--upload_text_model"):
         send(standalone=False, text_model_name_or_path="ada/nowhere")
     assert hub.repos == {}
@@ -54,7 +54,7 @@ def test_language_model_must_be_an_id(send, name):
         send(standalone=False, text_model_name_or_path=name)
 
 
-def test_language_model_that_exists_stays(send, hub, api):
+def test_existing_language_model_is_not_changed(send, hub, api):
     send(standalone=False, text_model_name_or_path="ada/llm", upload_text_model=True)
     before = hub.repo("ada/llm").at("main").oid
     pushed = send(standalone=False, text_model_name_or_path="ada/llm", upload_text_model=True)

@@ -1,4 +1,4 @@
-"""Whose repo it is, branches, tags, and who may see it."""
+"""Uploads: ownership of the repo, branches, tags, and visibility."""
 
 import json
 
@@ -10,7 +10,7 @@ from training.hub.errors import PushError
 from training.hub.export_folder import MANIFEST, export_folder, weights_fingerprint
 
 
-def test_endpoint_is_removed_if_it_is_no_longer_asked_for(send, hub):
+def test_endpoint_is_removed_when_no_longer_requested(send, hub):
     send(endpoint=True)
     assert "handler.py" in hub.files("ada/egmf")
     send()
@@ -18,7 +18,7 @@ def test_endpoint_is_removed_if_it_is_no_longer_asked_for(send, hub):
     assert "handler.py" not in hub.files("ada/egmf")["README.md"].decode()
 
 
-def test_same_run_again_changes_nothing(send, hub, monkeypatch):
+def test_pushing_the_same_run_again_changes_nothing(send, hub, monkeypatch):
     monkeypatch.setattr(upload, "export_folder", export_folder)  # the export is repeated as well
     first = send()
     before = hub.received
@@ -28,8 +28,8 @@ def test_same_run_again_changes_nothing(send, hub, monkeypatch):
     assert hub.received == before
 
 
-def test_adapter_becomes_standalone_and_stale_files_go(send, hub, api, monkeypatch):
-    """Files that were pushed before and are not pushed any more; nothing else."""
+def test_adapter_becomes_standalone_and_stale_files_are_deleted(send, hub, api, monkeypatch):
+    """Only files that were pushed before and are no longer part of the push are deleted."""
     send(standalone=False, text_model_name_or_path="ada/llm", upload_text_model=True)
     api.upload_file(path_or_fileobj=b"mine", path_in_repo="notes.txt", repo_id="ada/egmf")
     export = upload.export_folder
@@ -49,7 +49,7 @@ def test_adapter_becomes_standalone_and_stale_files_go(send, hub, api, monkeypat
     assert ".gitattributes" in files
 
 
-def test_another_model_stays(send, hub):
+def test_another_model_is_not_overwritten(send, hub):
     send("features")
     before = hub.files("ada/egmf")
     with pytest.raises(PushError, match="holds another model.*--overwrite"):
@@ -57,7 +57,7 @@ def test_another_model_stays(send, hub):
     assert hub.files("ada/egmf") == before
 
 
-def test_files_of_somebody_else_stay(send, hub, api):
+def test_files_of_others_are_kept(send, hub, api):
     api.create_repo("ada/egmf", private=True)
     api.upload_file(path_or_fileobj=b"{}", path_in_repo="config.json", repo_id="ada/egmf")
     api.upload_file(path_or_fileobj=b"[]", path_in_repo=MANIFEST, repo_id="ada/egmf")
@@ -78,7 +78,7 @@ def test_overwriting_replaces_all_and_keeps_the_history(send, hub, api, runs):
     assert len(hub.files("ada/egmf", revision=first)) > 10
 
 
-def test_change_meanwhile_is_not_overwritten(send, hub, api, monkeypatch):
+def test_concurrent_change_is_not_overwritten(send, hub, api, monkeypatch):
     send()
     export = upload.export_folder
 
@@ -94,7 +94,7 @@ def test_change_meanwhile_is_not_overwritten(send, hub, api, monkeypatch):
     assert "new.txt" not in hub.files("ada/egmf")
 
 
-def test_branch_is_created_and_main_stays(send, hub):
+def test_branch_is_created_and_main_is_unchanged(send, hub):
     first = send("features").commit
     pushed = send("features", revision="next", study=None, message="On a branch", tag="v2")
     repo = hub.repo("ada/egmf")
@@ -121,7 +121,7 @@ def test_same_tag_again_is_fine(send, hub):
     assert send(tag="v1").commit == send(tag="v1").commit
 
 
-def test_public_only_if_asked_for(send, hub, api, public_card):
+def test_repo_is_public_only_on_request(send, hub, api, public_card):
     send()
     assert hub.repo("ada/egmf").private
     with pytest.raises(PushError, match="A public card must have dataset, language, base_model_license, data_license"):
@@ -132,7 +132,7 @@ def test_public_only_if_asked_for(send, hub, api, public_card):
         send(card=public_card)
 
 
-def test_card_on_the_hub_is_that_of_the_repo(send, hub, api):
+def test_card_on_the_hub_matches_the_repo(send, hub, api):
     send()
     card = ModelCard(hub.files("ada/egmf")["README.md"].decode())
     assert card.data.pipeline_tag == "video-classification"

@@ -1,4 +1,4 @@
-"""The check of a pushed commit: what it compares, and what it refuses."""
+"""The check of a pushed commit: its comparisons and refusals."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ PIPELINE = "multimodal-emotion-recognition"
 
 @pytest.fixture
 def fresh_process(monkeypatch):
-    """`fresh_process(returncode, stderr, **answer)` stands in for the process that loads the repo back."""
+    """`fresh_process(returncode, stderr, **answer)` replaces the process that loads the pushed repo."""
 
     def make(returncode=0, stderr="", **answer):
         def run(command, env, **options):
@@ -36,8 +36,8 @@ def fresh_process(monkeypatch):
     return make
 
 
-def test_another_answer_is_refused(send, hub, runs, make_language_model, tmp_path, fresh_process):
-    """As it comes if the language model on the Hub has other weights than the one that it was trained with."""
+def test_different_answer_is_refused(send, hub, runs, make_language_model, tmp_path, fresh_process):
+    """This happens if the language model on the Hub has different weights from the one used in training."""
     make_language_model(seed=9).save_pretrained(tmp_path / "llm")
     model, processor = load(runs / "features", tmp_path / "llm")
     inputs = read_inputs(str(write_example(processor, tmp_path / "inputs.npz")))
@@ -56,8 +56,8 @@ def test_repo_that_does_not_load_is_reported(send, fresh_process):
     assert "No module named 'nowhere'" in str(caught.value)
 
 
-def test_fresh_process_has_nothing_of_ours(send, hub, answer_of_run, fresh_process, monkeypatch):
-    """And the pipeline must answer what the model answers."""
+def test_fresh_process_has_none_of_our_code(send, hub, answer_of_run, fresh_process, monkeypatch):
+    """The pipeline must also give the model's answer."""
     for name in ("HF_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_CACHE", "PYTHONPATH", "HF_MODULES_CACHE"):
         monkeypatch.setenv(name, "1")
     expected = answer_of_run("features", standalone=True)
@@ -77,13 +77,13 @@ def test_fresh_process_has_nothing_of_ours(send, hub, answer_of_run, fresh_proce
 
 
 def test_fresh_process_has_a_saved_token(api, monkeypatch, tmp_path):
-    """As `hf auth login` leaves it."""
+    """The token is saved as by `hf auth login`."""
     monkeypatch.setattr(verify, "get_token", lambda: "hf_saved")
     assert fresh_environment(tmp_path, HfApi(endpoint=api.endpoint))["HF_TOKEN"] == "hf_saved"
     assert fresh_environment(tmp_path, HfApi(endpoint=api.endpoint, token="hf_given"))["HF_TOKEN"] == "hf_given"  # noqa: S106
 
 
-def test_nothing_is_published_that_failed_the_check(send, hub, public_card, monkeypatch):
+def test_repo_that_fails_the_check_stays_private(send, hub, public_card, monkeypatch):
     def fail(*arguments):
         raise PushError("gives another answer")
 
@@ -94,8 +94,8 @@ def test_nothing_is_published_that_failed_the_check(send, hub, public_card, monk
     assert hub.repo("ada/egmf").tags == {}
 
 
-def test_answer_moves_with_every_modality(runs, tmp_path):
-    """Or the check would not notice that half of the model came back wrong."""
+def test_answer_depends_on_every_modality(runs, tmp_path):
+    """Otherwise the check would miss that a part of the model was loaded incorrectly."""
     model, processor = load(runs / "media")
     inputs = read_inputs(str(write_example(processor, tmp_path / "inputs.npz")))
     assert set(inputs) == {"text", "audio", "sampling_rate", "video", "fps"}

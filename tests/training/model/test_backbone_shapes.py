@@ -1,4 +1,4 @@
-"""The configurations of the shipped backbones, and those of a folder or a file."""
+"""Configurations of the shipped backbones, and of backbones in a folder or a file."""
 
 import copy
 
@@ -12,7 +12,7 @@ def test_shipped_backbones():
     assert backbone_names() == ["glm-4-9b", "glm3-6b", "llama-3-8b", "qwen2.5-1.5b", "qwen2.5-7b", "smollm2-135m"]
 
 
-def test_glm3_is_what_the_conversion_makes():
+def test_glm3_shape_matches_the_conversion():
     config = backbone_config("glm3-6b")
     assert config.rms_norm_eps == 1e-5
     assert config.pad_token_id == 0

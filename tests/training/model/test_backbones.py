@@ -1,4 +1,4 @@
-"""Language models as configuration: settings under a run's own, every architecture trained, and what is refused."""
+"""Backbones: settings that a run can override, training of every architecture, and refusals."""
 
 import copy
 import dataclasses
@@ -60,7 +60,7 @@ def test_settings_become_options(name, tmp_path):
     assert (model.backbone, model.load_in_4bit) == (name, False)
 
 
-def test_run_overrides_the_backbone_and_the_command_line_both(tmp_path):
+def test_run_overrides_the_backbone_and_the_command_line_overrides_both(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text("backbone: glm3-6b\ntext_model_name_or_path: elsewhere\nlora_target_modules: [o_proj]\n")
     model, _, run = parse("--config", path, "--output_dir", tmp_path)
@@ -110,7 +110,7 @@ def test_unknown_backbone_names_the_known_ones(tmp_path):
         parse("--backbone", "gpt-5", "--output_dir", tmp_path)
 
 
-def test_checkpoint_and_backbone_contradict_each_other():
+def test_checkpoint_and_backbone_exclude_each_other():
     with pytest.raises(ValueError, match=r"Give --model_name_or_path.*or --backbone"):
         build(ModelArguments(model_name_or_path="runs/x", backbone="glm3-6b"))
 
@@ -120,7 +120,7 @@ def test_checkpoint_and_backbone_contradict_each_other():
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    """Rows of precomputed features for every task, six to train on and four to validate with."""
+    """Examples with precomputed features for every task, six for training and four for validation."""
     folder, rng = tmp_path_factory.mktemp("features"), np.random.default_rng(0)
     rows = []
     for number in range(10):
@@ -198,7 +198,7 @@ def test_model_without_input_embeddings_is_refused(tmp_path):
         build(ModelArguments(text_model_name_or_path=str(tmp_path)))  # there are no weights: nothing was loaded
 
 
-def test_model_that_writes_no_text_is_refused(tmp_path):
+def test_model_without_text_output_is_refused(tmp_path):
     T5Config().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"is a 't5', which is not a causal language model"):
         build(ModelArguments(text_model_name_or_path=str(tmp_path)))
@@ -222,7 +222,7 @@ def test_model_that_writes_no_text_is_refused(tmp_path):
         ),
     ],
 )
-def test_language_model_that_is_not_there(options, message, corpus, tmp_path, monkeypatch):
+def test_missing_language_model_is_reported(options, message, corpus, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.chdir(tmp_path)
     Path("EMPTY").mkdir()
@@ -242,7 +242,7 @@ def test_shipped_backbones_are_not_refused(name):
 
 @pytest.fixture
 def four_bit(monkeypatch):
-    """As if bitsandbytes and a GPU were there."""
+    """Pretends that bitsandbytes and a GPU are available."""
     monkeypatch.setattr(
         language_model, "importlib", SimpleNamespace(util=SimpleNamespace(find_spec=lambda name: True))
     )
@@ -260,7 +260,7 @@ def test_4_bit_is_a_setting(four_bit):
     assert quantization(ModelArguments()) is None
 
 
-def test_missing_bitsandbytes_is_said_before_anything_is_read(four_bit, monkeypatch, tmp_path):
+def test_missing_bitsandbytes_is_reported_before_anything_is_read(four_bit, monkeypatch, tmp_path):
     monkeypatch.setattr(language_model.importlib.util, "find_spec", lambda name: None)
     options = (
         "--text_model_name_or_path",
@@ -276,7 +276,7 @@ def test_missing_bitsandbytes_is_said_before_anything_is_read(four_bit, monkeypa
         train(*parse(*options))
 
 
-def test_missing_gpu_is_said_before_anything_is_read(four_bit, monkeypatch, tmp_path):
+def test_missing_gpu_is_reported_before_anything_is_read(four_bit, monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     options = (
         "--text_model_name_or_path",
@@ -293,7 +293,7 @@ def test_missing_gpu_is_said_before_anything_is_read(four_bit, monkeypatch, tmp_
 
 
 @pytest.mark.parametrize("module", [run_eval, predict])
-def test_4_bit_is_refused_alike_by_all_commands(module, four_bit, monkeypatch, tmp_path):
+def test_4_bit_is_refused_by_all_commands(module, four_bit, monkeypatch, tmp_path):
     asked = {run_eval: ("--dataset", "nowhere"), predict: ("--text", "a")}[module]
     words = ["--model_name_or_path", str(tmp_path), *asked, "--device", "cpu", "--load_in_4bit"]
     with monkeypatch.context() as patched:
@@ -305,7 +305,7 @@ def test_4_bit_is_refused_alike_by_all_commands(module, four_bit, monkeypatch, t
         module.main(words)
 
 
-def test_4_bit_is_not_split(four_bit, monkeypatch):
+def test_4_bit_is_not_sharded(four_bit, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(ValueError, match="FSDP does not split 4-bit weights"):
         quantization(four_bit)
@@ -324,8 +324,8 @@ def test_unknown_numbers_are_refused(four_bit, wanted):
         quantization(wanted)
 
 
-def test_4_bit_language_model_alone_is_quantized(corpus, tmp_path, trained_tokenizer, monkeypatch):
-    """Where bitsandbytes is installed; it runs on a CPU too, so that this needs no GPU."""
+def test_only_the_language_model_is_quantized(corpus, tmp_path, trained_tokenizer, monkeypatch):
+    """Runs if bitsandbytes is installed; it also works on a CPU, so no GPU is needed."""
     pytest.importorskip("bitsandbytes")
     tokenizer = copy.deepcopy(trained_tokenizer)
     config = backbone_config(

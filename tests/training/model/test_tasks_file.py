@@ -1,4 +1,4 @@
-"""Tasks of a YAML file, and the ids of language models in checkpoints."""
+"""Tasks from a YAML file, and ids of language models in checkpoints."""
 
 import pytest
 

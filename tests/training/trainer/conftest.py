@@ -1,4 +1,4 @@
-"""Runs that several modules look at; none of them changes these."""
+"""Finished runs shared by several test modules, which must not change them."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from tests.helpers.training_runs import PRETRAINING, RESTLESS, run, write_place
 
 @pytest.fixture(scope="session")
 def place(tmp_path_factory, trained_tokenizer):
-    """A folder with `corpus` and `llm`, where runs go to `runs`; each module names its runs differently."""
+    """A folder with `corpus`, `llm`, and `runs` for the runs; every module uses its own names for runs."""
     return write_place(tmp_path_factory.mktemp("place"), trained_tokenizer)
 
 

@@ -1,4 +1,4 @@
-"""What a run may resume from, which settings it must have, and what is refused before hours are spent."""
+"""Resuming: usable checkpoints, matching settings, and early refusals."""
 
 import errno
 import shutil
@@ -59,7 +59,7 @@ def test_half_written_checkpoint_is_recognized_and_skipped(uninterrupted, tmp_pa
         resolve_output_dir(options_of(tmp_path, "--resume_from_checkpoint", tmp_path / "checkpoint-3"))
 
 
-def test_run_without_a_complete_checkpoint_starts_again(tmp_path, capsys):
+def test_run_without_a_complete_checkpoint_restarts(tmp_path, capsys):
     (tmp_path / "checkpoint-2").mkdir()
     (tmp_path / "settings.json").write_text("{}")
     assert resolve_output_dir(options_of(tmp_path)) is None
@@ -101,7 +101,7 @@ def test_checkpoint_from_other_settings_is_refused(place, uninterrupted, changes
 
 
 def test_other_labels_of_a_task_are_refused(place, tmp_path):
-    """Even the same ones in another order."""
+    """Even the same labels in another order are refused."""
     task = 'emotion: {kind: classification, labels: [%s], prompt: "\\nIt is"}\n'
     first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
     labels = ["neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger"]
@@ -113,7 +113,7 @@ def test_other_labels_of_a_task_are_refused(place, tmp_path):
         run(place, "custom-task", max_steps=2, tasks_file=second)
 
 
-def test_run_of_a_moved_corpus_resumes_and_one_of_other_clips_does_not(place, uninterrupted, tmp_path):
+def test_run_resumes_on_a_moved_corpus_but_not_on_other_clips(place, uninterrupted, tmp_path):
     folder = copy_unfinished(uninterrupted, place / "runs/moved")
     shutil.copytree(place / "corpus", tmp_path / "deep/corpus")
     (tmp_path / "corpus").symlink_to("deep/corpus")
@@ -128,7 +128,7 @@ def test_run_of_a_moved_corpus_resumes_and_one_of_other_clips_does_not(place, un
     assert curve_of(folder) == curve_of(uninterrupted)
 
 
-def test_settings_that_change_no_number_may_change(place, uninterrupted):
+def test_settings_without_effect_on_results_may_change(place, uninterrupted):
     folder = copy_unfinished(uninterrupted, place / "runs/elsewhere")
     run(place, "elsewhere", save_total_limit=3, cache_media="false", per_device_eval_batch_size=4)
     assert curve_of(folder) == curve_of(uninterrupted)
@@ -173,7 +173,7 @@ def test_read_only_folder_is_refused(tmp_path, monkeypatch):
         resolve_output_dir(options_of(tmp_path))
 
 
-def test_disk_without_room_is_refused(tmp_path, make_model, monkeypatch):
+def test_too_little_disk_space_is_refused(tmp_path, make_model, monkeypatch):
     model = make_model()
     model.config.text_model_id = "llm"
     trained = sum(p.numel() * 4 for p in model.parameters() if p.requires_grad)

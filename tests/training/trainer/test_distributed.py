@@ -56,7 +56,7 @@ def words(options):
 
 
 def start(*command, processes=1, launch_file="ddp", check=True, **environment):
-    """Python with these arguments, by the launcher where there are several processes."""
+    """Run Python with these arguments, through the launcher if there are several processes."""
     config = REPOSITORY / f"training/accelerate_configs/{launch_file}.yaml"
     launcher = [*LAUNCHER, "--config_file", str(config), "--num_processes", str(processes)]
     done = subprocess.run(
@@ -73,7 +73,7 @@ def start(*command, processes=1, launch_file="ddp", check=True, **environment):
 
 
 def run(place, name, processes, batch_size, launch_file="ddp", environment=None, **changes):
-    """A run of so many processes; what each of them wrote down."""
+    """Train with this number of processes; returns the record of each."""
     given = {
         "dataset": place / "corpus",
         "text_model_name_or_path": place / "llm",
@@ -98,7 +98,7 @@ def assert_same_log(log, expected):
 
 
 def assert_same_checkpoint(folder, other):
-    """The same tensors to rounding, in the same precision, and the same configuration."""
+    """Tensors equal up to rounding and in the same precision, and equal configurations."""
     found, expected = (load_file(path / "model.safetensors") for path in (folder, other))
     assert {name: (t.dtype, t.shape) for name, t in found.items()} == {
         name: (t.dtype, t.shape) for name, t in expected.items()
@@ -144,7 +144,7 @@ def test_two_processes_really_ran(place, two):
 
 
 def test_two_processes_share_the_batches_of_one(one, two):
-    """Each example in one process only, with the modalities that it keeps where one process trains."""
+    """Each example is in only one process, with the same modalities as in a run of one process."""
     alone = one[0]["batches"]
     assert len(alone) == len(two[0]["batches"]) == len(two[1]["batches"]) == 6
     for batch, *parts in zip(alone, two[0]["batches"], two[1]["batches"], strict=True):
@@ -155,12 +155,12 @@ def test_two_processes_share_the_batches_of_one(one, two):
     assert len({tuple(mask) for batch in alone for mask in batch["modalities"]}) > 1
 
 
-def test_two_processes_have_the_losses_of_one(one, two):
+def test_two_processes_have_the_same_losses_as_one(one, two):
     assert_same_log(two[0]["log"], one[0]["log"])
 
 
 @pytest.mark.parametrize("part", [".", "checkpoint-6"])
-def test_two_processes_end_with_the_checkpoint_of_one(place, one, two, part):
+def test_two_processes_end_with_the_same_checkpoint_as_one(place, one, two, part):
     assert_same_checkpoint(place / "runs/two" / part, place / "runs/one" / part)
 
 
@@ -180,7 +180,7 @@ def unsplit(place):
     return run(place, "unsplit", 1, 4, **UNSPLIT)
 
 
-def test_weights_are_really_split(split, unsplit):
+def test_weights_are_really_sharded(split, unsplit):
     assert unsplit[0]["split"] == 0
     for found in split:
         assert found["split"] > 40
@@ -188,12 +188,12 @@ def test_weights_are_really_split(split, unsplit):
         assert found["parameters"] == unsplit[0]["parameters"]
 
 
-def test_split_steps_equal_unsplit_ones(split, unsplit):
+def test_sharded_steps_equal_unsharded_ones(split, unsplit):
     assert_same_log(split[0]["log"], unsplit[0]["log"])
 
 
 @pytest.mark.parametrize("part", [".", "checkpoint-1", "checkpoint-2"])
-def test_split_weights_are_saved_as_the_same_adapter_checkpoint(place, split, unsplit, part):
+def test_sharded_weights_are_saved_as_the_same_adapter_checkpoint(place, split, unsplit, part):
     folder = place / "runs/split" / part
     assert_same_checkpoint(folder, place / "runs/unsplit" / part)
     frozen = (place / "llm/model.safetensors").stat().st_size
@@ -202,7 +202,7 @@ def test_split_weights_are_saved_as_the_same_adapter_checkpoint(place, split, un
 
 
 @pytest.mark.slow
-def test_split_run_resumes_where_it_stopped(place, split):
+def test_sharded_run_resumes_where_it_stopped(place, split):
     shutil.copytree(place / "runs/split/checkpoint-1", place / "runs/again/checkpoint-1")
     resumed = {**UNSPLIT, "resume_from_checkpoint": "true"}
     run(place, "again", 2, 2, "fsdp2", {"FSDP2_ON_CPU": "1"}, **resumed)
@@ -212,8 +212,8 @@ def test_split_run_resumes_where_it_stopped(place, split):
 # ---- evaluation and prediction ----------------------------------------------------------------------------------
 
 
-def test_two_processes_evaluate_as_one(place, one, tmp_path):
-    """Seven subsets of five rows, one of which has no words."""
+def test_two_processes_evaluate_like_one(place, one, tmp_path):
+    """Seven subsets of five examples, one of which has no text."""
     command = [
         "-m",
         "training.run_eval",
@@ -249,7 +249,7 @@ def test_two_processes_evaluate_as_one(place, one, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.json", "two.json"]
 
 
-def test_two_processes_predict_as_one(place, one, tmp_path):
+def test_two_processes_predict_like_one(place, one, tmp_path):
     folder = tmp_path / "clips"
     folder.mkdir()
     for number in range(3):
@@ -288,7 +288,7 @@ def test_two_processes_predict_as_one(place, one, tmp_path):
 
 @pytest.fixture
 def three_processes(monkeypatch):
-    """As if a launcher had started three."""
+    """Pretends that a launcher has started three processes."""
     state = PartialState(cpu=True)
     monkeypatch.setitem(state.__dict__, "num_processes", 3)
     return state

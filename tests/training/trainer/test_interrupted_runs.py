@@ -30,7 +30,7 @@ def run(place, name, **changes):
     return run_plain(place, name, **{**RESTLESS, **changes})
 
 
-def test_uninterrupted_run_logs_where_it_saves(uninterrupted):
+def test_uninterrupted_run_logs_at_its_checkpoints(uninterrupted):
     curve = curve_of(uninterrupted)
     assert [entry["step"] for entry in curve if "loss" in entry] == [2, 3, 4, 6, 8]
     assert [entry["step"] for entry in curve if "eval_loss" in entry] == [2, 4, 6, 8]
@@ -41,11 +41,11 @@ def test_uninterrupted_run_logs_where_it_saves(uninterrupted):
 
 
 class Killed(BaseException):
-    """Nothing catches it, as nothing catches SIGKILL."""
+    """Cannot be caught, like SIGKILL."""
 
 
 def kill_at_call(monkeypatch, owner, name, number, before=lambda *_: None):
-    """Die in the n-th call of a function, after `before` did half of its work."""
+    """Die in the n-th call of a function, after `before` has done half of its work."""
     original, calls = getattr(owner, name), []
 
     def dies(*args, **kwargs):
@@ -81,7 +81,7 @@ WITHOUT_CHECKPOINT = {
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_killed_run_ends_where_an_uninterrupted_one_does(place, uninterrupted, monkeypatch, moment):
+def test_killed_run_ends_like_an_uninterrupted_one(place, uninterrupted, monkeypatch, moment):
     name = moment.replace(" ", "-")
     owner, function, number = MOMENTS[moment]
     with monkeypatch.context() as patched:
@@ -131,13 +131,13 @@ def test_run_stopped_early_stays_stopped(place, monkeypatch):
 
 
 def main_as_launched(words):
-    """With workers that are forked, as they are where no forkserver is used."""
+    """With forked workers, as without a forkserver."""
     multiprocessing.set_start_method("fork", force=True)
     main(words)
 
 
 def start(words):
-    """`main` in a process of its own, forked from one that has imported everything and computed nothing."""
+    """`main` in a separate process, forked from one that has imported everything but computed nothing."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["training.train", "training.trainer.run"])
     process = context.Process(target=main_as_launched, args=(words,))
@@ -146,7 +146,7 @@ def start(words):
 
 
 def kill_and_repeat(place, count, **changes):
-    """Runs that are each killed once at a random moment, then started again to their end."""
+    """Runs that are each killed once at a random moment and then restarted until they finish."""
 
     def words_of(name):
         return command_line(place, name, **{**RESTLESS, **changes})
@@ -217,7 +217,7 @@ def test_full_disk_leaves_the_earlier_checkpoint_complete(place, uninterrupted, 
 
 @pytest.mark.slow
 def test_really_full_disk(place, tmp_path):
-    """A file system of one and a half checkpoints, in a mount of its own."""
+    """A separate file system with space for one and a half checkpoints."""
     small = tmp_path / "small"
     small.mkdir()
     changes = {"save_total_limit": 20, "eval_strategy": "no", "save_steps": 1, "load_best_model_at_end": "false"}

@@ -1,4 +1,4 @@
-"""Fusion pretraining: it changes only our own layers, learns, and sees all modalities together and each alone."""
+"""Fusion pretraining: it changes only our own layers, learns, and sees the modalities together and separately."""
 
 import copy
 import math
@@ -60,7 +60,7 @@ def test_fractions_of_an_epoch_are_rounded_up(setting, epochs, steps):
 
 
 def test_pretraining_sees_all_modalities_and_training_loses_some(place, monkeypatch):
-    """The pretraining fuses each modality alone anyway."""
+    """The pretraining fuses each modality separately anyway."""
     loaders = []
     monkeypatch.setattr(
         "training.trainer.run.pretrain_fusion", lambda model, processor, loader, *_, **__: loaders.append(loader) or []

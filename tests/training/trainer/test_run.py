@@ -1,4 +1,4 @@
-"""A run, from options to folders that load anywhere: a tiny language model and twelve real clips."""
+"""A complete run, from options to portable folders, with a tiny language model and twelve real clips."""
 
 import json
 import math
@@ -44,7 +44,7 @@ def test_run_writes_its_files(finished, folder):
     assert finished.state.global_step == 4
 
 
-def test_weights_can_be_read_by_whoever_reads_the_rest(folder):
+def test_weights_have_the_same_permissions_as_other_files(folder):
     assert (folder / "model.safetensors").stat().st_mode == (folder / "config.json").stat().st_mode
 
 
@@ -70,7 +70,7 @@ def test_no_file_holds_a_path_of_this_machine(place, folder):
         assert not re.search(r'"/(tmp|home|root|work|Users|mnt|data)/', text), path
 
 
-def test_checkpoint_brings_its_code(folder):
+def test_checkpoint_includes_its_code(folder):
     sources = [path.name for name in ("modeling_egmf", "processing_egmf") for path in (REPOSITORY / name).glob("*.py")]
     for checkpoint in (folder, folder / "checkpoint-2"):
         code = {path.name for path in checkpoint.glob("*.py")}
@@ -120,7 +120,7 @@ def answer_here(folder, clip, text_model_id):
 
 
 def test_folders_load_in_a_fresh_process(place, folder, tmp_path):
-    """The run and its language model are moved together: the relative id must still lead there."""
+    """The run and its language model are moved together; the relative id must still be valid."""
     moved = tmp_path / "moved"
     shutil.copytree(place / "llm", moved / "llm")
     shutil.copytree(folder, moved / "runs/finished")
@@ -134,7 +134,7 @@ def test_folders_load_in_a_fresh_process(place, folder, tmp_path):
 
 
 @pytest.mark.parametrize("part", [".", "checkpoint-2"])
-def test_load_takes_the_code_of_this_tree(place, folder, part):
+def test_load_uses_the_code_of_this_tree(place, folder, part):
     clip = place / "corpus/clips/5.mp4"
     model, processor = load(folder / part)
     assert type(model) is EGMFForConditionalGeneration
@@ -144,7 +144,7 @@ def test_load_takes_the_code_of_this_tree(place, folder, part):
     )
 
 
-def test_load_takes_a_language_model_from_elsewhere(place, folder, tmp_path):
+def test_load_accepts_a_language_model_from_elsewhere(place, folder, tmp_path):
     shutil.copytree(folder, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoint-*"))
     with pytest.raises(OSError, match="adapter checkpoint"):
         load(tmp_path / "run")
@@ -155,8 +155,8 @@ def test_load_takes_a_language_model_from_elsewhere(place, folder, tmp_path):
 # ---- resuming and fine-tuning --------------------------------------------------------------------------------
 
 
-def test_checkpoint_of_another_folder_is_resumed_to_equal_weights(place, folder):
-    """Without the settings of its run beside it."""
+def test_resuming_from_another_folder_gives_equal_weights(place, folder):
+    """The checkpoint is without the settings of its run."""
     resumed_folder = place / "runs/resumed"
     shutil.copytree(folder / "checkpoint-2", resumed_folder / "checkpoint-2")
     resumed = run(place, "resumed", resume_from_checkpoint="true", **PRETRAINING)
@@ -165,7 +165,7 @@ def test_checkpoint_of_another_folder_is_resumed_to_equal_weights(place, folder)
         assert_same_weights(weights_of(resumed_folder / part), weights_of(folder / part))
 
 
-def test_checkpoint_is_fine_tuned(place, folder):
+def test_checkpoint_can_be_fine_tuned(place, folder):
     changes = {"model_name_or_path": folder, "text_model_name_or_path": None}
     trainer = run(place, "further", **changes, **SHORT)
     base = load_file(place / "llm/model.safetensors")["model.embed_tokens.weight"]
@@ -186,13 +186,13 @@ def test_checkpoint_is_fine_tuned(place, folder):
     ],
     ids=lambda changes: "-".join(changes),
 )
-def test_smaller_settings_train(place, changes, capsys):
+def test_reduced_settings_train(place, changes, capsys):
     trainer = run(place, "small-" + "-".join(changes), **SHORT, **changes)
     assert trainer.state.global_step == 1
     assert "left out" not in capsys.readouterr().out  # nothing is missing
 
 
-def test_examples_that_the_model_has_no_encoder_for_are_left_out(place, capsys):
+def test_examples_without_an_encoder_are_left_out(place, capsys):
     trainer = run(place, "reader", audio="none", video="none", **SHORT)
     assert "left out 1 of 6 examples without text, audio, video: c3." in capsys.readouterr().out
     assert len(trainer.train_dataset) == 5
@@ -209,7 +209,7 @@ def test_examples_without_the_chosen_modalities_are_left_out_and_named(place, ca
     assert record_of(place / "runs/textless")["examples"] == {"train": 5, "eval": 4}
 
 
-def test_features_that_no_example_has_are_refused(place):
+def test_features_missing_from_all_examples_are_refused(place):
     changes = {"audio": "features", "audio_feature_size": 8, **SHORT}
     message = r"The model takes --audio features, but the training examples have audio only as waveform"
     with pytest.raises(ValueError, match=message):
@@ -218,7 +218,7 @@ def test_features_that_no_example_has_are_refused(place):
 
 
 def test_split_without_the_chosen_modalities_is_refused(place, tmp_path):
-    """At once, and not hours later, when its first batch comes up."""
+    """At once, not hours later at its first batch."""
     shutil.copytree(place / "corpus", tmp_path / "corpus")
     path = tmp_path / "corpus/metadata.jsonl"
     examples = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -255,7 +255,7 @@ def test_dataset_without_splits_says_so(place, tmp_path):
         ({"modality_dropout": 1.5}, r"`modality_dropout` is 1\.5"),
     ],
 )
-def test_bad_settings_say_what_to_do(place, changes, message):
+def test_errors_in_settings_say_what_to_do(place, changes, message):
     with pytest.raises(ValueError, match=message):
         run(place, "bad", **changes)
     assert not (place / "runs/bad").exists()

@@ -1,4 +1,4 @@
-"""Sampling: complete epochs in equal batches, and changes that follow from seed, epoch and example."""
+"""Sampling: complete epochs in equal batches, and changes determined by seed, epoch and example."""
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ def epochs_of(kind, rows, batch_size, processes, seed=0, epochs=(0, 1), **option
 @pytest.mark.parametrize("kind", SAMPLERS)
 @pytest.mark.parametrize("rows", [1, 5, 6, 11, 12, 13])
 @pytest.mark.parametrize("processes", [1, 2, 3, 4])
-def test_processes_share_the_batches_of_one(kind, rows, processes):
+def test_processes_share_the_batches_of_a_single_one(kind, rows, processes):
     alone = epochs_of(kind, rows, 12, 1)
     shared = epochs_of(kind, rows, 12 // processes, processes)
     for epoch, steps in alone.items():
@@ -60,7 +60,7 @@ def test_processes_share_the_batches_of_one(kind, rows, processes):
 
 
 @pytest.mark.parametrize("kind", ["random", "grouped"])
-def test_order_follows_from_seed_and_epoch(kind):
+def test_order_depends_on_seed_and_epoch(kind):
     def order(seed, epoch):
         steps = epochs_of(kind, 40, 4, 1, seed, (epoch,))[epoch]
         return [place.index for (batch,) in steps for place in batch]
@@ -70,8 +70,8 @@ def test_order_follows_from_seed_and_epoch(kind):
     assert order(0, 3) != order(5, 3)
 
 
-def test_random_order_is_that_of_the_trainer():
-    """Accelerate's, under which the trainer shuffles."""
+def test_random_order_matches_the_trainer():
+    """The trainer shuffles with Accelerate's sampler."""
     from accelerate.data_loader import SeedableRandomSampler
 
     usual = SeedableRandomSampler(range(40), data_seed=7)
@@ -80,8 +80,8 @@ def test_random_order_is_that_of_the_trainer():
     assert [place.index for (batch,) in steps for place in batch] == list(usual)
 
 
-def test_full_batches_are_those_of_accelerate():
-    """Which repeats examples in a last batch that does not divide; ours are divided and weighted."""
+def test_full_batches_match_accelerate():
+    """Accelerate repeats examples in an uneven last batch; ours is divided and weighted."""
     from accelerate.data_loader import BatchSamplerShard
 
     usual = [BatchSampler(SequentialSampler(range(11)), 4, drop_last=False) for _ in range(2)]
@@ -119,8 +119,8 @@ def examples():
     ]
 
 
-def test_changes_follow_from_seed_epoch_and_example(examples, make_processor):
-    """Alone or among others, in whichever process: an example loses the same modalities and is changed alike."""
+def test_changes_depend_on_seed_epoch_and_example(examples, make_processor):
+    """An example loses the same modalities and changes alike in any batch and any process."""
     processor = make_processor()
     settings = AugmentationSettings(modality_dropout=0.7, augmentation=True)
     dataset = EGMFDataset(examples, processor, True, augmentation=settings)

@@ -18,7 +18,7 @@ from training.trainer.distributed import load_adapter_state
 pytestmark = pytest.mark.integration
 
 
-def test_steps_change_every_trained_weight_and_no_frozen_one(place, finished):
+def test_steps_change_all_trained_and_no_frozen_weights(place, finished):
     folder = Path(finished.args.output_dir)
     first, last = weights_of(folder / "checkpoint-2"), weights_of(folder / "checkpoint-4")
     unchanged = {name for name in first if torch.equal(first[name], last[name])}
@@ -56,8 +56,8 @@ def test_two_learning_rates(finished):
         assert rate == (2e-2 if in_fusion else 1e-2), name
 
 
-def test_evaluation_is_that_of_the_evaluator(place):
-    """The loss is the mean of -log P over examples, which batches of two and one share out unevenly."""
+def test_evaluation_matches_the_evaluator(place):
+    """The loss is the mean of -log P over examples, although batches hold two examples or one."""
     trainer = run(place, "evaluated", **{**SHORT, "eval_strategy": "steps", "eval_steps": 1}, max_eval_samples=3)
     processor = trainer.processing_class
     dataset = EGMFDataset(load_examples(place / "corpus", "validation")[:3], processor)

@@ -380,4 +380,4 @@ def read_pickle(path: str | Path) -> Any:
                 "pickle, because anything else can run code. If you trust its source, save it again as plain arrays."
             ) from error
         except BROKEN as error:
-            raise ValueError(f"{path} is not a readable pickle, or is truncated: {error}. Copy it again.") from error
+            raise ValueError(f"{path} is not a readable pickle, or was cut off: {error}. Copy it again.") from error

@@ -25,7 +25,7 @@ SIZES = {
 
 @pytest.fixture(scope="session")
 def small_sizes():
-    """Changes to a backbone's configuration that make it run in a moment."""
+    """Changes to a backbone's configuration that make it small enough to run quickly."""
     return dict(SIZES)
 
 

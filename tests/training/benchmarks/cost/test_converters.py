@@ -1,4 +1,4 @@
-"""The benchmark of converting and reading: a small share of it, from the pickle to the rate."""
+"""The benchmark of converting and reading, on a small share of the examples."""
 
 import pickle
 
@@ -16,7 +16,7 @@ def small_features(monkeypatch):
 
 
 @pytest.mark.parametrize("layout", ["rows", "arrays"])
-def test_both_layouts_hold_the_same(tmp_path, layout):
+def test_both_layouts_hold_the_same_examples(tmp_path, layout):
     counts = {"train": 9, "valid": 3, "test": 2}
     path = converters.write_release(tmp_path / "a.pkl", counts, distinct=4, layout=layout)
     train = pickle.loads(path.read_bytes())["train"]  # noqa: S301

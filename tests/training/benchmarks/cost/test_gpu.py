@@ -81,7 +81,7 @@ def test_targets(training, answering, reached):
     assert list(targets.values()) == reached
 
 
-def test_memory_that_runs_out_is_reported():
+def test_out_of_memory_is_reported():
     def fail():
         raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -92,16 +92,16 @@ def test_memory_that_runs_out_is_reported():
     ("options", "message"),
     [
         (["--device", "cpu"], "The shape glm3-6b is for a GPU; on cpu use --shape tiny"),
-        ([*TINY, "--length", "20"], "--length 20 is too short for 32 tokens of the transcript"),
+        ([*TINY, "--length", "20"], "--length 20 is too short for a transcript of 32 tokens"),
         ([*TINY, "--batch_size", "0"], "--batch_size is 0; it must be at least 1"),
         pytest.param(
             [],
-            "There is no CUDA device here. To try the script without one: --shape tiny --device cpu",
+            "No CUDA device is available. To try the script without one: --shape tiny --device cpu",
             marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is one"),
         ),
     ],
 )
-def test_what_cannot_be_measured_is_refused(options, message):
+def test_settings_that_cannot_be_measured_are_refused(options, message):
     with pytest.raises(SystemExit, match=message):
         gpu.main(options)
 
@@ -116,8 +116,8 @@ def test_what_cannot_be_measured_is_refused(options, message):
         (speed, ["--text_model_name_or_path", "nowhere"]),
     ],
 )
-def test_output_that_cannot_be_written_is_refused_first(module, options, tmp_path, capsys):
-    """By every benchmark, before any work."""
+def test_unwritable_output_is_refused_before_any_work(module, options, tmp_path, capsys):
+    """Every benchmark checks its output before any work."""
     (tmp_path / "file").write_text("not a folder")
     refused = {str(tmp_path / "file/deep/a.json"): "Nothing can be written into .*file", str(tmp_path): "is a folder"}
     for output, message in refused.items():

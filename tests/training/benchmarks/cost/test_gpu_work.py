@@ -1,4 +1,4 @@
-"""What the GPU benchmark computes: its model and batches, and the count of operations against torch's own."""
+"""Workload of the GPU benchmark: its model and batches, and its count of operations against torch's own."""
 
 import argparse
 
@@ -31,8 +31,8 @@ def model():
     return build_model(make_arguments())
 
 
-def test_flops_are_those_that_torch_counts(model):
-    """Of the language model; encoders and fusion are left out of both counts."""
+def test_flops_match_the_count_of_torch(model):
+    """Only the language model is counted; encoders and fusion are left out of both counts."""
     batch = make_batch(model, 2, make_arguments(), labeled=True)
     prompt = {name: value for name, value in batch.items() if name not in ("labels", "attention_mask")}
     embeds, _ = model.train().embed_prompt(**prompt)
@@ -45,14 +45,14 @@ def test_flops_are_those_that_torch_counts(model):
     assert training_flops(model, 2, 40, 4) == pytest.approx(counter.get_total_flops(), abs=rotary)
 
 
-def test_labeled_batch_is_what_training_takes(model):
+def test_labeled_batch_is_valid_for_training(model):
     batch = make_batch(model, 3, make_arguments(), labeled=True)
     assert ((batch["labels"] != -100).sum(dim=1) == 3).all()
     placeholders = model.get_placeholder_mask(batch["input_ids"])
     assert (placeholders.sum(dim=1) == model.config.num_pseudo_tokens).all()
 
 
-def test_unlabeled_batch_is_what_score_answers_takes(model):
+def test_unlabeled_batch_is_valid_for_score_answers(model):
     batch = make_batch(model, 3, make_arguments(), labeled=False)
     assert model.eval().score_answers(**batch).probabilities.shape == (3, NUM_LABELS)
     bare = bare_inputs(model, batch)
@@ -60,8 +60,8 @@ def test_unlabeled_batch_is_what_score_answers_takes(model):
     assert bare["input_ids"].max() < model.config.text_config.vocab_size
 
 
-def test_full_shape_is_that_of_the_paper():
-    """What would be built on a GPU, without any memory."""
+def test_full_shape_matches_the_paper():
+    """The model that a GPU would build, on the meta device."""
     model = build_model(make_arguments(shape="glm3-6b", device="meta", dtype="bfloat16"))
     text_config = model.config.text_config
     assert (text_config.num_hidden_layers, text_config.hidden_size, text_config.vocab_size) == (28, 4096, 65024)

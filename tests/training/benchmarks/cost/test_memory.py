@@ -24,7 +24,7 @@ def record():
     return record_of()
 
 
-def test_tensor_bytes_are_those_of_a_training_step(make_text_model, make_text_batch):
+def test_tensor_bytes_match_a_training_step(make_text_model, make_text_batch):
     model, arguments = make_text_model("glm3-6b", "bfloat16")
     load = Load(Batch(4, 96, 4), seconds=1.0, words=10)
     sizes = estimate(arguments, model.config.text_config, load)["bytes"]
@@ -67,13 +67,13 @@ def test_activations_follow_the_batch(record):
     assert longer["gradients"] == record["bytes"]["gradients"]
 
 
-def test_eager_attention_takes_more():
+def test_eager_attention_needs_more_memory():
     fused = record_of(length=1024, attn_implementation="sdpa")["bytes"]["activations"]
     eager = record_of(length=1024, attn_implementation="eager")["bytes"]["activations"]
     assert eager["plain"] > 1.5 * fused["plain"]
 
 
-def test_settings_of_lora_count(record):
+def test_lora_settings_are_counted(record):
     smaller = record_of(lora_r=4)
     without = record_of(lora_r=0)
     assert 2 * smaller["parameters"]["LoRA"]["total"] == record_of(lora_r=8)["parameters"]["LoRA"]["total"]

@@ -1,4 +1,4 @@
-"""The formulas of the memory estimate against what a step really keeps and allocates."""
+"""Formulas of the memory estimate against the memory that a step really keeps and allocates."""
 
 import pytest
 import torch
@@ -43,8 +43,8 @@ def precision_of(dtype, eager=False):
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("backbone", ARCHITECTURES)
-def test_formula_is_what_a_step_keeps(make_text_model, make_text_batch, backbone, dtype, attention):
-    """To a fiftieth. Encoders and fusion are left out of the formula; they are a hundredth of it here."""
+def test_formula_matches_the_memory_kept_by_a_step(make_text_model, make_text_batch, backbone, dtype, attention):
+    """Within a fiftieth. The formula leaves out encoders and fusion, which are a hundredth of it here."""
     model, _ = make_text_model(backbone, dtype, attention, lora_dropout=0.1)
     inputs = make_text_batch(model, SIZE, LENGTH)
     kept = kept_bytes(lambda: model.train()(**inputs).loss, model)
@@ -55,7 +55,7 @@ def test_formula_is_what_a_step_keeps(make_text_model, make_text_batch, backbone
 
 
 def peak_of_a_step(model, inputs, checkpointing):
-    """Bytes besides weights and their gradients, which exist from the beginning."""
+    """Bytes without the weights and their gradients, which exist from the start."""
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     for parameter in model.parameters():
@@ -69,7 +69,7 @@ def peak_of_a_step(model, inputs, checkpointing):
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("backbone", ARCHITECTURES)
-def test_peak_of_training_is_within_a_fortieth(make_text_model, make_text_batch, backbone, dtype, checkpointing):
+def test_training_peak_is_within_a_fortieth(make_text_model, make_text_batch, backbone, dtype, checkpointing):
     model, _ = make_text_model(backbone, dtype, lora_dropout=0.1)
     batch = Batch(SIZE, LENGTH, LOGIT_TOKENS)
     expected = training_activations(shape_of(model), adapters_of(model), batch, precision_of(dtype), checkpointing)
@@ -79,8 +79,8 @@ def test_peak_of_training_is_within_a_fortieth(make_text_model, make_text_batch,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_peak_of_the_demos_backbone(with_language_model, make_text_batch, checkpointing):
-    """SmolLM2-135M in its real size, with random weights, in bfloat16."""
+def test_training_peak_of_the_demo_backbone(with_language_model, make_text_batch, checkpointing):
+    """SmolLM2-135M in full size, with random weights in bfloat16."""
     text_config = backbone_config("smollm2-135m")
     arguments = ModelArguments(audio="none", video="none", fusion_hidden_size=8, lora_r=8)
     on_meta = meta_model(arguments, text_config)
@@ -100,8 +100,8 @@ def test_peak_of_the_demos_backbone(with_language_model, make_text_batch, checkp
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("backbone", ARCHITECTURES)
-def test_peak_of_a_prefill_is_within_a_sixth(make_text_model, make_text_batch, backbone, dtype):
-    """The formula is that of gate and up in one matrix; as two matrices they need a little less."""
+def test_prefill_peak_is_within_a_sixth(make_text_model, make_text_batch, backbone, dtype):
+    """The formula assumes gate and up in one matrix; two matrices need a little less."""
     model, _ = make_text_model(backbone, dtype)
     inputs = make_text_batch(model, SIZE, LENGTH, num_labels=0)
     with torch.no_grad(), TensorMemory() as memory:
@@ -113,7 +113,7 @@ def test_peak_of_a_prefill_is_within_a_sixth(make_text_model, make_text_batch, b
     assert output.logits.shape[1] == 1
 
 
-def test_cache_bytes_are_those_of_a_cache(make_text_model):
+def test_cache_bytes_match_a_real_cache(make_text_model):
     model, _ = make_text_model("qwen2.5-1.5b", "bfloat16")
     cache = DynamicCache(config=model.config.text_config)
     with torch.no_grad():
@@ -131,7 +131,7 @@ def test_cache_of_glm3():
 
 @pytest.mark.parametrize("double_quantization", [False, True])
 @pytest.mark.parametrize("shape", [(256, 192), (100, 52), (640, 640)])
-def test_four_bit_bytes_are_those_of_bitsandbytes(shape, double_quantization):
+def test_four_bit_bytes_match_bitsandbytes(shape, double_quantization):
     bitsandbytes = pytest.importorskip("bitsandbytes")
     weight = bitsandbytes.nn.Params4bit(
         torch.randn(shape), requires_grad=False, quant_type="nf4", compress_statistics=double_quantization

@@ -1,4 +1,4 @@
-"""The model of the memory estimate: the one that is trained, counted part by part."""
+"""The model of the memory estimate equals the trained model, and is counted part by part."""
 
 import copy
 
@@ -32,7 +32,7 @@ from training.options import ModelArguments
         ("smollm2-135m", 134_515_008),
     ],
 )
-def test_backbones_have_as_many_parameters_as_published(backbone, parameters):
+def test_backbones_have_the_published_number_of_parameters(backbone, parameters):
     model = meta_model(ModelArguments(audio="none", video="none"), backbone_config(backbone))
     assert parameters_by_part(model)["language model"] == {"total": parameters, "trainable": 0}
     assert {value.device.type for value in model.parameters()} == {"meta"}
@@ -52,7 +52,7 @@ def tensor_facts(model):
         {"text_model_dtype": "bfloat16", "lora_target_modules": ["q_proj", "gate_proj", "down_proj"]},
     ],
 )
-def test_meta_model_is_the_one_that_is_trained(tmp_path, trained_tokenizer, options):
+def test_meta_model_matches_the_trained_model(tmp_path, trained_tokenizer, options):
     tokenizer = copy.deepcopy(trained_tokenizer)
     folder = write_language_model(tmp_path / "llm", tiny_llama(tokenizer), tokenizer)
     arguments = ModelArguments(text_model_name_or_path=str(folder), **options)
@@ -78,7 +78,7 @@ def test_parameters_by_part_by_hand(small_sizes):
     assert all(counts["trainable"] == counts["total"] for counts in parts.values())
 
 
-def test_four_bit_leaves_the_output_matrix_and_lora(make_text_model, small_sizes):
+def test_four_bit_excludes_the_output_matrix_and_lora(make_text_model, small_sizes):
     model, _ = make_text_model("glm3-6b")
     layers = quantized_layers(model)
     assert len(layers) == 6 * small_sizes["num_hidden_layers"]  # q, k, v, o, gate and up in one, down
@@ -88,8 +88,8 @@ def test_four_bit_leaves_the_output_matrix_and_lora(make_text_model, small_sizes
 
 
 @pytest.mark.parametrize(("audio", "video"), [("waveform", "frames"), ("features", "none"), ("none", "features")])
-def test_encoders_are_counted_as_a_batch_keeps_them(small_sizes, audio, video):
-    """One sample's count times four is what four samples keep together, to a tenth."""
+def test_encoder_count_matches_a_batch(small_sizes, audio, video):
+    """Four times the count of one sample is the memory kept by four samples, to a tenth."""
     arguments = ModelArguments(
         audio=audio, video=video, audio_feature_size=9, video_feature_size=9, frame_size=32, num_frames=3
     )

@@ -1,4 +1,4 @@
-"""Padding costs little: on utterances as long as MELD's, in the order that training takes them."""
+"""Padding is a small share of training's batches of utterances as long as MELD's."""
 
 import copy
 
@@ -27,7 +27,7 @@ def test_padding_is_below_a_tenth(make_processor, examples):
         assert random > 2 * grouped  # there was something to gain
 
 
-def test_share_is_that_of_real_batches(make_processor, examples):
+def test_share_matches_real_batches(make_processor, examples):
     processor = make_processor(None, None)
     dataset = EGMFDataset(examples[:41], processor, with_labels=True)
     batches = batches_of(dataset, "group_by_length", 8, seed=3)

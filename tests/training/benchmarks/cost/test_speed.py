@@ -1,4 +1,4 @@
-"""The speed benchmark runs with any language model, and its ratios are those of the medians."""
+"""The speed benchmark runs with any language model, and its ratios are ratios of medians."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""Calls timed in turn: the order, and the medians."""
+"""Timing of calls in turn: their order, and the medians."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""The scikit-learn baselines: they find what there is to learn, from the training examples only."""
+"""The scikit-learn baselines learn from informative inputs, and only from the training examples."""
 
 import numpy as np
 
@@ -17,7 +17,7 @@ def make_examples(num_train, num_reported, **columns):
     return examples
 
 
-def test_informative_words_are_found():
+def test_baseline_learns_informative_words():
     task = EGMFTask("mood", "classification", labels=["calm", "glad"], prompt="\nMood:")
     examples = make_examples(40, 10, text=english, answer=lambda i: ("calm", "glad")[i % 2])
     result = evaluate_baseline(WORDS, task, examples)
@@ -27,7 +27,7 @@ def test_informative_words_are_found():
     assert result["name"] == "logistic regression on TF-IDF of words"
 
 
-def test_informative_vectors_are_found():
+def test_baseline_learns_informative_vectors():
     rng = np.random.default_rng(0)
 
     def features(i):
@@ -40,7 +40,7 @@ def test_informative_vectors_are_found():
 
 
 def test_reported_examples_do_not_teach_the_baseline():
-    """A label that only the reported examples have cannot be known."""
+    """A label that only the reported examples have cannot be predicted."""
     task = EGMFTask("mood", "classification", labels=["calm", "glad", "sad"], prompt="\nMood:")
     examples = make_examples(40, 10, text=english, answer=lambda i: "sad" if i >= 40 else ("calm", "glad")[i % 2])
     assert evaluate_baseline(WORDS, task, examples)["figures"]["accuracy"] == 0

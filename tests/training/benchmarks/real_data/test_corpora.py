@@ -3,7 +3,7 @@
 from training.benchmarks.real_data.corpora import first_groups
 
 
-def test_groups_are_chosen_the_same_everywhere():
+def test_choice_of_groups_is_deterministic():
     groups = [f"v{i % 10}" for i in range(100)]
     chosen = first_groups(groups, 30)
     assert len(chosen) == 3

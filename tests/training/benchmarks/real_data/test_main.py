@@ -1,4 +1,4 @@
-"""The command of the benchmark on real data: what it refuses, and how results are merged."""
+"""The command of the benchmark on real data: refusals, and merging of results."""
 
 import pytest
 

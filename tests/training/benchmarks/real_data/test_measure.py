@@ -91,7 +91,7 @@ def test_piece_from_release_to_table(name, run_benchmark, releases, tmp_path):
     assert sorted(path.name for path in (tmp_path / "results").iterdir()) == ["real.json", "real.md"]
 
 
-def test_pieces_and_seeds_are_merged_and_nothing_is_done_twice(run_benchmark, tmp_path):
+def test_pieces_and_seeds_are_merged_without_repeating_work(run_benchmark, tmp_path):
     run_benchmark("--only", "mosi")
     checkpoints = sorted((tmp_path / "work").rglob("model.safetensors"))
     times = [path.stat().st_mtime_ns for path in checkpoints]

@@ -1,4 +1,4 @@
-"""Repairs of feature sequences, and .npy files."""
+"""Repairs of feature sequences, and reading of .npy files."""
 
 import numpy as np
 import pytest
@@ -14,29 +14,29 @@ def sequence(steps=6, padding=3, width=4, seed=0):
 
 
 def repair(values, length=None, **options):
-    """The repaired sequence, and reason -> rows."""
+    """The repaired sequence, and reason -> ids."""
     report = ConversionReport()
     found = repair_sequence(values, length, "r", "audio", report, **options)
     return found, {reason: (names, report.num_values[reason]) for reason, names in report.reasons["repaired"].items()}
 
 
 @pytest.mark.parametrize("length", [None, 6])
-def test_padding_goes_and_nothing_else(length):
+def test_only_padding_is_removed(length):
     found, done = repair(sequence(), length)
     assert found.dtype == np.float32
     assert np.array_equal(found, sequence()[:6].astype(np.float32))
     assert done == {}
 
 
-def test_stated_zeros_stay():
-    """A length beyond the last vector that is not zero is believed."""
+def test_zeros_within_the_stated_length_are_kept():
+    """A stated length beyond the last nonzero vector is trusted."""
     found, done = repair(sequence(), 8)
     assert found.shape == (8, 4)
     assert done == {}
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
-def test_what_is_not_finite_becomes_zero(value):
+def test_nonfinite_values_become_zero(value):
     values = sequence()
     values[1, 2] = values[3, 0] = value
     found, done = repair(values, 6)
@@ -45,14 +45,14 @@ def test_what_is_not_finite_becomes_zero(value):
     assert done == {"audio features with NaN or infinite values: set to 0": (["r"], 2)}
 
 
-def test_infinity_at_the_end_is_no_padding():
+def test_infinity_at_the_end_is_not_padding():
     values = sequence()
     values[5] = -np.inf
     assert repair(values)[0].shape == (6, 4)
 
 
 @pytest.mark.parametrize("length", [1, 3])
-def test_length_cut_at_a_zero_vector_is_put_right(length):
+def test_length_cut_at_a_zero_vector_is_corrected(length):
     values = sequence()
     values[length] = 0  # the first whose sum is 0
     found, done = repair(values, length)
@@ -60,7 +60,7 @@ def test_length_cut_at_a_zero_vector_is_put_right(length):
     assert list(done) == ["audio features cut at a zero vector by their stated length: length corrected"]
 
 
-def test_first_vector_zero_is_no_padding_where_a_length_says_so():
+def test_leading_zero_vector_within_the_stated_length_is_kept():
     values = sequence()
     values[0] = 0
     found, done = repair(values, 6)
@@ -69,14 +69,14 @@ def test_first_vector_zero_is_no_padding_where_a_length_says_so():
 
 
 @pytest.mark.parametrize("length", [None, 0, 1])
-def test_padding_in_front_goes(length):
+def test_leading_padding_is_removed(length):
     values = sequence()[::-1]
     found, done = repair(values, length)
     assert np.array_equal(found, values[3:].astype(np.float32))
     assert list(done) == ["audio features padded at the start: zeros removed"]
 
 
-def test_length_beyond_the_array():
+def test_length_beyond_the_array_is_corrected():
     found, done = repair(sequence(), 20)
     assert found.shape == (9, 4)
     assert list(done) == ["audio features shorter than their stated length: length corrected"]
@@ -90,7 +90,7 @@ def test_all_padding_is_left_out(values, length):
     assert "audio features are all padding: left out" in done
 
 
-def test_what_overflows_half_precision_is_clipped():
+def test_values_that_overflow_half_precision_are_clipped():
     values = sequence()
     values[0, :3] = 3e5, -7e4, 9999
     found, done = repair(values, 6)
@@ -99,15 +99,15 @@ def test_what_overflows_half_precision_is_clipped():
     assert done == {"audio features with values beyond 10000: clipped": (["r"], 2)}
 
 
-def test_other_width_is_left_out():
+def test_sequence_of_another_width_is_left_out():
     found, done = repair(sequence(width=3), width=4)
     assert found is None
-    assert list(done) == ["audio features with another width than 4: left out"]
+    assert list(done) == ["audio features whose width is not 4: left out"]
     assert repair(np.zeros((2, 2, 4)), width=4)[0] is None
 
 
 @pytest.mark.parametrize("values", [[["a"]], [[1, 2], [3]], {"a": 1}])
-def test_what_is_no_numbers_is_left_out(values):
+def test_nonnumeric_values_are_left_out(values):
     found, done = repair(values)
     assert found is None
     assert list(done) == ["audio features are not numbers: left out"]
@@ -167,7 +167,7 @@ def test_npy_files(tmp_path):
         (b"NUMPY\x01", b"NUMPY\x09"),
     ],
 )
-def test_damaged_header_of_npy(tmp_path, old, new):
+def test_damaged_npy_header(tmp_path, old, new):
     path = tmp_path / "a.npy"
     report = ConversionReport()
     np.save(path, np.ones((3, 4)))

@@ -1,4 +1,4 @@
-"""Clips: which play, which are broken, and which files a release has."""
+"""Clips: playable and broken ones, and the files of a release."""
 
 import pytest
 
@@ -6,14 +6,14 @@ from tests.helpers.media_files import gray_frames, sine, write_audio, write_vide
 from training.converters.core.clips import list_files, probe_clip
 
 
-def test_clip_is_looked_at(clip, tmp_path):
+def test_clip_is_probed(clip, tmp_path):
     found = probe_clip(clip)
     assert found.seconds == pytest.approx(0.24, abs=0.1)
     assert found.has_audio and found.has_video
     assert not probe_clip(write_audio(tmp_path / "a.wav", sine(200, 0.5, 16_000), 16_000)).has_video
 
 
-def test_broken_clips_are_told(clip, tmp_path):
+def test_broken_clips_are_reported(clip, tmp_path):
     whole = clip.read_bytes()
     front = write_video(
         tmp_path / "front.mp4", gray_frames(60, 64, 64), audio=sine(200, 4, 16_000), options={"movflags": "faststart"}
@@ -25,7 +25,7 @@ def test_broken_clips_are_told(clip, tmp_path):
             probe_clip(path)
 
 
-def test_playlist_is_no_clip(clip, tmp_path):
+def test_playlist_is_not_a_clip(clip, tmp_path):
     (tmp_path / "a.mp4").write_text(f"#EXTM3U\n#EXTINF:1,\n{clip}\n")
     with pytest.raises(ValueError, match="."):
         probe_clip(tmp_path / "a.mp4")

@@ -1,4 +1,4 @@
-"""Conversion into a folder: complete or not at all, resumed after a kill, the same with any number of processes."""
+"""Conversion into a folder: complete or absent, resumed after a kill, independent of the number of processes."""
 
 import json
 import multiprocessing
@@ -55,8 +55,8 @@ def test_result_is_the_same_with_any_number_of_processes(tmp_path, source, monke
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pkl", "cache", "one", "two"]
 
 
-def test_groups_of_rows_are_small(tmp_path, source, monkeypatch):
-    """What is held in memory is a group, and a group is written as soon as it is large enough."""
+def test_row_groups_are_small(tmp_path, source, monkeypatch):
+    """Only one row group is held in memory; it is written as soon as it is large enough."""
     monkeypatch.setattr(shards, "BYTES_PER_GROUP", 2000)
     run(source, tmp_path / "dest")
     file = pq.ParquetFile(tmp_path / "dest/data/train-00000-of-00001.parquet")
@@ -77,7 +77,7 @@ def test_card_and_manifests(tmp_path, source):
     assert stored["versions"]["python"]
 
 
-def test_table_is_printed_and_can_be_had_as_a_file(tmp_path, source, capsys):
+def test_report_is_printed_and_written_on_request(tmp_path, source, capsys):
     run(source, tmp_path / "dest", "--report", str(tmp_path / "report.json"))
     said = capsys.readouterr().out
     assert "split             read    kept  repaired  dropped" in said
@@ -85,7 +85,7 @@ def test_table_is_printed_and_can_be_had_as_a_file(tmp_path, source, capsys):
     assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8")) == table_of(tmp_path / "dest")
 
 
-def test_check_says_the_same_and_writes_nothing(tmp_path, source, capsys):
+def test_check_reports_the_same_and_writes_nothing(tmp_path, source, capsys):
     release = mmsa(train=30, valid=7, test=9)
     release["train"]["vision"][3] = 0
     release["train"]["regression_labels"][4] = 7
@@ -100,7 +100,7 @@ def test_check_says_the_same_and_writes_nothing(tmp_path, source, capsys):
     assert "all padding" in checked and "score outside" in checked
 
 
-def test_same_line_again_does_nothing(tmp_path, source, capsys):
+def test_repeating_the_command_does_nothing(tmp_path, source, capsys):
     run(source, tmp_path / "dest")
     first = content(tmp_path / "dest")
     times = os.stat(tmp_path / "dest").st_mtime_ns
@@ -112,7 +112,7 @@ def test_same_line_again_does_nothing(tmp_path, source, capsys):
     assert (content(tmp_path / "dest"), os.stat(tmp_path / "dest").st_mtime_ns) == (first, times)
 
 
-def test_conversion_that_lost_a_shard_is_not_ready(tmp_path, source):
+def test_conversion_without_one_of_its_shards_is_incomplete(tmp_path, source):
     run(source, tmp_path / "dest")
     before = content(tmp_path / "dest")
     shard = tmp_path / "dest/data/validation-00000-of-00001.parquet"
@@ -124,50 +124,50 @@ def test_conversion_that_lost_a_shard_is_not_ready(tmp_path, source):
     assert content(tmp_path / "dest") == before
 
 
-def test_conversion_by_another_version_is_told(tmp_path, source, capsys, monkeypatch):
+def test_conversion_by_another_version_is_reported(tmp_path, source, capsys, monkeypatch):
     monkeypatch.setattr(conversion, "CONVERTER_VERSION", 1)
     run(source, tmp_path / "dest")
     monkeypatch.undo()
     assert "or by another version. Use --overwrite" in error_of(source, tmp_path / "dest")
 
 
-def test_nothing_is_overwritten_unasked(tmp_path, source, capsys):
+def test_nothing_is_overwritten_without_the_option(tmp_path, source, capsys):
     run(source, tmp_path / "dest")
     before = content(tmp_path / "dest")
-    assert "other files, with other options" in error_of(source, tmp_path / "dest", "--task", "x")
+    assert "different files, with different options" in error_of(source, tmp_path / "dest", "--task", "x")
     write_pickle(source, mmsa(train=31))
-    assert "other files, with other options" in error_of(source, tmp_path / "dest")
+    assert "different files, with different options" in error_of(source, tmp_path / "dest")
     assert content(tmp_path / "dest") == before
     run(source, tmp_path / "dest", "--overwrite")
     assert table_of(tmp_path / "dest")["rows"]["train"]["read"] == 31
     (tmp_path / "other").mkdir()
     (tmp_path / "other/mine.txt").write_text("mine")
     for options in ((), ("--overwrite",)):
-        assert "holds something else" in error_of(source, tmp_path / "other", *options)
+        assert "is not a converted corpus" in error_of(source, tmp_path / "other", *options)
     assert content(tmp_path / "other") == {"mine.txt": b"mine"}
 
 
-def test_two_conversions_into_one_folder(tmp_path, source, capsys):
+def test_second_conversion_into_the_same_folder_is_refused(tmp_path, source, capsys):
     with conversion.lock_folder(tmp_path / "dest"):
         assert "Another conversion into" in error_of(source, tmp_path / "dest")
     run(source, tmp_path / "dest")
 
 
 def run_words(source, dest):
-    """Convert SIMS' table alone."""
+    """Convert only the table of SIMS."""
     arguments = ["--corpus", "sims_v2", "--media", "none", "--no_progress", "--num_workers", "1"]
     sims.main([str(source), str(dest), *arguments])
 
 
-def test_split_of_which_nothing_is_left(tmp_path):
-    """It is not named in the card, so that the others can be loaded."""
+def test_empty_split(tmp_path):
+    """The card does not list the empty split, so that the others can be loaded."""
     write_csv(tmp_path / "SIMS/meta.csv", [sims_row("v", "1"), sims_row("v", "2", mode="test", text=" ")])
     run_words(tmp_path / "SIMS", tmp_path / "dest")
     assert list(read_back(tmp_path / "dest", tmp_path / "cache")) == ["train"]
     assert table_of(tmp_path / "dest")["rows"]["test"] == {"read": 1, "kept": 0, "repaired": 0, "dropped": 1}
 
 
-def test_too_few_videos_for_all_splits(tmp_path, capsys):
+def test_too_few_videos_for_disjoint_splits_are_noted(tmp_path, capsys):
     clips = [sims_row(video, mode, mode=mode) for video in ("v", "w") for mode in ("train", "valid", "test")]
     write_csv(tmp_path / "SIMS/meta.csv", clips)
     run_words(tmp_path / "SIMS", tmp_path / "dest")
@@ -176,7 +176,7 @@ def test_too_few_videos_for_all_splits(tmp_path, capsys):
     assert f"{reason}: test" in capsys.readouterr().out
 
 
-def test_shard_of_which_nothing_is_left(tmp_path, monkeypatch):
+def test_empty_shard(tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "ROWS_PER_SHARD", 1)
     write_csv(tmp_path / "SIMS/meta.csv", [sims_row("v", "1", text=" "), sims_row("v", "2"), sims_row("v", "3")])
     run_words(tmp_path / "SIMS", tmp_path / "dest")
@@ -201,7 +201,7 @@ def test_bad_options(tmp_path, source, capsys):
 
 @pytest.fixture
 def start(monkeypatch):
-    """`start(*arguments)` -> a converter in a process of its own, in shards of two rows."""
+    """`start(*arguments)` -> a converter in a separate process, with two rows per shard."""
     monkeypatch.setattr(shards, "ROWS_PER_SHARD", 2)
 
     def begin(*arguments):
@@ -234,7 +234,7 @@ def alive(pid):
 
 @pytest.mark.integration
 @pytest.mark.parametrize("num_workers", [1, 2])
-def test_converter_killed_in_the_middle_and_run_again(tmp_path, start, num_workers, monkeypatch, capsys):
+def test_killed_conversion_resumes(tmp_path, start, num_workers, monkeypatch, capsys):
     source = write_pickle(tmp_path / "a.pkl", mmsa(train=120))
     dest = tmp_path / "dest"
     partial = tmp_path / ".dest.partial"
@@ -271,13 +271,13 @@ def test_converter_killed_in_the_middle_and_run_again(tmp_path, start, num_worke
 
 
 def die(example, report, widths):
-    """In place of `finish`: the worker is killed at an example in the middle."""
+    """Replacement of `finish` that kills the worker at an example in the middle."""
     if example["id"].endswith("0005"):
         os._exit(9)
     return mmsa_converter.finish(example, report, widths)
 
 
-def test_a_worker_that_is_killed(tmp_path, source, monkeypatch):
+def test_killed_worker_is_reported(tmp_path, source, monkeypatch):
     run(source, tmp_path / "fresh")
     monkeypatch.setattr(shards, "ROWS_PER_SHARD", 2)
     real_plan = mmsa_converter.plan
@@ -297,13 +297,13 @@ def test_a_worker_that_is_killed(tmp_path, source, monkeypatch):
     assert table_of(tmp_path / "dest") == table_of(tmp_path / "fresh")
 
 
-def test_half_of_another_conversion_is_thrown_away(tmp_path, source, monkeypatch, capsys):
+def test_unfinished_conversion_with_other_options_is_removed(tmp_path, source, monkeypatch, capsys):
     run(source, tmp_path / "fresh")
     monkeypatch.setattr(conversion, "complete_folder", lambda *_: None)
     run(source, tmp_path / "dest", "--task", "other")
     assert (tmp_path / ".dest.partial/work").is_dir()
     monkeypatch.undo()
     run(source, tmp_path / "dest")
-    assert "an unfinished conversion of other files or with other options" in capsys.readouterr().err
+    assert "an unfinished conversion of different files or with different options" in capsys.readouterr().err
     assert content(tmp_path / "dest") == content(tmp_path / "fresh")
     shutil.rmtree(tmp_path / "dest")

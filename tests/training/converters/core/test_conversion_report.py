@@ -1,9 +1,9 @@
-"""The conversion report: stored with every id, printed with a few."""
+"""The conversion report: stored with all ids, printed with a few."""
 
 from training.converters.core.conversion_report import ConversionReport
 
 
-def test_report_is_stored_in_full_and_printed_in_short():
+def test_report_is_stored_in_full_and_printed_abridged():
     report = ConversionReport()
     report.read["train"] = 20
     report.kept["train"] = 19

@@ -1,4 +1,4 @@
-"""Clips cut out of longer videos begin and end at the given times."""
+"""Clips cut out of longer videos start and end at the given times."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from training.converters.core.cutting import cut_clip
 
 
 @pytest.mark.parametrize("with_video", [True, False])
-def test_cut_begins_and_ends_where_it_is_told(tmp_path, with_video):
+def test_cut_starts_and_ends_at_the_given_times(tmp_path, with_video):
     sound = np.concatenate([np.zeros(16_000), sine(440, 1, 16_000), np.zeros(16_000)]).astype(np.float32)
     path = write_video(tmp_path / "long.mp4", gray_frames(75, 32, 48), fps=25, audio=sound)
     found = cut_clip(path, 1.0, 2.0, with_video)
@@ -28,7 +28,7 @@ def test_cut_begins_and_ends_where_it_is_told(tmp_path, with_video):
             load_video(found, num_frames=1)
 
 
-def test_cut_of_nothing(clip, tmp_path):
+def test_empty_cut_is_refused(clip, tmp_path):
     with pytest.raises(ValueError, match="nothing between 5.00 and 6.00 s"):
         cut_clip(clip, 5, 6)
     (tmp_path / "a.mp4").write_bytes(b"no film")

@@ -41,8 +41,8 @@ def test_answers(task, answer, grid, expected, kind, reason):
     assert happened == ({kind: {reason: ["r"]}} if kind else {})
 
 
-def test_labels_go_by_name_not_by_place():
-    """Another toolkit counts joy as 4 and neutral as 0, or the other way round: a number is no label."""
+def test_labels_are_matched_by_name_not_by_index():
+    """Toolkits number the labels differently, so a number is not a label."""
     for label in BUILT_IN_TASKS["meld"].labels:
         assert check_label(BUILT_IN_TASKS["meld"], label, "r", ConversionReport()) == label
     report = ConversionReport()
@@ -63,5 +63,5 @@ def test_labels_go_by_name_not_by_place():
         (3, "3"),
     ],
 )
-def test_words_stay_as_they_are(text, expected):
+def test_text_is_cleaned_without_changing_words(text, expected):
     assert clean_text(text) == expected

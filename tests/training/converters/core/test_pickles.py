@@ -1,4 +1,4 @@
-"""Pickles from untrusted sources: what is read, how little of it, and what is refused."""
+"""Pickles from untrusted sources: admitted values, lazy reading, and refusals."""
 
 import collections
 import datetime
@@ -15,7 +15,7 @@ from training.converters.core.pickles import PickledArray, read_pickle
 
 
 def same(found, expected):
-    """Whether a read value is the pickled one, arrays by their numbers."""
+    """Whether the value read equals the pickled value, with arrays compared by content."""
     if isinstance(expected, np.ndarray):
         if not isinstance(found, PickledArray):
             return False
@@ -62,13 +62,13 @@ def write(tmp_path):
 
 @pytest.mark.parametrize("protocol", range(6))
 @pytest.mark.parametrize("name", [name for name in VALUES if name != "a long word"])
-def test_everything_admitted_comes_back(write, name, protocol, monkeypatch):
+def test_admitted_values_round_trip(write, name, protocol, monkeypatch):
     monkeypatch.setattr(pickles, "MARK_EVERY", 1000)  # so that text is found by its marks
     assert same(read_pickle(write(VALUES[name], protocol)), VALUES[name])
 
 
 @pytest.mark.parametrize("protocol", range(6))
-def test_long_words_are_words(write, protocol):
+def test_long_text_stays_text(write, protocol):
     assert str(read_pickle(write(VALUES["a long word"], protocol))) == VALUES["a long word"]
 
 
@@ -85,7 +85,7 @@ def test_rows_are_read_one_at_a_time(write, name, protocol, monkeypatch):
 
 
 @pytest.mark.parametrize("protocol", range(6))
-def test_shared_arrays_are_one(write, protocol):
+def test_shared_arrays_are_read_once(write, protocol):
     row = np.arange(4000, dtype=np.float32).reshape(-1, 4)
     found = read_pickle(write([row, {"a": row}, row], protocol))
     assert found[0] is found[2] is found[1]["a"]
@@ -104,8 +104,8 @@ def test_long_arrays_stay_in_the_file(write, protocol):
     assert np.array_equal(there[7], np.random.default_rng(0).normal(size=(100, 1000))[7])
 
 
-def test_pickle_of_python_2_is_read(write):
-    """Its bytes are text, as is what it called text."""
+def test_python_2_pickle_is_read(write):
+    """Python 2 pickles store both bytes and text as strings."""
     numbers = np.array([[1.5, -2.0], [0.25, 300.0]])
     made = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR"
     dtype = b"cnumpy\ndtype\n(S'f8'\nI0\nI1\ntR(I3\nS'<'\nNNNI-1\nI-1\nI0\ntb"
@@ -118,7 +118,7 @@ def test_pickle_of_python_2_is_read(write):
 
 
 class Runs:
-    """Makes a file when it is unpickled by the usual means."""
+    """Creates a file when unpickled with `pickle.load`."""
 
     def __init__(self, function, *arguments):
         self.made = function, arguments
@@ -178,24 +178,24 @@ def test_crafted_code_does_not_run(write, tmp_path):
         b"\x80\x05\x98.",
     ],
 )
-def test_crafted_pickles_end_in_an_error(write, content):
+def test_crafted_pickles_are_errors(write, content):
     with pytest.raises(ValueError, match="a.pkl is (refused|not a readable pickle)"):
         read_pickle(write(content))
 
 
-def test_state_is_given_to_arrays_alone(write):
+def test_only_arrays_have_their_state_set(write):
     with pytest.raises(ValueError, match="it sets the state of a"):
         read_pickle(write(b"cnumpy\nndarray\n}(S'__class__'\nI1\nub."))
 
 
 @pytest.mark.parametrize("shape", [(3,), (2, 2), (-4,), (2**32, 2**32), ("a",), "ab"])
-def test_array_whose_shape_is_not_its_own(shape):
+def test_array_with_a_wrong_shape_is_refused(shape):
     with pytest.raises(ValueError, match="an array"):
         PickledArray().build(bytes(40), np.dtype("f8"), shape, False)
 
 
 @pytest.mark.parametrize("protocol", range(6))
-def test_every_cut_off_file_is_told(write, protocol):
+def test_every_truncated_file_is_reported(write, protocol):
     whole = pickle.dumps(
         {"id": ["a", "b"], "audio": np.random.default_rng(0).normal(size=(30, 40))}, protocol=protocol
     )
@@ -205,7 +205,7 @@ def test_every_cut_off_file_is_told(write, protocol):
 
 
 @pytest.mark.parametrize("content", [b"", b"no pickle", b"PK\x03\x04", struct.pack("<Q", 2**63), b"\x80\x04]\x94e."])
-def test_what_is_no_pickle(write, content):
+def test_files_that_are_not_pickles(write, content):
     with pytest.raises(ValueError, match="a.pkl is not a readable pickle"):
         read_pickle(write(content))
 

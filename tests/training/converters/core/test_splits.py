@@ -8,7 +8,7 @@ def rows(*ids):
     return [{"id": name, "n": number} for number, name in enumerate(ids)]
 
 
-def test_duplicates_and_overlaps_go_and_are_named():
+def test_duplicates_and_overlaps_are_dropped_and_reported():
     report = ConversionReport()
     found = unique_examples(
         {"train": rows("a", "b", "a", "t", "v"), "validation": rows("v", "t"), "test": rows("t", "t"), "x": rows("a")},
