@@ -1,22 +1,22 @@
-"""Answers of EGMF: the loss of a known one, and the exact distribution over a closed set.
+"""Scoring of answers: the loss of a known answer, and the exact distribution over a closed set of answers.
 
-The answers' tokens are merged into a trie. One prefill of the prompt gives the next-token distribution at the root.
-Each inner node (one that has children) needs its own distribution as well. Leaves need none: only the probability of
-the token that leads to them counts.
+The answers' tokens form a trie. One prefill of the prompt gives the next-token distribution at the root. Every other
+inner node (a node with children) needs its own distribution. Leaves need none: only the probability of the token that
+leads to a leaf counts.
 
     prompt ─► root ─┬─ " joy"                      log P(answer | prompt) = sum over its edges of
                     ├─ " sur" ─── "prise"          log P(child token | prompt, path to its parent),
                     └─ " dis" ─── "gust"           then normalized over the set
 
     group_answer_sets       answer_ids ─► the distinct sets of the batch
-    score_nodes_as_tree     one further forward over the cache of the prefill ─► distributions at the inner nodes
+    score_nodes_as_tree     one more forward pass over the prefill's cache ─► distributions at the inner nodes
     answer_log_probs        distributions at all nodes ─► log-probability of each answer
 
-`score_nodes_as_tree` needs full attention and a 4D mask. Another way to score the nodes takes the same arguments.
+`score_nodes_as_tree` needs full attention and a 4D mask. Any replacement must take the same arguments.
 """
 
 # B batch  S prompt tokens  K positions with logits  V vocabulary
-# A answers  L tokens of the longest answer  N inner nodes without the root  G edges
+# A answers  L tokens of the longest answer  N inner nodes except the root  G edges
 
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
@@ -39,9 +39,9 @@ class AnswerSet(NamedTuple):
 
     node_tokens: Tensor  # (N,) token of each inner node
     node_depths: Tensor  # (N,) 0 for children of the root
-    node_sees: Tensor  # (N, N) bool: itself and its ancestors
-    edge_parents: Tensor  # (G,) node that the edge starts from
-    edge_tokens: Tensor  # (G,) token that it leads to
+    node_sees: Tensor  # (N, N) bool: each node sees itself and its ancestors
+    edge_parents: Tensor  # (G,) node at which the edge starts
+    edge_tokens: Tensor  # (G,) token of the edge
     answer_edges: Tensor  # (A, L) edges of each answer, -1 for padding
 
     @classmethod
@@ -50,26 +50,26 @@ class AnswerSet(NamedTuple):
         """Merge answers into a trie.
 
         Args:
-            answers: token ids of each.
+            answers: token ids of each answer.
 
         Raises:
-            ValueError: an answer is empty, occurs twice, or is the beginning of another.
+            ValueError: an answer is empty, occurs twice, or is a prefix of another.
         """
         if not answers or () in answers:
             raise ValueError(
-                "An answer has no tokens, or there is no answer at all. Give at least one token for each."
+                "An answer has no tokens, or there are no answers. Give at least one answer, none of them empty."
             )
         if len(set(answers)) != len(answers):
-            raise ValueError("Two answers have the same tokens, so nothing can tell them apart. Change one of them.")
+            raise ValueError("Two answers have the same tokens and cannot be told apart. Change one of them.")
 
-        # A path is the tokens from the root on. Each but the empty one ends in an edge; those with children are nodes.
+        # A path is a sequence of tokens from the root. A non-empty path is an edge; if it can continue, also a node.
         paths = []
         for answer in answers:
             paths += [answer[:length] for length in range(1, len(answer) + 1)]
         paths = list(dict.fromkeys(paths))
         inner_paths = sorted({path[:-1] for path in paths} - {()}, key=len)
         if set(inner_paths) & set(answers):
-            raise ValueError("One answer's tokens begin another's; end both with an end marker.")
+            raise ValueError("One answer's tokens are a prefix of another's; end both with an end token.")
 
         edge_index = {path: index for index, path in enumerate(paths)}
         node_index = {path: index for index, path in enumerate([(), *inner_paths])}
@@ -94,7 +94,7 @@ class AnswerSet(NamedTuple):
         return len(self.node_tokens)
 
     def log_probs(self, node_log_probs: Tensor, normalization: str) -> Tensor:
-        """node_log_probs (1 + N, V) of the root and the inner nodes -> (A,), the exponentials of which sum to 1."""
+        """node_log_probs (1 + N, V) at the root and the inner nodes -> (A,), normalized over the answers."""
         edge_log_probs = node_log_probs[self.edge_parents, self.edge_tokens]  # (G,)
         if normalization == "tree":
             siblings = self.edge_parents[:, None] == self.edge_parents[None, :]  # (G, G)
@@ -112,7 +112,7 @@ def group_answer_sets(answer_ids: Tensor) -> tuple[list[AnswerSet], list[int]]:
     sets_of_samples = []
     for sample in answer_ids.tolist():
         answers = [tuple(token for token in answer if token >= 0) for answer in sample]
-        while answers and not answers[-1]:  # padding beside a larger set
+        while answers and not answers[-1]:  # padding up to a larger set
             answers.pop()
         sets_of_samples.append(tuple(answers))
     distinct = list(dict.fromkeys(sets_of_samples))
@@ -127,7 +127,7 @@ def tree_inputs(
     prompt_mask: Tensor,
     dtype: torch.dtype,
 ) -> dict[str, Tensor]:
-    """Inputs of a forward over the prompt's cache in which each inner node sees the prompt, its ancestors and itself.
+    """Inputs of a forward pass over the prompt's cache; each inner node sees the prompt, its ancestors and itself.
 
     Args:
         answer_sets, set_index: from `group_answer_sets`; at least one of the sets has an inner node.
@@ -135,13 +135,13 @@ def tree_inputs(
         dtype: of the language model.
 
     Returns:
-        `input_ids` and `position_ids` (B, N); `attention_mask` (B, 1, N, S + N), 0 where a node may look and the
+        `input_ids` and `position_ids` (B, N); `attention_mask` (B, 1, N, S + N), 0 where a node may attend and the
         lowest number of `dtype` elsewhere.
     """
     num_nodes = max(answer_set.num_inner_nodes for answer_set in answer_sets)
     tokens = pad_sequence([answer_set.node_tokens for answer_set in answer_sets], batch_first=True)
     depths = pad_sequence([answer_set.node_depths for answer_set in answer_sets], batch_first=True)
-    # A node of padding sees itself: a softmax over nothing would be NaN.
+    # Padding nodes see themselves: a softmax over nothing would be NaN.
     sees = torch.eye(num_nodes, dtype=torch.bool).repeat(len(answer_sets), 1, 1)
     for padded, answer_set in zip(sees, answer_sets, strict=True):
         count = answer_set.num_inner_nodes
@@ -166,7 +166,7 @@ def score_nodes_as_tree(
     prompt_mask: Tensor,
     past_key_values: "Cache",
 ) -> Tensor:
-    """Next-token log-probabilities at the inner nodes (B, N, V), all nodes in one forward over the prompt's cache.
+    """Next-token log-probabilities at the inner nodes (B, N, V), from one forward pass over the prompt's cache.
 
     Args:
         language_model: the model that filled the cache.
@@ -174,12 +174,12 @@ def score_nodes_as_tree(
         past_key_values: cache of the prompts.
 
     Raises:
-        ValueError: the attention implementation takes no 4D mask.
+        ValueError: the attention implementation does not support a 4D mask.
     """
     attention = language_model.config._attn_implementation
     if attention not in TREE_ATTENTIONS:
         raise ValueError(
-            f"score_answers needs a 4D attention mask, which {attention} does not take. "
+            f"score_answers needs a 4D attention mask, which {attention} does not support. "
             "Load the model with attn_implementation='sdpa'."
         )
     inputs = tree_inputs(answer_sets, set_index, prompt_mask, language_model.dtype)
@@ -196,7 +196,7 @@ def answer_log_probs(
 ) -> Tensor:
     """node_log_probs (B, 1 + N, V) -> (B, A) log-probabilities of the answers, -inf past the end of a smaller set."""
     log_probs = node_log_probs.new_full((len(set_index), num_answers), float("-inf"))
-    node_log_probs = node_log_probs.cpu()  # where the tries are
+    node_log_probs = node_log_probs.cpu()  # the tries are on the CPU
     for sample, index in enumerate(set_index):
         of_answers = answer_sets[index].log_probs(node_log_probs[sample], normalization)
         log_probs[sample, : len(of_answers)] = of_answers.to(log_probs.device)
@@ -204,13 +204,13 @@ def answer_log_probs(
 
 
 def check_answer_inputs(answer_ids: Tensor | None, labels: Tensor | None, normalization: str) -> None:
-    """Refuse inputs that `score_answers` cannot score, before any work."""
+    """Reject inputs that `score_answers` cannot score, before doing any work."""
     if normalization not in NORMALIZATIONS:
         raise ValueError(f"`normalization` is {normalization!r}; use one of {', '.join(NORMALIZATIONS)}.")
     if labels is not None:
-        raise ValueError("The inputs hold an answer already. Call the processor without `answer` to score them.")
+        raise ValueError("The inputs already contain an answer. Call the processor without `answer` to score them.")
     if answer_ids is None:
-        raise ValueError("`answer_ids` is missing; the processor returns it where no `answer` is given.")
+        raise ValueError("`answer_ids` is missing; the processor returns it if no `answer` is given.")
 
 
 # ---- the loss of a known answer ------------------------------------------------------------------------------------
@@ -221,11 +221,11 @@ def choose_logits_to_keep(
     labels: Tensor | None,
     inputs_embeds: Tensor,
 ) -> int | Tensor:
-    """The positions that need logits: what the caller asks for, else all from the one before the first label on."""
+    """Positions that need logits: those the caller asks for, or else all from just before the first label onward."""
     if logits_to_keep is None and labels is not None:
         answer_columns = torch.where((labels != -100).any(dim=0))[0]
         if len(answer_columns) == 0:
-            raise ValueError("`labels` holds nothing but -100; give the processor an `answer`.")
+            raise ValueError("`labels` contains only -100; give the processor an `answer`.")
         logits_to_keep = labels.shape[1] - max(int(answer_columns[0]) - 1, 0)
     if logits_to_keep is None:
         return 0
@@ -241,7 +241,7 @@ def answer_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
     Args:
         logits: (B, K, V) of the last K positions.
-        labels: (B, S), -100 where there is nothing to predict; a sample without any other label does not count.
+        labels: (B, S), -100 where there is nothing to predict; a sample with only -100 does not count.
     """
     targets = labels[:, -logits.shape[1] :][:, 1:]  # (B, K - 1)
     predictions = logits[:, :-1].float().transpose(1, 2)  # (B, V, K - 1)

@@ -3,13 +3,13 @@
     adapter:     config.text_model_id names the language model; model.safetensors holds only what was trained
     standalone:  config.text_model_id is None; model.safetensors holds everything, LoRA merged
 
-Both load with `EGMFForConditionalGeneration.from_pretrained`. Every key of either is checked: no weight is ever left
-random in silence.
+Both load with `EGMFForConditionalGeneration.from_pretrained`, which checks every key, so that no weight silently
+keeps its random initialization.
 
     load_adapter_checkpoint ─┬─ load_text_model      the language model that the configuration names
                              ├─ load_backbone        frozen pretrained encoders that it names
                              ├─ read_trained_state   model.safetensors, keys and shapes checked
-                             └─ check_weights        nothing missing, unexpected, misshapen or not finite
+                             └─ check_weights        no missing, unexpected, misshapen or non-finite weights
 """
 
 import hashlib
@@ -30,7 +30,7 @@ from .configuration_egmf import EGMFConfig, EGMFEncoderConfig
 logger = logging.get_logger(__name__)
 
 HUB_ARGUMENTS = ("token", "cache_dir", "local_files_only", "force_download", "proxies")
-# Fusion and encoders are never cast, quantized or split; these arguments go to the language model only.
+# Fusion and encoders are never cast, quantized or split: these arguments go only to the language model.
 TEXT_MODEL_ARGUMENTS = (
     "dtype",
     "device_map",
@@ -40,7 +40,7 @@ TEXT_MODEL_ARGUMENTS = (
     "quantization_config",
     "attn_implementation",
 )
-# A language model that differs in one of these is another one than the checkpoint was trained on.
+# A language model that differs in any of these is not the one that the checkpoint was trained with.
 TEXT_MODEL_SIZES = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size")
 
 
@@ -48,7 +48,7 @@ TEXT_MODEL_SIZES = ("model_type", "hidden_size", "num_hidden_layers", "vocab_siz
 
 
 def inject_lora(language_model: PreTrainedModel, lora: dict) -> None:
-    """Put LoRA layers into the language model in place.
+    """Inject LoRA layers into the language model, in place.
 
     Args:
         language_model: of any dtype; the LoRA matrices A and B stay in float32.
@@ -62,14 +62,14 @@ def inject_lora(language_model: PreTrainedModel, lora: dict) -> None:
     for name, module in language_model.named_modules():
         if "lora_" in name:
             module.float()
-            module._is_hf_initialized = True  # post_init keeps peft's start, at which LoRA has no effect
+            module._is_hf_initialized = True  # so post_init keeps peft's values, with no effect yet
 
 
-# ---- what a checkpoint holds ----------------------------------------------------------------------------------------
+# ---- contents of a checkpoint ---------------------------------------------------------------------------------------
 
 
 def keys_stored_elsewhere(model: PreTrainedModel) -> set[str]:
-    """Names in the state dict that an adapter checkpoint leaves out, because the configuration says where they are."""
+    """State-dict keys that an adapter checkpoint omits, because the configuration says where to load them from."""
     if model.config.text_model_id is None:
         return set()
     prefixes = ["language_model"]
@@ -81,12 +81,12 @@ def keys_stored_elsewhere(model: PreTrainedModel) -> set[str]:
 
 
 def is_stored_elsewhere(config: EGMFEncoderConfig | None) -> bool:
-    """Whether an encoder has a frozen backbone that is fetched from `backbone_id`."""
+    """Whether an encoder has a frozen backbone that is loaded from `backbone_id`."""
     return config is not None and config.backbone_id is not None and not config.backbone_trainable
 
 
 def fingerprint(language_model: PreTrainedModel) -> str:
-    """A hash over a piece of the embedding matrix in bfloat16, the same in whichever precision it was loaded."""
+    """A hash of part of the embedding matrix in bfloat16, independent of the precision it was loaded in."""
     weight = language_model.get_input_embeddings().weight.detach()
     piece = weight[:64, :64].to("cpu", torch.bfloat16)
     return hashlib.sha256(piece.float().numpy().tobytes()).hexdigest()[:16]
@@ -97,14 +97,14 @@ def fingerprint(language_model: PreTrainedModel) -> str:
 
 @contextmanager
 def explain_loading_errors(name: str, remedy: str = "Download or save it again.") -> Iterator[None]:
-    """Name what cannot be loaded, whether it was not found, cut short or damaged.
+    """Turn the error of a missing, truncated or damaged file into one that names it and says what to do.
 
     Args:
-        name: what is loaded, the beginning of a sentence.
+        name: what is being loaded; it starts the message.
         remedy: what the user can do about it.
 
     Raises:
-        OSError: in place of the error of the library that reads it.
+        OSError: instead of the error of the library that reads the file.
     """
     try:
         from safetensors import SafetensorError
@@ -121,7 +121,7 @@ def check_weights(
     wrong_keys: Mapping[str, Iterable],
     weights: Mapping[str, Tensor],
 ) -> None:
-    """Refuse a checkpoint with wrong keys, or with weights that are not finite.
+    """Reject a checkpoint with wrong keys or with non-finite weights.
 
     Args:
         path: of the checkpoint.
@@ -129,7 +129,7 @@ def check_weights(
         weights: name -> tensor.
 
     Raises:
-        ValueError: any name of any kind is given, or a weight is NaN or infinite.
+        ValueError: `wrong_keys` names any key, or a weight is NaN or infinite.
     """
     not_finite = []
     for name, weight in weights.items():
@@ -143,7 +143,7 @@ def check_weights(
             mistakes.append(f"{kind}: {sorted(map(str, names))[:5]} ({len(names)})")
     if mistakes:
         raise ValueError(
-            f"The weights of {path} are not those of the model: {', '.join(mistakes)}. Download or save it again. "
+            f"The weights of {path} do not match the model: {', '.join(mistakes)}. Download or save it again. "
             "Is it an adapter checkpoint whose `text_model_id` was removed from config.json?"
         )
 
@@ -154,7 +154,7 @@ def check_text_model(
     checkpoint: str,
     config: EGMFConfig,
 ) -> None:
-    """Refuse a language model of another size than the checkpoint was trained on; warn of one with other weights."""
+    """Reject a language model of a different size than the one in training; warn if only its weights differ."""
     loaded_config = language_model.config.get_text_config()
     trained_config = config.text_config.get_text_config()
     for name in TEXT_MODEL_SIZES:
@@ -162,12 +162,12 @@ def check_text_model(
         trained = getattr(trained_config, name)
         if loaded != trained:
             raise ValueError(
-                f"The language model at {path} has {name}={loaded}, but {checkpoint} was trained on one with "
-                f"{trained}. Point `text_model_id` to that one, or to a copy of it."
+                f"The language model at {path} has {name}={loaded}, but {checkpoint} was trained with one "
+                f"that has {trained}. Point `text_model_id` to the original model or a copy of it."
             )
     if config.text_model_fingerprint not in (None, fingerprint(language_model)):
         logger.warning(
-            f"The language model at {path} has other weights than the one {checkpoint} was trained on: "
+            f"The language model at {path} has different weights than the one {checkpoint} was trained with: "
             "the answers will differ, and may be poor."
         )
 
@@ -176,7 +176,7 @@ def check_text_model(
 
 
 def locate_part(model_id: str, checkpoint: str | os.PathLike) -> str:
-    """Where a language model or a backbone is.
+    """The location of a language model or a backbone.
 
     Args:
         model_id: a Hub id, a path, or a path relative to the checkpoint's folder or to the folder above it (the
@@ -184,7 +184,7 @@ def locate_part(model_id: str, checkpoint: str | os.PathLike) -> str:
         checkpoint: folder or Hub id of the EGMF checkpoint.
 
     Returns:
-        The path if it is relative to the checkpoint, else `model_id` as it is.
+        The path if it is relative to the checkpoint, else `model_id` unchanged.
     """
     if os.path.isdir(checkpoint) and not os.path.isabs(model_id):
         for folder in (checkpoint, os.path.join(checkpoint, os.pardir)):
@@ -200,7 +200,7 @@ def load_text_model(checkpoint: str | os.PathLike, config: EGMFConfig, **kwargs:
     Args:
         checkpoint: folder or Hub id of the EGMF checkpoint.
         config: its configuration.
-        kwargs: handed to `AutoModelForCausalLM.from_pretrained`.
+        kwargs: passed to `AutoModelForCausalLM.from_pretrained`.
     """
     path = locate_part(config.text_model_id, checkpoint)
     if kwargs.get("dtype") in (None, "auto"):
@@ -222,13 +222,13 @@ def load_backbone(
     modality: str,
     **kwargs: Any,
 ) -> PreTrainedModel | None:
-    """The frozen backbone that `encoder.backbone_id` names, or None: then the checkpoint holds the encoder's weights.
+    """The frozen backbone that `encoder.backbone_id` names, or None if the checkpoint holds the encoder's weights.
 
     Args:
         checkpoint: folder or Hub id of the EGMF checkpoint.
         encoder: configuration of the modality's encoder.
         modality: "audio" or "video".
-        kwargs: handed to `AutoModel.from_pretrained`.
+        kwargs: passed to `AutoModel.from_pretrained`.
     """
     if not is_stored_elsewhere(encoder):
         return None
@@ -247,7 +247,7 @@ def load_config(
     checkpoint: Any,
     kwargs: dict,
 ) -> PreTrainedConfig:
-    """The configuration that `from_pretrained` was given, or that of the checkpoint."""
+    """The configuration passed to `from_pretrained`, or else the checkpoint's."""
     if isinstance(config, PreTrainedConfig):
         return config
     names = ("revision", "token", "cache_dir", "local_files_only")
@@ -261,7 +261,7 @@ def load_adapter_checkpoint(
     config: EGMFConfig,
     **kwargs: Any,
 ) -> PreTrainedModel | tuple[PreTrainedModel, dict]:
-    """Build the model around the language model that the configuration names, and load what was trained.
+    """Build the model around the language model that the configuration names, and load the trained weights.
 
     Args:
         model_class: `EGMFForConditionalGeneration`.
@@ -270,7 +270,7 @@ def load_adapter_checkpoint(
         kwargs: those of `from_pretrained`.
 
     Returns:
-        The model in evaluation mode, frozen but for what is trained; with `output_loading_info`, also the info.
+        The model in evaluation mode, with only the trained weights unfrozen; and the info, with `output_loading_info`.
     """
     hub_kwargs = {name: kwargs[name] for name in HUB_ARGUMENTS if kwargs.get(name) is not None}
     kwargs["dtype"] = kwargs.get("dtype") or kwargs.get("torch_dtype")
@@ -289,20 +289,20 @@ def load_adapter_checkpoint(
     model.freeze()
     model.eval()
     if kwargs.get("output_loading_info"):
-        # Anything else is an error above.
+        # Any mismatch has raised an error above.
         return model, {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set(), "error_msgs": []}
     return model
 
 
 def read_trained_state(path: str, model: PreTrainedModel) -> dict[str, Tensor]:
-    """model.safetensors of an adapter checkpoint: exactly what `model` does not have from elsewhere."""
+    """Read model.safetensors of an adapter checkpoint: exactly the weights that are not stored elsewhere."""
     with explain_loading_errors(path):
         state = load_state_dict(path)
     expected = model.state_dict()
     wrong_keys = {
         "missing keys": set(expected) - keys_stored_elsewhere(model) - set(state),
         "unexpected keys": set(state) - set(expected),
-        "of another shape": [k for k in set(state) & set(expected) if state[k].shape != expected[k].shape],
+        "wrong shapes": [k for k in set(state) & set(expected) if state[k].shape != expected[k].shape],
     }
     check_weights(path, wrong_keys, state)
     return state

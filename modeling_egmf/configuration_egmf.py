@@ -1,4 +1,4 @@
-"""Configuration of EGMF: every number of a model, described and validated here and nowhere else.
+"""Configuration of EGMF: every hyperparameter of the model, described and validated in this one place.
 
     EGMFConfig
     ├── text_config    the language model's own configuration, any causal LM of `transformers`
@@ -6,8 +6,8 @@
     └── video_config   EGMFEncoderConfig ── backbone_config   (a pretrained vision encoder, optional)
 
 Both classes are strict: `@strict` checks the type of every field when it is assigned, and calls every `validate_*`
-method at the end of `__init__` (so also in `from_pretrained`) and again in `save_pretrained`. What is wrong raises a
-`StrictDataclassError` of huggingface_hub with the field, its value, the bound and what to change.
+method at the end of `__init__` (so also in `from_pretrained`) and again in `save_pretrained`. A wrong value raises
+huggingface_hub's `StrictDataclassError`, which names the field, its value, the bound and what to change.
 
 Next: encoders_egmf.py, fusion_egmf.py, experts_egmf.py.
 """
@@ -38,8 +38,8 @@ class EGMFEncoderConfig(PreTrainedConfig):
 
     Args:
         input_type (`str`, *optional*, defaults to `"features"`):
-            What the encoder takes: `"features"`, precomputed vectors (T, feature_size), as the benchmark releases ship
-            them; `"waveform"`, mono samples (S,) in [-1, 1], for audio only; `"frames"`, normalized images
+            Input of the encoder: `"features"`, precomputed vectors (T, feature_size), as shipped with the benchmark
+            releases; `"waveform"`, mono samples (S,) in [-1, 1], for audio only; `"frames"`, normalized images
             (T, 3, height, width), for video only.
         feature_size (`int`, *optional*, defaults to 64):
             Width of one precomputed vector, at least 1. Used by `"features"`.
@@ -47,15 +47,15 @@ class EGMFEncoderConfig(PreTrainedConfig):
             Configuration of a pretrained audio or vision encoder of `transformers` for raw media. `None` builds our
             own convolutional encoder, trained from scratch. A dict needs a `model_type`.
         backbone_id (`str`, *optional*):
-            Where the weights of a frozen backbone are fetched from when an adapter checkpoint is loaded: a Hub id, a
-            path, or a path relative to the checkpoint's folder. `None` stores them in the checkpoint.
+            Source of a frozen backbone's weights when an adapter checkpoint is loaded: a Hub id, a path, or a path
+            relative to the checkpoint's folder. `None` stores them in the checkpoint.
         backbone_revision (`str`, *optional*):
-            Branch, tag or commit of `backbone_id`. `None` is `"main"`.
+            Branch, tag or commit of `backbone_id`. `None` means `"main"`.
         backbone_trainable (`bool`, *optional*, defaults to `False`):
             Train the backbone and store it in every checkpoint. Frozen by default, because the corpora are small.
         sequence_encoder (`str`, *optional*, defaults to `"gru"`):
-            Bidirectional encoder over time: `"gru"`, `"transformer"`, or `"none"`, which pools the vectors as they
-            are. A GRU by default, because it learns from few examples.
+            Bidirectional encoder over time: `"gru"`, `"transformer"`, or `"none"`, which pools the vectors directly.
+            A GRU by default, because it learns from few examples.
         hidden_size (`int`, *optional*, defaults to 128):
             Width W of the encoder, at least 1, a multiple of `num_attention_heads`, and even for a GRU (half of it for
             each direction).
@@ -70,7 +70,7 @@ class EGMFEncoderConfig(PreTrainedConfig):
         num_mel_bins (`int`, *optional*, defaults to 64):
             Mel bands of our own waveform encoder, at least 1.
         window_seconds (`float`, *optional*, defaults to 0.025):
-            Length of the window of its spectrogram in seconds, at least one sample. The usual value for speech.
+            Window length of that encoder's spectrogram in seconds, at least one sample. The usual value for speech.
         hop_seconds (`float`, *optional*, defaults to 0.010):
             Step between two windows in seconds, at least one sample. The usual value for speech.
         frame_height (`int`, *optional*, defaults to 64):
@@ -125,7 +125,7 @@ class EGMFEncoderConfig(PreTrainedConfig):
         validate_attention_width("hidden_size", self.hidden_size, "num_attention_heads", self.num_attention_heads)
         if self.sequence_encoder == "gru" and self.hidden_size % 2:
             raise ValueError(
-                f"`hidden_size` is {self.hidden_size}; a bidirectional GRU needs an even one. "
+                f"`hidden_size` is {self.hidden_size}; a bidirectional GRU needs an even number. "
                 "Change it, or choose another `sequence_encoder`."
             )
 
@@ -133,7 +133,7 @@ class EGMFEncoderConfig(PreTrainedConfig):
         """Part of `@strict`-powered validation. Only raw media go through a pretrained encoder."""
         if self.input_type == "features" and self.backbone_config is not None:
             raise ValueError(
-                "Precomputed features take no backbone. Leave out `backbone_config`, or set `input_type` to "
+                "Precomputed features do not use a backbone. Leave out `backbone_config`, or set `input_type` to "
                 "'waveform' or 'frames'."
             )
 
@@ -170,22 +170,22 @@ class EGMFConfig(PreTrainedConfig):
     Args:
         text_config (`PreTrainedConfig` or `dict`, *optional*):
             Configuration of the language model: any causal LM of `transformers` that takes `inputs_embeds`. A dict
-            needs a `model_type`. `None` is a Llama of default size.
+            needs a `model_type`. `None` means a Llama of default size.
         text_model_id (`str`, *optional*):
             Where the frozen language model of an *adapter* checkpoint is: a Hub id, a path, or a path relative to the
             checkpoint's folder. `None` makes the checkpoint *standalone*: it holds everything.
         text_model_revision (`str`, *optional*):
-            Branch, tag or commit of `text_model_id`. `None` is `"main"`.
+            Branch, tag or commit of `text_model_id`. `None` means `"main"`.
         text_model_fingerprint (`str`, *optional*):
-            Hash of some of the language model's weights, from `checkpoints_egmf.fingerprint`. Loading another language
-            model beside the checkpoint then warns.
+            Hash of some of the language model's weights, from `checkpoints_egmf.fingerprint`. If it is set, loading
+            the checkpoint with a different language model warns.
         audio_config (`EGMFEncoderConfig` or `dict`, *optional*):
             The audio encoder, of `input_type` `"features"` or `"waveform"`. `None` builds a model without audio.
         video_config (`EGMFEncoderConfig` or `dict`, *optional*):
             The video encoder, of `input_type` `"features"` or `"frames"`. `None` builds a model without video.
         fusion_hidden_size (`int`, *optional*, defaults to 256):
             Width H of the fusion, the paper's d_h, at least 1 and a multiple of `fusion_attention_heads`. 256 as in
-            the nearest published code; the paper does not say.
+            the closest published code; the paper does not state it.
         fusion_attention_heads (`int`, *optional*, defaults to 4):
             Heads of the attentions of Eq. 1 and 2, at least 1.
         fusion_dropout (`float`, *optional*, defaults to 0.1):
@@ -194,22 +194,22 @@ class EGMFConfig(PreTrainedConfig):
             Let the audio and video tokens attend to the text before Eq. 1. Off by default: the paper calls its
             attention bidirectional, but its equations have no such term.
         experts (`list[dict]`, *optional*, defaults to `PAPER_EXPERTS`):
-            One dict per expert: `name`, unique; `bottleneck_ratio`, from 1 to `fusion_hidden_size`, by which the
-            hidden width is smaller than H; `activation`, a name from `transformers.activations`. At least one expert.
+            One dict per expert, at least one: `name`, unique; `bottleneck_ratio`, H divided by the expert's hidden
+            width, from 1 to `fusion_hidden_size`; `activation`, a name from `transformers.activations`.
         num_pseudo_tokens (`int`, *optional*, defaults to 4):
-            Soft tokens P that carry the fused vector into the prompt, at least 1. 4 as in the nearest published code.
+            Number P of soft tokens that carry the fused vector, at least 1. 4 as in the closest published code.
         pseudo_token_projection (`str`, *optional*, defaults to `"repeat"`):
-            `"repeat"`, the paper's: one projected vector P times. `"separate"`: one projection per token.
+            `"repeat"`, as in the paper: one projected vector, P times. `"separate"`: one projection per token.
         lora (`dict`, *optional*):
             Keyword arguments of `peft.LoraConfig` (`r`, `lora_alpha`, `target_modules`, ...) for the language model.
             `None` builds no LoRA layers.
         placeholder_token_id (`int`, *optional*):
-            Token id that the pseudo tokens replace in the prompt, the processor's `placeholder_token_id`. It is past
-            the language model's vocabulary, and never embedded.
+            Token id that the pseudo tokens replace in the prompt, the processor's `placeholder_token_id`. It is
+            outside the language model's vocabulary and is never embedded.
         initializer_range (`float`, *optional*, defaults to 0.02):
-            Standard deviation of the initial modality embeddings and of the query of samples without text.
+            Standard deviation of the initial modality embeddings and of the learned query for samples without text.
         tie_word_embeddings (`bool`, *optional*, defaults to `False`):
-            Always that of `text_config`; whatever is passed is overwritten.
+            Always copied from `text_config`; a value passed here is overwritten.
     """
 
     model_type = "egmf"
@@ -237,7 +237,7 @@ class EGMFConfig(PreTrainedConfig):
         self.text_config = as_sub_config(self.text_config, "text_config") or AutoConfig.for_model("llama")
         self.audio_config = as_encoder_config(self.audio_config)
         self.video_config = as_encoder_config(self.video_config)
-        self.experts = [dict(expert) for expert in self.experts]  # a copy: PAPER_EXPERTS belongs to no model
+        self.experts = [dict(expert) for expert in self.experts]  # a copy: PAPER_EXPERTS is shared
         self.tie_word_embeddings = bool(self.text_config.get_text_config().tie_word_embeddings)
 
         encoders = [config for config in (self.audio_config, self.video_config) if config is not None]
@@ -245,7 +245,7 @@ class EGMFConfig(PreTrainedConfig):
         with keep_attention_of_sub_configs(self, [self.text_config, *encoders, *backbones]):
             super().__post_init__(**kwargs)
 
-        # Where the Auto classes and `pipeline` find the code of a checkpoint. The processor carries pipeline_egmf.py.
+        # Where the Auto classes and `pipeline` find a checkpoint's code. The processor saves pipeline_egmf.py.
         model_class = "modeling_egmf.EGMFForConditionalGeneration"
         self.auto_map = {
             "AutoConfig": "configuration_egmf.EGMFConfig",
@@ -271,7 +271,7 @@ class EGMFConfig(PreTrainedConfig):
         )
 
     def validate_experts(self):
-        """Part of `@strict`-powered validation. Every expert can be built, and is told apart by its name."""
+        """Part of `@strict`-powered validation. Every expert can be built and has a unique name."""
         if not self.experts:
             raise ValueError("`experts` is empty; give at least one expert.")
         for expert in self.experts:
@@ -285,10 +285,10 @@ class EGMFConfig(PreTrainedConfig):
             if not 1 <= expert["bottleneck_ratio"] <= self.fusion_hidden_size:
                 raise ValueError(
                     f"`bottleneck_ratio` of expert {expert['name']!r} is {expert['bottleneck_ratio']}; "
-                    f"it must be in [1, {self.fusion_hidden_size}], up to `fusion_hidden_size`."
+                    f"it must be in [1, {self.fusion_hidden_size}], at most `fusion_hidden_size`."
                 )
         if len(set(self.expert_names)) < len(self.experts):
-            raise ValueError(f"Two experts share a name: {self.expert_names}. Give each a name of its own.")
+            raise ValueError(f"Two experts share a name: {self.expert_names}. Give each a unique name.")
 
     def validate_modalities(self):
         """Part of `@strict`-powered validation. No waveform in the video encoder, no frames in the audio encoder."""
@@ -302,9 +302,9 @@ class EGMFConfig(PreTrainedConfig):
 
 
 def as_sub_config(value: Any, field_name: str) -> PreTrainedConfig | None:
-    """A nested configuration from itself or from a dict of config.json.
+    """A nested configuration, built from its dict in config.json if necessary.
 
-    The local path it was loaded from is dropped: it would be written into config.json and published.
+    The local path it was loaded from is dropped, so that it is not written into config.json and published.
     """
     if isinstance(value, dict):
         if "model_type" not in value:
@@ -318,7 +318,7 @@ def as_sub_config(value: Any, field_name: str) -> PreTrainedConfig | None:
 
 
 def as_encoder_config(value: Any) -> PreTrainedConfig | None:
-    """As `as_sub_config`; `model_type` may be missing, and "egmf_encoder" is not registered with `AutoConfig`."""
+    """Like `as_sub_config`, but without `AutoConfig`, which does not know "egmf_encoder"; needs no `model_type`."""
     if isinstance(value, dict):
         fields = {name: field for name, field in value.items() if name != "model_type"}
         value = EGMFEncoderConfig(**fields)
@@ -330,9 +330,9 @@ def keep_attention_of_sub_configs(
     config: PreTrainedConfig,
     sub_configs: list[PreTrainedConfig | None],
 ) -> Iterator[None]:
-    """Let nested configurations keep their attention implementation where `config` itself asks for none.
+    """Let nested configurations keep their attention implementation if `config` itself sets none.
 
-    `PreTrainedConfig.__post_init__` hands its own down, `None` included, even to models that were loaded with another.
+    `PreTrainedConfig.__post_init__` passes its own down, even `None`, to models that were loaded with another one.
     """
     sub_configs = [sub_config for sub_config in sub_configs if sub_config is not None]
     implementations = [sub_config._attn_implementation for sub_config in sub_configs]
@@ -342,7 +342,7 @@ def keep_attention_of_sub_configs(
             sub_config._attn_implementation = implementation
 
 
-# ---- bounds that both classes share ----------------------------------------------------------------------------
+# ---- bounds shared by both classes -----------------------------------------------------------------------------
 
 
 def validate_at_least_one(config: PreTrainedConfig, *field_names: str) -> None:

@@ -1,4 +1,4 @@
-"""Audio-visual encoder of EGMF: a clip's audio and its video, one token each.
+"""Audio-visual encoder of EGMF: one token each for a clip's audio and its video.
 
     features (B, T, F) ───────────────────────────────┐
     waveform (B, S) ── log-mel, strided convolutions ─┤
@@ -26,7 +26,7 @@ from transformers.audio_utils import mel_filter_bank
 from .configuration_egmf import EGMFConfig, EGMFEncoderConfig
 
 
-# ---- stems: raw media or features to vectors in time -------------------------------------------------------------
+# ---- stems: from raw media or features to a sequence of vectors --------------------------------------------------
 
 
 class EGMFFeatureStem(nn.Module):
@@ -44,7 +44,7 @@ class EGMFFeatureStem(nn.Module):
         if values.shape[-1] != feature_size:
             raise ValueError(
                 f"The features are {values.shape[-1]} wide but the model was built for {feature_size}. "
-                "Use the extractor that it was trained with, or train a model of that feature_size."
+                "Use the extractor that it was trained with, or train a model with that feature_size."
             )
         standardized = (values - self.mean) / self.std.clamp(min=1e-5)
         return self.projection(standardized.clamp(-10, 10)), mask
@@ -94,7 +94,7 @@ class EGMFWaveformStem(nn.Module):
             win_length=self.window_length,
             window=self.window,
             center=True,
-            pad_mode="constant",  # silence, as is the padding after a clip that is shorter than its batch
+            pad_mode="constant",  # silence, like the padding after shorter clips of a batch
             return_complex=True,
         )
         power = spectrum.abs().square().transpose(1, 2) @ self.mel_filters  # (B, T, mel bins)
@@ -104,7 +104,7 @@ class EGMFWaveformStem(nn.Module):
 
     @staticmethod
     def subtract_mean_level(states: Tensor, mask: Tensor) -> Tensor:
-        """states (B, T, mel bins) without the clip's mean, which is about the distance to the microphone."""
+        """states (B, T, mel bins) minus the clip's mean, which mostly reflects the distance to the microphone."""
         count = mask.sum(dim=1)[:, None, None] * states.shape[2]
         return states - (states * mask[..., None]).sum(dim=(1, 2), keepdim=True) / count
 
@@ -112,8 +112,8 @@ class EGMFWaveformStem(nn.Module):
 class EGMFFrameStem(nn.Module):
     """Each frame, and its difference from the clip's first, through convolutions that each halve its sides.
 
-    The difference shows what moved and leaves out whose face it is. The result is averaged over a coarse grid, which
-    keeps where something was: a brow is not a mouth.
+    The difference shows motion and removes the identity of the face. The result is averaged over a coarse grid, which
+    keeps positions, so that a brow is not mistaken for a mouth.
     """
 
     GRID_SIZE = 4
@@ -146,7 +146,7 @@ class EGMFPretrainedStem(nn.Module):
     """Any audio or vision encoder of `transformers`, frozen unless the configuration says otherwise.
 
     Attributes:
-        precomputed: set it, and `forward` takes the stored output of the frozen backbone, (B, T, backbone width),
+        precomputed: if true, `forward` takes the stored output of the frozen backbone, (B, T, backbone width),
             instead of raw media.
     """
 
@@ -165,7 +165,7 @@ class EGMFPretrainedStem(nn.Module):
     def train(self, mode: bool = True) -> "EGMFPretrainedStem":
         super().train(mode)
         if not self.trainable:
-            self.backbone.eval()  # a frozen backbone gives the same in training, so that its output can be stored
+            self.backbone.eval()  # so that its output is the same in training and can be stored
         return self
 
     def forward(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -202,7 +202,7 @@ class EGMFPretrainedStem(nn.Module):
         length = states.shape[1]
 
         if self.backbone.main_input_name == "input_values" and length != mask.shape[1]:
-            # Wav2Vec2 and its like know how many steps a clip leaves.
+            # Wav2Vec2 and similar models compute the number of output steps of a clip themselves.
             output_lengths = getattr(self.backbone, "_get_feat_extract_output_lengths", None)
             if output_lengths is not None:
                 return states, length_mask(output_lengths(mask.sum(dim=1)), length)
@@ -321,11 +321,11 @@ class EGMFAudioVisualEncoder(nn.Module):
         """Encode audio and video.
 
         Args:
-            enabled: (B, 2) bool, false where audio or video is to be left out although the sample has it.
+            enabled: (B, 2) bool, false to leave out audio or video that a sample has.
             audio_values, audio_mask, video_values, video_mask: as for `EGMFModel.forward`.
 
         Returns:
-            Tokens (B, 2, H), zeros where a modality is absent, and (B, 2) bool, which are present.
+            Tokens (B, 2, H), zeros where a modality is absent, and (B, 2) bool, true where it is present.
         """
         audio_token, has_audio = self.encode_modality("audio", audio_values, audio_mask, enabled[:, 0])
         video_token, has_video = self.encode_modality("video", video_values, video_mask, enabled[:, 1])
@@ -344,12 +344,12 @@ class EGMFAudioVisualEncoder(nn.Module):
         encoder = self.audio if modality == "audio" else self.video
         embed = self.modality_embeds[0 if modality == "audio" else 1]
         if values is None:
-            # Times zero: the embedding stays in the graph, for DDP waits for the gradient of every parameter.
+            # Times zero keeps the embedding in the graph: DDP waits for the gradient of every parameter.
             return embed.expand(len(enabled), -1) * 0, torch.zeros_like(enabled)
         if encoder is None:
-            raise ValueError(f"The batch holds {modality} but this model was built without {modality}; leave it out.")
+            raise ValueError(f"The batch has {modality}, but this model was built without {modality}; leave it out.")
         if mask is None:
-            raise ValueError(f"`{modality}_values` came without `{modality}_mask`; the processor returns both.")
+            raise ValueError(f"`{modality}_values` needs `{modality}_mask`; the processor returns both.")
         present = mask.bool().any(dim=1) & enabled
         token = (encoder(values, mask, present) + embed) * present[:, None]
         return token, present
@@ -376,13 +376,13 @@ def backbone_width(config: PreTrainedConfig) -> int:
 
 
 def strided_convolutions(convolution: type[nn.Module], channels: list[int]) -> nn.ModuleList:
-    """One convolution of stride 2 from each number of channels to the next."""
+    """One convolution of stride 2 for each pair of consecutive channel counts."""
     pairs = zip(channels[:-1], channels[1:], strict=True)
     return nn.ModuleList(convolution(before, after, 3, stride=2, padding=1) for before, after in pairs)
 
 
 def sinusoidal_positions(states: Tensor) -> Tensor:
-    """states (B, T, W) -> (T, W), sines and cosines of the step in turn."""
+    """states (B, T, W) -> (T, W), interleaved sines and cosines of the step."""
     _, length, width = states.shape
     steps = torch.arange(length, device=states.device, dtype=torch.float32)[:, None]  # (T, 1)
     even = torch.arange(0, width, 2, device=states.device)

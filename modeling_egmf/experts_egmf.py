@@ -4,7 +4,7 @@
     [f_fusion ; w] ──► MLP ──► softmax ──► alpha       stage 2, context-aware
     f_enhanced = sum_k alpha_k E_k(f_fusion) + beta f_fusion
 
-The forms of GateNetwork, MLP and beta are ours: the list in modeling_egmf.py says why.
+The forms of GateNetwork, MLP and beta are our choice; modeling_egmf.py gives the reasons.
 Next: prompt_egmf.py, which turns f_enhanced into soft tokens of the prompt.
 """
 
@@ -20,7 +20,7 @@ from .configuration_egmf import EGMFConfig
 
 
 class GateWeights(NamedTuple):
-    """What the gate decides for each sample."""
+    """The gate's output for each sample."""
 
     expert_weights: Tensor  # (B, E) alpha, sums to 1
     gate_weights: Tensor  # (B, E) w, sums to 1
@@ -28,7 +28,7 @@ class GateWeights(NamedTuple):
 
 
 class ExpertMixture(NamedTuple):
-    """The enhanced vector, and the weights of the gate that made it."""
+    """The enhanced vector, and the gate's weights behind it."""
 
     fused: Tensor  # (B, H) f_enhanced
     expert_weights: Tensor  # (B, E) alpha, sums to 1

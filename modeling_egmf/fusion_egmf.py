@@ -5,7 +5,7 @@
                                                          Z_self   = SelfAttention(Z_cross) + Z_cross              Eq. 2
                                                          f_fusion = mean of Z_self over the transcript (B, H)
 
-What is added to the paper's equations, and why, is listed in modeling_egmf.py. Next: experts_egmf.py.
+modeling_egmf.py lists what we add to the paper's equations, and why. Next: experts_egmf.py.
 """
 
 # B batch  L text tokens  Q queries  K keys  H fusion width  D LLM width
@@ -17,7 +17,7 @@ from .configuration_egmf import EGMFConfig
 
 
 class EGMFAttention(nn.Module):
-    """Multi-head attention of queries over keys. Where a sample has no key at all, its queries get zeros."""
+    """Multi-head attention of queries over keys. The output is zero for a sample without any key."""
 
     def __init__(self, width: int, num_heads: int, dropout: float):
         super().__init__()
@@ -37,7 +37,7 @@ class EGMFAttention(nn.Module):
     def forward(self, queries: Tensor, keys: Tensor, key_mask: Tensor) -> Tensor:
         """queries (B, Q, H), keys (B, K, H), key_mask (B, K) bool, true on real keys -> (B, Q, H)."""
         has_key = key_mask.any(dim=1)  # (B,)
-        # The softmax over no key is NaN: such a sample sees all its keys, and is set to zero below.
+        # A softmax over no keys is NaN: a sample without keys sees its masked ones, and is set to zero below.
         visible = key_mask | ~has_key[:, None]  # (B, K)
         attended = nn.functional.scaled_dot_product_attention(
             self.split_heads(self.query(queries)),
@@ -81,7 +81,7 @@ class EGMFFusion(nn.Module):
 
         Args:
             text_embeds: (B, L, D) token embeddings of the language model.
-            text_mask: (B, L) bool, true on the transcript's tokens. A row without any is a sample without text.
+            text_mask: (B, L) bool, true on the transcript's tokens. A row without any means a sample without text.
             media_tokens: (B, 2, H) audio token and video token.
             media_mask: (B, 2) bool, true where the sample has the modality.
 
@@ -104,7 +104,7 @@ class EGMFFusion(nn.Module):
     def project_text(self, text_embeds: Tensor, text_mask: Tensor) -> tuple[Tensor, Tensor]:
         """text_embeds (B, L, D), text_mask (B, L) -> queries (B, 1 + L, H) and their mask (B, 1 + L).
 
-        The first query is a learned one. It counts only where a sample has no text.
+        The first query is learned, and is used only for samples without text.
         """
         text = self.text_projection(text_embeds)  # (B, L, H)
         no_text_query = self.no_text_query.expand(text.shape[0], 1, -1)

@@ -7,43 +7,43 @@
                              │
                              └─► LLM ─► `forward` loss, `score_answers` distribution, `generate` free text
 
-Departures from the paper, all of them. *Chosen*: the paper is silent. *Added*: the paper has no such thing.
+All departures from the paper. *Chosen*: the paper does not specify it. *Added*: not in the paper. *Option*: a setting.
 
 encoders   chosen  One token per modality: features, waveform, frames or a pretrained encoder's output through a GRU, a
                    transformer or neither, a layer norm, and attention pooling.
-           chosen  Features are standardized and clipped; log-mel frames lose the clip's mean level; each frame comes
-                   with its difference from the first.
+           chosen  Features are standardized and clipped; the clip's mean level is subtracted from log-mel frames; each
+                   video frame comes with its difference from the first.
            added   A learned embedding per modality, so that the attention can tell audio from video.
-           added   A missing or switched-off modality is masked out of every attention: zeros are not absence.
+           added   A missing or switched-off modality is masked out of every attention, not replaced by zeros.
 Eq. 1, 2   chosen  Text embeddings are projected from the LLM's width D to H, so that the two can be added.
            chosen  H_text is the transcript only, without the rest of the prompt.
            added   Layer norms of text and media tokens before Eq. 1, because the size of embeddings differs between
                    LLMs by orders of magnitude. The residual `+ H_text` is the normed text.
-           chosen  Multi-head attention, its keys without bias, dropout on its weights.
-           added   A learned query (`no_text_query`) stands for the text of a sample that has none.
+           chosen  Multi-head attention, without a bias on the keys, with dropout on the weights.
+           added   A learned query (`no_text_query`) stands in for the text of a sample without any.
            added   Without audio and video, the cross-attention gives zeros and Z_cross = H_text.
-           option  `bidirectional_attention`: the media tokens attend to the text before Eq. 1. The paper's words say
-                   so, its equations do not.
+           option  `bidirectional_attention`: the media tokens attend to the text before Eq. 1. The paper's text says
+                   so; its equations do not.
 pooling    chosen  The mean over real text positions: padding would dilute short utterances.
            added   A layer norm of the pooled vector.
-Eq. 3      chosen  GateNetwork and MLP have one hidden layer with GELU. w is a softmax, as alpha is.
+Eq. 3      chosen  GateNetwork and MLP have one hidden layer with GELU. w is a softmax, like alpha.
            chosen  beta is a sigmoid of a linear layer over f_fusion. A bottleneck has at least one unit.
-           chosen  Xavier's initialization: at an LLM's 0.02 the gate would start, and stay, near uniform.
-pseudo     added   A layer norm before the projection and a learned scale after it, set for a new model to the size of
-tokens             the LLM's own embeddings (training/model/builder.py).
+           chosen  Xavier initialization: with an LLM's 0.02 the gate would start, and stay, nearly uniform.
+pseudo     added   A layer norm before the projection and a learned scale after it, which a new model sets to match the
+tokens             size of the LLM's own embeddings (training/model/builder.py).
            option  `pseudo_token_projection="separate"`: a projection per token instead of Repeat.
-prompt     added   The transcript, and a dialogue's earlier turns, stand in the prompt: without them the LLM would see
-                   the text only through P tokens. The processor's `transcript_in_prompt=False` hides the transcript.
-answers    added   `score_answers`: the exact distribution over the task's closed set. `generate` is the paper's way.
+prompt     added   The prompt includes the transcript and a dialogue's earlier turns: otherwise the LLM would see the
+                   text only through P tokens. The processor's `transcript_in_prompt=False` hides the transcript.
+answers    added   `score_answers`: the exact distribution over the task's closed set. The paper uses `generate`.
 loss       chosen  A mean over samples of the mean over their tokens: otherwise a score of four tokens would outweigh
                    a label of one.
-training   option  Fusion pretraining: encoders, fusion and experts learn under one linear head per task before the
-                   LLM joins (training/trainer/pretraining.py).
+training   option  Fusion pretraining: encoders, fusion and experts are trained with one linear head per task before
+                   the LLM is added (training/trainer/pretraining.py).
            added   Modality dropout, against over-reliance on one modality (training/data/collator.py).
-           chosen  Encoders, fusion, experts and LoRA are in float32, whatever the precision of the LLM.
+           chosen  Encoders, fusion, experts and LoRA are in float32, regardless of the LLM's precision.
 
-Where to go next: configuration_egmf.py for every number; encoders_egmf.py, fusion_egmf.py, experts_egmf.py and
-prompt_egmf.py in the order of the diagram; answers_egmf.py; checkpoints_egmf.py for what is saved and loaded.
+Next: configuration_egmf.py for the hyperparameters; encoders_egmf.py, fusion_egmf.py, experts_egmf.py and
+prompt_egmf.py in the order of the diagram; answers_egmf.py; checkpoints_egmf.py for saving and loading.
 """
 
 # B batch  S prompt tokens  L transcript columns  K positions with logits  P pseudo tokens  A answers  E experts
@@ -91,12 +91,12 @@ from .prompt_egmf import (
 if TYPE_CHECKING:
     from transformers import Cache
 
-# Inputs that the prefill uses up: after it, the cache holds what they said.
+# Inputs that only the prefill needs: after it, their content is in the cache.
 PREFILL_INPUTS = ("audio_values", "audio_mask", "video_values", "video_mask", "modality_mask", "utterance_mask")
 
 
 class EGMFPreTrainedModel(PreTrainedModel):
-    """Initialization, and what `transformers` needs to know about every EGMF model."""
+    """Base class of the EGMF models: weight initialization, and the flags that `transformers` reads."""
 
     config_class = EGMFConfig
     config: EGMFConfig
@@ -110,7 +110,7 @@ class EGMFPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         if isinstance(module, nn.Linear):
-            # Shallow and narrow layers: at a language model's 0.02 the gate would stay near uniform.
+            # Shallow and narrow layers: with a language model's 0.02 the gate would stay nearly uniform.
             init.xavier_uniform_(module.weight)
         elif isinstance(module, nn.Conv1d | nn.Conv2d):
             init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -128,7 +128,7 @@ class EGMFModel(EGMFPreTrainedModel):
     """Everything in front of the language model: media and transcript embeddings in, pseudo tokens out.
 
     Args:
-        audio_backbone, video_backbone: pretrained encoders that are loaded already; None builds them from `config`.
+        audio_backbone, video_backbone: pretrained encoders, already loaded; None builds them from `config`.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class EGMFModel(EGMFPreTrainedModel):
 
         Args:
             text_embeds: (B, L, D) embeddings of the prompt, or of the transcript only.
-            utterance_mask: (B, L), 1 on the transcript's tokens; a row of zeros is a sample without text.
+            utterance_mask: (B, L), 1 on the transcript's tokens; a row of zeros means a sample without text.
             audio_values, ..., modality_mask: as described in `EGMFForConditionalGeneration`.
         """
         if modality_mask is None:
@@ -200,27 +200,27 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
     """EGMF with its language model: answers a task's question about a person from any of text, audio and video.
 
     Args:
-        language_model, audio_backbone, video_backbone: parts that are loaded already; None builds them from `config`,
+        language_model, audio_backbone, video_backbone: parts that are already loaded; None builds them from `config`,
             with random weights.
 
-    What the processor returns goes into `forward`, `score_answers` and `generate` as it is:
+    The processor's output goes unchanged into `forward`, `score_answers` and `generate`:
 
         input_ids       (B, S) prompt with P placeholders, left padded; after the prefill, new tokens
         attention_mask  (B, S) 0 on padding
         utterance_mask  (B, S) 1 on the transcript's tokens: the query of the fusion
-        audio_values    (B, S') samples in [-1, 1], (B, T, F) features, or what a pretrained encoder takes
-        audio_mask      (B, S') or (B, T) 1 on real steps, which come first; a row of zeros is a sample without audio
+        audio_values    (B, S') samples in [-1, 1], (B, T, F) features, or a pretrained encoder's own input
+        audio_mask      (B, S') or (B, T) 1 on real steps, which come first; a row of zeros: a sample without audio
         video_values    (B, T, 3, y, x) normalized frames, or (B, T, F) features
-        video_mask      (B, T) as `audio_mask`
-        modality_mask   (B, 3) 0 switches text, audio or video off, on top of what the other masks say
-        labels          (B, S) -100 everywhere but on the tokens of the answer
+        video_mask      (B, T) like `audio_mask`
+        modality_mask   (B, 3) 0 switches text, audio or video off, in addition to the other masks
+        labels          (B, S) -100 everywhere except on the answer's tokens
         answer_ids, task_ids   for `score_answers`; `forward` accepts and ignores them
 
     `forward` also takes:
 
-        logits_to_keep  how many positions at the end get logits, or which ones; 0 for all. By default those that
-                        `labels` need, and all without labels
-        output_experts  fill the fusion's fields of the output
+        logits_to_keep  how many positions at the end get logits, or which ones; 0 for all. By default, those that
+                        `labels` need, or all without labels
+        output_experts  also return the fields of `EGMFFusionOutput`
         position_ids, past_key_values, inputs_embeds, use_cache and any other argument of the language model
 
     Raises:
@@ -260,13 +260,13 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
         """Load an adapter checkpoint or a standalone checkpoint.
 
         Args:
-            text_model_id: where the language model of an adapter checkpoint is, if not where its configuration says.
+            text_model_id: location of an adapter checkpoint's language model, if it is not the one in config.json.
             kwargs: as for any `from_pretrained`; `dtype`, `device_map`, `quantization_config` and
-                `attn_implementation` are handed to the language model.
+                `attn_implementation` are passed to the language model.
 
         Raises:
             OSError: the checkpoint, or the language model that it names, cannot be found or read.
-            ValueError: weights are missing, unexpected, not finite or of another shape.
+            ValueError: weights are missing, unexpected, not finite or of the wrong shape.
         """
         config = load_config(cls.config_class, config, pretrained_model_name_or_path, kwargs)
         if text_model_id is not None:
@@ -276,7 +276,7 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
 
         output_loading_info = kwargs.pop("output_loading_info", False)
         kwargs["output_loading_info"] = True
-        kwargs["ignore_mismatched_sizes"] = True  # check_weights lists them together with all else that is wrong
+        kwargs["ignore_mismatched_sizes"] = True  # check_weights reports them with all other mismatches
         with explain_loading_errors(str(pretrained_model_name_or_path)):
             model, info = super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
         check_weights(pretrained_model_name_or_path, info, model.state_dict())
@@ -287,11 +287,11 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
         """Save an adapter checkpoint if `config.text_model_id` names a language model, else a standalone one."""
         self._keys_to_ignore_on_save = keys_stored_elsewhere(self)
         if self.config.text_model_id is not None:
-            kwargs.setdefault("save_original_format", False)  # an adapter checkpoint has the names of our state dict
+            kwargs.setdefault("save_original_format", False)  # an adapter checkpoint keeps our key names
         super().save_pretrained(save_directory, **kwargs)
 
     def freeze(self) -> None:
-        """Train the fusion, our encoders and LoRA; freeze the language model and frozen backbones."""
+        """Unfreeze the fusion, our encoders and LoRA; freeze the language model and backbones that are not trained."""
         self.egmf.requires_grad_(True)
         for module in self.egmf.modules():
             if isinstance(module, EGMFPretrainedStem):
@@ -316,7 +316,7 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
     def get_placeholder_mask(self, input_ids: Tensor) -> Tensor:
         """input_ids (B, S) -> (B, S) bool, true on the placeholders; each sample must hold exactly P."""
         if self.config.placeholder_token_id is None:
-            raise ValueError("`config.placeholder_token_id` is not set; it is the processor's `placeholder_token_id`.")
+            raise ValueError("`config.placeholder_token_id` is not set; use the processor's `placeholder_token_id`.")
         return find_placeholders(
             input_ids,
             self.config.placeholder_token_id,
@@ -328,7 +328,7 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
         return self.get_input_embeddings()(input_ids.masked_fill(placeholder_mask, 0))
 
     def get_transcript_embeds(self, input_ids: Tensor, utterance_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """H_text: the language model's embeddings of the columns that hold the transcripts of the batch.
+        """H_text: the language model's embeddings of the columns with the batch's transcripts.
 
         Returns:
             Embeddings (B, L, D), and (B, L) bool, true on the transcript's tokens.
@@ -347,13 +347,13 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
         video_mask: Tensor | None = None,
         modality_mask: Tensor | None = None,
     ) -> tuple[Tensor, EGMFFusionOutput]:
-        """Embed the prompt and put the pseudo tokens in place of its placeholders.
+        """Embed the prompt, with the pseudo tokens in place of its placeholders.
 
         Returns:
             Embeddings (B, S, D), and the output of the fusion.
         """
         if utterance_mask is None:
-            raise ValueError("`utterance_mask` is missing; the processor returns it beside `input_ids`.")
+            raise ValueError("`utterance_mask` is missing; the processor returns it with `input_ids`.")
         placeholder_mask = self.get_placeholder_mask(input_ids)  # (B, S)
         embeds = self.embed_tokens(input_ids, placeholder_mask)  # (B, S, D)
         columns = transcript_columns(utterance_mask)
@@ -390,7 +390,7 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
         task_ids: torch.LongTensor | None = None,
         **kwargs: Any,
     ) -> EGMFCausalLMOutput:
-        """Next-token logits and, with `labels`, their loss. The docstring of the class has the arguments."""
+        """Next-token logits and, with `labels`, their loss. The class docstring describes the arguments."""
         fusion = None
         if inputs_embeds is None and is_prefill(past_key_values):
             attention_mask = hide_switched_off_text(attention_mask, utterance_mask, modality_mask)
@@ -439,7 +439,7 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
             normalization: `"sequence"`, P(answer | prompt, the answer is one of the set), from the probability of its
                 whole token sequence; `"tree"`, renormalized over the children at each node, which is what constrained
                 decoding samples from.
-            labels: an error: with an answer in the prompt there is nothing left to score.
+            labels: not accepted: with an answer in the prompt there is nothing left to score.
         """
         check_answer_inputs(answer_ids, labels, normalization)
         if self.training and self.language_model.is_gradient_checkpointing:
@@ -474,7 +474,7 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
         )
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
-        """As in `transformers`, from what the processor returned; switched-off text stays hidden at every step."""
+        """As in `transformers`, from the processor's output; switched-off text stays hidden at every step."""
         if kwargs.get("attention_mask") is not None:
             kwargs["attention_mask"] = hide_switched_off_text(
                 kwargs["attention_mask"], kwargs.get("utterance_mask"), kwargs.get("modality_mask")
@@ -487,7 +487,7 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
         is_first_iteration: bool = False,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Fusion runs once, at prefill: with a cache, the media are dropped after it."""
+        """Drop the media after the prefill if there is a cache, so that the fusion runs only once."""
         inputs = super().prepare_inputs_for_generation(input_ids, is_first_iteration=is_first_iteration, **kwargs)
         if not is_first_iteration and kwargs.get("use_cache", True):
             for name in PREFILL_INPUTS:

@@ -1,4 +1,4 @@
-"""Outputs of EGMF's models: what each field holds, and its shape."""
+"""Outputs of the EGMF models, with the meaning and shape of every field."""
 
 # B batch  P pseudo tokens  K positions with logits  A answers  E experts  M modalities (text, audio, video)
 # H fusion width  D LLM width  V vocabulary
@@ -12,11 +12,11 @@ from transformers.modeling_outputs import CausalLMOutputWithPast, ModelOutput
 
 @dataclass
 class EGMFFusionOutput(ModelOutput):
-    """Everything that is computed before the language model. All outputs below have these fields.
+    """Everything computed before the language model. All outputs below have these fields.
 
     Args:
         pseudo_tokens (`torch.Tensor` of shape (B, P, D)):
-            Soft tokens for the prompt, of the width of the language model.
+            Soft tokens for the prompt, as wide as the language model.
         fused (`torch.Tensor` of shape (B, H)):
             f_enhanced, the fused vector after the experts.
         expert_weights (`torch.Tensor` of shape (B, E)):
@@ -24,9 +24,9 @@ class EGMFFusionOutput(ModelOutput):
         gate_weights (`torch.Tensor` of shape (B, E)):
             w, the first stage of the gate, sums to 1.
         residual_weight (`torch.Tensor` of shape (B,)):
-            beta in (0, 1), the weight of the fused vector beside its experts.
+            beta in (0, 1), the weight of the fused vector next to the experts.
         modality_mask (`torch.Tensor` of shape (B, M)):
-            Whether text, audio and video took part, bool.
+            Whether text, audio and video were used, bool.
     """
 
     pseudo_tokens: Tensor | None = None
@@ -48,7 +48,7 @@ class EGMFCausalLMOutput(EGMFFusionOutput, CausalLMOutputWithPast):
         loss (`torch.Tensor` of shape (), returned with `labels`):
             Mean over samples of the mean negative log-likelihood of the answer's tokens.
         logits (`torch.Tensor` of shape (B, K, V)):
-            Next-token logits of all positions, or of the last K, as `labels` and `logits_to_keep` ask.
+            Next-token logits of all positions, or of the last K, depending on `labels` and `logits_to_keep`.
     """
 
 
@@ -74,7 +74,7 @@ class EGMFAnswerOutput(EGMFFusionOutput):
 
 
 def fusion_fields(output: EGMFFusionOutput | None) -> dict[str, Any]:
-    """The fields of `EGMFFusionOutput` in an output, to be passed on to another; nothing for None."""
+    """The `EGMFFusionOutput` fields of one output, as arguments for another; empty for None."""
     if output is None:
         return {}
     return {field.name: getattr(output, field.name) for field in fields(EGMFFusionOutput)}

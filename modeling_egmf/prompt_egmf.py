@@ -1,10 +1,10 @@
-"""The prompt of EGMF: pseudo tokens made of the fused vector, and where they and the transcript stand.
+"""The prompt of EGMF: pseudo tokens made from the fused vector, and their position and the transcript's.
 
     f_enhanced (B, H) ──► T_pseudo = Repeat(Linear(f_enhanced), P)   (B, P, D)
                                         │
     [prefix ; <|egmf|> x P ; suffix ; transcript ; task prompt]      (B, S)
 
-The placeholder `<|egmf|>` has an id past the language model's vocabulary: it is never embedded and never predicted.
+The id of the placeholder `<|egmf|>` is outside the language model's vocabulary: it is never embedded or predicted.
 Next: modeling_egmf.py, where the prompt is embedded.
 """
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 class EGMFPseudoTokens(nn.Module):
     """T_pseudo = Repeat(Linear(f_enhanced), P), or one projection per token.
 
-    A learned factor scales them to the norm of the language model's own embeddings: a soft token ten times as long
-    as the others drowns the sentence.
+    A learned factor scales them to the norm of the language model's own embeddings: soft tokens with ten times the
+    norm of the others would drown out the sentence.
     """
 
     def __init__(self, config: EGMFConfig):
@@ -50,14 +50,14 @@ class EGMFPseudoTokens(nn.Module):
 def find_placeholders(input_ids: Tensor, placeholder_token_id: int, num_pseudo_tokens: int) -> Tensor:
     """input_ids (B, S) -> (B, S) bool, true on the placeholders.
 
-    Counted per sample: with one placeholder too few, `masked_scatter` would move tokens into the next sample.
+    They are counted per sample: with one too few, `masked_scatter` would move tokens into the next sample.
     """
     mask = input_ids == placeholder_token_id
     counts = mask.sum(dim=1)  # (B,)
     wrong = torch.where(counts != num_pseudo_tokens)[0]
     if len(wrong):
         raise ValueError(
-            f"Sample {wrong.tolist()} of the batch holds {counts[wrong].tolist()} pseudo-token placeholders, "
+            f"Sample {wrong.tolist()} of the batch has {counts[wrong].tolist()} pseudo-token placeholders, "
             f"not {num_pseudo_tokens}. Build the processor with num_pseudo_tokens={num_pseudo_tokens}."
         )
     return mask
@@ -66,7 +66,7 @@ def find_placeholders(input_ids: Tensor, placeholder_token_id: int, num_pseudo_t
 def transcript_columns(utterance_mask: Tensor) -> slice:
     """utterance_mask (B, S) -> the columns from the first to the last transcript token of the batch.
 
-    The fusion reads nothing else of the prompt. A batch without any text keeps one column, all of it masked.
+    The fusion reads no other part of the prompt. A batch without any text keeps one column, fully masked.
     """
     columns = torch.where(utterance_mask.bool().any(dim=0))[0]
     if len(columns) == 0:
@@ -79,10 +79,10 @@ def hide_switched_off_text(
     utterance_mask: Tensor | None,
     modality_mask: Tensor | None,
 ) -> Tensor | None:
-    """Hide the transcripts that `modality_mask` switches off from the language model, too.
+    """Hide transcripts that `modality_mask` switches off from the language model as well.
 
     Args:
-        attention_mask: (B, S or more), 0 on padding. A 4D mask is left as it is.
+        attention_mask: (B, S or more), 0 on padding. A 4D mask is left unchanged.
         utterance_mask: (B, S), 1 on the transcript's tokens.
         modality_mask: (B, 3), 0 in the first column where the text is switched off.
 
@@ -107,5 +107,5 @@ def make_position_ids(attention_mask: Tensor | None, length: int) -> Tensor | No
 
 
 def is_prefill(past_key_values: "Cache | None") -> bool:
-    """Whether the prompt is still to be read: nothing of it is in the cache."""
+    """Whether this forward pass is the prefill: the cache is still empty."""
     return past_key_values is None or past_key_values.get_seq_length() == 0

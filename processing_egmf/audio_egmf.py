@@ -31,9 +31,9 @@ from .media_egmf import (
 
 logger = logging.get_logger(__name__)
 
-MIN_SECONDS = 0.025  # one window of any encoder of speech
+MIN_SECONDS = 0.025  # one analysis window of a speech encoder
 MAX_SAMPLING_RATE = 768_000  # Hz; the highest rate of recording hardware
-MAX_PEAK = 64.0  # louder "floating point audio in [-1, 1]" is integer samples in disguise
+MAX_PEAK = 64.0  # floats beyond it are integer samples that were never scaled to [-1, 1]
 MAX_CHANNELS = 8
 
 
@@ -57,16 +57,16 @@ def load_audio(
     Args:
         source: a path, bytes or a seekable binary file object (audio, or a video with an audio track); an array
             (samples,), (channels, samples) or (samples, channels), whose smaller dimension is the channels;
-            `{"path": ..., "bytes": ...}` or `{"array": ..., "sampling_rate": ...}` as `datasets` has them. Integers
-            (8, 16, 32 bits) are scaled by the range of their type, floats are taken to be in about [-1, 1].
+            `{"path": ..., "bytes": ...}` or `{"array": ..., "sampling_rate": ...}` as in `datasets`. Integers
+            (8, 16, 32 bits) are scaled by the range of their type; floats are assumed to be in about [-1, 1].
         sampling_rate: Hz of an array. Files and dicts state their own, which is used instead.
         target_sampling_rate: Hz of the result.
-        max_seconds: of a longer clip only the beginning is decoded, with a warning; None for all of it.
+        max_seconds: longer clips are decoded only up to here, with a warning; None for no limit.
         name: the sample's name in messages.
         missing_ok: return None for a file without audio, instead of raising an error.
 
     Returns:
-        float32 (samples,) in about [-1, 1], or None. Of a damaged file, what decodes, with a warning.
+        float32 (samples,) in about [-1, 1], or None. For a damaged file, the part that decodes, with a warning.
 
     Raises:
         FileNotFoundError, ValueError: the source cannot be used; the message says why and what to do.
@@ -98,7 +98,7 @@ def load_audio(
 
 
 def _load_file(source: Any, target_sampling_rate: int, max_seconds: float, name: str) -> np.ndarray | None:
-    """The audio of a file, or None without an audio track."""
+    """The audio of a file, or None if it has no audio track."""
     with open_media(source, name) as container:
         streams = container.streams.audio
         if not streams or streams[0].codec_context is None:
@@ -120,7 +120,7 @@ def _decode(container: Any, stream: Any, name: str) -> Iterator[AudioPiece]:
             yield AudioPiece(_scale(samples).mean(axis=0), frame.sample_rate)
             seconds += samples.shape[1] / frame.sample_rate
         warn_if_cut_off(seconds, container, stream, "audio", name)
-    finally:  # also where decoding stops at the limit
+    finally:  # also when decoding stops at the limit
         warn_of_damage(damage, "audio", name)
 
 
@@ -174,11 +174,11 @@ def _limit(pieces: Iterable[AudioPiece], max_seconds: float, name: str) -> Itera
 def _check_peak(samples: np.ndarray, name: str) -> None:
     peak = np.abs(samples).max(initial=0)
     if not np.isfinite(peak):
-        raise ValueError(f"{name}: the audio holds NaN or infinite samples. Repair or replace the clip.")
+        raise ValueError(f"{name}: the audio contains NaN or infinite samples. Repair or replace the clip.")
     if peak > MAX_PEAK:
         raise ValueError(
             f"{name}: the audio reaches {peak:g}, but floats should be in about [-1, 1]. "
-            "Divide by the range of the integers that it was made from, 32768 for 16 bits."
+            "Divide by the range of the original integers, 32768 for 16 bits."
         )
 
 

@@ -1,4 +1,4 @@
-"""Batches: the arguments of a call as one set per sample, and prepared samples as padded tensors.
+"""Batches: the arguments of a call split by sample, and prepared samples collated into padded tensors.
 
     processor(text=[...], video=[...], task="meld") ─► split_arguments ─► {"text", "video", "task"} per sample
     prepared samples ─► collate_prompts (padded on the left), collate_media (on the right), collate_answer_ids
@@ -26,22 +26,22 @@ IGNORE_INDEX = -100
 
 
 def split_arguments(arguments: dict[str, Any]) -> list[dict[str, Any]]:
-    """The arguments of `EGMFProcessor.__call__` -> those of each sample.
+    """Split the arguments of `EGMFProcessor.__call__` into those of each sample.
 
-    Lists with one entry per sample are split. Any other value is shared by all samples; but one text or clip for a
-    batch of several samples is an error.
+    Lists with one entry per sample are split. Any other value is shared by all samples, but a single text or clip for
+    a batch of several samples is an error.
 
     Raises:
         ValueError: lists of different lengths, an empty batch, or one text or clip for several samples.
     """
     batched = [name for name in arguments if name != "context" and holds_a_batch(name, arguments[name])]
-    # A list of turns is the context of the only sample; in a batch, each sample has a list of turns.
+    # A single sample's context is a list of turns; in a batch, each sample has such a list.
     if batched and isinstance(arguments["context"], list | tuple):
         batched.append("context")
     lengths = {name: len(arguments[name]) for name in batched}
     if len(set(lengths.values())) > 1:
         raise ValueError(
-            f"The lists are of different lengths: {lengths}. Give one entry per sample, and None if missing."
+            f"The lists have different lengths: {lengths}. Give one entry per sample, None where it is missing."
         )
     size = next(iter(lengths.values()), 1)
     if size == 0:
@@ -49,7 +49,7 @@ def split_arguments(arguments: dict[str, Any]) -> list[dict[str, Any]]:
     shared = [name for name in CONTENT if name not in batched and arguments[name] is not None]
     if size > 1 and shared:
         raise ValueError(
-            f"{', '.join(shared)} is one value but the batch has {size} samples; give a list, one entry per sample."
+            f"{', '.join(shared)} is a single value, but the batch has {size} samples; give a list with one for each."
         )
     samples = []
     for i in range(size):
@@ -59,7 +59,7 @@ def split_arguments(arguments: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def holds_a_batch(name: str, value: Any) -> bool:
-    """Whether an argument has one entry per sample, rather than being the value of one sample."""
+    """Whether an argument has one entry per sample, rather than a single sample's value."""
     if isinstance(value, np.ndarray | torch.Tensor):
         return name == "answer" or (name.endswith("_features") and value.ndim == 3)
     if not isinstance(value, list | tuple):
@@ -124,8 +124,8 @@ def collate_media(samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         shapes = {sample_name: tuple(values.shape[1:]) for sample_name, values in present.items()}
         if len(set(shapes.values())) > 1:
             raise ValueError(
-                f"`{name}` do not fit into one batch, their shapes are {shapes}. "
-                "Use clips of one size, or give them one at a time."
+                f"`{name}` cannot be batched, because their shapes differ: {shapes}. "
+                "Use clips of the same size, or process them one at a time."
             )
         if present:
             missing = next(iter(present.values()))[:0]

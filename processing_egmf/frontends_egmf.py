@@ -1,10 +1,10 @@
-"""Front ends: decoded audio and frames as the values and masks that an encoder takes.
+"""Front ends: from decoded audio and frames to the values and masks that an encoder takes.
 
     waveform (samples,) ─► [feature extractor] ─► audio_values (T, ...), audio_mask (T,)
     frames (T, y, x, 3) ─► [image processor], or scaled to [-1, 1] ─► video_values (T, 3, y, x), video_mask (T,)
     features (T, F), stored encoder outputs (T, width) ─► checked, with a mask
 
-A pretrained encoder brings its own feature extractor or image processor, stored as its fields with the processor.
+A pretrained encoder has its own feature extractor or image processor, whose fields are saved with the processor.
 """
 
 # T samples, steps or frames  y, x height and width  F feature size
@@ -42,7 +42,7 @@ def build_frontend(fields: dict[str, Any] | None, type_key: str) -> Any:
 
 
 def encode_waveform(waveform: np.ndarray, sampling_rate: int, feature_extractor: Any) -> dict[str, torch.Tensor]:
-    """Audio inputs of a waveform, float32 (samples,); as it is without a feature extractor."""
+    """Audio inputs from a waveform, float32 (samples,), which is unchanged without a feature extractor."""
     if feature_extractor is None:
         return with_full_mask("audio", torch.from_numpy(waveform))
     extracted = feature_extractor(
@@ -57,7 +57,7 @@ def encode_waveform(waveform: np.ndarray, sampling_rate: int, feature_extractor:
 
 
 def encode_frames(frames: np.ndarray, image_processor: Any) -> dict[str, torch.Tensor]:
-    """Video inputs of frames, uint8 (T, y, x, 3)."""
+    """Video inputs from frames, uint8 (T, y, x, 3)."""
     if image_processor is None:
         values = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 127.5 - 1.0  # (T, 3, y, x)
     else:
@@ -66,7 +66,7 @@ def encode_frames(frames: np.ndarray, image_processor: Any) -> dict[str, torch.T
 
 
 def with_full_mask(modality: str, values: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Inputs of which every step is real."""
+    """Inputs without padding: every step is real."""
     return {
         f"{modality}_values": values,
         f"{modality}_mask": torch.ones(len(values), dtype=torch.bool),
@@ -102,12 +102,12 @@ def read_features(modality: str, features: Any, feature_size: int | None, name: 
             "Use the same extractor, or train a model with that feature size."
         )
     if not np.isfinite(values).all():
-        raise ValueError(f"{name}: {modality}_features hold NaN or infinite values. Replace them, e.g. by 0.")
+        raise ValueError(f"{name}: {modality}_features contain NaN or infinite values. Replace them, e.g. with 0.")
     return values
 
 
 def encode_states(states: dict[str, torch.Tensor | np.ndarray], name: str) -> dict[str, torch.Tensor]:
-    """Stored encoder outputs (T, encoder width) by modality as values and masks; those without steps are left out."""
+    """Values and masks from stored encoder outputs, modality -> (T, encoder width); empty ones are left out."""
     inputs = {}
     for modality, values in states.items():
         if values.ndim != 2:

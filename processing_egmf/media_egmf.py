@@ -1,11 +1,11 @@
-"""Media sources and containers: what audio and video share.
+"""Media sources and containers, shared by audio and video.
 
     path, bytes, open file ─► check_source ─► open_media ─► decode_frames ─┬─► audio_egmf.py, video_egmf.py
     array, list of images ──► check_source ─► to_numpy ────────────────────┘
 
-Files are decoded by PyAV (FFmpeg). FFmpeg follows URLs and playlists by itself, so it is never given a name: Python
-opens the file, FFmpeg sees only the open file, in one of the containers listed below, and may use no protocol. Nothing
-is written, no connection is opened.
+Files are decoded by PyAV (FFmpeg). FFmpeg follows URLs and playlists on its own, so it is never given a file name:
+Python opens the file, and FFmpeg gets only the open file, with no protocols and only the containers listed below.
+Nothing is written, and no connection is opened.
 """
 
 import io
@@ -29,7 +29,7 @@ CONTAINERS = "mov,mp4,matroska,webm,avi,flv,mpegts,mpeg,asf,ogg,wav,w64,flac,mp3
 # Containers whose duration FFmpeg estimates from the bit rate, often wrongly.
 ESTIMATED_DURATION = ("aac", "mp3", "mpeg", "mpegts")
 
-MAX_SECONDS = 30.0  # default for the length of a clip; the rest is not decoded
+MAX_SECONDS = 30.0  # default limit on the length of a clip; the rest is not decoded
 MAX_FRAME_SIDE = 8192  # pixels; a small file can unpack into frames that fill the memory
 TIME_TOLERANCE = 1e-3  # seconds; Matroska rounds timestamps to milliseconds
 
@@ -41,17 +41,17 @@ ARRAYS = np.ndarray | torch.Tensor | list | tuple
 
 
 def check_source(source: Any, name: str) -> Any:
-    """A source of media, checked: a path, bytes, an open file, or an array; of a `datasets` dict, its content.
+    """Check a media source: a path, bytes, an open file or an array. A `datasets` dict is replaced by its content.
 
     Raises:
-        FileNotFoundError, ValueError: what cannot be read as media.
+        FileNotFoundError, ValueError: the source cannot be read as media.
     """
     if isinstance(source, dict):
         source = _content_of_dict(source, name)
     if isinstance(source, str) and URL.match(source):
         raise ValueError(
-            f"{name}: {source[:200]!r} is a URL, and this code opens no connection: download the file first, "
-            "or give the pipeline a `fetch`, a function from an http or https URL to its bytes."
+            f"{name}: {source[:200]!r} is a URL, and this code opens no connections: download the file first, "
+            "or give the pipeline `fetch`, a function that returns the bytes of an http(s) URL."
         )
     if isinstance(source, str | os.PathLike):
         _check_path(os.fspath(source), name)
@@ -60,7 +60,7 @@ def check_source(source: Any, name: str) -> Any:
     elif not isinstance(source, bytes | ARRAYS) and not _is_binary_file(source):
         raise ValueError(
             f"{name}: cannot read media from {type(source).__name__}. "
-            "Give a path, bytes, an array, or a file opened for reading bytes, open(path, 'rb')."
+            "Give a path, bytes, an array, or a file opened in binary mode, open(path, 'rb')."
         )
     return source
 
@@ -70,7 +70,7 @@ def _content_of_dict(source: dict[str, Any], name: str) -> Any:
         return source["bytes"]
     if source.get("path") is not None:
         return source["path"]
-    raise ValueError(f"{name}: a dict with keys {sorted(source)} holds no media; fill `bytes`, `path` or `array`.")
+    raise ValueError(f"{name}: a dict with keys {sorted(source)} has no media; fill in `bytes`, `path` or `array`.")
 
 
 def _check_path(path: str, name: str) -> None:
@@ -93,7 +93,7 @@ def to_numpy(array: Any, name: str) -> np.ndarray:
     try:
         return np.asarray(array)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{name}: the list cannot be made one array ({error}). Give parts of one size.") from error
+        raise ValueError(f"{name}: cannot convert the list to an array ({error}). Use parts of one size.") from error
 
 
 def check_max_seconds(max_seconds: float | None, name: str) -> float:
@@ -120,7 +120,7 @@ def import_av() -> ModuleType:
 def open_media(source: Any, name: str) -> Iterator[Any]:
     """A PyAV container over a path, bytes or an open file.
 
-    A user's file object is read from its start, and left at the position where it was.
+    A user's file object is read from its start and is then returned to its previous position.
     """
     av = import_av()
     with ExitStack() as stack:
@@ -139,11 +139,11 @@ def open_media(source: Any, name: str) -> Iterator[Any]:
                 file,
                 container_options={"format_whitelist": CONTAINERS, "protocol_whitelist": ""},
                 options={"max_pixels": str(MAX_FRAME_SIDE**2)},
-                metadata_errors="replace",  # titles in an old encoding are no reason to refuse a clip
+                metadata_errors="replace",  # do not reject a clip because of titles in an old encoding
             )
         except av.FFmpegError as error:
             raise ValueError(
-                f"{name}: not a media file that can be read, or cut off ({error.strerror}). "
+                f"{name}: not a readable media file, or cut off ({error.strerror}). "
                 "Playlists are refused. Convert it to mp4 or wav, or copy it again."
             ) from error
         yield stack.enter_context(container)
@@ -179,7 +179,7 @@ def decode_frames(container: Any, stream: Any, damage: list[str]) -> Iterator[An
 
 def warn_of_damage(damage: list[str], kind: str, name: str) -> None:
     if damage:
-        logger.warning(f"{name}: damaged {kind} ({len(damage)} errors, first: {damage[0]}); using what decodes.")
+        logger.warning(f"{name}: damaged {kind} ({len(damage)} errors, first: {damage[0]}); using the rest.")
 
 
 def warn_if_cut_off(seconds: float, container: Any, stream: Any, kind: str, name: str) -> None:
@@ -187,4 +187,4 @@ def warn_if_cut_off(seconds: float, container: Any, stream: Any, kind: str, name
     declared = float((stream.duration or 0) * stream.time_base)
     is_estimate = container.format.name in ESTIMATED_DURATION
     if not is_estimate and seconds < 0.95 * declared - 0.1:
-        logger.warning(f"{name}: {kind} of {declared:.2f} s gives only {seconds:.2f} s; the file may be cut off.")
+        logger.warning(f"{name}: only {seconds:.2f} of {declared:.2f} s of {kind} decode; the file may be cut off.")

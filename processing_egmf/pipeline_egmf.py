@@ -5,7 +5,7 @@
 
     clips ─► processor.prepare, one by one ─► processor.collate ─► model.score_answers ─► post_process_answers
 
-A single clip gives exactly what processor and model give. No connection is opened: a URL needs a `fetch` function.
+A single clip gets exactly the answer of processor and model. No connection is opened: a URL needs a `fetch` function.
 """
 
 import os
@@ -30,12 +30,12 @@ EXPERT_FIELDS = ("expert", "experts", "residual")
 class EGMFPipeline(Pipeline):
     """Answers for clips: one, or a list, a generator or a dataset of them.
 
-    A clip is a path, bytes or an open file (its content decides if it has audio or video, not its name); a URL, if
-    `fetch` is given; an array of audio, with `sampling_rate`, or of frames (T, height, width, 3); or a dict with any
-    of `FIELDS`: the arguments of `EGMFProcessor.__call__` for one sample, and `name`, for messages.
+    A clip is a path, bytes or an open file (its content, not its name, decides whether it is audio or video); a URL,
+    if `fetch` is given; an array of audio, with `sampling_rate`, or of frames (T, height, width, 3); or a dict with
+    any of `FIELDS`: the arguments of `EGMFProcessor.__call__` for one sample, and `name`, for messages.
 
-    Markup in a text is read as text. Faces and voices are not detected: a clip without them is answered from what it
-    holds. Missing modalities are left out; `modalities` in the answer says which ones it is based on.
+    Markup in a text is read as plain text. Faces and voices are not detected: a clip without any is answered too.
+    Missing modalities are left out; `modalities` in the answer lists those that it is based on.
     """
 
     _load_processor = True
@@ -45,18 +45,18 @@ class EGMFPipeline(Pipeline):
     _load_feature_extractor = False
 
     def __call__(self, inputs: Any = None, *, batch_size: int | None = None, **kwargs: Any) -> Any:
-        """Answer one clip, or many, `batch_size` of them at a time; padding changes an answer by rounding.
+        """Answer one clip or many, `batch_size` at a time; padding changes an answer only by rounding errors.
 
         Args:
-            inputs: see the class; None where keywords give everything, as in `pipe(text="I'm fine.")`.
+            inputs: described in the class; None if the keywords give everything, as in `pipe(text="I'm fine.")`.
             batch_size: clips per forward pass.
             text, audio, video, ..., fps: fields of the dict above, for every clip that does not have its own.
             top_k: keep only this many of the probabilities, the largest first.
-            interval: share of the probability that a score's interval covers at least.
+            interval: minimum probability that a score's interval covers.
             return_experts: also return the `expert` with the largest weight, the weights of all `experts`, and the
                 `residual`.
-            fetch: called with an http or https URL, returns bytes or an open file; None refuses them. It must refuse
-                private addresses, redirects to them, and what is too large or slow, as that of the endpoint does.
+            fetch: function from an http(s) URL to bytes or an open file; None rejects URLs. It must reject private
+                addresses, redirects to them, and content that is too large or slow, as the endpoint's does.
 
         Returns:
             One `EGMFAnswer`; a list of them for a list or tuple; an iterator for anything else.
@@ -100,7 +100,7 @@ class EGMFPipeline(Pipeline):
     def preprocess(
         self, clips: list[tuple[int, Any]], fetch: Callable[[str], Any] | None = None, **shared_fields: Any
     ) -> BatchFeature:
-        """Numbered clips as one batch; `shared_fields` are those of clips that do not have their own."""
+        """Numbered clips as one batch; `shared_fields` apply to clips without their own."""
         samples = []
         for number, clip in clips:
             name = clip[:200] if isinstance(clip, str) else f"clip {number}"
@@ -146,7 +146,7 @@ class EGMFPipeline(Pipeline):
         return answers
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        """A folder that `pipeline` loads again: model, processor and this code."""
+        """Save model, processor and this code as a folder that `pipeline` can load."""
         super().save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory)
 
@@ -161,7 +161,7 @@ def _is_single(inputs: Any) -> bool:
 
 
 def _fetch(clip: Any, fetch: Callable[[str], Any] | None) -> Any:
-    """The content of an http or https URL; anything else unchanged. Other URLs are refused where media are read."""
+    """The content of an http or https URL; anything else unchanged. Other URLs are rejected when media are read."""
     location = clip
     if isinstance(clip, Mapping) and clip.get("bytes") is None:
         location = clip.get("path")

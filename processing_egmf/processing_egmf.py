@@ -1,4 +1,4 @@
-"""EGMFProcessor: text, audio and video of a person as tensors, and distributions over answers as labels and scores.
+"""EGMFProcessor: from text, audio and video to tensors, and from distributions over answers to labels and scores.
 
     text, context ──► encode_prompt ──► input_ids, attention_mask, utterance_mask, labels ─┐
     audio, video ───► load_media ─► encode_media ──► values and masks ─────────────────────┴─► collate ─► batch
@@ -62,24 +62,24 @@ class EGMFProcessor(ProcessorMixin):
     Args:
         tokenizer: the language model's tokenizer; `placeholder_token` is added to it.
         tasks: `EGMFTask`s or their fields, as a list or by name; None for the built-in ones. The first is the default.
-        num_pseudo_tokens: P, slots in the prompt; as in the model's configuration.
+        num_pseudo_tokens: P, slots in the prompt; the same as in the model's configuration.
         audio_input: `"waveform"`, `"features"`, or None for a model without audio.
         audio_feature_size: F of precomputed audio features; None accepts any.
-        sampling_rate: Hz of the audio that the model takes.
+        sampling_rate: of the audio that the model takes, in Hz.
         audio_frontend: `to_dict()` of the feature extractor of a pretrained audio encoder, or None.
         video_input: `"frames"`, `"features"`, or None for a model without video.
         video_feature_size: F of precomputed video features; None accepts any.
         num_frames: largest number of frames taken from a clip, spread evenly over it.
         frame_height, frame_width: pixels; frames are cropped to this aspect ratio and resized.
         video_frontend: `to_dict()` of the image processor of a pretrained video encoder, or None.
-        max_clip_seconds: of a longer clip only the beginning is used, with a warning.
-        max_length: tokens of prompt and answer. A longer prompt loses its oldest context, then the end of the
-            transcript, with a warning.
+        max_clip_seconds: longer clips are used only up to here, with a warning.
+        max_length: limit on the tokens of prompt and answer. A longer prompt loses its oldest context, then the end of
+            the transcript, with a warning.
         transcript_in_prompt: whether the language model reads the transcript; if not, only the fusion does.
         placeholder_token: the token in the slots of the pseudo tokens.
 
     Raises:
-        ValueError: an unknown kind of input, a front end that transformers does not have, or two tasks of one name.
+        ValueError: an unknown kind of input, a front end unknown to transformers, or two tasks with the same name.
     """
 
     _auto_class = "AutoProcessor"
@@ -138,7 +138,7 @@ class EGMFProcessor(ProcessorMixin):
 
     @property
     def tasks(self) -> list[dict]:
-        """The tasks as they are stored: a list, because JSON files are stored with sorted keys."""
+        """The tasks as they are saved: in a list, because JSON files are saved with sorted keys."""
         return [task.to_dict() for task in self.task_objects.values()]
 
     def to_dict(self) -> dict[str, Any]:
@@ -169,21 +169,21 @@ class EGMFProcessor(ProcessorMixin):
         sample_names: str | Sequence[str] | None = None,
         return_tensors: str = "pt",
     ) -> BatchFeature:
-        """One sample, or a batch where any argument is a list with one entry per sample (None: missing).
+        """Prepare one sample, or a batch if any argument is a list with one entry per sample (None: missing).
 
         Args:
             text: the transcript. Empty text counts as missing.
             audio: path, bytes, open file, mono or stereo array (with `sampling_rate`), or
-                `{"array", "sampling_rate"}`. If missing, the audio track of `video`, if it has one.
+                `{"array", "sampling_rate"}`. If None, the audio track of `video` is used, if it has one.
             video: path, bytes, open file, list of PIL images, or array (T, height, width, 3) (with `fps`).
             audio_features, video_features: precomputed features (T, F) instead.
             sampling_rate: Hz of an audio array.
             fps: frames per second of a video array or list of images.
             context: earlier turns of the dialogue, oldest first: text, or (speaker, text).
-            task: name of one of `self.tasks`, or an `EGMFTask`; None for the first of them.
+            task: name of one of `self.tasks`, or an `EGMFTask`; None for the first task.
             answer: true label or score; then `labels` is returned, -100 except on the answer's tokens.
             modalities: the modalities to use, e.g. `["audio", "video"]`; None for all that a sample has.
-            sample_names: names of the samples in messages.
+            sample_names: names of the samples, for messages.
 
         Raises:
             ValueError, TypeError, FileNotFoundError: the message names the sample, what is wrong and what to do.
@@ -226,11 +226,11 @@ class EGMFProcessor(ProcessorMixin):
         modalities: Sequence[str] | None = None,
         name: str = "the sample",
     ) -> dict[str, Any]:
-        """One sample as unpadded tensors, which `collate` pads and stacks. Arguments as in `__call__`, and these:
+        """Prepare one sample as unpadded tensors, for `collate`. Takes the arguments of `__call__` and these:
 
         Args:
             audio_states, video_states: stored outputs (T, encoder width) of a frozen encoder. They replace the clip's
-                audio or frames, which are then not decoded. No steps (T = 0) mean that the clip has none.
+                audio or frames, which are then not decoded. T = 0 means that the clip has none.
             name: the sample's name in messages.
 
         Returns:
@@ -265,7 +265,7 @@ class EGMFProcessor(ProcessorMixin):
         """A prepared sample with only the modalities `keep`, equal to `prepare(..., modalities=keep)`.
 
         Args:
-            sample: from `prepare`, and not changed. Keys that the caller has added stay.
+            sample: from `prepare`; it is not modified. Keys that the caller has added are kept.
             keep: any of text, audio and video.
 
         Raises:
@@ -296,7 +296,7 @@ class EGMFProcessor(ProcessorMixin):
         without_answer = [sample["name"] for sample in samples if sample["labels"] is None]
         if without_answer and len(without_answer) < len(samples):
             raise ValueError(
-                "Some samples of the batch have an answer and some have none; give all or none. "
+                "Some samples of the batch have an answer and some do not; give all or none. "
                 f"Without one: {', '.join(without_answer[:5])} ({len(without_answer)})."
             )
         batch = collate_prompts(samples, self.tokenizer.pad_token_id, with_labels=not without_answer)
@@ -319,10 +319,10 @@ class EGMFProcessor(ProcessorMixin):
         fps: float | None = None,
         name: str = "the sample",
     ) -> dict[str, np.ndarray]:
-        """Decode a clip. The arrays can be given to the processor instead of the clip, with equal results.
+        """Decode a clip. The processor takes the arrays in place of the clip, with the same result.
 
         Returns:
-            What the clip has of `audio` (samples,) float32 at `self.sampling_rate`, `video` (T, height, width, 3)
+            Those that the clip has: `audio` (samples,) float32 at `self.sampling_rate`, `video` (T, height, width, 3)
             uint8, and `audio_features`, `video_features` (T, F) float32.
         """
         arrays = {}
@@ -375,7 +375,7 @@ class EGMFProcessor(ProcessorMixin):
     def encode_prompt(
         self, text: str, context: Sequence | None, task: EGMFTask, answer: Any, name: str
     ) -> dict[str, Any]:
-        """Token ids of one prompt, their masks, and with an answer the labels; as lists."""
+        """Token ids and masks of one prompt, and labels if there is an answer; as lists."""
         if context is not None and not isinstance(context, list | tuple):
             raise TypeError(f"{name}: context must be a list of turns, not {type(context).__name__}.")
         answer_ids = self.answer_token_ids(task)
@@ -401,7 +401,7 @@ class EGMFProcessor(ProcessorMixin):
         }
 
     def _end_answer(self, ids: list[int]) -> list[int]:
-        """An answer with the end token after it, if it does not end in it already."""
+        """An answer with the end token appended, unless it already ends with it."""
         end = self.tokenizer.eos_token_id
         return [*ids] if ids[-1] == end else [*ids, end]
 
@@ -413,7 +413,7 @@ class EGMFProcessor(ProcessorMixin):
         return self._answer_ids[task.name]
 
     def add_task(self, task: EGMFTask | dict) -> None:
-        """Add or replace a task; it is stored with the processor."""
+        """Add or replace a task; it is saved with the processor."""
         if not isinstance(task, EGMFTask):
             task = EGMFTask.from_dict(task)
         self.task_objects[task.name] = task
@@ -424,7 +424,7 @@ class EGMFProcessor(ProcessorMixin):
             return next(iter(self.task_objects.values()))
         if isinstance(task, EGMFTask):
             if task != self.task_objects.get(task.name):
-                raise ValueError(f"Task {task.name!r} is not this processor's; add it with `add_task` first.")
+                raise ValueError(f"Task {task.name!r} does not belong to this processor; call `add_task` first.")
             return task
         if not isinstance(task, str) or task not in self.task_objects:
             known = ", ".join(self.task_objects)
@@ -443,7 +443,7 @@ class EGMFProcessor(ProcessorMixin):
         Args:
             output: `EGMFAnswerOutput`.
             top_k: keep only this many of the probabilities, the largest first; None for all, in the task's order.
-            interval: share of the probability that a score's interval covers at least, in (0, 1).
+            interval: minimum probability that a score's interval covers, in (0, 1).
             tasks: names, one per sample, if the inputs' `task_ids` were not passed through the model.
         """
         if not isinstance(interval, int | float | np.number) or not 0 < interval < 1:
@@ -470,15 +470,15 @@ class EGMFProcessor(ProcessorMixin):
     def post_process_generation(
         self, generated_ids: torch.Tensor, inputs: Mapping[str, torch.Tensor]
     ) -> list[dict[str, Any]]:
-        """Read what `model.generate(**inputs)` has written.
+        """Parse the output of `model.generate(**inputs)`.
 
         Args:
             generated_ids: with the prompt, as `generate` returns them for token ids, or without it. With
                 `num_return_sequences`, the sequences of a sample follow one another.
-            inputs: what the processor returned.
+            inputs: the processor's output.
 
         Returns:
-            One dict per sequence: `text`; `answer`, a label or a number, or None if the text holds none; `task`.
+            One dict per sequence: `text`; `answer`, a label or a number, or None if the text contains none; `task`.
         """
         num_sequences = max(len(generated_ids) // len(inputs["task_ids"]), 1)  # per sample
         prompts = inputs["input_ids"].to(generated_ids.device).repeat_interleave(num_sequences, dim=0)

@@ -23,7 +23,7 @@ logger = logging.get_logger(__name__)
 
 @dataclass
 class PromptTokens:
-    """Token ids of the parts of one prompt, in their order."""
+    """Token ids of the parts of one prompt, in order."""
 
     beginning: list[int]
     context: list[list[int]]  # one list per turn, oldest first
@@ -49,8 +49,8 @@ class PromptTokens:
         """Remove the oldest turns, then the end of the transcript, until prompt and answer fit into `max_length`.
 
         Args:
-            max_length: tokens of prompt and answer.
-            answer_length: tokens of the longest answer.
+            max_length: limit on the tokens of prompt and answer.
+            answer_length: number of tokens of the longest answer.
             task, sample: names for messages.
 
         Raises:
@@ -79,7 +79,7 @@ class PromptTokens:
         num_dropped = num_turns - len(self.context)
         if num_dropped:
             logger.warning(
-                f"{sample}: of {num_turns} turns of context the oldest {num_dropped} were left out, "
+                f"{sample}: the oldest {num_dropped} of {num_turns} turns of context were left out, "
                 f"because max_length is {max_length}."
             )
 
@@ -117,14 +117,14 @@ def tokenize_prompt(
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, text: str, name: str = "the task") -> list[int]:
-    """Token ids of a text, in which special tokens written out by a user are text, not commands."""
+    """Token ids of a text; special tokens that a user has spelled out are treated as plain text."""
     if any("\ud800" <= character <= "\udfff" for character in text):
-        raise ValueError(f"{name}: the text holds half a character, a lone surrogate. Decode it as UTF-8 again.")
+        raise ValueError(f"{name}: the text contains a lone surrogate, half a character. Decode it as UTF-8 again.")
     return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
 
 def beginning_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """What the tokenizer puts before every text (bos, or [gMASK] sop), without what it puts after it."""
+    """The special tokens that the tokenizer puts before every text (bos, or [gMASK] sop)."""
     plain = tokenizer("a", add_special_tokens=False)["input_ids"]
     with_special_tokens = tokenizer("a", add_special_tokens=True)["input_ids"]
     for start in range(len(with_special_tokens)):
@@ -145,8 +145,8 @@ def tokenize_answers(tokenizer: PreTrainedTokenizerBase, task: EGMFTask) -> list
         joined = tokenize(tokenizer, task.prompt + task.separator + answer)
         if joined[: len(prompt)] != prompt or len(joined) == len(prompt):
             raise ValueError(
-                f"Task {task.name!r}: this tokenizer joins the end of the prompt with the answer {answer!r}. "
-                "End the prompt in a word or a sign that is a token of its own."
+                f"Task {task.name!r}: this tokenizer merges the end of the prompt with the answer {answer!r}. "
+                "End the prompt with a word or punctuation mark that is its own token."
             )
         answer_ids.append(joined[len(prompt) :])
     if _one_begins_another(answer_ids):
@@ -169,4 +169,4 @@ def format_turn(turn: Any, sample: str) -> str:
     if isinstance(turn, list | tuple) and len(turn) == 2 and all(isinstance(part, str) for part in turn):
         speaker, words = turn
         return f"{speaker}: {words}"
-    raise TypeError(f"{sample}: a turn of the context must be a text or a pair (speaker, text), not {turn!r}.")
+    raise TypeError(f"{sample}: a turn of the context must be a string or a pair (speaker, text), not {turn!r}.")

@@ -1,4 +1,4 @@
-"""Tasks: a question about a person, the closed set of its answers, and how an answer is written and read.
+"""Tasks: a question about a person, the closed set of its answers, and how answers are written and parsed.
 
 A task holds the text around the pseudo tokens and the transcript, which prompts_egmf.py turns into tokens:
 
@@ -20,7 +20,7 @@ import torch
 
 MAX_ANSWERS = 1001
 NEGATION = re.compile(r"\b(?:not|no|never|without)\b|n't|n\u2019t|[不没非无]", re.IGNORECASE)
-# A number that is not the beginning of something longer: not 1/2, 3:1, 2nd or 1.2.3.
+# A number that is not part of something longer, such as 1/2, 3:1, 2nd or 1.2.3.
 NUMBER = re.compile(r"\s*[-+\u2212]?\d+(?:[.,]\d+)?(?![\w/:.,]*\w)")
 
 
@@ -30,10 +30,10 @@ class EGMFAnswer(TypedDict, total=False):
     label: str  # classification: the most probable label
     score: float  # probability of the label; regression: the median, which minimizes the expected absolute error
     probabilities: dict[str, float]  # of every answer in the task's order, or of the `top_k` most probable
-    mean: float  # mean to interval: regression only, in the units of the task's scale
+    mean: float  # from here to `interval`: regression only, in the units of the task's scale
     median: float
     most_likely: float
-    interval: list[float]  # [low, high], the middle of the distribution
+    interval: list[float]  # [low, high], the central part of the distribution
     task: str
     expert: str  # the expert with the largest weight
     experts: dict[str, float]  # weight of each expert; they sum to 1
@@ -48,8 +48,8 @@ class EGMFTask:
     Args:
         name: the task's name, as in `processor(..., task=name)`.
         kind: `"classification"` or `"regression"`.
-        labels: classification: label -> the words that name it in the prompt, in the order of the answers. A list of
-            labels or of (label, words) pairs is accepted too.
+        labels: classification: label -> the words that express it as an answer, in the order of the answers. A list
+            of labels or of (label, words) pairs is also accepted.
         low, high, step: regression: the scale low, low + step, ..., high, in the units of the corpus.
         prefix: text before the pseudo tokens.
         suffix: text between the pseudo tokens and the transcript.
@@ -57,7 +57,7 @@ class EGMFTask:
         separator: text between prompt and answer: a space, or nothing in Chinese.
 
     Raises:
-        ValueError: fields that contradict one another.
+        ValueError: the fields contradict one another.
     """
 
     name: str
@@ -96,7 +96,7 @@ class EGMFTask:
         for entry in entries:
             if len(entry) != 2 or not all(isinstance(part, str) for part in entry):
                 raise ValueError(
-                    f"Task {self.name!r}: labels and their words are strings, as a list of labels or of "
+                    f"Task {self.name!r}: labels and their words must be strings, as a list of labels or of "
                     f"(label, words) pairs; got {entry!r}. In YAML, put yes, no and numbers in quotes."
                 )
         return dict(entries)
@@ -106,7 +106,7 @@ class EGMFTask:
             raise ValueError(f"Task {self.name!r}: a classification needs at least two labels; got {self.labels}.")
         words = [_normalize(label_words) for label_words in self.labels.values()]
         if "" in words or len(set(words)) < len(words):
-            raise ValueError(f"Task {self.name!r}: every label needs its own words; got {self.labels}.")
+            raise ValueError(f"Task {self.name!r}: every label needs words of its own; got {self.labels}.")
 
     def _check_scale(self) -> None:
         if self.labels:
@@ -143,12 +143,12 @@ class EGMFTask:
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields; labels as a list of pairs, because JSON files are stored with their keys sorted."""
+        """The fields; labels as a list of pairs, because JSON files are saved with sorted keys."""
         return {**asdict(self), "labels": [list(pair) for pair in self.labels.items()]}
 
     @property
     def decimals(self) -> int:
-        """How many decimals the numbers of the scale need."""
+        """Number of decimals that the values of the scale need."""
         return max(len(f"{number:.6f}".rstrip("0").split(".")[1]) for number in (self.step, self.low))
 
     @property
@@ -164,7 +164,7 @@ class EGMFTask:
 
     @property
     def answers(self) -> list[str]:
-        """Every answer as it is written after the prompt, in the order in which probabilities are given."""
+        """Every answer as it is written after the prompt, in the order of the probabilities."""
         if self.kind == "classification":
             return list(self.labels.values())
         return [f"{value + 0.0:.{self.decimals}f}" for value in self.values]  # + 0.0 turns -0.0 into 0.0
@@ -178,7 +178,7 @@ class EGMFTask:
         """Index of a true answer among `answers`.
 
         Args:
-            answer: a label, or a number, which goes to the nearest step of the scale.
+            answer: a label, or a number, which is rounded to the nearest step of the scale.
             sample: the sample's name in error messages.
 
         Raises:
@@ -204,8 +204,8 @@ class EGMFTask:
         """Read generated text as a label or as a number of the scale.
 
         Returns:
-            A label whose words begin the text, or are the only label's words in a text without a negation; a number
-            that begins the text; None if the text holds no answer.
+            The label whose words begin the text, or the only label whose words occur in a text without a negation; the
+            number that begins the text; None if the text contains no answer.
         """
         return self._parse_label(text) if self.kind == "classification" else self._parse_number(text)
 
@@ -232,7 +232,7 @@ class EGMFTask:
 
         Args:
             probabilities: (A,) float64.
-            interval: share of the probability that a score's interval covers at least, in (0, 1).
+            interval: minimum probability that a score's interval covers, in (0, 1).
             top_k: keep only this many probabilities, the largest first; None for all, in the task's order.
 
         Returns:
@@ -263,10 +263,10 @@ class EGMFTask:
 
 
 def quantile_index(probabilities: np.ndarray, share: float) -> np.ndarray:
-    """Index of the first answer up to which a distribution holds a share; 0.5 for the median.
+    """Index of the first answer at which the cumulative probability reaches a share; 0.5 for the median.
 
     Args:
-        probabilities: (..., A), of any positive sum.
+        probabilities: (..., A), with any positive sum.
         share: of that sum, in (0, 1).
 
     Returns:
@@ -285,7 +285,7 @@ def read_tasks(tasks: Mapping | Sequence) -> dict[str, EGMFTask]:
         if not isinstance(task, EGMFTask):
             task = EGMFTask.from_dict(task, key)
         if task.name in named:
-            raise ValueError(f"Two tasks are called {task.name!r}; give each a name of its own.")
+            raise ValueError(f"Two tasks are called {task.name!r}; give each a unique name.")
         if key not in (None, task.name):
             raise ValueError(f"Task {task.name!r} is given under the name {key!r}; use its own name.")
         named[task.name] = task
@@ -295,12 +295,12 @@ def read_tasks(tasks: Mapping | Sequence) -> dict[str, EGMFTask]:
 
 
 def _normalize(text: str) -> str:
-    """Lower case, with one space instead of every run of punctuation and white space."""
+    """Lowercase, with every run of punctuation and whitespace replaced by one space."""
     return re.sub(r"[\W_]+", " ", text.casefold()).strip()
 
 
 def _starts_with(text: str, words: str) -> bool:
-    """Words of an alphabet end at a word boundary; Chinese words do not."""
+    """Whether a text starts with the words, which must end at a word boundary unless they are Chinese."""
     return f"{text} ".startswith(f"{words} ") if words.isascii() else text.startswith(words)
 
 

@@ -35,7 +35,7 @@ from .media_egmf import (
 
 logger = logging.get_logger(__name__)
 
-DEFAULT_FPS = 25  # of a file that does not state its frame rate
+DEFAULT_FPS = 25  # for files that do not state their frame rate
 MAX_FPS = 1000
 
 
@@ -56,15 +56,15 @@ def load_video(
 ) -> np.ndarray:
     """At most `num_frames` frames, spread evenly in time.
 
-    The clip is divided into `num_frames` equal spans; of each, the frame on screen in its middle is taken, by
-    timestamp. No frame is taken twice; of a clip with fewer frames, each is taken once.
+    The clip is divided into `num_frames` equal spans; from each, the frame on screen at its midpoint is taken, by
+    timestamp. No frame is taken twice; if a clip has fewer frames, each is taken once.
 
     Args:
         source: a path, bytes, a seekable binary file object, `{"path": ..., "bytes": ...}`, a list of PIL images of
-            one size, or an array (T, y, x, 3) or (T, 3, y, x), uint8 or float in [0, 1].
-        num_frames: largest number of frames.
+            the same size, or an array (T, y, x, 3) or (T, 3, y, x), uint8 or float in [0, 1].
+        num_frames: maximum number of frames.
         fps: frames per second of a list or array, for `max_seconds`; files state their own.
-        max_seconds: of a longer clip only the beginning is used, with a warning; None for all of it.
+        max_seconds: longer clips are used only up to here, with a warning; None for no limit.
         name: the sample's name in messages.
 
     Returns:
@@ -85,14 +85,14 @@ def load_video(
     if len(clip.times) > num_frames:
         seconds = clip.stop - clip.start
         sampling_times = [(index + 0.5) * seconds / num_frames for index in range(num_frames)]
-    # Opened anew: not every container can seek back to its very first frame.
+    # Opened again: not every container can seek back to its first frame.
     with open_media(source, name) as container:
         frames = _decode_at(container, video_stream(container, name), clip, sampling_times, name)
     return np.stack(frames[:num_frames])
 
 
 def has_video(source: Any, name: str = "the sample") -> bool:
-    """Whether a path, bytes or open file holds a video track, whatever its name; raises as `load_video`."""
+    """Whether a path, bytes or open file has a video track, regardless of its name; raises like `load_video`."""
     source = check_source(source, name)
     if isinstance(source, ARRAYS):
         raise ValueError(f"{name}: cannot read media from {type(source).__name__}; give one clip.")
@@ -101,14 +101,14 @@ def has_video(source: Any, name: str = "the sample") -> bool:
 
 
 def resize_frames(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Crop the middle of each frame to the aspect ratio of `size` and resize it.
+    """Center-crop each frame to the aspect ratio of `size` and resize it.
 
     Args:
         frames: uint8 (T, y, x, 3).
         size: (height, width) in pixels.
 
     Returns:
-        uint8 (T, height, width, 3), resized bilinearly with antialiasing; `frames` itself if it has the size already.
+        uint8 (T, height, width, 3), resized bilinearly with antialiasing; `frames` itself if it already has that size.
     """
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or 0 in frames.shape:
         raise ValueError(f"Frames are {frames.dtype} {frames.shape}; expected uint8 (T, height, width, 3).")
@@ -131,13 +131,13 @@ def resize_frames(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _video_streams(container: Any) -> list[Any]:
-    """Video streams, without the cover image of a song."""
+    """Video streams, except a song's cover image."""
     cover = import_av().stream.Disposition.attached_pic
     return [stream for stream in container.streams.video if not stream.disposition & cover]
 
 
 def video_stream(container: Any, name: str) -> Any:
-    """The first video stream, of an acceptable frame size."""
+    """The first video stream, with its frame size checked."""
     streams = _video_streams(container)
     if not streams or streams[0].codec_context is None:
         raise ValueError(f"{name}: no video track that can be decoded. Give it as `audio`, or leave video out.")
@@ -168,9 +168,9 @@ def read_frame_times(container: Any, stream: Any, max_seconds: float, name: str)
         else:
             warn_if_cut_off(stop - min(times) if times else 0.0, container, stream, "video", name)
     except import_av().FFmpegError:
-        pass  # the decoder meets the same damage and reports it
+        pass  # the decoder will hit the same damage and report it
     if not times:
-        raise ValueError(f"{name}: the video track holds no frames. Record the clip again, or leave video out.")
+        raise ValueError(f"{name}: the video track has no frames. Record the clip again, or leave video out.")
     start = min(times)
     if max(times) - start >= limit:
         _warn_of_length(max_seconds, name)
@@ -210,7 +210,7 @@ def _timed_frames(container: Any, stream: Any, clip: FrameTimes, damage: list[st
     for index, frame in enumerate(decode_frames(container, stream, damage)):
         ticks = _ticks(frame, container)
         if index == 0 and ticks is not None and _is_avi(container):
-            # Decoding times of frames run late by the delay of the decoder.
+            # The decoding times of frames lag by the decoder's delay.
             stop = stop + ticks * step - start
             start = ticks * step
         if ticks is None:
@@ -223,7 +223,7 @@ def _timed_frames(container: Any, stream: Any, clip: FrameTimes, damage: list[st
 
 
 def _on_screen(timed_frames: Iterable[tuple[float, Any]], sampling_times: list[float]) -> Iterator[Any]:
-    """The frame on screen at each of the times, ascending; one that is on screen at several is given once."""
+    """The frame on screen at each of the times, ascending; a frame that is on screen at several is yielded once."""
     remaining = list(sampling_times)
     current = None
     for seconds, frame in timed_frames:
@@ -255,11 +255,11 @@ def _frame_seconds(stream: Any) -> float:
 
 
 def _to_upright_rgb(frame: Any, first_size: tuple[int, ...] | None, name: str) -> np.ndarray:
-    """One decoded frame as uint8 (y, x, 3), rotated as its file says, in the size of the clip's first frame."""
+    """One decoded frame as uint8 (y, x, 3), rotated as its file specifies, in the size of the clip's first frame."""
     _check_frame_size(frame.height, frame.width, name)
     quarter_turns = round(frame.rotation / 90) % 4
     size = (frame.height, frame.width)
-    if first_size is not None:  # that is upright; before the rotation, the sides may be swapped
+    if first_size is not None:  # it is upright; before the rotation, the sides may be swapped
         size = first_size[:2] if quarter_turns % 2 == 0 else first_size[1::-1]
     height, width = size
     pixels = frame.to_ndarray(format="rgb24", width=width, height=height)
@@ -270,7 +270,7 @@ def _to_upright_rgb(frame: Any, first_size: tuple[int, ...] | None, name: str) -
 
 
 def _sample_array(source: Any, num_frames: int, fps: float | None, max_seconds: float, name: str) -> np.ndarray:
-    """A list of images or an array, sampled as a file would be."""
+    """A list of images or an array, sampled like a file."""
     if fps is not None and not (isinstance(fps, int | float | np.number) and 0 < fps <= MAX_FPS):
         raise ValueError(
             f"{name}: fps is {fps!r}; give the frames per second of the array, above 0 and up to {MAX_FPS}."
@@ -291,10 +291,10 @@ def _sample_array(source: Any, num_frames: int, fps: float | None, max_seconds: 
 
 def _check_images(images: list | tuple, name: str) -> None:
     if not all(is_pil_image(image) for image in images):
-        raise ValueError(f"{name}: a list of frames mixes PIL images with other things. Make all of them PIL images.")
+        raise ValueError(f"{name}: a list of frames mixes PIL images with other types. Make all of them PIL images.")
     sizes = sorted({image.size for image in images})
     if len(sizes) > 1:
-        raise ValueError(f"{name}: frames of differing sizes, {sizes[:3]}. Resize them to one size.")
+        raise ValueError(f"{name}: frames of different sizes, {sizes[:3]}. Resize them to the same size.")
     width, height = sizes[0]
     _check_frame_size(height, width, name)
 
@@ -303,12 +303,12 @@ def _rgb_array(source: Any, name: str) -> np.ndarray:
     """An array (T, y, x, 3) of any type, from (T, y, x, 3) or (T, 3, y, x)."""
     frames = to_numpy(source, name)
     if frames.size == 0:
-        raise ValueError(f"{name}: a video of no frames. Leave it out, or check how the clip was cut.")
+        raise ValueError(f"{name}: a video without frames. Leave it out, or check how the clip was cut.")
     if frames.ndim == 4 and frames.shape[-1] != 3:
         frames = frames.transpose(0, 2, 3, 1)
     if frames.ndim != 4 or frames.shape[-1] != 3:
         raise ValueError(
-            f"{name}: the array holds no RGB frames; expected (T, height, width, 3) "
+            f"{name}: the array does not contain RGB frames; expected (T, height, width, 3) "
             f"or (T, 3, height, width), got {np.shape(source)}."
         )
     _check_frame_size(frames.shape[1], frames.shape[2], name)

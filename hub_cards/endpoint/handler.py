@@ -4,12 +4,12 @@
     {"status": 200, "answer": {"label": ..., "score": ..., "probabilities": {...}, ...}}
     {"status": 400, "error": {"type": "bad_input", "message": ...}}
 
-`inputs` is one clip, or a list of clips, which gives `answers`, one such object each. A clip is an object with any of
-`text`, `audio`, `video`, `audio_features`, `video_features`, `context`, `task`, `modalities`; or a string: its audio
-or video. Audio and video are base64, a `data:` URI with base64, or an http(s) URL; never a path.
+`inputs` is one clip or a list of clips; a list gives `answers`, one such object for each. A clip is an object with any
+of `text`, `audio`, `video`, `audio_features`, `video_features`, `context`, `task` and `modalities`, or a string, its
+audio or video. Audio and video are base64, a `data:` URI with base64, or an http(s) URL; never a path.
 
-Many requests may come at once: the media of `MAX_PARALLEL_CLIPS` clips are fetched and decoded at a time, the model
-answers one clip after another, and the rest wait in line. A waiting request holds nothing but its own JSON.
+Requests may arrive concurrently: the media of `MAX_PARALLEL_CLIPS` clips are fetched and decoded at a time, the model
+answers one clip after another, and the rest wait in line. A waiting request keeps only its own JSON in memory.
 """
 
 import base64
@@ -83,7 +83,7 @@ class EndpointHandler:
         self._model_lock = threading.Lock()
 
     def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
-        """Answer one request, from any number of threads. Never raises: `status` tells what went wrong.
+        """Answer one request, from any number of threads. Never raises: `status` says what went wrong.
 
         Args:
             data: `inputs` and optionally `parameters`: `task`, `modalities`, `top_k`, `interval`, `return_experts`.
@@ -102,7 +102,7 @@ class EndpointHandler:
         return answers[0]
 
     def _answer(self, clip: Any, parameters: dict[str, Any]) -> dict[str, Any]:
-        # Text needs no slot, and does not wait for slow addresses.
+        # Text needs no slot, and does not wait for slow downloads.
         has_media = isinstance(clip, dict) and any(clip.get(name) is not None for name in ("audio", "video"))
         try:
             with _waiting_for(self._media_slots) if has_media else nullcontext():
@@ -121,7 +121,7 @@ class EndpointHandler:
 @contextmanager
 def _waiting_for(lock: Any) -> Iterator[None]:
     if not lock.acquire(timeout=WAIT_SECONDS):
-        raise RequestError(503, f"Nothing was free for {WAIT_SECONDS:g} s. Ask again later.")
+        raise RequestError(503, f"The endpoint was busy for {WAIT_SECONDS:g} s. Try again later.")
     try:
         yield
     finally:
@@ -170,7 +170,7 @@ def _is_accepted(name: str, value: Any) -> bool:
 
 
 def _read_clip(clip: Any) -> Any:
-    """One clip as the pipeline takes it, with its media as bytes: no string of a stranger is taken for a path."""
+    """One clip as the pipeline takes it, with its media as bytes: a client's string is never used as a path."""
     if isinstance(clip, str):
         return _read_media(clip, "inputs")
     if not isinstance(clip, dict) or set(clip) - set(FIELDS):
@@ -188,7 +188,7 @@ def _read_clip(clip: Any) -> Any:
 
 
 def _count(value: Any, depth: int = MAX_DEPTH) -> int:
-    """Characters of the strings and numbers in lists, which may be nested `MAX_DEPTH` deep."""
+    """Number of characters in strings plus numbers, in lists that may be nested `MAX_DEPTH` deep."""
     if isinstance(value, str):
         return len(value)
     if not isinstance(value, list | dict):
@@ -216,7 +216,7 @@ def _read_media(value: Any, name: str) -> bytes:
     try:
         content = base64.b64decode(re.sub(r"\s+", "", encoded), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise RequestError(400, f"`{name}` is broken base64 ({error}). Encode the file's bytes again.") from error
+        raise RequestError(400, f"`{name}` is not valid base64 ({error}). Encode the file's bytes again.") from error
     if not content:
         raise RequestError(400, f"`{name}` is empty, 0 bytes.")
     return content
@@ -226,7 +226,7 @@ def _read_media(value: Any, name: str) -> bytes:
 
 
 class PublicHost(NamedTuple):
-    """Where a URL leads: to connect, use one of the addresses; the name may resolve to another one meanwhile."""
+    """The host of a URL. Connect to one of its addresses: its name may by now resolve to a different one."""
 
     scheme: str
     name: str
@@ -235,7 +235,7 @@ class PublicHost(NamedTuple):
 
 
 def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Whether an address is on the open internet; of an IPv4 address inside an IPv6 address, whether that one is."""
+    """Whether an address is on the public internet. For an IPv4 address inside an IPv6 address, the former counts."""
     if address.version == 6:
         embedded = _embedded_ipv4(address)
         if embedded is not None:
@@ -270,7 +270,7 @@ def resolve_public(url: str) -> PublicHost:
     except ValueError as error:
         raise RequestError(400, f"{url[:200]!r} is not a URL ({error}).") from error
     if parts.scheme not in ("http", "https"):
-        raise RequestError(403, f"A URL of the scheme {parts.scheme!r} is refused; http and https are read.")
+        raise RequestError(403, f"URLs with the scheme {parts.scheme!r} are refused; use http or https.")
     port = port or {"http": 80, "https": 443}[parts.scheme]
     try:
         entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM) if host else []
@@ -279,7 +279,7 @@ def resolve_public(url: str) -> PublicHost:
     addresses = list(dict.fromkeys(entry[4][0] for entry in entries))
     without_zones = [ipaddress.ip_address(address.partition("%")[0]) for address in addresses]
     if not addresses or not all(is_public(address) for address in without_zones):
-        raise RequestError(403, f"The host {host!r} is at a private address; only public ones are read.")
+        raise RequestError(403, f"The host {host!r} is at a private address; only public ones are allowed.")
     return PublicHost(parts.scheme, host, port, addresses)
 
 
@@ -287,12 +287,12 @@ def resolve_public(url: str) -> PublicHost:
 
 
 def fetch_public(url: str, max_bytes: int | None = None, seconds: float | None = None) -> bytes:
-    """Fetch a URL of the open internet. Every redirect is checked like the first address.
+    """Fetch a URL from the public internet. Every redirect is checked like the first address.
 
     Args:
         url: http or https.
         max_bytes: largest size; None for `MAX_MEDIA_BYTES`.
-        seconds: for everything, redirects included; None for `FETCH_SECONDS`.
+        seconds: time limit, redirects included; None for `FETCH_SECONDS`.
 
     Raises:
         RequestError: 403 refused, 413 too large, 422 unreachable, 504 too slow.
@@ -313,9 +313,9 @@ def fetch_public(url: str, max_bytes: int | None = None, seconds: float | None =
 
 @contextmanager
 def _sockets_until(seconds: float, host: str) -> Iterator[list[socket.socket]]:
-    """A list for sockets, which are shut down after `seconds`, and closed at the end.
+    """A list for sockets, which are shut down after `seconds` and closed at the end.
 
-    The timeout of a socket is not enough: it begins anew with every byte that trickles in.
+    A socket's own timeout is not enough: it restarts with every byte that trickles in.
     """
     sockets: list[socket.socket] = []
     is_late = threading.Event()
@@ -356,7 +356,7 @@ def _connect(host: PublicHost, seconds: float) -> socket.socket:
 
 def _get(url: str, host: PublicHost, sockets: list[socket.socket], max_bytes: int) -> bytes | str:
     """One request over the open socket: the content, or the URL of a redirect."""
-    if host.scheme == "https":  # the certificate must be that of the name, whichever address was connected to
+    if host.scheme == "https":  # the certificate must match the name, not the address
         context = ssl.create_default_context()
         sockets.append(context.wrap_socket(sockets[0], server_hostname=host.name, do_handshake_on_connect=False))
         sockets[-1].do_handshake()
@@ -371,7 +371,7 @@ def _get(url: str, host: PublicHost, sockets: list[socket.socket], max_bytes: in
     if response.status in (301, 302, 303, 307, 308) and location:
         return location
     if response.status != 200:
-        raise RequestError(422, f"{host.name} answers with status {response.status}.")
+        raise RequestError(422, f"{host.name} answered with status {response.status}.")
     return _read_body(response, host.name, max_bytes)
 
 
@@ -384,5 +384,5 @@ def _read_body(response: http.client.HTTPResponse, host: str, max_bytes: int) ->
         if len(content) > max_bytes:
             raise RequestError(413, f"The clip at {host} is larger than {max_bytes} bytes.")
     if response.length:
-        raise RequestError(422, f"The clip from {host} broke off; ask again.")
+        raise RequestError(422, f"The download from {host} was cut off; try again.")
     return bytes(content)

@@ -1,9 +1,9 @@
-"""The Space: from a clip or a text to how the person seems to feel, how sure that is, and what each modality changed.
+"""The Space: how a person in a clip seems to feel, how sure the model is, and what each modality changed.
 
     python hub_cards/space/app.py --model_name_or_path runs/demo
 
-Needs Gradio, the extra `space`; `make space` installs it. On the Hub the Space's variable `EGMF_MODEL` names the
-checkpoint. Nothing is fetched from elsewhere: fonts are the system's, and the page may reach no server but its own.
+Needs Gradio (the extra `space`); `make space` installs it. On the Hub, the Space's variable `EGMF_MODEL` names the
+checkpoint. Nothing is loaded from elsewhere: the page uses system fonts and may contact only its own server.
 Next: predictions.py and rendering.py.
 """
 
@@ -37,9 +37,9 @@ Respond = Callable[[str | None, str | None, str, str, list[str]], Iterator[tuple
 
 
 def make_respond(predictor: Predictor) -> Respond:
-    """The function behind the page: yields the prediction, then for a long clip the timeline as well.
+    """The function behind the page: yields the prediction and then, for a long clip, the timeline as well.
 
-    What goes wrong is shown on the page, and the app keeps running.
+    Errors are shown on the page, and the app keeps running.
     """
 
     def respond(
@@ -55,7 +55,7 @@ def make_respond(predictor: Predictor) -> Respond:
             parts = predictor.predict_parts(clip, task, modalities) if clip else []
             if parts:
                 yield html, rendering.timeline(parts, predictor.tasks[task], modalities)
-        except (ValueError, TypeError) as error:  # RefusedError is one; the others name the clip and say what to do
+        except (ValueError, TypeError) as error:  # also RefusedError; all of them say what to do
             yield rendering.notice(str(error)), ""
         except Exception:
             logger.exception("prediction failed")
@@ -65,15 +65,15 @@ def make_respond(predictor: Predictor) -> Respond:
 
 
 def read_examples(tasks: dict[str, Any]) -> list[dict[str, Any]]:
-    """The example clips beside this file whose task the checkpoint knows: name, task, video (a path), text."""
+    """The example clips for the checkpoint's tasks, as dicts with name, task, video (a path) and text."""
     listed = json.loads((EXAMPLES / "examples.json").read_text(encoding="utf-8"))
     return [{**example, "video": str(EXAMPLES / example["video"])} for example in listed if example["task"] in tasks]
 
 
 def uploads_only(component: Any) -> Any:
-    """The component, restricted to uploaded files: Gradio would fetch any address that a visitor sends.
+    """The component, restricted to uploaded files: Gradio would fetch any URL that a visitor sends.
 
-    Of the exceptions raised here only Gradio's own error reaches a client over HTTP.
+    Raises `gr.Error`, because clients see no other exception over HTTP.
     """
     import gradio as gr
 
@@ -81,7 +81,7 @@ def uploads_only(component: Any) -> Any:
 
     async def checked_move(location: Any) -> Any:
         if "://" in str(location):
-            raise gr.Error("Addresses are refused. Download the clip and upload it.")
+            raise gr.Error("URLs are refused. Download the clip and upload it.")
         return await move(location)
 
     component.async_move_resource_to_block_cache = checked_move
@@ -112,7 +112,7 @@ def build_inputs(predictor: Predictor) -> list[Any]:
 
 
 def build_examples(predictor: Predictor, respond: Respond, inputs: list[Any], outputs: list[Any]) -> None:
-    """The row of example clips, if the checkpoint has video and knows their tasks."""
+    """The row of example clips, if the checkpoint has video and their tasks."""
     import gradio as gr
 
     examples = read_examples(predictor.tasks) if "video" in predictor.modalities else []
@@ -157,7 +157,7 @@ def build(predictor: Predictor) -> Any:
 
 
 def connect_events(respond: Respond, inputs: list[Any], outputs: list[Any], button: Any) -> None:
-    """Predict on the button, on Enter in the transcript, and when task or modalities change."""
+    """Predict on a click of the button, on Enter in the transcript, and when task or modalities change."""
     import gradio as gr
 
     video, audio, text, task, modalities = inputs
@@ -199,7 +199,7 @@ def serve(page: Any, host: str, port: int | None) -> str:
 
 
 class Guarded:
-    """Middleware: every response tells the browser to reach no other server."""
+    """Middleware: every response tells the browser to contact no other server."""
 
     def __init__(self, app: Any):
         self.app = app

@@ -40,7 +40,7 @@ class RefusedError(ValueError):
 
 @dataclass(frozen=True)
 class Prediction:
-    """The prediction for a clip, and the predictions that leave one modality out.
+    """The prediction for a clip, and the predictions with one modality left out.
 
     Args:
         answer: `EGMFAnswer` with experts.
@@ -59,7 +59,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Part:
-    """The answer for the seconds from `start` to `end`, by audio and video."""
+    """The answer for the seconds from `start` to `end`, based on audio and video."""
 
     start: float
     end: float
@@ -67,7 +67,7 @@ class Part:
 
 
 class Predictor:
-    """A checkpoint behind its own pipeline.
+    """A checkpoint, run by its own pipeline.
 
     Args:
         model: folder or Hub id.
@@ -82,7 +82,7 @@ class Predictor:
             self.modalities.append("audio")
         if self.processor.video_input == "frames":
             self.modalities.append("video")
-        # Reads a clip to its end, where the model's own processor stops at `max_clip_seconds`.
+        # Reads the entire clip; the checkpoint's own processor stops at `max_clip_seconds`.
         self.full_length_processor = copy.copy(self.processor)
         self.full_length_processor.max_clip_seconds = MAX_SECONDS + 1
 
@@ -147,10 +147,10 @@ class Predictor:
         return seconds, media
 
     def predict_parts(self, clip: str, task: str, modalities: list[str]) -> list[Part]:
-        """Predict equal parts of a long clip from audio and video; nothing says when the text was spoken.
+        """Predict equal parts of a long clip from audio and video, without the text, whose timing is unknown.
 
         Returns:
-            Nothing for a short clip, or where neither audio nor video was chosen.
+            An empty list for a short clip, or if neither audio nor video was chosen.
         """
         chosen = [name for name in self.modalities if name in modalities and name != "text"]
         if not chosen:
@@ -184,7 +184,7 @@ class Predictor:
             first = round(number * samples_per_part)
             last = round((number + 1) * samples_per_part)
             piece = audio[first:last]
-            if 2 * len(piece) >= last - first:  # more than a remainder
+            if 2 * len(piece) >= last - first:  # at least half a part
                 sample["audio"] = piece
                 sample["sampling_rate"] = self.processor.sampling_rate
 
@@ -206,7 +206,7 @@ class Predictor:
 
 @contextmanager
 def open_clip(clip: str) -> Iterator[Any]:
-    """A container over an open file, which can lead to no other file and no address."""
+    """A container over an open file, which cannot open other files or URLs."""
     try:
         with (
             open(clip, "rb") as file,
@@ -219,13 +219,13 @@ def open_clip(clip: str) -> Iterator[Any]:
             yield container
     except av.FFmpegError as error:
         raise RefusedError(
-            "This is not audio or video that can be read, or it was cut off. Give an mp4, webm, mov, wav or mp3, or "
+            "This is not a readable audio or video file, or it was cut off. Give an mp4, webm, mov, wav or mp3, or "
             "record it again."
         ) from error
 
 
 def measure(clip: str) -> tuple[float, bool]:
-    """Seconds of a clip, and whether it has moving pictures, read from its packets without decoding.
+    """Length of a clip in seconds, and whether it has video, read from its packets without decoding.
 
     Raises:
         RefusedError: the file is empty, too large, too long, or neither audio nor video.
@@ -234,7 +234,7 @@ def measure(clip: str) -> tuple[float, bool]:
     if size == 0:
         raise RefusedError("The file is empty, 0 bytes. Upload or record it again.")
     if size > MAX_MEGABYTES * 10**6:
-        raise RefusedError(f"The file has {size / 1e6:.0f} MB; at most {MAX_MEGABYTES} MB are accepted. Cut it first.")
+        raise RefusedError(f"The file is {size / 1e6:.0f} MB; at most {MAX_MEGABYTES} MB are accepted. Cut it first.")
     with open_clip(clip) as container:
         cover_art = av.stream.Disposition.attached_pic
         video_streams = [stream for stream in container.streams.video if not stream.disposition & cover_art]
@@ -254,7 +254,7 @@ def measure(clip: str) -> tuple[float, bool]:
 
 
 def frames_at(clip: str, times: list[float]) -> list[np.ndarray | None]:
-    """The frame on screen at each of the times (seconds, ascending), reduced: uint8 (y, x, 3); None after the last."""
+    """The frame on screen at each time (seconds, ascending), scaled down: uint8 (y, x, 3); None after the last."""
     shown: list[np.ndarray | None] = []
     with open_clip(clip) as container:
         held = None  # the frame on screen

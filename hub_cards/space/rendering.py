@@ -1,4 +1,4 @@
-"""The page's parts that are written for each prediction, as HTML: everything from a model or a file is escaped.
+"""HTML of the parts of the page that depend on a prediction. Everything from a model or a file is escaped.
 
     Prediction ─► prediction(): label or score, bars, what each modality changed, the experts' weights
     [Part] ─► timeline(): one column for each part of a long clip
@@ -13,7 +13,7 @@ from predictions import Part, Prediction
 
 
 TITLES = {"text": "Text", "audio": "Audio", "video": "Video"}
-HUES = {  # degrees, for labels that are well known; others are spread over the circle
+HUES = {  # degrees, for well-known labels; others are spread over the circle
     **dict.fromkeys(("neutral", "平静"), 190),
     **dict.fromkeys(("surprise", "惊奇"), 320),
     **dict.fromkeys(("fear", "恐惧"), 275),
@@ -33,21 +33,21 @@ changed.</p>
 
 RESPONSIBLE = """
 <section class="egmf-not">
-<h2>What this is not for</h2>
+<h2>Responsible use</h2>
 <ul>
 <li><b>A guess about an expression</b>, not about what a person feels. Cultures, people and recordings differ.</li>
-<li><b>Only with consent</b> of those who are seen or heard. Clips are deleted within the hour.</li>
-<li><b>No decision about a person</b> may rest on it: no hiring, grading, policing, insuring or diagnosing.</li>
-<li><b>Restricted by law</b> in some places: in the European Union inferring emotions is forbidden at work and in
+<li><b>Only with the consent</b> of the people who are seen or heard. Clips are deleted within the hour.</li>
+<li><b>Do not base decisions about a person on it</b>: no hiring, grading, policing, insuring or diagnosing.</li>
+<li><b>Restricted by law</b> in some places: in the European Union, inferring emotions is forbidden at work and in
 schools, except for medical or safety reasons.</li>
-<li>The checkpoint of <code>make demo</code> has seen only drawn faces and synthetic voices: <b>on recordings of
-people its predictions mean nothing.</b></li>
+<li>The checkpoint of <code>make demo</code> was trained only on drawn faces and synthetic voices: <b>on recordings of
+people, its predictions mean nothing.</b></li>
 </ul>
 </section>
 """
 
 EMPTY = """
-<section class="egmf-empty"><p>Give a clip, or only a transcript, and press <b>Predict</b>.<br>
+<section class="egmf-empty"><p>Add a clip, a transcript or both, and press <b>Predict</b>.<br>
 Or try one of the examples.</p></section>
 """
 
@@ -82,7 +82,7 @@ def percent(share: float) -> str:
 
 
 def signed(score: float) -> str:
-    """A score with its sign, a true minus, and no sign before nothing."""
+    """A score with its sign, with a real minus sign; zero has none."""
     shown = f"{abs(score):.1f}"
     return shown if float(shown) == 0 else ("+" if score > 0 else "\u2212") + shown
 
@@ -97,7 +97,7 @@ def _labels(task: dict[str, Any]) -> list[str]:
 
 
 def color(label: str, task: dict[str, Any]) -> str:
-    """One hue for each label of a task, the same wherever it is drawn."""
+    """The hue of a label, the same everywhere on the page."""
     names = _labels(task)
     spread = round(222 + 360 * names.index(label) / len(names)) % 360
     return f"--hue:{HUES.get(label, spread)}"
@@ -122,13 +122,13 @@ def _score_head(answer: dict[str, Any], task: dict[str, Any]) -> str:
 
 
 def _modalities(result: Prediction) -> str:
-    """Which modalities took part, which were missing, and how much of the clip was used."""
+    """Which modalities were used, which were missing, and how much of the clip was used."""
     chips = [f'<span class="egmf-chip">{TITLES[name]}</span>' for name in result.answer["modalities"]]
     chips += [f'<span class="egmf-chip egmf-absent">no {name}</span>' for name in result.absent]
     remark = ""
     if result.seconds - result.used_seconds > 0.05:
         remark = (
-            f'<p class="egmf-small">This is about the first {result.used_seconds:.1f} s of {result.seconds:.1f} s: '
+            f'<p class="egmf-small">Based on the first {result.used_seconds:.1f} s of {result.seconds:.1f} s: '
             "this checkpoint uses no more of a clip.</p>"
         )
     return f'<p class="egmf-chips">Predicted from {"".join(chips)}</p>{remark}'
@@ -149,7 +149,7 @@ def _bars(answer: dict[str, Any], task: dict[str, Any]) -> str:
 
 
 def _scale(answer: dict[str, Any], task: dict[str, Any]) -> str:
-    """The distribution over the scale, the interval beneath it, and a line at the median."""
+    """The distribution over the scale, with the interval behind it and a line at the median."""
     shares = answer["probabilities"]
     max_share = max(shares.values())
     width = 100 / len(shares)
@@ -199,7 +199,7 @@ def _score_change(
 
 
 def _changes(result: Prediction, task: dict[str, Any]) -> str:
-    """With and without each modality."""
+    """How each modality changed the prediction."""
     rows = []
     for name, other in result.without.items():
         if "label" in result.answer:
@@ -255,10 +255,10 @@ def timeline(parts: list[Part], task: dict[str, Any], modalities: list[str]) -> 
     cells = "".join(_cell(part, task) for part in parts)
     used = " and ".join(name for name in ("audio", "video") if name in modalities)
     return (
-        '<section class="egmf-card egmf-time"><h3>Through the clip</h3>'
+        '<section class="egmf-card egmf-time"><h3>Over the clip</h3>'
         f'<ol class="egmf-parts">{cells}</ol>'
-        f'<p class="egmf-small">Equal parts, predicted from {used}; the transcript is left out here, because nothing '
-        "says when it was spoken.</p></section>"
+        f'<p class="egmf-small">Equal parts, predicted from {used}; the transcript is left out here, because its '
+        "timing is unknown.</p></section>"
     )
 
 

@@ -113,19 +113,19 @@ def test_requests_without_inputs_or_with_bad_parameters(endpoint, data):
 @pytest.mark.parametrize(
     ("inputs", "status", "message"),
     [
-        ({"video": "???"}, 400, "broken base64"),
-        ({"audio": "YWJ"}, 400, "broken base64"),
+        ({"video": "???"}, 400, "not valid base64"),
+        ({"audio": "YWJ"}, 400, "not valid base64"),
         ({"audio": ""}, 400, "empty, 0 bytes"),
-        ({"audio": written(b"<html>404</html>")}, 400, "not a media file"),
+        ({"audio": written(b"<html>404</html>")}, 400, "not a readable media file"),
         ({"audio": {"path": "/etc/passwd"}}, 400, "must be base64 or a URL, not dict"),
-        ({"video": "/etc/passwd"}, 400, "broken base64"),
+        ({"video": "/etc/passwd"}, 400, "not valid base64"),
         ({"path": "/etc/passwd"}, 400, "A clip is a string or an object"),
         ({"text": "a", "name": "b"}, 400, "A clip is a string or an object"),
         ({"text": ["a"]}, 400, "text must be a string"),
         ({"text": "a", "task": "mood"}, 400, "unknown task 'mood'"),
         (5, 400, "A clip is a string or an object"),
         ({"text": "a", "context": ["b\ud800"]}, 400, "half a character"),
-        ({"text": "a", "context": [{"speaker": "Ann"}]}, 400, "must be a text or a pair (speaker, text)"),
+        ({"text": "a", "context": [{"speaker": "Ann"}]}, 400, "must be a string or a pair (speaker, text)"),
         ({"text": "a", "context": nested(10_000)}, 400, "Lists are nested too deep"),
         ({"text": "a", "context": [{"turns": nested(10_000)}]}, 400, "Lists are nested too deep"),
         ({"audio_features": nested(10_000)}, 400, "Lists are nested too deep"),
@@ -234,7 +234,7 @@ def test_a_hundred_requests_at_once_are_answered_one_after_another(endpoint, mon
 def test_waiting_too_long_is_an_error(endpoint, monkeypatch):
     monkeypatch.setattr(handler, "WAIT_SECONDS", 0.01)
     with endpoint._model_lock:
-        refused(endpoint, 503, "Ask again later", {"text": "a"})
+        refused(endpoint, 503, "Try again later", {"text": "a"})
     assert endpoint({"inputs": {"text": "a"}})["status"] == 200
 
 
@@ -362,7 +362,7 @@ def test_a_name_is_looked_up_once_and_its_checked_address_is_used(server, names,
         ("to?file:///etc/passwd", 403, "scheme 'file'"),
         ("to?/to?/to?/to?/clip", 422, "More than 3 redirects"),
         ("absent", 422, "status 404"),
-        ("short", 422, "cannot be read|broke off"),
+        ("short", 422, "cannot be read|was cut off"),
         ("declared", 413, "larger than 100000 bytes"),
         ("endless", 413, "larger than 100000 bytes"),
         ("trickle", 504, "did not send the clip in time"),

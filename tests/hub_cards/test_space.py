@@ -165,8 +165,8 @@ def test_prediction_of_a_long_clip_uses_its_beginning(predictor, clips):
         ("sound", "", ["video"], "The clip has no video."),
         (None, "a" * 2001, ALL, "2,001 characters; at most 2,000"),
         ("empty", "", ALL, "The file is empty, 0 bytes."),
-        ("text", "", ALL, "not audio or video that can be read, or it was cut off. Give an mp4"),
-        ("playlist", "", ALL, "not audio or video that can be read"),
+        ("text", "", ALL, "not a readable audio or video file, or it was cut off. Give an mp4"),
+        ("playlist", "", ALL, "not a readable audio or video file"),
         ("too long", "", ALL, "longer than 60 s"),
     ],
 )
@@ -361,14 +361,18 @@ def test_answer_comes_first_and_the_timeline_after_it(predictor, clips):
     first, second = answer(clips["long"], None, TRANSCRIPT, "emotion", ALL)
     assert first[1] == ""
     assert second[0] == first[0]
-    assert "Through the clip" in second[1]
+    assert "Over the clip" in second[1]
     (sound,) = answer(None, clips["sound"], "", "emotion", ALL)
     assert "no video" in sound[0]
 
 
 def test_errors_are_shown_and_the_next_prediction_works(predictor, clips, caplog):
     answer = app.make_respond(predictor)
-    for clip, message in (("text", "not audio or video"), ("empty", "0 bytes"), ("too long", "longer than 60 s")):
+    for clip, message in (
+        ("text", "not a readable audio or video file"),
+        ("empty", "0 bytes"),
+        ("too long", "longer than 60 s"),
+    ):
         ((page, timeline),) = answer(clips[clip], None, "", "emotion", ALL)
         assert message in page
         assert 'role="alert"' in page
@@ -397,7 +401,7 @@ def test_addresses_are_rejected_and_uploads_accepted(monkeypatch):
     component = app.uploads_only(Component())
     assert asyncio.run(component.async_move_resource_to_block_cache("clip.mp4")) == "cache/clip.mp4"
     for place in ("http://127.0.0.1/a.mp4", "https://example.org/a.mp4", "file:///etc/passwd"):
-        with pytest.raises(RefusedError, match="Addresses are refused"):
+        with pytest.raises(RefusedError, match="URLs are refused"):
             asyncio.run(component.async_move_resource_to_block_cache(place))
 
 

@@ -116,7 +116,7 @@ def test_errors_are_shown_and_the_page_keeps_working(page, clips):
     page.locator("#video input[type=file]").set_input_files(clips["text"])
     page.locator("#video video").wait_for(state="attached")
     page.locator("#predict").click()
-    sync_api.expect(alert).to_contain_text("not audio or video that can be read")
+    sync_api.expect(alert).to_contain_text("not a readable audio or video file")
     page.locator("#text textarea").fill(TRANSCRIPT)
     for name in ("Text", "Audio", "Video"):
         page.locator("#modalities").get_by_label(name).uncheck()

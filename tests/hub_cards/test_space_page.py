@@ -90,7 +90,7 @@ def test_server_files_and_addresses_are_rejected(address):
                 response = call(address, *inputs(TRANSCRIPT, each))
                 assert "event: error" in response
                 assert "data-share" not in response
-                is_ours = "Addresses are refused. Download the clip and upload it." in response
+                is_ours = "URLs are refused. Download the clip and upload it." in response
                 assert is_ours == (place in (url, outside))  # Gradio itself refuses paths, also those of file://
         server.shutdown()
     assert requests == []

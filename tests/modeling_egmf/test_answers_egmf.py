@@ -145,8 +145,8 @@ def test_tree_renormalizes_each_node():
     [
         (((1, 2), (1, 2)), "Two answers have the same tokens"),
         (((1, 2), ()), "An answer has no tokens"),
-        (((1, 2), (1,)), "One answer's tokens begin another's"),
-        (((1,), (1, 2, 3)), "One answer's tokens begin another's"),
+        (((1, 2), (1,)), "One answer's tokens are a prefix of another's"),
+        (((1,), (1, 2, 3)), "One answer's tokens are a prefix of another's"),
     ],
 )
 def test_impossible_sets_are_refused(answers, message):
@@ -322,9 +322,9 @@ def test_unknown_normalization_is_refused(setting, process):
 def test_labels_are_refused(setting, process):
     model, processor, samples = setting
     inputs = process(processor, samples[:1])
-    with pytest.raises(ValueError, match="hold an answer already"):
+    with pytest.raises(ValueError, match="already contain an answer"):
         model.score_answers(**inputs, labels=inputs["input_ids"])
-    with pytest.raises(ValueError, match=r"hold an answer already. Call the processor without `answer`"):
+    with pytest.raises(ValueError, match=r"already contain an answer. Call the processor without `answer`"):
         model.score_answers(**process(processor, samples, answer=["joy", "高兴", 0.5, 0.2, "low"]))
 
 
@@ -340,7 +340,7 @@ def test_prefix_without_end_marker_is_refused(setting, process):
     model, processor, samples = setting
     inputs = process(processor, samples[:1])
     inputs["answer_ids"] = torch.tensor([[[5, -1], [5, 6]]])
-    with pytest.raises(ValueError, match="end both with an end marker"):
+    with pytest.raises(ValueError, match="end both with an end token"):
         model.score_answers(**inputs)
 
 

@@ -184,7 +184,7 @@ def test_wrong_value_is_refused_with_its_bound(fields, message):
         ({"hop_seconds": 0.0}, "`hop_seconds` is 0.0; it must be at least one sample long"),
         ({"window_seconds": 0.0}, "`window_seconds` is 0.0; it must be at least one sample long"),
         ({"dropout": 1.5}, r"`dropout` is 1.5; it must be in \[0, 1\)"),
-        ({"backbone_config": {"model_type": "vit"}}, "Precomputed features take no backbone"),
+        ({"backbone_config": {"model_type": "vit"}}, "Precomputed features do not use a backbone"),
     ],
 )
 def test_wrong_encoder_value_is_refused_with_its_bound(fields, message):

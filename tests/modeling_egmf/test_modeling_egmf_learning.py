@@ -203,5 +203,5 @@ def test_labels_without_an_answer_are_refused(make_model, labeled):
     model = make_model()
     inputs = labeled()
     inputs["labels"][:] = -100
-    with pytest.raises(ValueError, match="`labels` holds nothing but -100"):
+    with pytest.raises(ValueError, match="`labels` contains only -100"):
         model(**inputs)

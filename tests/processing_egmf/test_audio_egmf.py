@@ -131,7 +131,7 @@ def with_value(value):
         (np.array(["a", None], object), RATE, "type object.*int16"),
         (np.zeros(9, bool), RATE, "type bool"),
         ([0, 100, -100], RATE, "type int64, whose range is unknown"),
-        ([[0.0, 1.0], [0.0]], RATE, "cannot be made one array"),
+        ([[0.0, 1.0], [0.0]], RATE, "cannot convert the list to an array"),
         (with_value(np.nan), RATE, "NaN or infinite"),
         (with_value(-np.inf), RATE, "NaN or infinite"),
         (with_value(12_000), RATE, "reaches 12000.*32768"),

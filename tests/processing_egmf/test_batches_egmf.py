@@ -113,7 +113,7 @@ def test_empty_batch_is_refused(raw, arguments):
     ],
 )
 def test_lists_of_different_lengths_are_refused(raw, arguments):
-    with pytest.raises(ValueError, match=r"different lengths: .*'text': 2.*None if missing"):
+    with pytest.raises(ValueError, match=r"different lengths: .*'text': 2.*None where it is missing"):
         raw(**arguments)
 
 

@@ -62,11 +62,11 @@ def test_missing_directory_empty_and_foreign_files(tmp_path, clip):
     assert_both_refuse(b"", "empty, 0 bytes")
     for ending in ("mp4", "wav", "mp3", "mpg"):
         (tmp_path / f"text.{ending}").write_text("This is a text.\n" * 200)
-        assert_both_refuse(tmp_path / f"text.{ending}", "not a media file.*Convert")
-    assert_both_refuse(clip.read_bytes()[:20], "not a media file")
+        assert_both_refuse(tmp_path / f"text.{ending}", "not a readable media file.*Convert")
+    assert_both_refuse(clip.read_bytes()[:20], "not a readable media file")
     assert_both_refuse(42, "cannot read media from int")
     assert_both_refuse(None, "cannot read media from NoneType")
-    assert_both_refuse({"path": None, "bytes": None}, "holds no media")
+    assert_both_refuse({"path": None, "bytes": None}, "has no media")
     assert_both_refuse(io.StringIO("text"), "open\\(path, 'rb'\\)")
 
 
@@ -114,7 +114,7 @@ def test_playlists_never_reach_another_file(tmp_path, monkeypatch, as_bytes):
     os.utime(secret, (1, 2**31 - 1))
     for file_name in playlists:
         path = tmp_path / file_name
-        assert_both_refuse(path.read_bytes() if as_bytes else path, "not a media file.*Playlists are refused")
+        assert_both_refuse(path.read_bytes() if as_bytes else path, "not a readable media file.*Playlists are refused")
     for path in ("concat:secret.wav", "subfile,,start,0,end,0,,:secret.wav", "file:secret.wav", "async:secret.wav"):
         assert_both_refuse(path, "there is no file", FileNotFoundError)
     assert os.stat(secret).st_atime == 1 or not is_kept
@@ -135,7 +135,7 @@ def test_truncated_file_gives_its_first_part_with_a_warning(tmp_path, ending, wa
 
 def test_an_mp4_without_its_index_is_refused(clip):
     data = clip.read_bytes()
-    assert_both_refuse(data[: data.find(b"moov") - 4], "not a media file|no video|no audio")
+    assert_both_refuse(data[: data.find(b"moov") - 4], "not a readable media file|no video|no audio")
 
 
 def test_damage_in_the_middle_is_reported(tmp_path, warnings_of):

@@ -24,10 +24,10 @@ CONTENT_ERRORS = {
     "empty text": ({"text": " "}, "Give at least one"),
     "text of another type": ({"text": 5}, "text must be a string or None, not int"),
     "text as bytes": ({"text": b"a"}, "text must be a string or None, not bytes"),
-    "half a character": ({"text": "a\ud800"}, "half a character, a lone surrogate. Decode"),
+    "half a character": ({"text": "a\ud800"}, "a lone surrogate, half a character. Decode"),
     "half a character of context": (
         {"text": "a", "context": ["b", ("Ann", "a\ud800")]},
-        "half a character, a lone",
+        "a lone surrogate, half",
     ),
     "chosen modality is missing": (
         {"text": "a", "modalities": ["audio"]},

@@ -122,7 +122,7 @@ def test_unreadable_clip_does_not_stop_the_others(predict, folder, tmp_path, cap
     assert last["modalities"] == ["audio", "video"]
     assert sum(first["probabilities"].values()) == pytest.approx(1)
     assert bad["clip"] == str(folder / "b.wav")
-    assert "b.wav: not a media file" in bad["error"]
+    assert "b.wav: not a readable media file" in bad["error"]
     assert not list(tmp_path.glob("*.tmp"))
 
 

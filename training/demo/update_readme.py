@@ -104,7 +104,7 @@ def _describe_training(results: dict[str, Any]) -> str:
     egmf = results["variants"]["egmf"]
     return (
         f"Chance is {results['ceilings']['emotion']['chance']:.3f}. A run trains {egmf['trained_parameters']:,} "
-        f"parameters; in these runs that took {_format_range(egmf['minutes']['values'])} minutes."
+        f"parameters, which took {_format_range(egmf['minutes']['values'])} minutes here."
     )
 
 
@@ -119,10 +119,10 @@ def _describe_speed(speed: dict[str, Any]) -> str:
     ratios = speed["ratios"]
     return (
         f"On two CPU cores in {settings['dtype']}, {MEDIA[settings['media']]}, batch {settings['batch_size']}, a "
-        f"training step takes {ratios['training_step']:.2f} times that of the bare language model with the same LoRA, "
-        f"and `score_answers` over {speed['answers']} labels {ratios['score_answers']:.2f} times a plain prefill "
-        f"({speed['answering_s_per_sample']:.3f} s per sample, without decoding and tokenizing), from "
-        f"`training/results/speed.json` (`{COMMANDS['speed.json']}`; the file holds its settings)."
+        f"training step takes {ratios['training_step']:.2f} times as long as with the bare language model and the "
+        f"same LoRA, and `score_answers` over {speed['answers']} labels takes {ratios['score_answers']:.2f} times as "
+        f"long as a plain prefill ({speed['answering_s_per_sample']:.3f} s per sample, without decoding and "
+        f"tokenizing), from `training/results/speed.json` (`{COMMANDS['speed.json']}`; the file holds its settings)."
     )
 
 
@@ -133,8 +133,8 @@ def render_real_data(results: dict[str, Any]) -> str:
     """EGMF compared with the baseline by each corpus's main figure, losses included, from `real_data.json`."""
     pieces = results["pieces"].values()
     introduction = (
-        f"**Real data**, {results['text_model']} on a CPU, parts of the training sets, one seed unless a deviation is "
-        "given; [every figure and its conditions](training/results/real_data.md), rebuilt by "
+        f"**Real data**, {results['text_model']} on a CPU, subsets of the training sets, one seed unless a deviation "
+        "is given; [every figure and its conditions](training/results/real_data.md), rebuilt by "
         f"`{COMMANDS['real_data.json']}`:"
     )
     table = markdown_table(
@@ -186,9 +186,9 @@ def render_backbones(results: dict[str, Any]) -> str:
     header = ("`--backbone`", "parameters", "trained", "train, bfloat16", "train, 4-bit", "predict, bfloat16")
     table = markdown_table(header, [_backbone_row(record) for record in records])
     note = (
-        f"Estimated memory at the peak and the smallest GPU that has it: batch {batch['samples']}, {batch['length']} "
-        "tokens, gradient checkpointing; `egmf memory --backbone NAME` answers for other settings. No GPU was "
-        f"measured. From `training/results/memory.json` (`{COMMANDS['memory.json']}`)."
+        f"Estimated peak memory and the smallest GPU that has it: batch {batch['samples']}, {batch['length']} tokens, "
+        "gradient checkpointing; `egmf memory --backbone NAME` estimates other settings. Nothing was measured on a "
+        f"GPU. From `training/results/memory.json` (`{COMMANDS['memory.json']}`)."
     )
     return "\n".join([*table, "", note])
 
