@@ -51,7 +51,7 @@ def check_source(source: Any, name: str) -> Any:
     if isinstance(source, str) and URL.match(source):
         raise ValueError(
             f"{name}: {source[:200]!r} is a URL, and this code opens no connections: download the file first, "
-            "or give the pipeline `fetch`, a function that returns the bytes of an http(s) URL."
+            "or give the pipeline `fetch`, a function that returns the bytes of an http or https URL."
         )
     if isinstance(source, str | os.PathLike):
         _check_path(os.fspath(source), name)

@@ -303,7 +303,7 @@ def _rgb_array(source: Any, name: str) -> np.ndarray:
     """An array (T, y, x, 3) of any type, from (T, y, x, 3) or (T, 3, y, x)."""
     frames = to_numpy(source, name)
     if frames.size == 0:
-        raise ValueError(f"{name}: a video without frames. Leave it out, or check how the clip was cut.")
+        raise ValueError(f"{name}: the video has no frames. Leave it out, or check how the clip was cut.")
     if frames.ndim == 4 and frames.shape[-1] != 3:
         frames = frames.transpose(0, 2, 3, 1)
     if frames.ndim != 4 or frames.shape[-1] != 3:

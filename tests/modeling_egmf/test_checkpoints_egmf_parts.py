@@ -64,7 +64,7 @@ def test_other_weights_warn(adapter, bases, caplog):
 
 
 def test_other_size_is_refused(adapter, bases):
-    with pytest.raises(ValueError, match="has hidden_size=16, but .* was trained on one with 32"):
+    with pytest.raises(ValueError, match="has hidden_size=16, but .* was trained with one that has 32"):
         load(adapter[0], text_model_id=bases / "llm_narrow")
 
 

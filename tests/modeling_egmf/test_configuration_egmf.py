@@ -176,7 +176,7 @@ def test_wrong_value_is_refused_with_its_bound(fields, message):
         ({"num_layers": 0}, "`num_layers` is 0"),
         ({"num_attention_heads": 0}, "`num_attention_heads` is 0"),
         ({"hidden_size": 10, "num_attention_heads": 4}, r"not a multiple of `num_attention_heads` \(4\)"),
-        ({"hidden_size": 9, "num_attention_heads": 3}, "`hidden_size` is 9; a bidirectional GRU needs an even one"),
+        ({"hidden_size": 9, "num_attention_heads": 3}, "`hidden_size` is 9; a bidirectional GRU needs an even number"),
         ({"num_mel_bins": 0}, "`num_mel_bins` is 0"),
         ({"sampling_rate": 0}, "`sampling_rate` is 0"),
         ({"frame_height": 0}, "`frame_height` is 0"),

@@ -432,12 +432,12 @@ def test_modality_embeds_tell_audio_from_video(audio_visual, media_batch):
 
 
 def test_modality_the_model_lacks_is_refused(audio_visual, media_batch):
-    with pytest.raises(ValueError, match="holds video but this model was built without video"):
+    with pytest.raises(ValueError, match="has video, but this model was built without video"):
         audio_visual(video=None)(BOTH, **media_batch())
 
 
 def test_values_without_mask_are_refused(audio_visual, media_batch):
     batch = media_batch()
     del batch["audio_mask"]
-    with pytest.raises(ValueError, match="`audio_values` came without `audio_mask`"):
+    with pytest.raises(ValueError, match="`audio_values` needs `audio_mask`"):
         audio_visual()(BOTH, **batch)

@@ -84,7 +84,7 @@ def test_wrong_number_of_placeholders_names_the_sample(setting, process, change)
     placeholders = torch.where(inputs["input_ids"][1] == processor.placeholder_token_id)[0]
     place = placeholders[-1] if change < 0 else placeholders[-1] + 1
     inputs["input_ids"][1, place] = 5 if change < 0 else processor.placeholder_token_id
-    with pytest.raises(ValueError, match=rf"Sample \[1\] .* holds \[{3 + change}\] .*, not 3"):
+    with pytest.raises(ValueError, match=rf"Sample \[1\] .* has \[{3 + change}\] .*, not 3"):
         model(**inputs)
 
 
@@ -106,7 +106,7 @@ def test_utterance_mask_is_required(setting, process):
 def test_placeholders_are_counted_per_sample():
     input_ids = torch.tensor([[7, 9, 9], [9, 7, 9]])
     assert find_placeholders(input_ids, 9, 2).tolist() == [[False, True, True], [True, False, True]]
-    with pytest.raises(ValueError, match=r"Sample \[1\] of the batch holds \[1\] pseudo-token placeholders, not 2"):
+    with pytest.raises(ValueError, match=r"Sample \[1\] of the batch has \[1\] pseudo-token placeholders, not 2"):
         find_placeholders(torch.tensor([[9, 9], [9, 7]]), 9, 2)
 
 

@@ -151,5 +151,5 @@ def test_nan_in_a_file_of_floats(tmp_path):
 def test_audio_file_without_samples(tmp_path):
     path = write_audio(tmp_path / "none.wav", sine(440, 1.0, RATE), RATE)
     header = path.read_bytes()[: path.read_bytes().find(b"data")] + b"data\0\0\0\0"
-    with pytest.raises(ValueError, match="sample 3: only 0 samples of audio|sample 3: not a media file"):
+    with pytest.raises(ValueError, match="sample 3: only 0 samples of audio|sample 3: not a readable media file"):
         load_audio(header, None, RATE, name="sample 3")

@@ -126,17 +126,17 @@ def test_lists_of_different_lengths_are_refused(raw, arguments):
     ],
 )
 def test_one_value_for_many_samples_is_refused(raw, arguments):
-    with pytest.raises(ValueError, match="is one value but the batch has 2 samples; give a list"):
+    with pytest.raises(ValueError, match="is a single value, but the batch has 2 samples; give a list"):
         raw(**arguments)
 
 
 def test_features_of_one_sample_for_many_are_refused(features):
-    with pytest.raises(ValueError, match="audio_features is one value but the batch has 2 samples"):
+    with pytest.raises(ValueError, match="audio_features is a single value, but the batch has 2 samples"):
         features(text=["a", "b"], audio_features=np.ones((2, 6)))
 
 
 def test_answers_for_some_samples_are_refused(features):
-    with pytest.raises(ValueError, match=r"some have none; give all or none. Without one: row 2, row 4 \(2\)"):
+    with pytest.raises(ValueError, match=r"some do not; give all or none. Without one: row 2, row 4 \(2\)"):
         features(
             text=list("abcd"),
             task="emotion",
@@ -149,6 +149,6 @@ def test_features_of_two_widths_in_one_batch_are_named(make_processor):
     processor = make_processor("features", None, audio_feature_size=None)
     with pytest.raises(
         ValueError,
-        match=r"`audio_values` do not fit into one batch, their shapes are {'row 1': \(4,\), 'row 2': \(6,\)}",
+        match=r"`audio_values` cannot be batched, because their shapes differ: {'row 1': \(4,\), 'row 2': \(6,\)}",
     ):
         processor(audio_features=[np.ones((3, 4)), np.ones((2, 6))], sample_names=["row 1", "row 2"])

@@ -238,9 +238,9 @@ def test_a_clips_own_fields_replace_the_shared_ones(pipe):
         (None, {}, ValueError, "clip 0 has neither text nor audio nor video.*Give at least one"),
         ({}, {"text": "  "}, ValueError, "Give at least one"),
         ("empty", {}, ValueError, r"empty.mp4: empty, 0 bytes"),
-        ("page", {}, ValueError, r"page.mp4: not a media file"),
+        ("page", {}, ValueError, r"page.mp4: not a readable media file"),
         ("absent.mp4", {}, FileNotFoundError, "there is no file 'absent.mp4'"),
-        (b"<html></html>", {}, ValueError, "clip 0: not a media file"),
+        (b"<html></html>", {}, ValueError, "clip 0: not a readable media file"),
         (b"", {}, ValueError, "clip 0: empty, 0 bytes"),
         (5, {}, ValueError, "cannot read media from int"),
         (np.zeros(100, np.float32), {}, ValueError, "needs sampling_rate"),
@@ -262,7 +262,7 @@ def test_errors_name_the_clip_and_the_remedy(pipe, clips, clip, arguments, error
 
 
 def test_a_bad_clip_among_others_is_named(pipe, clips):
-    with pytest.raises(ValueError, match="page.mp4: not a media file"):
+    with pytest.raises(ValueError, match="page.mp4: not a readable media file"):
         pipe([clips["both"], clips["page"]], batch_size=2)
 
 

@@ -28,7 +28,7 @@ def test_task_under_another_name_is_refused(tiny_tokenizer):
 
 
 def test_unknown_task_object_is_refused(features, two_label_task):
-    with pytest.raises(ValueError, match=r"Task 'mood' is not this processor's; add it with `add_task`"):
+    with pytest.raises(ValueError, match=r"Task 'mood' does not belong to this processor; call `add_task`"):
         features(text="a", task=two_label_task)
 
 

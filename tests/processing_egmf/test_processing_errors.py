@@ -86,8 +86,8 @@ MEDIA_ERRORS = {
 FILE_ERRORS = {
     "absent": "there is no file .*Check the path",
     "empty": r"/empty.mp4\): empty, 0 bytes. Copy or download it again",
-    "words": r"/words.mp4\): not a media file .*Convert it",
-    "cut": r"/cut.mp4\): not a media file .*or cut off",
+    "words": r"/words.mp4\): not a readable media file, .*Convert it",
+    "cut": r"/cut.mp4\): not a readable media file, or cut off",
     "folder": "is a directory .*Give the path",
 }
 FEATURE_ERRORS = {

@@ -68,7 +68,7 @@ def test_answer_that_is_a_prefix_of_another_gets_an_end_marker(make_processor, t
 
 def test_prompt_that_merges_with_its_answer_is_refused(make_processor):
     task = EGMFTask("mood", "classification", labels={"a": "eaker", "b": "x"}, prompt="\nThe sp", separator="")
-    with pytest.raises(ValueError, match="joins the end of the prompt with the answer 'eaker'"):
+    with pytest.raises(ValueError, match="merges the end of the prompt with the answer 'eaker'"):
         make_processor(tasks={"mood": task})(text="a")
 
 
@@ -176,7 +176,7 @@ def test_oldest_turns_are_dropped_first_with_a_warning(make_processor, caplog):
     assert not caplog.messages
     processor.max_length = whole + longest - 1
     batch = processor(text="a", task="emotion", context=turns, sample_names="row 12")
-    said = f"of 6 turns of context the oldest 1 were left out, because max_length is {processor.max_length}."
+    said = f"the oldest 1 of 6 turns of context were left out, because max_length is {processor.max_length}."
     assert caplog.messages == [f"row 12: {said}"]
     text = decode(processor, batch["input_ids"][0])
     assert turns[0] not in text

@@ -198,7 +198,7 @@ def test_labels_may_be_a_list():
     [[True, False], [1, 2], {True: "yes", False: "no"}, {"a": 1, "b": 2}, [["a"], ["b"]], [["a", "x", "y"], "b"]],
 )  # the first is what YAML makes of [yes, no]
 def test_labels_that_are_not_words_are_refused(labels):
-    with pytest.raises(ValueError, match=r"'choice': labels and their words are strings"):
+    with pytest.raises(ValueError, match=r"'choice': labels and their words must be strings"):
         choice(labels)
 
 

@@ -375,7 +375,7 @@ def test_bad_feature_file_names_the_example(folder, make_processor, write):
 def test_broken_clip_names_the_example(folder, make_processor):
     (folder / "clip.mp4").write_text("no film")
     write_jsonl(folder, ROWS[:1])
-    with pytest.raises(ValueError, match=r"example 'a' \(.*clip.mp4\): not a media file"):
+    with pytest.raises(ValueError, match=r"example 'a' \(.*clip.mp4\): not a readable media file"):
         EGMFDataset(load_examples(folder), make_processor("waveform", "frames"), cache_media=True)
 
 

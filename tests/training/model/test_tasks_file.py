@@ -33,9 +33,9 @@ def test_bad_tasks_file_is_a_value_error(tmp_path, text):
         ("high: yes", "high of the task 'mood' is True; give a number"),
         ("prompt: 3", "prompt of the task 'mood' is 3; give text, in quotes"),
         ("separator: null", "separator of the task 'mood' is None; give text, in quotes"),
-        ("labels: good", "'mood': labels and their words are strings, as a list of labels or of"),
-        ("labels: {up: 1, down: 2}", "'mood': labels and their words are strings"),
-        ("labels: 7", "'mood': labels and their words are strings"),
+        ("labels: good", "'mood': labels and their words must be strings, as a list of labels or of"),
+        ("labels: {up: 1, down: 2}", "'mood': labels and their words must be strings"),
+        ("labels: 7", "'mood': labels and their words must be strings"),
     ],
 )
 def test_wrong_types_in_a_tasks_file_are_named(tmp_path, fields, message):
