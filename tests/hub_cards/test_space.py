@@ -149,7 +149,7 @@ def test_prediction_of_a_long_clip_uses_its_beginning(predictor, clips):
     predictor.pipe.processor.max_clip_seconds = 4.0
     result = predictor.predict(clips["long"], "", "emotion", ALL)
     assert (result.seconds, result.used_seconds) == (pytest.approx(11.5, abs=0.1), 4.0)
-    assert "This is about the first 4.0 s of 11.6 s" in rendering.prediction(result, predictor.tasks["emotion"])
+    assert "Based on the first 4.0 s of 11.6 s" in rendering.prediction(result, predictor.tasks["emotion"])
 
 
 # ---- rejected input ------------------------------------------------------------------------------------------
