@@ -78,7 +78,7 @@ def test_add_task_replaces(make_processor, two_label_task):
 
 
 def test_tasks_with_one_name_are_refused(tiny_tokenizer, two_label_task):
-    with pytest.raises(ValueError, match="Two tasks are called 'mood'; give each a name of its own"):
+    with pytest.raises(ValueError, match="Two tasks are called 'mood'; give each a unique name"):
         EGMFProcessor(tiny_tokenizer, tasks=[two_label_task, two_label_task])
 
 
