@@ -70,7 +70,9 @@ def source_of(module):
 @cache
 def options_of(module):
     """Option names that a command or what it imports defines."""
-    waiting, seen, options = [source_of(module)], set(), set()
+    waiting = [source_of(module)]
+    seen = set()
+    options = set()
     while waiting:
         path = waiting.pop()
         if path is None or path in seen or not path.is_relative_to(ROOT / "training"):

@@ -179,7 +179,8 @@ def test_no_import_cycles():
         for path in SOURCES
         if not path.is_relative_to(ROOT / "hub_cards") and path not in HUB_FILES
     }
-    finished, trail = set(), []
+    finished = set()
+    trail = []
 
     def visit(module):
         assert module not in trail, " -> ".join([*trail[trail.index(module) :], module])

@@ -57,13 +57,15 @@ def _predictions(task_name: str, rng: np.random.Generator) -> tuple[list[dict[st
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     predictions = []
     for i, row in enumerate(probabilities):
-        best, experts = int(row.argmax()), rng.dirichlet(np.ones(3)).tolist()
+        best = int(row.argmax())
+        experts = rng.dirichlet(np.ones(3)).tolist()
         answer: dict[str, Any] = {"id": f"{task_name}-{i}", "task": task_name, "modalities": ["text"], "residual": 0.5}
         if task.kind == "classification":
             names = list(task.labels)
             answer |= {"label": names[best], "score": row[best], "truth": names[truth[i]]}
         else:
-            names, value = task.answers, task.values[best]
+            names = task.answers
+            value = task.values[best]
             answer |= {"score": value, "mean": value, "median": value, "most_likely": value}
             answer |= {"interval": [task.low, value], "truth": task.values[truth[i]]}
         answer["probabilities"] = dict(zip(names, row.tolist(), strict=True))

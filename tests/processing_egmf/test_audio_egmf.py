@@ -35,7 +35,10 @@ def test_lossy_files_keep_length_frequency_and_level(tmp_path, ending):
     assert_tone(samples, 440, 0.5)
 
 
-@pytest.mark.parametrize("codec", [("pcm_s16le", "s16"), ("pcm_f32le", "flt"), ("pcm_u8", "u8"), ("pcm_s32le", "s32")])
+@pytest.mark.parametrize(
+    "codec",
+    [("pcm_s16le", "s16"), ("pcm_f32le", "flt"), ("pcm_u8", "u8"), ("pcm_s32le", "s32")],
+)
 def test_stereo_files_are_averaged_whatever_their_sample_format(tmp_path, codec):
     left = sine(440, 1.0, RATE)
     path = write_audio(tmp_path / "stereo.wav", np.stack([left, np.zeros_like(left)]), RATE, codec)
@@ -71,7 +74,14 @@ def test_file_and_array_are_resampled_alike(tmp_path):
 def test_every_form_of_array_gives_the_same():
     left = sine(440, 0.5, RATE)
     stereo = np.stack([left, np.zeros_like(left)])
-    forms = [left, left.astype(np.float64), torch.from_numpy(left), left.tolist(), left[None], left[:, None]]
+    forms = [
+        left,
+        left.astype(np.float64),
+        torch.from_numpy(left),
+        left.tolist(),
+        left[None],
+        left[:, None],
+    ]
     for form in forms:
         assert np.array_equal(load_audio(form, RATE, RATE), left)
     for form in [stereo, stereo.T, torch.from_numpy(stereo), stereo.tolist()]:
@@ -124,7 +134,11 @@ def with_value(value):
         (np.zeros(0, np.float32), RATE, "zero length.*Leave it out"),
         ([], RATE, "zero length"),
         (np.zeros((2, 0), np.float32), RATE, "zero length"),
-        (np.zeros((2, 2, 9), np.float32), RATE, r"shape \(2, 2, 9\); expected \(samples,\).*one clip"),
+        (
+            np.zeros((2, 2, 9), np.float32),
+            RATE,
+            r"shape \(2, 2, 9\); expected \(samples,\).*one clip",
+        ),
         (np.zeros((9, 20), np.float32), RATE, "at most 8 channels"),
         (np.array(1.0), RATE, r"shape \(\)"),
         (np.zeros(9, complex), RATE, "type complex128"),

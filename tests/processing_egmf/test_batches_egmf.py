@@ -5,7 +5,13 @@ import pytest
 import torch
 
 from processing_egmf import BUILT_IN_TASKS, MODALITIES
-from tests.helpers.processor_outputs import MEDIA_KEYS, PROMPT_KEYS, SUBSETS, assert_same, unpadded_prompt
+from tests.helpers.processor_outputs import (
+    MEDIA_KEYS,
+    PROMPT_KEYS,
+    SUBSETS,
+    assert_same,
+    unpadded_prompt,
+)
 
 
 def test_padding_is_on_the_left(features):
@@ -25,7 +31,11 @@ def test_sample_is_the_same_by_itself_and_in_a_batch(make_processor, make_sample
     samples = make_samples(4, *kinds)
     names = set().union(*samples) - {"sampling_rate", "fps"}
     scalars = {name: samples[0][name] for name in ("sampling_rate", "fps") if name in samples[0]}
-    batch = processor(**{name: [sample[name] for sample in samples] for name in names}, **scalars, task="mosei")
+    batch = processor(
+        **{name: [sample[name] for sample in samples] for name in names},
+        **scalars,
+        task="mosei",
+    )
     for i, sample in enumerate(samples):
         single = processor(**sample, task="mosei")
         found = unpadded_prompt(batch, i)
@@ -60,8 +70,16 @@ def test_batch_where_anything_is_missing(features):
 
 
 def test_absent_modality_is_left_out(features):
-    assert set(features(text="a")) == {*PROMPT_KEYS, "modality_mask", "task_ids", "answer_ids"}
-    assert set(MEDIA_KEYS) & set(features(video_features=np.ones((1, 5)))) == {"video_values", "video_mask"}
+    assert set(features(text="a")) == {
+        *PROMPT_KEYS,
+        "modality_mask",
+        "task_ids",
+        "answer_ids",
+    }
+    assert set(MEDIA_KEYS) & set(features(video_features=np.ones((1, 5)))) == {
+        "video_values",
+        "video_mask",
+    }
 
 
 def test_mixed_tasks_in_one_batch(features):

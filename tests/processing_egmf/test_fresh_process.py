@@ -75,7 +75,14 @@ def checkpoints(make_model, make_language_model, make_processor, tmp_path_factor
 def processor_with_own_task(make_processor):
     processor = make_processor("waveform", "frames")
     labels = {"low": "joy", "high": "joy and joy"}
-    processor.add_task({"name": "mood", "kind": "classification", "labels": labels, "prompt": "\nThe mood is"})
+    processor.add_task(
+        {
+            "name": "mood",
+            "kind": "classification",
+            "labels": labels,
+            "prompt": "\nThe mood is",
+        }
+    )
     return processor
 
 
@@ -101,7 +108,13 @@ def fresh(checkpoints, processor_folder, clips, tmp_path_factory):
         "OMP_NUM_THREADS": "1",
     }
     done = subprocess.run(
-        [sys.executable, "-I", "-c", FRESH_PROCESS, json.dumps([folders, str(processor_folder), clip])],
+        [
+            sys.executable,
+            "-I",
+            "-c",
+            FRESH_PROCESS,
+            json.dumps([folders, str(processor_folder), clip]),
+        ],
         cwd=home,
         env=environment,
         capture_output=True,

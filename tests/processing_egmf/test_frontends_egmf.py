@@ -24,7 +24,9 @@ def test_frontend_whisper(make_processor, tmp_path):
     fields = WhisperFeatureExtractor(feature_size=8, chunk_length=1, return_attention_mask=True).to_dict()
     processor = make_processor("waveform", None, audio_frontend=fields)
     batch = processor(
-        audio=[sine(200, 0.5, 16_000), sine(200, 0.25, 16_000), None], text=["a", "b", "c"], sampling_rate=16_000
+        audio=[sine(200, 0.5, 16_000), sine(200, 0.25, 16_000), None],
+        text=["a", "b", "c"],
+        sampling_rate=16_000,
     )
     assert batch["audio_values"].shape == (3, 8, 100)
     assert batch["audio_mask"].sum(dim=1).tolist() == [50, 25, 0]
@@ -37,7 +39,10 @@ def test_frontend_whisper(make_processor, tmp_path):
 def test_frontend_whisper_of_a_full_clip_keeps_its_mask(make_processor):
     fields = WhisperFeatureExtractor(feature_size=8, chunk_length=1, return_attention_mask=True).to_dict()
     processor = make_processor("waveform", None, audio_frontend=fields)
-    for seconds, steps in ((1.0, 100), (0.08, 8)):  # every frame is real; as many frames as mel bands
+    for seconds, steps in (
+        (1.0, 100),
+        (0.08, 8),
+    ):  # every frame is real; as many frames as mel bands
         batch = processor(audio=sine(200, seconds, 16_000), sampling_rate=16_000)
         assert batch["audio_mask"].shape == (1, 100)
         assert batch["audio_mask"].sum() == steps

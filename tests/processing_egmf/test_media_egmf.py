@@ -79,7 +79,8 @@ def test_unreadable_file_is_refused(clip, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "url", ["http://x.org/a.mp4", "https://x.org/a.mp4", "file:///etc/passwd", "rtsp://x", "data:,"]
+    "url",
+    ["http://x.org/a.mp4", "https://x.org/a.mp4", "file:///etc/passwd", "rtsp://x", "data:,"],
 )
 def test_urls_are_refused(url):
     assert_both_refuse(url, "is a URL.*download the file first")
@@ -107,15 +108,26 @@ def test_playlists_never_reach_another_file(tmp_path, monkeypatch, as_bytes):
 
     # Reading sets a time of access that is older than the modification; not every file system keeps it.
     os.utime(secret, (1, 2**31 - 1))
-    with open("list.ffconcat", "rb") as file, av.open(file) as container:  # what happens without our guard
+    with (
+        open("list.ffconcat", "rb") as file,
+        av.open(file) as container,
+    ):  # what happens without our guard
         assert container.streams.audio
     is_kept = os.stat(secret).st_atime != 1
 
     os.utime(secret, (1, 2**31 - 1))
     for file_name in playlists:
         path = tmp_path / file_name
-        assert_both_refuse(path.read_bytes() if as_bytes else path, "not a readable media file.*Playlists are refused")
-    for path in ("concat:secret.wav", "subfile,,start,0,end,0,,:secret.wav", "file:secret.wav", "async:secret.wav"):
+        assert_both_refuse(
+            path.read_bytes() if as_bytes else path,
+            "not a readable media file.*Playlists are refused",
+        )
+    for path in (
+        "concat:secret.wav",
+        "subfile,,start,0,end,0,,:secret.wav",
+        "file:secret.wav",
+        "async:secret.wav",
+    ):
         assert_both_refuse(path, "there is no file", FileNotFoundError)
     assert os.stat(secret).st_atime == 1 or not is_kept
 

@@ -30,7 +30,10 @@ def clips(tmp_path_factory):
         "long": write_audio(folder / "long.wav", sine(300, 40.0, 8_000), 8_000),
     }
     paths["named wrongly"] = Path(shutil.copy(paths["both"], folder / "film.wav"))
-    for name, content in (("empty", b""), ("page", b"<!doctype html><html><body>404</body></html>" * 40)):
+    for name, content in (
+        ("empty", b""),
+        ("page", b"<!doctype html><html><body>404</body></html>" * 40),
+    ):
         paths[name] = folder / f"{name}.mp4"
         paths[name].write_bytes(content)
     return {name: str(path) for name, path in paths.items()}
@@ -136,7 +139,13 @@ def test_arrays(pipe, direct):
     assert pipe(torch.from_numpy(tone), sampling_rate=8_000) == expected
     assert pipe({"array": tone, "sampling_rate": 8_000}) == expected
     assert pipe(frames) == without_experts(direct(video=frames))
-    both = pipe({"audio": tone, "video": [Image.fromarray(frame) for frame in frames], "sampling_rate": 8_000})
+    both = pipe(
+        {
+            "audio": tone,
+            "video": [Image.fromarray(frame) for frame in frames],
+            "sampling_rate": 8_000,
+        }
+    )
     assert both == without_experts(direct(audio=tone, video=frames, sampling_rate=8_000))
 
 
@@ -144,7 +153,11 @@ def test_features(make_model, make_processor):
     model = make_model()
     processor = make_processor()
     pipe = EGMFPipeline(model=model, processor=processor, device="cpu")
-    inputs = {"text": "a", "audio_features": np.ones((3, 6)), "video_features": np.ones((2, 5))}
+    inputs = {
+        "text": "a",
+        "audio_features": np.ones((3, 6)),
+        "video_features": np.ones((2, 5)),
+    }
     expected = processor.post_process_answers(model.score_answers(**processor(**inputs)))[0]
     assert pipe(inputs) == pipe(**inputs) == without_experts(expected)
 
@@ -188,7 +201,9 @@ def test_the_batch_is_one_forward(pipe, clips, monkeypatch):
     sizes = []
     score = pipe.model.score_answers
     monkeypatch.setattr(
-        pipe.model, "score_answers", lambda **inputs: sizes.append(len(inputs["input_ids"])) or score(**inputs)
+        pipe.model,
+        "score_answers",
+        lambda **inputs: sizes.append(len(inputs["input_ids"])) or score(**inputs),
     )
     pipe(mixed(clips), batch_size=3)
     assert sizes == [3, 2]
@@ -235,7 +250,12 @@ def test_a_clips_own_fields_replace_the_shared_ones(pipe):
 @pytest.mark.parametrize(
     ("clip", "arguments", "error", "message"),
     [
-        (None, {}, ValueError, "clip 0 has neither text nor audio nor video.*Give at least one"),
+        (
+            None,
+            {},
+            ValueError,
+            "clip 0 has neither text nor audio nor video.*Give at least one",
+        ),
         ({}, {"text": "  "}, ValueError, "Give at least one"),
         ("empty", {}, ValueError, r"empty.mp4: empty, 0 bytes"),
         ("page", {}, ValueError, r"page.mp4: not a readable media file"),
@@ -245,14 +265,34 @@ def test_a_clips_own_fields_replace_the_shared_ones(pipe):
         (5, {}, ValueError, "cannot read media from int"),
         (np.zeros(100, np.float32), {}, ValueError, "needs sampling_rate"),
         ({"txt": "a"}, {}, TypeError, r"unknown keys \['txt'\]; known are text, audio"),
-        ({"text": "a", "name": "my clip", "task": "mood"}, {}, ValueError, "my clip: unknown task 'mood'"),
+        (
+            {"text": "a", "name": "my clip", "task": "mood"},
+            {},
+            ValueError,
+            "my clip: unknown task 'mood'",
+        ),
         ([Image.new("RGB", (8, 8))], {}, ValueError, "clip 0: cannot read media from Image"),
         (None, {"text": ["a", "b"]}, TypeError, "text must be a string"),
-        (None, {"text": "a", "topk": 3}, TypeError, r"Unknown arguments \['topk'\]; known are text.*top_k"),
+        (
+            None,
+            {"text": "a", "topk": 3},
+            TypeError,
+            r"Unknown arguments \['topk'\]; known are text.*top_k",
+        ),
         (None, {"text": "a", "top_k": 0}, ValueError, "`top_k` is 0"),
         (None, {"text": "a", "interval": 90}, ValueError, "between 0 and 1"),
-        (["a.mp4"], {"batch_size": -1}, ValueError, "`batch_size` is -1; give a whole number"),
-        (["a.mp4"], {"batch_size": "2"}, ValueError, "`batch_size` is '2'; give a whole number"),
+        (
+            ["a.mp4"],
+            {"batch_size": -1},
+            ValueError,
+            "`batch_size` is -1; give a whole number",
+        ),
+        (
+            ["a.mp4"],
+            {"batch_size": "2"},
+            ValueError,
+            "`batch_size` is '2'; give a whole number",
+        ),
     ],
 )
 def test_errors_name_the_clip_and_the_remedy(pipe, clips, clip, arguments, error, message):
@@ -286,7 +326,11 @@ def test_silence_is_an_input_like_any_other(pipe, direct):
 
 
 def test_a_url_needs_a_fetch(pipe):
-    for clip in ("https://example.org/a.mp4", {"video": "https://example.org/a.mp4"}, "http://127.0.0.1/a.mp4"):
+    for clip in (
+        "https://example.org/a.mp4",
+        {"video": "https://example.org/a.mp4"},
+        "http://127.0.0.1/a.mp4",
+    ):
         with pytest.raises(ValueError, match="is a URL, and this code opens no connection.*`fetch`"):
             pipe(clip)
 
@@ -303,11 +347,21 @@ def test_fetch_is_called_for_urls_only(pipe, direct, clips):
     assert pipe({"video": "http://example.org/b"}, fetch=fetch) == expected
     assert pipe({"path": "http://example.org/c", "bytes": None}, fetch=fetch) == expected
     assert pipe(clips["both"], fetch=fetch) == expected
-    assert asked == ["https://example.org/a.mp4", "http://example.org/b", "http://example.org/c"]
+    assert asked == [
+        "https://example.org/a.mp4",
+        "http://example.org/b",
+        "http://example.org/c",
+    ]
 
 
-@pytest.mark.parametrize("url", ["file:///etc/passwd", "FILE:/etc/passwd", "ftp://example.org/a", "data:,a", "blob:x"])
+@pytest.mark.parametrize(
+    "url",
+    ["file:///etc/passwd", "FILE:/etc/passwd", "ftp://example.org/a", "data:,a", "blob:x"],
+)
 def test_other_schemes_are_refused(pipe, url):
     for clip in (url, {"audio": url}):
-        with pytest.raises((ValueError, FileNotFoundError), match="is a URL.*http or https|there is no file 'FILE:"):
+        with pytest.raises(
+            (ValueError, FileNotFoundError),
+            match="is a URL.*http or https|there is no file 'FILE:",
+        ):
             pipe(clip, fetch=lambda url: pytest.fail("fetched"))

@@ -47,11 +47,26 @@ def scale(make_processor):
 @pytest.mark.parametrize(
     ("probabilities", "expected"),
     [
-        ([0.1, 0.2, 0.3, 0.25, 0.15], {"mean": 0.075, "median": 0.0, "most_likely": 0.0, "interval": [-1.0, 1.0]}),
-        ([0.0, 0.05, 0.15, 0.2, 0.6], {"mean": 0.675, "median": 1.0, "most_likely": 1.0, "interval": [-0.5, 1.0]}),
-        ([0.04, 0.46, 0.0, 0.46, 0.04], {"mean": 0.0, "median": -0.5, "most_likely": -0.5, "interval": [-0.5, 0.5]}),
-        ([0.45, 0.0, 0.1, 0.0, 0.45], {"mean": 0.0, "median": 0.0, "most_likely": -1.0, "interval": [-1.0, 1.0]}),
-        ([1.0, 0.0, 0.0, 0.0, 0.0], {"mean": -1.0, "median": -1.0, "most_likely": -1.0, "interval": [-1.0, -1.0]}),
+        (
+            [0.1, 0.2, 0.3, 0.25, 0.15],
+            {"mean": 0.075, "median": 0.0, "most_likely": 0.0, "interval": [-1.0, 1.0]},
+        ),
+        (
+            [0.0, 0.05, 0.15, 0.2, 0.6],
+            {"mean": 0.675, "median": 1.0, "most_likely": 1.0, "interval": [-0.5, 1.0]},
+        ),
+        (
+            [0.04, 0.46, 0.0, 0.46, 0.04],
+            {"mean": 0.0, "median": -0.5, "most_likely": -0.5, "interval": [-0.5, 0.5]},
+        ),
+        (
+            [0.45, 0.0, 0.1, 0.0, 0.45],
+            {"mean": 0.0, "median": 0.0, "most_likely": -1.0, "interval": [-1.0, 1.0]},
+        ),
+        (
+            [1.0, 0.0, 0.0, 0.0, 0.0],
+            {"mean": -1.0, "median": -1.0, "most_likely": -1.0, "interval": [-1.0, -1.0]},
+        ),
     ],
 )
 def test_regression_by_hand(scale, probabilities, expected):
@@ -147,7 +162,12 @@ def test_generation_is_parsed_with_and_without_the_prompt(features, with_prompt,
 @pytest.mark.parametrize("with_prompt", [True, False])
 def test_generation_of_several_sequences_per_sample(features, with_prompt):
     inputs = features(text=["joy", "a longer text: anger"], task=["emotion", "mosei"])
-    said = [" joy", " fear", " 1.5", " -2.0"]  # `num_return_sequences=2`: those of a sample follow one another
+    said = [
+        " joy",
+        " fear",
+        " 1.5",
+        " -2.0",
+    ]  # `num_return_sequences=2`: those of a sample follow one another
     new = [features.tokenizer(words, add_special_tokens=False)["input_ids"] for words in said]
     longest = max(map(len, new))
     ids = torch.tensor([row + [features.tokenizer.eos_token_id] * (longest - len(row)) for row in new])

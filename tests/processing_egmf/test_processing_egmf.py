@@ -10,8 +10,14 @@ from tests.helpers.processor_outputs import assert_same, assert_same_media, relo
     ("fields", "message"),
     [
         ({"audio_frontend": {"sampling_rate": 16_000}}, "no 'feature_extractor_type'"),
-        ({"audio_frontend": {"feature_extractor_type": "AutoModel"}}, "not a feature extractor"),
-        ({"video_frontend": {"image_processor_type": "Nothing"}}, "not a feature extractor or image processor"),
+        (
+            {"audio_frontend": {"feature_extractor_type": "AutoModel"}},
+            "not a feature extractor",
+        ),
+        (
+            {"video_frontend": {"image_processor_type": "Nothing"}},
+            "not a feature extractor or image processor",
+        ),
         ({"audio_input": "mel"}, "`audio_input` is 'mel'"),
         ({"video_input": "pixels"}, "`video_input` is 'pixels'"),
         ({"tasks": {}}, "`tasks` is empty"),
@@ -70,7 +76,14 @@ def test_add_task_replaces(make_processor, two_label_task):
     features = make_processor()
     features.add_task(two_label_task)
     before = features.answer_token_ids("mood")
-    features.add_task({"name": "mood", "kind": "classification", "labels": ["up", "down"], "prompt": "\nIt is"})
+    features.add_task(
+        {
+            "name": "mood",
+            "kind": "classification",
+            "labels": ["up", "down"],
+            "prompt": "\nIt is",
+        }
+    )
     assert features.answer_token_ids("mood") != before
     assert features.task_objects["mood"].labels == {"up": "up", "down": "down"}
     assert features.tasks[-1]["labels"] == [["up", "up"], ["down", "down"]]

@@ -33,7 +33,10 @@ CONTENT_ERRORS = {
         {"text": "a", "modalities": ["audio"]},
         "chosen modalities.*Give at least one",
     ),
-    "no chosen modality": ({"text": "a", "modalities": []}, "chosen modalities.*Give at least one"),
+    "no chosen modality": (
+        {"text": "a", "modalities": []},
+        "chosen modalities.*Give at least one",
+    ),
     "unknown modality": (
         {"text": "a", "modalities": ["smell"]},
         "unknown modality 'smell'; use any of text",
@@ -74,7 +77,10 @@ MEDIA_ERRORS = {
     "video of another type": ({"video": 5}, "cannot read media from int"),
     "no frames": ({"video": FRAMES[:0]}, "no frames.*Leave it out"),
     "one frame without time": ({"video": FRAMES[0]}, "RGB frames"),
-    "NaN frames": ({"video": np.full_like(FRAMES, np.nan, float)}, r"expected \[0, 1\].*replace NaN"),
+    "NaN frames": (
+        {"video": np.full_like(FRAMES, np.nan, float)},
+        r"expected \[0, 1\].*replace NaN",
+    ),
     "fps as a word": ({"video": FRAMES, "fps": "fast"}, "fps is 'fast'; give the frames per"),
     "fps 0": ({"video": FRAMES, "fps": 0}, "fps is 0"),
     "features for a model that takes waveforms": (

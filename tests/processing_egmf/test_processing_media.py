@@ -42,7 +42,8 @@ def test_given_audio_replaces_the_audio_track(raw, clips):
 
 
 @pytest.mark.parametrize(
-    "wrap", [str, Path, lambda p: Path(p).read_bytes(), lambda p: io.BytesIO(Path(p).read_bytes())]
+    "wrap",
+    [str, Path, lambda p: Path(p).read_bytes(), lambda p: io.BytesIO(Path(p).read_bytes())],
 )
 def test_every_kind_of_file_gives_the_same(raw, clips, wrap):
     assert_same(raw(video=wrap(clips["both"])), raw(video=clips["both"]))
@@ -56,7 +57,12 @@ def test_files_in_a_batch_where_anything_is_missing(raw, clips):
         video=[clips["both"], clips["silent"], None, None],
         audio=[None, None, None, clips["audio"]],
     )
-    expected = [[True, True, True], [False, False, True], [True, False, False], [False, True, False]]
+    expected = [
+        [True, True, True],
+        [False, False, True],
+        [True, False, False],
+        [False, True, False],
+    ]
     assert batch["modality_mask"].tolist() == expected
     assert batch["audio_mask"].any(dim=1).tolist() == [True, False, False, True]
     assert batch["video_mask"].any(dim=1).tolist() == [True, True, False, False]
@@ -72,8 +78,16 @@ def test_modalities_choose_a_subset(raw, clips, subset):
 
 
 def test_modalities_per_sample(raw, clips):
-    batch = raw(text=["a", "b", "c"], video=[clips["both"]] * 3, modalities=[["text"], None, ("audio", "video")])
-    assert batch["modality_mask"].tolist() == [[True, False, False], [True, True, True], [False, True, True]]
+    batch = raw(
+        text=["a", "b", "c"],
+        video=[clips["both"]] * 3,
+        modalities=[["text"], None, ("audio", "video")],
+    )
+    assert batch["modality_mask"].tolist() == [
+        [True, False, False],
+        [True, True, True],
+        [False, True, True],
+    ]
 
 
 @pytest.mark.parametrize("name", ["both", "silent", "audio"])

@@ -41,7 +41,8 @@ def test_dropping_equals_preparing_with_fewer_modalities(features, arguments, ke
     sample = features.prepare(**arguments)
     before = dict(sample)
     assert_same_sample(
-        features.drop_modalities(sample, list(keep)), features.prepare(**arguments, modalities=list(keep))
+        features.drop_modalities(sample, list(keep)),
+        features.prepare(**arguments, modalities=list(keep)),
     )
     assert_same_sample(sample, before)
 
@@ -66,7 +67,11 @@ def test_dropping_what_is_missing_changes_nothing(features):
 @pytest.mark.parametrize(
     ("keep", "error", "message"),
     [
-        (["video"], ValueError, r"clip 7 has neither .*among the chosen modalities \['video'\]"),
+        (
+            ["video"],
+            ValueError,
+            r"clip 7 has neither .*among the chosen modalities \['video'\]",
+        ),
         ([], ValueError, "clip 7 has neither"),
         (["smell"], ValueError, "clip 7: unknown modality 'smell'; use any of text"),
         ("text", TypeError, "clip 7: modalities must be a list"),
@@ -90,7 +95,11 @@ def test_modalities_of_a_sample_are_those_of_the_mask(features, arguments, subse
 def test_stored_states_replace_decoding(raw, kind):
     states = np.random.default_rng(0).normal(size=(7, 9)).astype(np.float32)
     sample = raw.prepare(
-        text="a", audio="absent.wav", video="absent.mp4", audio_states=kind(states), video_states=kind(states[:2])
+        text="a",
+        audio="absent.wav",
+        video="absent.mp4",
+        audio_states=kind(states),
+        video_states=kind(states[:2]),
     )
     assert raw.get_modalities(sample) == ["text", "audio", "video"]
     batch = raw.collate([sample])
@@ -113,7 +122,12 @@ def test_one_encoder_may_be_stored_and_the_other_decoded(raw):
 
 
 def test_states_without_steps_mean_that_the_clip_has_none(raw):
-    sample = raw.prepare(text="a", video="absent.mp4", audio_states=torch.zeros(0, 9), video_states=torch.ones(1, 9))
+    sample = raw.prepare(
+        text="a",
+        video="absent.mp4",
+        audio_states=torch.zeros(0, 9),
+        video_states=torch.ones(1, 9),
+    )
     assert raw.get_modalities(sample) == ["text", "video"]
     with pytest.raises(ValueError, match="has neither text nor audio nor video"):
         raw.prepare(audio_states=torch.zeros(0, 9))
@@ -121,12 +135,19 @@ def test_states_without_steps_mean_that_the_clip_has_none(raw):
 
 @pytest.mark.parametrize("keep", SUBSETS, ids="+".join)
 def test_states_are_dropped_like_media(raw, keep):
-    arguments = {"text": "a", "audio_states": torch.ones(3, 9), "video_states": torch.ones(2, 9)}
+    arguments = {
+        "text": "a",
+        "audio_states": torch.ones(3, 9),
+        "video_states": torch.ones(2, 9),
+    }
     sample = raw.drop_modalities(raw.prepare(**arguments), list(keep))
     assert_same_sample(sample, raw.prepare(**arguments, modalities=list(keep)))
 
 
 @pytest.mark.parametrize("shape", [(9,), (1, 3, 9)])
 def test_states_of_another_shape_are_refused(raw, shape):
-    with pytest.raises(ValueError, match=r"clip 7: audio_states have shape .*expected \(steps, encoder width\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"clip 7: audio_states have shape .*expected \(steps, encoder width\)",
+    ):
         raw.prepare(audio_states=torch.ones(shape), name="clip 7")

@@ -8,8 +8,20 @@ from processing_egmf import BUILT_IN_TASKS, EGMFProcessor, EGMFTask
 from tests.helpers.processor_outputs import assert_same, decode, unpadded_prompt
 
 
-ANSWERS = [("emotion", "joy"), ("meld", "disgust"), ("cherma", "高兴"), ("mosei", -0.4), ("sims_v2", 0.2)]
-TEXTS = {"emotion": "I'm fine.", "meld": "No!", "cherma": "我很好", "mosei": "a film", "sims_v2": "真没想到"}
+ANSWERS = [
+    ("emotion", "joy"),
+    ("meld", "disgust"),
+    ("cherma", "高兴"),
+    ("mosei", -0.4),
+    ("sims_v2", 0.2),
+]
+TEXTS = {
+    "emotion": "I'm fine.",
+    "meld": "No!",
+    "cherma": "我很好",
+    "mosei": "a film",
+    "sims_v2": "真没想到",
+}
 
 
 @pytest.mark.parametrize(("task", "answer"), ANSWERS)
@@ -67,7 +79,13 @@ def test_answer_that_is_a_prefix_of_another_gets_an_end_marker(make_processor, t
 
 
 def test_prompt_that_merges_with_its_answer_is_refused(make_processor):
-    task = EGMFTask("mood", "classification", labels={"a": "eaker", "b": "x"}, prompt="\nThe sp", separator="")
+    task = EGMFTask(
+        "mood",
+        "classification",
+        labels={"a": "eaker", "b": "x"},
+        prompt="\nThe sp",
+        separator="",
+    )
     with pytest.raises(ValueError, match="merges the end of the prompt with the answer 'eaker'"):
         make_processor(tasks={"mood": task})(text="a")
 

@@ -10,7 +10,15 @@ EVERY_ANSWER = [(name, answer) for name, task in BUILT_IN_TASKS.items() for answ
 
 
 def scale(low=-1.0, high=1.0, step=0.5, **changes):
-    return EGMFTask("scale", "regression", low=low, high=high, step=step, prompt="\nThe score is", **changes)
+    return EGMFTask(
+        "scale",
+        "regression",
+        low=low,
+        high=high,
+        step=step,
+        prompt="\nThe score is",
+        **changes,
+    )
 
 
 def choice(labels, **changes):
@@ -34,13 +42,29 @@ def test_scales_run_from_low_to_high():
     assert BUILT_IN_TASKS["mosei"].answers[:2] == ["-3.0", "-2.9"]
     assert BUILT_IN_TASKS["mosei"].answers[29:32] == ["-0.1", "0.0", "0.1"]
     assert BUILT_IN_TASKS["mosei"].answers[-1] == "3.0"
-    assert BUILT_IN_TASKS["sims_v2"].values == [-1.0, -0.8, -0.6, -0.4, -0.2, 0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    assert BUILT_IN_TASKS["sims_v2"].values == [
+        -1.0,
+        -0.8,
+        -0.6,
+        -0.4,
+        -0.2,
+        0.0,
+        0.2,
+        0.4,
+        0.6,
+        0.8,
+        1.0,
+    ]
     assert BUILT_IN_TASKS["sims_v2"].answers[5] == "0.0"
 
 
 @pytest.mark.parametrize(
     ("step", "answers"),
-    [(1.0, ["-1", "0", "1"]), (0.5, ["-1.0", "-0.5", "0.0", "0.5", "1.0"]), (0.25, ["-1.00", "-0.75", "-0.50"])],
+    [
+        (1.0, ["-1", "0", "1"]),
+        (0.5, ["-1.0", "-0.5", "0.0", "0.5", "1.0"]),
+        (0.25, ["-1.00", "-0.75", "-0.50"]),
+    ],
 )
 def test_decimals_follow_the_step(step, answers):
     assert scale(step=step).answers[: len(answers)] == answers
@@ -86,7 +110,13 @@ def test_label_is_read_as_a_separate_word(text, label):
 
 
 @pytest.mark.parametrize(
-    ("text", "label"), [("高兴。", "高兴"), ("这个人很愤怒", "愤怒"), ("高兴和悲伤", "高兴"), ("是高兴或悲伤", None)]
+    ("text", "label"),
+    [
+        ("高兴。", "高兴"),
+        ("这个人很愤怒", "愤怒"),
+        ("高兴和悲伤", "高兴"),
+        ("是高兴或悲伤", None),
+    ],
 )
 def test_chinese_label_needs_no_spaces(text, label):
     assert BUILT_IN_TASKS["cherma"].parse(text) == label
@@ -99,7 +129,22 @@ def test_longest_of_overlapping_labels_wins():
 
 
 @pytest.mark.parametrize(
-    "text", ["", "none", "about 1.0", "3.1", "-3.1", "30", "2024", ".", "-", "+", "- 1.0", "nan", "inf"]
+    "text",
+    [
+        "",
+        "none",
+        "about 1.0",
+        "3.1",
+        "-3.1",
+        "30",
+        "2024",
+        ".",
+        "-",
+        "+",
+        "- 1.0",
+        "nan",
+        "inf",
+    ],
 )
 def test_unreadable_text_is_not_a_number(text):
     assert BUILT_IN_TASKS["mosei"].parse(text) is None
@@ -107,7 +152,14 @@ def test_unreadable_text_is_not_a_number(text):
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("-0.0", 0.0), ("0", 0.0), ("+1.5", 1.5), ("\u22122.0", -2.0), ("1,5", 1.5), (" 0.5 (mild)", 0.5)],
+    [
+        ("-0.0", 0.0),
+        ("0", 0.0),
+        ("+1.5", 1.5),
+        ("\u22122.0", -2.0),
+        ("1,5", 1.5),
+        (" 0.5 (mild)", 0.5),
+    ],
 )
 def test_numbers_are_read_as_written(text, value):
     found = BUILT_IN_TASKS["mosei"].parse(text)
@@ -121,7 +173,8 @@ def test_number_that_continues_is_not_a_score(text):
 
 
 @pytest.mark.parametrize(
-    ("score", "answer"), [(-3, "-3.0"), (0.04, "0.0"), (-0.04, "0.0"), (1.26, "1.3"), (3.04, "3.0")]
+    ("score", "answer"),
+    [(-3, "-3.0"), (0.04, "0.0"), (-0.04, "0.0"), (1.26, "1.3"), (3.04, "3.0")],
 )
 def test_scores_go_to_the_nearest_step(score, answer):
     task = BUILT_IN_TASKS["mosei"]
@@ -195,7 +248,14 @@ def test_labels_may_be_a_list():
 
 @pytest.mark.parametrize(
     "labels",
-    [[True, False], [1, 2], {True: "yes", False: "no"}, {"a": 1, "b": 2}, [["a"], ["b"]], [["a", "x", "y"], "b"]],
+    [
+        [True, False],
+        [1, 2],
+        {True: "yes", False: "no"},
+        {"a": 1, "b": 2},
+        [["a"], ["b"]],
+        [["a", "x", "y"], "b"],
+    ],
 )  # the first is what YAML makes of [yes, no]
 def test_labels_that_are_not_words_are_refused(labels):
     with pytest.raises(ValueError, match=r"'choice': labels and their words must be strings"):
@@ -206,7 +266,10 @@ def test_labels_are_stored_as_pairs_in_their_order():
     """The keys of a stored dict are sorted; a list keeps the order."""
     task = choice({"b": "good", "a": "bad"})
     assert task.to_dict()["labels"] == [["b", "good"], ["a", "bad"]]
-    assert list(EGMFTask.from_dict(task.to_dict()).labels.items()) == [("b", "good"), ("a", "bad")]
+    assert list(EGMFTask.from_dict(task.to_dict()).labels.items()) == [
+        ("b", "good"),
+        ("a", "bad"),
+    ]
 
 
 @pytest.mark.parametrize("name", BUILT_IN_TASKS)

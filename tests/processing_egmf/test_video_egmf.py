@@ -105,8 +105,19 @@ def test_rotation_stated_in_the_file_is_applied(tmp_path):
 def test_every_form_of_frames_gives_the_same():
     frames = gray_frames(12)
     images = [Image.fromarray(frame) for frame in frames]
-    forms = [frames, torch.from_numpy(frames), frames.transpose(0, 3, 1, 2), list(frames), images, tuple(images)]
-    forms += [frames / 255, (frames / 255).astype(np.float32), [Image.fromarray(frame[..., 0]) for frame in frames]]
+    forms = [
+        frames,
+        torch.from_numpy(frames),
+        frames.transpose(0, 3, 1, 2),
+        list(frames),
+        images,
+        tuple(images),
+    ]
+    forms += [
+        frames / 255,
+        (frames / 255).astype(np.float32),
+        [Image.fromarray(frame[..., 0]) for frame in frames],
+    ]
     for form in forms:
         video = load_video(form, 5, fps=10)
         assert np.array_equal(video, frames[[1, 3, 6, 8, 10]])
@@ -135,7 +146,11 @@ def test_every_form_of_frames_gives_the_same():
         (["a.png", "b.png"], 10, "does not contain RGB frames"),
         (np.zeros((4, 8, 8, 3), np.uint8), 0, "fps is 0"),
         (np.zeros((4, 8, 8, 3), np.uint8), float("inf"), "fps is inf"),
-        (np.broadcast_to(np.uint8(0), (2, 4, 8193, 3)), 10, "8193 x 4 pixels; each side may have at most 8192"),
+        (
+            np.broadcast_to(np.uint8(0), (2, 4, 8193, 3)),
+            10,
+            "8193 x 4 pixels; each side may have at most 8192",
+        ),
         ([Image.new("1", (8193, 2))], 10, "may have at most 8192"),
     ],
 )

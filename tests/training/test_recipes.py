@@ -44,7 +44,8 @@ def language_models(tmp_path_factory, trained_tokenizer):
 
 def write_features(folder, settings, language):
     """Ten examples with the recipe's task and feature widths, with features as .npy files."""
-    task, rng = BUILT_IN_TASKS[settings["only_tasks"][0]], np.random.default_rng(0)
+    task = BUILT_IN_TASKS[settings["only_tasks"][0]]
+    rng = np.random.default_rng(0)
     folder.mkdir()
     rows = []
     for i in range(10):
@@ -71,7 +72,8 @@ def test_two_steps(path, language_models, tmp_path):
     if backbone:
         corpus = write_features(tmp_path / "corpus", settings, BENCHMARKS[benchmark])
     else:
-        corpus, backbone = write_corpus(tmp_path / "corpus"), "smollm2-135m"
+        corpus = write_corpus(tmp_path / "corpus")
+        backbone = "smollm2-135m"
     run = tmp_path / "run"
     changes = {
         "dataset": corpus, "output_dir": run, "text_model_name_or_path": language_models / backbone,

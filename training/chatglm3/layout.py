@@ -93,7 +93,7 @@ def refuse_other_models(source: Path) -> None:
     if model_type != "chatglm":
         raise ValueError(f"{source} is a {model_type!r} model, not ChatGLM3 (model_type 'chatglm').")
     if "inner_hidden_size" in config or "position_encoding_2d" in config:
-        raise ValueError(f"{source} is the first ChatGLM-6B, which has a different architecture. Give ChatGLM3-6B.")
+        raise ValueError(f"{source} is the first ChatGLM-6B, another architecture. Give ChatGLM3-6B.")
     if _is_chatglm2(source, names):
         raise ValueError(
             f"{source} is ChatGLM2: it has no role tokens, and its long-context version divides positions where "
@@ -102,7 +102,7 @@ def refuse_other_models(source: Path) -> None:
     vocab_size = config.get("padded_vocab_size")
     is_large = isinstance(vocab_size, int) and vocab_size > 100_000
     if is_large or any("glm-4" in name for name in names):
-        raise ValueError(f"{source} is GLM-4, which has a native checkpoint: use THUDM/glm-4-9b-chat-hf.")
+        raise ValueError(f"{source} is GLM-4. Use its native checkpoint, THUDM/glm-4-9b-chat-hf.")
     if config.get("quantization_bit") or config.get("quantization_config"):
         raise ValueError(f"{source} is quantized. Convert the 16-bit checkpoint; quantize when loading it.")
     if config.get("pre_seq_len"):
@@ -136,7 +136,7 @@ def read_layout(source: Path) -> Layout:
     for name, number in SIZES.items():
         sizes[name] = number(_positive(source, name, config.get(name)))
         if sizes[name] != config[name]:
-            raise ValueError(f"{source}: {name} in config.json is {config[name]!r}; it must be an integer.")
+            raise ValueError(f"{source}: {name} in config.json is {config[name]!r}; expected an integer.")
     heads = sizes["num_attention_heads"]
     groups = sizes["multi_query_group_num"]
     head_size = sizes["kv_channels"]

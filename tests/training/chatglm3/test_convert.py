@@ -185,6 +185,7 @@ def test_unreachable_hub_is_reported(monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
     with pytest.raises(
-        ValueError, match="owner/name is not a folder, and could not be downloaded from the Hub: no network"
+        ValueError,
+        match="owner/name is not a folder, and could not be downloaded from the Hub: no network",
     ):
         locate_source("owner/name", ("tokenizer",))

@@ -12,8 +12,17 @@ def test_settings_of_the_real_model(tmp_path):
     layout = read_layout(write_config(tmp_path, FULL, rope_ratio=50))
     config = native_config(layout, "F16")
     found = {name: getattr(config, name) for name in ("vocab_size", "hidden_size", "intermediate_size", "head_dim")}
-    assert found == {"vocab_size": 65024, "hidden_size": 4096, "intermediate_size": 13696, "head_dim": 128}
-    assert (config.num_hidden_layers, config.num_attention_heads, config.num_key_value_heads) == (28, 32, 2)
+    assert found == {
+        "vocab_size": 65024,
+        "hidden_size": 4096,
+        "intermediate_size": 13696,
+        "head_dim": 128,
+    }
+    assert (config.num_hidden_layers, config.num_attention_heads, config.num_key_value_heads) == (
+        28,
+        32,
+        2,
+    )
     assert (config.rms_norm_eps, config.max_position_embeddings) == (1e-5, 32768)
     assert (config.pad_token_id, config.eos_token_id, config.bos_token_id) == (0, 2, None)
     assert config.rope_parameters == {
@@ -102,7 +111,10 @@ def without(name):
             lambda t: t | {"transformer.encoder.layers.0.mlp.dense_4h_to_h.weight_scale": torch.ones(16)},
             "weight_scale",
         ),
-        (lambda t: t | {"transformer.prefix_encoder.embedding.weight": torch.ones(2)}, "unknown to ChatGLM3"),
+        (
+            lambda t: t | {"transformer.prefix_encoder.embedding.weight": torch.ones(2)},
+            "unknown to ChatGLM3",
+        ),
         (lambda t: {f"base_model.{name}": value for name, value in t.items()}, "unknown to ChatGLM3"),
         (without("transformer.output_layer.weight"), "missing, such as transformer.output_layer.weight"),
         (lambda t: t | {"transformer.output_layer.weight": torch.ones(41, 16).half()}, r"\[41, 16\]"),

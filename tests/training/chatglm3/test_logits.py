@@ -75,8 +75,20 @@ def changed_config(native, folder, **changes):
     "changes",
     [
         {"rms_norm_eps": GlmConfig().rms_norm_eps},
-        {"rope_parameters": {"rope_type": "default", "rope_theta": 10001.0, "partial_rotary_factor": 0.5}},
-        {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 1.0}},
+        {
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 10001.0,
+                "partial_rotary_factor": 0.5,
+            }
+        },
+        {
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 10000.0,
+                "partial_rotary_factor": 1.0,
+            }
+        },
     ],
 )
 def test_wrong_settings_are_detected(native, tmp_path, changes):

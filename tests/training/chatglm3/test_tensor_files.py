@@ -40,10 +40,16 @@ def cut(path):
         (lambda path: os.truncate(path, 5), "not a complete safetensors file"),
         (lambda path: path.write_bytes(b"version https://git-lfs.github.com/spec/v1\n"), "git lfs pull"),
         (lambda path: path.write_bytes((4).to_bytes(8, "little") + b"{{{{"), "not JSON"),
-        (lambda path: path.write_bytes((2**40).to_bytes(8, "little") + b"{}"), "not a complete safetensors file"),
+        (
+            lambda path: path.write_bytes((2**40).to_bytes(8, "little") + b"{}"),
+            "not a complete safetensors file",
+        ),
         (Path.unlink, "names missing files: model-00002"),
         (lambda path: save_file({"other": torch.ones(1)}, path), "differ in"),
-        (lambda path: shutil.copy(path.with_name(path.name.replace("2-of", "1-of")), path), "and again in"),
+        (
+            lambda path: shutil.copy(path.with_name(path.name.replace("2-of", "1-of")), path),
+            "and again in",
+        ),
     ],
 )
 def test_broken_files_are_refused_with_a_reason(source, tmp_path, harm, message):

@@ -46,7 +46,10 @@ def test_batch_is_padded_like_the_original(tokenizer):
 def test_special_ids(tokenizer):
     found = {token: tokenizer.convert_tokens_to_ids(token) for token in EXTRA_TOKENS}
     assert found == CASES["special_token_ids"]
-    assert (tokenizer.eos_token_id, tokenizer.pad_token_id) == (CASES["eos_token_id"], CASES["pad_token_id"])
+    assert (tokenizer.eos_token_id, tokenizer.pad_token_id) == (
+        CASES["eos_token_id"],
+        CASES["pad_token_id"],
+    )
     assert len(tokenizer) == 12_009
     assert tokenizer("a", "b")["input_ids"] == [12_001, 12_003, *tokenizer("a", add_special_tokens=False)["input_ids"],
                                                 *tokenizer("b", add_special_tokens=False)["input_ids"], 2]  # fmt: skip
@@ -118,8 +121,14 @@ def test_sample_strings_are_deterministic():
     ("change", "message"),
     [
         (lambda model: setattr(model.trainer_spec, "model_type", 1), "differs from sentencepiece"),
-        (lambda model: setattr(model.normalizer_spec, "add_dummy_prefix", False), "differs from sentencepiece"),
-        (lambda model: setattr(model.normalizer_spec, "remove_extra_whitespaces", True), "differs from sentencepiece"),
+        (
+            lambda model: setattr(model.normalizer_spec, "add_dummy_prefix", False),
+            "differs from sentencepiece",
+        ),
+        (
+            lambda model: setattr(model.normalizer_spec, "remove_extra_whitespaces", True),
+            "differs from sentencepiece",
+        ),
         (lambda model: setattr(model.trainer_spec, "byte_fallback", False), "not a SentencePiece model"),
         (lambda model: setattr(model.pieces[9000], "type", 4), "differs from sentencepiece"),
         (lambda model: setattr(model.pieces[9000], "piece", "<|user|>"), "as pieces"),

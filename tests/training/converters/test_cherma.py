@@ -10,7 +10,12 @@ from training.converters import cherma
 
 
 def cherma_entry(name, label="高兴", **changes):
-    entry = {"audio_file": f"{name}.wav", "video_file": f"{name}.mp4", "txt_label": "平静", "audio_label": "愤怒"}
+    entry = {
+        "audio_file": f"{name}.wav",
+        "video_file": f"{name}.mp4",
+        "txt_label": "平静",
+        "audio_label": "愤怒",
+    }
     return entry | {"visual_label": label, "video_label": label} | changes
 
 
@@ -20,7 +25,11 @@ def write_cherma(folder, splits):
         write_json(folder / f"{split}.json", entries)
         for entry in entries:
             name = entry["audio_file"].removesuffix(".wav")
-            for kind, ending, width in (("text", "", 7), ("audio", "", AUDIO_WIDTH), ("visual", ".mp4", VIDEO_WIDTH)):
+            for kind, ending, width in (
+                ("text", "", 7),
+                ("audio", "", AUDIO_WIDTH),
+                ("visual", ".mp4", VIDEO_WIDTH),
+            ):
                 path = folder / kind / split / f"{name}{ending}.npy"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 np.save(path, rng.normal(size=(4, width)).astype(np.float32))

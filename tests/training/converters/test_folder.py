@@ -51,7 +51,12 @@ def test_rows(tmp_path, convert, own):
     first = found["train"][0]
     second = found["validation"][0]
     assert first["context"] == [["Ann", "Hi."], ["", "Well"]]
-    assert (first["id"], first["text"], first["answer"], first["task"]) == ("007", "“Not again”", "calm", "mood")
+    assert (first["id"], first["text"], first["answer"], first["task"]) == (
+        "007",
+        "“Not again”",
+        "calm",
+        "mood",
+    )
     assert (first["speaker"], first["age"], first["tags"]) == ("x", 3.0, '["a"]')
     assert second["tags"] == '{"k": 1}' and second["speaker"] is None
     assert first["video"] == "../../mine/clips/a.mp4"

@@ -13,7 +13,11 @@ def long_clip(tmp_path_factory):
     return write_video(tmp_path_factory.mktemp("clip") / "long.mp4", gray_frames(31, 16, 16), fps=1)
 
 
-FOLDERS = {"train": "train/train_splits", "dev": "dev_splits_complete", "test": "test/output_repeated_splits_test"}
+FOLDERS = {
+    "train": "train/train_splits",
+    "dev": "dev_splits_complete",
+    "test": "test/output_repeated_splits_test",
+}
 
 
 def write_meld(source, clip, tables, missing=()):
@@ -56,8 +60,16 @@ def test_meld_rows(tmp_path, convert, clip, meld_tables):
     assert (row["dialogue"], row["turn"], row["speaker"]) == ("train_dia0", 3, "Ann")
     assert row["context"] == [["Ann", "“You’re” late…"], ["Bob", "Am I?"]]
     assert found["train"][0]["context"] == found["train"][3]["context"] == []
-    assert (row["text"], row["sentiment"], row["season"], row["episode"]) == ("Yes — you are.", "positive", "8", "21")
-    assert (row["start_seconds"], row["end_seconds"]) == (pytest.approx(976.059), pytest.approx(981.731))
+    assert (row["text"], row["sentiment"], row["season"], row["episode"]) == (
+        "Yes — you are.",
+        "positive",
+        "8",
+        "21",
+    )
+    assert (row["start_seconds"], row["end_seconds"]) == (
+        pytest.approx(976.059),
+        pytest.approx(981.731),
+    )
     assert (found["test"][0]["start_seconds"], found["test"][0]["end_seconds"]) == (1.5, 2.25)
     assert row["video"] == "../../MELD.Raw/train/train_splits/dia0_utt3.mp4"
     assert found["validation"][0]["video"] == "../../MELD.Raw/dev_splits_complete/dia0_utt0.mp4"
@@ -73,13 +85,21 @@ def test_meld_quirks(tmp_path, convert, clip, long_clip, meld_tables):
     meld_tables["train"] += [meld_row(125, 3, "anger"), meld_row(309, 0), meld_row(310, 0, "happiness")]
     meld_tables["dev"] += [meld_row(110, 7)]
     meld_tables["test"] += [meld_row(38, 4), meld_row(220, 0), meld_row(155, 3, EndTime="00:16:16,059")]
-    meld_tables["test"] += [meld_row(156, 0, StartTime="later"), meld_row(156, 0, "fear"), meld_row(157, 0, text=" ")]
+    meld_tables["test"] += [
+        meld_row(156, 0, StartTime="later"),
+        meld_row(156, 0, "fear"),
+        meld_row(157, 0, text=" "),
+    ]
     source = write_meld(tmp_path / "MELD", clip, meld_tables, {("dev", "dia110_utt7"), ("test", "dia157_utt0")})
     train, dev, test = (source / FOLDERS[split] for split in ("train", "dev", "test"))
     (train / "dia125_utt3.mp4").write_bytes(clip.read_bytes()[:700])
     for path in (train / "dia309_utt0.mp4", test / "dia38_utt4.mp4", test / "dia220_utt0.mp4"):
         write_clip(path, long_clip)
-    for path in (dev / "dia66_utt9.mp4", test / "dia108_utt2.mp4", test / "final_videos_testdia1_utt1.mp4"):
+    for path in (
+        dev / "dia66_utt9.mp4",
+        test / "dia108_utt2.mp4",
+        test / "final_videos_testdia1_utt1.mp4",
+    ):
         write_clip(path, clip)
     write_clip(test / "._dia0_utt0.mp4", clip)
     found, table = convert(meld, source)

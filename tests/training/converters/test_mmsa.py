@@ -7,7 +7,16 @@ import datasets
 import numpy as np
 import pytest
 
-from tests.helpers.release_files import AUDIO_WIDTH, REAL, STEPS, VIDEO_WIDTH, mmsa, mmsa_split, reasons, write_pickle
+from tests.helpers.release_files import (
+    AUDIO_WIDTH,
+    REAL,
+    STEPS,
+    VIDEO_WIDTH,
+    mmsa,
+    mmsa_split,
+    reasons,
+    write_pickle,
+)
 from training.converters import mmsa as mmsa_converter
 
 
@@ -20,16 +29,28 @@ def pickled(tmp_path, value, protocol=4):
 
 @pytest.mark.parametrize(
     ("corpus", "task", "dtype", "protocol"),
-    [("mosi", "sentiment", "float32", 2), ("mosei", "mosei", "float64", 4), ("sims_v2", "sims_v2", "float32", 5)],
+    [
+        ("mosi", "sentiment", "float32", 2),
+        ("mosei", "mosei", "float64", 4),
+        ("sims_v2", "sims_v2", "float32", 5),
+    ],
 )
 def test_mmsa_rows(tmp_path, convert, corpus, task, dtype, protocol):
     release = mmsa(dtype=dtype)
     found, table = convert(mmsa_converter, pickled(tmp_path, release, protocol), "--corpus", corpus)
-    assert {split: len(rows) for split, rows in found.items()} == {"train": 6, "validation": 3, "test": 4}
+    assert {split: len(rows) for split, rows in found.items()} == {
+        "train": 6,
+        "validation": 3,
+        "test": 4,
+    }
     for split, released in (("train", "train"), ("validation", "valid"), ("test", "test")):
         for i, row in enumerate(found[split]):
             columns = release[released]
-            assert (row["id"], row["text"], row["task"]) == (columns["id"][i], columns["raw_text"][i], task)
+            assert (row["id"], row["text"], row["task"]) == (
+                columns["id"][i],
+                columns["raw_text"][i],
+                task,
+            )
             assert (row["video_id"], row["clip_id"]) == tuple(columns["id"][i].split("$_$"))
             assert row["answer"] == pytest.approx(columns["regression_labels"][i], abs=1e-6)
             for name, column in (("audio_features", "audio"), ("video_features", "vision")):
@@ -150,7 +171,13 @@ def test_mmsa_semi_supervised_file(tmp_path, convert):
     mixed = mmsa_split(10, "train_")
     for name in ("audio", "vision", "raw_text"):
         mixed[name][:6] = release["train"][name]
-    mixed["id"] = [*release["train"]["id"], "u1$_$0001", "u2$_$0002", release["test"]["id"][0], "u3$_$0003"]
+    mixed["id"] = [
+        *release["train"]["id"],
+        "u1$_$0001",
+        "u2$_$0002",
+        release["test"]["id"][0],
+        "u3$_$0003",
+    ]
     mixed["mask"] = np.array([1] * 6 + [0] * 4)
     mixed["regression_labels"][6:] = np.nan
     del mixed["raw_text"]
@@ -225,13 +252,31 @@ def shorter(release, split, column):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda release: release.pop("valid"), "has the splits train, test; expected train, valid, test"),
+        (
+            lambda release: release.pop("valid"),
+            "has the splits train, test; expected train, valid, test",
+        ),
         (lambda release: release.update(extra={}), "has the splits train, valid, test, extra"),
-        (lambda release: without(release, "test", "vision"), r"split 'test': no vision\. It has raw_text, audio"),
-        (lambda release: without(release, "train", "regression_labels"), "split 'train': no regression_labels"),
-        (lambda release: shorter(release, "train", "audio"), "columns of different lengths: .*'audio': 5"),
-        (lambda release: shorter(release, "valid", "audio_lengths"), "split 'valid': columns of different lengths"),
-        (lambda release: release.update(train=[]), "split 'train': must hold a dict of columns, not list"),
+        (
+            lambda release: without(release, "test", "vision"),
+            r"split 'test': no vision\. It has raw_text, audio",
+        ),
+        (
+            lambda release: without(release, "train", "regression_labels"),
+            "split 'train': no regression_labels",
+        ),
+        (
+            lambda release: shorter(release, "train", "audio"),
+            "columns of different lengths: .*'audio': 5",
+        ),
+        (
+            lambda release: shorter(release, "valid", "audio_lengths"),
+            "split 'valid': columns of different lengths",
+        ),
+        (
+            lambda release: release.update(train=[]),
+            "split 'train': must hold a dict of columns, not list",
+        ),
         (lambda release: release["train"].update(id="abc"), "id is a str, not a list or an array"),
         (
             lambda release: [columns.update(vision=[1.0] * len(columns["id"])) for columns in release.values()],

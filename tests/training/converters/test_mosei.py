@@ -11,7 +11,14 @@ from training.converters import mosei
 
 
 def mosei_row(video, clip, label="0.6666666865348816", mode="train", text="of the table"):
-    return {"video_id": video, "clip_id": clip, "text": text, "label": label, "annotation": "Positive", "mode": mode}
+    return {
+        "video_id": video,
+        "clip_id": clip,
+        "text": text,
+        "label": label,
+        "annotation": "Positive",
+        "mode": mode,
+    }
 
 
 @pytest.fixture
@@ -36,7 +43,11 @@ def mosei_folder(tmp_path):
     (transcripts / "dark.txt").write_text("dark___0___1.0___2.0___unseen\n", encoding="utf-8")
     (transcripts / "gone.txt").write_text("gone___0___1.0___2.0___lost\n", encoding="utf-8")
     rows = [mosei_row("-3g5yACwYnA", "0"), mosei_row("-3g5yACwYnA", "1", "-3", "valid")]
-    rows += [mosei_row("-3g5yACwYnA", "2"), mosei_row("-3g5yACwYnA", "3"), mosei_row("dark", "0", "0", "test")]
+    rows += [
+        mosei_row("-3g5yACwYnA", "2"),
+        mosei_row("-3g5yACwYnA", "3"),
+        mosei_row("dark", "0", "0", "test"),
+    ]
     write_csv(source / "label.csv", [*rows, mosei_row("gone", "0", mode="test"), mosei_row("dark", "0", "4")])
     return source
 
@@ -47,7 +58,11 @@ def test_mosei_clips_are_cut(tmp_path, convert, mosei_folder, media):
     options = ("--media", media, "--no_face", str(tmp_path / "faceless.txt"))
     found, table = convert(mosei, mosei_folder, *options)
     rows = {row["id"]: row for part in found.values() for row in part}
-    assert {split: len(part) for split, part in found.items()} == {"train": 3, "validation": 1, "test": 2}
+    assert {split: len(part) for split, part in found.items()} == {
+        "train": 3,
+        "validation": 1,
+        "test": 2,
+    }
     row = rows["-3g5yACwYnA$_$1"]
     assert (row["text"], row["answer"], row["start_seconds"]) == ("of it___all", -3.0, 1.0)
     assert rows["-3g5yACwYnA$_$0"]["text"] == "Key is “part”"

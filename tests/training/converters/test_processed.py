@@ -14,7 +14,12 @@ def processed_entries(labels):
         audio = rng.normal(size=(STEPS, AUDIO_WIDTH))
         video = rng.normal(size=(STEPS, VIDEO_WIDTH))
         audio[REAL:] = video[4:] = 0
-        features = {"text": f"say “{number}”", "audio": audio.astype(np.float32), "video": video, "audio_len": REAL}
+        features = {
+            "text": f"say “{number}”",
+            "audio": audio.astype(np.float32),
+            "video": video,
+            "audio_len": REAL,
+        }
         entries.append({"label": label, "features": features | {"video_len": np.int64(4)}})
     return entries
 
@@ -36,7 +41,11 @@ def test_processed_rows(tmp_path, convert, corpus, labels):
         assert [row["answer"] for row in rows] == labels[::-1]
         for number, row in enumerate(rows):
             features = entries[number]["features"]
-            assert (row["id"], row["text"], row["task"]) == (f"{split}_{number:05d}", features["text"], corpus)
+            assert (row["id"], row["text"], row["task"]) == (
+                f"{split}_{number:05d}",
+                features["text"],
+                corpus,
+            )
             assert np.array_equal(np.float32(row["audio_features"]), features["audio"][:REAL])
             assert np.array_equal(np.float32(row["video_features"]), features["video"][:4].astype(np.float32))
     assert table["repaired"] == table["dropped"] == {}
@@ -51,7 +60,12 @@ def test_processed_quirks(tmp_path, convert):
     for split in ("train", "valid", "test"):
         write_pickle(tmp_path / f"source/meld_{split}.pkl", entries if split == "train" else entries[:1])
     found, table = convert(processed, tmp_path / "source", "--corpus", "meld")
-    assert [row["id"] for row in found["train"]] == ["train_00000", "train_00002", "train_00003", "train_00004"]
+    assert [row["id"] for row in found["train"]] == [
+        "train_00000",
+        "train_00002",
+        "train_00003",
+        "train_00004",
+    ]
     assert reasons(table, "dropped") == {
         "neither text nor features": ["train_00005"], "unknown label 'happy'": ["train_00001"],
     }  # fmt: skip
@@ -70,10 +84,18 @@ def test_processed_quirks(tmp_path, convert):
     [
         ({"a": 1}, "must hold a list, not a dict"),
         ([{"label": "joy"}], "entry 0: no text, audio, video, audio_len, video_len"),
-        ([{"features": dict.fromkeys(("text", "audio", "video", "audio_len", "video_len"))}], "entry 0: no label"),
+        (
+            [{"features": dict.fromkeys(("text", "audio", "video", "audio_len", "video_len"))}],
+            "entry 0: no label",
+        ),
         ([3], "entry 0: no text"),
         (
-            [{"label": "joy", "features": {"text": "a", "audio": 1, "video": 2, "audio_len": 1, "video_len": 1}}],
+            [
+                {
+                    "label": "joy",
+                    "features": {"text": "a", "audio": 1, "video": 2, "audio_len": 1, "video_len": 1},
+                }
+            ],
             "audio holds no vectors",
         ),
     ],

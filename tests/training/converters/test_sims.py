@@ -34,7 +34,11 @@ def test_sims_rows(tmp_path, convert, clip, corpus, table):
     row = found["train"][0]
     assert (row["video_id"], row["clip_id"], row["text"]) == ("video_0001", "0001", "我不想“嫁”给李茶")
     assert (row["answer"], row["task"], row["annotation"]) == (-1.0, "sims_v2", "Positive")
-    assert [row[name] for name in ("label_text", "label_audio", "label_video")] == [pytest.approx(0.4), None, -1]
+    assert [row[name] for name in ("label_text", "label_audio", "label_video")] == [
+        pytest.approx(0.4),
+        None,
+        -1,
+    ]
     assert row["video"] == "../../SIMS/Raw/video_0001/0001.mp4"
     assert (tmp_path / "made/dest" / row["video"]).is_file()
     assert found["test"][0]["answer"] == -0.2
@@ -43,7 +47,12 @@ def test_sims_rows(tmp_path, convert, clip, corpus, table):
 
 
 def test_sims_quirks(tmp_path, convert, clip):
-    rows = [*SIMS, sims_row("v", "0001", "2"), sims_row("v", "0002", mode="extra"), sims_row("w", "0001", text=" ")]
+    rows = [
+        *SIMS,
+        sims_row("v", "0001", "2"),
+        sims_row("v", "0002", mode="extra"),
+        sims_row("w", "0001", text=" "),
+    ]
     source = write_sims(tmp_path / "SIMS", clip, rows, missing={("video_0001", "0001"), ("w", "0001")})
     (source / "Raw/video_0001/0002.mp4").write_bytes(clip.read_bytes()[:900])
     write_clip(source / "Raw/x/0009.mp4", clip)

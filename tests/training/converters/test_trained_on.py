@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from tests.helpers.corpus_files import tiny_llama, write_language_model
-from tests.helpers.release_files import AUDIO_WIDTH, VIDEO_WIDTH, mmsa, sims_row, write_clip, write_csv, write_pickle
+from tests.helpers.release_files import (
+    AUDIO_WIDTH,
+    VIDEO_WIDTH,
+    mmsa,
+    sims_row,
+    write_clip,
+    write_csv,
+    write_pickle,
+)
 from training.arguments import parse_arguments
 from training.converters import mmsa as mmsa_converter
 from training.converters import sims

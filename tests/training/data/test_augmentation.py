@@ -119,7 +119,10 @@ def loudest_pitch(samples):
 @pytest.mark.parametrize("length", [16_000, 15_999, 40_001])
 def test_voice_augmentation_changes_pitch_and_tempo(length):
     tone = np.sin(2 * np.pi * 440 * np.arange(length) / 16_000).astype(np.float32)
-    before, pitches, tempos, levels = tone.copy(), [], [], []
+    before = tone.copy()
+    pitches = []
+    tempos = []
+    levels = []
     for seed in range(40):
         found = augment_voice(tone, rng(seed))
         assert found.dtype == np.float32
@@ -146,7 +149,8 @@ def test_short_voice_stays_long_enough(length):
 
 
 def test_timbre_changes_some_bands_more_than_others():
-    noise, tilts = np.random.default_rng(5).normal(size=32_000).astype(np.float32), []
+    noise = np.random.default_rng(5).normal(size=32_000).astype(np.float32)
+    tilts = []
     for seed in range(10):
         power = np.abs(np.fft.rfft(augment_voice(noise, rng(seed)))) ** 2
         tilts.append(10 * np.log10(power[: len(power) // 40].mean() / power[len(power) // 2 :].mean()))
@@ -204,4 +208,8 @@ def test_dropout_must_be_a_probability(rate):
 
 def test_nothing_is_changed_by_default():
     settings = AugmentationSettings()
-    assert (settings.modality_dropout, settings.augmentation, settings.voice_augmentation) == (0.0, False, False)
+    assert (settings.modality_dropout, settings.augmentation, settings.voice_augmentation) == (
+        0.0,
+        False,
+        False,
+    )

@@ -14,8 +14,22 @@ from training.data.dataset import EGMFDataset, SampleIndex, load_examples
 
 
 ROWS = [
-    {"id": "a", "split": "train", "text": "Hi, there", "video": "clip.mp4", "task": "emotion", "answer": "joy"},
-    {"id": "b", "split": "test", "text": "好", "context": [["Ann", "Hi."], "Yes"], "task": "mosei", "answer": 0.5},
+    {
+        "id": "a",
+        "split": "train",
+        "text": "Hi, there",
+        "video": "clip.mp4",
+        "task": "emotion",
+        "answer": "joy",
+    },
+    {
+        "id": "b",
+        "split": "test",
+        "text": "好",
+        "context": [["Ann", "Hi."], "Yes"],
+        "task": "mosei",
+        "answer": 0.5,
+    },
     {"id": "c", "split": "train", "audio_features": "deep/a.npy", "task": "emotion", "answer": "fear"},
 ]
 
@@ -73,7 +87,11 @@ def test_parquet_gives_the_same_examples(folder, tmp_path_factory, monkeypatch):
         ]
         datasets.Dataset.from_list(columns).to_parquet(folder / f"data/{split}-00000-of-00001.parquet")
     found = {row["id"]: row for row in load_examples(folder)}
-    assert {name: row["split"] for name, row in found.items()} == {"a": "train", "b": "test", "c": "train"}
+    assert {name: row["split"] for name, row in found.items()} == {
+        "a": "train",
+        "b": "test",
+        "c": "train",
+    }
     assert found["a"]["video"] == str((folder / "clip.mp4").resolve())
     assert found["b"]["context"] == [["Ann", "Hi."]]
     assert [row["id"] for row in load_examples(folder, "train")] == ["a", "c"]
@@ -97,7 +115,12 @@ def test_absolute_media_are_kept(folder, tmp_path_factory):
 
 def test_ids_default_to_the_row_number(folder):
     write_jsonl(
-        folder, [{"text": "x", "answer": "joy"}, {"id": 0.5, "text": "y", "answer": "joy"}, {"id": 7, "answer": 0}]
+        folder,
+        [
+            {"text": "x", "answer": "joy"},
+            {"id": 0.5, "text": "y", "answer": "joy"},
+            {"id": 7, "answer": 0},
+        ],
     )
     assert [row["id"] for row in load_examples(folder)] == ["0", "0.5", "7"]
 
@@ -126,9 +149,15 @@ def test_zero_is_an_answer(folder, answer):
         ('{"id": "a"}', "example 'a' has no `answer`"),
         ('{"id": "a", "answer": ""}', "example 'a' has no `answer`"),
         ('{"id": "a", "answer": null}', "example 'a' has no `answer`"),
-        ('{"id": "a", "answer": "joy"}\n{"id": "a", "answer": "joy"}', "rows 0 and 1 have the same id 'a'"),
+        (
+            '{"id": "a", "answer": "joy"}\n{"id": "a", "answer": "joy"}',
+            "rows 0 and 1 have the same id 'a'",
+        ),
         ('{"id": 1, "answer": "joy"}\n{"answer": "joy"}', "rows 0 and 1 have the same id '1'"),
-        ('{"id": "a", "answer": "joy", "video": "no.mp4"}', "example 'a': video 'no.mp4' is not a file"),
+        (
+            '{"id": "a", "answer": "joy", "video": "no.mp4"}',
+            "example 'a': video 'no.mp4' is not a file",
+        ),
         ('{"id": "a", "answer": "joy", "audio": "deep"}', "example 'a': audio 'deep' is not a file"),
         (
             '{"id": "a", "answer": "joy", "audio_features": "x.npy"}',
@@ -206,7 +235,8 @@ def test_dataset_decodes_and_checks(folder, make_processor):
     for cached in (False, True):
         dataset = EGMFDataset(load_examples(folder), processor, cache_media=cached)
         assert len(dataset) == 2
-        first, second = dataset[0], dataset[1]
+        first = dataset[0]
+        second = dataset[1]
         assert (first["id"], first["task"], first["label_index"]) == ("a", "emotion", 4)
         assert first["modalities"] == ["text", "audio", "video"]
         assert first["video_values"].shape == (3, 3, 16, 16)
@@ -298,7 +328,8 @@ def test_removed_examples_are_gone(parts, make_processor, cached):
     assert len(rest) == len(rest.lengths) == 3
     for index, number in enumerate([1, 3, 4]):
         assert rest.examples[index]["id"] == complete.examples[number]["id"]
-        media, expected = rest.load_media(index), complete.load_media(number)
+        media = rest.load_media(index)
+        expected = complete.load_media(number)
         assert set(media) == set(expected)
         for name, values in expected.items():
             assert np.array_equal(media[name], values)
@@ -307,7 +338,13 @@ def test_removed_examples_are_gone(parts, make_processor, cached):
 def test_example_without_any_modality_has_only_its_fields(parts, make_processor):
     """Evaluation leaves such an example out and counts it."""
     sample = EGMFDataset(parts, make_processor("waveform", "frames"))[4]
-    assert sample == {"id": "vectors", "task": "emotion", "answer": "joy", "label_index": 4, "modalities": []}
+    assert sample == {
+        "id": "vectors",
+        "task": "emotion",
+        "answer": "joy",
+        "label_index": 4,
+        "modalities": [],
+    }
 
 
 def test_first_task_is_the_default(folder, make_processor):
@@ -385,7 +422,12 @@ def test_lengths_grow_with_the_transcript(folder, make_processor):
         [
             {"id": "a", "text": "one", "answer": "joy"},
             {"id": "b", "text": "one two three four", "answer": "joy"},
-            {"id": "c", "text": "one two three four", "context": ["a turn before", ["Ann", "b"]], "answer": "joy"},
+            {
+                "id": "c",
+                "text": "one two three four",
+                "context": ["a turn before", ["Ann", "b"]],
+                "answer": "joy",
+            },
             {"id": "d", "answer": "joy"},
         ],
     )
@@ -398,14 +440,21 @@ def test_lengths_grow_with_the_transcript(folder, make_processor):
 
 def samples_of(folder, processor, **augmentation):
     dataset = EGMFDataset(
-        load_examples(folder), processor, True, augmentation=AugmentationSettings(**augmentation), cache_media=True
+        load_examples(folder),
+        processor,
+        True,
+        augmentation=AugmentationSettings(**augmentation),
+        cache_media=True,
     )
     return dataset, [dataset[SampleIndex(0, seed, 0, 1.0)] for seed in (0, 0, 1)]
 
 
 @pytest.mark.parametrize(
     ("augmentation", "changed"),
-    [({"augmentation": True}, {"audio_values", "video_values"}), ({"voice_augmentation": True}, {"audio_values"})],
+    [
+        ({"augmentation": True}, {"audio_values", "video_values"}),
+        ({"voice_augmentation": True}, {"audio_values"}),
+    ],
     ids=["augmentation", "voice"],
 )
 def test_augmentation_changes_only_the_clip(folder, make_processor, augmentation, changed):

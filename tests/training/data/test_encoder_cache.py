@@ -8,7 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, ViTImageProcessor, Wav2Vec2FeatureExtractor, WhisperFeatureExtractor
+from transformers import (
+    AutoModel,
+    ViTImageProcessor,
+    Wav2Vec2FeatureExtractor,
+    WhisperFeatureExtractor,
+)
 
 from tests.helpers.backbone_configs import AUDIO_BACKBONES, VISION_BACKBONES
 from tests.helpers.corpus_files import tiny_llama, write_corpus, write_language_model
@@ -53,7 +58,12 @@ def options(place, name, **changes):
         "text_model_name_or_path": place / "llm",
         "output_dir": place / "runs" / name,
     }
-    settings |= {"audio": place / "wav2vec2", "video": place / "vit", "eval_strategy": "no", "save_strategy": "no"}
+    settings |= {
+        "audio": place / "wav2vec2",
+        "video": place / "vit",
+        "eval_strategy": "no",
+        "save_strategy": "no",
+    }
     argv = ["--use_cpu"]
     for key, value in {**SMALL, **settings, **changes}.items():
         argv += [f"--{key}", *map(str, value if isinstance(value, list) else [value])]
@@ -103,9 +113,11 @@ def test_batch_and_answers_match_the_encoders(place, tmp_path, audio, with_label
 
 def test_training_with_and_without_the_cache_gives_the_same_losses(place, tmp_path, capsys):
     """At learning rate 0, because Adam amplifies rounding errors; two runs with the cache are equal bit for bit."""
-    still, kept = {"learning_rate": 0}, {"encoder_cache": tmp_path}
+    still = {"learning_rate": 0}
+    kept = {"encoder_cache": tmp_path}
     runs = {"plain": still, "first": still | kept, "second": kept, "third": kept}
-    losses, said = {}, []
+    losses = {}
+    said = []
     for name, changes in runs.items():
         trainer = train(*options(place, name, **changes))
         losses[name] = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
@@ -238,9 +250,26 @@ def test_settings_do_not_include_the_folder(place, tmp_path):
 
 
 def test_benchmark_runs(place, tmp_path, capsys):
-    sizes = ["--width", "32", "--layers", "1", "--clips", "3", "--batch_size", "2", "--repeats", "1"]
+    sizes = [
+        "--width",
+        "32",
+        "--layers",
+        "1",
+        "--clips",
+        "3",
+        "--batch_size",
+        "2",
+        "--repeats",
+        "1",
+    ]
     benchmark.main(
-        ["--text_model_name_or_path", str(place / "llm"), *sizes, "--output", str(tmp_path / "encoder_cache.json")]
+        [
+            "--text_model_name_or_path",
+            str(place / "llm"),
+            *sizes,
+            "--output",
+            str(tmp_path / "encoder_cache.json"),
+        ]
     )
     record = json.loads(capsys.readouterr().out)
     assert json.loads((tmp_path / "encoder_cache.json").read_text(encoding="utf-8")) == record

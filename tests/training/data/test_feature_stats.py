@@ -24,11 +24,18 @@ STATISTICS = ("audio_visual_encoder.audio.stem.mean", "audio_visual_encoder.audi
 
 def write_rows(folder, split_sizes, seed=0):
     """Examples of the task `sentiment` with features of very different scales; one has no audio."""
-    rng, rows = np.random.default_rng(seed), []
+    rng = np.random.default_rng(seed)
+    rows = []
     folder.mkdir()
     for split, size in split_sizes.items():
         for i in range(size):
-            row = {"id": f"{split}{i}", "split": split, "task": "sentiment", "text": "fine", "answer": i / 10}
+            row = {
+                "id": f"{split}{i}",
+                "split": split,
+                "task": "sentiment",
+                "text": "fine",
+                "answer": i / 10,
+            }
             for modality, width in WIDTHS.items():
                 if (modality, i) != ("audio", 1):
                     values = (rng.normal(5, 1, (2 + i, width)) * SCALES[:width]).astype(np.float32)
@@ -110,7 +117,8 @@ def test_trained_model_keeps_its_statistics(place):
 
 
 def test_modality_missing_from_all_examples_is_unchanged(make_model, make_processor, tmp_path):
-    model, processor = make_model("waveform", "features"), make_processor("waveform", "features")
+    model = make_model("waveform", "features")
+    processor = make_processor("waveform", "features")
     rows = [{"id": "a", "task": "sentiment", "text": "fine", "answer": 1.0}]
     assert set_feature_stats(model, EGMFDataset(rows, processor), progress=False) == []
     assert stem(model, "video").mean.tolist() == [0.0] * 5

@@ -46,7 +46,8 @@ def release(tmp_path, monkeypatch):
     values = mmsa(train=11, valid=4, test=5)
     values["train"]["vision"][2] = 0
     mixed = mmsa_split(3, "u")
-    mixed["mask"], mixed["regression_labels"][:] = [0] * 3, np.nan
+    mixed["mask"] = [0] * 3
+    mixed["regression_labels"][:] = np.nan
     source = write_pickle(tmp_path / "a.pkl", values | {"train_mix": mixed})
     mmsa_converter.main([str(source), str(tmp_path / "dest"), "--corpus", "sims_v2", *QUIET])
     return tmp_path / "dest", values
@@ -77,7 +78,8 @@ def test_media_digest_depends_on_content_not_location(tmp_path, media):
     """The same media in another folder give the same digest."""
 
     def mark(place, steps=4, name="a"):
-        source, dest = tmp_path / place / "source", tmp_path / place / "corpus"
+        source = tmp_path / place / "source"
+        dest = tmp_path / place / "corpus"
         source.mkdir(parents=True)
         write_video(source / f"{name}.mp4", gray_frames(3, 16, 16), audio=sine(200, 0.24, 16_000))
         np.save(source / "a.npy", np.ones((steps, 3), np.float32))

@@ -14,7 +14,12 @@ def test_used_tasks_keep_their_order():
 
 
 def test_tasks_are_selected_before_samples_are_counted():
-    examples = [{"id": "a", "task": "x"}, {"id": "b"}, {"id": "c", "task": "y"}, {"id": "d", "task": "y"}]
+    examples = [
+        {"id": "a", "task": "x"},
+        {"id": "b"},
+        {"id": "c", "task": "y"},
+        {"id": "d", "task": "y"},
+    ]
     assert [e["id"] for e in select_examples(examples, ["y"], 1, "x")] == ["c"]
     assert [e["id"] for e in select_examples(examples, ["x"], None, "x")] == ["a", "b"]
     with pytest.raises(ValueError, match="No example has a task of --only_tasks z"):

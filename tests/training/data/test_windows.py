@@ -7,7 +7,14 @@ import torch
 from processing_egmf.audio_egmf import load_audio
 from tests.helpers.media_files import sine, write_audio, write_video
 from training.data.dataset import EGMFDataset
-from training.data.windows import Window, cut_examples, cut_windows, load_window, measure_clips, merge_windows
+from training.data.windows import (
+    Window,
+    cut_examples,
+    cut_windows,
+    load_window,
+    measure_clips,
+    merge_windows,
+)
 from training.evaluation.evaluator import evaluate
 from training.evaluation.predictor import Clip, Predictor
 
@@ -84,7 +91,12 @@ def test_examples_of_long_clips_become_one_per_window(clip, processor, tmp_path)
     ]
     assert cut_examples(rows, processor, None) == rows
     found = cut_examples(rows, processor, 0.7)
-    assert [row["id"] for row in found] == ["long@0s", "long@0.7s", f"long@{found[2]['window'].start:g}s", "short"]
+    assert [row["id"] for row in found] == [
+        "long@0s",
+        "long@0.7s",
+        f"long@{found[2]['window'].start:g}s",
+        "short",
+    ]
     assert [row.get("clip") for row in found] == ["long", "long", "long", None]
     assert all(row["answer"] == "joy" for row in found)
     dataset = EGMFDataset(found, processor, cache_media=True)
@@ -120,7 +132,8 @@ def test_answer_is_the_mean_of_the_windows(clip, processor, make_model):
 
 
 def test_short_clips_and_no_hop_are_predicted_as_usual(clip, make_processor, make_model):
-    model, processor = make_model("waveform", "frames"), make_processor("waveform", "frames")
+    model = make_model("waveform", "frames")
+    processor = make_processor("waveform", "frames")
     inputs = {"text": "Oh.", "video": str(clip), "task": "sentiment"}
     plain = processor.post_process_answers(model.score_answers(**processor(**inputs)))[0]
     for hop in (None, 3.0):
@@ -151,7 +164,9 @@ def test_evaluation_counts_a_clip_once(clip, processor, make_model):
 
 
 def test_uncut_examples_are_unchanged(processor):
-    rows, answers, probabilities = [{"id": "a"}, {"id": "b"}], [{"x": 1}, {"x": 2}], np.eye(2)
+    rows = [{"id": "a"}, {"id": "b"}]
+    answers = [{"x": 1}, {"x": 2}]
+    probabilities = np.eye(2)
     found = merge_windows(processor, rows, answers, probabilities)
     assert found[0] == rows and found[1] == answers and found[2] is probabilities
     assert torch.equal(torch.from_numpy(found[2]), torch.eye(2, dtype=torch.float64))

@@ -84,7 +84,13 @@ def test_binary_accuracy_needs_a_nonzero_truth():
 
 @pytest.mark.parametrize(
     ("probabilities", "index"),
-    [([0.5, 0.5, 0.0], 0), ([0.49, 0.02, 0.49], 1), ([0.0, 0.0, 1.0], 2), ([2.0, 1.0, 3.0], 1), ([0.1] * 10, 4)],
+    [
+        ([0.5, 0.5, 0.0], 0),
+        ([0.49, 0.02, 0.49], 1),
+        ([0.0, 0.0, 1.0], 2),
+        ([2.0, 1.0, 3.0], 1),
+        ([0.1] * 10, 4),
+    ],
 )
 def test_median_index(probabilities, index):
     assert quantile_index(np.array([probabilities]), 0.5).tolist() == [index]
@@ -114,7 +120,8 @@ def test_scores_may_be_rated_between_two_steps():
 
 
 @pytest.mark.parametrize(
-    ("name", "figure"), [("mosei", "acc2_non0"), ("sims_v2", "acc2_sims"), ("sentiment", "f1_has0")]
+    ("name", "figure"),
+    [("mosei", "acc2_non0"), ("sims_v2", "acc2_sims"), ("sentiment", "f1_has0")],
 )
 def test_scores_are_compared_on_their_own_scale(name, figure):
     metrics = answer_metrics(BUILT_IN_TASKS[name], [0.8, -0.4, 0.2], [1.0, -1.0, -0.2])
@@ -125,7 +132,11 @@ def test_scores_are_compared_on_their_own_scale(name, figure):
 def test_other_scales_have_only_the_figures_without_classes():
     task = EGMFTask("stars", "regression", low=1, high=5, step=1, prompt="\nStars:")
     metrics = answer_metrics(task, [2, 2, 4], [3, 1, 5])
-    assert metrics == {"mae": 1, "correlation": pytest.approx(0.866, abs=1e-3), "largest_predicted_share": 2 / 3}
+    assert metrics == {
+        "mae": 1,
+        "correlation": pytest.approx(0.866, abs=1e-3),
+        "largest_predicted_share": 2 / 3,
+    }
     assert "interval_coverage" in task_metrics(task, np.eye(5), np.arange(5))
 
 
@@ -178,6 +189,11 @@ def test_metrics_of_several_runs():
         {"accuracy": 0.7, "mae": 2.0, "per_class_f1": {"joy": 0.0}},
     ]
     assert summarize_metrics(runs) == {
-        "accuracy": {"n": 2, "mean": pytest.approx(0.6), "std": pytest.approx(0.1 * 2**0.5), "values": [0.5, 0.7]},
+        "accuracy": {
+            "n": 2,
+            "mean": pytest.approx(0.6),
+            "std": pytest.approx(0.1 * 2**0.5),
+            "values": [0.5, 0.7],
+        },
         "mae": {"n": 1, "mean": 2.0, "std": None, "values": [2.0]},
     }

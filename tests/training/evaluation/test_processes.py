@@ -5,7 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from training.evaluation.processes import merge_over_processes, own_part, require_all, require_examples
+from training.evaluation.processes import (
+    merge_over_processes,
+    own_part,
+    require_all,
+    require_examples,
+)
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 6])
@@ -41,9 +46,13 @@ def _merge(process, processes, barrier, target, records, results):
 
 def merged(tmp_path, *records):
     context = multiprocessing.get_context("fork")
-    barrier, results = context.Barrier(len(records), timeout=60), context.Queue()
+    barrier = context.Barrier(len(records), timeout=60)
+    results = context.Queue()
     workers = [
-        context.Process(target=_merge, args=(n, len(records), barrier, tmp_path / "out.json", records, results))
+        context.Process(
+            target=_merge,
+            args=(n, len(records), barrier, tmp_path / "out.json", records, results),
+        )
         for n in range(len(records))
     ]
     for worker in workers:
@@ -55,7 +64,8 @@ def merged(tmp_path, *records):
 
 
 def test_records_are_merged_in_order_and_unchanged(tmp_path):
-    one, two = {"place": 3, "x": 0.1 + 0.2, "a": {"b": [1e-300]}}, {"place": 0, "x": None, "text": "我很好\n"}
+    one = {"place": 3, "x": 0.1 + 0.2, "a": {"b": [1e-300]}}
+    two = {"place": 0, "x": None, "text": "我很好\n"}
     (tmp_path / ".out.json.parts").mkdir()
     (tmp_path / ".out.json.parts/part-00002-of-00003.parquet").write_text("of a run that was stopped")
     found = merged(tmp_path, [one, two], [{"place": 1}], [])

@@ -20,7 +20,8 @@ PICTURES = ["overview", "training", "confusion", "sentiment", "gates", "reliabil
 def place(tmp_path_factory):
     """A folder with a fake run in `run` and ceilings in `data`."""
     folder = tmp_path_factory.mktemp("place")
-    results, ceilings = write_run(folder / "run"), write_ceilings(folder / "data")
+    results = write_run(folder / "run")
+    ceilings = write_ceilings(folder / "data")
     return folder, results, ceilings
 
 
@@ -35,7 +36,8 @@ def test_table_holds_every_subset_next_to_its_bound(place):
     for subset, line in zip(EVERY, lines, strict=True):
         found = dict(zip(header, line, strict=True))
         emotion, sentiment = (results["subsets"][subset]["tasks"][t]["metrics"] for t in ("emotion", "sentiment"))
-        bound, error = ceilings["emotion"][subset], ceilings["sentiment"][subset]
+        bound = ceilings["emotion"][subset]
+        error = ceilings["sentiment"][subset]
         assert found["emotion accuracy"] == f"{emotion['accuracy']:.3f}"
         assert found["ceiling"] == f"{bound:.3f}"
         assert found["share of ceiling"] == f"{emotion['accuracy'] / bound:.1%}"
@@ -114,7 +116,10 @@ def test_other_results_can_be_reported(tmp_path, monkeypatch):
 @pytest.mark.parametrize("task", ["emotion", "sentiment"])
 def test_run_of_other_tasks_has_no_report(tmp_path, task):
     write_run(tmp_path, tasks=(task,))
-    with pytest.raises(ValueError, match=f"results-test.json has {task} for all modalities; .*push_to_hub --dry-run"):
+    with pytest.raises(
+        ValueError,
+        match=f"results-test.json has {task} for all modalities; .*push_to_hub --dry-run",
+    ):
         write_report(tmp_path, tmp_path)
 
 

@@ -31,7 +31,10 @@ RECIPE = {
 def place(tmp_path, trained_tokenizer):
     write_corpus(tmp_path / "corpus")
     write_language_model(tmp_path / "llm", tiny_llama(trained_tokenizer), trained_tokenizer)
-    recipe = RECIPE | {"dataset": str(tmp_path / "corpus"), "text_model_name_or_path": str(tmp_path / "llm")}
+    recipe = RECIPE | {
+        "dataset": str(tmp_path / "corpus"),
+        "text_model_name_or_path": str(tmp_path / "llm"),
+    }
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
     return tmp_path
 
@@ -122,7 +125,10 @@ def test_several_processes_are_refused(monkeypatch):
 
 
 def part(**figures):
-    return {"examples": 5, "metrics": {name: summarize(values) for name, values in figures.items()}}
+    return {
+        "examples": 5,
+        "metrics": {name: summarize(values) for name, values in figures.items()},
+    }
 
 
 def cells(lines):
@@ -140,7 +146,13 @@ def test_table_has_our_runs_text_only_and_every_published_system():
     }
     rows = cells(seeds.table("meld", found, 2))
     assert list(rows)[:2] == ["**ours**, text + audio + video", "**ours**, text only"]
-    assert rows["**ours**, text + audio + video"] == ["2", "0.6200 ± 0.0141", "–", "–", "this run"]
+    assert rows["**ours**, text + audio + video"] == [
+        "2",
+        "0.6200 ± 0.0141",
+        "–",
+        "–",
+        "this run",
+    ]
     assert rows["**ours**, text only"][:3] == ["2", "0.5500 ± 0.0707", "0.4000 (n=1)"]
     systems = seeds.read_published()["meld"]["systems"]
     assert set(rows) >= {system["name"] for system in systems}
@@ -163,7 +175,12 @@ def test_published_figures_use_the_names_of_the_metrics():
     from hub_cards.metrics.egmf_msa.egmf_msa import EGMFMsa
 
     published = seeds.read_published()
-    assert {name for name, part in published.items() if part["systems"]} == {"meld", "cherma", "mosei", "sims_v2"}
+    assert {name for name, part in published.items() if part["systems"]} == {
+        "meld",
+        "cherma",
+        "mosei",
+        "sims_v2",
+    }
     for name, known in published.items():
         metric = EGMFErc if BUILT_IN_TASKS[name].kind == "classification" else EGMFMsa
         _, _, returns = metric.__doc__.partition("Returns:")

@@ -5,7 +5,15 @@ import pytest
 from training.evaluation.subsets import SUBSET_NAMES, parse_subsets, subset_name
 
 
-NAMES = ["text", "audio", "video", "text+audio", "text+video", "audio+video", "text+audio+video"]
+NAMES = [
+    "text",
+    "audio",
+    "video",
+    "text+audio",
+    "text+video",
+    "audio+video",
+    "text+audio+video",
+]
 
 
 def test_names_in_their_usual_order():

@@ -2,16 +2,27 @@
 
 import pytest
 
-from training.evaluation.tables import format_mean_std, format_number, format_subset, markdown_table
+from training.evaluation.tables import (
+    format_mean_std,
+    format_number,
+    format_subset,
+    markdown_table,
+)
 
 
 def test_table_has_one_cell_per_column():
-    assert markdown_table(["a", "b"], [["x", 1], ["–", 0.5]]) == ["| a | b |", "|---|---|", "| x | 1 |", "| – | 0.5 |"]
+    assert markdown_table(["a", "b"], [["x", 1], ["–", 0.5]]) == [
+        "| a | b |",
+        "|---|---|",
+        "| x | 1 |",
+        "| – | 0.5 |",
+    ]
     assert markdown_table(["a"], []) == ["| a |", "|---|"]
 
 
 @pytest.mark.parametrize(
-    ("value", "decimals", "text"), [(0.12346, 3, "0.123"), (0.12346, 4, "0.1235"), (1, 1, "1.0"), (None, 3, "–")]
+    ("value", "decimals", "text"),
+    [(0.12346, 3, "0.123"), (0.12346, 4, "0.1235"), (1, 1, "1.0"), (None, 3, "–")],
 )
 def test_numbers(value, decimals, text):
     assert format_number(value, decimals) == text

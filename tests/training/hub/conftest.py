@@ -96,7 +96,14 @@ def export_once(exported, monkeypatch):
     export = upload.export_folder
 
     def once(options, folder, text_model=None):
-        content = (options.run, options.repo_id, options.standalone, options.endpoint, options.card, options.study)
+        content = (
+            options.run,
+            options.repo_id,
+            options.standalone,
+            options.endpoint,
+            options.card,
+            options.study,
+        )
         key = repr((*content, options.tag or options.revision, text_model))
         if key not in exported:
             kept = exported["root"] / str(len(exported))

@@ -98,7 +98,15 @@ def converted(tmp_path):
     content["test"]["regression_labels"][2] = 7.0
     source = write_pickle(tmp_path / "a.pkl", content)
     mmsa_converter.main(
-        [str(source), str(tmp_path / "dest"), "--corpus", "sims_v2", "--no_progress", "--num_workers", "1"]
+        [
+            str(source),
+            str(tmp_path / "dest"),
+            "--corpus",
+            "sims_v2",
+            "--no_progress",
+            "--num_workers",
+            "1",
+        ]
     )
     return tmp_path / "dest"
 
@@ -113,7 +121,14 @@ def test_card_of_a_converted_corpus(converted):
     (config,) = card.data.configs
     for file in config["data_files"]:
         assert list(converted.glob(file["path"])), file
-    for heading in ("Examples", "Repaired and dropped", "Columns", "License", "Limits", "Responsible use"):
+    for heading in (
+        "Examples",
+        "Repaired and dropped",
+        "Columns",
+        "License",
+        "Limits",
+        "Responsible use",
+    ):
         assert f"\n## {heading}\n" in text
     assert not re.search(r"\n{3,}|\{[{%]|\bNone\b", text)
 

@@ -113,7 +113,11 @@ def test_gates_are_plotted_if_no_report_did_and_matplotlib_is_installed(export, 
 def test_records_have_no_traces_of_the_machine(export, copy_of_run, tmp_path, runs):
     run = copy_of_run()
     record = json.loads((run / "training.json").read_text())
-    record["training_arguments"] = {"output_dir": "/srv/someone/runs/x", "hub_token": "hf_x", "logging_dir": "/l/host"}
+    record["training_arguments"] = {
+        "output_dir": "/srv/someone/runs/x",
+        "hub_token": "hf_x",
+        "logging_dir": "/l/host",
+    }
     record["data_arguments"] = {"dataset": "~/corpora/meld", "splits": ["train", "/srv/y"], "seed": 0}
     write_json(run / "training.json", record)
     folder = export(run)
@@ -161,7 +165,8 @@ def test_fingerprint_matches_the_trained_weights(runs, tmp_path):
 
 @pytest.mark.parametrize("beside", ["run", "data"])
 def test_demo_is_recognized_by_its_ceilings_in_the_run_or_the_corpus(tmp_path, beside):
-    run, data = tmp_path / "run", tmp_path / "data"
+    run = tmp_path / "run"
+    data = tmp_path / "data"
     for folder in (run, data):
         folder.mkdir()
     assert not find_facts(run, None, data).synthetic

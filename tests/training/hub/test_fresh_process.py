@@ -9,7 +9,8 @@ from training.hub.fresh_process import SourceTreeOutOfReach
 
 
 @pytest.mark.parametrize(
-    "name", ["modeling_egmf", "processing_egmf.processing_egmf", "training", "training.benchmarks.cost.speed"]
+    "name",
+    ["modeling_egmf", "processing_egmf.processing_egmf", "training", "training.benchmarks.cost.speed"],
 )
 def test_source_tree_is_out_of_reach(name):
     with pytest.raises(ImportError, match=f"{name} is out of reach here on purpose"):

@@ -187,7 +187,10 @@ def test_use_is_five_lines_of_code_that_parse(run):
 def test_pipeline_is_shown_if_available(run):
     folder, *_ = run
     assert "pipeline(" not in body_of(write_card(folder))
-    write_json(folder / "config.json", {"text_model_id": None, "custom_pipelines": {"judging": {"impl": "x.Y"}}})
+    write_json(
+        folder / "config.json",
+        {"text_model_id": None, "custom_pipelines": {"judging": {"impl": "x.Y"}}},
+    )
     content = body_of(write_card(folder, options=CardOptions(repo_id="lab/egmf")))
     assert '`pipeline("judging", model="lab/egmf", trust_remote_code=True)`' in content
     assert "A standalone checkpoint: 2.3 MB" in content
@@ -321,7 +324,8 @@ def test_results_must_be_numbers():
     card = ModelCard.from_template(
         ModelCard("---\nlicense: mit\n---\n").data, template_str="---\n{{ card_data }}\n---\n# x\n"
     )
-    card.data.eval_results, card.data.model_name = [result], "x"
+    card.data.eval_results = [result]
+    card.data.model_name = "x"
     with pytest.raises(ValueError, match="`library_name` is missing.*accuracy of x is 'much', not a number"):
         check_card(str(card))
 
@@ -394,7 +398,11 @@ def test_unknown_number_is_left_out_of_the_card(tmp_path):
     results["subsets"][EVERY[-1]]["tasks"]["sentiment"]["metrics"]["correlation"] = None
     write_json(tmp_path / "results-test.json", results)
     card = ModelCard.load(write_card(tmp_path))
-    assert {result.metric_type for result in card.data.eval_results} == {"accuracy", "weighted_f1", "mae"}
+    assert {result.metric_type for result in card.data.eval_results} == {
+        "accuracy",
+        "weighted_f1",
+        "mae",
+    }
 
 
 @pytest.mark.parametrize("task", ["emotion", "sentiment"])
@@ -412,7 +420,12 @@ def test_facts_are_read(tmp_path):
     path = tmp_path / "card.yaml"
     path.write_text("name: Mine\nlanguage: [zh]\nlicense: mit\nsynthetic: true\nlimits: [Whispering.]\n")
     found = read_facts(path)
-    assert (found.name, found.language, found.synthetic, found.limits) == ("Mine", ["zh"], True, ["Whispering."])
+    assert (found.name, found.language, found.synthetic, found.limits) == (
+        "Mine",
+        ["zh"],
+        True,
+        ["Whispering."],
+    )
     assert found.missing() == ["dataset", "base_model_license", "data_license"]
 
 
@@ -435,4 +448,10 @@ def test_bad_facts(tmp_path, text, message):
 
 def test_demo_card_has_no_missing_facts():
     assert demo_facts({"text_model_fingerprint": DEMO_TEXT_MODEL_FINGERPRINT}).missing() == []
-    assert CardFacts().missing() == ["dataset", "language", "base_model_license", "data_license", "license"]
+    assert CardFacts().missing() == [
+        "dataset",
+        "language",
+        "base_model_license",
+        "data_license",
+        "license",
+    ]

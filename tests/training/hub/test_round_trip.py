@@ -38,11 +38,20 @@ def test_adapter_checkpoint(send, hub, answer_of_run):
     assert [commit.title for commit in repo.history("main")][1:] == ["initial commit"]  # all in one
     assert repo.tags == {"v1": pushed.commit}
     files = hub.files("lab/adapter")
-    assert set(files) >= CODE | {"config.json", "model.safetensors", "processor_config.json", "README.md", MANIFEST}
+    assert set(files) >= CODE | {
+        "config.json",
+        "model.safetensors",
+        "processor_config.json",
+        "README.md",
+        MANIFEST,
+    }
     assert set(files) >= {"results-test.json", "training.json", "report.md", "gates.png"}
     assert "optimizer.pt" not in files
     config = json.loads(files["config.json"])
-    assert (config["text_model_id"], config["text_model_revision"]) == ("ada/llm", hub.repo("ada/llm").at("main").oid)
+    assert (config["text_model_id"], config["text_model_revision"]) == (
+        "ada/llm",
+        hub.repo("ada/llm").at("main").oid,
+    )
     assert len(files["model.safetensors"]) < 200_000  # the language model is not in it
     assert hub.repo("ada/llm").private
 

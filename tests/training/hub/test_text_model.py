@@ -27,7 +27,8 @@ def test_other_language_model_is_refused_before_anything_is_sent(send, runs, api
     api.upload_file(path_or_fileobj=other, path_in_repo="config.json", repo_id="ada/wider")
     head = api.model_info("ada/egmf").sha
     with pytest.raises(
-        PushError, match=f"not what this run was trained on: it has hidden_size .*{config['hidden_size']}"
+        PushError,
+        match=f"not what this run was trained on: it has hidden_size .*{config['hidden_size']}",
     ):
         send(standalone=False, text_model_name_or_path="ada/wider", overwrite=True)
     with pytest.raises(PushError, match="--text_model_name_or_path is ada/llm itself"):
@@ -37,7 +38,8 @@ def test_other_language_model_is_refused_before_anything_is_sent(send, runs, api
 
 def test_folder_as_language_model_is_refused(send):
     with pytest.raises(
-        PushError, match=r"names a folder, '../llm', which nobody else has.*--text_model_name_or_path.*--standalone"
+        PushError,
+        match=r"names a folder, '../llm', which nobody else has.*--text_model_name_or_path.*--standalone",
     ):
         send(standalone=False)
 

@@ -62,7 +62,8 @@ def test_files_of_others_are_kept(send, hub, api):
     api.upload_file(path_or_fileobj=b"{}", path_in_repo="config.json", repo_id="ada/egmf")
     api.upload_file(path_or_fileobj=b"[]", path_in_repo=MANIFEST, repo_id="ada/egmf")
     with pytest.raises(
-        PushError, match=r"were not pushed from here \(config.json, pushed.json, 2 in all\).*--overwrite"
+        PushError,
+        match=r"were not pushed from here \(config.json, pushed.json, 2 in all\).*--overwrite",
     ):
         send()
     assert len(hub.files("ada/egmf")) == 3

@@ -58,7 +58,13 @@ def test_repo_that_does_not_load_is_reported(send, fresh_process):
 
 def test_fresh_process_has_none_of_our_code(send, hub, answer_of_run, fresh_process, monkeypatch):
     """The pipeline must also give the model's answer."""
-    for name in ("HF_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_CACHE", "PYTHONPATH", "HF_MODULES_CACHE"):
+    for name in (
+        "HF_HUB_CACHE",
+        "HF_HUB_OFFLINE",
+        "TRANSFORMERS_CACHE",
+        "PYTHONPATH",
+        "HF_MODULES_CACHE",
+    ):
         monkeypatch.setenv(name, "1")
     expected = answer_of_run("features", standalone=True)
     calls = fresh_process(**expected, pipeline_label="joy", pipeline_expected="joy")

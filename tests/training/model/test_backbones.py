@@ -121,7 +121,8 @@ def test_checkpoint_and_backbone_exclude_each_other():
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     """Examples with precomputed features for every task, six for training and four for validation."""
-    folder, rng = tmp_path_factory.mktemp("features"), np.random.default_rng(0)
+    folder = tmp_path_factory.mktemp("features")
+    rng = np.random.default_rng(0)
     rows = []
     for number in range(10):
         task = TASKS[number % 4]
@@ -164,7 +165,8 @@ def test_tiny_model_of_every_architecture_trains_and_answers(name, corpus, tmp_p
         "disable_tqdm": "true",
     }
     trainer = train(*parse(*[word for key, value in options.items() for word in (f"--{key}", value)]))
-    model, processor = trainer.model, trainer.processing_class
+    model = trainer.model
+    processor = trainer.processing_class
     assert model.config.text_config.model_type == config.model_type
     assert model.language_model.dtype == torch.bfloat16
     assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}

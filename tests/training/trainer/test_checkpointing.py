@@ -37,7 +37,14 @@ def copy_unfinished(run, target):
 
 # ---- incomplete checkpoints ----------------------------------------------------------------------------------
 
-PARTS = ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "config.json"]
+PARTS = [
+    "model.safetensors",
+    "optimizer.pt",
+    "scheduler.pt",
+    "rng_state.pth",
+    "trainer_state.json",
+    "config.json",
+]
 DAMAGE = [(part, damage) for part in PARTS for damage in ("cut", "gone", "empty")]
 
 
@@ -103,7 +110,8 @@ def test_checkpoint_from_other_settings_is_refused(place, uninterrupted, changes
 def test_other_labels_of_a_task_are_refused(place, tmp_path):
     """Even the same labels in another order are refused."""
     task = 'emotion: {kind: classification, labels: [%s], prompt: "\\nIt is"}\n'
-    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    first = tmp_path / "first.yaml"
+    second = tmp_path / "second.yaml"
     labels = ["neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger"]
     first.write_text(task % ", ".join(labels))
     second.write_text(task % ", ".join(reversed(labels)))

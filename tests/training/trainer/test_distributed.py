@@ -23,7 +23,14 @@ from training.trainer.run import train
 
 pytestmark = pytest.mark.integration
 REPOSITORY = Path(__file__).parents[3]
-LAUNCHER = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--main_process_port", "0"]
+LAUNCHER = [
+    sys.executable,
+    "-m",
+    "accelerate.commands.accelerate_cli",
+    "launch",
+    "--main_process_port",
+    "0",
+]
 SMALL = {
     "text_model_dtype": "float32",
     "conv_channels": [4, 6],
@@ -224,7 +231,17 @@ def test_two_processes_evaluate_like_one(place, one, tmp_path):
         "--split",
         "train",
     ]
-    command += ["--subsets", "every", "--max_samples", "5", "--batch_size", "2", "--device", "cpu", "--output"]
+    command += [
+        "--subsets",
+        "every",
+        "--max_samples",
+        "5",
+        "--batch_size",
+        "2",
+        "--device",
+        "cpu",
+        "--output",
+    ]
     start(*command, tmp_path / "one.json")
     said = start(*command, tmp_path / "two.json", processes=2).stdout
     assert len(set(re.findall(r"process [01] of 2 \((\d+)\)", said))) == 2  # both may write into one line

@@ -46,7 +46,8 @@ class Killed(BaseException):
 
 def kill_at_call(monkeypatch, owner, name, number, before=lambda *_: None):
     """Die in the n-th call of a function, after `before` has done half of its work."""
-    original, calls = getattr(owner, name), []
+    original = getattr(owner, name)
+    calls = []
 
     def dies(*args, **kwargs):
         calls.append(args)
@@ -95,7 +96,9 @@ def test_killed_run_ends_like_an_uninterrupted_one(place, uninterrupted, monkeyp
     with monkeypatch.context() as patched:
         original = trainer.EGMFTrainer.training_step
         patched.setattr(
-            trainer.EGMFTrainer, "training_step", lambda *args, **kw: steps.append(1) or original(*args, **kw)
+            trainer.EGMFTrainer,
+            "training_step",
+            lambda *args, **kw: steps.append(1) or original(*args, **kw),
         )
         run(place, name)
     assert_same_run(folder, uninterrupted)
@@ -116,7 +119,12 @@ def test_killed_after_the_last_step_of_a_broken_epoch_takes_no_further_step(plac
 
 
 def test_run_stopped_early_stays_stopped(place, monkeypatch):
-    changes = {"learning_rate": 0, "fusion_pretraining_epochs": 0, "early_stopping_patience": 1, "max_steps": 20}
+    changes = {
+        "learning_rate": 0,
+        "fusion_pretraining_epochs": 0,
+        "early_stopping_patience": 1,
+        "max_steps": 20,
+    }
     run(place, "early", **changes)
     with monkeypatch.context() as patched:
         kill_at_call(patched, trainer.EGMFTrainer, "_finalize_training", 1)
@@ -155,9 +163,11 @@ def kill_and_repeat(place, count, **changes):
     process = start(words_of("calm"))
     process.join()
     assert process.exitcode == 0
-    seconds, rng = time.monotonic() - started, random.Random(0)
+    seconds = time.monotonic() - started
+    rng = random.Random(0)
     for number in range(count):
-        folder, killed = place / f"runs/killed-{number}", False
+        folder = place / f"runs/killed-{number}"
+        killed = False
         while not killed:
             process = start(words_of(folder.name))
             process.join(rng.uniform(0.1, 0.95) * seconds)
@@ -191,7 +201,8 @@ def test_ten_runs_killed_at_random_end_equal(place, monkeypatch, workers, tmp_pa
 
 @pytest.mark.parametrize("kind", ["torch", "safetensors"])
 def test_full_disk_leaves_the_earlier_checkpoint_complete(place, uninterrupted, monkeypatch, kind):
-    name, calls = f"full-{kind}", []
+    name = f"full-{kind}"
+    calls = []
     owner, function = (torch, "save") if kind == "torch" else (trainer.EGMFTrainer, "save_model")
     original = getattr(owner, function)
 
@@ -220,13 +231,21 @@ def test_really_full_disk(place, tmp_path):
     """A separate file system with space for one and a half checkpoints."""
     small = tmp_path / "small"
     small.mkdir()
-    changes = {"save_total_limit": 20, "eval_strategy": "no", "save_steps": 1, "load_best_model_at_end": "false"}
+    changes = {
+        "save_total_limit": 20,
+        "eval_strategy": "no",
+        "save_steps": 1,
+        "load_best_model_at_end": "false",
+    }
     words = command_line(place, "unused", **{**RESTLESS, **changes, "output_dir": small / "run"})
     code = "import sys, training.trainer.run as run, training.train as t; run.check_disk_space = lambda *_: None; "
     code += "t.main(sys.argv[1:])"
     script = f'mount -t tmpfs -o size=2m none {small} && {sys.executable} -c "{code}" "$@"; echo; find {small}'
     done = subprocess.run(
-        ["unshare", "-rm", "sh", "-c", script, "sh", *words], cwd=REPOSITORY, capture_output=True, text=True
+        ["unshare", "-rm", "sh", "-c", script, "sh", *words],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
     )
     if "mount:" in done.stderr or "unshare:" in done.stderr:
         pytest.skip("this machine lets nobody mount")

@@ -20,7 +20,8 @@ MODALITIES = ("text", "audio", "video")
 @pytest.fixture
 def setting(make_model, make_processor, place):
     """`setting(batch_size)` -> model, processor, loader over the training examples."""
-    model, processor = make_model("waveform", "frames"), make_processor("waveform", "frames")
+    model = make_model("waveform", "frames")
+    processor = make_processor("waveform", "frames")
     dataset = EGMFDataset(load_examples(place / "corpus", "train"), processor, cache_media=True)
 
     def make(batch_size):
@@ -63,7 +64,8 @@ def test_pretraining_sees_all_modalities_and_training_loses_some(place, monkeypa
     """The pretraining fuses each modality separately anyway."""
     loaders = []
     monkeypatch.setattr(
-        "training.trainer.run.pretrain_fusion", lambda model, processor, loader, *_, **__: loaders.append(loader) or []
+        "training.trainer.run.pretrain_fusion",
+        lambda model, processor, loader, *_, **__: loaders.append(loader) or [],
     )
     options = {"augmentation": "true", "modality_dropout": 0.4, "fusion_pretraining_epochs": 1}
     trainer = run(place, "pretrained", fusion_pretraining_batch_size=2, **options, **SHORT)
@@ -77,8 +79,10 @@ def test_pretraining_sees_all_modalities_and_training_loses_some(place, monkeypa
 
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_modalities_are_fused_as_if_each_form_were_a_sample(make_model, make_processor, bidirectional):
-    model, processor = make_model(bidirectional_attention=bidirectional), make_processor()
-    audio, video = torch.randn(3, 6), torch.randn(2, 5)
+    model = make_model(bidirectional_attention=bidirectional)
+    processor = make_processor()
+    audio = torch.randn(3, 6)
+    video = torch.randn(2, 5)
     given = [("text", "audio", "video"), ("text", "video"), ("audio",)]
     batch = processor(
         text=["one word" if "text" in present else None for present in given],

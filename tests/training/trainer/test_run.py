@@ -14,7 +14,14 @@ from safetensors.torch import load_file
 
 from modeling_egmf import EGMFForConditionalGeneration
 from processing_egmf import EGMFProcessor
-from tests.helpers.training_runs import PRETRAINING, SHORT, assert_same_weights, record_of, run, weights_of
+from tests.helpers.training_runs import (
+    PRETRAINING,
+    SHORT,
+    assert_same_weights,
+    record_of,
+    run,
+    weights_of,
+)
 from training.model.builder import load
 
 
@@ -75,7 +82,12 @@ def test_checkpoint_includes_its_code(folder):
     for checkpoint in (folder, folder / "checkpoint-2"):
         code = {path.name for path in checkpoint.glob("*.py")}
         assert code <= set(sources)
-        assert {"modeling_egmf.py", "configuration_egmf.py", "processing_egmf.py", "tasks_egmf.py"} <= code
+        assert {
+            "modeling_egmf.py",
+            "configuration_egmf.py",
+            "processing_egmf.py",
+            "tasks_egmf.py",
+        } <= code
 
 
 # ---- folders that load anywhere ------------------------------------------------------------------------------

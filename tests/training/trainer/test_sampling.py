@@ -96,7 +96,11 @@ def test_full_batches_match_accelerate():
 
 @pytest.mark.parametrize(
     ("strategy", "kind"),
-    [("group_by_length", LengthGroupedSampler), ("random", RandomSampler), ("sequential", SequentialSampler)],
+    [
+        ("group_by_length", LengthGroupedSampler),
+        ("random", RandomSampler),
+        ("sequential", SequentialSampler),
+    ],
 )
 def test_strategy_chooses_the_order(examples, make_processor, strategy, kind):
     sampler = training_sampler(EGMFDataset(examples, make_processor()), strategy, 4)
@@ -111,7 +115,10 @@ def test_last_batch_can_be_dropped():
 
 @pytest.fixture
 def examples():
-    media = {"audio_features": np.ones((9, 6), np.float32), "video_features": np.ones((9, 5), np.float32)}
+    media = {
+        "audio_features": np.ones((9, 6), np.float32),
+        "video_features": np.ones((9, 5), np.float32),
+    }
     shared = {"task": "emotion", "text": "word", "answer": "joy"}
     return [
         {"id": f"r{number}", **{name: values * number for name, values in media.items()}, **shared}

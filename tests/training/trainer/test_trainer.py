@@ -20,7 +20,8 @@ pytestmark = pytest.mark.integration
 
 def test_steps_change_all_trained_and_no_frozen_weights(place, finished):
     folder = Path(finished.args.output_dir)
-    first, last = weights_of(folder / "checkpoint-2"), weights_of(folder / "checkpoint-4")
+    first = weights_of(folder / "checkpoint-2")
+    last = weights_of(folder / "checkpoint-4")
     unchanged = {name for name in first if torch.equal(first[name], last[name])}
     assert not {name for name in unchanged if "lora_" in name or "fusion" in name or "experts" in name}
     base = load_file(place / "llm/model.safetensors")
@@ -66,7 +67,10 @@ def test_evaluation_matches_the_evaluator(place):
     losses = []
     for task, part in results.items():
         for name, value in numbers_of(part["metrics"]).items():
-            assert logged[f"eval_{task}_{name}"] == pytest.approx(value, abs=1e-5, nan_ok=True), (task, name)
+            assert logged[f"eval_{task}_{name}"] == pytest.approx(value, abs=1e-5, nan_ok=True), (
+                task,
+                name,
+            )
         for prediction in part["predictions"]:
             probabilities = list(prediction["probabilities"].values())
             losses.append(-math.log(probabilities[processor.task_objects[task].index(prediction["truth"])]))
@@ -76,19 +80,37 @@ def test_evaluation_matches_the_evaluator(place):
 def test_best_checkpoint_is_kept_and_loaded(place, monkeypatch):
     scores = iter([3.0, 1.0, 2.0, 4.0])
     monkeypatch.setattr("training.trainer.run.make_compute_metrics", lambda _: lambda _: {"score": next(scores)})
-    best = {"load_best_model_at_end": "true", "metric_for_best_model": "eval_score", "greater_is_better": "false"}
+    best = {
+        "load_best_model_at_end": "true",
+        "metric_for_best_model": "eval_score",
+        "greater_is_better": "false",
+    }
     run(place, "best", **best, save_steps=1, eval_steps=1)
     folder = place / "runs/best"
-    assert {path.name for path in folder.glob("checkpoint-*")} == {"checkpoint-2", "checkpoint-4"}  # best and last
+    assert {path.name for path in folder.glob("checkpoint-*")} == {
+        "checkpoint-2",
+        "checkpoint-4",
+    }  # best and last
     assert_same_weights(weights_of(folder), weights_of(folder / "checkpoint-2"))
     record = record_of(folder)
     assert (record["best_step"], record["best_metric"]) == (2, 1.0)
 
 
 def test_early_stopping_ends_a_run_that_does_not_improve(place):
-    best = {"load_best_model_at_end": "true", "metric_for_best_model": "eval_loss", "greater_is_better": "false"}
+    best = {
+        "load_best_model_at_end": "true",
+        "metric_for_best_model": "eval_loss",
+        "greater_is_better": "false",
+    }
     trainer = run(
-        place, "stopped", **best, learning_rate=0, max_steps=9, save_steps=1, eval_steps=1, early_stopping_patience=2
+        place,
+        "stopped",
+        **best,
+        learning_rate=0,
+        max_steps=9,
+        save_steps=1,
+        eval_steps=1,
+        early_stopping_patience=2,
     )
     assert trainer.state.global_step == 3
 

@@ -16,7 +16,10 @@ def test_clip_is_probed(clip, tmp_path):
 def test_broken_clips_are_reported(clip, tmp_path):
     whole = clip.read_bytes()
     front = write_video(
-        tmp_path / "front.mp4", gray_frames(60, 64, 64), audio=sine(200, 4, 16_000), options={"movflags": "faststart"}
+        tmp_path / "front.mp4",
+        gray_frames(60, 64, 64),
+        audio=sine(200, 4, 16_000),
+        options={"movflags": "faststart"},
     ).read_bytes()
     for number, content in enumerate((b"", b"no film", whole[: len(whole) // 2], front[: len(front) // 2])):
         path = tmp_path / f"{number}.mp4"

@@ -24,7 +24,16 @@ def source(tmp_path):
 
 
 def run(source, dest, *options):
-    arguments = [str(source), str(dest), "--corpus", "sims_v2", "--no_progress", "--num_workers", "1", *options]
+    arguments = [
+        str(source),
+        str(dest),
+        "--corpus",
+        "sims_v2",
+        "--no_progress",
+        "--num_workers",
+        "1",
+        *options,
+    ]
     mmsa_converter.main(arguments)
 
 
@@ -164,7 +173,12 @@ def test_empty_split(tmp_path):
     write_csv(tmp_path / "SIMS/meta.csv", [sims_row("v", "1"), sims_row("v", "2", mode="test", text=" ")])
     run_words(tmp_path / "SIMS", tmp_path / "dest")
     assert list(read_back(tmp_path / "dest", tmp_path / "cache")) == ["train"]
-    assert table_of(tmp_path / "dest")["rows"]["test"] == {"read": 1, "kept": 0, "repaired": 0, "dropped": 1}
+    assert table_of(tmp_path / "dest")["rows"]["test"] == {
+        "read": 1,
+        "kept": 0,
+        "repaired": 0,
+        "dropped": 1,
+    }
 
 
 def test_too_few_videos_for_disjoint_splits_are_noted(tmp_path, capsys):
@@ -178,7 +192,10 @@ def test_too_few_videos_for_disjoint_splits_are_noted(tmp_path, capsys):
 
 def test_empty_shard(tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "ROWS_PER_SHARD", 1)
-    write_csv(tmp_path / "SIMS/meta.csv", [sims_row("v", "1", text=" "), sims_row("v", "2"), sims_row("v", "3")])
+    write_csv(
+        tmp_path / "SIMS/meta.csv",
+        [sims_row("v", "1", text=" "), sims_row("v", "2"), sims_row("v", "3")],
+    )
     run_words(tmp_path / "SIMS", tmp_path / "dest")
     found = read_back(tmp_path / "dest", tmp_path / "cache")
     assert [row["id"] for row in found["train"]] == ["v$_$2", "v$_$3"]

@@ -28,7 +28,14 @@ from training.converters.core.labels import check_label, clean_text
         ("mosei", 10**400, None, None, "dropped", "no score"),
         ("sims_v2", np.float32(0.6), 0.2, 0.6, None, None),
         ("sims_v2", -0.0, 0.2, 0.0, None, None),
-        ("sims_v2", "-0.1", 0.2, -0.2, "repaired", "score between the steps of 0.2: moved to the nearest"),
+        (
+            "sims_v2",
+            "-0.1",
+            0.2,
+            -0.2,
+            "repaired",
+            "score between the steps of 0.2: moved to the nearest",
+        ),
         ("sims_v2", 0.35, 0.2, 0.4, "repaired", "score between the steps of 0.2: moved to the nearest"),
     ],
 )

@@ -11,7 +11,12 @@ def rows(*ids):
 def test_duplicates_and_overlaps_are_dropped_and_reported():
     report = ConversionReport()
     found = unique_examples(
-        {"train": rows("a", "b", "a", "t", "v"), "validation": rows("v", "t"), "test": rows("t", "t"), "x": rows("a")},
+        {
+            "train": rows("a", "b", "a", "t", "v"),
+            "validation": rows("v", "t"),
+            "test": rows("t", "t"),
+            "x": rows("a"),
+        },
         report,
     )
     assert {split: [(row["id"], row["n"]) for row in part] for split, part in found.items()} == {
