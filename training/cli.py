@@ -46,8 +46,8 @@ CORPORA = {  # argument of `egmf convert` -> one line of help; the module is con
     "mosei": "CMU-MOSEI, raw",
     "sims": "CH-SIMS and CH-SIMS v2.0, raw",
     "cherma": "CHERMA",
-    "mmsa": "MMSA's feature files of CMU-MOSI, CMU-MOSEI, CH-SIMS",
-    "processed": "processed releases of CMU-MOSI, CMU-MOSEI",
+    "mmsa": "CMU-MOSI, CMU-MOSEI, CH-SIMS and v2.0, MMSA's features",
+    "processed": "MELD and CHERMA, processed features",
 }
 
 

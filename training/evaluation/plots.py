@@ -94,13 +94,14 @@ def plot_gates(predictions: Sequence[dict[str, Any]], labels: Sequence[str], pat
     """Mean and standard deviation of each expert's weight, by true label."""
     figure, axes = new_figure(8, 4)
     experts = list(predictions[0]["experts"])
+    spacing = 0.78 / len(experts)  # the bars of one label fill 0.78 of its place
     for index, expert in enumerate(experts):
         weights = _weights_by_label(predictions, labels, expert)
-        offset = (index - (len(experts) - 1) / 2) * 0.26
+        offset = (index - (len(experts) - 1) / 2) * spacing
         axes.bar(
             np.arange(len(labels)) + offset,
             [np.mean(group) if group else 0 for group in weights],
-            0.24,
+            0.92 * spacing,
             yerr=[np.std(group) if group else 0 for group in weights],
             label=expert,
             color=EXPERT_COLORS[index % len(EXPERT_COLORS)],
