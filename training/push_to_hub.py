@@ -2,7 +2,7 @@
 
     python -m training.push_to_hub runs/demo ORG/NAME --standalone
     python -m training.push_to_hub runs/demo ORG/NAME --text_model_name_or_path ORG/LANGUAGE-MODEL --upload_text_model
-    python -m training.push_to_hub runs/demo ORG/NAME --standalone --dry-run --folder /tmp/look
+    python -m training.push_to_hub runs/demo ORG/NAME --standalone --dry_run --folder /tmp/look
 
 The default is the adapter checkpoint ("light"): what was trained; the language model is named by its own repo and
 commit. `--standalone` ("full") pushes everything; LoRA is merged if that moves no answer, and else stays in layers of
@@ -40,9 +40,9 @@ def make_parser() -> CommandParser:
     add("--message", group=target, help="of the commit")
     add("--public", action="store_true", group=target, help="make it public, after the check; default: private")
     add("--overwrite", action="store_true", group=target, help="replace another model in the repo")
-    add("--no-verify", action="store_true", group=check, help="do not load it back (saves a large model's download)")
-    add("--dry-run", action="store_true", group=check, help="only write the folder, without network")
-    add("--folder", type=Path, group=check, help="of --dry-run; default: RUN-hub, beside the run")
+    add("--no_verify", action="store_true", group=check, help="do not load it back (saves a large model's download)")
+    add("--dry_run", action="store_true", group=check, help="only write the folder, without network")
+    add("--folder", type=Path, group=check, help="of --dry_run; default: RUN-hub, beside the run")
     return parser
 
 
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             if path is not None and not path.is_file():
                 parser.error(f"There is no file {path}.")
         if folder is not None and not is_dry_run:
-            parser.error("--folder belongs to --dry-run.")
+            parser.error("--folder belongs to --dry_run.")
         _push(arguments, verify, is_dry_run, folder)
 
 
@@ -76,7 +76,7 @@ def _push(arguments: dict, verify: bool, is_dry_run: bool, folder: Path | None) 
     if is_dry_run:
         dry_run(options, folder or options.run.with_name(f"{options.run.name}-hub"))
     elif constants.HF_HUB_OFFLINE:
-        raise ValueError("HF_HUB_OFFLINE is set, and a push needs the Hub. Unset it, or give --dry-run.")
+        raise ValueError("HF_HUB_OFFLINE is set, and a push needs the Hub. Unset it, or give --dry_run.")
     else:
         push(options, HfApi())
 

@@ -27,9 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         arguments = parser.parse_args(argv)
         from transformers import pipeline
 
-        pipe = pipeline(
-            "multimodal-emotion-recognition", model=arguments.model_name_or_path, trust_remote_code=True
-        )
+        pipe = pipeline("multimodal-emotion-recognition", model=arguments.model_name_or_path, trust_remote_code=True)
         prediction = pipe(str(arguments.dataset / CLIP), text=TEXT, task=TASK)
         record = {
             "clip": CLIP,

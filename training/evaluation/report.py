@@ -96,7 +96,7 @@ def read_run(run: Path, dataset: Path, results_file: Path | None = None) -> RunF
     if not {"emotion", "sentiment"} <= set(tasks):
         raise ValueError(
             f"{results_file} has {', '.join(tasks) or 'nothing'} for all modalities; a report shows the tasks of the "
-            "demo, emotion and sentiment. For the card of any other run, use training.push_to_hub --dry-run."
+            "demo, emotion and sentiment. For the card of any other run, use training.push_to_hub --dry_run."
         )
     return RunFiles(results, record, ceilings)
 

@@ -118,7 +118,7 @@ def test_run_of_other_tasks_has_no_report(tmp_path, task):
     write_run(tmp_path, tasks=(task,))
     with pytest.raises(
         ValueError,
-        match=f"results-test.json has {task} for all modalities; .*push_to_hub --dry-run",
+        match=f"results-test.json has {task} for all modalities; .*push_to_hub --dry_run",
     ):
         write_report(tmp_path, tmp_path)
 

@@ -69,7 +69,7 @@ def test_effect_of_merging_is_measured(runs, run):
 
 
 def test_dry_run_writes_the_folder_only(hub, runs, tmp_path, capsys):
-    argv = [str(runs / "features"), "ada/egmf", "--dry-run", "--folder", str(tmp_path / "out")]
+    argv = [str(runs / "features"), "ada/egmf", "--dry_run", "--folder", str(tmp_path / "out")]
     main([*argv, "--text_model_name_or_path", "ada/llm"])
     files = {path.name: path for path in (tmp_path / "out").iterdir()}
     assert set(files) >= CODE.keys() | {"config.json", "model.safetensors", "README.md", MANIFEST}
