@@ -47,7 +47,7 @@ class EGMFFeatureStem(nn.Module):
                 "Use the extractor that it was trained with, or train a model with that feature_size."
             )
         standardized = (values - self.mean) / self.std.clamp(min=1e-5)
-        return self.projection(standardized.clamp(-10, 10)), mask
+        return self.projection(standardized.clamp(-10, 10)), mask  # 10 deviations bound outliers
 
 
 class EGMFWaveformStem(nn.Module):
@@ -100,6 +100,7 @@ class EGMFWaveformStem(nn.Module):
         power = spectrum.abs().square().transpose(1, 2) @ self.mel_filters  # (B, T, mel bins)
         decibels = 10 * torch.log10(power.clamp(min=1e-10))
         num_frames = mask.sum(dim=1) // self.hop_length + 1  # (B,)
+        # Maps -70 to 10 dB to [-1, 1].
         return (decibels + 30) / 40, length_mask(num_frames, decibels.shape[1])
 
     @staticmethod
@@ -134,6 +135,7 @@ class EGMFFrameStem(nn.Module):
                 "Use the processor that was saved with the model."
             )
         motion = values - values[:, :1]
+        # Doubled, so that small motion has more weight.
         states = torch.cat([values, 2 * motion], dim=2)[mask]  # (real frames, 6, y, x)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             states = nn.functional.gelu(norm(convolution(states)))  # (real frames, C, y / 2, x / 2)

@@ -73,10 +73,10 @@ class EGMFHierarchicalGate(nn.Module):
         """fused (B, H) -> GateWeights."""
         gate_weights = torch.softmax(self.feature_gate(fused), dim=-1)  # (B, E)
         context = torch.cat([fused, gate_weights], dim=-1)  # (B, H + E)
-        gate_logits = self.context_gate(context)  # (B, E)
+        expert_logits = self.context_gate(context)  # (B, E)
         residual_weight = torch.sigmoid(self.residual_gate(fused)).squeeze(-1)  # (B,)
         return GateWeights(
-            expert_weights=torch.softmax(gate_logits, dim=-1),
+            expert_weights=torch.softmax(expert_logits, dim=-1),
             gate_weights=gate_weights,
             residual_weight=residual_weight,
         )

@@ -444,6 +444,7 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
         check_answer_inputs(answer_ids, labels, normalization)
         if self.training and self.language_model.is_gradient_checkpointing:
             raise ValueError("Scoring needs a cache, which gradient checkpointing disables: call model.eval() first.")
+        # Also done in `forward`, without effect the second time: the step over the tree reads this mask too.
         attention_mask = hide_switched_off_text(
             attention_mask, inputs.get("utterance_mask"), inputs.get("modality_mask")
         )
