@@ -1,7 +1,7 @@
 # make demo       from nothing to a trained model that has predicted three clips
-# make test       unit and integration tests, minutes; make test-unit for the unit tests only
-# make space      a page to try the trained model in the browser
-# make style      format and fix; make quality only checks
+# make test       unit and integration tests (minutes); make test-unit runs only the unit tests
+# make space      a web page to try the trained model
+# make style      format and fix the code; make quality only checks it
 # Each target builds the environment it needs; a second call reuses it.
 
 PYTHON ?= python3
@@ -9,7 +9,7 @@ BIN := .venv/bin
 # The demo's two registry assets are pinned by hash in training/demo/assets.txt, the packages by version in constraints.txt.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-# Two processes share the tests, a file each at a time; each computes with one thread.
+# Two processes share the test files; each uses one thread.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 .PHONY: demo demo-study space test test-unit test-space test-slow test-gpu quality style clean help
@@ -20,7 +20,7 @@ help:
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "EGMF needs Python 3.11 or newer; call make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@echo "Installing packages into .venv (some minutes and gigabytes the first time) ..."
+	@echo "Installing packages into .venv (a few minutes and gigabytes the first time) ..."
 	$(INSTALL) --editable '.[dev]'
 	touch $@
 
@@ -37,15 +37,15 @@ test: .venv/installed
 test-unit: .venv/installed
 	$(PYTEST) -m "not integration and not slow and not gpu"
 
-# The page over what `make demo` trained; MODEL=... for another checkpoint.
+# The web page for the model that `make demo` trained; MODEL=... for another checkpoint.
 space: .venv-space/installed
 	.venv-space/bin/python hub_cards/space/app.py --model_name_or_path $(or $(MODEL),runs/demo)
 
-# The page's server, and the page itself in a headless Chromium if one is installed.
+# Tests the page's server, and the page itself in a headless Chromium if one is installed.
 test-space: .venv-space/installed
 	.venv-space/bin/python -m pytest $(wildcard tests/hub_cards/test_space*.py)
 
-# An environment of its own, because Gradio requires an older Pillow.
+# A separate environment, because Gradio requires an older Pillow.
 .venv-space/installed: pyproject.toml constraints.txt
 	test -x .venv-space/bin/python || $(PYTHON) -m venv .venv-space
 	grep -v '^pillow==' constraints.txt > .venv-space/constraints.txt

@@ -1,8 +1,8 @@
-"""Arguments of training as dataclasses: model, data, and `transformers.TrainingArguments` with our additions.
+"""Training arguments as dataclasses: model, data, and `transformers.TrainingArguments` with our additions.
 
     model_args, data_args, training_args = parse_arguments(["--config", "training/configs/demo.yaml"])
 
-options.py describes the fields and checks the names, without torch; here they get their values.
+options.py defines the fields and checks their names without importing torch; this module parses their values.
 """
 
 import sys
@@ -19,10 +19,10 @@ SAMPLING_STRATEGIES = ("group_by_length", "random", "sequential")
 
 @dataclass
 class EGMFTrainingArguments(FusionTrainingArguments, TrainingArguments):
-    """`transformers.TrainingArguments` with learning rates, fusion pretraining and early stopping of EGMF.
+    """`transformers.TrainingArguments` plus EGMF's learning rates, fusion pretraining and early stopping.
 
     Raises:
-        ValueError: a value that training cannot work with.
+        ValueError: a value is not allowed.
     """
 
     def __post_init__(self):
@@ -32,7 +32,7 @@ class EGMFTrainingArguments(FusionTrainingArguments, TrainingArguments):
         if self.save_total_limit is None:
             self.save_total_limit = 2  # the best checkpoint, and the last one to resume from
         if self.ddp_find_unused_parameters is None:
-            self.ddp_find_unused_parameters = True  # an encoder is not used where a batch lacks its modality
+            self.ddp_find_unused_parameters = True  # a batch may not use every encoder
         if self.train_sampling_strategy not in SAMPLING_STRATEGIES:
             raise ValueError(
                 f"--train_sampling_strategy is {self.train_sampling_strategy!r}. "
@@ -51,14 +51,14 @@ class EGMFTrainingArguments(FusionTrainingArguments, TrainingArguments):
 def parse_arguments(
     argv: Sequence[str] | None = None,
 ) -> tuple[ModelArguments, DataArguments, EGMFTrainingArguments]:
-    """The options of training: those of the backbone's file, of the YAML file and of the command line, which wins.
+    """Merge the options from the backbone's file, the YAML file and the command line; each overrides the one before.
 
     Args:
-        argv: the command line without the program's name; None for that of this process.
+        argv: command-line arguments without the program name; None for those of this process.
 
     Raises:
-        ValueError: an unknown key in a YAML file, with the most similar ones, or a value that does not fit.
-        SystemExit: an unknown option on the command line, or a value that it does not take (status 2).
+        ValueError: a YAML file has an unknown key (the message suggests similar ones) or an invalid value.
+        SystemExit: an unknown option on the command line, or a value of the wrong type (status 2).
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     settings = read_settings(arguments)

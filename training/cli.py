@@ -1,12 +1,12 @@
-"""The command `egmf`, and what all commands share: the parser, the errors, the log.
+"""The `egmf` command, and the parser, error handling and logging that all commands share.
 
     egmf train --config my.yaml ─► training/train.py: main(["--config", "my.yaml"])
     egmf convert folder clips/ corpus/ ─► training/converters/folder.py: main(["clips/", "corpus/"])
 
 In a clone `python -m training.train` does the same as `egmf train`. Nothing heavy is imported here, and every command
-reads its options before it imports torch: help and misspelled options are answered at once.
+parses its options before it imports torch, so `--help` and misspelled options are answered immediately.
 
-A command's `main` has this form:
+A command's `main` looks like this:
 
     def main(argv: Sequence[str] | None = None) -> None:
         with command_errors():
@@ -16,7 +16,7 @@ A command's `main` has this form:
             evaluate(arguments)
 
 Results are printed; progress and warnings go to a logger, which writes to stderr: `logging.getLogger(__name__)`, or
-`accelerate.logging.get_logger(__name__)` where several processes may run and only the main one should write.
+`accelerate.logging.get_logger(__name__)` if several processes may run and only the main one should log.
 """
 
 import argparse
@@ -33,11 +33,11 @@ from typing import Any, NoReturn
 COMMANDS = {  # name -> (module with `main(argv)`, one line of help)
     "train": ("train", "train a model, or fine-tune a checkpoint"),
     "evaluate": ("run_eval", "evaluate a checkpoint on a dataset"),
-    "predict": ("predict", "predict one clip, or every clip of a folder"),
+    "predict": ("predict", "predict one clip, or every clip in a folder"),
     "report": ("report", "write a run's report.md"),
     "push": ("push_to_hub", "push a run to the Hugging Face Hub"),
     "convert": (None, "convert a corpus, or your own folder, to Parquet"),
-    "memory": ("benchmarks.cost.memory", "estimate the GPU memory that a configuration takes"),
+    "memory": ("benchmarks.cost.memory", "estimate the GPU memory that a configuration needs"),
     "demo": ("demo.__main__", "build the demo corpus, train on it, evaluate"),
 }
 CORPORA = {  # argument of `egmf convert` -> one line of help; the module is converters/<name>.py
@@ -46,8 +46,8 @@ CORPORA = {  # argument of `egmf convert` -> one line of help; the module is con
     "mosei": "CMU-MOSEI, raw",
     "sims": "CH-SIMS and CH-SIMS v2.0, raw",
     "cherma": "CHERMA",
-    "mmsa": "CMU-MOSI, CMU-MOSEI, CH-SIMS and v2.0, MMSA's features",
-    "processed": "MELD and CHERMA, processed features",
+    "mmsa": "MMSA's feature files for CMU-MOSI, CMU-MOSEI, CH-SIMS",
+    "processed": "MELD and CHERMA as feature pickles, as released with MSE-Adapter",
 }
 
 
@@ -55,7 +55,7 @@ CORPORA = {  # argument of `egmf convert` -> one line of help; the module is con
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """` Did you mean --dataset?`, or an empty text where nothing known is similar."""
+    """` Did you mean --dataset?`, or an empty string if no known name is similar."""
     names = {entry.lstrip("-"): entry for entry in known}  # the dashes would make every option similar
     similar = difflib.get_close_matches(name.lstrip("-"), names, n=3, cutoff=0.65)
     if not similar:
@@ -64,17 +64,17 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 class HelpInColumns(argparse.HelpFormatter):
-    """Options of up to 36 characters stand on one line with their description."""
+    """Shows options of up to 36 characters on the same line as their description."""
 
     def __init__(self, prog: str):
         super().__init__(prog, max_help_position=40)
 
 
 class CommandParser(argparse.ArgumentParser):
-    """`argparse.ArgumentParser` that names the nearest option to a misspelled one, before it looks at anything else.
+    """`argparse.ArgumentParser` that first checks for misspelled options and suggests the closest match.
 
     Args:
-        options: of `argparse.ArgumentParser`.
+        options: keyword arguments of `argparse.ArgumentParser`.
     """
 
     def __init__(self, **options: Any):
@@ -84,7 +84,7 @@ class CommandParser(argparse.ArgumentParser):
         super().__init__(**options)
 
     def add_argument(self, *names: str, group: Any = None, **options: Any) -> argparse.Action:
-        """As in argparse; `group`, from `add_argument_group`, is where the help shows the option."""
+        """As in argparse; `group` (from `add_argument_group`) is the section of the help that lists the option."""
         container = super() if group is None else group
         action = container.add_argument(*names, **options)
         self.option_names += action.option_strings
@@ -109,7 +109,7 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def output_file(name: str) -> Path:
-    """`type` of an option that names a file to write: refused before any work if nothing can be written there."""
+    """argparse `type` of an output file: a path that cannot be written is refused before any work is done."""
     from .records import check_writable
 
     path = Path(name)
@@ -127,7 +127,7 @@ def output_file(name: str) -> Path:
 
 @contextmanager
 def command_errors() -> Iterator[None]:
-    """Around the body of a command's `main`: a user's error is one line on stderr and exit status 1."""
+    """Wraps the body of a command's `main`: a user error becomes one line on stderr and exit status 1."""
     with log_to_stderr():
         try:
             yield
@@ -139,7 +139,7 @@ def command_errors() -> Iterator[None]:
 
 
 class LogFormatter(logging.Formatter):
-    """A message by itself; from warnings on with the level in front: `warning: ...`."""
+    """Plain messages; from level WARNING up, with the level as a prefix: `warning: ...`."""
 
     def format(self, record: logging.LogRecord) -> str:
         message = super().format(record)
@@ -150,9 +150,9 @@ class LogFormatter(logging.Formatter):
 
 @contextmanager
 def log_to_stderr() -> Iterator[None]:
-    """Show this package's log from level INFO on, while a command runs."""
+    """Show this package's log messages of level INFO and above while a command runs."""
     package_logger = logging.getLogger(__package__)
-    if package_logger.handlers:  # a command that was called by another one
+    if package_logger.handlers:  # this command was called by another one
         yield
         return
     handler = logging.StreamHandler()
@@ -169,7 +169,7 @@ def log_to_stderr() -> Iterator[None]:
         package_logger.propagate = True
 
 
-# ---- the command ----------------------------------------------------------------------------------------------
+# ---- the egmf command -----------------------------------------------------------------------------------------
 
 
 def table_of(choices: dict[str, str]) -> str:
@@ -179,16 +179,19 @@ def table_of(choices: dict[str, str]) -> str:
 
 
 def choose(prog: str, kind: str, choices: dict[str, str], arguments: Sequence[str]) -> tuple[str, list[str]]:
-    """The first argument, one of the choices, and the arguments after it.
+    """Split off the first argument, which must be one of the choices.
 
     Args:
         prog: the command so far, such as `egmf convert`.
-        kind: what is chosen, such as `corpus`.
+        kind: noun for the choices, such as `corpus`.
         choices: name -> one line of help.
-        arguments: of the command line.
+        arguments: command-line arguments that follow `prog`.
+
+    Returns:
+        The chosen name, and the remaining arguments.
 
     Raises:
-        SystemExit: help was asked for (status 0), or the name is missing or unknown (status 2).
+        SystemExit: help was requested (status 0), or the name is missing or unknown (status 2).
     """
     help_text = (
         f"usage: {prog} {kind.upper()} [options]\n\n{table_of(choices)}\n\nOptions: {prog} {kind.upper()} --help"
@@ -217,7 +220,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         corpus, rest = choose(prog, "corpus", CORPORA, rest)
         module = f"converters.{corpus}"
         prog = f"{prog} {corpus}"
-    sys.argv[0] = prog  # what argparse shows in "usage:" and before errors
+    sys.argv[0] = prog  # argparse shows it in "usage:" and in errors
     return importlib.import_module(f".{module}", __package__).main(rest)
 
 

@@ -1,11 +1,11 @@
-"""Options of training: their descriptions, their help, and their check, all without importing torch.
+"""Training options: their fields, help texts and checks, all without importing torch.
 
     egmf train --config my.yaml --learning_rate 3e-4
 
-    training/model/backbones/NAME.yaml (`training:`) ─► my.yaml ─► command line       the later one wins
+    training/model/backbones/NAME.yaml (`training:`) ─► my.yaml ─► command line       later ones override earlier ones
 
-Keys of the YAML file are the options' names: the fields below and those of `transformers.TrainingArguments`. The
-library's fields are read from its source, since importing it would import torch. arguments.py fills the dataclasses.
+The YAML keys are the option names: the fields below and those of `transformers.TrainingArguments`. The library's
+fields are read from its source code, because importing it would import torch. arguments.py fills the dataclasses.
 """
 
 import argparse
@@ -24,6 +24,7 @@ import yaml
 
 from .cli import CommandParser, did_you_mean
 from .model.backbones import backbone_names, backbone_path, backbone_settings
+from .paths import CONFIGS
 
 
 LIBRARY_GROUP = "Trainer (transformers.TrainingArguments)"
@@ -64,11 +65,11 @@ class ModelArguments:
     """The model to build, or the checkpoint to fine-tune."""
 
     model_name_or_path: str | None = described(
-        None, "EGMF checkpoint to fine-tune: folder or Hub id. Without it a model is built."
+        None, "EGMF checkpoint to fine-tune: folder or Hub id. Without it, a new model is built."
     )
     backbone: str | None = described(
         None,
-        f"Language model together with its settings: {', '.join(backbone_names())}, or a YAML file of the same form.",
+        f"Language model with its settings: {', '.join(backbone_names())}, or a YAML file of the same format.",
     )
     text_model_name_or_path: str | None = described(None, "Language model to build on: folder or Hub id.")
     text_model_revision: str | None = described(None, "Commit, branch or tag of the language model on the Hub.")
@@ -102,7 +103,7 @@ class ModelArguments:
     sequence_encoder: str = described("gru", "Sequence encoder of audio and video: gru, transformer or none.")
     encoder_hidden_size: int = described(128, "Width of the audio and video encoders.")
     encoder_layers: int = described(1, "Number of layers of the sequence encoders.")
-    encoder_dropout: float = described(0.1, "Dropout of the audio and video encoders.")
+    encoder_dropout: float = described(0.1, "Dropout in the audio and video encoders.")
     conv_channels: list[int] = described(
         [32, 64, 128],
         "Channels of the convolutions over raw audio and frames; each one halves the resolution.",
@@ -111,9 +112,9 @@ class ModelArguments:
     num_frames: int = described(8, "Number of frames sampled from a clip.")
     frame_size: int = described(64, "Height and width of a frame in pixels.")
     max_clip_seconds: float = described(30.0, "Maximum length of a clip in seconds; the rest is cut off.")
-    max_length: int = described(512, "Maximum number of tokens of prompt and answer.")
+    max_length: int = described(512, "Maximum number of tokens in prompt plus answer.")
     fusion_hidden_size: int = described(256, "Width of the fusion (d_h in the paper).")
-    fusion_dropout: float = described(0.1, "Dropout of the fusion's attention.")
+    fusion_dropout: float = described(0.1, "Dropout in the fusion's attention.")
     bidirectional_attention: bool = described(False, "Let audio and video attend to the text as well.")
     num_pseudo_tokens: int = described(4, "Number of soft tokens that carry the fused modalities into the prompt.")
     pseudo_token_projection: str = described(
@@ -122,7 +123,7 @@ class ModelArguments:
     transcript_in_prompt: bool = described(True, "Put the transcript into the language model's prompt.")
     lora_r: int = described(8, "Rank of LoRA; 0 trains without LoRA.")
     lora_alpha: int = described(16, "Scale of LoRA (alpha).")
-    lora_dropout: float = described(0.05, "Dropout of the input of LoRA.")
+    lora_dropout: float = described(0.05, "Dropout on the input of the LoRA layers.")
     lora_target_modules: list[str] = described(
         ["q_proj", "v_proj"],
         "Linear layers of the language model that get LoRA.",
@@ -136,8 +137,8 @@ class DataArguments:
     dataset: str | None = described(None, "Dataset folder: metadata.jsonl, metadata.csv or Parquet. Required.")
     train_split: str = described("train", "Split to train on.")
     eval_split: str = described("validation", "Split that selects the best checkpoint.")
-    split_manifest: str = described("official", "Splits of a converted corpus: a file name under its splits/.")
-    tasks_file: str | None = described(None, "YAML file with custom tasks, as `name:` and the task's fields.")
+    split_manifest: str = described("official", "Split manifest of a converted corpus: a file name in its splits/.")
+    tasks_file: str | None = described(None, "YAML file with custom tasks: per task, `name:` and its fields.")
     only_tasks: list[str] | None = described(None, "Tasks whose examples are used (default: all tasks).")
     max_train_samples: int | None = described(None, "Number of training examples to use, for a quick trial.")
     max_eval_samples: int | None = described(None, "Number of evaluation examples to use, for a quick trial.")
@@ -147,14 +148,14 @@ class DataArguments:
     modality_dropout: float = described(
         0.3, "Probability that a training example loses a random subset of its modalities."
     )
-    augmentation: bool = described(False, "Augment the audio and video of training clips at random.")
+    augmentation: bool = described(False, "Randomly augment the audio and video of training clips.")
     voice_augmentation: bool = described(
         False,
-        "Augment pitch, tempo and timbre at random; for corpora with few speakers.",
+        "Randomly change pitch, tempo and timbre; for corpora with few speakers.",
     )
     window_hop: float | None = described(
         None,
-        "Distance in seconds between the windows that clips above max_clip_seconds are cut into.",
+        "Hop in seconds between the windows that clips longer than max_clip_seconds are cut into.",
     )
     encoder_cache: str | None = described(
         None,
@@ -165,10 +166,10 @@ class DataArguments:
 
 @dataclass
 class FusionTrainingArguments:
-    """What training has beyond `transformers.TrainingArguments`, and three defaults of its own."""
+    """Options added to `transformers.TrainingArguments`, and three of its options with different defaults."""
 
     output_dir: str | None = described("runs/egmf", "Folder of the run.")
-    overwrite: bool = described(False, "Start again: the run in output_dir is renamed, not deleted.")
+    overwrite: bool = described(False, "Start over; an existing run in output_dir is renamed, not deleted.")
     fusion_learning_rate: float | None = described(
         None,
         "Learning rate of encoders, fusion and experts (default: learning_rate, as for LoRA).",
@@ -179,7 +180,7 @@ class FusionTrainingArguments:
         "classification head, without the language model.",
     )
     fusion_pretraining_learning_rate: float = described(1e-3, "Peak learning rate of the fusion pretraining.")
-    fusion_pretraining_batch_size: int = described(32, "Batch size of the fusion pretraining, all processes together.")
+    fusion_pretraining_batch_size: int = described(32, "Batch size of the fusion pretraining over all processes.")
     early_stopping_patience: int | None = described(
         None, "Number of evaluations without improvement after which training stops."
     )
@@ -187,7 +188,7 @@ class FusionTrainingArguments:
         "group_by_length",
         "Order of the examples: group_by_length, random or sequential.",
     )
-    remove_unused_columns: bool = described(False, "Must stay false: examples are dicts that the collator reads.")
+    remove_unused_columns: bool = described(False, "Must stay false: the collator reads every field of an example.")
 
 
 # ---- all options, ours and the library's ----------------------------------------------------------------------
@@ -200,7 +201,7 @@ class Option(NamedTuple):
         name: field of its dataclass, key in YAML.
         group: heading in the help.
         annotation: its type as written in the source, such as `int | None`.
-        default: as Python writes it.
+        default: its default value as Python source.
         help: one sentence.
     """
 
@@ -217,7 +218,7 @@ class Option(NamedTuple):
 
     @property
     def placeholder(self) -> str:
-        """The value in the help: TEXT, N, X or true|false."""
+        """Placeholder for the value in the help: TEXT, N, X or true|false."""
         if "bool" in self.kinds:
             return "true|false"
         name = {int: "N", float: "X"}.get(self.scalar_type, "TEXT")
@@ -229,7 +230,7 @@ class Option(NamedTuple):
 
     @property
     def scalar_type(self) -> type | None:
-        """`int`, `float` or `str`, of the option itself or of a list's entries; None for all else."""
+        """`int`, `float` or `str`: the type of the value, or of a list's entries; None for any other type."""
         if self.kinds[0].startswith("dict") and "str" in self.kinds:
             return str  # JSON text
         kind = self.kinds[0].removeprefix("list[").removesuffix("]")
@@ -296,7 +297,7 @@ def option_names(option: Option) -> list[str]:
 
 
 def make_parser(show_all: bool = False) -> CommandParser:
-    """The help of `egmf train`; it knows every option, and shows the library's rare ones if asked to."""
+    """The parser of `egmf train`. Its help lists the rare options of the library only with `show_all`."""
     parser = CommandParser(
         prog="egmf train",
         usage="egmf train [--config FILE] [--OPTION VALUE ...]",
@@ -306,7 +307,7 @@ def make_parser(show_all: bool = False) -> CommandParser:
     parser.add_argument(
         "--config", metavar="FILE", help="YAML file with any of these options; recipes: training/configs"
     )
-    parser.add_argument("--help_all", action="store_true", help="show the rare options of the trainer as well")
+    parser.add_argument("--help_all", action="store_true", help="also list the rare options of the trainer")
     groups: dict[str, Any] = {}
     for option in training_options().values():
         if option.group not in groups:
@@ -326,14 +327,14 @@ def make_parser(show_all: bool = False) -> CommandParser:
 
 
 def read_settings(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Settings of the backbone's file and, over them, of the file named by `--config`; the command line is checked.
+    """Read the backbone's file and the `--config` file, which overrides it; check the command line's option names.
 
     Args:
-        argv: the command line without the program's name; None for that of this process.
+        argv: command-line arguments without the program name; None for those of this process.
 
     Raises:
         ValueError: an unknown key in a file, or a value of the wrong type.
-        SystemExit: help was asked for (status 0), or an option does not exist (status 2).
+        SystemExit: help was requested (status 0), or an option does not exist (status 2).
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     show_all = "--help_all" in arguments
@@ -356,9 +357,9 @@ def read_settings(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 def read_yaml(path: Path, options: dict[str, Option]) -> dict[str, Any]:
-    """The settings of a YAML file, each checked to be an option."""
+    """Read the settings of a YAML file and check them."""
     if not path.is_file():
-        raise ValueError(f"--config {path}: there is no such file. The project's recipes are in training/configs/.")
+        raise ValueError(f"--config {path}: there is no such file. The project's recipes are in {CONFIGS}.")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
@@ -369,10 +370,10 @@ def read_yaml(path: Path, options: dict[str, Option]) -> dict[str, Any]:
 
 
 def check_settings(values: dict[str, Any], options: dict[str, Option], path: Path) -> dict[str, Any]:
-    """Settings of a file, each as its option takes it.
+    """Check the settings of a file, and convert each value to its option's type.
 
     Raises:
-        ValueError: an unknown key, with the most similar ones, or a value of the wrong type.
+        ValueError: an unknown key (the message suggests similar ones), or a value of the wrong type.
     """
     checked = {}
     for key, value in values.items():
@@ -383,7 +384,7 @@ def check_settings(values: dict[str, Any], options: dict[str, Option], path: Pat
 
 
 def check_value(value: Any, option: Option, name: str) -> Any:
-    """A YAML value as its option takes it: a list for lists, a number for numbers."""
+    """Convert a YAML value to its option's type: a list or one value."""
     if value is None:
         return None
     if option.is_list:
@@ -393,15 +394,15 @@ def check_value(value: Any, option: Option, name: str) -> Any:
 
 
 def check_scalar(value: Any, scalar_type: type | None, name: str) -> Any:
-    """One value, as an `int`, `float` or `str` if the option has such a type.
+    """Convert one value to `int`, `float` or `str` if the option has such a type.
 
     Raises:
-        ValueError: it is of another type.
+        ValueError: the value has the wrong type.
     """
     if isinstance(value, list):
         raise ValueError(f"{name} is {value!r}; it takes one value, not a list.")
     if scalar_type is str and not isinstance(value, str):
-        raise ValueError(f"{name} is {value!r}; it takes text. Put it into quotes.")
+        raise ValueError(f"{name} is {value!r}; it takes text. Put it in quotes.")
     if scalar_type not in (int, float):
         return value
     kind = "an integer" if scalar_type is int else "a number"

@@ -1,4 +1,4 @@
-"""Where our own files are and how our own modules are started, in a clone and after `pip install`.
+"""Locations of our own files and commands that start our own modules, in a clone and after `pip install`.
 
 clone:      training/         hub_cards/
 installed:  egmf_training/    egmf_hub_cards/
@@ -20,6 +20,6 @@ def python_command(module: str, *options: Any) -> list[str]:
 
     Args:
         module: name within the package, such as `train` or `converters.folder`.
-        options: of its command line; each becomes text.
+        options: its command-line arguments; each is converted to a string.
     """
     return [sys.executable, "-m", f"{__package__}.{module}", *map(str, options)]

@@ -1,4 +1,4 @@
-r"""Predict one clip, or every clip of a folder.
+r"""Predict one clip, or every clip in a folder.
 
     egmf predict --model_name_or_path runs/demo --video clip.mp4 --text "I'm fine." --task emotion
     egmf predict --model_name_or_path runs/demo --folder clips/ --output predictions.jsonl
@@ -6,8 +6,8 @@ r"""Predict one clip, or every clip of a folder.
         --model_name_or_path runs/demo --folder clips/ --output predictions.parquet
 
 The transcript of `NAME.mp4` in a folder is read from `NAME.txt` beside it. Each prediction is one line of JSON, or
-one row if the output is named .parquet. A clip that cannot be read gets a line with its error, and the others are
-predicted. Several processes share the clips of a folder. The work is done in evaluation/predictor.py.
+one row if the output file ends in .parquet. A clip that cannot be read gets a line with its error, and the other clips
+are still predicted. Several processes share the clips of a folder. The work is done in evaluation/predictor.py.
 """
 
 import argparse
@@ -26,23 +26,23 @@ def make_parser() -> CommandParser:
     add = parser.add_argument
     add("--model_name_or_path", required=True, group=model, help="checkpoint: a folder or a Hub id")
     add("--text_model_name_or_path", group=model, help="language model of an adapter checkpoint, if it was moved")
-    add("--load_in_4bit", action="store_true", group=model, help="language model in 4 bits; needs bitsandbytes, CUDA")
+    add("--load_in_4bit", action="store_true", group=model, help="4-bit language model (needs bitsandbytes and CUDA)")
     add("--device", group=model, help="cpu or cuda; default: cuda if there is a GPU")
     add("--text", group=clip, help="transcript of the clip")
     add("--audio", group=clip, help="audio file")
     add("--video", group=clip, help="video file; its sound track is used unless --audio is given")
     add("--folder", type=Path, group=clip, help="predict every clip in this folder instead")
     add("--task", group=clip, help="task; default: the checkpoint's first task")
-    add("--modalities", nargs="+", group=clip, help="use only these, out of text audio video")
+    add("--modalities", nargs="+", group=clip, help="modalities to use, out of text audio video")
     add("--window_hop", type=float, group=clip, help="seconds between the windows that longer clips are cut into")
-    add("--top_k", type=int, group=output, help="number of probabilities to keep, the largest ones")
-    add("--output", type=Path, group=output, help="file of JSON lines, or .parquet; default: the terminal")
+    add("--top_k", type=int, group=output, help="number of probabilities to keep, largest first")
+    add("--output", type=Path, group=output, help="output file, JSON Lines or .parquet; default: the terminal")
     add("--overwrite", action="store_true", group=output, help="replace the output file if it exists")
     return parser
 
 
 def check_arguments(parser: CommandParser, arguments: argparse.Namespace) -> None:
-    """Exit with status 2 if options contradict one another, or a file or folder is wrong."""
+    """Exit with status 2 if options contradict each other, or a path cannot be used."""
     output = arguments.output
     folder = arguments.folder
     has_clip = bool(arguments.text or arguments.audio or arguments.video)

@@ -1,14 +1,15 @@
-"""Push a trained run to the Hub, in one commit, and check that it loads and answers as before.
+"""Push a trained run to the Hub in one commit, and check that it loads and gives the same answer.
 
-    python -m training.push_to_hub runs/demo ORG/NAME --standalone
-    python -m training.push_to_hub runs/demo ORG/NAME --text_model_name_or_path ORG/LANGUAGE-MODEL --upload_text_model
-    python -m training.push_to_hub runs/demo ORG/NAME --standalone --dry_run --folder /tmp/look
+    egmf push runs/demo ORG/NAME --standalone
+    egmf push runs/demo ORG/NAME --text_model_name_or_path ORG/LANGUAGE-MODEL --upload_text_model
+    egmf push runs/demo ORG/NAME --standalone --dry_run --folder /tmp/look
 
-The default is the adapter checkpoint ("light"): what was trained; the language model is named by its own repo and
-commit. `--standalone` ("full") pushes everything; LoRA is merged if that moves no answer, and else stays in layers of
-its own. The repo gets weights, the code of `modeling_egmf/` and `processing_egmf/` side by side, the processor, the
-card, results and training arguments. It is private unless `--public` is given, and made public only after it was
-loaded back in a fresh process with an empty cache and gave the same answer. The steps are in hub/upload.py.
+By default the adapter checkpoint ("light") is pushed: the trained weights, and the repo and commit of the language
+model. `--standalone` ("full") pushes everything; LoRA is merged if that changes no answer, and otherwise stays in
+separate layers. The repo gets weights, the code of `modeling_egmf/` and `processing_egmf/` side by side, the
+processor, the model card, results and training arguments. It is private unless `--public` is given, and becomes public
+only after it has loaded in a fresh process with an empty cache and given the same answer. The steps are in
+hub/upload.py.
 """
 
 from collections.abc import Sequence
@@ -18,31 +19,31 @@ from .cli import CommandParser, command_errors
 
 
 def make_parser() -> CommandParser:
-    parser = CommandParser(description=__doc__.splitlines()[0])
-    content = parser.add_argument_group("what the repo holds")
-    target = parser.add_argument_group("where it goes")
+    parser = CommandParser(prog="egmf push", description=__doc__.splitlines()[0])
+    content = parser.add_argument_group("contents")
+    target = parser.add_argument_group("target")
     check = parser.add_argument_group("check")
     add = parser.add_argument
     add("run", type=Path, help="folder of a finished run")
     add("repo_id", metavar="ORG/NAME", help="repo on the Hub")
-    add("--standalone", action="store_true", group=content, help="everything; default: the adapter checkpoint")
-    add("--endpoint", action="store_true", group=content, help="also the handler for Inference Endpoints")
+    add("--standalone", action="store_true", group=content, help="push everything; default: the adapter checkpoint")
+    add("--endpoint", action="store_true", group=content, help="add the handler for Inference Endpoints")
     add(
         "--text_model_name_or_path",
         group=content,
         help="Hub id of the language model that an adapter checkpoint names",
     )
     add("--upload_text_model", action="store_true", group=content, help="upload the run's language model there first")
-    add("--card", type=Path, group=content, help="YAML with what the card says; see hub/card_facts.py")
-    add("--study", type=Path, group=content, help="figures over several seeds, as training.demo.study writes them")
+    add("--card", type=Path, group=content, help="YAML file with facts for the card; see hub/card_facts.py")
+    add("--study", type=Path, group=content, help="results over several seeds, from the demo's study.py")
     add("--revision", group=target, help="branch to push to; default: main")
-    add("--tag", group=target, help="name for the commit; never moved")
-    add("--message", group=target, help="of the commit")
-    add("--public", action="store_true", group=target, help="make it public, after the check; default: private")
-    add("--overwrite", action="store_true", group=target, help="replace another model in the repo")
-    add("--no_verify", action="store_true", group=check, help="do not load it back (saves a large model's download)")
-    add("--dry_run", action="store_true", group=check, help="only write the folder, without network")
-    add("--folder", type=Path, group=check, help="of --dry_run; default: RUN-hub, beside the run")
+    add("--tag", group=target, help="tag for the commit; existing tags are never moved")
+    add("--message", group=target, help="commit message")
+    add("--public", action="store_true", group=target, help="make the repo public after the check; default: private")
+    add("--overwrite", action="store_true", group=target, help="replace a different model in the repo")
+    add("--no_verify", action="store_true", group=check, help="skip the check (saves downloading a large model)")
+    add("--dry_run", action="store_true", group=check, help="only write the folder; no network")
+    add("--folder", type=Path, group=check, help="folder for --dry_run; default: RUN-hub, next to the run")
     return parser
 
 
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             if path is not None and not path.is_file():
                 parser.error(f"There is no file {path}.")
         if folder is not None and not is_dry_run:
-            parser.error("--folder belongs to --dry_run.")
+            parser.error("--folder can only be used with --dry_run.")
         _push(arguments, verify, is_dry_run, folder)
 
 
@@ -72,11 +73,11 @@ def _push(arguments: dict, verify: bool, is_dry_run: bool, folder: Path | None) 
     options = PushOptions(**arguments, verify=verify)
     validate_repo_id(options.repo_id)
     if options.repo_id.count("/") != 1:
-        raise ValueError(f"{options.repo_id!r} must be ORG/NAME, or USER/NAME.")
+        raise ValueError(f"The repo id is {options.repo_id!r}; it must be ORG/NAME or USER/NAME.")
     if is_dry_run:
         dry_run(options, folder or options.run.with_name(f"{options.run.name}-hub"))
     elif constants.HF_HUB_OFFLINE:
-        raise ValueError("HF_HUB_OFFLINE is set, and a push needs the Hub. Unset it, or give --dry_run.")
+        raise ValueError("HF_HUB_OFFLINE is set, but a push needs the Hub. Unset it, or use --dry_run.")
     else:
         push(options, HfApi())
 

@@ -1,8 +1,8 @@
-"""Files of results: JSON in and out, digests, versions, and writing that leaves a complete file or none.
+"""Results files: reading and writing JSON, digests, versions, and atomic writes.
 
     write_json, write_text ─► replacing(path) ─► .name.1f2e3d4c.tmp, fsync ─► path
 
-A results file holds `versions()` and `commit()` beside its figures, so that the same figures can be made again.
+A results file stores `versions()` and `commit()` with its figures, so that they can be reproduced.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ import numpy as np
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "numpy", "av", "scikit-learn")
 
 
-# ---- what a result was made with ------------------------------------------------------------------------------
+# ---- versions and commit --------------------------------------------------------------------------------------
 
 
 def versions() -> dict[str, str]:
@@ -76,7 +76,7 @@ def digest_of_file(path: str | Path) -> str:
 
 
 def digest_of_json(value: Any, sort_keys: bool = False) -> str:
-    """SHA-256 of a value's JSON text; what JSON cannot hold enters as `str(value)`.
+    """SHA-256 of a value's JSON text; values that JSON cannot represent are hashed as `str(value)`.
 
     Args:
         value: lists, dicts, strings, numbers.
@@ -87,7 +87,7 @@ def digest_of_json(value: Any, sort_keys: bool = False) -> str:
 
 
 def checksum_of_array(array: np.ndarray) -> str:
-    """BLAKE2b (16 bytes) of an array's content: faster than SHA-256, against damage only."""
+    """BLAKE2b (16 bytes) of an array's content: faster than SHA-256, only for detecting corruption."""
     return hashlib.blake2b(np.ascontiguousarray(array), digest_size=16).hexdigest()
 
 
@@ -95,7 +95,7 @@ def checksum_of_array(array: np.ndarray) -> str:
 
 
 def check_writable(folder: Path) -> None:
-    """Check that files can be written into a folder, or into its closest parent that exists.
+    """Check that files can be written to a folder, or to its closest existing parent.
 
     Raises:
         ValueError: nothing can be written there.
@@ -117,12 +117,12 @@ def temporary_name(path: str | Path) -> Path:
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary file that becomes `path` once the block has finished without an error.
+    """Yields a temporary file that becomes `path` if the block finishes without an error.
 
         with replacing("answers.parquet") as temporary:
             pq.write_table(table, temporary)
 
-    The content is on the disk (fsync) before the name changes: a crash leaves the old file or the new one.
+    The content is flushed to disk (fsync) before the rename: a crash leaves either the old file or the new one.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -144,7 +144,7 @@ def write_text(path: str | Path, text: str) -> Path:
 
 
 def write_json(path: str | Path, value: Any) -> Path:
-    """Write JSON atomically; numbers that JSON cannot hold (NaN, infinity) become null."""
+    """Write JSON atomically; numbers that JSON cannot represent (NaN, infinity) become null."""
     text = json.dumps(as_json_value(value), indent=1, ensure_ascii=False)
     return write_text(path, text + "\n")
 
@@ -163,7 +163,7 @@ def read_json(path: str | Path) -> Any:
 
 
 def as_json_value(value: Any) -> Any:
-    """Dicts, lists and plain values as JSON has them: no NaN, no NumPy numbers; anything else becomes text."""
+    """Convert a value to JSON types: NumPy numbers become plain, NaN and infinity None, and other types text."""
     if isinstance(value, dict):
         return {str(key): as_json_value(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

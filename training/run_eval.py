@@ -1,11 +1,11 @@
-r"""Evaluate a checkpoint, with all modalities or with every subset, and write a results file.
+r"""Evaluate a checkpoint with all modalities or with every subset of them, and write a results file.
 
     egmf evaluate --model_name_or_path runs/demo --dataset data/demo --subsets every
     accelerate launch --config_file training/accelerate_configs/ddp.yaml -m training.run_eval \
         --model_name_or_path runs/demo --dataset DATA
     egmf evaluate --model_name_or_path 'runs/meld-{seed}' --dataset data/meld --seeds 0 1 2 --config my_recipe.yaml
 
-The third command evaluates several runs of one recipe (evaluation/seeds.py), the others one run (evaluator.py).
+The third command evaluates several runs of one recipe (evaluation/seeds.py), the others a single run (evaluator.py).
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ def make_parser() -> CommandParser:
     add = parser.add_argument
     add("--model_name_or_path", required=True, group=model, help="checkpoint: a folder or a Hub id")
     add("--text_model_name_or_path", group=model, help="language model of an adapter checkpoint, if it was moved")
-    add("--load_in_4bit", action="store_true", group=model, help="language model in 4 bits; needs bitsandbytes, CUDA")
+    add("--load_in_4bit", action="store_true", group=model, help="4-bit language model (needs bitsandbytes and CUDA)")
     add("--device", group=model, help="cpu or cuda; default: cuda if there is a GPU")
     add("--dataset", required=True, group=data, help="dataset folder: metadata.jsonl, metadata.csv or Parquet")
     add("--split", default="test", group=data, help="split to evaluate on; default: test")
@@ -31,9 +31,9 @@ def make_parser() -> CommandParser:
         "--split_manifest",
         default="official",
         group=data,
-        help="splits of a converted corpus: a file name in its splits/",
+        help="split manifest of a converted corpus: a file name in its splits/",
     )
-    add("--max_samples", type=int, group=data, help="number of examples to evaluate, the first ones")
+    add("--max_samples", type=int, group=data, help="number of examples to evaluate, from the start of the split")
     add("--window_hop", type=float, group=data, help="seconds between the windows that longer clips are cut into")
     add("--batch_size", type=int, default=16, group=data, help="examples per batch; default: 16")
     add("--num_workers", type=int, default=0, group=data, help="processes that decode clips; default: 0")
@@ -42,13 +42,13 @@ def make_parser() -> CommandParser:
         nargs="+",
         default=["all"],
         group=results,
-        help="all (modalities at once, the default), every (subset), or names such as text+audio",
+        help="all (modalities together, the default), every (subset), or names such as text+audio",
     )
     add("--output", type=Path, group=results, help="results file; default: MODEL/results-SPLIT.json")
     add("--overwrite", action="store_true", group=results, help="replace a results file that exists")
-    add("--seed", type=int, default=0, group=results, help="seed of all random numbers; default: 0")
-    add("--seeds", type=int, nargs="+", group=seeds, help="evaluate these runs, {seed} in --model_name_or_path")
-    add("--config", type=Path, group=seeds, help="recipe that missing runs are trained with")
+    add("--seed", type=int, default=0, group=results, help="random seed; default: 0")
+    add("--seeds", type=int, nargs="+", group=seeds, help="seeds of the runs, {seed} in --model_name_or_path")
+    add("--config", type=Path, group=seeds, help="recipe to train missing runs with")
     return parser
 
 

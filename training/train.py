@@ -1,11 +1,11 @@
 """Train EGMF: `transformers.Trainer` under Accelerate.
 
-    python -m training.train --config training/configs/demo.yaml
+    egmf train --config training/configs/demo.yaml
     accelerate launch -m training.train --config my.yaml --dataset my_corpus --output_dir runs/mine
 
-Writes checkpoints that are each a loadable repo, TensorBoard logs, and at the end the best checkpoint itself into
-`output_dir` with `training.json` beside it. An interrupted run is resumed when the same command is run again, with the
-same numbers; a finished one is refused, unless `--overwrite` moves it aside. The steps of a run are in trainer/run.py.
+Writes checkpoints, each a loadable repo, TensorBoard logs, and at the end the best model with `training.json` to
+`output_dir`. Running the same command again resumes an interrupted run and gives the same numbers; a finished run is
+refused, unless `--overwrite` moves it aside. The steps of a run are in trainer/run.py.
 """
 
 from collections.abc import Sequence

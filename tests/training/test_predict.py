@@ -186,7 +186,7 @@ def test_output_is_not_overwritten(predict, tmp_path, capsys):
     ("arguments", "code", "message"),
     [
         (["--folder", "absent"], 2, "--folder absent is not a folder"),
-        (["--folder", "EMPTY"], "error: --folder EMPTY holds no media files. Known endings: .mp4", ""),
+        (["--folder", "EMPTY"], "error: --folder EMPTY has no media files. Supported extensions: .mp4", ""),
         ([], 2, "Give --text, --audio or --video"),
         (["--folder", ".", "--text", "a"], 2, "--folder takes no --text"),
         (["--text", "a", "--output", "EMPTY"], 2, "--output EMPTY is a folder"),

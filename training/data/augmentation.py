@@ -1,8 +1,8 @@
-"""Random changes of a training example: modality dropout, and what a camera, a room and a microphone change about a
-clip without changing how the person feels.
+"""Random changes to a training example: modality dropout, and the variation that cameras, rooms and microphones cause
+without changing how the person feels.
 
-All choices of one sample come from one generator, in this order: the modalities to keep, the voice, then every stream.
-The same seed gives the same sample, see `EGMFDataset`.
+One generator makes all choices for a sample, in this order: the modalities to keep, the voice, then each stream. The
+same seed gives the same sample; see `EGMFDataset`.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ class AugmentationSettings:
     """Which random changes a dataset makes.
 
     Args:
-        modality_dropout: probability that a sample loses a random part of its modalities, never all of them.
+        modality_dropout: probability that a sample loses a random subset of its modalities, never all of them.
         augmentation: change audio, frames and features with `augment`.
         voice_augmentation: change pitch, tempo and timbre with `augment_voice`.
     """
@@ -40,11 +40,11 @@ class AugmentationSettings:
 
     def __post_init__(self):
         if not 0 <= self.modality_dropout <= 1:
-            raise ValueError(f"`modality_dropout` is {self.modality_dropout}; it must lie in [0, 1].")
+            raise ValueError(f"`modality_dropout` is {self.modality_dropout}; it must be in [0, 1].")
 
 
 def choose_modalities(present: Sequence[str], dropout: float, rng: np.random.Generator) -> list[str]:
-    """The modalities to keep: all, or with probability `dropout` one of the smaller nonempty subsets."""
+    """The modalities to keep: all, or with probability `dropout` a random nonempty proper subset."""
     if len(present) > 1 and rng.random() < dropout:
         subsets = [subset for size in range(1, len(present)) for subset in combinations(present, size)]
         return list(subsets[rng.integers(len(subsets))])
@@ -52,7 +52,7 @@ def choose_modalities(present: Sequence[str], dropout: float, rng: np.random.Gen
 
 
 def augment_frames(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """frames (T, y, x, 3) uint8 -> possibly mirrored, in other light; the same change for the whole clip."""
+    """frames (T, y, x, 3) uint8 -> possibly mirrored, with different lighting; one change for the entire clip."""
     if rng.random() < 0.5:
         frames = frames[:, :, ::-1]
     contrast = rng.uniform(0.85, 1.2)
@@ -73,7 +73,7 @@ def augment_voice(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """samples (S,) float32 -> (S',) as if spoken by someone else: another tempo, pitch and timbre.
 
     Speed perturbation (Ko et al. 2015), a random equalizer, and a phase vocoder that makes the tempo independent of
-    the speed: for corpora of few speakers. Audio shorter than two windows of the vocoder is returned unchanged.
+    the speed: for corpora with few speakers. Audio shorter than two windows of the vocoder is returned unchanged.
     """
     if len(samples) < 2 * FFT_LENGTH:
         return samples
@@ -81,11 +81,11 @@ def augment_voice(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     levels = rng.normal(0, TIMBRE_DECIBELS, TIMBRE_BANDS)
     padded_length = next_fast_len(len(samples), real=True)
     spectrum = rfft(samples, padded_length)
-    # Bands as wide as the ear's: narrow at low frequencies.
+    # The bands follow the ear: narrow at low frequencies.
     positions = np.log1p(np.linspace(0, 13, len(spectrum)))
     decibels = np.interp(positions, np.linspace(0, positions[-1], len(levels)), levels)
     spectrum = spectrum * 10 ** (decibels.astype(np.float32) / 20)
-    # More or fewer samples of the same spectrum are the same sound, played at another speed.
+    # Inverting the same spectrum to more or fewer samples plays the same sound at another speed.
     length = round(padded_length / speed)
     changed = irfft(spectrum, length) * (length / padded_length)
     changed = changed[: len(samples) * length // padded_length].astype(np.float32)
@@ -118,5 +118,5 @@ AUGMENTATIONS = {
 
 
 def augment(media: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Every stream of a decoded clip, changed at random."""
+    """Randomly change every stream of a decoded clip."""
     return {name: AUGMENTATIONS[name](values, rng) for name, values in media.items()}

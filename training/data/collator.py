@@ -1,6 +1,6 @@
-"""Prepared samples to one batch: the modalities that were drawn, then padding.
+"""Collates prepared samples into a batch: first modality dropout as the dataset drew it, then padding.
 
-Sizes and masks are those of one processor call over the same inputs.
+Sizes and masks are the same as in one processor call on the same inputs.
 """
 
 from collections.abc import Sequence
@@ -20,10 +20,10 @@ SUBSETS: tuple[tuple[str, ...], ...] = tuple(
 
 
 def check_modalities(modalities: Sequence[str] | None) -> tuple[str, ...]:
-    """The modalities to use; None for all.
+    """The modalities to use; None stands for all.
 
     Raises:
-        ValueError: none, or an unknown one.
+        ValueError: the list is empty, or names an unknown modality.
     """
     if modalities is None:
         return MODALITIES
@@ -35,12 +35,12 @@ def check_modalities(modalities: Sequence[str] | None) -> tuple[str, ...]:
 class EGMFDataCollator:
     """Called by the data loader with the samples of one batch, from `EGMFDataset`.
 
-    Each sample keeps the modalities that the dataset drew for it (`sample["modalities"]`). Samples without labels get
-    `label_index` (B,), the true answer's place in the answer set; samples of training carry `loss_weight` ().
+    Each sample keeps the modalities that the dataset drew for it (`sample["modalities"]`). A batch without labels gets
+    `label_index` (B,), the true answer's index in the answer set; a training batch has `loss_weight` ().
 
     Args:
         processor: the processor that prepared the samples.
-        modalities: keep only these, for evaluation on a subset; None for all.
+        modalities: the modalities to keep, for evaluation on a subset; None for all.
     """
 
     def __init__(self, processor: EGMFProcessor, modalities: Sequence[str] | None = None):

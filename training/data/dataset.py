@@ -1,4 +1,4 @@
-"""Examples of a corpus, and a dataset that turns each of them into one prepared sample.
+"""Loads the examples of a corpus, and turns each of them into a prepared sample.
 
     metadata.jsonl, metadata.csv, Parquet ─► load_examples ─► EGMFDataset[i] ─► EGMFDataCollator ─► model
                                                                  │
@@ -16,7 +16,7 @@ parquet.py), or a folder of other Parquet files. All columns except `answer` are
     context        earlier turns, oldest first: a list of strings or [speaker, text] (JSON in a CSV cell)
     answer         label or score
 
-The path of a batch continues in collator.py.
+The next step, batching, is in collator.py.
 """
 
 import copy
@@ -44,7 +44,7 @@ from .tables import COLUMNS, MEDIA, find_metadata, read_metadata
 from .windows import load_window
 
 
-# What a modality's encoder may take -> columns that it is read from.
+# Modality -> input type of its encoder -> columns that hold the input.
 SOURCES = {
     "audio": {"waveform": ("audio", "video"), "features": ("audio_features",)},
     "video": {"frames": ("video",), "features": ("video_features",)},
@@ -52,13 +52,13 @@ SOURCES = {
 
 
 def load_examples(folder: str | Path, split: str | None = None, manifest: str = "official") -> list[dict[str, Any]]:
-    """The examples of a corpus, with media as absolute paths. Arrays and embedded clips of a converted corpus stay on
-    disk until they are used.
+    """Load the examples of a corpus, with media as absolute paths. Arrays and embedded clips of a converted corpus
+    stay on disk until they are used.
 
     Args:
         folder: the corpus.
-        split: only the examples of this split; None for all.
-        manifest: which splits of a converted corpus, by the name of a file in its `splits/`.
+        split: the split to load; None for all.
+        manifest: split manifest of a converted corpus, the name of a file in its `splits/`.
 
     Raises:
         ValueError: not a corpus, a missing column or file, a repeated id, or an empty split.
@@ -95,12 +95,12 @@ def _read_table(folder: Path) -> list[dict[str, Any]]:
         )
     import datasets  # takes seconds, and only Parquet needs it
 
-    splits = datasets.load_dataset("parquet", data_dir=str(folder))  # by its files: see parquet.py
+    splits = datasets.load_dataset("parquet", data_dir=str(folder))  # not by the folder's name: see parquet.py
     return [dict(row, split=row.get("split") or name) for name, rows in splits.items() for row in rows]
 
 
 def _check_columns(examples: list[dict[str, Any]], folder: Path) -> None:
-    """Other columns are allowed, but one that is spelled almost like ours is a typo."""
+    """Extra columns are allowed, but a name that is almost one of ours is taken for a typo."""
     for column in dict.fromkeys(column for example in examples for column in example):
         if column in COLUMNS:
             continue
@@ -142,14 +142,14 @@ class SampleIndex(NamedTuple):
     index: int  # of the example
     seed: int  # of the run
     epoch: int
-    weight: float  # of this process's mean loss in the mean over processes; 1 unless the batch does not divide evenly
+    weight: float  # of this process's mean loss in the mean over processes; 1 if the batch divides evenly
 
 
 class EGMFDataset(Dataset):
-    """A torch dataset of prepared samples: what `processor.prepare` returns, unpadded, with
+    """A torch dataset of prepared samples: unpadded, from `processor.prepare`, with these additional fields:
 
         id, task, answer, label_index   of the example
-        modalities                      to keep: those present, or what modality dropout leaves of them
+        modalities                      to keep: those present, or the ones that modality dropout keeps
         sample_seed, loss_weight        of a `SampleIndex`
 
     A sample without any of the modalities has only these fields.
@@ -157,14 +157,14 @@ class EGMFDataset(Dataset):
     Args:
         examples: from `load_examples`, or cut into windows by `cut_examples`.
         processor: decodes the media and knows the tasks; every answer is checked against its task here.
-        with_labels: append the answer to the prompt and return `labels` (training); without, `answer_ids` to score.
-        modalities: use only these; None for all.
-        augmentation: random changes of training; None for none.
-        cache_media: decode every clip once, now, and keep it in memory.
-        encoder_cache: outputs of frozen encoders; their clips are not decoded.
+        with_labels: append the answer to the prompt and return `labels` (training), or return `answer_ids` to score.
+        modalities: the modalities to use; None for all.
+        augmentation: random changes for training; None for none.
+        cache_media: decode all clips up front and keep them in memory.
+        encoder_cache: cached outputs of frozen encoders, used instead of decoding their clips.
 
     Raises:
-        ValueError: an unknown task or modality, or an answer that the task does not have.
+        ValueError: an unknown task or modality, or an answer that is not in the task's answer set.
     """
 
     def __init__(
@@ -215,12 +215,12 @@ class EGMFDataset(Dataset):
             pool.shutdown(cancel_futures=True)
 
     def decode(self, example: dict[str, Any], modalities: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-        """The clip of an example as arrays that the processor takes, for the modalities that the model has encoders
+        """Decode the clip of an example into arrays for the processor, for the modalities that the model has encoders
         for.
 
         Args:
             example: one of `examples`.
-            modalities: only these; None for all whose encoder outputs are not cached.
+            modalities: the modalities to decode; None for all whose encoder outputs are not cached.
         """
         name = f"example {example['id']!r}"
         if modalities is None:
@@ -236,8 +236,8 @@ class EGMFDataset(Dataset):
             else:
                 sources[modality] = _read_stored(example.get(modality))
         if inputs.get("audio") == "waveform" and example.get("audio") is None and "video" not in sources:
-            # The sound track of a video that is not looked at. As `video` it may have none; beside video features, a
-            # clip cannot be given as `video`.
+            # Only the sound track of the video is used. A file passed as `video` may have none; with video features,
+            # the processor takes no `video`.
             track = "audio" if inputs.get("video") == "features" else "video"
             sources[track] = _read_stored(example.get("video"))
         if example.get("window") is not None:
@@ -246,12 +246,12 @@ class EGMFDataset(Dataset):
         return self.processor.load_media(name=name, modalities=tuple(inputs), **sources)
 
     def load_media(self, index: int) -> dict[str, np.ndarray]:
-        """The decoded clip of an example, from memory where it is kept there."""
+        """The decoded clip of an example, from memory if it is cached there."""
         return self.media[index] if self.media is not None else self.decode(self.examples[index])
 
     def ids_without(self, modalities: Sequence[str]) -> list[str]:
-        """Ids of the examples that have none of these modalities. Where clips are not in memory, the columns count: a
-        video is taken to have sound."""
+        """Ids of the examples that have none of these modalities. If clips are not in memory, the columns decide: a
+        video is assumed to have sound."""
         return [
             example["id"]
             for index, example in enumerate(self.examples)
@@ -286,7 +286,7 @@ class EGMFDataset(Dataset):
 
     @property
     def lengths(self) -> list[int]:
-        """Tokens of each example's transcript and context, for batches of similar length."""
+        """Number of tokens in each example's transcript and context, to batch examples of similar length."""
         texts = []
         for example in self.examples:
             turns = map(str, example.get("context") or ())
@@ -311,11 +311,11 @@ class EGMFDataset(Dataset):
         if use is not None:
             sample["sample_seed"] = (use.seed, use.epoch, zlib.crc32(example["id"].encode()))
             sample["loss_weight"] = use.weight
-        # Outside training torch's generator gives a seed, which differs in every worker. It is drawn even where
-        # nothing is random, so that a run's later random numbers do not depend on the options.
+        # Outside training, torch's generator gives a seed, which differs in every worker. It is drawn even if nothing
+        # is random, so that a run's later random numbers do not depend on the options.
         seed = sample["sample_seed"] if use is not None else int(torch.randint(2**31, ()))
         rng = np.random.default_rng(seed)
-        # One generator makes all choices of a sample: the modalities first, then the voice, then the rest.
+        # One generator makes all choices for a sample: the modalities first, then the voice, then the rest.
         sample["modalities"] = choose_modalities(present, self.augmentation.modality_dropout, rng)
         if self.augmentation.voice_augmentation and "audio" in media:
             media = {**media, "audio": augment_voice(media["audio"], rng)}
@@ -324,7 +324,7 @@ class EGMFDataset(Dataset):
         return {**sample, **self._prepare(example, media, states, present)} if present else sample
 
     def _read_states(self, example: dict[str, Any]) -> dict[str, torch.Tensor]:
-        """Modality -> cached encoder outputs (T, encoder width), where there are any."""
+        """Modality -> cached encoder outputs (T, encoder width), if there are any."""
         states = {}
         for modality, key in example.get("state_keys", {}).items():
             values = self.encoder_cache.read(modality, key)
@@ -354,7 +354,7 @@ class EGMFDataset(Dataset):
 
 
 def _parse_answer(answer: Any, task: EGMFTask, name: str) -> Any:
-    """Scores of a CSV file are strings."""
+    """Convert a score to a number; those of a CSV file are strings."""
     if task.kind != "regression" or not isinstance(answer, str):
         return answer
     try:
@@ -364,7 +364,7 @@ def _parse_answer(answer: Any, task: EGMFTask, name: str) -> Any:
 
 
 def _present_modalities(example: dict[str, Any], *media: Any) -> list[str]:
-    """The modalities of an example's text and of collections of media names, in their usual order."""
+    """The modalities that an example's text and the names of its media cover, in their usual order."""
     present = {name.removesuffix("_features") for names in media for name in names}
     if (example.get("text") or "").strip():
         present.add("text")
@@ -372,17 +372,17 @@ def _present_modalities(example: dict[str, Any], *media: Any) -> list[str]:
 
 
 def _load_features(features: Any, name: str) -> Any:
-    """An array as it is, or from the .npy file that an example names."""
+    """Return an array unchanged; load the .npy file that a string names."""
     if not isinstance(features, str):
         return features
     try:
         return np.load(features, allow_pickle=False)
-    except Exception as error:  # numpy raises many types, because a damaged header is parsed as Python
+    except Exception as error:  # numpy raises many types: it parses a damaged header as Python
         raise ValueError(
             f"{name}: {features} is not a readable .npy file of numbers ({error}). Write it with numpy.save."
         ) from error
 
 
 def _read_stored(clip: Any) -> Any:
-    """A clip as it is, or the bytes of one embedded in a converted corpus."""
+    """Return a clip unchanged, or its bytes if it is embedded in a converted corpus."""
     return clip.read() if isinstance(clip, StoredMedia) else clip

@@ -4,11 +4,11 @@
     preprocessing settings ───┼─► key ─► DIR/audio-ENCODER/KEY[:2]/KEY.safetensors: states (T, encoder width)
     encoder's weights ────────┘
 
-The key covers everything that the states depend on, so that stale entries are never used: another encoder, revision,
-clip or setting has another key. Files are written under a temporary name and then renamed, so that runs may share a
-folder at the same time. Each clip passes through the encoder by itself, unpadded: an encoder whose output depends on
-its neighbors' padding (Wav2Vec2 with group norm) gives here what it gives for a single clip. Only steps that its mask
-marks as real are kept. A clip without the modality has a file of no steps.
+The key covers everything that the states depend on, so stale entries are never used: a different encoder, revision,
+clip or setting gives a different key. Files are written under a temporary name and then renamed, so several runs can
+share a folder at the same time. Each clip passes through the encoder by itself, unpadded: an encoder whose output
+depends on padding (Wav2Vec2 with group norm) gives the same output as for a single clip. Only steps that its mask
+marks as real are kept. A clip without the modality gets a file with no steps.
 """
 
 # T steps of the encoder's output
@@ -33,7 +33,7 @@ from ..records import checksum_of_array, digest_of_bytes, digest_of_file, digest
 from .parquet import StoredMedia
 
 
-# The processor's settings that change what an encoder sees of a clip.
+# Processor settings that change an encoder's input.
 PREPROCESSING = {
     "audio": ("sampling_rate", "audio_frontend", "max_clip_seconds"),
     "video": ("num_frames", "frame_height", "frame_width", "video_frontend", "max_clip_seconds"),
@@ -45,12 +45,12 @@ def _checksum(states: torch.Tensor) -> str:
 
 
 class EncoderCache:
-    """The outputs of a model's frozen pretrained encoders; from now on the model takes these instead of media.
+    """The outputs of a model's frozen pretrained encoders. Creating it makes the model take these instead of media.
 
     Args:
-        folder: may be shared by any number of runs and encoders.
-        model: its frozen pretrained encoders are cached; trained ones and our own are not.
-        processor: the model's.
+        folder: can be shared by any number of runs and encoders.
+        model: its frozen pretrained encoders are cached; trained encoders and our own are not.
+        processor: the model's processor.
 
     Raises:
         ValueError: the model has no frozen pretrained encoder.
@@ -67,8 +67,8 @@ class EncoderCache:
                 self.stems[modality] = stem
         if not self.stems:
             raise ValueError(
-                "`encoder_cache` keeps the outputs of frozen pretrained encoders, and this model has none. Set "
-                "--audio or --video to the id of one, without --train_backbones, or leave --encoder_cache out."
+                "`encoder_cache` keeps the outputs of frozen pretrained encoders, but this model has none. Set "
+                "--audio or --video to the id of one, without --train_backbones, or leave out --encoder_cache."
             )
         self.folders: dict[str, Path] = {}
         self.settings: dict[str, dict[str, Any]] = {}
@@ -83,7 +83,7 @@ class EncoderCache:
         self._file_digests: dict[str, str] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """A data loader's worker reads files; it needs no encoder."""
+        """Data-loader workers only read files, so they get no encoders."""
         return {**vars(self), "stems": dict.fromkeys(self.stems)}
 
     def _clip_digest(self, clip: str | StoredMedia) -> str:
@@ -95,7 +95,7 @@ class EncoderCache:
         return self._file_digests[clip]
 
     def keys(self, example: dict[str, Any]) -> dict[str, str]:
-        """Modality -> key of an example's states, for the encoders that have something to encode."""
+        """Modality -> key of an example's states, for the modalities that the example has."""
         keys = {}
         for modality in self.stems:
             clip = example.get(modality)
@@ -110,7 +110,7 @@ class EncoderCache:
         return self.folders[modality] / key[:2] / f"{key}.safetensors"
 
     def read(self, modality: str, key: str) -> torch.Tensor:
-        """States (T, encoder width) that `fill` has written."""
+        """Read the states (T, encoder width) that `fill` has written."""
         with safe_open(self.path(modality, key), "pt") as file:
             return file.get_tensor("states")
 
@@ -135,7 +135,7 @@ class EncoderCache:
             free = shutil.disk_usage(folder).free / 2**20
             raise OSError(
                 f"{path} could not be written ({error}); the disk has {free:,.0f} MiB free. Free some space or set "
-                "another --encoder_cache, and run the same command again: it reuses what is stored."
+                "another --encoder_cache, and run the same command again: it reuses the stored outputs."
             ) from error
 
     @torch.no_grad()
@@ -161,7 +161,7 @@ class EncoderCache:
             share: index of this process and number of processes; each computes its part.
 
         Returns:
-            `{"stored", "computed"}`, the counts of this process's part.
+            `{"stored", "computed"}`: how many entries of this process's part existed, and how many were computed.
         """
         entries = {}
         for dataset in datasets:

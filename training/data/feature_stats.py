@@ -1,6 +1,6 @@
 """Mean and standard deviation of precomputed features, over the training examples.
 
-The columns of released features differ in scale by orders of magnitude (pitch in Hz beside probabilities), so the
+The columns of released features differ in scale by orders of magnitude (pitch in Hz next to probabilities), so the
 encoder standardizes them. The statistics are measured once, before the first step, and stored in the checkpoint.
 """
 
@@ -19,12 +19,12 @@ def set_feature_stats(model: EGMFForConditionalGeneration, dataset: EGMFDataset,
     1.
 
     Args:
-        model: a new model; one that was trained before keeps the statistics that it was trained with.
+        model: a new model; a trained checkpoint must keep the statistics that it was trained with.
         dataset: the training set.
         progress: show a progress bar.
 
     Returns:
-        The modalities that were set; one that no example has keeps mean 0 and std 1.
+        The modalities whose statistics were set; one that no example has keeps mean 0 and std 1.
     """
     encoder = model.egmf.audio_visual_encoder
     stems = {}

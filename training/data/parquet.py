@@ -2,16 +2,17 @@
 
     load_converted("data/mosei") ─► examples as in dataset.py, with StoredFeatures and StoredMedia instead of paths
 
-`datasets` turns the Parquet shards into Arrow files in its cache once; these are memory-mapped, so that an example's
-vectors are read from disk when it is used, in each worker, without a copy of the corpus.
+`datasets` converts the Parquet shards once into Arrow files in its cache. These are memory-mapped: every worker reads
+an example's vectors from disk when it uses them, and none holds a copy of the corpus.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
+from ..records import read_json
 
 
 RECORD = "conversion.json"
@@ -46,7 +47,7 @@ class _Column:
 
 
 class StoredFeatures:
-    """Features (steps, F) in a converted corpus, which `np.asarray` reads as float32."""
+    """Features (steps, F) in a converted corpus; `np.asarray` reads them as float32."""
 
     def __init__(self, column: _Column, index: int) -> None:
         self.column = column
@@ -58,7 +59,7 @@ class StoredFeatures:
         return values.astype(np.float32 if dtype is None else dtype, copy=True)
 
     def mark(self) -> list[Any]:
-        """Distinguishes them from others without reading all of them: the number of steps, and the first step."""
+        """A cheap fingerprint that does not read all steps: the number of steps, and the first step."""
         vectors = self.column[self.index].values
         return [len(vectors), vectors[:1].to_pylist()]
 
@@ -75,7 +76,7 @@ class StoredMedia:
         return self.column[self.index]["bytes"].as_py()
 
     def mark(self) -> list[Any]:
-        """Distinguishes it from another without reading it: its name and its size in bytes."""
+        """A cheap fingerprint that does not read the clip: its name and its size in bytes."""
         clip = self.column[self.index]
         return [clip["path"].as_py(), clip["bytes"].as_buffer().size]
 
@@ -86,11 +87,11 @@ def is_converted(folder: str | Path) -> bool:
 
 
 def load_converted(folder: str | Path, manifest: str = "official") -> list[dict[str, Any]]:
-    """The examples of a converted corpus; those without an answer (of an `unlabeled` split) are left out and counted.
+    """Load a converted corpus; examples without an answer (in an `unlabeled` split) are left out and counted.
 
     Args:
         folder: the output of a converter.
-        manifest: which splits: `official`, or another file in `splits/`.
+        manifest: split manifest, `official` or the name of another file in `splits/`.
 
     Returns:
         Examples as from `load_examples`: clips as absolute paths or `StoredMedia`, features as `StoredFeatures`.
@@ -101,8 +102,8 @@ def load_converted(folder: str | Path, manifest: str = "official") -> list[dict[
     import datasets  # takes seconds, and a corpus of files does not need it
 
     folder = Path(folder)
-    # By its files: `datasets` caches a folder with a card by the folder's name, and would return the rows of another
-    # folder of that name, or those from before it was converted again.
+    # File by file: `datasets` caches a folder with a card under the folder's name, and would return the rows of
+    # another folder with that name, or of an earlier conversion.
     files: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
     for path in sorted(folder.glob("data/*.parquet")):
         files.setdefault(path.stem.rsplit("-", 3)[0], []).append(str(path))
@@ -127,14 +128,14 @@ def load_converted(folder: str | Path, manifest: str = "official") -> list[dict[
 
 
 def _read_part(part: Any, folder: Path) -> list[dict[str, Any]]:
-    """The rows of one split's Arrow table, the large columns unread."""
+    """The examples in one split's Arrow table; large columns are not read yet."""
     lazy = [name for name in LAZY if name in part.column_names]
     plain = [name for name in part.column_names if name not in lazy]
     examples = part.data.table.select(plain).to_pylist()
     columns = {name: _Column(part, name) for name in lazy} if len(part) else {}
     for index, example in enumerate(examples):
         if example.get("context") is not None:
-            # An empty speaker is a turn without one.
+            # An empty speaker marks a turn without one.
             example["context"] = [turn if turn[0] else turn[1] for turn in example["context"]]
         for name, column in columns.items():
             example[name] = _read_cell(column, index, folder) if column.present[index] else None
@@ -147,7 +148,7 @@ def _read_manifest(folder: Path, manifest: str) -> dict[str, str]:
     if not path.is_file():
         manifests = ", ".join(sorted(other.stem for other in folder.glob("splits/*.json")))
         raise ValueError(f"{folder} has no split manifest {manifest!r}. Use one of {manifests}.")
-    splits = json.loads(path.read_text(encoding="utf-8"))["splits"]
+    splits = read_json(path)["splits"]
     return {name: split for split, names in splits.items() for name in names}
 
 

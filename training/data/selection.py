@@ -1,9 +1,9 @@
-"""Which examples a run uses, and whether they have what its model takes.
+"""Selects the examples of a run, and checks that they have the inputs that its model takes.
 
 load_examples ─► select_examples (tasks, number) ─► EGMFDataset ─► remove_unusable
 """
 
-import sys
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +13,8 @@ from .dataset import SOURCES, EGMFDataset
 
 
 MAX_SHOWN_IDS = 20
+
+logger = logging.getLogger(__name__)
 
 
 def used_tasks(tasks: dict[str, EGMFTask], examples: list[dict[str, Any]]) -> dict[str, EGMFTask]:
@@ -26,16 +28,16 @@ def used_tasks(tasks: dict[str, EGMFTask], examples: list[dict[str, Any]]) -> di
 def select_examples(
     examples: list[dict[str, Any]], only_tasks: Sequence[str] | None, max_samples: int | None, default_task: str
 ) -> list[dict[str, Any]]:
-    """The examples of some tasks, at most a number of them.
+    """Select examples by task, up to a maximum number.
 
     Args:
         examples: of one split.
-        only_tasks: names of tasks; None for all.
-        max_samples: use only the first ones; None for all.
+        only_tasks: names of the tasks to keep; None for all.
+        max_samples: number of examples to keep, from the start; None for all.
         default_task: the task of an example that names none.
 
     Raises:
-        ValueError: nothing is left.
+        ValueError: no example is left, or `max_samples` is below 1.
     """
     if max_samples is not None and max_samples < 1:
         raise ValueError(f"max_train_samples and max_eval_samples must be at least 1, not {max_samples}.")
@@ -57,7 +59,7 @@ def check_encoder_inputs(
         examples: the training examples.
         processor: knows what the encoders take.
         modalities: the modalities in use.
-        show: print the warning.
+        show: log the warning.
 
     Raises:
         ValueError: an encoder takes features and the examples have clips, or the other way round.
@@ -76,18 +78,17 @@ def check_encoder_inputs(
         if available:
             raise ValueError(
                 f"The model takes --{modality} {input_type}, but the training examples have {modality} only as "
-                f"{available[0]}. Give --{modality} {available[0]} or none, or the dataset that the recipe is for."
+                f"{available[0]}. Give --{modality} {available[0]} or none, or the dataset of the recipe."
             )
         if show:
-            warning = f"warning: no training example has {modality}: its encoder will not be trained."
-            print(warning, file=sys.stderr)
+            logger.warning(f"no training example has {modality}: its encoder will not be trained.")
 
 
 def remove_unusable(dataset: EGMFDataset, split: str, show: bool) -> None:
     """Remove the examples that have none of the dataset's modalities, and list them.
 
     Raises:
-        ValueError: none is left.
+        ValueError: no example is left.
     """
     unusable = dataset.ids_without(dataset.modalities)
     modalities = ", ".join(dataset.modalities)

@@ -1,8 +1,8 @@
-"""Tables on disk: CSV, JSON lines and lists of JSON objects in UTF-8, with errors that name file, line and column.
+"""Reads UTF-8 tables: CSV, JSON Lines and lists of JSON objects, with errors that name file, line and column.
 
     metadata.jsonl, metadata.csv of a corpus ─► read_metadata        tables of a release ─► read_csv, read_json_list
 
-This is the one place where such files are read: dataset.py, the converters and the benchmarks import it.
+Such files are read only here; dataset.py, the converters and the benchmarks import this module.
 """
 
 import csv
@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 MEDIA = ("audio", "video", "audio_features", "video_features")
 COLUMNS = ("id", "split", "task", "text", *MEDIA, "context", "answer")  # of metadata; other columns are allowed
-METADATA_FILES = ("metadata.jsonl", "metadata.csv")  # the first that a folder holds is read
+METADATA_FILES = ("metadata.jsonl", "metadata.csv")  # the first one in a folder is read
 
 
 @contextmanager
@@ -40,7 +40,7 @@ def open_table(path: Path) -> Iterator[TextIO]:
 
 
 def read_csv(path: Path, required_columns: Sequence[str] = ()) -> list[dict[str, str]]:
-    """Rows of a CSV file; every cell is text, so that leading zeros stay.
+    """Read the rows of a CSV file. Every cell stays text, so leading zeros are kept.
 
     Args:
         path: the file; its first line names the columns.
@@ -61,7 +61,7 @@ def read_csv(path: Path, required_columns: Sequence[str] = ()) -> list[dict[str,
                 rows.append(row)
         except csv.Error as error:
             line = reader.line_num + 1
-            raise ValueError(f"{path}, line {line}: not CSV ({error}). Is a quote not closed?") from error
+            raise ValueError(f"{path}, line {line}: not CSV ({error}). Is a quote left open?") from error
     return rows
 
 
@@ -85,7 +85,7 @@ def _check_cells(place: str, row: dict[str | None, Any]) -> None:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """One JSON object per line; blank lines are skipped.
+    """Read one JSON object per line; blank lines are skipped.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -101,13 +101,13 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
             except (json.JSONDecodeError, RecursionError) as error:
                 raise ValueError(f"{path}, line {number}: not JSON ({error}). Each line is one object.") from error
             if not isinstance(row, dict):
-                raise ValueError(f"{path}, line {number}: a row is an object, not {row!r}.")
+                raise ValueError(f"{path}, line {number}: a row must be a JSON object, not {row!r}.")
             rows.append(row)
     return rows
 
 
 def read_json_list(path: Path, required_keys: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """A JSON list of objects.
+    """Read a JSON list of objects.
 
     Args:
         path: the file.
@@ -143,11 +143,11 @@ def find_metadata(folder: Path) -> Path | None:
 
 
 def read_metadata(path: Path) -> list[dict[str, Any]]:
-    """Rows of `metadata.jsonl` or `metadata.csv`. Of a CSV, empty cells are left out and `context` is parsed as JSON.
+    """Read `metadata.jsonl` or `metadata.csv`. In CSV, empty cells are left out and `context` is parsed as JSON.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: as `read_jsonl` and `read_csv`, or `context` is not JSON.
+        ValueError: as for `read_jsonl` and `read_csv`, or `context` is not JSON.
     """
     if path.suffix == ".jsonl":
         return read_jsonl(path)

@@ -1,14 +1,14 @@
-"""Long clips, cut into windows.
+"""Cuts long clips into windows.
 
-A model takes `max_clip_seconds` of a clip; without windows that is its beginning. With a hop of h seconds, a longer
-clip is cut into windows of `max_clip_seconds` that begin at 0, h, 2 h, ... as long as they fit, and one more that ends
-with the clip. A shorter clip is one window.
+A model takes at most `max_clip_seconds` of a clip: its beginning, if there are no windows. With a hop of h seconds, a
+longer clip is cut into windows of `max_clip_seconds` that begin at 0, h, 2 h, ... as long as they fit, and one more
+that ends with the clip. A shorter clip is a single window.
 
     training      every window is an example with the text and the answer of its clip
     evaluation,   every window is scored with the complete text; the answer is read from the unweighted mean of the
     prediction    windows' distributions
 
-Precomputed features have no seconds: they are used as they are.
+Precomputed features have no time in seconds and are never cut.
 """
 
 import math
@@ -37,7 +37,7 @@ class Window(NamedTuple):
 
 
 def require_hop(hop: float | None, seconds: float) -> None:
-    """Check that windows of some length can begin every `hop` seconds; None: nothing is cut.
+    """Check the hop between windows of `seconds` seconds; None means that nothing is cut.
 
     Raises:
         ValueError: the hop is not above 0, or leaves gaps.
@@ -61,7 +61,7 @@ def cut_windows(clip_seconds: float, seconds: float, hop: float) -> list[Window]
     """
     require_hop(hop, seconds)
     last_start = clip_seconds - seconds
-    if last_start <= 0.01:  # containers round
+    if last_start <= 0.01:  # containers round durations
         return [Window(0.0, seconds, clip_seconds)]
     num_hops = math.ceil(last_start / hop - 1e-9)
     starts = [round(step * hop, 6) for step in range(num_hops)]
@@ -69,8 +69,8 @@ def cut_windows(clip_seconds: float, seconds: float, hop: float) -> list[Window]
 
 
 def measure_clips(clips: Sequence[Any], processor: EGMFProcessor, name: str) -> float:
-    """The declared length in seconds of the longest of a sample's clips, over the streams that the model takes; 0
-    without a clip.
+    """The declared length in seconds of a sample's longest clip, over the streams that the model takes; 0 without a
+    clip.
 
     Raises:
         ValueError: a clip cannot be read, or declares no length.
@@ -86,7 +86,7 @@ def measure_clips(clips: Sequence[Any], processor: EGMFProcessor, name: str) -> 
                 longest = max(longest, float(stream.duration * stream.time_base))
             if streams and not timed:  # Matroska declares one length for all streams
                 if container.duration is None:
-                    raise ValueError(f"{name}: the file does not say how long it is. Convert it to mp4 to cut it.")
+                    raise ValueError(f"{name}: the file does not declare its length. Convert it to mp4 to cut it.")
                 longest = max(longest, container.duration / 1_000_000)
     return longest
 
@@ -94,12 +94,12 @@ def measure_clips(clips: Sequence[Any], processor: EGMFProcessor, name: str) -> 
 def cut_examples(
     examples: Sequence[dict[str, Any]], processor: EGMFProcessor, hop: float | None
 ) -> list[dict[str, Any]]:
-    """Examples with every clip that is too long replaced by its windows; without a hop, the examples as they are.
+    """Replace examples whose clips are too long with their windows; without a hop, return them unchanged.
 
-    A window has `clip`, the id of the example that it was cut from, and `window`.
+    A window is an example with two more fields: `clip`, the id of the example that it was cut from, and `window`.
 
     Raises:
-        ValueError: as `require_hop`, or a clip cannot be read.
+        ValueError: as for `require_hop`, or a clip cannot be read.
     """
     require_hop(hop, processor.max_clip_seconds)
     if hop is None:
@@ -128,7 +128,7 @@ def load_window(
     name: str = "the sample",
     **features: Any,
 ) -> dict[str, np.ndarray]:
-    """What `processor.load_media` returns for a clip, for one window of it."""
+    """Like `processor.load_media`, but for one window of a clip."""
     sources = dict(features)
     if "audio" in modalities and processor.audio_input == "waveform" and (audio is not None or video is not None):
         samples = _cut_audio(processor, window, audio, video, name)
@@ -141,7 +141,7 @@ def load_window(
 
 
 def _cut_audio(processor: EGMFProcessor, window: Window, audio: Any, video: Any, name: str) -> np.ndarray | None:
-    """Samples of the window; None where there is no sound track, or it ends before the window begins."""
+    """Samples of the window; None if there is no sound track, or it ends before the window begins."""
     rate = processor.sampling_rate
     source = audio if audio is not None else video
     samples = load_audio(source, None, rate, None, name, missing_ok=audio is None)
@@ -152,7 +152,7 @@ def _cut_audio(processor: EGMFProcessor, window: Window, audio: Any, video: Any,
 
 
 def _cut_frames(processor: EGMFProcessor, window: Window, video: Any, name: str) -> np.ndarray:
-    """Frames of the window, chosen over the clip so that each window has as many as a clip of its length."""
+    """Frames of the window, sampled from the clip so that a window has as many as a clip of its length."""
     end = window.start + window.seconds
     count = math.ceil(processor.num_frames * window.clip_seconds / window.seconds)
     frames = load_video(video, count, None, None, name)
@@ -160,12 +160,12 @@ def _cut_frames(processor: EGMFProcessor, window: Window, video: Any, name: str)
     inside = np.flatnonzero((times >= window.start) & (times < end))
     if len(inside):
         return frames[inside]
-    # A still picture is one frame, which began before the window.
+    # A still image is one frame, which began before the window.
     return frames[max(np.searchsorted(times, end) - 1, 0)][None]
 
 
 def _frame_times(video: Any, count: int, name: str) -> np.ndarray:
-    """When each frame that `load_video` chooses of a file begins, in seconds."""
+    """Start times in seconds of the frames that `load_video` samples from a file."""
     with open_media(video, name) as container:
         times, start, stop = read_frame_times(container, video_stream(container, name), math.inf, name)
     begins = np.array(times) - start
@@ -182,7 +182,7 @@ def predict_windows(
     hop: float,
     top_k: int | None = None,
 ) -> dict[str, Any] | None:
-    """One sample's processor arguments -> its answer over all of its windows; None if it is no longer than one."""
+    """One sample's processor arguments -> its answer over all of its windows; None if it fits in one."""
     name = inputs.get("sample_names") or "the clip"
     audio = inputs.get("audio")
     video = inputs.get("video")
@@ -213,15 +213,15 @@ def merge_windows(
     probabilities: np.ndarray,
     top_k: int | None = None,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], np.ndarray]:
-    """One example, answer and distribution per clip: the mean over its windows. Examples that were not cut stay as
-    they are.
+    """Merge windows into one example, answer and distribution per clip: the mean over its windows. Examples that were
+    not cut stay unchanged.
 
     Args:
         processor: the processor.
         examples: as scored, with `id`, `task` and, for windows, `clip`.
         answers: from `post_process_answers`, one per example.
         probabilities: (N, largest answer set).
-        top_k: how many probabilities of each answer to keep; None for all.
+        top_k: number of probabilities to keep per answer; None for all.
     """
     windows_of: dict[str, list[int]] = {}
     for index, example in enumerate(examples):
@@ -273,7 +273,7 @@ def _merge_answers(
 
 
 def merge_records(processor: EGMFProcessor, records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Records of the evaluator, one per subset and window -> one per subset and clip, in the order of their first."""
+    """Evaluator records, one per subset and window -> one per subset and clip, in order of appearance."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for record in records:
         groups.setdefault((record["subset"], record["clip"]), []).append(record)

@@ -1,11 +1,11 @@
-"""Evaluation of a checkpoint with chosen subsets of the modalities: every raw prediction, and figures of them.
+"""Evaluates a checkpoint on chosen subsets of the modalities: raw predictions, and metrics computed from them.
 
     examples ─► dataset, loader ─► one batch per subset ─► score_answers ─► records ─► windows merged
         └─► records of all processes ─► task_metrics per subset and task ─► results-SPLIT.json
 
-A results file holds metrics, configuration, seed, versions, commit and every raw prediction: tables and plots are made
-from it. Several processes share the examples, and the main one gathers their records. Several runs of one recipe are
-evaluated by seeds.py; the options are in training/run_eval.py.
+A results file holds metrics, configuration, seed, versions, commit and every raw prediction; tables and plots are
+made from it. Several processes share the examples, and the main process gathers their records. Several runs of one
+recipe are evaluated by seeds.py; the options are in training/run_eval.py.
 """
 
 import logging
@@ -38,31 +38,31 @@ from .subsets import parse_subsets, subset_name
 
 
 BOOTSTRAP = 1000  # resamples for the confidence intervals
-HEADLINES = ("accuracy", "weighted_f1", "macro_f1", "mae", "correlation")  # printed; all are in the results file
+HEADLINES = ("accuracy", "weighted_f1", "macro_f1", "mae", "correlation")  # printed; the results file has all metrics
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
 class EvaluationOptions:
-    """What is evaluated, on what, and where the results go.
+    """Options of an evaluation: checkpoint, data and output.
 
     Args:
         model_name_or_path: checkpoint, a folder or a Hub id.
         dataset: folder of the corpus.
-        split: of the corpus.
-        split_manifest: which splits of a converted corpus, by the name of a file under its `splits/`.
+        split: the split to evaluate on.
+        split_manifest: split manifest of a converted corpus: the name of a file in its `splits/`.
         subsets: `all` (modalities at once), `every` (subset), or names such as `text+audio`.
         output: results file; None for `results-SPLIT.json` in the checkpoint's folder.
         overwrite: replace the results file if it exists.
-        batch_size: examples that are scored together.
+        batch_size: examples per batch.
         num_workers: processes that decode clips.
-        max_samples: evaluate only the first examples.
-        window_hop: seconds between the windows into which longer clips are cut; None not to cut them.
-        seed: of all random numbers.
-        device: `cpu`, `cuda`; None for CUDA where there is a GPU.
-        text_model_name_or_path: language model of an adapter checkpoint, if not where its configuration says.
-        load_in_4bit: hold the language model in 4 bit.
+        max_samples: number of examples to evaluate, from the start of the split; None for all.
+        window_hop: seconds between the windows that longer clips are cut into; None to cut off their end.
+        seed: random seed.
+        device: `cpu` or `cuda`; None for CUDA if there is a GPU.
+        text_model_name_or_path: language model of an adapter checkpoint, if it was moved.
+        load_in_4bit: load the language model in 4 bits.
     """
 
     model_name_or_path: str
@@ -97,7 +97,7 @@ class EvaluationOptions:
         """
         if self.output is None and not Path(self.model_name_or_path).is_dir():
             raise ValueError(
-                f"{self.model_name_or_path} is not a local folder. Give --output, the file to write the results into."
+                f"{self.model_name_or_path} is not a local folder. Give --output, the file for the results."
             )
         output = self.output or Path(self.model_name_or_path) / f"results-{self.split}.json"
         if output.is_dir():
@@ -118,8 +118,8 @@ def predict_batch(
     """Score the samples of one batch.
 
     Returns:
-        Per sample `answer`, that of `post_process_answers` with `id`, `truth` and the weights of the gate's first
-        stage, and `probabilities` of its task's answers.
+        Per sample, `answer` (from `post_process_answers`, plus `id`, `truth` and `gate`, the weights of the gate's
+        first stage) and `probabilities` of its task's answers.
     """
     inputs = collator(samples).to(model.device)
     inputs.pop("label_index")
@@ -142,9 +142,9 @@ def load_batches(
     """Batches of examples of similar length, which need little padding.
 
     Yields:
-        Per example of a batch: its row of the dataset, its sample, and the length of its transcript in characters.
+        Per example of a batch: the example, its sample, and the length of its transcript in characters.
     """
-    lengths = [len(row.get("text") or "") for row in dataset.examples]
+    lengths = [len(example.get("text") or "") for example in dataset.examples]
     order = sorted(range(len(dataset)), key=lengths.__getitem__)
     loader = DataLoader(dataset, batch_size, sampler=order, collate_fn=list, num_workers=num_workers)
     start = 0
@@ -162,15 +162,15 @@ def predict_dataset(
     batch_size: int,
     num_workers: int = 0,
 ) -> list[dict[str, Any]]:
-    """One record per clip and subset: its answer and probabilities, both None where it has nothing of the subset.
+    """One record per clip and subset: its answer and probabilities, both None if it has none of the modalities.
 
     Clips are decoded once, a batch at a time, for all subsets. A clip that was cut into windows (see windows.py) has
     one record.
 
     Args:
-        subsets: of the modalities.
-        batch_size: examples that are scored together.
-        num_workers: processes that decode.
+        subsets: subsets of the modalities.
+        batch_size: examples per batch.
+        num_workers: processes that decode clips.
     """
     model.eval()
     collators = {subset_name(subset): EGMFDataCollator(processor, subset) for subset in subsets}
@@ -180,11 +180,11 @@ def predict_dataset(
             usable = [sample for _, sample, _ in batch if set(sample["modalities"]) & set(collator.modalities)]
             predictions = predict_batch(model, collator, usable) if usable else []
             by_id = {sample["id"]: prediction for sample, prediction in zip(usable, predictions, strict=True)}
-            for row, sample, length in batch:
+            for example, sample, length in batch:
                 record = {
                     "subset": name,
                     "length": length,
-                    "clip": row.get("clip") or sample["id"],
+                    "clip": example.get("clip") or sample["id"],
                     "task": sample["task"],
                     "truth": sample["label_index"],
                     "rated": sample["answer"],
@@ -194,7 +194,7 @@ def predict_dataset(
     return merge_records(processor, records)
 
 
-# ---- figures ----------------------------------------------------------------------------------------------------
+# ---- metrics ----------------------------------------------------------------------------------------------------
 
 
 def compute_results(
@@ -203,12 +203,12 @@ def compute_results(
     subsets: Sequence[Sequence[str]],
     bootstrap: int = 0,
 ) -> dict[str, dict[str, Any]]:
-    """Records of all examples -> what `evaluate` returns.
+    """Compute the results that `evaluate` returns from the records of all examples.
 
     Args:
-        records: of `predict_dataset`.
-        tasks: by name, those of the processor.
-        subsets: in the order of the results.
+        records: from `predict_dataset`.
+        tasks: the processor's tasks, by name.
+        subsets: subsets of the modalities, in the order of the results.
         bootstrap: resamples for `confidence_intervals`; 0 for none.
     """
     results = {}
@@ -269,7 +269,7 @@ def evaluate_checkpoint(options: EvaluationOptions) -> Path | None:
     """Evaluate a checkpoint and write its results file. Returns its path; None on all processes but the main one.
 
     Raises:
-        ValueError, OSError: something that the options name is missing, or does not fit.
+        ValueError, OSError: a file or model that the options name is missing, or does not fit.
     """
     subsets = parse_subsets(options.subsets)
     four_bit = quantization(ModelArguments(load_in_4bit=options.load_in_4bit))
@@ -305,7 +305,7 @@ def evaluate_checkpoint(options: EvaluationOptions) -> Path | None:
 
 
 def describe_evaluation(options: EvaluationOptions) -> dict[str, Any]:
-    """What a results file says about what was evaluated. Two files with equal entries have comparable figures."""
+    """Entries of a results file that say what was evaluated. Files with equal entries are comparable."""
     return {
         "model": str(options.model_name_or_path),
         "dataset": str(options.dataset),
@@ -336,7 +336,7 @@ def _predict_own_part(
 
 
 def warn_of_other_splits(model: Path, manifest: str) -> None:
-    """Warn if a run was trained on other splits than it is evaluated on: it may have seen test examples."""
+    """Warn if the run was trained on different splits: it may have seen test examples."""
     record_file = model / "training.json"
     if not record_file.is_file():
         return

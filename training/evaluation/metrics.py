@@ -1,11 +1,11 @@
-"""The figures of an evaluation, each defined once.
+"""The metrics of an evaluation, each defined once.
 
-    what the model answers  ─► hub_cards/metrics (egmf_erc, egmf_msa): accuracy, F1, MAE, correlation, intervals
-    how sure it is of it    ─► here: negative log-likelihood, coverage of the intervals, correlation of the mean
-                               └─► `task_metrics`: one flat set per task
+    answers            ─► hub_cards/metrics (egmf_erc, egmf_msa): accuracy, F1, MAE, correlation, intervals
+    probabilities      ─► here: negative log-likelihood, coverage of the intervals, correlation of the mean
+                          └─► `task_metrics`: one flat set per task
 
-The metric modules are those that `evaluate.load` takes from the Hub; they are read from their files when the first
-figure is computed, because importing `evaluate` takes seconds.
+The metric modules are the ones that `evaluate.load` loads from the Hub. They are imported from their files when the
+first metric is computed, because importing `evaluate` takes seconds.
 """
 
 import functools
@@ -30,7 +30,7 @@ from ..paths import HUB_CARDS
 
 METRICS_FOLDER = HUB_CARDS / "metrics"
 CORPORA = {(-3.0, 3.0): "mosei", (-1.0, 1.0): "sims_v2"}  # a scale -> the corpus whose classes egmf_msa uses
-INTERVAL = 0.9  # share of the distribution that an interval holds
+INTERVAL = 0.9  # probability inside an interval
 
 
 @functools.cache
@@ -51,7 +51,7 @@ def load_metric_module(name: str) -> ModuleType:
     return module
 
 
-# ---- figures of the answers -------------------------------------------------------------------------------------
+# ---- metrics of the answers -------------------------------------------------------------------------------------
 
 
 def answer_metrics(
@@ -61,13 +61,13 @@ def answer_metrics(
     probabilities: np.ndarray | None = None,
     bootstrap: int = 0,
 ) -> dict[str, Any]:
-    """The figures that papers print, by the metric modules.
+    """The metrics that papers report, computed by the metric modules.
 
     Args:
-        task: chooses the module: labels by egmf_erc, scores by egmf_msa on the scale of MOSI or SIMS.
+        task: selects the module: egmf_erc for labels, egmf_msa for scores on the scale of MOSI or SIMS.
         predictions: (N,) labels or scores.
         references: (N,) true labels or scores.
-        probabilities: (N, A) of a classification, for `calibration_error`.
+        probabilities: (N, A), for `calibration_error` of a classification.
         bootstrap: resamples for `confidence_intervals`; 0 for none.
     """
     if task.kind == "classification":
@@ -78,12 +78,12 @@ def answer_metrics(
     corpus = CORPORA.get((task.low, task.high))
     if corpus is None:
         return _metrics_of_another_scale(module, np.array(references, float), np.array(predictions, float))
-    # A true score may be half a step outside the scale; hours of evaluation must not be lost over it.
+    # A true score may be half a step outside the scale; that must not abort hours of evaluation.
     return module.compute_figures(predictions, references, corpus, out_of_range="toolkits", bootstrap=bootstrap)
 
 
 def _metrics_of_another_scale(module: ModuleType, truth: np.ndarray, scores: np.ndarray) -> dict[str, float]:
-    """The figures that need no classes. truth, scores (N,)"""
+    """The metrics that need no classes. truth, scores (N,)"""
     counts = np.unique(scores, return_counts=True)[1]
     return {
         "mae": float(np.abs(truth - scores).mean()),
@@ -92,7 +92,7 @@ def _metrics_of_another_scale(module: ModuleType, truth: np.ndarray, scores: np.
     }
 
 
-# ---- figures of the distributions -------------------------------------------------------------------------------
+# ---- metrics of the distributions -------------------------------------------------------------------------------
 
 
 def negative_log_likelihood(probabilities: np.ndarray, truth: np.ndarray) -> float:
@@ -108,7 +108,7 @@ def interval_coverage(probabilities: np.ndarray, truth: np.ndarray) -> float:
     return float(((truth >= low) & (truth <= high)).mean())
 
 
-# ---- all figures of a task --------------------------------------------------------------------------------------
+# ---- all metrics of a task --------------------------------------------------------------------------------------
 
 
 def task_metrics(
@@ -118,16 +118,16 @@ def task_metrics(
     scores: np.ndarray | None = None,
     bootstrap: int = 0,
 ) -> dict[str, Any]:
-    """All figures of a task, from distributions over its answers.
+    """All metrics of a task, from distributions over its answers.
 
     Args:
-        probabilities: (N, >= A); what is beyond the task's answers is padding.
+        probabilities: (N, >= A); columns beyond the task's answers are padding.
         truth: (N,) indices of the true answers.
-        scores: (N,) true scores as they were rated, which may be between two steps of the scale; None for the steps.
+        scores: (N,) true scores as they were rated, which may lie between steps of the scale; None to use the steps.
         bootstrap: resamples for `confidence_intervals`; 0 for none.
 
     Returns:
-        What the metric module returns, `negative_log_likelihood`, and of a regression `interval_coverage`,
+        The metric module's metrics, `negative_log_likelihood`, and for regression `interval_coverage`,
         `correlation_of_mean` (Pearson's r of the distributions' means; `correlation` is that of the scores, which are
         medians) and `acc2_non0` on every scale.
     """
@@ -159,7 +159,7 @@ def _regression_metrics(
 
 
 def _sign_accuracy(truth: np.ndarray, scores: np.ndarray) -> float:
-    """How often a score has the sign of the truth, where that is not 0. truth, scores (N,)"""
+    """Share of scores with the sign of the truth, among truths other than 0. truth, scores (N,)"""
     signed = truth != 0
     if not signed.any():
         return math.nan
@@ -167,20 +167,20 @@ def _sign_accuracy(truth: np.ndarray, scores: np.ndarray) -> float:
 
 
 def training_metrics(task: EGMFTask, probabilities: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """The numbers among `task_metrics`, without its warnings: an untrained model answers with one label."""
+    """The numbers among `task_metrics`, without warnings: an untrained model gives one label for all examples."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return numbers_of(task_metrics(task, probabilities, truth))
 
 
 def numbers_of(metrics: dict[str, Any]) -> dict[str, float]:
-    """The figures that are single numbers, without `per_class_f1`, `confidence_intervals` and what is undefined."""
+    """The metrics that are single numbers, without `per_class_f1`, `confidence_intervals` and undefined ones."""
     return {name: value for name, value in metrics.items() if isinstance(value, int | float)}
 
 
 @contextmanager
 def prefixed_warnings(*names: str) -> Iterator[None]:
-    """Warnings inside are given with these names in front: `meld, text+audio: All 3 readable predictions ...`."""
+    """Prefixes warnings from the block with these names: `meld, text+audio: All 3 readable predictions ...`."""
     with warnings.catch_warnings(record=True) as caught:
         yield
     for warning in caught:
@@ -191,13 +191,13 @@ def prefixed_warnings(*names: str) -> Iterator[None]:
 
 
 def gate_spread(predictions: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Standard deviation over examples of each expert's weight: near 0 for all means that the gate collapsed."""
+    """Standard deviation over examples of each expert's weight: near 0 for all experts, the gate has collapsed."""
     experts = list(predictions[0]["experts"])
     return {name: float(np.std([prediction["experts"][name] for prediction in predictions])) for name in experts}
 
 
 def summarize(values: Sequence[float]) -> dict[str, Any]:
-    """n, mean and sample standard deviation (None for one run) of a number over seeds."""
+    """n, mean and sample standard deviation (None for one run) of a metric over seeds."""
     return {
         "n": len(values),
         "mean": statistics.fmean(values) if values else None,
@@ -207,7 +207,7 @@ def summarize(values: Sequence[float]) -> dict[str, Any]:
 
 
 def summarize_metrics(runs: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """`metrics` of several runs -> each number as `summarize` returns it; a run without it is left out of its n."""
+    """`metrics` of several runs -> each metric as `summarize` returns it; runs without the metric are not counted."""
     summaries = {}
     for name, first in runs[0].items():
         values = [run[name] for run in runs if run.get(name) is not None]

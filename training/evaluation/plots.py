@@ -22,7 +22,7 @@ EXPERT_COLORS = (BLUE, RED, "#6a994e", "#8d6a9f")
 
 
 def new_figure(width: float = 7.0, height: float = 4.0) -> tuple[Figure, Axes]:
-    """A figure, in inches, whose axes have neither an upper nor a right border."""
+    """A figure, sized in inches, without the top and right borders of its axes."""
     figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
@@ -36,7 +36,7 @@ def save_figure(figure: Figure, path: Path) -> str:
 
 
 def plot_training(record: dict[str, Any], path: Path) -> str:
-    """Loss of the fusion pretraining and of the training steps, and the evaluations' loss.
+    """Losses of fusion pretraining, training steps and evaluations.
 
     Args:
         record: `training.json` of the run.
@@ -50,7 +50,7 @@ def plot_training(record: dict[str, Any], path: Path) -> str:
     if pretraining:  # its epochs are drawn narrower: they take a small part of the time
         last_epoch = max([epoch for epoch, _ in steps], default=1.0)
         epochs = np.linspace(-last_epoch / 2, 0, len(pretraining))
-        axes.plot(epochs, pretraining, color=MUTED, label="fusion pretraining (its head is dropped afterwards)")
+        axes.plot(epochs, pretraining, color=MUTED, label="fusion pretraining (its head is dropped afterward)")
     axes.plot(*zip(*steps, strict=True), color=BLUE, label="training, per sample")
     axes.plot(*zip(*evaluations, strict=True), marker="o", color=RED, label="validation, per answer")
     axes.axvline(0, color=MUTED, linewidth=0.8)
@@ -78,7 +78,7 @@ def plot_confusion(predictions: Sequence[dict[str, Any]], labels: Sequence[str],
 
 
 def plot_scores(predictions: Sequence[dict[str, Any]], limits: tuple[float, float], path: Path) -> str:
-    """Predicted median with its 90 % interval against the truth."""
+    """Predicted median with its 90% interval against the true score."""
     figure, axes = new_figure(5.2, 5)
     truth = np.array([prediction["truth"] for prediction in predictions])
     medians = np.array([prediction["score"] for prediction in predictions])
@@ -86,7 +86,7 @@ def plot_scores(predictions: Sequence[dict[str, Any]], limits: tuple[float, floa
     axes.vlines(truth, bounds[:, 0], bounds[:, 1], color=MUTED, alpha=0.35, linewidth=1)
     axes.scatter(truth, medians, s=14, color=BLUE, zorder=3)
     axes.plot(limits, limits, color=RED, linewidth=1)
-    axes.set(xlabel="true score", ylabel="predicted median, 90 % interval", title="Sentiment, all modalities")
+    axes.set(xlabel="true score", ylabel="predicted median, 90% interval", title="Sentiment, all modalities")
     return save_figure(figure, path)
 
 
@@ -125,7 +125,7 @@ def _weights_by_label(predictions: Sequence[dict[str, Any]], labels: Sequence[st
 
 
 def plot_reliability(predictions: Sequence[dict[str, Any]], path: Path, bins: int = 10) -> str:
-    """How often answers of a given confidence are right."""
+    """How often answers of a given confidence are correct."""
     confidence = np.array([prediction["score"] for prediction in predictions])
     correct = np.array([prediction["label"] == prediction["truth"] for prediction in predictions])
     bin_index = np.minimum((confidence * bins).astype(int), bins - 1)
@@ -145,10 +145,10 @@ def plot_reliability(predictions: Sequence[dict[str, Any]], path: Path, bins: in
 def plot_overview(
     accuracies: dict[str, float], ceilings: dict[str, float] | None, faces: Path | None, path: Path
 ) -> str:
-    """The picture of the README: synthetic faces, and the accuracy of every subset beside its ceiling.
+    """The image in the README: synthetic faces, and the accuracy of every subset next to its ceiling.
 
     Args:
-        accuracies: of the emotions, by subset of modalities.
+        accuracies: emotion accuracies by subset of modalities.
         ceilings: best possible accuracies by subset, and `chance`.
         faces: PNG above the bars; None, or a file that does not exist, for none.
         path: PNG file to write.

@@ -1,4 +1,4 @@
-"""Predictions of a checkpoint for clips outside a dataset: one clip, or every media file of a folder.
+"""Predicts clips that are not in a dataset: one clip, or every media file in a folder.
 
     find_clips ─► Clip ─► Predictor.predict: processor ─► score_answers ─► post_process_answers ─► JSON lines, Parquet
                               └─► with a window hop: the same for each window of a long clip, then their mean
@@ -7,6 +7,7 @@ The options are in training/predict.py. Several processes share the clips, and t
 """
 
 import json
+import logging
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -29,22 +30,24 @@ from .processes import merge_over_processes, own_part, processes, require_all, r
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v")
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".m4a", ".opus", ".aac")
-COLUMNS = ("clip", "task", "label", "score", "error")  # of Parquet, beside `answer`, the complete answer as JSON
+COLUMNS = ("clip", "task", "label", "score", "error")  # of Parquet; `answer`, the last, is the complete answer as JSON
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
 class PredictionOptions:
-    """What is predicted, by which model, and where the predictions go.
+    """Options of a prediction: checkpoint, clips and output.
 
     Args:
         model_name_or_path: checkpoint, a folder or a Hub id.
-        text_model_name_or_path: language model of an adapter checkpoint, if not where its configuration says.
-        load_in_4bit: hold the language model in 4 bits.
-        device: `cpu`, `cuda`; None for CUDA if there is a GPU.
-        text: transcript of the one clip.
+        text_model_name_or_path: language model of an adapter checkpoint, if it was moved.
+        load_in_4bit: load the language model in 4 bits.
+        device: `cpu` or `cuda`; None for CUDA if there is a GPU.
+        text: transcript of the clip.
         audio: its audio file.
         video: its video file.
-        folder: folder of clips, instead of the one clip.
+        folder: folder of clips, instead of a single clip.
         task: name of a task; None for the checkpoint's first one.
         modalities: the modalities to use; None for all.
         window_hop: seconds between the windows that longer clips are cut into; None to cut off their end.
@@ -135,7 +138,7 @@ class Predictor:
         return self.processor.post_process_answers(output, top_k=self.top_k)[0]
 
     def predict_all(self, clips: Sequence[Clip]) -> Iterator[dict[str, Any]]:
-        """Per clip `clip`, its name, and the fields of its answer, or `error`, why it has none."""
+        """Per clip, `clip` (its name) with the fields of its answer, or with `error` (why there is no answer)."""
         for clip in tqdm(clips, desc="predicting", unit="clip", disable=len(clips) < 2):
             try:
                 answer = self.predict(**clip.processor_arguments())
@@ -148,10 +151,10 @@ class Predictor:
 
 
 def find_clips(folder: Path) -> list[Clip]:
-    """Every media file of a folder and the folders in it, in the order of their names.
+    """All media files in a folder and its subfolders, sorted by path.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there are none.
     """
     clips = []
     for path in sorted(folder.rglob("*")):
@@ -163,7 +166,7 @@ def find_clips(folder: Path) -> list[Clip]:
             clips.append(Clip(str(path), audio=str(path), transcript_file=transcript_file))
     if not clips:
         suffixes = " ".join(VIDEO_SUFFIXES + AUDIO_SUFFIXES)
-        raise ValueError(f"--folder {folder} holds no media files. Known endings: {suffixes}.")
+        raise ValueError(f"--folder {folder} has no media files. Supported extensions: {suffixes}.")
     return clips
 
 
@@ -213,7 +216,7 @@ def predict(options: PredictionOptions) -> int:
     """Load the checkpoint, predict all clips, write the predictions. Returns the number of clips that failed.
 
     Raises:
-        ValueError, OSError: something that the options name is missing, or does not fit.
+        ValueError, OSError: a file or model that the options name is missing, or does not fit.
     """
     if options.folder is not None:
         clips = find_clips(options.folder)
@@ -225,7 +228,7 @@ def predict(options: PredictionOptions) -> int:
         check_writable(options.output.resolve().parent)
     state = processes(options.device)
     if state.num_processes > 1 and options.output is None:
-        raise ValueError("Several processes need --output, the file into which their predictions are merged.")
+        raise ValueError("Several processes need --output, the file to merge their predictions into.")
     require_examples(len(clips), state.num_processes, "clips")
     model, processor = load(options.model_name_or_path, options.text_model_name_or_path, four_bit)
     require_hop(options.window_hop, processor.max_clip_seconds)
@@ -243,5 +246,5 @@ def predict(options: PredictionOptions) -> int:
         predictions = [record["answer"] for record in merged]
     failed = write_predictions(predictions, options)
     if failed:
-        print(f"{failed} of {len(clips)} clips could not be predicted; each line gives the reason.", file=sys.stderr)
+        logger.warning(f"{failed} of {len(clips)} clips could not be predicted; each line gives the reason.")
     return failed

@@ -1,4 +1,4 @@
-"""Evaluation and prediction over several processes: each takes its part, the main process merges the records.
+"""Evaluation and prediction in several processes: each takes its part, and the main process merges the records.
 
 examples index, index + processes, ... ─► records ─► one Parquet file per process ─► merged in order
 """
@@ -16,24 +16,24 @@ from accelerate import PartialState
 
 
 def processes(device: str) -> PartialState:
-    """The processes that a launcher has started, or only this one. A process may wait hours for another's records."""
+    """The processes that a launcher has started, or only this one. One may wait hours for the records of another."""
     return PartialState(cpu=torch.device(device).type == "cpu", timeout=timedelta(days=1))
 
 
 def require_examples(count: int, processes: int, name: str) -> None:
-    """Check that each process has something to do.
+    """Check that each process gets at least one example.
 
     Raises:
         ValueError: more processes than examples.
     """
     if processes > count:
         raise ValueError(
-            f"There are {processes} processes but {count} {name}. Start at most {count} (--num_processes)."
+            f"There are {processes} processes but only {count} {name}. Start at most {count} (--num_processes)."
         )
 
 
 def own_part(examples: Sequence[Any], state: PartialState) -> tuple[list[int], list[Any]]:
-    """Indices and examples of this process: every n-th, because neighbors are often alike in length."""
+    """Indices and examples of this process: every n-th, because neighbors often have similar lengths."""
     indices = list(range(state.process_index, len(examples), state.num_processes))
     return indices, [examples[index] for index in indices]
 
@@ -43,12 +43,12 @@ def merge_over_processes(
 ) -> list[dict[str, Any]] | None:
     """Records of all processes in the order of their keys, on the main process; None on the others.
 
-    With several processes each writes its records beside `target`, as a Parquet file of one JSON text per record,
-    which keeps every number bit for bit; the main process reads and removes them.
+    With several processes, each writes its records next to `target`, as a Parquet file with one JSON text per record,
+    which keeps every number bit for bit; the main process reads the files and removes them.
 
     Args:
         state: the processes.
-        records: of this process, each with the fields of `key`.
+        records: this process's records, each with the fields of `key`.
         target: the file that will be written; the folder of the parts is `.NAME.parts` beside it.
         key: fields that order the records.
 
@@ -106,11 +106,11 @@ def require_all(indices: Iterable[int], count: int) -> None:
     """Check that the merged records are those of all examples.
 
     Raises:
-        ValueError: an example is missing, or one is there that should not be.
+        ValueError: an example is missing or unexpected.
     """
     wrong = set(indices) ^ set(range(count))
     if wrong:
         raise ValueError(
-            f"Examples {sorted(wrong)[:20]} of {count} were lost or invented between processes. Run the same command "
-            "again in another folder."
+            f"Examples {sorted(wrong)[:20]} of {count} are missing or unexpected after merging the processes. "
+            "Run the same command again in another folder."
         )

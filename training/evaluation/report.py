@@ -1,16 +1,16 @@
-"""`report.md` of a run on the demo corpus, with its plots, from its results and its training record.
+"""Writes `report.md` and the plots of a run on the demo corpus, from its results and its training record.
 
 egmf report --run runs/demo --dataset data/demo
 
 results-test.json, training.json, ceilings.json ─► plots.py ─► report.md
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..records import read_json, write_text
 from .metrics import gate_spread
 from .subsets import ALL_MODALITIES, SUBSET_NAMES
 from .tables import MISSING, format_number, format_subset, markdown_table
@@ -30,10 +30,10 @@ RESULTS_HEADER = (
 
 @dataclass
 class RunFiles:
-    """What a report is made from.
+    """The files that a report is made from.
 
     Args:
-        results: of `training.run_eval`, with both tasks of the demo for all modalities.
+        results: from `egmf evaluate`, with both tasks of the demo for all modalities.
         record: `training.json`.
         ceilings: best possible figures; empty where none are known.
     """
@@ -49,7 +49,7 @@ class RunFiles:
 
 
 def results_table(results: dict[str, Any], ceilings: dict[str, Any]) -> list[str]:
-    """Markdown table of every subset of modalities: the demo's figures beside the best possible ones."""
+    """Markdown table of every subset of modalities: the demo's figures next to the best possible ones."""
     return markdown_table(RESULTS_HEADER, [_results_row(name, results, ceilings) for name in SUBSET_NAMES])
 
 
@@ -85,18 +85,16 @@ def read_run(run: Path, dataset: Path, results_file: Path | None = None) -> RunF
     results_file = results_file or run / "results-test.json"
     for path in (results_file, run / "training.json"):
         if not path.is_file():
-            raise ValueError(
-                f"There is no {path}: a report needs a finished run and its results (`python -m training.run_eval`)."
-            )
-    results = json.loads(results_file.read_text(encoding="utf-8"))
-    record = json.loads((run / "training.json").read_text(encoding="utf-8"))
+            raise ValueError(f"There is no {path}: a report needs a finished run and its results (`egmf evaluate`).")
+    results = read_json(results_file)
+    record = read_json(run / "training.json")
     ceilings_file = dataset / "ceilings.json"
-    ceilings = json.loads(ceilings_file.read_text(encoding="utf-8")) if ceilings_file.is_file() else {}
+    ceilings = read_json(ceilings_file) if ceilings_file.is_file() else {}
     tasks = results["subsets"].get(ALL_MODALITIES, {}).get("tasks", {})
     if not {"emotion", "sentiment"} <= set(tasks):
         raise ValueError(
             f"{results_file} has {', '.join(tasks) or 'nothing'} for all modalities; a report shows the tasks of the "
-            "demo, emotion and sentiment. For the card of any other run, use training.push_to_hub --dry_run."
+            "demo, emotion and sentiment. For the model card of any other run, use `egmf push --dry_run`."
         )
     return RunFiles(results, record, ceilings)
 
@@ -105,7 +103,7 @@ def draw_plots(files: RunFiles, run: Path) -> list[str]:
     """Draw every plot into the run's folder. Returns the names of the files."""
     import matplotlib as mpl
 
-    mpl.use("Agg")  # into files: no screen is needed
+    mpl.use("Agg")  # draws into files, without a display
     from . import plots
 
     emotions = files.tasks["emotion"]["predictions"]
@@ -138,21 +136,19 @@ def write_report(run: Path, dataset: Path, results_file: Path | None = None) -> 
     plot_names = draw_plots(files, run)
     paragraphs = [
         "# Report",
-        "A synthetic corpus: voices and faces are made by a program, and the scores say nothing about people. They "
-        "show whether the model reads every modality and how close it comes to the best possible answer, which is "
-        "computed exactly from the generator.",
+        "The corpus is synthetic: voices and faces are generated, and the scores say nothing about people. They show "
+        "whether the model uses every modality, and how close it comes to the best possible answer, which is computed "
+        "exactly from the generator.",
         _describe_split(files),
         "\n".join(results_table(files.results, files.ceilings)),
         f"Chance is {files.ceilings.get('emotion', {}).get('chance', 0):.3f}. Sentiment with text has no computed "
-        "bound: the rating belongs to the sentence, and how well a sentence can be read is not known.",
+        "bound: the rating belongs to the sentence, and how well it can be predicted from the sentence is not known.",
         _describe_calibration(files),
         _describe_gate(files),
         _describe_training(files.record),
         *[f"![{Path(name).stem}]({name})" for name in plot_names],
     ]
-    path = run / "report.md"
-    path.write_text("\n\n".join(paragraphs) + "\n", encoding="utf-8")
-    return path
+    return write_text(run / "report.md", "\n\n".join(paragraphs) + "\n")
 
 
 def _describe_split(files: RunFiles) -> str:
@@ -169,7 +165,7 @@ def _describe_calibration(files: RunFiles) -> str:
     coverage = files.tasks["sentiment"]["metrics"]["interval_coverage"]
     return (
         f"Calibration error of the emotion's probabilities: {calibration_error:.3f}. "
-        f"The 90 % interval of the sentiment holds {coverage:.1%} of the true scores."
+        f"The 90% interval of the sentiment contains {coverage:.1%} of the true scores."
     )
 
 
@@ -177,7 +173,7 @@ def _describe_gate(files: RunFiles) -> str:
     spread = gate_spread(files.tasks["emotion"]["predictions"])
     figures = ", ".join(f"{expert} {value:.3f}" for expert, value in spread.items())
     return (
-        "Spread of the gate over test clips (standard deviation of each expert's weight; 0: a collapsed gate): "
+        "Spread of the gate over test clips (standard deviation of each expert's weight; 0 means a collapsed gate): "
         f"{figures}."
     )
 

@@ -1,12 +1,12 @@
-"""Several runs of one recipe, evaluated together: n, mean and standard deviation beside published figures.
+"""Several runs of one recipe, evaluated together: n, mean and standard deviation next to published figures.
 
-    python -m training.run_eval --model_name_or_path 'runs/meld-{seed}' --dataset data/meld --seeds 0 1 2 \
+    egmf evaluate --model_name_or_path 'runs/meld-{seed}' --dataset data/meld --seeds 0 1 2 \
         --config my_recipe.yaml
 
     runs/meld-0, -1, -2 ─► a results file each ─► runs/meld-seeds/results-test.json, and a table in results-test.md
 
-A run that does not exist is trained by the recipe, if one is given; a run that has been evaluated is not evaluated
-again (unless with --overwrite). Every run is also evaluated with text only, so that the table shows what audio and
+A run that does not exist is trained with the recipe, if one is given; a run that has been evaluated is not evaluated
+again, unless --overwrite is given. Every run is also evaluated with text only, so that the table shows what audio and
 video add. The published figures and their sources are in published.yaml.
 """
 
@@ -34,7 +34,7 @@ DECIMALS = 4
 
 
 def read_published() -> dict[str, dict[str, Any]]:
-    """Task -> `shown`, names of figures, and `systems`, each with `name`, `source` and any figures."""
+    """Task -> `shown`, names of metrics, and `systems`, each with `name`, `source` and any metrics."""
     return yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))
 
 
@@ -42,17 +42,17 @@ def read_published() -> dict[str, dict[str, Any]]:
 
 
 def run_command(module: str, *options: Any) -> None:
-    """Run a command of ours in a process of its own.
+    """Run one of our commands in a separate process.
 
     Raises:
-        SystemExit: it failed, and has printed why.
+        SystemExit: it failed; it has printed the reason.
     """
     if subprocess.run(python_command(module, *options), check=False).returncode:
-        raise SystemExit(f"error: training.{module} failed; its own message is above.")
+        raise SystemExit(f"error: {module} failed; see its message above.")
 
 
 def train_if_missing(run: Path, seed: int, options: EvaluationOptions, recipe: Path | None) -> None:
-    """Train a run by the recipe, unless it exists.
+    """Train a run with the recipe, unless it exists.
 
     Raises:
         ValueError: it does not exist, and there is no recipe.
@@ -62,7 +62,7 @@ def train_if_missing(run: Path, seed: int, options: EvaluationOptions, recipe: P
     if recipe is None:
         if (run / "config.json").is_file():
             return
-        raise ValueError(f"There is no run {run}. Give --config, the recipe to train it by.")
+        raise ValueError(f"There is no run {run}. Give --config, the recipe to train it with.")
     arguments = ["--config", recipe, "--seed", seed, "--output_dir", run]
     arguments += ["--dataset", options.dataset, "--split_manifest", options.split_manifest]
     if options.text_model_name_or_path:
@@ -71,25 +71,25 @@ def train_if_missing(run: Path, seed: int, options: EvaluationOptions, recipe: P
 
 
 def evaluate_run(options: EvaluationOptions) -> dict[str, Any]:
-    """The results of one run; those that exist are used if they are of the same data and subsets.
+    """The results of one run; existing results are reused.
 
     Raises:
-        ValueError: they are of others.
+        ValueError: existing results are for other data, subsets or settings.
     """
     path = Path(options.model_name_or_path) / f"results-{options.split}.json"
     if path.is_file() and not options.overwrite:
         results = read_json(path)
-        asked = describe_evaluation(options)
-        same = all(results.get(name) == value for name, value in asked.items() if name != "model")
+        expected = describe_evaluation(options)
+        same = all(results.get(name) == value for name, value in expected.items() if name != "model")
         if same and set(options.subsets) <= set(results["subsets"]):
             return results
-        raise ValueError(f"{path} is of other data, subsets or settings than this evaluation. Give --overwrite.")
+        raise ValueError(f"{path} is for other data, subsets or settings than this evaluation. Give --overwrite.")
     run_command("run_eval", *command_line(options))
     return read_json(path)
 
 
 def command_line(options: EvaluationOptions) -> list[Any]:
-    """The options as `training.run_eval` takes them; the results file is replaced."""
+    """The options as arguments of run_eval.py; an existing results file is replaced."""
     arguments: list[Any] = ["--overwrite"]
     for option in dataclasses.fields(options):
         value = getattr(options, option.name)
@@ -160,26 +160,29 @@ def _published_row(system: dict[str, Any], shown: Sequence[str]) -> list[Any]:
 
 
 def evaluate_seeds(options: EvaluationOptions, seeds: Sequence[int], recipe: Path | None = None) -> Path:
-    """Train what is missing, evaluate every run, write the JSON and, beside it, the table. Returns the JSON's path.
+    """Train missing runs, evaluate all, write a JSON file and a table next to it. Returns the JSON file's path.
 
     Args:
-        options: `model_name_or_path` holds `{seed}`. Text only is evaluated in addition to `subsets`.
-        seeds: one run each.
-        recipe: YAML of `training.train`, for missing runs.
+        options: `model_name_or_path` contains `{seed}`; text only is evaluated in addition to `subsets`.
+        seeds: the seeds of the runs.
+        recipe: YAML file to train missing runs with.
 
     Raises:
-        ValueError: no `{seed}` in `model_name_or_path`, a seed twice, a run is missing and there is no recipe, or this
-            is one of several processes.
+        ValueError: `model_name_or_path` has no `{seed}`, a seed is repeated, a run is missing and there is no recipe,
+            or this is one of several processes.
     """
     pattern = options.model_name_or_path
     subsets = [subset_name(subset) for subset in parse_subsets(options.subsets)]
     if SEED not in pattern or len(set(seeds)) != len(seeds):
         raise ValueError(
-            f"--model_name_or_path is {pattern} and --seeds {seeds}; write {SEED} where the seed is in the names of "
-            "the runs, and each seed once."
+            f"--model_name_or_path is {pattern} and --seeds {seeds}; write {SEED} where the names of the runs have "
+            "the seed, and give each seed once."
         )
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ValueError("--seeds starts processes of its own: run it in one process, after training on several.")
+        raise ValueError(
+            "--seeds starts its own processes: run it in a single process. To train in several processes, train the "
+            "runs first."
+        )
     results = []
     for seed in seeds:
         run = pattern.replace(SEED, str(seed))
@@ -195,7 +198,7 @@ def evaluate_seeds(options: EvaluationOptions, seeds: Sequence[int], recipe: Pat
 def write_summary(
     output: Path, options: EvaluationOptions, seeds: Sequence[int], results: Sequence[dict[str, Any]]
 ) -> Path:
-    """The JSON of all runs, and their table beside it. Returns the JSON's path."""
+    """Write the JSON file of all runs, and their table next to it. Returns the JSON file's path."""
     summary = summarize_runs(results)
     tasks = list(dict.fromkeys(task for parts in summary.values() for task in parts))
     published = read_published()

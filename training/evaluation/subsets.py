@@ -24,7 +24,7 @@ def parse_subsets(names: Sequence[str]) -> list[tuple[str, ...]]:
         names: `all` is one subset, that of all modalities; `every` is each of the subsets.
 
     Raises:
-        ValueError: a name is none of these.
+        ValueError: a name is unknown.
     """
     known = {"all": SUBSETS[-1:], "every": SUBSETS}
     for subset in SUBSETS:

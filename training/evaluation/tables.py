@@ -1,4 +1,4 @@
-"""Markdown tables, and the one way in which figures are written into them.
+"""Markdown tables, and the formatting of the numbers in them.
 
 markdown_table(["modalities", "accuracy"], [["text", format_mean_std(summary)]])
 ->  | modalities | accuracy |
@@ -30,12 +30,12 @@ def _table_row(cells: Sequence[object]) -> str:
 
 
 def format_number(value: float | None, decimals: int = 3) -> str:
-    """A figure with a fixed number of decimals; a dash where there is none."""
+    """A number with a fixed number of decimals; a dash for None."""
     return MISSING if value is None else f"{value:.{decimals}f}"
 
 
 def format_mean_std(summary: dict[str, Any] | None, decimals: int = 3) -> str:
-    """`mean ± std` of what `summarize` returns; only the mean of a single run, a dash where there is nothing."""
+    """`mean ± std` of a summary from `summarize`; only the mean for a single run, a dash for None."""
     if summary is None:
         return MISSING
     text = format_number(summary["mean"], decimals)

@@ -1,4 +1,4 @@
-"""What a model card says that no results file knows: `card.yaml` in the run's folder, or the file of `--card`."""
+"""Facts for a model card that no results file contains: `card.yaml` in the run's folder, or the `--card` file."""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -28,18 +28,19 @@ class CardFacts:
     """Fields of `card.yaml`.
 
     Args:
-        name: of the model, as its title.
-        dataset: what it was trained and tested on, as a reader would call it.
-        datasets: ids of that data on the Hub, if it is there.
-        language: ISO 639 codes of what it reads and hears.
-        license: of the trained weights; an id of the Hub's list, or `other` with `license_name` and `license_link`.
-        license_name: of a license that is not on the Hub's list.
-        license_link: where to read it.
+        name: name of the model, the card's title.
+        dataset: name of the data that it was trained and tested on, for readers.
+        datasets: Hub ids of that data, if it is on the Hub.
+        language: ISO 639 codes of the languages that it reads and hears.
+        license: license of the trained weights: an id from the Hub's list, or `other` with `license_name` and
+            `license_link`.
+        license_name: name of a license that is not on the Hub's list.
+        license_link: link to that license.
         base_model: Hub id of the language model; by default the one that the checkpoint, or its run, names.
         base_model_license: in words, for the section about licenses.
         data_license: in words, for the section about licenses.
-        synthetic: the data was made by a program, so that the scores say nothing about people.
-        limits: sentences about what this model is not good for, in addition to the general ones.
+        synthetic: whether the data was generated, so that the scores say nothing about people.
+        limits: sentences about the limits of this model, in addition to the general ones.
         widget: examples for the model's page, each with `text` or `src`, and `example_title`.
     """
 
@@ -58,7 +59,7 @@ class CardFacts:
     widget: list[dict[str, str]] = field(default_factory=default_widget)
 
     def missing(self) -> list[str]:
-        """Names of the fields that a public card must have, and this one has not."""
+        """Names of the fields that a public card must have but this one lacks."""
         names = [name for name in REQUIRED_IN_PUBLIC if not getattr(self, name)]
         if self.license == "other" and not self.license_name:
             names.append("license")
@@ -66,11 +67,11 @@ class CardFacts:
 
 
 def demo_facts(config: dict[str, Any]) -> CardFacts:
-    """What is true of every model that was trained on the demo corpus.
+    """Facts that hold for every model trained on the demo corpus.
 
     Args:
-        config: of the run. Of the language model, and so of the weights' license, nothing is known unless its
-            fingerprint is that of the demo's own.
+        config: configuration of the run. The language model, and with it the license of the weights, is known only
+            if its fingerprint is that of the demo's language model.
     """
     facts = CardFacts(
         name="EGMF demo",
@@ -85,14 +86,14 @@ def demo_facts(config: dict[str, Any]) -> CardFacts:
         facts.base_model = DEMO_TEXT_MODEL
         facts.base_model_license = "Apache-2.0"
         facts.limits = [
-            "It was trained with the language model as a quantized GGUF file has it, not with the weights of that "
-            "name on the Hub: with those, answers differ a little."
+            "It was trained with the language model's weights from a quantized GGUF file, not with the weights of "
+            "that name on the Hub; with those, answers differ slightly."
         ]
     return facts
 
 
 def read_facts(path: Path, base: CardFacts | None = None) -> CardFacts:
-    """`CardFacts` from YAML; the fields that it leaves out are those of `base`.
+    """Read `CardFacts` from YAML; missing fields are taken from `base`.
 
     Raises:
         ValueError: a field is unknown or of another type.

@@ -1,4 +1,4 @@
-"""Metadata of model, dataset and Space cards: what the Hub would refuse, found without a network."""
+"""Checks the metadata of model, dataset and Space cards, without network access."""
 
 import re
 from typing import Any
@@ -19,14 +19,14 @@ SHORT_DESCRIPTION = 60  # characters
 
 
 def check_card(text: str, repo_type: str = "model") -> ModelCard | DatasetCard | SpaceCard:
-    """Read a card as `huggingface_hub` does, and check what the Hub would refuse; without a network.
+    """Read a card as `huggingface_hub` does, and check for what the Hub would refuse.
 
     Args:
-        text: of README.md, with its metadata.
-        repo_type: `"model"`, `"dataset"`, or `"space"`, which metrics are as well.
+        text: content of README.md, with its metadata.
+        repo_type: `"model"`, `"dataset"` or `"space"` (also for metrics).
 
     Raises:
-        ValueError: the metadata is not YAML, lacks something, or has a value that the Hub does not take.
+        ValueError: the metadata is not YAML, lacks a field, or has a value that the Hub does not accept.
     """
     card = CARDS[repo_type](text)
     errors = [f"`{name}` is missing" for name in REQUIRED[repo_type] if not card.data.get(name)]
@@ -47,7 +47,7 @@ def _check_codes(data: Any) -> list[str]:
         if not re.fullmatch(r"[a-z]{2,3}|multilingual", code):
             errors.append(f"language {code!r} is not an ISO 639 code")
     if not re.fullmatch(r"[a-z0-9.-]+", str(data.get("license", ""))):
-        errors.append(f"license {data.get('license')!r} is not an id of the Hub's list")
+        errors.append(f"license {data.get('license')!r} is not a license id from the Hub's list")
     return errors
 
 
@@ -86,9 +86,9 @@ def _check_space(data: Any) -> list[str]:
     errors = []
     for name in ("colorFrom", "colorTo"):
         if data.get(name) not in SPACE_COLORS:
-            errors.append(f"{name} {data.get(name)!r} is none of {', '.join(SPACE_COLORS)}")
+            errors.append(f"{name} {data.get(name)!r} is not one of {', '.join(SPACE_COLORS)}")
     if data.get("sdk") not in SPACE_SDKS:
-        errors.append(f"sdk {data.get('sdk')!r} is none of {', '.join(SPACE_SDKS)}")
+        errors.append(f"sdk {data.get('sdk')!r} is not one of {', '.join(SPACE_SDKS)}")
     if len(data.get("short_description", "")) > SHORT_DESCRIPTION:
         errors.append(f"short_description has more than {SHORT_DESCRIPTION} characters")
     return errors

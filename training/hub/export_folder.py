@@ -38,13 +38,13 @@ SECRET_NAMES = re.compile(r"token$|^logging_dir$|^hub_", re.IGNORECASE)
 
 @dataclass
 class ExportedModel:
-    """What was saved into the folder.
+    """The model that was saved to the folder.
 
     Args:
         model: as it was saved.
         processor: as it was saved.
-        facts: of the card.
-        merging: what merging LoRA changed, of `merge_lora`; None where nothing was merged.
+        facts: facts on the card.
+        merging: result of `merge_lora`; None if it was not called.
     """
 
     model: EGMFForConditionalGeneration
@@ -59,7 +59,7 @@ class ExportedModel:
 
 
 def weights_fingerprint(run: Path) -> str:
-    """A hash of the run's trained weights, which is what makes it this model and no other.
+    """A hash of the run's trained weights, which identifies the model.
 
     Raises:
         PushError: the folder holds no weights.
@@ -78,17 +78,17 @@ def export_folder(
     """Write everything that goes into the repo into an empty folder.
 
     Args:
-        options: of the push.
+        options: options of the push.
         folder: created if it does not exist.
-        text_model: id and commit that an adapter checkpoint names; None for what the run names.
+        text_model: id and commit that an adapter checkpoint names; None for those that the run names.
 
     Raises:
-        PushError: the run is not complete, or an adapter checkpoint would name a folder that nobody else has.
+        PushError: the run is not complete, or an adapter checkpoint would name a folder that no one else has.
     """
     run = options.run
     fingerprint = weights_fingerprint(run)
     if not (run / "training.json").is_file():
-        raise PushError(f"{run} has no training.json: it was not finished by training.train, and has no record.")
+        raise PushError(f"{run} has no training.json: it is not a finished run of `egmf train`.")
     model, processor, merging = load_for_export(options, text_model)
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
@@ -110,7 +110,7 @@ def export_folder(
 def load_for_export(
     options: PushOptions, text_model: tuple[str, str | None] | None
 ) -> tuple[EGMFForConditionalGeneration, EGMFProcessor, dict[str, Any] | None]:
-    """The run's model as it is to be saved, its processor, and what merging LoRA changed."""
+    """The run's model as it will be saved, its processor, and the result of `merge_lora`."""
     model, processor = load_run(options.run)
     if model.config.text_model_id is None:
         return model, processor, None
@@ -132,7 +132,7 @@ def load_run(run: Path) -> tuple[EGMFForConditionalGeneration, EGMFProcessor]:
     try:
         return load(run)
     except (OSError, ValueError) as error:
-        raise PushError(f"{run} cannot be loaded, and so not pushed: {error}") from error
+        raise PushError(f"{run} cannot be pushed, because it cannot be loaded: {error}") from error
 
 
 def require_shared_encoders(model: EGMFForConditionalGeneration, run: Path) -> None:
@@ -143,17 +143,17 @@ def require_shared_encoders(model: EGMFForConditionalGeneration, run: Path) -> N
             continue
         if os.path.isdir(locate_part(encoder.backbone_id, run)):
             raise PushError(
-                f"The frozen {name} encoder is in a folder, {encoder.backbone_id!r}, which nobody else has. Push with "
+                f"The frozen {name} encoder is in a folder, {encoder.backbone_id!r}, which no one else has. Push with "
                 "--standalone, or train on the encoder's Hub id."
             )
 
 
 def merge_lora(model: EGMFForConditionalGeneration, processor: EGMFProcessor) -> dict[str, Any]:
-    """Merge LoRA in place, and compare what the model answers before and after for made-up samples.
+    """Merge LoRA in place, and compare the model's answers before and after on made-up samples.
 
     Returns:
-        `moved`, the largest difference of a probability over `samples`, and whether it stays within `tolerance`: only
-        then is the model to be pushed as it is now, `merged`. With a language model in bfloat16 it seldom is.
+        `moved`, the largest change of a probability over `samples`, and `merged`, whether it stays within
+        `tolerance`: only then should the merged model be pushed. With a language model in bfloat16 it rarely does.
     """
     batches = []
     for seed, sentence in enumerate(SENTENCES):
@@ -172,18 +172,18 @@ def _answer_probabilities(model: EGMFForConditionalGeneration, batch: dict[str, 
 
 
 def describe_merging(merging: dict[str, Any]) -> str:
-    """What became of LoRA in a standalone checkpoint, in one line."""
-    change = f"a probability by up to {merging['moved']:.1e} in {merging['samples']} made-up samples"
+    """One line that says whether LoRA was merged into a standalone checkpoint."""
+    change = f"probabilities by up to {merging['moved']:.1e} on {merging['samples']} made-up samples"
     if merging["merged"]:
-        return f"LoRA       merged, which moves {change}"
-    return f"LoRA       merging would move {change}, more than {merging['tolerance']:g}: it stays in layers of its own"
+        return f"LoRA       merged, which changes {change}"
+    return f"LoRA       in separate layers: merging would change {change}, more than {merging['tolerance']:g}"
 
 
 # ---- records ----------------------------------------------------------------------------------------------------
 
 
 def portable(value: Any) -> Any:
-    """A record without what belongs to one machine: absolute paths become their last part, tokens and logs go."""
+    """A record without machine-specific values: absolute paths become their last part; tokens and log folders go."""
     if isinstance(value, dict):
         return {key: portable(entry) for key, entry in value.items() if not SECRET_NAMES.search(key)}
     if isinstance(value, list):
@@ -201,7 +201,7 @@ def find_corpus(run: Path) -> Path | None:
 
 
 def copy_records(options: PushOptions, folder: Path) -> None:
-    """Training record, results, ceilings, the report with its plots, and the figures of several seeds."""
+    """Copy training record, results, ceilings, the report with its plots, and the results over several seeds."""
     run = options.run
     corpus = find_corpus(run)
     sources = {path.name: path for path in [run / "training.json", *sorted(run.glob("results-*.json"))]}
@@ -224,7 +224,7 @@ def copy_records(options: PushOptions, folder: Path) -> None:
 
 
 def find_facts(run: Path, card: Path | None, corpus: Path | None) -> CardFacts:
-    """From `--card` or `card.yaml` in the run; what they leave out, for a run on the demo corpus, from the demo."""
+    """Facts from `--card` or the run's `card.yaml`; for a run on the demo corpus, the demo's facts fill the gaps."""
     facts = CardFacts()
     if any(folder is not None and (folder / "ceilings.json").is_file() for folder in (run, corpus)):
         facts = demo_facts(read_run_config(run))
@@ -238,7 +238,7 @@ def find_facts(run: Path, card: Path | None, corpus: Path | None) -> CardFacts:
 
 
 def write_repo_card(options: PushOptions, folder: Path, facts: CardFacts, merging: dict[str, Any] | None) -> None:
-    """README.md of the repo, and the plot of the gate in it."""
+    """Write README.md of the repo, and the plot of the gate that it shows."""
     if not (folder / "gates.png").is_file():
         draw_gates(options.run, folder)
     card_options = CardOptions(
@@ -256,7 +256,7 @@ def write_repo_card(options: PushOptions, folder: Path, facts: CardFacts, mergin
 
 
 def draw_gates(run: Path, folder: Path) -> None:
-    """Plot the gate for the first task with labels; only if there are results, and matplotlib is installed."""
+    """Plot the gate for the first task with labels, if there are results and matplotlib is installed."""
     results_file = find_results(run)
     if results_file is None or importlib.util.find_spec("matplotlib") is None:
         return
@@ -278,7 +278,7 @@ def list_files(folder: Path) -> list[Path]:
 
 
 def write_manifest(folder: Path, fingerprint: str, exported: ExportedModel) -> None:
-    """`pushed.json`: which model the repo holds, and which files were put there."""
+    """Write `pushed.json`: which model the repo holds, and which files were pushed."""
     config = exported.model.config
     adapter = exported.kind == "adapter"
     files = {

@@ -1,11 +1,11 @@
-"""Load a repo as a stranger would: a process that has the repo's name, and no other copy of our code.
+"""Loads a repo as a stranger would: in a process that has the repo's name and no other copy of our code.
 
     python -I training/hub/fresh_process.py JOB.json ANSWER.npz
 
 JOB.json holds `repo` (a Hub id or a folder), `revision`, `inputs` (an npz with the processor's arguments) and
 `pipeline` (the name of the custom pipeline, or null). verify.py runs it and compares the answer with the one
-before the upload; both call `compute_answer`. The file imports nothing of ours, so that it can run outside of the
-source tree.
+before the upload; both call `compute_answer`. The file imports none of our code, so that it can run outside the source
+tree.
 """
 
 import importlib.abc
@@ -24,15 +24,15 @@ class SourceTreeOutOfReach(importlib.abc.MetaPathFinder):
 
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in OUR_PACKAGES:
-            raise ImportError(f"{name} is out of reach here on purpose")
+            raise ImportError(f"{name} is deliberately out of reach here")
 
 
 def load_as_stranger(repo: str, revision: str | None = None) -> tuple[Any, Any]:
-    """Model and processor by the Auto classes, with the repo's own code and the source tree out of reach.
+    """Load model and processor with the Auto classes and the repo's own code; the source tree is out of reach.
 
     Args:
         repo: a Hub id or a folder.
-        revision: a commit, tag or branch of the Hub.
+        revision: a commit, tag or branch on the Hub.
     """
     sys.meta_path.insert(0, SourceTreeOutOfReach())
     from transformers import AutoModel, AutoProcessor
@@ -43,7 +43,7 @@ def load_as_stranger(repo: str, revision: str | None = None) -> tuple[Any, Any]:
 
 
 def read_inputs(path: str) -> dict[str, Any]:
-    """The processor's arguments from an npz: arrays stay arrays, what has no dimension becomes a plain value."""
+    """The processor's arguments from an npz: arrays stay arrays, zero-dimensional ones become plain values."""
     with np.load(path) as stored:
         return {name: stored[name] if stored[name].ndim else stored[name].item() for name in stored.files}
 
@@ -51,7 +51,7 @@ def read_inputs(path: str) -> dict[str, Any]:
 def compute_answer(model: Any, processor: Any, inputs: dict[str, Any]) -> dict[str, np.ndarray]:
     """Logits after the prompt and the probability of every answer, both in float32, and the answer as text.
 
-    The weights are copied first: bits may depend on where in memory they start, which a file's offsets decide.
+    The weights are copied first: exact bits may depend on memory alignment, which follows from offsets in the file.
     """
     import torch
 
@@ -70,7 +70,7 @@ def compute_answer(model: Any, processor: Any, inputs: dict[str, Any]) -> dict[s
 
 
 def answer_text(answer: dict[str, Any]) -> np.ndarray:
-    """The label, or the score, as an npz holds text."""
+    """The label, or the score, as a text array for an npz file."""
     return np.array(str(answer.get("label", answer["score"])))
 
 

@@ -4,7 +4,7 @@
     study.json (several seeds) ───────┼─► hub_cards/templates/model_card.md ─► README.md with checked metadata
     card.yaml (CardFacts) ────────────┘
 
-No figure is written by hand: each comes from one of these files, and a test finds it there.
+No figure is written by hand: a test checks that each comes from one of these files.
 """
 
 import re
@@ -32,10 +32,10 @@ METRIC_NAMES = {
     "correlation": "Pearson r",
     "correlation_of_mean": "Pearson r of the mean",
 }
-EVAL_RESULTS = ("accuracy", "weighted_f1", "mae", "correlation")  # of the metadata, which leaderboards read
+EVAL_RESULTS = ("accuracy", "weighted_f1", "mae", "correlation")  # in the metadata, which leaderboards read
 PIPELINE_TAG = "video-classification"
 TAGS = ["emotion-recognition", "sentiment-analysis", "multimodal", "egmf", "custom_code"]
-DEMO_TASKS = {"emotion", "sentiment"}  # their table has the best possible figures beside ours
+DEMO_TASKS = {"emotion", "sentiment"}  # their table shows the best possible figures next to ours
 VARIANT_NAMES = {
     "text_only": "text, model trained on text only",
     "no_fusion_pretraining": "all three, no fusion pretraining",
@@ -48,11 +48,11 @@ class CardOptions:
 
     Args:
         folder: holds the weights and gets the card; None for the run's folder.
-        corpus: its `ceilings.json`, if there is one, has the best possible figures.
+        corpus: folder whose `ceilings.json`, if there is one, has the best possible figures.
         repo_id: argument of `from_pretrained` in the example; None for the run's folder.
-        revision: tag or branch in the example; None for the newest.
-        study: of training.demo.study, for a table over several seeds.
-        merging: of a standalone checkpoint, what `merge_lora` measured.
+        revision: tag or branch in the example; None for the latest.
+        study: results of the demo's study.py, for a table over several seeds.
+        merging: result of `merge_lora` for a standalone checkpoint.
     """
 
     folder: Path | None = None
@@ -67,12 +67,12 @@ class CardOptions:
 
 
 def read_json_if_any(path: Path) -> dict[str, Any]:
-    """The content of a JSON file; an empty dict where there is none."""
+    """The content of a JSON file; an empty dict if there is no such file."""
     return read_json(path) if path.is_file() else {}
 
 
 def find_results(run: Path) -> Path | None:
-    """The results of the test split, or else of another one; None if nothing was evaluated."""
+    """The results file of the test split, or else of another split; None if nothing was evaluated."""
     paths = sorted(run.glob("results-*.json"))
     test = run / "results-test.json"
     if test in paths:
@@ -91,8 +91,8 @@ def read_run_config(run: Path) -> dict[str, Any]:
 
 @dataclass
 class CardSources:
-    """What a card is rendered from. `config` is the checkpoint's, `run_config` the run's: a standalone checkpoint no
-    longer names its language model."""
+    """The files that a card is rendered from. `config` is the checkpoint's, `run_config` the run's: a standalone
+    checkpoint no longer names its language model."""
 
     results: dict[str, Any]
     record: dict[str, Any]
@@ -143,7 +143,7 @@ def run_table(results: dict[str, Any], ceilings: dict[str, Any]) -> list[str]:
 
 
 def study_table(study: dict[str, Any]) -> list[str]:
-    """Markdown table of training.demo.study's file: n, mean ± standard deviation, and text only for comparison."""
+    """Markdown table of the demo's study.py: n, mean ± standard deviation, and text only for comparison."""
     variants = study["variants"]
     subsets = variants["egmf"]["subsets"]
     columns = []
@@ -180,7 +180,7 @@ def make_eval_results(sources: CardSources, facts: CardFacts) -> list[EvalResult
                 task_name=f"{task} from text, audio and video",
                 dataset_type=dataset_type,
                 dataset_name=facts.dataset or "unnamed",
-                dataset_config=task,  # or the results of all tasks would be listed under the first
+                dataset_config=task,  # otherwise all results would be listed under the first task
                 dataset_split=sources.results["split"],
                 metric_type=key,
                 metric_name=METRIC_NAMES[key],
@@ -210,7 +210,7 @@ def make_metadata(sources: CardSources, facts: CardFacts, base_model: str | None
 
 
 def find_base_model(run: Path, named: str, facts: CardFacts) -> str | None:
-    """Hub id of the language model: what the facts say, or what the checkpoint names, unless that is a folder."""
+    """Hub id of the language model: from the facts, or the checkpoint's, unless that is a folder."""
     is_hub_id = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", named) is not None
     if facts.base_model is None and is_hub_id and not (run / named).is_dir():
         return named
@@ -225,8 +225,8 @@ def write_card(run: Path, facts: CardFacts | None = None, options: CardOptions |
 
     Args:
         run: holds `training.json` and, unless it was not evaluated, `results-SPLIT.json`.
-        facts: what no file knows; None for those of the demo.
-        options: where the card goes, and further sources.
+        facts: facts that no file contains; None for those of the demo.
+        options: where the card goes, and further content.
 
     Raises:
         ValueError: the Hub would refuse the metadata.
@@ -251,7 +251,7 @@ def write_card(run: Path, facts: CardFacts | None = None, options: CardOptions |
         **_describe_study(options.study),
         **_describe_training(sources.record),
     )
-    card.content = re.sub(r"\n{3,}", "\n\n", card.content)  # what the template leaves out leaves its blank lines
+    card.content = re.sub(r"\n{3,}", "\n\n", card.content)  # skipped sections of the template leave blank lines
     check_card(str(card))
     path = folder / "README.md"
     card.save(path)
@@ -301,7 +301,7 @@ def _describe_study(study: dict[str, Any] | None) -> dict[str, Any]:
 
 def _describe_training(record: dict[str, Any]) -> dict[str, Any]:
     """The template's variables about the training run."""
-    resumed = record.get("resumed_from") is not None  # then only the time since is known
+    resumed = record.get("resumed_from") is not None  # then only the time since resuming is known
     return {
         "seed": record["seed"],
         "trained": f"{record['parameters']['trained']:,}",

@@ -6,23 +6,23 @@ from pathlib import Path
 
 @dataclass
 class PushOptions:
-    """What is pushed, and where.
+    """The run to push, and its target.
 
     Args:
         run: folder of a finished run.
         repo_id: `ORG/NAME` on the Hub.
-        standalone: push everything, so that nothing else has to be fetched; else the adapter checkpoint, which names
-            its language model.
+        standalone: push everything, so that nothing else has to be downloaded; otherwise the adapter checkpoint, which
+            names its language model.
         endpoint: add the handler for Inference Endpoints.
         text_model_name_or_path: Hub id of the language model that an adapter checkpoint names; None for the run's.
         upload_text_model: upload the run's language model there first.
         card: YAML with `CardFacts`; None for `card.yaml` in the run.
-        study: figures over several seeds, as training.demo.study writes them.
+        study: results over several seeds, from the demo's study.py.
         revision: branch to push to, created if it does not exist; None for main.
-        tag: name for the commit, set after it was verified and never moved.
-        message: of the commit.
-        public: make the repo public after it was verified.
-        overwrite: replace another model in the repo.
+        tag: tag for the commit, set after verification and never moved.
+        message: commit message.
+        public: make the repo public after verification.
+        overwrite: replace a different model in the repo.
         verify: load the commit back in a fresh process and compare its answer.
     """
 

@@ -3,7 +3,6 @@
 run's config.json ─► a Hub id, or --text_model_name_or_path ─► uploaded first, if asked ─► checked ─► id and commit
 """
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -35,13 +34,13 @@ def choose_text_model(
     """Id and commit of the language model that the adapter checkpoint will name; None if the run names none.
 
     Args:
-        api: None to stay off the network: the commit is then unknown.
-        options: of the push; `upload_text_model` uploads the run's language model first.
-        report: takes lines about what is done.
+        api: None to work without network access; the commit is then unknown.
+        options: options of the push; `upload_text_model` uploads the run's language model first.
+        report: called with progress lines.
 
     Raises:
         PushError: the run names a local folder and no id is given, or the id's repo cannot be read, is not visible to
-            everybody who may load the checkpoint, or holds another language model.
+            everyone who may load the checkpoint, or holds a different language model.
     """
     config = read_json(options.run / "config.json")
     if config.get("text_model_id") is None:
@@ -58,25 +57,26 @@ def choose_text_model(
     _check_shape(text_model, hub_config, config["text_config"])
     if options.public and info.private:
         raise PushError(
-            f"The language model {text_model} is private, so that nobody else could load a public checkpoint that "
-            "names it. Make it public first, name a public --text_model_name_or_path, or push with --standalone."
+            f"The language model {text_model} is private, so no one else could load a public checkpoint that names "
+            "it. Make it public first, name a public --text_model_name_or_path, or push with --standalone."
         )
     return text_model, info.sha
 
 
 def _chosen_id(named: str, located: str, options: PushOptions) -> str:
-    """The option's id, or the one that the run names."""
+    """The id given as an option, or the one that the run names."""
     text_model = options.text_model_name_or_path
     if text_model is None and os.path.isdir(located):
         raise PushError(
-            f"An adapter checkpoint names its language model, and this one names a folder, {named!r}, which nobody "
+            f"An adapter checkpoint names its language model, but this one names a folder, {named!r}, which no one "
             "else has. Give --text_model_name_or_path ORG/NAME, a repo with the same weights (--upload_text_model "
             "uploads them), or --standalone."
         )
     text_model = text_model or named
     if text_model == options.repo_id:
         raise PushError(
-            f"--text_model_name_or_path is {text_model} itself: a language model has a repo of its own. Name another."
+            f"--text_model_name_or_path is {text_model}, which is also the repo to push to: a language model needs "
+            "its own repo. Name another."
         )
     try:
         validate_repo_id(text_model)
@@ -87,7 +87,7 @@ def _chosen_id(named: str, located: str, options: PushOptions) -> str:
 
 def _look_up(api: HfApi, text_model: str, revision: str | None) -> tuple[ModelInfo, dict[str, Any]]:
     """The repo of a language model, and its config.json."""
-    with hub_errors(f"asking for the language model {text_model}", text_model):
+    with hub_errors(f"looking up the language model {text_model}", text_model):
         try:
             info = api.model_info(text_model, revision=revision)
             path = api.hf_hub_download(text_model, "config.json", revision=info.sha)
@@ -100,7 +100,7 @@ def _look_up(api: HfApi, text_model: str, revision: str | None) -> tuple[ModelIn
                 f"The language model {text_model} is not on the Hub, or not visible with this token. Upload it with "
                 "--upload_text_model, name another --text_model_name_or_path, or push with --standalone."
             ) from error
-        return info, json.loads(Path(path).read_text(encoding="utf-8"))
+        return info, read_json(path)
 
 
 def _check_shape(text_model: str, config: dict[str, Any], trained: dict[str, Any]) -> None:
@@ -115,21 +115,21 @@ def _check_shape(text_model: str, config: dict[str, Any], trained: dict[str, Any
 
 
 def upload_text_model(api: HfApi, repo_id: str, folder: Path, report: Callable[[str], None] = print) -> None:
-    """Upload a language model into a private repo; a repo that holds one stays as it is.
+    """Upload a language model to a private repo; a repo that already holds one stays unchanged.
 
     Raises:
         PushError: there is no language model in the folder, or the Hub refused.
     """
     if not (folder / "config.json").is_file():
         raise PushError(f"There is no language model in {folder} to upload.")
-    with hub_errors(f"sending the language model to {repo_id}", repo_id):
+    with hub_errors(f"uploading the language model to {repo_id}", repo_id):
         if api.repo_exists(repo_id) and api.file_exists(repo_id, "config.json"):
-            report(f"language   {repo_id} already exists, and stays as it is")
+            report(f"language   {repo_id} already exists and stays unchanged")
             return
         api.create_repo(repo_id, private=True, exist_ok=True)
         paths = sorted({path for pattern in TEXT_MODEL_FILES for path in folder.glob(pattern)})
         size = sum(path.stat().st_size for path in paths)
         report(f"language   {len(paths)} files, {size / 1e6:.1f} MB, to {repo_id} (private)")
-        # In one commit, unlike upload_folder: a repo with a config.json is then complete.
+        # In one commit, unlike upload_folder, so that a repo with a config.json is complete.
         operations = [CommitOperationAdd(path.name, path) for path in paths]
         api.create_commit(repo_id, operations, commit_message="The language model of an EGMF checkpoint")

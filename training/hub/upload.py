@@ -1,11 +1,11 @@
-"""A trained run to the Hub, in one commit, and back: the steps of a push.
+"""The steps of a push: a trained run is uploaded to the Hub in one commit, then loaded back and compared.
 
     look_at_repo ─► check_target ─► choose_text_model ─► export_folder ─► send ─► verify ─► tag, make public
 
 `pushed.json` in the repo says which model it holds: the hash of the run's trained weights. The same run may be pushed
 again, as adapter or standalone checkpoint, with a new card or new code. A repo with other weights, or with files that
-were not pushed from here, is another model's: it is left as it is unless `overwrite` is set, which replaces its files;
-its history stays.
+were not pushed by this command, belongs to another model: it is refused unless `overwrite` is set, which replaces its
+files but keeps its history.
 """
 
 import contextlib
@@ -36,13 +36,13 @@ from .text_model import choose_text_model
 from .verify import verify, write_example
 
 
-NOT_OURS = {".gitattributes"}  # the Hub makes it with every repo
-ADAPTER_BYTES = 40_000_000  # more than that is worth a word
+NOT_OURS = {".gitattributes"}  # created by the Hub in every repo
+ADAPTER_BYTES = 40_000_000  # more is reported as unusual
 
 
 @dataclass
 class RemoteRepo:
-    """What a repo holds before a push; None for what does not exist."""
+    """The state of a repo before a push."""
 
     exists: bool = False
     private: bool = True
@@ -59,7 +59,7 @@ class RemoteRepo:
 
 @dataclass
 class Pushed:
-    """What was pushed: the commit, the bytes of its files, and how its answer compared (None: not verified)."""
+    """Result of a push: the commit, its size in bytes, and how its answer compared (None if not verified)."""
 
     repo_id: str
     commit: str
@@ -70,29 +70,27 @@ class Pushed:
     pipeline: str | None = None
 
 
-# ---- before -----------------------------------------------------------------------------------------------------
+# ---- checks -----------------------------------------------------------------------------------------------------
 
 
 def check_token(api: HfApi, repo_id: str) -> None:
-    """Refuse a token that may not write, before any work.
+    """Refuse a token that cannot write, before any work is done.
 
     Raises:
-        PushError: there is no token, or it may only read.
+        PushError: there is no token, or it is read-only.
     """
-    with hub_errors("asking who you are", repo_id):
+    with hub_errors("checking the token", repo_id):
         try:
             user = api.whoami()
         except (LocalTokenNotFoundError, ValueError) as error:
             raise PushError("There is no token. Log in with `hf auth login`, or set HF_TOKEN.") from error
         if user.get("auth", {}).get("accessToken", {}).get("role") == "read":
-            raise PushError(
-                f"The token has no right to write to {repo_id}: it may only read. Use one with the role 'write'."
-            )
+            raise PushError(f"The token cannot write to {repo_id}: it is read-only. Use one with the role 'write'.")
 
 
 def look_at_repo(api: HfApi, repo_id: str, revision: str | None) -> RemoteRepo:
-    """What the repo holds on the branch that will be pushed to or, before that exists, on main."""
-    with hub_errors(f"looking at {repo_id}", repo_id):
+    """The state of the repo on the branch to push to, or on main if that branch does not exist yet."""
+    with hub_errors(f"reading {repo_id}", repo_id):
         try:
             refs = api.list_repo_refs(repo_id)
         except RepositoryNotFoundError:
@@ -134,7 +132,7 @@ def check_target(remote: RemoteRepo, options: PushOptions, fingerprint: str) -> 
         if remote.manifest is None:
             shown = ", ".join(sorted(present)[:3])
             raise PushError(
-                f"{repo_id} holds files that were not pushed from here ({shown}, {len(present)} in all). Choose "
+                f"{repo_id} holds files that were not pushed by this command ({shown}, {len(present)} in all). Choose "
                 "another name, or replace them with --overwrite."
             )
         if remote.manifest["model"] != fingerprint:
@@ -144,47 +142,47 @@ def check_target(remote: RemoteRepo, options: PushOptions, fingerprint: str) -> 
                 "replace it with --overwrite; its history stays."
             )
     if remote.exists and not remote.private and not options.public:
-        raise PushError(f"{repo_id} is public: give --public if everybody may see this run, or choose another name.")
+        raise PushError(f"{repo_id} is public: give --public if everyone may see this run, or choose another name.")
     tagged = remote.tagged(options.tag)
     if tagged is not None and tagged != remote.head:
-        raise PushError(f"The tag {options.tag} is taken, by commit {tagged[:12]}. Tags never move: choose another.")
+        raise PushError(f"The tag {options.tag} is taken by commit {tagged[:12]}. Tags never move: choose another.")
 
 
 def check_facts(facts: CardFacts, public: bool, report: Callable[[str], None]) -> None:
-    """Name what the card does not say.
+    """Report the required facts that the card lacks.
 
     Raises:
-        PushError: the repo is to be public.
+        PushError: facts are missing, and the repo will be public.
     """
     missing = ", ".join(facts.missing())
     if missing and public:
         raise PushError(f"A public card must have {missing}. Give --card with these fields.")
     if missing:
-        report(f"card       does not have {missing}: give --card before making it public")
+        report(f"card       lacks {missing}: give --card before making the repo public")
 
 
 # ---- the commit -------------------------------------------------------------------------------------------------
 
 
 def send(api: HfApi, folder: Path, options: PushOptions, remote: RemoteRepo, message: str, replace: bool) -> str:
-    """Commit all files of a folder, and remove what is no longer part of the model. Returns the commit's id.
+    """Commit all files of a folder, and delete those that are no longer part of the model. Returns the commit's id.
 
     Args:
         api: endpoint and token of the Hub.
-        folder: what the repo will hold.
-        options: which repo and branch.
-        remote: what the repo holds now; a commit on top of anything else is refused by the Hub.
-        message: of the commit.
-        replace: remove the files of another model as well.
+        folder: the future content of the repo.
+        options: repo and branch.
+        remote: state of the repo; if it has changed since, the Hub refuses the commit.
+        message: commit message.
+        replace: also delete the files of another model.
     """
     repo_id = options.repo_id
     paths = {str(path.relative_to(folder)): path for path in list_files(folder)}
     pushed_before = {*remote.manifest["files"], MANIFEST} if remote.manifest else set()
     removable = remote.files - NOT_OURS if replace else remote.files & pushed_before
-    # Not upload_folder: with hf_xet it may split a folder into several commits, and a reader could load half a model.
+    # Not upload_folder: with hf_xet it may split a folder into several commits, and a reader could load half of it.
     operations: list[Any] = [CommitOperationAdd(name, path) for name, path in paths.items()]
     operations += [CommitOperationDelete(name) for name in sorted(removable - set(paths))]
-    with hub_errors(f"sending {repo_id}", repo_id):
+    with hub_errors(f"uploading {repo_id}", repo_id):
         if not remote.exists:
             api.create_repo(repo_id, private=True, exist_ok=True)
         if options.revision is not None and not remote.branch_exists:
@@ -200,17 +198,17 @@ def send(api: HfApi, folder: Path, options: PushOptions, remote: RemoteRepo, mes
 
 
 def publish(api: HfApi, options: PushOptions, remote: RemoteRepo, commit: str, report: Callable[[str], None]) -> None:
-    """Tag the commit, and make the repo public, if that is asked for.
+    """Tag the commit and make the repo public, if requested.
 
     Raises:
-        PushError: the tag was taken meanwhile, or the Hub refused.
+        PushError: the tag was taken in the meantime, or the Hub refused.
     """
     repo_id = options.repo_id
-    with hub_errors(f"naming the commit of {repo_id}", repo_id):
+    with hub_errors(f"tagging or publishing {repo_id}", repo_id):
         if options.tag is not None:
             if remote.tagged(options.tag) not in (None, commit):
                 raise PushError(
-                    f"{repo_id} was pushed, but the tag {options.tag} stays on the commit before: choose another."
+                    f"{repo_id} was pushed, but the tag {options.tag} stays on another commit: choose another."
                 )
             api.create_tag(repo_id, tag=options.tag, revision=commit, exist_ok=True)
             report(f"tagged     {options.tag}")
@@ -219,19 +217,19 @@ def publish(api: HfApi, options: PushOptions, remote: RemoteRepo, commit: str, r
             report(f"published  {repo_id} is public")
 
 
-# ---- all of it --------------------------------------------------------------------------------------------------
+# ---- the push ---------------------------------------------------------------------------------------------------
 
 
 def push(options: PushOptions, api: HfApi, report: Callable[[str], None] = print) -> Pushed:
     """Export, send, load back, compare, then tag and publish.
 
     Args:
-        options: what goes where.
+        options: the run and its target.
         api: endpoint and token of the Hub.
-        report: takes lines about what is done.
+        report: called with progress lines.
 
     Raises:
-        PushError: what went wrong, and what to do.
+        PushError: a step failed; the message says what to do.
     """
     fingerprint = weights_fingerprint(options.run)
     check_token(api, options.repo_id)
@@ -273,7 +271,7 @@ def _report_size(folder: Path, exported: ExportedModel, report: Callable[[str], 
     report(f"folder     {exported.kind}, {len(paths)} files, {size / 1e6:.1f} MB")
     if exported.kind == "adapter" and size > ADAPTER_BYTES:
         limit = f"{ADAPTER_BYTES / 1e6:.0f} MB"
-        report(f"           more than {limit} for an adapter checkpoint: are the results so large?")
+        report(f"           more than {limit} for an adapter checkpoint: are the results that large?")
     return size
 
 
@@ -286,10 +284,10 @@ def _describe_verification(pushed: Pushed) -> str:
 
 
 def dry_run(options: PushOptions, folder: Path, report: Callable[[str], None] = print) -> None:
-    """Write the folder and list it; nothing is asked of the network.
+    """Write the folder and list its files, without network access.
 
     Raises:
-        PushError: as for `push`; also if the folder is not empty.
+        PushError: as for `push`, or the folder is not empty.
     """
     if folder.exists() and any(folder.iterdir()):
         raise PushError(f"{folder} is not empty. Give another --folder, or empty it.")

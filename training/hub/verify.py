@@ -1,4 +1,4 @@
-"""Check of a pushed commit: loaded back in a fresh process with an empty cache, does it answer as the run did?
+"""Checks a pushed commit: loads it in a fresh process with an empty cache, and compares its answer with the run's.
 
 example_sample ─► npz ─┬─► the exported model, here ────────────────► expected ─┐
                        └─► fresh_process.py, from the Hub by name ──► answer ───┴─► equal bits, or within TOLERANCE
@@ -22,13 +22,13 @@ from ..records import write_json
 from .errors import PushError
 
 
-TOLERANCE = 1e-3  # of a probability, where bits differ
+TOLERANCE = 1e-3  # largest allowed change of a probability
 SENTENCES = ("I'm fine.", "I can't believe it!", "Leave me alone.", "我很好，谢谢你。")
 CACHE_VARIABLES = re.compile(r"HF_|HUGGING|TRANSFORMERS_|PYTHONPATH|XDG_CACHE")
 
 
 def example_sample(processor: EGMFProcessor, seed: int = 0) -> dict[str, Any]:
-    """A made-up sample of everything that the processor takes: a sentence, a tone, colored frames.
+    """A made-up sample with every input that the processor takes: a sentence, a tone, colored frames.
 
     Args:
         seed: index of a sentence.
@@ -55,7 +55,7 @@ def example_sample(processor: EGMFProcessor, seed: int = 0) -> dict[str, Any]:
 
 
 def write_example(processor: EGMFProcessor, path: Path) -> Path:
-    """An npz with one made-up sample."""
+    """Write an npz file with one made-up sample."""
     np.savez(path, **example_sample(processor))
     return path
 
@@ -77,7 +77,7 @@ def fresh_environment(cache: Path, api: HfApi) -> dict[str, str]:
 def answer_in_fresh_process(
     api: HfApi, repo_id: str, revision: str, inputs: Path, pipeline: str | None
 ) -> dict[str, np.ndarray]:
-    """What fresh_process.py answers about a commit.
+    """Run fresh_process.py on a commit. Returns its answer.
 
     Raises:
         PushError: it does not load.
@@ -114,18 +114,18 @@ def verify(
         api: endpoint and token of the Hub.
         repo_id: the repo.
         revision: the commit.
-        expected: answer before the upload, of `compute_answer`.
-        inputs: npz with the sample that was answered.
+        expected: answer before the upload, from `compute_answer`.
+        inputs: npz file with the sample.
         pipeline: name of the repo's custom pipeline, if it has one.
 
     Raises:
-        PushError: it does not load, or gives another answer.
+        PushError: it does not load, or gives a different answer.
     """
     answer = answer_in_fresh_process(api, repo_id, revision, inputs, pipeline)
     difference = float(np.abs(answer["probabilities"] - expected["probabilities"]).max())
     if difference > TOLERANCE:
         raise PushError(
-            f"{repo_id} is on the Hub (commit {revision[:12]}) and loads, but gives another answer than the run: "
+            f"{repo_id} is on the Hub (commit {revision[:12]}) and loads, but its answer differs from the run's: "
             f"{answer['label']} instead of {expected['label']}, a probability differs by {difference:.4f}. Does the "
             "language model that it names have other weights than the one that it was trained with?"
         )

@@ -1,11 +1,11 @@
-"""Model and processor from the options of training: the place where `modeling_egmf` and `processing_egmf` meet.
+"""Builds model and processor from the training options.
 
     ModelArguments ─┬─ --model_name_or_path ──────────────────────► load: a checkpoint and its processor
                     └─ --backbone, --text_model_name_or_path ─┬───► language_model.py: the frozen language model
                                                               └───► encoders.py: audio and video
 
-What both halves must agree on is decided here once: the preprocessing of a pretrained encoder, the width of features,
-the number of pseudo tokens and the id of the placeholder.
+Settings that model and processor must agree on are made here, once: the preprocessing of a pretrained encoder, the
+width of features, the number of pseudo tokens and the id of the placeholder.
 """
 
 import copy
@@ -40,7 +40,7 @@ from .language_model import check_model_location, load_language_model, portable_
 def load(
     checkpoint: str | Path, text_model: str | None = None, four_bit: BitsAndBytesConfig | None = None
 ) -> tuple[EGMFForConditionalGeneration, EGMFProcessor]:
-    """A checkpoint, with the code of this source tree, and its processor.
+    """Load a checkpoint and its processor, with the code of this source tree.
 
     Args:
         checkpoint: folder or Hub id.
@@ -53,14 +53,14 @@ def load(
         OSError: it cannot be read.
     """
     check_model_location(checkpoint)
-    # Registered here, the checkpoint's own code is not needed when its tokenizer is looked up.
+    # With our config registered, looking up the tokenizer does not need the checkpoint's own code.
     AutoConfig.register("egmf", EGMFConfig, exist_ok=True)
     load_kwargs: dict[str, Any] = {"text_model_id": text_model}
     try:
         if four_bit is not None:
             four_bit = copy.copy(four_bit)
             if EGMFConfig.from_pretrained(checkpoint).text_model_id is None:
-                # A standalone checkpoint also holds what is ours, which stays in float32.
+                # A standalone checkpoint also holds our own layers, which stay in float32.
                 four_bit.llm_int8_skip_modules = ["egmf", "lm_head"]
             load_kwargs["quantization_config"] = four_bit
         model = EGMFForConditionalGeneration.from_pretrained(checkpoint, **load_kwargs)
@@ -74,10 +74,10 @@ def load(
 def load_for_training(
     arguments: ModelArguments, tasks: dict[str, EGMFTask], output_dir: str | Path
 ) -> tuple[EGMFForConditionalGeneration, EGMFProcessor]:
-    """A checkpoint to fine-tune, with the tasks of the new data added to its own.
+    """Load a checkpoint to fine-tune, and add the tasks of the new data to its own.
 
     Raises:
-        ValueError: a task is not the checkpoint's task of the same name.
+        ValueError: a task differs from the checkpoint's task of the same name.
     """
     checkpoint = arguments.model_name_or_path
     model, processor = load(checkpoint, arguments.text_model_name_or_path)
@@ -88,7 +88,7 @@ def load_for_training(
             processor.add_task(task)
         elif task not in (stored, BUILT_IN_TASKS.get(task.name)):
             raise ValueError(
-                f"Task {task.name!r} of {checkpoint} has other labels or another prompt than yours. "
+                f"Task {task.name!r} of {checkpoint} has different labels or a different prompt than yours. "
                 "Give your task another name."
             )
     if model.config.text_model_id is not None:
@@ -98,7 +98,7 @@ def load_for_training(
 
 
 def warn_of_ignored_options(arguments: ModelArguments) -> None:
-    """Name the options that were given although the checkpoint's own settings are used."""
+    """Report options that have no effect because the checkpoint keeps its own settings."""
     defaults = ModelArguments()
     used = ("model_name_or_path", "text_model_name_or_path", "backbone")
     ignored = []
@@ -116,7 +116,7 @@ def warn_of_ignored_options(arguments: ModelArguments) -> None:
 def build(
     arguments: ModelArguments, tasks: dict[str, EGMFTask] | None = None, output_dir: str | Path = "."
 ) -> tuple[EGMFForConditionalGeneration, EGMFProcessor]:
-    """A new model around a language model, or an existing checkpoint, and the processor that fits it.
+    """Build a new model around a language model, or load a checkpoint to fine-tune; with the matching processor.
 
     Args:
         arguments: options of the model.
@@ -124,13 +124,13 @@ def build(
         output_dir: folder of the run; local language models and encoders are stored relative to it.
 
     Raises:
-        ValueError: no language model is given, it does not exist or cannot be used, 4 bits are asked for where they
-            are not possible, or settings contradict one another.
+        ValueError: no language model is given, it does not exist or cannot be used, 4 bits are requested but not
+            possible, or settings contradict each other.
     """
     four_bit = quantization(arguments)
     if arguments.model_name_or_path is not None and arguments.backbone is not None:
         raise ValueError(
-            "Give --model_name_or_path, which has its language model, or --backbone for a new model; not both."
+            "Give either --model_name_or_path, which has its own language model, or --backbone for a new model."
         )
     if arguments.model_name_or_path is not None:
         return load_for_training(arguments, tasks or {}, output_dir)
@@ -165,7 +165,7 @@ def build(
 
 @contextmanager
 def configuration_errors() -> Iterator[None]:
-    """What a configuration refuses becomes a ValueError, with the message of its check."""
+    """Turn a configuration's validation errors into ValueErrors with the same message."""
     try:
         yield
     except StrictDataclassError as error:
@@ -179,7 +179,7 @@ def build_processor(
     audio: Encoder,
     video: Encoder,
 ) -> EGMFProcessor:
-    """The processor that gives the encoders what they take."""
+    """The processor that prepares the encoders' inputs."""
     return EGMFProcessor(
         tokenizer,
         tasks=tasks,
@@ -201,7 +201,7 @@ def build_processor(
 
 
 def stored_text_config(language_model: PreTrainedModel, four_bit: BitsAndBytesConfig | None) -> Any:
-    """The language model's configuration as a checkpoint stores it: without its path, and not bound to 4 bits."""
+    """The language model's configuration as a checkpoint stores it: without its path and 4-bit settings."""
     language_model.config._name_or_path = ""
     language_model.config.dtype = language_model.dtype
     if four_bit is None:
@@ -212,7 +212,7 @@ def stored_text_config(language_model: PreTrainedModel, four_bit: BitsAndBytesCo
 
 
 def fusion_settings(arguments: ModelArguments) -> dict[str, Any]:
-    """Fields of `EGMFConfig` that follow from the options alone: fusion, pseudo tokens and LoRA."""
+    """Fields of `EGMFConfig` that follow directly from the options: fusion, pseudo tokens and LoRA."""
     lora = None
     if arguments.lora_r:
         lora = {

@@ -1,4 +1,4 @@
-"""The audio and video encoders of a new model: raw media, precomputed features, or a pretrained encoder of the Hub."""
+"""Audio and video encoders of a new model: for raw media or precomputed features, or pretrained ones from the Hub."""
 
 import difflib
 from pathlib import Path
@@ -21,7 +21,7 @@ class Encoder(NamedTuple):
     Args:
         config: its configuration; None if the model does not take the modality.
         backbone: the pretrained encoder, if there is one.
-        frontend: settings of the pretrained encoder's preprocessing, which the processor repeats.
+        frontend: preprocessing settings of the pretrained encoder, which the processor applies.
     """
 
     config: EGMFEncoderConfig | None = None
@@ -38,7 +38,7 @@ def build_encoder(arguments: ModelArguments, modality: str, output_dir: str | Pa
         output_dir: folder of the run; a local pretrained encoder is stored relative to it.
 
     Raises:
-        ValueError: the option names no encoder, or the width of the features is missing.
+        ValueError: the option does not name an encoder, or the width of the features is missing.
     """
     kind = arguments.audio if modality == "audio" else arguments.video
     feature_size = arguments.audio_feature_size if modality == "audio" else arguments.video_feature_size
@@ -76,7 +76,7 @@ def shared_settings(arguments: ModelArguments) -> dict[str, Any]:
 def load_pretrained_encoder(
     arguments: ModelArguments, modality: str, model_id: str, output_dir: str | Path
 ) -> Encoder:
-    """A pretrained encoder with its weights; of a model with several parts (CLIP, say) the part for the modality."""
+    """Load a pretrained encoder; of a model with several parts, such as CLIP, only the part for the modality."""
     model_config = AutoConfig.from_pretrained(model_id)
     part_name = "vision_config" if modality == "video" else "audio_config"
     part_config = getattr(model_config, part_name, None) or model_config

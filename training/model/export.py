@@ -1,10 +1,10 @@
-"""An adapter checkpoint made standalone, so that nothing else is needed to load it.
+"""Makes an adapter checkpoint standalone, so that nothing else is needed to load it.
 
-    stand_alone   LoRA stays in layers of its own          the answers stay the same, bit for bit
+    stand_alone   LoRA stays in separate layers            the answers stay the same, bit for bit
     merge         LoRA is added to the language model      each weight is rounded once more
 
-In float32 merging changes no answer. In bfloat16 the activations after each merged layer are rounded differently, and
-probabilities change by hundredths whatever the precision of the merged weights: there LoRA should stay separate.
+In float32, merging changes no answer. In bfloat16, the activations after each merged layer are rounded differently,
+and probabilities change by hundredths whatever the precision of the merged weights, so LoRA should stay separate.
 """
 
 from peft.tuners.tuners_utils import BaseTunerLayer

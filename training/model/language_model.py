@@ -1,9 +1,10 @@
-"""The language model of a new model: checked before its weights are loaded, then loaded, in 4 bits if asked for."""
+"""Loads the language model of a new model, in 4 bits if requested; checks it before any weights are loaded."""
 
 import importlib.util
 import inspect
 import os
 import re
+import shlex
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from ..options import ModelArguments
+from ..paths import python_command
 from .backbones import backbone_names, backbone_settings
 
 
@@ -54,9 +56,9 @@ def quantization(arguments: ModelArguments) -> BitsAndBytesConfig | None:
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ValueError("--load_in_4bit needs bitsandbytes: pip install bitsandbytes, or leave out --load_in_4bit.")
     if not torch.cuda.is_available():
-        raise ValueError("--load_in_4bit needs a CUDA device, and there is none. Leave out --load_in_4bit.")
+        raise ValueError("--load_in_4bit needs a CUDA device, but there is none. Leave out --load_in_4bit.")
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
-        raise ValueError("FSDP does not split 4-bit weights. Use one GPU or DDP, or leave out --load_in_4bit.")
+        raise ValueError("FSDP cannot shard 4-bit weights. Use one GPU or DDP, or leave out --load_in_4bit.")
     if arguments.bnb_4bit_quant_type not in ("nf4", "fp4"):
         raise ValueError(f"--bnb_4bit_quant_type is {arguments.bnb_4bit_quant_type!r}; use nf4 or fp4.")
     compute_dtype = torch.bfloat16
@@ -79,10 +81,10 @@ def text_model_config(text_model: str, revision: str) -> PreTrainedConfig:
     is_folder = Path(text_model).is_dir()
     converted_glm3 = backbone_settings("glm3-6b")["text_model_name_or_path"]
     if text_model == converted_glm3 and not is_folder:
+        command = python_command("chatglm3.convert", "THUDM/chatglm3-6b-base", text_model)
         raise ValueError(
-            f"There is no {text_model}, the converted ChatGLM3. Convert it (python -m "
-            f"training.chatglm3.convert THUDM/chatglm3-6b-base {text_model}), "
-            "or give --text_model_name_or_path."
+            f"There is no {text_model}, the converted ChatGLM3. Convert it ({shlex.join(command)}), "
+            "or give another --text_model_name_or_path."
         )
     check_model_location(text_model)
     try:
@@ -99,7 +101,7 @@ def require_embeddings(text_model: str, config: PreTrainedConfig) -> None:
     """Refuse a language model that cannot read pseudo tokens, before its weights are loaded.
 
     Raises:
-        ValueError: it is not a causal language model, or lacks an argument that EGMF calls it with.
+        ValueError: it is not a causal language model, or its forward lacks an argument that EGMF passes.
     """
     examples = " or ".join(backbone_names()[:2])
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
@@ -122,7 +124,7 @@ def load_language_model(
     arguments: ModelArguments,
     four_bit: BitsAndBytesConfig | None,
 ) -> PreTrainedModel:
-    """The language model with its weights, in the precision that the options ask for.
+    """Load the language model in the precision that the options request.
 
     Raises:
         ValueError: there is no such language model, or EGMF cannot use it.

@@ -1,4 +1,4 @@
-"""Custom tasks from a YAML file, beside the built-in ones of `processing_egmf`.
+"""Custom tasks from a YAML file, in addition to the built-in ones of `processing_egmf`.
 
 arousal:
   kind: regression
@@ -23,7 +23,7 @@ FIELD_TYPES = {str: (str, "text, in quotes"), float: (int | float, "a number")}
 
 
 def read_tasks(path: str | Path | None) -> dict[str, EGMFTask]:
-    """The built-in tasks and those of a YAML file (name -> fields); a custom task replaces a built-in one of its name.
+    """The built-in tasks and those of a YAML file (name -> fields); a custom task replaces a built-in one by name.
 
     Args:
         path: the YAML file; None for only the built-in tasks.
@@ -49,10 +49,10 @@ def read_tasks(path: str | Path | None) -> dict[str, EGMFTask]:
 
 
 def check_fields(fields: dict[str, Any], task: str, path: str | Path) -> None:
-    """Check that texts are texts and numbers are numbers: YAML reads `yes` as true and `1` as a number.
+    """Check that text fields hold text and number fields numbers: YAML reads `yes` as true and `1` as a number.
 
     Raises:
-        ValueError: a field of another type.
+        ValueError: a field has the wrong type.
     """
     for field in dataclasses.fields(EGMFTask):
         if field.name not in fields or field.type not in FIELD_TYPES:

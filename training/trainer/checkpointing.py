@@ -1,11 +1,11 @@
-"""Runs that outlive their process: what can be resumed, and the checks before a run that could not finish.
+"""Resuming of interrupted runs, and checks at the start that a run can finish.
 
-    settings.json                    everything that decides the run's numbers; other settings are refused
+    settings.json                    everything that determines the run's numbers; resuming with others is refused
     fusion_pretraining.safetensors   weights after the fusion pretraining, until the run is finished
-    .partial/                        a checkpoint while it is written; once complete it is renamed to checkpoint-N
-    training.json                    the run is finished
+    .partial/                        a checkpoint being written; once complete, it is renamed to checkpoint-N
+    training.json                    written last: the run is finished
 
-Killed at any moment, the same command resumes from the last complete checkpoint.
+If a run is killed at any moment, the same command resumes it from the last complete checkpoint.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ from modeling_egmf.checkpoints_egmf import keys_stored_elsewhere
 from ..arguments import DataArguments, EGMFTrainingArguments, ModelArguments
 from ..data.parquet import StoredFeatures, StoredMedia
 from ..data.tables import MEDIA
-from ..records import check_writable, digest_of_json
+from ..records import check_writable, digest_of_json, read_json
 
 
 SETTINGS = "settings.json"
@@ -38,7 +38,7 @@ FINISHED = "training.json"
 PARTIAL = ".partial"
 FUSION_PRETRAINING = "fusion_pretraining.json"
 FUSION_PRETRAINING_WEIGHTS = "fusion_pretraining.safetensors"
-# Files of a complete checkpoint, any of the patterns; FSDP has names of its own.
+# Files of a complete checkpoint, each matching one of its patterns; FSDP has its own names.
 REQUIRED_FILES = {
     "weights": ("model*.safetensors",),
     "optimizer": ("optimizer*",),
@@ -46,7 +46,7 @@ REQUIRED_FILES = {
     "random states": ("rng_state*.pth",),
     "state": ("trainer_state.json",),
 }
-# Options that say where files are and how they are read: they change no number.
+# Options for where files are and how they are read: they do not change the numbers.
 LOCATION_OPTIONS = {
     "model_name_or_path",
     "text_model_name_or_path",
@@ -56,7 +56,7 @@ LOCATION_OPTIONS = {
     "cache_media",
     "encoder_cache",
 }
-# Training arguments that decide the numbers of a run.
+# Training arguments that determine the numbers of a run.
 DECISIVE_ARGUMENTS = (
     "seed",
     "data_seed",
@@ -98,26 +98,26 @@ DECISIVE_ARGUMENTS = (
 
 
 def find_defect(checkpoint: Path) -> str | None:
-    """Why a checkpoint cannot be resumed from; None if every file is there and none is cut off."""
+    """Why a checkpoint cannot be resumed from; None if every file exists and none is truncated."""
     for part, patterns in REQUIRED_FILES.items():
         if not any(any(checkpoint.glob(pattern)) for pattern in patterns):
-            return f"its {part} ({' or '.join(patterns)}) are missing"
+            return f"it has no {part} ({' or '.join(patterns)})"
     for path in sorted(checkpoint.rglob("*")):
         try:
             if path.suffix == ".safetensors":
                 with safe_open(path, "pt"):
                     pass
             elif path.suffix == ".json":
-                json.loads(path.read_text(encoding="utf-8"))
+                read_json(path)
             elif path.suffix in (".pt", ".pth") and not zipfile.is_zipfile(path):
-                return f"{path.name} is cut off"
+                return f"{path.name} is truncated"
         except (OSError, ValueError, SafetensorError) as error:
             return f"{path.name} cannot be read ({error})"
     return None
 
 
 def last_complete_checkpoint(folder: Path) -> Path | None:
-    """The last complete checkpoint of a run; later ones are reported and left alone."""
+    """The last complete checkpoint of a run; later, incomplete ones are reported and kept."""
     steps = {}
     for path in folder.glob("checkpoint-*"):
         step = path.name.rpartition("-")[2]
@@ -132,9 +132,9 @@ def last_complete_checkpoint(folder: Path) -> Path | None:
 
 
 def resolve_output_dir(arguments: EGMFTrainingArguments) -> str | None:
-    """The checkpoint to resume from, if there is one. Changes nothing, and makes sure that nothing will be lost.
+    """The checkpoint to resume from, if there is one. Nothing is changed, and no existing run will be lost.
 
-    An interrupted run is resumed by itself; a finished one, and a folder with other files, are left alone.
+    An interrupted run is resumed automatically; a finished run, or a folder with other files, is refused.
 
     Raises:
         ValueError: the folder holds a run that must not be overwritten, cannot be written, or has nothing to resume.
@@ -158,7 +158,7 @@ def resolve_output_dir(arguments: EGMFTrainingArguments) -> str | None:
 
 
 def _requested_checkpoint(folder: Path, resume: str) -> Path:
-    """The folder named by `--resume_from_checkpoint`, or with `true` the last complete checkpoint."""
+    """The folder named by `--resume_from_checkpoint`; for `true`, the last complete checkpoint."""
     if resume.lower() == "true":
         checkpoint = last_complete_checkpoint(folder)
     else:
@@ -172,15 +172,15 @@ def _requested_checkpoint(folder: Path, resume: str) -> Path:
 
 
 def is_last_checkpoint(checkpoint: str, args: EGMFTrainingArguments, max_steps: int) -> bool:
-    """Whether training had stopped when a checkpoint was written, so that only the end of the run is left to do."""
+    """Whether training had ended when a checkpoint was written, so that only the final saving is left."""
     state = TrainerState.load_from_json(os.path.join(checkpoint, TRAINER_STATE_NAME))
     stopped = state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]
-    # A checkpoint requested by SIGTERM stops a run that is not at its end.
+    # A checkpoint requested by SIGTERM also stops the run, but before its end.
     return state.global_step >= max_steps or (stopped and not args.enable_jit_checkpoint)
 
 
 def move_aside(folder: Path) -> None:
-    """Rename a run that is to be overwritten."""
+    """Rename an existing run, so that its folder can be used again."""
     if folder.is_dir() and any(folder.iterdir()):
         renamed = folder.with_name(f"{folder.name}.{time.strftime('%Y%m%d-%H%M%S')}")
         os.replace(folder, renamed)
@@ -193,11 +193,11 @@ def move_aside(folder: Path) -> None:
 def run_settings(
     model_args: ModelArguments, data_args: DataArguments, args: EGMFTrainingArguments, **facts: Any
 ) -> dict[str, Any]:
-    """Everything that decides the numbers of a run, as plain values.
+    """Everything that determines the numbers of a run, as plain values.
 
     Args:
         model_args, data_args, args: the options.
-        facts: what is known once files have been read, such as digests of the examples and the language model.
+        facts: values known once files have been read, such as digests of the examples and the language model.
     """
     options = {**dataclasses.asdict(model_args), **dataclasses.asdict(data_args)}
     settings = {name: value for name, value in options.items() if name not in LOCATION_OPTIONS}
@@ -206,7 +206,7 @@ def run_settings(
 
 
 def digest(value: Any) -> str:
-    """A short hash of what JSON can hold, in its order."""
+    """A short hash of a JSON value; the order of dict keys matters."""
     return digest_of_json(value)[:16]
 
 
@@ -217,7 +217,7 @@ def examples_digest(examples: list[dict[str, Any]]) -> str:
 
 
 def media_digest(examples: list[dict[str, Any]], folder: str | Path) -> str:
-    """A hash of the examples' clips and features: files by their names in the corpus's folder, which may be moved."""
+    """A hash of the examples' clips and features; files count by their path in the corpus folder, which may move."""
     prefix = f"{Path(folder).absolute()}{os.sep}"
 
     def mark(value: Any) -> Any:
@@ -229,15 +229,15 @@ def media_digest(examples: list[dict[str, Any]], folder: str | Path) -> str:
 
 
 def require_same_settings(run: Path, settings: dict[str, Any]) -> None:
-    """Check that a run was started with these settings; one without a record of them is taken as it is.
+    """Check that a run was started with these settings; a run without `settings.json` is accepted.
 
     Raises:
-        ValueError: it was started with others.
+        ValueError: it was started with other settings.
     """
     path = run / SETTINGS
     if not path.is_file():
         return
-    before = json.loads(path.read_text(encoding="utf-8"))
+    before = read_json(path)
     changes = [
         f"{name} was {before[name]!r} and is {value!r}"
         for name, value in settings.items()
@@ -254,10 +254,10 @@ def require_same_settings(run: Path, settings: dict[str, Any]) -> None:
 
 
 def check_disk_space(folder: Path, model: PreTrainedModel, checkpoints: int) -> None:
-    """Check that the disk can hold some number of checkpoints and the final weights.
+    """Check that the disk has room for this many checkpoints and the final weights.
 
     Raises:
-        ValueError: it cannot.
+        ValueError: it does not.
     """
     stored_elsewhere = keys_stored_elsewhere(model)
     weights = sum(
@@ -277,7 +277,7 @@ def check_disk_space(folder: Path, model: PreTrainedModel, checkpoints: int) -> 
 
 
 class LogAtSave(TrainerCallback):
-    """Logs wherever a checkpoint may be written: a mean loss that spans one could not be resumed."""
+    """Logs whenever a checkpoint may be written: a mean loss that spans a checkpoint could not be resumed."""
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -290,7 +290,7 @@ class LogAtSave(TrainerCallback):
 
 @contextmanager
 def report_write_errors(run: Path, name: str) -> Iterator[None]:
-    """Around writing into a run: a failed write removes `.partial/` and says how to continue.
+    """Wraps writing into a run's folder: if it fails, removes `.partial/` and says how to continue.
 
     Raises:
         OSError: the disk is full, or cannot be written.
@@ -311,7 +311,7 @@ def report_write_errors(run: Path, name: str) -> Iterator[None]:
 
 
 def finalize_checkpoint(source: Path, target: Path) -> None:
-    """Rename a complete folder once it is on the disk, replacing one of that name."""
+    """Flush a complete folder to disk and rename it, replacing a folder of that name."""
     for path in source.rglob("*"):
         if path.is_file():
             descriptor = os.open(path, os.O_RDONLY)
@@ -323,7 +323,7 @@ def finalize_checkpoint(source: Path, target: Path) -> None:
 
 
 def pretrained_weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """What the fusion pretraining may change, by its name in the state dict."""
+    """The weights that the fusion pretraining may change, by their names in the state dict."""
     stored_elsewhere = keys_stored_elsewhere(model)
     return {
         name: tensor

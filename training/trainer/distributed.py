@@ -1,7 +1,7 @@
-"""Weights split over processes by FSDP2: gathers only what an adapter checkpoint holds.
+"""Weights sharded by FSDP2: gathers only the weights of an adapter checkpoint.
 
-A checkpoint is the same file whether or not the weights were split: float32, the names of our own state dict, the
-frozen language model left out and never gathered.
+A checkpoint file is the same whether or not the weights were sharded: float32, with the names of our own state dict.
+The frozen language model is left out and never gathered.
 """
 
 from collections.abc import Collection, Iterator
@@ -17,25 +17,25 @@ from modeling_egmf.checkpoints_egmf import keys_stored_elsewhere
 
 
 def num_elements(parameter: torch.nn.Parameter) -> int:
-    """How many numbers a parameter holds, also where two of them share a byte in 4 bit."""
+    """Number of elements of a parameter, also of 4-bit weights, which store two per byte."""
     packed = type(parameter).__name__ == "Params4bit" and parameter.dtype == torch.uint8
     return parameter.numel() * (2 if packed else 1)
 
 
 def zero_through_all(model: PreTrainedModel) -> torch.Tensor:
-    """0, computed from every trained parameter in front of the language model.
+    """A zero that depends on every trained parameter outside the language model.
 
-    An encoder is not used where a batch lacks its modality, but processes that split weights must exchange the same
-    gradients.
+    A batch without a modality does not use its encoder, but with sharded weights, all processes must exchange
+    gradients of the same parameters.
     """
     return sum(parameter.sum() for parameter in model.egmf.parameters() if parameter.requires_grad) * 0
 
 
 def widen_scalars(model: PreTrainedModel) -> set[str]:
-    """Give parameters of no dimension one, because FSDP2 splits no scalars; sums and products do not change.
+    """Reshape scalar parameters to one dimension, because FSDP2 cannot shard scalars; the results do not change.
 
     Returns:
-        their names.
+        The names of these parameters.
     """
     scalars = {name: parameter for name, parameter in model.named_parameters() if parameter.ndim == 0}
     for name, parameter in scalars.items():
@@ -46,12 +46,12 @@ def widen_scalars(model: PreTrainedModel) -> set[str]:
 
 
 def gather_adapter_state(model: PreTrainedModel, scalars: Collection[str], keep: bool) -> dict[str, torch.Tensor]:
-    """What a checkpoint of the model holds, each tensor complete and on the CPU. Every process must call this.
+    """The tensors of the model's checkpoint, complete and on the CPU. Every process must call this.
 
     Args:
-        model: split by FSDP2.
+        model: sharded by FSDP2.
         scalars: from `widen_scalars`.
-        keep: whether this process needs the tensors; the others help to gather them and get an empty dict.
+        keep: whether this process needs the tensors; the others only take part in gathering and get an empty dict.
     """
     stored_elsewhere = keys_stored_elsewhere(model)
     state = {}
@@ -66,12 +66,12 @@ def gather_adapter_state(model: PreTrainedModel, scalars: Collection[str], keep:
 
 
 def load_adapter_state(model: PreTrainedModel, scalars: Collection[str], state: dict[str, torch.Tensor]) -> None:
-    """Load an adapter checkpoint into a model, split by FSDP2 or not; every process passes the same state.
+    """Load an adapter checkpoint into a model, sharded or not; every process passes the same state.
 
     Args:
         model: the model.
-        scalars: from `widen_scalars`; empty where nothing is split.
-        state: weights by the names of our state dict.
+        scalars: from `widen_scalars`; empty if nothing is sharded.
+        state: weights by their names in our state dict.
 
     Raises:
         ValueError: a name is missing or unexpected.
@@ -94,7 +94,7 @@ def load_adapter_state(model: PreTrainedModel, scalars: Collection[str], state: 
 
 @contextmanager
 def unwrapped_class(model: torch.nn.Module) -> Iterator[None]:
-    """FSDP2 gives a model a class of its own; a saved model must name ours."""
+    """Restores a model's own class for saving; FSDP2 replaces it, but a saved model must name ours."""
     wrapped = type(model)
     if isinstance(model, FSDPModule):
         model.__class__ = next(base for base in wrapped.__mro__ if not issubclass(base, FSDPModule))

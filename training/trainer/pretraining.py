@@ -1,15 +1,15 @@
-"""Fusion pretraining: encoders, fusion and experts are trained without the language model, before it joins.
+"""Fusion pretraining: trains encoders, fusion and experts without the language model, before the main training.
 
     transcript's embeddings, media ─► encoders ─► fusion ─► experts ─► f_enhanced ─► one linear head per task ─► loss
 
-A step through the language model costs many times one through our own layers. So, as an option, the fused vector first
-learns to carry the answers under one linear head per task, on the frozen model's token embeddings; the heads are then
-dropped, and training continues with the language model. In the demo it raised the accuracy for emotions from 0.63 to
-0.84 in the same time (the variant `no_fusion_pretraining` of demo/study.py; one seed).
+A step through the language model costs many times as much as one through our own layers. As an option, the fused
+vector is therefore first trained to predict the answers through one linear head per task, on the frozen model's token
+embeddings. The heads are then dropped, and training continues with the language model. In the demo this raised emotion
+accuracy from 0.63 to 0.84 in the same time (variant `no_fusion_pretraining` of demo/study.py; one seed).
 """
 
 # B batch  L text tokens  M modalities (text, audio, video)  H fusion width  D LLM width
-# N fused vectors: every sample with all its modalities, then with each of them alone
+# N fused vectors: every sample with all of its modalities, then with each single one
 
 import math
 from itertools import islice
@@ -32,7 +32,7 @@ MEDIA_INPUTS = ("audio_values", "audio_mask", "video_values", "video_mask")
 
 
 class AnswerHeads(nn.Module):
-    """One linear head per task over the fused vector: classes, or one number in units of half the scale's width."""
+    """One linear head per task on the fused vector: class logits, or one number with the scale mapped to [-1, 1]."""
 
     def __init__(self, processor: EGMFProcessor, width: int):
         super().__init__()
@@ -66,12 +66,12 @@ def task_losses(task: EGMFTask, outputs: torch.Tensor, label_index: torch.Tensor
 def fuse_modalities(
     model: EGMFForConditionalGeneration, batch: dict[str, torch.Tensor]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Encode each sample once, and fuse it with all of its modalities and with each of them alone.
+    """Encode each sample once, and fuse it with all of its modalities and with each single one.
 
-    So each encoder learns from its own mistakes, and not only from what the strongest modality leaves over.
+    This way each encoder learns from its own errors, not only from those that the strongest modality leaves.
 
     Returns:
-        fused: (N, H) f_enhanced, with all modalities first, then with each one where a sample has others too.
+        fused: (N, H) f_enhanced, first with all modalities, then with each single one of samples that have several.
         samples: (N,) index of the sample in the batch.
     """
     egmf = model.egmf
@@ -92,7 +92,7 @@ def fuse_modalities(
 
 
 def average_over_processes(parameters: list[nn.Parameter], loss: torch.Tensor) -> float:
-    """Each gradient becomes its mean over the processes, 0 where a process has none; returns the mean loss."""
+    """Average each gradient over the processes, a missing one counting as 0; returns the mean loss."""
     processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
     if processes == 1:
         return loss.item()
@@ -107,7 +107,7 @@ def average_over_processes(parameters: list[nn.Parameter], loss: torch.Tensor) -
 
 
 def rate_factor(step: int, steps: int) -> float:
-    """Of the peak learning rate: a linear rise over the first tenth of the steps, then a cosine to 0."""
+    """Fraction of the peak learning rate: linear warmup over a tenth of the steps, then cosine decay to 0."""
     rise = max(1, steps // 10)
     if step < rise:
         return (step + 1) / rise
@@ -123,17 +123,17 @@ def pretrain_fusion(
     device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> list[float]:
-    """Train `model.egmf` under heads that are then dropped; returns the mean loss of each epoch.
+    """Train `model.egmf` with temporary heads; returns the mean loss of each epoch.
 
     Several processes train together, from equal weights, each on its part of every batch.
 
     Args:
-        model: in place.
-        processor: knows the tasks.
+        model: trained in place.
+        processor: defines the tasks.
         loader: batches without labels in the prompt, with `label_index` (B,), from `EGMFDataCollator`.
-        epochs: may be a fraction, which is rounded up to a whole number of steps.
-        learning_rate: peak, see `rate_factor`.
-        device: where the batches go.
+        epochs: may be fractional; rounded up to a full step.
+        learning_rate: peak learning rate; see `rate_factor`.
+        device: device of the batches.
         progress: show a progress bar.
     """
     steps = math.ceil(epochs * len(loader))
@@ -171,7 +171,7 @@ def pretrain_fusion(
 def pretraining_loss(
     model: EGMFForConditionalGeneration, heads: AnswerHeads, batch: dict[str, torch.Tensor]
 ) -> torch.Tensor:
-    """Mean loss () of a batch: every sample counts alike, however many modalities it has."""
+    """Mean loss () of a batch: every sample has the same weight, however many modalities it has."""
     fused, samples = fuse_modalities(model, batch)
     num_forms = torch.bincount(samples)[samples]
     shares = 1 / (num_forms * len(batch["task_ids"]))

@@ -4,12 +4,10 @@
                                                                               │
              saved model, training.json ◄─ training ◄─ fusion pretraining ◄───┘
 
-An interrupted run continues at the training, or at the fusion pretraining if there is no checkpoint yet: see
-checkpointing.py.
+An interrupted run resumes at training, or at fusion pretraining if there is no checkpoint yet; see checkpointing.py.
 """
 
 import dataclasses
-import json
 import os
 import shutil
 import time
@@ -35,7 +33,7 @@ from ..evaluation.processes import require_examples
 from ..model.builder import build
 from ..model.language_model import quantization
 from ..model.tasks_file import read_tasks
-from ..records import check_writable, commit, versions, write_json
+from ..records import check_writable, commit, read_json, versions, write_json
 from .checkpointing import (
     FINISHED,
     FUSION_PRETRAINING,
@@ -65,10 +63,10 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: EGMFTraini
     """Build a model, pretrain its fusion, train, keep the best checkpoint, save.
 
     Returns:
-        The trainer with its log history; every process ends with its `end_training()`.
+        The trainer with its log history; every process must call its `end_training()` last.
 
     Raises:
-        ValueError: options that contradict one another or the data, before anything is written.
+        ValueError: options contradict each other or the data; nothing has been written then.
         OSError: a file cannot be read or written.
     """
     return TrainingRun(model_args, data_args, args).run()
@@ -79,8 +77,8 @@ class TrainingRun:
 
     Args:
         model_args: the model to build, or the checkpoint to fine-tune.
-        data_args: the dataset and what training changes about it.
-        args: `TrainingArguments` and ours.
+        data_args: the dataset and how it is used.
+        args: `TrainingArguments` with our additions.
     """
 
     def __init__(self, model_args: ModelArguments, data_args: DataArguments, args: EGMFTrainingArguments):
@@ -108,7 +106,7 @@ class TrainingRun:
         return self.trainer
 
     def check_options(self) -> None:
-        """Refuse options that cannot work, before anything is read."""
+        """Refuse options that cannot work, before any data is read."""
         if self.data_args.dataset is None:
             raise ValueError("Give --dataset, the folder of a corpus.")
         quantization(self.model_args)
@@ -119,7 +117,7 @@ class TrainingRun:
             }
             for name, used in changing.items():
                 if used:
-                    raise ValueError(f"--{name} changes clips every time they are used: leave out --encoder_cache.")
+                    raise ValueError(f"--{name} changes clips every time they are used. Leave out --encoder_cache.")
             check_writable(Path(self.data_args.encoder_cache))
         start = self.model_args.model_name_or_path
         if start is not None and Path(start).resolve().is_relative_to(self.folder.resolve()):
@@ -147,7 +145,7 @@ class TrainingRun:
         self.tasks = used_tasks(tasks, self.train_examples + self.eval_examples)
 
     def collect_settings(self) -> dict[str, Any]:
-        """Everything that decides the run's numbers; a run that is resumed must have the same."""
+        """Everything that determines the run's numbers; a resumed run must have the same settings."""
         dataset = self.data_args.dataset
         tasks = [dataclasses.asdict(task) for task in self.processor.task_objects.values()]
         settings = run_settings(
@@ -161,7 +159,7 @@ class TrainingRun:
             eval_media=media_digest(self.eval_examples, dataset),
             tasks=digest(tasks),
         )
-        # A run that has neither a checkpoint nor a finished pretraining has computed nothing yet.
+        # A run with neither a checkpoint nor a finished pretraining has nothing to resume: any settings will do.
         if self.checkpoint is not None:
             require_same_settings(Path(self.checkpoint).parent, settings)
         elif not self.args.overwrite and (self.folder / FUSION_PRETRAINING).is_file():
@@ -192,9 +190,9 @@ class TrainingRun:
         remove_unusable(self.eval_set, data_args.eval_split, show)
 
     def prepare_folder(self) -> None:
-        """The main process moves an older run aside, and records the settings."""
+        """On the main process, move an older run aside and write the settings."""
         args = self.args
-        # Until every process has seen what the folder holds, nothing is written.
+        # Nothing is written until every process has checked the contents of the folder.
         args.distributed_state.wait_for_everyone()
         if not self.is_main_process:
             return
@@ -238,13 +236,13 @@ class TrainingRun:
     def pretrain(self) -> None:
         """Measure a new model's feature statistics and pretrain its fusion, unless that was done before.
 
-        `self.pretraining` is `{"losses", "seconds" since the start of the run, "reused"}`.
+        Sets `self.pretraining` to `{"losses", "seconds" since the start of the run, "reused"}`.
         """
         record = self.folder / FUSION_PRETRAINING
         if self.checkpoint is not None:
             self.pretraining = {"losses": [], "seconds": 0.0}
             if record.is_file():
-                self.pretraining = json.loads(record.read_text(encoding="utf-8"))
+                self.pretraining = read_json(record)
             return
         accelerator = self.trainer.accelerator
         accelerator.wait_for_everyone()  # the main process may have moved an older run aside
@@ -258,7 +256,7 @@ class TrainingRun:
             for tensor in self.model.egmf.state_dict().values():
                 torch.distributed.broadcast(tensor, src=0)
         if reused:
-            self.pretraining = {**json.loads(record.read_text(encoding="utf-8")), "reused": True}
+            self.pretraining = {**read_json(record), "reused": True}
         else:
             losses = self.run_pretraining()
             self.pretraining = {"losses": losses, "seconds": time.time() - self.started}
@@ -316,20 +314,20 @@ class TrainingRun:
         trainer.train(resume_from_checkpoint=self.checkpoint)
 
     def finish_training(self) -> None:
-        """The run was killed after its last step, and `Trainer` would take one more: only load what it ends with."""
+        """Load the final weights of a run that was killed after its last step; `Trainer` would take one more step."""
         trainer = self.trainer
         trainer.state = TrainerState.load_from_json(os.path.join(self.checkpoint, TRAINER_STATE_NAME))
         best = trainer.state.best_model_checkpoint if self.args.load_best_model_at_end else None
         trainer.load_checkpoint(best or self.checkpoint)
 
     def save(self) -> None:
-        """The model, and what the run was: `training.json` marks it as finished."""
+        """Save the model and the record of the run, `training.json`, which marks it as finished."""
         trainer = self.trainer
         with report_write_errors(self.folder, "the trained model"):
             trainer.save_model()
         if not self.is_main_process:
             return
-        # A run that was killed after its last checkpoint may have one too many.
+        # A run that was killed after its last checkpoint may have one checkpoint too many.
         rotate_checkpoints(str(self.folder), self.args.save_total_limit, trainer.state.best_model_checkpoint)
         trainer.state.save_to_json(str(self.folder / TRAINER_STATE_NAME))
         write_json(self.folder / FINISHED, self.describe())
@@ -354,7 +352,7 @@ class TrainingRun:
                 "all": sum(num_elements(p) for p in parameters),
             },
             "resumed_from": self.checkpoint or reused,
-            # Of a resumed run, the time since it was resumed.
+            # For a resumed run, the time since it was resumed.
             "seconds": {"fusion_pretraining": self.pretraining["seconds"], "all": time.time() - self.started},
             "fusion_pretraining_losses": self.pretraining["losses"],
             "best_metric": state.best_metric,
@@ -366,12 +364,15 @@ class TrainingRun:
 def _missing_split(dataset: str, split: str, examples: list[dict[str, Any]]) -> str:
     splits = sorted({str(example["split"]) for example in examples if example.get("split") is not None})
     if not splits:
-        return f"{dataset} has no column `split`, so it has no split {split!r}. Add one: train, validation or test."
+        return (
+            f"{dataset} has no column `split`, so it has no split {split!r}. "
+            "Add it, with the values train, validation and test."
+        )
     return f"{dataset} has no split {split!r}. Its splits are {', '.join(splits)}."
 
 
 def effective_options(arguments: ModelArguments) -> dict[str, Any]:
-    """The options that made the model: a checkpoint that is fine-tuned keeps its own."""
+    """The options that define the model; a fine-tuned checkpoint keeps its own."""
     options = dataclasses.asdict(arguments)
     if arguments.model_name_or_path is None:
         return options

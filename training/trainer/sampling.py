@@ -1,9 +1,9 @@
-"""Sampling in training: which examples meet in a step, and which of them each process gets.
+"""Sampling in training: which examples form a step, and which of them each process gets.
 
     order of an epoch ─► global batches ─► this process's part of each
 
-Which examples meet in a step, and how modality dropout and augmentation change one, depend only on the seed, the epoch
-and the example: however many processes share a global batch, it is the same batch.
+The examples of a step, and the modality dropout and augmentation of each, depend only on the seed, the epoch and the
+example: a global batch is the same however many processes share it.
 """
 
 from collections.abc import Iterator
@@ -25,17 +25,18 @@ def training_sampler(dataset: EGMFDataset, strategy: str, global_batch_size: int
 class EpochBatchSampler(Sampler[list[SampleIndex]]):
     """This process's part of every global batch, in an order that depends only on the seed and the epoch.
 
-    Full batches are those of accelerate's `BatchSamplerShard(split_batches=True)`. The last batch is not: accelerate
-    repeats examples until it divides, here it is divided as evenly as possible and weighted, so that each example
-    counts once. A process left without an example takes one at weight 0, so that all make as many steps.
+    Full batches are those of accelerate's `BatchSamplerShard(split_batches=True)`. An incomplete last batch is not:
+    accelerate repeats examples until the batch divides evenly, whereas here it is divided as evenly as possible and
+    weighted, so that each example counts once. A process left without an example takes one with weight 0, so that all
+    processes take the same number of steps.
 
     Args:
-        sampler: the order; a random one gets its generator here.
+        sampler: the order of the examples; a random sampler gets its generator here.
         batch_size: examples per process.
-        processes: how many there are.
-        process: index of this one.
-        seed: of the run.
-        drop_last: leave out a last batch that is not full.
+        processes: number of processes.
+        process: index of this process.
+        seed: the run's seed.
+        drop_last: drop the last batch if it is not full.
     """
 
     def __init__(

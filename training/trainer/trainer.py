@@ -1,7 +1,7 @@
 """`transformers.Trainer` that evaluates by scoring answers, with two learning rates and atomic checkpoints.
 
-Every override was checked against transformers 5.23.0; one comment says why it is there. Private methods are
-overridden only where no public hook does the same.
+Every override was checked against transformers 5.23.0 and has a comment that says why it is needed. Private methods
+are overridden only if no public hook does the same.
 """
 
 import gc
@@ -34,7 +34,7 @@ from .sampling import EpochBatchSampler, training_sampler
 def make_compute_metrics(processor: EGMFProcessor) -> Callable[[EvalPrediction], dict[str, float]]:
     """`compute_metrics` over (N, A) probabilities and (N, 2) pairs of task and label: `loss` and `<task>_<metric>`.
 
-    The loss is a mean over examples, not over batches: the same however they were batched and shared out.
+    The loss is a mean over examples, not over batches: the same for any batch size and number of processes.
     """
 
     def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
@@ -44,9 +44,9 @@ def make_compute_metrics(processor: EGMFProcessor) -> Callable[[EvalPrediction],
         losses = -np.log(np.maximum(true_probabilities, np.finfo(np.float32).tiny))
         metrics = {"loss": float(losses.mean())}
         for index, (name, task) in enumerate(processor.task_objects.items()):
-            rows = tasks == index
-            if rows.any():
-                for metric, value in training_metrics(task, probabilities[rows], labels[rows]).items():
+            of_task = tasks == index
+            if of_task.any():
+                for metric, value in training_metrics(task, probabilities[of_task], labels[of_task]).items():
                     metrics[f"{name}_{metric}"] = value
         return metrics
 
@@ -54,7 +54,7 @@ def make_compute_metrics(processor: EGMFProcessor) -> Callable[[EvalPrediction],
 
 
 class EGMFTrainer(Trainer):
-    """Evaluation calls `score_answers`: its loss is -log P(true answer | the answer is one of the set).
+    """Evaluation calls `score_answers`: its loss is -log P(true answer | one of the answer set).
 
     Args:
         args, kwargs: of `Trainer`; `data_collator` is an `EGMFDataCollator`, `processing_class` the processor, and
@@ -66,7 +66,7 @@ class EGMFTrainer(Trainer):
         self.scalars: set[str] = set()
         self.max_answers = max(task.num_answers for task in self.processing_class.task_objects.values())
 
-    # Why: FSDP2 splits no scalars, so they get a dimension before the model is wrapped.
+    # Why: FSDP2 cannot shard scalars, so they get a dimension before the model is wrapped.
     def train(self, *args: Any, **kwargs: Any) -> Any:
         if self.is_fsdp_enabled:
             self.scalars = widen_scalars(self.model)
@@ -81,7 +81,7 @@ class EGMFTrainer(Trainer):
             "prefetch_factor": self.args.dataloader_prefetch_factor,
         }
 
-    # Why: this process's part of every global batch, the same batches whatever the number of processes.
+    # Why: loads this process's part of every global batch; the batches are the same for any number of processes.
     def get_train_dataloader(self) -> DataLoader:
         args = self.args
         global_batch_size = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
@@ -100,10 +100,10 @@ class EGMFTrainer(Trainer):
             worker_init_fn=seed_one_worker,
             **self._loader_options(),
         )
-        # Already split over processes. Prepared this way, its batch sampler is told the epoch.
+        # Batches are already split over processes. A prepared loader also sets the epoch of its batch sampler.
         return prepare_data_loader(loader, num_processes=1, process_index=0)
 
-    # Why: `Trainer` would order evaluation by the length of `input_ids`, for which it prepares every example.
+    # Why: `Trainer` would sort evaluation by the length of `input_ids`, preparing every example just for that.
     def get_eval_dataloader(self, eval_dataset: Dataset | None = None) -> DataLoader:
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         loader = DataLoader(
@@ -114,7 +114,7 @@ class EGMFTrainer(Trainer):
         )
         return self.accelerator.prepare(loader)
 
-    # Why: an uneven last batch is weighted, and processes that split weights must exchange the same gradients.
+    # Why: an uneven last batch is weighted; with sharded weights, all processes must exchange the same gradients.
     def compute_loss(
         self,
         model: nn.Module,
@@ -129,7 +129,7 @@ class EGMFTrainer(Trainer):
             loss = loss + zero_through_all(self.accelerator.unwrap_model(model))
         return (loss, outputs) if return_outputs else loss
 
-    # Why: encoders, fusion and experts have a learning rate of their own, `fusion_learning_rate`.
+    # Why: encoders, fusion and experts have their own learning rate, `fusion_learning_rate`.
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is not None:
             return self.optimizer
@@ -139,7 +139,7 @@ class EGMFTrainer(Trainer):
         for name, parameter in self.model.named_parameters():
             if not parameter.requires_grad:
                 continue
-            # The language model reads the pseudo tokens: they learn at its rate.
+            # The language model reads the pseudo tokens, so they share its learning rate.
             in_fusion = name.startswith("egmf.") and not name.startswith("egmf.pseudo_tokens.")
             is_matrix = parameter.ndim > 1
             parameters.setdefault((in_fusion, is_matrix), []).append(parameter)
@@ -172,19 +172,19 @@ class EGMFTrainer(Trainer):
             return -output.log_probs.gather(1, label_index[:, None]).mean(), None, None
         padding = self.max_answers - output.probabilities.shape[1]
         probabilities = nn.functional.pad(output.probabilities, (0, padding))
-        # Without a loss here, the metrics' loss is the one that is logged.
+        # No loss is returned, so the loss of `compute_metrics` is logged.
         return None, probabilities, torch.stack([inputs["task_ids"], label_index], dim=1)
 
     def _match_language_model_calls(self, model: nn.Module, inputs: dict[str, torch.Tensor]) -> None:
-        """Processes that split weights must run the same layers, and a batch of answers of one token calls the
-        language model once instead of twice."""
+        """With sharded weights all processes must run the same layers, but a batch whose answers have one token calls
+        the language model once instead of twice."""
         twice = (inputs["answer_ids"][..., 1:] >= 0).any()
         twice_somewhere = self.accelerator.reduce(twice.float()) > 0
         if twice_somewhere and not twice:
             embeds = model.get_input_embeddings()(inputs["input_ids"][:1, -1:])
             model.language_model(inputs_embeds=embeds)
 
-    # Why: the same adapter checkpoint whether or not FSDP2 has split the weights, without `training_args.bin`,
+    # Why: writes the same adapter checkpoint whether or not FSDP2 shards the weights, and no `training_args.bin`,
     # a pickle that nothing reads. Every process must call it.
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         folder = Path(output_dir or self.args.output_dir)
@@ -196,15 +196,15 @@ class EGMFTrainer(Trainer):
             with unwrapped_class(model):
                 model.save_pretrained(folder, state_dict=state)
             self.processing_class.save_pretrained(folder)
-            for weights in folder.glob("*.safetensors"):  # safetensors lets only the owner read them
+            for weights in folder.glob("*.safetensors"):  # safetensors makes them readable only by the owner
                 shutil.copymode(folder / "config.json", weights)
         if self.args.push_to_hub and not _internal_call:
             self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
 
-    # Why private: no hook comes between writing a checkpoint and its final name. A callback (`on_save`) runs after
-    # checkpoint-N has been written in place and older ones deleted, so a kill in between would leave half of one.
+    # Why private: no hook runs between writing a checkpoint and naming it. A callback (`on_save`) runs after
+    # checkpoint-N has been written in place and older ones deleted, so a kill in between would leave a partial one.
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Write to `.partial/`, then rename: whatever is named checkpoint-N can be resumed from."""
+        """Write to `.partial/`, then rename: every folder named checkpoint-N can be resumed from."""
         run = Path(self.args.output_dir)
         name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         self.args.output_dir = str(run / PARTIAL)
@@ -237,7 +237,7 @@ class EGMFTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self.load_checkpoint(resume_from_checkpoint)
 
-    # Why private: as `_load_from_checkpoint`.
+    # Why private: as for `_load_from_checkpoint`.
     def _load_best_model(self) -> None:
         self.load_checkpoint(self.state.best_model_checkpoint)
 

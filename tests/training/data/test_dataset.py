@@ -145,7 +145,7 @@ def test_zero_is_an_answer(folder, answer):
     ("lines", "message"),
     [
         ('{"id": "a", "answer": "joy"}\n{"id": ', "line 2: not JSON"),
-        ('{"id": "a", "answer": "joy"}\n\n["a"]', r"line 3: a row is an object, not \['a'\]"),
+        ('{"id": "a", "answer": "joy"}\n\n["a"]', r"line 3: a row must be a JSON object, not \['a'\]"),
         ('{"id": "a"}', "example 'a' has no `answer`"),
         ('{"id": "a", "answer": ""}', "example 'a' has no `answer`"),
         ('{"id": "a", "answer": null}', "example 'a' has no `answer`"),

@@ -27,7 +27,7 @@ def test_parts_of_all_processes_cover_all_examples(count, processes):
 
 def test_more_processes_than_examples_are_refused():
     require_examples(2, 2, "clips")
-    with pytest.raises(ValueError, match=r"3 processes but 2 clips\. Start at most 2"):
+    with pytest.raises(ValueError, match=r"3 processes but only 2 clips\. Start at most 2"):
         require_examples(2, 3, "clips")
 
 

@@ -116,10 +116,7 @@ def test_other_results_can_be_reported(tmp_path, monkeypatch):
 @pytest.mark.parametrize("task", ["emotion", "sentiment"])
 def test_run_of_other_tasks_has_no_report(tmp_path, task):
     write_run(tmp_path, tasks=(task,))
-    with pytest.raises(
-        ValueError,
-        match=f"results-test.json has {task} for all modalities; .*push_to_hub --dry_run",
-    ):
+    with pytest.raises(ValueError, match=f"results-test.json has {task} for all modalities; .*egmf push --dry_run"):
         write_report(tmp_path, tmp_path)
 
 

@@ -59,9 +59,9 @@ def test_figures_of_a_metric_card_are_in_its_code(name):
     ("changed", "message"),
     [
         ({"title": None}, "`title` is missing"),
-        ({"colorTo": "orange"}, "colorTo 'orange' is none of red"),
-        ({"sdk": "flask"}, "sdk 'flask' is none of gradio"),
-        ({"license": "Free for all"}, "not an id of the Hub's list"),
+        ({"colorTo": "orange"}, "colorTo 'orange' is not one of red"),
+        ({"sdk": "flask"}, "sdk 'flask' is not one of gradio"),
+        ({"license": "Free for all"}, "not a license id from the Hub's list"),
         ({"models": ["a/b/c"]}, "a/b/c"),
         ({"short_description": "x" * 61}, "short_description has more than 60"),
     ],

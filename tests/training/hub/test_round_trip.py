@@ -79,7 +79,9 @@ def test_standalone_checkpoint_in_bfloat16_answers_like_the_run(send, hub, answe
     merging = json.loads(hub.files("ada/half")[MANIFEST])["merging"]
     assert not merging["merged"]
     assert merging["moved"] > merging["tolerance"] == TOLERANCE
-    assert f"merging would move a probability by up to {merging['moved']:.1e} in {merging['samples']}" in pushed.report
+    assert (
+        f"merging would change probabilities by up to {merging['moved']:.1e} on {merging['samples']}" in pushed.report
+    )
     card = hub.files("ada/half")["README.md"].decode()
     assert "LoRA stays in separate layers (`pip install peft`)" in card
     assert f"changed a probability by up to {merging['moved']:.1e}, over {merging['samples']} made-up samples" in card

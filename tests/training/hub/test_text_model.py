@@ -10,7 +10,7 @@ from training.hub.errors import PushError
 def test_public_adapter_checkpoint_names_no_private_language_model(send, hub, api, public_card):
     options = {"standalone": False, "public": True, "card": public_card}
     options |= {"text_model_name_or_path": "ada/llm", "upload_text_model": True}
-    with pytest.raises(PushError, match="ada/llm is private, so that nobody else could load a public checkpoint"):
+    with pytest.raises(PushError, match="ada/llm is private, so no one else could load a public checkpoint"):
         send(**options)
     assert not api.repo_exists("ada/egmf")
     api.update_repo_settings("ada/llm", private=False)
@@ -31,15 +31,14 @@ def test_other_language_model_is_refused_before_anything_is_sent(send, runs, api
         match=f"not what this run was trained on: it has hidden_size .*{config['hidden_size']}",
     ):
         send(standalone=False, text_model_name_or_path="ada/wider", overwrite=True)
-    with pytest.raises(PushError, match="--text_model_name_or_path is ada/llm itself"):
+    with pytest.raises(PushError, match="--text_model_name_or_path is ada/llm, which is also the repo to push to"):
         send("features", "ada/llm", standalone=False, text_model_name_or_path="ada/llm", overwrite=True)
     assert api.model_info("ada/egmf").sha == head
 
 
 def test_folder_as_language_model_is_refused(send):
     with pytest.raises(
-        PushError,
-        match=r"names a folder, '../llm', which nobody else has.*--text_model_name_or_path.*--standalone",
+        PushError, match=r"names a folder, '../llm', which no one else has.*--text_model_name_or_path.*--standalone"
     ):
         send(standalone=False)
 

@@ -62,8 +62,7 @@ def test_files_of_others_are_kept(send, hub, api):
     api.upload_file(path_or_fileobj=b"{}", path_in_repo="config.json", repo_id="ada/egmf")
     api.upload_file(path_or_fileobj=b"[]", path_in_repo=MANIFEST, repo_id="ada/egmf")
     with pytest.raises(
-        PushError,
-        match=r"were not pushed from here \(config.json, pushed.json, 2 in all\).*--overwrite",
+        PushError, match=r"were not pushed by this command \(config.json, pushed.json, 2 in all\).*--overwrite"
     ):
         send()
     assert len(hub.files("ada/egmf")) == 3
@@ -90,7 +89,7 @@ def test_concurrent_change_is_not_overwritten(send, hub, api, monkeypatch):
         return exported
 
     monkeypatch.setattr(upload, "export_folder", slowly)
-    with pytest.raises(PushError, match="was changed by somebody else meanwhile"):
+    with pytest.raises(PushError, match="was changed by someone else in the meantime"):
         send()
     assert "new.txt" not in hub.files("ada/egmf")
 
@@ -113,7 +112,7 @@ def test_branch_of_a_new_repo(send, hub):
 def test_tag_is_never_moved(send, hub):
     first = send("features", tag="v1").commit
     send("other", overwrite=True)
-    with pytest.raises(PushError, match="The tag v1 is taken, by commit"):
+    with pytest.raises(PushError, match="The tag v1 is taken by commit"):
         send("other", tag="v1")
     assert hub.repo("ada/egmf").tags == {"v1": first}
 

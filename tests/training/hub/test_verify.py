@@ -43,7 +43,7 @@ def test_different_answer_is_refused(send, hub, runs, make_language_model, tmp_p
     inputs = read_inputs(str(write_example(processor, tmp_path / "inputs.npz")))
     fresh_process(**compute_answer(model, processor, inputs))
     options = {"text_model_name_or_path": "ada/llm", "upload_text_model": True}
-    with pytest.raises(PushError, match="gives another answer than the run.*other weights"):
+    with pytest.raises(PushError, match="its answer differs from the run's.*other weights"):
         send(standalone=False, verify=True, tag="v1", **options)
     assert hub.repo("ada/egmf").tags == {}
 

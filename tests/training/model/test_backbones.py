@@ -110,8 +110,8 @@ def test_unknown_backbone_names_the_known_ones(tmp_path):
         parse("--backbone", "gpt-5", "--output_dir", tmp_path)
 
 
-def test_checkpoint_and_backbone_exclude_each_other():
-    with pytest.raises(ValueError, match=r"Give --model_name_or_path.*or --backbone"):
+def test_checkpoint_and_backbone_contradict_each_other():
+    with pytest.raises(ValueError, match=r"Give either --model_name_or_path.*or --backbone"):
         build(ModelArguments(model_name_or_path="runs/x", backbone="glm3-6b"))
 
 
@@ -309,7 +309,7 @@ def test_4_bit_is_refused_by_all_commands(module, four_bit, monkeypatch, tmp_pat
 
 def test_4_bit_is_not_sharded(four_bit, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with pytest.raises(ValueError, match="FSDP does not split 4-bit weights"):
+    with pytest.raises(ValueError, match="FSDP cannot shard 4-bit weights"):
         quantization(four_bit)
 
 

@@ -323,14 +323,14 @@ def test_evaluation_refuses_more_processes_than_examples(place, three_processes,
         "--device",
         "cpu",
     ]
-    with pytest.raises(SystemExit, match="3 processes but 2 .* of split 'test'. Start at most 2"):
+    with pytest.raises(SystemExit, match="3 processes but only 2 .* of split 'test'. Start at most 2"):
         run_eval.main(argv)
 
 
 def test_prediction_refuses_more_processes_than_clips(place, three_processes, monkeypatch, tmp_path):
     monkeypatch.setattr(predictor, "load", lambda *_: pytest.fail("the model was loaded first"))
     argv = ["--model_name_or_path", str(place), "--text", "a", "--device", "cpu"]
-    with pytest.raises(SystemExit, match="3 processes but 1 clips. Start at most 1"):
+    with pytest.raises(SystemExit, match="3 processes but only 1 clips. Start at most 1"):
         predict([*argv, "--output", str(tmp_path / "answers.jsonl")])
     with pytest.raises(SystemExit, match="Several processes need --output"):
         predict(argv)
@@ -345,5 +345,5 @@ def test_training_refuses_more_processes_than_examples(place, monkeypatch, split
         "output_dir": tmp_path,
         f"max_{split}_samples": 2,
     }
-    with pytest.raises(ValueError, match="3 processes but 2 examples of split"):
+    with pytest.raises(ValueError, match="3 processes but only 2 examples of split"):
         train(*parse_arguments([*words(options), "--use_cpu"]))

@@ -245,7 +245,9 @@ def test_split_without_the_chosen_modalities_is_refused(place, tmp_path):
 
 def test_dataset_without_splits_says_so(place, tmp_path):
     (tmp_path / "metadata.jsonl").write_text('{"text": "a", "answer": "joy"}\n')
-    with pytest.raises(ValueError, match=r"has no column `split`, so it has no split 'train'\. Add one: train, valid"):
+    with pytest.raises(
+        ValueError, match=r"has no column `split`, so it has no split 'train'\. Add it, with the values train, valid"
+    ):
         run(place, "splitless", dataset=tmp_path)
 
 

@@ -1,8 +1,8 @@
-"""Language models to build on: their shapes, as in their own `config.json`, and their settings for training.
+"""Language models to build on: their configurations, as in `config.json`, and their training options.
 
-backbone_config("glm3-6b")                             # a `transformers` configuration, without a network
+backbone_config("glm3-6b")                             # a `transformers` configuration, without network access
 backbone_config("glm3-6b", num_hidden_layers=2)        # the same with two layers
-backbone_settings("glm3-6b")                           # options of training, see training/options.py
+backbone_settings("glm3-6b")                           # training options, see training/options.py
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 FOLDER = Path(__file__).parent
-SETTINGS = "training"  # the block of a file that holds options of training, not fields of config.json
+SETTINGS = "training"  # the block of a file with training options instead of fields of config.json
 
 
 def backbone_names() -> list[str]:
@@ -25,7 +25,7 @@ def backbone_names() -> list[str]:
 
 
 def backbone_path(backbone: str | Path) -> Path:
-    """The YAML file of a name from `backbone_names`; anything else is a path."""
+    """The YAML file of a name from `backbone_names`; anything else is returned as a path."""
     if str(backbone) in backbone_names():
         return FOLDER / f"{backbone}.yaml"
     return Path(backbone)
@@ -35,13 +35,13 @@ def read_backbone(backbone: str | Path) -> dict[str, Any]:
     """Content of a backbone's YAML file.
 
     Raises:
-        ValueError: there is no such file, or it names no model type.
+        ValueError: there is no such file, or it has no `model_type`.
     """
     path = backbone_path(backbone)
     if path.suffix != ".yaml" or not path.is_file():
         raise ValueError(
             f"There is no backbone {str(backbone)!r}. Choose from {', '.join(backbone_names())}, or give a YAML file "
-            "of the same form or a folder with a config.json."
+            "of the same format or a folder with a config.json."
         )
     fields = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not isinstance(fields, dict) or "model_type" not in fields:
@@ -53,13 +53,13 @@ def backbone_config(backbone: str | Path, **changes: Any) -> "PreTrainedConfig":
     """The configuration of a language model.
 
     Args:
-        backbone: a name from `backbone_names`, a YAML file of the same form, or a folder with a `config.json`.
+        backbone: a name from `backbone_names`, a YAML file of the same format, or a folder with a `config.json`.
         changes: fields to replace.
 
     Raises:
-        ValueError: there is no such backbone, or its file names no model type.
+        ValueError: there is no such backbone, or its file has no `model_type`.
     """
-    from transformers import AutoConfig  # imports torch, which the options of training do without
+    from transformers import AutoConfig  # imports torch, which parsing the options must not do
 
     path = backbone_path(backbone)
     if (path / "config.json").is_file():
@@ -71,10 +71,10 @@ def backbone_config(backbone: str | Path, **changes: Any) -> "PreTrainedConfig":
 
 
 def backbone_settings(backbone: str | Path) -> dict[str, Any]:
-    """Options of training under `training:` in a backbone's file; of a folder with a `config.json`, its path.
+    """Training options from `training:` in a backbone's file; for a folder with a `config.json`, its path.
 
     Raises:
-        ValueError: there is no such backbone, or its file names no model type.
+        ValueError: there is no such backbone, or its file has no `model_type`.
     """
     path = backbone_path(backbone)
     if (path / "config.json").is_file():
