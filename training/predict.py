@@ -5,7 +5,7 @@ r"""Predict one clip, or every clip in a folder.
     accelerate launch --config_file training/accelerate_configs/ddp.yaml -m training.predict \
         --model_name_or_path runs/demo --folder clips/ --output predictions.parquet
 
-The transcript of `NAME.mp4` in a folder is read from `NAME.txt` beside it. Each prediction is one line of JSON, or
+The transcript of `NAME.mp4` in a folder is read from `NAME.txt` next to it. Each prediction is one line of JSON, or
 one row if the output file ends in .parquet. A clip that cannot be read gets a line with its error, and the other clips
 are still predicted. Several processes share the clips of a folder. The work is done in evaluation/predictor.py.
 """
@@ -54,7 +54,7 @@ def check_arguments(parser: CommandParser, arguments: argparse.Namespace) -> Non
         parser.error(f"--output: there is no folder {output.parent} to write into.")
     if folder is not None and has_clip:
         parser.error(
-            "--folder takes no --text, --audio or --video. Transcripts are read from NAME.txt beside each clip."
+            "--folder takes no --text, --audio or --video. Transcripts are read from NAME.txt next to each clip."
         )
     if folder is None and not has_clip:
         parser.error("Give --text, --audio or --video, or --folder with clips.")

@@ -110,7 +110,7 @@ def check_writable(folder: Path) -> None:
 
 
 def temporary_name(path: str | Path) -> Path:
-    """A hidden name beside `path` that no other process uses: `.results.json.1f2e3d4c.tmp`."""
+    """A hidden name next to `path` that no other process uses: `.results.json.1f2e3d4c.tmp`."""
     path = Path(path)
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
 

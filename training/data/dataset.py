@@ -4,7 +4,7 @@
                                                                  │
          decode the clip or its window, or read the encoder cache ─► draw modalities ─► augment ─► processor.prepare
 
-A corpus is a folder with `metadata.jsonl` or `metadata.csv` (UTF-8) beside its media, the output of a converter (see
+A corpus is a folder with `metadata.jsonl` or `metadata.csv` (UTF-8) next to its media, the output of a converter (see
 parquet.py), or a folder of other Parquet files. All columns except `answer` are optional:
 
     id             name used in messages and results (default: the row's number)

@@ -97,7 +97,7 @@ def load_converted(folder: str | Path, manifest: str = "official") -> list[dict[
         Examples as from `load_examples`: clips as absolute paths or `StoredMedia`, features as `StoredFeatures`.
 
     Raises:
-        ValueError: there is no such manifest, or it does not list an example.
+        ValueError: there is no such manifest, or an example is not listed in it.
     """
     import datasets  # takes seconds, and a corpus of files does not need it
 

@@ -57,7 +57,7 @@ def check_encoder_inputs(
 
     Args:
         examples: the training examples.
-        processor: knows what the encoders take.
+        processor: has the encoders' input types.
         modalities: the modalities in use.
         show: log the warning.
 

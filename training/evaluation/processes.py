@@ -49,7 +49,7 @@ def merge_over_processes(
     Args:
         state: the processes.
         records: this process's records, each with the fields of `key`.
-        target: the file that will be written; the folder of the parts is `.NAME.parts` beside it.
+        target: the file that will be written; the folder of the parts is `.NAME.parts` next to it.
         key: fields that order the records.
 
     Raises:

@@ -19,7 +19,7 @@ SHORT_DESCRIPTION = 60  # characters
 
 
 def check_card(text: str, repo_type: str = "model") -> ModelCard | DatasetCard | SpaceCard:
-    """Read a card as `huggingface_hub` does, and check for what the Hub would refuse.
+    """Read a card as `huggingface_hub` does, and check for anything that the Hub would refuse.
 
     Args:
         text: content of README.md, with its metadata.

@@ -44,7 +44,7 @@ VARIANT_NAMES = {
 
 @dataclass
 class CardOptions:
-    """Where a card goes, and what it says in addition to the run's files.
+    """Where a card goes, and what it contains in addition to the run's files.
 
     Args:
         folder: holds the weights and gets the card; None for the run's folder.
@@ -81,7 +81,7 @@ def find_results(run: Path) -> Path | None:
 
 
 def read_run_config(run: Path) -> dict[str, Any]:
-    """The configuration of a run's model; that of its results if there is no checkpoint beside them."""
+    """The configuration of a run's model; that of its results if there is no checkpoint next to them."""
     config = read_json_if_any(run / "config.json")
     results = find_results(run)
     if not config and results is not None:

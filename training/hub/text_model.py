@@ -1,6 +1,6 @@
 """The language model that an adapter checkpoint names: a Hub repo with the weights that the run was trained with.
 
-run's config.json ─► a Hub id, or --text_model_name_or_path ─► uploaded first, if asked ─► checked ─► id and commit
+run's config.json ─► a Hub id, or --text_model_name_or_path ─► uploaded first, on request ─► checked ─► id and commit
 """
 
 import os

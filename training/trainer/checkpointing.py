@@ -167,7 +167,7 @@ def _requested_checkpoint(folder: Path, resume: str) -> Path:
         if defect is not None:
             raise ValueError(f"{checkpoint} cannot be resumed from: {defect}. Give an earlier checkpoint.")
     if checkpoint is None or not checkpoint.is_dir():
-        raise ValueError(f"There is no checkpoint to resume from in {folder}. Start without resuming.")
+        raise ValueError(f"There is no checkpoint to resume from in {folder}. Leave out --resume_from_checkpoint.")
     return checkpoint
 
 

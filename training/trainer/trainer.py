@@ -222,7 +222,7 @@ class EGMFTrainer(Trainer):
         finally:
             self.args.output_dir = str(run)
 
-    # Why private: with FSDP, `Trainer` would store the frozen language model beside the optimizer.
+    # Why private: with FSDP, `Trainer` would store the frozen language model along with the optimizer.
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if not self.is_fsdp_enabled:
             super()._save_optimizer_and_scheduler(output_dir)

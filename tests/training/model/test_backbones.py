@@ -211,7 +211,7 @@ def test_model_without_text_output_is_refused(tmp_path):
     [
         (
             ("--backbone", "glm3-6b"),
-            r"no backbones/glm3-6b, .*chatglm3.convert THUDM/.*or give --text_model_name_or_path",
+            r"no backbones/glm3-6b, .*chatglm3.convert THUDM/.*or give another --text_model_name_or_path",
         ),
         (
             ("--backbone", "qwen2.5-7b"),

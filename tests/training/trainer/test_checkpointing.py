@@ -75,7 +75,7 @@ def test_run_without_a_complete_checkpoint_restarts(tmp_path, capsys):
 
 @pytest.mark.parametrize("resume", ["true", "runs/nowhere/checkpoint-2"])
 def test_nothing_to_resume_is_an_error(tmp_path, resume):
-    with pytest.raises(ValueError, match=r"no checkpoint to resume from .*Start without resuming"):
+    with pytest.raises(ValueError, match=r"no checkpoint to resume from .*Leave out --resume_from_checkpoint"):
         resolve_output_dir(options_of(tmp_path / "nothing", "--resume_from_checkpoint", resume))
 
 
