@@ -140,7 +140,7 @@ def test_portable_keeps_text_and_relative_paths():
     [
         ("model.safetensors", "is not a checkpoint"),
         ("config.json", "is not a checkpoint"),
-        ("training.json", "no record"),
+        ("training.json", "not a finished run"),
     ],
 )
 def test_unfinished_run_is_refused(export, copy_of_run, missing, message):
