@@ -80,5 +80,5 @@ def test_repeated_record_is_an_error(tmp_path):
 
 def test_lost_examples_are_an_error():
     require_all([1, 0], 2)
-    with pytest.raises(ValueError, match=r"Examples \[1\] of 3 were lost"):
+    with pytest.raises(ValueError, match=r"Examples \[1\] of 3 are missing"):
         require_all([2, 0], 3)

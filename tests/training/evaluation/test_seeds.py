@@ -97,7 +97,7 @@ def test_missing_runs_are_trained_and_all_are_summarized(place, in_this_process)
 
 def test_failed_run_is_not_summarized(place, monkeypatch):
     monkeypatch.setattr(seeds, "python_command", lambda *_: [sys.executable, "-c", "raise SystemExit(3)"])
-    with pytest.raises(SystemExit, match="training.train failed"):
+    with pytest.raises(SystemExit, match="error: train failed"):
         evaluate_seeds(place, "--seeds", 0)
     assert not (place / "runs/tiny-seeds").exists()
 
@@ -117,7 +117,7 @@ def test_each_run_needs_its_own_folder(model, numbers):
 
 def test_several_processes_are_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(SystemExit, match="run it in one process"):
+    with pytest.raises(SystemExit, match="run it in a single process"):
         main(["--model_name_or_path", "runs/{seed}", "--dataset", "nowhere", "--seeds", "0"])
 
 
