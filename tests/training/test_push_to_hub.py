@@ -20,7 +20,10 @@ def test_bad_repo_ids(tmp_path, repo_id, message):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [(["--folder", "x"], "--folder belongs to --dry_run"), (["--card", "nowhere.yaml"], "no file nowhere.yaml")],
+    [
+        (["--folder", "x"], "--folder can only be used with --dry_run"),
+        (["--card", "nowhere.yaml"], "no file nowhere.yaml"),
+    ],
 )
 def test_conflicting_options_are_refused(tmp_path, options, message, capsys):
     with pytest.raises(SystemExit):

@@ -154,7 +154,7 @@ def test_quirks(convert, own):
         ([{"answer": "joy", "split": "../x"}], "has the split '../x'; use letters"),
         ([{"answer": "joy", "video": 5}], "Row '0': video is 5; it must be a file path"),
         ([{"answer": "joy", "task": ["emotion"]}], "unknown task ['emotion']"),
-        ([3], "line 1: a row is an object"),
+        ([3], "line 1: a row must be a JSON object"),
     ],
 )
 def test_bad_metadata_is_refused(refuse, own, rows, message):
