@@ -79,6 +79,8 @@ from .experts_egmf import EGMFExperts
 from .fusion_egmf import EGMFFusion
 from .outputs_egmf import EGMFAnswerOutput, EGMFCausalLMOutput, EGMFFusionOutput, fusion_fields
 from .prompt_egmf import (
+    PREFILL_INPUTS,
+    TEXT_INPUTS,
     EGMFPseudoTokens,
     find_placeholders,
     hide_switched_off_text,
@@ -90,9 +92,6 @@ from .prompt_egmf import (
 
 if TYPE_CHECKING:
     from transformers import Cache
-
-# Inputs that only the prefill needs: after it, their content is in the cache.
-PREFILL_INPUTS = ("audio_values", "audio_mask", "video_values", "video_mask", "modality_mask", "utterance_mask")
 
 
 class EGMFPreTrainedModel(PreTrainedModel):
@@ -153,17 +152,21 @@ class EGMFModel(EGMFPreTrainedModel):
         video_values: Tensor | None = None,
         video_mask: Tensor | None = None,
         modality_mask: Tensor | None = None,
+        text_mask: Tensor | None = None,
     ) -> EGMFFusionOutput:
         """Encode, fuse, mix the experts, and project.
 
         Args:
             text_embeds: (B, L, D) embeddings of the prompt, or of the transcript only.
             utterance_mask: (B, L), 1 on the transcript's tokens; a row of zeros means a sample without text.
-            audio_values, ..., modality_mask: as described in `EGMFForConditionalGeneration`.
+            audio_values, ..., text_mask: as described in `EGMFForConditionalGeneration`.
         """
         if modality_mask is None:
             modality_mask = utterance_mask.new_ones(len(utterance_mask), 3)
-        text_mask = utterance_mask.bool() & modality_mask[:, :1].bool()  # (B, L)
+        if text_mask is None:
+            text_mask = utterance_mask
+        reads_text = modality_mask[:, :1].bool()  # (B, 1)
+        transcript_mask = utterance_mask.bool() & reads_text  # (B, L)
         media_tokens, media_mask = self.audio_visual_encoder(
             enabled=modality_mask[:, 1:].bool(),
             audio_values=audio_values,
@@ -171,14 +174,14 @@ class EGMFModel(EGMFPreTrainedModel):
             video_values=video_values,
             video_mask=video_mask,
         )  # (B, 2, H), (B, 2)
-        has_text = text_mask.any(dim=1, keepdim=True)  # (B, 1)
+        has_text = text_mask.bool().any(dim=1, keepdim=True) & reads_text  # (B, 1)
         present = torch.cat([has_text, media_mask], dim=1)  # (B, M)
         empty = torch.where(~present.any(dim=1))[0].tolist()
         if empty:
             raise ValueError(f"Sample {empty} of the batch has neither text nor audio nor video; give at least one.")
 
         text_embeds = text_embeds.to(self.fusion.no_text_query.dtype)
-        fused = self.fusion(text_embeds, text_mask, media_tokens, media_mask)  # (B, H)
+        fused = self.fusion(text_embeds, transcript_mask, media_tokens, media_mask)  # (B, H)
         mixture = self.experts(fused)
         pseudo_tokens = self.pseudo_tokens(mixture.fused)  # (B, P, D)
         return EGMFFusionOutput(**mixture._asdict(), pseudo_tokens=pseudo_tokens, modality_mask=present)
@@ -208,11 +211,12 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
         input_ids       (B, S) prompt with P placeholders, left padded; after the prefill, new tokens
         attention_mask  (B, S) 0 on padding
         utterance_mask  (B, S) 1 on the transcript's tokens: the query of the fusion
+        text_mask       (B, S) 1 on what is hidden with the text: earlier turns, suffix and transcript
         audio_values    (B, S') samples in [-1, 1], (B, T, F) features, or a pretrained encoder's own input
         audio_mask      (B, S') or (B, T) 1 on real steps, which come first; a row of zeros: a sample without audio
         video_values    (B, T, 3, y, x) normalized frames, or (B, T, F) features
         video_mask      (B, T) like `audio_mask`
-        modality_mask   (B, 3) 0 switches text, audio or video off, in addition to the other masks
+        modality_mask   (B, 3) 0 switches text (earlier turns included), audio or video off
         labels          (B, S) -100 everywhere except on the answer's tokens
         answer_ids, task_ids   for `score_answers`; `forward` accepts and ignores them
 
@@ -346,6 +350,7 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
         video_values: Tensor | None = None,
         video_mask: Tensor | None = None,
         modality_mask: Tensor | None = None,
+        text_mask: Tensor | None = None,
     ) -> tuple[Tensor, EGMFFusionOutput]:
         """Embed the prompt, with the pseudo tokens in place of its placeholders.
 
@@ -365,6 +370,7 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
             video_values=video_values,
             video_mask=video_mask,
             modality_mask=modality_mask,
+            text_mask=text_mask,
         )
         pseudo_tokens = fusion.pseudo_tokens.to(embeds.dtype)  # (B, P, D)
         return embeds.masked_scatter(placeholder_mask[..., None], pseudo_tokens), fusion
@@ -379,6 +385,7 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
         video_values: Tensor | None = None,
         video_mask: Tensor | None = None,
         modality_mask: Tensor | None = None,
+        text_mask: Tensor | None = None,
         labels: torch.LongTensor | None = None,
         position_ids: torch.LongTensor | None = None,
         past_key_values: "Cache | None" = None,
@@ -393,10 +400,9 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
         """Next-token logits and, with `labels`, their loss. The class docstring describes the arguments."""
         fusion = None
         if inputs_embeds is None and is_prefill(past_key_values):
-            attention_mask = hide_switched_off_text(attention_mask, utterance_mask, modality_mask)
-            inputs_embeds, fusion = self.embed_prompt(
-                input_ids, utterance_mask, audio_values, audio_mask, video_values, video_mask, modality_mask
-            )
+            attention_mask = hide_switched_off_text(attention_mask, utterance_mask, text_mask, modality_mask)
+            media = (audio_values, audio_mask, video_values, video_mask)
+            inputs_embeds, fusion = self.embed_prompt(input_ids, utterance_mask, *media, modality_mask, text_mask)
         elif inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
         if position_ids is None:
@@ -445,9 +451,7 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
         if self.training and self.language_model.is_gradient_checkpointing:
             raise ValueError("Scoring needs a cache, which gradient checkpointing disables: call model.eval() first.")
         # Also done in `forward`, without effect the second time: the step over the tree reads this mask too.
-        attention_mask = hide_switched_off_text(
-            attention_mask, inputs.get("utterance_mask"), inputs.get("modality_mask")
-        )
+        attention_mask = hide_switched_off_text(attention_mask, *map(inputs.get, TEXT_INPUTS))
         answer_sets, set_index = group_answer_sets(answer_ids)
         has_inner_nodes = any(answer_set.num_inner_nodes for answer_set in answer_sets)
 
@@ -477,9 +481,8 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         """As in `transformers`, from the processor's output; switched-off text stays hidden at every step."""
         if kwargs.get("attention_mask") is not None:
-            kwargs["attention_mask"] = hide_switched_off_text(
-                kwargs["attention_mask"], kwargs.get("utterance_mask"), kwargs.get("modality_mask")
-            )
+            attention_mask = hide_switched_off_text(kwargs["attention_mask"], *map(kwargs.get, TEXT_INPUTS))
+            kwargs["attention_mask"] = attention_mask
         return super().generate(*args, **kwargs)
 
     def prepare_inputs_for_generation(

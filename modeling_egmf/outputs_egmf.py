@@ -26,7 +26,7 @@ class EGMFFusionOutput(ModelOutput):
         residual_weight (`torch.Tensor` of shape (B,)):
             beta in (0, 1), the weight of the fused vector next to the experts.
         modality_mask (`torch.Tensor` of shape (B, M)):
-            Whether text, audio and video were used, bool.
+            Whether text (a transcript or earlier turns), audio and video were used, bool.
     """
 
     pseudo_tokens: Tensor | None = None

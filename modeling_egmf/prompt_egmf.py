@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from transformers import Cache
 
 
+# What the model needs to hide text that is switched off.
+TEXT_INPUTS = ("utterance_mask", "text_mask", "modality_mask")
+# Inputs that only the prefill needs: after it, their content is in the cache.
+PREFILL_INPUTS = ("audio_values", "audio_mask", "video_values", "video_mask", *TEXT_INPUTS)
+
+
 class EGMFPseudoTokens(nn.Module):
     """T_pseudo = Repeat(Linear(f_enhanced), P), or one projection per token.
 
@@ -77,23 +83,30 @@ def transcript_columns(utterance_mask: Tensor) -> slice:
 def hide_switched_off_text(
     attention_mask: Tensor | None,
     utterance_mask: Tensor | None,
+    text_mask: Tensor | None,
     modality_mask: Tensor | None,
 ) -> Tensor | None:
-    """Hide transcripts that `modality_mask` switches off from the language model as well.
+    """Hide text that `modality_mask` switches off from the language model as well.
 
     Args:
-        attention_mask: (B, S or more), 0 on padding. A 4D mask is left unchanged.
+        attention_mask: (B, S or more), 0 on padding; None for no padding. A 4D mask, which `generate` makes for a
+            static cache from one that has passed through here, is left unchanged.
         utterance_mask: (B, S), 1 on the transcript's tokens.
+        text_mask: (B, S), 1 on the transcript's tokens, its suffix and the earlier turns; None for `utterance_mask`.
         modality_mask: (B, 3), 0 in the first column where the text is switched off.
 
     Returns:
-        `attention_mask`, also 0 on those transcripts.
+        `attention_mask`, also 0 on that text.
     """
-    if attention_mask is None or utterance_mask is None or modality_mask is None:
+    if text_mask is None:
+        text_mask = utterance_mask
+    if text_mask is None or modality_mask is None:
         return attention_mask
+    hidden = text_mask.bool() & ~modality_mask[:, :1].bool()  # (B, S)
+    if attention_mask is None:
+        return (~hidden).long()
     if attention_mask.ndim != 2:
         return attention_mask
-    hidden = utterance_mask.bool() & ~modality_mask[:, :1].bool()  # (B, S)
     num_new_tokens = attention_mask.shape[1] - hidden.shape[1]
     return attention_mask * ~nn.functional.pad(hidden, (0, num_new_tokens))
 

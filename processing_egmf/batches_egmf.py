@@ -101,8 +101,8 @@ def check_not_empty(has_content: bool, name: str, modalities: list[str] | tuple[
 
 
 def collate_prompts(samples: list[dict[str, Any]], pad_token_id: int, with_labels: bool) -> dict[str, torch.Tensor]:
-    """input_ids, attention_mask, utterance_mask and, with answers, labels: (B, S) each, padded on the left."""
-    padding = {"input_ids": pad_token_id, "attention_mask": 0, "utterance_mask": 0}
+    """input_ids, attention_mask, utterance_mask, text_mask and, with answers, labels: (B, S), padded on the left."""
+    padding = {"input_ids": pad_token_id, "attention_mask": 0, "utterance_mask": 0, "text_mask": 0}
     if with_labels:
         padding["labels"] = IGNORE_INDEX
     length = max(len(sample["input_ids"]) for sample in samples)

@@ -1,6 +1,6 @@
 """EGMFProcessor: from text, audio and video to tensors, and from distributions over answers to labels and scores.
 
-    text, context ──► encode_prompt ──► input_ids, attention_mask, utterance_mask, labels ─┐
+    text, context ──► encode_prompt ──► input_ids, the prompt's masks, labels ─────────────┐
     audio, video ───► load_media ─► encode_media ──► values and masks ─────────────────────┴─► collate ─► batch
     model.score_answers(**batch) ──► post_process_answers ──► label, score, probabilities, experts, modalities
 
@@ -40,7 +40,7 @@ from .frontends_egmf import (
     read_features,
     with_full_mask,
 )
-from .prompts_egmf import tokenize_answers, tokenize_prompt
+from .prompts_egmf import read_context, tokenize_answers, tokenize_prompt
 from .tasks_egmf import BUILT_IN_TASKS, EGMFAnswer, EGMFTask, read_tasks
 from .video_egmf import load_video, resize_frames
 
@@ -48,16 +48,17 @@ from .video_egmf import load_video, resize_frames
 if TYPE_CHECKING:  # not used here; with this import, saving the processor copies the pipeline's code too
     from .pipeline_egmf import EGMFPipeline  # noqa: F401
 
-PROMPT_INPUTS = ("input_ids", "attention_mask", "utterance_mask")
+PROMPT_INPUTS = ("input_ids", "attention_mask", "utterance_mask", "text_mask")
 
 
 class EGMFProcessor(ProcessorMixin):
     """Turns text, audio and video into the inputs of `EGMFForConditionalGeneration`, one sample or a batch.
 
-    A call returns input_ids, attention_mask and utterance_mask (B, S), padded on the left; audio_values (B, T) or
-    (B, T, F) with audio_mask (B, T); video_values (B, T, 3, height, width) or (B, T, F) with video_mask (B, T);
-    modality_mask (B, M) for text, audio and video; task_ids (B,); and answer_ids (B, A, L) padded with -1, or `labels`
-    (B, S) if answers were given. A modality that no sample has is left out.
+    A call returns input_ids and attention_mask (B, S), padded on the left; utterance_mask (B, S), 1 on the transcript;
+    text_mask (B, S), 1 on all that `modality_mask` hides with the text: earlier turns, suffix and transcript;
+    audio_values (B, T) or (B, T, F) with audio_mask (B, T); video_values (B, T, 3, height, width) or (B, T, F) with
+    video_mask (B, T); modality_mask (B, M) for text, audio and video; task_ids (B,); and answer_ids (B, A, L) padded
+    with -1, or `labels` (B, S) if answers were given. A modality that no sample has is left out.
 
     Args:
         tokenizer: the language model's tokenizer; `placeholder_token` is added to it.
@@ -179,10 +180,11 @@ class EGMFProcessor(ProcessorMixin):
             audio_features, video_features: precomputed features (T, F) instead.
             sampling_rate: Hz of an audio array.
             fps: frames per second of a video array or list of images.
-            context: earlier turns of the dialogue, oldest first: text, or (speaker, text).
+            context: earlier turns of the dialogue, oldest first: text, or (speaker, text). They belong to the text.
             task: name of one of `self.tasks`, or an `EGMFTask`; None for the first task.
             answer: true label or score; then `labels` is returned, -100 except on the answer's tokens.
-            modalities: the modalities to use, e.g. `["audio", "video"]`; None for all that a sample has.
+            modalities: the modalities to use, e.g. `["audio", "video"]`; None for all that a sample has. Without
+                `"text"`, neither the transcript nor the context is read.
             sample_names: names of the samples, for messages.
 
         Raises:
@@ -242,6 +244,7 @@ class EGMFProcessor(ProcessorMixin):
         if text is not None and not isinstance(text, str):
             raise TypeError(f"{name}: text must be a string or None, not {type(text).__name__}.")
         text = text.strip() if text is not None and "text" in chosen else ""
+        turns = read_context(context, name) if "text" in chosen else []
         states = {"audio": audio_states, "video": video_states}
         states = {modality: states[modality] for modality in chosen if states.get(modality) is not None}
         arrays = self.load_media(
@@ -255,9 +258,9 @@ class EGMFProcessor(ProcessorMixin):
             name=name,
         )
         states_media = encode_states(states, name)
-        check_not_empty(bool(text or arrays or states_media), name, modalities)
+        check_not_empty(bool(text or turns or arrays or states_media), name, modalities)
         task = self._find_task(task, name)
-        prompt = {"text": text, "context": context, "task": task, "answer": answer}
+        prompt = {"text": text, "context": turns, "task": task, "answer": answer}
         encoded = self.encode_prompt(**prompt, name=name)
         return {"name": name, "prompt": prompt, **encoded, **self.encode_media(arrays), **states_media}
 
@@ -278,18 +281,18 @@ class EGMFProcessor(ProcessorMixin):
             if modality not in keep:
                 reduced.pop(f"{modality}_values", None)
                 reduced.pop(f"{modality}_mask", None)
-        if "text" not in keep and sample["prompt"]["text"]:
-            reduced["prompt"] = {**sample["prompt"], "text": ""}
+        if "text" not in keep and any(sample["text_mask"]):
+            reduced["prompt"] = {**sample["prompt"], "text": "", "context": []}
             reduced |= self.encode_prompt(**reduced["prompt"], name=name)
         check_not_empty(bool(self.get_modalities(reduced)), name, keep)
         return reduced
 
     def get_modalities(self, sample: dict[str, Any]) -> list[str]:
-        """The modalities that a prepared sample has."""
+        """The modalities that a prepared sample has; earlier turns count as text."""
         return _select_modalities(self._modality_mask(sample))
 
     def _modality_mask(self, sample: dict[str, Any]) -> list[bool]:
-        return [any(sample["utterance_mask"]), "audio_values" in sample, "video_values" in sample]
+        return [any(sample["text_mask"]), "audio_values" in sample, "video_values" in sample]
 
     def collate(self, samples: list[dict[str, Any]], return_tensors: str = "pt") -> BatchFeature:
         """Samples from `prepare` as one batch: prompts padded on the left, media on the right."""
@@ -372,18 +375,14 @@ class EGMFProcessor(ProcessorMixin):
             inputs |= with_full_mask("video", torch.from_numpy(arrays["video_features"]))
         return inputs
 
-    def encode_prompt(
-        self, text: str, context: Sequence | None, task: EGMFTask, answer: Any, name: str
-    ) -> dict[str, Any]:
+    def encode_prompt(self, text: str, context: Sequence, task: EGMFTask, answer: Any, name: str) -> dict[str, Any]:
         """Token ids and masks of one prompt, and labels if there is an answer; as lists."""
-        if context is not None and not isinstance(context, list | tuple):
-            raise TypeError(f"{name}: context must be a list of turns, not {type(context).__name__}.")
         answer_ids = self.answer_token_ids(task)
         target = []
         if answer is not None:
             target = self._end_answer(answer_ids[task.index(answer, name)])
         placeholders = [self.placeholder_token_id] * self.num_pseudo_tokens
-        prompt = tokenize_prompt(self.tokenizer, task, text, context or (), placeholders, name)
+        prompt = tokenize_prompt(self.tokenizer, task, text, context, placeholders, name)
         longest_answer = max(len(ids) for ids in answer_ids) + 1  # with the end token
         prompt.shorten(self.max_length, longest_answer, task.name, name)
         utterance_mask = prompt.utterance_mask + [0] * len(target)
@@ -395,6 +394,7 @@ class EGMFProcessor(ProcessorMixin):
             "input_ids": prompt.input_ids + target,
             "attention_mask": attention_mask,
             "utterance_mask": utterance_mask,
+            "text_mask": prompt.text_mask + [0] * len(target),
             "labels": None if answer is None else [IGNORE_INDEX] * len(prompt.input_ids) + target,
             "answer_ids": answer_ids,
             "task_id": list(self.task_objects).index(task.name),
@@ -495,5 +495,5 @@ class EGMFProcessor(ProcessorMixin):
         return results
 
 
-def _select_modalities(modality_mask: list[bool]) -> list[str]:
-    return [modality for modality, is_present in zip(MODALITIES, modality_mask, strict=True) if is_present]
+def _select_modalities(is_present: list[bool]) -> list[str]:
+    return [modality for modality, present in zip(MODALITIES, is_present, strict=True) if present]

@@ -1,8 +1,9 @@
 """Prompts: a task, the earlier turns and the transcript as token ids, shortened to the length limit.
 
-    beginning │ context │ prefix <|egmf|> x P suffix │ transcript │ prompt ─► answer
-      <s>       turns     ─────── slots ───────────    utterance    question
+    beginning │ context │ prefix <|egmf|> x P │ suffix │ transcript │ prompt ─► answer
+      <s>       turns     ────── slots ──────            utterance    question
 
+Without text, context, suffix and transcript are left out. `text_mask` marks them, so that the model can hide them.
 Prompt and answer are tokenized separately and joined, so that the loss mask is exact. The texts of a task are in
 tasks_egmf.py; the processor (processing_egmf.py) adds masks and labels.
 """
@@ -28,22 +29,38 @@ class PromptTokens:
     beginning: list[int]
     context: list[list[int]]  # one list per turn, oldest first
     slots: list[int]
+    suffix: list[int]
     transcript: list[int]
     question: list[int]
 
     @property
-    def before_transcript(self) -> list[int]:
-        context = [token for turn in self.context for token in turn]
-        return self.beginning + context + self.slots
+    def parts(self) -> list[tuple[str, list[int]]]:
+        """Name and token ids of each part, in order."""
+        return [
+            ("beginning", self.beginning),
+            ("context", [token for turn in self.context for token in turn]),
+            ("slots", self.slots),
+            ("suffix", self.suffix),
+            ("transcript", self.transcript),
+            ("question", self.question),
+        ]
 
     @property
     def input_ids(self) -> list[int]:
-        return self.before_transcript + self.transcript + self.question
+        return [token for _, ids in self.parts for token in ids]
 
     @property
     def utterance_mask(self) -> list[int]:
         """1 on the tokens of the transcript."""
-        return [0] * len(self.before_transcript) + [1] * len(self.transcript) + [0] * len(self.question)
+        return self._mask_of("transcript")
+
+    @property
+    def text_mask(self) -> list[int]:
+        """1 on every token that is there because of the text: earlier turns, suffix and transcript."""
+        return self._mask_of("context", "suffix", "transcript")
+
+    def _mask_of(self, *names: str) -> list[int]:
+        return [int(name in names) for name, ids in self.parts for _ in ids]
 
     def shorten(self, max_length: int, answer_length: int, task: str, sample: str) -> None:
         """Remove the oldest turns, then the end of the transcript, until prompt and answer fit into `max_length`.
@@ -56,7 +73,8 @@ class PromptTokens:
         Raises:
             ValueError: `max_length` is too short even without a transcript.
         """
-        fixed = len(self.beginning) + len(self.slots) + len(self.question) + answer_length
+        fixed_parts = (self.beginning, self.slots, self.suffix, self.question)
+        fixed = sum(len(part) for part in fixed_parts) + answer_length
         if fixed + min(len(self.transcript), 1) > max_length:
             raise ValueError(
                 f"{sample}: max_length {max_length} is too short for the task {task!r}, "
@@ -102,16 +120,12 @@ def tokenize_prompt(
         placeholders: ids of the slots of the pseudo tokens, (P,).
         sample: the sample's name in error messages.
     """
-    slots = tokenize(tokenizer, task.prefix) + placeholders
-    transcript = []
-    if text:
-        transcript = tokenize(tokenizer, text, sample)
-        slots = slots + tokenize(tokenizer, task.suffix)
     return PromptTokens(
         beginning=beginning_ids(tokenizer),
         context=[tokenize(tokenizer, format_turn(turn, sample) + "\n", sample) for turn in context],
-        slots=slots,
-        transcript=transcript,
+        slots=tokenize(tokenizer, task.prefix) + placeholders,
+        suffix=tokenize(tokenizer, task.suffix) if text else [],
+        transcript=tokenize(tokenizer, text, sample) if text else [],
         question=tokenize(tokenizer, task.prompt),
     )
 
@@ -160,6 +174,15 @@ def _one_begins_another(sequences: list[list[int]]) -> bool:
             if first != second and second[: len(first)] == first:
                 return True
     return False
+
+
+def read_context(context: Any, sample: str) -> list[Any]:
+    """The earlier turns as a list, empty for None."""
+    if context is None:
+        return []
+    if not isinstance(context, list | tuple):
+        raise TypeError(f"{sample}: context must be a list of turns, not {type(context).__name__}.")
+    return list(context)
 
 
 def format_turn(turn: Any, sample: str) -> str:

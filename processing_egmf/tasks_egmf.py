@@ -38,7 +38,7 @@ class EGMFAnswer(TypedDict, total=False):
     expert: str  # the expert with the largest weight
     experts: dict[str, float]  # weight of each expert; they sum to 1
     residual: float  # share of the fused vector that bypassed the experts, in (0, 1)
-    modalities: list[str]  # the modalities, of text, audio and video, that the answer is based on
+    modalities: list[str]  # of text (a transcript or earlier turns), audio and video: what the answer is based on
 
 
 @dataclass

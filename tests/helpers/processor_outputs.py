@@ -7,7 +7,7 @@ import torch
 from processing_egmf import MODALITIES, EGMFProcessor
 
 
-PROMPT_KEYS = ("input_ids", "attention_mask", "utterance_mask")
+PROMPT_KEYS = ("input_ids", "attention_mask", "utterance_mask", "text_mask")
 MEDIA_KEYS = ("audio_values", "audio_mask", "video_values", "video_mask")
 SUBSETS = [subset for size in (1, 2, 3) for subset in combinations(MODALITIES, size)]
 

@@ -195,6 +195,41 @@ def test_modality_mask_equals_leaving_out_of_the_prompt(
     assert_close(model.score_answers(**inputs).probabilities, scores(model, processor, without))
 
 
+@pytest.mark.parametrize("in_prompt", [True, False])
+def test_switched_off_text_takes_the_earlier_turns_with_it(
+    make_model, make_processor, make_samples, process, in_prompt
+):
+    """By the mask, as if neither had been in the prompt, whatever the words: scores and loss."""
+    model = make_model()
+    processor = make_processor(transcript_in_prompt=in_prompt)
+    samples = make_samples(2)
+    context = [["He left.", ("Ann", "Hi.")], ["No!"]]
+    without = [keep_modalities(sample, {"audio", "video"}) for sample in samples]
+
+    inputs = process(processor, samples, context=context)
+    read = model.score_answers(**inputs)
+    inputs["modality_mask"][:, 0] = False
+    output = model.score_answers(**inputs)
+    assert_close(output.probabilities, model.score_answers(**process(processor, without)).probabilities)
+    assert output.modality_mask.tolist() == [[False, True, True]] * 2
+    assert not torch.allclose(output.probabilities, read.probabilities, atol=1e-3)
+
+    labeled = process(processor, samples, context=context, answer=["joy", "fear"])
+    labeled["modality_mask"][:, 0] = False
+    assert_close(model(**labeled).loss, model(**process(processor, without, answer=["joy", "fear"])).loss)
+
+
+def test_earlier_turns_without_a_transcript_are_text_that_was_read(setting, process):
+    model, processor, samples = setting()
+    without_text = [keep_modalities(sample, {"audio"}) for sample in samples[:2]]
+    inputs = process(processor, without_text, context=[["He left."], None])
+    output = model.score_answers(**inputs)
+    assert output.modality_mask.tolist() == [[True, True, False], [False, True, False]]
+    alone = model.score_answers(**processor(context=["He left."]))
+    assert alone.modality_mask.tolist() == [[True, False, False]]
+    assert alone.probabilities.isfinite().all()
+
+
 def test_switched_off_text_changes_nothing(setting, process):
     model, processor, samples = setting()
     inputs = process(processor, samples)

@@ -89,9 +89,10 @@ def test_static_cache_equals_dynamic(setting, process):
 )
 def test_generation_ignores_switched_off_text(setting, process, arguments):
     model, processor, samples = setting()
-    inputs = process(processor, samples)
-    others = process(processor, samples)
-    others["input_ids"][others["utterance_mask"].bool()] = 9  # other tokens, just as many
+    context = [["He left."], None, [("Ann", "Hi.")]]
+    inputs = process(processor, samples, context=context)
+    others = process(processor, samples, context=context)
+    others["input_ids"][others["text_mask"].bool()] = 9  # other tokens, just as many
     assert not torch.equal(new_tokens(model, inputs, **arguments), new_tokens(model, others, **arguments))
     inputs["modality_mask"][:, 0] = others["modality_mask"][:, 0] = False
     assert torch.equal(new_tokens(model, inputs, **arguments), new_tokens(model, others, **arguments))

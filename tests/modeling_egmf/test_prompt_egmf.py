@@ -134,13 +134,18 @@ def test_transcript_embeds_are_the_embeddings_of_its_columns(setting, process):
 
 def test_switched_off_text_is_hidden():
     attention_mask = torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]])
-    utterance_mask = torch.tensor([[0, 1, 1], [0, 1, 0]])  # one token was generated since
+    utterance_mask = torch.tensor([[0, 0, 1], [0, 1, 0]])  # one token was generated since
+    text_mask = torch.tensor([[0, 1, 1], [0, 1, 0]])
     modality_mask = torch.tensor([[0, 1, 1], [1, 1, 1]])
-    hidden = hide_switched_off_text(attention_mask, utterance_mask, modality_mask)
+    hidden = hide_switched_off_text(attention_mask, utterance_mask, text_mask, modality_mask)
     assert hidden.tolist() == [[0, 0, 0, 1], [1, 1, 1, 1]]
+    transcript_only = hide_switched_off_text(attention_mask, utterance_mask, None, modality_mask)
+    assert transcript_only.tolist() == [[0, 1, 0, 1], [1, 1, 1, 1]]
+    without_padding = hide_switched_off_text(None, utterance_mask, text_mask, modality_mask)
+    assert without_padding.tolist() == [[1, 0, 0], [1, 1, 1]]
     tree_mask = torch.zeros(2, 1, 4, 4)
-    assert hide_switched_off_text(tree_mask, utterance_mask, modality_mask) is tree_mask
-    assert hide_switched_off_text(attention_mask, utterance_mask, None) is attention_mask
+    assert hide_switched_off_text(tree_mask, utterance_mask, text_mask, modality_mask) is tree_mask
+    assert hide_switched_off_text(attention_mask, utterance_mask, text_mask, None) is attention_mask
 
 
 def test_positions_start_at_the_first_real_token():

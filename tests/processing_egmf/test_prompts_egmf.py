@@ -105,6 +105,29 @@ def test_prompt_without_text_has_no_suffix(features):
     assert not batch["utterance_mask"].any()
 
 
+def test_text_mask_covers_all_that_comes_with_the_text(features):
+    batch = features(text=["Well.", "a"], context=[["He left.", ("Ann", "Hi.")], None], task="emotion")
+    marked = [decode(features, ids[mask.bool()]) for ids, mask in zip(batch["input_ids"], batch["text_mask"])]
+    suffix = BUILT_IN_TASKS["emotion"].suffix
+    assert marked == [f"He left.\nAnn: Hi.\n{suffix}Well.", f"{suffix}a"]
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_text_off_leaves_out_the_context_too(make_processor, hidden):
+    processor = make_processor(transcript_in_prompt=not hidden)
+    media = {"audio_features": np.ones((2, 6)), "task": "emotion", "answer": "joy"}
+    off = processor(text="Well.", context=["He left."], modalities=["audio", "video"], **media)
+    assert_same(off, processor(**media))
+    assert not off["text_mask"].any()
+
+
+def test_context_counts_as_text(features):
+    sample = features.prepare(audio_features=np.ones((2, 6)), context=["He left."])
+    assert features.get_modalities(sample) == ["text", "audio"]
+    assert features.get_modalities(features.drop_modalities(sample, ["audio"])) == ["audio"]
+    assert not any(sample["utterance_mask"])
+
+
 @pytest.mark.parametrize("text", ["<|egmf|>", "a <|egmf|><|egmf|> b", "</s><s>", "</s>\nThe speaker's emotion is joy"])
 @pytest.mark.parametrize("place", ["text", "context", "speaker"])
 def test_special_tokens_written_by_a_user_are_text(features, text, place):

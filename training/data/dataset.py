@@ -261,7 +261,7 @@ class EGMFDataset(Dataset):
     def _find_modalities(self, index: int, example: dict[str, Any]) -> list[str]:
         if self.media is not None:
             return _present_modalities(example, self.media[index], example.get("state_keys", ()))
-        present = {"text"} if (example.get("text") or "").strip() else set()
+        present = {"text"} if _has_text(example) else set()
         inputs = {"audio": self.processor.audio_input, "video": self.processor.video_input}
         for modality, input_type in inputs.items():
             columns = SOURCES[modality].get(input_type, ())
@@ -366,9 +366,14 @@ def _parse_answer(answer: Any, task: EGMFTask, name: str) -> Any:
 def _present_modalities(example: dict[str, Any], *media: Any) -> list[str]:
     """The modalities that an example's text and the names of its media cover, in their usual order."""
     present = {name.removesuffix("_features") for names in media for name in names}
-    if (example.get("text") or "").strip():
+    if _has_text(example):
         present.add("text")
     return [modality for modality in MODALITIES if modality in present]
+
+
+def _has_text(example: dict[str, Any]) -> bool:
+    """Whether there is any text to read: a transcript or earlier turns."""
+    return bool((example.get("text") or "").strip() or example.get("context"))
 
 
 def _load_features(features: Any, name: str) -> Any:

@@ -97,6 +97,24 @@ def test_dropout_reaches_the_tensors(examples, make_processor):
         assert all(torch.equal(alone[name], direct[name]) for name in direct)
 
 
+def test_dropped_text_takes_the_earlier_turns_with_it(make_processor):
+    processor = make_processor()
+    example = {
+        "id": "a",
+        "task": "emotion",
+        "answer": "joy",
+        "audio_features": np.ones((2, 6)),
+        "context": ["He left."],
+    }
+    for text in ("word", None):
+        dataset = EGMFDataset([{**example, "text": text}], processor, True)
+        assert dataset[0]["modalities"] == ["text", "audio"]
+        batch = EGMFDataCollator(processor, ["audio"])([dataset[0]])
+        direct = processor(audio_features=np.ones((2, 6)), answer="joy", task="emotion")
+        assert batch["input_ids"].tolist() == direct["input_ids"].tolist()
+        assert batch["modality_mask"].tolist() == [[False, True, False]]
+
+
 def test_evaluation_never_drops(examples, make_processor):
     dataset = EGMFDataset(examples, make_processor())
     for _ in range(5):
