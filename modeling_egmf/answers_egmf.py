@@ -8,22 +8,24 @@ leads to a leaf counts.
                     ├─ " sur" ─── "prise"          log P(child token | prompt, path to its parent),
                     └─ " dis" ─── "gust"           then normalized over the set
 
-    group_answer_sets       answer_ids ─► the distinct sets of the batch
-    score_nodes_as_tree     one more forward pass over the prefill's cache ─► distributions at the inner nodes
-    answer_log_probs        distributions at all nodes ─► log-probability of each answer
+    AnswerBatch.from_answer_ids   answer_ids ─► the tries of a batch; each set's trie is built once
+    score_root                    logits of the prefill ─► log-probabilities of the edges at the root
+    score_nodes_as_tree           one more forward pass over the prefill's cache ─► those of all other edges
+    AnswerBatch.log_probs         log-probabilities of the edges ─► those of the answers
 
-`score_nodes_as_tree` needs full attention and a 4D mask. Any replacement must take the same arguments.
+Functions that score the inner nodes share their arguments and their result: (B, G) log-probabilities of the edges at
+inner nodes, 0 at the other edges, so that the edges of the root are added to it. `edge_log_probs` makes such a tensor
+from logits of any subset of the nodes. Everything stays on the device: of the logits, only the edges' are gathered.
 """
 
-# B batch  S prompt tokens  K positions with logits  V vocabulary
-# A answers  L tokens of the longest answer  N inner nodes except the root  G edges
+# B batch  S prompt tokens  K positions with logits  V vocabulary  R rows of logits
+# A answers  L tokens of the longest answer  N inner nodes except the root  G edges  C children of a node
 
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 NORMALIZATIONS = ("sequence", "tree")
 TREE_ATTENTIONS = ("sdpa", "eager")  # implementations that take a 4D mask
+PADDING = {"node_depths": -1, "node_edges": -1, "answer_edges": -1}  # fields of `AnswerBatch` not padded with 0
+CHUNK_ELEMENTS = 2**22  # of the logits that are exponentiated at a time
 
 
 class AnswerSet(NamedTuple):
@@ -39,18 +43,25 @@ class AnswerSet(NamedTuple):
 
     node_tokens: Tensor  # (N,) token of each inner node
     node_depths: Tensor  # (N,) 0 for children of the root
-    node_sees: Tensor  # (N, N) bool: each node sees itself and its ancestors
+    node_parents: Tensor  # (N,) parent of each inner node, 0 for the root
+    node_sees: Tensor  # (N, N) bool: each inner node sees itself and its ancestors
+    node_edges: Tensor  # (1 + N, C) edges that start at the root and at each inner node, -1 for padding
     edge_parents: Tensor  # (G,) node at which the edge starts
     edge_tokens: Tensor  # (G,) token of the edge
     answer_edges: Tensor  # (A, L) edges of each answer, -1 for padding
 
     @classmethod
     @lru_cache(maxsize=64)
-    def from_token_ids(cls, answers: tuple[tuple[int, ...], ...]) -> "AnswerSet":
+    def from_token_ids(
+        cls,
+        answers: tuple[tuple[int, ...], ...],
+        device: torch.device | str = "cpu",
+    ) -> "AnswerSet":
         """Merge answers into a trie.
 
         Args:
             answers: token ids of each answer.
+            device: where the tensors are kept.
 
         Raises:
             ValueError: an answer is empty, occurs twice, or is a prefix of another.
@@ -65,7 +76,7 @@ class AnswerSet(NamedTuple):
         # A path is a sequence of tokens from the root. A non-empty path is an edge; if it can continue, also a node.
         paths = []
         for answer in answers:
-            paths += [answer[:length] for length in range(1, len(answer) + 1)]
+            paths += prefixes(answer)
         paths = list(dict.fromkeys(paths))
         inner_paths = sorted({path[:-1] for path in paths} - {()}, key=len)
         if set(inner_paths) & set(answers):
@@ -73,64 +84,154 @@ class AnswerSet(NamedTuple):
 
         edge_index = {path: index for index, path in enumerate(paths)}
         node_index = {path: index for index, path in enumerate([(), *inner_paths])}
-        node_sees = torch.zeros(len(inner_paths), len(inner_paths), dtype=torch.bool)
-        for index, path in enumerate(inner_paths):
-            node_sees[index] = torch.tensor([path[: len(other)] == other for other in inner_paths])
-        answer_edges = []
-        for answer in answers:
-            edges = [edge_index[answer[:length]] for length in range(1, len(answer) + 1)]
-            answer_edges.append(torch.tensor(edges))
-        return cls(
+        node_edges = [[] for _ in node_index]
+        for path, edge in edge_index.items():
+            node_edges[node_index[path[:-1]]].append(edge)
+        node_parents = [node_index[path[:-1]] for path in inner_paths]
+        tensors = cls(
             node_tokens=torch.tensor([path[-1] for path in inner_paths], dtype=torch.long),
             node_depths=torch.tensor([len(path) - 1 for path in inner_paths], dtype=torch.long),
-            node_sees=node_sees,
-            edge_parents=torch.tensor([node_index[path[:-1]] for path in paths], dtype=torch.long),
-            edge_tokens=torch.tensor([path[-1] for path in paths], dtype=torch.long),
-            answer_edges=pad_sequence(answer_edges, batch_first=True, padding_value=-1),
+            node_parents=torch.tensor(node_parents, dtype=torch.long),
+            node_sees=visible_nodes(node_parents),
+            node_edges=stack_padded([torch.tensor(edges) for edges in node_edges], -1),
+            edge_parents=torch.tensor([node_index[path[:-1]] for path in paths]),
+            edge_tokens=torch.tensor([path[-1] for path in paths]),
+            answer_edges=stack_padded(
+                [torch.tensor([edge_index[path] for path in prefixes(answer)]) for answer in answers], -1
+            ),
         )
+        return cls(*[tensor.to(device) for tensor in tensors])
+
+
+def prefixes(answer: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """The answer's first token, its first two tokens, ..., and the answer itself."""
+    return [answer[:length] for length in range(1, len(answer) + 1)]
+
+
+def visible_nodes(node_parents: list[int]) -> Tensor:
+    """Parents of the N inner nodes, parents before children -> `AnswerSet.node_sees`."""
+    node_sees = torch.eye(len(node_parents), dtype=torch.bool)
+    for node, parent in enumerate(node_parents):
+        if parent > 0:
+            node_sees[node] |= node_sees[parent - 1]
+    return node_sees
+
+
+def stack_padded(tensors: list[Tensor], value: int) -> Tensor:
+    """Stack tensors of different sizes, padded with a value at the end of each dimension."""
+    shapes = [tensor.shape for tensor in tensors]
+    largest = [max(sizes) for sizes in zip(*shapes, strict=True)]
+    stacked = tensors[0].new_full((len(tensors), *largest), value)
+    for padded, tensor in zip(stacked, tensors, strict=True):
+        padded[tuple(slice(size) for size in tensor.shape)] = tensor
+    return stacked
+
+
+class AnswerBatch(NamedTuple):
+    """Each sample's `AnswerSet`, padded to the largest set of the batch."""
+
+    node_tokens: Tensor  # (B, N) 0 for padding
+    node_depths: Tensor  # (B, N) -1 for padding
+    node_parents: Tensor  # (B, N) 0 for padding
+    node_sees: Tensor  # (B, N, N) False for padding
+    node_edges: Tensor  # (B, 1 + N, C) -1 for padding
+    edge_parents: Tensor  # (B, G) 0 for padding
+    edge_tokens: Tensor  # (B, G) 0 for padding
+    answer_edges: Tensor  # (B, A, L) -1 for padding
+
+    @classmethod
+    def from_answer_ids(cls, answer_ids: Tensor, device: torch.device) -> "AnswerBatch":
+        """answer_ids (B, A, L), padded with -1 -> the answers' tries on the device.
+
+        Raises:
+            ValueError: as in `AnswerSet.from_token_ids`.
+        """
+        distinct, set_index = torch.unique(answer_ids.cpu(), dim=0, return_inverse=True)
+        answer_sets = []
+        for answers in distinct.tolist():
+            token_ids = [tuple(token for token in answer if token >= 0) for answer in answers]
+            while token_ids and not token_ids[-1]:  # padding up to a larger set
+                token_ids.pop()
+            answer_sets.append(AnswerSet.from_token_ids(tuple(token_ids), device))
+
+        set_index = set_index.to(device)
+        fields = {}
+        for name in cls._fields:
+            padding = PADDING.get(name, 0)
+            of_sets = [answer_set._asdict()[name] for answer_set in answer_sets]
+            fields[name] = stack_padded(of_sets, padding)[set_index]
+        missing_answers = answer_ids.shape[1] - fields["answer_edges"].shape[1]
+        fields["answer_edges"] = nn.functional.pad(fields["answer_edges"], (0, 0, 0, missing_answers), value=-1)
+        return cls(**fields)
 
     @property
     def num_inner_nodes(self) -> int:
-        return len(self.node_tokens)
+        return self.node_tokens.shape[1]
 
-    def log_probs(self, node_log_probs: Tensor, normalization: str) -> Tensor:
-        """node_log_probs (1 + N, V) at the root and the inner nodes -> (A,), normalized over the answers."""
-        edge_log_probs = node_log_probs[self.edge_parents, self.edge_tokens]  # (G,)
+    def log_probs(self, edge_log_probs: Tensor, normalization: str) -> Tensor:
+        """Log-probabilities of the answers.
+
+        Args:
+            edge_log_probs: (B, G) log-probability of each edge at its parent node.
+            normalization: one of `NORMALIZATIONS`.
+
+        Returns:
+            (B, A), normalized over each sample's set; -inf past the end of a smaller set.
+        """
         if normalization == "tree":
-            siblings = self.edge_parents[:, None] == self.edge_parents[None, :]  # (G, G)
-            of_siblings = edge_log_probs.expand(len(edge_log_probs), -1)  # (G, G)
-            of_siblings = of_siblings.masked_fill(~siblings, float("-inf"))
-            edge_log_probs = edge_log_probs - of_siblings.logsumexp(dim=1)
-        is_padding = self.answer_edges < 0
-        steps = edge_log_probs[self.answer_edges.clamp(min=0)]  # (A, L)
-        steps = steps.masked_fill(is_padding, 0.0)
-        return torch.log_softmax(steps.sum(dim=1), dim=0)
+            children = gather_padded(edge_log_probs, self.node_edges, float("-inf"))  # (B, 1 + N, C)
+            node_totals = children.logsumexp(dim=2)  # (B, 1 + N)
+            edge_log_probs = edge_log_probs - node_totals.gather(1, self.edge_parents)
+        steps = gather_padded(edge_log_probs, self.answer_edges, 0.0)  # (B, A, L)
+        is_padding = self.answer_edges[:, :, 0] < 0  # (B, A)
+        scores = steps.sum(dim=2).masked_fill(is_padding, float("-inf"))
+        return torch.log_softmax(scores, dim=1)
 
 
-def group_answer_sets(answer_ids: Tensor) -> tuple[list[AnswerSet], list[int]]:
-    """answer_ids (B, A, L), padded with -1 -> the distinct sets of the batch, and the index of each sample's set."""
-    sets_of_samples = []
-    for sample in answer_ids.tolist():
-        answers = [tuple(token for token in answer if token >= 0) for answer in sample]
-        while answers and not answers[-1]:  # padding up to a larger set
-            answers.pop()
-        sets_of_samples.append(tuple(answers))
-    distinct = list(dict.fromkeys(sets_of_samples))
-    answer_sets = [AnswerSet.from_token_ids(answers) for answers in distinct]
-    set_index = [distinct.index(answers) for answers in sets_of_samples]
-    return answer_sets, set_index
+def gather_padded(values: Tensor, index: Tensor, padding: float) -> Tensor:
+    """values (B, G), index (B, X, Y) -> the indexed values (B, X, Y), with `padding` where the index is negative."""
+    indexed = values.gather(1, index.flatten(1).clamp(min=0)).view(index.shape)
+    return indexed.masked_fill(index < 0, padding)
 
 
-def tree_inputs(
-    answer_sets: list[AnswerSet],
-    set_index: list[int],
-    prompt_mask: Tensor,
-    dtype: torch.dtype,
-) -> dict[str, Tensor]:
+def log_normalizers(logits: Tensor) -> Tensor:
+    """logits (R, V) -> (R,) log of the sum of their exponentials, without a copy of all logits."""
+    rows_per_chunk = max(CHUNK_ELEMENTS // logits.shape[1], 1)
+    return torch.cat([chunk.float().logsumexp(dim=1) for chunk in logits.split(rows_per_chunk)])
+
+
+def edge_log_probs(answers: AnswerBatch, logits: Tensor, node_rows: Tensor) -> Tensor:
+    """Log-probabilities of the edges that start at nodes with logits.
+
+    Args:
+        answers: the tries.
+        logits: (R, V) next-token logits.
+        node_rows: (B, 1 + N) row of `logits` that belongs to each node, -1 for nodes without logits.
+
+    Returns:
+        (B, G), 0 at edges that start at other nodes.
+    """
+    edge_rows = node_rows.gather(1, answers.edge_parents).to(logits.device)  # (B, G)
+    edge_tokens = answers.edge_tokens.to(logits.device)
+    rows = edge_rows.clamp(min=0)
+    log_probs = logits[rows, edge_tokens].float() - log_normalizers(logits)[rows]
+    log_probs = log_probs.masked_fill(edge_rows < 0, 0.0)
+    return log_probs.to(node_rows.device)
+
+
+def score_root(answers: AnswerBatch, logits: Tensor) -> Tensor:
+    """logits (B, 1, V) after the prompt -> (B, G) log-probabilities of the edges at the root, 0 at the other edges."""
+    num_samples, num_inner_nodes = answers.node_tokens.shape
+    node_rows = torch.arange(num_samples, device=answers.node_tokens.device)[:, None]  # (B, 1)
+    node_rows = nn.functional.pad(node_rows, (0, num_inner_nodes), value=-1)  # (B, 1 + N)
+    return edge_log_probs(answers, logits[:, -1], node_rows)
+
+
+def tree_inputs(answers: AnswerBatch, prompt_mask: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
     """Inputs of a forward pass over the prompt's cache; each inner node sees the prompt, its ancestors and itself.
 
     Args:
-        answer_sets, set_index: from `group_answer_sets`; at least one of the sets has an inner node.
+        answers: the tries, with at least one inner node.
         prompt_mask: (B, S), 1 on real tokens.
         dtype: of the language model.
 
@@ -138,40 +239,30 @@ def tree_inputs(
         `input_ids` and `position_ids` (B, N); `attention_mask` (B, 1, N, S + N), 0 where a node may attend and the
         lowest number of `dtype` elsewhere.
     """
-    num_nodes = max(answer_set.num_inner_nodes for answer_set in answer_sets)
-    tokens = pad_sequence([answer_set.node_tokens for answer_set in answer_sets], batch_first=True)
-    depths = pad_sequence([answer_set.node_depths for answer_set in answer_sets], batch_first=True)
-    # Padding nodes see themselves: a softmax over nothing would be NaN.
-    sees = torch.eye(num_nodes, dtype=torch.bool).repeat(len(answer_sets), 1, 1)
-    for padded, answer_set in zip(sees, answer_sets, strict=True):
-        count = answer_set.num_inner_nodes
-        padded[:count, :count] = answer_set.node_sees
-
-    device = prompt_mask.device
-    tokens = tokens[set_index].to(device)  # (B, N)
-    depths = depths[set_index].to(device)  # (B, N)
-    sees = sees[set_index].to(device)  # (B, N, N)
-    sees_prompt = prompt_mask.bool()[:, None, :].expand(-1, num_nodes, -1)  # (B, N, S)
-    visible = torch.cat([sees_prompt, sees], dim=-1)[:, None]  # (B, 1, N, S + N)
+    sees_prompt = prompt_mask.bool()[:, None, :].expand(-1, answers.num_inner_nodes, -1)  # (B, N, S)
+    visible = torch.cat([sees_prompt, answers.node_sees], dim=-1)[:, None]  # (B, 1, N, S + N)
     attention_mask = torch.zeros_like(visible, dtype=dtype)
     attention_mask = attention_mask.masked_fill(~visible, torch.finfo(dtype).min)
-    position_ids = prompt_mask.sum(dim=1, keepdim=True) + depths
-    return {"input_ids": tokens, "position_ids": position_ids, "attention_mask": attention_mask}
+    position_ids = prompt_mask.sum(dim=1, keepdim=True) + answers.node_depths.clamp(min=0)
+    return {"input_ids": answers.node_tokens, "position_ids": position_ids, "attention_mask": attention_mask}
 
 
 def score_nodes_as_tree(
     language_model: PreTrainedModel,
-    answer_sets: list[AnswerSet],
-    set_index: list[int],
+    answers: AnswerBatch,
     prompt_mask: Tensor,
     past_key_values: "Cache",
 ) -> Tensor:
-    """Next-token log-probabilities at the inner nodes (B, N, V), from one forward pass over the prompt's cache.
+    """Score all inner nodes in one forward pass over the prompt's cache.
 
     Args:
         language_model: the model that filled the cache.
-        answer_sets, set_index, prompt_mask: as for `tree_inputs`.
+        answers: the tries, with at least one inner node.
+        prompt_mask: (B, S), 1 on real tokens.
         past_key_values: cache of the prompts.
+
+    Returns:
+        (B, G) log-probabilities of the edges that start at inner nodes, 0 at the edges of the root.
 
     Raises:
         ValueError: the attention implementation does not support a 4D mask.
@@ -182,25 +273,13 @@ def score_nodes_as_tree(
             f"score_answers needs a 4D attention mask, which {attention} does not support. "
             "Load the model with attn_implementation='sdpa'."
         )
-    inputs = tree_inputs(answer_sets, set_index, prompt_mask, language_model.dtype)
+    inputs = tree_inputs(answers, prompt_mask, language_model.dtype)
     output = language_model(**inputs, past_key_values=past_key_values, use_cache=True)
-    return torch.log_softmax(output.logits.float(), dim=-1)
-
-
-def answer_log_probs(
-    answer_sets: list[AnswerSet],
-    set_index: list[int],
-    node_log_probs: Tensor,
-    normalization: str,
-    num_answers: int,
-) -> Tensor:
-    """node_log_probs (B, 1 + N, V) -> (B, A) log-probabilities of the answers, -inf past the end of a smaller set."""
-    log_probs = node_log_probs.new_full((len(set_index), num_answers), float("-inf"))
-    node_log_probs = node_log_probs.cpu()  # the tries are on the CPU
-    for sample, index in enumerate(set_index):
-        of_answers = answer_sets[index].log_probs(node_log_probs[sample], normalization)
-        log_probs[sample, : len(of_answers)] = of_answers.to(log_probs.device)
-    return log_probs
+    num_samples, num_inner_nodes = answers.node_tokens.shape
+    node_rows = torch.arange(num_samples * num_inner_nodes, device=prompt_mask.device)
+    node_rows = node_rows.view(num_samples, num_inner_nodes)  # (B, N)
+    node_rows = nn.functional.pad(node_rows, (1, 0), value=-1)  # (B, 1 + N)
+    return edge_log_probs(answers, output.logits.flatten(0, 1), node_rows)
 
 
 def check_answer_inputs(answer_ids: Tensor | None, labels: Tensor | None, normalization: str) -> None:

@@ -58,12 +58,12 @@ from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
 
 from .answers_egmf import (
-    answer_log_probs,
+    AnswerBatch,
     answer_loss,
     check_answer_inputs,
     choose_logits_to_keep,
-    group_answer_sets,
     score_nodes_as_tree,
+    score_root,
 )
 from .checkpoints_egmf import (
     check_weights,
@@ -452,8 +452,8 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
             raise ValueError("Scoring needs a cache, which gradient checkpointing disables: call model.eval() first.")
         # Also done in `forward`, without effect the second time: the step over the tree reads this mask too.
         attention_mask = hide_switched_off_text(attention_mask, *map(inputs.get, TEXT_INPUTS))
-        answer_sets, set_index = group_answer_sets(answer_ids)
-        has_inner_nodes = any(answer_set.num_inner_nodes for answer_set in answer_sets)
+        answers = AnswerBatch.from_answer_ids(answer_ids, attention_mask.device)
+        has_inner_nodes = answers.num_inner_nodes > 0
 
         prefill = self(
             input_ids=input_ids,
@@ -463,13 +463,12 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
             output_experts=True,
             **inputs,
         )
-        node_log_probs = torch.log_softmax(prefill.logits.float(), dim=-1)  # (B, 1, V) at the root
+        edge_log_probs = score_root(answers, prefill.logits)  # (B, G)
         if has_inner_nodes:
-            inner_log_probs = score_nodes_as_tree(
-                self.language_model, answer_sets, set_index, attention_mask, prefill.past_key_values
+            edge_log_probs += score_nodes_as_tree(
+                self.language_model, answers, attention_mask, prefill.past_key_values
             )
-            node_log_probs = torch.cat([node_log_probs, inner_log_probs], dim=1)  # (B, 1 + N, V)
-        log_probs = answer_log_probs(answer_sets, set_index, node_log_probs, normalization, answer_ids.shape[1])
+        log_probs = answers.log_probs(edge_log_probs, normalization)
         return EGMFAnswerOutput(
             probabilities=log_probs.exp(),
             log_probs=log_probs,

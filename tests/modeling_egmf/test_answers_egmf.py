@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from modeling_egmf.answers_egmf import AnswerSet, group_answer_sets, tree_inputs
+from modeling_egmf.answers_egmf import AnswerBatch, AnswerSet, edge_log_probs, score_root, tree_inputs
 from processing_egmf import EGMFTask
 from tests.helpers.model_inputs import assert_close
 
@@ -84,6 +84,7 @@ def test_trie_of_a_small_set():
     answer_set = AnswerSet.from_token_ids(((5, 6), (5, 7, 8), (9,)))
     assert answer_set.node_tokens.tolist() == [5, 7]
     assert answer_set.node_depths.tolist() == [0, 1]
+    assert answer_set.node_parents.tolist() == [0, 1]
     assert answer_set.node_sees.tolist() == [[True, False], [True, True]]
     edges = list(zip(answer_set.edge_parents.tolist(), answer_set.edge_tokens.tolist(), strict=True))
     assert [[edges[i] for i in row if i >= 0] for row in answer_set.answer_edges.tolist()] == [
@@ -91,11 +92,16 @@ def test_trie_of_a_small_set():
         [(0, 5), (1, 7), (2, 8)],
         [(0, 9)],
     ]
+    assert [[edges[i] for i in row if i >= 0] for row in answer_set.node_edges.tolist()] == [
+        [(0, 5), (0, 9)],
+        [(1, 6), (1, 7)],
+        [(2, 8)],
+    ]
 
 
 def test_single_tokens_need_no_nodes():
     answer_set = AnswerSet.from_token_ids(((3,), (4,)))
-    assert answer_set.num_inner_nodes == 0
+    assert answer_set.node_tokens.shape == (0,)
     assert answer_set.edge_parents.tolist() == [0, 0]
 
 
@@ -108,36 +114,77 @@ def test_branches_do_not_see_each_other():
     assert seen == {1: {1}, 2: {1, 2}, 4: {4}, 5: {4, 5}, 7: {1, 7}}
 
 
-def random_log_probs():
-    """(3, 12) next-token log-probabilities of a root and two inner nodes."""
-    logits = torch.randn(3, 12, generator=torch.Generator().manual_seed(0))
-    return torch.log_softmax(logits, dim=-1)
+CPU = torch.device("cpu")
+
+
+def make_batch(*answers):
+    """The tries of samples with these answers, of which every one is a tuple of tokens."""
+    samples = [[torch.tensor(answer) for answer in of_sample] for of_sample in answers]
+    num_answers = max(map(len, samples))
+    length = max(len(answer) for of_sample in samples for answer in of_sample)
+    answer_ids = torch.full((len(samples), num_answers, length), -1)
+    for padded, of_sample in zip(answer_ids, samples, strict=True):
+        for row, answer in zip(padded, of_sample, strict=False):
+            row[: len(answer)] = answer
+    return AnswerBatch.from_answer_ids(answer_ids, CPU)
+
+
+def answer_log_probs(answers, logits, normalization):
+    """logits (B, 1 + N, V) at the root and the inner nodes -> (B, A)."""
+    num_samples, num_nodes, _ = logits.shape
+    node_rows = torch.arange(num_samples * num_nodes).view(num_samples, num_nodes)
+    return answers.log_probs(edge_log_probs(answers, logits.flatten(0, 1), node_rows), normalization)
+
+
+def random_logits(num_samples=1):
+    """(B, 3, 12) next-token logits of a root and two inner nodes."""
+    return torch.randn(num_samples, 3, 12, generator=torch.Generator().manual_seed(0)) * 3
 
 
 @pytest.mark.parametrize("normalization", ["sequence", "tree"])
 def test_probabilities_sum_to_one(normalization):
-    answer_set = AnswerSet.from_token_ids(((5, 6), (5, 7, 8), (9,)))
-    log_probs = answer_set.log_probs(random_log_probs(), normalization)
+    answers = make_batch([(5, 6), (5, 7, 8), (9,)])
+    log_probs = answer_log_probs(answers, random_logits(), normalization)
     assert log_probs.exp().sum().item() == pytest.approx(1, abs=1e-6)
 
 
 def test_log_probs_add_up_along_the_path():
-    answer_set = AnswerSet.from_token_ids(((5, 6), (5, 7, 8), (9,)))
-    steps = random_log_probs()
-    raw = [steps[0, 5] + steps[1, 6], steps[0, 5] + steps[1, 7] + steps[2, 8], steps[0, 9]]
-    expected = torch.log_softmax(torch.stack(raw), dim=0)
-    torch.testing.assert_close(answer_set.log_probs(steps, "sequence"), expected)
+    answers = make_batch([(5, 6), (5, 7, 8), (9,)], [(1,), (2,)])
+    steps = torch.log_softmax(random_logits(2), dim=-1)
+    raw = [steps[0, 0, 5] + steps[0, 1, 6], steps[0, 0, 5] + steps[0, 1, 7] + steps[0, 2, 8], steps[0, 0, 9]]
+    actual = answer_log_probs(answers, random_logits(2), "sequence")
+    torch.testing.assert_close(actual[0], torch.log_softmax(torch.stack(raw), dim=0))
+    torch.testing.assert_close(actual[1, :2], torch.log_softmax(steps[1, 0, 1:3], dim=0))
+    assert actual[1, 2] == -math.inf
 
 
 def test_tree_renormalizes_each_node():
-    answer_set = AnswerSet.from_token_ids(((5, 6), (5, 7), (9,)))
-    steps = torch.log(torch.full((2, 12), 1e-3))
-    steps[0, 5] = math.log(0.06)
-    steps[0, 9] = math.log(0.02)
-    steps[1, 6] = math.log(0.001)
-    steps[1, 7] = math.log(0.003)
-    expected = torch.tensor([0.75 * 0.25, 0.75 * 0.75, 0.25])
-    torch.testing.assert_close(answer_set.log_probs(steps, "tree").exp(), expected)
+    answers = make_batch([(5, 6), (5, 7), (9,)])
+    steps = torch.log(torch.full((1, 2, 12), 1e-3))
+    steps[0, 0, 5] = math.log(0.06)
+    steps[0, 0, 9] = math.log(0.02)
+    steps[0, 1, 6] = math.log(0.001)
+    steps[0, 1, 7] = math.log(0.003)
+    expected = torch.tensor([[0.75 * 0.25, 0.75 * 0.75, 0.25]])
+    torch.testing.assert_close(answer_log_probs(answers, steps, "tree").exp(), expected)
+
+
+def test_nodes_may_be_scored_in_parts(monkeypatch):
+    monkeypatch.setattr("modeling_egmf.answers_egmf.CHUNK_ELEMENTS", 24)  # two rows at a time
+    answers = make_batch([(5, 6), (5, 7, 8), (9,)], [(1, 2), (2, 3), (4,)])
+    logits = random_logits(2)
+    steps = torch.log_softmax(logits, dim=-1)
+    expected = torch.stack(
+        [
+            torch.stack([steps[0, 0, 5], steps[0, 1, 6], steps[0, 1, 7], steps[0, 2, 8], steps[0, 0, 9]]),
+            torch.stack([steps[1, 0, 1], steps[1, 1, 2], steps[1, 0, 2], steps[1, 2, 3], steps[1, 0, 4]]),
+        ]
+    )
+    root = score_root(answers, logits[:, :1])
+    first_node = edge_log_probs(answers, logits[:, 1], torch.tensor([[-1, 0, -1], [-1, 1, -1]]))
+    second_node = edge_log_probs(answers, logits[:, 2], torch.tensor([[-1, -1, 0], [-1, -1, 1]]))
+    torch.testing.assert_close(root + first_node + second_node, expected)
+    assert ((root != 0).int() + (first_node != 0).int() + (second_node != 0).int() == 1).all()
 
 
 @pytest.mark.parametrize(
@@ -154,26 +201,41 @@ def test_impossible_sets_are_refused(answers, message):
         AnswerSet.from_token_ids(answers)
 
 
-def test_equal_sets_are_built_once():
-    ids = torch.tensor([[[1, 2], [3, -1]], [[4, -1], [-1, -1]], [[1, 2], [3, -1]]])
-    sets, which = group_answer_sets(ids)
-    assert len(sets) == 2
-    assert which == [0, 1, 0]
+def test_equal_sets_are_built_once(monkeypatch):
+    built = []
+    build = AnswerSet.from_token_ids
+
+    def count(token_ids, device):
+        built.append(token_ids)
+        return build(token_ids, device)
+
+    monkeypatch.setattr(AnswerSet, "from_token_ids", count)
+    answers = make_batch([(1, 2), (3,)], [(4,)], [(1, 2), (3,)])
+    assert sorted(built) == [((1, 2), (3,)), ((4,),)]
+    assert answers.node_tokens.tolist() == [[1], [0], [1]]
+    assert answers.answer_edges.tolist() == [[[0, 1], [2, -1]], [[0, -1], [-1, -1]], [[0, 1], [2, -1]]]
+    assert build(((1, 2), (3,)), CPU) is build(((1, 2), (3,)), CPU)
 
 
 def test_no_answer_at_all_is_refused():
     with pytest.raises(ValueError, match="answer"):
-        group_answer_sets(torch.full((1, 2, 2), -1))
+        AnswerBatch.from_answer_ids(torch.full((1, 2, 2), -1), CPU)
 
 
 def test_empty_answer_before_others_is_refused():
     with pytest.raises(ValueError, match="no tokens"):  # else every later probability stands in the wrong position
-        group_answer_sets(torch.tensor([[[-1, -1], [5, -1], [6, -1]]]))
+        AnswerBatch.from_answer_ids(torch.tensor([[[-1, -1], [5, -1], [6, -1]]]), CPU)
+
+
+def test_answers_that_no_sample_has_get_no_probability():
+    answers = AnswerBatch.from_answer_ids(torch.tensor([[[5, -1], [6, -1], [-1, -1]]]), CPU)
+    log_probs = answers.log_probs(torch.zeros(1, 2), "sequence")
+    torch.testing.assert_close(log_probs.exp(), torch.tensor([[0.5, 0.5, 0.0]]))
 
 
 def test_nodes_see_prompt_ancestors_and_themselves_only():
-    answer_set = AnswerSet.from_token_ids(((5, 6), (5, 7, 8), (9, 1)))
-    nodes = tree_inputs([answer_set], [0, 0], torch.tensor([[0, 0, 1], [1, 1, 1]]), torch.float32)
+    answers = make_batch([(5, 6), (5, 7, 8), (9, 1)], [(5, 6), (5, 7, 8), (9, 1)])
+    nodes = tree_inputs(answers, torch.tensor([[0, 0, 1], [1, 1, 1]]), torch.float32)
     assert set(nodes["attention_mask"].unique().tolist()) == {0.0, LOWEST}
     for sample, prompt in enumerate(({2}, {0, 1, 2})):
         tokens = nodes["input_ids"][sample].tolist()
@@ -186,9 +248,8 @@ def test_nodes_see_prompt_ancestors_and_themselves_only():
 
 
 def test_padding_nodes_look_somewhere():
-    long = AnswerSet.from_token_ids(((1, 2, 3), (4,)))
-    short = AnswerSet.from_token_ids(((5,), (6,)))
-    nodes = tree_inputs([long, short], [0, 1], torch.ones(2, 3), torch.float32)
+    answers = make_batch([(1, 2, 3), (4,)], [(5,), (6,)])
+    nodes = tree_inputs(answers, torch.ones(2, 3), torch.float32)
     assert (nodes["attention_mask"] == 0).any(dim=-1).all()  # a softmax over nothing would be NaN
 
 
