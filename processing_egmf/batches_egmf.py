@@ -8,6 +8,8 @@ Used by processing_egmf.py only.
 
 # B batch  S prompt tokens  T samples or frames  A answers  L tokens of an answer
 
+import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,11 +17,15 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers.image_utils import is_pil_image
 
+from .arguments_egmf import shorten
+from .media_egmf import is_rate_and_array, is_recording
+
 
 MODALITIES = ("text", "audio", "video")
 CONTENT = ("text", "audio", "video", "audio_features", "video_features")
 MEDIA_INPUTS = ("audio_values", "audio_mask", "video_values", "video_mask")
 IGNORE_INDEX = -100
+SINGLE_SEQUENCES = str | bytes | bytearray | memoryview | list | tuple
 
 
 # ---- arguments -----------------------------------------------------------------------------------------------
@@ -32,8 +38,14 @@ def split_arguments(arguments: dict[str, Any]) -> list[dict[str, Any]]:
     a batch of several samples is an error.
 
     Raises:
-        ValueError: lists of different lengths, an empty batch, or one text or clip for several samples.
+        ValueError: lists of different lengths, an empty batch, one text or clip for several samples, or a sampling
+            rate or frame rate that no sample uses.
     """
+    # Columns of `datasets` are sequences, but not lists.
+    arguments = {
+        name: list(value) if isinstance(value, Sequence) and not isinstance(value, SINGLE_SEQUENCES) else value
+        for name, value in arguments.items()
+    }
     batched = [name for name in arguments if name != "context" and holds_a_batch(name, arguments[name])]
     # A single sample's context is a list of turns; in a batch, each sample has such a list.
     if batched and isinstance(arguments["context"], list | tuple):
@@ -55,14 +67,41 @@ def split_arguments(arguments: dict[str, Any]) -> list[dict[str, Any]]:
     for i in range(size):
         own = {name: arguments[name][i] for name in batched}
         samples.append({**arguments, **own})
+    check_rates(arguments["sampling_rate"], arguments["fps"], samples)
     return samples
+
+
+def check_rates(sampling_rate: Any, fps: Any, samples: list[dict[str, Any]]) -> None:
+    """Refuse a rate that no sample uses: only arrays need one, files state their own."""
+    for name, rate, modality in (("sampling_rate", sampling_rate, "audio"), ("fps", fps, "video")):
+        if rate is not None and not any(_is_array(sample.get(modality)) for sample in samples):
+            raise ValueError(
+                f"{name} is {shorten(rate)}, but no sample has {modality} as an array, and files state their own. "
+                f"Leave {name} out."
+            )
+
+
+def _is_array(source: Any) -> bool:
+    if isinstance(source, dict):
+        source = source.get("array")
+    return isinstance(source, np.ndarray | torch.Tensor | list | tuple) and not is_rate_and_array(source)
+
+
+def sample_name(arguments: dict[str, Any], index: int) -> str:
+    """The name of a sample in messages: as given, or its number with the path of its clip."""
+    name = arguments["sample_names"]
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"sample {index}: sample_names must be strings, not {shorten(name)}.")
+    paths = [arguments[source] for source in ("video", "audio")]
+    paths = [os.fspath(path) for path in paths if isinstance(path, str | os.PathLike)]
+    return name or f"sample {index}" + (f" ({shorten(paths[0])})" if paths else "")
 
 
 def holds_a_batch(name: str, value: Any) -> bool:
     """Whether an argument has one entry per sample, rather than a single sample's value."""
     if isinstance(value, np.ndarray | torch.Tensor):
         return name == "answer" or (name.endswith("_features") and value.ndim == 3)
-    if not isinstance(value, list | tuple):
+    if not isinstance(value, list | tuple) or (name in ("audio", "video") and is_recording(value)):
         return False
     if len(value) == 0:
         return name != "modalities"
@@ -79,13 +118,22 @@ def holds_a_batch(name: str, value: Any) -> bool:
     return True
 
 
-def check_modalities(modalities: Any, name: str) -> None:
-    accepted = ", ".join(MODALITIES)
+def check_modalities(modalities: Any, name: str, available: Sequence[str]) -> None:
+    """Check chosen modalities against those that the model has."""
+    accepted = ", ".join(available)
     if not isinstance(modalities, list | tuple):
-        raise TypeError(f"{name}: modalities must be a list of {accepted}, not {modalities!r}.")
+        raise TypeError(f"{name}: modalities must be a list of {accepted}, not {shorten(modalities)}.")
     for modality in modalities:
         if modality not in MODALITIES:
-            raise ValueError(f"{name}: unknown modality {modality!r}; use any of {accepted}.")
+            raise ValueError(f"{name}: unknown modality {shorten(modality)}; use any of {accepted}.")
+        if modality not in available:
+            raise ValueError(f"{name}: this model has no {modality}; use any of {accepted}.")
+
+
+def check_one_source(modality: str, media: Any, features: Any, name: str) -> None:
+    """Refuse a clip and precomputed features of it together: only one of them would be read."""
+    if media is not None and features is not None:
+        raise ValueError(f"{name}: both {modality} and {modality}_features are given; give one of them.")
 
 
 def check_not_empty(has_content: bool, name: str, modalities: list[str] | tuple[str, ...] | None) -> None:

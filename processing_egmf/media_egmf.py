@@ -12,13 +12,14 @@ import io
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
+from transformers.image_utils import is_pil_image
 from transformers.utils import logging
 
 
@@ -35,6 +36,66 @@ TIME_TOLERANCE = 1e-3  # seconds; Matroska rounds timestamps to milliseconds
 
 URL = re.compile(r"(?i)[a-z][a-z0-9+.-]*://|(data|blob):")
 ARRAYS = np.ndarray | torch.Tensor | list | tuple
+
+
+# ---- kinds of sources ----------------------------------------------------------------------------------------
+
+
+def is_recording(value: Any) -> bool:
+    """Whether a value is one recording, rather than a collection of recordings.
+
+    One recording is a path, bytes, an open file, an array, an image, a dict, a pair of sampling rate and array as
+    Gradio and torchaudio give it, or a decoder of torchcodec, as `datasets` gives it.
+    """
+    if isinstance(value, str | bytes | bytearray | memoryview | os.PathLike | Mapping | np.ndarray | torch.Tensor):
+        return True
+    if is_pil_image(value) or is_decoder(value) or is_rate_and_array(value) or hasattr(value, "read"):
+        return True
+    return not hasattr(value, "__iter__") and not hasattr(value, "__getitem__")
+
+
+def media_kind(source: Any) -> str | None:
+    """`"audio"` or `"video"` of a source that is already decoded; None for a file, whose content decides."""
+    if isinstance(source, Mapping):
+        return "audio" if source.get("array") is not None else None
+    if is_audio_decoder(source) or is_rate_and_array(source):
+        return "audio"
+    if is_video_decoder(source) or is_pil_image(source):
+        return "video"
+    if isinstance(source, np.ndarray | torch.Tensor):
+        return "video" if source.ndim == 4 or is_picture_shape(source.shape) else "audio"
+    if isinstance(source, list | tuple):
+        is_waveform = len(source) > 0 and isinstance(source[0], int | float | np.number)
+        return "audio" if is_waveform else "video"
+    return None
+
+
+def is_rate_and_array(value: Any) -> bool:
+    """A pair of sampling rate and samples, in either order."""
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        return False
+    rates = [isinstance(part, int | float | np.number) and not isinstance(part, bool) for part in value]
+    arrays = [isinstance(part, np.ndarray | torch.Tensor) and part.ndim in (1, 2) for part in value]
+    return any(rates) and any(arrays)
+
+
+def is_picture_shape(shape: tuple[int, ...]) -> bool:
+    """(y, x, 3), (y, x, 4) or (3, y, x)."""
+    return len(shape) == 3 and (shape[-1] in (3, 4) or shape[0] == 3)
+
+
+def is_decoder(value: Any) -> bool:
+    return is_audio_decoder(value) or is_video_decoder(value)
+
+
+def is_audio_decoder(value: Any) -> bool:
+    """An `AudioDecoder` of torchcodec, known by its method: torchcodec need not be installed."""
+    return callable(getattr(value, "get_all_samples", None))
+
+
+def is_video_decoder(value: Any) -> bool:
+    """A `VideoDecoder` of torchcodec."""
+    return callable(getattr(value, "get_frames_in_range", None))
 
 
 # ---- sources -------------------------------------------------------------------------------------------------

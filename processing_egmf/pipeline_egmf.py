@@ -14,10 +14,13 @@ from itertools import islice
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import BatchFeature, Pipeline
 
+from .arguments_egmf import refuse_unknown, shorten
+from .batches_egmf import check_rates
+from .media_egmf import URL, is_recording, media_kind
+from .prompts_egmf import MEDIA_NAME
 from .tasks_egmf import EGMFAnswer
 from .video_egmf import has_video
 
@@ -31,8 +34,10 @@ class EGMFPipeline(Pipeline):
     """Answers for clips: one, or a list, a generator or a dataset of them.
 
     A clip is a path, bytes or an open file (its content, not its name, decides whether it is audio or video); a URL,
-    if `fetch` is given; an array of audio, with `sampling_rate`, or of frames (T, height, width, 3); or a dict with
-    any of `FIELDS`: the arguments of `EGMFProcessor.__call__` for one sample, and `name`, for messages.
+    if `fetch` is given; an array of audio, with `sampling_rate`, or of frames (T, height, width, 3); a pair
+    (sampling rate, array); a decoder of torchcodec, as `datasets` gives it; a PIL image, which is one frame; or a dict
+    with any of `FIELDS`: the arguments of `EGMFProcessor.__call__` for one sample, and `name`, for messages. Several
+    images are several clips; the frames of one clip are `{"video": [image, ...]}`.
 
     Markup in a text is read as plain text. Faces and voices are not detected: a clip without any is answered too.
     Missing modalities are left out; `modalities` in the answer lists those that it is based on.
@@ -50,6 +55,8 @@ class EGMFPipeline(Pipeline):
         Args:
             inputs: described in the class; None if the keywords give everything, as in `pipe(text="I'm fine.")`.
             batch_size: clips per forward pass.
+            on_error: `"raise"`, or `"skip"` to go on after a clip that cannot be used: its entry is
+                `{"error": message}` instead of an answer.
             text, audio, video, ..., fps: fields of the dict above, for every clip that does not have its own.
             top_k: keep only this many of the probabilities, the largest first.
             interval: minimum probability that a score's interval covers.
@@ -60,11 +67,15 @@ class EGMFPipeline(Pipeline):
 
         Returns:
             One `EGMFAnswer`; a list of them for a list or tuple; an iterator for anything else.
+
+        Raises:
+            TypeError: an unknown keyword or field.
+            ValueError, FileNotFoundError: a clip that cannot be used, by name, unless `on_error` is `"skip"`.
         """
         preprocess_params, _, postprocess_params = self._sanitize_parameters(**kwargs)
         preprocess_params = {**self._preprocess_params, **preprocess_params}
         postprocess_params = {**self._postprocess_params, **postprocess_params}
-        if _is_single(inputs):
+        if is_recording(inputs):
             return next(self._predict([inputs], 1, preprocess_params, postprocess_params))
         batch_size = batch_size or self._batch_size or 1
         if not isinstance(batch_size, int) or batch_size < 1:
@@ -79,10 +90,12 @@ class EGMFPipeline(Pipeline):
         return_experts: bool | None = None,
         **preprocess_params: Any,
     ) -> tuple[dict, dict, dict]:
-        unknown = sorted(set(preprocess_params) - {*FIELDS, "fetch"})
-        if unknown:
-            known = (*FIELDS, "fetch", "top_k", "interval", "return_experts", "batch_size")
-            raise TypeError(f"Unknown arguments {unknown}; known are {', '.join(known)}.")
+        own_params = ("fetch", "on_error")
+        known = (*FIELDS, *own_params, "top_k", "interval", "return_experts", "batch_size")
+        refuse_unknown(preprocess_params, known, "Unknown arguments")
+        on_error = preprocess_params.get("on_error", "raise")
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f"`on_error` is {shorten(on_error)}; use 'raise' or 'skip'.")
         options = {"top_k": top_k, "interval": interval, "return_experts": return_experts}
         postprocess_params = {name: value for name, value in options.items() if value is not None}
         return preprocess_params, {}, postprocess_params
@@ -94,36 +107,55 @@ class EGMFPipeline(Pipeline):
             clips = map(clips.__getitem__, range(len(clips)))
         numbered_clips = enumerate(clips)
         while batch := list(islice(numbered_clips, batch_size)):
-            inputs = self.preprocess(batch, **preprocess_params)
-            yield from self.postprocess(self.forward(inputs), **postprocess_params)
+            entries = [self._prepare(number, clip, **preprocess_params) for number, clip in batch]
+            samples = [entry for entry in entries if "error" not in entry]
+            answers = iter(())
+            if samples:
+                answers = iter(self.postprocess(self.forward(self.preprocess(samples)), **postprocess_params))
+            for entry in entries:
+                yield entry if "error" in entry else next(answers)
 
-    def preprocess(
-        self, clips: list[tuple[int, Any]], fetch: Callable[[str], Any] | None = None, **shared_fields: Any
-    ) -> BatchFeature:
-        """Numbered clips as one batch; `shared_fields` apply to clips without their own."""
-        samples = []
-        for number, clip in clips:
-            name = clip[:200] if isinstance(clip, str) else f"clip {number}"
+    def preprocess(self, samples: list[dict[str, Any]]) -> BatchFeature:
+        """Prepared samples as one batch."""
+        return self.processor.collate(samples)
+
+    def _prepare(
+        self,
+        number: int,
+        clip: Any,
+        fetch: Callable[[str], Any] | None = None,
+        on_error: str = "raise",
+        **shared_fields: Any,
+    ) -> dict[str, Any]:
+        """A clip as a prepared sample; `shared_fields` are for clips without their own."""
+        try:
+            name = _name(clip, number)
             fields = {**shared_fields, **self._fields(_fetch(clip, fetch), name)}
             fields["audio"] = _fetch(fields.get("audio"), fetch)
             fields["video"] = _fetch(fields.get("video"), fetch)
             fields["name"] = fields.get("name") or name
-            samples.append(self.processor.prepare(**fields))
-        return self.processor.collate(samples)
+            return self.processor.prepare(**fields)
+        except (ValueError, TypeError, OSError) as error:
+            if on_error == "raise":
+                raise
+            return {"error": str(error)}
 
     def _fields(self, clip: Any, name: str) -> dict[str, Any]:
         """The processor's arguments for one clip."""
         if clip is None:
             return {}
-        if isinstance(clip, np.ndarray | torch.Tensor):
-            return {"video" if clip.ndim == 4 else "audio": clip}
         if isinstance(clip, Mapping) and not set(clip) & {"array", "bytes", "path"}:
-            unknown = sorted(set(clip) - set(FIELDS))
-            if unknown:
-                raise TypeError(f"{name}: unknown keys {unknown}; known are {', '.join(FIELDS)}.")
+            refuse_unknown(clip, FIELDS, f"{name}: unknown keys")
+            check_rates(clip.get("sampling_rate"), clip.get("fps"), [clip])
             return dict(clip)
-        if isinstance(clip, Mapping) and clip.get("array") is not None:
-            return {"audio": clip}
+        kind = media_kind(clip)
+        if kind is not None:
+            return {kind: clip}
+        if isinstance(clip, str) and not MEDIA_NAME.search(clip) and not os.path.exists(clip) and not URL.match(clip):
+            raise FileNotFoundError(
+                f"{name}: there is no file {shorten(clip)}. Check the path and the working directory, "
+                'or give a transcript as text=..., e.g. pipe(text="I\'m fine.").'
+            )
         is_video = self.processor.video_input == "frames" and has_video(clip, name)
         return {"video" if is_video else "audio": clip}
 
@@ -151,13 +183,15 @@ class EGMFPipeline(Pipeline):
         self.processor.save_pretrained(save_directory)
 
 
-def _is_single(inputs: Any) -> bool:
-    """Whether `inputs` is one clip, rather than a collection of clips."""
-    if isinstance(inputs, str | bytes | bytearray | memoryview | os.PathLike | Mapping | np.ndarray | torch.Tensor):
-        return True
-    is_open_file = hasattr(inputs, "read")
-    is_collection = hasattr(inputs, "__iter__") or hasattr(inputs, "__getitem__")
-    return is_open_file or not is_collection
+def _name(clip: Any, number: int) -> str:
+    """The name of a clip in messages: its path, or its number with the path of its file."""
+    if isinstance(clip, str | os.PathLike):
+        return os.fsdecode(clip)[:200]
+    paths = []
+    if isinstance(clip, Mapping):
+        paths = [clip.get(key) for key in ("video", "audio", "path")]
+    paths = [os.fsdecode(path) for path in paths if isinstance(path, str | os.PathLike)]
+    return f"clip {number}" + (f" ({paths[0][:200]})" if paths else "")
 
 
 def _fetch(clip: Any, fetch: Callable[[str], Any] | None) -> Any:

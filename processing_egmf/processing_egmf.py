@@ -6,12 +6,13 @@
 
 `prepare` makes one sample, `collate` a batch of prepared samples, and `__call__` does both. Read next: prompts_egmf.py
 (token ids), audio_egmf.py and video_egmf.py (decoding), frontends_egmf.py (what the encoders take), tasks_egmf.py
-(tasks and answers), batches_egmf.py (lists, padding).
+(tasks and answers), batches_egmf.py (lists, padding), results_egmf.py (answers from the model's output).
 """
 
 # B batch  S prompt tokens  P pseudo tokens  T samples, steps or frames  F feature size  M modalities
 # A answers  L tokens of an answer
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 from transformers import BatchFeature, ProcessorMixin
 
+from .arguments_egmf import check_loading_arguments, refuses_unknown_arguments
 from .audio_egmf import load_audio
 from .batches_egmf import (
     IGNORE_INDEX,
@@ -26,9 +28,11 @@ from .batches_egmf import (
     MODALITIES,
     check_modalities,
     check_not_empty,
+    check_one_source,
     collate_answer_ids,
     collate_media,
     collate_prompts,
+    sample_name,
     split_arguments,
 )
 from .frontends_egmf import (
@@ -40,8 +44,9 @@ from .frontends_egmf import (
     read_features,
     with_full_mask,
 )
-from .prompts_egmf import read_context, tokenize_answers, tokenize_prompt
-from .tasks_egmf import BUILT_IN_TASKS, EGMFAnswer, EGMFTask, read_tasks
+from .prompts_egmf import read_context, read_text, tokenize_answers, tokenize_prompt
+from .results_egmf import check_summary_options, parse_generation, select_modalities, summarize_output, task_indices
+from .tasks_egmf import BUILT_IN_TASKS, EGMFAnswer, EGMFTask, find_task, read_tasks
 from .video_egmf import load_video, resize_frames
 
 
@@ -137,6 +142,34 @@ class EGMFProcessor(ProcessorMixin):
         self._image_processor = build_frontend(video_frontend, "image_processor_type")
         super().__init__(tokenizer)
 
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any
+    ) -> "EGMFProcessor":
+        """Load a processor; keywords of its constructor replace the stored fields.
+
+        Raises:
+            TypeError: a keyword that is neither a field nor an argument of loading.
+            OSError: there is no processor_config.json.
+        """
+        # `transformers.pipeline` also passes the model's keywords, which the model checks.
+        if "_from_pipeline" not in kwargs:
+            check_loading_arguments(cls, kwargs)
+        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+
+    @classmethod
+    def get_processor_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The stored fields; without processor_config.json they would silently be the defaults."""
+        fields, unused = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
+        if "tasks" not in fields:
+            raise OSError(
+                f"{pretrained_model_name_or_path} has no processor_config.json with the fields of an EGMFProcessor. "
+                "Give the folder or id of an EGMF checkpoint, or its `subfolder`."
+            )
+        return fields, unused
+
     @property
     def tasks(self) -> list[dict]:
         """The tasks as they are saved: in a list, because JSON files are saved with sorted keys."""
@@ -146,6 +179,12 @@ class EGMFProcessor(ProcessorMixin):
         return {**super().to_dict(), "tasks": self.tasks}
 
     @property
+    def modalities(self) -> tuple[str, ...]:
+        """The modalities that the model has."""
+        inputs = {"text": "text", "audio": self.audio_input, "video": self.video_input}
+        return tuple(modality for modality in MODALITIES if inputs[modality] is not None)
+
+    @property
     def placeholder_token_id(self) -> int:
         return self.tokenizer.convert_tokens_to_ids(self.placeholder_token)
 
@@ -153,6 +192,7 @@ class EGMFProcessor(ProcessorMixin):
     def model_input_names(self) -> list[str]:
         return [*PROMPT_INPUTS, *MEDIA_INPUTS, "modality_mask", "answer_ids", "task_ids"]
 
+    @refuses_unknown_arguments
     def __call__(
         self,
         text: str | Sequence[str | None] | None = None,
@@ -206,10 +246,12 @@ class EGMFProcessor(ProcessorMixin):
         }
         samples = []
         for i, sample_arguments in enumerate(split_arguments(arguments)):
-            name = sample_arguments.pop("sample_names") or f"sample {i}"
+            name = sample_name(sample_arguments, i)
+            del sample_arguments["sample_names"]
             samples.append(self.prepare(**sample_arguments, name=name))
         return self.collate(samples, return_tensors)
 
+    @refuses_unknown_arguments
     def prepare(
         self,
         *,
@@ -239,11 +281,11 @@ class EGMFProcessor(ProcessorMixin):
             `name`; `prompt`, from which `drop_modalities` encodes the prompt again; what `encode_prompt` returns; and
             `audio_values`, `audio_mask`, `video_values`, `video_mask` of the media that the sample has.
         """
-        chosen = MODALITIES if modalities is None else modalities
-        check_modalities(chosen, name)
-        if text is not None and not isinstance(text, str):
-            raise TypeError(f"{name}: text must be a string or None, not {type(text).__name__}.")
-        text = text.strip() if text is not None and "text" in chosen else ""
+        chosen = MODALITIES
+        if modalities is not None:
+            check_modalities(modalities, name, self.modalities)
+            chosen = modalities
+        text = read_text(text, name) if "text" in chosen else ""
         turns = read_context(context, name) if "text" in chosen else []
         states = {"audio": audio_states, "video": video_states}
         states = {modality: states[modality] for modality in chosen if states.get(modality) is not None}
@@ -259,7 +301,7 @@ class EGMFProcessor(ProcessorMixin):
         )
         states_media = encode_states(states, name)
         check_not_empty(bool(text or turns or arrays or states_media), name, modalities)
-        task = self._find_task(task, name)
+        task = find_task(task, self.task_objects, name)
         prompt = {"text": text, "context": turns, "task": task, "answer": answer}
         encoded = self.encode_prompt(**prompt, name=name)
         return {"name": name, "prompt": prompt, **encoded, **self.encode_media(arrays), **states_media}
@@ -275,7 +317,7 @@ class EGMFProcessor(ProcessorMixin):
             ValueError: an unknown modality, or a sample that has none of `keep`.
         """
         name = sample["name"]
-        check_modalities(keep, name)
+        check_modalities(keep, name, self.modalities)
         reduced = dict(sample)
         for modality in ("audio", "video"):
             if modality not in keep:
@@ -289,7 +331,7 @@ class EGMFProcessor(ProcessorMixin):
 
     def get_modalities(self, sample: dict[str, Any]) -> list[str]:
         """The modalities that a prepared sample has; earlier turns count as text."""
-        return _select_modalities(self._modality_mask(sample))
+        return select_modalities(self._modality_mask(sample))
 
     def _modality_mask(self, sample: dict[str, Any]) -> list[bool]:
         return [any(sample["text_mask"]), "audio_values" in sample, "video_values" in sample]
@@ -328,6 +370,9 @@ class EGMFProcessor(ProcessorMixin):
             Those that the clip has: `audio` (samples,) float32 at `self.sampling_rate`, `video` (T, height, width, 3)
             uint8, and `audio_features`, `video_features` (T, F) float32.
         """
+        check_one_source("audio", audio, audio_features, name)
+        if audio is not None or self.audio_input != "waveform":  # else the sound track of the video is read
+            check_one_source("video", video, video_features, name)
         arrays = {}
         if "audio" in modalities:
             if audio_features is not None:
@@ -380,7 +425,9 @@ class EGMFProcessor(ProcessorMixin):
         answer_ids = self.answer_token_ids(task)
         target = []
         if answer is not None:
-            target = self._end_answer(answer_ids[task.index(answer, name)])
+            target = answer_ids[task.index(answer, name)]
+            if target[-1] != self.tokenizer.eos_token_id:
+                target = [*target, self.tokenizer.eos_token_id]
         placeholders = [self.placeholder_token_id] * self.num_pseudo_tokens
         prompt = tokenize_prompt(self.tokenizer, task, text, context, placeholders, name)
         longest_answer = max(len(ids) for ids in answer_ids) + 1  # with the end token
@@ -400,14 +447,9 @@ class EGMFProcessor(ProcessorMixin):
             "task_id": list(self.task_objects).index(task.name),
         }
 
-    def _end_answer(self, ids: list[int]) -> list[int]:
-        """An answer with the end token appended, unless it already ends with it."""
-        end = self.tokenizer.eos_token_id
-        return [*ids] if ids[-1] == end else [*ids, end]
-
     def answer_token_ids(self, task: str | EGMFTask | None = None) -> list[list[int]]:
         """Token ids of every answer as the continuation of the task's prompt, in the order of the answers."""
-        task = self._find_task(task)
+        task = find_task(task, self.task_objects)
         if task.name not in self._answer_ids:
             self._answer_ids[task.name] = tokenize_answers(self.tokenizer, task)
         return self._answer_ids[task.name]
@@ -419,18 +461,7 @@ class EGMFProcessor(ProcessorMixin):
         self.task_objects[task.name] = task
         self._answer_ids.pop(task.name, None)
 
-    def _find_task(self, task: str | EGMFTask | None, sample: str = "the sample") -> EGMFTask:
-        if task is None:
-            return next(iter(self.task_objects.values()))
-        if isinstance(task, EGMFTask):
-            if task != self.task_objects.get(task.name):
-                raise ValueError(f"Task {task.name!r} does not belong to this processor; call `add_task` first.")
-            return task
-        if not isinstance(task, str) or task not in self.task_objects:
-            known = ", ".join(self.task_objects)
-            raise ValueError(f"{sample}: unknown task {task!r}. This processor has {known}.")
-        return self.task_objects[task]
-
+    @refuses_unknown_arguments
     def post_process_answers(
         self,
         output: Any,
@@ -446,26 +477,12 @@ class EGMFProcessor(ProcessorMixin):
             interval: minimum probability that a score's interval covers, in (0, 1).
             tasks: names, one per sample, if the inputs' `task_ids` were not passed through the model.
         """
-        if not isinstance(interval, int | float | np.number) or not 0 < interval < 1:
-            raise ValueError(f"`interval` is {interval!r}; it must be a number between 0 and 1.")
-        if top_k is not None and not (isinstance(top_k, int | np.integer) and top_k >= 1):
-            raise ValueError(f"`top_k` is {top_k!r}; give a whole number, at least 1, or None for all.")
+        check_summary_options(top_k, interval)
         if tasks is None:
-            names = list(self.task_objects)
-            tasks = [names[i] for i in output.task_ids.tolist()]
-        answers = []
-        for i, task_name in enumerate(tasks):
-            task = self._find_task(task_name)
-            probabilities = output.probabilities[i, : task.num_answers].double().cpu().numpy()  # (A,)
-            answer = task.summarize(probabilities, interval, top_k)
-            experts = dict(zip(output.expert_names, output.expert_weights[i].tolist(), strict=True))
-            answer["task"] = task.name
-            answer["expert"] = max(experts, key=experts.get)
-            answer["experts"] = experts
-            answer["residual"] = float(output.residual_weight[i])
-            answer["modalities"] = _select_modalities(output.modality_mask[i].tolist())
-            answers.append(answer)
-        return answers
+            known_tasks = list(self.task_objects.values())
+            tasks = [known_tasks[index] for index in task_indices(output, len(known_tasks))]
+        tasks = [find_task(task, self.task_objects) for task in tasks]
+        return summarize_output(output, tasks, top_k, interval)
 
     def post_process_generation(
         self, generated_ids: torch.Tensor, inputs: Mapping[str, torch.Tensor]
@@ -480,20 +497,4 @@ class EGMFProcessor(ProcessorMixin):
         Returns:
             One dict per sequence: `text`; `answer`, a label or a number, or None if the text contains none; `task`.
         """
-        num_sequences = max(len(generated_ids) // len(inputs["task_ids"]), 1)  # per sample
-        prompts = inputs["input_ids"].to(generated_ids.device).repeat_interleave(num_sequences, dim=0)
-        prompt_length = prompts.shape[1]
-        if torch.equal(generated_ids[:, :prompt_length], prompts):
-            generated_ids = generated_ids[:, prompt_length:]
-        texts = self.tokenizer.batch_decode(generated_ids, skip_special_tokens=True)
-        tasks = list(self.task_objects.values())
-        task_ids = inputs["task_ids"].repeat_interleave(num_sequences).tolist()
-        results = []
-        for text, task_id in zip(texts, task_ids, strict=True):
-            task = tasks[task_id]
-            results.append({"text": text, "answer": task.parse(text), "task": task.name})
-        return results
-
-
-def _select_modalities(is_present: list[bool]) -> list[str]:
-    return [modality for modality, present in zip(MODALITIES, is_present, strict=True) if present]
+        return parse_generation(self.tokenizer, generated_ids, inputs, list(self.task_objects.values()))

@@ -10,14 +10,21 @@ tasks_egmf.py; the processor (processing_egmf.py) adds masks and labels.
 
 # P pseudo tokens
 
+import os
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from .arguments_egmf import shorten
 from .tasks_egmf import EGMFTask
 
+
+MEDIA_NAME = re.compile(
+    r"(?i)\.(mp4|mkv|mov|avi|webm|m4v|flv|3gp|mpe?g|wmv|wav|flac|ogg|mp3|m4a|opus|aac|amr|wma|aiff|caf|jpe?g|png)$"
+)
 
 logger = logging.get_logger(__name__)
 
@@ -176,6 +183,27 @@ def _one_begins_another(sequences: list[list[int]]) -> bool:
     return False
 
 
+def read_text(text: Any, sample: str) -> str:
+    """The transcript without surrounding spaces, empty for None.
+
+    Raises:
+        TypeError: it is not a string.
+        ValueError: it is the name of a media file, given in the wrong place.
+    """
+    if text is None:
+        return ""
+    if not isinstance(text, str):
+        raise TypeError(f"{sample}: text must be a string or None, not {type(text).__name__}.")
+    text = text.strip()
+    # With a space in it, it may be a sentence, so only an existing file is refused.
+    if MEDIA_NAME.search(text) and (len(text.split()) == 1 or os.path.isfile(text)):
+        raise ValueError(
+            f"{sample}: text is {shorten(text)}, the name of a media file, not a transcript. "
+            "Give it as video or audio instead."
+        )
+    return text
+
+
 def read_context(context: Any, sample: str) -> list[Any]:
     """The earlier turns as a list, empty for None."""
     if context is None:
@@ -192,4 +220,6 @@ def format_turn(turn: Any, sample: str) -> str:
     if isinstance(turn, list | tuple) and len(turn) == 2 and all(isinstance(part, str) for part in turn):
         speaker, words = turn
         return f"{speaker}: {words}"
-    raise TypeError(f"{sample}: a turn of the context must be a string or a pair (speaker, text), not {turn!r}.")
+    raise TypeError(
+        f"{sample}: a turn of the context must be a string or a pair (speaker, text), not {shorten(turn)}."
+    )

@@ -17,8 +17,12 @@ from typing import Any, TypedDict
 import numpy as np
 import torch
 
+from .arguments_egmf import refuse_unknown, shorten
+
 
 MAX_ANSWERS = 1001
+MAX_NUMBER = 1e9  # of a scale
+SMALLEST_STEP = 1e-6
 NEGATION = re.compile(r"\b(?:not|no|never|without)\b|n't|n\u2019t|[不没非无]", re.IGNORECASE)
 # A number that is not part of something longer, such as 1/2, 3:1, 2nd or 1.2.3.
 NUMBER = re.compile(r"\s*[-+\u2212]?\d+(?:[.,]\d+)?(?![\w/:.,]*\w)")
@@ -72,9 +76,13 @@ class EGMFTask:
     separator: str = " "
 
     def __post_init__(self):
+        self._check_types()
         if self.kind not in ("classification", "regression"):
-            raise ValueError(f"Task {self.name!r}: kind is {self.kind!r}; use 'classification' or 'regression'.")
+            raise ValueError(
+                f"Task {self.name!r}: kind is {shorten(self.kind)}; use 'classification' or 'regression'."
+            )
         self.labels = self._read_labels(self.labels or {})
+        self._check_characters()
         if self.kind == "classification":
             self._check_labels()
         else:
@@ -84,6 +92,29 @@ class EGMFTask:
                 f"Task {self.name!r}: `prompt` must not be empty or end in a space (it is {self.prompt!r}). "
                 "Put the space between prompt and answer into `separator`."
             )
+
+    def _check_types(self) -> None:
+        """Text fields must hold text and number fields numbers: YAML reads `yes` as true and `1` as a number."""
+        for task_field in fields(self):
+            value = getattr(self, task_field.name)
+            if task_field.type is str and task_field.name != "kind" and not isinstance(value, str):
+                raise ValueError(
+                    f"{task_field.name} of the task {shorten(self.name)} is {shorten(value)}; give text, in quotes."
+                )
+            if task_field.type is float and not _is_scale_number(value):
+                raise ValueError(
+                    f"{task_field.name} of the task {shorten(self.name)} is {shorten(value)}; give a number "
+                    f"between {-MAX_NUMBER:g} and {MAX_NUMBER:g}."
+                )
+
+    def _check_characters(self) -> None:
+        texts = (self.name, self.prefix, self.suffix, self.prompt, self.separator)
+        for text in (*texts, *self.labels, *self.labels.values()):
+            if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+                raise ValueError(
+                    f"Task {shorten(self.name)}: {shorten(text)} contains a null character or half a character. "
+                    "Write it again, as UTF-8."
+                )
 
     def _read_labels(self, labels: Any) -> dict[str, str]:
         """Labels as a dict, a list, or a list of pairs -> label: words."""
@@ -97,16 +128,24 @@ class EGMFTask:
             if len(entry) != 2 or not all(isinstance(part, str) for part in entry):
                 raise ValueError(
                     f"Task {self.name!r}: labels and their words must be strings, as a list of labels or of "
-                    f"(label, words) pairs; got {entry!r}. In YAML, put yes, no and numbers in quotes."
+                    f"(label, words) pairs; got {shorten(entry)}. In YAML, put yes, no and numbers in quotes."
                 )
+        if len(dict(entries)) < len(entries):
+            names = [label for label, _ in entries]
+            repeated = sorted({label for label in names if names.count(label) > 1})
+            raise ValueError(f"Task {self.name!r}: the labels {shorten(repeated)} are given more than once.")
         return dict(entries)
 
     def _check_labels(self) -> None:
         if len(self.labels) < 2:
-            raise ValueError(f"Task {self.name!r}: a classification needs at least two labels; got {self.labels}.")
+            raise ValueError(
+                f"Task {self.name!r}: a classification needs at least two labels; got {shorten(self.labels)}."
+            )
+        if len(self.labels) > MAX_ANSWERS:
+            raise ValueError(f"Task {self.name!r} has {len(self.labels)} labels; at most {MAX_ANSWERS} are supported.")
         words = [_normalize(label_words) for label_words in self.labels.values()]
         if "" in words or len(set(words)) < len(words):
-            raise ValueError(f"Task {self.name!r}: every label needs words of its own; got {self.labels}.")
+            raise ValueError(f"Task {self.name!r}: every label needs words of its own; got {shorten(self.labels)}.")
 
     def _check_scale(self) -> None:
         if self.labels:
@@ -116,6 +155,9 @@ class EGMFTask:
                 f"Task {self.name!r}: a scale needs low < high and step > 0; "
                 f"got low={self.low}, high={self.high}, step={self.step}."
             )
+        for number in (self.low, self.step):
+            if abs(number / SMALLEST_STEP - round(number / SMALLEST_STEP)) > 1e-3:
+                raise ValueError(f"Task {self.name!r}: {number} has more than six decimals. Round `low` and `step`.")
         num_steps = (self.high - self.low) / self.step
         if abs(num_steps - round(num_steps)) > 1e-6:
             raise ValueError(f"Task {self.name!r}: steps of {self.step} from {self.low} do not reach {self.high}.")
@@ -134,12 +176,10 @@ class EGMFTask:
             name: the task's name if `values` has none.
         """
         if not isinstance(values, dict):
-            raise ValueError(f"A task is a dict of fields (kind, labels, prompt, ...), not {values!r}.")
+            raise ValueError(f"A task is a dict of fields (kind, labels, prompt, ...), not {shorten(values)}.")
         values = {"name": name, "kind": None, **values}
         known = [task_field.name for task_field in fields(cls)]
-        unknown = sorted(str(key) for key in values if key not in known)
-        if unknown:
-            raise ValueError(f"Task {values['name']!r} has unknown keys {unknown}; known are {known}.")
+        refuse_unknown(values, known, f"Task {shorten(values['name'])} has unknown keys", ValueError)
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
@@ -187,15 +227,17 @@ class EGMFTask:
         if self.kind == "classification":
             if not isinstance(answer, str) or answer not in self.labels:
                 raise ValueError(
-                    f"{sample}: unknown label {answer!r} for task {self.name!r}. Known are {', '.join(self.labels)}."
+                    f"{sample}: unknown label {shorten(answer)} for task {self.name!r}. "
+                    f"Known are {', '.join(self.labels)}."
                 )
             return list(self.labels).index(answer)
         number = _plain_number(answer)
         if number is None:
-            raise ValueError(f"{sample}: task {self.name!r} needs a number as its answer, not {answer!r}.")
+            raise ValueError(f"{sample}: task {self.name!r} needs a number as its answer, not {shorten(answer)}.")
         if not self.low - self.step / 2 <= number <= self.high + self.step / 2:
             raise ValueError(
-                f"{sample}: score {number} is outside the range [{self.low}, {self.high}] of task {self.name!r}."
+                f"{sample}: score {shorten(number)} is outside the range [{self.low}, {self.high}] "
+                f"of task {self.name!r}."
             )
         nearest = round((number - self.low) / self.step)
         return min(max(nearest, 0), self.num_answers - 1)
@@ -292,6 +334,24 @@ def read_tasks(tasks: Mapping | Sequence) -> dict[str, EGMFTask]:
     if not named:
         raise ValueError("`tasks` is empty; give at least one task, or None for the built-in ones.")
     return named
+
+
+def find_task(task: Any, tasks: Mapping[str, EGMFTask], sample: str = "the sample") -> EGMFTask:
+    """One of a processor's tasks, by name or as an object; the first for None."""
+    if task is None:
+        return next(iter(tasks.values()))
+    if isinstance(task, EGMFTask):
+        if task != tasks.get(task.name):
+            raise ValueError(f"Task {task.name!r} does not belong to this processor; call `add_task` first.")
+        return task
+    if not isinstance(task, str) or task not in tasks:
+        raise ValueError(f"{sample}: unknown task {shorten(task)}. This processor has {', '.join(tasks)}.")
+    return tasks[task]
+
+
+def _is_scale_number(value: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and -MAX_NUMBER <= value <= MAX_NUMBER  # false for NaN
 
 
 def _normalize(text: str) -> str:

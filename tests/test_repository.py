@@ -47,8 +47,9 @@ MODELING_LAYERS = (
     {"__init__"},
 )
 PROCESSING_LAYERS = (
-    {"tasks_egmf", "media_egmf", "frontends_egmf", "batches_egmf"},
-    {"prompts_egmf", "audio_egmf", "video_egmf"},
+    {"arguments_egmf", "media_egmf", "frontends_egmf"},
+    {"tasks_egmf", "batches_egmf"},
+    {"prompts_egmf", "results_egmf", "audio_egmf", "video_egmf"},
     {"processing_egmf"},
     {"pipeline_egmf"},
     {"__init__"},

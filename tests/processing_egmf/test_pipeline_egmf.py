@@ -264,20 +264,24 @@ def test_a_clips_own_fields_replace_the_shared_ones(pipe):
         (b"", {}, ValueError, "clip 0: empty, 0 bytes"),
         (5, {}, ValueError, "cannot read media from int"),
         (np.zeros(100, np.float32), {}, ValueError, "needs sampling_rate"),
-        ({"txt": "a"}, {}, TypeError, r"unknown keys \['txt'\]; known are text, audio"),
+        ({"txt": "a"}, {}, TypeError, r"unknown keys \['txt'\]; known are text, audio.*Did you mean 'text'"),
         (
             {"text": "a", "name": "my clip", "task": "mood"},
             {},
             ValueError,
             "my clip: unknown task 'mood'",
         ),
-        ([Image.new("RGB", (8, 8))], {}, ValueError, "clip 0: cannot read media from Image"),
+        ("I am fine.", {}, FileNotFoundError, r"no file 'I am fine.'.*or give a transcript as text="),
+        ({"video": "absent.mp4"}, {}, FileNotFoundError, "there is no file 'absent.mp4'"),
+        ({"audio": "a.wav", "sampling_rate": 8_000}, {}, ValueError, "no sample has audio as an array"),
+        (None, {"text": "absent.mp4"}, ValueError, "the name of a media file, not a transcript"),
+        (None, {"text": "a", "on_error": "ignore"}, ValueError, "`on_error` is 'ignore'; use 'raise' or 'skip'"),
         (None, {"text": ["a", "b"]}, TypeError, "text must be a string"),
         (
             None,
             {"text": "a", "topk": 3},
             TypeError,
-            r"Unknown arguments \['topk'\]; known are text.*top_k",
+            r"Unknown arguments \['topk'\]; known are text.*top_k.*Did you mean 'top_k' instead of 'topk'",
         ),
         (None, {"text": "a", "top_k": 0}, ValueError, "`top_k` is 0"),
         (None, {"text": "a", "interval": 90}, ValueError, "between 0 and 1"),
@@ -304,6 +308,21 @@ def test_errors_name_the_clip_and_the_remedy(pipe, clips, clip, arguments, error
 def test_a_bad_clip_among_others_is_named(pipe, clips):
     with pytest.raises(ValueError, match="page.mp4: not a readable media file"):
         pipe([clips["both"], clips["page"]], batch_size=2)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 4])
+def test_a_bad_clip_may_be_skipped(pipe, clips, batch_size):
+    given = [clips["page"], clips["both"], "absent.mp4", {"txt": "a"}]
+    found = pipe(given, on_error="skip", batch_size=batch_size)
+    assert [set(entry) == {"error"} for entry in found] == [True, False, True, True]
+    assert clips["page"] in found[0]["error"]
+    assert "there is no file 'absent.mp4'" in found[2]["error"]
+    close(found[1:2], [pipe(clips["both"])])
+
+
+def test_unknown_options_are_refused_when_building_the_pipeline(pipe):
+    with pytest.raises(TypeError, match="Did you mean 'interval' instead of 'intervals'"):
+        EGMFPipeline(model=pipe.model, processor=pipe.processor, device="cpu", intervals=0.5)
 
 
 def test_only_the_beginning_of_a_long_clip_is_used_with_a_warning(pipe, direct, clips, caplog):

@@ -28,6 +28,20 @@ def test_processor_refuses_bad_settings(tiny_tokenizer, fields, message):
         EGMFProcessor(tiny_tokenizer, **fields)
 
 
+def test_fields_are_overridden_and_typos_refused_when_loading(make_processor, tmp_path):
+    make_processor().save_pretrained(tmp_path)
+    assert EGMFProcessor.from_pretrained(tmp_path, num_frames=7, local_files_only=True).num_frames == 7
+    with pytest.raises(TypeError, match=r"unknown arguments \['num_frame'\].*Did you mean 'num_frames'"):
+        EGMFProcessor.from_pretrained(tmp_path, num_frame=7)
+
+
+def test_a_folder_without_a_processor_is_refused(tiny_tokenizer, tmp_path):
+    """Its fields would be the defaults."""
+    tiny_tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(OSError, match="has no processor_config.json with the fields of an EGMFProcessor"):
+        EGMFProcessor.from_pretrained(tmp_path)
+
+
 def test_task_under_another_name_is_refused(tiny_tokenizer):
     with pytest.raises(ValueError, match="Task 'emotion' is given under the name 'other'"):
         EGMFProcessor(tiny_tokenizer, tasks={"other": BUILT_IN_TASKS["emotion"]})

@@ -24,6 +24,7 @@ CONTENT_ERRORS = {
     "empty text": ({"text": " "}, "Give at least one"),
     "text of another type": ({"text": 5}, "text must be a string or None, not int"),
     "text as bytes": ({"text": b"a"}, "text must be a string or None, not bytes"),
+    "media file as text": ({"text": "clips/a.mp4"}, "the name of a media file, not a transcript. Give it as video"),
     "half a character": ({"text": "a\ud800"}, "a lone surrogate, half a character. Decode"),
     "half a character of context": (
         {"text": "a", "context": ["b", ("Ann", "a\ud800")]},
@@ -58,10 +59,15 @@ CONTENT_ERRORS = {
     "unknown label": (answer("emotion", "glee"), "unknown label 'glee'.*Known are neutral"),
     "label as a dict": (answer("emotion", {"joy": 1}), "unknown label .*Known are neutral"),
     "score out of range": (answer("mosei", 4), r"score 4 is outside the range \[-3.0, 3.0\]"),
+    "score of 5000 digits": (answer("mosei", 10**5000), "too large to show is outside the range"),
+    "several scores": (answer("mosei", ((1, 2),)), "needs a number"),
     "score as a word": (answer("mosei", "good"), "needs a number"),
     "NaN score": (answer("mosei", float("nan")), "needs a number"),
 }
 MEDIA_ERRORS = {
+    "rate of a file": ({"audio": "a.wav", "sampling_rate": RATE}, "files state their own. Leave sampling_rate out"),
+    "rate without audio": ({"text": "a", "sampling_rate": RATE}, "no sample has audio as an array"),
+    "frame rate of a file": ({"video": "a.mp4", "fps": 25}, "no sample has video as an array.*Leave fps out"),
     "zero-length audio": (audio(np.zeros(0, np.float32)), "zero length.*Leave it out"),
     "NaN samples": (audio(NAN_AUDIO), "NaN or infinite samples. Repair"),
     "infinite samples": (audio(INF_AUDIO), "NaN or infinite samples. Repair"),
@@ -114,6 +120,8 @@ def assert_refused(processor, message, only_single=False, **arguments):
     """The call fails with the sample's name, both as a single sample and as the second of two."""
     with pytest.raises((ValueError, TypeError, FileNotFoundError), match=message) as caught:
         processor(**arguments, sample_names="row 'x7'")
+    if "no sample has" in str(caught.value):  # of the call, not of one sample
+        return
     assert "row 'x7'" in str(caught.value)
     if only_single:
         return
@@ -147,6 +155,47 @@ def test_bad_features_name_the_sample_and_the_remedy(features, case):
 @pytest.mark.parametrize("kind", ["audio", "video"])
 def test_raw_media_for_a_model_that_takes_features(features, clips, kind):
     assert_refused(features, f"takes {kind} as features", **{kind: clips["both"]})
+
+
+@pytest.mark.parametrize("modality", ["audio", "video"])
+def test_a_modality_that_the_model_does_not_have_is_refused(make_processor, modality):
+    without = make_processor(**{modality: None})
+    other = "video" if modality == "audio" else "audio"
+    assert without.modalities == ("text", other)
+    assert_refused(
+        without,
+        f"this model has no {modality}; use any of text, {other}",
+        True,
+        text="a",
+        modalities=["text", modality],
+    )
+
+
+def test_a_clip_next_to_its_features_is_refused(features):
+    assert_refused(
+        features,
+        "both audio and audio_features are given; give one",
+        audio="a.wav",
+        audio_features=np.ones((2, 6)),
+    )
+
+
+def test_text_with_a_space_is_a_file_only_if_it_exists(features, clips, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert features(text="I sent you the video.mp4")["modality_mask"].tolist() == [[True, False, False]]
+    (tmp_path / "my clip.mp4").touch()
+    with pytest.raises(ValueError, match="text is 'my clip.mp4', the name of a media file"):
+        features(text="my clip.mp4")
+
+
+def test_unknown_keywords_are_refused_with_a_suggestion(features):
+    for call, message in (
+        (lambda: features(texts="a"), "__call__: unknown arguments.*Did you mean 'text' instead of 'texts'"),
+        (lambda: features.prepare(audio_feature=1), "prepare: .*Did you mean 'audio_features'"),
+        (lambda: features.post_process_answers(None, topk=1), "post_process_answers: .*Did you mean 'top_k'"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            call()
 
 
 @pytest.mark.parametrize(("kind", "arguments"), [("audio", {"audio": "a.wav"}), ("video", {"video": "a.mp4"})])

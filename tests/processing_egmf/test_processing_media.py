@@ -94,7 +94,8 @@ def test_modalities_per_sample(raw, clips):
 def test_loaded_media_give_equal_tensors_again(raw, clips, name):
     kind = "audio" if name == "audio" else "video"
     media = raw.load_media(**{kind: clips[name]})
-    assert_same(raw(text="a", sampling_rate=16_000, **media), raw(text="a", **{kind: clips[name]}))
+    rate = {"sampling_rate": 16_000} if "audio" in media else {}
+    assert_same(raw(text="a", **rate, **media), raw(text="a", **{kind: clips[name]}))
 
 
 def test_loaded_features_give_equal_tensors_again(features):

@@ -1,5 +1,6 @@
 """Tasks: their answers, looking up a true answer, and parsing free text."""
 
+import numpy as np
 import pytest
 
 from processing_egmf import BUILT_IN_TASKS, EGMFTask
@@ -181,13 +182,15 @@ def test_scores_go_to_the_nearest_step(score, answer):
     assert task.answers[task.index(score)] == answer
 
 
-@pytest.mark.parametrize("score", [3.2, -3.2, float("inf"), float("-inf")])
+@pytest.mark.parametrize("score", [3.2, -3.2, float("inf"), float("-inf"), pytest.param(10**5000, id="huge")])
 def test_score_outside_the_scale_is_refused(score):
     with pytest.raises(ValueError, match=r"row 7.*outside the range \[-3.0, 3.0\]"):
         BUILT_IN_TASKS["mosei"].index(score, "row 7")
 
 
-@pytest.mark.parametrize("score", ["1.0", None, True, float("nan"), [1.0]])
+@pytest.mark.parametrize(
+    "score", ["1.0", None, True, float("nan"), [1.0], np.ones(2), pytest.param("9" * 10**6, id="long")]
+)
 def test_score_must_be_a_number(score):
     with pytest.raises(ValueError, match=r"row 7.*needs a number"):
         BUILT_IN_TASKS["mosei"].index(score, "row 7")
@@ -200,7 +203,7 @@ def test_unknown_label_is_refused_with_the_known_ones(label):
 
 
 def test_unknown_keys_are_refused():
-    with pytest.raises(ValueError, match=r"'mood' has unknown keys \['lables'\].*labels"):
+    with pytest.raises(ValueError, match=r"'mood' has unknown keys \['lables'\].*Did you mean 'labels'"):
         EGMFTask.from_dict({"name": "mood", "kind": "classification", "lables": {}, "prompt": "\nIs"})
 
 
@@ -215,7 +218,16 @@ def test_unknown_keys_are_refused():
         ({"kind": "regression"}, "low < high"),
         ({"kind": "regression", "low": 1.0, "high": 0.0}, "low < high"),
         ({"kind": "regression", "high": 1.0, "step": 0.0}, "step > 0"),
-        ({"kind": "regression", "high": float("nan")}, "low < high"),
+        ({"kind": "regression", "high": float("nan")}, "high of the task 'mood' is nan; give a number between"),
+        ({"kind": "regression", "low": -float("inf"), "high": 1.0}, "low of the task 'mood' is -inf; give a number"),
+        ({"kind": "regression", "high": 10**5000}, "high of the task 'mood' is a value of type int that is too large"),
+        ({"kind": "regression", "high": 1.0, "step": 1e-8}, "has more than six decimals. Round `low` and `step`"),
+        ({"kind": "regression", "high": True}, "high of the task 'mood' is True; give a number"),
+        ({"kind": "regression", "high": 1.0, "prefix": None}, "prefix of the task 'mood' is None; give text"),
+        ({"kind": "classification", "labels": ["a", "b\ud800"]}, "half a character"),
+        ({"kind": "classification", "labels": ["a", "b"], "suffix": "\0"}, "a null character"),
+        ({"kind": "classification", "labels": ["a", "b", "a"]}, r"the labels \['a'\] are given more than once"),
+        ({"kind": "classification", "labels": [str(i) for i in range(1002)]}, "has 1002 labels; at most 1001"),
         ({"kind": "regression", "high": 1000.0}, "at most 1001 are supported. Raise `step`"),
         ({"kind": "regression", "high": 1.0, "prompt": ""}, "must not be empty"),
         ({"kind": "regression", "high": 1.0, "prompt": "\nIt is "}, "end in a space"),

@@ -197,7 +197,8 @@ def predict_windows(
     probabilities = []
     for window in windows:
         media = load_window(processor, window, audio=audio, video=video, modalities=modalities, name=name)
-        batch = processor(**shared, **media, sampling_rate=processor.sampling_rate).to(model.device)
+        rate = {"sampling_rate": processor.sampling_rate} if "audio" in media else {}
+        batch = processor(**shared, **media, **rate).to(model.device)
         output = model.score_answers(**batch)
         answers.append(processor.post_process_answers(output)[0])
         probabilities.append(output.probabilities[0].double().cpu().numpy())

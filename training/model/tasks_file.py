@@ -9,17 +9,12 @@ arousal:
   step: 0.5
 """
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from processing_egmf import BUILT_IN_TASKS, EGMFTask
-
-
-# Fields of other types are checked by EGMFTask.
-FIELD_TYPES = {str: (str, "text, in quotes"), float: (int | float, "a number")}
 
 
 def read_tasks(path: str | Path | None) -> dict[str, EGMFTask]:
@@ -36,28 +31,26 @@ def read_tasks(path: str | Path | None) -> dict[str, EGMFTask]:
         return tasks
     if not Path(path).is_file():
         raise ValueError(f"--tasks_file {path}: there is no such file.")
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not a YAML file: {error}") from error
+    content = _read_yaml(Path(path))
     if not isinstance(content, dict) or not all(isinstance(fields, dict) for fields in content.values()):
-        raise ValueError(f"{path} must hold `name:` blocks with the fields of a task under each.")
+        raise ValueError(f"--tasks_file {path} must hold `name:` blocks with the fields of a task under each.")
     for name, fields in content.items():
-        check_fields(fields, name, path)
-        tasks[name] = EGMFTask.from_dict(fields, name)
+        try:
+            tasks[name] = EGMFTask.from_dict(fields, name)
+        except ValueError as error:
+            raise ValueError(f"--tasks_file {path}: {error}") from error
     return tasks
 
 
-def check_fields(fields: dict[str, Any], task: str, path: str | Path) -> None:
-    """Check that text fields hold text and number fields numbers: YAML reads `yes` as true and `1` as a number.
+def _read_yaml(path: Path) -> Any:
+    """The content of a YAML file.
 
     Raises:
-        ValueError: a field has the wrong type.
+        ValueError: it is not text in UTF-8, not YAML, nested too deeply, or holds a number of thousands of digits.
     """
-    for field in dataclasses.fields(EGMFTask):
-        if field.name not in fields or field.type not in FIELD_TYPES:
-            continue
-        value = fields[field.name]
-        accepted, description = FIELD_TYPES[field.type]
-        if isinstance(value, bool) or not isinstance(value, accepted):
-            raise ValueError(f"{path}: {field.name} of the task {task!r} is {value!r}; give {description}.")
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except (yaml.YAMLError, ValueError, OSError) as error:
+        raise ValueError(f"--tasks_file {path} cannot be read as YAML: {error}") from error
+    except RecursionError as error:
+        raise ValueError(f"--tasks_file {path} is nested too deeply for a tasks file.") from error

@@ -46,6 +46,23 @@ def test_wrong_types_in_a_tasks_file_are_named(tmp_path, fields, message):
         read_tasks(path)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"mood: {kind: regression, low: " + b"9" * 5000 + b"}", "cannot be read as YAML"),
+        (b"mood: " + b"[" * 5000, "nested too deeply|cannot be read as YAML"),
+        (b"mood: \xff\xfe", "cannot be read as YAML"),
+        (b"mood: {kind: classification, labels: [a, a]}", "more than once"),
+    ],
+)
+def test_a_damaged_tasks_file_is_named(tmp_path, content, message):
+    path = tmp_path / "tasks.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"--tasks_file .*tasks.yaml.*({message})") as caught:
+        read_tasks(path)
+    assert len(str(caught.value)) < 1000
+
+
 def test_local_model_becomes_a_relative_path(tmp_path):
     (tmp_path / "llm").mkdir()
     assert portable_id(str(tmp_path / "llm"), tmp_path / "runs/x") == "../../llm"
