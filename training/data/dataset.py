@@ -1,11 +1,12 @@
 """Loads the examples of a corpus, and turns each of them into a prepared sample.
 
-    metadata.jsonl, metadata.csv, Parquet ─► load_examples ─► EGMFDataset[i] ─► EGMFDataCollator ─► model
-                                                                 │
+    tables (columns.py), Parquet ─► load_examples ─► EGMFDataset[i] ─► EGMFDataCollator ─► model
+                                                         │
          decode the clip or its window, or read the encoder cache ─► draw modalities ─► augment ─► processor.prepare
 
-A corpus is a folder with `metadata.jsonl` or `metadata.csv` (UTF-8) next to its media, the output of a converter (see
-parquet.py), or a folder of other Parquet files. All columns except `answer` are optional:
+A corpus is a folder with `metadata.jsonl`, `.csv`, `.tsv`, `.json` or `.parquet` next to its media or in its folders
+`train`, `validation` and `test`, the output of a converter (see parquet.py), or a folder of other Parquet files. All
+columns except `answer` are optional:
 
     id             name used in messages and results (default: the row's number)
     split          train, validation, test
@@ -13,6 +14,7 @@ parquet.py), or a folder of other Parquet files. All columns except `answer` are
     text           transcript
     audio, video   paths relative to the folder; without `audio`, the video's sound track is used
     audio_features, video_features   paths of .npy files, (steps, width)
+    file_name      path of a clip, audio or video by its extension; `audio_file_name` and so on name the column
     context        earlier turns, oldest first: a list of strings or [speaker, text] (JSON in a CSV cell)
     answer         label or score
 
@@ -21,8 +23,8 @@ The next step, batching, is in collator.py.
 
 import copy
 import dataclasses
-import difflib
 import os
+import re
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -38,9 +40,20 @@ from processing_egmf import MODALITIES, EGMFProcessor, EGMFTask
 
 from .augmentation import AugmentationSettings, augment, augment_voice, choose_modalities
 from .collator import check_modalities
+from .columns import check_columns, found_instead, name_media, read_tables, warn_of_unused
+from .csv_tables import Table, parse_number
 from .encoder_cache import EncoderCache
+from .examples import (
+    check_answers,
+    check_ids,
+    describe_errors,
+    make_examples,
+    resolve_media,
+    split_columns,
+    warn_of_unnamed,
+)
 from .parquet import StoredMedia, is_converted, load_converted
-from .tables import COLUMNS, MEDIA, find_metadata, read_metadata
+from .text_files import MAX_SHOWN, shorten, shorten_path
 from .windows import load_window
 
 
@@ -49,6 +62,9 @@ SOURCES = {
     "audio": {"waveform": ("audio", "video"), "features": ("audio_features",)},
     "video": {"frames": ("video",), "features": ("video_features",)},
 }
+
+MAX_SCORE = 1e9
+THOUSANDS = re.compile(r"[-+]?\d{1,3},\d{3}")  # 1,234 is 1.234 or 1234
 
 
 def load_examples(folder: str | Path, split: str | None = None, manifest: str = "official") -> list[dict[str, Any]]:
@@ -60,80 +76,69 @@ def load_examples(folder: str | Path, split: str | None = None, manifest: str = 
         split: the split to load; None for all.
         manifest: split manifest of a converted corpus, the name of a file in its `splits/`.
 
+    Returns:
+        Examples with the columns above; all other columns are in the dict `extra`.
+
     Raises:
         ValueError: not a corpus, a missing column or file, a repeated id, or an empty split.
     """
     folder = Path(folder)
-    if is_converted(folder):
-        examples = load_converted(folder, manifest)
+    places: dict[str, str] = {}  # id -> file and line
+    converted = is_converted(folder)
+    if converted:
+        examples = [split_columns(row) for row in load_converted(folder, manifest)]
     else:
         if manifest != "official":
             raise ValueError(
                 f"{folder} was not made by a converter: it has no split manifest {manifest!r}. "
                 "Leave --split_manifest out."
             )
-        examples = _read_table(folder)
-        _check_columns(examples, folder)
-    _name_examples(examples, folder)
+        examples = _read_corpus(folder, places)
+    check_ids(examples, folder)
+    chosen = examples
     if split is not None:
         splits = sorted({str(example.get("split")) for example in examples})
-        examples = [example for example in examples if example.get("split") == split]
-        if not examples:
+        chosen = [example for example in examples if example.get("split") == split]
+        if not chosen:
             raise ValueError(f"{folder} has no examples of split {split!r}. Its splits are {', '.join(splits)}.")
-    for example in examples:
-        _resolve_media(example, folder)
+    check_answers(chosen, folder, places)
+    resolve_media(chosen, folder, places)
+    if split is None and not converted:
+        warn_of_unnamed(chosen, folder)
+    return chosen
+
+
+def _read_corpus(folder: Path, places: dict[str, str]) -> list[dict[str, Any]]:
+    """The examples of all tables; `places` gets the place of each."""
+    tables = read_tables(folder) or _read_parquet_files(folder)
+    examples: list[dict[str, Any]] = []
+    for table in tables:
+        check_columns(table)
+        warn_of_unused(table)
+        rows = make_examples(table, len(examples))
+        places.update((example["id"], table.place(index)) for index, example in enumerate(rows))
+        examples += rows
     return examples
 
 
-def _read_table(folder: Path) -> list[dict[str, Any]]:
-    metadata = find_metadata(folder)
-    if metadata is not None:
-        return read_metadata(metadata)
+def _read_parquet_files(folder: Path) -> list[Table]:
     if not any(folder.glob("**/*.parquet")):
         raise ValueError(
-            f"{folder} is not a corpus: it has neither metadata.jsonl nor metadata.csv nor Parquet files."
+            f"{shorten_path(folder)} is not a corpus: it has neither metadata.jsonl nor metadata.csv nor Parquet "
+            f"files.{found_instead(folder)}"
         )
     import datasets  # takes seconds, and only Parquet needs it
 
-    splits = datasets.load_dataset("parquet", data_dir=str(folder))  # not by the folder's name: see parquet.py
-    return [dict(row, split=row.get("split") or name) for name, rows in splits.items() for row in rows]
-
-
-def _check_columns(examples: list[dict[str, Any]], folder: Path) -> None:
-    """Extra columns are allowed, but a name that is almost one of ours is taken for a typo."""
-    for column in dict.fromkeys(column for example in examples for column in example):
-        if column in COLUMNS:
-            continue
-        similar = difflib.get_close_matches(column, COLUMNS, n=1, cutoff=0.75)
-        if similar and similar[0] not in examples[0]:
-            raise ValueError(f"{folder}: unknown column {column!r}. Did you mean {similar[0]!r}?")
-
-
-def _name_examples(examples: list[dict[str, Any]], folder: Path) -> None:
-    """Ids become strings; the default is the row's number."""
-    numbers: dict[str, int] = {}
-    for number, example in enumerate(examples):
-        name = example.get("id")
-        example["id"] = str(name if name is not None else number)
-        if example["id"] in numbers:
-            first = numbers[example["id"]]
-            raise ValueError(f"{folder}: rows {first} and {number} have the same id {example['id']!r}.")
-        numbers[example["id"]] = number
-
-
-def _resolve_media(example: dict[str, Any], folder: Path) -> None:
-    if example.get("answer") in (None, ""):
-        raise ValueError(f"{folder}: example {example['id']!r} has no `answer`.")
-    for name in MEDIA:
-        if not isinstance(example.get(name), str):
-            continue
-        path = folder / example[name]
-        if not path.is_file():
-            raise ValueError(
-                f"{folder}: example {example['id']!r}: {name} {example[name]!r} is not a file. "
-                "Give paths relative to the folder."
-            )
-        example[name] = str(path.absolute())
+    tables = []
+    # Not by the folder's name: see parquet.py.
+    for split, part in datasets.load_dataset("parquet", data_dir=str(folder)).items():
+        for name, feature in part.features.items():
+            if isinstance(feature, datasets.Audio | datasets.Video):
+                part = part.cast_column(name, type(feature)(decode=False))
+        rows = [dict(row, split=row.get("split") or split) for row in part]
+        lines = list(range(1, len(rows) + 1))
+        tables.append(name_media(Table(folder, [*part.column_names, "split"], rows, lines, f"{split} row")))
+    return tables
 
 
 class SampleIndex(NamedTuple):
@@ -182,23 +187,35 @@ class EGMFDataset(Dataset):
         self.modalities = check_modalities(modalities)
         self.augmentation = augmentation or AugmentationSettings()
         self.encoder_cache = encoder_cache
-        self.examples = [self._check(example) for example in examples]
+        self.examples = self._check_all(examples)
         self.media: list[dict[str, np.ndarray]] | None = None
         if cache_media:
             self.media = self._decode_all()
+
+    def _check_all(self, examples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        checked = []
+        errors = []
+        for example in examples:
+            try:
+                checked.append(self._check(example))
+            except ValueError as error:
+                errors.append((example["id"], str(error)))
+        if errors:
+            raise ValueError(describe_errors(errors))
+        return checked
 
     def _check(self, example: dict[str, Any]) -> dict[str, Any]:
         """A copy of the example with its task, its label's index and the keys of its encoder outputs."""
         tasks = self.processor.task_objects
         name = f"example {example['id']!r}"
         example = dict(example, task=example.get("task") or next(iter(tasks)))
-        if example["task"] not in tasks:
+        if not isinstance(example["task"], str) or example["task"] not in tasks:
             raise ValueError(
-                f"{name}: unknown task {example['task']!r}; the model knows {', '.join(tasks)}. "
+                f"{name}: unknown task {shorten(example['task'])}; the model knows {', '.join(tasks)}. "
                 "Define other tasks when training (--tasks_file)."
             )
         if not isinstance(example.get("text") or "", str):
-            raise ValueError(f"{name}: text is {example['text']!r}; it must be a string. Quote it.")
+            raise ValueError(f"{name}: text is {shorten(example['text'])}; it must be a string. Quote it.")
         task = tasks[example["task"]]
         example["answer"] = _parse_answer(example["answer"], task, name)
         example["label_index"] = task.index(example["answer"], name)
@@ -354,13 +371,23 @@ class EGMFDataset(Dataset):
 
 
 def _parse_answer(answer: Any, task: EGMFTask, name: str) -> Any:
-    """Convert a score to a number; those of a CSV file are strings."""
-    if task.kind != "regression" or not isinstance(answer, str):
+    """Convert a score to a number; those of a CSV file are strings, perhaps with a decimal comma."""
+    is_label = task.kind == "classification" and isinstance(answer, str)
+    if is_label and len(answer) <= MAX_SHOWN:
         return answer
-    try:
-        return float(answer)
-    except ValueError as error:
-        raise ValueError(f"{name}: {answer!r} is not a number.") from error
+    if task.kind == "classification":
+        known = ", ".join(task.labels)
+        raise ValueError(f"{name}: unknown label {shorten(answer)} for task {task.name!r}. Known are {known}.")
+    if isinstance(answer, int) and abs(answer) > MAX_SCORE:
+        raise ValueError(f"{name}: score {shorten(answer)} is outside the range of task {task.name!r}.")
+    if not isinstance(answer, str):
+        return answer
+    number = parse_number(answer)
+    if number is None:
+        raise ValueError(f"{name}: {shorten(answer)} is not a number, and task {task.name!r} needs a number.")
+    if THOUSANDS.fullmatch(answer.strip()) and task.low <= 1000 * number <= task.high:
+        raise ValueError(f"{name}: {answer!r} may be {number:g} or {1000 * number:g}. Write it with a decimal point.")
+    return number
 
 
 def _present_modalities(example: dict[str, Any], *media: Any) -> list[str]:

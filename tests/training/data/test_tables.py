@@ -23,7 +23,7 @@ def test_csv_cells_are_text(tmp_path, encoding):
         (b"id,label\n1\n", "line 2: fewer cells than columns"),
         (b"id,label\n1,2\n1,2,3\n", "line 3: more cells than columns"),
         (b"id,label\n1," + b"x" * 200_000 + b"\n", "line 2: not CSV"),
-        ("id,label\n1,é\n".encode("latin-1"), "is not UTF-8"),
+        ("id,label\n1,好\n".encode("gbk"), "line 2: is not UTF-8"),
     ],
 )
 def test_a_broken_csv_is_refused(tmp_path, content, message):
@@ -40,12 +40,18 @@ def test_a_broken_csv_is_refused(tmp_path, content, message):
         (b'{"a": 1}', "must hold a list of objects"),
         (b"[1]", "must hold a list of objects"),
         (b'[{"a": 1}, {"b": 1}]', "entry 1: no a. It has b"),
-        (b"\xff\xfe", "is not UTF-8"),
+        (b"\xff\xfea", "is not UTF-16"),
+        ("[" * 9999, "nested too deeply"),
+        ('[{"a": ' + "[" * 60 + "]" * 60 + "}]", "entry 0: lists or objects are nested more than 50 deep"),
+        ('[{"a": ' + "9" * 5000 + "}]", "a number with more than 4,300 digits"),
+        ('[{"a": 1, "a": 2}]', "the key 'a' appears twice"),
+        ('[{"a": "\\ud83d"}]', "entry 0: .* holds half of a surrogate pair"),
+        ('[{"a": "\\u0000"}]', "entry 0: .* holds a NUL character"),
     ],
 )
 def test_a_broken_json_list_is_refused(tmp_path, content, message):
     path = tmp_path / "a.json"
-    path.write_bytes(content)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ValueError, match=f"a.json.*{message}"):
         read_json_list(path, ["a"])
 

@@ -14,6 +14,7 @@ from ...arguments import parse_arguments
 from ...converters import folder as folder_converter
 from ...converters import meld as meld_converter
 from ...data.dataset import load_examples
+from ...data.examples import EXTRA
 from ...demo.stages import training_flags
 from ...evaluation.evaluator import EvaluationOptions, evaluate_checkpoint
 from ...evaluation.metrics import summarize
@@ -117,13 +118,13 @@ def write_manifest(piece: Piece, corpus: Path, max_train_samples: int | None) ->
         Split -> number of examples.
     """
     examples = load_examples(corpus)
-    groups = [example[piece.group] for example in examples if example["split"] == "train"]
+    groups = [example[EXTRA][piece.group] for example in examples if example["split"] == "train"]
     inner = set(first_groups(groups, round(piece.inner * len(groups))))
     others = [group for group in groups if group not in inner]
     train = set(others if max_train_samples is None else first_groups(others, max_train_samples))
     splits: dict[str, list[str]] = {"train": [], "inner": [], "unused": [], REPORTED: []}
     for example in examples:
-        group = example[piece.group]
+        group = example[EXTRA][piece.group]
         split = example["split"]
         if split == "train" and group in inner:
             split = "inner"
@@ -143,7 +144,7 @@ def write_tasks_file(work: Path) -> Path:
 def measure_baseline(piece: Piece, task: EGMFTask, corpus: Path) -> dict[str, Any]:
     examples = load_examples(corpus, manifest=MANIFEST)
     for example in examples:
-        example[GROUP] = example[piece.group]
+        example[GROUP] = example[EXTRA][piece.group]
     return evaluate_baseline(piece.baseline, task, examples)
 
 

@@ -111,7 +111,7 @@ def test_no_group_is_in_two_splits(name, releases, tmp_path):
     examples = load_examples(corpus, manifest=MANIFEST)
     groups = {split: set() for split in ("train", "inner", "unused", "validation")}
     for example in examples:
-        groups[example["split"]].add(example[piece.group])
+        groups[example["split"]].add(example["extra"][piece.group])
     assert [split for split in groups if not groups[split]] == ([] if piece.inner else ["inner"])
     assert not groups["train"] & groups["inner"]
     assert not groups["train"] & groups["unused"]

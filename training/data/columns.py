@@ -1,0 +1,203 @@
+"""Columns of a corpus's metadata: names that training reads, the file names of audiofolder, and all others.
+
+    folder ─► read_tables ─► a Table, or one per split ─► check_columns ─► dataset.py, converters/folder.py
+
+A column that training does not read is named once, with the name that was perhaps meant.
+"""
+
+import difflib
+import logging
+from pathlib import Path
+from typing import Any
+
+from .csv_tables import BLANKS, Table
+from .media_paths import column_of_file, is_absolute
+from .tables import COLUMNS, FILE_NAME, KNOWN_COLUMNS, MEDIA, METADATA_FILES, find_metadata, read_table
+from .text_files import shorten
+
+
+# Folder of a split, as audiofolder and videofolder name it -> the split.
+SPLIT_FOLDERS = {
+    "train": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "test": "test",
+}
+STRIPPED = ("id", "split", "task", "answer", *MEDIA)  # columns whose values never have blanks around them
+# Column -> names that others give it.
+SYNONYMS = {
+    "answer": ("label", "labels", "emotion", "sentiment", "score", "rating", "target", "class", "category", "gold"),
+    "text": ("transcript", "transcription", "sentence", "utterance", "raw_text", "words", "caption"),
+    "audio": ("wav", "sound", "speech", "audio_path", "audio_file"),
+    "video": ("clip", "movie", "video_path", "video_file"),
+    FILE_NAME: ("file", "filename", "path", "file_path", "filepath"),
+    "split": ("partition", "subset", "set", "mode"),
+    "context": ("history", "dialogue", "dialog"),
+}
+MAX_SHOWN_COLUMNS = 30
+SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
+
+logger = logging.getLogger(__name__)
+
+
+# ---- tables of a folder ---------------------------------------------------------------------------------------
+
+
+def read_tables(folder: Path) -> list[Table]:
+    """The metadata of a corpus: that of its folder, or of its folders train, validation and test; empty if there is
+    none.
+
+    Raises:
+        ValueError: a table cannot be read, or its file names are not those of audio or video.
+    """
+    metadata = find_metadata(folder)
+    if metadata is not None:
+        others = [name for name in METADATA_FILES if name != metadata.name and (folder / name).is_file()]
+        if others:
+            logger.warning(f"{metadata} is read; {', '.join(others)} next to it is not.")
+        return [name_media(read_table(metadata))]
+    tables = []
+    for name, split in SPLIT_FOLDERS.items():
+        metadata = find_metadata(folder / name)
+        if metadata is not None:
+            table = name_media(read_table(metadata))
+            rows = [{"split": split, **_in_folder(row, name)} for row in table.rows]
+            columns = list(dict.fromkeys(["split", *table.columns]))
+            tables.append(table._replace(columns=columns, rows=rows))
+    return tables
+
+
+def _in_folder(row: dict[str, Any], folder: str) -> dict[str, Any]:
+    """A row of a split's folder, with paths relative to the corpus."""
+    paths = {}
+    for column in MEDIA:
+        path = row.get(column)
+        if isinstance(path, str) and not is_absolute(path):
+            paths[column] = f"{folder}/{path}"
+    return {**row, **paths}
+
+
+def found_instead(folder: Path) -> str:
+    """A sentence about the tables of other names and formats in a folder without metadata; empty if there are none."""
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    for name in names:
+        if name.casefold() in METADATA_FILES:
+            return f" It has {name}: rename it to {name.casefold()}."
+    for name in names:
+        if name.casefold().endswith(SPREADSHEETS) and not name.startswith("."):
+            return f" It has {shorten(name)}: open it and save it as metadata.csv (Excel: CSV UTF-8)."
+    endings = tuple(name.removeprefix("metadata") for name in METADATA_FILES)
+    tables = [name for name in names if name.casefold().endswith(endings)]
+    if len(tables) == 1:
+        ending = Path(tables[0]).suffix.casefold()
+        return f" It has {shorten(tables[0])}: rename it to metadata{ending} if it is that table."
+    return ""
+
+
+def name_media(table: Table) -> Table:
+    """Put the files of `file_name` into `audio` or `video` by their extension, those of `video_file_name` into `video`
+    and so on. Values without content are left out.
+
+    Raises:
+        ValueError: a file is neither audio nor video, or its column has a value already.
+    """
+    rows = []
+    for index, row in enumerate(table.rows):
+        named: dict[str, Any] = {}
+        for column, value in row.items():
+            if column in STRIPPED and isinstance(value, str):
+                value = value.strip(BLANKS)
+            if value is None or value == "":
+                continue
+            target = _media_column(column, value, table.place(index))
+            if target in named:
+                raise ValueError(f"{table.place(index)}: {column} and {target} both name a file. Leave one out.")
+            named[target] = value
+        rows.append(named)
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    known = [column for column in table.columns if column not in KNOWN_COLUMNS or column in COLUMNS]
+    return table._replace(columns=list(dict.fromkeys([*known, *columns])), rows=rows)
+
+
+def _media_column(column: str, value: Any, place: str) -> str:
+    if column not in KNOWN_COLUMNS or column in COLUMNS:
+        return column
+    if column != FILE_NAME:
+        return column.removesuffix(f"_{FILE_NAME}")
+    target = column_of_file(value) if isinstance(value, str) else None
+    if target is None:
+        raise ValueError(
+            f"{place}: file_name {shorten(value)} has the extension of neither audio nor video. "
+            "Name the column `audio` or `video`."
+        )
+    return target
+
+
+# ---- names ----------------------------------------------------------------------------------------------------
+
+
+def check_columns(table: Table) -> None:
+    """Check that there are answers, and that no column is a typo of one that training reads.
+
+    Raises:
+        ValueError: no row has an `answer`, or a name is almost a known one.
+    """
+    if not table.rows:
+        raise ValueError(f"{table.path} has no rows.")
+    if "answer" not in table.columns:
+        name = shorten(str(table.rows[0].get("id", 0)))
+        raise ValueError(
+            f"{table.path}: example {name} has no `answer`, and there is no such column. "
+            f"The columns are {_shown(table.columns)}.{_suggest_answer(table)}"
+        )
+    for column in table.columns:
+        meant = typo_of(column, table)
+        if meant is not None:
+            raise ValueError(f"{table.path}: unknown column {shorten(column)}. Did you mean {meant!r}?")
+
+
+def _suggest_answer(table: Table) -> str:
+    meant = [column for column in table.columns if "answer" in (typo_of(column, table), synonym_of(column, table))]
+    if not meant:
+        return " Add it, with each example's label or score."
+    return f" Did you mean {', '.join(map(shorten, meant))}? Rename it to `answer`."
+
+
+def typo_of(column: str, table: Table) -> str | None:
+    """The column that training reads and the table lacks, if this one is written almost the same."""
+    if column in KNOWN_COLUMNS or synonym_of(column, table) is not None:
+        return None
+    missing = [known for known in COLUMNS if known not in table.columns]
+    similar = difflib.get_close_matches(column.casefold(), missing, n=1, cutoff=0.75)
+    if not similar or column.startswith(similar[0]):  # `video_id` is no typo of `video`
+        return None
+    return similar[0]
+
+
+def synonym_of(column: str, table: Table) -> str | None:
+    """The column that training reads and the table lacks, if others give it this name."""
+    for known, others in SYNONYMS.items():
+        if column.casefold() in others and known not in table.columns:
+            return known
+    return None
+
+
+def warn_of_unused(table: Table) -> None:
+    """Name the columns that training does not read, once."""
+    unused = []
+    for column in table.columns:
+        if column not in COLUMNS:
+            meant = synonym_of(column, table)
+            unused.append(column if meant is None else f"{column} (did you mean `{meant}`?)")
+    if table.unnamed:
+        unused.append(f"{table.unnamed} without a name")
+    if unused:
+        logger.warning(f"{table.path}: these columns are not used: {_shown(unused)}.")
+
+
+def _shown(columns: list[str]) -> str:
+    shown = ", ".join(column if len(column) < 80 else shorten(column) for column in columns[:MAX_SHOWN_COLUMNS])
+    more = len(columns) - MAX_SHOWN_COLUMNS
+    return (shown or "none") if more <= 0 else f"{shown} and {more} more"

@@ -1,0 +1,181 @@
+"""Examples of a corpus's tables: ids, answers and the paths of media, with all that is wrong in one error.
+
+Table ─► make_examples ─► of one split ─► check_answers, resolve_media ─► count_unnamed
+"""
+
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from .csv_tables import Table
+from .media_paths import AUDIO_SUFFIXES, FEATURES_SUFFIXES, VIDEO_SUFFIXES, MediaFolder, list_media
+from .tables import COLUMNS, MEDIA
+from .text_files import shorten
+
+
+EXTRA = "extra"  # field of an example with the columns that training does not read: none can replace a field of ours
+MAX_LISTED = 5  # examples in an error
+MAX_KINDS = 20  # errors in a message
+MAX_ID_LENGTH = 500
+
+logger = logging.getLogger(__name__)
+
+
+def make_examples(table: Table, first_number: int = 0) -> list[dict[str, Any]]:
+    """The rows of a table as examples.
+
+    Args:
+        table: from `read_tables`.
+        first_number: number of rows in the corpus's earlier tables; a row without an id is named by its number.
+
+    Returns:
+        Examples with the columns that training reads, and `EXTRA`.
+
+    Raises:
+        ValueError: an id is not text or a number.
+    """
+    examples = []
+    for index, row in enumerate(table.rows):
+        example = split_columns(row)
+        example["id"] = _read_id(row.get("id", first_number + index), table.place(index))
+        examples.append(example)
+    return examples
+
+
+def split_columns(row: dict[str, Any]) -> dict[str, Any]:
+    """The columns that training reads, and the others under `EXTRA`."""
+    example = {name: value for name, value in row.items() if name in COLUMNS}
+    example[EXTRA] = {name: value for name, value in row.items() if name not in COLUMNS}
+    return example
+
+
+def _read_id(name: Any, place: str) -> str:
+    if not isinstance(name, str | int | float):
+        raise ValueError(f"{place}: id is {shorten(name)}; it must be text or a number.")
+    if len(str(name)) > MAX_ID_LENGTH:
+        raise ValueError(f"{place}: id {shorten(str(name))} has more than {MAX_ID_LENGTH} characters.")
+    return str(name)
+
+
+def check_ids(examples: Sequence[dict[str, Any]], folder: Path) -> None:
+    """Check that no two examples have the same id.
+
+    Raises:
+        ValueError: two have.
+    """
+    numbers: dict[str, int] = {}
+    for number, example in enumerate(examples):
+        name = example["id"]
+        if name in numbers:
+            raise ValueError(f"{folder}: rows {numbers[name]} and {number} have the same id {name!r}.")
+        numbers[name] = number
+
+
+def check_answers(examples: Sequence[dict[str, Any]], folder: Path, places: dict[str, str]) -> None:
+    """Check that every example has an answer.
+
+    Args:
+        examples: of the splits in use.
+        folder: the corpus, for the message.
+        places: id -> file and line, for the message.
+
+    Raises:
+        ValueError: some have none; the message lists the first and counts all.
+    """
+    described = []
+    for example in examples:
+        if example.get("answer") in (None, ""):
+            described.append(f"example {example['id']!r} has no `answer`{_where(example, places)}")
+    if described:
+        raise ValueError(f"{folder}: {list_first(described)}. Fill it in, or leave the rows out.")
+
+
+def resolve_media(examples: Sequence[dict[str, Any]], folder: Path, places: dict[str, str]) -> None:
+    """Make the paths of media absolute.
+
+    Args:
+        examples: of the splits in use.
+        folder: the corpus; paths are relative to it.
+        places: id -> file and line, for the message.
+
+    Raises:
+        ValueError: files are missing, or a value is not a path; the message lists the first and counts all.
+    """
+    media = MediaFolder(folder)
+    missing = []
+    for example in examples:
+        for column in MEDIA:
+            value = example.get(column)
+            if isinstance(value, bool | int | float):
+                where = _where(example, places)
+                raise ValueError(
+                    f"{folder}: example {example['id']!r}{where}: {column} is {value!r}; give the path of a file."
+                )
+            if not isinstance(value, str):
+                continue
+            path = media.find(value)
+            if path is None:
+                missing.append((example, column, value))
+            else:
+                example[column] = path
+    if missing:
+        described = []
+        for number, (example, column, value) in enumerate(missing):
+            reason = media.explain(value) if number < MAX_LISTED else ""
+            name = f"example {example['id']!r}: {column} {shorten(value)} is not a file"
+            described.append(f"{name}{reason}{_where(example, places)}")
+        raise ValueError(f"{folder}: {list_first(described)}. Give paths relative to the folder.")
+
+
+def _where(example: dict[str, Any], places: dict[str, str]) -> str:
+    place = places.get(example["id"])
+    return "" if place is None else f" ({place})"
+
+
+def list_first(described: Sequence[str]) -> str:
+    """The first few of what is wrong, and how many more there are."""
+    more = len(described) - MAX_LISTED
+    listed = "; ".join(described[:MAX_LISTED])
+    return listed if more <= 0 else f"{listed}; and {more} more, {len(described)} in all"
+
+
+def describe_errors(errors: Sequence[tuple[str, str]]) -> str:
+    """All errors in one message: each with the number of examples that have it, and the first of them.
+
+    Args:
+        errors: id and message of each example, which begins with its name.
+    """
+    if len(errors) == 1:
+        return errors[0][1]
+    ids_of: dict[str, list[str]] = {}
+    for name, message in errors:
+        ids_of.setdefault(message.removeprefix(f"example {name!r}: "), []).append(name)
+    parts = []
+    for message, ids in list(ids_of.items())[:MAX_KINDS]:
+        shown = ", ".join(map(repr, ids[:MAX_LISTED]))
+        more = ", ..." if len(ids) > MAX_LISTED else ""
+        noun = "example" if len(ids) == 1 else f"{len(ids)} examples,"
+        parts.append(f"{noun} {shown}{more}: {message}")
+    if len(ids_of) > MAX_KINDS:
+        parts.append(f"and {len(ids_of) - MAX_KINDS} more kinds of errors")
+    return f"{len(errors)} examples cannot be used. " + " ".join(parts)
+
+
+def warn_of_unnamed(examples: Iterable[dict[str, Any]], folder: Path) -> None:
+    """Count the media files in a folder that no example names."""
+    named = set()
+    columns = set()
+    for example in examples:
+        for column in MEDIA:
+            if isinstance(example.get(column), str):
+                named.add(example[column])
+                columns.add(column)
+    suffixes = AUDIO_SUFFIXES + VIDEO_SUFFIXES
+    if any(column.endswith("_features") for column in columns):
+        suffixes += FEATURES_SUFFIXES
+    left = [path for path in list_media(folder, suffixes) if path not in named]
+    if left:
+        shown = ", ".join(shorten(path.removeprefix(f"{folder.absolute()}/")) for path in left[:MAX_LISTED])
+        more = ", ..." if len(left) > MAX_LISTED else ""
+        logger.warning(f"{folder}: {len(left)} media files are named by no row and not used: {shown}{more}")
