@@ -1,10 +1,11 @@
 """Results files: reading and writing JSON, digests, versions, and atomic writes.
 
-    write_json, write_text ─► replacing(path) ─► .name.1f2e3d4c.tmp, fsync ─► path
+    write_json, write_text ─► replacing(path) ─► .name.tmp, fsync ─► path
 
 A results file stores `versions()` and `commit()` with its figures, so that they can be reproduced.
 """
 
+import fcntl
 import hashlib
 import json
 import math
@@ -14,7 +15,7 @@ import secrets
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -122,18 +123,58 @@ def replacing(path: str | Path) -> Iterator[Path]:
         with replacing("answers.parquet") as temporary:
             pq.write_table(table, temporary)
 
-    The content is flushed to disk (fsync) before the rename: a crash leaves either the old file or the new one.
+    File and folder are flushed to disk (fsync): a crash leaves either the old file or the new one. The temporary file
+    of a process that was killed is used by the next one that writes `path`.
+
+    Raises:
+        OSError: the file cannot be written, because the disk is full for example; the error names `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_name(path)
+    with ExitStack() as stack:
+        temporary = _claim_temporary(path, stack)
+        try:
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            sync_folder(path.parent)
+        except OSError as error:
+            if error.filename not in (None, temporary, str(temporary)):
+                raise
+            raise _name_file(error, path) from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _claim_temporary(path: Path, stack: ExitStack) -> Path:
+    """`.NAME.tmp`, locked as long as this process lives; a name of its own if another process has that one."""
+    shared = path.with_name(f".{path.name}.tmp")
+    file = stack.enter_context(shared.open("ab"))
     try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(file.fileno()), os.stat(shared)):
+            return shared
+    except OSError:  # another process writes it, or has just renamed it
+        pass
+    return temporary_name(path)
+
+
+def _name_file(error: OSError, path: Path) -> OSError:
+    if error.errno is None:  # of Arrow
+        return OSError(f"{path} cannot be written: {error}")
+    return OSError(error.errno, error.strerror, str(path))
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's names to disk, where the file system can."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:  # some network file systems do not sync folders
+        pass
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(descriptor)
 
 
 def write_text(path: str | Path, text: str) -> Path:
@@ -158,6 +199,8 @@ def read_json(path: str | Path) -> Any:
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError(f"{path} is not a JSON file of ours: it is nested too deeply.") from error
     except ValueError as error:
         raise ValueError(f"{path} is not a JSON file ({error}).") from error
 

@@ -1,5 +1,6 @@
 """Results files: atomic writing, JSON that other programs can read, and stable digests."""
 
+import errno
 import hashlib
 import json
 import math
@@ -51,6 +52,37 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     path = write_text(tmp_path / "report.md", "old")
     with pytest.raises(RuntimeError, match="disk full"), replacing(path) as temporary:
         write_half(temporary)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_file_of_a_killed_process_is_used_again(tmp_path):
+    leftover = tmp_path / ".report.md.tmp"
+    leftover.write_text("half of a long report")
+    path = write_text(tmp_path / "report.md", "new")
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_two_writers_have_files_of_their_own(tmp_path):
+    path = tmp_path / "report.md"
+    with replacing(path) as first, replacing(path) as second:
+        assert first != second
+        first.write_text("first")
+        second.write_text("second")
+    assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), OSError("Arrow: disk is full")])
+def test_error_of_a_full_disk_names_the_file(tmp_path, error):
+    def write(temporary):
+        temporary.write_text("half")
+        raise error
+
+    path = write_text(tmp_path / "report.md", "old")
+    with pytest.raises(OSError, match=r"report\.md"), replacing(path) as temporary:
+        write(temporary)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 

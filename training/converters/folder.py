@@ -8,14 +8,19 @@ checked against the tasks: the built-in ones and those in `--tasks_file`.
 """
 
 import argparse
-import difflib
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..data.tables import COLUMNS, METADATA_FILES, find_metadata, read_metadata
+from ..data.columns import check_columns, found_instead, read_tables
+from ..data.csv_tables import Table
+from ..data.examples import EXTRA
+from ..data.media_paths import MediaFolder
+from ..data.tables import COLUMNS
+from ..data.text_files import shorten
 from .core.arrays import common_width, load_npy, npy_width, repair_sequence
 from .core.clips import check_clip, example_bytes, media_cell
 from .core.columns import media_columns, vectors
@@ -49,22 +54,24 @@ def plan(arguments: argparse.Namespace) -> Corpus:
     """
     from ..model.tasks_file import read_tasks
 
-    path = find_metadata(arguments.source)
-    if path is None:
-        raise FileNotFoundError(f"{arguments.source} has neither {' nor '.join(METADATA_FILES)}.")
+    tables = read_tables(arguments.source)
+    if not tables:
+        raise FileNotFoundError(
+            f"{arguments.source} has neither metadata.jsonl nor metadata.csv.{found_instead(arguments.source)}"
+        )
+    for table in tables:
+        check_columns(table)
     tasks = read_tasks(arguments.tasks_file)
     report = ConversionReport()
-    rows = read_metadata(path)
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    _check_columns(path, columns)
+    columns = list(dict.fromkeys(column for table in tables for column in table.columns))
     extra = [column for column in columns if column not in COLUMNS]
-    examples = _plan_examples(arguments, path, rows, extra, tasks, report)
+    examples = _plan_examples(arguments, tables, extra, tasks, report)
     everything = [example for part in examples.values() for example in part]
     widths = {}
     for modality in MODALITIES:
         features = [example[f"{modality}_features"] for example in everything]
         widths[modality] = common_width(_features_width(value) for value in features)
-    types = {column: column_type([example[column] for example in everything]) for column in extra}
+    types = {column: column_type([example[EXTRA][column] for example in everything]) for column in extra}
     _unify_types(everything, tasks, types)
     used_tasks = sorted({example["task"] for example in everything})
     return Corpus(
@@ -76,7 +83,7 @@ def plan(arguments: argparse.Namespace) -> Corpus:
         report=report,
         bytes_per_example=_bytes_per_example(everything, arguments.media),
         languages=arguments.language,
-        description=f"Converted from `{path.name}` and the files next to it.",
+        description=f"Converted from `{tables[0].path.name}` and the files next to it.",
         settings={
             "converter": "folder",
             "media": arguments.media,
@@ -84,21 +91,10 @@ def plan(arguments: argparse.Namespace) -> Corpus:
             "tasks": {name: tasks[name].to_dict() for name in used_tasks},
             "language": arguments.language,
         },
-        sources=[path],
+        sources=[table.path for table in tables],
         files=_named_files(everything, arguments.media),
         disjoint="video_id" in extra and all(example["video_id"] is not None for example in everything),
     )
-
-
-def _check_columns(path: Path, columns: Sequence[str]) -> None:
-    if "answer" not in columns:
-        raise ValueError(f"{path} has no `answer` column. Its columns are {', '.join(columns) or 'none'}.")
-    for column in columns:
-        if column in COLUMNS:
-            continue
-        similar = difflib.get_close_matches(column, COLUMNS, n=1, cutoff=0.75)
-        if similar and similar[0] not in columns and not column.startswith(similar[0]):
-            raise ValueError(f"{path}: unknown column {column!r}. Did you mean {similar[0]!r}?")
 
 
 # ---- examples -------------------------------------------------------------------------------------------------
@@ -106,38 +102,42 @@ def _check_columns(path: Path, columns: Sequence[str]) -> None:
 
 def _plan_examples(
     arguments: argparse.Namespace,
-    path: Path,
-    rows: list[dict[str, Any]],
+    tables: list[Table],
     extra: Sequence[str],
     tasks: "dict[str, EGMFTask]",
     report: ConversionReport,
 ) -> dict[str, list[dict[str, Any]]]:
     """Map each split to its examples."""
     examples: dict[str, list[dict[str, Any]]] = {}
-    for number, row in enumerate(rows):
-        example_id = str(number if row.get("id") is None else row["id"])
-        split = _read_split(path, example_id, row.get("split"), report)
+    media = MediaFolder(arguments.source)
+    rows = [(table.place(index), row) for table in tables for index, row in enumerate(table.rows)]
+    for number, (place, row) in enumerate(rows):
+        example_id = str(row.get("id", number))
+        split = _read_split(place, example_id, row.get("split"), report)
         report.read[split] += 1
-        example = _plan_example(arguments, tasks, example_id, row, report)
+        example = _plan_example(arguments, media, tasks, example_id, row, report)
         if example is None:
             continue
-        for column in extra:
-            example[column] = row.get(column)
+        example[EXTRA] = {column: row.get(column) for column in extra}
+        example["video_id"] = row.get("video_id")
         examples.setdefault(split, []).append(example)
     return examples
 
 
-def _read_split(path: Path, example_id: str, split: Any, report: ConversionReport) -> str:
+def _read_split(place: str, example_id: str, split: Any, report: ConversionReport) -> str:
     if split is None:
         report.note(f"no split: put into {DEFAULT_SPLIT}", example_id)
         return DEFAULT_SPLIT
-    if not re.fullmatch(r"\w+", str(split)):
-        raise ValueError(f"{path}: row {example_id!r} has the split {split!r}; use letters, digits and underscores.")
+    if not re.fullmatch(r"\w{1,100}", str(split)):
+        raise ValueError(
+            f"{place}: row {shorten(example_id)} has the split {shorten(split)}; use letters, digits and underscores."
+        )
     return SPLIT_NAMES.get(str(split).casefold(), str(split))
 
 
 def _plan_example(
     arguments: argparse.Namespace,
+    media: MediaFolder,
     tasks: "dict[str, EGMFTask]",
     example_id: str,
     row: dict[str, Any],
@@ -147,8 +147,8 @@ def _plan_example(
     task_name = arguments.task or row.get("task") or next(iter(tasks))
     if not isinstance(task_name, str) or task_name not in tasks:
         raise ValueError(
-            f"Row {example_id!r}: unknown task {task_name!r}. Known tasks are {', '.join(tasks)}; define your own in "
-            "--tasks_file."
+            f"Row {shorten(example_id)}: unknown task {shorten(task_name)}. Known tasks are {', '.join(tasks)}; "
+            "define your own in --tasks_file."
         )
     if row.get("answer") in (None, ""):
         report.drop("no answer", example_id)
@@ -167,12 +167,15 @@ def _plan_example(
         file = row.get(modality)
         features = row.get(f"{modality}_features")
         if not isinstance(file or "", str):
-            raise ValueError(f"Row {example_id!r}: {modality} is {file!r}; it must be a file path.")
-        if isinstance(features, str):
-            features = str((arguments.source / features).resolve())
-        example[modality] = str((arguments.source / file).resolve()) if file else None
-        example[f"{modality}_features"] = features
+            raise ValueError(f"Row {shorten(example_id)}: {modality} is {shorten(file)}; it must be a file path.")
+        example[modality] = _find_file(media, file) if file else None
+        example[f"{modality}_features"] = _find_file(media, features) if isinstance(features, str) else features
     return example
+
+
+def _find_file(media: MediaFolder, name: str) -> str:
+    """The path of a file, whether or not it exists."""
+    return media.find(name) or os.path.join(media.folder, name)
 
 
 def _read_context(context: Any, example_id: str, report: ConversionReport) -> list[list[str]]:
@@ -194,6 +197,8 @@ def column_type(values: Sequence[Any]) -> str:
     given = [value for value in values if value is not None]
     if not given:
         return "string"
+    if any(isinstance(value, int) and value.bit_length() > 63 for value in given):
+        return "json"
     for name, types in COLUMN_TYPES.items():
         if all(type(value) in types for value in given):  # exactly: a bool is an int to Python
             return name
@@ -207,8 +212,8 @@ def _unify_types(examples: list[dict[str, Any]], tasks: "dict[str, EGMFTask]", t
         if mixed:
             example["answer"] = str(example["answer"])
         for column, name in types.items():
-            if name == "json" and example[column] is not None:
-                example[column] = json.dumps(example[column], ensure_ascii=False)
+            if name == "json" and example[EXTRA][column] is not None:
+                example[EXTRA][column] = json.dumps(example[EXTRA][column], ensure_ascii=False, default=str)
 
 
 def _typed_columns(
@@ -278,7 +283,8 @@ def finish(
     widths: dict[str, int | None],
 ) -> dict[str, Any] | None:
     """Read the features and check the clips of an example; None if nothing usable is left."""
-    finished = dict(example)
+    finished = {name: value for name, value in example.items() if name not in (EXTRA, "video_id")}
+    finished |= example[EXTRA]
     usable = bool(example["text"])
     for modality in MODALITIES:
         clip = _store_clip(example, modality, report, media, dest)

@@ -149,8 +149,8 @@ def check_columns(table: Table) -> None:
     if "answer" not in table.columns:
         name = shorten(str(table.rows[0].get("id", 0)))
         raise ValueError(
-            f"{table.path}: example {name} has no `answer`, and there is no such column. "
-            f"The columns are {_shown(table.columns)}.{_suggest_answer(table)}"
+            f"{table.path}: example {name} has no `answer`: the table has no `answer` column. "
+            f"Its columns are {_shown(table.columns)}.{_suggest_answer(table)}"
         )
     for column in table.columns:
         meant = typo_of(column, table)

@@ -52,7 +52,8 @@ from .examples import (
     split_columns,
     warn_of_unnamed,
 )
-from .parquet import StoredMedia, is_converted, load_converted
+from .manifest import FILES, check_files, read_record
+from .parquet import RECORD, StoredMedia, is_converted, load_converted
 from .text_files import MAX_SHOWN, shorten, shorten_path
 from .windows import load_window
 
@@ -65,6 +66,8 @@ SOURCES = {
 
 MAX_SCORE = 1e9
 THOUSANDS = re.compile(r"[-+]?\d{1,3},\d{3}")  # 1,234 is 1.234 or 1234
+
+BUILD_RECORD = "build.json"  # of the demo corpus
 
 
 def load_examples(folder: str | Path, split: str | None = None, manifest: str = "official") -> list[dict[str, Any]]:
@@ -90,7 +93,7 @@ def load_examples(folder: str | Path, split: str | None = None, manifest: str = 
     else:
         if manifest != "official":
             raise ValueError(
-                f"{folder} was not made by a converter: it has no split manifest {manifest!r}. "
+                f"{folder} was not made by a converter, or has no {RECORD}: it has no split manifest {manifest!r}. "
                 "Leave --split_manifest out."
             )
         examples = _read_corpus(folder, places)
@@ -110,6 +113,12 @@ def load_examples(folder: str | Path, split: str | None = None, manifest: str = 
 
 def _read_corpus(folder: Path, places: dict[str, str]) -> list[dict[str, Any]]:
     """The examples of all tables; `places` gets the place of each."""
+    if (folder / "splits/official.json").is_file():
+        raise ValueError(f"{folder} is a converted corpus without its {RECORD}. Convert it again, or copy all of it.")
+    if (folder / BUILD_RECORD).is_file():
+        record = read_record(folder / BUILD_RECORD)
+        if FILES in record:
+            check_files(folder, record, ("clips",))
     tables = read_tables(folder) or _read_parquet_files(folder)
     examples: list[dict[str, Any]] = []
     for table in tables:

@@ -4,6 +4,7 @@ Table ─► make_examples ─► of one split ─► check_answers, resolve_med
 """
 
 import logging
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -169,7 +170,7 @@ def warn_of_unnamed(examples: Iterable[dict[str, Any]], folder: Path) -> None:
     for example in examples:
         for column in MEDIA:
             if isinstance(example.get(column), str):
-                named.add(example[column])
+                named.add(os.path.normpath(example[column]))
                 columns.add(column)
     suffixes = AUDIO_SUFFIXES + VIDEO_SUFFIXES
     if any(column.endswith("_features") for column in columns):

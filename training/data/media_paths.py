@@ -50,7 +50,7 @@ class MediaFolder:
         for candidate in candidates:
             path = os.path.join(self.folder, candidate)
             if os.path.isfile(path):
-                return os.path.abspath(path)
+                return str(Path(path))
         for candidate in candidates:
             path = None if candidate.isascii() else self._walk(candidate, _compose)
             if path is not None and os.path.isfile(path):

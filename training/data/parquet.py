@@ -13,6 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from ..records import read_json
+from .manifest import check_files, read_record
+from .text_files import shorten
 
 
 RECORD = "conversion.json"
@@ -102,12 +104,16 @@ def load_converted(folder: str | Path, manifest: str = "official") -> list[dict[
     import datasets  # takes seconds, and a corpus of files does not need it
 
     folder = Path(folder)
+    record = read_record(folder / RECORD)
+    check_files(folder, record, ("data", "clips"))
     # File by file: `datasets` caches a folder with a card under the folder's name, and would return the rows of
     # another folder with that name, or of an earlier conversion.
     files: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
     for path in sorted(folder.glob("data/*.parquet")):
         files.setdefault(path.stem.rsplit("-", 3)[0], []).append(str(path))
     files = {split: names for split, names in files.items() if names}
+    if not files:
+        raise ValueError(f"{folder} is incomplete: it has no data/*.parquet. Convert it again.")
     split_of = _read_manifest(folder, manifest)
     examples = []
     num_unlabeled = 0
@@ -122,6 +128,13 @@ def load_converted(folder: str | Path, manifest: str = "official") -> list[dict[
                 )
             example["split"] = split_of[example["id"]]
             examples.append(example)
+    missing = split_of.keys() - {example["id"] for example in examples}
+    if len(missing) > num_unlabeled:
+        raise ValueError(
+            f"{folder}: {len(missing) - num_unlabeled} examples of splits/{manifest}.json are not in data/. "
+            "Convert it again."
+        )
+    check_files(folder, record, ("splits",))
     if num_unlabeled:
         print(f"{folder}: {num_unlabeled} examples without an answer are left out.")
     return examples
@@ -130,7 +143,7 @@ def load_converted(folder: str | Path, manifest: str = "official") -> list[dict[
 def _read_part(part: Any, folder: Path) -> list[dict[str, Any]]:
     """The examples in one split's Arrow table; large columns are not read yet."""
     lazy = [name for name in LAZY if name in part.column_names]
-    plain = [name for name in part.column_names if name not in lazy]
+    plain = [name for name in part.column_names if name not in lazy and not _is_vectors(part.data.column(name).type)]
     examples = part.data.table.select(plain).to_pylist()
     columns = {name: _Column(part, name) for name in lazy} if len(part) else {}
     for index, example in enumerate(examples):
@@ -142,14 +155,30 @@ def _read_part(part: Any, folder: Path) -> list[dict[str, Any]]:
     return examples
 
 
+def _is_vectors(kind: pa.DataType) -> bool:
+    """Whether a column holds vectors that training does not read, such as `text_features` of CHERMA."""
+    return pa.types.is_list(kind) and pa.types.is_fixed_size_list(kind.value_type)
+
+
 def _read_manifest(folder: Path, manifest: str) -> dict[str, str]:
     """Id -> split."""
     path = folder / f"splits/{manifest}.json"
     if not path.is_file():
         manifests = ", ".join(sorted(other.stem for other in folder.glob("splits/*.json")))
         raise ValueError(f"{folder} has no split manifest {manifest!r}. Use one of {manifests}.")
-    splits = read_json(path)["splits"]
-    return {name: split for split, names in splits.items() for name in names}
+    content = read_json(path)
+    splits = content.get("splits") if isinstance(content, dict) else None
+    if not isinstance(splits, dict) or not all(isinstance(names, list) for names in splits.values()):
+        raise ValueError(f"{path} is damaged: it must hold `splits`, lists of ids. Convert the corpus again.")
+    split_of: dict[str, str] = {}
+    for split, names in splits.items():
+        for name in names:
+            if not isinstance(name, str) or name in split_of:
+                raise ValueError(
+                    f"{path}: {shorten(name)} is in two splits, or is not an id. Convert the corpus again."
+                )
+            split_of[name] = split
+    return split_of
 
 
 def _read_cell(column: _Column, index: int, folder: Path) -> Any:

@@ -28,6 +28,7 @@ import scipy
 from tqdm import tqdm
 
 from ..cli import CommandParser, command_errors
+from ..data.manifest import FILES, check_files, describe_files, read_record
 from ..records import digest_of_json, read_json, write_text
 from .ceilings import all_ceilings
 from .clips import FRAMES_PER_SECOND, render_example, write_mp4
@@ -147,10 +148,13 @@ def _must_build(output: Path, settings: dict[str, Any], overwrite: bool) -> bool
     record = output / "build.json"
     if not record.is_file():
         raise FileExistsError(f"{output} already exists and is not a demo corpus. Choose another --output.")
-    existing = read_json(record)["settings"]
     if overwrite:
         return True
+    existing_record = read_record(record)
+    existing = existing_record.get("settings", {})
     if existing == settings:
+        if FILES in existing_record:
+            check_files(output, existing_record, ("clips",))
         return False
     differences = []
     for key in sorted(existing.keys() | settings.keys()):
@@ -214,6 +218,7 @@ def _write_descriptions(folder: Path, plan: CorpusPlan, settings: dict[str, Any]
     write_text(folder / "ceilings.json", json.dumps(ceilings, indent=2) + "\n")
     write_text(folder / "README.md", render_corpus_card(settings["clips"], ceilings))
     record = _build_record(settings, plan.examples, source)
+    record[FILES] = describe_files(folder, ("clips",))
     write_text(folder / "build.json", json.dumps(record, indent=2) + "\n")
 
 

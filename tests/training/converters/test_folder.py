@@ -161,11 +161,26 @@ def test_bad_metadata_is_refused(refuse, own, rows, message):
     assert message in refuse(folder, own(rows))
 
 
-@pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
-def test_metadata_in_another_encoding(tmp_path, refuse, name):
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / name).write_bytes('id,answer,text\na,joy,"It’s"\n'.encode("cp1252"))
-    assert f"{name} is not UTF-8" in refuse(folder, tmp_path / "mine")
+def test_metadata_of_excel(tmp_path, convert, own, capsys):
+    source = own([])
+    (source / "metadata.jsonl").unlink()
+    table = "ID;Task;Video;Answer;Text;\r\n01;mosei;clips\\a.mp4;2,4;It’s “grün”;\r\n;;;;;\r\n"
+    (source / "metadata.csv").write_bytes(table.encode("cp1252"))
+    found, _ = convert(folder, source)
+    (row,) = found["train"]
+    assert (row["id"], row["text"], row["answer"]) == ("01", "It’s “grün”", 2.4)
+    assert row["video"] == "../../mine/clips/a.mp4"
+    assert "metadata.csv is not UTF-8; it is read as Windows-1252" in capsys.readouterr().err
+
+
+def test_columns_with_names_of_ours_are_kept(convert, own):
+    names = ("media", "dest", "widths", "extra", "window", "clip", "label_index", "example", "report", "files")
+    row = {"id": "a", "text": "Hi.", "answer": "joy", **{name: f"my {name}" for name in names}}
+    found, table = convert(folder, own([row, {**row, "id": "b", "media": 10**30}]), "--media", "embed")
+    first, second = found["train"]
+    assert all(first[name] == json.dumps(f"my {name}") or first[name] == f"my {name}" for name in names)
+    assert json.loads(second["media"]) == 10**30
+    assert table["dropped"] == {}
 
 
 def test_folder_without_metadata(tmp_path, refuse):

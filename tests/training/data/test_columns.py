@@ -102,7 +102,7 @@ def test_all_missing_media_are_counted(folder):
         ("id,label", "Did you mean 'label'\\? Rename it to `answer`"),
         ("id,Emotion", "Did you mean 'Emotion'\\? Rename it to `answer`"),
         ("id,anwser", "Did you mean 'anwser'\\? Rename it to `answer`"),
-        ("id,note", "The columns are id, note. Add it"),
+        ("id,note", "Its columns are id, note. Add it"),
     ],
 )
 def test_answers_under_another_name_are_suggested(folder, header, message):

@@ -18,8 +18,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from ...data.manifest import FILES, check_files, describe_files, read_record
 from ...data.parquet import RECORD
-from ...records import digest_of_chunks, read_json, versions, write_json
+from ...records import digest_of_chunks, read_json, sync_folder, versions, write_json
 from .conversion_report import ConversionReport
 from .corpus import Corpus
 from .shards import ROWS_PER_SHARD, make_shards, plan_shards
@@ -28,6 +29,7 @@ from .splits import official_manifest, unique_examples, video_disjoint_manifest
 
 logger = logging.getLogger(__name__)
 
+SUBFOLDERS = ("data", "splits", "clips")
 CONVERTER_VERSION = 3  # raised whenever the same files and options give a different result
 
 
@@ -173,32 +175,21 @@ def find_conversion(dest: Path, fingerprint: str, overwrite: bool) -> dict[str, 
         return None
     if not (dest / RECORD).is_file():
         raise FileExistsError(f"{dest} already exists and is not a converted corpus. Choose another DEST.")
-    record = read_json(dest / RECORD)
     if overwrite:
         return None
-    if record["fingerprint"] != fingerprint:
+    record = read_record(dest / RECORD)
+    if record.get("fingerprint") != fingerprint:
         raise FileExistsError(
             f"{dest} holds a corpus converted from different files, with different options or by another version. "
             "Use --overwrite to replace it, or choose another DEST."
         )
-    for split, counts in record["table"]["rows"].items():
-        num_rows = sum(_num_rows(path) for path in dest.glob(f"data/{split}-*.parquet"))
-        if num_rows != counts["kept"]:
-            raise FileExistsError(
-                f"{dest} is incomplete: its data/ holds {num_rows} of the {counts['kept']} examples of {split}. Use "
-                "--overwrite to convert it again."
-            )
+    try:
+        check_files(dest, record, SUBFOLDERS)
+    except ValueError as error:
+        raise FileExistsError(str(error)) from error
     logger.info(f"{dest} already holds this conversion.")
     manifests = {path.stem: read_json(path) for path in dest.glob("splits/*.json")}
     return record | {"manifests": manifests}
-
-
-def _num_rows(shard: Path) -> int:
-    """Rows of a Parquet file; 0 if it is damaged."""
-    try:
-        return pq.read_metadata(shard).num_rows
-    except (OSError, ValueError):
-        return 0
 
 
 def partial_folder(dest: Path) -> Path:
@@ -251,11 +242,14 @@ def complete_folder(folder: Path, dest: Path, corpus: Corpus, summary: dict[str,
         if pq.read_metadata(path).num_rows == 0:
             path.unlink()  # `load_dataset` fails on an empty file
     write_card(folder / "README.md", corpus, summary["table"], list(manifests))
+    stored[FILES] = describe_files(folder, SUBFOLDERS)
     write_json(folder / RECORD, stored | {"converter_version": CONVERTER_VERSION, "versions": versions()})
     shutil.rmtree(folder / "work")
+    sync_folder(folder)
     replaced = dest.with_name(f".{dest.name}.old")
     shutil.rmtree(replaced, ignore_errors=True)
     if dest.exists():
         os.replace(dest, replaced)  # an empty folder, or a corpus that --overwrite replaces
     os.replace(folder, dest)
+    sync_folder(dest.parent)
     shutil.rmtree(replaced, ignore_errors=True)

@@ -4,6 +4,7 @@ import math
 import unicodedata
 from typing import TYPE_CHECKING, Any
 
+from ...data.csv_tables import parse_number
 from .conversion_report import ConversionReport
 
 
@@ -59,6 +60,9 @@ def _as_number(value: Any) -> float:
     """A number, or a string that holds one; NaN for anything else."""
     if isinstance(value, bool):
         return math.nan
+    if isinstance(value, str):
+        number = parse_number(value)
+        return math.nan if number is None else number
     try:
         return float(value)
     except (TypeError, ValueError, OverflowError):

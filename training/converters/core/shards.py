@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from ...records import write_json
+from ...records import replacing, write_json
 from .conversion_report import ConversionReport
 from .corpus import Corpus
 
@@ -110,13 +110,12 @@ def open_writer(shard: Shard) -> Iterator["GroupWriter | None"]:
     if shard.parquet is None:
         yield None
         return
-    temporary = f"{shard.parquet}.{os.getpid()}.tmp"
     schema = shard.columns.arrow_schema
-    with pq.ParquetWriter(temporary, schema, compression="zstd", use_dictionary=False) as file:
-        writer = GroupWriter(file, schema)
-        yield writer
-        writer.write_group()
-    os.replace(temporary, shard.parquet)
+    with replacing(shard.parquet) as temporary:
+        with pq.ParquetWriter(temporary, schema, compression="zstd", use_dictionary=False) as file:
+            writer = GroupWriter(file, schema)
+            yield writer
+            writer.write_group()
 
 
 class GroupWriter:
