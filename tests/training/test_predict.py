@@ -170,6 +170,16 @@ def test_predictions_match_the_model(checkpoint, make_model, corpus):
     assert list(largest["probabilities"]) == [expected["label"]]
 
 
+def test_a_model_without_video_hears_the_sound_track(make_model, make_processor, corpus, tmp_path, capsys):
+    make_model("waveform", None, lora=None).save_pretrained(tmp_path)
+    make_processor("waveform", None).save_pretrained(tmp_path)
+    argv = ["--model_name_or_path", str(tmp_path), "--device", "cpu", "--video", str(corpus / "clips/0.mp4")]
+    main(argv)
+    assert printed(capsys)["modalities"] == ["audio"]
+    with pytest.raises(SystemExit, match="--modalities text video: this model has text, audio"):
+        main([*argv, "--modalities", "text", "video"])
+
+
 def test_output_is_not_overwritten(predict, tmp_path, capsys):
     output = tmp_path / "predictions.jsonl"
     output.write_text("precious")
@@ -193,7 +203,7 @@ def test_output_is_not_overwritten(predict, tmp_path, capsys):
         (["--text", "a", "--output", "absent/x.jsonl"], 2, "there is no folder absent to write into"),
         (["--text", "a", "--task", "mood"], 1, "nknown task 'mood'"),
         (["--video", "absent.mp4"], 1, "there is no file 'absent.mp4'"),
-        (["--text", "a", "--modalities", "smell"], 1, "smell"),
+        (["--text", "a", "--modalities", "smell"], "error: --modalities smell: this model has text, audio, video", ""),
     ],
 )
 def test_wrong_options_and_clips_are_reported(predict, tmp_path, monkeypatch, capsys, arguments, code, message):

@@ -16,7 +16,7 @@ from training.run_eval import main
 pytestmark = pytest.mark.integration
 KEYS = {
     "model", "dataset", "split", "seed", "versions", "split_manifest", "max_samples", "window_hop", "load_in_4bit",
-    "commit", "device", "processes", "seconds", "config", "subsets",
+    "commit", "device", "processes", "seconds", "config", "modalities", "subsets",
 }  # fmt: skip
 
 
@@ -69,6 +69,20 @@ def test_results_hold_all_subsets_and_every_prediction(results, checkpoint):
                 assert set(prediction["gate"]) == set(prediction["experts"]) == {"local", "semantic", "global"}
                 assert "truth" in prediction
     assert not (checkpoint / "results-train.json").exists()  # another output was given
+
+
+def test_a_model_without_video_has_no_subsets_with_video(make_model, make_processor, corpus, tmp_path, capsys):
+    make_model("waveform", None, lora=None).save_pretrained(tmp_path)
+    make_processor("waveform", None).save_pretrained(tmp_path)
+    argv = ["--model_name_or_path", str(tmp_path), "--dataset", str(corpus), "--device", "cpu", "--split", "train"]
+    main([*argv, "--subsets", "every", "--batch_size", "6"])
+    results = json.loads((tmp_path / "results-train.json").read_text(encoding="utf-8"))
+    assert results["modalities"] == ["text", "audio"]
+    assert list(results["subsets"]) == ["text", "audio", "text+audio"]
+    printed = [line.split()[0] for line in capsys.readouterr().out.splitlines() if " n=" in line]
+    assert set(printed) == {"text", "audio", "text+audio"}
+    with pytest.raises(SystemExit, match=r"--subsets text\+video: the model was built or trained without video"):
+        main([*argv, "--subsets", "text+video", "--overwrite"])
 
 
 def test_metrics_can_be_recomputed_from_the_predictions(results, make_processor):

@@ -34,7 +34,7 @@ from ..options import ModelArguments
 from ..records import check_writable, commit, read_json, versions, write_json
 from .metrics import numbers_of, prefixed_warnings, task_metrics
 from .processes import merge_over_processes, own_part, processes, require_all, require_examples
-from .subsets import parse_subsets, subset_name
+from .subsets import parse_subsets, subset_name, trained_modalities
 
 
 BOOTSTRAP = 1000  # resamples for the confidence intervals
@@ -52,7 +52,7 @@ class EvaluationOptions:
         dataset: folder of the corpus.
         split: the split to evaluate on.
         split_manifest: split manifest of a converted corpus: the name of a file in its `splits/`.
-        subsets: `all` (modalities at once), `every` (subset), or names such as `text+audio`.
+        subsets: `all` (of the model's modalities at once), `every` (subset of them), or names such as `text+audio`.
         output: results file; None for `results-SPLIT.json` in the checkpoint's folder.
         overwrite: replace the results file if it exists.
         batch_size: examples per batch.
@@ -271,7 +271,7 @@ def evaluate_checkpoint(options: EvaluationOptions) -> Path | None:
     Raises:
         ValueError, OSError: a file or model that the options name is missing, or does not fit.
     """
-    subsets = parse_subsets(options.subsets)
+    parse_subsets(options.subsets)  # a misspelled name is reported before anything is loaded
     four_bit = quantization(ModelArguments(load_in_4bit=options.load_in_4bit))
     output = options.results_file()
     set_seed(options.seed)
@@ -279,6 +279,8 @@ def evaluate_checkpoint(options: EvaluationOptions) -> Path | None:
     examples = load_examples(options.dataset, options.split, options.split_manifest)[: options.max_samples]
     require_examples(len(examples), state.num_processes, f"examples of split {options.split!r}")
     model, processor = load(options.model_name_or_path, options.text_model_name_or_path, four_bit)
+    modalities = trained_modalities(Path(options.model_name_or_path), processor.modalities)
+    subsets = parse_subsets(options.subsets, modalities)
     warn_of_other_splits(Path(options.model_name_or_path), options.split_manifest)
     model.to(state.device if state.num_processes > 1 else options.device)
     started = time.time()
@@ -296,6 +298,7 @@ def evaluate_checkpoint(options: EvaluationOptions) -> Path | None:
         "commit": commit(),
         "device": options.device,
         "processes": state.num_processes,
+        "modalities": list(modalities),
         "subsets": compute_results(records, processor.task_objects, subsets, BOOTSTRAP),
         "config": model.config.to_dict(),
         "seconds": time.time() - started,

@@ -129,6 +129,8 @@ class Predictor:
     def predict(self, **sample: Any) -> dict[str, Any]:
         """One sample's processor arguments -> its answer, over all of its windows if it is cut."""
         inputs = {"task": self.task, "modalities": self.modalities, **sample}
+        if self.processor.video_input is None and inputs.get("audio") is None:
+            inputs["audio"] = inputs.pop("video", None)  # a model without video hears the sound track
         if self.window_hop is not None:
             answer = predict_windows(self.model, self.processor, inputs, self.window_hop, self.top_k)
             if answer is not None:
@@ -232,6 +234,10 @@ def predict(options: PredictionOptions) -> int:
     require_examples(len(clips), state.num_processes, "clips")
     model, processor = load(options.model_name_or_path, options.text_model_name_or_path, four_bit)
     require_hop(options.window_hop, processor.max_clip_seconds)
+    if options.modalities is not None and not set(options.modalities) <= set(processor.modalities):
+        raise ValueError(
+            f"--modalities {' '.join(options.modalities)}: this model has {', '.join(processor.modalities)}."
+        )
     model.to(state.device if state.num_processes > 1 else options.device)
     predictor = Predictor(model, processor, options.task, options.modalities, options.top_k, options.window_hop)
     indices, own_clips = own_part(clips, state)

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..records import read_json, write_text
 from .metrics import gate_spread
-from .subsets import ALL_MODALITIES, SUBSET_NAMES
+from .subsets import SUBSET_NAMES, full_subset
 from .tables import MISSING, format_number, format_subset, markdown_table
 
 
@@ -45,12 +45,13 @@ class RunFiles:
     @property
     def tasks(self) -> dict[str, Any]:
         """The tasks' results with all modalities."""
-        return self.results["subsets"][ALL_MODALITIES]["tasks"]
+        return self.results["subsets"][full_subset(self.results)]["tasks"]
 
 
 def results_table(results: dict[str, Any], ceilings: dict[str, Any]) -> list[str]:
-    """Markdown table of every subset of modalities: the demo's figures next to the best possible ones."""
-    return markdown_table(RESULTS_HEADER, [_results_row(name, results, ceilings) for name in SUBSET_NAMES])
+    """Markdown table of every subset that was evaluated: the demo's figures next to the best possible ones."""
+    names = [name for name in SUBSET_NAMES if name in results["subsets"]]
+    return markdown_table(RESULTS_HEADER, [_results_row(name, results, ceilings) for name in names])
 
 
 def _results_row(subset: str, results: dict[str, Any], ceilings: dict[str, Any]) -> list[str]:
@@ -90,7 +91,7 @@ def read_run(run: Path, dataset: Path, results_file: Path | None = None) -> RunF
     record = read_json(run / "training.json")
     ceilings_file = dataset / "ceilings.json"
     ceilings = read_json(ceilings_file) if ceilings_file.is_file() else {}
-    tasks = results["subsets"].get(ALL_MODALITIES, {}).get("tasks", {})
+    tasks = results["subsets"].get(full_subset(results), {}).get("tasks", {})
     if not {"emotion", "sentiment"} <= set(tasks):
         raise ValueError(
             f"{results_file} has {', '.join(tasks) or 'nothing'} for all modalities; a report shows the tasks of the "

@@ -23,7 +23,7 @@ from ..paths import python_command
 from ..records import commit, read_json, versions, write_json, write_text
 from .evaluator import EvaluationOptions, describe_evaluation
 from .metrics import summarize_metrics
-from .subsets import parse_subsets, subset_name
+from .subsets import modalities_of_run, parse_subsets, subset_name
 from .tables import MISSING, format_mean_std, format_number, format_subset, markdown_table
 
 
@@ -130,7 +130,9 @@ def table(task: str, subsets: dict[str, dict[str, Any]], n: int) -> list[str]:
     shown = published.get("shown") or list(next(iter(of_task.values()))["metrics"])
     names = [name for name in subsets if name != TEXT_ONLY]
     names.sort(key=lambda name: -name.count("+"))
-    rows = [_our_row(name, of_task.get(name, {}).get("metrics", {}), shown, n) for name in [*names, TEXT_ONLY]]
+    if TEXT_ONLY in subsets:
+        names.append(TEXT_ONLY)
+    rows = [_our_row(name, of_task.get(name, {}).get("metrics", {}), shown, n) for name in names]
     rows += [_published_row(system, shown) for system in published["systems"]]
     return markdown_table([task, "n", *shown, "source"], rows)
 
@@ -172,7 +174,7 @@ def evaluate_seeds(options: EvaluationOptions, seeds: Sequence[int], recipe: Pat
             or this is one of several processes.
     """
     pattern = options.model_name_or_path
-    subsets = [subset_name(subset) for subset in parse_subsets(options.subsets)]
+    parse_subsets(options.subsets)  # a misspelled name is reported before anything is trained
     if SEED not in pattern or len(set(seeds)) != len(seeds):
         raise ValueError(
             f"--model_name_or_path is {pattern} and --seeds {seeds}; write {SEED} where the names of the runs have "
@@ -187,9 +189,11 @@ def evaluate_seeds(options: EvaluationOptions, seeds: Sequence[int], recipe: Pat
     for seed in seeds:
         run = pattern.replace(SEED, str(seed))
         train_if_missing(Path(run), seed, options, recipe)
-        of_run = dataclasses.replace(
-            options, model_name_or_path=run, seed=seed, subsets=list(dict.fromkeys([*subsets, TEXT_ONLY]))
-        )
+        modalities = modalities_of_run(Path(run))
+        subsets = [subset_name(subset) for subset in parse_subsets(options.subsets, modalities)]
+        if TEXT_ONLY in modalities and TEXT_ONLY not in subsets:
+            subsets.append(TEXT_ONLY)
+        of_run = dataclasses.replace(options, model_name_or_path=run, seed=seed, subsets=subsets)
         results.append(evaluate_run(of_run))
     output = options.output or Path(pattern.replace(SEED, "seeds")) / f"results-{options.split}.json"
     return write_summary(output, options, seeds, results)

@@ -19,7 +19,7 @@ from modeling_egmf import EGMFForConditionalGeneration
 from modeling_egmf.checkpoints_egmf import locate_part
 from processing_egmf import EGMFProcessor
 
-from ..evaluation.subsets import ALL_MODALITIES
+from ..evaluation.subsets import full_subset
 from ..model.builder import load
 from ..model.export import merge, stand_alone
 from ..paths import HUB_CARDS
@@ -262,7 +262,8 @@ def draw_gates(run: Path, folder: Path) -> None:
         return
     from ..evaluation.plots import plot_gates
 
-    tasks = read_json(results_file)["subsets"].get(ALL_MODALITIES, {}).get("tasks", {})
+    results = read_json(results_file)
+    tasks = results["subsets"].get(full_subset(results), {}).get("tasks", {})
     for part in tasks.values():
         first = part["predictions"][0] if part["predictions"] else {}
         if "label" in first and "experts" in first:

@@ -8,6 +8,7 @@ No figure is written by hand: a test checks that each comes from one of these fi
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..evaluation.metrics import gate_spread
 from ..evaluation.report import results_table
-from ..evaluation.subsets import ALL_MODALITIES, SUBSET_NAMES
+from ..evaluation.subsets import ALL_MODALITIES, SUBSET_NAMES, full_subset, modalities_of_config, trained_modalities
 from ..evaluation.tables import format_mean_std, format_number, format_subset, markdown_table
 from ..paths import HUB_CARDS
 from ..records import read_json
@@ -33,7 +34,6 @@ METRIC_NAMES = {
     "correlation_of_mean": "Pearson r of the mean",
 }
 EVAL_RESULTS = ("accuracy", "weighted_f1", "mae", "correlation")  # in the metadata, which leaderboards read
-PIPELINE_TAG = "video-classification"
 TAGS = ["emotion-recognition", "sentiment-analysis", "multimodal", "egmf", "custom_code"]
 DEMO_TASKS = {"emotion", "sentiment"}  # their table shows the best possible figures next to ours
 VARIANT_NAMES = {
@@ -99,11 +99,18 @@ class CardSources:
     ceilings: dict[str, Any]
     config: dict[str, Any]
     run_config: dict[str, Any]
+    modalities: tuple[str, ...]  # that the model has and was trained on
 
     @property
     def tasks(self) -> dict[str, Any]:
-        """The tasks' results with all modalities."""
-        return self.results["subsets"].get(ALL_MODALITIES, {}).get("tasks", {})
+        """The tasks' results with all modalities of the model."""
+        return self.results["subsets"].get(full_subset(self.results), {}).get("tasks", {})
+
+    @property
+    def pipeline_tag(self) -> str:
+        """The Hub's task, by the richest modality of the model."""
+        richest = next(name for name in ("video", "audio", "text") if name in self.modalities)
+        return f"{richest}-classification"
 
 
 def read_sources(run: Path, options: CardOptions) -> CardSources:
@@ -118,6 +125,7 @@ def read_sources(run: Path, options: CardOptions) -> CardSources:
         ceilings=ceilings or read_json_if_any(run / "ceilings.json"),
         config=config or run_config,
         run_config=run_config,
+        modalities=trained_modalities(run, modalities_of_config(config or run_config)),
     )
 
 
@@ -176,8 +184,8 @@ def make_eval_results(sources: CardSources, facts: CardFacts) -> list[EvalResult
             if value is None:
                 continue
             eval_result = EvalResult(
-                task_type=PIPELINE_TAG,
-                task_name=f"{task} from text, audio and video",
+                task_type=sources.pipeline_tag,
+                task_name=f"{task} from {in_words(sources.modalities)}",
                 dataset_type=dataset_type,
                 dataset_name=facts.dataset or "unnamed",
                 dataset_config=task,  # otherwise all results would be listed under the first task
@@ -197,7 +205,7 @@ def make_metadata(sources: CardSources, facts: CardFacts, base_model: str | None
         license_name=facts.license_name,
         license_link=facts.license_link,
         library_name="transformers",
-        pipeline_tag=PIPELINE_TAG,
+        pipeline_tag=sources.pipeline_tag,
         language=facts.language or None,
         base_model=base_model,
         datasets=facts.datasets or None,
@@ -215,6 +223,11 @@ def find_base_model(run: Path, named: str, facts: CardFacts) -> str | None:
     if facts.base_model is None and is_hub_id and not (run / named).is_dir():
         return named
     return facts.base_model
+
+
+def in_words(modalities: Sequence[str]) -> str:
+    """`("text", "audio", "video")` -> `text, audio and video`."""
+    return " and ".join(filter(None, [", ".join(modalities[:-1]), modalities[-1]]))
 
 
 # ---- the card ---------------------------------------------------------------------------------------------------
@@ -266,6 +279,8 @@ def _describe_checkpoint(sources: CardSources, folder: Path) -> dict[str, Any]:
     return {
         "tasks": list(sources.tasks) or [task["name"] for task in stored_tasks],
         "pipeline": next(iter(pipelines), None),
+        "modalities": in_words(sources.modalities),
+        "media": [modality for modality in ("video", "audio") if modality in sources.modalities],
         "is_adapter": sources.config.get("text_model_id") is not None,
         "text_model_id": sources.config.get("text_model_id"),
         "megabytes": f"{size / 1e6:.1f}",

@@ -1,6 +1,8 @@
 """Audio and video encoders of a new model: for raw media or precomputed features, or pretrained ones from the Hub."""
 
+import dataclasses
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,6 +60,21 @@ def build_encoder(arguments: ModelArguments, modality: str, output_dir: str | Pa
     if similar and not Path(kind).exists():
         raise ValueError(f"--{modality} {kind} is not an encoder. Did you mean {similar[0]}?")
     return load_pretrained_encoder(arguments, modality, kind, output_dir)
+
+
+def without_untrained_encoders(arguments: ModelArguments, modalities: Sequence[str] | None) -> ModelArguments:
+    """Options of a new model without encoders for the modalities that it is not trained with.
+
+    Such an encoder would keep its random weights, and the model would answer from them. A checkpoint keeps its own.
+
+    Args:
+        arguments: options of the model.
+        modalities: the modalities to train with; None for all.
+    """
+    if modalities is None or arguments.model_name_or_path is not None:
+        return arguments
+    unused = {modality: "none" for modality in ("audio", "video") if modality not in modalities}
+    return dataclasses.replace(arguments, **unused)
 
 
 def shared_settings(arguments: ModelArguments) -> dict[str, Any]:

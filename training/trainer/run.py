@@ -31,6 +31,7 @@ from ..data.selection import check_encoder_inputs, remove_unusable, select_examp
 from ..data.windows import cut_examples
 from ..evaluation.processes import require_examples
 from ..model.builder import build
+from ..model.encoders import without_untrained_encoders
 from ..model.language_model import quantization
 from ..model.tasks_file import read_tasks
 from ..records import check_writable, commit, read_json, versions, write_json
@@ -94,6 +95,7 @@ class TrainingRun:
         self.checkpoint = resolve_output_dir(self.args)
         set_seed(self.args.seed)
         self.read_examples()
+        self.model_args = without_untrained_encoders(self.model_args, self.data_args.modalities)
         self.model, self.processor = build(self.model_args, self.tasks, self.args.output_dir)
         self.settings = self.collect_settings()
         self.make_datasets()

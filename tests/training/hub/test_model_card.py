@@ -95,6 +95,18 @@ def test_every_figure_is_in_a_results_file(run, study, facts, with_study):
     assert set(figures) - known_figures(folder, results, ceilings, given) == set()
 
 
+def test_a_card_names_only_the_modalities_of_the_model(tmp_path):
+    results = write_run(tmp_path, subsets=["text", "audio", "text+audio"])
+    write_json(tmp_path / "results-test.json", {**results, "modalities": ["text", "audio"]})
+    write_json(tmp_path / "config.json", {"audio_config": {}, "video_config": None})
+    card = write_card(tmp_path, FACTS).read_text(encoding="utf-8")
+    assert "video" not in card
+    assert "pipeline_tag: audio-classification" in card
+    assert "feel from any of text and audio:" in card
+    assert 'processor(text="I\'m fine.", audio="clip.wav", task="emotion")' in card
+    assert "emotion from text and audio" in card
+
+
 def test_check_finds_an_invented_figure(run):
     folder, results, ceilings = run
     path = write_card(folder)
