@@ -28,6 +28,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from .precision_egmf import float32_chunks
+
 
 if TYPE_CHECKING:
     from transformers import Cache
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
 NORMALIZATIONS = ("sequence", "tree")
 TREE_ATTENTIONS = ("sdpa", "eager")  # implementations that take a 4D mask
 PADDING = {"node_depths": -1, "node_edges": -1, "answer_edges": -1}  # fields of `AnswerBatch` not padded with 0
-CHUNK_ELEMENTS = 2**22  # of the logits that are exponentiated at a time
 
 
 class AnswerSet(NamedTuple):
@@ -177,6 +178,9 @@ class AnswerBatch(NamedTuple):
 
         Returns:
             (B, A), normalized over each sample's set; -inf past the end of a smaller set.
+
+        Raises:
+            ValueError: an answer's log-probability is NaN or infinite.
         """
         if normalization == "tree":
             children = gather_padded(edge_log_probs, self.node_edges, float("-inf"))  # (B, 1 + N, C)
@@ -185,7 +189,17 @@ class AnswerBatch(NamedTuple):
         steps = gather_padded(edge_log_probs, self.answer_edges, 0.0)  # (B, A, L)
         is_padding = self.answer_edges[:, :, 0] < 0  # (B, A)
         scores = steps.sum(dim=2).masked_fill(is_padding, float("-inf"))
-        return torch.log_softmax(scores, dim=1)
+        log_probs = torch.log_softmax(scores, dim=1)
+
+        is_finite = (log_probs.isfinite() | is_padding).all(dim=1)  # (B,)
+        if not is_finite.all():
+            samples = torch.where(~is_finite)[0].tolist()
+            raise ValueError(
+                f"The answers of samples {samples} in the batch of {len(log_probs)} are not finite numbers. If these "
+                "are all samples, the model's weights contain NaN, or 16 bits overflow: load the model again, in "
+                "bfloat16 or float32. Otherwise look for NaN and infinite values in the audio and video of these."
+            )
+        return log_probs
 
 
 def gather_padded(values: Tensor, index: Tensor, padding: float) -> Tensor:
@@ -196,8 +210,7 @@ def gather_padded(values: Tensor, index: Tensor, padding: float) -> Tensor:
 
 def log_normalizers(logits: Tensor) -> Tensor:
     """logits (R, V) -> (R,) log of the sum of their exponentials, without a copy of all logits."""
-    rows_per_chunk = max(CHUNK_ELEMENTS // logits.shape[1], 1)
-    return torch.cat([chunk.float().logsumexp(dim=1) for chunk in logits.split(rows_per_chunk)])
+    return torch.cat([chunk.logsumexp(dim=1) for chunk in float32_chunks(logits)])
 
 
 def edge_log_probs(answers: AnswerBatch, logits: Tensor, node_rows: Tensor) -> Tensor:

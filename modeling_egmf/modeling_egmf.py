@@ -78,6 +78,7 @@ from .encoders_egmf import EGMFAudioVisualEncoder, EGMFPretrainedStem
 from .experts_egmf import EGMFExperts
 from .fusion_egmf import EGMFFusion
 from .outputs_egmf import EGMFAnswerOutput, EGMFCausalLMOutput, EGMFFusionOutput, fusion_fields
+from .precision_egmf import float32_logits
 from .prompt_egmf import (
     PREFILL_INPUTS,
     TEXT_INPUTS,
@@ -453,21 +454,21 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
         # Also done in `forward`, without effect the second time: the step over the tree reads this mask too.
         attention_mask = hide_switched_off_text(attention_mask, *map(inputs.get, TEXT_INPUTS))
         answers = AnswerBatch.from_answer_ids(answer_ids, attention_mask.device)
-        has_inner_nodes = answers.num_inner_nodes > 0
 
-        prefill = self(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            use_cache=has_inner_nodes,
-            logits_to_keep=1,
-            output_experts=True,
-            **inputs,
-        )
-        edge_log_probs = score_root(answers, prefill.logits)  # (B, G)
-        if has_inner_nodes:
-            edge_log_probs += score_nodes_as_tree(
-                self.language_model, answers, attention_mask, prefill.past_key_values
+        with float32_logits(self.language_model):
+            prefill = self(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                use_cache=answers.num_inner_nodes > 0,
+                logits_to_keep=1,
+                output_experts=True,
+                **inputs,
             )
+            edge_log_probs = score_root(answers, prefill.logits)  # (B, G)
+            if answers.num_inner_nodes > 0:
+                edge_log_probs += score_nodes_as_tree(
+                    self.language_model, answers, attention_mask, prefill.past_key_values
+                )
         log_probs = answers.log_probs(edge_log_probs, normalization)
         return EGMFAnswerOutput(
             probabilities=log_probs.exp(),

@@ -33,7 +33,7 @@ DEMANDED = {"torch", "numpy", "transformers", "huggingface_hub"}
 
 # Layers of the Hub code, lowest first; a file imports from lower layers only.
 MODELING_LAYERS = (
-    {"configuration_egmf"},
+    {"configuration_egmf", "precision_egmf"},
     {
         "checkpoints_egmf",
         "answers_egmf",

@@ -170,7 +170,7 @@ def test_tree_renormalizes_each_node():
 
 
 def test_nodes_may_be_scored_in_parts(monkeypatch):
-    monkeypatch.setattr("modeling_egmf.answers_egmf.CHUNK_ELEMENTS", 24)  # two rows at a time
+    monkeypatch.setattr("modeling_egmf.precision_egmf.CPU_CHUNK_ELEMENTS", 24)  # two rows at a time
     answers = make_batch([(5, 6), (5, 7, 8), (9,)], [(1, 2), (2, 3), (4,)])
     logits = random_logits(2)
     steps = torch.log_softmax(logits, dim=-1)
@@ -411,3 +411,23 @@ def test_duplicates_are_refused(setting, process):
     inputs["answer_ids"] = torch.tensor([[[5, 6], [5, 6]]])
     with pytest.raises(ValueError, match="same tokens"):
         model.score_answers(**inputs)
+
+
+# ---- answers that are not numbers ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_samples_without_finite_answers_are_named(number):
+    answers = make_batch([(5,), (6,)], [(5,), (6,)], [(5,)])
+    edges = torch.zeros(3, 2)
+    edges[1, 0] = number
+    with pytest.raises(ValueError, match=r"The answers of samples \[1\] in the batch of 3 are not finite numbers"):
+        answers.log_probs(edges, "sequence")
+
+
+@pytest.mark.parametrize("normalization", ["sequence", "tree"])
+def test_nan_in_the_weights_gives_no_answer(setting, process, normalization):
+    model, processor, samples = setting
+    model.get_output_embeddings().weight.data[3] = math.nan  # a token that no answer has
+    with pytest.raises(ValueError, match=r"samples \[0, 1, 2, 3, 4\] in the batch of 5 .* weights contain NaN"):
+        model.score_answers(**process(processor, samples), normalization=normalization)
