@@ -75,7 +75,8 @@ class ModelArguments:
     text_model_revision: str | None = described(None, "Commit, branch or tag of the language model on the Hub.")
     text_model_dtype: str = described(
         "auto",
-        "Precision of the frozen language model: auto, float32, bfloat16 or float16.",
+        "Precision of the frozen language model: float32, bfloat16, float16, or auto, which is as stored but float32 "
+        "on a CPU that is slow in 16 bits.",
     )
     attn_implementation: str | None = described(
         None, "Attention of the language model: sdpa, eager or flash_attention_2."
