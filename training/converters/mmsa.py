@@ -103,8 +103,8 @@ def read_tables(source: Path) -> dict[str, dict[str, Any]]:
     missing = [split for split in ("train", "valid", "test") if split not in splits]
     if unknown or missing:
         raise ValueError(
-            f"{source} has the splits {', '.join(map(str, splits))}; expected train, valid, test, and {MIXED} in the "
-            "semi-supervised file."
+            f"{source} has the splits {', '.join(map(clean_text, splits))[:500]}; expected train, valid, test, and "
+            f"{MIXED} in the semi-supervised file."
         )
     return {split: _check_table(f"{source}, split {split!r}", split, splits[split]) for split in splits}
 
@@ -116,7 +116,7 @@ def _check_table(place: str, split: str, columns: Any) -> dict[str, Any]:
     required = REQUIRED if split == MIXED else (*REQUIRED, "raw_text")
     missing = [name for name in required if name not in columns]
     if missing:
-        raise ValueError(f"{place}: no {', '.join(missing)}. It has {', '.join(map(str, columns))}.")
+        raise ValueError(f"{place}: no {', '.join(missing)}. It has {', '.join(map(clean_text, columns))[:500]}.")
     table = {name: columns[name] for name in required}
     for name in OPTIONAL:
         if columns.get(name) is not None:
@@ -227,7 +227,7 @@ def _as_number(value: Any) -> float | None:
     """A number, or the single number in an array; None for anything else."""
     try:
         numbers = np.asarray(value, dtype=np.float64).reshape(-1)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return round(float(numbers[0]), 6) if len(numbers) == 1 else None
 

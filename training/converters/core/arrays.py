@@ -76,7 +76,7 @@ def _as_float32(values: Any) -> np.ndarray | None:
     try:
         with np.errstate(over="ignore"):
             return np.atleast_2d(np.asarray(values, dtype=np.float32))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 

@@ -5,6 +5,7 @@ import unicodedata
 from typing import TYPE_CHECKING, Any
 
 from ...data.csv_tables import parse_number
+from ...data.text_files import shorten
 from .conversion_report import ConversionReport
 
 
@@ -48,11 +49,11 @@ def check_label(
 
 
 def _check_class(task: "EGMFTask", label: Any, example_id: str, report: ConversionReport) -> str | None:
-    name = str(label).strip().casefold()
+    name = clean_text(label).casefold()
     for known in task.labels:
         if known.casefold() == name:
             return known
-    report.drop(f"unknown label {str(label)[:40]!r}", example_id)
+    report.drop(f"unknown label {clean_text(label)[:40]!r}", example_id)
     return None
 
 
@@ -76,6 +77,9 @@ def clean_text(text: Any) -> str:
     """
     if text is None or (isinstance(text, float) and math.isnan(text)):
         return ""
-    decoded = text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)
-    characters = [" " if unicodedata.category(character) in ("Cc", "Cs") else character for character in decoded]
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "replace")
+    is_container = type(text) in (list, tuple, dict, set, frozenset)
+    text = shorten(text) if is_container or isinstance(text, int) else str(text)
+    characters = [" " if unicodedata.category(character) in ("Cc", "Cs") else character for character in text]
     return "".join(characters).strip().strip("\ufeff").strip()

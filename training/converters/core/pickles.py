@@ -12,11 +12,22 @@ import os
 import pickle
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from ...data.text_files import shorten, shorten_path
+from .pickle_limits import (
+    BYTES_PER_STEP,
+    COPY_STEPS,
+    MAX_LINE_BYTES,
+    MAX_STEPS,
+    check_key,
+    check_result,
+    check_shape,
+)
 
 
 LONG = 4096  # bytes; longer strings stay in the file
@@ -92,7 +103,7 @@ class PickledArray:
 
     def __repr__(self) -> str:
         if self.span is None:
-            return f"PickledArray({self.shape}, {self.dtype.str}, {self.items!r})"
+            return f"PickledArray({self.shape}, {self.dtype.str}, {shorten(self.items)})"
         place = f"{os.path.basename(self.span.path)}:{self.span.offset}"
         return f"PickledArray({self.shape}, {self.dtype.str}, {place})"
 
@@ -133,6 +144,7 @@ class PickledArray:
             ValueError: the shape is invalid or does not fit the data.
         """
         shape = _check_shape(shape)
+        check_shape(shape, dtype.itemsize)
         self.dtype = dtype
         self.shape = shape
         self.fortran = bool(fortran) and len(shape) > 1
@@ -147,7 +159,10 @@ class PickledArray:
             data = Span("", 0, len(data), bytes(data))
         num_bytes = data.decoded_size if isinstance(data, Span) else -1
         if num_bytes != self.num_bytes:
-            raise ValueError(f"an array of shape {shape} and type {dtype} has {num_bytes} bytes, not {self.num_bytes}")
+            raise ValueError(
+                f"an array of shape {shorten(shape)} and type {dtype} has {num_bytes} bytes, "
+                f"not {shorten(self.num_bytes)}"
+            )
         self.span = data
         return self
 
@@ -161,7 +176,7 @@ def _check_shape(shape: Any) -> tuple[int, ...]:
     if shape == ():
         return (1,)  # an array that holds a single number
     if not isinstance(shape, tuple) or not all(type(size) is int and size >= 0 for size in shape):
-        raise ValueError(f"an array has the invalid shape {shape!r}")
+        raise ValueError(f"an array has the invalid shape {shorten(shape)}")
     return shape
 
 
@@ -179,8 +194,8 @@ class _DType:
     """A NumPy dtype of numbers, text or objects; structured dtypes are refused."""
 
     def __init__(self, name: Any, align: Any = False, copy: Any = False) -> None:
-        if not isinstance(name, str) or not re.fullmatch(r"[<>=|]?[fiubUSO]\d*", name):
-            raise ValueError(f"an array of type {name!r}; only numbers and text are read")
+        if not isinstance(name, str) or not re.fullmatch(r"[<>=|]?[fiubUSO][0-9]{0,9}", name):
+            raise ValueError(f"an array of type {shorten(name)}; only numbers and text are read")
         self.numpy_dtype = np.dtype(name)
 
     def set_state(self, state: Any) -> None:
@@ -212,7 +227,7 @@ def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> PickledArray:
 
 def _encode(text: Any, encoding: Any) -> bytes | Span:
     if encoding not in ("latin1", "latin-1"):
-        raise ValueError(f"bytes written as {encoding!r}")
+        raise ValueError(f"bytes written as {shorten(encoding)}")
     return _mark(text) if isinstance(text, Span) else text.encode("latin-1")
 
 
@@ -233,11 +248,28 @@ def _no_bytes() -> bytes:
 
 
 def _set(items: Any = ()) -> set:
-    return set(items)
+    return set(_check_elements(items))
 
 
 def _frozenset(items: Any = ()) -> frozenset:
-    return frozenset(items)
+    return frozenset(_check_elements(items))
+
+
+def _check_elements(items: Any) -> list[Any] | tuple[Any, ...]:
+    if type(items) not in (list, tuple):
+        raise ValueError(f"a set of the elements of a {type(items).__name__}")
+    for item in items:
+        check_key(item)
+    return items
+
+
+def _children(value: Any) -> Collection[Any]:
+    """The values in a container; its keys, and the elements of sets, are scalars or tuples of scalars."""
+    if isinstance(value, dict):
+        return value.values()
+    if isinstance(value, PickledArray):
+        return value.items or ()
+    return value if type(value) in (list, tuple) else ()
 
 
 # (module, name) in the file -> the function called for it. NumPy 2 renamed `core`, Python 3 renamed `__builtin__`.
@@ -271,15 +303,26 @@ class _File:
         self.path = str(path.resolve())
         self.file = path.open("rb")
         self.size = path.stat().st_size
+        self.steps = 0
+        self.max_steps = MAX_STEPS + self.size // BYTES_PER_STEP
+
+    def count_steps(self, count: int) -> None:
+        self.steps += count
+        if self.steps > self.max_steps:
+            raise ValueError(f"more than {self.max_steps} steps")
 
     def read(self, count: int) -> bytes:
+        self.count_steps(1)  # the unpickler reads each opcode on its own
         data = self.file.read(count)
         if len(data) < count:
             raise EOFError(f"it ends after {self.size} bytes")
         return data
 
     def readline(self) -> bytes:
-        return self.file.readline()
+        line = self.file.readline(MAX_LINE_BYTES)
+        if len(line) == MAX_LINE_BYTES:
+            raise ValueError(f"a line of more than {MAX_LINE_BYTES} bytes")
+        return line
 
     def skip(self, count: int) -> Span:
         """Skip the next bytes without reading them."""
@@ -305,7 +348,7 @@ class _Unpickler(pickle._Unpickler):
 
     def find_class(self, module: str, name: str) -> Callable:
         if (module, name) not in ADMITTED:
-            raise _RefusedError(f"it tries to load {module}.{name}")
+            raise _RefusedError(f"it tries to load {shorten_path(f'{module}.{name}')}")
         return ADMITTED[module, name]
 
     def _load_bytes(self, form: str) -> None:
@@ -319,6 +362,64 @@ class _Unpickler(pickle._Unpickler):
 
     def _load_frame(self) -> None:
         self.read(8)  # a frame's header only tells how much to read ahead
+
+    def _load_reduce(self) -> None:
+        """Call an admitted function; what it copies or reads again counts as steps."""
+        for argument in self.stack[-1]:
+            if isinstance(argument, Span):
+                self.source.count_steps(argument.size // LONG)
+            elif isinstance(argument, list | tuple):
+                self.source.count_steps(COPY_STEPS * len(argument))
+        self.load_reduce()
+
+    def _load_dict(self) -> None:
+        items = self.pop_mark()
+        self.append({})
+        self._set_items(items)
+
+    def _load_set_item(self) -> None:
+        value = self.stack.pop()
+        key = self.stack.pop()
+        self._set_items([key, value])
+
+    def _load_set_items(self) -> None:
+        self._set_items(self.pop_mark())
+
+    def _set_items(self, items: list[Any]) -> None:
+        """Keys and values in turn, into the dict on top of the stack."""
+        entries = self.stack[-1]
+        if type(entries) is not dict or len(items) % 2:
+            raise ValueError(f"entries of a dict in a {type(entries).__name__}, or a key without a value")
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            check_key(key)
+            entries[key] = value
+
+    def _load_add_items(self) -> None:
+        items = self.pop_mark()
+        elements = self.stack[-1]
+        if type(elements) is not set:
+            raise ValueError(f"elements of a set in a {type(elements).__name__}")
+        elements.update(_check_elements(items))
+
+    def _load_frozenset(self) -> None:
+        items = self.pop_mark()
+        self.append(_frozenset(items))
+
+    def _load_append(self) -> None:
+        value = self.stack.pop()
+        self._extend([value])
+
+    def _load_appends(self) -> None:
+        self._extend(self.pop_mark())
+
+    def _extend(self, items: list[Any]) -> None:
+        values = self.stack[-1]
+        if type(values) is not list:
+            raise ValueError(f"entries of a list in a {type(values).__name__}")
+        values.extend(items)
+
+    def _load_object(self) -> None:
+        raise _RefusedError("it tries to build an object")
 
     def _load_build(self) -> None:
         state = self.stack.pop()
@@ -337,6 +438,16 @@ class _Unpickler(pickle._Unpickler):
     dispatch[pickle.BINUNICODE8[0]] = lambda self: self._load_text("<Q")
     dispatch[pickle.FRAME[0]] = _load_frame
     dispatch[pickle.BUILD[0]] = _load_build
+    dispatch[pickle.REDUCE[0]] = _load_reduce
+    dispatch[pickle.DICT[0]] = _load_dict
+    dispatch[pickle.SETITEM[0]] = _load_set_item
+    dispatch[pickle.SETITEMS[0]] = _load_set_items
+    dispatch[pickle.ADDITEMS[0]] = _load_add_items
+    dispatch[pickle.FROZENSET[0]] = _load_frozenset
+    dispatch[pickle.APPEND[0]] = _load_append
+    dispatch[pickle.APPENDS[0]] = _load_appends
+    for _code in (pickle.INST, pickle.OBJ, pickle.NEWOBJ, pickle.NEWOBJ_EX):
+        dispatch[_code[0]] = _load_object
     for _code in (pickle.EXT1, pickle.EXT2, pickle.EXT4):
         dispatch[_code[0]] = _load_extension
 
@@ -344,9 +455,13 @@ class _Unpickler(pickle._Unpickler):
 # Exceptions that an unpickler raises on a damaged file.
 BROKEN = (
     pickle.UnpicklingError,
-    EOFError,
+    ArithmeticError,
     AttributeError,
+    EOFError,
     LookupError,
+    MemoryError,
+    RecursionError,
+    SystemError,
     TypeError,
     ValueError,
     struct.error,
@@ -354,7 +469,7 @@ BROKEN = (
 
 
 def read_pickle(path: str | Path) -> Any:
-    """Read a pickle without running anything in it.
+    """Read a pickle without running anything in it, and within the limits of pickle_limits.py.
 
     Args:
         path: the file; any protocol, written by Python 2 or 3.
@@ -365,7 +480,7 @@ def read_pickle(path: str | Path) -> Any:
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it asks for anything but NumPy arrays, scalars and builtin containers (the message names it), is
-            truncated, or is not a pickle.
+            truncated, exceeds a limit, or is not a pickle.
     """
     path = Path(path)
     if not path.is_file():
@@ -373,11 +488,17 @@ def read_pickle(path: str | Path) -> Any:
     file = _File(path)
     with file.file:
         try:
-            return _Unpickler(file).load()
+            value = _Unpickler(file).load()
+            check_result(value, _children)
         except _RefusedError as error:
             raise ValueError(
                 f"{path} is refused: {error}. Only NumPy arrays, scalars and builtin containers are read from a "
                 "pickle, because anything else can run code. If you trust its source, save it again as plain arrays."
             ) from error
         except BROKEN as error:
-            raise ValueError(f"{path} is not a readable pickle, or was cut off: {error}. Copy it again.") from error
+            reason = shorten_path(str(error)) or type(error).__name__
+            raise ValueError(
+                f"{path} is not a readable pickle, or was cut off: {reason} (at byte {file.file.tell()}). "
+                "Copy it again."
+            ) from error
+    return value
