@@ -17,7 +17,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers.image_utils import is_pil_image
 
-from .arguments_egmf import shorten
+from .arguments_egmf import printable, shorten
 from .media_egmf import is_rate_and_array, is_recording
 
 
@@ -93,14 +93,14 @@ def sample_name(arguments: dict[str, Any], index: int) -> str:
     if name is not None and not isinstance(name, str):
         raise TypeError(f"sample {index}: sample_names must be strings, not {shorten(name)}.")
     paths = [arguments[source] for source in ("video", "audio")]
-    paths = [os.fspath(path) for path in paths if isinstance(path, str | os.PathLike)]
-    return name or f"sample {index}" + (f" ({shorten(paths[0])})" if paths else "")
+    paths = [os.fsdecode(path) for path in paths if isinstance(path, str | os.PathLike)]
+    return name or f"sample {index}" + (f" ({printable(paths[0])})" if paths else "")
 
 
 def holds_a_batch(name: str, value: Any) -> bool:
     """Whether an argument has one entry per sample, rather than a single sample's value."""
     if isinstance(value, np.ndarray | torch.Tensor):
-        return name == "answer" or (name.endswith("_features") and value.ndim == 3)
+        return (name == "answer" and value.ndim > 0) or (name.endswith("_features") and value.ndim == 3)
     if not isinstance(value, list | tuple) or (name in ("audio", "video") and is_recording(value)):
         return False
     if len(value) == 0:
@@ -114,8 +114,16 @@ def holds_a_batch(name: str, value: Any) -> bool:
         is_array = isinstance(first, np.ndarray | torch.Tensor)
         return first.ndim == 4 if is_array else not is_pil_image(first)
     if name.endswith("_features"):  # a list of vectors is one sequence
-        return first is None or np.ndim(first) == 2
+        return first is None or _is_matrix(first)
     return True
+
+
+def _is_matrix(value: Any) -> bool:
+    """Whether a value has rows: an array (T, F), or a list of vectors."""
+    if isinstance(value, np.ndarray | torch.Tensor):
+        return value.ndim == 2
+    rows = list | tuple | np.ndarray | torch.Tensor
+    return isinstance(value, list | tuple) and len(value) > 0 and isinstance(value[0], rows)
 
 
 def check_modalities(modalities: Any, name: str, available: Sequence[str]) -> None:

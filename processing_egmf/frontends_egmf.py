@@ -15,6 +15,8 @@ import numpy as np
 import torch
 import transformers
 
+from .arguments_egmf import printable
+
 
 FRONTEND_TYPES = ("FeatureExtractor", "ImageProcessor", "ImageProcessorFast")
 
@@ -85,9 +87,10 @@ def read_features(modality: str, features: Any, feature_size: int | None, name: 
     """Precomputed features as float32 (T, F), checked."""
     try:
         values = np.asarray(features, dtype=np.float32)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(
-            f"{name}: {modality}_features cannot be read as an array of numbers (steps, width): {error}. "
+            f"{name}: {modality}_features cannot be read as an array of numbers (steps, width): "
+            f"{printable(str(error))}. "
             "Give a numeric array, a tensor or a list of equally long vectors."
         ) from error
     if values.ndim != 2 or len(values) == 0:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from transformers import BatchFeature, Pipeline
 
-from .arguments_egmf import refuse_unknown, shorten
+from .arguments_egmf import is_count, printable, refuse_unknown, shorten
 from .batches_egmf import check_rates
 from .media_egmf import URL, is_recording, media_kind
 from .prompts_egmf import MEDIA_NAME
@@ -77,9 +77,10 @@ class EGMFPipeline(Pipeline):
         postprocess_params = {**self._postprocess_params, **postprocess_params}
         if is_recording(inputs):
             return next(self._predict([inputs], 1, preprocess_params, postprocess_params))
-        batch_size = batch_size or self._batch_size or 1
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"`batch_size` is {batch_size!r}; give a whole number of clips, at least 1.")
+        if batch_size is None:
+            batch_size = self._batch_size or 1
+        if not is_count(batch_size):
+            raise ValueError(f"`batch_size` is {shorten(batch_size)}; give a whole number of clips, at least 1.")
         answers = self._predict(inputs, batch_size, preprocess_params, postprocess_params)
         return list(answers) if isinstance(inputs, list | tuple) else answers
 
@@ -94,8 +95,11 @@ class EGMFPipeline(Pipeline):
         known = (*FIELDS, *own_params, "top_k", "interval", "return_experts", "batch_size")
         refuse_unknown(preprocess_params, known, "Unknown arguments")
         on_error = preprocess_params.get("on_error", "raise")
-        if on_error not in ("raise", "skip"):
+        if not isinstance(on_error, str) or on_error not in ("raise", "skip"):
             raise ValueError(f"`on_error` is {shorten(on_error)}; use 'raise' or 'skip'.")
+        fetch = preprocess_params.get("fetch")
+        if fetch is not None and not callable(fetch):
+            raise TypeError(f"`fetch` is {shorten(fetch)}; give a function from a URL to bytes or an open file.")
         options = {"top_k": top_k, "interval": interval, "return_experts": return_experts}
         postprocess_params = {name: value for name, value in options.items() if value is not None}
         return preprocess_params, {}, postprocess_params
@@ -186,12 +190,12 @@ class EGMFPipeline(Pipeline):
 def _name(clip: Any, number: int) -> str:
     """The name of a clip in messages: its path, or its number with the path of its file."""
     if isinstance(clip, str | os.PathLike):
-        return os.fsdecode(clip)[:200]
+        return printable(os.fsdecode(clip))
     paths = []
     if isinstance(clip, Mapping):
         paths = [clip.get(key) for key in ("video", "audio", "path")]
     paths = [os.fsdecode(path) for path in paths if isinstance(path, str | os.PathLike)]
-    return f"clip {number}" + (f" ({paths[0][:200]})" if paths else "")
+    return f"clip {number}" + (f" ({printable(paths[0])})" if paths else "")
 
 
 def _fetch(clip: Any, fetch: Callable[[str], Any] | None) -> Any:

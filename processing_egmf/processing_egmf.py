@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from transformers import BatchFeature, ProcessorMixin
 
-from .arguments_egmf import check_loading_arguments, refuses_unknown_arguments
+from .arguments_egmf import check_loading_arguments, check_settings, check_tensor_type, refuses_unknown_arguments
 from .audio_egmf import load_audio
 from .batches_egmf import (
     IGNORE_INDEX,
@@ -110,10 +110,6 @@ class EGMFProcessor(ProcessorMixin):
         transcript_in_prompt: bool = True,
         placeholder_token: str = "<|egmf|>",
     ):
-        if audio_input not in ("waveform", "features", None):
-            raise ValueError(f"`audio_input` is {audio_input!r}; use 'waveform', 'features' or None.")
-        if video_input not in ("frames", "features", None):
-            raise ValueError(f"`video_input` is {video_input!r}; use 'frames', 'features' or None.")
         self.num_pseudo_tokens = num_pseudo_tokens
         self.audio_input = audio_input
         self.audio_feature_size = audio_feature_size
@@ -129,6 +125,7 @@ class EGMFProcessor(ProcessorMixin):
         self.max_length = max_length
         self.transcript_in_prompt = transcript_in_prompt
         self.placeholder_token = placeholder_token
+        check_settings(self)
 
         if tokenizer.convert_tokens_to_ids(placeholder_token) in (None, tokenizer.unk_token_id):
             tokenizer.add_special_tokens({"additional_special_tokens": [placeholder_token]})
@@ -338,6 +335,7 @@ class EGMFProcessor(ProcessorMixin):
 
     def collate(self, samples: list[dict[str, Any]], return_tensors: str = "pt") -> BatchFeature:
         """Samples from `prepare` as one batch: prompts padded on the left, media on the right."""
+        check_tensor_type(return_tensors)
         without_answer = [sample["name"] for sample in samples if sample["labels"] is None]
         if without_answer and len(without_answer) < len(samples):
             raise ValueError(

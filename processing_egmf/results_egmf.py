@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from .arguments_egmf import shorten
+from .arguments_egmf import is_count, shorten
 from .batches_egmf import MODALITIES
 from .tasks_egmf import EGMFAnswer, EGMFTask
 
@@ -24,8 +24,7 @@ def check_summary_options(top_k: Any, interval: Any) -> None:
     is_number = isinstance(interval, int | float | np.number) and not isinstance(interval, bool)
     if not is_number or not 0 < interval < 1:
         raise ValueError(f"`interval` is {shorten(interval)}; it must be a number between 0 and 1.")
-    is_count = isinstance(top_k, int | np.integer) and not isinstance(top_k, bool) and top_k >= 1
-    if top_k is not None and not is_count:
+    if top_k is not None and not is_count(top_k):
         raise ValueError(f"`top_k` is {shorten(top_k)}; give a whole number, at least 1, or None for all.")
 
 

@@ -77,11 +77,11 @@ class EGMFTask:
 
     def __post_init__(self):
         self._check_types()
-        if self.kind not in ("classification", "regression"):
+        if not isinstance(self.kind, str) or self.kind not in ("classification", "regression"):
             raise ValueError(
                 f"Task {self.name!r}: kind is {shorten(self.kind)}; use 'classification' or 'regression'."
             )
-        self.labels = self._read_labels(self.labels or {})
+        self.labels = self._read_labels({} if self.labels is None else self.labels)
         self._check_characters()
         if self.kind == "classification":
             self._check_labels()
@@ -321,6 +321,8 @@ def quantile_index(probabilities: np.ndarray, share: float) -> np.ndarray:
 
 def read_tasks(tasks: Mapping | Sequence) -> dict[str, EGMFTask]:
     """Tasks or their fields, as a list or by name -> tasks by name, in the same order."""
+    if isinstance(tasks, str) or not isinstance(tasks, Mapping | Sequence):
+        raise TypeError(f"`tasks` is {shorten(tasks)}; give a list of tasks, or a dict of tasks by name.")
     entries = tasks.items() if isinstance(tasks, Mapping) else [(None, task) for task in tasks]
     named = {}
     for key, task in entries:

@@ -47,8 +47,8 @@ MODELING_LAYERS = (
     {"__init__"},
 )
 PROCESSING_LAYERS = (
-    {"arguments_egmf", "media_egmf", "frontends_egmf"},
-    {"tasks_egmf", "batches_egmf"},
+    {"arguments_egmf", "media_egmf"},
+    {"tasks_egmf", "batches_egmf", "frontends_egmf"},
     {"prompts_egmf", "results_egmf", "audio_egmf", "video_egmf"},
     {"processing_egmf"},
     {"pipeline_egmf"},

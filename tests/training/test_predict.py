@@ -140,7 +140,7 @@ def test_transcript_in_another_encoding_is_an_error_of_that_clip(predict, folder
 @pytest.mark.parametrize("hop", ["0", "-1", "99", "nan"])
 def test_impossible_hop_is_refused_once(predict, folder, tmp_path, hop):
     output = tmp_path / "predictions.jsonl"
-    with pytest.raises(SystemExit, match=rf"error: `window_hop` is {hop} s; it must"):
+    with pytest.raises(SystemExit, match=rf"error: --window_hop is {hop} s; it must"):
         predict("--folder", folder, "--output", output, "--window_hop", hop)
     assert not output.exists()
 

@@ -40,7 +40,7 @@ class AugmentationSettings:
 
     def __post_init__(self):
         if not 0 <= self.modality_dropout <= 1:
-            raise ValueError(f"`modality_dropout` is {self.modality_dropout}; it must be in [0, 1].")
+            raise ValueError(f"--modality_dropout is {self.modality_dropout}; it must be in [0, 1].")
 
 
 def choose_modalities(present: Sequence[str], dropout: float, rng: np.random.Generator) -> list[str]:

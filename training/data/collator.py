@@ -28,7 +28,7 @@ def check_modalities(modalities: Sequence[str] | None) -> tuple[str, ...]:
     if modalities is None:
         return MODALITIES
     if not modalities or not set(modalities) <= set(MODALITIES):
-        raise ValueError(f"`modalities` is {list(modalities)}; use any of {', '.join(MODALITIES)}.")
+        raise ValueError(f"--modalities is {list(modalities)}; use any of {', '.join(MODALITIES)}.")
     return tuple(modalities)
 
 

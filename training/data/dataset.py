@@ -103,7 +103,9 @@ def load_examples(folder: str | Path, split: str | None = None, manifest: str = 
         splits = sorted({str(example.get("split")) for example in examples})
         chosen = [example for example in examples if example.get("split") == split]
         if not chosen:
-            raise ValueError(f"{folder} has no examples of split {split!r}. Its splits are {', '.join(splits)}.")
+            raise ValueError(
+                f"{folder} has no examples of split {split!r}. Its splits are {', '.join(splits)}: give --split."
+            )
     check_answers(chosen, folder, places)
     resolve_media(chosen, folder, places)
     if split is None and not converted:

@@ -44,7 +44,7 @@ def require_hop(hop: float | None, seconds: float) -> None:
     """
     if hop is not None and not 0 < hop <= seconds:
         raise ValueError(
-            f"`window_hop` is {hop:g} s; it must be above 0 and at most max_clip_seconds, which is {seconds:g}."
+            f"--window_hop is {hop:g} s; it must be above 0 and at most --max_clip_seconds, which is {seconds:g}."
         )
 
 

@@ -370,7 +370,9 @@ def _missing_split(dataset: str, split: str, examples: list[dict[str, Any]]) -> 
             f"{dataset} has no column `split`, so it has no split {split!r}. "
             "Add it, with the values train, validation and test."
         )
-    return f"{dataset} has no split {split!r}. Its splits are {', '.join(splits)}."
+    return (
+        f"{dataset} has no split {split!r}. Its splits are {', '.join(splits)}: give --train_split and --eval_split."
+    )
 
 
 def effective_options(arguments: ModelArguments) -> dict[str, Any]:

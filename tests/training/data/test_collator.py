@@ -151,7 +151,7 @@ def test_unknown_modality_is_refused(make_processor, modalities):
         lambda: EGMFDataCollator(make_processor(), modalities),
         lambda: EGMFDataset([], make_processor(), modalities=modalities),
     ):
-        with pytest.raises(ValueError, match="`modalities` is .*use any of text, audio, video"):
+        with pytest.raises(ValueError, match="--modalities is .*use any of text, audio, video"):
             refuse()
 
 

@@ -43,7 +43,7 @@ def test_windows_start_every_hop_and_the_last_ends_with_the_clip(length, seconds
 
 @pytest.mark.parametrize("hop", [0.0, -1.0, 4.1, float("nan")])
 def test_hop_must_leave_no_gap(hop):
-    with pytest.raises(ValueError, match=r"`window_hop` is .*above 0 and at most max_clip_seconds, which is 4\."):
+    with pytest.raises(ValueError, match=r"--window_hop is .*above 0 and at most --max_clip_seconds, which is 4\."):
         cut_windows(9.0, 4.0, hop)
 
 

@@ -266,7 +266,7 @@ def test_dataset_without_splits_says_so(place, tmp_path):
         ({"max_eval_samples": -1}, "must be at least 1, not -1"),
         ({"tasks_file": "absent.yaml"}, "--tasks_file absent.yaml: there is no such file"),
         ({"modalities": ["smell"]}, r"'smell'.*use any of text, audio, video"),
-        ({"modality_dropout": 1.5}, r"`modality_dropout` is 1\.5"),
+        ({"modality_dropout": 1.5}, r"--modality_dropout is 1\.5"),
     ],
 )
 def test_errors_in_settings_say_what_to_do(place, changes, message):
