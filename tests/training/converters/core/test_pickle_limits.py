@@ -66,8 +66,8 @@ def test_number_of_steps_is_limited(tmp_path, monkeypatch):
     path = tmp_path / "a.pkl"
     path.write_bytes(pickle.dumps(list(range(1000)), protocol=2))
     assert len(read_pickle(path)) == 1000
-    monkeypatch.setattr("training.converters.core.pickles.MAX_STEPS", 450)
-    with pytest.raises(ValueError, match=r"more than 4.. steps \(at byte"):
+    monkeypatch.setattr("training.converters.core.pickles.MAX_STEPS", 0)
+    with pytest.raises(ValueError, match=r"more than \d+ steps \(at byte"):
         read_pickle(path)
 
 
