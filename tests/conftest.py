@@ -8,6 +8,7 @@ the model accepts what the processor returns.
 """
 
 import copy
+import gc
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerF
 
 from modeling_egmf import EGMFConfig, EGMFEncoderConfig, EGMFForConditionalGeneration
 from processing_egmf import EGMFProcessor, EGMFTask
+from tests.helpers.warm_python import TRAINING, WarmPython
 
 
 AUDIO_FEATURE_SIZE = 6
@@ -36,10 +38,45 @@ CORPUS = (
 LORA = {"r": 2, "lora_alpha": 4, "lora_dropout": 0.0, "target_modules": ["q_proj", "v_proj"]}
 
 
+# The files with the longest tests: they come first, so that no worker is left alone with one of them at the end.
+LONGEST_FILES = (
+    "test_distributed.py",
+    "test_interrupted_runs.py",
+    "test_round_trip.py",
+    "test_run.py",
+    "test_checkpoints_egmf_fresh_process.py",
+    "test_fresh_process.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name not in LONGEST_FILES)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
     """The models are too small for a second thread to pay off."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _frozen_modules():
+    """The garbage collector, which `Trainer` calls often, need not look at everything that was imported."""
+    gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def warm_python(tmp_path_factory):
+    """An executable like `sys.executable`, for fresh processes: torch is imported already, no library above it."""
+    with WarmPython(tmp_path_factory.mktemp("warm")) as executable:
+        yield executable
+
+
+@pytest.fixture(scope="session")
+def warm_training_python(tmp_path_factory):
+    """An executable like `sys.executable` for processes of training: our own modules are imported already."""
+    with WarmPython(tmp_path_factory.mktemp("warm"), TRAINING) as executable:
+        yield executable
 
 
 @pytest.fixture(scope="session")

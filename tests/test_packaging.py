@@ -55,14 +55,14 @@ def site_packages(tmp_path_factory):
 
 
 @pytest.fixture
-def installed(site_packages, tmp_path):
+def installed(site_packages, tmp_path, warm_python):
     """`installed("train", "--help")`: the command `egmf` with the extra training, in a folder without the clone."""
     package, function = PROJECT["project"]["scripts"]["egmf"].split(":")
     start = f"{TRAINING_EXTRA_ONLY}from {package} import {function}; {function}()"
     environment = {**os.environ, "PYTHONPATH": str(site_packages), "HF_HUB_OFFLINE": "1"}
 
     def run(*arguments):
-        command = [sys.executable, "-c", start, *map(str, arguments)]
+        command = [warm_python, "-c", start, *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
 
     return run
@@ -119,10 +119,10 @@ def test_installed_modules_name_themselves(site_packages):
     assert finished.stdout.split() == [str(site_packages / "egmf_hub_cards"), "egmf_training.train"]
 
 
-def test_push_needs_the_training_extra_only(site_packages):
+def test_push_needs_the_training_extra_only(site_packages, warm_python):
     program = f"{TRAINING_EXTRA_ONLY}import egmf_training.push_to_hub, egmf_training.hub.upload, egmf_training.train"
     environment = {**os.environ, "PYTHONPATH": str(site_packages)}
     finished = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, cwd=site_packages, env=environment
+        [warm_python, "-c", program], capture_output=True, text=True, cwd=site_packages, env=environment
     )
     assert finished.returncode == 0, finished.stderr

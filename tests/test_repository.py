@@ -344,7 +344,7 @@ for name in sys.argv[1:]:
 """
 
 
-def test_every_module_is_imported_without_side_effects(tmp_path):
+def test_every_module_is_imported_without_side_effects(tmp_path, warm_python):
     modules = [module_name(path) for path in SOURCES if not path.is_relative_to(ROOT / "hub_cards")]
     environment = {
         "PATH": "/usr/bin:/bin",
@@ -355,7 +355,7 @@ def test_every_module_is_imported_without_side_effects(tmp_path):
         "HF_HUB_OFFLINE": "1",
     }
     (tmp_path / "work").mkdir()
-    command = [sys.executable, "-c", IMPORT_ALL, *modules]
+    command = [warm_python, "-c", IMPORT_ALL, *modules]
     done = subprocess.run(command, cwd=tmp_path / "work", env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout == ""

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 
 import pytest
 import torch
@@ -73,6 +72,7 @@ def fresh_process(
     make_backbones,
     inputs_for,
     tmp_path_factory,
+    warm_python,
 ):
     """The outputs of every case before it was saved, and in a process that knows only the folder."""
     before = {}
@@ -92,7 +92,7 @@ def fresh_process(
                     "inputs": str(bases / f"{name}.pt"),
                 }
                 jobs.append(job)
-    return before, run_fresh_process(jobs, tmp_path_factory.mktemp("elsewhere"))
+    return before, run_fresh_process(warm_python, jobs, tmp_path_factory.mktemp("elsewhere"))
 
 
 def build_case(
@@ -109,7 +109,7 @@ def build_case(
     return merge(model) if merged else model
 
 
-def run_fresh_process(jobs, folder):
+def run_fresh_process(python, jobs, folder):
     """Outputs of each job, from a process that cannot import this repository."""
     (folder / "jobs.json").write_text(json.dumps(jobs))
     (folder / "load.py").write_text(FRESH_PROCESS)
@@ -117,7 +117,7 @@ def run_fresh_process(jobs, folder):
     environment["HF_MODULES_CACHE"] = str(folder / "modules")
     environment["HF_HUB_OFFLINE"] = "1"
     subprocess.run(
-        [sys.executable, "-I", "load.py", "jobs.json", "results.pt"],
+        [python, "-I", "load.py", "jobs.json", "results.pt"],
         cwd=folder,
         env=environment,
         check=True,

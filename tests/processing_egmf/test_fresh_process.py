@@ -3,7 +3,6 @@
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -95,7 +94,7 @@ def processor_folder(processor_with_own_task, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def fresh(checkpoints, processor_folder, clips, tmp_path_factory):
+def fresh(checkpoints, processor_folder, clips, tmp_path_factory, warm_python):
     """Results of one fresh process that loads all the folders."""
     home = tmp_path_factory.mktemp("home")
     clip = str(shutil.copy(clips["both"], home / "clip.mp4"))
@@ -109,7 +108,7 @@ def fresh(checkpoints, processor_folder, clips, tmp_path_factory):
     }
     done = subprocess.run(
         [
-            sys.executable,
+            warm_python,
             "-I",
             "-c",
             FRESH_PROCESS,

@@ -1,7 +1,6 @@
 """Predictions in a fresh process, with only the checkpoint's own code."""
 
 import subprocess
-import sys
 
 import pytest
 
@@ -11,7 +10,7 @@ from training.records import write_json
 
 
 @pytest.mark.integration
-def test_clips_are_predicted_with_the_code_of_the_checkpoint(make_model, make_processor, tmp_path):
+def test_clips_are_predicted_with_the_code_of_the_checkpoint(make_model, make_processor, tmp_path, warm_python):
     corpus = write_corpus(tmp_path / "corpus")
     checkpoint = tmp_path / "checkpoint"
     make_model("waveform", "frames", lora=None).save_pretrained(checkpoint)
@@ -31,7 +30,7 @@ def test_clips_are_predicted_with_the_code_of_the_checkpoint(make_model, make_pr
         "OMP_NUM_THREADS": "1",
     }
     completed = subprocess.run(
-        [sys.executable, "-I", str(FRESH_PREDICTION), str(checkpoint), str(clips_file), str(corpus)],
+        [warm_python, "-I", str(FRESH_PREDICTION), str(checkpoint), str(clips_file), str(corpus)],
         cwd=empty,
         env=environment,
         capture_output=True,
@@ -44,7 +43,7 @@ def test_clips_are_predicted_with_the_code_of_the_checkpoint(make_model, make_pr
     assert first.startswith(clips[0]["video"])
     assert "true: joy" in first
     assert "used      text, audio, video" in first
-    assert "90 % in [" in second
+    assert "90% in [" in second
     assert "true: -1.5" in second
     assert "used      audio, video" in second
     assert list(empty.iterdir()) == []

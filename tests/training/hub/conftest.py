@@ -3,7 +3,6 @@
 import json
 import shutil
 import subprocess
-import sys
 from types import SimpleNamespace
 
 import huggingface_hub
@@ -140,12 +139,12 @@ def public_card(tmp_path):
 
 
 @pytest.fixture
-def run_afresh(hub, tmp_path):
+def run_afresh(hub, tmp_path, warm_python):
     """`run_afresh(code, *arguments)`: the JSON that the code prints in a fresh process with an empty cache."""
 
     def run(code, *arguments):
         completed = subprocess.run(
-            [sys.executable, "-c", code, *arguments],
+            [warm_python, "-c", code, *arguments],
             cwd=tmp_path,
             env=hub.environment(tmp_path / "cache", "hf_ada"),
             capture_output=True,

@@ -2,10 +2,12 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
 
+from training.hub import verify
 from training.hub.export_folder import MANIFEST
 from training.hub.verify import TOLERANCE
 from training.model.builder import load
@@ -25,7 +27,13 @@ torch.set_num_threads(1)
 """
 
 
-def test_adapter_checkpoint(send, hub, answer_of_run):
+@pytest.fixture
+def warm_verification(monkeypatch, warm_python):
+    """Pushed repos are loaded in processes in which torch is already imported."""
+    monkeypatch.setattr(verify, "sys", SimpleNamespace(executable=warm_python))
+
+
+def test_adapter_checkpoint(send, hub, answer_of_run, warm_verification):
     """The logits are equal bit for bit."""
     options = {"text_model_name_or_path": "ada/llm", "upload_text_model": True}
     pushed = send("media", "lab/adapter", standalone=False, verify=True, tag="v1", **options)
@@ -57,7 +65,7 @@ def test_adapter_checkpoint(send, hub, answer_of_run):
 
 
 def test_standalone_checkpoint_pushed_by_the_command(hub, api, runs, answer_of_run, monkeypatch, capsys):
-    """The language model is out of reach."""
+    """The language model is out of reach, and nothing is imported before."""
     monkeypatch.setattr(huggingface_hub, "HfApi", lambda: api)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     main([str(runs / "features"), "ada/standalone", "--standalone", "--message", "First"])
@@ -71,7 +79,7 @@ def test_standalone_checkpoint_pushed_by_the_command(hub, api, runs, answer_of_r
     assert list(hub.repos) == [("models", "ada/standalone")]
 
 
-def test_standalone_checkpoint_in_bfloat16_answers_like_the_run(send, hub, answer_of_run):
+def test_standalone_checkpoint_in_bfloat16_answers_like_the_run(send, hub, answer_of_run, warm_verification):
     """Merging would change the answers: LoRA stays separate, and the fresh process gives equal bits."""
     pushed = send("half", "ada/half", verify=True)
     assert pushed.difference == 0.0

@@ -23,14 +23,7 @@ from training.trainer.run import train
 
 pytestmark = pytest.mark.integration
 REPOSITORY = Path(__file__).parents[3]
-LAUNCHER = [
-    sys.executable,
-    "-m",
-    "accelerate.commands.accelerate_cli",
-    "launch",
-    "--main_process_port",
-    "0",
-]
+LAUNCHER = ["-m", "accelerate.commands.accelerate_cli", "launch", "--main_process_port", "0"]
 SMALL = {
     "text_model_dtype": "float32",
     "conv_channels": [4, 6],
@@ -62,12 +55,13 @@ def words(options):
     ]
 
 
-def start(*command, processes=1, launch_file="ddp", check=True, **environment):
+def start(python, *command, processes=1, launch_file="ddp", check=True, **environment):
     """Run Python with these arguments, through the launcher if there are several processes."""
     config = REPOSITORY / f"training/accelerate_configs/{launch_file}.yaml"
-    launcher = [*LAUNCHER, "--config_file", str(config), "--num_processes", str(processes)]
+    launcher = [*LAUNCHER, "--config_file", config, "--num_processes", processes] if processes > 1 else []
+    environment["PYTHON_EXEC"] = python  # what the launcher starts
     done = subprocess.run(
-        [*(launcher if processes > 1 else [sys.executable]), *map(str, command)],
+        [python, *map(str, [*launcher, *command])],
         cwd=REPOSITORY,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", **environment},
         capture_output=True,
@@ -79,7 +73,7 @@ def start(*command, processes=1, launch_file="ddp", check=True, **environment):
     return done
 
 
-def run(place, name, processes, batch_size, launch_file="ddp", environment=None, **changes):
+def run(python, place, name, processes, batch_size, launch_file="ddp", **changes):
     """Train with this number of processes; returns the record of each."""
     given = {
         "dataset": place / "corpus",
@@ -88,7 +82,8 @@ def run(place, name, processes, batch_size, launch_file="ddp", environment=None,
     }
     options = {**given, **SMALL, "per_device_train_batch_size": batch_size, **changes}
     script = ["tests/helpers/training_process.py", place / "notes" / name, *words(options)]
-    start(*script, processes=processes, launch_file=launch_file, **environment or {})
+    split = {"FSDP2_ON_CPU": "1"} if launch_file == "fsdp2" else {}
+    start(python, *script, processes=processes, launch_file=launch_file, **split)
     return [json.loads((place / f"notes/{name}/process-{n}.json").read_text()) for n in range(processes)]
 
 
@@ -133,13 +128,13 @@ UNEVEN = {
 
 
 @pytest.fixture(scope="module")
-def one(place):
-    return run(place, "one", 1, 4, **UNEVEN)
+def one(place, warm_training_python):
+    return run(warm_training_python, place, "one", 1, 4, **UNEVEN)
 
 
 @pytest.fixture(scope="module")
-def two(place):
-    return run(place, "two", 2, 2, **UNEVEN)
+def two(place, warm_training_python):
+    return run(warm_training_python, place, "two", 2, 2, **UNEVEN)
 
 
 def test_two_processes_really_ran(place, two):
@@ -178,13 +173,13 @@ UNSPLIT |= {"eval_strategy": "steps", "save_strategy": "steps", "max_train_sampl
 
 
 @pytest.fixture(scope="module")
-def split(place):
-    return run(place, "split", 2, 2, "fsdp2", {"FSDP2_ON_CPU": "1"}, **UNSPLIT)
+def split(place, warm_training_python):
+    return run(warm_training_python, place, "split", 2, 2, "fsdp2", **UNSPLIT)
 
 
 @pytest.fixture(scope="module")
-def unsplit(place):
-    return run(place, "unsplit", 1, 4, **UNSPLIT)
+def unsplit(place, warm_training_python):
+    return run(warm_training_python, place, "unsplit", 1, 4, **UNSPLIT)
 
 
 def test_weights_are_really_sharded(split, unsplit):
@@ -210,9 +205,10 @@ def test_sharded_weights_are_saved_as_the_same_adapter_checkpoint(place, split, 
 
 @pytest.mark.slow
 def test_sharded_run_resumes_where_it_stopped(place, split):
+    """Started as a user would, with nothing imported before."""
     shutil.copytree(place / "runs/split/checkpoint-1", place / "runs/again/checkpoint-1")
     resumed = {**UNSPLIT, "resume_from_checkpoint": "true"}
-    run(place, "again", 2, 2, "fsdp2", {"FSDP2_ON_CPU": "1"}, **resumed)
+    run(sys.executable, place, "again", 2, 2, "fsdp2", **resumed)
     assert_same_checkpoint(place / "runs/again", place / "runs/split")
 
 
@@ -228,7 +224,7 @@ def flat(metrics, prefix=""):
     return figures
 
 
-def test_two_processes_evaluate_like_one(place, one, tmp_path):
+def test_two_processes_evaluate_like_one(place, one, warm_training_python, tmp_path):
     """Seven subsets of five examples, one of which has no text."""
     command = [
         "-m",
@@ -251,8 +247,8 @@ def test_two_processes_evaluate_like_one(place, one, tmp_path):
         "cpu",
         "--output",
     ]
-    start(*command, tmp_path / "one.json")
-    said = start(*command, tmp_path / "two.json", processes=2).stdout
+    start(warm_training_python, *command, tmp_path / "one.json")
+    said = start(warm_training_python, *command, tmp_path / "two.json", processes=2).stdout
     assert len(set(re.findall(r"process [01] of 2 \((\d+)\)", said))) == 2  # both may write into one line
     assert "process 0 of 2" in said
     assert "process 1 of 2" in said
@@ -275,7 +271,7 @@ def test_two_processes_evaluate_like_one(place, one, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.json", "two.json"]
 
 
-def test_two_processes_predict_like_one(place, one, tmp_path):
+def test_two_processes_predict_like_one(place, one, warm_training_python, tmp_path):
     folder = tmp_path / "clips"
     folder.mkdir()
     for number in range(3):
@@ -293,6 +289,7 @@ def test_two_processes_predict_like_one(place, one, tmp_path):
         "--device",
         "cpu",
     ]
+    command.insert(0, warm_training_python)
     alone = start(*command, "--output", tmp_path / "one.jsonl", check=False)
     both = start(*command, "--output", tmp_path / "two.parquet", processes=2, check=False)
     assert alone.returncode == 1

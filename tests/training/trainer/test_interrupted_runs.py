@@ -1,13 +1,14 @@
 """Runs that are killed: the same command resumes from the last complete checkpoint and ends with the same numbers."""
 
 import errno
-import multiprocessing
+import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,6 @@ from safetensors import SafetensorError
 
 from tests.helpers.training_runs import RESTLESS, assert_same_run, command_line, curve_of, record_of
 from tests.helpers.training_runs import run as run_plain
-from training.train import main
 from training.trainer import run as run_module
 from training.trainer import trainer
 from training.trainer.checkpointing import find_defect, last_complete_checkpoint
@@ -138,63 +138,102 @@ def test_run_stopped_early_stays_stopped(place, monkeypatch):
 # ---- killed by the system, at random moments -----------------------------------------------------------------
 
 
-def main_as_launched(words):
-    """With forked workers, as without a forkserver."""
-    multiprocessing.set_start_method("fork", force=True)
-    main(words)
+TRAIN = """
+import os, sys
+from training.train import main
+print(os.getpid(), flush=True)
+main(sys.argv[1:])
+"""
 
 
-def start(target, *arguments):
-    """A separate process, forked from one that has imported everything but computed nothing."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["training.train", "training.trainer.run"])
-    process = context.Process(target=target, args=arguments)
-    process.start()
-    return process
+def start(python, words):
+    """A run in a separate process. Returns the process that waits for it, and its own id."""
+    process = subprocess.Popen([python, "-c", TRAIN, *words], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY)
+    return process, int(process.stdout.readline())
 
 
-def kill_and_repeat(place, count, **changes):
+def end(process):
+    """Wait for a run. Returns its exit code."""
+    process.communicate()
+    return process.returncode
+
+
+def kill_and_repeat(python, place, count, **changes):
     """Runs that are each killed once at a random moment and then restarted until they finish."""
 
     def words_of(name):
         return command_line(place, name, **{**RESTLESS, **changes})
 
-    start(int).join()  # the first process waits for the imports, which must not count as the run's time
+    calm, _ = start(python, words_of("calm"))
     started = time.monotonic()
-    process = start(main_as_launched, words_of("calm"))
-    process.join()
-    assert process.exitcode == 0
+    assert end(calm) == 0
     seconds = time.monotonic() - started
     rng = random.Random(0)
     for number in range(count):
         folder = place / f"runs/killed-{number}"
         killed = False
         while not killed:
-            process = start(main_as_launched, words_of(folder.name))
-            process.join(rng.uniform(0.1, 0.95) * seconds)
-            process.kill()
-            process.join()
-            killed = process.exitcode == -signal.SIGKILL and not (folder / "training.json").exists()
+            process, process_id = start(python, words_of(folder.name))
+            with suppress(subprocess.TimeoutExpired):
+                process.communicate(timeout=rng.uniform(0.1, 0.95) * seconds)
+            if process.returncode is None:
+                os.kill(process_id, signal.SIGKILL)
+            killed = end(process) != 0 and not (folder / "training.json").exists()
             if not killed:  # it was faster than the first one
                 shutil.rmtree(folder)
-        process = start(main_as_launched, words_of(folder.name))
-        process.join()
-        assert process.exitcode == 0
+        resumed, _ = start(python, words_of(folder.name))
+        assert end(resumed) == 0
         assert_same_run(folder, place / "runs/calm")
 
 
-def test_two_runs_killed_at_random_end_equal(place, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    kill_and_repeat(place, 2)
+def test_run_killed_at_random_ends_equal(place, warm_training_python):
+    kill_and_repeat(warm_training_python, place, 1)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
-def test_ten_runs_killed_at_random_end_equal(place, monkeypatch, workers, tmp_path):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+def test_ten_runs_killed_at_random_end_equal(place, warm_training_python, workers, tmp_path):
     for name in ("corpus", "llm"):
         (tmp_path / name).symlink_to(place / name)
-    kill_and_repeat(tmp_path, 10, max_steps=16, dataloader_num_workers=workers)
+    kill_and_repeat(warm_training_python, tmp_path, 10, max_steps=16, dataloader_num_workers=workers)
+
+
+# ---- Ctrl-C ---------------------------------------------------------------------------------------------------
+
+INTERRUPTIBLE = """
+import os, signal, sys
+from training.train import main
+os.setpgid(0, 0)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.stdout.reconfigure(line_buffering=True)
+print(os.getpid())
+main(sys.argv[1:])
+"""
+
+
+def test_interruption_says_how_to_resume(place, warm_training_python):
+    """Workers of the data loader get the signal as well, as in a terminal."""
+    changes = {
+        "max_steps": 1000,
+        "save_steps": 1,
+        "logging_steps": 1,
+        "eval_strategy": "no",
+        "dataloader_num_workers": 2,
+    }
+    words = command_line(place, "interrupted", **{**RESTLESS, **changes, "load_best_model_at_end": "false"})
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([warm_training_python, "-c", INTERRUPTIBLE, *words], cwd=REPOSITORY, **pipes) as process:
+        group = int(process.stdout.readline())
+        while "'loss'" not in process.stdout.readline():
+            assert process.poll() is None
+        os.killpg(group, signal.SIGINT)
+        _, errors = process.communicate()
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert "Exception" not in errors
+    assert errors.splitlines()[-1].startswith(
+        "interrupted: Complete checkpoints are kept in --output_dir; run the same"
+    )
 
 
 # ---- a full disk ---------------------------------------------------------------------------------------------

@@ -107,7 +107,7 @@ print(json.dumps(found))
 """
 
 
-def load_elsewhere(tmp_path, clip, *folders):
+def load_elsewhere(python, tmp_path, clip, *folders):
     environment = {
         "PATH": "/usr/bin:/bin",
         "HOME": str(tmp_path),
@@ -115,7 +115,7 @@ def load_elsewhere(tmp_path, clip, *folders):
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
     }
-    command = [sys.executable, "-I", "-c", LOAD, str(clip), *map(str, folders)]
+    command = [python, "-I", "-c", LOAD, str(clip), *map(str, folders)]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.strip().splitlines()[-1])
@@ -131,14 +131,15 @@ def answer_here(folder, clip, text_model_id):
     return answer_of(model, EGMFProcessor.from_pretrained(folder), clip)
 
 
-def test_folders_load_in_a_fresh_process(place, folder, tmp_path):
+def test_folders_load_in_a_fresh_process(place, folder, tmp_path, warm_python):
     """The run and its language model are moved together; the relative id must still be valid."""
     moved = tmp_path / "moved"
     shutil.copytree(place / "llm", moved / "llm")
     shutil.copytree(folder, moved / "runs/finished")
     clip = place / "corpus/clips/5.mp4"
     parts = (".", "checkpoint-2")
-    answers = load_elsewhere(tmp_path, clip, *(moved / "runs/finished" / part for part in parts))
+    folders = [moved / "runs/finished" / part for part in parts]
+    answers = load_elsewhere(warm_python, tmp_path, clip, *folders)
     for part, answer in zip(parts, answers.values(), strict=True):
         assert answer.pop("class") == "EGMFForConditionalGeneration"
         assert not Path(answer.pop("id")).is_absolute()

@@ -1,0 +1,64 @@
+"""The executable of `WarmPython` behaves like the Python that it stands for."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.helpers.warm_python import WarmPython
+
+
+SHOW = "import json, os, sys; print(json.dumps([sys.argv, sys.path[0], os.getcwd(), dict(os.environ), __name__]))"
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory):
+    with WarmPython(tmp_path_factory.mktemp("warm"), modules=()) as executable:
+        yield executable
+
+
+@pytest.fixture
+def run(python, tmp_path):
+    """`run(executable, *arguments)` in an empty folder with an environment of one variable."""
+
+    def run(executable, *arguments):
+        environment = {"PYTHONPATH": str(tmp_path / "modules"), "LC_CTYPE": "C.UTF-8"}
+        command = [executable, *map(str, arguments)]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+
+    return run
+
+
+def test_arguments_path_folder_and_environment(python, run, tmp_path):
+    (tmp_path / "modules").mkdir()
+    for path in (tmp_path / "script.py", tmp_path / "modules/shown.py"):
+        path.write_text(SHOW, encoding="utf-8")
+    for arguments in (["-c", SHOW, "-m"], ["-I", "-c", SHOW], ["script.py", "a"], ["-m", "shown", "b"]):
+        found, expected = (json.loads(run(executable, *arguments).stdout) for executable in (python, sys.executable))
+        found[3].pop("PWD", None)  # the shell that starts the executable adds it
+        assert found == expected
+
+
+@pytest.mark.parametrize("code", ["1", "raise SystemExit(3)", "raise SystemExit('bad')", "raise ValueError('bad')"])
+def test_exit_code_and_message(python, run, code):
+    found, expected = (run(executable, "-c", code) for executable in (python, sys.executable))
+    assert found.returncode == expected.returncode
+    assert found.stderr.splitlines()[-1:] == expected.stderr.splitlines()[-1:]
+
+
+def test_killed_process_ends_its_executable(python):
+    code = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    with subprocess.Popen([python, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        os.kill(int(process.stdout.readline()), signal.SIGKILL)
+    assert process.returncode == 128 + signal.SIGKILL
+
+
+def test_killed_executable_ends_its_process(python):
+    code = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    with subprocess.Popen([python, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        process.stdout.readline()
+        process.kill()
+        assert process.stdout.read() == ""  # open until the last process that can write to it has ended
