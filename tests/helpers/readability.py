@@ -1,8 +1,8 @@
 """How densely code is written: characters per line, long lines, packed assignments, long functions.
 
 A code line is one that is neither blank nor a comment nor part of a docstring; its indentation counts. For comparison,
-transformers 5.23 without generated files: audioflamingo3 45.3 characters and 3.1 % of lines over 105, voxtral 44.9 and
-4.6 %, granite_speech 47.5 and 3.7 %.
+transformers 5.23 without generated files: audioflamingo3 45.3 characters and 3.1% of lines over 105, voxtral 44.9 and
+4.6%, granite_speech 47.5 and 3.7%.
 """
 
 import ast
@@ -18,7 +18,7 @@ LONG_FUNCTION = 60  # lines; a longer function is named
 class Readability(NamedTuple):
     """Figures of some files."""
 
-    num_lines: int  # all lines of the files
+    num_lines: int  # code lines of the files
     characters_per_line: float  # mean over the code lines
     long_line_share: float  # of the code lines, in [0, 1]
     packed_assignments: list[str]  # `file:line`, each `a, b = x, y`
@@ -26,13 +26,11 @@ class Readability(NamedTuple):
 
 
 def measure(paths: Iterable[Path]) -> Readability:
-    num_lines = 0
     lengths = []
     packed_assignments = []
     long_functions = []
     for path in paths:
         text = path.read_text(encoding="utf-8")
-        num_lines += len(text.splitlines())
         lengths += [len(line) for line in code_lines(text)]
         for node in ast.walk(ast.parse(text)):
             if is_packed_assignment(node):
@@ -40,7 +38,7 @@ def measure(paths: Iterable[Path]) -> Readability:
             if is_long_function(node):
                 long_functions.append(f"{path.name}:{node.name}")
     return Readability(
-        num_lines=num_lines,
+        num_lines=len(lengths),
         characters_per_line=sum(lengths) / max(len(lengths), 1),
         long_line_share=sum(length > LONG_LINE for length in lengths) / max(len(lengths), 1),
         packed_assignments=packed_assignments,

@@ -43,9 +43,11 @@ def test_path_to_a_copy_works(make_adapter_model, inputs_for, bases, tmp_path):
 
 
 def test_relative_path_starts_at_the_checkpoint(adapter, tmp_path, monkeypatch):
+    folder, model, inputs = adapter
     (tmp_path / "somewhere" / "else").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "somewhere" / "else")
-    load(adapter[0])
+    assert model.config.text_model_id == "../llm"
+    assert torch.equal(outputs_of(load(folder), inputs)["logits"], outputs_of(model, inputs)["logits"])
 
 
 def test_same_language_model_does_not_warn(adapter, caplog):

@@ -264,8 +264,8 @@ class EGMFDataset(Dataset):
             else:
                 sources[modality] = _read_stored(example.get(modality))
         if inputs.get("audio") == "waveform" and example.get("audio") is None and "video" not in sources:
-            # Only the sound track of the video is used. A file passed as `video` may have none; with video features,
-            # the processor takes no `video`.
+            # The clip's audio is the sound track of its video file. A model whose video input is features takes no
+            # `video`, so that the file is passed as `audio`; otherwise as `video`, which may lack a sound track.
             track = "audio" if inputs.get("video") == "features" else "video"
             sources[track] = _read_stored(example.get("video"))
         if example.get("window") is not None:
