@@ -17,6 +17,7 @@ import binascii
 import http.client
 import ipaddress
 import logging
+import queue
 import re
 import reprlib
 import socket
@@ -26,7 +27,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, NamedTuple
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 from transformers import pipeline
 
@@ -43,7 +44,10 @@ MAX_CLIPS = 32  # of one request
 MAX_REDIRECTS = 3
 FETCH_SECONDS = 20.0  # for one URL, redirects included
 WAIT_SECONDS = 600.0  # in line
+MAX_URL = 8_192  # characters
+MAX_MESSAGE = 600  # characters of an error
 
+URL_CHARACTERS = "!#$%&'()*+,/:;=?@[]~"  # RFC 3986; not quoted, because they have a meaning or are quoted already
 FIELDS = ("text", "audio", "video", "audio_features", "video_features", "context", "task", "modalities")
 PARAMETERS = {  # name -> what is accepted
     "task": "a task's name",
@@ -66,6 +70,8 @@ class RequestError(Exception):
     """An error that is returned instead of an answer, with its HTTP status."""
 
     def __init__(self, status: int, message: str):
+        if len(message) > MAX_MESSAGE:  # it quotes what was sent; what to do is said at the end
+            message = f"{message[: MAX_MESSAGE // 2]} [...] {message[-MAX_MESSAGE // 2 :]}"
         super().__init__(message)
         self.status = status
 
@@ -234,53 +240,87 @@ class PublicHost(NamedTuple):
     addresses: list[str]
 
 
+# https://www.iana.org/assignments/ipv6-address-space: unicast addresses are given out of this block only.
+GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
+NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052: an IPv4 address in the last 32 bits
+# What `ipaddress.is_global` of Python 3.11 calls global although it leads into a private network.
+NOT_PUBLIC = [
+    ipaddress.ip_network("192.0.0.0/24"),  # RFC 6890, protocol assignments; Oracle Cloud's metadata
+    ipaddress.ip_network("192.88.99.0/24"),  # RFC 7526, the nearest 6to4 relay
+    ipaddress.ip_network("168.63.129.16/32"),  # Azure's own services, from inside a virtual machine
+    ipaddress.ip_network("3fff::/20"),  # RFC 9637, documentation
+]
+
+
 def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     """Whether an address is on the public internet. For an IPv4 address inside an IPv6 address, the former counts."""
     if address.version == 6:
         embedded = _embedded_ipv4(address)
         if embedded is not None:
             return is_public(embedded)
-    return address.is_global and not address.is_multicast
+        if address not in GLOBAL_UNICAST:
+            return False
+    listed = any(address in network for network in NOT_PUBLIC)
+    return address.is_global and not address.is_multicast and not listed
 
 
 def _embedded_ipv4(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
     if address.ipv4_mapped is not None:
         return address.ipv4_mapped
-    if address.sixtofour is not None:
-        return address.sixtofour
-    if address.teredo is not None:
-        _, client = address.teredo
-        return client
-    if address in ipaddress.ip_network("64:ff9b::/96"):  # NAT64
+    if address in NAT64:
         return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    return None
+    return address.sixtofour
 
 
-def resolve_public(url: str) -> PublicHost:
+def resolve_public(url: str, seconds: float = FETCH_SECONDS) -> PublicHost:
     """Resolve the host of a URL, all of whose addresses must be public.
 
+    Args:
+        url: http or https; its host may have letters outside ASCII.
+        seconds: time limit of the look-up.
+
     Raises:
-        RequestError: 400 for a malformed URL, 403 for a scheme other than http and https or a private address, 422 for
-            an unknown host.
+        RequestError: 400 for a malformed URL, 403 for a scheme other than http and https or a private address, 413 for
+            a URL that is too long, 422 for an unknown host, 504 for a look-up that takes too long.
     """
+    if len(url) > MAX_URL:
+        raise RequestError(413, f"The URL has {len(url)} characters; at most {MAX_URL} are read.")
     try:
         parts = urlsplit(url)
         host = (parts.hostname or "").rstrip(".")
         port = parts.port
+        host = host if host.isascii() else host.encode("idna").decode("ascii")
     except ValueError as error:
-        raise RequestError(400, f"{url[:200]!r} is not a URL ({error}).") from error
+        raise RequestError(400, f"{url!r} is not a URL ({error}).") from error
     if parts.scheme not in ("http", "https"):
         raise RequestError(403, f"URLs with the scheme {parts.scheme!r} are refused; use http or https.")
     port = port or {"http": 80, "https": 443}[parts.scheme]
-    try:
-        entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM) if host else []
-    except (OSError, UnicodeError) as error:
-        raise RequestError(422, f"The host {host!r} cannot be found.") from error
-    addresses = list(dict.fromkeys(entry[4][0] for entry in entries))
+    addresses = _look_up(host, port, seconds) if host else []
     without_zones = [ipaddress.ip_address(address.partition("%")[0]) for address in addresses]
     if not addresses or not all(is_public(address) for address in without_zones):
         raise RequestError(403, f"The host {host!r} is at a private address; only public ones are allowed.")
     return PublicHost(parts.scheme, host, port, addresses)
+
+
+def _look_up(host: str, port: int, seconds: float) -> list[str]:
+    """The addresses of a host. The system's look-up has no time limit, so that a thread waits for it."""
+    results: queue.Queue[list[str] | Exception] = queue.Queue()
+
+    def resolve() -> None:
+        try:
+            entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            results.put(list(dict.fromkeys(entry[4][0] for entry in entries)))
+        except (OSError, UnicodeError) as error:
+            results.put(error)
+
+    threading.Thread(target=resolve, daemon=True).start()
+    try:
+        addresses = results.get(timeout=max(seconds, 0))
+    except queue.Empty:
+        raise RequestError(504, f"The host {host!r} was not found in time.") from None
+    if isinstance(addresses, Exception):
+        raise RequestError(422, f"The host {host!r} cannot be found.") from addresses
+    return addresses
 
 
 # ---- downloads -----------------------------------------------------------------------------------------------
@@ -300,7 +340,7 @@ def fetch_public(url: str, max_bytes: int | None = None, seconds: float | None =
     max_bytes = MAX_MEDIA_BYTES if max_bytes is None else max_bytes
     deadline = time.monotonic() + (FETCH_SECONDS if seconds is None else seconds)
     for _ in range(MAX_REDIRECTS + 1):
-        host = resolve_public(url)
+        host = resolve_public(url, deadline - time.monotonic())
         seconds_left = deadline - time.monotonic()
         with _sockets_until(seconds_left, host.name) as sockets:
             sockets.append(_connect(host, max(seconds_left, 0.001)))
@@ -364,12 +404,13 @@ def _get(url: str, host: PublicHost, sockets: list[socket.socket], max_bytes: in
     connection.sock = sockets[-1]
     parts = urlsplit(url)
     query = f"?{parts.query}" if parts.query else ""
+    target = quote((parts.path or "/") + query, safe=URL_CHARACTERS)  # letters outside ASCII as UTF-8
     headers = {"Accept-Encoding": "identity", "User-Agent": "egmf-endpoint"}
-    connection.request("GET", (parts.path or "/") + query, headers=headers)
+    connection.request("GET", target, headers=headers)
     response = connection.getresponse()
     location = response.getheader("Location")
     if response.status in (301, 302, 303, 307, 308) and location:
-        return location
+        return quote(location.encode("latin-1"), safe=URL_CHARACTERS)  # http.client reads headers as latin-1
     if response.status != 200:
         raise RequestError(422, f"{host.name} answered with status {response.status}.")
     return _read_body(response, host.name, max_bytes)

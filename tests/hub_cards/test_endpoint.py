@@ -8,6 +8,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -245,7 +246,10 @@ PRIVATE = [
     "http://172.16.0.1/a", "http://169.254.169.254/latest/meta-data", "http://100.64.0.1/a", "http://0.0.0.0/a",
     "http://224.0.0.1/a", "http://[::1]/a", "http://[::ffff:127.0.0.1]/a", "http://[fe80::1]/a", "http://[fd00::1]/a",
     "http://[64:ff9b::7f00:1]/a", "http://[2002:7f00:1::]/a", "http://127.1/a", "http://2130706433/a",
-    "http://0x7f000001/a", "http:///a", "https://user:word@127.0.0.1/a",
+    "http://0x7f000001/a", "http:///a", "https://user:word@127.0.0.1/a", "http://192.0.0.192/a", "http://[fec0::1]/a",
+    "http://[64:ff9b:1::a00:1]/a", "http://[::127.0.0.1]/a", "http://[::ffff:0:127.0.0.1]/a", "http://168.63.129.16/a",
+    "http://[2001::7f00:1]/a", "http://[3fff::1]/a", "http://[4000::1]/a", "http://[ff0e::1]/a", "http://[::]/a",
+    "http://[2002:a9fe:a9fe::]/a", "http://\uff11\uff12\uff17\u30020\u30020\u30021/a",
 ]  # fmt: skip
 
 
@@ -262,7 +266,7 @@ def test_other_schemes_are_refused(endpoint, url):
 
 
 def test_public_addresses():
-    for text in ("93.184.216.34", "2606:4700::1111", "::ffff:93.184.216.34", "64:ff9b::5db8:d822"):
+    for text in ("93.184.216.34", "192.0.1.1", "2606:4700::1111", "::ffff:93.184.216.34", "64:ff9b::5db8:d822"):
         assert is_public(ipaddress.ip_address(text))
 
 
@@ -296,22 +300,51 @@ def test_one_private_address_among_several_is_enough(names):
         resolve_public("http://absent.example/a")
 
 
+def test_slow_look_up_counts_as_time(names, monkeypatch):
+    stop = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: stop.wait(60) and [])
+    with pytest.raises(RequestError, match="'slow.example' was not found in time") as caught:
+        fetch_public("http://slow.example/a", seconds=0.05)
+    stop.set()
+    assert caught.value.status == 504
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        {"task": "x" * 5_000_000},
+        {"audio": "x" * 5_000_000 + ":"},
+        {"audio": "http://" + "x" * 5_000_000},
+        {"audio": "http://[" + "x" * 5_000_000},
+        {"audio": "ä" * 5_000_000},
+        {"x" * 5_000_000: 1},
+    ],
+    ids=["task", "scheme", "host", "address", "base64", "field"],
+)
+def test_long_fields_are_not_echoed(endpoint, inputs):
+    response = endpoint({"inputs": inputs})
+    assert response["status"] in (400, 413)
+    assert len(json.dumps(response)) < 3 * handler.MAX_MESSAGE
+
+
 @pytest.fixture
 def server(names, monkeypatch, clip):
     """A server at 127.0.0.1 named `clips.example`; no other address counts as public here."""
 
     class Serve(BaseHTTPRequestHandler):
         hosts = []
+        paths = []
 
         def log_message(self, *_):
             pass
 
         def do_GET(self):
             self.hosts.append(self.headers["Host"])
+            self.paths.append(self.path)
             kind, _, rest = self.path.strip("/").partition("?")
             if kind == "to":
                 self.send_response(302)
-                self.send_header("Location", rest)
+                self.send_header("Location", unquote(rest).encode().decode("latin-1"))
                 self.end_headers()
                 return
             self.send_response(404 if kind == "absent" else 200)
@@ -335,6 +368,7 @@ def server(names, monkeypatch, clip):
     names["clips.example"] = ["127.0.0.1"]
     running.url = f"http://clips.example:{running.server_port}"
     running.hosts = Serve.hosts
+    running.paths = Serve.paths
     yield running
     running.shutdown()
     running.server_close()
@@ -346,6 +380,15 @@ def test_a_clip_from_a_url(server, endpoint, pipe, clip):
     assert endpoint({"inputs": f"{server.url}/clip"}) == expected
     assert endpoint({"inputs": {"video": f"{server.url}/to?{server.url}/clip"}}) == expected
     assert set(server.hosts) == {f"clips.example:{server.server_port}"}
+
+
+def test_letters_outside_ascii_in_url_and_redirect(server, names, clip):
+    names["xn--mnchen-3ya.example"] = ["127.0.0.1"]
+    port = server.server_port
+    assert fetch_public(f"http://münchen.example:{port}/clip?ä b%20c") == clip
+    assert fetch_public(f"http://münchen.example:{port}/to?/clip?ö") == clip
+    assert server.paths == ["/clip?%C3%A4%20b%20c", "/to?/clip?%C3%B6", "/clip?%C3%B6"]
+    assert set(server.hosts) == {f"xn--mnchen-3ya.example:{port}"}
 
 
 def test_a_name_is_looked_up_once_and_its_checked_address_is_used(server, names, clip):
