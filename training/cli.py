@@ -23,7 +23,12 @@ import argparse
 import difflib
 import importlib
 import logging
+import multiprocessing
+import os
+import signal
 import sys
+import threading
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -125,17 +130,67 @@ def output_file(name: str) -> Path:
 # ---- errors and log -------------------------------------------------------------------------------------------
 
 
+RUN_AGAIN = "Run the same command again."
+
+
 @contextmanager
-def command_errors() -> Iterator[None]:
-    """Wraps the body of a command's `main`: a user error becomes one line on stderr and exit status 1."""
-    with log_to_stderr():
+def command_errors(when_interrupted: str = RUN_AGAIN) -> Iterator[None]:
+    """Wraps the body of a command's `main`: a user error becomes one line on stderr and exit status 1.
+
+    Args:
+        when_interrupted: what is whole after Ctrl-C, and how to go on. It is one line with exit status 130, also if
+            Ctrl-C came during imports, which may turn it into another error, or while worker processes are running.
+    """
+    with log_to_stderr(), interruption_noted() as interruption:
         try:
             yield
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            sys.exit(130)
+        except KeyboardInterrupt as error:
+            exit_interrupted(when_interrupted, error)
         except (ValueError, OSError) as error:
             sys.exit(f"error: {error}")
+        except Exception as error:
+            if not interruption.is_set():
+                raise
+            exit_interrupted(when_interrupted, error)
+
+
+def exit_interrupted(advice: str, error: BaseException) -> NoReturn:
+    """Print one line, in only one of several processes, and exit."""
+    traceback.clear_frames(error.__traceback__)  # a data loader that is no longer used ends its workers
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(f"\ninterrupted: {advice}", file=sys.stderr)
+    sys.exit(130)
+
+
+@contextmanager
+def interruption_noted() -> Iterator[threading.Event]:
+    """Yields an event that is set by Ctrl-C.
+
+    The terminal sends Ctrl-C to worker processes as well; those that were forked leave it to this process, which kills
+    the workers of a process pool. Those of a data loader are left to it.
+    """
+    event = threading.Event()
+    owner = os.getpid()
+
+    def handle(number: int, frame: Any) -> None:
+        if os.getpid() != owner:
+            return
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        event.set()
+        for worker in multiprocessing.active_children():
+            if not worker.daemon:
+                worker.kill()
+        raise KeyboardInterrupt
+
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield event  # another command called this one, or a program that handles Ctrl-C itself
+        return
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class LogFormatter(logging.Formatter):
@@ -221,7 +276,9 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         module = f"converters.{corpus}"
         prog = f"{prog} {corpus}"
     sys.argv[0] = prog  # argparse shows it in "usage:" and in errors
-    return importlib.import_module(f".{module}", __package__).main(rest)
+    with command_errors():
+        run = importlib.import_module(f".{module}", __package__).main
+    return run(rest)
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def check_arguments(parser: CommandParser, arguments: argparse.Namespace) -> Non
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    with command_errors():
+    with command_errors("The --output file is written at the end and was not changed. Run the same command again."):
         parser = make_parser()
         arguments = parser.parse_args(argv)
         check_arguments(parser, arguments)

@@ -53,7 +53,9 @@ def make_parser() -> CommandParser:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    with command_errors():
+    with command_errors(
+        "Results files that exist are complete, and no part of one was written. Run the same command again."
+    ):
         arguments = vars(make_parser().parse_args(argv))
         seeds = arguments.pop("seeds")
         recipe = arguments.pop("config")

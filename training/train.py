@@ -15,7 +15,9 @@ from .options import read_settings
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    with command_errors():
+    with command_errors(
+        "Complete checkpoints are kept in --output_dir; run the same command again to resume from the last one."
+    ):
         read_settings(argv)  # answers --help and misspelled options before torch is imported
         from .arguments import parse_arguments
         from .trainer.run import train

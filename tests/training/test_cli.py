@@ -1,6 +1,8 @@
 """The command `egmf`: subcommands, spelling mistakes, errors in one line, the log."""
 
 import logging
+import multiprocessing
+import signal
 import subprocess
 import sys
 import types
@@ -119,6 +121,37 @@ def test_user_errors_end_in_one_line(error, code):
     with pytest.raises(SystemExit) as caught, cli.command_errors():
         raise error
     assert caught.value.code == code
+
+
+def interrupt_in_import():
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt as error:
+        raise ImportError("numpy failed to import") from error
+
+
+@pytest.mark.parametrize("work", [lambda: signal.raise_signal(signal.SIGINT), interrupt_in_import])
+def test_interruption_is_one_line(work, capsys, monkeypatch):
+    monkeypatch.setattr(signal, "default_int_handler", signal.getsignal(signal.SIGINT))
+    for rank, expected in (("0", "\ninterrupted: Shards are kept.\n"), ("1", "")):
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        with pytest.raises(SystemExit) as caught, cli.command_errors("Shards are kept."):
+            work()
+        assert caught.value.code == 130
+        assert capsys.readouterr().err == expected
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_interruption_ends_the_workers_of_a_pool():
+    context = multiprocessing.get_context("fork")
+    pipe, end = context.Pipe()
+    worker = context.Process(target=pipe.recv)
+    worker.start()
+    with pytest.raises(SystemExit), cli.command_errors():
+        signal.raise_signal(signal.SIGINT)
+    worker.join(timeout=60)
+    assert worker.exitcode == -signal.SIGKILL
+    end.close()
 
 
 def test_bugs_keep_their_traceback():

@@ -276,7 +276,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    with command_errors():
+    with command_errors(RESUME_ADVICE):
         arguments = make_parser().parse_args(argv)
         try:
             run(arguments)
@@ -286,9 +286,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             if error.errno != errno.ENOSPC:
                 raise
             raise ValueError(f"{error}. Free some disk space. {RESUME_ADVICE}") from error
-        except KeyboardInterrupt:
-            logger.warning(RESUME_ADVICE)
-            raise
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def run(
     argv: Sequence[str] | None = None,
 ) -> None:
     """Run a converter. An error ends it with a one-line message and leaves DEST unchanged."""
-    with command_errors():
+    with command_errors("DEST was not changed; finished shards are kept next to it. Run the same command to resume."):
         arguments = parser.parse_args(argv)
         if arguments.dest is None and not arguments.check:
             parser.error("give DEST, the folder to create, or --check.")
