@@ -132,6 +132,19 @@ def test_two_fresh_processes_gather_their_examples_without_network(tmp_path):
     assert not list(tmp_path.rglob("*.arrow"))
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_metric_in_memory_without_examples_says_so(name):
+    metric = evaluate.load(str(FOLDER / name), keep_in_memory=True)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="There are no examples"):
+            metric.compute()
+        metric.compute(**EXAMPLES[name])
+    with pytest.raises(ValueError, match="There are no examples"):
+        metric.compute(predictions=[], references=[])
+    with pytest.raises(ValueError, match="There are no examples"):
+        metric.compute()
+
+
 # ---- a Space --------------------------------------------------------------------------------------------------------
 
 

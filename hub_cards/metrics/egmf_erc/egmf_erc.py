@@ -154,6 +154,8 @@ class EGMFErc(evaluate.Metric):
         options = {name: value for name, value in kwargs.items() if name not in self.features}
         _check_known(options, EGMFErcOptions)
         EGMFErcOptions(**options)
+        if self.keep_in_memory and self.writer is None and predictions is references is None:
+            raise ValueError("There are no examples. Add predictions and references first.")
         self.file_paths = None
         self.filelocks = None
         try:

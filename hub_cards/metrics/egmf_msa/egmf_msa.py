@@ -3,8 +3,7 @@
     add_batch ─► validated float32 scores ─► _compute ─► figures by scikit-learn, scipy ─┬─► result
                                                     └─► the same for each resample ──────┘   with intervals
 
-A module of `evaluate` that stands alone: a Space needs no other file. Next: `EGMFMsa`, which documents every argument
-and figure, then `compute_figures`. The README lists the conventions.
+A module of `evaluate` that needs no other file. Next: `EGMFMsa` (every argument and figure), then `compute_figures`.
 """
 
 import inspect
@@ -157,6 +156,8 @@ class EGMFMsa(evaluate.Metric):
         """All figures over the examples that were added, or over those passed here."""
         _check_known(kwargs, EGMFMsaOptions)
         EGMFMsaOptions(**kwargs)
+        if self.keep_in_memory and self.writer is None and predictions is references is None:
+            raise ValueError("There are no examples. Add predictions and references first.")
         self.file_paths = None
         self.filelocks = None
         try:
