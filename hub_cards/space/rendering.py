@@ -78,7 +78,7 @@ def prediction(result: Prediction, task: dict[str, Any]) -> str:
 
 
 def percent(share: float) -> str:
-    return "&lt;1 %" if 0 < share < 0.01 else f"{100 * share:.0f} %"
+    return "&lt;1%" if 0 < share < 0.01 else f"{100 * share:.0f}%"
 
 
 def signed(score: float) -> str:
@@ -115,7 +115,7 @@ def _score_head(answer: dict[str, Any], task: dict[str, Any]) -> str:
     low, high = answer["interval"]
     return (
         f'<div class="egmf-head-line"><strong class="egmf-label">{signed(answer["score"])}</strong>'
-        f'<span class="egmf-score">90 % between {signed(low)} and {signed(high)}</span></div>'
+        f'<span class="egmf-score">90% between {signed(low)} and {signed(high)}</span></div>'
         f'<p class="egmf-small">on a scale from {signed(task["low"])} to {signed(task["high"])}; mean '
         f"{signed(answer['mean'])}, most likely {signed(answer['most_likely'])}</p>"
     )

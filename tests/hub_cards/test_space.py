@@ -298,7 +298,7 @@ def test_page_of_a_score(predictor, clips):
     result = predictor.predict(clips["both"], TRANSCRIPT, "sentiment", ALL)
     page = rendering.prediction(result, predictor.tasks["sentiment"])
     low, high = map(rendering.signed, result.answer["interval"])
-    assert f"90 % between {low} and {high}" in page
+    assert f"90% between {low} and {high}" in page
     columns = Elements(page).with_data("data-value")
     shares = {column["data-value"]: float(column["data-share"]) for column in columns}
     probabilities = result.answer["probabilities"]
@@ -346,7 +346,7 @@ def test_signed(value, shown):
 
 def test_percent_and_points():
     percents = [rendering.percent(share) for share in (0, 0.004, 0.01, 0.5, 1)]
-    assert percents == ["0 %", "&lt;1 %", "1 %", "50 %", "100 %"]
+    assert percents == ["0%", "&lt;1%", "1%", "50%", "100%"]
     points = [rendering.points(change) for change in (12.4, -12.4, 0.2, -0.2)]
     assert points == ["+12", "\u221212", "0", "0"]
 

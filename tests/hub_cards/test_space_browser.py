@@ -106,7 +106,7 @@ def test_upload_predict_and_switch_a_modality_off(page, clips):
     assert max(abs(second[label] - first[label]) for label in first) > 0.01
     page.locator("#task").get_by_label("sentiment").check()
     sync_api.expect(page.locator("#prediction [data-value]")).to_have_count(61)
-    sync_api.expect(page.locator("#prediction")).to_contain_text("90 % between")
+    sync_api.expect(page.locator("#prediction")).to_contain_text("90% between")
 
 
 def test_errors_are_shown_and_the_page_keeps_working(page, clips):

@@ -47,7 +47,7 @@ def _ceiling_rows(ceilings: dict[str, Any]) -> str:
 
 
 def _accuracy(share: float) -> str:
-    return f"{100 * share:.1f} %"
+    return f"{100 * share:.1f}%"
 
 
 def _error(value: float | None) -> str:

@@ -138,7 +138,7 @@ def render_real_data(results: dict[str, Any]) -> str:
         f"`{COMMANDS['real_data.json']}`:"
     )
     table = markdown_table(
-        ("corpus", "figure", "constant prediction", "scikit-learn baseline", "EGMF", "95 % interval"),
+        ("corpus", "figure", "constant prediction", "scikit-learn baseline", "EGMF", "95% interval"),
         [_real_data_row(piece) for piece in pieces],
     )
     return "\n".join([introduction, "", *table])

@@ -60,7 +60,7 @@ def test_regression_by_hand():
     assert metrics["acc2_non0"] == pytest.approx(2 / 3)  # a truth of 0 is left out; a prediction of 0 is not positive
     assert metrics["correlation"] == pytest.approx(np.corrcoef([-1, 0, 1, 1], [-1, 1, 0, 1])[0, 1])
     assert metrics["correlation_of_mean"] == pytest.approx(np.corrcoef([-1, 0, 1, 1], [-0.5, 0.4, 0.0, 0.9])[0, 1])
-    # 90 % from the 5th to the 95th percentile: -1..1, -1..1, -1..1, 0..1
+    # 90% from the 5th to the 95th percentile: -1..1, -1..1, -1..1, 0..1
     assert metrics["interval_coverage"] == 1
     assert metrics["negative_log_likelihood"] == pytest.approx(-np.log([0.6, 0.2, 0.3, 0.9]).mean())
     assert metrics["largest_predicted_share"] == pytest.approx(2 / 4)

@@ -32,7 +32,7 @@ from .memory_formulas import USABLE_SHARE, Batch
 def render(record: dict[str, Any]) -> str:
     """The record as text."""
     title = f"{record['backbone']}, language model in {record['dtype']}, LoRA and all other parts in float32"
-    share = f"{100 * USABLE_SHARE:.0f} %"
+    share = f"{100 * USABLE_SHARE:.0f}%"
     lines = [
         title,
         "",
@@ -55,7 +55,7 @@ def _parameter_lines(record: dict[str, Any]) -> list[str]:
     total = sum(counts["total"] for counts in record["parameters"].values())
     trainable = sum(counts["trainable"] for counts in record["parameters"].values())
     lines.append(_parameter_line("together", total, trainable, sum(weights.values())))
-    lines.append(f"  trained: {100 * record['trainable_share']:.3f} % of all")
+    lines.append(f"  trained: {100 * record['trainable_share']:.3f}% of all")
     return lines
 
 

@@ -18,7 +18,7 @@ def render(results: dict[str, Any]) -> str:
         "# Real data",
         "",
         f"Rendered by `python -m training.benchmarks.real_data` from `real_data.json`, with {', '.join(text_models)}.",
-        "The constant predicts the mean or the most frequent label. Intervals: 95 %, bootstrap over the examples, of "
+        "The constant predicts the mean or the most frequent label. Intervals: 95%, bootstrap over the examples, of "
         "the first seed. The baseline was fitted on every example of train, EGMF on those named below. Settings were "
         "chosen on examples of train, but what earlier settings gave on the reported examples of MOSI and RAVDESS was "
         "known by then (`training/LOG.md`).",
