@@ -238,7 +238,9 @@ def load_backbone(
         f"{checkpoint} is an adapter checkpoint: its {modality} encoder {encoder.backbone_id!r}",
         f"Set config.{modality}_config.backbone_id to a local copy.",
     ):
-        return AutoModel.from_pretrained(path, config=encoder.backbone_config, revision=revision, **kwargs)
+        return AutoModel.from_pretrained(
+            path, config=encoder.backbone_config, revision=revision, dtype=torch.float32, **kwargs
+        )
 
 
 def load_config(

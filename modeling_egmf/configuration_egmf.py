@@ -53,6 +53,9 @@ class EGMFEncoderConfig(PreTrainedConfig):
             Branch, tag or commit of `backbone_id`. `None` means `"main"`.
         backbone_trainable (`bool`, *optional*, defaults to `False`):
             Train the backbone and store it in every checkpoint. Frozen by default, because the corpora are small.
+        backbone_pooler (`bool`, *optional*, defaults to `True`):
+            Take an image encoder's own pooled output, if it has one. `False` averages its patches, for a checkpoint
+            without weights for the pooler.
         sequence_encoder (`str`, *optional*, defaults to `"gru"`):
             Bidirectional encoder over time: `"gru"`, `"transformer"`, or `"none"`, which pools the vectors directly.
             A GRU by default, because it learns from few examples.
@@ -91,6 +94,7 @@ class EGMFEncoderConfig(PreTrainedConfig):
     backbone_id: str | None = None
     backbone_revision: str | None = None
     backbone_trainable: bool = False
+    backbone_pooler: bool = True
     sequence_encoder: Literal["gru", "transformer", "none"] = "gru"
     hidden_size: int = 128
     num_layers: int = 1

@@ -9,27 +9,28 @@
 The paper leaves the encoder open. Ours encodes only the samples that have the modality; the tokens of the others are
 zero and masked in every attention. Every step respects the mask, so that padding never changes a sample's token.
 
-Next: fusion_egmf.py.
+Next: backbones_egmf.py for the pretrained backbones; fusion_egmf.py.
 """
 
 # B batch  S audio samples  T frames or vectors in time  F feature width  W encoder width  C channels  H fusion width
 
-import inspect
 import math
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
-from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.audio_utils import mel_filter_bank
 
+from .backbones_egmf import EGMFPretrainedStem, length_mask, put_back_frames
 from .configuration_egmf import EGMFConfig, EGMFEncoderConfig
+from .float32_egmf import EGMFFloat32Module, in_float32
 
 
 # ---- stems: from raw media or features to a sequence of vectors --------------------------------------------------
 
 
-class EGMFFeatureStem(nn.Module):
+class EGMFFeatureStem(EGMFFloat32Module):
     """Precomputed vectors, standardized with statistics of the training set (mean 0 and std 1 until they are set)."""
 
     def __init__(self, config: EGMFEncoderConfig):
@@ -38,6 +39,7 @@ class EGMFFeatureStem(nn.Module):
         self.register_buffer("std", torch.ones(config.feature_size))
         self.projection = nn.Linear(config.feature_size, config.hidden_size)
 
+    @in_float32
     def forward(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """values (B, T, F), mask (B, T) -> (B, T, W), (B, T)."""
         feature_size = self.mean.shape[0]
@@ -50,7 +52,7 @@ class EGMFFeatureStem(nn.Module):
         return self.projection(standardized.clamp(-10, 10)), mask  # 10 deviations bound outliers
 
 
-class EGMFWaveformStem(nn.Module):
+class EGMFWaveformStem(EGMFFloat32Module):
     """Mono samples to log-mel frames in decibels, then convolutions that each halve the frame rate."""
 
     def __init__(self, config: EGMFEncoderConfig):
@@ -74,6 +76,7 @@ class EGMFWaveformStem(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(width) for width in config.conv_channels)
         self.projection = nn.Linear(channels[-1], config.hidden_size)
 
+    @in_float32
     def forward(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """values (B, S), mask (B, S) -> (B, T, W), (B, T)."""
         states, mask = self.log_mel(values, mask)  # (B, T, mel bins), (B, T)
@@ -85,6 +88,7 @@ class EGMFWaveformStem(nn.Module):
             mask = mask[:, ::2]
         return self.projection(states), mask
 
+    @in_float32
     def log_mel(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """values (B, S), mask (B, S) -> (B, T, mel bins) in about [-1, 1], (B, T): one frame per hop."""
         spectrum = torch.stft(
@@ -110,7 +114,7 @@ class EGMFWaveformStem(nn.Module):
         return states - (states * mask[..., None]).sum(dim=(1, 2), keepdim=True) / count
 
 
-class EGMFFrameStem(nn.Module):
+class EGMFFrameStem(EGMFFloat32Module):
     """Each frame, and its difference from the clip's first, through convolutions that each halve its sides.
 
     The difference shows motion and removes the identity of the face. The result is averaged over a coarse grid, which
@@ -127,6 +131,7 @@ class EGMFFrameStem(nn.Module):
         self.norms = nn.ModuleList(nn.GroupNorm(1, width) for width in config.conv_channels)
         self.projection = nn.Linear(self.GRID_SIZE**2 * channels[-1], config.hidden_size)
 
+    @in_float32
     def forward(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """values (B, T, 3, y, x) in about [-1, 1], mask (B, T) -> (B, T, W), (B, T)."""
         if values.shape[-2:] != self.frame_size:
@@ -139,82 +144,15 @@ class EGMFFrameStem(nn.Module):
         states = torch.cat([values, 2 * motion], dim=2)[mask]  # (real frames, 6, y, x)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             states = nn.functional.gelu(norm(convolution(states)))  # (real frames, C, y / 2, x / 2)
-        grid = nn.functional.adaptive_avg_pool2d(states, self.GRID_SIZE)  # (real frames, C, 4, 4)
+        grid = average_over_grid(states, self.GRID_SIZE)  # (real frames, C, 4, 4)
         states = self.projection(grid.flatten(1))  # (real frames, W)
         return put_back_frames(states, mask), mask
-
-
-class EGMFPretrainedStem(nn.Module):
-    """Any audio or vision encoder of `transformers`, frozen unless the configuration says otherwise.
-
-    Attributes:
-        precomputed: if true, `forward` takes the stored output of the frozen backbone, (B, T, backbone width),
-            instead of raw media.
-    """
-
-    def __init__(self, config: EGMFEncoderConfig, backbone: PreTrainedModel | None = None):
-        super().__init__()
-        self.is_vision = config.input_type == "frames"
-        self.trainable = config.backbone_trainable
-        self.precomputed = False
-        if backbone is None:
-            backbone = AutoModel.from_config(config.backbone_config)
-        # Only the encoder of an encoder-decoder such as Whisper.
-        self.backbone = backbone.get_encoder() if backbone.config.is_encoder_decoder else backbone
-        self.takes_mask = "attention_mask" in inspect.signature(backbone.forward).parameters
-        self.projection = nn.Linear(backbone_width(backbone.config), config.hidden_size)
-
-    def train(self, mode: bool = True) -> "EGMFPretrainedStem":
-        super().train(mode)
-        if not self.trainable:
-            self.backbone.eval()  # so that its output is the same in training and can be stored
-        return self
-
-    def forward(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """values as the backbone takes them, mask (B, S) or (B, T) of its input -> (B, T, W), (B, T)."""
-        if self.precomputed:
-            states = values
-        else:
-            states, mask = self.run_backbone(values, mask)  # (B, T, backbone width), (B, T)
-        return self.projection(states.to(self.projection.weight.dtype)), mask
-
-    def run_backbone(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """values and mask as in `forward` -> (B, T, backbone width), (B, T)."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.trainable):
-            if self.is_vision:
-                return self.encode_frames(values, mask)
-            return self.encode_waveform(values, mask)
-
-    def encode_frames(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """values (B, T, 3, y, x), mask (B, T) -> (B, T, backbone width), (B, T): one vector per frame."""
-        output = self.backbone(values[mask].to(self.backbone.dtype))
-        states = output.get("pooler_output")
-        if states is None:
-            states = output.last_hidden_state
-            is_sequence = states.ndim == 3  # of patches; otherwise a map (real frames, backbone width, y, x)
-            states = states.mean(dim=1 if is_sequence else (2, 3))
-        return put_back_frames(states.flatten(1), mask), mask
-
-    def encode_waveform(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """values (B, S) or (B, mel bins, T), mask (B, input steps) -> (B, T, backbone width), (B, T)."""
-        inputs = {self.backbone.main_input_name: values.to(self.backbone.dtype)}
-        if self.takes_mask:
-            inputs["attention_mask"] = mask.long()
-        states = self.backbone(**inputs).last_hidden_state  # (B, T, backbone width)
-        length = states.shape[1]
-
-        if self.backbone.main_input_name == "input_values" and length != mask.shape[1]:
-            # Wav2Vec2 and similar models compute the number of output steps of a clip themselves.
-            output_lengths = getattr(self.backbone, "_get_feat_extract_output_lengths", None)
-            if output_lengths is not None:
-                return states, length_mask(output_lengths(mask.sum(dim=1)), length)
-        return states, downsample_mask(mask, length)
 
 
 # ---- one modality -------------------------------------------------------------------------------------------------
 
 
-class EGMFModalityEncoder(nn.Module):
+class EGMFModalityEncoder(EGMFFloat32Module):
     """One modality: stem, sequence encoder, attention pooling, projection to the fusion width."""
 
     def __init__(
@@ -267,6 +205,11 @@ class EGMFModalityEncoder(nn.Module):
     def encode(self, values: Tensor, mask: Tensor) -> Tensor:
         """values (B, T or S, ...), mask (B, T or S) with a real step in every row -> (B, H)."""
         states, mask = self.stem(values, mask)  # (B, T, W), (B, T)
+        return self.encode_sequence(states, mask)
+
+    @in_float32
+    def encode_sequence(self, states: Tensor, mask: Tensor) -> Tensor:
+        """states (B, T, W), mask (B, T) -> (B, H)."""
         states = self.dropout(states)
         if self.sequence_type == "gru":
             states = states + self.run_gru(states, mask)
@@ -293,7 +236,7 @@ class EGMFModalityEncoder(nn.Module):
 # ---- both modalities ----------------------------------------------------------------------------------------------
 
 
-class EGMFAudioVisualEncoder(nn.Module):
+class EGMFAudioVisualEncoder(EGMFFloat32Module):
     """Audio and video, one token each, with a learned embedding that tells them apart."""
 
     def __init__(
@@ -371,12 +314,6 @@ def build_stem(config: EGMFEncoderConfig, backbone: PreTrainedModel | None) -> n
     return EGMFFrameStem(config)
 
 
-def backbone_width(config: PreTrainedConfig) -> int:
-    """Width of a pretrained encoder's output; convolutional ones have one width per stage."""
-    width = getattr(config, "hidden_size", None)
-    return width or config.hidden_sizes[-1]
-
-
 def strided_convolutions(convolution: type[nn.Module], channels: list[int]) -> nn.ModuleList:
     """One convolution of stride 2 for each pair of consecutive channel counts."""
     pairs = zip(channels[:-1], channels[1:], strict=True)
@@ -394,17 +331,24 @@ def sinusoidal_positions(states: Tensor) -> Tensor:
     return positions[:, :width].to(states.dtype)
 
 
-def length_mask(lengths: Tensor, max_length: int) -> Tensor:
-    """lengths (B,) -> (B, max_length) bool, true on the first steps."""
-    return torch.arange(max_length, device=lengths.device)[None, :] < lengths[:, None]
+def average_over_grid(states: Tensor, size: int) -> Tensor:
+    """states (N, C, y, x) -> (N, C, size, size), the means of cells as equal as whole pixels allow.
+
+    The same as `adaptive_avg_pool2d`, which Apple GPUs only have for sides that are multiples of `size`.
+    """
+    height, width = states.shape[-2:]
+    if height % size == 0 and width % size == 0:
+        return nn.functional.adaptive_avg_pool2d(states, size)
+    rows = cell_means(height, size).to(states)  # (size, y)
+    columns = cell_means(width, size).to(states)  # (size, x)
+    return rows @ states @ columns.T
 
 
-def downsample_mask(mask: Tensor, length: int) -> Tensor:
-    """mask (B, T) bool with the real steps first -> (B, length), the same share of steps, rounded up."""
-    num_steps = -(-mask.sum(dim=1) * length // mask.shape[1])
-    return length_mask(num_steps, length)
-
-
-def put_back_frames(states: Tensor, mask: Tensor) -> Tensor:
-    """states (real frames, W), mask (B, T) -> (B, T, W), zero on padding."""
-    return states.new_zeros(*mask.shape, states.shape[-1]).index_put(torch.where(mask), states)
+def cell_means(length: int, num_cells: int) -> Tensor:
+    """(num_cells, length): the matrix that averages `length` pixels into cells, which may overlap by one pixel."""
+    means = torch.zeros(num_cells, length)
+    for i in range(num_cells):
+        start = i * length // num_cells
+        end = -(-(i + 1) * length // num_cells)  # rounded up
+        means[i, start:end] = 1 / (end - start)
+    return means

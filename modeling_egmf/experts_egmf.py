@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
 from .configuration_egmf import EGMFConfig
+from .float32_egmf import EGMFFloat32Module, in_float32
 
 
 class GateWeights(NamedTuple):
@@ -36,7 +37,7 @@ class ExpertMixture(NamedTuple):
     residual_weight: Tensor  # (B,) beta in (0, 1)
 
 
-class EGMFExpert(nn.Module):
+class EGMFExpert(EGMFFloat32Module):
     """A bottleneck network E_k: H -> H / bottleneck_ratio -> H."""
 
     def __init__(self, width: int, bottleneck_ratio: int, activation: str):
@@ -46,12 +47,13 @@ class EGMFExpert(nn.Module):
         self.activation = ACT2FN[activation]
         self.up = nn.Linear(bottleneck_width, width)
 
+    @in_float32
     def forward(self, fused: Tensor) -> Tensor:
         """fused (B, H) -> (B, H)."""
         return self.up(self.activation(self.down(fused)))
 
 
-class EGMFHierarchicalGate(nn.Module):
+class EGMFHierarchicalGate(EGMFFloat32Module):
     """The two stages of the gate, and the weight of the residual."""
 
     def __init__(self, width: int, num_experts: int):
@@ -69,6 +71,7 @@ class EGMFHierarchicalGate(nn.Module):
         )
         self.residual_gate = nn.Linear(width, 1)
 
+    @in_float32
     def forward(self, fused: Tensor) -> GateWeights:
         """fused (B, H) -> GateWeights."""
         gate_weights = torch.softmax(self.feature_gate(fused), dim=-1)  # (B, E)
@@ -82,7 +85,7 @@ class EGMFHierarchicalGate(nn.Module):
         )
 
 
-class EGMFExperts(nn.Module):
+class EGMFExperts(EGMFFloat32Module):
     """Eq. 3: the gate mixes the experts and keeps a share of the fused vector."""
 
     def __init__(self, config: EGMFConfig):
@@ -93,6 +96,7 @@ class EGMFExperts(nn.Module):
         )
         self.gate = EGMFHierarchicalGate(width, len(self.experts))
 
+    @in_float32
     def forward(self, fused: Tensor) -> ExpertMixture:
         """fused (B, H) -> ExpertMixture."""
         gate = self.gate(fused)

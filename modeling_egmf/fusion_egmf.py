@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from .configuration_egmf import EGMFConfig
+from .float32_egmf import EGMFFloat32Module, in_float32
 
 
-class EGMFAttention(nn.Module):
+class EGMFAttention(EGMFFloat32Module):
     """Multi-head attention of queries over keys. The output is zero for a sample without any key."""
 
     def __init__(self, width: int, num_heads: int, dropout: float):
@@ -34,6 +35,7 @@ class EGMFAttention(nn.Module):
         batch_size, length, _ = states.shape
         return states.view(batch_size, length, self.num_heads, self.head_width).transpose(1, 2)
 
+    @in_float32
     def forward(self, queries: Tensor, keys: Tensor, key_mask: Tensor) -> Tensor:
         """queries (B, Q, H), keys (B, K, H), key_mask (B, K) bool, true on real keys -> (B, Q, H)."""
         has_key = key_mask.any(dim=1)  # (B,)
@@ -50,7 +52,7 @@ class EGMFAttention(nn.Module):
         return self.output(attended) * has_key[:, None, None]
 
 
-class EGMFFusion(nn.Module):
+class EGMFFusion(EGMFFloat32Module):
     """Eq. 1 and 2, and the mean over the transcript's tokens."""
 
     def __init__(self, config: EGMFConfig):
@@ -70,6 +72,7 @@ class EGMFFusion(nn.Module):
         self.self_attention = EGMFAttention(width, num_heads, dropout)
         self.fused_norm = nn.LayerNorm(width)
 
+    @in_float32
     def forward(
         self,
         text_embeds: Tensor,

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .configuration_egmf import EGMFConfig
+from .float32_egmf import EGMFFloat32Module, in_float32
 
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ TEXT_INPUTS = ("utterance_mask", "text_mask", "modality_mask")
 PREFILL_INPUTS = ("audio_values", "audio_mask", "video_values", "video_mask", *TEXT_INPUTS)
 
 
-class EGMFPseudoTokens(nn.Module):
+class EGMFPseudoTokens(EGMFFloat32Module):
     """T_pseudo = Repeat(Linear(f_enhanced), P), or one projection per token.
 
     A learned factor scales them to the norm of the language model's own embeddings: soft tokens with ten times the
@@ -45,6 +46,7 @@ class EGMFPseudoTokens(nn.Module):
         self.projection = nn.Linear(config.fusion_hidden_size, self.width * num_projections)
         self.scale = nn.Parameter(torch.ones(()))
 
+    @in_float32
     def forward(self, enhanced: Tensor) -> Tensor:
         """enhanced (B, H) -> (B, P, D)."""
         tokens = self.scale * self.projection(self.norm(enhanced))  # (B, D) or (B, P * D)

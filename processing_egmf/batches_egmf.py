@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
+from transformers import BatchFeature
 from transformers.image_utils import is_pil_image
 
 from .arguments_egmf import printable, shorten
@@ -23,9 +24,22 @@ from .media_egmf import is_rate_and_array, is_recording
 
 MODALITIES = ("text", "audio", "video")
 CONTENT = ("text", "audio", "video", "audio_features", "video_features")
+MEDIA_VALUES = ("audio_values", "video_values")
 MEDIA_INPUTS = ("audio_values", "audio_mask", "video_values", "video_mask")
 IGNORE_INDEX = -100
 SINGLE_SEQUENCES = str | bytes | bytearray | memoryview | list | tuple
+
+
+class EGMFBatch(BatchFeature):
+    """The processor's output. `to(device, dtype)` keeps audio and video in float32, in which the model reads them:
+    features beyond 65504 would be infinite in float16, and a waveform in bfloat16 is full of noise."""
+
+    def to(self, *args: Any, **kwargs: Any) -> "EGMFBatch":
+        media = {name: self[name] for name in MEDIA_VALUES if name in self}
+        super().to(*args, **kwargs)
+        for name, values in media.items():
+            self[name] = values.to(self[name].device)
+        return self
 
 
 # ---- arguments -----------------------------------------------------------------------------------------------

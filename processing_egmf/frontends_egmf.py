@@ -14,48 +14,106 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from transformers.utils import logging
 
 from .arguments_egmf import printable
 
 
-FRONTEND_TYPES = ("FeatureExtractor", "ImageProcessor", "ImageProcessorFast")
+logger = logging.get_logger(__name__)
+
+# Keys of the class name in a front end's `to_dict()`; `transformers` is renaming FeatureExtractor to AudioProcessor.
+TYPE_KEYS = {
+    "audio": ("feature_extractor_type", "audio_processor_type"),
+    "video": ("image_processor_type", "video_processor_type"),
+}
+CLASS_SUFFIXES = {
+    "audio": ("FeatureExtractor", "AudioProcessor"),
+    "video": ("ImageProcessor", "ImageProcessorPil", "VideoProcessor"),
+}
+BACKEND_KEY = "image_backend"  # our own key in the fields of an image processor
 
 
-def build_frontend(fields: dict[str, Any] | None, type_key: str) -> Any:
+def build_frontend(fields: dict[str, Any] | None, modality: str) -> Any:
     """The feature extractor or image processor of a pretrained encoder.
 
     Args:
         fields: its `to_dict()`; None for no front end.
-        type_key: the key of its class name: `"feature_extractor_type"` or `"image_processor_type"`.
+        modality: `"audio"` or `"video"`.
+
+    Raises:
+        ValueError: the fields name no class, or one that `transformers` does not have.
     """
     if fields is None:
         return None
-    if type_key not in fields:
+    keys = TYPE_KEYS[modality]
+    class_names = [fields[key] for key in keys if key in fields]
+    if not class_names:
         raise ValueError(
-            f"The front end has no {type_key!r}, only {sorted(fields)}. "
+            f"The front end has neither {keys[0]!r} nor {keys[1]!r}, only {sorted(fields)}. "
             "Give the to_dict() of a transformers feature extractor or image processor."
         )
-    class_name = fields[type_key]
-    frontend_class = getattr(transformers, class_name, None)
-    if frontend_class is None or not class_name.endswith(FRONTEND_TYPES):
-        raise ValueError(f"{class_name!r} is not a feature extractor or image processor of transformers.")
-    arguments = {key: value for key, value in fields.items() if key != type_key}
+    frontend_class = find_frontend_class(class_names[0], modality, fields.get(BACKEND_KEY))
+    if frontend_class is None:
+        raise ValueError(f"{class_names[0]!r} is not a feature extractor or image processor of transformers.")
+    arguments = {key: value for key, value in fields.items() if key not in (*keys, BACKEND_KEY)}
     return frontend_class(**arguments)
 
 
+def find_frontend_class(class_name: str, modality: str, image_backend: str | None) -> type | None:
+    """The class of `transformers` with this name, or with the name that another version gives it; None without one."""
+    class_name = class_name.removesuffix("Fast")
+    if not class_name.endswith(CLASS_SUFFIXES[modality]):
+        return None
+    names = [class_name]
+    if modality == "audio":
+        stem = class_name.removesuffix("FeatureExtractor").removesuffix("AudioProcessor")
+        names += [stem + suffix for suffix in CLASS_SUFFIXES["audio"]]
+    elif image_backend == "pil":
+        names.insert(0, class_name + "Pil")
+    for name in names:
+        if hasattr(transformers, name):
+            return getattr(transformers, name)
+    return None
+
+
+def record_image_backend(fields: dict[str, Any] | None, image_processor: Any) -> dict[str, Any] | None:
+    """The fields of an image processor with the library that it resizes with, `"torchvision"` or `"pil"`.
+
+    Without torchvision, `transformers` resizes with Pillow, and pixels differ a little. Fields that name a library
+    keep it; if it is not the one in use, a warning says so.
+    """
+    backend = getattr(image_processor, "backend", None)  # a few processors have only one, and no such attribute
+    if backend is None:
+        return fields
+    recorded = fields.get(BACKEND_KEY, backend)
+    if backend != recorded:
+        logger.warning(
+            f"The model was trained on frames resized by {recorded}, but here they are resized by {backend}: "
+            f"probabilities may differ by some thousandths. Install {recorded} for the same answers."
+        )
+    return {**fields, BACKEND_KEY: recorded}
+
+
 def encode_waveform(waveform: np.ndarray, sampling_rate: int, feature_extractor: Any) -> dict[str, torch.Tensor]:
-    """Audio inputs from a waveform, float32 (samples,), which is unchanged without a feature extractor."""
+    """Audio inputs from a waveform, float32 (samples,), which is unchanged without a feature extractor.
+
+    Padding that the extractor adds, such as Whisper's to 30 seconds, is cut off again.
+    """
     if feature_extractor is None:
         return with_full_mask("audio", torch.from_numpy(waveform))
     extracted = feature_extractor(
         waveform, sampling_rate=sampling_rate, return_attention_mask=True, return_tensors="pt"
     )
     values = extracted[feature_extractor.model_input_names[0]][0].float()
-    inputs = with_full_mask("audio", values)
-    if "attention_mask" in extracted and extracted["attention_mask"].shape[-1] != len(values):
-        # An extractor that pads to a fixed length (Whisper): values (mel bands, T) with a mask over T.
-        inputs["audio_mask"] = extracted["attention_mask"][0].bool()
-    return inputs
+    mask_name = next((name for name in extracted if name.endswith("mask")), None)
+    if mask_name is not None:
+        mask = extracted[mask_name][0].bool()
+        mask[:1] = True  # at least one step of a very short clip
+        if len(mask) != len(values):  # Whisper's values are (mel bands, T)
+            values = values.transpose(0, 1)
+        values = values[mask]
+    # Extractors that standardize each band over time make NaN of a single step, which does not deviate.
+    return with_full_mask("audio", values.nan_to_num())
 
 
 def encode_frames(frames: np.ndarray, image_processor: Any) -> dict[str, torch.Tensor]:
@@ -63,7 +121,10 @@ def encode_frames(frames: np.ndarray, image_processor: Any) -> dict[str, torch.T
     if image_processor is None:
         values = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 127.5 - 1.0  # (T, 3, y, x)
     else:
-        values = image_processor(list(frames), return_tensors="pt")["pixel_values"].float()
+        processed = image_processor(list(frames), return_tensors="pt")
+        values = processed[image_processor.model_input_names[0]].float()
+        if values.ndim == 5:  # processors of video encoders return a batch of one clip
+            values = values[0]
     return with_full_mask("video", values)
 
 

@@ -4,13 +4,11 @@
     audio, video ───► load_media ─► encode_media ──► values and masks ─────────────────────┴─► collate ─► batch
     model.score_answers(**batch) ──► post_process_answers ──► label, score, probabilities, experts, modalities
 
-`prepare` makes one sample, `collate` a batch of prepared samples, and `__call__` does both. Read next: prompts_egmf.py
-(token ids), audio_egmf.py and video_egmf.py (decoding), frontends_egmf.py (what the encoders take), tasks_egmf.py
-(tasks and answers), batches_egmf.py (lists, padding), results_egmf.py (answers from the model's output).
+`prepare` makes one sample, `collate` a batch, `__call__` does both. Read next: prompts_egmf.py (token ids),
+audio_egmf.py, video_egmf.py (decoding), frontends_egmf.py (encoder inputs), batches_egmf.py, results_egmf.py.
 """
 
-# B batch  S prompt tokens  P pseudo tokens  T samples, steps or frames  F feature size  M modalities
-# A answers  L tokens of an answer
+# B batch  S prompt tokens  P slots  T steps or frames  F feature size  M modalities  A answers  L answer tokens
 
 import os
 from collections.abc import Mapping, Sequence
@@ -18,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from transformers import BatchFeature, ProcessorMixin
+from transformers import ProcessorMixin
 
 from .arguments_egmf import check_loading_arguments, check_settings, check_tensor_type, refuses_unknown_arguments
 from .audio_egmf import load_audio
@@ -26,6 +24,7 @@ from .batches_egmf import (
     IGNORE_INDEX,
     MEDIA_INPUTS,
     MODALITIES,
+    EGMFBatch,
     check_modalities,
     check_not_empty,
     check_one_source,
@@ -42,6 +41,7 @@ from .frontends_egmf import (
     encode_states,
     encode_waveform,
     read_features,
+    record_image_backend,
     with_full_mask,
 )
 from .prompts_egmf import read_context, read_text, tokenize_answers, tokenize_prompt
@@ -120,7 +120,6 @@ class EGMFProcessor(ProcessorMixin):
         self.num_frames = num_frames
         self.frame_height = frame_height
         self.frame_width = frame_width
-        self.video_frontend = video_frontend
         self.max_clip_seconds = max_clip_seconds
         self.max_length = max_length
         self.transcript_in_prompt = transcript_in_prompt
@@ -135,8 +134,9 @@ class EGMFProcessor(ProcessorMixin):
 
         self.task_objects = read_tasks(BUILT_IN_TASKS if tasks is None else tasks)
         self._answer_ids: dict[str, list[list[int]]] = {}
-        self._feature_extractor = build_frontend(audio_frontend, "feature_extractor_type")
-        self._image_processor = build_frontend(video_frontend, "image_processor_type")
+        self._feature_extractor = build_frontend(audio_frontend, "audio")
+        self._image_processor = build_frontend(video_frontend, "video")
+        self.video_frontend = record_image_backend(video_frontend, self._image_processor)
         super().__init__(tokenizer)
 
     @classmethod
@@ -206,7 +206,7 @@ class EGMFProcessor(ProcessorMixin):
         modalities: Sequence | None = None,
         sample_names: str | Sequence[str] | None = None,
         return_tensors: str = "pt",
-    ) -> BatchFeature:
+    ) -> EGMFBatch:
         """Prepare one sample, or a batch if any argument is a list with one entry per sample (None: missing).
 
         Args:
@@ -333,7 +333,7 @@ class EGMFProcessor(ProcessorMixin):
     def _modality_mask(self, sample: dict[str, Any]) -> list[bool]:
         return [any(sample["text_mask"]), "audio_values" in sample, "video_values" in sample]
 
-    def collate(self, samples: list[dict[str, Any]], return_tensors: str = "pt") -> BatchFeature:
+    def collate(self, samples: list[dict[str, Any]], return_tensors: str = "pt") -> EGMFBatch:
         """Samples from `prepare` as one batch: prompts padded on the left, media on the right."""
         check_tensor_type(return_tensors)
         without_answer = [sample["name"] for sample in samples if sample["labels"] is None]
@@ -348,7 +348,7 @@ class EGMFProcessor(ProcessorMixin):
         batch["task_ids"] = torch.tensor([sample["task_id"] for sample in samples])
         if without_answer:
             batch["answer_ids"] = collate_answer_ids(samples)
-        return BatchFeature(batch, tensor_type=return_tensors)
+        return EGMFBatch(batch, tensor_type=return_tensors)
 
     def load_media(
         self,

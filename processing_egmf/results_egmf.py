@@ -69,7 +69,7 @@ def summarize_output(output: Any, tasks: Sequence[EGMFTask], top_k: int | None, 
                 f"Task {task.name!r} has {task.num_answers} answers, but the output has "
                 f"{output.probabilities.shape[1]}; use the processor that prepared the inputs."
             )
-        probabilities = output.probabilities[i, : task.num_answers].double().cpu().numpy()  # (A,)
+        probabilities = output.probabilities[i, : task.num_answers].cpu().double().numpy()  # (A,)
         answer = task.summarize(probabilities, interval, top_k)
         experts = dict(zip(output.expert_names, output.expert_weights[i].tolist(), strict=True))
         answer["task"] = task.name

@@ -5,18 +5,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from transformers import ViTModel
 
 from modeling_egmf.encoders_egmf import (
     EGMFAudioVisualEncoder,
     EGMFFeatureStem,
     EGMFFrameStem,
     EGMFModalityEncoder,
-    EGMFPretrainedStem,
     EGMFWaveformStem,
-    downsample_mask,
 )
-from tests.helpers.backbone_configs import AUDIO_BACKBONES, VISION_BACKBONES
 from tests.helpers.model_inputs import assert_close
 
 
@@ -50,18 +46,6 @@ def one_stream(media_batch):
 
 def all_present(mask):
     return torch.ones(len(mask), dtype=torch.bool)
-
-
-def backbone_inputs(name):
-    """Three clips of different lengths as the backbone takes them."""
-    generator = torch.Generator().manual_seed(0)
-    lengths = torch.tensor([200, 400, 290])
-    if name == "wav2vec2":
-        mask = torch.arange(400)[None, :] < lengths[:, None]
-        return (torch.rand(3, 400, generator=generator) - 0.5) * mask, mask
-    if name == "whisper":
-        return torch.rand(3, 8, 40, generator=generator), torch.arange(40)[None, :] < (lengths // 10)[:, None]
-    return torch.rand(3, 5, 3, 16, 16, generator=generator), torch.arange(5)[None, :] < (lengths // 80)[:, None]
 
 
 # ---- our own encoders ----------------------------------------------------------------------------------------
@@ -294,86 +278,6 @@ def test_audio_of_any_length_is_encoded(make_encoder, samples):
     actual = encoder(torch.rand(1, samples), mask, torch.tensor([True]))
     assert torch.isfinite(actual).all()
     assert actual.abs().max() > 0
-
-
-@pytest.mark.parametrize(("steps", "length"), [(8, 8), (8, 4), (8, 2), (28, 4), (21, 3), (3000, 1500), (100, 33)])
-def test_downsampled_mask_keeps_the_share(steps, length):
-    real = torch.arange(1, steps + 1)
-    mask = torch.arange(steps)[None, :] < real[:, None]
-    expected = [-(-n * length // steps) for n in real.tolist()]  # rounded up, in integers
-    assert downsample_mask(mask, length).sum(dim=1).tolist() == expected
-
-
-# ---- pretrained backbones ------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def make_backbone_encoder(make_encoder_config):
-    def make(name, trainable=False):
-        torch.manual_seed(0)
-        input_type, modality = ("waveform", "audio") if name in AUDIO_BACKBONES else ("frames", "video")
-        backbone_config = {**AUDIO_BACKBONES, **VISION_BACKBONES}[name].to_dict()
-        config = make_encoder_config(
-            input_type, modality, backbone_config=backbone_config, backbone_trainable=trainable
-        )
-        return EGMFModalityEncoder(config, FUSION_WIDTH).eval()
-
-    return make
-
-
-@pytest.mark.parametrize("name", [*AUDIO_BACKBONES, *VISION_BACKBONES])
-def test_backbone_batch_equals_single(make_backbone_encoder, name):
-    encoder = make_backbone_encoder(name)
-    values, mask = backbone_inputs(name)
-    together = encoder(values, mask, all_present(mask))
-    assert together.std(dim=0).max() > 1e-4  # the clips differ
-    for i, length in enumerate(mask.sum(dim=1)):
-        keep = values.shape[1] if name == "whisper" else length  # Whisper's input has one fixed length
-        single_mask = mask[i : i + 1] if name == "whisper" else mask[i : i + 1, :length]
-        single = encoder(values[i : i + 1, :keep], single_mask, all_present(mask[:1]))
-        assert_close(together[i], single[0])
-
-
-@pytest.mark.parametrize("trainable", [False, True])
-@pytest.mark.parametrize("name", [*AUDIO_BACKBONES, *VISION_BACKBONES])
-def test_backbone_learns_only_if_trainable(make_backbone_encoder, name, trainable):
-    encoder = make_backbone_encoder(name, trainable).train()
-    values, mask = backbone_inputs(name)
-    encoder(values, mask, all_present(mask)).square().sum().backward()
-    backbone = list(encoder.stem.backbone.parameters())
-    assert any(p.grad is not None and p.grad.abs().max() > 0 for p in backbone) == trainable
-    assert encoder.stem.projection.weight.grad.abs().max() > 0
-
-
-@pytest.mark.parametrize("trainable", [False, True])
-def test_only_a_trainable_backbone_goes_into_training_mode(
-    make_backbone_encoder,
-    trainable,
-):
-    encoder = make_backbone_encoder("resnet", trainable).train()
-    assert encoder.training
-    assert any(module.training for module in encoder.stem.backbone.modules()) == trainable
-
-
-def test_only_the_encoder_of_whisper_is_kept(make_backbone_encoder):
-    stem = make_backbone_encoder("whisper").stem
-    assert stem.backbone.__class__.__name__ == "WhisperEncoder"
-    assert not any("decoder" in name for name in stem.state_dict())
-
-
-def test_given_backbone_is_used(make_encoder_config):
-    backbone = ViTModel(VISION_BACKBONES["vit"])
-    config = make_encoder_config("frames", "video", backbone_config=VISION_BACKBONES["vit"].to_dict())
-    assert EGMFPretrainedStem(config, backbone).backbone is backbone
-
-
-def test_bfloat16_backbone_gives_float32_tokens(make_backbone_encoder):
-    encoder = make_backbone_encoder("vit")
-    encoder.stem.backbone.to(torch.bfloat16)
-    values, mask = backbone_inputs("vit")
-    actual = encoder(values, mask, all_present(mask))
-    assert actual.dtype == torch.float32
-    assert torch.isfinite(actual).all()
 
 
 # ---- both modalities -----------------------------------------------------------------------------------------

@@ -2,7 +2,18 @@
 
 import pytest
 import torch
-from transformers import ViTImageProcessor, Wav2Vec2FeatureExtractor, WhisperFeatureExtractor
+import transformers
+from transformers import (
+    ASTFeatureExtractor,
+    ParakeetFeatureExtractor,
+    SeamlessM4TFeatureExtractor,
+    VideoMAEImageProcessorPil,
+    ViTImageProcessor,
+    ViTImageProcessorPil,
+    VivitImageProcessor,
+    Wav2Vec2FeatureExtractor,
+    WhisperFeatureExtractor,
+)
 
 from tests.helpers.media_files import gray_frames, sine
 from tests.helpers.processor_outputs import assert_same_media, reloaded
@@ -28,7 +39,7 @@ def test_frontend_whisper(make_processor, tmp_path):
         text=["a", "b", "c"],
         sampling_rate=16_000,
     )
-    assert batch["audio_values"].shape == (3, 8, 100)
+    assert batch["audio_values"].shape == (3, 50, 8)  # not padded to the second that the extractor pads to
     assert batch["audio_mask"].sum(dim=1).tolist() == [50, 25, 0]
     assert_same_media(
         reloaded(processor, tmp_path)(audio=sine(200, 0.5, 16_000), sampling_rate=16_000),
@@ -36,16 +47,48 @@ def test_frontend_whisper(make_processor, tmp_path):
     )
 
 
-def test_frontend_whisper_of_a_full_clip_keeps_its_mask(make_processor):
-    fields = WhisperFeatureExtractor(feature_size=8, chunk_length=1, return_attention_mask=True).to_dict()
-    processor = make_processor("waveform", None, audio_frontend=fields)
-    for seconds, steps in (
-        (1.0, 100),
-        (0.08, 8),
-    ):  # every frame is real; as many frames as mel bands
-        batch = processor(audio=sine(200, seconds, 16_000), sampling_rate=16_000)
-        assert batch["audio_mask"].shape == (1, 100)
-        assert batch["audio_mask"].sum() == steps
+def test_frontend_whisper_keeps_the_length_of_the_clip(make_processor):
+    extractor = WhisperFeatureExtractor(feature_size=8, chunk_length=1)
+    processor = make_processor("waveform", None, audio_frontend=extractor.to_dict())
+    # Every frame is real; as many frames as mel bands; part of a frame.
+    for seconds, steps in ((1.0, 100), (0.08, 8), (0.025, 3)):
+        tone = sine(200, seconds, 16_000)
+        batch = processor(audio=tone, sampling_rate=16_000)
+        assert batch["audio_mask"].tolist() == [[True] * steps]
+        features = extractor(tone, sampling_rate=16_000, return_tensors="pt")["input_features"]  # (1, 8, 100)
+        assert torch.equal(batch["audio_values"], features[:, :, :steps].transpose(1, 2))
+
+
+@pytest.mark.parametrize("extractor", [SeamlessM4TFeatureExtractor, ParakeetFeatureExtractor, ASTFeatureExtractor])
+@pytest.mark.parametrize("seconds", [0.5, 0.033])
+def test_frontend_of_spectrograms(make_processor, extractor, seconds):
+    processor = make_processor("waveform", None, audio_frontend=extractor().to_dict())
+    batch = processor(audio=sine(200, seconds, 16_000), sampling_rate=16_000)
+    assert batch["audio_values"].ndim == 3
+    assert batch["audio_mask"].shape == batch["audio_values"].shape[:2]
+    assert batch["audio_mask"].all()
+    assert batch["audio_values"].isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["Wav2Vec2FeatureExtractor", "Wav2Vec2AudioProcessor"])
+@pytest.mark.parametrize("key", ["feature_extractor_type", "audio_processor_type"])
+@pytest.mark.parametrize("is_renamed", [False, True])
+def test_feature_extractor_and_audio_processor_are_the_same(make_processor, monkeypatch, name, key, is_renamed):
+    """Fields of a version before or after the renaming, read by a version before or after it."""
+    if is_renamed:
+        monkeypatch.delattr(transformers, "Wav2Vec2FeatureExtractor")
+        monkeypatch.setattr(transformers, "Wav2Vec2AudioProcessor", Wav2Vec2FeatureExtractor, raising=False)
+    fields = Wav2Vec2FeatureExtractor(do_normalize=True).to_dict()
+    del fields["feature_extractor_type"]
+    processor = make_processor("waveform", None, audio_frontend={**fields, key: name})
+    batch = processor(audio=sine(200, 0.1, 16_000) * 0.1, sampling_rate=16_000)
+    assert batch["audio_values"].std() == pytest.approx(1, abs=1e-2)
+
+
+@pytest.mark.parametrize("fields", [{"sampling_rate": 16_000}, {"audio_processor_type": "ViTModel"}])
+def test_fields_of_no_extractor_are_refused(make_processor, fields):
+    with pytest.raises(ValueError, match="has neither 'feature_extractor_type' nor|'ViTModel' is not a feature"):
+        make_processor("waveform", None, audio_frontend=fields)
 
 
 def test_frontend_vit(make_processor, clips, tmp_path):
@@ -59,3 +102,50 @@ def test_frontend_vit(make_processor, clips, tmp_path):
     assert_same_media(reloaded(processor, tmp_path)(video=clips["both"]), processor(video=clips["both"]))
     media = processor.load_media(video=clips["both"])
     assert_same_media(processor(**media), processor(video=clips["both"]))
+
+
+@pytest.mark.parametrize("image_processor", [VideoMAEImageProcessorPil, VivitImageProcessor])
+def test_frontend_of_whole_clips(make_processor, image_processor):
+    """Their processors return a batch of one clip."""
+    fields = image_processor(size={"shortest_edge": 12}, crop_size={"height": 12, "width": 12}).to_dict()
+    processor = make_processor(None, "frames", video_frontend=fields)
+    batch = processor(video=gray_frames(3, 20, 24))
+    assert batch["video_values"].shape == (1, 3, 3, 12, 12)
+    assert batch["video_mask"].tolist() == [[True] * 3]
+
+
+# ---- image backends ------------------------------------------------------------------------------------------
+
+
+class OtherBackend(ViTImageProcessorPil):
+    """Stands for the class of an installation with torchvision."""
+
+    @property
+    def backend(self):
+        return "torchvision"
+
+
+def test_image_backend_is_recorded_and_kept(make_processor, monkeypatch, tmp_path, caplog):
+    """Trained without torchvision, used with it: the frames are still resized by Pillow."""
+    fields = ViTImageProcessorPil(size={"height": 12, "width": 12}).to_dict()
+    assert fields["image_processor_type"] == "ViTImageProcessor"  # the class does not tell the backend
+    processor = make_processor(None, "frames", video_frontend=fields)
+    monkeypatch.setattr(transformers, "ViTImageProcessor", OtherBackend)
+    loaded = reloaded(processor, tmp_path)
+    assert loaded.video_frontend["image_backend"] == "pil"
+    frames = gray_frames(3, 20, 24)
+    assert_same_media(loaded(video=frames), processor(video=frames))
+    assert "were resized" not in caplog.text
+
+
+def test_missing_image_backend_is_warned_of(make_processor, monkeypatch, tmp_path, caplog):
+    """Trained with torchvision, used without it."""
+    fields = ViTImageProcessorPil(size={"height": 12, "width": 12}).to_dict()
+    with monkeypatch.context() as patch:
+        patch.setattr(transformers, "ViTImageProcessor", OtherBackend)
+        processor = make_processor(None, "frames", video_frontend=fields)
+    monkeypatch.setattr(transformers.utils.logging.get_logger("transformers"), "propagate", True)
+    with caplog.at_level("WARNING"):
+        loaded = reloaded(processor, tmp_path)
+    assert "frames resized by torchvision, but here they are resized by pil" in caplog.text
+    assert loaded.video_frontend["image_backend"] == "torchvision"

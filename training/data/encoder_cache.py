@@ -6,9 +6,8 @@
 
 The key covers everything that the states depend on, so stale entries are never used: a different encoder, revision,
 clip or setting gives a different key. Files are written under a temporary name and then renamed, so several runs can
-share a folder at the same time. Each clip passes through the encoder by itself, unpadded: an encoder whose output
-depends on padding (Wav2Vec2 with group norm) gives the same output as for a single clip. Only steps that its mask
-marks as real are kept. A clip without the modality gets a file with no steps.
+share a folder at the same time. The encoder runs exactly as in the model (backbones_egmf.py): without padding and in
+its own precision. A clip without the modality gets a file with no steps.
 """
 
 # T steps of the encoder's output
@@ -26,12 +25,15 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 from modeling_egmf import EGMFForConditionalGeneration
-from modeling_egmf.encoders_egmf import EGMFPretrainedStem
+from modeling_egmf.backbones_egmf import EGMFPretrainedStem
 from processing_egmf import EGMFProcessor
 
 from ..records import checksum_of_array, digest_of_bytes, digest_of_file, digest_of_json
 from .parquet import StoredMedia
 
+
+# Raised when the states of the same clip change, so that those of an older version are computed again.
+STATES_VERSION = 2
 
 # Processor settings that change an encoder's input.
 PREPROCESSING = {
@@ -75,7 +77,8 @@ class EncoderCache:
         for modality, stem in self.stems.items():
             weights = sorted(stem.backbone.state_dict().items())
             weights = {name: _checksum(values) for name, values in weights}
-            digest = digest_of_json([weights, stem.backbone.config.to_dict()], sort_keys=True)
+            parts = [STATES_VERSION, stem.uses_pooler, weights, stem.backbone.config.to_dict()]
+            digest = digest_of_json(parts, sort_keys=True)
             self.folders[modality] = self.root / f"{modality}-{digest[:16]}"
             settings = PREPROCESSING[modality]
             self.settings[modality] = {name: getattr(processor, name) for name in settings}

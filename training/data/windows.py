@@ -201,7 +201,7 @@ def predict_windows(
         batch = processor(**shared, **media, **rate).to(model.device)
         output = model.score_answers(**batch)
         answers.append(processor.post_process_answers(output)[0])
-        probabilities.append(output.probabilities[0].double().cpu().numpy())
+        probabilities.append(output.probabilities[0].cpu().double().numpy())
     examples = [{"id": name, "clip": name, "task": answer["task"]} for answer in answers]
     _, merged, _ = merge_windows(processor, examples, answers, np.stack(probabilities), top_k)
     return merged[0]

@@ -1,0 +1,244 @@
+"""Pretrained encoders of `transformers`: speech, images, and whole video clips.
+
+    audio (B, S) or (B, T, F) ── clips of equal length together, without padding ──────► states (B, T', width)
+    frames (B, T, 3, y, x) ──┬── image encoder: one vector per frame ──────────────────► states (B, T, width)
+                             └── video encoder: the clip as a whole, one vector per step ► states (B, T', width)
+
+Padding never reaches an encoder. Many would let it change a clip's output: group norm over time (Wav2Vec2 and HuBERT
+"base", Moonshine), convolutions over normalized padding (Data2VecAudio), no mask at all (Whisper).
+
+Next: encoders_egmf.py, where the states become one token.
+"""
+
+# B batch  N clips of equal length  S audio samples  T frames or steps in time  F feature width
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers.utils.generic import maybe_autocast
+
+from .configuration_egmf import EGMFEncoderConfig
+from .float32_egmf import EGMFFloat32Module
+
+
+class EGMFClipLayout(NamedTuple):
+    """How a video encoder takes a clip, and how it orders its output."""
+
+    num_frames: int  # that it takes
+    num_steps: int  # in time of its output
+    has_class_token: bool  # the first token
+    time_first: bool  # tokens in the order (time, place) rather than (place, time)
+
+
+def clip_layout(config: PreTrainedConfig) -> EGMFClipLayout | None:
+    """The layout of a video encoder's clips, or None for an encoder of single images or audio."""
+    if config.model_type == "videomae":
+        num_steps = config.num_frames // config.tubelet_size
+        return EGMFClipLayout(config.num_frames, num_steps, has_class_token=False, time_first=True)
+    if config.model_type == "vivit":
+        num_steps = config.num_frames // config.tubelet_size[0]
+        return EGMFClipLayout(config.num_frames, num_steps, has_class_token=True, time_first=True)
+    if config.model_type == "timesformer":
+        return EGMFClipLayout(config.num_frames, config.num_frames, has_class_token=True, time_first=False)
+    if config.model_type == "vjepa2":
+        num_steps = config.frames_per_clip // config.tubelet_size
+        return EGMFClipLayout(config.frames_per_clip, num_steps, has_class_token=False, time_first=True)
+    return None
+
+
+def backbone_width(config: PreTrainedConfig) -> int:
+    """Width of a pretrained encoder's output; convolutional ones have one width per stage."""
+    width = getattr(config, "hidden_size", None)
+    widths = getattr(config, "hidden_sizes", None)
+    if width is None and not widths:
+        raise ValueError(
+            f"{config.model_type!r} cannot be used as an encoder: its configuration has neither `hidden_size` nor "
+            "`hidden_sizes`, so the width of its output is unknown. Use another encoder."
+        )
+    return width or widths[-1]
+
+
+class EGMFPretrainedStem(EGMFFloat32Module):
+    """Any audio or vision encoder of `transformers`, frozen unless the configuration says otherwise.
+
+    A frozen one runs in its own precision, also under autocast, so that training, evaluation and stored outputs agree.
+
+    Attributes:
+        precomputed: if true, `forward` takes the stored output of the frozen backbone, (B, T, backbone width),
+            instead of raw media.
+    """
+
+    def __init__(self, config: EGMFEncoderConfig, backbone: PreTrainedModel | None = None):
+        super().__init__()
+        self.is_vision = config.input_type == "frames"
+        self.trainable = config.backbone_trainable
+        self.uses_pooler = config.backbone_pooler
+        self.precomputed = False
+        if backbone is None:
+            backbone = AutoModel.from_config(config.backbone_config, dtype=torch.float32)
+        # Only the encoder of an encoder-decoder such as Whisper.
+        self.backbone = backbone.get_encoder() if backbone.config.is_encoder_decoder else backbone
+        self.takes_mask = "attention_mask" in inspect.signature(self.backbone.forward).parameters
+        self.clip_layout = clip_layout(backbone.config)
+        self.projection = nn.Linear(backbone_width(backbone.config), config.hidden_size)
+
+    def train(self, mode: bool = True) -> "EGMFPretrainedStem":
+        super().train(mode)
+        if not self.trainable:
+            self.backbone.eval()  # so that its output is the same in training and can be stored
+        return self
+
+    def forward(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """values as the backbone takes them, mask (B, S) or (B, T) of its input -> (B, T, W), (B, T)."""
+        if self.precomputed:
+            states = values
+        else:
+            states, mask = self.run_backbone(values, mask)  # (B, T, backbone width), (B, T)
+        with maybe_autocast(states.device.type, enabled=False):
+            return self.projection(states.to(self.projection.weight.dtype)), mask
+
+    def run_backbone(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """values and mask as in `forward`, a real step in every row -> (B, T, backbone width), (B, T)."""
+        values = values.to(self.backbone.dtype)
+        device_type = values.device.type
+        allow_autocast = self.trainable and torch.is_autocast_enabled(device_type)
+        with (
+            torch.set_grad_enabled(torch.is_grad_enabled() and self.trainable),
+            maybe_autocast(device_type, enabled=allow_autocast),
+        ):
+            if not self.is_vision:
+                return self.encode_audio(values, mask)
+            if self.clip_layout is not None:
+                return self.encode_video(values, mask)
+            return self.encode_images(values, mask)
+
+    # ---- vision ----
+
+    def encode_images(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """values (B, T, 3, y, x), mask (B, T) -> (B, T, backbone width), (B, T): one vector per frame."""
+        output = self.backbone(values[mask])
+        states = output.get("pooler_output") if self.uses_pooler else None
+        if states is None:
+            states = output.last_hidden_state
+            is_sequence = states.ndim == 3  # of patches; otherwise a map (real frames, backbone width, y, x)
+            states = states.mean(dim=1 if is_sequence else (2, 3))
+        return put_back_frames(states.flatten(1), mask), mask
+
+    def encode_video(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """values (B, T, 3, y, x), mask (B, T) -> (B, steps, backbone width), (B, steps), all real.
+
+        The encoder takes a fixed number of frames, taken evenly from the clip; a shorter clip repeats some.
+        """
+        layout = self.clip_layout
+        clips = []
+        for clip, length in zip(values, mask.sum(dim=1).tolist(), strict=True):
+            clips.append(clip[evenly_spaced(length, layout.num_frames)])
+        clips = torch.stack(clips)  # (B, num_frames, 3, y, x)
+        options = {"skip_predictor": True} if self.backbone.config.model_type == "vjepa2" else {}
+        tokens = self.backbone(clips, **options).last_hidden_state
+        if layout.has_class_token:
+            tokens = tokens[:, 1:]
+        if layout.time_first:
+            states = tokens.unflatten(1, (layout.num_steps, -1)).mean(dim=2)
+        else:
+            states = tokens.unflatten(1, (-1, layout.num_steps)).mean(dim=1)
+        return states, mask.new_ones(states.shape[:2], dtype=torch.bool)
+
+    # ---- audio ----
+
+    def encode_audio(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """values (B, S), (B, T, F) or (B, F, T), mask (B, S) or (B, T) -> (B, T', backbone width), (B, T').
+
+        Clips of equal length are encoded together, each without its padding.
+        """
+        if values.shape[1] != mask.shape[1]:
+            values = values.transpose(1, 2)  # (B, T, F)
+        lengths = mask.sum(dim=1)  # (B,)
+        states = {}
+        for length in lengths.unique().tolist():
+            rows = torch.where(lengths == length)[0]
+            encoded = self.encode_clips(values[rows, :length])  # (N, T', backbone width)
+            states |= zip(rows.tolist(), encoded, strict=True)
+        states = [states[row] for row in range(len(values))]
+        num_steps = torch.tensor([len(clip_states) for clip_states in states], device=mask.device)
+        padded = pad_sequence(states, batch_first=True)  # (B, T', backbone width)
+        return padded, length_mask(num_steps, padded.shape[1])
+
+    def encode_clips(self, clips: Tensor) -> Tensor:
+        """clips (N, S) or (N, T, F) without padding -> (N, T', backbone width)."""
+        if self.backbone.config.model_type == "whisper":
+            return run_whisper_encoder(self.backbone, clips.transpose(1, 2))
+        clips = self.fill_receptive_field(clips)
+        inputs = {self.backbone.main_input_name: clips}
+        if self.takes_mask:
+            inputs["attention_mask"] = torch.ones(clips.shape[:2], dtype=torch.long, device=clips.device)
+        with self.spec_augment_where_possible(clips.shape[1]):
+            return self.backbone(**inputs).last_hidden_state
+
+    def num_convolved_steps(self, length: int) -> int:
+        """Number of steps that the backbone's convolutions make of a clip; `length` if it does not say."""
+        for name in ("_get_feat_extract_output_lengths", "_get_subsampling_output_length"):
+            output_length = getattr(self.backbone, name, None)  # Wav2Vec2 and similar; Parakeet and similar
+            if output_length is not None:
+                return int(output_length(torch.tensor(length)))
+        return length
+
+    def fill_receptive_field(self, clips: Tensor) -> Tensor:
+        """clips (N, S) or (N, T, F) -> the same, with zeros appended to clips too short for a single output step."""
+        min_steps = getattr(self.backbone.config, "squeeze_factor", 1)  # SEW pools the convolutions' steps
+        length = clips.shape[1]
+        while self.num_convolved_steps(length) < min_steps:
+            length *= 2
+        padding = (0, 0) * (clips.ndim - 2) + (0, length - clips.shape[1])
+        return nn.functional.pad(clips, padding)
+
+    @contextmanager
+    def spec_augment_where_possible(self, length: int) -> Iterator[None]:
+        """Leave out SpecAugment, which backbones apply in training, from clips shorter than one of its spans."""
+        is_training = self.backbone.training
+        span = getattr(self.backbone.config, "mask_time_length", 0)
+        if self.num_convolved_steps(length) < span:
+            self.backbone.training = False  # only the backbone itself, which masks; its layers stay in training mode
+        try:
+            yield
+        finally:
+            self.backbone.training = is_training
+
+
+def run_whisper_encoder(encoder: PreTrainedModel, features: Tensor) -> Tensor:
+    """features (N, mel bins, T) of any length up to 30 seconds -> (N, ceil(T / 2), width).
+
+    The encoder's own `forward` insists on 30 seconds, most of it padding: ten times the work for a clip of three, and
+    states that attend to silence. These are its steps with the positions of the clip.
+    """
+    states = nn.functional.gelu(encoder.conv1(features))
+    states = nn.functional.gelu(encoder.conv2(states)).transpose(1, 2)  # (N, T / 2, width)
+    states = states + encoder.embed_positions.weight[: states.shape[1]]
+    states = nn.functional.dropout(states, encoder.dropout, encoder.training)
+    for layer in encoder.layers:
+        states = layer(states, None)
+    return encoder.layer_norm(states)
+
+
+# ---- shared steps -------------------------------------------------------------------------------------------------
+
+
+def evenly_spaced(length: int, count: int) -> list[int]:
+    """`count` indices from the first to the last of `length` frames; some repeat if there are fewer frames."""
+    return [round(i * (length - 1) / max(count - 1, 1)) for i in range(count)]
+
+
+def length_mask(lengths: Tensor, max_length: int) -> Tensor:
+    """lengths (B,) -> (B, max_length) bool, true on the first steps."""
+    return torch.arange(max_length, device=lengths.device)[None, :] < lengths[:, None]
+
+
+def put_back_frames(states: Tensor, mask: Tensor) -> Tensor:
+    """states (real frames, W), mask (B, T) -> (B, T, W), zero on padding."""
+    return states.new_zeros(*mask.shape, states.shape[-1]).index_put(torch.where(mask), states)
