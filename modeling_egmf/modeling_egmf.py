@@ -40,8 +40,7 @@ loss       chosen  A mean over samples of the mean over their tokens: otherwise 
 training   option  Fusion pretraining: encoders, fusion and experts are trained with one linear head per task before
                    the LLM is added (training/trainer/pretraining.py).
            added   Modality dropout, against over-reliance on one modality (training/data/collator.py).
-           chosen  Encoders, fusion, experts and LoRA are in float32, regardless of the LLM's precision; encoders,
-                   fusion and experts also under autocast and after `model.half()` (float32_egmf.py).
+           chosen  Encoders, fusion, experts and LoRA are in float32, whatever the LLM's precision (float32_egmf.py).
 
 Next: configuration_egmf.py for the hyperparameters; encoders_egmf.py, fusion_egmf.py, experts_egmf.py and
 prompt_egmf.py in the order of the diagram; answers_egmf.py; checkpoints_egmf.py for saving and loading.
@@ -66,7 +65,6 @@ from .answers_egmf import (
     score_nodes_as_tree,
     score_root,
 )
-from .backbones_egmf import EGMFPretrainedStem
 from .checkpoints_egmf import (
     check_weights,
     explain_loading_errors,
@@ -76,7 +74,7 @@ from .checkpoints_egmf import (
     load_config,
 )
 from .configuration_egmf import EGMFConfig
-from .encoders_egmf import EGMFAudioVisualEncoder
+from .encoders_egmf import EGMFAudioVisualEncoder, EGMFPretrainedStem
 from .experts_egmf import EGMFExperts
 from .fusion_egmf import EGMFFusion
 from .outputs_egmf import EGMFAnswerOutput, EGMFCausalLMOutput, EGMFFusionOutput, fusion_fields

@@ -190,7 +190,7 @@ def build_processor(
         audio_frontend=audio.frontend,
         video_input=video.config.input_type if video.config else None,
         video_feature_size=arguments.video_feature_size,
-        num_frames=arguments.num_frames,
+        num_frames=video.num_frames or arguments.num_frames,
         frame_height=arguments.frame_size,
         frame_width=arguments.frame_size,
         video_frontend=video.frontend,
@@ -232,8 +232,14 @@ def fusion_settings(arguments: ModelArguments) -> dict[str, Any]:
 
 
 def calibrate_pseudo_tokens(model: EGMFForConditionalGeneration) -> None:
-    """Give a new model's pseudo tokens the root mean square of the language model's embeddings."""
-    embeddings = model.get_input_embeddings().weight  # (V, D)
+    """Give a new model's pseudo tokens the root mean square of the language model's embeddings.
+
+    Those that the embedding layer returns, next to which the pseudo tokens stand: Gemma's layer scales its weights by
+    sqrt(D). Language models that scale later, such as Granite, scale both alike.
+    """
+    embed_tokens = model.get_input_embeddings()
+    token_ids = torch.arange(len(embed_tokens.weight), device=embed_tokens.weight.device)
     with torch.no_grad():
+        embeddings = embed_tokens(token_ids)  # (V, D)
         root_mean_square = embeddings.float().square().mean().sqrt()
         model.egmf.pseudo_tokens.scale.fill_(root_mean_square.item())

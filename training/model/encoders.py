@@ -6,15 +6,32 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from transformers import AutoConfig, AutoFeatureExtractor, AutoImageProcessor, AutoModel, PreTrainedModel
+import numpy as np
+import torch
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoImageProcessor,
+    AutoModel,
+    AutoVideoProcessor,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from modeling_egmf import EGMFEncoderConfig
+from modeling_egmf.backbones_egmf import EGMFPretrainedStem, backbone_width, clip_layout
+from processing_egmf.frontends_egmf import build_frontend, encode_frames, encode_waveform
 
 from ..options import ModelArguments
 from .language_model import portable_id
 
 
 RAW_INPUTS = {"audio": "waveform", "video": "frames"}
+# Names of an encoder's first argument.
+ENCODER_INPUTS = {"audio": ("input_values", "input_features"), "video": ("pixel_values", "pixel_values_videos")}
+# Weights that a checkpoint may lack: only classifiers and pretraining use them.
+UNUSED_WEIGHTS = ("pooler", "masked_spec_embed")
 
 
 class Encoder(NamedTuple):
@@ -24,11 +41,13 @@ class Encoder(NamedTuple):
         config: its configuration; None if the model does not take the modality.
         backbone: the pretrained encoder, if there is one.
         frontend: preprocessing settings of the pretrained encoder, which the processor applies.
+        num_frames: that a pretrained encoder of whole clips takes; None for any other encoder.
     """
 
     config: EGMFEncoderConfig | None = None
     backbone: PreTrainedModel | None = None
     frontend: dict[str, Any] | None = None
+    num_frames: int | None = None
 
 
 def build_encoder(arguments: ModelArguments, modality: str, output_dir: str | Path) -> Encoder:
@@ -93,17 +112,125 @@ def shared_settings(arguments: ModelArguments) -> dict[str, Any]:
 def load_pretrained_encoder(
     arguments: ModelArguments, modality: str, model_id: str, output_dir: str | Path
 ) -> Encoder:
-    """Load a pretrained encoder; of a model with several parts, such as CLIP, only the part for the modality."""
-    model_config = AutoConfig.from_pretrained(model_id)
-    part_name = "vision_config" if modality == "video" else "audio_config"
-    part_config = getattr(model_config, part_name, None) or model_config
-    backbone = AutoModel.from_pretrained(model_id, config=part_config)
-    frontend_class = AutoImageProcessor if modality == "video" else AutoFeatureExtractor
+    """Load a pretrained encoder; of a model with several parts, such as CLIP, only the part for the modality.
+
+    Raises:
+        ValueError: the encoder does not exist, lacks weights, or cannot encode the modality.
+    """
+    option = f"--{modality} {model_id}"
+    backbone_config = read_backbone_config(modality, model_id)
+    check_architecture(option, modality, backbone_config)
+    frontend = load_frontend(option, modality, model_id)
+    max_seconds = frontend.get("chunk_length")  # of Whisper
+    if modality == "audio" and max_seconds is not None and arguments.max_clip_seconds > max_seconds:
+        raise ValueError(f"{option} takes at most {max_seconds} s of audio; set --max_clip_seconds {max_seconds}.")
+
+    # In float32 whatever the checkpoint's precision, so that training and evaluation see the same outputs.
+    backbone, info = AutoModel.from_pretrained(
+        model_id, config=backbone_config, dtype=torch.float32, output_loading_info=True
+    )
+    missing = [key for key in info["missing_keys"] if not any(name in key for name in UNUSED_WEIGHTS)]
+    if missing:
+        raise ValueError(
+            f"{option}: the checkpoint has no weights for {sorted(missing)[:3]} ({len(missing)}) of a "
+            f"{backbone_config.model_type} encoder. Give a checkpoint of the encoder itself."
+        )
     config = EGMFEncoderConfig(
         input_type=RAW_INPUTS[modality],
         backbone_config=backbone.config,
         backbone_id=portable_id(model_id, output_dir),
         backbone_trainable=arguments.train_backbones,
+        backbone_pooler=not any("pooler" in key for key in info["missing_keys"]),
         **shared_settings(arguments),
     )
-    return Encoder(config, backbone, frontend_class.from_pretrained(model_id).to_dict())
+    layout = clip_layout(backbone_config)
+    encoder = Encoder(config, backbone, frontend, layout.num_frames if layout is not None else None)
+    check_output(option, modality, encoder)
+    return encoder
+
+
+def read_backbone_config(modality: str, model_id: str) -> PreTrainedConfig:
+    """The configuration of the encoder, or of the encoder of a model with several parts."""
+    try:
+        config = AutoConfig.from_pretrained(model_id)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"--{modality} {model_id} is neither a folder with an encoder nor a model of the Hub ({reason})."
+        ) from error
+    part_name = "vision_config" if modality == "video" else "audio_config"
+    return getattr(config, part_name, None) or config
+
+
+def check_architecture(option: str, modality: str, config: PreTrainedConfig) -> None:
+    """Refuse, before its weights are loaded, a model that is not an encoder of the modality.
+
+    Raises:
+        ValueError: it takes another kind of input, whole clips in a way that is not supported, or gives no sequence.
+    """
+    if type(config) not in MODEL_MAPPING:
+        raise ValueError(f"{option}: transformers has no encoder for {config.model_type!r}. Give another encoder.")
+    model_class = MODEL_MAPPING[type(config)]
+    if isinstance(model_class, tuple):
+        model_class = model_class[0]
+    accepted = ENCODER_INPUTS[modality]
+    if model_class.main_input_name not in accepted:
+        raise ValueError(
+            f"{option}: {model_class.__name__} takes {model_class.main_input_name!r}, "
+            f"not {' or '.join(accepted)}; it is not an encoder of {modality}."
+        )
+    media = model_class.input_modalities  # a name or several
+    media = (media,) if isinstance(media, str) else media
+    takes_clips = model_class.main_input_name == "pixel_values_videos" or ("video" in media and "image" not in media)
+    space_only = config.model_type == "timesformer" and config.attention_type == "space_only"
+    if space_only or (takes_clips and clip_layout(config) is None):
+        raise ValueError(
+            f"{option}: {model_class.__name__} takes whole clips in a way that EGMF does not support. Give VideoMAE, "
+            "ViViT, TimeSformer with attention over time, V-JEPA 2, or an encoder of images."
+        )
+    try:
+        backbone_width(config)
+    except ValueError as error:
+        raise ValueError(f"{option}: {error}") from error
+
+
+def load_frontend(option: str, modality: str, model_id: str) -> dict[str, Any]:
+    """The fields of the encoder's own feature extractor, image processor or video processor."""
+    frontend_classes = (AutoFeatureExtractor,) if modality == "audio" else (AutoImageProcessor, AutoVideoProcessor)
+    reasons = []
+    for frontend_class in frontend_classes:
+        try:
+            return frontend_class.from_pretrained(model_id).to_dict()
+        except (OSError, ValueError, ImportError) as error:
+            reasons.append(str(error).strip().splitlines()[0])
+    raise ValueError(f"{option}: its preprocessing cannot be loaded ({'; '.join(reasons)}).")
+
+
+@torch.no_grad()
+def check_output(option: str, modality: str, encoder: Encoder) -> None:
+    """Encode a short clip of noise, so that an encoder of another design is refused before training.
+
+    Raises:
+        ValueError: it cannot be encoded, or the output is not a sequence of vectors of the expected width.
+    """
+    rng = np.random.default_rng(0)
+    frontend = build_frontend(encoder.frontend, modality)
+    stem = EGMFPretrainedStem(encoder.config, encoder.backbone).eval()
+    try:
+        if modality == "audio":
+            rate = encoder.frontend["sampling_rate"]
+            waveform = rng.uniform(-0.1, 0.1, rate // 2).astype(np.float32)
+            inputs = encode_waveform(waveform, rate, frontend)
+        else:
+            inputs = encode_frames(rng.integers(0, 256, (3, 48, 64, 3), dtype=np.uint8), frontend)
+        values = inputs[f"{modality}_values"][None]
+        states, mask = stem.run_backbone(values, inputs[f"{modality}_mask"][None])
+        shape = tuple(states.shape)
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        name = type(encoder.backbone).__name__
+        raise ValueError(f"{option}: {name} cannot be used as an encoder of {modality} ({reason}).") from error
+    expected = (*mask.shape, stem.projection.in_features)
+    if shape != expected:
+        name = type(encoder.backbone).__name__
+        raise ValueError(f"{option}: {name} gives states of shape {shape}, not {expected} (batch, steps, width).")
