@@ -76,6 +76,7 @@ class EGMFPipeline(Pipeline):
         preprocess_params = {**self._preprocess_params, **preprocess_params}
         postprocess_params = {**self._postprocess_params, **postprocess_params}
         if is_recording(inputs):
+            _check_rates_of(inputs, kwargs)
             return next(self._predict([inputs], 1, preprocess_params, postprocess_params))
         if batch_size is None:
             batch_size = self._batch_size or 1
@@ -185,6 +186,15 @@ class EGMFPipeline(Pipeline):
         """Save model, processor and this code as a folder that `pipeline` can load."""
         super().save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory)
+
+
+def _check_rates_of(clip: Any, keywords: Mapping[str, Any]) -> None:
+    """Refuse a sampling rate or frame rate given with a single clip that does not need it."""
+    fields = {**keywords, **clip} if isinstance(clip, Mapping) else dict(keywords)
+    kind = media_kind(clip)
+    if kind is not None:
+        fields[kind] = clip
+    check_rates(keywords.get("sampling_rate"), keywords.get("fps"), [fields])
 
 
 def _name(clip: Any, number: int) -> str:
