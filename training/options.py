@@ -141,8 +141,12 @@ class DataArguments:
     split_manifest: str = described("official", "Split manifest of a converted corpus: a file name in its splits/.")
     tasks_file: str | None = described(None, "YAML file with custom tasks: per task, `name:` and its fields.")
     only_tasks: list[str] | None = described(None, "Tasks whose examples are used (default: all tasks).")
-    max_train_samples: int | None = described(None, "Number of training examples to use, for a quick trial.")
-    max_eval_samples: int | None = described(None, "Number of evaluation examples to use, for a quick trial.")
+    max_train_samples: int | None = described(
+        None, "Number of training examples to draw, with the shares of the answers."
+    )
+    max_eval_samples: int | None = described(
+        None, "Number of evaluation examples to draw, with the shares of the answers."
+    )
     modalities: list[str] | None = described(
         None, "Modalities to train with, out of text, audio, video (default: all)."
     )

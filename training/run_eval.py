@@ -33,7 +33,12 @@ def make_parser() -> CommandParser:
         group=data,
         help="split manifest of a converted corpus: a file name in its splits/",
     )
-    add("--max_samples", type=int, group=data, help="number of examples to evaluate, from the start of the split")
+    add(
+        "--max_samples",
+        type=int,
+        group=data,
+        help="number of examples to evaluate, drawn with the shares of the answers",
+    )
     add("--window_hop", type=float, group=data, help="seconds between the windows that longer clips are cut into")
     add("--batch_size", type=int, default=16, group=data, help="examples per batch; default: 16")
     add("--num_workers", type=int, default=0, group=data, help="processes that decode clips; default: 0")

@@ -1,18 +1,24 @@
 """Selects the examples of a run, and checks that they have the inputs that its model takes.
 
-load_examples ─► select_examples (tasks, number) ─► EGMFDataset ─► remove_unusable
+load_examples ─► select_examples (tasks, sample) ─► EGMFDataset ─► remove_unusable
 """
 
 import logging
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from processing_egmf import EGMFProcessor, EGMFTask
 
+from .csv_tables import parse_number
 from .dataset import SOURCES, EGMFDataset
 
 
 MAX_SHOWN_IDS = 20
+SAMPLE_SEED = 0  # of the sample that --max_train_samples and --max_eval_samples draw
+MAX_STRATA = 30  # different scores of a task; more are put into bins
+SCORE_BINS = 7
 
 logger = logging.getLogger(__name__)
 
@@ -26,14 +32,17 @@ def used_tasks(tasks: dict[str, EGMFTask], examples: list[dict[str, Any]]) -> di
 
 
 def select_examples(
-    examples: list[dict[str, Any]], only_tasks: Sequence[str] | None, max_samples: int | None, default_task: str
+    examples: list[dict[str, Any]],
+    only_tasks: Sequence[str] | None,
+    max_samples: int | None,
+    default_task: str,
 ) -> list[dict[str, Any]]:
-    """Select examples by task, up to a maximum number.
+    """Select examples by task, and a stratified sample of them if there are too many.
 
     Args:
         examples: of one split.
         only_tasks: names of the tasks to keep; None for all.
-        max_samples: number of examples to keep, from the start; None for all.
+        max_samples: number of examples to keep; None for all.
         default_task: the task of an example that names none.
 
     Raises:
@@ -46,23 +55,95 @@ def select_examples(
         examples = [example for example, task in zip(examples, tasks, strict=True) if task in only_tasks]
         if not examples:
             raise ValueError(f"No example has a task of --only_tasks {', '.join(only_tasks)}.")
-    return examples[:max_samples]
+    if max_samples is None or max_samples >= len(examples):
+        return examples
+    return draw_sample(examples, max_samples, default_task)
 
 
-def check_encoder_inputs(
-    examples: list[dict[str, Any]], processor: EGMFProcessor, modalities: Sequence[str], show: bool
-) -> None:
-    """Check that the examples have audio and video in the form that the encoders take. A modality that no example has
-    gets a warning.
+def draw_sample(examples: list[dict[str, Any]], count: int, default_task: str) -> list[dict[str, Any]]:
+    """A random sample with the shares of the tasks and their answers, in the order of the examples; the same one every
+    time, whatever the seed of the run. Every answer has an example in it if there is room.
+    """
+    groups: dict[tuple[str, Any], list[int]] = {}
+    for index, (task, answer) in enumerate(zip(*_strata(examples, default_task), strict=True)):
+        groups.setdefault((task, answer), []).append(index)
+    rng = np.random.default_rng(SAMPLE_SEED)
+    chosen: list[int] = []
+    for indices, size in zip(groups.values(), _share_out([*map(len, groups.values())], count), strict=True):
+        chosen += rng.permutation(indices)[:size].tolist()
+    return [examples[index] for index in sorted(chosen)]
+
+
+def _strata(examples: list[dict[str, Any]], default_task: str) -> tuple[list[str], list[Any]]:
+    """Task and answer of every example; scores of many values are put into bins."""
+    tasks = [example.get("task") or default_task for example in examples]
+    answers = [example.get("answer") for example in examples]
+    for task in dict.fromkeys(tasks):
+        indices = [index for index, name in enumerate(tasks) if name == task]
+        numbers = [_as_number(answers[index]) for index in indices]
+        if None in numbers or len(set(numbers)) <= MAX_STRATA:
+            continue
+        edges = np.linspace(min(numbers), max(numbers), SCORE_BINS + 1)[1:-1]
+        for index, bin_number in zip(indices, np.digitize(numbers, edges), strict=True):
+            answers[index] = int(bin_number)
+    return tasks, [str(answer) for answer in answers]
+
+
+def _as_number(answer: Any) -> float | None:
+    if isinstance(answer, str):
+        return parse_number(answer)
+    return float(answer) if isinstance(answer, float) or (isinstance(answer, int) and abs(answer) < 1e9) else None
+
+
+def _share_out(sizes: list[int], count: int) -> list[int]:
+    """Divide `count` in proportion to the sizes, by largest remainders; each gets at least one if there is room."""
+    total = sum(sizes)
+    least = 1 if count >= len(sizes) else 0
+    exact = [count * size / total for size in sizes]
+    shares = [max(least, int(share)) for share in exact]
+    while sum(shares) != count:
+        step = 1 if sum(shares) < count else -1
+        allowed = [i for i, share in enumerate(shares) if (share < sizes[i] if step > 0 else share > least)]
+        best = max(allowed, key=lambda i: step * (exact[i] - shares[i]))
+        shares[best] += step
+    return shares
+
+
+def warn_of_missing_labels(examples: list[dict[str, Any]], tasks: dict[str, EGMFTask], split: str) -> None:
+    """Name the labels of each task that no example of a split has, and the tasks that it lacks altogether.
+
+    Args:
+        examples: those of the split.
+        tasks: the tasks in use.
+        split: its name.
+    """
+    default = next(iter(tasks))
+    answers: dict[str, set[Any]] = {name: set() for name in tasks}
+    for example in examples:
+        name = example.get("task") or default
+        if name in answers and isinstance(example["answer"], str | int | float):
+            answers[name].add(example["answer"])
+    for name, task in tasks.items():
+        missing = [label for label in task.labels if label not in answers[name]]
+        if not answers[name]:
+            logger.warning(f"split {split!r} has no example of the task {name!r}.")
+        elif missing:
+            logger.warning(
+                f"split {split!r} has no example with the labels {', '.join(missing)} of the task {name!r}."
+            )
+
+
+def check_encoder_inputs(examples: list[dict[str, Any]], processor: EGMFProcessor, modalities: Sequence[str]) -> None:
+    """Check that some example has each modality in use, in the form that its encoder takes.
 
     Args:
         examples: the training examples.
         processor: has the encoders' input types.
         modalities: the modalities in use.
-        show: log the warning.
 
     Raises:
-        ValueError: an encoder takes features and the examples have clips, or the other way round.
+        ValueError: no example has a modality, or an encoder takes features and the examples have clips, or the other
+            way round.
     """
     inputs = {"audio": processor.audio_input, "video": processor.video_input}
     for modality, input_type in inputs.items():
@@ -80,8 +161,17 @@ def check_encoder_inputs(
                 f"The model takes --{modality} {input_type}, but the training examples have {modality} only as "
                 f"{available[0]}. Give --{modality} {available[0]} or none, or the dataset of the recipe."
             )
-        if show:
-            logger.warning(f"no training example has {modality}: its encoder will not be trained.")
+        others = " ".join(name for name in modalities if name != modality)
+        columns = " or ".join(f"`{column}`" for column in SOURCES[modality][input_type])
+        raise ValueError(
+            f"No training example has {modality}, which the model takes (--{modality} {input_type}). Fill in the "
+            f"column {columns}, or train without it: --{modality} none, or --modalities {others} for a trained model."
+        )
+    others = " ".join(modality for modality in modalities if modality != "text")
+    if "text" in modalities and not any((example.get("text") or "").strip() for example in examples):
+        raise ValueError(
+            f"No training example has text. Fill in the column `text`, or train without it: --modalities {others}."
+        )
 
 
 def remove_unusable(dataset: EGMFDataset, split: str, show: bool) -> None:

@@ -27,6 +27,7 @@ from processing_egmf import EGMFProcessor, EGMFTask
 
 from ..data.collator import EGMFDataCollator
 from ..data.dataset import EGMFDataset, load_examples
+from ..data.selection import select_examples
 from ..data.windows import cut_examples, merge_records
 from ..model.builder import load
 from ..model.language_model import quantization
@@ -57,7 +58,7 @@ class EvaluationOptions:
         overwrite: replace the results file if it exists.
         batch_size: examples per batch.
         num_workers: processes that decode clips.
-        max_samples: number of examples to evaluate, from the start of the split; None for all.
+        max_samples: number of examples to evaluate, drawn with the shares of the answers; None for all.
         window_hop: seconds between the windows that longer clips are cut into; None to cut off their end.
         seed: random seed.
         device: `cpu` or `cuda`; None for CUDA if there is a GPU.
@@ -276,7 +277,8 @@ def evaluate_checkpoint(options: EvaluationOptions) -> Path | None:
     output = options.results_file()
     set_seed(options.seed)
     state = processes(options.device)
-    examples = load_examples(options.dataset, options.split, options.split_manifest)[: options.max_samples]
+    examples = load_examples(options.dataset, options.split, options.split_manifest)
+    examples = select_examples(examples, None, options.max_samples, default_task="")
     require_examples(len(examples), state.num_processes, f"examples of split {options.split!r}")
     model, processor = load(options.model_name_or_path, options.text_model_name_or_path, four_bit)
     modalities = trained_modalities(Path(options.model_name_or_path), processor.modalities)

@@ -27,7 +27,7 @@ from ..data.collator import EGMFDataCollator
 from ..data.dataset import EGMFDataset, load_examples
 from ..data.encoder_cache import EncoderCache
 from ..data.feature_stats import set_feature_stats
-from ..data.selection import check_encoder_inputs, remove_unusable, select_examples, used_tasks
+from ..data.selection import check_encoder_inputs, remove_unusable, select_examples, used_tasks, warn_of_missing_labels
 from ..data.windows import cut_examples
 from ..evaluation.processes import require_examples
 from ..model.builder import build
@@ -134,17 +134,20 @@ class TrainingRun:
         default_task = next(iter(tasks))
         examples = load_examples(data_args.dataset, manifest=data_args.split_manifest)
         selected = []
-        for split, max_samples in (
-            (data_args.train_split, data_args.max_train_samples),
-            (data_args.eval_split, data_args.max_eval_samples),
+        for option, split, max_samples in (
+            ("--train_split", data_args.train_split, data_args.max_train_samples),
+            ("--eval_split", data_args.eval_split, data_args.max_eval_samples),
         ):
             of_split = [example for example in examples if example.get("split") == split]
             if not of_split:
-                raise ValueError(_missing_split(data_args.dataset, split, examples))
+                raise ValueError(_missing_split(data_args.dataset, option, split, examples))
             selected.append(select_examples(of_split, data_args.only_tasks, max_samples, default_task))
             require_examples(len(selected[-1]), self.args.world_size, f"examples of split {split!r}")
         self.train_examples, self.eval_examples = selected
         self.tasks = used_tasks(tasks, self.train_examples + self.eval_examples)
+        if self.is_main_process:
+            warn_of_missing_labels(self.train_examples, self.tasks, data_args.train_split)
+            warn_of_missing_labels(self.eval_examples, self.tasks, data_args.eval_split)
 
     def collect_settings(self) -> dict[str, Any]:
         """Everything that determines the run's numbers; a resumed run must have the same settings."""
@@ -187,7 +190,7 @@ class TrainingRun:
         self.train_set = EGMFDataset(train_examples, with_labels=True, augmentation=augmentation, **shared)
         self.eval_set = EGMFDataset(eval_examples, **shared)
         show = self.is_main_process
-        check_encoder_inputs(self.train_examples, self.processor, self.train_set.modalities, show)
+        check_encoder_inputs(self.train_examples, self.processor, self.train_set.modalities)
         remove_unusable(self.train_set, data_args.train_split, show)
         remove_unusable(self.eval_set, data_args.eval_split, show)
 
@@ -363,12 +366,12 @@ class TrainingRun:
         }
 
 
-def _missing_split(dataset: str, split: str, examples: list[dict[str, Any]]) -> str:
+def _missing_split(dataset: str, option: str, split: str, examples: list[dict[str, Any]]) -> str:
     splits = sorted({str(example["split"]) for example in examples if example.get("split") is not None})
     if not splits:
         return (
             f"{dataset} has no column `split`, so it has no split {split!r}. "
-            "Add it, with the values train, validation and test."
+            f"Add it, with the values train, validation and test, or give {option}."
         )
     return (
         f"{dataset} has no split {split!r}. Its splits are {', '.join(splits)}: give --train_split and --eval_split."

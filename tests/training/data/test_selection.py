@@ -2,9 +2,15 @@
 
 import pytest
 
-from processing_egmf import MODALITIES
+from processing_egmf import BUILT_IN_TASKS, MODALITIES
 from training.data.dataset import EGMFDataset
-from training.data.selection import check_encoder_inputs, remove_unusable, select_examples, used_tasks
+from training.data.selection import (
+    check_encoder_inputs,
+    remove_unusable,
+    select_examples,
+    used_tasks,
+    warn_of_missing_labels,
+)
 
 
 def test_used_tasks_keep_their_order():
@@ -20,27 +26,67 @@ def test_tasks_are_selected_before_samples_are_counted():
         {"id": "c", "task": "y"},
         {"id": "d", "task": "y"},
     ]
-    assert [e["id"] for e in select_examples(examples, ["y"], 1, "x")] == ["c"]
+    assert len(select_examples(examples, ["y"], 1, "x")) == 1
+    assert [e["id"] for e in select_examples(examples, ["y"], None, "x")] == ["c", "d"]
     assert [e["id"] for e in select_examples(examples, ["x"], None, "x")] == ["a", "b"]
     with pytest.raises(ValueError, match="No example has a task of --only_tasks z"):
         select_examples(examples, ["z"], None, "x")
 
 
-def test_modality_that_no_example_has_gets_a_warning(make_processor, caplog):
+def test_modality_that_no_example_has_is_refused(make_processor):
     examples = [{"id": "a", "text": "Hello."}, {"id": "b", "audio": "b.wav"}]
     processor = make_processor("waveform", "frames")
-    check_encoder_inputs(examples, processor, MODALITIES, show=True)
-    assert caplog.messages == ["no training example has video: its encoder will not be trained."]
+    with pytest.raises(
+        ValueError, match="No training example has video.*`video`.*--video none, or --modalities text audio"
+    ):
+        check_encoder_inputs(examples, processor, MODALITIES)
+    check_encoder_inputs(examples, processor, ("text", "audio"))
+    with pytest.raises(ValueError, match="No training example has text.*`text`.*--modalities audio video"):
+        check_encoder_inputs([{"id": "a", "text": " "}], processor, MODALITIES)
+
+
+def make_sorted_examples():
+    """A table sorted by label, as many are: 60 of joy, 30 of fear, 10 of anger, and 40 scores."""
+    labels = ["joy"] * 60 + ["fear"] * 30 + ["anger"] * 10
+    examples = [{"id": f"{i}", "task": "emotion", "answer": label} for i, label in enumerate(labels)]
+    return examples + [{"id": f"s{i}", "task": "mosei", "answer": f"{i / 40:.3f}"} for i in range(40)]
+
+
+def test_sample_has_the_shares_of_the_answers():
+    examples = make_sorted_examples()
+    answers = [example["answer"] for example in select_examples(examples, ["emotion"], 10, "emotion")]
+    assert answers == ["joy"] * 6 + ["fear"] * 3 + ["anger"]
+    scores = [float(example["answer"]) for example in select_examples(examples, ["mosei"], 7, "emotion")]
+    assert [int(7 * score / 0.976) for score in scores] == list(range(7))  # one from each bin
+    sample = select_examples(examples, None, 14, "emotion")
+    assert sample == select_examples(examples, None, 14, "emotion")
+    assert [example["id"] for example in sample] == sorted((e["id"] for e in sample), key=ids_of(examples).index)
+    assert {e["answer"] for e in select_examples(examples, ["emotion"], 3, "x")} == {"joy", "fear", "anger"}
+    assert select_examples(examples, None, 999, "emotion") == examples
+    for count in range(1, 140):
+        assert len(select_examples(examples, None, count, "emotion")) == count
+
+
+def ids_of(examples):
+    return [example["id"] for example in examples]
+
+
+def test_missing_labels_and_tasks_are_named(caplog):
+    tasks = {name: BUILT_IN_TASKS[name] for name in ("emotion", "mosei")}
+    examples = make_sorted_examples()
+    warn_of_missing_labels(examples, tasks, "train")
+    assert caplog.messages == [
+        "split 'train' has no example with the labels neutral, surprise, sadness, disgust of the task 'emotion'."
+    ]
     caplog.clear()
-    check_encoder_inputs(examples, processor, ("text", "audio"), show=True)
-    check_encoder_inputs(examples, processor, MODALITIES, show=False)
-    assert not caplog.messages
+    warn_of_missing_labels(examples[100:], tasks, "validation")
+    assert caplog.messages == ["split 'validation' has no example of the task 'emotion'."]
 
 
 def test_media_of_another_input_type_are_refused(make_processor):
     examples = [{"id": "a", "video": "a.mp4"}]
     with pytest.raises(ValueError, match="--video features, but the training examples have video only as frames"):
-        check_encoder_inputs(examples, make_processor("waveform", "features"), MODALITIES, show=True)
+        check_encoder_inputs(examples, make_processor("waveform", "features"), MODALITIES)
 
 
 def test_long_lists_of_unusable_examples_are_truncated(make_processor, capsys):

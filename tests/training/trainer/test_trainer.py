@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from tests.helpers.training_runs import SHORT, assert_same_weights, record_of, run, weights_of
 from training.data.collator import SUBSETS
 from training.data.dataset import EGMFDataset, load_examples
+from training.data.selection import select_examples
 from training.evaluation.evaluator import evaluate
 from training.evaluation.metrics import numbers_of
 from training.trainer.distributed import load_adapter_state
@@ -61,7 +62,9 @@ def test_evaluation_matches_the_evaluator(place):
     """The loss is the mean of -log P over examples, although batches hold two examples or one."""
     trainer = run(place, "evaluated", **{**SHORT, "eval_strategy": "steps", "eval_steps": 1}, max_eval_samples=3)
     processor = trainer.processing_class
-    dataset = EGMFDataset(load_examples(place / "corpus", "validation")[:3], processor)
+    dataset = EGMFDataset(
+        select_examples(load_examples(place / "corpus", "validation"), None, 3, "emotion"), processor
+    )
     results = evaluate(trainer.model, processor, dataset, SUBSETS[-1:], batch_size=3)["text+audio+video"]["tasks"]
     (logged,) = (entry for entry in trainer.state.log_history if "eval_loss" in entry)
     losses = []

@@ -132,6 +132,7 @@ PIECES: dict[str, Piece] = {
         read=read_ravdess,
         options={
             "audio": "waveform",
+            "modalities": ["audio"],
             "max_clip_seconds": 6,
             "conv_channels": [64, 96, 128],
             "cache_media": "true",
