@@ -10,12 +10,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModel,
+    VideoMAEImageProcessorPil,
     ViTImageProcessor,
     Wav2Vec2FeatureExtractor,
     WhisperFeatureExtractor,
 )
 
-from tests.helpers.backbone_configs import AUDIO_BACKBONES, VISION_BACKBONES
+from tests.helpers.backbone_configs import AUDIO_BACKBONES, CLIP_BACKBONES, SPEECH_BACKBONES, VISION_BACKBONES
 from tests.helpers.corpus_files import tiny_llama, write_corpus, write_language_model
 from tests.helpers.media_files import gray_frames, sine, write_video
 from tests.helpers.run_files import SMALL_RUN as SMALL
@@ -40,14 +41,18 @@ def place(tmp_path_factory, trained_tokenizer):
     write_video(folder / "corpus/clips/1.mp4", gray_frames(6, 16, 16), audio=sine(250, 0.48, 16_000))
     tokenizer = copy.deepcopy(trained_tokenizer)
     write_language_model(folder / "llm", tiny_llama(tokenizer), tokenizer)
+    backbones = {**AUDIO_BACKBONES, **VISION_BACKBONES, **CLIP_BACKBONES}
+    backbones["wav2vec2"] = SPEECH_BACKBONES["wav2vec2_group_norm"]  # padding would change its output
+    square = {"height": 16, "width": 16}
     frontends = {
         "wav2vec2": Wav2Vec2FeatureExtractor(return_attention_mask=True),
         "whisper": WhisperFeatureExtractor(feature_size=8, chunk_length=1, hop_length=400),
-        "vit": ViTImageProcessor(size={"height": 16, "width": 16}),
+        "vit": ViTImageProcessor(size=square),
+        "videomae": VideoMAEImageProcessorPil(size={"shortest_edge": 16}, crop_size=square),
     }
     for number, (name, frontend) in enumerate(frontends.items()):
         torch.manual_seed(number)
-        AutoModel.from_config({**AUDIO_BACKBONES, **VISION_BACKBONES}[name]).save_pretrained(folder / name)
+        AutoModel.from_config(backbones[name]).save_pretrained(folder / name)
         frontend.save_pretrained(folder / name)
     return folder
 
@@ -81,10 +86,13 @@ def prepared(place, cache=None, with_labels=False, **changes):
     return model.eval(), dataset, encoder_cache, counts
 
 
-@pytest.mark.parametrize("audio", ["wav2vec2", "whisper", "none"])
+@pytest.mark.parametrize(
+    ("audio", "video"),
+    [("wav2vec2", "vit"), ("whisper", "vit"), ("none", "vit"), ("none", "videomae")],
+)
 @pytest.mark.parametrize("with_labels", [True, False])
-def test_batch_and_answers_match_the_encoders(place, tmp_path, audio, with_labels):
-    changes = {"audio": "none" if audio == "none" else place / audio}
+def test_batch_and_answers_match_the_encoders(place, tmp_path, audio, video, with_labels):
+    changes = {"audio": "none" if audio == "none" else place / audio, "video": place / video}
     plain, plain_set, *_ = prepared(place, with_labels=with_labels, **changes)
     model, cached_set, _, counts = prepared(place, tmp_path / "cache", with_labels, **changes)
     num_states = sum(len(example["state_keys"]) for example in cached_set.examples)
@@ -99,7 +107,8 @@ def test_batch_and_answers_match_the_encoders(place, tmp_path, audio, with_label
             for dataset in (plain_set, cached_set)
         ]
         assert set(batches[0]) == set(batches[1])
-        for name in set(batches[0]) - {"audio_values", "audio_mask", "video_values"}:
+        encoded = {"audio_values", "audio_mask", "video_values", "video_mask"}
+        for name in set(batches[0]) - encoded:
             assert torch.equal(batches[0][name], batches[1][name]), name
         with torch.no_grad():
             found = [
