@@ -120,6 +120,7 @@ class EGMFProcessor(ProcessorMixin):
         self.num_frames = num_frames
         self.frame_height = frame_height
         self.frame_width = frame_width
+        self.video_frontend = video_frontend
         self.max_clip_seconds = max_clip_seconds
         self.max_length = max_length
         self.transcript_in_prompt = transcript_in_prompt
