@@ -140,8 +140,8 @@ def _is_matrix(value: Any) -> bool:
     return isinstance(value, list | tuple) and len(value) > 0 and isinstance(value[0], rows)
 
 
-def check_modalities(modalities: Any, name: str, available: Sequence[str]) -> None:
-    """Check chosen modalities against those that the model has."""
+def check_modalities(modalities: Any, name: str, available: Sequence[str]) -> Sequence[str]:
+    """Chosen modalities, checked against those that the model has."""
     accepted = ", ".join(available)
     if not isinstance(modalities, list | tuple):
         raise TypeError(f"{name}: modalities must be a list of {accepted}, not {shorten(modalities)}.")
@@ -150,6 +150,7 @@ def check_modalities(modalities: Any, name: str, available: Sequence[str]) -> No
             raise ValueError(f"{name}: unknown modality {shorten(modality)}; use any of {accepted}.")
         if modality not in available:
             raise ValueError(f"{name}: this model has no {modality}; use any of {accepted}.")
+    return modalities
 
 
 def check_one_source(modality: str, media: Any, features: Any, name: str) -> None:

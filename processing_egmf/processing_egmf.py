@@ -279,10 +279,7 @@ class EGMFProcessor(ProcessorMixin):
             `name`; `prompt`, from which `drop_modalities` encodes the prompt again; what `encode_prompt` returns; and
             `audio_values`, `audio_mask`, `video_values`, `video_mask` of the media that the sample has.
         """
-        chosen = MODALITIES
-        if modalities is not None:
-            check_modalities(modalities, name, self.modalities)
-            chosen = modalities
+        chosen = MODALITIES if modalities is None else check_modalities(modalities, name, self.modalities)
         text = read_text(text, name) if "text" in chosen else ""
         turns = read_context(context, name) if "text" in chosen else []
         states = {"audio": audio_states, "video": video_states}
@@ -298,7 +295,10 @@ class EGMFProcessor(ProcessorMixin):
             name=name,
         )
         states_media = encode_states(states, name)
-        check_not_empty(bool(text or turns or arrays or states_media), name, modalities)
+        # Earlier turns alone are not a sample: nothing of the speaker is known.
+        sources = (audio, video, audio_features, video_features, audio_states, video_states)
+        has_media = any(source is not None for source in sources)
+        check_not_empty(bool(text or arrays or states_media or (turns and has_media)), name, modalities)
         task = find_task(task, self.task_objects, name)
         prompt = {"text": text, "context": turns, "task": task, "answer": answer}
         encoded = self.encode_prompt(**prompt, name=name)

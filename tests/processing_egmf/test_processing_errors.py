@@ -21,6 +21,7 @@ def answer(task, value):
 
 CONTENT_ERRORS = {
     "nothing at all": ({}, "Give at least one"),
+    "earlier turns alone": ({"text": " ", "context": ["He left."]}, "has neither text nor audio.*Give at least one"),
     "empty text": ({"text": " "}, "Give at least one"),
     "text of another type": ({"text": 5}, "text must be a string or None, not int"),
     "text as bytes": ({"text": b"a"}, "text must be a string or None, not bytes"),

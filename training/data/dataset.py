@@ -289,12 +289,14 @@ class EGMFDataset(Dataset):
     def _find_modalities(self, index: int, example: dict[str, Any]) -> list[str]:
         if self.media is not None:
             return _present_modalities(example, self.media[index], example.get("state_keys", ()))
-        present = {"text"} if _has_text(example) else set()
+        present = set()
         inputs = {"audio": self.processor.audio_input, "video": self.processor.video_input}
         for modality, input_type in inputs.items():
             columns = SOURCES[modality].get(input_type, ())
             if any(example.get(column) is not None for column in columns):
                 present.add(modality)
+        if _has_text(example, bool(present)):
+            present.add("text")
         return [modality for modality in MODALITIES if modality in present]
 
     def remove(self, ids: Sequence[str]) -> None:
@@ -404,14 +406,15 @@ def _parse_answer(answer: Any, task: EGMFTask, name: str) -> Any:
 def _present_modalities(example: dict[str, Any], *media: Any) -> list[str]:
     """The modalities that an example's text and the names of its media cover, in their usual order."""
     present = {name.removesuffix("_features") for names in media for name in names}
-    if _has_text(example):
+    if _has_text(example, bool(present)):
         present.add("text")
     return [modality for modality in MODALITIES if modality in present]
 
 
-def _has_text(example: dict[str, Any]) -> bool:
-    """Whether there is any text to read: a transcript or earlier turns."""
-    return bool((example.get("text") or "").strip() or example.get("context"))
+def _has_text(example: dict[str, Any], has_media: bool) -> bool:
+    """Whether there is any text to read: a transcript, or earlier turns next to audio or video."""
+    has_transcript = bool((example.get("text") or "").strip())
+    return has_transcript or (has_media and bool(example.get("context")))
 
 
 def _load_features(features: Any, name: str) -> Any:
