@@ -9,7 +9,7 @@ from tests.helpers.processor_outputs import assert_same, assert_same_media, relo
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"audio_frontend": {"sampling_rate": 16_000}}, "no 'feature_extractor_type'"),
+        ({"audio_frontend": {"sampling_rate": 16_000}}, "neither 'feature_extractor_type' nor 'audio_processor_type'"),
         (
             {"audio_frontend": {"feature_extractor_type": "AutoModel"}},
             "not a feature extractor",
