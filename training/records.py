@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 
+WEB_PAGE_MARKS = (b"<!doctype html", b"<html", b"<head", b"<error>")
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "numpy", "av", "scikit-learn")
 
 
@@ -190,6 +191,29 @@ def write_json(path: str | Path, value: Any) -> Path:
     return write_text(path, text + "\n")
 
 
+def check_placeholder(path: str | Path) -> None:
+    """Refuse a file that stands for the one that its name promises.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: a pointer of Git LFS or git-annex, or a saved web page.
+    """
+    with open(path, "rb") as file:
+        start = file.read(1024).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if start.startswith((b"version https://git-lfs.", b"version https://hawser.")):
+        raise ValueError(
+            f"{path} is a Git LFS pointer, not the file itself. Run `git lfs pull` in its repository, or download the "
+            "file again."
+        )
+    if start.startswith((b"/annex/objects/", b"../.git/annex/", b".git/annex/")):
+        raise ValueError(f"{path} is a git-annex pointer, not the file itself. Run `git annex get` in its repository.")
+    if start.startswith(b"<") and any(mark in start for mark in WEB_PAGE_MARKS):
+        raise ValueError(
+            f"{path} is a web page that was saved in the file's place, often a login or an error. Open the address in "
+            "a browser, and download the file again."
+        )
+
+
 def read_json(path: str | Path) -> Any:
     """The content of a JSON file.
 
@@ -197,6 +221,7 @@ def read_json(path: str | Path) -> Any:
         OSError: the file cannot be read.
         ValueError: it is not JSON.
     """
+    check_placeholder(path)
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except RecursionError as error:

@@ -8,6 +8,8 @@ import math
 import numpy as np
 import pytest
 
+from training.converters.core.pickles import read_pickle
+from training.data.tables import read_csv, read_json_list, read_jsonl, read_metadata
 from training.records import (
     as_json_value,
     checksum_of_array,
@@ -21,6 +23,16 @@ from training.records import (
     write_json,
     write_text,
 )
+
+
+READERS = {
+    "a.json": read_json,
+    "list.json": read_json_list,
+    "a.csv": read_csv,
+    "a.jsonl": read_jsonl,
+    "a.pkl": read_pickle,
+    "metadata.parquet": read_metadata,
+}
 
 
 def test_json_round_trip(tmp_path):
@@ -41,6 +53,22 @@ def test_error_for_invalid_json_names_the_file(tmp_path):
     (tmp_path / "cut.json").write_text('{"a": ')
     with pytest.raises(ValueError, match=r"cut\.json is not a JSON file"):
         read_json(tmp_path / "cut.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "Git LFS pointer.*git lfs pull"),
+        ("/annex/objects/SHA256E-s1--0.csv\n", "git-annex pointer.*git annex get"),
+        ("\ufeff\n<!DOCTYPE html>\n<html><title>Sign in</title>", "web page that was saved in the file's place"),
+    ],
+)
+def test_placeholders_of_files_are_named_by_every_reader(tmp_path, content, message):
+    for name, read in READERS.items():
+        path = tmp_path / name
+        path.write_text(content, encoding="utf-8")
+        with pytest.raises(ValueError, match=rf"{name} is a.*{message}"):
+            read(path)
 
 
 def write_half(path):

@@ -38,6 +38,7 @@ from tqdm import tqdm
 
 from processing_egmf import MODALITIES, EGMFProcessor, EGMFTask
 
+from ..records import check_placeholder
 from .augmentation import AugmentationSettings, augment, augment_voice, choose_modalities
 from .collator import check_modalities
 from .columns import check_columns, found_instead, name_media, read_tables, warn_of_unused
@@ -422,6 +423,7 @@ def _load_features(features: Any, name: str) -> Any:
     if not isinstance(features, str):
         return features
     try:
+        check_placeholder(features)
         return np.load(features, allow_pickle=False)
     except Exception as error:  # numpy raises many types: it parses a damaged header as Python
         raise ValueError(

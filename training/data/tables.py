@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..records import check_placeholder
 from .csv_tables import Table, column_name, read_csv_table
 from .csv_tables import read_csv as read_csv  # for those who read other tables as well
 from .text_files import MAX_SHOWN, check_value, read_text, shorten
@@ -170,6 +171,7 @@ def _read_parquet_table(path: Path) -> Table:
 
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
+    check_placeholder(path)
     try:
         rows = pq.read_table(path).to_pylist()
     except (pa.ArrowException, OSError) as error:

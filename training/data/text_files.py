@@ -13,6 +13,8 @@ import reprlib
 from pathlib import Path
 from typing import Any
 
+from ..records import check_placeholder
+
 
 MAX_SHOWN = 80  # characters of a value in a message
 MAX_DEPTH = 50  # of lists and objects in a cell
@@ -43,10 +45,11 @@ def read_text(path: str | Path) -> str:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is not text, or in an encoding that cannot be told.
+        ValueError: the file is not text, stands for another one, or has an encoding that cannot be told.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"There is no file {shorten_path(path)}.")
+    check_placeholder(path)
     data = Path(path).read_bytes()
     for start, description in BINARY.items():
         if data.startswith(start):

@@ -42,7 +42,7 @@ def test_modality_that_no_example_has_is_refused(make_processor):
         check_encoder_inputs(examples, processor, MODALITIES)
     check_encoder_inputs(examples, processor, ("text", "audio"))
     with pytest.raises(ValueError, match="No training example has text.*`text`.*--modalities audio video"):
-        check_encoder_inputs([{"id": "a", "text": " "}], processor, MODALITIES)
+        check_encoder_inputs([{"id": "a", "text": " "}], make_processor(None, None), MODALITIES)
 
 
 def make_sorted_examples():

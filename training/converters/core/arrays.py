@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ...records import check_placeholder
 from .conversion_report import ConversionReport
 
 
@@ -125,9 +126,21 @@ def load_npy(path: Path, example_id: str, modality: str, report: ConversionRepor
         return None
     values = _open_npy(path)
     if values is None:
-        report.repair(f"{modality} features cannot be read: left out", example_id)
+        reason = _placeholder(path) or "cannot be read"
+        report.repair(f"{modality} features {reason}: left out", example_id)
         return None
     return np.array(values)
+
+
+def _placeholder(path: Path) -> str | None:
+    """A description for the report if the file stands for another one."""
+    try:
+        check_placeholder(path)
+    except ValueError as error:
+        return "that are a web page" if "web page" in str(error) else "that are Git LFS or git-annex pointers"
+    except OSError:
+        pass
+    return None
 
 
 def _open_npy(path: Path) -> np.ndarray | None:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ...records import check_placeholder
 from .conversion_report import ConversionReport
 
 
@@ -92,6 +93,11 @@ def check_clip(path: str | None, example_id: str, report: ConversionReport) -> C
     """Length and tracks of an example's clip; None, with an entry in the report, if it is missing or broken."""
     if path is None or not os.path.isfile(path):
         report.repair("clip missing: left out, text kept", example_id)
+        return None
+    try:
+        check_placeholder(path)
+    except (OSError, ValueError):
+        report.repair("clip is a Git LFS pointer, a web page or not readable: left out, text kept", example_id)
         return None
     try:
         return probe_clip(Path(path))

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...data.text_files import shorten, shorten_path
+from ...records import check_placeholder
 from .pickle_limits import (
     BYTES_PER_STEP,
     COPY_STEPS,
@@ -485,6 +486,7 @@ def read_pickle(path: str | Path) -> Any:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
+    check_placeholder(path)
     file = _File(path)
     with file.file:
         try:
