@@ -181,7 +181,9 @@ def _plan_examples(
             home = SPLIT_NAMES.get(split, "train" if labeled else UNLABELED)
             report.read[home] += 1
             if labeled:
-                example["answer"] = check_label(task, example["answer"], example["id"], report, step)
+                example["answer"] = check_label(
+                    task, example["answer"], example["id"], report, step, clamp=step is None
+                )
                 if example["answer"] is None:
                     continue
             else:

@@ -9,6 +9,7 @@ used: some videos show no face, and the release does not say which.
 """
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,7 +21,7 @@ from .core.columns import media_columns, typed_columns
 from .core.command import dest_path, make_parser, run
 from .core.conversion_report import ConversionReport
 from .core.corpus import Corpus
-from .core.labels import check_label, clean_text
+from .core.labels import check_label, clean_text, remove_pauses
 from .core.splits import OFFICIAL, SPLIT_NAMES
 
 
@@ -37,6 +38,7 @@ EXTRA_COLUMNS = {
 }
 PLANNED_ONLY = ("source", "has_face")  # keys of a planned example that are not stored
 BYTES_PER_CLIP = 400_000
+TOLERANCE = 0.5  # seconds; transcripts and videos are not exact
 
 
 class Segment(NamedTuple):
@@ -76,7 +78,10 @@ class Transcripts:
         for number, line in enumerate(lines, 1):
             try:
                 _, clip_id, start, end, text = line.split("___", 4)
-                segments[clip_id.strip()] = Segment(float(start), float(end), clean_text(text))
+                times = (float(start), float(end))
+                if not all(map(math.isfinite, times)):
+                    raise ValueError(f"{times} are not times")
+                segments[clip_id.strip()] = Segment(*times, clean_text(text))
             except ValueError:
                 if line.strip():
                     self.report.note("unreadable line in a transcript", f"{path.name}:{number}")
@@ -136,23 +141,37 @@ def _plan_example(
     if split is None:
         report.drop(f"unknown mode {row['mode']!r}", example_id)
         return None
-    answer = check_label(task, row["label"], example_id, report)
+    answer = check_label(task, row["label"], example_id, report, clamp=True)
     if answer is None:
         return None
     segment = transcripts.take(video_id, clip_id)
     if segment is None:
         report.repair("segment not in the transcripts: text from the table, no clip", example_id)
         segment = Segment(None, None, clean_text(row["text"]))
+    segment = _check_times(segment, example_id, report)
     return {
         "id": example_id,
         "task": arguments.task or task.name,
-        "text": segment.text,
+        "text": remove_pauses(segment.text, example_id, report),
         "answer": answer,
         "video_id": video_id,
         "clip_id": clip_id,
         "start_seconds": segment.start,
         "end_seconds": segment.end,
     }
+
+
+def _check_times(segment: Segment, example_id: str, report: ConversionReport) -> Segment:
+    """A segment that starts at 0 or later, or has no times."""
+    if segment.start is None:
+        return segment
+    if segment.end <= max(segment.start, 0.0):
+        report.repair("segment that does not end after its start: no clip, text kept", example_id)
+        return segment._replace(start=None, end=None)
+    if segment.start < 0:
+        report.repair("segment with a negative start: starts at 0", example_id)
+        return segment._replace(start=0.0)
+    return segment
 
 
 def _corpus(
@@ -218,7 +237,6 @@ def finish(example: dict[str, Any], report: ConversionReport, media: str, dest: 
 def _store_clip(example: dict[str, Any], report: ConversionReport, media: str, dest: str | None) -> Any:
     """Stored form of the clip; None if it cannot be cut."""
     from .core.conversion import partial_folder
-    from .core.cutting import cut_clip
 
     if example["source"] is None:
         report.repair("video missing: no clip, text kept", example["id"])
@@ -229,12 +247,12 @@ def _store_clip(example: dict[str, Any], report: ConversionReport, media: str, d
     path = None
     if media == "paths" and dest is not None:
         path = partial_folder(Path(dest)) / "clips" / name
-        if path.is_file():  # from an interrupted conversion
-            return f"clips/{name}"
     try:
-        clip = cut_clip(Path(example["source"]), example["start_seconds"], example["end_seconds"], example["has_face"])
+        clip = _cut(example, report)
     except ValueError:
         report.repair("clip cannot be cut: left out, text kept", example["id"])
+        return None
+    if clip is None:
         return None
     if media == "embed":
         return {"path": name, "bytes": clip}
@@ -242,6 +260,27 @@ def _store_clip(example: dict[str, Any], report: ConversionReport, media: str, d
         with replacing(path) as temporary:
             temporary.write_bytes(clip)
     return f"clips/{name}"
+
+
+def _cut(example: dict[str, Any], report: ConversionReport) -> bytes | None:
+    """The clip as an mp4 file, only its audio if the frames are black; None if the video ends before the segment."""
+    from .core.cutting import cut_clip, is_black, video_seconds
+
+    path = Path(example["source"])
+    start = example["start_seconds"]
+    end = example["end_seconds"]
+    seconds = video_seconds(path)
+    if start >= seconds:
+        report.repair("segment after the end of its video: no clip, text kept", example["id"])
+        return None
+    if end > seconds + TOLERANCE:
+        report.repair("segment that ends after its video: clip cut off there", example["id"])
+    clip = cut_clip(path, start, end, example["has_face"])
+    if example["has_face"] and is_black(clip):
+        report.repair("clip with only black frames: only its audio used", example["id"])
+        example["has_face"] = False
+        clip = cut_clip(path, start, end, with_video=False)
+    return clip
 
 
 def main(argv: Sequence[str] | None = None) -> None:

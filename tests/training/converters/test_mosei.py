@@ -81,7 +81,7 @@ def test_mosei_clips_are_cut(tmp_path, convert, mosei_folder, media):
     sound = tmp_path / "made/dest" / dark["audio"] if media == "paths" else dark["audio"]["bytes"]
     assert len(load_audio(sound, target_sampling_rate=16_000)) == pytest.approx(16_000, abs=1600)
     assert reasons(table, "repaired") == {
-        "clip cannot be cut: left out, text kept": ["-3g5yACwYnA$_$3"],
+        "segment after the end of its video: no clip, text kept": ["-3g5yACwYnA$_$3"],
         "no face in the video: only its audio used": ["dark$_$0"],
         "segment not in the transcripts: text from the table, no clip": ["-3g5yACwYnA$_$2"],
         "video missing: no clip, text kept": ["gone$_$0"],
@@ -99,8 +99,35 @@ def test_mosei_check_cuts_clips_without_writing(mosei_folder, tmp_path, capsys):
     before = sorted(tmp_path.rglob("*"))
     mosei.main([str(mosei_folder), "--check", "--no_progress", "--num_workers", "1"])
     said = capsys.readouterr().out
-    assert "clip cannot be cut" in said and "nothing was written" in said
+    assert "segment after the end of its video" in said and "nothing was written" in said
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_segments_of_every_defect_are_counted(convert, mosei_folder):
+    path = mosei_folder / "Videos/Full/Combined/black.mp4"
+    write_video(path, np.zeros((50, 32, 48, 3), np.uint8), fps=25, audio=sine(440, 2, 16_000))
+    (mosei_folder / "Transcript/Segmented/Combined/black.txt").write_text(
+        "black___0___-0.5___1.0___sp well sp I spoke sp\n"
+        "black___1___1.0___9.0___too long\n"
+        "black___2___1.5___1.0___backwards\n"
+        "black___3___nan___1.0___no time\n",
+        encoding="utf-8",
+    )
+    labels = ("3.3333332539", "-3.3333", "1", "2")
+    write_csv(mosei_folder / "label.csv", [mosei_row("black", str(i), label) for i, label in enumerate(labels)])
+    found, table = convert(mosei, mosei_folder, "--media", "embed")
+    rows = {row["clip_id"]: row for row in found["train"]}
+    assert (rows["0"]["answer"], rows["1"]["answer"], rows["0"]["text"]) == (3.0, -3.0, "well I spoke")
+    assert rows["0"]["start_seconds"] == 0.0 and rows["0"]["video"] is None and rows["0"]["audio"] is not None
+    assert reasons(table, "repaired") == {
+        "clip with only black frames: only its audio used": ["black$_$0", "black$_$1"],
+        "score a little outside [-3, 3]: moved to the end": ["black$_$0", "black$_$1"],
+        "segment not in the transcripts: text from the table, no clip": ["black$_$3"],
+        "segment that does not end after its start: no clip, text kept": ["black$_$2"],
+        "segment that ends after its video: clip cut off there": ["black$_$1"],
+        "segment with a negative start: starts at 0": ["black$_$0"],
+        "transcript with the tokens sp of pauses: removed": ["black$_$0"],
+    }
 
 
 def test_mosei_bad_layout_is_refused(tmp_path, refuse, mosei_folder):

@@ -4,6 +4,7 @@ source.seek ─► demux, decode ─► frames within [start, end) ─► times 
 """
 
 import io
+import math
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 from processing_egmf.media_egmf import open_media
 
 
+BLACK_LUMA = 20  # of 255; compression leaves some noise in black frames
 VIDEO_CLOCK_RATE = 90_000  # timestamps of frames per second
 
 
@@ -37,6 +39,30 @@ def cut_clip(path: Path, start: float, end: float, with_video: bool = True) -> b
     if num_frames == 0:
         raise ValueError(f"{path} has nothing between {start:.2f} and {end:.2f} s.")
     return buffer.getvalue()
+
+
+def video_seconds(path: Path) -> float:
+    """Length that a video declares; infinity if it declares none.
+
+    Raises:
+        ValueError: the video cannot be read.
+    """
+    with open_media(path, str(path)) as source:
+        return math.inf if source.duration is None else source.duration / av.time_base
+
+
+def is_black(clip: bytes) -> bool:
+    """Whether a clip has frames, and all of them are black."""
+    with open_media(clip, "the clip") as source:
+        if not source.streams.video:
+            return False
+        lightest = 0
+        for frame in source.decode(video=0):
+            luma = frame.reformat(format="gray").to_ndarray()
+            lightest = max(lightest, int(luma.max()))
+            if lightest > BLACK_LUMA:
+                return False
+    return True
 
 
 def _copy_frames(source: Any, target: Any, start: float, end: float, with_video: bool) -> int:

@@ -1,6 +1,7 @@
 """Labels, scores and transcripts as the releases write them, checked and cleaned."""
 
 import math
+import re
 import unicodedata
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +14,17 @@ if TYPE_CHECKING:
     from processing_egmf import EGMFTask
 
 
+CLAMPED = 0.5
+PAUSES = re.compile(r"(?<!\S)sp(?!\S)")
+
+
 def check_label(
     task: "EGMFTask",
     label: Any,
     example_id: str,
     report: ConversionReport,
     step: float | None = None,
+    clamp: bool = False,
 ) -> str | float | None:
     """A label of the task by its name, or a score on its scale; None if the example has to be dropped.
 
@@ -29,6 +35,7 @@ def check_label(
         report: counts what is dropped and repaired.
         step: distance between the corpus's scores. A score between two steps moves to the one that `EGMFTask.index`
             chooses: with steps of 0.2, -0.1 becomes -0.2, which the field's metrics put into the same classes.
+        clamp: move a score that is at most `CLAMPED` beyond the scale to its end; CMU's means of raters reach 3.3333.
     """
     if task.kind == "classification":
         return _check_class(task, label, example_id, report)
@@ -36,6 +43,9 @@ def check_label(
     if not math.isfinite(score):
         report.drop("no score", example_id)
         return None
+    if clamp and (task.low - CLAMPED <= score < task.low - 1e-6 or task.high + 1e-6 < score <= task.high + CLAMPED):
+        report.repair(f"score a little outside [{task.low:g}, {task.high:g}]: moved to the end", example_id)
+        score = min(max(score, task.low), task.high)
     if not task.low - 1e-6 <= score <= task.high + 1e-6:
         report.drop(f"score outside [{task.low:g}, {task.high:g}]", example_id)
         return None
@@ -68,6 +78,14 @@ def _as_number(value: Any) -> float:
         return float(value)
     except (TypeError, ValueError, OverflowError):
         return math.nan
+
+
+def remove_pauses(text: str, example_id: str, report: ConversionReport) -> str:
+    """A transcript without the tokens `sp`, which CMU's alignment puts where the speaker pauses."""
+    if PAUSES.search(text) is None:
+        return text
+    report.repair("transcript with the tokens sp of pauses: removed", example_id)
+    return " ".join(PAUSES.sub(" ", text).split())
 
 
 def clean_text(text: Any) -> str:
