@@ -1,12 +1,14 @@
-"""Audio: one channel at one sampling rate, from a file, a video's audio track or an array.
+"""Audio: one channel at one sampling rate, from a file, a video's audio track, a decoder object or an array.
 
-    file ──► decode ─► scale to [-1, 1] ─► mean of the channels ─┐
-    array ───────────► scale to [-1, 1] ─► mean of the channels ─┴─► cut to the limit ─► resample ─► float32 (samples,)
+    file ──► choose the track ─► decode ─► scale to [-1, 1] ─► mix the channels ─► silence in gaps ─┐
+    array, decoder object ───────────────► scale to [-1, 1] ─► mean of the channels ────────────────┤
+                                                                                                    ▼
+                      float32 (samples,) ◄─ left out if it is digital silence ◄─ resample ◄─ cut to the limit
 
 Sources and containers are opened in media_egmf.py.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -16,12 +18,20 @@ from transformers.utils import logging
 
 from .media_egmf import (
     ARRAYS,
+    MAX_DECODE_SECONDS,
     MAX_SECONDS,
     TIME_TOLERANCE,
+    DecodingBudget,
     check_max_seconds,
     check_source,
+    choose_stream,
     decode_frames,
     import_av,
+    is_audio_decoder,
+    is_picture,
+    is_rate_and_array,
+    media_kind,
+    name_with_path,
     open_media,
     to_numpy,
     warn_if_cut_off,
@@ -34,7 +44,25 @@ logger = logging.get_logger(__name__)
 MIN_SECONDS = 0.025  # one analysis window of a speech encoder
 MAX_SAMPLING_RATE = 768_000  # Hz; the highest rate of recording hardware
 MAX_PEAK = 64.0  # floats beyond it are integer samples that were never scaled to [-1, 1]
+USUAL_PEAK = 2.5  # lossy codecs and augmentation overshoot 1; floats beyond this were normalized, or wrongly scaled
 MAX_CHANNELS = 8
+SILENCE = 2**-14  # range of the samples of digital silence: the dither of 16 bits
+# Gaps in the track that are filled with silence, in seconds. Shorter ones are jitter, longer ones damage.
+MIN_GAP = 0.1
+MAX_GAP = 60.0
+
+# Channels of files that do not name theirs, by their number: the default layouts of FFmpeg.
+DEFAULT_CHANNELS = {
+    3: ["FL", "FR", "LFE"],
+    4: ["FL", "FR", "FC", "BC"],
+    5: ["FL", "FR", "FC", "BL", "BR"],
+    6: ["FL", "FR", "FC", "LFE", "BL", "BR"],
+    7: ["FL", "FR", "FC", "LFE", "BC", "SL", "SR"],
+    8: ["FL", "FR", "FC", "LFE", "BL", "BR", "SL", "SR"],
+}
+# Weight of a channel in the mix to one channel (ITU-R BS.775); those at the sides and back have `OTHER_WEIGHT`.
+CHANNEL_WEIGHTS = {"FL": 1.0, "FR": 1.0, "FC": 2**0.5, "FLC": 1.0, "FRC": 1.0, "LFE": 0.0, "LFE2": 0.0}
+OTHER_WEIGHT = 0.5**0.5
 
 
 class AudioPiece(NamedTuple):
@@ -51,77 +79,152 @@ def load_audio(
     max_seconds: float | None = MAX_SECONDS,
     name: str = "the sample",
     missing_ok: bool = False,
+    max_decode_seconds: float | None = MAX_DECODE_SECONDS,
 ) -> np.ndarray | None:
     """Load audio as one channel at one rate.
 
     Args:
         source: a path, bytes or a seekable binary file object (audio, or a video with an audio track); an array
             (samples,), (channels, samples) or (samples, channels), whose smaller dimension is the channels;
-            `{"path": ..., "bytes": ...}` or `{"array": ..., "sampling_rate": ...}` as in `datasets`. Integers
-            (8, 16, 32 bits) are scaled by the range of their type; floats are assumed to be in about [-1, 1].
-        sampling_rate: Hz of an array. Files and dicts state their own, which is used instead.
+            `{"path": ..., "bytes": ...}` or `{"array": ..., "sampling_rate": ...}` as in `datasets`; its decoder
+            object; or a pair of sampling rate and array. Integers (8, 16, 32 bits) are scaled by the range of their
+            type; floats are assumed to be in about [-1, 1].
+        sampling_rate: Hz of an array. All other sources state their own, which is used instead.
         target_sampling_rate: Hz of the result.
-        max_seconds: longer clips are decoded only up to here, with a warning; None for no limit.
+        max_seconds: longer clips are decoded only up to here, with a warning; None for three hours.
         name: the sample's name in messages.
-        missing_ok: return None for a file without audio, instead of raising an error.
+        missing_ok: return None for a file without an audio track, instead of raising an error.
+        max_decode_seconds: limit on the work of decoding; None for none.
 
     Returns:
-        float32 (samples,) in about [-1, 1], or None. For a damaged file, the part that decodes, with a warning.
+        float32 (samples,) in about [-1, 1]. For a damaged file, the part that decodes, with a warning. None, with a
+        warning, for a recording that holds nothing: digital silence, or less than `MIN_SECONDS`.
 
     Raises:
         FileNotFoundError, ValueError: the source cannot be used; the message says why and what to do.
     """
     max_seconds = check_max_seconds(max_seconds, name)
-    if isinstance(source, dict) and source.get("array") is not None:
-        sampling_rate = source.get("sampling_rate", sampling_rate)
-        source = source["array"]
+    name = name_with_path(source, name)
+    source, sampling_rate = _unpack(source, sampling_rate, max_seconds, name)
     source = check_source(source, name)
     if isinstance(source, ARRAYS):
         _check_sampling_rate(sampling_rate, name)
         pieces = [AudioPiece(_mono_from_array(source, name), int(sampling_rate))]
-        samples = _resample(_limit(pieces, max_seconds, name), target_sampling_rate)
+        pieces = list(_limit(pieces, max_seconds, name))
+        _warn_of_range(pieces, name)
     else:
-        samples = _load_file(source, target_sampling_rate, max_seconds, name)
-    if samples is None:
+        pieces = _load_file(source, max_seconds, DecodingBudget(max_decode_seconds, name), name)
+    if pieces is None:
         if missing_ok:
             return None
         raise ValueError(f"{name}: no audio track that can be decoded. Give `audio`, or leave audio out.")
-    if len(samples) < MIN_SECONDS * target_sampling_rate:
-        if not missing_ok:
-            raise ValueError(
-                f"{name}: only {len(samples)} samples of audio at {target_sampling_rate} Hz; "
-                f"at least {MIN_SECONDS} s are needed. Leave audio out, or record the clip again."
-            )
-        logger.warning(f"{name}: the audio track is empty; continuing without audio.")
+    seconds = sum(len(samples) / rate for samples, rate in pieces)
+    if seconds < MIN_SECONDS:
+        logger.warning(
+            f"{name}: only {seconds:.3f} s of audio; at least {MIN_SECONDS} s are needed. Audio is left out."
+        )
         return None
+    if _is_silent(pieces):
+        logger.warning(f"{name}: the audio is digital silence. Audio is left out.")
+        return None
+    return _resample(pieces, target_sampling_rate)
+
+
+def _unpack(source: Any, sampling_rate: int | None, max_seconds: float, name: str) -> tuple[Any, int | None]:
+    """The array and sampling rate of a dict, a pair or a decoder object; other sources unchanged."""
+    if isinstance(source, Mapping) and source.get("array") is not None:
+        return source["array"], source.get("sampling_rate", sampling_rate)
+    if is_rate_and_array(source):
+        first, second = source
+        return (first, second) if isinstance(first, np.ndarray | torch.Tensor) else (second, first)
+    if is_audio_decoder(source):
+        try:
+            decoded = source.get_all_samples()
+        except (RuntimeError, OSError) as error:  # of torchcodec
+            raise ValueError(f"{name}: the audio cannot be decoded ({error}). Convert it to wav.") from error
+        samples = to_numpy(decoded.data, name)  # (channels, samples), which torchcodec does not name
+        return _mix(samples, ["NONE"] * len(samples)), decoded.sample_rate
+    if media_kind(source) == "video" and not isinstance(source, ARRAYS):
+        raise ValueError(f"{name}: {type(source).__name__} has no audio. Give it as `video`.")
+    return source, sampling_rate
+
+
+# ---- files ---------------------------------------------------------------------------------------------------
+
+
+def _load_file(source: Any, max_seconds: float, budget: DecodingBudget, name: str) -> list[AudioPiece] | None:
+    """The audio of a file, or None if it has no audio track."""
+    if is_picture(source, name):
+        return None
+    with open_media(source, name) as container:
+        stream = choose_stream(container, "audio")
+        if stream is None:
+            return None
+        return list(_limit(_decode(container, stream, budget, name), max_seconds, name))
+
+
+def _decode(container: Any, stream: Any, budget: DecodingBudget, name: str) -> Iterator[AudioPiece]:
+    """The track from the start of the clip on, with silence where a player would play none of it."""
+    damage = []
+    seconds = 0.0
+    filled = 0.0
+    start = _clip_start(container, stream)
+    try:
+        for frame in decode_frames(container, stream, damage, budget):
+            if frame.is_corrupt:
+                damage.append("a frame with errors")
+            _check_sampling_rate(frame.sample_rate, name)
+            samples = _mix(_scale(_to_array(frame)), [channel.name for channel in frame.layout.channels])
+            gap = frame.time - start - seconds if frame.time is not None else 0.0
+            if MIN_GAP < gap < MAX_GAP:
+                silence = np.zeros(round(gap * frame.sample_rate), np.float32)
+                yield AudioPiece(silence, frame.sample_rate)
+                filled += gap if seconds == 0 else 0.0
+                seconds += gap
+            yield AudioPiece(samples, frame.sample_rate)
+            seconds += len(samples) / frame.sample_rate
+        warn_if_cut_off(seconds - filled, container, stream, "audio", name)
+    finally:  # also when decoding stops at the limit
+        warn_of_damage(damage, "audio", name)
+
+
+def _clip_start(container: Any, stream: Any) -> float:
+    """Seconds at which a player starts the clip: the beginning of the audio or of the video, whichever is first."""
+    starts = []
+    for track in (stream, choose_stream(container, "video")):
+        if track is not None and track.start_time is not None:
+            starts.append(float(track.start_time * track.time_base))
+    return min(starts, default=0.0)
+
+
+def _to_array(frame: Any) -> np.ndarray:
+    """The samples of a decoded frame in their own type, (channels, samples)."""
+    channels = frame.layout.nb_channels
+    if frame.format.name in ("s64", "s64p"):  # PyAV does not convert them
+        count = frame.samples if frame.format.is_planar else frame.samples * channels
+        samples = np.stack([np.frombuffer(plane, np.int64, count) for plane in frame.planes])
+    else:
+        samples = frame.to_ndarray()
+    if not frame.format.is_planar:
+        samples = samples.reshape(-1, channels).T
     return samples
 
 
-def _load_file(source: Any, target_sampling_rate: int, max_seconds: float, name: str) -> np.ndarray | None:
-    """The audio of a file, or None if it has no audio track."""
-    with open_media(source, name) as container:
-        streams = container.streams.audio
-        if not streams or streams[0].codec_context is None:
-            return None
-        pieces = _decode(container, streams[0], name)
-        return _resample(_limit(pieces, max_seconds, name), target_sampling_rate)
+def _mix(samples: np.ndarray, channels: list[str]) -> np.ndarray:
+    """(channels, samples) -> (samples,), weighted as a player mixes the channels that a file names.
+
+    FFmpeg's own mix is not used: it makes stereo floats 3 dB louder than stereo integers.
+    """
+    num_channels = len(samples)
+    if num_channels <= 2:
+        return samples.mean(axis=0)
+    if "NONE" in channels:
+        channels = DEFAULT_CHANNELS.get(num_channels, channels)
+    weights = np.array([CHANNEL_WEIGHTS.get(channel, OTHER_WEIGHT) for channel in channels], np.float32)
+    return weights @ samples / weights.sum()
 
 
-def _decode(container: Any, stream: Any, name: str) -> Iterator[AudioPiece]:
-    damage = []
-    seconds = 0.0
-    try:
-        for frame in decode_frames(container, stream, damage):
-            _check_sampling_rate(frame.sample_rate, name)
-            samples = frame.to_ndarray()
-            if not frame.format.is_planar:
-                samples = samples.reshape(-1, frame.layout.nb_channels).T  # (channels, samples)
-            # FFmpeg's own mix to mono makes stereo floats 3 dB louder than stereo integers; the mean treats all alike.
-            yield AudioPiece(_scale(samples).mean(axis=0), frame.sample_rate)
-            seconds += samples.shape[1] / frame.sample_rate
-        warn_if_cut_off(seconds, container, stream, "audio", name)
-    finally:  # also when decoding stops at the limit
-        warn_of_damage(damage, "audio", name)
+# ---- samples -------------------------------------------------------------------------------------------------
 
 
 def _scale(samples: np.ndarray) -> np.ndarray:
@@ -180,6 +283,22 @@ def _check_peak(samples: np.ndarray, name: str) -> None:
             f"{name}: the audio reaches {peak:g}, but floats should be in about [-1, 1]. "
             "Divide by the range of the original integers, 32768 for 16 bits."
         )
+
+
+def _warn_of_range(pieces: list[AudioPiece], name: str) -> None:
+    peak = max(np.abs(samples).max(initial=0) for samples, _ in pieces)
+    if peak > USUAL_PEAK:
+        logger.warning(
+            f"{name}: the audio reaches {peak:.3g}, but floats should be in about [-1, 1]; it is used as it is. "
+            "Undo its normalization, or divide it by its range."
+        )
+
+
+def _is_silent(pieces: list[AudioPiece]) -> bool:
+    """Whether all samples are equal, up to the dither of 16 bits."""
+    low = min(samples.min(initial=np.inf) for samples, _ in pieces)
+    high = max(samples.max(initial=-np.inf) for samples, _ in pieces)
+    return high - low <= SILENCE
 
 
 def _resample(pieces: Iterable[AudioPiece], target_sampling_rate: int) -> np.ndarray:

@@ -163,8 +163,8 @@ def check_not_empty(has_content: bool, name: str, modalities: list[str] | tuple[
     if not has_content:
         chosen = "" if modalities is None else f" among the chosen modalities {list(modalities)}"
         raise ValueError(
-            f"{name} has neither text nor audio nor video{chosen}. "
-            "Give at least one of text, audio, video, audio_features, video_features."
+            f"{name} has neither text nor audio nor video{chosen}; digital silence, frames of one color and less than "
+            "0.025 s count as none. Give at least one of text, audio, video, audio_features, video_features."
         )
 
 

@@ -17,6 +17,7 @@ import transformers
 from transformers.utils import logging
 
 from .arguments_egmf import printable
+from .frames_egmf import NEUTRAL, pad_to_aspect
 
 
 logger = logging.get_logger(__name__)
@@ -116,16 +117,30 @@ def encode_waveform(waveform: np.ndarray, sampling_rate: int, feature_extractor:
     return with_full_mask("audio", values.nan_to_num())
 
 
-def encode_frames(frames: np.ndarray, image_processor: Any) -> dict[str, torch.Tensor]:
-    """Video inputs from frames, uint8 (T, y, x, 3)."""
+def encode_frames(frames: np.ndarray, image_processor: Any, frame_fit: str) -> dict[str, torch.Tensor]:
+    """Video inputs from frames, uint8 (T, y, x, 3). To letterbox them, they get bars before the image processor."""
     if image_processor is None:
         values = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 127.5 - 1.0  # (T, 3, y, x)
     else:
+        if frame_fit == "letterbox":
+            frames = _letterbox(frames, image_processor)
         processed = image_processor(list(frames), return_tensors="pt")
         values = processed[image_processor.model_input_names[0]].float()
         if values.ndim == 5:  # processors of video encoders return a batch of one clip
             values = values[0]
     return with_full_mask("video", values)
+
+
+def _letterbox(frames: np.ndarray, image_processor: Any) -> np.ndarray:
+    """Frames in the proportions of the image processor's output, so that it neither crops nor squeezes them."""
+    fields = image_processor.to_dict()
+    size = fields["crop_size"] if fields.get("do_center_crop") else fields.get("size")
+    if not size or not size.get("height") or not size.get("width"):
+        return frames  # they keep their proportions
+    color = (NEUTRAL,) * 3
+    if fields.get("do_normalize") and fields.get("image_mean"):
+        color = tuple(round(255 * mean) for mean in fields["image_mean"])  # 0 after the normalization
+    return pad_to_aspect(frames, (size["height"], size["width"]), color)
 
 
 def with_full_mask(modality: str, values: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -1,17 +1,21 @@
 """Media sources and containers, shared by audio and video.
 
     path, bytes, open file ─► check_source ─► open_media ─► decode_frames ─┬─► audio_egmf.py, video_egmf.py
-    array, list of images ──► check_source ─► to_numpy ────────────────────┘
+    array, images, decoder objects ──────► media_kind, to_numpy ───────────┘
 
 Files are decoded by PyAV (FFmpeg). FFmpeg follows URLs and playlists on its own, so it is never given a file name:
 Python opens the file, and FFmpeg gets only the open file, with no protocols and only the containers listed below.
-Nothing is written, and no connection is opened.
+Nothing is written, and no connection is opened. A small file can unpack into hours of work: `DecodingBudget` and
+`check_sample_tables` bound it.
 """
 
 import io
 import math
 import os
 import re
+import stat
+import struct
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from types import ModuleType
@@ -29,13 +33,34 @@ logger = logging.get_logger(__name__)
 CONTAINERS = "mov,mp4,matroska,webm,avi,flv,mpegts,mpeg,asf,ogg,wav,w64,flac,mp3,aac,aiff,au,caf,amr,mxf"
 # Containers whose duration FFmpeg estimates from the bit rate, often wrongly.
 ESTIMATED_DURATION = ("aac", "mp3", "mpeg", "mpegts")
+# Boxes of mp4 and mov files that contain the sample tables.
+NESTED_BOXES = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf")
 
 MAX_SECONDS = 30.0  # default limit on the length of a clip; the rest is not decoded
-MAX_FRAME_SIDE = 8192  # pixels; a small file can unpack into frames that fill the memory
+LONGEST_CLIP = 3 * 3600.0  # seconds; the limit if none is set, for the memory's sake
+MAX_DECODE_SECONDS = 30.0  # default limit on the work of decoding a clip
+PIXELS_PER_SECOND = 250_000_000  # decoded by a slow processor; converts the limit into pixels
+MAX_FRAME_PIXELS = 4096 * 4096  # of a video; a decoder keeps up to 17 frames in memory
+MAX_FRAME_SIDE = 8192  # pixels
+MAX_SAMPLES = 2_000_000  # declared by an mp4 file, which needs memory for each, present or not
 TIME_TOLERANCE = 1e-3  # seconds; Matroska rounds timestamps to milliseconds
+HEAD_BYTES = 1024  # enough to recognize a file by its beginning
 
 URL = re.compile(r"(?i)[a-z][a-z0-9+.-]*://|(data|blob):")
 ARRAYS = np.ndarray | torch.Tensor | list | tuple
+PICTURE_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*")
+MP4_BOXES = (
+    b"ftyp",
+    b"styp",
+    b"moov",
+    b"moof",
+    b"mdat",
+    b"sidx",
+    b"free",
+    b"skip",
+    b"wide",
+)  # that a file begins with
+WEB_PAGE_MARKS = (b"<!doctype html", b"<html", b"<head", b"<error>")
 
 
 # ---- kinds of sources ----------------------------------------------------------------------------------------
@@ -101,6 +126,16 @@ def is_video_decoder(value: Any) -> bool:
 # ---- sources -------------------------------------------------------------------------------------------------
 
 
+def name_with_path(source: Any, name: str) -> str:
+    """The sample's name for messages, with the path of its file if the name does not contain it."""
+    path = source.get("path") if isinstance(source, dict) else source
+    if not isinstance(path, str | os.PathLike) or URL.match(str(path)):
+        return name
+    path = str(path)
+    is_named = os.path.basename(path) in name or path[:100] in name
+    return name if is_named else f"{name} ({_shorten(path)})"
+
+
 def check_source(source: Any, name: str) -> Any:
     """Check a media source: a path, bytes, an open file or an array. A `datasets` dict is replaced by its content.
 
@@ -115,7 +150,7 @@ def check_source(source: Any, name: str) -> Any:
             "or give the pipeline `fetch`, a function that returns the bytes of an http or https URL."
         )
     if isinstance(source, str | os.PathLike):
-        _check_path(os.fspath(source), name)
+        _check_path(os.fsdecode(source), name)
     elif isinstance(source, bytearray | memoryview):
         source = bytes(source)
     elif not isinstance(source, bytes | ARRAYS) and not _is_binary_file(source):
@@ -131,14 +166,29 @@ def _content_of_dict(source: dict[str, Any], name: str) -> Any:
         return source["bytes"]
     if source.get("path") is not None:
         return source["path"]
-    raise ValueError(f"{name}: a dict with keys {sorted(source)} has no media; fill in `bytes`, `path` or `array`.")
+    keys = _shorten(", ".join(sorted(map(str, source))))
+    raise ValueError(f"{name}: a dict with keys [{keys}] has no media; fill in `bytes`, `path` or `array`.")
 
 
 def _check_path(path: str, name: str) -> None:
-    if not os.path.exists(path):
-        raise FileNotFoundError(f"{name}: there is no file {path!r}. Check the path and the working directory.")
-    if not os.path.isfile(path):
-        raise ValueError(f"{name}: {path!r} is a directory or a device. Give the path of one media file.")
+    shown = f"'{_shorten(path)}'"
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise FileNotFoundError(
+            f"{name}: there is no file {shown}. Check the path and the working directory."
+        ) from error
+    except (OSError, ValueError) as error:  # a loop of links, a name too long, a null character, half a character
+        reason = error.strerror if isinstance(error, OSError) else "a character that no file name can have"
+        raise ValueError(f"{name}: {shown} cannot be opened ({reason}). Check the path.") from error
+    if not stat.S_ISREG(mode):
+        raise ValueError(f"{name}: {shown} is a directory or a device. Give the path of one media file.")
+
+
+def _shorten(text: str) -> str:
+    """Text for a message: its beginning, with what cannot be printed escaped."""
+    printable = repr(text[:200])[1:-1]
+    return printable if len(text) <= 200 else f"{printable}..."
 
 
 def _is_binary_file(source: Any) -> bool:
@@ -158,12 +208,129 @@ def to_numpy(array: Any, name: str) -> np.ndarray:
 
 
 def check_max_seconds(max_seconds: float | None, name: str) -> float:
-    """The limit in seconds; infinity for None."""
+    """The limit in seconds; that of the memory for None."""
     if max_seconds is None:
-        return math.inf
+        return LONGEST_CLIP
     if not max_seconds > 0:
         raise ValueError(f"{name}: max_seconds is {max_seconds}; give a number above 0, or None for the whole clip.")
     return max_seconds
+
+
+# ---- content -------------------------------------------------------------------------------------------------
+
+
+def check_content(head: bytes, name: str) -> None:
+    """Refuse a file that is a placeholder of the file that its name promises. Any kind of file can be checked.
+
+    Args:
+        head: the beginning of the file, `HEAD_BYTES` of it or all.
+        name: of the file, for the message.
+
+    Raises:
+        ValueError: a pointer of Git LFS or git-annex, or a saved web page.
+    """
+    start = head[:HEAD_BYTES].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if start.startswith((b"version https://git-lfs.", b"version https://hawser.")):
+        raise ValueError(
+            f"{name}: a Git LFS pointer, not the file itself. "
+            "Run `git lfs pull` in its repository, or download the file again."
+        )
+    if start.startswith((b"/annex/objects/", b"../.git/annex/", b".git/annex/")):
+        raise ValueError(f"{name}: a git-annex pointer, not the file itself. Run `git annex get` in its repository.")
+    if start.startswith(b"<") and any(mark in start for mark in WEB_PAGE_MARKS):
+        raise ValueError(
+            f"{name}: a web page that was saved in the file's place, often a login or an error. "
+            "Open the address in a browser, and download the file again."
+        )
+
+
+def is_picture(source: Any, name: str) -> bool:
+    """Whether a path, bytes or an open file holds a picture or an animation of a kind that Pillow reads."""
+    with open_file(source, name) as file:
+        head = file.read(12)
+    is_webp = head.startswith(b"RIFF") and head[8:] == b"WEBP"
+    is_bitmap = head.startswith(b"BM") and head[6:10] == bytes(4)
+    return is_webp or is_bitmap or head.startswith(PICTURE_STARTS)
+
+
+# ---- limits --------------------------------------------------------------------------------------------------
+
+
+class DecodingBudget:
+    """Limit on the work of decoding one clip.
+
+    Args:
+        max_decode_seconds: seconds of work, by the clock and, before decoding, by the number of pixels; None for no
+            limit.
+        name: the sample's name in messages.
+    """
+
+    def __init__(self, max_decode_seconds: float | None, name: str):
+        self.max_decode_seconds = math.inf if max_decode_seconds is None else max_decode_seconds
+        self.name = name
+        self._deadline = time.monotonic() + self.max_decode_seconds
+
+    def check_time(self) -> None:
+        if time.monotonic() > self._deadline:
+            raise ValueError(
+                f"{self.name}: decoding takes longer than {self.max_decode_seconds:g} s. Cut the clip or scale it "
+                "down, or raise `max_decode_seconds` of the processor."
+            )
+
+    def check_pixels(self, num_frames: int, height: int, width: int) -> None:
+        seconds = num_frames * height * width / PIXELS_PER_SECOND
+        if seconds > self.max_decode_seconds:
+            raise ValueError(
+                f"{self.name}: {num_frames} frames of {width} x {height} pixels must be decoded, about "
+                f"{seconds:.0f} s of work; at most {self.max_decode_seconds:g} s are spent on a clip. "
+                "Cut the clip or scale it down, or raise `max_decode_seconds` of the processor."
+            )
+
+
+def check_sample_tables(file: Any, size: int, name: str) -> None:
+    """Refuse an mp4 or mov file that declares far more samples than it can hold; FFmpeg needs memory for each.
+
+    Args:
+        file: open, in binary mode.
+        size: bytes of the file.
+        name: the sample's name in messages.
+    """
+    num_samples = 0
+    for kind, body in _walk_boxes(file, 0, size):
+        if kind == b"trun" and len(body) >= 8:
+            num_samples += struct.unpack(">I", body[4:8])[0]
+        if kind in (b"stsz", b"stz2") and len(body) >= 12:
+            sample_size, count = struct.unpack(">II", body[4:12])
+            fits = kind == b"stsz" and 0 < sample_size * count <= size  # uncompressed audio
+            num_samples += 0 if fits else count
+    if num_samples > MAX_SAMPLES:
+        raise ValueError(
+            f"{name}: the file declares {num_samples} samples; at most {MAX_SAMPLES} are read. "
+            "It is damaged, or must be cut into shorter clips."
+        )
+
+
+def _walk_boxes(file: Any, start: int, stop: int, depth: int = 0) -> Iterator[tuple[bytes, bytes]]:
+    """Kind and first bytes of the boxes in a part of an mp4 file, down to the sample tables."""
+    position = start
+    while position + 8 <= stop:
+        file.seek(position)
+        header = file.read(16)
+        box_size, kind = struct.unpack(">I4s", header[:8])
+        body = position + 8
+        if box_size == 1 and len(header) == 16:
+            box_size = struct.unpack(">Q", header[8:])[0]
+            body = position + 16
+        if box_size == 0:  # up to the end
+            box_size = stop - position
+        if box_size < body - position:
+            return  # damaged, or not an mp4 file
+        if kind in NESTED_BOXES and depth < len(NESTED_BOXES):
+            yield from _walk_boxes(file, body, min(position + box_size, stop), depth + 1)
+        else:
+            file.seek(body)
+            yield kind, file.read(12)
+        position += box_size
 
 
 # ---- containers ----------------------------------------------------------------------------------------------
@@ -178,23 +345,38 @@ def import_av() -> ModuleType:
 
 
 @contextmanager
+def open_file(source: Any, name: str) -> Iterator[Any]:
+    """A path, bytes or an open file as an open file at its start, checked by its size and its first bytes.
+
+    A user's file object is returned to its previous position at the end.
+    """
+    with ExitStack() as stack:
+        try:
+            file = _open_file(source, stack)
+            size = file.seek(0, io.SEEK_END) or file.tell()
+            file.seek(0)
+            head = file.read(HEAD_BYTES)
+            file.seek(0)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{name}: cannot be read ({error}). Check permissions, or give the bytes.") from error
+        if size == 0:
+            raise ValueError(f"{name}: empty, 0 bytes. Copy or download it again.")
+        check_content(head, name)
+        if head[4:8] in MP4_BOXES:
+            check_sample_tables(file, size, name)
+            file.seek(0)
+        yield file
+
+
+@contextmanager
 def open_media(source: Any, name: str) -> Iterator[Any]:
     """A PyAV container over a path, bytes or an open file.
 
     A user's file object is read from its start and is then returned to its previous position.
     """
     av = import_av()
-    with ExitStack() as stack:
-        if isinstance(source, str | os.PathLike) and os.fspath(source) not in name:
-            name = f"{name} ({os.fspath(source)})"
-        try:
-            file = _open_file(source, stack)
-            size = file.seek(0, io.SEEK_END) or file.tell()
-            file.seek(0)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{name}: cannot be read ({error}). Check permissions, or give the bytes.") from error
-        if size == 0:
-            raise ValueError(f"{name}: empty, 0 bytes. Copy or download it again.")
+    name = name_with_path(source, name)
+    with open_file(source, name) as file:
         try:
             container = av.open(
                 file,
@@ -207,7 +389,8 @@ def open_media(source: Any, name: str) -> Iterator[Any]:
                 f"{name}: not a readable media file, or cut off ({error.strerror}). "
                 "Playlists are refused. Convert it to mp4 or wav, or copy it again."
             ) from error
-        yield stack.enter_context(container)
+        with container:
+            yield container
 
 
 def _open_file(source: Any, stack: ExitStack) -> Any:
@@ -219,11 +402,33 @@ def _open_file(source: Any, stack: ExitStack) -> Any:
     return source
 
 
-def decode_frames(container: Any, stream: Any, damage: list[str]) -> Iterator[Any]:
+def choose_stream(container: Any, kind: str) -> Any | None:
+    """The track that a player would choose, or None: the default one; among several, the largest, then the first.
+
+    A song's cover image and the thumbnails of a file are no videos; a commentary or a description of the scene is
+    taken only if there is nothing else.
+    """
+    disposition = import_av().stream.Disposition
+    images = disposition.attached_pic | disposition.timed_thumbnails
+    side_tracks = disposition.comment | disposition.visual_impaired | disposition.hearing_impaired
+
+    def rank(stream: Any) -> tuple[bool, bool, int]:
+        is_default = bool(stream.disposition & disposition.default)
+        is_main = not stream.disposition & side_tracks
+        pixels = stream.codec_context.width * stream.codec_context.height if kind == "video" else 0
+        return is_default, is_main, pixels
+
+    streams = container.streams.video if kind == "video" else container.streams.audio
+    usable = [stream for stream in streams if stream.codec_context is not None and not stream.disposition & images]
+    return max(usable, key=rank, default=None)
+
+
+def decode_frames(container: Any, stream: Any, damage: list[str], budget: DecodingBudget) -> Iterator[Any]:
     """The decoded frames of an audio or video stream; errors are added to `damage` and skipped."""
     av = import_av()
     packets = container.demux(stream)
     while True:
+        budget.check_time()
         try:
             packet = next(packets, None)
             frames = packet.decode() if packet is not None else []
@@ -232,10 +437,7 @@ def decode_frames(container: Any, stream: Any, damage: list[str]) -> Iterator[An
             continue
         if packet is None:
             return
-        for frame in frames:
-            if frame.is_corrupt:
-                damage.append("a frame with errors")
-            yield frame
+        yield from frames
 
 
 def warn_of_damage(damage: list[str], kind: str, name: str) -> None:

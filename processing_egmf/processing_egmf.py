@@ -34,6 +34,7 @@ from .batches_egmf import (
     sample_name,
     split_arguments,
 )
+from .frames_egmf import check_frame_fit
 from .frontends_egmf import (
     build_frontend,
     check_input_kind,
@@ -44,16 +45,15 @@ from .frontends_egmf import (
     record_image_backend,
     with_full_mask,
 )
+from .media_egmf import MAX_DECODE_SECONDS, media_kind
 from .prompts_egmf import read_context, read_text, tokenize_answers, tokenize_prompt
 from .results_egmf import check_summary_options, parse_generation, select_modalities, summarize_output, task_indices
 from .tasks_egmf import BUILT_IN_TASKS, EGMFAnswer, EGMFTask, find_task, read_tasks
-from .video_egmf import load_video, resize_frames
+from .video_egmf import load_video
 
 
 if TYPE_CHECKING:  # not used here; with this import, saving the processor copies the pipeline's code too
     from .pipeline_egmf import EGMFPipeline  # noqa: F401
-
-PROMPT_INPUTS = ("input_ids", "attention_mask", "utterance_mask", "text_mask")
 
 
 class EGMFProcessor(ProcessorMixin):
@@ -70,15 +70,16 @@ class EGMFProcessor(ProcessorMixin):
         tasks: `EGMFTask`s or their fields, as a list or by name; None for the built-in ones. The first is the default.
         num_pseudo_tokens: P, slots in the prompt; the same as in the model's configuration.
         audio_input: `"waveform"`, `"features"`, or None for a model without audio.
-        audio_feature_size: F of precomputed audio features; None accepts any.
+        audio_feature_size, video_feature_size: F of precomputed features; None accepts any.
         sampling_rate: of the audio that the model takes, in Hz.
         audio_frontend: `to_dict()` of the feature extractor of a pretrained audio encoder, or None.
         video_input: `"frames"`, `"features"`, or None for a model without video.
-        video_feature_size: F of precomputed video features; None accepts any.
         num_frames: largest number of frames taken from a clip, spread evenly over it.
-        frame_height, frame_width: pixels; frames are cropped to this aspect ratio and resized.
+        frame_height, frame_width: pixels that frames are resized to.
+        frame_fit: `"letterbox"`, the whole frame between gray bars; or `"crop"`, its center in these proportions.
         video_frontend: `to_dict()` of the image processor of a pretrained video encoder, or None.
         max_clip_seconds: longer clips are used only up to here, with a warning.
+        max_decode_seconds: a clip that takes longer to decode is an error; None for no limit.
         max_length: limit on the tokens of prompt and answer. A longer prompt loses its oldest context, then the end of
             the transcript, with a warning.
         transcript_in_prompt: whether the language model reads the transcript; if not, only the fusion does.
@@ -104,8 +105,10 @@ class EGMFProcessor(ProcessorMixin):
         num_frames: int = 8,
         frame_height: int = 64,
         frame_width: int = 64,
+        frame_fit: str = "letterbox",
         video_frontend: dict | None = None,
         max_clip_seconds: float = 30.0,
+        max_decode_seconds: float | None = MAX_DECODE_SECONDS,
         max_length: int = 512,
         transcript_in_prompt: bool = True,
         placeholder_token: str = "<|egmf|>",
@@ -120,8 +123,10 @@ class EGMFProcessor(ProcessorMixin):
         self.num_frames = num_frames
         self.frame_height = frame_height
         self.frame_width = frame_width
+        self.frame_fit = check_frame_fit(frame_fit)
         self.video_frontend = video_frontend
         self.max_clip_seconds = max_clip_seconds
+        self.max_decode_seconds = max_decode_seconds
         self.max_length = max_length
         self.transcript_in_prompt = transcript_in_prompt
         self.placeholder_token = placeholder_token
@@ -188,7 +193,8 @@ class EGMFProcessor(ProcessorMixin):
 
     @property
     def model_input_names(self) -> list[str]:
-        return [*PROMPT_INPUTS, *MEDIA_INPUTS, "modality_mask", "answer_ids", "task_ids"]
+        prompt_inputs = ("input_ids", "attention_mask", "utterance_mask", "text_mask")
+        return [*prompt_inputs, *MEDIA_INPUTS, "modality_mask", "answer_ids", "task_ids"]
 
     @refuses_unknown_arguments
     def __call__(
@@ -212,9 +218,8 @@ class EGMFProcessor(ProcessorMixin):
 
         Args:
             text: the transcript. Empty text counts as missing.
-            audio: path, bytes, open file, mono or stereo array (with `sampling_rate`), or
-                `{"array", "sampling_rate"}`. If None, the audio track of `video` is used, if it has one.
-            video: path, bytes, open file, list of PIL images, or array (T, height, width, 3) (with `fps`).
+            audio: path, bytes, array (with `sampling_rate`), or as in `load_audio`; None for the sound of `video`.
+            video: path, bytes, open file, PIL images, array (T, height, width, 3) (with `fps`), or as in `load_video`.
             audio_features, video_features: precomputed features (T, F) instead.
             sampling_rate: Hz of an audio array.
             fps: frames per second of a video array or list of images.
@@ -378,45 +383,40 @@ class EGMFProcessor(ProcessorMixin):
                 check_input_kind("audio", "features", self.audio_input, name)
                 arrays["audio_features"] = read_features("audio", audio_features, self.audio_feature_size, name)
             else:
-                waveform = self._load_audio(audio, video, sampling_rate, name)
-                if waveform is not None:
-                    arrays["audio"] = waveform
+                arrays["audio"] = self._load_audio(audio, video, sampling_rate, name)
         if "video" in modalities:
             if video_features is not None:
                 check_input_kind("video", "features", self.video_input, name)
                 arrays["video_features"] = read_features("video", video_features, self.video_feature_size, name)
             elif video is not None:
                 arrays["video"] = self._load_video(video, fps, name)
-        return arrays
+        return {key: values for key, values in arrays.items() if values is not None}
 
     def _load_audio(self, audio: Any, video: Any, sampling_rate: int | None, name: str) -> np.ndarray | None:
         """The waveform of `audio`, or else of the audio track of `video`; None if there is neither."""
         if audio is not None:
             check_input_kind("audio", "waveform", self.audio_input, name)
-            return load_audio(audio, sampling_rate, self.sampling_rate, self.max_clip_seconds, name)
-        is_file = video is not None and not isinstance(video, np.ndarray | torch.Tensor | list | tuple)
-        if is_file and self.audio_input == "waveform":
-            return load_audio(video, None, self.sampling_rate, self.max_clip_seconds, name, missing_ok=True)
-        return None
+        elif video is None or media_kind(video) is not None or self.audio_input != "waveform":
+            return None
+        limits = (self.max_clip_seconds, name, audio is None, self.max_decode_seconds)
+        return load_audio(video if audio is None else audio, sampling_rate, self.sampling_rate, *limits)
 
-    def _load_video(self, video: Any, fps: float | None, name: str) -> np.ndarray:
+    def _load_video(self, video: Any, fps: float | None, name: str) -> np.ndarray | None:
         check_input_kind("video", "frames", self.video_input, name)
-        frames = load_video(video, self.num_frames, fps, self.max_clip_seconds, name)
-        if self._image_processor is not None:
-            return frames  # the encoder's own image processor resizes them
-        return resize_frames(frames, (self.frame_height, self.frame_width))
+        size = (self.frame_height, self.frame_width) if self._image_processor is None else None  # it resizes them
+        limits = (self.max_clip_seconds, name, size, self.frame_fit, self.max_decode_seconds)
+        return load_video(video, self.num_frames, fps, *limits)
 
     def encode_media(self, arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
         """Arrays from `load_media` as the values and masks of one sample, without a batch dimension."""
         inputs = {}
         if "audio" in arrays:
             inputs |= encode_waveform(arrays["audio"], self.sampling_rate, self._feature_extractor)
-        if "audio_features" in arrays:
-            inputs |= with_full_mask("audio", torch.from_numpy(arrays["audio_features"]))
         if "video" in arrays:
-            inputs |= encode_frames(arrays["video"], self._image_processor)
-        if "video_features" in arrays:
-            inputs |= with_full_mask("video", torch.from_numpy(arrays["video_features"]))
+            inputs |= encode_frames(arrays["video"], self._image_processor, self.frame_fit)
+        for modality in ("audio", "video"):
+            if f"{modality}_features" in arrays:
+                inputs |= with_full_mask(modality, torch.from_numpy(arrays[f"{modality}_features"]))
         return inputs
 
     def encode_prompt(self, text: str, context: Sequence, task: EGMFTask, answer: Any, name: str) -> dict[str, Any]:

@@ -1,42 +1,62 @@
-"""Video: a few frames spread evenly over a clip, from a file, an array or a list of images.
+"""Video: a few frames spread evenly over a clip, from a file, an array, an image or a list of images.
 
-    file ──► timestamps, without decoding ─► sampling times ─► decode, keep frames on screen ─┐
-    array, images ─────────────────────────► indices ────────► select ────────────────────────┴─► uint8 (T, y, x, 3)
+    file ──► timestamps, without decoding ─► sampling times ─► plan of seeks, checked against the budget
+                                                                  │
+                     uint8 (T, y, x, 3) ◄─ resize ◄─ upright, shown proportions, standard colors ◄─ decode
+    picture, array, images, decoder object ──► pictures_egmf.py
 
-Sources and containers are opened in media_egmf.py.
+Sources and containers are opened in media_egmf.py; what is done to a frame's pixels is in frames_egmf.py.
 """
 
 # T frames  y, x height and width
 
 import math
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from transformers.image_utils import is_pil_image
 from transformers.utils import logging
 
+from .frames_egmf import HLG, PQ, check_frame_fit, is_blank, over_black, pad_frames, scale_frames, to_upright, tone_map
 from .media_egmf import (
     ARRAYS,
-    MAX_FRAME_SIDE,
+    MAX_DECODE_SECONDS,
+    MAX_FRAME_PIXELS,
     MAX_SECONDS,
     TIME_TOLERANCE,
+    DecodingBudget,
     check_max_seconds,
     check_source,
+    choose_stream,
     decode_frames,
     import_av,
+    is_picture,
+    is_rate_and_array,
+    media_kind,
+    name_with_path,
     open_media,
-    to_numpy,
     warn_if_cut_off,
     warn_of_damage,
 )
+from .pictures_egmf import check_frame_size, load_picture, sample_pictures, warn_of_length
 
 
 logger = logging.get_logger(__name__)
 
 DEFAULT_FPS = 25  # for files that do not state their frame rate
-MAX_FPS = 1000
+SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")  # containers with an index of key frames
+MIN_SKIPPED = 16  # frames; a seek that skips fewer costs more than it saves
+MAX_STRETCH = 16  # of a pixel's sides; beyond it, the declared aspect is damaged
+MAX_HDR_SIDE = 1024  # pixels; larger frames of high dynamic range are scaled down before their colors are mapped
+
+
+class KeyFrame(NamedTuple):
+    """A frame that is decoded without any other."""
+
+    seconds: float
+    ticks: int  # where its container seeks to
 
 
 class FrameTimes(NamedTuple):
@@ -45,6 +65,18 @@ class FrameTimes(NamedTuple):
     times: list[float]
     start: float
     stop: float
+    key_frames: list[KeyFrame]
+
+
+class Segment(NamedTuple):
+    """A part of a clip that is decoded in one go, from a key frame or, if that is None, from the start."""
+
+    key_frame: KeyFrame | None
+    sampling_times: list[float]  # seconds from the start of the clip, ascending
+
+
+class SeekError(Exception):
+    """A seek did not lead to a frame before the one that is needed."""
 
 
 def load_video(
@@ -53,113 +85,127 @@ def load_video(
     fps: float | None = None,
     max_seconds: float | None = MAX_SECONDS,
     name: str = "the sample",
-) -> np.ndarray:
+    size: tuple[int, int] | None = None,
+    frame_fit: str = "letterbox",
+    max_decode_seconds: float | None = MAX_DECODE_SECONDS,
+) -> np.ndarray | None:
     """At most `num_frames` frames, spread evenly in time.
 
     The clip is divided into `num_frames` equal spans; from each, the frame on screen at its midpoint is taken, by
     timestamp. No frame is taken twice; if a clip has fewer frames, each is taken once.
 
     Args:
-        source: a path, bytes, a seekable binary file object, `{"path": ..., "bytes": ...}`, a list of PIL images of
-            the same size, or an array (T, y, x, 3) or (T, 3, y, x), uint8 or float in [0, 1].
+        source: a path, bytes or a seekable binary file object of a video, picture or animation; `{"path": ...,
+            "bytes": ...}`; a decoder object of `datasets`; a PIL image or a list of PIL images of the same size; an
+            array (T, y, x, 3) or (T, 3, y, x), uint8 or float in [0, 1], or a single picture (y, x, 3).
         num_frames: maximum number of frames.
         fps: frames per second of a list or array, for `max_seconds`; files state their own.
-        max_seconds: longer clips are used only up to here, with a warning; None for no limit.
+        max_seconds: longer clips are used only up to here, with a warning; None for three hours.
         name: the sample's name in messages.
+        size: (height, width) that each frame is brought to as it is decoded; None for the clip's own.
+        frame_fit: `"letterbox"` or `"crop"`, how.
+        max_decode_seconds: limit on the work of decoding; None for none.
 
     Returns:
-        uint8 (T, y, x, 3) RGB, upright: a rotation stated in the file is applied.
+        uint8 (T, y, x, 3) RGB, as a player shows it: upright, in the proportions and colors that the file states.
+        None, with a warning, for a clip that shows nothing: all frames black, or of another single color.
 
     Raises:
         FileNotFoundError, ValueError: the source cannot be used; the message says why and what to do.
     """
     if num_frames < 1:
         raise ValueError(f"{name}: num_frames is {num_frames}; ask for at least one.")
+    check_frame_fit(frame_fit)
     max_seconds = check_max_seconds(max_seconds, name)
-    source = check_source(source, name)
-    if isinstance(source, ARRAYS):
-        return _sample_array(source, num_frames, fps, max_seconds, name)
-    with open_media(source, name) as container:
-        clip = read_frame_times(container, video_stream(container, name), max_seconds, name)
-    sampling_times = None
-    if len(clip.times) > num_frames:
-        seconds = clip.stop - clip.start
-        sampling_times = [(index + 0.5) * seconds / num_frames for index in range(num_frames)]
-    # Opened again: not every container can seek back to its first frame.
-    with open_media(source, name) as container:
-        frames = _decode_at(container, video_stream(container, name), clip, sampling_times, name)
-    return np.stack(frames[:num_frames])
+    name = name_with_path(source, name)
+    kind = media_kind(source)
+    if is_rate_and_array(source) or (kind == "audio" and not isinstance(source, ARRAYS)):
+        raise ValueError(f"{name}: {type(source).__name__} has no frames. Give it as `audio`.")
+    scale = _keep_size if size is None else partial(scale_frames, size=size, frame_fit=frame_fit)
+    if kind is None:
+        budget = DecodingBudget(max_decode_seconds, name)
+        frames = _load_file(check_source(source, name), num_frames, max_seconds, budget, scale)
+    else:
+        frames = scale(sample_pictures(source, num_frames, fps, max_seconds, name))
+    if is_blank(frames):
+        logger.warning(f"{name}: all frames are of one color. Video is left out.")
+        return None
+    return frames if size is None else pad_frames(frames, size)
+
+
+def _keep_size(frames: np.ndarray) -> np.ndarray:
+    return frames
 
 
 def has_video(source: Any, name: str = "the sample") -> bool:
-    """Whether a path, bytes or open file has a video track, regardless of its name; raises like `load_video`."""
-    source = check_source(source, name)
-    if isinstance(source, ARRAYS):
+    """Whether a recording has frames: its type or its content decides, not its name. Raises like `load_video`."""
+    kind = media_kind(source)
+    if isinstance(source, list | tuple) and not is_rate_and_array(source):
         raise ValueError(f"{name}: cannot read media from {type(source).__name__}; give one clip.")
+    if kind is not None:
+        return kind == "video"
+    name = name_with_path(source, name)
+    source = check_source(source, name)
+    if is_picture(source, name):
+        return True
     with open_media(source, name) as container:
-        return len(_video_streams(container)) > 0
-
-
-def resize_frames(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Center-crop each frame to the aspect ratio of `size` and resize it.
-
-    Args:
-        frames: uint8 (T, y, x, 3).
-        size: (height, width) in pixels.
-
-    Returns:
-        uint8 (T, height, width, 3), resized bilinearly with antialiasing; `frames` itself if it already has that size.
-    """
-    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or 0 in frames.shape:
-        raise ValueError(f"Frames are {frames.dtype} {frames.shape}; expected uint8 (T, height, width, 3).")
-    if frames.shape[1:3] == tuple(size):
-        return frames
-    height, width = size
-    old_height, old_width = frames.shape[1:3]
-    scale = min(old_height / height, old_width / width)
-    crop_height = max(1, round(height * scale))
-    crop_width = max(1, round(width * scale))
-    top = (old_height - crop_height) // 2
-    left = (old_width - crop_width) // 2
-    cropped = np.ascontiguousarray(frames[:, top : top + crop_height, left : left + crop_width])
-    images = torch.from_numpy(cropped).permute(0, 3, 1, 2)  # (T, 3, y, x)
-    resized = torch.nn.functional.interpolate(images, size=(height, width), mode="bilinear", antialias=True)
-    return np.ascontiguousarray(resized.permute(0, 2, 3, 1).numpy())
+        return choose_stream(container, "video") is not None
 
 
 # ---- files ---------------------------------------------------------------------------------------------------
 
 
-def _video_streams(container: Any) -> list[Any]:
-    """Video streams, except a song's cover image."""
-    cover = import_av().stream.Disposition.attached_pic
-    return [stream for stream in container.streams.video if not stream.disposition & cover]
+def _load_file(
+    source: Any, num_frames: int, max_seconds: float, budget: DecodingBudget, scale: Callable
+) -> np.ndarray:
+    name = budget.name
+    if is_picture(source, name):
+        return scale(load_picture(source, num_frames, max_seconds, budget, name))
+    with open_media(source, name) as container:
+        clip = read_frame_times(container, video_stream(container, name), max_seconds, name, budget)
+        can_seek = container.format.name in SEEKABLE
+    sampling_times = None
+    if len(clip.times) > num_frames:
+        seconds = clip.stop - clip.start
+        sampling_times = [(index + 0.5) * seconds / num_frames for index in range(num_frames)]
+    try:
+        frames = _decode_clip(source, clip, plan_segments(clip, sampling_times, can_seek), budget, scale)
+    except SeekError:
+        frames = _decode_clip(source, clip, plan_segments(clip, sampling_times, False), budget, scale)
+    return np.stack(frames[:num_frames])
 
 
 def video_stream(container: Any, name: str) -> Any:
-    """The first video stream, with its frame size checked."""
-    streams = _video_streams(container)
-    if not streams or streams[0].codec_context is None:
+    """The video stream that a player would show, with its frame size checked."""
+    stream = choose_stream(container, "video")
+    if stream is None:
         raise ValueError(f"{name}: no video track that can be decoded. Give it as `audio`, or leave video out.")
-    context = streams[0].codec_context
-    _check_frame_size(context.height, context.width, name)
-    context.options = {"max_pixels": str(MAX_FRAME_SIDE**2)}
-    return streams[0]
+    context = stream.codec_context
+    _check_video_size(context.height, context.width, name)
+    context.options = {"max_pixels": str(MAX_FRAME_PIXELS)}
+    return stream
 
 
-def read_frame_times(container: Any, stream: Any, max_seconds: float, name: str) -> FrameTimes:
+def read_frame_times(
+    container: Any, stream: Any, max_seconds: float, name: str, budget: DecodingBudget | None = None
+) -> FrameTimes:
     """Read the timestamps of a clip without decoding it, up to `max_seconds` from its start."""
     step = float(stream.time_base)
     limit = max_seconds - TIME_TOLERANCE
     times = []
+    key_frames = []
     stop = -math.inf
     try:
         for packet in container.demux(stream):
+            if budget is not None:
+                budget.check_time()
             ticks = _ticks(packet, container)
             ticks = packet.dts if ticks is None else ticks
             if packet.is_discard or ticks is None:
                 continue
             times.append(ticks * step)
+            if packet.is_keyframe:
+                key_frames.append(KeyFrame(times[-1], _seek_ticks(packet, container)))
             duration = packet.duration * step if packet.duration else _frame_seconds(stream)
             stop = max(stop, times[-1] + duration)
             # Frames may be stored out of order, but none is shown before its decoding time.
@@ -173,27 +219,78 @@ def read_frame_times(container: Any, stream: Any, max_seconds: float, name: str)
         raise ValueError(f"{name}: the video track has no frames. Record the clip again, or leave video out.")
     start = min(times)
     if max(times) - start >= limit:
-        _warn_of_length(max_seconds, name)
+        warn_of_length(max_seconds, name)
         times = [time for time in times if time - start < limit]
         stop = start + max_seconds
-    return FrameTimes(sorted(times), start, stop)
+    return FrameTimes(sorted(times), start, stop, sorted(key_frames))
 
 
-def _decode_at(
-    container: Any, stream: Any, clip: FrameTimes, sampling_times: list[float] | None, name: str
-) -> list[np.ndarray]:
-    """The frames (y, x, 3) on screen at the given seconds from the start of the clip; None: every frame."""
-    damage = []
-    timed_frames = _timed_frames(container, stream, clip, damage)
+def plan_segments(clip: FrameTimes, sampling_times: list[float] | None, can_seek: bool) -> list[Segment]:
+    """Divide the sampling times of a clip into segments, so that long stretches between them are not decoded.
+
+    Args:
+        clip: from `read_frame_times`.
+        sampling_times: seconds from the start of the clip, ascending; None for every frame.
+        can_seek: whether the container can seek; if not, there is one segment.
+    """
+    segments = [Segment(None, [])]
     if sampling_times is None:
-        decoded = (frame for _, frame in timed_frames)
-    else:
-        decoded = _on_screen(timed_frames, sampling_times)
+        return segments
+    key_seconds = [key_frame.seconds for key_frame in clip.key_frames]
+    position = 0  # the frame that has been decoded last
+    for time in sampling_times:
+        needed = _index_on_screen(clip, time)
+        key_index = bisect_right(key_seconds, clip.times[needed]) - 1
+        if can_seek and key_index >= 0:
+            key_position = bisect_left(clip.times, key_seconds[key_index])
+            if key_position - position >= MIN_SKIPPED:
+                segments.append(Segment(clip.key_frames[key_index], []))
+        segments[-1].sampling_times.append(time)
+        position = needed
+    return [segment for segment in segments if segment.sampling_times]
+
+
+def count_decoded(clip: FrameTimes, segments: list[Segment]) -> int:
+    """The number of frames that the segments of a clip decode."""
+    count = 0
+    for key_frame, sampling_times in segments:
+        first = 0 if key_frame is None else bisect_left(clip.times, key_frame.seconds)
+        last = _index_on_screen(clip, sampling_times[-1]) if sampling_times else len(clip.times) - 1
+        count += last - first + 1
+    return count
+
+
+def _index_on_screen(clip: FrameTimes, time: float) -> int:
+    """The index of the frame on screen at a number of seconds from the start of the clip."""
+    return max(bisect_right(clip.times, clip.start + time + TIME_TOLERANCE) - 1, 0)
+
+
+def _decode_clip(
+    source: Any, clip: FrameTimes, segments: list[Segment], budget: DecodingBudget, scale: Callable
+) -> list[np.ndarray]:
+    """The frames (y, x, 3) on screen at the sampling times of the segments; without times, every frame.
+
+    Raises:
+        SeekError: a segment is damaged, or cannot be reached; without seeking, more may be decoded.
+    """
+    name = budget.name
+    damage = []
     frames = []
-    for frame in decoded:
-        first_size = frames[0].shape if frames else None
-        frames.append(_to_upright_rgb(frame, first_size, name))
-        del frame  # its buffer goes back to the decoder
+    # Opened again: not every container can seek back to its first frame.
+    with open_media(source, name) as container:
+        stream = video_stream(container, name)
+        context = stream.codec_context
+        budget.check_pixels(count_decoded(clip, segments), context.height, context.width)
+        converter = FrameConverter(stream, name)
+        for segment in segments:
+            timed_frames = _timed_frames(container, stream, clip, segment.key_frame, damage, budget)
+            if segment.key_frame is not None:
+                timed_frames = _after_seek(timed_frames, container, stream, segment)
+            for frame in _on_screen(timed_frames, segment.sampling_times):
+                frames.append(scale(converter.to_rgb(frame)[None])[0])
+                del frame  # its buffer goes back to the decoder
+    if damage and any(segment.key_frame is not None for segment in segments):
+        raise SeekError
     if not frames:
         reason = damage[0] if damage else "the track is empty"
         raise ValueError(f"{name}: no frame can be decoded ({reason}). Convert the clip to mp4, or leave video out.")
@@ -201,13 +298,43 @@ def _decode_at(
     return frames
 
 
-def _timed_frames(container: Any, stream: Any, clip: FrameTimes, damage: list[str]) -> Iterator[tuple[float, Any]]:
-    """The frames of the clip with the seconds from its start at which they appear."""
+def _after_seek(
+    timed_frames: Iterable[tuple[float, Any]], container: Any, stream: Any, segment: Segment
+) -> Iterator[tuple[float, Any]]:
+    """The frames from a segment's key frame on.
+
+    Raises:
+        SeekError: the first of them comes after the one that is needed.
+    """
+    try:
+        container.seek(segment.key_frame.ticks, stream=stream)
+    except import_av().FFmpegError as error:
+        raise SeekError from error
+    has_begun = False
+    for seconds, frame in timed_frames:
+        if not has_begun and seconds > segment.sampling_times[0] + TIME_TOLERANCE:
+            raise SeekError
+        has_begun = True
+        yield seconds, frame
+    if not has_begun:
+        raise SeekError
+
+
+def _timed_frames(
+    container: Any,
+    stream: Any,
+    clip: FrameTimes,
+    key_frame: KeyFrame | None,
+    damage: list[str],
+    budget: DecodingBudget,
+) -> Iterator[tuple[float, Any]]:
+    """The frames of the clip, from `key_frame` on, with the seconds from its start at which they appear."""
     step = float(stream.time_base)
     start = clip.start
     stop = clip.stop
+    first = -math.inf if key_frame is None else key_frame.seconds - start - TIME_TOLERANCE
     seconds = 0.0
-    for index, frame in enumerate(decode_frames(container, stream, damage)):
+    for index, frame in enumerate(decode_frames(container, stream, damage, budget)):
         ticks = _ticks(frame, container)
         if index == 0 and ticks is not None and _is_avi(container):
             # The decoding times of frames lag by the decoder's delay.
@@ -219,11 +346,18 @@ def _timed_frames(container: Any, stream: Any, clip: FrameTimes, damage: list[st
             seconds = ticks * step - start
         if start + seconds >= stop - TIME_TOLERANCE:
             return
+        if seconds < first:  # it needs frames before the key frame, which were skipped
+            continue
+        if frame.is_corrupt:
+            damage.append("a frame with errors")
         yield seconds, frame
 
 
 def _on_screen(timed_frames: Iterable[tuple[float, Any]], sampling_times: list[float]) -> Iterator[Any]:
-    """The frame on screen at each of the times, ascending; a frame that is on screen at several is yielded once."""
+    """The frame on screen at each of the times, ascending, each once; every frame if there are no times."""
+    if not sampling_times:
+        yield from (frame for _, frame in timed_frames)
+        return
     remaining = list(sampling_times)
     current = None
     for seconds, frame in timed_frames:
@@ -250,102 +384,76 @@ def _ticks(item: Any, container: Any) -> int | None:
     return item.dts if _is_avi(container) else item.pts
 
 
+def _seek_ticks(packet: Any, container: Any) -> int:
+    """The ticks by which the index of a container finds a key frame: Matroska's has presentation times."""
+    has_decoding_times = packet.dts is not None and "matroska" not in container.format.name
+    return packet.dts if has_decoding_times else packet.pts
+
+
 def _frame_seconds(stream: Any) -> float:
     return 1 / float(stream.average_rate or DEFAULT_FPS)
 
 
-def _to_upright_rgb(frame: Any, first_size: tuple[int, ...] | None, name: str) -> np.ndarray:
-    """One decoded frame as uint8 (y, x, 3), rotated as its file specifies, in the size of the clip's first frame."""
-    _check_frame_size(frame.height, frame.width, name)
-    quarter_turns = round(frame.rotation / 90) % 4
-    size = (frame.height, frame.width)
-    if first_size is not None:  # it is upright; before the rotation, the sides may be swapped
-        size = first_size[:2] if quarter_turns % 2 == 0 else first_size[1::-1]
-    height, width = size
-    pixels = frame.to_ndarray(format="rgb24", width=width, height=height)
-    return np.ascontiguousarray(np.rot90(pixels, quarter_turns))
+# ---- pixels --------------------------------------------------------------------------------------------------
 
 
-# ---- arrays and images ---------------------------------------------------------------------------------------
+class FrameConverter:
+    """Brings the decoded frames of a stream to RGB as a player shows them, all in the size of the first.
+
+    Args:
+        stream: has the aspect of the pixels, and the transfer characteristic of high dynamic range.
+        name: the sample's name in messages.
+    """
+
+    def __init__(self, stream: Any, name: str):
+        self.stream = stream
+        self.name = name
+        self.size: tuple[int, int] | None = None  # (height, width) of the frames before they are turned upright
+
+    def to_rgb(self, frame: Any) -> np.ndarray:
+        """One decoded frame as uint8 (y, x, 3)."""
+        _check_video_size(frame.height, frame.width, self.name)
+        if self.size is None:
+            self.size = self._shown_size(frame)
+        height, width = self.size
+        transfer = self.stream.codec_context.color_trc
+        has_alpha = any(component.is_alpha for component in frame.format.components)
+        if transfer in (PQ, HLG):
+            scale = min(1, MAX_HDR_SIDE / max(height, width))
+            height = max(1, round(height * scale))
+            width = max(1, round(width * scale))
+            pixels = tone_map(frame.to_ndarray(format="rgb48le", width=width, height=height), transfer)
+        elif has_alpha or frame.format.has_palette:
+            pixels = over_black(frame.to_ndarray(format="rgba", width=width, height=height))
+        else:
+            pixels = frame.to_ndarray(format="rgb24", width=width, height=height)
+        return _upright(pixels, frame)
+
+    def _shown_size(self, frame: Any) -> tuple[int, int]:
+        """Height and width with square pixels."""
+        aspect = float(self.stream.sample_aspect_ratio or 1)
+        if not 1 / MAX_STRETCH <= aspect <= MAX_STRETCH:
+            logger.warning(f"{self.name}: pixels {aspect:g} times as wide as high; they are shown as squares.")
+            aspect = 1.0
+        height = frame.height * max(1, 1 / aspect)
+        width = frame.width * max(1, aspect)
+        scale = min(1, math.sqrt(MAX_FRAME_PIXELS / (height * width)))
+        return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def _sample_array(source: Any, num_frames: int, fps: float | None, max_seconds: float, name: str) -> np.ndarray:
-    """A list of images or an array, sampled like a file."""
-    if fps is not None and not (isinstance(fps, int | float | np.number) and 0 < fps <= MAX_FPS):
+def _upright(pixels: np.ndarray, frame: Any) -> np.ndarray:
+    try:
+        side_data = frame.side_data
+    except ValueError:  # one of a kind that PyAV does not know
+        return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90) % 4))
+    matrix = side_data.get("DISPLAYMATRIX")
+    return to_upright(pixels, None if matrix is None else bytes(matrix))
+
+
+def _check_video_size(height: int, width: int, name: str) -> None:
+    check_frame_size(height, width, name)
+    if height * width > MAX_FRAME_PIXELS:
         raise ValueError(
-            f"{name}: fps is {fps!r}; give the frames per second of the array, above 0 and up to {MAX_FPS}."
-        )
-    is_images = isinstance(source, list | tuple) and any(is_pil_image(frame) for frame in source)
-    if is_images:
-        frames = source
-        _check_images(frames, name)
-    else:
-        frames = _rgb_array(source, name)
-    indices = _sampling_indices(len(frames), num_frames, fps, max_seconds, name)
-    if is_images:
-        sampled = np.stack([np.asarray(frames[index].convert("RGB")) for index in indices])
-    else:
-        sampled = frames[indices]
-    return np.ascontiguousarray(_to_uint8(sampled, name))
-
-
-def _check_images(images: list | tuple, name: str) -> None:
-    if not all(is_pil_image(image) for image in images):
-        raise ValueError(f"{name}: a list of frames mixes PIL images with other types. Make all of them PIL images.")
-    sizes = sorted({image.size for image in images})
-    if len(sizes) > 1:
-        raise ValueError(f"{name}: frames of different sizes, {sizes[:3]}. Resize them to the same size.")
-    width, height = sizes[0]
-    _check_frame_size(height, width, name)
-
-
-def _rgb_array(source: Any, name: str) -> np.ndarray:
-    """An array (T, y, x, 3) of any type, from (T, y, x, 3) or (T, 3, y, x)."""
-    frames = to_numpy(source, name)
-    if frames.size == 0:
-        raise ValueError(f"{name}: the video has no frames. Leave it out, or check how the clip was cut.")
-    if frames.ndim == 4 and frames.shape[-1] != 3:
-        frames = frames.transpose(0, 2, 3, 1)
-    if frames.ndim != 4 or frames.shape[-1] != 3:
-        raise ValueError(
-            f"{name}: the array does not contain RGB frames; expected (T, height, width, 3) "
-            f"or (T, 3, height, width), got {np.shape(source)}."
-        )
-    _check_frame_size(frames.shape[1], frames.shape[2], name)
-    return frames
-
-
-def _sampling_indices(count: int, num_frames: int, fps: float | None, max_seconds: float, name: str) -> list[int]:
-    """Indices of the frames in the middle of each of `num_frames` equal spans of a clip of `count` frames."""
-    if fps is not None and count / fps > max_seconds + TIME_TOLERANCE:
-        _warn_of_length(max_seconds, name)
-        count = max(1, math.ceil((max_seconds - TIME_TOLERANCE) * fps))
-    num_sampled = min(count, num_frames)
-    return [int((index + 0.5) * count / num_sampled + 1e-6) for index in range(num_sampled)]
-
-
-def _to_uint8(frames: np.ndarray, name: str) -> np.ndarray:
-    if frames.dtype.kind == "f":
-        low = frames.min()
-        high = frames.max()
-        if not (low >= 0 and high <= 1):
-            raise ValueError(
-                f"{name}: float frames range from {low:g} to {high:g}; expected [0, 1]. "
-                "Divide by 255, undo the normalization, replace NaN, or give uint8."
-            )
-        frames = np.rint(frames.astype(np.float32) * 255).astype(np.uint8)
-    if frames.dtype != np.uint8:
-        raise ValueError(f"{name}: frames of type {frames.dtype}; give uint8, or floats in [0, 1].")
-    return frames
-
-
-def _warn_of_length(max_seconds: float, name: str) -> None:
-    logger.warning(f"{name}: the video is longer than {max_seconds:g} s; only its beginning is used.")
-
-
-def _check_frame_size(height: int, width: int, name: str) -> None:
-    if max(height, width) > MAX_FRAME_SIDE:
-        raise ValueError(
-            f"{name}: frames of {width} x {height} pixels; each side may have at most {MAX_FRAME_SIDE}. "
-            "Scale the video down."
+            f"{name}: frames of {width} x {height} pixels; a video's may have at most {MAX_FRAME_PIXELS // 10**6} "
+            "million. Scale the video down."
         )

@@ -8,8 +8,9 @@
 of `text`, `audio`, `video`, `audio_features`, `video_features`, `context`, `task` and `modalities`, or a string, its
 audio or video. Audio and video are base64, a `data:` URI with base64, or an http(s) URL; never a path.
 
-Requests may arrive concurrently: the media of `MAX_PARALLEL_CLIPS` clips are fetched and decoded at a time, the model
-answers one clip after another, and the rest wait in line. A waiting request keeps only its own JSON in memory.
+Requests may arrive concurrently: the media of `MAX_PARALLEL_CLIPS` clips are fetched and decoded at a time, and the
+rest wait in line; a waiting request keeps only its own JSON in memory. The model's forward pass, and nothing else, is
+for one clip at a time, so that text does not wait for the decoding of videos.
 """
 
 import base64
@@ -24,7 +25,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, NamedTuple
 from urllib.parse import quote, urljoin, urlsplit
@@ -36,9 +37,11 @@ logger = logging.getLogger(__name__)
 
 TASK = "multimodal-emotion-recognition"
 MAX_PARALLEL_CLIPS = 2  # fetched and decoded at a time
+MAX_DECODE_SECONDS = 10.0  # of work for one clip
 MAX_MEDIA_BYTES = 64 * 2**20  # of one audio or video
 MAX_TEXT = 20_000  # characters of the transcript and all of its context
 MAX_FEATURES = 4_000_000  # numbers of one modality
+MAX_MESSAGE = 2_000  # characters of an error
 MAX_DEPTH = 4  # of nested lists
 MAX_CLIPS = 32  # of one request
 MAX_REDIRECTS = 3
@@ -77,7 +80,10 @@ class RequestError(Exception):
 
     def to_dict(self) -> dict[str, Any]:
         error_type = ERROR_TYPES.get(self.status, "failed")
-        return {"status": self.status, "error": {"type": error_type, "message": str(self)}}
+        message = str(self)
+        if len(message) > MAX_MESSAGE:
+            message = f"{message[:MAX_MESSAGE]}..."
+        return {"status": self.status, "error": {"type": error_type, "message": message}}
 
 
 class EndpointHandler:
@@ -85,8 +91,19 @@ class EndpointHandler:
 
     def __init__(self, path: str = ""):
         self.pipe = pipeline(TASK, model=path, trust_remote_code=True)
+        self.pipe.processor.max_decode_seconds = MAX_DECODE_SECONDS
+        self.pipe.forward = self._in_turn(self.pipe.forward)
         self._media_slots = threading.BoundedSemaphore(MAX_PARALLEL_CLIPS)
         self._model_lock = threading.Lock()
+
+    def _in_turn(self, forward: Callable) -> Callable:
+        """The pipeline's forward pass, for one thread at a time."""
+
+        def locked_forward(*args: Any, **kwargs: Any) -> Any:
+            with _waiting_for(self._model_lock):
+                return forward(*args, **kwargs)
+
+        return locked_forward
 
     def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
         """Answer one request, from any number of threads. Never raises: `status` says what went wrong.
@@ -102,6 +119,8 @@ class EndpointHandler:
             clips, parameters = _read_request(data)
         except RequestError as error:
             return error.to_dict()
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits
+            return RequestError(400, str(error)).to_dict()
         answers = [self._answer(clip, parameters) for clip in clips]
         if isinstance(data["inputs"], list):
             return {"status": 200, "answers": answers}
@@ -109,15 +128,15 @@ class EndpointHandler:
 
     def _answer(self, clip: Any, parameters: dict[str, Any]) -> dict[str, Any]:
         # Text needs no slot, and does not wait for slow downloads.
-        has_media = isinstance(clip, dict) and any(clip.get(name) is not None for name in ("audio", "video"))
+        has_media = isinstance(clip, str)
+        if isinstance(clip, dict):
+            has_media = any(clip.get(name) is not None for name in ("audio", "video"))
         try:
             with _waiting_for(self._media_slots) if has_media else nullcontext():
-                sample = _read_clip(clip)
-                with _waiting_for(self._model_lock):
-                    return {"status": 200, "answer": dict(self.pipe(sample, **parameters))}
+                return {"status": 200, "answer": dict(self.pipe(_read_clip(clip), **parameters))}
         except RequestError as error:
             return error.to_dict()
-        except (ValueError, TypeError, OSError) as error:
+        except (ValueError, TypeError, OSError, RecursionError) as error:
             return RequestError(400, str(error)).to_dict()
         except Exception:
             logger.exception("a request failed")

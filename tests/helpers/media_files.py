@@ -5,6 +5,7 @@
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -31,9 +32,13 @@ def sine(frequency: float, seconds: float, sampling_rate: int, level: float = 0.
 
 
 def gray_frames(count: int, height: int = 48, width: int = 64) -> np.ndarray:
-    """uint8 (T, y, x, 3): frame i is of one gray, 16 + 3i. `gray_index` reads i back."""
+    """uint8 (T, y, x, 3): the mean of frame i is 16 + 3i, its halves are a little darker and brighter, so that it is
+    not blank. `gray_index` reads i back."""
     levels = (16 + 3 * np.arange(count)).astype(np.uint8)
-    return np.broadcast_to(levels[:, None, None, None], (count, height, width, 3)).copy()
+    frames = np.broadcast_to(levels[:, None, None, None], (count, height, width, 3)).copy()
+    frames[:, :, : width // 2] -= 8
+    frames[:, :, width - width // 2 :] += 8
+    return frames
 
 
 def gray_index(frames: np.ndarray) -> list[int]:
@@ -62,16 +67,22 @@ def write_video(
     timestamps: list[float] | None = None,
     codec: str = "libx264",
     options: dict[str, str] | None = None,
+    pixel_format: str = "yuv420p",
+    codec_options: dict[str, str] | None = None,
+    **context: Any,
 ) -> Path:
     """Write uint8 (T, y, x, 3) with `audio`, float32 (samples,) or (channels, samples), if given. `timestamps` in
-    seconds make a variable frame rate. `options` go to the container, e.g. {"movflags": "faststart"}."""
+    seconds make a variable frame rate. `options` go to the container, e.g. {"movflags": "faststart"}, and `context`
+    to the encoder, e.g. sample_aspect_ratio=2."""
     rate = Fraction(fps).limit_denominator(1001)
     with av.open(str(path), "w", container_options=options or {}) as container:
         video = container.add_stream(codec, rate=rate)
         video.height, video.width = frames.shape[1:3]
-        video.pix_fmt = "yuv420p"
+        video.pix_fmt = pixel_format
         if codec == "libx264":
-            video.options = {"preset": "ultrafast", "crf": "10", "bf": "2"}
+            video.options = {"preset": "ultrafast", "crf": "10", "bf": "2"} | (codec_options or {})
+        for field, value in context.items():
+            setattr(video.codec_context, field, value)
         if timestamps is not None:
             video.codec_context.time_base = Fraction(1, 1000)
         audio_stream = None if audio is None else _add_audio_stream(container, path, audio, sampling_rate, None)
@@ -90,7 +101,7 @@ def write_video(
 def _add_audio_stream(container, path, samples, sampling_rate, codec):
     name, sample_format = codec or AUDIO_CODECS[Path(path).suffix]
     stream = container.add_stream(name, rate=sampling_rate)
-    stream.layout = {1: "mono", 2: "stereo"}[np.atleast_2d(samples).shape[0]]
+    stream.layout = {1: "mono", 2: "stereo", 6: "5.1"}[np.atleast_2d(samples).shape[0]]
     stream.format = sample_format
     return stream
 

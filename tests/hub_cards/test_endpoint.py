@@ -1,6 +1,7 @@
 """The endpoint's handler: typed JSON, limits, refused addresses, and a hundred requests at once."""
 
 import base64
+import copy
 import ipaddress
 import json
 import socket
@@ -38,7 +39,8 @@ def pipe(make_model, make_processor):
 @pytest.fixture
 def endpoint(pipe, monkeypatch):
     asked = []
-    monkeypatch.setattr(handler, "pipeline", lambda *args, **options: asked.append((args, options)) or pipe)
+    own_pipe = copy.copy(pipe)  # the handler replaces its `forward`
+    monkeypatch.setattr(handler, "pipeline", lambda *args, **options: asked.append((args, options)) or own_pipe)
     made = EndpointHandler("the/folder")
     assert asked == [(("multimodal-emotion-recognition",), {"model": "the/folder", "trust_remote_code": True})]
     return made
@@ -55,6 +57,7 @@ def refused(endpoint, status, message, inputs, **parameters):
     assert set(found["error"]) == {"type", "message"}
     assert found["status"] == status, found
     assert message in found["error"]["message"]
+    assert len(found["error"]["message"]) <= handler.MAX_MESSAGE + 3
 
 
 # ---- answers -------------------------------------------------------------------------------------------------
@@ -117,7 +120,7 @@ def test_requests_without_inputs_or_with_bad_parameters(endpoint, data):
         ({"video": "???"}, 400, "not valid base64"),
         ({"audio": "YWJ"}, 400, "not valid base64"),
         ({"audio": ""}, 400, "empty, 0 bytes"),
-        ({"audio": written(b"<html>404</html>")}, 400, "not a readable media file"),
+        ({"audio": written(b"<html>404</html>")}, 400, "a web page that was saved"),
         ({"audio": {"path": "/etc/passwd"}}, 400, "must be base64 or a URL, not dict"),
         ({"video": "/etc/passwd"}, 400, "not valid base64"),
         ({"path": "/etc/passwd"}, 400, "A clip is a string or an object"),
@@ -136,6 +139,13 @@ def test_requests_without_inputs_or_with_bad_parameters(endpoint, data):
         ({"text": "a", "context": ["b" * 200] * 200}, 413, "20000 characters"),
         ([{"text": "a"}] * 33, 413, "33 clips"),
         ([], 400, "0 clips in one request; send 1 to 32"),
+        ({"text": "a", "task": "m" * 100_000}, 400, "unknown task"),
+        ({"text": "a", "modalities": [10**5000]}, 400, "integer string conversion"),
+        (
+            {"audio": written(b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 1\n")},
+            400,
+            "Git LFS pointer",
+        ),
     ],
 )
 def test_bad_clips(endpoint, inputs, status, message):
@@ -208,12 +218,17 @@ def test_a_hundred_requests_at_once_are_answered_one_after_another(endpoint, mon
         enter("media", 1)
         return read_clip(clip)
 
-    def predict(clip, **_):
+    @endpoint._in_turn
+    def forward(clip):
         enter("model", 1)
         time.sleep(0.002)
         enter("model", -1)
-        enter("media", -1)
         return {"label": clip["text"], "length": len(clip["audio"])}
+
+    def predict(clip, **_):
+        answer = forward(clip)
+        enter("media", -1)
+        return answer
 
     monkeypatch.setattr(handler, "_read_clip", decoded)
     endpoint.pipe = predict
@@ -230,6 +245,28 @@ def test_a_hundred_requests_at_once_are_answered_one_after_another(endpoint, mon
     assert answers == {i: {"status": 200, "answer": {"label": f"clip {i}", "length": i + 1}} for i in range(100)}
     assert peak["model"] == 1
     assert peak["media"] <= handler.MAX_PARALLEL_CLIPS
+
+
+def test_text_does_not_wait_for_the_decoding_of_a_video(endpoint, pipe, clip, monkeypatch):
+    decoding = threading.Event()
+    answered = threading.Event()
+    load_media = type(pipe.processor).load_media
+
+    def slow_load_media(self, **arguments):
+        if arguments["video"] is not None:
+            decoding.set()
+            assert answered.wait(60)
+        return load_media(self, **arguments)
+
+    monkeypatch.setattr(type(pipe.processor), "load_media", slow_load_media)
+    found = {}
+    thread = threading.Thread(target=lambda: found.update(endpoint({"inputs": {"video": written(clip)}})))
+    thread.start()
+    assert decoding.wait(60)
+    assert endpoint({"inputs": {"text": "Hm."}})["status"] == 200
+    answered.set()
+    thread.join(60)
+    assert found["status"] == 200
 
 
 def test_waiting_too_long_is_an_error(endpoint, monkeypatch):

@@ -94,7 +94,7 @@ def test_fields_of_no_extractor_are_refused(make_processor, fields):
 def test_frontend_vit(make_processor, clips, tmp_path):
     image_processor = ViTImageProcessor(size={"height": 12, "width": 12}, image_mean=[0.5] * 3, image_std=[0.5] * 3)
     processor = make_processor(None, "frames", video_frontend=image_processor.to_dict())
-    frames = gray_frames(3, 20, 24)
+    frames = gray_frames(3, 24, 24)
     batch = processor(video=frames)
     assert batch["video_values"].shape == (1, 3, 3, 12, 12)
     expected = image_processor(list(frames), return_tensors="pt")["pixel_values"]

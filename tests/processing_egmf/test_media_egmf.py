@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from processing_egmf.audio_egmf import load_audio
+from processing_egmf.media_egmf import check_content
 from processing_egmf.video_egmf import load_video
 from tests.helpers.media_files import gray_frames, gray_index, sine, write_audio, write_video
 
@@ -76,6 +77,41 @@ def test_unreadable_file_is_refused(clip, monkeypatch):
 
     monkeypatch.setattr(builtins, "open", refuse)
     assert_both_refuse(clip, "cannot be read .*Permission denied.*permissions")
+
+
+def test_paths_that_cannot_be_opened(tmp_path):
+    loop = tmp_path / "loop.mp4"
+    loop.symlink_to(loop)
+    assert_both_refuse(loop, "loop.mp4' cannot be opened \\(Too many levels of symbolic links\\)")
+    assert_both_refuse("x" * 5000, "x' cannot be opened \\(File name too long\\)|xxx...' cannot be opened")
+    assert_both_refuse("a\0.mp4", "a character that no file name can have")
+    assert_both_refuse("\ud800.mp4", "ud800.mp4' cannot be opened|there is no file", (ValueError, FileNotFoundError))
+    with pytest.raises(ValueError, match="cannot be opened") as caught:
+        load_video("x" * 5000, 4)
+    assert len(str(caught.value)) < 700
+
+
+PLACEHOLDERS = {
+    "pointer": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
+        "a Git LFS pointer.*git lfs pull",
+    ),
+    "annex": (b"/annex/objects/SHA256E-s1--4d7a.mp4\n", "a git-annex pointer.*git annex get"),
+    "page": (b"\xef\xbb\xbf\n<!DOCTYPE html>\n<html><body>Sign in</body></html>", "a web page that was saved"),
+    "error": (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "a web page that was saved"),
+}
+
+
+@pytest.mark.parametrize("kind", PLACEHOLDERS)
+def test_placeholders_are_named_as_what_they_are(tmp_path, kind):
+    content, message = PLACEHOLDERS[kind]
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(content)
+    for source in (path, content, io.BytesIO(content)):
+        assert_both_refuse(source, message)
+    with pytest.raises(ValueError, match=f"labels.csv: {message}"):
+        check_content(content, "labels.csv")
+    check_content(b"id,text\n1,<html> is a word\n", "labels.csv")
 
 
 @pytest.mark.parametrize(

@@ -258,9 +258,9 @@ def test_a_clips_own_fields_replace_the_shared_ones(pipe):
         ),
         ({}, {"text": "  "}, ValueError, "Give at least one"),
         ("empty", {}, ValueError, r"empty.mp4: empty, 0 bytes"),
-        ("page", {}, ValueError, r"page.mp4: not a readable media file"),
+        ("page", {}, ValueError, r"page.mp4: a web page"),
         ("absent.mp4", {}, FileNotFoundError, "there is no file 'absent.mp4'"),
-        (b"<html></html>", {}, ValueError, "clip 0: not a readable media file"),
+        (b"<html></html>", {}, ValueError, "clip 0: a web page that was saved"),
         (b"", {}, ValueError, "clip 0: empty, 0 bytes"),
         (5, {}, ValueError, "cannot read media from int"),
         (np.zeros(100, np.float32), {}, ValueError, "needs sampling_rate"),
@@ -307,7 +307,7 @@ def test_errors_name_the_clip_and_the_remedy(pipe, clips, clip, arguments, error
 
 
 def test_a_bad_clip_among_others_is_named(pipe, clips):
-    with pytest.raises(ValueError, match="page.mp4: not a readable media file"):
+    with pytest.raises(ValueError, match="page.mp4: a web page"):
         pipe([clips["both"], clips["page"]], batch_size=2)
 
 
@@ -337,9 +337,13 @@ def test_markup_in_text_is_text(pipe, direct):
     assert pipe(text=page) == without_experts(direct(text=page))
 
 
-def test_silence_is_an_input_like_any_other(pipe, direct):
+def test_silence_is_left_out_and_refused_alone(pipe, direct, caplog):
     silence = np.zeros(8_000, np.float32)
-    assert pipe(silence, sampling_rate=16_000) == without_experts(direct(audio=silence, sampling_rate=16_000))
+    found = pipe(silence, sampling_rate=16_000, text="Hm.")
+    assert found == without_experts(direct(text="Hm."))
+    assert "clip 0: the audio is digital silence. Audio is left out." in caplog.messages
+    with pytest.raises(ValueError, match="clip 0 has neither .*digital silence"):
+        pipe(silence, sampling_rate=16_000)
 
 
 # ---- addresses -----------------------------------------------------------------------------------------------

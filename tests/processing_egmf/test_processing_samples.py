@@ -115,7 +115,7 @@ def test_stored_states_keep_their_type(raw):
 
 
 def test_one_encoder_may_be_stored_and_the_other_decoded(raw):
-    frames = np.zeros((3, 20, 24, 3), np.uint8)
+    frames = np.arange(3 * 20 * 24 * 3).reshape(3, 20, 24, 3).astype(np.uint8)
     sample = raw.prepare(audio_states=torch.ones(3, 9), video=frames)
     assert torch.equal(sample["video_values"], raw.prepare(video=frames)["video_values"])
     assert sample["audio_values"].shape == (3, 9)

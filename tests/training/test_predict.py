@@ -9,6 +9,7 @@ import pytest
 
 from processing_egmf import EGMFProcessor
 from tests.helpers.corpus_files import write_corpus
+from tests.helpers.media_files import gray_frames, sine, write_audio, write_video
 from training.evaluation.predictor import Clip, Predictor, find_clips
 from training.predict import main
 
@@ -97,16 +98,42 @@ def test_loading_asks_no_question(predict, capsys, monkeypatch):
 
 
 def test_clips_of_a_folder(folder):
-    clips = find_clips(folder)
+    clips, skipped = find_clips(folder)
+    assert skipped == {".md": 1}
     assert [clip.name.removeprefix(f"{folder}/") for clip in clips] == ["a.mp4", "b.wav", "deep/c.MP4"]
     assert [clip.transcript_file.name for clip in clips] == ["a.txt", "b.txt", "c.txt"]
     audio = str(folder / "b.wav")
-    assert clips[1] == Clip(audio, audio=audio, transcript_file=folder / "b.txt")
+    assert clips[1] == Clip(audio, recording=audio, transcript_file=folder / "b.txt")
+
+
+def test_every_kind_of_recording_is_found_and_the_rest_is_counted(tmp_path):
+    endings = ("FLV", "3gp", "amr", "wma", "mpg", "ts", "aiff", "caf", "opus", "webm", "mov", "jpg", "gif", "mts")
+    found = [f"{index}.{ending}" for index, ending in enumerate(endings)]
+    for name in [*found, "1.txt", "z.txt", "notes.md", "x.json", "y.json", "LICENSE", "._a.mp4"]:
+        (tmp_path / name).touch()
+    (tmp_path / "o.mp4").symlink_to(tmp_path / "o.mp4")
+    (tmp_path / "folder.mp4").mkdir()
+    clips, skipped = find_clips(tmp_path)
+    assert sorted(clip.name.removeprefix(f"{tmp_path}/") for clip in clips) == sorted(found)
+    assert skipped == {".json": 2, ".mp4": 2, ".txt": 1, ".md": 1, "no extension": 1}
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".mkv", ".ts"])
+def test_content_decides_whether_a_file_is_audio_or_video(make_processor, tmp_path, ending):
+    sound = write_audio(tmp_path / f"sound{ending}", sine(440, 0.5, 16_000), 16_000)
+    clip = write_video(tmp_path / f"clip{ending}", gray_frames(6), audio=sine(440, 0.5, 16_000))
+    processor = make_processor("waveform", "frames")
+    for path, expected in ((sound, ["audio"]), (clip, ["audio", "video"])):
+        arguments = Clip(str(path), recording=str(path)).processor_arguments(processor)
+        arguments["name"] = arguments.pop("sample_names")
+        assert processor.get_modalities(processor.prepare(**arguments)) == expected
+    audio_only = make_processor("waveform", None)
+    assert Clip("clip", recording=str(clip)).processor_arguments(audio_only)["audio"] == str(clip)
 
 
 def test_transcript_next_to_a_clip_is_read(make_model, make_processor, folder):
     predictor = Predictor(make_model("waveform", "frames", lora=None), make_processor("waveform", "frames"), "emotion")
-    prediction = next(predictor.predict_all(find_clips(folder)))
+    prediction = next(predictor.predict_all(find_clips(folder)[0]))
     answer = predictor.predict(video=str(folder / "a.mp4"), text="I'm fine.")
     assert prediction == {"clip": str(folder / "a.mp4"), **answer}
 
@@ -116,7 +143,9 @@ def test_unreadable_clip_does_not_stop_the_others(predict, folder, tmp_path, cap
     with pytest.raises(SystemExit) as caught:
         predict("--folder", folder, "--task", "emotion", "--output", output)
     assert caught.value.code == 1
-    assert "1 of 3 clips could not be predicted" in capsys.readouterr().err
+    messages = capsys.readouterr().err
+    assert "1 of 3 clips could not be predicted" in messages
+    assert "skipped 1 files that are no recordings: 1 .md." in messages
     first, bad, last = lines(output)
     assert first["modalities"] == ["text", "audio", "video"]
     assert last["modalities"] == ["audio", "video"]

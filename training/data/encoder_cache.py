@@ -38,7 +38,7 @@ STATES_VERSION = 2
 # Processor settings that change an encoder's input.
 PREPROCESSING = {
     "audio": ("sampling_rate", "audio_frontend", "max_clip_seconds"),
-    "video": ("num_frames", "frame_height", "frame_width", "video_frontend", "max_clip_seconds"),
+    "video": ("num_frames", "frame_height", "frame_width", "frame_fit", "video_frontend", "max_clip_seconds"),
 }
 
 

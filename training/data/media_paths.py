@@ -17,10 +17,10 @@ from .csv_tables import BLANKS
 from .text_files import shorten
 
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".aiff", ".aif", ".au", ".caf",
-                  ".amr", ".wma", ".w64")  # fmt: skip
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".flv", ".3gp", ".3g2", ".mpg", ".mpeg", ".ts",
-                  ".mts", ".m2ts", ".wmv", ".asf", ".mxf", ".ogv")  # fmt: skip
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".spx", ".mp3", ".mp2", ".m4a", ".m4b", ".aac", ".aiff",
+                  ".aif", ".aifc", ".au", ".snd", ".caf", ".amr", ".wma", ".w64", ".mka", ".weba")  # fmt: skip
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".qt", ".avi", ".webm", ".m4v", ".flv", ".f4v", ".3gp", ".3g2", ".mpg",
+                  ".mpeg", ".vob", ".ts", ".mts", ".m2ts", ".wmv", ".asf", ".mxf", ".ogv")  # fmt: skip
 FEATURES_SUFFIXES = (".npy",)
 
 DIRECTION_MARKS = "\u202a\u202b\u202c\u202d\u202e\u200e\u200f"  # "Copy as path" of Windows puts them before a path

@@ -151,11 +151,14 @@ def _cut_audio(processor: EGMFProcessor, window: Window, audio: Any, video: Any,
     return samples[first : round((window.start + window.seconds) * rate)]
 
 
-def _cut_frames(processor: EGMFProcessor, window: Window, video: Any, name: str) -> np.ndarray:
-    """Frames of the window, sampled from the clip so that a window has as many as a clip of its length."""
+def _cut_frames(processor: EGMFProcessor, window: Window, video: Any, name: str) -> np.ndarray | None:
+    """Frames of the window, sampled from the clip so that a window has as many as a clip of its length; None if the
+    clip shows nothing."""
     end = window.start + window.seconds
     count = math.ceil(processor.num_frames * window.clip_seconds / window.seconds)
     frames = load_video(video, count, None, None, name)
+    if frames is None:
+        return None
     times = _frame_times(video, count, name)[: len(frames)]
     inside = np.flatnonzero((times >= window.start) & (times < end))
     if len(inside):
@@ -167,11 +170,11 @@ def _cut_frames(processor: EGMFProcessor, window: Window, video: Any, name: str)
 def _frame_times(video: Any, count: int, name: str) -> np.ndarray:
     """Start times in seconds of the frames that `load_video` samples from a file."""
     with open_media(video, name) as container:
-        times, start, stop = read_frame_times(container, video_stream(container, name), math.inf, name)
-    begins = np.array(times) - start
+        clip = read_frame_times(container, video_stream(container, name), math.inf, name)
+    begins = np.array(clip.times) - clip.start
     if len(begins) <= count:
         return begins
-    middles = (np.arange(count) + 0.5) * (stop - start) / count
+    middles = (np.arange(count) + 0.5) * (clip.stop - clip.start) / count
     return begins[np.unique(np.maximum(np.searchsorted(begins, middles, side="right") - 1, 0))]
 
 

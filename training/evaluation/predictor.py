@@ -9,6 +9,7 @@ The options are in training/predict.py. Several processes share the clips, and t
 import json
 import logging
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,9 @@ from tqdm import tqdm
 
 from modeling_egmf import EGMFForConditionalGeneration
 from processing_egmf import EGMFProcessor
+from processing_egmf.video_egmf import has_video
 
+from ..data.media_paths import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from ..data.windows import predict_windows, require_hop
 from ..model.builder import load
 from ..model.language_model import quantization
@@ -28,8 +31,9 @@ from ..records import check_writable, replacing
 from .processes import merge_over_processes, own_part, processes, require_all, require_examples
 
 
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v")
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".m4a", ".opus", ".aac")
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+# Of what the processor decodes; the content of a file decides whether it is audio or video.
+RECORDING_SUFFIXES = (*VIDEO_SUFFIXES, *AUDIO_SUFFIXES, *PICTURE_SUFFIXES)
 COLUMNS = ("clip", "task", "label", "score", "error")  # of Parquet; `answer`, the last, is the complete answer as JSON
 
 logger = logging.getLogger(__name__)
@@ -85,6 +89,7 @@ class Clip:
         text: its transcript.
         audio: its audio file.
         video: its video file.
+        recording: a file whose content decides whether it is audio or video, instead of these.
         transcript_file: text file with the transcript, read if it exists.
     """
 
@@ -92,18 +97,25 @@ class Clip:
     text: str | None = None
     audio: str | None = None
     video: str | None = None
+    recording: str | None = None
     transcript_file: Path | None = None
 
-    def processor_arguments(self) -> dict[str, Any]:
+    def processor_arguments(self, processor: EGMFProcessor) -> dict[str, Any]:
         """Keyword arguments of the processor for this clip.
 
         Raises:
-            OSError, ValueError: the transcript cannot be read.
+            OSError, ValueError: the transcript or the recording cannot be read.
         """
+        audio = self.audio
+        video = self.video
+        if self.recording is not None:
+            is_video = processor.video_input == "frames" and has_video(self.recording, self.name)
+            audio = None if is_video else self.recording
+            video = self.recording if is_video else None
         text = self.text
         if self.transcript_file is not None and self.transcript_file.is_file():
             text = self.transcript_file.read_text(encoding="utf-8-sig").strip()
-        return {"text": text, "audio": self.audio, "video": self.video, "sample_names": self.name}
+        return {"text": text, "audio": audio, "video": video, "sample_names": self.name}
 
 
 @dataclass
@@ -143,7 +155,7 @@ class Predictor:
         """Per clip, `clip` (its name) with the fields of its answer, or with `error` (why there is no answer)."""
         for clip in tqdm(clips, desc="predicting", unit="clip", disable=len(clips) < 2):
             try:
-                answer = self.predict(**clip.processor_arguments())
+                answer = self.predict(**clip.processor_arguments(self.processor))
             except (ValueError, TypeError, OSError) as error:
                 answer = {"error": str(error)}
             yield {"clip": clip.name, **answer}
@@ -152,24 +164,28 @@ class Predictor:
 # ---- clips ----------------------------------------------------------------------------------------------------
 
 
-def find_clips(folder: Path) -> list[Clip]:
-    """All media files in a folder and its subfolders, sorted by path.
+def find_clips(folder: Path) -> tuple[list[Clip], Counter]:
+    """All recordings in a folder and its subfolders, sorted by path, and the number of other files by extension.
 
     Raises:
         ValueError: there are none.
     """
     clips = []
+    others = []
     for path in sorted(folder.rglob("*")):
-        suffix = path.suffix.lower()
-        transcript_file = path.with_suffix(".txt")
-        if suffix in VIDEO_SUFFIXES:
-            clips.append(Clip(str(path), video=str(path), transcript_file=transcript_file))
-        elif suffix in AUDIO_SUFFIXES:
-            clips.append(Clip(str(path), audio=str(path), transcript_file=transcript_file))
+        if path.is_dir():
+            continue
+        is_hidden = path.name.startswith(".")  # among them the `._x` files of macOS
+        if path.suffix.lower() in RECORDING_SUFFIXES and path.is_file() and not is_hidden:
+            clips.append(Clip(str(path), recording=str(path), transcript_file=path.with_suffix(".txt")))
+        else:
+            others.append(path)
+    transcripts = {clip.transcript_file for clip in clips}
+    skipped = Counter(path.suffix.lower() or "no extension" for path in others if path not in transcripts)
     if not clips:
-        suffixes = " ".join(VIDEO_SUFFIXES + AUDIO_SUFFIXES)
+        suffixes = " ".join(RECORDING_SUFFIXES)
         raise ValueError(f"--folder {folder} has no media files. Supported extensions: {suffixes}.")
-    return clips
+    return clips, skipped
 
 
 # ---- output ---------------------------------------------------------------------------------------------------
@@ -220,8 +236,9 @@ def predict(options: PredictionOptions) -> int:
     Raises:
         ValueError, OSError: a file or model that the options name is missing, or does not fit.
     """
+    skipped: Counter = Counter()
     if options.folder is not None:
-        clips = find_clips(options.folder)
+        clips, skipped = find_clips(options.folder)
     else:
         name = options.video or options.audio or "the text"
         clips = [Clip(name, options.text, options.audio, options.video)]
@@ -231,6 +248,9 @@ def predict(options: PredictionOptions) -> int:
     state = processes(options.device)
     if state.num_processes > 1 and options.output is None:
         raise ValueError("Several processes need --output, the file to merge their predictions into.")
+    if skipped and state.is_main_process:
+        counts = ", ".join(f"{count} {suffix}" for suffix, count in skipped.most_common())
+        logger.warning(f"{options.folder}: skipped {skipped.total()} files that are no recordings: {counts}.")
     require_examples(len(clips), state.num_processes, "clips")
     model, processor = load(options.model_name_or_path, options.text_model_name_or_path, four_bit)
     require_hop(options.window_hop, processor.max_clip_seconds)

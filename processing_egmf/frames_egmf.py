@@ -1,0 +1,179 @@
+"""Frames: what is done to the pixels of a frame once it is decoded.
+
+    turned and mirrored as stored ─► upright          rgba ─► over black          high dynamic range ─► standard
+    any size ─► fit_frames: letterboxed, or its center cropped ─► the encoder's size
+
+Frames come from video_egmf.py and pictures_egmf.py.
+"""
+
+# T frames  y, x height and width
+
+import numpy as np
+import torch
+
+
+FRAME_FITS = ("letterbox", "crop")
+NEUTRAL = 128  # gray of the bars of a letterboxed frame: 0 after scaling to [-1, 1]
+BLANK_RANGE = 4  # levels between the pixels of a blank clip; encoders leave a little noise
+WHITE_NITS = 203.0  # luminance of white in standard content shown beside HDR content (ITU-R BT.2408)
+PEAK_NITS = 1000.0  # luminance that becomes the brightest white
+KNEE = 0.3  # share of white up to which the tone curve is straight
+PQ, HLG = 16, 18  # transfer characteristics of HDR (ITU-T H.273)
+BT2020_TO_BT709 = np.array(
+    [[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]], np.float32
+)
+BT2020_LUMA = np.array([0.2627, 0.6780, 0.0593], np.float32)
+
+
+def fit_frames(frames: np.ndarray, size: tuple[int, int], frame_fit: str = "letterbox") -> np.ndarray:
+    """Resize frames to `size`, in their own proportions.
+
+    Args:
+        frames: uint8 (T, y, x, 3).
+        size: (height, width) in pixels.
+        frame_fit: `"letterbox"` keeps the whole frame, between gray bars; `"crop"` fills `size` with its center.
+
+    Returns:
+        uint8 (T, height, width, 3), resized bilinearly with antialiasing; `frames` itself if it already has that size.
+    """
+    return pad_frames(scale_frames(frames, size, frame_fit), size)
+
+
+def scale_frames(frames: np.ndarray, size: tuple[int, int], frame_fit: str) -> np.ndarray:
+    """`fit_frames` without the bars."""
+    check_frame_fit(frame_fit)
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or 0 in frames.shape:
+        raise ValueError(f"Frames are {frames.dtype} {frames.shape}; expected uint8 (T, height, width, 3).")
+    if frames.shape[1:3] == tuple(size):
+        return frames
+    height, width = size
+    if frame_fit == "crop":
+        return _resize(_crop(frames, size), size)
+    scale = min(height / frames.shape[1], width / frames.shape[2])
+    inner_height = max(1, round(frames.shape[1] * scale))
+    inner_width = max(1, round(frames.shape[2] * scale))
+    return _resize(frames, (inner_height, inner_width))
+
+
+def pad_to_aspect(frames: np.ndarray, size: tuple[int, int], color: tuple[int, int, int]) -> np.ndarray:
+    """Add bars to frames (T, y, x, 3), so that they get the proportions of `size` (height, width); not resized."""
+    height, width = size
+    old_height, old_width = frames.shape[1:3]
+    padded_height = max(old_height, round(old_width * height / width))
+    padded_width = max(old_width, round(old_height * width / height))
+    return pad_frames(frames, (padded_height, padded_width), color)
+
+
+def pad_frames(frames: np.ndarray, size: tuple[int, int], color: tuple[int, int, int] = (NEUTRAL,) * 3) -> np.ndarray:
+    """The frames (T, y, x, 3) in the middle of larger ones (T, height, width, 3) of one color."""
+    height, width = frames.shape[1:3]
+    if (height, width) == tuple(size):
+        return frames
+    padded = np.empty((len(frames), *size, 3), np.uint8)
+    padded[:] = color
+    top = (size[0] - height) // 2
+    left = (size[1] - width) // 2
+    padded[:, top : top + height, left : left + width] = frames
+    return padded
+
+
+def check_frame_fit(frame_fit: str) -> str:
+    if frame_fit not in FRAME_FITS:
+        raise ValueError(f"`frame_fit` is {frame_fit!r}; use {' or '.join(map(repr, FRAME_FITS))}.")
+    return frame_fit
+
+
+def _crop(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The center of the frames, in the proportions of `size`."""
+    height, width = size
+    old_height, old_width = frames.shape[1:3]
+    scale = min(old_height / height, old_width / width)
+    crop_height = max(1, round(height * scale))
+    crop_width = max(1, round(width * scale))
+    top = (old_height - crop_height) // 2
+    left = (old_width - crop_width) // 2
+    return frames[:, top : top + crop_height, left : left + crop_width]
+
+
+def _resize(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    images = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)  # (T, 3, y, x)
+    resized = torch.nn.functional.interpolate(images, size=size, mode="bilinear", antialias=True)
+    return np.ascontiguousarray(resized.permute(0, 2, 3, 1).numpy())
+
+
+def is_blank(frames: np.ndarray) -> bool:
+    """Whether all pixels of all frames (T, y, x, 3) have one color: a camera that was covered or switched off."""
+    low = frames.min(axis=(0, 1, 2)).astype(int)
+    high = frames.max(axis=(0, 1, 2)).astype(int)
+    return int((high - low).max()) <= BLANK_RANGE
+
+
+def to_upright(pixels: np.ndarray, matrix: bytes | None) -> np.ndarray:
+    """A frame (y, x, 3) turned and mirrored as a file's display matrix specifies, to the nearest quarter turn.
+
+    Args:
+        pixels: the frame as stored.
+        matrix: nine 32-bit integers; None to change nothing.
+    """
+    if matrix is None:
+        return pixels
+    (xx, xy), (yx, yy) = np.frombuffer(matrix, np.int32, 9).reshape(3, 3)[:2, :2].tolist()
+    if abs(xy) > abs(xx):  # rows become columns
+        pixels = pixels.transpose(1, 0, 2)
+        mirrored, upside_down = yx < 0, xy < 0
+    else:
+        mirrored, upside_down = xx < 0, yy < 0
+    if mirrored:
+        pixels = pixels[:, ::-1]
+    if upside_down:
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def over_black(pixels: np.ndarray) -> np.ndarray:
+    """A frame with transparency, uint8 (..., 4), as a player shows it: (..., 3)."""
+    opacity = pixels[..., 3:].astype(np.uint16)
+    return ((pixels[..., :3] * opacity + 127) // 255).astype(np.uint8)
+
+
+def tone_map(pixels: np.ndarray, transfer: int) -> np.ndarray:
+    """A frame of high dynamic range as a standard one.
+
+    The luminance of white stays, brighter parts are compressed by a Moebius curve (that of FFmpeg's `tonemap`), and
+    the colors are brought from BT.2020 to BT.709.
+
+    Args:
+        pixels: uint16 (y, x, 3), RGB in BT.2020, as encoded.
+        transfer: `PQ` or `HLG`.
+
+    Returns:
+        uint8 (y, x, 3).
+    """
+    encoded = pixels.astype(np.float32) / 65535
+    light = _pq_to_nits(encoded) if transfer == PQ else _hlg_to_nits(encoded)
+    light = np.maximum(light / WHITE_NITS @ BT2020_TO_BT709.T, 0)
+    brightest = np.maximum(light.max(axis=-1, keepdims=True), 1e-6)
+    mapped = light * (_moebius(brightest) / brightest)
+    return np.rint(np.clip(mapped, 0, 1) ** (1 / 2.4) * 255).astype(np.uint8)
+
+
+def _pq_to_nits(encoded: np.ndarray) -> np.ndarray:
+    """SMPTE ST 2084."""
+    power = encoded ** (32 / 2523)
+    return 10_000 * (np.maximum(power - 3424 / 4096, 0) / (2413 / 128 - 2392 / 128 * power)) ** (16384 / 2610)
+
+
+def _hlg_to_nits(encoded: np.ndarray) -> np.ndarray:
+    """ARIB STD-B67, on a display of `PEAK_NITS`."""
+    scene = np.where(encoded <= 0.5, encoded**2 / 3, (np.exp((encoded - 0.55991073) / 0.17883277) + 0.28466892) / 12)
+    luminance = (scene @ BT2020_LUMA)[..., None]
+    return PEAK_NITS * scene * np.maximum(luminance, 1e-6) ** 0.2
+
+
+def _moebius(light: np.ndarray) -> np.ndarray:
+    """Straight up to `KNEE`, then bent so that `PEAK_NITS` becomes 1; with a continuous slope."""
+    peak = PEAK_NITS / WHITE_NITS
+    a = -(KNEE**2) * (peak - 1) / (KNEE**2 - 2 * KNEE + peak)
+    b = (KNEE**2 - 2 * KNEE * peak + peak) / (peak - 1)
+    bent = (b + KNEE) ** 2 / (b - a) * (light + a) / (light + b)
+    return np.where(light <= KNEE, light, bent)

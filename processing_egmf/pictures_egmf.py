@@ -1,0 +1,222 @@
+"""Pictures: frames that need no video decoder, from arrays, images, picture files and decoder objects.
+
+    array, list of images, decoder of torchcodec ─► indices spread evenly ─► select ─┐
+    jpg, png, webp, bmp, tiff ─► one frame ──────────────────────────────────────────┼─► uint8 (T, y, x, 3)
+    animated gif, webp, png ─► times of its frames ─► frames on screen ──────────────┘
+
+Videos in containers are in video_egmf.py.
+"""
+
+# T frames  y, x height and width
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from transformers.image_utils import is_pil_image
+from transformers.utils import logging
+
+from .frames_egmf import over_black
+from .media_egmf import (
+    MAX_FRAME_SIDE,
+    TIME_TOLERANCE,
+    DecodingBudget,
+    is_picture_shape,
+    is_video_decoder,
+    open_file,
+    to_numpy,
+)
+
+
+logger = logging.get_logger(__name__)
+
+MAX_FPS = 1000
+# Pictures that Pillow reads; each decoder is one more way for a damaged file to do harm.
+PICTURE_FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
+ANIMATED_FORMATS = ("GIF", "WEBP", "PNG")  # a TIFF file holds several pictures, not the frames of a clip
+SHORTEST_FRAME = 0.02  # seconds; browsers show frames that state less for `DEFAULT_FRAME`
+DEFAULT_FRAME = 0.1
+
+
+def sample_pictures(source: Any, num_frames: int, fps: float | None, max_seconds: float, name: str) -> np.ndarray:
+    """Frames (T, y, x, 3) of an array, an image, a list of either or a decoder object, sampled like a file."""
+    if fps is not None and not (isinstance(fps, int | float | np.number) and 0 < fps <= MAX_FPS):
+        raise ValueError(
+            f"{name}: fps is {fps!r}; give the frames per second of the array, above 0 and up to {MAX_FPS}."
+        )
+    if is_video_decoder(source):
+        return _sample_decoder(source, num_frames, max_seconds, name)
+    images = [source] if is_pil_image(source) else source
+    is_images = isinstance(images, list | tuple) and any(is_pil_image(frame) for frame in images)
+    if is_images:
+        frames = images
+        _check_images(frames, name)
+    else:
+        frames = _rgb_array(source, name)
+    indices = _sampling_indices(len(frames), num_frames, fps, max_seconds, name)
+    if is_images:
+        return np.stack([image_to_rgb(frames[index]) for index in indices])
+    sampled = _to_uint8(frames[indices], name)
+    return np.ascontiguousarray(over_black(sampled) if sampled.shape[-1] == 4 else sampled)
+
+
+def load_picture(source: Any, num_frames: int, max_seconds: float, budget: DecodingBudget, name: str) -> np.ndarray:
+    """Frames (T, y, x, 3) of a picture file: one, or several of an animation.
+
+    Raises:
+        ValueError: the picture cannot be decoded, or is too large.
+    """
+    pillow = import_pillow()
+    with open_file(source, name) as file:
+        with _errors_of_pillow(name):
+            image = pillow.Image.open(file, formats=PICTURE_FORMATS)
+            count = image.n_frames if image.format in ANIMATED_FORMATS else 1
+        check_frame_size(image.height, image.width, name)
+        budget.check_pixels(2 * count, image.height, image.width)  # once for the times, once for the pixels
+        with _errors_of_pillow(name):
+            if count > 1:
+                return _sample_animation(image, num_frames, max_seconds, name)
+            return image_to_rgb(image)[None]
+
+
+def import_pillow() -> ModuleType:
+    try:
+        import PIL.Image
+        import PIL.ImageOps
+    except ImportError as error:
+        raise ImportError("Reading pictures needs Pillow: pip install pillow") from error
+    return PIL
+
+
+@contextmanager
+def _errors_of_pillow(name: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # the decoders raise many types on damaged files
+        raise ValueError(
+            f"{name}: not a readable picture, or cut off ({error}). Convert it to png or jpg, or copy it again."
+        ) from error
+
+
+def image_to_rgb(image: Any) -> np.ndarray:
+    """A PIL image as uint8 (y, x, 3): upright, and over black where it is transparent."""
+    image = import_pillow().ImageOps.exif_transpose(image)
+    if image.mode.startswith(("I", "F")):  # 16 bits in one channel; `convert` would cut the levels off at 255
+        levels = np.asarray(image, np.float32)
+        scale = 1 / 257 if levels.max(initial=0) > 255 else 1.0
+        gray = np.clip(np.rint(levels * scale), 0, 255).astype(np.uint8)
+        return np.repeat(gray[..., None], 3, axis=2)
+    if image.has_transparency_data:
+        return over_black(np.asarray(image.convert("RGBA")))
+    return np.asarray(image.convert("RGB"))
+
+
+def check_frame_size(height: int, width: int, name: str) -> None:
+    if max(height, width) > MAX_FRAME_SIDE:
+        raise ValueError(
+            f"{name}: frames of {width} x {height} pixels; each side may have at most {MAX_FRAME_SIDE}. "
+            "Scale the video down."
+        )
+
+
+def warn_of_length(max_seconds: float, name: str) -> None:
+    logger.warning(f"{name}: the video is longer than {max_seconds:g} s; only its beginning is used.")
+
+
+# ---- animations and decoder objects --------------------------------------------------------------------------
+
+
+def _sample_animation(image: Any, num_frames: int, max_seconds: float, name: str) -> np.ndarray:
+    """The frames on screen in the middle of equal spans of an animation, each once."""
+    starts = []
+    seconds = 0.0
+    for index in range(image.n_frames):
+        if seconds > max_seconds - TIME_TOLERANCE:
+            warn_of_length(max_seconds, name)
+            seconds = max_seconds
+            break
+        image.seek(index)
+        if image.format == "WEBP":
+            image.load()  # it states a frame's duration only then
+        starts.append(seconds)
+        duration = image.info.get("duration", 0) / 1000
+        seconds += duration if duration >= SHORTEST_FRAME else DEFAULT_FRAME
+    middles = (np.arange(num_frames) + 0.5) * seconds / num_frames
+    indices = np.unique(np.searchsorted(starts, middles, side="right") - 1)
+    if len(starts) <= num_frames:
+        indices = np.arange(len(starts))
+    frames = []
+    for index in indices:
+        image.seek(int(index))
+        frames.append(image_to_rgb(image))
+    return np.stack(frames)
+
+
+def _sample_decoder(decoder: Any, num_frames: int, max_seconds: float, name: str) -> np.ndarray:
+    """Frames of a torchcodec `VideoDecoder`, which gives a tensor for an index, in either order of dimensions."""
+    try:
+        count = len(decoder)
+        fps = decoder.metadata.average_fps
+        indices = _sampling_indices(count, num_frames, fps, max_seconds, name)
+        frames = np.stack([to_numpy(decoder[index], name) for index in indices])
+    except (RuntimeError, OSError, IndexError) as error:  # of torchcodec
+        raise ValueError(f"{name}: the video cannot be decoded ({error}). Convert it to mp4.") from error
+    return np.ascontiguousarray(_to_uint8(_rgb_array(frames, name), name))
+
+
+# ---- arrays and images ---------------------------------------------------------------------------------------
+
+
+def _check_images(images: list | tuple, name: str) -> None:
+    if not all(is_pil_image(image) for image in images):
+        raise ValueError(f"{name}: a list of frames mixes PIL images with other types. Make all of them PIL images.")
+    sizes = sorted({image.size for image in images})
+    if len(sizes) > 1:
+        raise ValueError(f"{name}: frames of different sizes, {sizes[:3]}. Resize them to the same size.")
+    width, height = sizes[0]
+    check_frame_size(height, width, name)
+
+
+def _rgb_array(source: Any, name: str) -> np.ndarray:
+    """An array (T, y, x, 3 or 4) of any type, from that, from (T, 3, y, x), or from a single picture of either."""
+    frames = to_numpy(source, name)
+    if frames.size == 0:
+        raise ValueError(f"{name}: the video has no frames. Leave it out, or check how the clip was cut.")
+    if is_picture_shape(frames.shape):
+        frames = frames[None]
+    if frames.ndim == 4 and frames.shape[-1] not in (3, 4):
+        frames = frames.transpose(0, 2, 3, 1)
+    if frames.ndim != 4 or frames.shape[-1] not in (3, 4):
+        raise ValueError(
+            f"{name}: the array does not contain RGB frames; expected (T, height, width, 3) "
+            f"or (T, 3, height, width), got {np.shape(source)}."
+        )
+    check_frame_size(frames.shape[1], frames.shape[2], name)
+    return frames
+
+
+def _sampling_indices(count: int, num_frames: int, fps: float | None, max_seconds: float, name: str) -> list[int]:
+    """Indices of the frames in the middle of each of `num_frames` equal spans of a clip of `count` frames."""
+    if fps and count / fps > max_seconds + TIME_TOLERANCE:
+        warn_of_length(max_seconds, name)
+        count = max(1, math.ceil((max_seconds - TIME_TOLERANCE) * fps))
+    num_sampled = min(count, num_frames)
+    return [int((index + 0.5) * count / num_sampled + 1e-6) for index in range(num_sampled)]
+
+
+def _to_uint8(frames: np.ndarray, name: str) -> np.ndarray:
+    if frames.dtype.kind == "f":
+        low = frames.min()
+        high = frames.max()
+        if not (low >= 0 and high <= 1):
+            raise ValueError(
+                f"{name}: float frames range from {low:g} to {high:g}; expected [0, 1]. "
+                "Divide by 255, undo the normalization, replace NaN, or give uint8."
+            )
+        frames = np.rint(frames.astype(np.float32) * 255).astype(np.uint8)
+    if frames.dtype != np.uint8:
+        raise ValueError(f"{name}: frames of type {frames.dtype}; give uint8, or floats in [0, 1].")
+    return frames

@@ -1,0 +1,190 @@
+"""What an audio file declares about itself is honored: channels, sample format, start; and silence is left out."""
+
+import struct
+from fractions import Fraction
+from types import SimpleNamespace
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from processing_egmf.audio_egmf import load_audio
+from processing_egmf.media_egmf import is_recording, media_kind
+from processing_egmf.video_egmf import has_video, load_video
+from tests.helpers.media_files import gray_frames, sine, write_audio, write_video
+
+
+RATE = 16_000
+TONE = sine(440, 0.5, RATE)
+
+
+def level(samples):
+    return float(np.sqrt(2 * np.square(samples[1000:-1000], dtype=np.float64).mean()))
+
+
+# ---- channels and formats ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("channel", "share"),
+    [(0, 0.207), (1, 0.207), (2, 0.293), (3, 0.0), (4, 0.146), (5, 0.146)],  # as FFmpeg mixes 5.1 to one channel
+)
+def test_surround_is_mixed_as_a_player_does(tmp_path, channel, share):
+    channels = np.zeros((6, len(TONE)), np.float32)
+    channels[channel] = TONE
+    channels[0, ::100] += 0.01  # not silent
+    samples = load_audio(write_audio(tmp_path / "surround.flac", channels, RATE))
+    assert level(samples) == pytest.approx(0.5 * share, abs=2e-3)
+
+
+def test_six_channels_without_names_are_taken_for_surround(tmp_path):
+    channels = np.zeros((6, len(TONE)), np.int16)
+    channels[2] = np.rint(TONE * 32767)
+    content = channels.T.tobytes()
+    header = struct.pack(
+        "<4sI4s4sIHHIIHH4sI",
+        b"RIFF",
+        36 + len(content),
+        b"WAVE",
+        b"fmt ",
+        16,
+        1,
+        6,
+        RATE,
+        RATE * 12,
+        12,
+        16,
+        b"data",
+        len(content),
+    )
+    assert level(load_audio(header + content)) == pytest.approx(0.5 * 0.293, abs=2e-3)
+
+
+def test_pcm_of_64_bits():
+    content = np.rint(TONE.astype(np.float64) * 2**62).astype(np.int64).tobytes()
+    header = struct.pack(
+        "<4sI4s4sIHHIIHH4sI",
+        b"RIFF",
+        36 + len(content),
+        b"WAVE",
+        b"fmt ",
+        16,
+        1,
+        1,
+        RATE,
+        RATE * 8,
+        8,
+        64,
+        b"data",
+        len(content),
+    )
+    assert np.abs(load_audio(header + content) - TONE / 2).max() < 1e-6
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".mkv"])
+def test_audio_that_starts_after_the_video_is_preceded_by_silence(tmp_path, ending):
+    path = tmp_path / f"late{ending}"
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=10)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        audio = container.add_stream("flac", rate=RATE)
+        audio.layout = "mono"
+        for pixels in gray_frames(12):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(video.encode(None))
+        frame = av.AudioFrame.from_ndarray(np.rint(TONE * 32767).astype(np.int16)[None], "s16", "mono")
+        frame.sample_rate = RATE
+        frame.pts = RATE // 2
+        frame.time_base = Fraction(1, RATE)
+        resampler = av.AudioResampler("s16", "mono", RATE, 4096)
+        for chunk in [*resampler.resample(frame), *resampler.resample(None)]:
+            container.mux(audio.encode(chunk))
+        container.mux(audio.encode(None))
+    samples = load_audio(path)
+    assert len(samples) == pytest.approx(RATE, abs=40)
+    assert np.abs(samples[: RATE // 2 - 40]).max() == 0
+    assert level(samples[RATE // 2 :]) == pytest.approx(0.5, rel=0.02)
+
+
+# ---- silence -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", [".wav", ".m4a", ".mp3", ".ogg"])
+def test_digital_silence_in_a_file_is_left_out(tmp_path, ending, warnings_of):
+    path = write_audio(tmp_path / f"silent{ending}", np.zeros(48_000, np.float32), 48_000)
+    assert load_audio(path, name="sample 3") is None
+    assert f"silent{ending}): the audio is digital silence. Audio is left out." in warnings_of()
+
+
+def test_equal_samples_are_silence_and_quiet_speech_is_not():
+    for value in (0, 0.25, -1):
+        assert load_audio(np.full(9000, value, np.float32), RATE) is None
+    assert load_audio(np.full(9000, 128, np.uint8), RATE) is None
+    assert load_audio(TONE / 500, RATE) is not None
+
+
+def test_silence_of_a_video_leaves_its_frames(tmp_path):
+    path = write_video(tmp_path / "clip.mp4", gray_frames(6), audio=np.zeros(8000, np.float32))
+    assert load_audio(path, missing_ok=True) is None
+    assert len(load_video(path, 4)) == 4
+
+
+# ---- pairs and decoder objects -------------------------------------------------------------------------------
+
+
+def test_pairs_of_rate_and_array_are_one_recording():
+    stereo = np.rint(np.stack([TONE, np.zeros_like(TONE)], axis=1) * 32767).astype(np.int16)
+    expected = load_audio(stereo, RATE)
+    for pair in ((RATE, stereo), [RATE, stereo], (stereo, RATE), (torch.from_numpy(stereo.T.copy()), RATE)):
+        assert is_recording(pair)
+        assert media_kind(pair) == "audio"
+        assert not has_video(pair)
+        assert np.array_equal(load_audio(pair, 8000), expected)
+        with pytest.raises(ValueError, match="has no frames. Give it as `audio`"):
+            load_video(pair, 4)
+    assert level(expected) == pytest.approx(0.25, rel=0.01)
+
+
+class AudioDecoder:
+    """The method of torchcodec's decoder that `datasets` documents, and the keys of its wrapper."""
+
+    def __init__(self, samples, rate):
+        self.samples = SimpleNamespace(data=torch.from_numpy(samples), sample_rate=rate)
+
+    def get_all_samples(self):
+        return self.samples
+
+    def __getitem__(self, key):
+        return {"array": self.samples.data.numpy().mean(axis=0), "sampling_rate": self.samples.sample_rate}[key]
+
+
+def test_a_decoder_object_is_one_recording():
+    decoder = AudioDecoder(np.stack([TONE, np.zeros_like(TONE)]), RATE)
+    assert is_recording(decoder)
+    assert not has_video(decoder)
+    assert np.array_equal(load_audio(decoder), TONE / 2)
+    surround = np.zeros((6, len(TONE)), np.float32)
+    surround[2] = TONE
+    assert level(load_audio(AudioDecoder(surround, RATE))) == pytest.approx(0.5 * 0.293, abs=2e-3)
+    with pytest.raises(ValueError, match="AudioDecoder has no frames. Give it as `audio`"):
+        load_video(decoder, 4)
+
+
+def test_a_decoder_that_fails_is_named():
+    class Broken(AudioDecoder):
+        def get_all_samples(self):
+            raise RuntimeError("no stream")
+
+    with pytest.raises(ValueError, match=r"sample 3: the audio cannot be decoded \(no stream\)"):
+        load_audio(Broken(TONE[None], RATE), name="sample 3")
+
+
+def test_collections_are_not_one_recording():
+    for collection in (["a.wav", "b.wav"], [TONE, TONE], (TONE, TONE), [], iter([TONE]), range(2)):
+        assert not is_recording(collection)
+
+
+def test_floats_far_beyond_one_are_named(warnings_of):
+    assert load_audio(TONE * 8, RATE, name="sample 3") is not None
+    assert "sample 3: the audio reaches 4, but floats should be in about [-1, 1]" in warnings_of()
