@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from transformers import Cache
 
 NORMALIZATIONS = ("sequence", "tree")
-TREE_ATTENTIONS = ("sdpa", "eager")  # implementations that take a 4D mask
 PADDING = {"node_depths": -1, "node_edges": -1, "answer_edges": -1}  # fields of `AnswerBatch` not padded with 0
 
 
@@ -276,16 +275,7 @@ def score_nodes_as_tree(
 
     Returns:
         (B, G) log-probabilities of the edges that start at inner nodes, 0 at the edges of the root.
-
-    Raises:
-        ValueError: the attention implementation does not support a 4D mask.
     """
-    attention = language_model.config._attn_implementation
-    if attention not in TREE_ATTENTIONS:
-        raise ValueError(
-            f"score_answers needs a 4D attention mask, which {attention} does not support. "
-            "Load the model with attn_implementation='sdpa'."
-        )
     inputs = tree_inputs(answers, prompt_mask, language_model.dtype)
     output = language_model(**inputs, past_key_values=past_key_values, use_cache=True)
     num_samples, num_inner_nodes = answers.node_tokens.shape
@@ -313,36 +303,61 @@ def choose_logits_to_keep(
     labels: Tensor | None,
     inputs_embeds: Tensor,
 ) -> int | Tensor:
-    """Positions that need logits: those the caller asks for, or else all from just before the first label onward."""
-    if logits_to_keep is None and labels is not None:
-        answer_columns = torch.where((labels != -100).any(dim=0))[0]
-        if len(answer_columns) == 0:
-            raise ValueError("`labels` contains only -100; give the processor an `answer`.")
-        logits_to_keep = labels.shape[1] - max(int(answer_columns[0]) - 1, 0)
-    if logits_to_keep is None:
-        return 0
+    """Columns that need logits: those the caller asks for, or else all from just before the first label onward.
+
+    Args:
+        logits_to_keep: the last so many columns, or (K,) columns; 0 for all, None for the default.
+        labels: (B, S), or None.
+        inputs_embeds: (B, S, D).
+
+    Returns:
+        (K,) columns, or 0 for all.
+
+    Raises:
+        ValueError: there are no labels to predict, or columns that predict some are left out.
+    """
+    length = inputs_embeds.shape[1]
     if isinstance(logits_to_keep, int) and logits_to_keep > 0:
         # A slice would leave strided states, for which the CPU copies the whole output matrix once per sample.
-        length = inputs_embeds.shape[1]
-        return torch.arange(max(length - logits_to_keep, 0), length, device=inputs_embeds.device)
+        logits_to_keep = torch.arange(max(length - logits_to_keep, 0), length, device=inputs_embeds.device)
+    if labels is None:
+        return 0 if logits_to_keep is None else logits_to_keep
+    has_label = (next_labels(labels) != -100).any(dim=0)  # (S,)
+    label_columns = torch.where(has_label)[0]
+    if len(label_columns) == 0:
+        raise ValueError("`labels` contains only -100; give the processor an `answer`.")
+    if logits_to_keep is None:
+        return torch.arange(int(label_columns[0]), length, device=inputs_embeds.device)
+    if isinstance(logits_to_keep, Tensor) and has_label[logits_to_keep].sum() < len(label_columns):
+        raise ValueError(
+            "`logits_to_keep` leaves out columns that predict `labels`, without which there is no loss. Leave out "
+            f"`logits_to_keep`, or keep at least columns {int(label_columns[0])} to {int(label_columns[-1])}."
+        )
     return logits_to_keep
 
 
-def answer_loss(logits: Tensor, labels: Tensor) -> Tensor:
+def next_labels(labels: Tensor) -> Tensor:
+    """labels (B, S) -> (B, S) the label that each column predicts, -100 for none."""
+    return nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
+
+
+def answer_loss(logits: Tensor, labels: Tensor, logits_to_keep: int | Tensor) -> Tensor:
     """Mean over samples of the mean negative log-likelihood of their labels.
 
     Args:
-        logits: (B, K, V) of the last K positions.
+        logits: (B, K, V).
         labels: (B, S), -100 where there is nothing to predict; a sample with only -100 does not count.
+        logits_to_keep: (K,) columns of the logits, or 0 for all.
     """
-    targets = labels[:, -logits.shape[1] :][:, 1:]  # (B, K - 1)
-    predictions = logits[:, :-1].float().transpose(1, 2)  # (B, V, K - 1)
+    targets = next_labels(labels)  # (B, S)
+    if isinstance(logits_to_keep, Tensor):
+        targets = targets[:, logits_to_keep]  # (B, K)
     losses = nn.functional.cross_entropy(
-        predictions,
+        logits.float().transpose(1, 2),  # (B, V, K)
         targets,
         ignore_index=-100,
         reduction="none",
-    )  # (B, K - 1)
+    )  # (B, K)
     num_labels = (targets != -100).sum(dim=1)  # (B,)
     sample_losses = losses.sum(dim=1) / num_labels.clamp(min=1)
     return sample_losses.sum() / (num_labels > 0).sum()

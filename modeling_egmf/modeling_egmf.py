@@ -49,12 +49,13 @@ prompt_egmf.py in the order of the diagram; answers_egmf.py; checkpoints_egmf.py
 # B batch  S prompt tokens  L transcript columns  K positions with logits  P pseudo tokens  A answers  E experts
 # M modalities (text, audio, video)  T frames  F feature width  H fusion width  D LLM width  V vocabulary
 
+import inspect
 import os
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers import initialization as init
 
 from .answers_egmf import (
@@ -62,8 +63,6 @@ from .answers_egmf import (
     answer_loss,
     check_answer_inputs,
     choose_logits_to_keep,
-    score_nodes_as_tree,
-    score_root,
 )
 from .checkpoints_egmf import (
     check_weights,
@@ -74,10 +73,14 @@ from .checkpoints_egmf import (
     load_config,
 )
 from .configuration_egmf import EGMFConfig
+from .decoders_egmf import check_decoder
 from .encoders_egmf import EGMFAudioVisualEncoder, EGMFPretrainedStem
 from .experts_egmf import EGMFExperts
 from .fusion_egmf import EGMFFusion
+from .generation_egmf import EGMFGenerationMixin
+from .keywords_egmf import check_keywords
 from .outputs_egmf import EGMFAnswerOutput, EGMFCausalLMOutput, EGMFFusionOutput, fusion_fields
+from .padding_egmf import run_language_model
 from .precision_egmf import float32_logits
 from .prompt_egmf import (
     PREFILL_INPUTS,
@@ -86,9 +89,9 @@ from .prompt_egmf import (
     find_placeholders,
     hide_switched_off_text,
     is_prefill,
-    make_position_ids,
     transcript_columns,
 )
+from .scoring_egmf import score_prompts
 
 
 if TYPE_CHECKING:
@@ -200,7 +203,7 @@ class EGMFModel(EGMFPreTrainedModel):
         return token
 
 
-class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
+class EGMFForConditionalGeneration(EGMFPreTrainedModel, EGMFGenerationMixin):
     """EGMF with its language model: answers a task's question about a person from any of text, audio and video.
 
     Args:
@@ -244,7 +247,9 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
     ):
         super().__init__(config)
         if language_model is None:
+            check_decoder(config.text_config)
             language_model = AutoModelForCausalLM.from_config(config.text_config)
+        check_decoder(language_model.config, type(language_model))
         if config.lora is not None:
             inject_lora(language_model, config.lora)
         self.language_model = language_model  # first: `model.dtype` is that of the first parameter
@@ -274,6 +279,7 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
             ValueError: weights are missing, unexpected, not finite or of the wrong shape.
         """
         config = load_config(cls.config_class, config, pretrained_model_name_or_path, kwargs)
+        check_decoder(config.text_config)
         if text_model_id is not None:
             config.text_model_id = str(text_model_id)
         if config.text_model_id is not None:
@@ -399,6 +405,8 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
         **kwargs: Any,
     ) -> EGMFCausalLMOutput:
         """Next-token logits and, with `labels`, their loss. The class docstring describes the arguments."""
+        if kwargs:
+            check_keywords("forward", kwargs, inspect.signature(self.forward).parameters, self.language_model)
         fusion = None
         if inputs_embeds is None and is_prefill(past_key_values):
             attention_mask = hide_switched_off_text(attention_mask, utterance_mask, text_mask, modality_mask)
@@ -406,20 +414,19 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
             inputs_embeds, fusion = self.embed_prompt(input_ids, utterance_mask, *media, modality_mask, text_mask)
         elif inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
-        if position_ids is None:
-            position_ids = make_position_ids(attention_mask, inputs_embeds.shape[1])
-
-        output = self.language_model(
-            inputs_embeds=inputs_embeds,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
+        logits_to_keep = choose_logits_to_keep(logits_to_keep, labels, inputs_embeds)
+        output = run_language_model(
+            self.language_model,
+            inputs_embeds,
+            attention_mask,
+            logits_to_keep,
+            position_ids,
+            past_key_values,
             use_cache=use_cache if labels is None else False,
-            logits_to_keep=choose_logits_to_keep(logits_to_keep, labels, inputs_embeds),
             **kwargs,
         )
         return EGMFCausalLMOutput(
-            loss=None if labels is None else answer_loss(output.logits, labels),
+            loss=None if labels is None else answer_loss(output.logits, labels, logits_to_keep),
             logits=output.logits,
             past_key_values=output.get("past_key_values"),
             hidden_states=output.get("hidden_states"),
@@ -448,53 +455,21 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, GenerationMixin):
                 decoding samples from.
             labels: not accepted: with an answer in the prompt there is nothing left to score.
         """
+        check_keywords("score_answers", inputs, (*inspect.signature(self.score_answers).parameters, *PREFILL_INPUTS))
         check_answer_inputs(answer_ids, labels, normalization)
         if self.training and self.language_model.is_gradient_checkpointing:
             raise ValueError("Scoring needs a cache, which gradient checkpointing disables: call model.eval() first.")
         # Also done in `forward`, without effect the second time: the step over the tree reads this mask too.
         attention_mask = hide_switched_off_text(attention_mask, *map(inputs.get, TEXT_INPUTS))
         answers = AnswerBatch.from_answer_ids(answer_ids, attention_mask.device)
-
+        embeds, fusion = self.embed_prompt(input_ids, **inputs)
         with float32_logits(self.language_model):
-            prefill = self(
-                input_ids=input_ids,
-                attention_mask=attention_mask,
-                use_cache=answers.num_inner_nodes > 0,
-                logits_to_keep=1,
-                output_experts=True,
-                **inputs,
-            )
-            edge_log_probs = score_root(answers, prefill.logits)  # (B, G)
-            if answers.num_inner_nodes > 0:
-                edge_log_probs += score_nodes_as_tree(
-                    self.language_model, answers, attention_mask, prefill.past_key_values
-                )
+            edge_log_probs = score_prompts(self.language_model, answers, embeds, attention_mask)  # (B, G)
         log_probs = answers.log_probs(edge_log_probs, normalization)
         return EGMFAnswerOutput(
             probabilities=log_probs.exp(),
             log_probs=log_probs,
             task_ids=task_ids,
             expert_names=tuple(self.config.expert_names),
-            **fusion_fields(prefill),
+            **fusion_fields(fusion),
         )
-
-    def generate(self, *args: Any, **kwargs: Any) -> Any:
-        """As in `transformers`, from the processor's output; switched-off text stays hidden at every step."""
-        if kwargs.get("attention_mask") is not None:
-            attention_mask = hide_switched_off_text(kwargs["attention_mask"], *map(kwargs.get, TEXT_INPUTS))
-            kwargs["attention_mask"] = attention_mask
-        return super().generate(*args, **kwargs)
-
-    def prepare_inputs_for_generation(
-        self,
-        input_ids: Tensor,
-        is_first_iteration: bool = False,
-        **kwargs: Any,
-    ) -> dict[str, Any]:
-        """Drop the media after the prefill if there is a cache, so that the fusion runs only once."""
-        inputs = super().prepare_inputs_for_generation(input_ids, is_first_iteration=is_first_iteration, **kwargs)
-        if not is_first_iteration and kwargs.get("use_cache", True):
-            for name in PREFILL_INPUTS:
-                inputs.pop(name, None)
-        inputs.pop("labels", None)
-        return inputs

@@ -10,7 +10,7 @@ Next: modeling_egmf.py, where the prompt is embedded.
 
 # B batch  S prompt tokens  P pseudo tokens  H fusion width  D LLM width
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -107,15 +107,20 @@ def hide_switched_off_text(
     hidden = text_mask.bool() & ~modality_mask[:, :1].bool()  # (B, S)
     if attention_mask is None:
         return (~hidden).long()
-    if attention_mask.ndim != 2:
+    if not is_padding_mask(attention_mask):
         return attention_mask
     num_new_tokens = attention_mask.shape[1] - hidden.shape[1]
     return attention_mask * ~nn.functional.pad(hidden, (0, num_new_tokens))
 
 
+def is_padding_mask(attention_mask: Any) -> bool:
+    """Whether it is a mask of columns (B, S), not one for every query: 4D, or a dict with one per kind of layer."""
+    return isinstance(attention_mask, Tensor) and attention_mask.ndim == 2
+
+
 def make_position_ids(attention_mask: Tensor | None, length: int) -> Tensor | None:
     """attention_mask (B, past + length) -> (B, length), counted from the first real token of each sample."""
-    if attention_mask is None or attention_mask.ndim != 2:
+    if not is_padding_mask(attention_mask):
         return None
     position_ids = (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)
     return position_ids[:, -length:]

@@ -1,7 +1,6 @@
 """Loads the language model of a new model, in 4 bits if requested; checks it before any weights are loaded."""
 
 import importlib.util
-import inspect
 import logging
 import os
 import re
@@ -18,15 +17,14 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
+from modeling_egmf.decoders_egmf import check_decoder
+
 from ..options import ModelArguments
 from ..paths import python_command
 from .backbones import backbone_names, backbone_settings
 
 
 logger = logging.getLogger(__name__)
-
-# Arguments of the language model's forward that EGMF uses.
-REQUIRED_ARGUMENTS = ("inputs_embeds", "logits_to_keep", "past_key_values")
 
 
 def check_model_location(model: str | Path) -> None:
@@ -125,7 +123,7 @@ def require_embeddings(text_model: str, config: PreTrainedConfig) -> None:
     """Refuse a language model that cannot read pseudo tokens, before its weights are loaded.
 
     Raises:
-        ValueError: it is not a causal language model, or its forward lacks an argument that EGMF passes.
+        ValueError: it is not a causal language model, or no way of scoring answers with it would be right.
     """
     examples = " or ".join(backbone_names()[:2])
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
@@ -133,15 +131,10 @@ def require_embeddings(text_model: str, config: PreTrainedConfig) -> None:
             f"{text_model} is a {config.model_type!r}, which is not a causal language model of "
             f"transformers. Give one, for instance --backbone {examples}."
         )
-    model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-    parameters = inspect.signature(model_class.forward).parameters
-    missing = [name for name in REQUIRED_ARGUMENTS if name not in parameters]
-    if missing:
-        raise ValueError(
-            f"{text_model} cannot be used: {model_class.__name__} does not take {', '.join(missing)}. "
-            "EGMF puts its pseudo tokens among the language model's input embeddings. "
-            f"Give another language model, for instance --backbone {examples}."
-        )
+    try:
+        check_decoder(config)
+    except ValueError as error:
+        raise ValueError(f"{text_model}: {error} For instance --backbone {examples}.") from error
 
 
 def load_language_model(

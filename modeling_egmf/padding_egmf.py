@@ -1,0 +1,201 @@
+"""Batches for language models that do not take the processor's left padding, or hidden text in the middle.
+
+    attention_mask   0 0 1 1 1       real columns   2 3 4       right padding   a b c
+                     1 0 0 1 1  ─►                  0 3 4  ─►                   d e f
+                     0 0 0 0 1                      4                           g . .
+
+No causal decoder reads what comes after a token, so that a forward pass without a cache takes right padding without a
+mask. A cache needs rows of equal length. `DecoderSupport.padding` says what a language model takes.
+"""
+
+# B batch  S prompt tokens  L real tokens of the longest sample  K columns with logits  D LLM width  V vocabulary
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutputWithPast, ModelOutput
+
+from .decoders_egmf import DecoderSupport, argument_names, describe_decoder
+from .prompt_egmf import is_padding_mask, is_prefill, make_position_ids
+
+
+if TYPE_CHECKING:
+    from transformers import Cache
+
+# Arguments that some language models do not take, and do without.
+OPTIONAL_ARGUMENTS = ("position_ids", "past_key_values", "logits_to_keep")
+
+
+def must_regroup(support: DecoderSupport, attention_mask: Any) -> bool:
+    """Whether a batch hides columns where the language model would read them, or would count them."""
+    if support.padding == "any" or not is_padding_mask(attention_mask):
+        return False
+    is_real = attention_mask.bool()
+    if support.padding == "left":
+        return bool((is_real[:, :-1] & ~is_real[:, 1:]).any())
+    return not bool(is_real.all())
+
+
+def group_samples(support: DecoderSupport, lengths: Tensor) -> list[Tensor]:
+    """lengths (B,) -> indices of the samples that can share a cache: all, or those of equal length."""
+    if support.padding in ("any", "left"):
+        return [torch.arange(len(lengths), device=lengths.device)]
+    return [torch.where(lengths == length)[0] for length in lengths.unique()]
+
+
+def real_columns(attention_mask: Tensor, padding: str = "right") -> Tensor:
+    """attention_mask (B, S) -> (B, L) columns of the real tokens, in order, those of padding on the given side."""
+    is_real = attention_mask.bool()
+    length = int(is_real.sum(dim=1).max())
+    if padding == "left":
+        return torch.argsort(is_real.int(), dim=1, stable=True)[:, -length:]
+    return torch.argsort((~is_real).int(), dim=1, stable=True)[:, :length]
+
+
+def gather_columns(values: Tensor, columns: Tensor) -> Tensor:
+    """values (B, S, ...), columns (B, L) -> (B, L, ...)."""
+    samples = torch.arange(len(columns), device=columns.device)[:, None]
+    return values[samples, columns]
+
+
+def call_language_model(language_model: PreTrainedModel, **kwargs: Any) -> ModelOutput:
+    """The language model's forward pass, without those of our arguments that its class does not take."""
+    parameters = argument_names(type(language_model))
+    passed = {}
+    for name, value in kwargs.items():
+        if name not in OPTIONAL_ARGUMENTS or name in parameters:
+            passed[name] = value
+    output = language_model(**passed)
+    logits_to_keep = kwargs.get("logits_to_keep", 0)
+    if "logits_to_keep" in parameters:
+        return output
+    if isinstance(logits_to_keep, int):
+        logits_to_keep = slice(-logits_to_keep, None)
+    output.logits = output.logits[:, logits_to_keep]
+    return output
+
+
+def run_language_model(
+    language_model: PreTrainedModel,
+    inputs_embeds: Tensor,
+    attention_mask: Tensor | None,
+    logits_to_keep: int | Tensor,
+    position_ids: Tensor | None = None,
+    past_key_values: "Cache | None" = None,
+    **kwargs: Any,
+) -> ModelOutput:
+    """A forward pass in which padding and hidden text change nothing, whatever the language model is.
+
+    Args:
+        inputs_embeds: (B, S, D).
+        attention_mask: (B, past + S), 0 on padding and on hidden text; or a mask for every query.
+        logits_to_keep: (K,) columns that need logits, or 0 for all.
+        position_ids: (B, S); None to count real tokens.
+        kwargs: further arguments of the language model.
+
+    Raises:
+        ValueError: a cache is requested for a batch, or with a language model, that cannot have one.
+    """
+    support = describe_decoder(language_model.config)
+    regroup = must_regroup(support, attention_mask)
+    if support.scoring == "recompute" or regroup:
+        if (past_key_values is not None and not is_prefill(past_key_values)) or kwargs.get("use_cache"):
+            raise ValueError(
+                f"A {language_model.config.model_type!r} language model cannot use a cache for "
+                f"{'a batch with padding or hidden text' if regroup else 'exact answers'}. Call `generate` or "
+                "`score_answers`, which arrange the batch for it, or pass use_cache=False."
+            )
+        kwargs["use_cache"] = False
+        past_key_values = None
+    if regroup:
+        columns = logits_to_keep
+        if isinstance(columns, int):
+            columns = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device)
+        return forward_regrouped(language_model, support, inputs_embeds, attention_mask, columns, **kwargs)
+    if support.scoring == "recompute" and is_padding_mask(attention_mask):
+        attention_mask = None  # no padding: the language model counts positions in its own way
+    elif position_ids is None:
+        position_ids = make_position_ids(attention_mask, inputs_embeds.shape[1])
+    return call_language_model(
+        language_model,
+        inputs_embeds=inputs_embeds,
+        attention_mask=attention_mask,
+        position_ids=position_ids,
+        past_key_values=past_key_values,
+        logits_to_keep=logits_to_keep,
+        **kwargs,
+    )
+
+
+def forward_regrouped(
+    language_model: PreTrainedModel,
+    support: DecoderSupport,
+    inputs_embeds: Tensor,
+    attention_mask: Tensor,
+    columns: Tensor,
+    **kwargs: Any,
+) -> ModelOutput:
+    """A forward pass without a cache, in which every sample is as if it were alone.
+
+    Args:
+        inputs_embeds, attention_mask: (B, S, D) and (B, S) of the batch.
+        columns: (K,) columns that need logits.
+        kwargs: further arguments of the language model.
+
+    Returns:
+        Output with `logits` (B, K, V) and, if requested, `hidden_states`, each (B, S, D); 0 at hidden columns.
+
+    Raises:
+        ValueError: attention weights are requested, which have no columns in common.
+    """
+    if kwargs.get("output_attentions"):
+        raise ValueError(
+            f"A {language_model.config.model_type!r} language model reads every sample of this batch without its "
+            "padding, so that there are no attention weights over the batch's columns. Pass one sample at a time, "
+            "without padding, or leave out `output_attentions`."
+        )
+    lengths = attention_mask.sum(dim=1)
+    groups = [torch.arange(len(lengths), device=lengths.device)]
+    if support.padding == "none":
+        groups = group_samples(support, lengths)
+    outputs = []
+    for samples in groups:
+        mask = attention_mask[samples].bool()
+        outputs.append(forward_group(language_model, inputs_embeds[samples], mask, columns, **kwargs))
+
+    order = torch.cat(groups).argsort()
+    logits = torch.cat([output.logits for output in outputs])[order]
+    hidden_states = None
+    if outputs[0].get("hidden_states") is not None:
+        layers = zip(*[output.hidden_states for output in outputs], strict=True)
+        hidden_states = tuple(torch.cat(layer)[order] for layer in layers)
+    return CausalLMOutputWithPast(logits=logits, hidden_states=hidden_states)
+
+
+def forward_group(
+    language_model: PreTrainedModel,
+    inputs_embeds: Tensor,
+    is_real: Tensor,
+    columns: Tensor,
+    **kwargs: Any,
+) -> ModelOutput:
+    """Like `forward_regrouped`, for samples that are padded on the right together."""
+    real = real_columns(is_real)  # (B, L)
+    positions = (is_real.cumsum(dim=1) - 1).clamp(min=0)  # (B, S) where each column is among the real ones
+    kept = positions[:, columns]  # (B, K)
+    first = int(kept.min())
+    output = call_language_model(
+        language_model,
+        inputs_embeds=gather_columns(inputs_embeds, real),
+        logits_to_keep=torch.arange(first, real.shape[1], device=real.device),
+        **kwargs,
+    )
+    logits = gather_columns(output.logits, kept - first)  # (B, K, V)
+    restored = CausalLMOutputWithPast(logits=logits * is_real[:, columns, None])
+    if output.get("hidden_states") is not None:
+        restored.hidden_states = tuple(
+            gather_columns(states, positions) * is_real[..., None] for states in output.hidden_states
+        )
+    return restored

@@ -1,0 +1,104 @@
+"""`generate` in groups of equal length, and its refusals."""
+
+import pytest
+import torch
+
+from training.model.backbones.decoders import build_model, make_inputs
+from training.model.backbones.small_configs import build_small_model, small_config
+
+
+GREEDY = {"max_new_tokens": 6, "do_sample": False}
+
+
+@pytest.fixture(scope="module")
+def lfm2():
+    return build_model(build_small_model(small_config("lfm2")))
+
+
+@pytest.fixture(scope="module")
+def llama():
+    return build_model(build_small_model(small_config("llama")))
+
+
+def single(inputs, sample):
+    return {name: value[sample : sample + 1] for name, value in inputs.items()}
+
+
+def test_texts_of_different_lengths_are_padded_after_their_end(lfm2):
+    inputs = make_inputs(lfm2)
+    # The second token of the first sample ends all texts in which it occurs.
+    end = int(lfm2.generate(**single(inputs, 0), **GREEDY)[0, inputs["input_ids"].shape[1] + 1])
+    together = lfm2.generate(**inputs, **GREEDY, eos_token_id=end, pad_token_id=99)
+    assert torch.equal(together[:, : inputs["input_ids"].shape[1]], inputs["input_ids"])
+    lengths = set()
+    for sample, sequence in enumerate(together):
+        alone = lfm2.generate(**single(inputs, sample), **GREEDY, eos_token_id=end, pad_token_id=99)[0]
+        assert sequence[: len(alone)].tolist() == alone.tolist()
+        assert (sequence[len(alone) :] == 99).all()
+        lengths.add(len(alone))
+    assert len(lengths) > 1
+
+
+@pytest.mark.parametrize("arguments", [{"num_beams": 3}, {"num_beams": 2, "num_return_sequences": 2}])
+def test_beams_in_groups_equal_single(lfm2, arguments):
+    inputs = make_inputs(lfm2)
+    together = lfm2.generate(**inputs, **GREEDY, min_new_tokens=6, **arguments)
+    num_sequences = arguments.get("num_return_sequences", 1)
+    for sample in range(len(inputs["input_ids"])):
+        alone = lfm2.generate(**single(inputs, sample), **GREEDY, min_new_tokens=6, **arguments)
+        of_sample = together[sample * num_sequences : (sample + 1) * num_sequences]
+        assert torch.equal(of_sample[:, -6:], alone[:, -6:])
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"return_dict_in_generate": True}, {"streamer": object()}, {"prefix_allowed_tokens_fn": len}]
+)
+def test_what_cannot_be_grouped_is_refused(lfm2, arguments):
+    name = next(iter(arguments))
+    with pytest.raises(ValueError, match=rf"'lfm2'.*does not go with `{name}`.*one sample at a time"):
+        lfm2.generate(**make_inputs(lfm2), **GREEDY, **arguments)
+
+
+def test_one_sample_gives_a_dict(lfm2):
+    output = lfm2.generate(**single(make_inputs(lfm2), 0), **GREEDY, return_dict_in_generate=True)
+    assert output.sequences.shape == (1, 27)
+
+
+def test_cache_of_a_model_without_one_is_refused():
+    model = build_model(build_small_model(small_config("mamba")))
+    with pytest.raises(ValueError, match=r"'mamba'.*without a cache: leave out `cache_implementation`"):
+        model.generate(**make_inputs(model), **GREEDY, cache_implementation="static")
+
+
+def test_static_cache_of_a_sliding_model():
+    model = build_model(build_small_model(small_config("mistral")))
+    inputs = make_inputs(model)
+    expected = model.generate(**inputs, **GREEDY, min_new_tokens=6)
+    inputs = {name: value[:3] for name, value in inputs.items()}  # without hidden text in the middle
+    assert torch.equal(
+        model.generate(**inputs, **GREEDY, min_new_tokens=6, cache_implementation="static"), expected[:3]
+    )
+
+
+# ---- typos ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("call", ["__call__", "score_answers", "generate"])
+def test_typo_is_an_error(llama, call):
+    inputs = make_inputs(llama)
+    inputs["audio_value"] = inputs.pop("audio_values")
+    with pytest.raises(TypeError, match=r"'audio_value'. Did you mean 'audio_values'\?"):
+        getattr(llama, call)(**inputs)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"output_hidden_states": True}, {"output_attentions": True}, {"return_dict": True}, {"use_cache": False}],
+)
+def test_arguments_of_the_language_model_pass(llama, arguments):
+    assert llama(**make_inputs(llama), **arguments).logits.isfinite().all()
+
+
+def test_typo_of_a_generation_option(llama):
+    with pytest.raises(TypeError, match=r"'max_new_token'. Did you mean 'max_new_tokens'\?"):
+        llama.generate(**make_inputs(llama), max_new_token=3)
