@@ -189,6 +189,7 @@ def serve(page: Any, host: str, port: int | None) -> str:
         theme=theme,
         css_paths=HERE / "style.css",
         max_file_size=MAX_MEGABYTES * 10**6,
+        show_error=True,  # otherwise a client over HTTP gets `null` for a field that Gradio refuses
         app_kwargs={"middleware": [Middleware(Guarded)]},
         footer_links=[],
         ssr_mode=False,

@@ -97,6 +97,24 @@ def test_server_files_and_addresses_are_rejected(address):
     assert "data-share" in call(address, *inputs(TRANSCRIPT))
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("video", value) for value in ("clip.mp4", 3, {"path": None}, {"meta": 1}, [1])],
+        *[("task", value) for value in ("mood", 7, None, ["emotion"])],
+        *[("modalities", value) for value in (["smell"], "text", 3, None)],
+        *[("text", value) for value in (3, ["a"], {"a": 1})],
+    ],
+)
+def test_refused_fields_say_why(address, name, value):
+    fields = dict(zip(("video", "audio", "text", "task", "modalities"), inputs(TRANSCRIPT), strict=True))
+    response = call(address, *{**fields, name: value}.values())
+    if "event: error" in response:
+        assert json.loads(response.partition("data: ")[2])["error"]
+    else:
+        assert "event: complete" in response
+
+
 def test_content_security_policy_allows_no_other_server(address):
     with urllib.request.urlopen(address, timeout=30) as response:  # noqa: S310
         assert "default-src 'self'" in response.headers["Content-Security-Policy"]
