@@ -118,6 +118,11 @@ def cut_examples(
     return cut
 
 
+def num_clips(examples: Sequence[dict[str, Any]]) -> int:
+    """Number of clips of which these examples are windows, or which they are."""
+    return len({example.get("clip") or example["id"] for example in examples})
+
+
 def load_window(
     processor: EGMFProcessor,
     window: Window,

@@ -26,6 +26,12 @@ RESULTS_HEADER = (
     "best possible",
     "correlation",
 )
+OF_CEILINGS = ("ceiling", "share of ceiling", "best possible")
+SYNTHETIC = (
+    "The corpus is synthetic: voices and faces are generated, and the scores say nothing about people. They show "
+    "whether the model uses every modality, and how close it comes to the best possible answer, which is computed "
+    "exactly from the generator."
+)
 
 
 @dataclass
@@ -49,9 +55,11 @@ class RunFiles:
 
 
 def results_table(results: dict[str, Any], ceilings: dict[str, Any]) -> list[str]:
-    """Markdown table of every subset that was evaluated: the demo's figures next to the best possible ones."""
+    """Markdown table of every subset that was evaluated, next to the best possible figures if there are any."""
     names = [name for name in SUBSET_NAMES if name in results["subsets"]]
-    return markdown_table(RESULTS_HEADER, [_results_row(name, results, ceilings) for name in names])
+    shown = [index for index, column in enumerate(RESULTS_HEADER) if ceilings or column not in OF_CEILINGS]
+    rows = [_results_row(name, results, ceilings) for name in names]
+    return markdown_table([RESULTS_HEADER[i] for i in shown], [[row[i] for i in shown] for row in rows])
 
 
 def _results_row(subset: str, results: dict[str, Any], ceilings: dict[str, Any]) -> list[str]:
@@ -135,21 +143,26 @@ def write_report(run: Path, dataset: Path, results_file: Path | None = None) -> 
     """Write plots and `report.md` into the run's folder. Arguments and errors are those of `read_run`."""
     files = read_run(run, dataset, results_file)
     plot_names = draw_plots(files, run)
+    is_demo = bool(files.ceilings)
     paragraphs = [
         "# Report",
-        "The corpus is synthetic: voices and faces are generated, and the scores say nothing about people. They show "
-        "whether the model uses every modality, and how close it comes to the best possible answer, which is computed "
-        "exactly from the generator.",
+        *([SYNTHETIC] if is_demo else []),
         _describe_split(files),
         "\n".join(results_table(files.results, files.ceilings)),
-        f"Chance is {files.ceilings.get('emotion', {}).get('chance', 0):.3f}. Sentiment with text has no computed "
-        "bound: the rating belongs to the sentence, and how well it can be predicted from the sentence is not known.",
+        *([_describe_bounds(files.ceilings)] if is_demo else []),
         _describe_calibration(files),
         _describe_gate(files),
         _describe_training(files.record),
         *[f"![{Path(name).stem}]({name})" for name in plot_names],
     ]
     return write_text(run / "report.md", "\n\n".join(paragraphs) + "\n")
+
+
+def _describe_bounds(ceilings: dict[str, Any]) -> str:
+    return (
+        f"Chance is {ceilings['emotion']['chance']:.3f}. Sentiment with text has no computed bound: the rating "
+        "belongs to the sentence, and how well it can be predicted from the sentence is not known."
+    )
 
 
 def _describe_split(files: RunFiles) -> str:

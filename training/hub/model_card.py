@@ -136,7 +136,7 @@ def run_table(results: dict[str, Any], ceilings: dict[str, Any]) -> list[str]:
     """Markdown table of one run: every task and every subset of modalities that was evaluated."""
     subsets = {name: part["tasks"] for name, part in results["subsets"].items()}
     tasks = {task for parts in subsets.values() for task in parts}
-    if tasks <= DEMO_TASKS:
+    if ceilings and tasks <= DEMO_TASKS:
         return results_table(results, ceilings)
     every_part = [part for parts in subsets.values() for part in parts.values()]
     metrics = [key for key in METRIC_NAMES if any(part["metrics"].get(key) is not None for part in every_part)]

@@ -28,7 +28,7 @@ from ..data.dataset import EGMFDataset, load_examples
 from ..data.encoder_cache import EncoderCache
 from ..data.feature_stats import set_feature_stats
 from ..data.selection import check_encoder_inputs, remove_unusable, select_examples, used_tasks, warn_of_missing_labels
-from ..data.windows import cut_examples
+from ..data.windows import cut_examples, num_clips
 from ..evaluation.processes import require_examples
 from ..model.builder import build
 from ..model.encoders import without_untrained_encoders
@@ -351,7 +351,7 @@ class TrainingRun:
             "processes": self.args.world_size,
             "versions": versions(),
             "commit": commit(),
-            "examples": {"train": len(self.train_set), "eval": len(self.eval_set)},
+            "examples": {"train": num_clips(self.train_set.examples), "eval": num_clips(self.eval_set.examples)},
             "parameters": {
                 "trained": sum(num_elements(p) for p in parameters if p.requires_grad),
                 "all": sum(num_elements(p) for p in parameters),

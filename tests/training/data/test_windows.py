@@ -14,6 +14,7 @@ from training.data.windows import (
     load_window,
     measure_clips,
     merge_windows,
+    num_clips,
 )
 from training.evaluation.evaluator import evaluate
 from training.evaluation.predictor import Clip, Predictor
@@ -91,6 +92,7 @@ def test_examples_of_long_clips_become_one_per_window(clip, processor, tmp_path)
     ]
     assert cut_examples(rows, processor, None) == rows
     found = cut_examples(rows, processor, 0.7)
+    assert num_clips(found) == num_clips(rows) == len(rows) < len(found)
     assert [row["id"] for row in found] == [
         "long@0s",
         "long@0.7s",

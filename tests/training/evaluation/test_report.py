@@ -50,7 +50,8 @@ def test_table_holds_every_subset_next_to_its_bound(place):
 def test_table_shows_what_is_missing_as_a_dash(tmp_path):
     results = write_run(tmp_path, subsets=["text"])
     results["subsets"]["audio"] = {"left_out": 20, "tasks": {}}
-    _, _, text, audio = map(cells, results_table(results, {}))  # no rows of other subsets
+    bounds = {"emotion": {"video": 0.9}}
+    _, _, text, audio = map(cells, results_table(results, bounds))  # no rows of other subsets
     assert text[0] == "text"
     assert text[2] == text[3] == "–"
     assert text[1] != "–"
@@ -72,6 +73,8 @@ def test_report_and_its_plots_are_written(place, tmp_path, capsys, with_ceilings
     assert str(tmp_path / "run/report.md") in capsys.readouterr().out
     text = (tmp_path / "run/report.md").read_text(encoding="utf-8")
     assert "\n".join(results_table(results, ceilings if with_ceilings else {})) in text
+    for words in ("ceiling", "best possible", "synthetic", "Chance is"):
+        assert (words in text) == with_ceilings, words
     assert "14 clips with an emotion, 14 with a sentiment score in [-3, 3]. Seed 0" in text
     assert "Training took 10.0 minutes; fusion pretraining ended after 1.5." in text
     assert "1,234,567 of 7,654,321 parameters were trained" in text

@@ -15,7 +15,7 @@ from training.evaluation.metrics import gate_spread
 from training.evaluation.report import results_table
 from training.hub.card_facts import DEMO_TEXT_MODEL_FINGERPRINT, CardFacts, demo_facts, read_facts
 from training.hub.card_metadata import check_card
-from training.hub.model_card import CardOptions, study_table, write_card
+from training.hub.model_card import CardOptions, run_table, study_table, write_card
 from training.records import write_json
 
 
@@ -380,6 +380,17 @@ def test_card_holds_the_metrics_of_all_modalities(card, run):
     for (task, metric), (value, dataset) in found.items():
         assert value == round(tasks[task]["metrics"][metric], 4)
         assert (dataset["type"], dataset["config"], dataset["split"]) == ("synthetic", task, "test")
+
+
+def test_only_the_demo_has_bounds_in_its_table(run):
+    """A corpus of one's own may have the same tasks."""
+    _, results, ceilings = run
+    assert "ceiling" in "\n".join(run_table(results, ceilings))
+    table = "\n".join(run_table(results, {}))
+    assert "ceiling" not in table
+    assert "best possible" not in table
+    accuracy = results["subsets"]["text"]["tasks"]["emotion"]["metrics"]["accuracy"]
+    assert f"{accuracy:.3f}" in table
 
 
 def test_card_says_what_a_reader_needs(card, run):
