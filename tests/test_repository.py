@@ -136,7 +136,7 @@ COMMANDS = {"cli", "train", "run_eval", "predict", "report", "push_to_hub"}
 MAY_IMPORT = {
     "records": set(),
     "paths": set(),
-    "options": {"cli", "paths", "model.backbones"},
+    "options": {"records", "cli", "paths", "model.backbones"},
     "arguments": {"options"},
     "data": {"records", "paths"},
     "model": {"records", "paths", "options", "data"},

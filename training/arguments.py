@@ -63,7 +63,8 @@ def parse_arguments(
     arguments = list(sys.argv[1:] if argv is None else argv)
     settings = read_settings(arguments)
     types = (ModelArguments, DataArguments, EGMFTrainingArguments)
-    parser = HfArgumentParser(types, prog="egmf train", allow_abbrev=False)
+    usage = "egmf train [options]; egmf train --help lists them"  # not hundreds of lines before an error
+    parser = HfArgumentParser(types, prog="egmf train", usage=usage, allow_abbrev=False)
     parser.add_argument("--config")
     parser.set_defaults(**settings)
     model_args, data_args, training_args, _ = parser.parse_args_into_dataclasses(arguments, look_for_args_file=False)

@@ -20,8 +20,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from .cli import CommandParser, did_you_mean
 from .model.backbones import backbone_names, backbone_path, backbone_settings
 from .paths import CONFIGS
@@ -354,7 +352,7 @@ def read_settings(argv: Sequence[str] | None = None) -> dict[str, Any]:
     files.add_argument("--backbone")
     named, _ = files.parse_known_args(arguments)
     options = training_options()
-    settings = read_yaml(named.config, options) if named.config is not None else {}
+    settings = read_recipe(named.config, options) if named.config is not None else {}
     backbone = named.backbone or settings.get("backbone")
     if backbone is None:
         return settings
@@ -362,14 +360,13 @@ def read_settings(argv: Sequence[str] | None = None) -> dict[str, Any]:
     return {**defaults, **settings}
 
 
-def read_yaml(path: Path, options: dict[str, Option]) -> dict[str, Any]:
+def read_recipe(path: Path, options: dict[str, Option]) -> dict[str, Any]:
     """Read the settings of a YAML file and check them."""
     if not path.is_file():
         raise ValueError(f"--config {path}: there is no such file. The project's recipes are in {CONFIGS}.")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not a YAML file: {error}") from error
+    from .records import read_yaml  # imports NumPy, which `--help` must not wait for
+
+    values = read_yaml(path) or {}
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold `name: value` lines, not a {type(values).__name__}.")
     return check_settings(values, options, path)

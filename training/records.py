@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 
 WEB_PAGE_MARKS = (b"<!doctype html", b"<html", b"<head", b"<error>")
@@ -178,6 +179,36 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+@contextmanager
+def only_writer(folder: Path, writer: str) -> Iterator[None]:
+    """Keep other processes out of a folder, which need not exist, by a locked file next to it.
+
+    The lock ends with the process, however that ends.
+
+    Args:
+        folder: the folder to write.
+        writer: who may be there only once, for the message: `training run`.
+
+    Raises:
+        ValueError: another process has the lock.
+    """
+    folder = folder.resolve()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    path = folder.with_name(f".{folder.name}.lock")
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_current = os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+        except OSError:
+            is_current = False
+        if not is_current:  # another process has the file, or has just removed it
+            raise ValueError(f"Another {writer} is writing into {folder}. Wait for its end, or give another folder.")
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
 def write_text(path: str | Path, text: str) -> Path:
     """Write a UTF-8 file atomically."""
     with replacing(path) as temporary:
@@ -228,6 +259,21 @@ def read_json(path: str | Path) -> Any:
         raise ValueError(f"{path} is not a JSON file of ours: it is nested too deeply.") from error
     except ValueError as error:
         raise ValueError(f"{path} is not a JSON file ({error}).") from error
+
+
+def read_yaml(path: str | Path) -> Any:
+    """The content of a YAML file.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not YAML, not UTF-8, or nested too deeply; the message is one line.
+    """
+    try:
+        return yaml.safe_load(Path(path).read_text(encoding="utf-8-sig"))
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(f"{path} is not a YAML file: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deeply.") from error
 
 
 def as_json_value(value: Any) -> Any:

@@ -17,7 +17,9 @@ from training.records import (
     digest_of_chunks,
     digest_of_file,
     digest_of_json,
+    only_writer,
     read_json,
+    read_yaml,
     replacing,
     temporary_name,
     write_json,
@@ -71,6 +73,14 @@ def test_placeholders_of_files_are_named_by_every_reader(tmp_path, content, mess
             read(path)
 
 
+@pytest.mark.parametrize("content", [b"a: [1\n", b"{", b"\xff", b"[" * 600, b"a: " + b"9" * 5000])
+def test_error_for_invalid_yaml_is_one_line(tmp_path, content):
+    (tmp_path / "bad.yaml").write_bytes(content)
+    with pytest.raises(ValueError, match=r"bad\.yaml is (not a YAML file: |nested)") as caught:
+        read_yaml(tmp_path / "bad.yaml")
+    assert "\n" not in str(caught.value)
+
+
 def write_half(path):
     path.write_text("half")
     raise RuntimeError("disk full")
@@ -113,6 +123,18 @@ def test_error_of_a_full_disk_names_the_file(tmp_path, error):
         write(temporary)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_folder_has_one_writer(tmp_path):
+    folder = tmp_path / "runs/mine"
+    message = r"Another training run is writing into .*runs/mine\. Wait"
+    with only_writer(folder, "training run"), only_writer(tmp_path / "runs/other", "training run"):
+        with pytest.raises(ValueError, match=message), only_writer(folder, "training run"):
+            pass
+    assert list((tmp_path / "runs").iterdir()) == []
+    (tmp_path / "runs/.mine.lock").write_text("left by a process that was killed")
+    with only_writer(folder, "training run"):
+        pass
 
 
 def test_temporary_names_are_hidden_and_differ(tmp_path):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
+from ..records import read_yaml
 
 
 # The demo's language model: where it comes from, and the fingerprint of its weights in a run's configuration.
@@ -98,7 +98,7 @@ def read_facts(path: Path, base: CardFacts | None = None) -> CardFacts:
     Raises:
         ValueError: a field is unknown or of another type.
     """
-    fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+    fields = read_yaml(path)
     known = [entry.name for entry in dataclasses.fields(CardFacts)]
     if not isinstance(fields, dict):
         raise ValueError(f"{path} must hold fields of a card: {', '.join(known)}.")

@@ -51,6 +51,6 @@ def _read_yaml(path: Path) -> Any:
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except (yaml.YAMLError, ValueError, OSError) as error:
-        raise ValueError(f"--tasks_file {path} cannot be read as YAML: {error}") from error
+        raise ValueError(f"--tasks_file {path} cannot be read as YAML: {' '.join(str(error).split())}") from error
     except RecursionError as error:
         raise ValueError(f"--tasks_file {path} is nested too deeply for a tasks file.") from error

@@ -11,6 +11,7 @@ import dataclasses
 import os
 import shutil
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from ..model.builder import build
 from ..model.encoders import without_untrained_encoders
 from ..model.language_model import quantization
 from ..model.tasks_file import read_tasks
-from ..records import check_writable, commit, read_json, versions, write_json
+from ..records import check_writable, commit, only_writer, read_json, versions, write_json
 from .checkpointing import (
     FINISHED,
     FUSION_PRETRAINING,
@@ -91,7 +92,13 @@ class TrainingRun:
         self.is_main_process = args.process_index == 0
 
     def run(self) -> EGMFTrainer:
+        """All steps, while no other run may use the folder."""
         self.check_options()
+        check_writable(self.folder)
+        with only_writer(self.folder, "training run") if self.is_main_process else nullcontext():
+            return self.take_steps()
+
+    def take_steps(self) -> EGMFTrainer:
         self.checkpoint = resolve_output_dir(self.args)
         set_seed(self.args.seed)
         self.read_examples()

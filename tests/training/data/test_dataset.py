@@ -218,12 +218,12 @@ def test_empty_split_names_the_existing_ones(folder):
         load_examples(folder, "dev")
 
 
-@pytest.mark.parametrize("name", ["", "absent"])
-def test_folder_without_a_corpus(folder, name):
-    with pytest.raises(
-        ValueError, match="is not a corpus: it has neither metadata.jsonl nor metadata.csv nor Parquet"
-    ):
-        load_examples(folder / name)
+def test_folder_without_a_corpus(folder):
+    message = "is not a corpus: it has neither metadata.jsonl nor metadata.csv nor Parquet"
+    with pytest.raises(ValueError, match=message):
+        load_examples(folder)
+    with pytest.raises(ValueError, match="--dataset .*absent: there is no such folder"):
+        load_examples(folder / "absent")
 
 
 # ---- the dataset ---------------------------------------------------------------------------------------------

@@ -8,8 +8,6 @@ backbone_settings("glm3-6b")                           # training options, see t
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -43,7 +41,9 @@ def read_backbone(backbone: str | Path) -> dict[str, Any]:
             f"There is no backbone {str(backbone)!r}. Choose from {', '.join(backbone_names())}, or give a YAML file "
             "of the same format or a folder with a config.json."
         )
-    fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+    from ...records import read_yaml  # imports NumPy, which `--help` must not wait for
+
+    fields = read_yaml(path)
     if not isinstance(fields, dict) or "model_type" not in fields:
         raise ValueError(f"{path} must hold the fields of a config.json, including `model_type`.")
     return fields
