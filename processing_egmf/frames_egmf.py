@@ -18,7 +18,8 @@ BLANK_RANGE = 4  # levels between the pixels of a blank clip; encoders leave a l
 WHITE_NITS = 203.0  # luminance of white in standard content shown beside HDR content (ITU-R BT.2408)
 PEAK_NITS = 1000.0  # luminance that becomes the brightest white
 KNEE = 0.3  # share of white up to which the tone curve is straight
-PQ, HLG = 16, 18  # transfer characteristics of HDR (ITU-T H.273)
+PQ = 16  # transfer characteristics of high dynamic range (ITU-T H.273)
+HLG = 18
 BT2020_TO_BT709 = np.array(
     [[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]], np.float32
 )
@@ -120,12 +121,14 @@ def to_upright(pixels: np.ndarray, matrix: bytes | None) -> np.ndarray:
     (xx, xy), (yx, yy) = np.frombuffer(matrix, np.int32, 9).reshape(3, 3)[:2, :2].tolist()
     if abs(xy) > abs(xx):  # rows become columns
         pixels = pixels.transpose(1, 0, 2)
-        mirrored, upside_down = yx < 0, xy < 0
+        is_mirrored = yx < 0
+        is_upside_down = xy < 0
     else:
-        mirrored, upside_down = xx < 0, yy < 0
-    if mirrored:
+        is_mirrored = xx < 0
+        is_upside_down = yy < 0
+    if is_mirrored:
         pixels = pixels[:, ::-1]
-    if upside_down:
+    if is_upside_down:
         pixels = pixels[::-1]
     return np.ascontiguousarray(pixels)
 

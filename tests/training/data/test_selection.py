@@ -1,8 +1,10 @@
 """Selection of a run's examples: tasks in use, modalities of the encoders, examples without any modality."""
 
+import numpy as np
 import pytest
 
 from processing_egmf import BUILT_IN_TASKS, MODALITIES
+from tests.helpers.media_files import gray_frames, sine, write_audio, write_video
 from training.data.dataset import EGMFDataset
 from training.data.selection import (
     check_encoder_inputs,
@@ -97,3 +99,25 @@ def test_long_lists_of_unusable_examples_are_truncated(make_processor, capsys):
     output = capsys.readouterr().out
     assert output.startswith("Split 'train': left out 29 of 30 examples without text, audio, video: 1, 2, 3,")
     assert output.endswith("19, 20, ....\n")
+
+
+def test_tiny_silent_and_black_clips_are_unusable(make_processor, tmp_path, capsys, caplog):
+    good = write_video(tmp_path / "good.mp4", gray_frames(6))
+    tiny = write_audio(tmp_path / "tiny.wav", sine(440, 0.01, 16_000), 16_000)
+    silent = write_audio(tmp_path / "silent.wav", np.zeros(16_000, np.float32), 16_000)
+    black = write_video(tmp_path / "black.mp4", np.zeros((6, 48, 64, 3), np.uint8))
+    examples = [
+        {"id": "good", "video": str(good), "answer": "joy"},
+        {"id": "tiny", "audio": str(tiny), "answer": "joy"},
+        {"id": "silent", "audio": str(silent), "answer": "joy"},
+        {"id": "black", "video": str(black), "answer": "joy"},
+    ]
+    processor = make_processor("waveform", "frames")
+    dataset = EGMFDataset(examples, processor, cache_media=True)
+    remove_unusable(dataset, "train", show=True)
+    assert [example["id"] for example in dataset.examples] == ["good"]
+    assert "left out 3 of 4 examples without text, audio, video: tiny, silent, black." in capsys.readouterr().out
+    for name in ("tiny.wav", "silent.wav", "black.mp4"):
+        assert any(name in message and "left out" in message for message in caplog.messages)
+    decoded_later = EGMFDataset(examples, processor)
+    assert [decoded_later[index]["modalities"] for index in range(4)] == [["video"], [], [], []]

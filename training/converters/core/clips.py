@@ -69,7 +69,11 @@ def probe_clip(path: Path) -> ClipInfo:
 def _probe(container: Any) -> ClipInfo:
     import av
 
-    streams = [*container.streams.audio[:1], *container.streams.video[:1]]
+    from processing_egmf.media_egmf import choose_stream
+
+    audio = choose_stream(container, "audio")
+    video = choose_stream(container, "video")
+    streams = [stream for stream in (audio, video) if stream is not None]
     if not streams:
         raise ValueError("The clip has neither audio nor video.")
     undecoded = {stream.index for stream in streams}
@@ -86,7 +90,7 @@ def _probe(container: Any) -> ClipInfo:
     stated_seconds = (container.duration or 0) / av.time_base
     if stated_seconds and seconds < 0.8 * stated_seconds - 1:
         raise ValueError(f"The clip is truncated: it has {seconds:.1f} of {stated_seconds:.1f} s.")
-    return ClipInfo(stated_seconds or seconds, bool(container.streams.audio), bool(container.streams.video))
+    return ClipInfo(stated_seconds or seconds, audio is not None, video is not None)
 
 
 def check_clip(path: str | None, example_id: str, report: ConversionReport) -> ClipInfo | None:

@@ -12,7 +12,7 @@ from typing import Any
 import av
 import numpy as np
 
-from processing_egmf.media_egmf import open_media
+from processing_egmf.media_egmf import choose_stream, open_media
 
 
 BLACK_LUMA = 20  # of 255; compression leaves some noise in black frames
@@ -67,9 +67,8 @@ def is_black(clip: bytes) -> bool:
 
 def _copy_frames(source: Any, target: Any, start: float, end: float, with_video: bool) -> int:
     """Write the frames between two times and return their number."""
-    streams = list(source.streams.audio[:1])
-    if with_video:
-        streams += source.streams.video[:1]
+    kinds = ("audio", "video") if with_video else ("audio",)
+    streams = [stream for kind in kinds if (stream := choose_stream(source, kind)) is not None]
     if not streams:
         raise ValueError("The video has neither audio nor frames.")
     writers = {stream.index: make_writer(target, stream) for stream in streams}
@@ -146,6 +145,8 @@ class VideoWriter:
         self.stream.width = source.codec_context.width // 2 * 2
         self.stream.height = source.codec_context.height // 2 * 2
         self.stream.pix_fmt = "yuv420p"
+        if source.sample_aspect_ratio:  # the pixels need not be squares
+            self.stream.codec_context.sample_aspect_ratio = source.sample_aspect_ratio
         self.stream.options = {"preset": "veryfast", "crf": "20", "threads": "1"}
         self.stream.codec_context.time_base = Fraction(1, VIDEO_CLOCK_RATE)
 

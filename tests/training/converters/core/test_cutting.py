@@ -28,6 +28,11 @@ def test_cut_starts_and_ends_at_the_given_times(tmp_path, with_video):
             load_video(found, num_frames=1)
 
 
+def test_cut_keeps_the_proportions(tmp_path):
+    path = write_video(tmp_path / "wide.mp4", gray_frames(25, 32, 48), fps=25, sample_aspect_ratio=2)
+    assert load_video(cut_clip(path, 0.2, 0.6), 4).shape == (4, 32, 96, 3)
+
+
 def test_empty_cut_is_refused(clip, tmp_path):
     with pytest.raises(ValueError, match="nothing between 5.00 and 6.00 s"):
         cut_clip(clip, 5, 6)
