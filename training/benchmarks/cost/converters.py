@@ -32,6 +32,7 @@ from ...data.dataset import EGMFDataset
 from ...data.parquet import load_converted
 from ...paths import python_command
 from ...records import versions, write_json
+from ..option_ranges import COUNT, check_ranges
 from .utterances import WORDS
 
 
@@ -159,6 +160,8 @@ def make_parser() -> CommandParser:
 def main(argv: Sequence[str] | None = None) -> None:
     with command_errors():
         arguments = make_parser().parse_args(argv)
+        ranges = {"distinct": (1, 10_000), "share": (1e-6, 1.0), "num_workers": (0, 1024), "batch_size": COUNT}
+        check_ranges(arguments, ranges)
         folder = arguments.folder.resolve()
         folder.mkdir(parents=True, exist_ok=True)
         datasets.config.HF_DATASETS_CACHE = folder / "cache"

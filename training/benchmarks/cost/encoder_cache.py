@@ -36,6 +36,7 @@ from ...data.dataset import EGMFDataset
 from ...data.encoder_cache import EncoderCache
 from ...model.backbones import backbone_config
 from ...records import versions, write_json
+from ..option_ranges import COUNT, check_ranges
 from .timing import timed
 
 
@@ -159,6 +160,10 @@ def make_parser() -> CommandParser:
 def main(argv: Sequence[str] | None = None) -> None:
     with command_errors():
         arguments = make_parser().parse_args(argv)
+        ranges = {"width": (32, 8192), "layers": (1, 256), "clips": COUNT, "batch_size": COUNT, "repeats": COUNT}
+        check_ranges(arguments, ranges)
+        if arguments.width % 32 != 0:
+            raise ValueError(f"--width is {arguments.width}; it must be a multiple of 32.")
         record = measure(arguments)
         print(json.dumps(record, indent=1))
         if arguments.output is not None:

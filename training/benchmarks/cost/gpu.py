@@ -24,8 +24,9 @@ from modeling_egmf import EGMFForConditionalGeneration
 from ...cli import CommandParser, command_errors, output_file
 from ...model.backbones import backbone_names
 from ...records import versions, write_json
+from ..option_ranges import COUNT, check_ranges
 from .gpu_work import bare_inputs, build_model, make_batch, training_flops
-from .timing import timed
+from .timing import check_device, timed
 
 
 # Dense bfloat16 matrix products with float32 accumulation, in 10**12 operations per second, from the data sheets.
@@ -44,6 +45,15 @@ MIN_TOKENS_RATIO = 0.9
 MAX_SECONDS_RATIO = 1.2
 MAX_BYTES = 24e9
 OTHER_TOKENS = 16  # tokens of a prompt besides transcript and answer
+RANGES = {
+    "batch_size": COUNT,
+    "length": COUNT,
+    "words": COUNT,
+    "answer_tokens": COUNT,
+    "lora_r": COUNT,
+    "repeats": COUNT,
+    "peak_tflops": (0.001, 1e6),
+}
 
 
 def matmul_tflops(device: torch.device, dtype: torch.dtype) -> float:
@@ -242,9 +252,8 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         raise ValueError("No CUDA device is available. To try the script without one: --shape tiny --device cpu.")
     if not is_cuda and arguments.shape != "tiny":
         raise ValueError(f"The shape {arguments.shape} is for a GPU; on {arguments.device} use --shape tiny.")
-    for name in ("batch_size", "answer_tokens", "lora_r", "repeats"):
-        if vars(arguments)[name] < 1:
-            raise ValueError(f"--{name} is {vars(arguments)[name]}; it must be at least 1.")
+    check_device(arguments.device)
+    check_ranges(arguments, RANGES)
     if arguments.length < arguments.words + arguments.answer_tokens + OTHER_TOKENS:
         raise ValueError(
             f"--length {arguments.length} is too short for a transcript of {arguments.words} tokens, the prompt and "

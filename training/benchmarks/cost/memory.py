@@ -23,6 +23,7 @@ from ...cli import CommandParser, command_errors, output_file
 from ...model.backbones import backbone_config, backbone_names, backbone_settings
 from ...options import ModelArguments, option_names, options_of
 from ...records import write_json
+from ..option_ranges import check_ranges
 from .memory_formulas import USABLE_SHARE, Batch
 
 
@@ -99,6 +100,15 @@ def _gibibytes(num_bytes: float) -> str:
 
 # ---- the command ----------------------------------------------------------------------------------------------
 
+MAX_TOKENS = 10**7
+RANGES = {
+    "batch_size": (1, MAX_TOKENS),
+    "length": (1, MAX_TOKENS),
+    "answer_tokens": (1, MAX_TOKENS),
+    "seconds": (0.01, 86400.0),
+    "words": (0, MAX_TOKENS),
+}
+
 
 def make_parser() -> CommandParser:
     """The options of the estimate itself."""
@@ -144,9 +154,7 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, lis
         sys.exit(0)
     full_parser.check_option_names(arguments)
     own, model_options = make_parser().parse_known_args(arguments)
-    for name in ("batch_size", "length", "answer_tokens"):
-        if vars(own)[name] < 1:
-            raise ValueError(f"--{name} is {vars(own)[name]}; it must be at least 1.")
+    check_ranges(own, RANGES)
     return own, model_options
 
 

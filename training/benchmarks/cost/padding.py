@@ -19,6 +19,7 @@ from ...cli import CommandParser, command_errors, output_file
 from ...data.dataset import EGMFDataset
 from ...records import versions, write_json
 from ...trainer.sampling import EpochBatchSampler
+from ..option_ranges import COUNT, check_ranges
 from .utterances import make_utterances
 
 
@@ -80,6 +81,7 @@ def make_parser() -> CommandParser:
 def main(argv: Sequence[str] | None = None) -> None:
     with command_errors():
         arguments = make_parser().parse_args(argv)
+        check_ranges(arguments, {"batch_sizes": COUNT, "max_samples": COUNT})
         processor = EGMFProcessor(AutoTokenizer.from_pretrained(arguments.text_model_name_or_path))
         examples = meld_like(arguments.max_samples)
         dataset = EGMFDataset(examples, processor)

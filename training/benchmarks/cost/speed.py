@@ -27,7 +27,8 @@ from ...cli import CommandParser, command_errors, output_file
 from ...model.builder import build
 from ...options import ModelArguments
 from ...records import versions, write_json
-from .timing import timed
+from ..option_ranges import COUNT, check_ranges
+from .timing import check_device, timed
 from .utterances import make_utterances
 
 
@@ -208,6 +209,8 @@ def make_parser() -> CommandParser:
 def main(argv: Sequence[str] | None = None) -> None:
     with command_errors():
         arguments = make_parser().parse_args(argv)
+        check_ranges(arguments, {"batch_size": COUNT, "repeats": COUNT, "threads": (0, 1024)})
+        check_device(arguments.device)
         record = measure(arguments)
         print(json.dumps(record, indent=1))
         if arguments.output is not None:

@@ -33,6 +33,19 @@ def timed(calls: dict[str, Callable[[], None]], repeats: int, device: torch.devi
     }
 
 
+def check_device(name: str) -> None:
+    """Check that the device exists.
+
+    Raises:
+        ValueError: torch does not know the name, or the device is not there.
+    """
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # the latter without CUDA support
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"--device {name} cannot be used: {reason}") from error
+
+
 def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -25,6 +25,7 @@ from ...cli import command_errors
 from ...model.language_model import check_model_location
 from ...paths import RESULTS
 from ...records import check_writable, commit, read_json, write_json, write_text
+from ..option_ranges import check_ranges
 from .measure import BenchmarkOptions, measure
 from .pieces import PIECES
 from .table import render
@@ -75,6 +76,9 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     with command_errors():
         arguments, training_options = make_parser().parse_known_args(argv)
+        check_ranges(arguments, {"seeds": (0, 2**32 - 1)})
+        if not arguments.dataset.is_dir():
+            raise ValueError(f"--dataset {arguments.dataset} is not a folder. Give the folder of the releases.")
         check_model_location(arguments.text_model_name_or_path)
         check_writable(arguments.output.parent)
         options = BenchmarkOptions(
