@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from transformers.utils import logging
 
+from .arguments_egmf import shorten
 from .media_egmf import (
     ARRAYS,
     MAX_DECODE_SECONDS,
@@ -325,9 +326,10 @@ def _resample_run(samples: np.ndarray, rate: int, target_sampling_rate: int) -> 
 def _check_sampling_rate(rate: Any, name: str) -> None:
     if rate is None:
         raise ValueError(f"{name}: an audio array needs sampling_rate, in Hz. Pass it, e.g. sampling_rate=16000.")
-    is_number = isinstance(rate, int | float | np.number | torch.Tensor) and not isinstance(rate, bool)
+    is_scalar = isinstance(rate, torch.Tensor) and rate.ndim == 0
+    is_number = is_scalar or (isinstance(rate, int | float | np.number) and not isinstance(rate, bool))
     if not is_number or not 1 <= rate <= MAX_SAMPLING_RATE:
         raise ValueError(
-            f"{name}: sampling_rate is {rate!r} Hz; expected a number from 1 up to {MAX_SAMPLING_RATE}. "
+            f"{name}: sampling_rate is {shorten(rate)} Hz; expected a number from 1 up to {MAX_SAMPLING_RATE}. "
             "Check the unit: it is samples per second."
         )

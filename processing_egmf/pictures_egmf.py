@@ -19,6 +19,7 @@ import numpy as np
 from transformers.image_utils import is_pil_image
 from transformers.utils import logging
 
+from .arguments_egmf import shorten
 from .frames_egmf import over_black
 from .media_egmf import (
     MAX_FRAME_SIDE,
@@ -45,7 +46,7 @@ def sample_pictures(source: Any, num_frames: int, fps: float | None, max_seconds
     """Frames (T, y, x, 3) of an array, an image, a list of either or a decoder object, sampled like a file."""
     if fps is not None and not (isinstance(fps, int | float | np.number) and 0 < fps <= MAX_FPS):
         raise ValueError(
-            f"{name}: fps is {fps!r}; give the frames per second of the array, above 0 and up to {MAX_FPS}."
+            f"{name}: fps is {shorten(fps)}; give the frames per second of the array, above 0 and up to {MAX_FPS}."
         )
     if is_video_decoder(source):
         return _sample_decoder(source, num_frames, max_seconds, name)

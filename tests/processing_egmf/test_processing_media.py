@@ -112,9 +112,17 @@ def test_frames_as_array_images_and_list_are_equal(raw):
     assert_same(raw(video=[[Image.fromarray(frame) for frame in frames]]), expected)
 
 
+def test_one_picture_is_one_frame(raw):
+    picture = Image.fromarray(gray_frames(1, 20, 24)[0])
+    assert_same(raw(video=picture), raw(video=[picture]))
+    assert raw(video=[[picture], [picture]])["video_values"].shape[:2] == (2, 1)
+
+
 def test_audio_as_array_dict_and_list_is_equal(raw):
     tone = sine(200, 0.1, 8_000)
     expected = raw(audio=tone, sampling_rate=8_000)
+    assert_same(raw(audio=(8_000, tone)), expected)
+    assert_same(raw(audio=[(8_000, tone)]), expected)
     assert_same(raw(audio={"array": tone, "sampling_rate": 8_000}), expected)
     assert_same(raw(audio=[tone], sampling_rate=8_000), expected)
     assert_same(raw(audio=[tone], sampling_rate=[8_000]), expected)
