@@ -41,7 +41,6 @@ MAX_DECODE_SECONDS = 10.0  # of work for one clip
 MAX_MEDIA_BYTES = 64 * 2**20  # of one audio or video
 MAX_TEXT = 20_000  # characters of the transcript and all of its context
 MAX_FEATURES = 4_000_000  # numbers of one modality
-MAX_MESSAGE = 2_000  # characters of an error
 MAX_DEPTH = 4  # of nested lists
 MAX_CLIPS = 32  # of one request
 MAX_REDIRECTS = 3
@@ -80,10 +79,7 @@ class RequestError(Exception):
 
     def to_dict(self) -> dict[str, Any]:
         error_type = ERROR_TYPES.get(self.status, "failed")
-        message = str(self)
-        if len(message) > MAX_MESSAGE:
-            message = f"{message[:MAX_MESSAGE]}..."
-        return {"status": self.status, "error": {"type": error_type, "message": message}}
+        return {"status": self.status, "error": {"type": error_type, "message": str(self)}}
 
 
 class EndpointHandler:

@@ -57,7 +57,7 @@ def refused(endpoint, status, message, inputs, **parameters):
     assert set(found["error"]) == {"type", "message"}
     assert found["status"] == status, found
     assert message in found["error"]["message"]
-    assert len(found["error"]["message"]) <= handler.MAX_MESSAGE + 3
+    assert len(found["error"]["message"]) <= handler.MAX_MESSAGE + 10
 
 
 # ---- answers -------------------------------------------------------------------------------------------------
