@@ -75,12 +75,13 @@ class WarmPython:
             self.process = subprocess.Popen(
                 [sys.executable, "-I", __file__, "serve", str(listener.fileno()), *self.modules],
                 pass_fds=[listener.fileno()],
+                stdin=subprocess.PIPE,  # at its end, the server knows that the tests have ended, however they did
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
             )
         return str(self.executable)
 
     def __exit__(self, *exception: object) -> None:
-        self.process.kill()
+        self.process.stdin.close()
         self.process.wait()
 
 
@@ -118,12 +119,15 @@ def serve(listener_fd: str, *modules: str) -> dict[str, Any]:
     listener = socket.socket(fileno=int(listener_fd))
     selector = selectors.DefaultSelector()
     selector.register(listener, selectors.EVENT_READ)
+    selector.register(sys.stdin, selectors.EVENT_READ)
     while True:
         for key, _ in selector.select():
             if key.fileobj is listener:
                 job = accept(listener, selector)
                 if job is not None:
                     return job
+            elif key.fileobj is sys.stdin:
+                sys.exit()
             elif isinstance(key.fileobj, int):  # the child has ended
                 finish(key.fileobj, key.data, selector)
             else:  # the process that waits was killed
