@@ -242,7 +242,8 @@ class EGMFConfig(PreTrainedConfig):
         self.audio_config = as_encoder_config(self.audio_config)
         self.video_config = as_encoder_config(self.video_config)
         self.experts = [dict(expert) for expert in self.experts]  # a copy: PAPER_EXPERTS is shared
-        self.tie_word_embeddings = bool(self.text_config.get_text_config().tie_word_embeddings)
+        text_fields = self.text_config.get_text_config().to_dict()
+        self.tie_word_embeddings = bool(text_fields.get("tie_word_embeddings"))
 
         encoders = [config for config in (self.audio_config, self.video_config) if config is not None]
         backbones = [config.backbone_config for config in encoders]

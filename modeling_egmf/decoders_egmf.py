@@ -104,7 +104,7 @@ def describe_decoder(config: PreTrainedConfig) -> DecoderSupport:
 
     layer_types = set(get_layer_types_and_kwargs(text_config)[0]) - {"dummy"}
     if not layer_types <= ATTENTION_LAYERS:
-        return DecoderSupport("recompute", "right")
+        return DecoderSupport("recompute", "none")
     has_bias = model_type in BIASED_TYPES.split() or text_config.to_dict().get("alibi", False)
     if layer_types == {"full_attention"} and not has_bias and attention in MASKED_ATTENTIONS:
         return DecoderSupport("tree", "any")

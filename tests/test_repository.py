@@ -33,8 +33,8 @@ DEMANDED = {"torch", "numpy", "transformers", "huggingface_hub"}
 
 # Layers of the Hub code, lowest first; a file imports from lower layers only.
 MODELING_LAYERS = (
-    {"configuration_egmf", "precision_egmf", "float32_egmf"},
-    {"backbones_egmf"},
+    {"configuration_egmf", "precision_egmf", "float32_egmf", "decoders_egmf"},
+    {"backbones_egmf", "keywords_egmf"},
     {
         "checkpoints_egmf",
         "answers_egmf",
@@ -44,6 +44,8 @@ MODELING_LAYERS = (
         "encoders_egmf",
         "outputs_egmf",
     },
+    {"padding_egmf"},
+    {"generation_egmf", "scoring_egmf"},
     {"modeling_egmf"},
     {"__init__"},
 )
