@@ -1,0 +1,21 @@
+"""Every causal language model of `transformers` is scored right, or refused by name."""
+
+import json
+
+import pytest
+
+from training.model.backbones.decoders import RESULTS, TABLE, count_outcomes, decoder_names, render_table, try_all
+
+
+def test_table_is_that_of_the_results():
+    record = json.loads(RESULTS.read_text(encoding="utf-8"))
+    assert [decoder["name"] for decoder in record["decoders"]] == decoder_names()
+    assert record["counts"].get("wrong", 0) == 0
+    assert TABLE.read_text(encoding="utf-8") == render_table(record)
+
+
+@pytest.mark.slow
+def test_every_decoder_is_right_or_refused():
+    results = try_all(decoder_names())
+    assert [result.name for result in results if result.outcome == "wrong"] == []
+    assert count_outcomes(results) == json.loads(RESULTS.read_text(encoding="utf-8"))["counts"]
