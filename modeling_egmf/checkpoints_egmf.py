@@ -1,68 +1,57 @@
-"""Adapter and standalone checkpoints of EGMF, and LoRA inside the language model.
+"""Adapter and standalone checkpoints of EGMF.
 
     adapter:     config.text_model_id names the language model; model.safetensors holds only what was trained
     standalone:  config.text_model_id is None; model.safetensors holds everything, LoRA merged
 
-Both load with `EGMFForConditionalGeneration.from_pretrained`, which checks every key, so that no weight silently
-keeps its random initialization.
+Both load with `EGMFForConditionalGeneration.from_pretrained`, which takes the same keywords for both and checks every
+weight, so that none silently keeps its random initialization.
 
-    load_adapter_checkpoint ─┬─ load_text_model      the language model that the configuration names
-                             ├─ load_backbone        frozen pretrained encoders that it names
-                             ├─ read_trained_state   model.safetensors, keys and shapes checked
-                             └─ check_weights        no missing, unexpected, misshapen or non-finite weights
+    load_checkpoint ─┬─► load_adapter_checkpoint ─┬─ load_text_model        the language model that it names
+                     │                            ├─ load_backbone          frozen pretrained encoders that it names
+                     │                            └─ load_trained_weights   its own files
+                     └─► load_standalone_checkpoint   as any model of `transformers`, then checked
+
+Next: loading_egmf.py for the keywords, weights_egmf.py for the files and their checks, lora_egmf.py for LoRA.
 """
 
+import copy
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
-from transformers.modeling_utils import load_state_dict
-from transformers.utils import cached_file, logging
+from transformers.utils import logging
 
 from .configuration_egmf import EGMFConfig, EGMFEncoderConfig
+from .decoders_egmf import check_decoder
+from .loading_egmf import (
+    HUB_ARGUMENTS,
+    TEXT_MODEL_ARGUMENTS,
+    check_arguments,
+    file_arguments,
+    full_device_map,
+    load_config,
+    text_model_device_map,
+)
+from .weights_egmf import (
+    check_weights,
+    checksum,
+    explain_loading_errors,
+    find_weights,
+    in_memory,
+    stored_weights,
+    weights_name,
+    wrong_types,
+)
 
 
 logger = logging.get_logger(__name__)
 
-HUB_ARGUMENTS = ("token", "cache_dir", "local_files_only", "force_download", "proxies")
-# Fusion and encoders are never cast, quantized or split: these arguments go only to the language model.
-TEXT_MODEL_ARGUMENTS = (
-    "dtype",
-    "device_map",
-    "max_memory",
-    "offload_folder",
-    "low_cpu_mem_usage",
-    "quantization_config",
-    "attn_implementation",
-)
 # A language model that differs in any of these is not the one that the checkpoint was trained with.
 TEXT_MODEL_SIZES = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size")
-
-
-# ---- LoRA -----------------------------------------------------------------------------------------------------------
-
-
-def inject_lora(language_model: PreTrainedModel, lora: dict) -> None:
-    """Inject LoRA layers into the language model, in place.
-
-    Args:
-        language_model: of any dtype; the LoRA matrices A and B stay in float32.
-        lora: keyword arguments of `peft.LoraConfig`.
-    """
-    try:
-        import peft
-    except ImportError as error:
-        raise ImportError("This model has LoRA in its language model, which needs: pip install peft") from error
-    peft.inject_adapter_in_model(peft.LoraConfig(**lora), language_model)
-    for name, module in language_model.named_modules():
-        if "lora_" in name:
-            module.float()
-            module._is_hf_initialized = True  # so post_init keeps peft's values, with no effect yet
 
 
 # ---- contents of a checkpoint ---------------------------------------------------------------------------------------
@@ -87,65 +76,46 @@ def is_stored_elsewhere(config: EGMFEncoderConfig | None) -> bool:
 
 def fingerprint(language_model: PreTrainedModel) -> str:
     """A hash of part of the embedding matrix in bfloat16, independent of the precision it was loaded in."""
-    weight = language_model.get_input_embeddings().weight.detach()
-    piece = weight[:64, :64].to("cpu", torch.bfloat16)
+    embeddings = language_model.get_input_embeddings()
+    with in_memory(embeddings):
+        piece = embeddings.weight.detach()[:64, :64].to("cpu", torch.bfloat16)
     return hashlib.sha256(piece.float().numpy().tobytes()).hexdigest()[:16]
 
 
-# ---- checks ---------------------------------------------------------------------------------------------------------
+def record_checksum(folder: str | os.PathLike, config: EGMFConfig, variant: str | None = None) -> None:
+    """Add the checksum of the weights in a checkpoint's folder to its config.json."""
+    config = copy.copy(config)
+    config.weights_checksum = {weights_name(variant): checksum(stored_weights(find_weights(folder, variant)))}
+    config.to_json_file(os.path.join(folder, "config.json"))
 
 
-@contextmanager
-def explain_loading_errors(name: str, remedy: str = "Download or save it again.") -> Iterator[None]:
-    """Turn the error of a missing, truncated or damaged file into one that names it and says what to do.
-
-    Args:
-        name: what is being loaded; it starts the message.
-        remedy: what the user can do about it.
-
-    Raises:
-        OSError: instead of the error of the library that reads the file.
-    """
-    try:
-        from safetensors import SafetensorError
-    except ImportError as error:
-        raise ImportError("Loading a checkpoint needs: pip install safetensors") from error
-    try:
-        yield
-    except (OSError, ValueError, SafetensorError) as error:
-        raise OSError(f"{name} could not be loaded ({error}). {remedy}") from error
-
-
-def check_weights(
-    path: str | os.PathLike,
-    wrong_keys: Mapping[str, Iterable],
-    weights: Mapping[str, Tensor],
+def compare_checksum(
+    checkpoint: str | os.PathLike,
+    config: EGMFConfig,
+    variant: str | None,
+    weights: Iterable[tuple[str, Tensor]],
 ) -> None:
-    """Reject a checkpoint with wrong keys or with non-finite weights.
+    """Reject weights that changed after they were saved; nothing is read if the configuration has no checksum.
 
-    Args:
-        path: of the checkpoint.
-        wrong_keys: kind of mistake -> names, as in the loading info of `from_pretrained`.
-        weights: name -> tensor.
+    Afterwards the configuration has none: it belongs to the files, not to a model that may change.
 
     Raises:
-        ValueError: `wrong_keys` names any key, or a weight is NaN or infinite.
+        ValueError: a file was damaged, or edited without saving the model.
     """
-    not_finite = []
-    for name, weight in weights.items():
-        is_quantized = weight.itemsize == 1
-        if not is_quantized and not weight.is_meta and not weight.isfinite().all():
-            not_finite.append(name)
-
-    mistakes = []
-    for kind, names in {**wrong_keys, "NaN or infinite": not_finite}.items():
-        if names:
-            mistakes.append(f"{kind}: {sorted(map(str, names))[:5]} ({len(names)})")
-    if mistakes:
+    expected = (config.weights_checksum or {}).get(weights_name(variant))
+    config.weights_checksum = None
+    if expected is None:
+        return
+    actual = checksum(weights)
+    if actual != expected:
         raise ValueError(
-            f"The weights of {path} do not match the model: {', '.join(mistakes)}. Download or save it again. "
-            "Is it an adapter checkpoint whose `text_model_id` was removed from config.json?"
+            f"The weights of {checkpoint} are not those that were saved: their checksum is {actual}, but config.json "
+            f"has {expected}. Download or save the checkpoint again. If you edited the weights on purpose, remove "
+            "`weights_checksum` from config.json."
         )
+
+
+# ---- the parts that an adapter checkpoint names ---------------------------------------------------------------------
 
 
 def check_text_model(
@@ -170,9 +140,6 @@ def check_text_model(
             f"The language model at {path} has different weights than the one {checkpoint} was trained with: "
             "the answers will differ, and may be poor."
         )
-
-
-# ---- loading --------------------------------------------------------------------------------------------------------
 
 
 def locate_part(model_id: str, checkpoint: str | os.PathLike) -> str:
@@ -201,17 +168,23 @@ def load_text_model(checkpoint: str | os.PathLike, config: EGMFConfig, **kwargs:
         checkpoint: folder or Hub id of the EGMF checkpoint.
         config: its configuration.
         kwargs: passed to `AutoModelForCausalLM.from_pretrained`.
+
+    Raises:
+        OSError: it cannot be found or read.
+        ValueError: it is not the one of the training, or its weights are incomplete or not finite.
     """
     path = locate_part(config.text_model_id, checkpoint)
     if kwargs.get("dtype") in (None, "auto"):
         kwargs["dtype"] = config.text_config.dtype or "auto"
+    if kwargs.get("attn_implementation") is None and config._attn_implementation is not None:
+        kwargs["attn_implementation"] = config._attn_implementation  # AutoConfig has taken the argument
     kwargs["revision"] = config.text_model_revision or "main"
     with explain_loading_errors(
         f"{checkpoint} is an adapter checkpoint: its language model {config.text_model_id!r}",
         "Point to a copy with from_pretrained(..., text_model_id='/path/to/the/language/model').",
     ):
         language_model, info = AutoModelForCausalLM.from_pretrained(path, output_loading_info=True, **kwargs)
-    check_weights(path, info, {})
+    check_weights(path, info, dict(language_model.named_parameters()))
     check_text_model(path, language_model, checkpoint, config)
     return language_model
 
@@ -243,18 +216,32 @@ def load_backbone(
         )
 
 
-def load_config(
-    config_class: type[PreTrainedConfig],
+# ---- loading --------------------------------------------------------------------------------------------------------
+
+
+def load_checkpoint(
+    model_class: type[PreTrainedModel],
+    load_standalone: Callable[..., tuple[PreTrainedModel, dict]],
+    checkpoint: str | os.PathLike | None,
     config: PreTrainedConfig | str | os.PathLike | None,
-    checkpoint: Any,
-    kwargs: dict,
-) -> PreTrainedConfig:
-    """The configuration passed to `from_pretrained`, or else the checkpoint's."""
-    if isinstance(config, PreTrainedConfig):
-        return config
-    names = ("revision", "token", "cache_dir", "local_files_only")
-    hub_kwargs = {name: kwargs[name] for name in names if name in kwargs}
-    return config_class.from_pretrained(config or checkpoint, **hub_kwargs)
+    kwargs: dict[str, Any],
+) -> PreTrainedModel | tuple[PreTrainedModel, dict]:
+    """`from_pretrained` of `model_class`.
+
+    Args:
+        model_class: `EGMFForConditionalGeneration`.
+        load_standalone: its `PreTrainedModel.from_pretrained`.
+        checkpoint, config, kwargs: those of `from_pretrained`.
+    """
+    config, kwargs = load_config(model_class.config_class, config, checkpoint, kwargs)
+    check_arguments(checkpoint, config, kwargs)
+    check_decoder(config.text_config)
+    if config.text_model_id is not None:
+        model, info = load_adapter_checkpoint(model_class, checkpoint, config, **kwargs)
+    else:
+        model, info = load_standalone_checkpoint(load_standalone, checkpoint, config, **kwargs)
+    model.freeze()
+    return (model, info) if kwargs.get("output_loading_info") else model
 
 
 def load_adapter_checkpoint(
@@ -262,7 +249,7 @@ def load_adapter_checkpoint(
     checkpoint: str | os.PathLike,
     config: EGMFConfig,
     **kwargs: Any,
-) -> PreTrainedModel | tuple[PreTrainedModel, dict]:
+) -> tuple[PreTrainedModel, dict]:
     """Build the model around the language model that the configuration names, and load the trained weights.
 
     Args:
@@ -272,39 +259,94 @@ def load_adapter_checkpoint(
         kwargs: those of `from_pretrained`.
 
     Returns:
-        The model in evaluation mode, with only the trained weights unfrozen; and the info, with `output_loading_info`.
+        The model in evaluation mode, and the loading info.
     """
-    hub_kwargs = {name: kwargs[name] for name in HUB_ARGUMENTS if kwargs.get(name) is not None}
-    kwargs["dtype"] = kwargs.get("dtype") or kwargs.get("torch_dtype")
-    text_kwargs = {name: kwargs[name] for name in TEXT_MODEL_ARGUMENTS if kwargs.get(name) is not None}
+    hub_kwargs = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+    text_kwargs = {name: kwargs[name] for name in TEXT_MODEL_ARGUMENTS if name in kwargs}
+    if "device_map" in text_kwargs:
+        text_kwargs["device_map"] = text_model_device_map(text_kwargs["device_map"])
 
-    path = cached_file(checkpoint, "model.safetensors", revision=kwargs.get("revision") or "main", **hub_kwargs)
+    paths = find_weights(checkpoint, kwargs.get("variant"), **file_arguments(kwargs))
+    weights = dict(stored_weights(paths))
     language_model = load_text_model(checkpoint, config, **hub_kwargs, **text_kwargs)
     config.text_config.dtype = language_model.dtype
     audio_backbone = load_backbone(checkpoint, config.audio_config, "audio", **hub_kwargs)
     video_backbone = load_backbone(checkpoint, config.video_config, "video", **hub_kwargs)
+    with explain_loading_errors(str(checkpoint)):
+        model = model_class(config, language_model, audio_backbone, video_backbone)
+    load_trained_weights(checkpoint, model, weights)
+    compare_checksum(checkpoint, model.config, kwargs.get("variant"), weights.items())
 
-    model = model_class(config, language_model, audio_backbone, video_backbone)
-    model.load_state_dict(read_trained_state(path, model), strict=False)
-    model.egmf.to(language_model.device)
+    embeddings = language_model.get_input_embeddings()
+    with in_memory(embeddings):
+        device = embeddings.weight.device
+    model.egmf.to(device)
+    device_map = vars(language_model).get("hf_device_map")  # set if accelerate split or offloaded the language model
+    if device_map is not None:
+        text_device_map = {f"language_model.{name}".rstrip("."): place for name, place in device_map.items()}
+        model.hf_device_map = {"egmf": device, **text_device_map}
     model.name_or_path = str(checkpoint)
-    model.freeze()
     model.eval()
-    if kwargs.get("output_loading_info"):
-        # Any mismatch has raised an error above.
-        return model, {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set(), "error_msgs": []}
-    return model
+    return model, {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set(), "error_msgs": []}
 
 
-def read_trained_state(path: str, model: PreTrainedModel) -> dict[str, Tensor]:
-    """Read model.safetensors of an adapter checkpoint: exactly the weights that are not stored elsewhere."""
-    with explain_loading_errors(path):
-        state = load_state_dict(path)
+def load_trained_weights(checkpoint: str | os.PathLike, model: PreTrainedModel, weights: dict[str, Tensor]) -> None:
+    """Copy an adapter checkpoint's weights into the model: exactly those that are not stored elsewhere.
+
+    Raises:
+        ValueError: weights are missing, unexpected, of the wrong shape or type, not finite, or not in memory.
+    """
     expected = model.state_dict()
-    wrong_keys = {
-        "missing keys": set(expected) - keys_stored_elsewhere(model) - set(state),
-        "unexpected keys": set(state) - set(expected),
-        "wrong shapes": [k for k in set(state) & set(expected) if state[k].shape != expected[k].shape],
+    trained = set(expected) - keys_stored_elsewhere(model)
+    mistakes = {
+        "missing keys": trained - set(weights),
+        "unexpected keys": set(weights) - set(expected),
+        "wrong shapes": [k for k in set(weights) & set(expected) if weights[k].shape != expected[k].shape],
+        "wrong types": wrong_types(weights.items(), expected),
     }
-    check_weights(path, wrong_keys, state)
-    return state
+    check_weights(checkpoint, mistakes, weights)
+    model.load_state_dict(weights, strict=False)
+    loaded = {name: weight for name, weight in model.state_dict().items() if name in trained}
+    not_loaded = [name for name, weight in loaded.items() if weight.is_meta]
+    check_weights(checkpoint, {"not in memory": not_loaded}, loaded)
+
+
+def load_standalone_checkpoint(
+    load: Callable[..., tuple[PreTrainedModel, dict]],
+    checkpoint: str | os.PathLike,
+    config: EGMFConfig,
+    **kwargs: Any,
+) -> tuple[PreTrainedModel, dict]:
+    """Load a checkpoint that holds everything.
+
+    Args:
+        load: `PreTrainedModel.from_pretrained` of the model class.
+        checkpoint: folder or Hub id.
+        config: its configuration, without a `text_model_id`.
+        kwargs: those of `from_pretrained`.
+
+    Returns:
+        The model in evaluation mode, and the loading info.
+    """
+    paths = []
+    if "state_dict" not in kwargs:
+        paths = find_weights(checkpoint, kwargs.get("variant"), **file_arguments(kwargs))
+    if "device_map" in kwargs:
+        kwargs["device_map"] = full_device_map(kwargs["device_map"])
+    kwargs["output_loading_info"] = True
+    kwargs["ignore_mismatched_sizes"] = True  # check_weights reports them with all other mismatches
+    with explain_loading_errors(str(checkpoint)):
+        model, info = load(checkpoint, config=config, **kwargs)
+    weights = model.state_dict()
+    mistakes = dict(info)
+    if "quantization_config" not in vars(model.config):
+        mistakes["wrong types"] = wrong_types(stored_weights(paths), weights)
+    check_weights(checkpoint, mistakes, weights)
+    compare_checksum(checkpoint, model.config, kwargs.get("variant"), stored_weights(paths))
+    offloaded = [name for name, weight in weights.items() if weight.is_meta and name.startswith("egmf.")]
+    if offloaded:
+        raise ValueError(
+            f"`device_map` offloads {offloaded[0]} of {checkpoint}; only the language model can be offloaded. "
+            'Map "egmf" to a device, or raise `max_memory`.'
+        )
+    return model, info

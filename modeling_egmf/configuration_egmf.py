@@ -12,11 +12,15 @@ huggingface_hub's `StrictDataclassError`, which names the field, its value, the 
 Next: encoders_egmf.py, fusion_egmf.py, experts_egmf.py.
 """
 
-from collections.abc import Iterator
+import dataclasses
+import difflib
+import os
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.activations import ACT2FN
 
@@ -30,6 +34,11 @@ PAPER_EXPERTS = (
     {"name": "global", "bottleneck_ratio": 2, "activation": "silu"},
 )
 EXPERT_FIELDS = {"name", "bottleneck_ratio", "activation"}
+LIBRARY_KEYWORDS = {"num_labels"}  # of `PreTrainedConfig`, and nearly the name of a field
+
+
+class EGMFConfigError(StrictDataclassError, ValueError):
+    """A config.json that is not valid."""
 
 
 @strict
@@ -109,6 +118,7 @@ class EGMFEncoderConfig(PreTrainedConfig):
     conv_channels: list[int] | tuple[int, ...] = (32, 64, 128)
 
     def __post_init__(self, **kwargs):
+        refuse_typos(type(self), kwargs)
         self.backbone_config = as_sub_config(self.backbone_config, "backbone_config")
         with keep_attention_of_sub_configs(self, [self.backbone_config]):
             super().__post_init__(**kwargs)
@@ -174,7 +184,7 @@ class EGMFConfig(PreTrainedConfig):
     Args:
         text_config (`PreTrainedConfig` or `dict`, *optional*):
             Configuration of the language model: any causal LM of `transformers` that takes `inputs_embeds`. A dict
-            needs a `model_type`. `None` means a Llama of default size.
+            needs a `model_type`. Without it, the configuration describes no model that can be built.
         text_model_id (`str`, *optional*):
             Where the frozen language model of an *adapter* checkpoint is: a Hub id, a path, or a path relative to the
             checkpoint's folder. `None` makes the checkpoint *standalone*: it holds everything.
@@ -183,6 +193,9 @@ class EGMFConfig(PreTrainedConfig):
         text_model_fingerprint (`str`, *optional*):
             Hash of some of the language model's weights, from `checkpoints_egmf.fingerprint`. If it is set, loading
             the checkpoint with a different language model warns.
+        weights_checksum (`dict[str, str]`, *optional*):
+            Written into config.json by `save_pretrained`: name of the weights' file -> checksum of its tensors, from
+            `weights_egmf.checksum`. Loading compares it. `None` for checkpoints without one.
         audio_config (`EGMFEncoderConfig` or `dict`, *optional*):
             The audio encoder, of `input_type` `"features"` or `"waveform"`. `None` builds a model without audio.
         video_config (`EGMFEncoderConfig` or `dict`, *optional*):
@@ -223,6 +236,7 @@ class EGMFConfig(PreTrainedConfig):
     text_model_id: str | None = None
     text_model_revision: str | None = None
     text_model_fingerprint: str | None = None
+    weights_checksum: dict | None = None
     audio_config: dict | PreTrainedConfig | None = None
     video_config: dict | PreTrainedConfig | None = None
     fusion_hidden_size: int = 256
@@ -238,12 +252,14 @@ class EGMFConfig(PreTrainedConfig):
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs):
-        self.text_config = as_sub_config(self.text_config, "text_config") or AutoConfig.for_model("llama")
+        refuse_typos(type(self), kwargs)
+        self.text_config = as_sub_config(self.text_config, "text_config")
         self.audio_config = as_encoder_config(self.audio_config)
         self.video_config = as_encoder_config(self.video_config)
         self.experts = [dict(expert) for expert in self.experts]  # a copy: PAPER_EXPERTS is shared
-        text_fields = self.text_config.get_text_config().to_dict()
-        self.tie_word_embeddings = bool(text_fields.get("tie_word_embeddings"))
+        if self.text_config is not None:
+            text_fields = self.text_config.get_text_config().to_dict()
+            self.tie_word_embeddings = bool(text_fields.get("tie_word_embeddings"))
 
         encoders = [config for config in (self.audio_config, self.video_config) if config is not None]
         backbones = [config.backbone_config for config in encoders]
@@ -259,6 +275,60 @@ class EGMFConfig(PreTrainedConfig):
             "AutoModelForMultimodalLM": model_class,
         }
         self.custom_pipelines = {PIPELINE_TASK: {"impl": "pipeline_egmf.EGMFPipeline", "pt": ["AutoModel"]}}
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> "EGMFConfig":
+        """Read the config.json of a checkpoint; fields in `kwargs` replace its own.
+
+        Raises:
+            OSError: config.json is missing or is not the one of an EGMF checkpoint.
+            EGMFConfigError: a field has a wrong value.
+            TypeError: a keyword is misspelled.
+        """
+        check_overrides(cls, kwargs)
+        try:
+            return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        except (StrictDataclassError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+            problem = " ".join(str(error.__cause__ or error).split())
+            raise EGMFConfigError(
+                f"The configuration (config.json) of {pretrained_model_name_or_path} is not valid: {problem[:300]}"
+            ) from error
+
+    @classmethod
+    def get_config_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """As in `transformers`, but the file must be there and describe an EGMF model."""
+        config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        problem = None
+        if not config_dict:
+            problem = "is missing or empty"
+        elif not isinstance(config_dict, dict):
+            problem = f"holds a {type(config_dict).__name__}"
+        elif config_dict.get("model_type") != cls.model_type:
+            problem = f"describes a model of type {config_dict.get('model_type')!r}"
+        elif not isinstance(config_dict.get("text_config"), dict):
+            problem = "has no `text_config`, the configuration of the language model"
+        if problem is not None:
+            raise OSError(
+                f"The config.json of {pretrained_model_name_or_path} {problem}. "
+                "Give an EGMF checkpoint, or download or save it again."
+            )
+        return config_dict, kwargs
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> "EGMFConfig | tuple[EGMFConfig, dict[str, Any]]":
+        """As in `transformers`, but fields in `kwargs` are checked like those of `config_dict`.
+
+        A dict for a nested configuration replaces only the fields that it names.
+        """
+        config_dict = dict(config_dict)
+        for name in field_names(cls) & set(kwargs) - {"dtype"}:
+            value = kwargs.pop(name)
+            if name in cls.sub_configs and isinstance(value, dict):
+                value = {**(config_dict.get(name) or {}), **value}
+            config_dict[name] = value
+        return super().from_dict(config_dict, **kwargs)
 
     @property
     def expert_names(self) -> list[str]:
@@ -301,6 +371,48 @@ class EGMFConfig(PreTrainedConfig):
             raise ValueError("`audio_config.input_type` is 'frames'; use 'features' or 'waveform'.")
         if self.video_config is not None and self.video_config.input_type == "waveform":
             raise ValueError("`video_config.input_type` is 'waveform'; use 'features' or 'frames'.")
+
+
+# ---- keyword arguments -----------------------------------------------------------------------------------------
+
+
+def field_names(config_class: type[PreTrainedConfig]) -> set[str]:
+    """Fields of a configuration class, those of `PreTrainedConfig` included."""
+    return {field.name for field in dataclasses.fields(config_class)}
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The question "Did you mean ...?" with the most similar name, if there is one, else an empty string."""
+    similar = difflib.get_close_matches(name, known, n=1)
+    return f" Did you mean `{similar[0]}`?" if similar else ""
+
+
+def refuse_typos(config_class: type[PreTrainedConfig], kwargs: dict[str, Any]) -> None:
+    """Refuse a keyword that is nearly the name of a field; `transformers` keeps any others as attributes.
+
+    Raises:
+        TypeError: the message suggests the field.
+    """
+    own_fields = field_names(config_class) - field_names(PreTrainedConfig)
+    for name in set(kwargs) - own_fields - LIBRARY_KEYWORDS:
+        if difflib.get_close_matches(name, own_fields, n=1, cutoff=0.8):
+            raise TypeError(f"{config_class.__name__} has no field {name!r}.{did_you_mean(name, own_fields)}")
+
+
+def check_overrides(config_class: type[PreTrainedConfig], kwargs: dict[str, Any]) -> None:
+    """Refuse misspelled fields among the keywords of `from_pretrained`, which also takes keywords of other classes.
+
+    Raises:
+        TypeError: the message suggests the field.
+    """
+    refuse_typos(config_class, kwargs)
+    for name in ("audio_config", "video_config"):
+        if isinstance(kwargs.get(name), dict):
+            unknown = sorted(set(kwargs[name]) - field_names(EGMFEncoderConfig) - {"model_type"})
+            if unknown:
+                raise TypeError(
+                    f"`{name}` has no field {unknown[0]!r}.{did_you_mean(unknown[0], field_names(EGMFEncoderConfig))}"
+                )
 
 
 # ---- nested configurations -------------------------------------------------------------------------------------

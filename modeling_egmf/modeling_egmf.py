@@ -64,14 +64,7 @@ from .answers_egmf import (
     check_answer_inputs,
     choose_logits_to_keep,
 )
-from .checkpoints_egmf import (
-    check_weights,
-    explain_loading_errors,
-    inject_lora,
-    keys_stored_elsewhere,
-    load_adapter_checkpoint,
-    load_config,
-)
+from .checkpoints_egmf import keys_stored_elsewhere, load_checkpoint, record_checksum
 from .configuration_egmf import EGMFConfig
 from .decoders_egmf import check_decoder
 from .encoders_egmf import EGMFAudioVisualEncoder, EGMFPretrainedStem
@@ -79,6 +72,7 @@ from .experts_egmf import EGMFExperts
 from .fusion_egmf import EGMFFusion
 from .generation_egmf import EGMFGenerationMixin
 from .keywords_egmf import check_keywords
+from .lora_egmf import inject_lora
 from .outputs_egmf import EGMFAnswerOutput, EGMFCausalLMOutput, EGMFFusionOutput, fusion_fields
 from .padding_egmf import run_language_model
 from .precision_egmf import float32_logits
@@ -246,14 +240,18 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, EGMFGenerationMixin):
         video_backbone: PreTrainedModel | None = None,
     ):
         super().__init__(config)
+        if config.text_config is None:
+            raise ValueError(
+                "The configuration has no `text_config`, so there is no language model to build. Give one."
+            )
         if language_model is None:
             check_decoder(config.text_config)
             language_model = AutoModelForCausalLM.from_config(config.text_config)
         check_decoder(language_model.config, type(language_model))
         if config.lora is not None:
             inject_lora(language_model, config.lora)
-        self.language_model = language_model  # first: `model.dtype` is that of the first parameter
-        self.egmf = EGMFModel(config, audio_backbone, video_backbone)
+        self.egmf = EGMFModel(config, audio_backbone, video_backbone)  # first: "auto" offloads the last modules
+        self.language_model = language_model
         self.generation_config = language_model.generation_config
         self.post_init()
         self.freeze()
@@ -261,38 +259,27 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, EGMFGenerationMixin):
     @classmethod
     def from_pretrained(
         cls,
-        pretrained_model_name_or_path: str | os.PathLike,
-        *model_args: Any,
+        pretrained_model_name_or_path: str | os.PathLike | None,
+        *,
         config: EGMFConfig | str | os.PathLike | None = None,
-        text_model_id: str | os.PathLike | None = None,
         **kwargs: Any,
-    ) -> "EGMFForConditionalGeneration | tuple[EGMFForConditionalGeneration, dict]":
+    ) -> Any:
         """Load an adapter checkpoint or a standalone checkpoint.
 
         Args:
-            text_model_id: location of an adapter checkpoint's language model, if it is not the one in config.json.
-            kwargs: as for any `from_pretrained`; `dtype`, `device_map`, `quantization_config` and
-                `attn_implementation` are passed to the language model.
+            kwargs: as for any `from_pretrained`, fields of the configuration included: `text_model_id` says where an
+                adapter checkpoint's language model is. `dtype`, `device_map`, `quantization_config` and
+                `attn_implementation` apply to the language model, which may be offloaded to CPU or disk.
+
+        Returns:
+            The model in evaluation mode; with `output_loading_info`, also the loading info.
 
         Raises:
-            OSError: the checkpoint, or the language model that it names, cannot be found or read.
-            ValueError: weights are missing, unexpected, not finite or of the wrong shape.
+            TypeError: an unknown argument.
+            OSError, ValueError: a part is absent or damaged, or its weights do not match the model; by name.
         """
-        config = load_config(cls.config_class, config, pretrained_model_name_or_path, kwargs)
-        check_decoder(config.text_config)
-        if text_model_id is not None:
-            config.text_model_id = str(text_model_id)
-        if config.text_model_id is not None:
-            return load_adapter_checkpoint(cls, pretrained_model_name_or_path, config, **kwargs)
-
-        output_loading_info = kwargs.pop("output_loading_info", False)
-        kwargs["output_loading_info"] = True
-        kwargs["ignore_mismatched_sizes"] = True  # check_weights reports them with all other mismatches
-        with explain_loading_errors(str(pretrained_model_name_or_path)):
-            model, info = super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
-        check_weights(pretrained_model_name_or_path, info, model.state_dict())
-        model.freeze()
-        return (model, info) if output_loading_info else model
+        load_standalone = super().from_pretrained
+        return load_checkpoint(cls, load_standalone, pretrained_model_name_or_path, config, kwargs)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Save an adapter checkpoint if `config.text_model_id` names a language model, else a standalone one."""
@@ -300,6 +287,16 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, EGMFGenerationMixin):
         if self.config.text_model_id is not None:
             kwargs.setdefault("save_original_format", False)  # an adapter checkpoint keeps our key names
         super().save_pretrained(save_directory, **kwargs)
+        if kwargs.get("is_main_process", True) and not kwargs.get("distributed_checkpoint"):
+            record_checksum(save_directory, self.config, kwargs.get("variant"))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.language_model.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.egmf.device  # never offloaded
 
     def freeze(self) -> None:
         """Unfreeze the fusion, our encoders and LoRA; freeze the language model and backbones that are not trained."""

@@ -33,8 +33,8 @@ DEMANDED = {"torch", "numpy", "transformers", "huggingface_hub"}
 
 # Layers of the Hub code, lowest first; a file imports from lower layers only.
 MODELING_LAYERS = (
-    {"configuration_egmf", "precision_egmf", "float32_egmf", "decoders_egmf"},
-    {"backbones_egmf", "keywords_egmf"},
+    {"configuration_egmf", "precision_egmf", "float32_egmf", "decoders_egmf", "weights_egmf"},
+    {"backbones_egmf", "keywords_egmf", "loading_egmf", "lora_egmf"},
     {
         "checkpoints_egmf",
         "answers_egmf",

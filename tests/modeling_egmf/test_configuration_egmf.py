@@ -43,7 +43,7 @@ def test_wrong_type_or_kind_is_refused(config, fields):
 def test_defaults_are_valid():
     config = EGMFConfig()
     assert config.expert_names == ["local", "semantic", "global"]
-    assert config.text_config.model_type == "llama"
+    assert config.text_config is None
     assert config.audio_config is None
     assert config.video_config is None
 

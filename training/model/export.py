@@ -34,7 +34,13 @@ def merge(model: EGMFForConditionalGeneration) -> EGMFForConditionalGeneration:
 
     Returns:
         The same model, changed in place.
+
+    Raises:
+        ValueError: the weights are not in memory, because a device map offloads them.
     """
+    for name, parameter in model.language_model.named_parameters():
+        if parameter.is_meta:
+            raise ValueError(f"{name} is offloaded: LoRA cannot be added. Load the model without `device_map`.")
     for name, module in list(model.language_model.named_modules()):
         if isinstance(module, BaseTunerLayer):
             module.merge()

@@ -20,7 +20,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, BatchFeature
 
 from modeling_egmf import EGMFForConditionalGeneration
-from modeling_egmf.checkpoints_egmf import inject_lora
+from modeling_egmf.lora_egmf import inject_lora
 from processing_egmf import EGMFProcessor
 
 from ...cli import CommandParser, command_errors, output_file

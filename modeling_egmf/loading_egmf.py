@@ -1,0 +1,174 @@
+"""The keyword arguments of `from_pretrained`: which there are, for which part of a model they are, and their checks.
+
+They are those of `transformers`, the same for adapter and standalone checkpoints, and the fields of `EGMFConfig`. An
+unknown one is an error: a typo never changes an answer.
+"""
+
+import copy
+import os
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+from .configuration_egmf import EGMFConfig, did_you_mean, field_names
+
+
+HUB_ARGUMENTS = ("token", "cache_dir", "local_files_only", "force_download", "proxies")
+# Where the files of a checkpoint are; a language model or a backbone elsewhere has its own.
+LOCATION_ARGUMENTS = ("revision", "subfolder")
+# Fusion and encoders are never cast, quantized or split: these arguments go only to the language model.
+TEXT_MODEL_ARGUMENTS = (
+    "dtype",
+    "device_map",
+    "max_memory",
+    "offload_folder",
+    "offload_buffers",
+    "quantization_config",
+    "attn_implementation",
+    "experts_implementation",
+    "generation_config",
+    "use_kernels",
+    "kernel_config",
+    "allow_all_kernels",
+    "disable_mmap",
+)
+# Arguments for weights that are not in the checkpoint's files, or not all of them, or split over processes.
+STANDALONE_ARGUMENTS = (
+    "state_dict",
+    "key_mapping",
+    "fusion_config",
+    "distributed_config",
+    "device_mesh",
+    "tp_plan",
+    "tp_size",
+)
+# Accepted without effect: what the Auto classes and `pipeline` add, and what `transformers` itself ignores by now.
+IGNORED_ARGUMENTS = (
+    "trust_remote_code",
+    "code_revision",
+    "adapter_kwargs",
+    "adapter_name",
+    "tqdm_class",
+    "low_cpu_mem_usage",
+    "offload_state_dict",
+    "weights_only",
+    "_commit_hash",
+    "_from_auto",
+    "_from_pipeline",
+    "_fast_init",
+)
+OTHER_ARGUMENTS = ("torch_dtype", "variant", "use_safetensors", "ignore_mismatched_sizes", "output_loading_info")
+LOADING_ARGUMENTS = {
+    *HUB_ARGUMENTS,
+    *LOCATION_ARGUMENTS,
+    *TEXT_MODEL_ARGUMENTS,
+    *STANDALONE_ARGUMENTS,
+    *IGNORED_ARGUMENTS,
+    *OTHER_ARGUMENTS,
+}
+
+
+def load_config(
+    config_class: type[EGMFConfig],
+    config: PreTrainedConfig | str | os.PathLike | None,
+    checkpoint: str | os.PathLike,
+    kwargs: dict[str, Any],
+) -> tuple[EGMFConfig, dict[str, Any]]:
+    """The configuration, passed to `from_pretrained` or else the checkpoint's, and the arguments that are left.
+
+    Args:
+        config_class: `EGMFConfig`.
+        config: that of `from_pretrained`; it is not changed.
+        checkpoint: folder or Hub id.
+        kwargs: those of `from_pretrained`, among them fields of the configuration.
+
+    Raises:
+        TypeError: an argument is unknown.
+        OSError, ValueError: config.json is missing, damaged or not valid.
+    """
+    fields = field_names(config_class) - {"dtype"}
+    known = LOADING_ARGUMENTS | fields
+    unknown = sorted(set(kwargs) - known)
+    if unknown:
+        raise TypeError(f"from_pretrained() has no argument {unknown[0]!r}.{did_you_mean(unknown[0], known)}")
+    changes = {name: kwargs[name] for name in kwargs if name in fields}
+    kwargs = {name: value for name, value in kwargs.items() if name not in fields and value is not None}
+    if changes.get("text_model_id") is None:
+        changes.pop("text_model_id", None)  # the checkpoint's own
+    else:
+        changes["text_model_id"] = os.fspath(changes["text_model_id"])
+    if "torch_dtype" in kwargs:
+        kwargs.setdefault("dtype", kwargs.pop("torch_dtype"))
+    if isinstance(config, PreTrainedConfig):
+        if changes:
+            raise TypeError(f"Set {', '.join(sorted(changes))} in the `config` that you pass to from_pretrained().")
+        return copy.deepcopy(config), kwargs
+    return config_class.from_pretrained(config or checkpoint, **file_arguments(kwargs), **changes), kwargs
+
+
+def file_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Those of the arguments that say where the checkpoint's files are."""
+    return {name: kwargs[name] for name in (*HUB_ARGUMENTS, *LOCATION_ARGUMENTS) if name in kwargs}
+
+
+def check_arguments(checkpoint: str | os.PathLike, config: EGMFConfig, kwargs: dict[str, Any]) -> None:
+    """Refuse arguments that would leave weights unchecked.
+
+    Raises:
+        ValueError: the message says what to do instead.
+    """
+    if config.text_config is None:
+        raise ValueError(f"The configuration of {checkpoint} has no `text_config`: there is no model to build.")
+    if kwargs.get("use_safetensors") is False:
+        raise ValueError("EGMF reads only safetensors files: leave out use_safetensors=False.")
+    if kwargs.get("ignore_mismatched_sizes"):
+        raise ValueError("A weight of another shape would stay untrained: leave out ignore_mismatched_sizes=True.")
+    device_map = kwargs.get("device_map")
+    devices = device_map.values() if isinstance(device_map, dict) else [device_map]
+    if "meta" in map(str, devices):
+        raise ValueError("On the meta device a model has no weights: give another `device_map`.")
+    unsupported = sorted(set(kwargs) & set(STANDALONE_ARGUMENTS))
+    if unsupported and config.text_model_id is not None:
+        raise ValueError(
+            f"{checkpoint} is an adapter checkpoint, which does not take {', '.join(unsupported)}. Make it standalone "
+            "first (training/model/export.py), or leave them out."
+        )
+
+
+def full_device_map(device_map: Any) -> Any:
+    """A device map by the names of the whole model, with EGMF's own layers on a device.
+
+    Args:
+        device_map: a dict by the names of the whole model, {"language_model.model.layers.0": "disk", ...}, or by those
+            of the language model, {"model.layers.0": "disk", ...}; anything else is returned unchanged.
+
+    Raises:
+        ValueError: a module and a part of it are both named, which would leave weights unloaded.
+    """
+    if not isinstance(device_map, dict):
+        return device_map
+    full_map = {}
+    for name, device in device_map.items():
+        if name == "":
+            full_map["language_model"] = device
+        elif name.partition(".")[0] in ("language_model", "egmf"):
+            full_map[name] = device
+        else:
+            full_map[f"language_model.{name}"] = device
+    for name in full_map:
+        parts = [part for part in full_map if part.startswith(f"{name}.")]
+        if parts:
+            raise ValueError(f"`device_map` names {name} and its part {parts[0]}; name only the parts, all of them.")
+    if "egmf" not in {name.partition(".")[0] for name in full_map}:
+        devices = [device for device in full_map.values() if device not in ("cpu", "disk")]
+        full_map = {"egmf": devices[0] if devices else "cpu", **full_map}
+    return full_map
+
+
+def text_model_device_map(device_map: Any) -> Any:
+    """The part of a device map for the language model, by the language model's own names."""
+    if not isinstance(device_map, dict):
+        return device_map
+    full_map = full_device_map(device_map)
+    names = [name for name in full_map if name.partition(".")[0] == "language_model"]
+    return {name.partition(".")[2]: full_map[name] for name in names}

@@ -1,0 +1,193 @@
+"""The files that hold a checkpoint's weights: finding and reading them, and checks of what they hold.
+
+    model.safetensors                        one file, or
+    model.safetensors.index.json             the shards, named model-00001-of-00003.safetensors and so on
+    model.fp16.safetensors                   the same with variant="fp16"
+
+Every error names the file or the weight. checkpoints_egmf.py says which weights a checkpoint must hold.
+"""
+
+import hashlib
+import os
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from torch import Tensor, nn
+from transformers.utils import cached_file
+from transformers.utils.hub import get_checkpoint_shard_files
+
+
+# What the libraries that read a file raise if its content is damaged.
+DAMAGE = (
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    RuntimeError,
+    StrictDataclassError,
+)
+
+
+def import_safetensors() -> ModuleType:
+    """The library that reads the files, which only loading needs.
+
+    Raises:
+        ImportError: it is not installed; the message says how to install it.
+    """
+    try:
+        import safetensors
+    except ImportError as error:
+        raise ImportError("Loading a checkpoint needs: pip install safetensors") from error
+    return safetensors
+
+
+@contextmanager
+def explain_loading_errors(name: str, remedy: str = "Download or save it again.") -> Iterator[None]:
+    """Turn the error of a missing, truncated or damaged file into one that names it and says what to do.
+
+    Args:
+        name: what is being loaded; it starts the message.
+        remedy: what the user can do about it.
+
+    Raises:
+        OSError: instead of the error of the library that reads the file.
+    """
+    safetensors = import_safetensors()
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (*DAMAGE, safetensors.SafetensorError) as error:
+        problem = str(error) or type(error).__name__
+        raise OSError(f"{name} could not be loaded ({problem}). {remedy}") from error
+
+
+# ---- files ----------------------------------------------------------------------------------------------------------
+
+
+def weights_name(variant: str | None = None) -> str:
+    """The name of an unsharded checkpoint's weights."""
+    return f"model.{variant}.safetensors" if variant else "model.safetensors"
+
+
+def find_weights(checkpoint: str | os.PathLike, variant: str | None = None, **hub_kwargs: Any) -> list[str]:
+    """Paths of the file or the shards with a checkpoint's weights, downloaded if necessary.
+
+    Args:
+        checkpoint: folder or Hub id.
+        variant: as in `from_pretrained`.
+        hub_kwargs: `subfolder`, `revision`, `token` and the like.
+
+    Raises:
+        OSError: there are none, or the index of the shards is damaged or names absent files.
+    """
+    try:
+        return [cached_file(checkpoint, weights_name(variant), **hub_kwargs)]
+    except OSError as error:
+        no_single_file = error
+    index_name = f"model.safetensors.index.{variant}.json" if variant else "model.safetensors.index.json"
+    try:
+        index = cached_file(checkpoint, index_name, **hub_kwargs)
+    except OSError:
+        raise no_single_file from None
+    with explain_loading_errors(index):
+        paths, _ = get_checkpoint_shard_files(checkpoint, index, **hub_kwargs)
+        absent = [os.path.basename(path) for path in paths if not os.path.isfile(path)]
+    if absent or not paths:
+        raise OSError(f"{index} names weights that are not there: {absent}. Download or save the checkpoint again.")
+    return paths
+
+
+def stored_weights(paths: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+    """Name and value of every weight in the files, one at a time, without a copy."""
+    safetensors = import_safetensors()
+    for path in paths:
+        with explain_loading_errors(path), safetensors.safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118, not a dict
+                yield name, file.get_tensor(name)
+
+
+def checksum(weights: Iterable[tuple[str, Tensor]]) -> str:
+    """A checksum of names, types, shapes and values, independent of their order and of how they are sharded."""
+    lines = []
+    for name, weight in weights:
+        content = weight.contiguous().reshape(-1).view(torch.uint8).numpy()
+        lines.append(f"{name} {weight.dtype} {tuple(weight.shape)} {zlib.crc32(content):08x}")
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
+
+
+# ---- weights in memory ----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def in_memory(module: nn.Module) -> Iterator[None]:
+    """Bring the weights of a module that was offloaded by a device map to the device that it computes on."""
+    try:
+        from accelerate.utils import align_module_device
+    except ImportError:  # only accelerate offloads
+        yield
+        return
+    with align_module_device(module):
+        yield
+
+
+def not_finite(weights: Mapping[str, Tensor]) -> list[str]:
+    """Names of the floating-point weights with NaN or infinite values; offloaded weights are not looked at."""
+    names = []
+    for name, weight in weights.items():
+        if weight.is_meta or not weight.is_floating_point() or weight.numel() == 0:
+            continue
+        if weight.itemsize == 1:  # 8-bit floats have no minimum and maximum of their own
+            weight = weight.bfloat16()
+        minimum, maximum = weight.detach().aminmax()  # NaN if any value is: ten times faster than `isfinite`
+        if not (minimum.isfinite() and maximum.isfinite()):
+            names.append(name)
+    return names
+
+
+def wrong_types(stored: Iterable[tuple[str, Tensor]], expected: Mapping[str, Tensor]) -> list[str]:
+    """Names of weights that are floats in the model but stored as integers, booleans or 8-bit floats, or reversed."""
+    names = []
+    for name, weight in stored:
+        is_float = weight.is_floating_point() and weight.itemsize > 1
+        if name in expected and is_float != expected[name].is_floating_point():
+            names.append(f"{name} ({weight.dtype})")
+    return names
+
+
+def check_weights(
+    checkpoint: str | os.PathLike,
+    mistakes: Mapping[str, Iterable],
+    weights: Mapping[str, Tensor],
+) -> None:
+    """Reject a checkpoint with wrong keys or with non-finite weights.
+
+    Args:
+        checkpoint: for the message.
+        mistakes: kind of mistake -> names, as in the loading info of `from_pretrained`.
+        weights: name -> tensor.
+
+    Raises:
+        ValueError: `mistakes` holds any name, or a weight is NaN or infinite.
+    """
+    infinite = not_finite(weights)
+    found = []
+    for kind, names in {**mistakes, "NaN or infinite": infinite}.items():
+        if names:
+            found.append(f"{kind}: {sorted(map(str, names))[:5]} ({len(names)})")
+    if not found:
+        return
+    remedy = "Download or save it again. "
+    if any(weights[name].dtype == torch.float16 for name in infinite):
+        remedy = "float16 holds no value above 65504: load with dtype=torch.bfloat16, or download or save it again. "
+    raise ValueError(
+        f"The weights of {checkpoint} do not match the model: {', '.join(found)}. {remedy}"
+        "Is it an adapter checkpoint whose `text_model_id` was removed from config.json?"
+    )

@@ -1,0 +1,77 @@
+"""Language models that a device map offloads to disk: the same answers, also after saving; or a refusal."""
+
+import pytest
+import torch
+
+from modeling_egmf import EGMFForConditionalGeneration
+from tests.helpers.checkpoint_files import stored_keys
+from training.model.export import merge, stand_alone
+
+
+load = EGMFForConditionalGeneration.from_pretrained
+PARTS = ("embed_tokens", "rotary_emb", "norm", "layers.0", "layers.1")
+
+
+def device_map(*offloaded):
+    """Everything on the CPU but the named parts of the tiny Llama."""
+    places = {f"model.{part}": "disk" if part in offloaded else "cpu" for part in PARTS}
+    return {**places, "lm_head": "disk" if "lm_head" in offloaded else "cpu"}
+
+
+MAPS = {
+    "a layer": {"device_map": device_map("layers.1")},
+    "embeddings and output layer": {"device_map": device_map("embed_tokens", "lm_head")},
+    "everything": {"device_map": {"": "disk"}},
+    "auto": {"device_map": "auto", "max_memory": {"cpu": "150KB"}},
+}
+
+
+@pytest.fixture
+def unmerged(make_adapter_model, inputs_for, tmp_path):
+    """A saved standalone checkpoint with its LoRA layers, the model, and inputs for it."""
+    model = make_adapter_model(text_model_id=None)
+    model.save_pretrained(tmp_path / "unmerged")
+    return tmp_path / "unmerged", model, inputs_for(model)
+
+
+@pytest.mark.parametrize("name", MAPS)
+@pytest.mark.parametrize("kind", ["adapter", "standalone", "unmerged"])
+def test_offloaded_model_gives_the_same_answers(request, kind, name, tmp_path):
+    folder, model, inputs = request.getfixturevalue(kind)
+    loaded = load(folder, offload_folder=tmp_path / "offload", **MAPS[name])
+    assert any(parameter.is_meta for parameter in loaded.language_model.parameters())
+    assert loaded.device.type == "cpu"
+    before = model.score_answers(**inputs).probabilities
+    after = loaded.score_answers(**inputs).probabilities
+    torch.testing.assert_close(after, before, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["adapter", "standalone", "unmerged"])
+def test_saving_an_offloaded_model_keeps_all_weights(request, kind, tmp_path):
+    folder, model, inputs = request.getfixturevalue(kind)
+    loaded = load(folder, offload_folder=tmp_path / "offload", device_map=device_map("layers.0", "embed_tokens"))
+    loaded.save_pretrained(tmp_path / "again")
+    assert stored_keys(tmp_path / "again") == stored_keys(folder)
+    stand_alone(loaded).save_pretrained(tmp_path / "everything")
+    after = load(tmp_path / "everything").score_answers(**inputs).probabilities
+    torch.testing.assert_close(after, model.score_answers(**inputs).probabilities, atol=1e-5, rtol=0)
+
+
+def test_fusion_is_never_offloaded(standalone, adapter, tmp_path):
+    with pytest.raises(ValueError, match=r"`device_map` offloads egmf\..*Map \"egmf\" to a device"):
+        load(standalone[0], device_map={"egmf": "disk", "language_model": "cpu"})
+    model = load(adapter[0], device_map={"egmf": "disk", "language_model": "disk"}, offload_folder=tmp_path)
+    assert not any(parameter.is_meta for parameter in model.egmf.parameters())
+
+
+def test_lora_that_reads_offloaded_weights_is_refused(make_adapter_model, tmp_path, bases):
+    lora = {"r": 2, "target_modules": ["q_proj"], "use_dora": True}
+    make_adapter_model(text_model_id=str(bases / "llm"), lora=lora).save_pretrained(tmp_path / "dora")
+    with pytest.raises((ValueError, OSError), match=r"LoRA with use_dora does not work for layers that `device_map`"):
+        load(tmp_path / "dora", device_map=device_map("layers.0"), offload_folder=tmp_path)
+
+
+def test_offloaded_lora_is_not_merged(adapter, tmp_path):
+    model = load(adapter[0], device_map=device_map("layers.0"), offload_folder=tmp_path)
+    with pytest.raises(ValueError, match="is offloaded"):
+        merge(model)

@@ -1,0 +1,140 @@
+"""Keywords of `from_pretrained`: fields of the configuration, files, and the refusal of what has no effect."""
+
+import shutil
+
+import pytest
+import torch
+
+from modeling_egmf import EGMFConfig, EGMFForConditionalGeneration
+from modeling_egmf.loading_egmf import full_device_map, text_model_device_map
+from tests.helpers.checkpoint_files import outputs_of
+
+
+load = EGMFForConditionalGeneration.from_pretrained
+KINDS = ("adapter", "standalone")
+
+
+@pytest.fixture(params=KINDS)
+def checkpoint(request):
+    """Folder, model and inputs of an adapter checkpoint and of a standalone one."""
+    return request.getfixturevalue(request.param)
+
+
+# ---- fields of the configuration ----------------------------------------------------------------------------
+
+
+def test_fields_override_the_checkpoint(checkpoint):
+    model = load(checkpoint[0], fusion_dropout=0.9, audio_config={"dropout": 0.5})
+    assert model.config.fusion_dropout == 0.9
+    assert model.config.audio_config.dropout == 0.5
+    assert model.config.audio_config.feature_size == checkpoint[1].config.audio_config.feature_size
+    assert model.egmf.fusion.cross_attention.dropout == 0.9
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"fusion_droput": 0.9}, "'fusion_droput'. Did you mean `fusion_dropout`"),
+        ({"subfoldr": "x"}, "'subfoldr'. Did you mean `subfolder`"),
+        ({"device_mapp": "cpu"}, "Did you mean `device_map`"),
+        ({"anything": 1}, "no argument 'anything'"),
+        ({"audio_config": {"droput": 0.5}}, "`audio_config` has no field 'droput'. Did you mean `dropout`"),
+    ],
+)
+def test_unknown_keyword_is_refused(checkpoint, keywords, message):
+    with pytest.raises(TypeError, match=message):
+        load(checkpoint[0], **keywords)
+
+
+def test_wrong_value_of_a_field_is_refused(checkpoint):
+    with pytest.raises(ValueError, match=r"`fusion_dropout` is 1.5"):
+        load(checkpoint[0], fusion_dropout=1.5)
+
+
+def test_misspelled_field_of_a_configuration_is_refused():
+    with pytest.raises(TypeError, match="Did you mean `fusion_dropout`"):
+        EGMFConfig(fusion_droput=0.9)
+    with pytest.raises(TypeError, match="Did you mean `hidden_size`"):
+        EGMFConfig(audio_config={"hiden_size": 8})
+
+
+def test_configuration_that_was_passed_is_not_changed(adapter, bases):
+    config = EGMFConfig.from_pretrained(adapter[0])
+    before = config.to_dict()
+    load(adapter[0], config=config, dtype=torch.bfloat16)
+    assert config.to_dict() == before
+    with pytest.raises(TypeError, match="Set fusion_dropout in the `config`"):
+        load(adapter[0], config=config, fusion_dropout=0.9)
+
+
+# ---- files --------------------------------------------------------------------------------------------------
+
+
+def test_subfolder_and_variant(checkpoint, tmp_path, bases):
+    folder, model, inputs = checkpoint
+    location = {"text_model_id": bases / "llm"} if model.config.text_model_id else {}
+    model.save_pretrained(tmp_path / "repo" / "sub", variant="best")
+    shutil.copy(folder / "model.safetensors", tmp_path / "other.safetensors")
+    loaded = load(tmp_path / "repo", subfolder="sub", variant="best", local_files_only=True, **location)
+    assert torch.equal(outputs_of(loaded, inputs)["logits"], outputs_of(model, inputs)["logits"])
+    with pytest.raises(OSError, match="model.safetensors"):
+        load(tmp_path / "repo", subfolder="sub", **location)
+    with pytest.raises(OSError, match=r"config\.json"):
+        load(tmp_path / "repo", **location)
+
+
+def test_shards_are_read(checkpoint, tmp_path, bases):
+    _, model, inputs = checkpoint
+    location = {"text_model_id": bases / "llm"} if model.config.text_model_id else {}
+    model.save_pretrained(tmp_path / "shards", max_shard_size="5KB")
+    paths = sorted((tmp_path / "shards").glob("model-*.safetensors"))
+    assert len(paths) > 1
+    loaded = load(tmp_path / "shards", **location)
+    assert torch.equal(outputs_of(loaded, inputs)["logits"], outputs_of(model, inputs)["logits"])
+    paths[0].unlink()
+    with pytest.raises(OSError, match=f"model.safetensors.index.json names weights.*{paths[0].name}"):
+        load(tmp_path / "shards", **location)
+
+
+@pytest.mark.parametrize("name", ["dtype", "torch_dtype"])
+@pytest.mark.parametrize("value", [torch.bfloat16, "bfloat16"])
+def test_precision_of_the_language_model(checkpoint, name, value):
+    model = load(checkpoint[0], **{name: value})
+    assert model.dtype == torch.bfloat16
+    assert model.get_input_embeddings().weight.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"use_safetensors": False}, "only safetensors"),
+        ({"ignore_mismatched_sizes": True}, "leave out ignore_mismatched_sizes"),
+        ({"device_map": "meta"}, "no weights: give another `device_map`"),
+        (
+            {"device_map": {"": "cpu", "model.norm": "disk"}},
+            "names language_model and its part",
+        ),
+    ],
+)
+def test_keyword_that_would_leave_weights_unloaded_is_refused(checkpoint, keywords, message):
+    with pytest.raises(ValueError, match=message):
+        load(checkpoint[0], **keywords)
+
+
+def test_adapter_refuses_weights_from_elsewhere(adapter):
+    with pytest.raises(ValueError, match="adapter checkpoint, which does not take state_dict"):
+        load(adapter[0], state_dict={})
+
+
+# ---- device maps --------------------------------------------------------------------------------------------
+
+
+def test_device_map_by_the_names_of_the_whole_model_or_of_the_language_model():
+    short = {"model.embed_tokens": 1, "model.layers": "disk"}
+    full = {"egmf": 1, "language_model.model.embed_tokens": 1, "language_model.model.layers": "disk"}
+    assert full_device_map(short) == full
+    assert full_device_map(full) == full
+    assert text_model_device_map(full) == short
+    assert full_device_map({"": "disk"}) == {"egmf": "cpu", "language_model": "disk"}
+    assert text_model_device_map({"": "disk"}) == {"": "disk"}
+    assert full_device_map("auto") == "auto"
