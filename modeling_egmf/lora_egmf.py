@@ -18,7 +18,8 @@ from .weights_egmf import in_memory
 
 
 LINEAR_LAYERS = (nn.Linear, Conv1D)  # quantized linear layers are subclasses of nn.Linear
-DEFAULT_TARGETS = ("q_proj", "v_proj")  # for an architecture without an entry in peft's table
+# For an architecture without an entry in peft's table: query and value, or the layer that computes them together.
+DEFAULT_TARGETS = (["q_proj", "v_proj"], ["qkv_proj"], ["query_key_value"], ["c_attn"], ["Wqkv"])
 # LoRA of a layer that is offloaded must not read the layer's own weights, which other fields would do.
 OFFLOADABLE_FIELDS = {
     "r",
@@ -66,8 +67,8 @@ def default_lora_targets(language_model: PreTrainedModel) -> list[str] | str:
     known = short_names(linear_layer_names(language_model))
     model_type = language_model.config.model_type
     targets = import_peft().utils.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(model_type)
-    for candidates in (targets, DEFAULT_TARGETS):
-        if isinstance(candidates, list | tuple) and set(candidates) <= set(known):
+    for candidates in (targets, *DEFAULT_TARGETS):
+        if isinstance(candidates, list) and set(candidates) <= set(known):
             return list(candidates)
     raise ValueError(
         f"LoRA has no default layers for a {model_type!r} language model. Choose `target_modules` "

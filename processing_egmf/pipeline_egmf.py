@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from transformers import BatchFeature, Pipeline
 
+from .agreement_egmf import check_agreement
 from .arguments_egmf import is_count, printable, refuse_unknown, shorten
 from .batches_egmf import check_rates
 from .media_egmf import URL, is_recording, media_kind
@@ -48,6 +49,11 @@ class EGMFPipeline(Pipeline):
     _load_image_processor = False
     _load_video_processor = False
     _load_feature_extractor = False
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        """As any pipeline; refuses a processor that does not fit the model."""
+        super().__init__(*args, **kwargs)
+        check_agreement(self.model.config, self.processor)
 
     def __call__(self, inputs: Any = None, *, batch_size: int | None = None, **kwargs: Any) -> Any:
         """Answer one clip or many, `batch_size` at a time; padding changes an answer only by rounding errors.

@@ -124,9 +124,9 @@ class ModelArguments:
     lora_r: int = described(8, "Rank of LoRA; 0 trains without LoRA.")
     lora_alpha: int = described(16, "Scale of LoRA (alpha).")
     lora_dropout: float = described(0.05, "Dropout on the input of the LoRA layers.")
-    lora_target_modules: list[str] = described(
-        ["q_proj", "v_proj"],
-        "Linear layers of the language model that get LoRA.",
+    lora_target_modules: list[str] | None = described(
+        None,
+        "Linear layers of the language model that get LoRA (default: the usual ones of its architecture).",
     )
 
 

@@ -24,7 +24,7 @@ for job in jobs:
     try:
         config = transformers.AutoConfig.from_pretrained(job["path"], trust_remote_code=True)
         loader = getattr(transformers, job["auto_class"])
-        model = loader.from_pretrained(job["path"], trust_remote_code=True)
+        model = loader.from_pretrained(job["path"], trust_remote_code=True, **job.get("keywords", {}))
         inputs = torch.load(job["inputs"])
         with torch.no_grad():
             for tensor in (*model.parameters(), *model.buffers()):
@@ -35,6 +35,8 @@ for job in jobs:
                 "trainable": sorted(n for n, p in model.named_parameters() if p.requires_grad),
                 "classes": [type(config).__name__, type(model).__name__],
                 "training": model.training,
+                "fusion_dropout": model.config.fusion_dropout,
+                "dtype": str(model.dtype),
             }
     except Exception as error:
         results[job["name"]] = {"error": f"{type(error).__name__}: {error}"}
@@ -58,6 +60,13 @@ CASES = {
     "standalone_media": {"merged": True, "audio": "waveform", "video": "frames"},
     "standalone_backbones": {"merged": True, "backbones": True},
     "standalone_with_lora": {"text_model_id": None},
+}
+# Keywords of AutoModel.from_pretrained, and what they give: entries of the result.
+KEYWORDS = {
+    "fields": ({"fusion_dropout": 0.9}, {"fusion_dropout": 0.9}),
+    "precision": ({"torch_dtype": "bfloat16"}, {"dtype": "torch.bfloat16"}),
+    "typo": ({"fusion_droput": 0.9}, {"error": "TypeError: EGMFConfig has no field 'fusion_droput'"}),
+    "unknown": ({"anything": 1}, {"error": "TypeError: from_pretrained() has no argument 'anything'"}),
 }
 LOADS = [
     *[(name, "AutoModel") for name in CASES],
@@ -92,6 +101,10 @@ def fresh_process(
                     "inputs": str(bases / f"{name}.pt"),
                 }
                 jobs.append(job)
+    for kind in ("adapter_float32", "standalone_float32"):
+        for name, (keywords, _) in KEYWORDS.items():
+            location = {"path": str(bases / kind), "inputs": str(bases / f"{kind}.pt"), "auto_class": "AutoModel"}
+            jobs.append({"name": f"{kind} {name}", "keywords": keywords, **location})
     return before, run_fresh_process(warm_python, jobs, tmp_path_factory.mktemp("elsewhere"))
 
 
@@ -137,3 +150,12 @@ def test_fresh_process_gives_the_same_bits(fresh_process, name, auto_class):
     assert torch.equal(result["probabilities"], before[name]["probabilities"])
     assert result["trainable"] == before[name]["trainable"]
     assert not result["training"]
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("name", KEYWORDS)
+@pytest.mark.parametrize("kind", ["adapter_float32", "standalone_float32"])
+def test_keywords_reach_the_model_through_the_auto_classes(fresh_process, kind, name):
+    result = fresh_process[1][f"{kind} {name}"]
+    for key, value in KEYWORDS[name][1].items():
+        assert str(result[key]).startswith(str(value))

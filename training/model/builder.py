@@ -27,11 +27,19 @@ from transformers import (
 
 from modeling_egmf import EGMFConfig, EGMFForConditionalGeneration
 from modeling_egmf.checkpoints_egmf import fingerprint, locate_part
+from modeling_egmf.weights_egmf import explain_loading_errors
 from processing_egmf import BUILT_IN_TASKS, EGMFProcessor, EGMFTask
+from processing_egmf.agreement_egmf import check_agreement
 
 from ..options import ModelArguments
 from .encoders import Encoder, build_encoder
-from .language_model import check_model_location, load_language_model, portable_id, quantization
+from .language_model import (
+    check_model_location,
+    load_language_model,
+    portable_id,
+    quantization,
+    with_lora_targets,
+)
 
 
 # ---- checkpoints ----------------------------------------------------------------------------------------------
@@ -49,7 +57,7 @@ def load(
         four_bit: from `quantization`; None keeps the language model's own precision.
 
     Raises:
-        ValueError: `checkpoint` is neither a folder nor a Hub id.
+        ValueError: `checkpoint` is neither a folder nor a Hub id, or its processor does not fit its model.
         OSError: it cannot be read.
     """
     check_model_location(checkpoint)
@@ -68,7 +76,10 @@ def load(
         if Path(checkpoint).is_dir():
             raise
         raise OSError(f"There is no folder {checkpoint}, and the Hub has no such model: {error}") from error
-    return model, EGMFProcessor.from_pretrained(checkpoint)
+    with explain_loading_errors(f"The processor of {checkpoint}"):
+        processor = EGMFProcessor.from_pretrained(checkpoint)
+    check_agreement(model.config, processor)
+    return model, processor
 
 
 def load_for_training(
@@ -139,6 +150,7 @@ def build(
             "Give --backbone or --text_model_name_or_path, a language model to build on, "
             "or --model_name_or_path, an EGMF checkpoint."
         )
+    arguments = with_lora_targets(arguments)  # checked before any weights are loaded
     language_model = load_language_model(arguments, four_bit)
     tokenizer = AutoTokenizer.from_pretrained(
         arguments.text_model_name_or_path, revision=arguments.text_model_revision or "main"
@@ -220,7 +232,7 @@ def fusion_settings(arguments: ModelArguments) -> dict[str, Any]:
             "r": arguments.lora_r,
             "lora_alpha": arguments.lora_alpha,
             "lora_dropout": arguments.lora_dropout,
-            "target_modules": list(arguments.lora_target_modules),
+            "target_modules": arguments.lora_target_modules,
         }
     return {
         "fusion_hidden_size": arguments.fusion_hidden_size,

@@ -1,5 +1,6 @@
 """Loads the language model of a new model, in 4 bits if requested; checks it before any weights are loaded."""
 
+import dataclasses
 import importlib.util
 import logging
 import os
@@ -18,6 +19,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from modeling_egmf.decoders_egmf import check_decoder
+from modeling_egmf.lora_egmf import check_lora_targets, default_lora_targets
 
 from ..options import ModelArguments
 from ..paths import python_command
@@ -135,6 +137,28 @@ def require_embeddings(text_model: str, config: PreTrainedConfig) -> None:
         check_decoder(config)
     except ValueError as error:
         raise ValueError(f"{text_model}: {error} For instance --backbone {examples}.") from error
+
+
+def with_lora_targets(arguments: ModelArguments) -> ModelArguments:
+    """The options of a new model with the layers that get LoRA: those of the options or the architecture's default.
+
+    Neither weights nor data are read for it: the language model is built on the meta device.
+
+    Raises:
+        ValueError: there is no such language model, EGMF cannot use it, or it does not have the layers.
+    """
+    text_model = arguments.text_model_name_or_path
+    if arguments.model_name_or_path is not None or text_model is None or not arguments.lora_r:
+        return arguments
+    config = text_model_config(text_model, arguments.text_model_revision or "main")
+    require_embeddings(text_model, config)
+    with torch.device("meta"):
+        language_model = AutoModelForCausalLM.from_config(config)
+    targets = arguments.lora_target_modules
+    if targets is None:
+        targets = default_lora_targets(language_model)
+    check_lora_targets(language_model, targets)
+    return dataclasses.replace(arguments, lora_target_modules=targets)
 
 
 def load_language_model(

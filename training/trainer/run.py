@@ -33,7 +33,7 @@ from ..data.windows import cut_examples, num_clips
 from ..evaluation.processes import require_examples
 from ..model.builder import build
 from ..model.encoders import without_untrained_encoders
-from ..model.language_model import quantization
+from ..model.language_model import quantization, with_lora_targets
 from ..model.tasks_file import read_tasks
 from ..records import check_writable, commit, only_writer, read_json, versions, write_json
 from .checkpointing import (
@@ -94,6 +94,7 @@ class TrainingRun:
     def run(self) -> EGMFTrainer:
         """All steps, while no other run may use the folder."""
         self.check_options()
+        self.model_args = with_lora_targets(self.model_args)  # before any data is read
         check_writable(self.folder)
         with only_writer(self.folder, "training run") if self.is_main_process else nullcontext():
             return self.take_steps()

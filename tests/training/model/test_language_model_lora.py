@@ -1,0 +1,49 @@
+"""The layers of a language model that get LoRA are settled before its weights are loaded or any data is read."""
+
+import copy
+
+import pytest
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from tests.helpers.corpus_files import write_language_model
+from training.arguments import ModelArguments
+from training.model import builder
+from training.model.builder import build
+from training.model.language_model import with_lora_targets
+from training.train import main
+
+
+@pytest.fixture
+def gpt2(trained_tokenizer, tmp_path):
+    """Folder of a tiny GPT-2, whose query, key and value are one layer."""
+    tokenizer = copy.deepcopy(trained_tokenizer)
+    config = GPT2Config(vocab_size=len(tokenizer), n_embd=16, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=1)
+    return write_language_model(tmp_path / "gpt2", GPT2LMHeadModel(config), tokenizer)
+
+
+def test_default_of_the_architecture_is_stored(gpt2):
+    arguments = ModelArguments(text_model_name_or_path=str(gpt2))
+    assert with_lora_targets(arguments).lora_target_modules == ["c_attn"]
+    model, _ = build(arguments)
+    assert model.config.lora["target_modules"] == ["c_attn"]
+    assert any("c_attn.lora_A" in name for name, _ in model.named_parameters())
+
+
+def test_without_lora_nothing_is_looked_up():
+    arguments = ModelArguments(text_model_name_or_path="nowhere", lora_r=0)
+    assert with_lora_targets(arguments) is arguments
+
+
+def test_absent_layers_are_refused_before_weights_are_loaded(gpt2, monkeypatch):
+    monkeypatch.delattr(builder, "load_language_model")
+    arguments = ModelArguments(text_model_name_or_path=str(gpt2), lora_target_modules=["c_attn", "v_proj"])
+    with pytest.raises(ValueError, match="no linear layer v_proj. Its linear layers: c_attn, c_fc, c_proj, lm_head"):
+        build(arguments)
+
+
+def test_absent_layers_are_refused_before_data_are_read(gpt2, tmp_path):
+    options = {"text_model_name_or_path": gpt2, "dataset": tmp_path / "absent", "output_dir": tmp_path / "run"}
+    line = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    with pytest.raises(SystemExit, match="no linear layer q_proj"):
+        main([*line, "--lora_target_modules", "q_proj", "--use_cpu"])
+    assert not (tmp_path / "run").exists()
