@@ -7,6 +7,7 @@ memory.json ─► backbones ─────────────────
 real_data.json ─► data ─► training/YOUR_FIRST_CORPUS.md
 """
 
+import pprint
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from ..records import read_json, write_text
 
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+LINE_LENGTH = 110
 MEDIA = {"features": "with precomputed features", "raw": "from samples and frames"}
 HEADER = ("modalities", "emotion accuracy", "best possible", "sentiment MAE", "best possible")
 COMMANDS = {  # results file -> the command that creates it
@@ -27,6 +29,7 @@ COMMANDS = {  # results file -> the command that creates it
     "real_data.json": "python -m training.benchmarks.real_data",
     "speed.json": "python -m training.benchmarks.cost.speed",
     "memory.json": "python -m training.benchmarks.cost.memory --backbone all",
+    "quickstart.json": "python -m training.demo.quickstart",
 }
 
 
@@ -47,11 +50,36 @@ def render_blocks() -> dict[str, dict[str, str]]:
     ]
     return {
         "README.md": {
+            "quickstart": render_quickstart(read_json(RESULTS / "quickstart.json")),
             "results": "\n\n".join(results),
             "backbones": render_backbones(read_json(RESULTS / "memory.json")),
         },
         "training/YOUR_FIRST_CORPUS.md": {"data": render_data_needed(real_data)},
     }
+
+
+# ---- the quickstart -------------------------------------------------------------------------------------------
+
+
+def render_quickstart(record: dict[str, Any]) -> str:
+    """The call of the quickstart and what it prints, from `quickstart.json`."""
+    output = pprint.pformat(record["prediction"], sort_dicts=False, width=LINE_LENGTH)
+    return "\n".join(
+        [
+            "```python",
+            "from pprint import pprint",
+            "from transformers import pipeline",
+            "",
+            'pipe = pipeline("multimodal-emotion-recognition", model="runs/demo", trust_remote_code=True)',
+            f'prediction = pipe("data/demo/{record["clip"]}", text="{record["text"]}", task="{record["task"]}")',
+            f"pprint(prediction, sort_dicts=False, width={LINE_LENGTH})",
+            "```",
+            "",
+            "```python",
+            output,
+            "```",
+        ]
+    )
 
 
 # ---- the demo -------------------------------------------------------------------------------------------------
