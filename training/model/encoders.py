@@ -222,7 +222,7 @@ def check_output(option: str, modality: str, encoder: Encoder) -> None:
             waveform = rng.uniform(-0.1, 0.1, rate // 2).astype(np.float32)
             inputs = encode_waveform(waveform, rate, frontend)
         else:
-            inputs = encode_frames(rng.integers(0, 256, (3, 48, 64, 3), dtype=np.uint8), frontend)
+            inputs = encode_frames(rng.integers(0, 256, (3, 48, 64, 3), dtype=np.uint8), frontend, "letterbox")
         values = inputs[f"{modality}_values"][None]
         states, mask = stem.run_backbone(values, inputs[f"{modality}_mask"][None])
         shape = tuple(states.shape)

@@ -165,9 +165,12 @@ class EGMFTrainer(Trainer):
         inputs = self._prepare_inputs(inputs)
         label_index = inputs.pop("label_index")
         model = self.accelerator.unwrap_model(model)
+        if self.is_fsdp_enabled:
+            model.unshard()  # what the model's own forward would do: fusion, embeddings and output layer
         output = model.score_answers(**inputs)
         if self.is_fsdp_enabled:
             self._match_language_model_calls(model, inputs)
+            model.reshard()
         if prediction_loss_only:
             return -output.log_probs.gather(1, label_index[:, None]).mean(), None, None
         padding = self.max_answers - output.probabilities.shape[1]

@@ -34,6 +34,19 @@ def check_key(key: Any) -> None:
         raise ValueError(f"a key that is not text, a number or a tuple of them, but a {type(key).__name__}")
 
 
+def check_elements(items: Any) -> list[Any] | tuple[Any, ...]:
+    """The elements of a set, unchanged.
+
+    Raises:
+        ValueError: they are not in a list or a tuple, or one of them may not be in a set.
+    """
+    if type(items) not in (list, tuple):
+        raise ValueError(f"a set of the elements of a {type(items).__name__}")
+    for item in items:
+        check_key(item)
+    return items
+
+
 def check_shape(shape: tuple[int, ...], item_bytes: int) -> None:
     """Check that an array does not claim many rows without data.
 

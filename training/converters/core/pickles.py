@@ -25,6 +25,7 @@ from .pickle_limits import (
     COPY_STEPS,
     MAX_LINE_BYTES,
     MAX_STEPS,
+    check_elements,
     check_key,
     check_result,
     check_shape,
@@ -249,22 +250,14 @@ def _no_bytes() -> bytes:
 
 
 def _set(items: Any = ()) -> set:
-    return set(_check_elements(items))
+    return set(check_elements(items))
 
 
 def _frozenset(items: Any = ()) -> frozenset:
-    return frozenset(_check_elements(items))
+    return frozenset(check_elements(items))
 
 
-def _check_elements(items: Any) -> list[Any] | tuple[Any, ...]:
-    if type(items) not in (list, tuple):
-        raise ValueError(f"a set of the elements of a {type(items).__name__}")
-    for item in items:
-        check_key(item)
-    return items
-
-
-def _children(value: Any) -> Collection[Any]:
+def child_values(value: Any) -> Collection[Any]:
     """The values in a container; its keys, and the elements of sets, are scalars or tuples of scalars."""
     if isinstance(value, dict):
         return value.values()
@@ -400,7 +393,7 @@ class _Unpickler(pickle._Unpickler):
         elements = self.stack[-1]
         if type(elements) is not set:
             raise ValueError(f"elements of a set in a {type(elements).__name__}")
-        elements.update(_check_elements(items))
+        elements.update(check_elements(items))
 
     def _load_frozenset(self) -> None:
         items = self.pop_mark()
@@ -491,7 +484,7 @@ def read_pickle(path: str | Path) -> Any:
     with file.file:
         try:
             value = _Unpickler(file).load()
-            check_result(value, _children)
+            check_result(value, child_values)
         except _RefusedError as error:
             raise ValueError(
                 f"{path} is refused: {error}. Only NumPy arrays, scalars and builtin containers are read from a "

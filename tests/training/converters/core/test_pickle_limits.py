@@ -9,7 +9,7 @@ import pytest
 
 from training.converters.core import pickle_limits
 from training.converters.core.pickle_limits import check_key, check_result, check_shape
-from training.converters.core.pickles import _children, read_pickle
+from training.converters.core.pickles import child_values, read_pickle
 
 
 DTYPE = b"cnumpy\ndtype\n(S'f4'\nI0\nI1\ntR(I3\nS'<'\nNNNI-1\nI-1\nI0\ntb"
@@ -81,11 +81,11 @@ def test_lines_are_limited(tmp_path, monkeypatch):
 
 def test_shared_lists_are_allowed_and_counted(monkeypatch):
     row = [1, 2, 3]
-    check_result({"a": [row, row], "b": row}, _children)
+    check_result({"a": [row, row], "b": row}, child_values)
     monkeypatch.setattr(pickle_limits, "MAX_ENTRIES", 12)
-    check_result([row, row, row], _children)
+    check_result([row, row, row], child_values)
     with pytest.raises(ValueError, match="more than 12 entries"):
-        check_result([row, row, row, row], _children)
+        check_result([row, row, row, row], child_values)
 
 
 def test_keys_are_scalars_or_flat_tuples():
