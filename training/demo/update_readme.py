@@ -75,7 +75,7 @@ def render_quickstart(record: dict[str, Any]) -> str:
             f"pprint(prediction, sort_dicts=False, width={LINE_LENGTH})",
             "```",
             "",
-            "```python",
+            "```text",
             output,
             "```",
         ]

@@ -11,9 +11,10 @@ import torch
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from modeling_egmf.checkpoints_egmf import keys_stored_elsewhere
+from modeling_egmf.decoders_egmf import describe_decoder
 
 
 def num_elements(parameter: torch.nn.Parameter) -> int:
@@ -29,6 +30,26 @@ def zero_through_all(model: PreTrainedModel) -> torch.Tensor:
     gradients of the same parameters.
     """
     return sum(parameter.sum() for parameter in model.egmf.parameters() if parameter.requires_grad) * 0
+
+
+def check_sharded_decoder(config: PreTrainedConfig) -> None:
+    """Refuse a language model that is called a different number of times by each process.
+
+    With sharded weights, all processes must run the same layers; otherwise they would wait for each other forever.
+
+    Args:
+        config: of the language model.
+
+    Raises:
+        ValueError: its batches are scored by rows, or split into groups of equal length.
+    """
+    support = describe_decoder(config)
+    if support.scoring != "tree":
+        raise ValueError(
+            f"FSDP cannot shard a {config.model_type!r}: its answers are scored by {support.scoring}, with a "
+            "different number of forward passes in each process. Use DDP (training/accelerate_configs/ddp.yaml), or "
+            "another language model."
+        )
 
 
 def widen_scalars(model: PreTrainedModel) -> set[str]:

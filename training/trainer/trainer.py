@@ -27,7 +27,14 @@ from processing_egmf import EGMFProcessor
 
 from ..evaluation.metrics import training_metrics
 from .checkpointing import PARTIAL, finalize_checkpoint, report_write_errors
-from .distributed import gather_adapter_state, load_adapter_state, unwrapped_class, widen_scalars, zero_through_all
+from .distributed import (
+    check_sharded_decoder,
+    gather_adapter_state,
+    load_adapter_state,
+    unwrapped_class,
+    widen_scalars,
+    zero_through_all,
+)
 from .sampling import EpochBatchSampler, training_sampler
 
 
@@ -69,6 +76,7 @@ class EGMFTrainer(Trainer):
     # Why: FSDP2 cannot shard scalars, so they get a dimension before the model is wrapped.
     def train(self, *args: Any, **kwargs: Any) -> Any:
         if self.is_fsdp_enabled:
+            check_sharded_decoder(self.model.language_model.config)
             self.scalars = widen_scalars(self.model)
         return super().train(*args, **kwargs)
 

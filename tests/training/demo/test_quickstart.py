@@ -21,6 +21,6 @@ def test_stored_prediction_is_the_pipelines(tmp_path, monkeypatch, make_model, m
     assert record["prediction"] == pipe(clip, text=quickstart.TEXT, task=quickstart.TASK)
 
     block = render_quickstart(record)
-    call, printed = block.split("```python\n")[1:]
+    call, printed = block.removeprefix("```python\n").split("```text\n")
     assert 'pipe("data/demo/clips/0.mp4", text="I\'m fine.", task="emotion")' in call
     assert ast.literal_eval(printed.removesuffix("```")) == record["prediction"]
