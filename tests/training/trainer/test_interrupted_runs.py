@@ -224,10 +224,10 @@ def test_interruption_says_how_to_resume(place):
     }
     words = command_line(place, "interrupted", **{**RESTLESS, **changes, "load_best_model_at_end": "false"})
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    # A fork of the warm Python cannot be used: workers forked from it sometimes wait for a lock that nobody holds.
     with subprocess.Popen([sys.executable, "-c", INTERRUPTIBLE, *words], cwd=REPOSITORY, **pipes) as process:
         group = int(process.stdout.readline())
         watchdog = threading.Timer(240, os.killpg, (group, signal.SIGKILL))
+        watchdog.daemon = True
         watchdog.start()
         while "'loss'" not in process.stdout.readline():
             assert process.poll() is None
