@@ -1,12 +1,12 @@
 """Keyword arguments of `forward`, `score_answers` and `generate`: a misspelled one is an error."""
 
-import difflib
 import inspect
 from collections.abc import Iterable
 
 from transformers import GenerationConfig, GenerationMixin, PreTrainedModel
 from transformers.utils import TransformersKwargs
 
+from .configuration_egmf import did_you_mean
 from .decoders_egmf import argument_names
 
 
@@ -33,9 +33,8 @@ def check_keywords(
         known |= set(TransformersKwargs.__optional_keys__) | {"cache_position", "return_dict"}
     for name in given:
         if name not in known:
-            similar = difflib.get_close_matches(name, sorted(known), n=1)
-            meant = f" Did you mean {similar[0]!r}?" if similar else " Leave it out."
-            raise TypeError(f"{function}() got an unexpected keyword argument {name!r}.{meant}")
+            hint = did_you_mean(name, sorted(known)) or " Leave it out."
+            raise TypeError(f"{function}() got an unexpected keyword argument {name!r}.{hint}")
 
 
 def generation_keywords() -> set[str]:

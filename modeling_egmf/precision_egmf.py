@@ -77,8 +77,8 @@ def project_in_float32(states: Tensor, weight: Tensor) -> Tensor:
 def float32_logits(language_model: PreTrainedModel) -> Iterator[None]:
     """Within the context, this thread's calls of the language model compute their logits in float32.
 
-    In 16 bit, logits of different answers are rounded to the same number, and to another one in another batch. The
-    model's own scaling of the logits still applies. Quantized output layers keep their own precision.
+    Args:
+        language_model: a model without an output layer keeps its own computation.
     """
     output_layer = language_model.get_output_embeddings()
     if output_layer is None:
@@ -95,12 +95,5 @@ def float32_logits(language_model: PreTrainedModel) -> Iterator[None]:
         if threading.get_ident() == owner:
             projection.__exit__(None, None, None)
 
-    hooks = [
-        output_layer.register_forward_pre_hook(enter),
-        output_layer.register_forward_hook(leave, always_call=True),
-    ]
-    try:
+    with output_layer.register_forward_pre_hook(enter), output_layer.register_forward_hook(leave, always_call=True):
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()

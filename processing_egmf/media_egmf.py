@@ -390,8 +390,6 @@ def open_media(source: Any, name: str) -> Iterator[Any]:
                 "Playlists are refused. Convert it to mp4 or wav, or copy it again."
             ) from error
         with container:
-            for stream in (*container.streams.video, *container.streams.audio):
-                stream.codec_context.thread_count = 1  # a forked worker would wait for the threads of its parent
             yield container
 
 

@@ -418,15 +418,21 @@ class FrameConverter:
         height, width = self.size
         transfer = self.stream.codec_context.color_trc
         has_alpha = any(component.is_alpha for component in frame.format.components)
-        if transfer in (PQ, HLG):
+        is_hdr = transfer in (PQ, HLG)
+        is_transparent = has_alpha or frame.format.has_palette
+        pixel_format = "rgba" if is_transparent else "rgb24"
+        if is_hdr:
+            pixel_format = "rgb48le"
             scale = min(1, MAX_HDR_SIDE / max(height, width))
             height = max(1, round(height * scale))
             width = max(1, round(width * scale))
-            pixels = tone_map(frame.to_ndarray(format="rgb48le", width=width, height=height), transfer)
-        elif has_alpha or frame.format.has_palette:
-            pixels = over_black(frame.to_ndarray(format="rgba", width=width, height=height))
-        else:
-            pixels = frame.to_ndarray(format="rgb24", width=width, height=height)
+        # Threads of the frame's own would take twice as long, and a forked process that collects the frame would wait
+        # for them forever.
+        pixels = frame.to_ndarray(format=pixel_format, width=width, height=height, threads=1)
+        if is_hdr:
+            pixels = tone_map(pixels, transfer)
+        elif is_transparent:
+            pixels = over_black(pixels)
         return _upright(pixels, frame)
 
     def _shown_size(self, frame: Any) -> tuple[int, int]:

@@ -45,7 +45,7 @@ def reaches_out(tree):
         yield from (f"line {node.lineno}: {name}" for name in names if name.split(".")[0] in REACHING)
         if isinstance(node, ast.Call):
             name = ast.unparse(node.func)
-            if (name.split(".")[-1] in WRITING and name != "hook.remove") or opens_for_writing(node):
+            if name.split(".")[-1] in WRITING or opens_for_writing(node):
                 yield f"line {node.lineno}: {name}"
 
 

@@ -280,4 +280,4 @@ def reduced(frame: av.VideoFrame) -> np.ndarray:
     width = max(2, round(frame.width * scale))
     height = max(2, round(frame.height * scale))
     quarter_turns = round(frame.rotation / 90) % 4
-    return np.rot90(frame.to_ndarray(format="rgb24", width=width, height=height), quarter_turns)
+    return np.rot90(frame.to_ndarray(format="rgb24", width=width, height=height, threads=1), quarter_turns)

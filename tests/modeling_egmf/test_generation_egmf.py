@@ -87,7 +87,7 @@ def test_static_cache_of_a_sliding_model():
 def test_typo_is_an_error(llama, call):
     inputs = make_inputs(llama)
     inputs["audio_value"] = inputs.pop("audio_values")
-    with pytest.raises(TypeError, match=r"'audio_value'. Did you mean 'audio_values'\?"):
+    with pytest.raises(TypeError, match=r"'audio_value'. Did you mean `audio_values`\?"):
         getattr(llama, call)(**inputs)
 
 
@@ -100,5 +100,5 @@ def test_arguments_of_the_language_model_pass(llama, arguments):
 
 
 def test_typo_of_a_generation_option(llama):
-    with pytest.raises(TypeError, match=r"'max_new_token'. Did you mean 'max_new_tokens'\?"):
+    with pytest.raises(TypeError, match=r"'max_new_token'. Did you mean `max_new_tokens`\?"):
         llama.generate(**make_inputs(llama), max_new_token=3)

@@ -23,7 +23,6 @@ The next step, batching, is in collator.py.
 
 import copy
 import dataclasses
-import gc
 import os
 import re
 import zlib
@@ -245,8 +244,6 @@ class EGMFDataset(Dataset):
             return list(tqdm(decoded, total=len(self.examples), desc="decoding clips", unit="clip"))
         finally:
             pool.shutdown(cancel_futures=True)
-            # A worker that is forked later must not collect a decoder: it would wait for threads that only exist here.
-            gc.collect()
 
     def decode(self, example: dict[str, Any], modalities: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Decode the clip of an example into arrays for the processor, for the modalities that the model has encoders

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 from accelerate import PartialState
 from safetensors.torch import load_file
 
@@ -25,6 +26,7 @@ REPOSITORY = Path(__file__).parents[3]
 LAUNCHER = ["-m", "accelerate.commands.accelerate_cli", "launch", "--main_process_port", "0"]
 SMALL = {
     "text_model_dtype": "float32",
+    "adam_epsilon": 1e-3,  # else Adam makes a gradient of the size of rounding errors a step of the learning rate
     "conv_channels": [4, 6],
     "encoder_hidden_size": 8,
     "fusion_hidden_size": 16,
@@ -92,7 +94,7 @@ def assert_same_log(log, expected):
     for entry, other in zip(log, expected, strict=True):
         for name, value in other.items():
             if not any(word in name for word in ("runtime", "per_second", "flos", "preparation_time")):
-                close = pytest.approx(value, abs=1e-4, rel=1e-4, nan_ok=True)
+                close = pytest.approx(value, abs=1e-4, rel=1e-5, nan_ok=True)
                 assert entry[name] == close, (name, other.get("step"))
                 checked += "loss" in name
     assert checked > 4
@@ -105,10 +107,7 @@ def assert_same_checkpoint(folder, other):
         name: (t.dtype, t.shape) for name, t in expected.items()
     }
     for name, tensor in expected.items():
-        difference = (found[name] - tensor).abs()
-        # Adam turns a gradient of the size of rounding errors into a step of the size of the learning rate, 0.01.
-        assert (difference > 1e-4).float().mean() <= 0.02, name
-        assert difference.max() < 5e-3, name
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-4, msg=name)
     config, other_config = (json.loads((path / "config.json").read_text()) for path in (folder, other))
     checksum, other_checksum = (values.pop("weights_checksum") for values in (config, other_config))
     assert config == other_config

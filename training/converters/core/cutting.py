@@ -58,7 +58,7 @@ def is_black(clip: bytes) -> bool:
             return False
         lightest = 0
         for frame in source.decode(video=0):
-            luma = frame.reformat(format="gray").to_ndarray()
+            luma = frame.reformat(format="gray", threads=1).to_ndarray()
             lightest = max(lightest, int(luma.max()))
             if lightest > BLACK_LUMA:
                 return False
@@ -151,7 +151,7 @@ class VideoWriter:
         self.stream.codec_context.time_base = Fraction(1, VIDEO_CLOCK_RATE)
 
     def write(self, frame: Any, start: float, end: float) -> None:
-        frame = frame.reformat(self.stream.width, self.stream.height, "yuv420p")
+        frame = frame.reformat(self.stream.width, self.stream.height, "yuv420p", threads=1)
         frame.pts = max(0, round((float(frame.time) - start) * VIDEO_CLOCK_RATE))
         frame.time_base = Fraction(1, VIDEO_CLOCK_RATE)
         frame.pict_type = 0  # the encoder chooses the key frames
