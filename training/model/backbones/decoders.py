@@ -11,7 +11,6 @@ switched off, is scored, trained and continued, and compared with each sample al
 
 import argparse
 import dataclasses
-import json
 import time
 import warnings
 from collections import Counter
@@ -27,6 +26,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from modeling_egmf import EGMFConfig, EGMFEncoderConfig, EGMFForConditionalGeneration
 from modeling_egmf.decoders_egmf import REFUSED_TYPES, check_decoder, describe_decoder, refusal
 
+from ...records import write_json, write_text
 from .small_configs import WINDOW, build_small_model, small_config
 
 
@@ -339,21 +339,19 @@ def write_results(results: list[DecoderResult], seconds: float) -> None:
         "counts": count_outcomes(results),
         "decoders": [dataclasses.asdict(result) for result in results],
     }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    TABLE.write_text(render_table(record), encoding="utf-8")
+    write_json(RESULTS, record)
+    write_text(TABLE, render_table(record))
 
 
 def render_table(record: dict[str, Any]) -> str:
     """The Markdown page of a record of results."""
     counts = record["counts"]
-    minutes = record["seconds"] / 60
     lines = [
         "# Language models under EGMF",
         "",
         f"Written by `python -m training.model.backbones.decoders` with transformers {record['transformers']} in "
-        f"{minutes:.0f} minutes of one CPU core. Every causal language model of the library was built small, with "
-        "random weights. Answers, losses and greedy texts of a padded batch, one sample with its text switched off, "
+        f"{record['seconds']} seconds of one CPU core. Every causal language model of the library was built small, "
+        "with random weights. Answers, losses and greedy texts of a padded batch, one sample with its text switched off, "
         f"were compared with each sample alone: equal to {record['tolerance']:g}, or refused by name.",
         "",
         "| result | model types | meaning |",
