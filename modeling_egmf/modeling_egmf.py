@@ -282,13 +282,29 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, EGMFGenerationMixin):
         return load_checkpoint(cls, load_standalone, pretrained_model_name_or_path, config, kwargs)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        """Save an adapter checkpoint if `config.text_model_id` names a language model, else a standalone one."""
+        """Save an adapter checkpoint if `config.text_model_id` names a language model, else a standalone one.
+
+        Args:
+            kwargs: as for any `save_pretrained`. With `push_to_hub=True`, `push_to_hub` is called afterwards, because
+                the checksum of the weights is recorded when they are saved.
+
+        Raises:
+            ValueError: `push_to_hub=True` with a `variant`, which is not uploaded.
+        """
+        pushes = kwargs.pop("push_to_hub", False)
+        hub_arguments = ("repo_id", "commit_message", "private", "create_pr")
+        hub_kwargs = {name: kwargs.pop(name) for name in hub_arguments if name in kwargs}
+        if pushes and kwargs.get("variant") is not None:
+            raise ValueError("`push_to_hub=True` does not upload a `variant`. Save it, then upload its folder.")
         self._keys_to_ignore_on_save = keys_stored_elsewhere(self)
         if self.config.text_model_id is not None:
             kwargs.setdefault("save_original_format", False)  # an adapter checkpoint keeps our key names
         super().save_pretrained(save_directory, **kwargs)
         if kwargs.get("is_main_process", True) and not kwargs.get("distributed_checkpoint"):
             record_checksum(save_directory, self.config, kwargs.get("variant"))
+        if pushes and kwargs.get("is_main_process", True):
+            hub_kwargs.setdefault("repo_id", os.path.basename(os.path.normpath(save_directory)))
+            self.push_to_hub(**hub_kwargs, token=kwargs.get("token"))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -453,7 +469,8 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, EGMFGenerationMixin):
             labels: not accepted: with an answer in the prompt there is nothing left to score.
         """
         check_keywords("score_answers", inputs, (*inspect.signature(self.score_answers).parameters, *PREFILL_INPUTS))
-        check_answer_inputs(answer_ids, labels, normalization)
+        vocab_size = self.config.text_config.get_text_config().vocab_size
+        check_answer_inputs(answer_ids, labels, normalization, vocab_size)
         if self.training and self.language_model.is_gradient_checkpointing:
             raise ValueError("Scoring needs a cache, which gradient checkpointing disables: call model.eval() first.")
         # Also done in `forward`, without effect the second time: the step over the tree reads this mask too.

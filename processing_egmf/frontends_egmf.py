@@ -193,6 +193,9 @@ def encode_states(states: dict[str, torch.Tensor | np.ndarray], name: str) -> di
             raise ValueError(
                 f"{name}: {modality}_states have shape {tuple(values.shape)}; expected (steps, encoder width)."
             )
+        values = torch.as_tensor(values)
+        if not values.isfinite().all():
+            raise ValueError(f"{name}: {modality}_states contain NaN or infinite values. Encode the clip again.")
         if len(values) > 0:
-            inputs |= with_full_mask(modality, torch.as_tensor(values))
+            inputs |= with_full_mask(modality, values)
     return inputs

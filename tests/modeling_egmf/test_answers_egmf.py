@@ -413,6 +413,22 @@ def test_duplicates_are_refused(setting, process):
         model.score_answers(**inputs)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda ids: ids.where(ids < 0, ids + 10_000), r"contains token 10\d+, but the language model has \d+ tokens"),
+        (lambda ids: ids.float(), "type torch.float32; give the processor's, whole numbers"),
+        (lambda ids: ids[0], r"has shape \(\d+, \d+\)"),
+    ],
+)
+def test_answers_of_another_tokenizer_are_refused(setting, process, change, message):
+    model, processor, samples = setting
+    inputs = process(processor, samples[:1])
+    inputs["answer_ids"] = change(inputs["answer_ids"])
+    with pytest.raises(ValueError, match=f"`answer_ids` .*{message}"):
+        model.score_answers(**inputs)
+
+
 # ---- answers that are not numbers ----------------------------------------------------------------------------
 
 

@@ -114,6 +114,14 @@ def test_stored_states_keep_their_type(raw):
     assert sample["audio_values"].dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_stored_states_must_be_finite(raw, number):
+    states = np.ones((3, 9), np.float32)
+    states[1, 2] = number
+    with pytest.raises(ValueError, match="clip 7: video_states contain NaN or infinite values"):
+        raw.prepare(audio_states=np.ones((3, 9), np.float32), video_states=states, name="clip 7")
+
+
 def test_one_encoder_may_be_stored_and_the_other_decoded(raw):
     frames = np.arange(3 * 20 * 24 * 3).reshape(3, 20, 24, 3).astype(np.uint8)
     sample = raw.prepare(audio_states=torch.ones(3, 9), video=frames)

@@ -57,8 +57,8 @@ def read_csv(path: Path, required_columns: Sequence[str] = ()) -> list[dict[str,
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: not text, not CSV, a column is missing or appears twice, or a row has more or fewer cells than
-            columns.
+        ValueError: not text, not CSV, a column is missing or appears twice, a row has more cells than columns, or the
+            file ends within a row.
     """
     table = read_csv_table(path, required_columns)
     missing = [name for name in required_columns if name not in table.columns]
@@ -94,11 +94,15 @@ def read_csv_table(path: Path, known_columns: Collection[str] = ()) -> Table:
     rows = []
     lines = []
     unnamed: set[int] = set()
+    is_short = False
     for line, cells in records:
+        is_short = any(names[len(cells) :])
         cells = _fit_cells(f"{path}, line {line}", cells, names, separator)
         unnamed.update(index for index, name in enumerate(names) if not name and cells[index].strip(BLANKS))
         rows.append({name: cell for name, cell in zip(names, cells, strict=True) if name})
         lines.append(line)
+    if is_short and not text.endswith(("\n", "\r")):
+        raise ValueError(f"{path}, line {line}: fewer cells than columns. Was the file cut off?")
     return Table(path, columns, rows, lines, unnamed=len(unnamed))
 
 
@@ -121,13 +125,11 @@ def _read_records(path: Path, text: str, separator: str, first_line: int) -> Ite
 
 
 def _fit_cells(place: str, cells: list[str], names: Sequence[str], separator: str) -> list[str]:
-    """As many cells as columns: empty ones at the end are removed, and those of unnamed columns added."""
+    """As many cells as columns: office programs add empty cells at the end of a row, and leave them out."""
     extra = cells[len(names) :]
     if any(cell.strip(BLANKS) for cell in extra):
         kind = SEPARATORS.get(separator, repr(separator))
         raise ValueError(f"{place}: more cells than columns. Quote a cell that holds {kind}.")
-    if any(names[len(cells) :]):
-        raise ValueError(f"{place}: fewer cells than columns. Was the file cut off?")
     return cells[: len(names)] + [""] * (len(names) - len(cells))
 
 

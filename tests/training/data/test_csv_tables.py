@@ -39,6 +39,11 @@ def test_habits_of_office_programs(tmp_path, text):
     assert read_csv_table(write(tmp_path, text), KNOWN).rows == [{"id": "01", "text": "Oh, no, really", "answer": "x"}]
 
 
+def test_cells_left_out_at_the_end_of_a_row_are_empty(tmp_path):
+    table = read_csv_table(write(tmp_path, "id;text;answer;audio\na;Hi;joy\nb;;joy;b.wav\nc;Yes;joy\n"), KNOWN)
+    assert [row["audio"] for row in table.rows] == ["", "b.wav", ""]
+
+
 def test_lines_are_those_of_the_file(tmp_path):
     table = read_csv_table(write(tmp_path, 'sep=,\nid,text\n\na,"two\nlines"\n,\nb,x\n'), KNOWN)
     assert table.lines == [4, 7]
@@ -73,6 +78,7 @@ def test_separator_of_the_first_line(text, separator):
     [
         ('id,text\na,"open\nb,x\n', "line 2: not CSV .*Is a quote left open"),
         ('id,text\na,"He said "hi" to me"\n', "line 2: not CSV .*not doubled"),
+        ("id,text,answer\na,Hi,joy\nb,Hi", "line 3: fewer cells than columns. Was the file cut off"),
         ("id;text\na;b;c\n", "line 2: more cells than columns. Quote a cell that holds a semicolon"),
         ("id;Text;text\na;b;c\n", "more than one column text"),
         ("id,text\na,b\0\n", "line 2: a NUL character"),

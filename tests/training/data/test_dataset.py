@@ -178,7 +178,7 @@ def test_error_in_jsonl_names_the_line(folder, lines, message):
         ("id,text\na,b\n", "example 'a' has no `answer`"),
         ("id,answer\na,joy\na,joy\n", "have the same id 'a'"),
         ("id,video,answer\na,no.mp4,joy\n", "example 'a': video 'no.mp4' is not a file"),
-        ("id,answer,text\na,joy,Hi\nb,joy\n", "metadata.csv, line 3: fewer cells than columns"),
+        ("id,answer,text\na,joy,Hi\nb,joy", "metadata.csv, line 3: fewer cells than columns"),
         ("id,answer,answer\na,joy,fear\n", "metadata.csv has more than one column answer"),
         ("id,text,answer\na," + "x" * 200_000 + ",joy\n", "metadata.csv, line 2: not CSV"),
     ],

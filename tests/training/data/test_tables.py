@@ -20,7 +20,7 @@ def test_csv_cells_are_text(tmp_path, encoding):
         (b"id,text\n1,2\n", "has no column label. It has id, text"),
         (b"", "has no column id, label. It has none"),
         (b"id,label,label\n1,2,3\n", "has more than one column label"),
-        (b"id,label\n1\n", "line 2: fewer cells than columns"),
+        (b"id,label\n1", "line 2: fewer cells than columns"),
         (b"id,label\n1,2\n1,2,3\n", "line 3: more cells than columns"),
         (b"id,label\n1," + b"x" * 200_000 + b"\n", "line 2: not CSV"),
         ("id,label\n1,好\n".encode("gbk"), "line 2: is not UTF-8"),
