@@ -351,8 +351,8 @@ def render_table(record: dict[str, Any]) -> str:
         "",
         f"Written by `python -m training.model.backbones.decoders` with transformers {record['transformers']} in "
         f"{record['seconds']} seconds of one CPU core. Every causal language model of the library was built small, "
-        "with random weights. Answers, losses and greedy texts of a padded batch, one sample with its text switched off, "
-        f"were compared with each sample alone: equal to {record['tolerance']:g}, or refused by name.",
+        "with random weights. Answers, losses and greedy texts of a padded batch, one sample with its text switched "
+        f"off, were compared with each sample alone: equal to {record['tolerance']:g}, or refused by name.",
         "",
         "| result | model types | meaning |",
         "|---|---|---|",
