@@ -9,6 +9,7 @@ the model accepts what the processor returns.
 
 import copy
 import gc
+import os
 
 import numpy as np
 import pytest
@@ -66,16 +67,27 @@ def _frozen_modules():
 
 
 @pytest.fixture(scope="session")
-def warm_python(tmp_path_factory):
+def shared_folder(tmp_path_factory):
+    """A temporary folder that all processes of the test run share."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session")
+def warm_python(shared_folder):
     """An executable like `sys.executable`, for fresh processes: torch is imported already, no library above it."""
-    with WarmPython(tmp_path_factory.mktemp("warm")) as executable:
+    folder = shared_folder / "warm"
+    folder.mkdir(exist_ok=True)
+    with WarmPython(folder) as executable:
         yield executable
 
 
 @pytest.fixture(scope="session")
-def warm_training_python(tmp_path_factory):
+def warm_training_python(shared_folder, warm_python):
     """An executable like `sys.executable` for processes of training: our own modules are imported already."""
-    with WarmPython(tmp_path_factory.mktemp("warm"), TRAINING) as executable:
+    folder = shared_folder / "warm_training"
+    folder.mkdir(exist_ok=True)
+    with WarmPython(folder, TRAINING, warm_python) as executable:
         yield executable
 
 

@@ -62,3 +62,24 @@ def test_killed_executable_ends_its_process(python):
         process.stdout.readline()
         process.kill()
         assert process.stdout.read() == ""  # open until the last process that can write to it has ended
+
+
+def test_server_is_shared_and_ends_with_its_last_user(run, tmp_path):
+    first, second = WarmPython(tmp_path, modules=()), WarmPython(tmp_path, modules=())
+    with second:
+        with first as python:
+            assert first.process is None
+            assert run(python, "-c", "print(3)").stdout == "3\n"
+        assert run(python, "-c", "print(4)").stdout == "4\n"
+        server = second.process
+    assert server.returncode == 0
+    assert run(python, "-c", "1").returncode != 0
+    with first:
+        assert first.process is not None
+
+
+def test_server_starts_from_another_one(python, run, tmp_path):
+    with WarmPython(tmp_path, modules=("wave",), python=python) as warmer:
+        code = "import sys; print('wave' in sys.modules)"
+        assert run(warmer, "-c", code).stdout == "True\n"
+        assert run(python, "-c", code).stdout == "False\n"

@@ -7,8 +7,11 @@
 folder and output to a server, whose fork runs them. The fork differs from a new process only in the modules that are
 already imported. `LIBRARIES` are those below huggingface_hub: where its caches are, whether it is offline, and where
 our own code comes from is decided in the fork. `TRAINING` has our own modules as well.
+
+Processes that name the same folder share one server: the first starts it, and it ends when the last has left.
 """
 
+import fcntl
 import gc
 import importlib
 import itertools
@@ -56,33 +59,61 @@ class WarmPython:
     """The server. As a context manager it gives the path of the executable.
 
     Args:
-        folder: an existing folder for the executable and its socket.
+        folder: an existing folder for the executable, its socket and a lock.
         modules: imported before anything runs; our own ones are imported from this tree.
+        python: what starts the server: another executable of this kind has imported its modules already.
     """
 
-    def __init__(self, folder: Path, modules: Sequence[str] = LIBRARIES):
-        self.socket = folder / "socket"
+    def __init__(self, folder: Path, modules: Sequence[str] = LIBRARIES, python: str = sys.executable):
+        self.folder = folder
         self.executable = folder / "python"
+        self.socket = folder / "socket"
         self.modules = modules
+        self.python = python
+        self.process: subprocess.Popen | None = None
 
     def __enter__(self) -> str:
-        script = f'#!/bin/sh\nexec "{sys.executable}" -I -S "{__file__}" request "{self.socket}" "$@"\n'
-        self.executable.write_text(script, encoding="utf-8")
-        self.executable.chmod(0o755)
-        with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(str(self.socket))
-            listener.listen()
-            self.process = subprocess.Popen(
-                [sys.executable, "-I", __file__, "serve", str(listener.fileno()), *self.modules],
-                pass_fds=[listener.fileno()],
-                stdin=subprocess.PIPE,  # at its end, the server knows that the tests have ended, however they did
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
-            )
+        with (self.folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            # The server ends when all such connections are closed, however the processes that hold them end.
+            self.connection = self.connect() or self.start()
         return str(self.executable)
 
     def __exit__(self, *exception: object) -> None:
-        self.process.stdin.close()
-        self.process.wait()
+        self.connection.close()
+        if self.process is not None:
+            self.process.wait()
+
+    def connect(self) -> socket.socket | None:
+        """A connection to the server if it runs and will not end before the connection does."""
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            connection.connect(str(self.socket))
+            connection.sendall(b"\nnull\n")
+            if connection.recv(1):
+                return connection
+        except OSError:
+            pass
+        connection.close()
+        return None
+
+    def start(self) -> socket.socket:
+        script = f'#!/bin/sh\nexec "{sys.executable}" -I -S "{__file__}" request "{self.socket}" "$@"\n'
+        self.executable.write_text(script, encoding="utf-8")
+        self.executable.chmod(0o755)
+        self.socket.unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(self.socket))
+            listener.listen()
+            connection = socket.socket(socket.AF_UNIX)
+            connection.connect(str(self.socket))
+            connection.sendall(b"\nnull\n")
+            self.process = subprocess.Popen(
+                [self.python, "-I", __file__, "serve", *self.modules],
+                stdin=listener,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+            )
+        return connection
 
 
 # ---- the executable ------------------------------------------------------------------------------------------
@@ -109,37 +140,46 @@ class Fork(NamedTuple):
     connection: socket.socket
 
 
-def serve(listener_fd: str, *modules: str) -> dict[str, Any]:
-    """Fork for every connection. Returns only in a child: what it has to run."""
+USER = "user"  # a process that needs this server
+
+
+def serve(*modules: str) -> dict[str, Any]:
+    """Fork for every request at the socket on stdin. Returns only in a child: what it has to run."""
+    listener = socket.socket(fileno=os.dup(0))
     sys.path.append(str(ROOT))
     for name in modules:
         importlib.import_module(name)
     sys.path.remove(str(ROOT))
     gc.freeze()  # a child's garbage collector need not look at these modules
-    listener = socket.socket(fileno=int(listener_fd))
     selector = selectors.DefaultSelector()
     selector.register(listener, selectors.EVENT_READ)
-    selector.register(sys.stdin, selectors.EVENT_READ)
-    while True:
+    accept(listener, selector)  # the process that has started the server
+    while len(selector.get_map()) > 1:
         for key, _ in selector.select():
             if key.fileobj is listener:
                 job = accept(listener, selector)
                 if job is not None:
                     return job
-            elif key.fileobj is sys.stdin:
-                sys.exit()
-            elif isinstance(key.fileobj, int):  # the child has ended
+            elif key.data == USER:  # it has left
+                selector.unregister(key.fileobj)
+                key.fileobj.close()
+            elif isinstance(key.data, Fork):  # the child has ended
                 finish(key.fileobj, key.data, selector)
             else:  # the process that waits was killed
                 selector.unregister(key.fileobj)
                 os.kill(key.data, signal.SIGKILL)
+    sys.exit()
 
 
 def accept(listener: socket.socket, selector: selectors.BaseSelector) -> dict[str, Any] | None:
-    """Start a child for the next connection. Returns its job in the child, None in the server."""
+    """Start a child for the next request. Returns its job in the child, None in the server."""
     connection, _ = listener.accept()
     _, descriptors, _, _ = socket.recv_fds(connection, 1, 3)
     job = json.loads(connection.makefile().readline())
+    if job is None:
+        connection.sendall(b"\n")
+        selector.register(connection, selectors.EVENT_READ, USER)
+        return None
     process_id = os.fork()
     if process_id == 0:
         for number, descriptor in enumerate(descriptors):
