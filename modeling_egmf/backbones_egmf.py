@@ -38,18 +38,15 @@ class EGMFClipLayout(NamedTuple):
 
 def clip_layout(config: PreTrainedConfig) -> EGMFClipLayout | None:
     """The layout of a video encoder's clips, or None for an encoder of single images or audio."""
-    if config.model_type == "videomae":
-        num_steps = config.num_frames // config.tubelet_size
-        return EGMFClipLayout(config.num_frames, num_steps, has_class_token=False, time_first=True)
-    if config.model_type == "vivit":
-        num_steps = config.num_frames // config.tubelet_size[0]
-        return EGMFClipLayout(config.num_frames, num_steps, has_class_token=True, time_first=True)
-    if config.model_type == "timesformer":
+    model_type = config.model_type
+    if model_type == "timesformer":
         return EGMFClipLayout(config.num_frames, config.num_frames, has_class_token=True, time_first=False)
-    if config.model_type == "vjepa2":
-        num_steps = config.frames_per_clip // config.tubelet_size
-        return EGMFClipLayout(config.frames_per_clip, num_steps, has_class_token=False, time_first=True)
-    return None
+    if model_type not in ("videomae", "vivit", "vjepa2"):
+        return None
+    num_frames = config.frames_per_clip if model_type == "vjepa2" else config.num_frames
+    frames_per_step = config.tubelet_size[0] if model_type == "vivit" else config.tubelet_size
+    has_class_token = model_type == "vivit"
+    return EGMFClipLayout(num_frames, num_frames // frames_per_step, has_class_token, time_first=True)
 
 
 def backbone_width(config: PreTrainedConfig) -> int:

@@ -6,7 +6,7 @@
 Both load with `EGMFForConditionalGeneration.from_pretrained`, which takes the same keywords for both and checks every
 weight, so that none silently keeps its random initialization.
 
-    load_checkpoint ─┬─► load_adapter_checkpoint ─┬─ load_text_model        the language model that it names
+    from_pretrained ─┬─► load_adapter_checkpoint ─┬─ load_text_model        the language model that it names
                      │                            ├─ load_backbone          frozen pretrained encoders that it names
                      │                            └─ load_trained_weights   its own files
                      └─► load_standalone_checkpoint   as any model of `transformers`, then checked
@@ -22,18 +22,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
 from .configuration_egmf import EGMFConfig, EGMFEncoderConfig
-from .decoders_egmf import check_decoder
 from .loading_egmf import (
     HUB_ARGUMENTS,
     TEXT_MODEL_ARGUMENTS,
-    check_arguments,
     file_arguments,
     full_device_map,
-    load_config,
     text_model_device_map,
 )
 from .weights_egmf import (
@@ -219,31 +216,6 @@ def load_backbone(
 # ---- loading --------------------------------------------------------------------------------------------------------
 
 
-def load_checkpoint(
-    model_class: type[PreTrainedModel],
-    load_standalone: Callable[..., tuple[PreTrainedModel, dict]],
-    checkpoint: str | os.PathLike | None,
-    config: PreTrainedConfig | str | os.PathLike | None,
-    kwargs: dict[str, Any],
-) -> PreTrainedModel | tuple[PreTrainedModel, dict]:
-    """`from_pretrained` of `model_class`.
-
-    Args:
-        model_class: `EGMFForConditionalGeneration`.
-        load_standalone: its `PreTrainedModel.from_pretrained`.
-        checkpoint, config, kwargs: those of `from_pretrained`.
-    """
-    config, kwargs = load_config(model_class.config_class, config, checkpoint, kwargs)
-    check_arguments(checkpoint, config, kwargs)
-    check_decoder(config.text_config)
-    if config.text_model_id is not None:
-        model, info = load_adapter_checkpoint(model_class, checkpoint, config, **kwargs)
-    else:
-        model, info = load_standalone_checkpoint(load_standalone, checkpoint, config, **kwargs)
-    model.freeze()
-    return (model, info) if kwargs.get("output_loading_info") else model
-
-
 def load_adapter_checkpoint(
     model_class: type[PreTrainedModel],
     checkpoint: str | os.PathLike,
@@ -262,7 +234,7 @@ def load_adapter_checkpoint(
         The model in evaluation mode, and the loading info.
     """
     hub_kwargs = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
-    text_kwargs = {name: kwargs[name] for name in TEXT_MODEL_ARGUMENTS if name in kwargs}
+    text_kwargs = {name: kwargs[name] for name in TEXT_MODEL_ARGUMENTS.split() if name in kwargs}
     if "device_map" in text_kwargs:
         text_kwargs["device_map"] = text_model_device_map(text_kwargs["device_map"])
 

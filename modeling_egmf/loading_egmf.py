@@ -17,55 +17,20 @@ HUB_ARGUMENTS = ("token", "cache_dir", "local_files_only", "force_download", "pr
 # Where the files of a checkpoint are; a language model or a backbone elsewhere has its own.
 LOCATION_ARGUMENTS = ("revision", "subfolder")
 # Fusion and encoders are never cast, quantized or split: these arguments go only to the language model.
-TEXT_MODEL_ARGUMENTS = (
-    "dtype",
-    "device_map",
-    "max_memory",
-    "offload_folder",
-    "offload_buffers",
-    "quantization_config",
-    "attn_implementation",
-    "experts_implementation",
-    "generation_config",
-    "use_kernels",
-    "kernel_config",
-    "allow_all_kernels",
-    "disable_mmap",
-)
+TEXT_MODEL_ARGUMENTS = """
+    dtype device_map max_memory offload_folder offload_buffers quantization_config attn_implementation
+    experts_implementation generation_config use_kernels kernel_config allow_all_kernels disable_mmap
+"""
 # Arguments for weights that are not in the checkpoint's files, or not all of them, or split over processes.
-STANDALONE_ARGUMENTS = (
-    "state_dict",
-    "key_mapping",
-    "fusion_config",
-    "distributed_config",
-    "device_mesh",
-    "tp_plan",
-    "tp_size",
-)
+STANDALONE_ARGUMENTS = "state_dict key_mapping fusion_config distributed_config device_mesh tp_plan tp_size"
+OTHER_ARGUMENTS = "torch_dtype variant use_safetensors ignore_mismatched_sizes output_loading_info"
 # Accepted without effect: what the Auto classes and `pipeline` add, and what `transformers` itself ignores by now.
-IGNORED_ARGUMENTS = (
-    "trust_remote_code",
-    "code_revision",
-    "adapter_kwargs",
-    "adapter_name",
-    "tqdm_class",
-    "low_cpu_mem_usage",
-    "offload_state_dict",
-    "weights_only",
-    "_commit_hash",
-    "_from_auto",
-    "_from_pipeline",
-    "_fast_init",
-)
-OTHER_ARGUMENTS = ("torch_dtype", "variant", "use_safetensors", "ignore_mismatched_sizes", "output_loading_info")
-LOADING_ARGUMENTS = {
-    *HUB_ARGUMENTS,
-    *LOCATION_ARGUMENTS,
-    *TEXT_MODEL_ARGUMENTS,
-    *STANDALONE_ARGUMENTS,
-    *IGNORED_ARGUMENTS,
-    *OTHER_ARGUMENTS,
-}
+IGNORED_ARGUMENTS = """
+    trust_remote_code code_revision adapter_kwargs adapter_name tqdm_class low_cpu_mem_usage offload_state_dict
+    weights_only _commit_hash _from_auto _from_pipeline _fast_init
+"""
+LOADING_ARGUMENTS = {*HUB_ARGUMENTS, *LOCATION_ARGUMENTS, *TEXT_MODEL_ARGUMENTS.split(), *STANDALONE_ARGUMENTS.split()}
+LOADING_ARGUMENTS |= {*OTHER_ARGUMENTS.split(), *IGNORED_ARGUMENTS.split()}
 
 
 def load_config(
@@ -84,7 +49,8 @@ def load_config(
 
     Raises:
         TypeError: an argument is unknown.
-        OSError, ValueError: config.json is missing, damaged or not valid.
+        OSError: config.json is missing or damaged.
+        ValueError: config.json is not valid, or an argument would leave weights unchecked.
     """
     fields = field_names(config_class) - {"dtype"}
     known = LOADING_ARGUMENTS | fields
@@ -93,17 +59,19 @@ def load_config(
         raise TypeError(f"from_pretrained() has no argument {unknown[0]!r}.{did_you_mean(unknown[0], known)}")
     changes = {name: kwargs[name] for name in kwargs if name in fields}
     kwargs = {name: value for name, value in kwargs.items() if name not in fields and value is not None}
-    if changes.get("text_model_id") is None:
-        changes.pop("text_model_id", None)  # the checkpoint's own
-    else:
-        changes["text_model_id"] = os.fspath(changes["text_model_id"])
+    text_model_id = changes.pop("text_model_id", None)
+    if text_model_id is not None:  # otherwise the checkpoint's own
+        changes["text_model_id"] = os.fspath(text_model_id)
     if "torch_dtype" in kwargs:
         kwargs.setdefault("dtype", kwargs.pop("torch_dtype"))
     if isinstance(config, PreTrainedConfig):
         if changes:
             raise TypeError(f"Set {', '.join(sorted(changes))} in the `config` that you pass to from_pretrained().")
-        return copy.deepcopy(config), kwargs
-    return config_class.from_pretrained(config or checkpoint, **file_arguments(kwargs), **changes), kwargs
+        config = copy.deepcopy(config)
+    else:
+        config = config_class.from_pretrained(config or checkpoint, **file_arguments(kwargs), **changes)
+    check_arguments(checkpoint, config, kwargs)
+    return config, kwargs
 
 
 def file_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -127,7 +95,7 @@ def check_arguments(checkpoint: str | os.PathLike, config: EGMFConfig, kwargs: d
     devices = device_map.values() if isinstance(device_map, dict) else [device_map]
     if "meta" in map(str, devices):
         raise ValueError("On the meta device a model has no weights: give another `device_map`.")
-    unsupported = sorted(set(kwargs) & set(STANDALONE_ARGUMENTS))
+    unsupported = sorted(set(kwargs) & set(STANDALONE_ARGUMENTS.split()))
     if unsupported and config.text_model_id is not None:
         raise ValueError(
             f"{checkpoint} is an adapter checkpoint, which does not take {', '.join(unsupported)}. Make it standalone "
@@ -149,17 +117,13 @@ def full_device_map(device_map: Any) -> Any:
         return device_map
     full_map = {}
     for name, device in device_map.items():
-        if name == "":
-            full_map["language_model"] = device
-        elif name.partition(".")[0] in ("language_model", "egmf"):
-            full_map[name] = device
-        else:
-            full_map[f"language_model.{name}"] = device
+        is_full = name.partition(".")[0] in ("language_model", "egmf")
+        full_map[name if is_full else f"language_model.{name}".rstrip(".")] = device
     for name in full_map:
         parts = [part for part in full_map if part.startswith(f"{name}.")]
         if parts:
             raise ValueError(f"`device_map` names {name} and its part {parts[0]}; name only the parts, all of them.")
-    if "egmf" not in {name.partition(".")[0] for name in full_map}:
+    if all(name.startswith("language_model") for name in full_map):
         devices = [device for device in full_map.values() if device not in ("cpu", "disk")]
         full_map = {"egmf": devices[0] if devices else "cpu", **full_map}
     return full_map
@@ -167,8 +131,7 @@ def full_device_map(device_map: Any) -> Any:
 
 def text_model_device_map(device_map: Any) -> Any:
     """The part of a device map for the language model, by the language model's own names."""
-    if not isinstance(device_map, dict):
-        return device_map
     full_map = full_device_map(device_map)
-    names = [name for name in full_map if name.partition(".")[0] == "language_model"]
-    return {name.partition(".")[2]: full_map[name] for name in names}
+    if not isinstance(full_map, dict):
+        return full_map
+    return {name.partition(".")[2]: full_map[name] for name in full_map if name.startswith("language_model")}

@@ -6,7 +6,6 @@ peft ignores a target that the model does not have as long as another one matche
 matrices A and B are never offloaded: they stay on the device that their layer computes on.
 """
 
-from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -21,18 +20,10 @@ LINEAR_LAYERS = (nn.Linear, Conv1D)  # quantized linear layers are subclasses of
 # For an architecture without an entry in peft's table: query and value, or the layer that computes them together.
 DEFAULT_TARGETS = (["q_proj", "v_proj"], ["qkv_proj"], ["query_key_value"], ["c_attn"], ["Wqkv"])
 # LoRA of a layer that is offloaded must not read the layer's own weights, which other fields would do.
-OFFLOADABLE_FIELDS = {
-    "r",
-    "lora_alpha",
-    "lora_dropout",
-    "target_modules",
-    "exclude_modules",
-    "layers_to_transform",
-    "layers_pattern",
-    "rank_pattern",
-    "alpha_pattern",
-    "use_rslora",
-}
+OFFLOADABLE_FIELDS = """
+    r lora_alpha lora_dropout target_modules exclude_modules layers_to_transform layers_pattern rank_pattern
+    alpha_pattern use_rslora
+"""
 
 
 def import_peft() -> ModuleType:
@@ -129,8 +120,15 @@ def place_lora_of_offloaded_layers(language_model: PreTrainedModel, lora: dict[s
     Raises:
         ValueError: this kind of LoRA reads the layer's own weights, which are not in memory.
     """
-    for layer, device in offloaded_lora_layers(language_model):
-        unsupported = sorted(set(lora) - OFFLOADABLE_FIELDS)
+    lora_layer = import_peft().tuners.lora.LoraLayer
+    for layer in language_model.modules():
+        if not isinstance(layer, lora_layer) or not layer.get_base_layer().weight.is_meta:
+            continue
+        with in_memory(layer.get_base_layer()):
+            device = layer.get_base_layer().weight.device
+        if device.type == "meta":  # the whole model is still to be loaded
+            return
+        unsupported = sorted(set(lora) - set(OFFLOADABLE_FIELDS.split()))
         if unsupported:
             raise ValueError(
                 f"LoRA with {', '.join(unsupported)} does not work for layers that `device_map` offloads to CPU or "
@@ -139,18 +137,3 @@ def place_lora_of_offloaded_layers(language_model: PreTrainedModel, lora: dict[s
         for name in layer.adapter_layer_names:
             getattr(layer, name).to_empty(device=device)
         layer.reset_lora_parameters("default", init_lora_weights=True)
-
-
-def offloaded_lora_layers(language_model: PreTrainedModel) -> Iterator[tuple[nn.Module, Any]]:
-    """LoRA layers around an offloaded layer, each with the device that it computes on."""
-    lora_layer = import_peft().tuners.lora.LoraLayer
-    for layer in language_model.modules():
-        if not isinstance(layer, lora_layer):
-            continue
-        base_layer = layer.get_base_layer()
-        if not base_layer.weight.is_meta:
-            continue
-        with in_memory(base_layer):
-            device = base_layer.weight.device
-        if device.type != "meta":  # otherwise the whole model is still to be loaded
-            yield layer, device

@@ -64,7 +64,12 @@ from .answers_egmf import (
     check_answer_inputs,
     choose_logits_to_keep,
 )
-from .checkpoints_egmf import keys_stored_elsewhere, load_checkpoint, record_checksum
+from .checkpoints_egmf import (
+    keys_stored_elsewhere,
+    load_adapter_checkpoint,
+    load_standalone_checkpoint,
+    record_checksum,
+)
 from .configuration_egmf import EGMFConfig
 from .decoders_egmf import check_decoder
 from .encoders_egmf import EGMFAudioVisualEncoder, EGMFPretrainedStem
@@ -72,6 +77,7 @@ from .experts_egmf import EGMFExperts
 from .fusion_egmf import EGMFFusion
 from .generation_egmf import EGMFGenerationMixin
 from .keywords_egmf import check_keywords
+from .loading_egmf import load_config
 from .lora_egmf import inject_lora
 from .outputs_egmf import EGMFAnswerOutput, EGMFCausalLMOutput, EGMFFusionOutput, fusion_fields
 from .padding_egmf import run_language_model
@@ -278,8 +284,15 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, EGMFGenerationMixin):
             TypeError: an unknown argument.
             OSError, ValueError: a part is absent or damaged, or its weights do not match the model; by name.
         """
-        load_standalone = super().from_pretrained
-        return load_checkpoint(cls, load_standalone, pretrained_model_name_or_path, config, kwargs)
+        checkpoint = pretrained_model_name_or_path
+        config, kwargs = load_config(cls.config_class, config, checkpoint, kwargs)
+        check_decoder(config.text_config)
+        if config.text_model_id is not None:
+            model, info = load_adapter_checkpoint(cls, checkpoint, config, **kwargs)
+        else:
+            model, info = load_standalone_checkpoint(super().from_pretrained, checkpoint, config, **kwargs)
+        model.freeze()
+        return (model, info) if kwargs.get("output_loading_info") else model
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Save an adapter checkpoint if `config.text_model_id` names a language model, else a standalone one.

@@ -29,7 +29,7 @@ from tests.helpers.sources import (
 # ---- Hub files -------------------------------------------------------------------------------------------------
 
 # The packages that a top-level import of a Hub file demands of everyone who loads a model.
-DEMANDED = {"torch", "numpy", "transformers", "huggingface_hub"}
+DEMANDED = {"torch", "numpy", "transformers", "huggingface_hub", "safetensors"}
 
 # Layers of the Hub code, lowest first; a file imports from lower layers only.
 MODELING_LAYERS = (
