@@ -8,47 +8,41 @@ leads to a leaf counts.
                     ├─ " sur" ─── "prise"          log P(child token | prompt, path to its parent),
                     └─ " dis" ─── "gust"           then normalized over the set
 
-    AnswerBatch.from_answer_ids   answer_ids ─► the tries of a batch; each set's trie is built once
-    score_root                    logits of the prefill ─► log-probabilities of the edges at the root
-    score_nodes_as_tree           one more forward pass over the prefill's cache ─► those of all other edges
-    AnswerBatch.log_probs         log-probabilities of the edges ─► those of the answers
+    AnswerSet.from_answer_ids   answer_ids ─► the tries of a batch; each set's trie is built once
+    AnswerSet.edge_log_probs    logits at some of the nodes ─► log-probabilities of their edges
+    AnswerSet.log_probs         log-probabilities of the edges ─► those of the answers
 
-Functions that score the inner nodes share their arguments and their result: (B, G) log-probabilities of the edges at
-inner nodes, 0 at the other edges, so that the edges of the root are added to it. `edge_log_probs` makes such a tensor
-from logits of any subset of the nodes. Everything stays on the device: of the logits, only the edges' are gathered.
+Everything stays on the device: of the logits, only the edges' are gathered. scoring_egmf.py computes the logits.
 """
 
 # B batch  S prompt tokens  K positions with logits  V vocabulary  R rows of logits
-# A answers  L tokens of the longest answer  N inner nodes except the root  G edges  C children of a node
+# A answers  L tokens of the longest answer  N inner nodes except the root  G edges
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from torch.nn.utils.rnn import pad_sequence
 
 from .precision_egmf import float32_chunks
 
 
-if TYPE_CHECKING:
-    from transformers import Cache
-
 NORMALIZATIONS = ("sequence", "tree")
-PADDING = {"node_depths": -1, "node_edges": -1, "answer_edges": -1}  # fields of `AnswerBatch` not padded with 0
 
 
 class AnswerSet(NamedTuple):
-    """A trie over the answers' token ids. Node 0 is the root; the inner nodes follow, parents before children."""
+    """Tries over the token ids of answers, one for each sample of a batch; a single set's has no dimension B.
 
-    node_tokens: Tensor  # (N,) token of each inner node
-    node_depths: Tensor  # (N,) 0 for children of the root
-    node_parents: Tensor  # (N,) parent of each inner node, 0 for the root
-    node_sees: Tensor  # (N, N) bool: each inner node sees itself and its ancestors
-    node_edges: Tensor  # (1 + N, C) edges that start at the root and at each inner node, -1 for padding
-    edge_parents: Tensor  # (G,) node at which the edge starts
-    edge_tokens: Tensor  # (G,) token of the edge
-    answer_edges: Tensor  # (A, L) edges of each answer, -1 for padding
+    Node 0 is the root; the inner nodes follow, parents before children.
+    """
+
+    node_tokens: Tensor  # (B, N) token of each inner node, 0 for padding
+    node_parents: Tensor  # (B, N) parent of each inner node, 0 for the root, -1 for padding
+    node_sees: Tensor  # (B, N, N) bool: each inner node sees itself and its ancestors; False for padding
+    edge_parents: Tensor  # (B, G) node at which the edge starts, -1 for padding
+    edge_tokens: Tensor  # (B, G) token of the edge, 0 for padding
+    answer_edges: Tensor  # (B, A, L) edges of each answer, -1 for padding
 
     @classmethod
     @lru_cache(maxsize=64)
@@ -77,74 +71,30 @@ class AnswerSet(NamedTuple):
         paths = []
         for answer in answers:
             paths += prefixes(answer)
-        paths = list(dict.fromkeys(paths))
+        edge_index = {path: index for index, path in enumerate(dict.fromkeys(paths))}
         inner_paths = sorted({path[:-1] for path in paths} - {()}, key=len)
         if set(inner_paths) & set(answers):
             raise ValueError("One answer's tokens are a prefix of another's; end both with an end token.")
 
-        edge_index = {path: index for index, path in enumerate(paths)}
         node_index = {path: index for index, path in enumerate([(), *inner_paths])}
-        node_edges = [[] for _ in node_index]
-        for path, edge in edge_index.items():
-            node_edges[node_index[path[:-1]]].append(edge)
-        node_parents = [node_index[path[:-1]] for path in inner_paths]
-        tensors = cls(
+        node_sees = [[path[: len(other)] == other for other in inner_paths] for path in inner_paths]
+        answer_edges = [torch.tensor([edge_index[path] for path in prefixes(answer)]) for answer in answers]
+        answer_set = cls(
             node_tokens=torch.tensor([path[-1] for path in inner_paths], dtype=torch.long),
-            node_depths=torch.tensor([len(path) - 1 for path in inner_paths], dtype=torch.long),
-            node_parents=torch.tensor(node_parents, dtype=torch.long),
-            node_sees=visible_nodes(node_parents),
-            node_edges=stack_padded([torch.tensor(edges) for edges in node_edges], -1),
-            edge_parents=torch.tensor([node_index[path[:-1]] for path in paths]),
-            edge_tokens=torch.tensor([path[-1] for path in paths]),
-            answer_edges=stack_padded(
-                [torch.tensor([edge_index[path] for path in prefixes(answer)]) for answer in answers], -1
-            ),
+            node_parents=torch.tensor([node_index[path[:-1]] for path in inner_paths], dtype=torch.long),
+            node_sees=torch.tensor(node_sees, dtype=torch.bool).view(len(inner_paths), len(inner_paths)),
+            edge_parents=torch.tensor([node_index[path[:-1]] for path in edge_index]),
+            edge_tokens=torch.tensor([path[-1] for path in edge_index]),
+            answer_edges=pad_sequence(answer_edges, batch_first=True, padding_value=-1),
         )
-        return cls(*[tensor.to(device) for tensor in tensors])
-
-
-def prefixes(answer: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """The answer's first token, its first two tokens, ..., and the answer itself."""
-    return [answer[:length] for length in range(1, len(answer) + 1)]
-
-
-def visible_nodes(node_parents: list[int]) -> Tensor:
-    """Parents of the N inner nodes, parents before children -> `AnswerSet.node_sees`."""
-    node_sees = torch.eye(len(node_parents), dtype=torch.bool)
-    for node, parent in enumerate(node_parents):
-        if parent > 0:
-            node_sees[node] |= node_sees[parent - 1]
-    return node_sees
-
-
-def stack_padded(tensors: list[Tensor], value: int) -> Tensor:
-    """Stack tensors of different sizes, padded with a value at the end of each dimension."""
-    shapes = [tensor.shape for tensor in tensors]
-    largest = [max(sizes) for sizes in zip(*shapes, strict=True)]
-    stacked = tensors[0].new_full((len(tensors), *largest), value)
-    for padded, tensor in zip(stacked, tensors, strict=True):
-        padded[tuple(slice(size) for size in tensor.shape)] = tensor
-    return stacked
-
-
-class AnswerBatch(NamedTuple):
-    """Each sample's `AnswerSet`, padded to the largest set of the batch."""
-
-    node_tokens: Tensor  # (B, N) 0 for padding
-    node_depths: Tensor  # (B, N) -1 for padding
-    node_parents: Tensor  # (B, N) 0 for padding
-    node_sees: Tensor  # (B, N, N) False for padding
-    node_edges: Tensor  # (B, 1 + N, C) -1 for padding
-    edge_parents: Tensor  # (B, G) 0 for padding
-    edge_tokens: Tensor  # (B, G) 0 for padding
-    answer_edges: Tensor  # (B, A, L) -1 for padding
+        return cls(*[tensor.to(device) for tensor in answer_set])
 
     @classmethod
-    def from_answer_ids(cls, answer_ids: Tensor, device: torch.device) -> "AnswerBatch":
-        """answer_ids (B, A, L), padded with -1 -> the answers' tries on the device.
+    def from_answer_ids(cls, answer_ids: Tensor, device: torch.device) -> "AnswerSet":
+        """answer_ids (B, A, L), padded with -1 -> the tries of the batch on the device.
 
         Raises:
-            ValueError: as in `AnswerSet.from_token_ids`.
+            ValueError: as in `from_token_ids`.
         """
         distinct, set_index = torch.unique(answer_ids.cpu(), dim=0, return_inverse=True)
         answer_sets = []
@@ -152,12 +102,12 @@ class AnswerBatch(NamedTuple):
             token_ids = [tuple(token for token in answer if token >= 0) for answer in answers]
             while token_ids and not token_ids[-1]:  # padding up to a larger set
                 token_ids.pop()
-            answer_sets.append(AnswerSet.from_token_ids(tuple(token_ids), device))
+            answer_sets.append(cls.from_token_ids(tuple(token_ids), device))
 
         set_index = set_index.to(device)
         fields = {}
         for name in cls._fields:
-            padding = PADDING.get(name, 0)
+            padding = -1 if name in ("node_parents", "edge_parents", "answer_edges") else 0
             of_sets = [answer_set._asdict()[name] for answer_set in answer_sets]
             fields[name] = stack_padded(of_sets, padding)[set_index]
         missing_answers = answer_ids.shape[1] - fields["answer_edges"].shape[1]
@@ -167,6 +117,26 @@ class AnswerBatch(NamedTuple):
     @property
     def num_inner_nodes(self) -> int:
         return self.node_tokens.shape[1]
+
+    def edge_log_probs(self, logits: Tensor, samples: Tensor, nodes: Tensor) -> Tensor:
+        """Log-probabilities of the edges that start at nodes with logits.
+
+        Args:
+            logits: (R, V) next-token logits.
+            samples: (R,) sample to which each row of logits belongs.
+            nodes: (R,) its node, 0 for the root.
+
+        Returns:
+            (B, G), 0 at edges that start at other nodes.
+        """
+        node_rows = torch.full((len(self.node_tokens), 1 + self.num_inner_nodes), -1, device=nodes.device)
+        node_rows[samples, nodes] = torch.arange(len(nodes), device=nodes.device)
+        edge_rows = node_rows.gather(1, self.edge_parents.clamp(min=0)).to(logits.device)  # (B, G)
+        rows = edge_rows.clamp(min=0)
+        # Not of all rows at once, which would copy all logits.
+        normalizers = torch.cat([chunk.logsumexp(dim=1) for chunk in float32_chunks(logits)])  # (R,)
+        log_probs = logits[rows, self.edge_tokens.to(logits.device)].float() - normalizers[rows]
+        return log_probs.masked_fill(edge_rows < 0, 0.0).to(nodes.device)
 
     def log_probs(self, edge_log_probs: Tensor, normalization: str) -> Tensor:
         """Log-probabilities of the answers.
@@ -182,12 +152,13 @@ class AnswerBatch(NamedTuple):
             ValueError: an answer's log-probability is NaN or infinite.
         """
         if normalization == "tree":
-            children = gather_padded(edge_log_probs, self.node_edges, float("-inf"))  # (B, 1 + N, C)
-            node_totals = children.logsumexp(dim=2)  # (B, 1 + N)
-            edge_log_probs = edge_log_probs - node_totals.gather(1, self.edge_parents)
-        steps = gather_padded(edge_log_probs, self.answer_edges, 0.0)  # (B, A, L)
-        is_padding = self.answer_edges[:, :, 0] < 0  # (B, A)
-        scores = steps.sum(dim=2).masked_fill(is_padding, float("-inf"))
+            are_siblings = self.edge_parents[:, :, None] == self.edge_parents[:, None]  # (B, G, G)
+            siblings = edge_log_probs[:, None].masked_fill(~are_siblings, float("-inf"))
+            edge_log_probs = edge_log_probs - siblings.logsumexp(dim=2)
+        is_step = self.answer_edges >= 0  # (B, A, L)
+        steps = edge_log_probs.gather(1, self.answer_edges.clamp(min=0).flatten(1)).view_as(is_step)
+        is_padding = ~is_step[:, :, 0]  # (B, A)
+        scores = steps.masked_fill(~is_step, 0.0).sum(dim=2).masked_fill(is_padding, float("-inf"))
         log_probs = torch.log_softmax(scores, dim=1)
 
         is_finite = (log_probs.isfinite() | is_padding).all(dim=1)  # (B,)
@@ -201,88 +172,19 @@ class AnswerBatch(NamedTuple):
         return log_probs
 
 
-def gather_padded(values: Tensor, index: Tensor, padding: float) -> Tensor:
-    """values (B, G), index (B, X, Y) -> the indexed values (B, X, Y), with `padding` where the index is negative."""
-    indexed = values.gather(1, index.flatten(1).clamp(min=0)).view(index.shape)
-    return indexed.masked_fill(index < 0, padding)
+def prefixes(answer: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """The answer's first token, its first two tokens, ..., and the answer itself."""
+    return [answer[:length] for length in range(1, len(answer) + 1)]
 
 
-def log_normalizers(logits: Tensor) -> Tensor:
-    """logits (R, V) -> (R,) log of the sum of their exponentials, without a copy of all logits."""
-    return torch.cat([chunk.logsumexp(dim=1) for chunk in float32_chunks(logits)])
-
-
-def edge_log_probs(answers: AnswerBatch, logits: Tensor, node_rows: Tensor) -> Tensor:
-    """Log-probabilities of the edges that start at nodes with logits.
-
-    Args:
-        answers: the tries.
-        logits: (R, V) next-token logits.
-        node_rows: (B, 1 + N) row of `logits` that belongs to each node, -1 for nodes without logits.
-
-    Returns:
-        (B, G), 0 at edges that start at other nodes.
-    """
-    edge_rows = node_rows.gather(1, answers.edge_parents).to(logits.device)  # (B, G)
-    edge_tokens = answers.edge_tokens.to(logits.device)
-    rows = edge_rows.clamp(min=0)
-    log_probs = logits[rows, edge_tokens].float() - log_normalizers(logits)[rows]
-    log_probs = log_probs.masked_fill(edge_rows < 0, 0.0)
-    return log_probs.to(node_rows.device)
-
-
-def score_root(answers: AnswerBatch, logits: Tensor) -> Tensor:
-    """logits (B, 1, V) after the prompt -> (B, G) log-probabilities of the edges at the root, 0 at the other edges."""
-    num_samples, num_inner_nodes = answers.node_tokens.shape
-    node_rows = torch.arange(num_samples, device=answers.node_tokens.device)[:, None]  # (B, 1)
-    node_rows = nn.functional.pad(node_rows, (0, num_inner_nodes), value=-1)  # (B, 1 + N)
-    return edge_log_probs(answers, logits[:, -1], node_rows)
-
-
-def tree_inputs(answers: AnswerBatch, prompt_mask: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Inputs of a forward pass over the prompt's cache; each inner node sees the prompt, its ancestors and itself.
-
-    Args:
-        answers: the tries, with at least one inner node.
-        prompt_mask: (B, S), 1 on real tokens.
-        dtype: of the language model.
-
-    Returns:
-        `input_ids` and `position_ids` (B, N); `attention_mask` (B, 1, N, S + N), 0 where a node may attend and the
-        lowest number of `dtype` elsewhere.
-    """
-    sees_prompt = prompt_mask.bool()[:, None, :].expand(-1, answers.num_inner_nodes, -1)  # (B, N, S)
-    visible = torch.cat([sees_prompt, answers.node_sees], dim=-1)[:, None]  # (B, 1, N, S + N)
-    attention_mask = torch.zeros_like(visible, dtype=dtype)
-    attention_mask = attention_mask.masked_fill(~visible, torch.finfo(dtype).min)
-    position_ids = prompt_mask.sum(dim=1, keepdim=True) + answers.node_depths.clamp(min=0)
-    return {"input_ids": answers.node_tokens, "position_ids": position_ids, "attention_mask": attention_mask}
-
-
-def score_nodes_as_tree(
-    language_model: PreTrainedModel,
-    answers: AnswerBatch,
-    prompt_mask: Tensor,
-    past_key_values: "Cache",
-) -> Tensor:
-    """Score all inner nodes in one forward pass over the prompt's cache.
-
-    Args:
-        language_model: the model that filled the cache.
-        answers: the tries, with at least one inner node.
-        prompt_mask: (B, S), 1 on real tokens.
-        past_key_values: cache of the prompts.
-
-    Returns:
-        (B, G) log-probabilities of the edges that start at inner nodes, 0 at the edges of the root.
-    """
-    inputs = tree_inputs(answers, prompt_mask, language_model.dtype)
-    output = language_model(**inputs, past_key_values=past_key_values, use_cache=True)
-    num_samples, num_inner_nodes = answers.node_tokens.shape
-    node_rows = torch.arange(num_samples * num_inner_nodes, device=prompt_mask.device)
-    node_rows = node_rows.view(num_samples, num_inner_nodes)  # (B, N)
-    node_rows = nn.functional.pad(node_rows, (1, 0), value=-1)  # (B, 1 + N)
-    return edge_log_probs(answers, output.logits.flatten(0, 1), node_rows)
+def stack_padded(tensors: list[Tensor], value: int) -> Tensor:
+    """Stack tensors of different sizes, padded with a value at the end of each dimension."""
+    shapes = [tensor.shape for tensor in tensors]
+    largest = [max(sizes) for sizes in zip(*shapes, strict=True)]
+    stacked = tensors[0].new_full((len(tensors), *largest), value)
+    for padded, tensor in zip(stacked, tensors, strict=True):
+        padded[tuple(slice(size) for size in tensor.shape)] = tensor
+    return stacked
 
 
 def check_answer_inputs(

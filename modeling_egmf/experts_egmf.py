@@ -28,15 +28,6 @@ class GateWeights(NamedTuple):
     residual_weight: Tensor  # (B,) beta in (0, 1)
 
 
-class ExpertMixture(NamedTuple):
-    """The enhanced vector, and the gate's weights behind it."""
-
-    fused: Tensor  # (B, H) f_enhanced
-    expert_weights: Tensor  # (B, E) alpha, sums to 1
-    gate_weights: Tensor  # (B, E) w, sums to 1
-    residual_weight: Tensor  # (B,) beta in (0, 1)
-
-
 class EGMFExpert(EGMFFloat32Module):
     """A bottleneck network E_k: H -> H / bottleneck_ratio -> H."""
 
@@ -47,7 +38,6 @@ class EGMFExpert(EGMFFloat32Module):
         self.activation = ACT2FN[activation]
         self.up = nn.Linear(bottleneck_width, width)
 
-    @in_float32
     def forward(self, fused: Tensor) -> Tensor:
         """fused (B, H) -> (B, H)."""
         return self.up(self.activation(self.down(fused)))
@@ -71,18 +61,13 @@ class EGMFHierarchicalGate(EGMFFloat32Module):
         )
         self.residual_gate = nn.Linear(width, 1)
 
-    @in_float32
     def forward(self, fused: Tensor) -> GateWeights:
         """fused (B, H) -> GateWeights."""
         gate_weights = torch.softmax(self.feature_gate(fused), dim=-1)  # (B, E)
         context = torch.cat([fused, gate_weights], dim=-1)  # (B, H + E)
-        expert_logits = self.context_gate(context)  # (B, E)
+        expert_weights = torch.softmax(self.context_gate(context), dim=-1)  # (B, E)
         residual_weight = torch.sigmoid(self.residual_gate(fused)).squeeze(-1)  # (B,)
-        return GateWeights(
-            expert_weights=torch.softmax(expert_logits, dim=-1),
-            gate_weights=gate_weights,
-            residual_weight=residual_weight,
-        )
+        return GateWeights(expert_weights, gate_weights, residual_weight)
 
 
 class EGMFExperts(EGMFFloat32Module):
@@ -97,10 +82,9 @@ class EGMFExperts(EGMFFloat32Module):
         self.gate = EGMFHierarchicalGate(width, len(self.experts))
 
     @in_float32
-    def forward(self, fused: Tensor) -> ExpertMixture:
-        """fused (B, H) -> ExpertMixture."""
+    def forward(self, fused: Tensor) -> tuple[Tensor, GateWeights]:
+        """fused (B, H) -> f_enhanced (B, H), and the weights that it was mixed with."""
         gate = self.gate(fused)
         expert_outputs = torch.stack([expert(fused) for expert in self.experts], dim=1)  # (B, E, H)
         mixed = torch.einsum("be,beh->bh", gate.expert_weights, expert_outputs)  # (B, H)
-        enhanced = mixed + gate.residual_weight[:, None] * fused
-        return ExpertMixture(enhanced, *gate)
+        return mixed + gate.residual_weight[:, None] * fused, gate

@@ -37,16 +37,9 @@ def in_float32(method: Callable[..., Any]) -> Callable[..., Any]:
     """Run a method of tensors in float32: without autocast, and with 16-bit tensors cast to float32."""
 
     @wraps(method)
-    def run(module: nn.Module, *tensors: Tensor, **named_tensors: Tensor) -> Any:
-        tensors = [widen(tensor) for tensor in tensors]
-        named_tensors = {name: widen(tensor) for name, tensor in named_tensors.items()}
-        device = next(module.parameters()).device
-        with maybe_autocast(device.type, enabled=False):
-            return method(module, *tensors, **named_tensors)
+    def run(module: nn.Module, *tensors: Tensor) -> Any:
+        widened = [tensor.float() if tensor.dtype in SIXTEEN_BITS else tensor for tensor in tensors]
+        with maybe_autocast(widened[0].device.type, enabled=False):
+            return method(module, *widened)
 
     return run
-
-
-def widen(tensor: Tensor) -> Tensor:
-    """The tensor in float32 if it is in 16 bits, else unchanged."""
-    return tensor.float() if tensor.dtype in SIXTEEN_BITS else tensor

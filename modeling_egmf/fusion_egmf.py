@@ -35,7 +35,6 @@ class EGMFAttention(EGMFFloat32Module):
         batch_size, length, _ = states.shape
         return states.view(batch_size, length, self.num_heads, self.head_width).transpose(1, 2)
 
-    @in_float32
     def forward(self, queries: Tensor, keys: Tensor, key_mask: Tensor) -> Tensor:
         """queries (B, Q, H), keys (B, K, H), key_mask (B, K) bool, true on real keys -> (B, Q, H)."""
         has_key = key_mask.any(dim=1)  # (B,)
@@ -91,8 +90,12 @@ class EGMFFusion(EGMFFloat32Module):
         Returns:
             (B, H) f_fusion.
         """
+        # The first query is learned, and is used only for samples without text.
         has_text = text_mask.any(dim=1, keepdim=True)  # (B, 1)
-        text, query_mask = self.project_text(text_embeds, text_mask)  # (B, 1 + L, H), (B, 1 + L)
+        query_mask = torch.cat([~has_text, text_mask], dim=1)  # (B, 1 + L)
+        no_text_query = self.no_text_query.expand(len(text_embeds), 1, -1)
+        text = torch.cat([no_text_query, self.text_projection(text_embeds)], dim=1)
+        text = self.text_norm(text)  # (B, 1 + L, H)
         media = self.media_norm(media_tokens)  # (B, 2, H)
         if self.media_attention is not None:
             media = media + self.media_attention(media, text, query_mask & has_text)
@@ -103,14 +106,3 @@ class EGMFFusion(EGMFFloat32Module):
         weights = query_mask / query_mask.sum(dim=1, keepdim=True)  # (B, 1 + L)
         pooled = torch.einsum("bl,blh->bh", weights.to(z_self.dtype), z_self)  # (B, H)
         return self.fused_norm(pooled)
-
-    def project_text(self, text_embeds: Tensor, text_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """text_embeds (B, L, D), text_mask (B, L) -> queries (B, 1 + L, H) and their mask (B, 1 + L).
-
-        The first query is learned, and is used only for samples without text.
-        """
-        text = self.text_projection(text_embeds)  # (B, L, H)
-        no_text_query = self.no_text_query.expand(text.shape[0], 1, -1)
-        text = self.text_norm(torch.cat([no_text_query, text], dim=1))  # (B, 1 + L, H)
-        has_text = text_mask.any(dim=1, keepdim=True)  # (B, 1)
-        return text, torch.cat([~has_text, text_mask], dim=1)

@@ -7,15 +7,15 @@ prompts of 5, 7 and 5 tokens ─┬─► group of 5 (samples 0, 2) ─► new t
 # B batch  S prompt tokens  L real tokens of a sample  T new tokens  X sequences per sample
 
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, GenerationMixin
 
-from .decoders_egmf import DecoderSupport, describe_decoder
-from .keywords_egmf import check_keywords, generation_keywords
+from .decoders_egmf import describe_decoder
+from .keywords_egmf import check_keywords
 from .padding_egmf import gather_columns, group_samples, must_regroup, real_columns
 from .prompt_egmf import PREFILL_INPUTS, TEXT_INPUTS, hide_switched_off_text
 
@@ -46,8 +46,9 @@ class EGMFGenerationMixin(GenerationMixin):
             TypeError: an argument is unknown.
             ValueError: an argument does not go with groups, or with a language model without a cache.
         """
-        own = generation_keywords() | set(inspect.signature(self.forward).parameters)
-        check_keywords("generate", kwargs, own, self.language_model)
+        known = {*inspect.signature(GenerationMixin.generate).parameters, *vars(GenerationConfig())}
+        known |= set(inspect.signature(self.forward).parameters)
+        check_keywords("generate", kwargs, known, self.language_model)
         if inputs is not None:
             kwargs["input_ids"] = inputs
         if kwargs.get("attention_mask") is not None:
@@ -63,8 +64,53 @@ class EGMFGenerationMixin(GenerationMixin):
                     )
             kwargs["use_cache"] = False
         if must_regroup(support, kwargs.get("attention_mask")):
-            return generate_in_groups(super().generate, support, config.model_type, self.generation_config, kwargs)
+            return self.generate_in_groups(**kwargs)
         return super().generate(**kwargs)
+
+    def generate_in_groups(self, **kwargs: Any) -> Tensor:
+        """Generate for samples of equal length at a time.
+
+        Args:
+            kwargs: arguments of `generate`; `attention_mask` has zeros that the language model does not take.
+
+        Returns:
+            (B * X, S + T): the batch's prompts with the new tokens, padded after the shorter ones.
+
+        Raises:
+            ValueError: an argument is for the whole batch.
+        """
+        settings = kwargs.get("generation_config") or self.generation_config
+        given = [name for name in BATCH_ARGUMENTS if kwargs.get(name) not in (None, False)]
+        if settings.return_dict_in_generate and kwargs.get("return_dict_in_generate") is None:
+            given.append("return_dict_in_generate")
+        if given:
+            raise ValueError(
+                f"A {self.language_model.config.model_type!r} language model generates without padding, here in "
+                f"groups of equal length, which does not go with `{given[0]}`. Leave it out, or generate one sample "
+                "at a time, without padding; text is left out of the prompt by `modalities=` of the processor."
+            )
+        input_ids = kwargs["input_ids"]
+        attention_mask = kwargs["attention_mask"]
+        support = describe_decoder(self.language_model.config)
+        groups = group_samples(attention_mask.sum(dim=1), mixed=support.padding == "left")
+        new_tokens: list[Tensor] = []  # X of each sample, in the order of the groups
+        for samples in groups:
+            columns = real_columns(attention_mask[samples], support.padding)
+            group = {}
+            for name, value in kwargs.items():
+                group[name] = value
+                if isinstance(value, Tensor) and value.ndim > 0 and len(value) == len(input_ids):
+                    group[name] = value[samples]
+                if name in COLUMN_INPUTS and value is not None:
+                    group[name] = gather_columns(group[name], columns)
+            new_tokens.extend(super().generate(**group)[:, columns.shape[1] :])
+
+        padding = padding_token(settings, kwargs)
+        tokens = pad_sequence(new_tokens, batch_first=True, padding_value=padding)  # (B * X, T)
+        order = torch.cat(groups).argsort()
+        tokens = tokens.unflatten(0, (len(input_ids), -1))[order].flatten(0, 1)
+        prompts = input_ids.repeat_interleave(len(tokens) // len(input_ids), dim=0)
+        return torch.cat([prompts, tokens], dim=1)
 
     def prepare_inputs_for_generation(
         self,
@@ -83,56 +129,6 @@ class EGMFGenerationMixin(GenerationMixin):
         return inputs
 
 
-def generate_in_groups(
-    generate: Callable[..., Tensor],
-    support: DecoderSupport,
-    model_type: str,
-    defaults: GenerationConfig,
-    kwargs: dict[str, Any],
-) -> Tensor:
-    """Generate for samples of equal length at a time.
-
-    Args:
-        generate: of `GenerationMixin`.
-        support: of the language model, of type `model_type`.
-        defaults: the model's generation configuration.
-        kwargs: arguments of `generate`; `attention_mask` has zeros that the language model does not take.
-
-    Returns:
-        (B * X, S + T): the batch's prompts with the new tokens, padded after the shorter ones.
-
-    Raises:
-        ValueError: an argument is for the whole batch.
-    """
-    settings = kwargs.get("generation_config") or defaults
-    given = [name for name in BATCH_ARGUMENTS if kwargs.get(name) not in (None, False)]
-    if settings.return_dict_in_generate and kwargs.get("return_dict_in_generate") is None:
-        given.append("return_dict_in_generate")
-    if given:
-        raise ValueError(
-            f"A {model_type!r} language model generates without padding, here in groups of equal length, which does "
-            f"not go with `{given[0]}`. Leave it out, or generate one sample at a time, without padding; text is left "
-            "out of the prompt by `modalities=` of the processor."
-        )
-    input_ids = kwargs["input_ids"]
-    attention_mask = kwargs["attention_mask"]
-    num_samples = len(input_ids)
-    new_tokens: list[Tensor | None] = [None] * num_samples
-    for samples in group_samples(support, attention_mask.sum(dim=1)):
-        columns = real_columns(attention_mask[samples], support.padding)
-        group = {}
-        for name, value in kwargs.items():
-            group[name] = value
-            if isinstance(value, Tensor) and value.ndim > 0 and len(value) == num_samples:
-                group[name] = value[samples]
-            if name in COLUMN_INPUTS and value is not None:
-                group[name] = gather_columns(group[name], columns)
-        sequences = generate(**group)[:, columns.shape[1] :]  # (b * X, T)
-        for sample, of_sample in zip(samples.tolist(), sequences.chunk(len(samples)), strict=True):
-            new_tokens[sample] = of_sample
-    return join_sequences(input_ids, new_tokens, padding_token(settings, kwargs))
-
-
 def padding_token(settings: GenerationConfig, kwargs: dict[str, Any]) -> int:
     """The token after the end of a shorter sequence: that of padding, or else the end token."""
     for name in ("pad_token_id", "eos_token_id"):
@@ -142,13 +138,3 @@ def padding_token(settings: GenerationConfig, kwargs: dict[str, Any]) -> int:
         if token is not None:
             return int(token)
     return 0
-
-
-def join_sequences(input_ids: Tensor, new_tokens: list[Tensor], padding: int) -> Tensor:
-    """Prompts (B, S), and for each sample new tokens (X, T of its own) -> (B * X, S + T)."""
-    length = max(tokens.shape[1] for tokens in new_tokens)
-    padded = []
-    for tokens in new_tokens:
-        padded.append(torch.nn.functional.pad(tokens, (0, length - tokens.shape[1]), value=padding))
-    num_sequences = len(padded[0])
-    return torch.cat([input_ids.repeat_interleave(num_sequences, dim=0), torch.cat(padded)], dim=1)

@@ -1,9 +1,8 @@
 """Keyword arguments of `forward`, `score_answers` and `generate`: a misspelled one is an error."""
 
-import inspect
 from collections.abc import Iterable
 
-from transformers import GenerationConfig, GenerationMixin, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.utils import TransformersKwargs
 
 from .configuration_egmf import did_you_mean
@@ -35,8 +34,3 @@ def check_keywords(
         if name not in known:
             hint = did_you_mean(name, sorted(known)) or " Leave it out."
             raise TypeError(f"{function}() got an unexpected keyword argument {name!r}.{hint}")
-
-
-def generation_keywords() -> set[str]:
-    """Arguments of `generate` and fields of a generation configuration, which `generate` takes as well."""
-    return set(inspect.signature(GenerationMixin.generate).parameters) | set(vars(GenerationConfig()))

@@ -51,19 +51,14 @@ prompt_egmf.py in the order of the diagram; answers_egmf.py; checkpoints_egmf.py
 
 import inspect
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, Cache, PreTrainedModel
 from transformers import initialization as init
 
-from .answers_egmf import (
-    AnswerBatch,
-    answer_loss,
-    check_answer_inputs,
-    choose_logits_to_keep,
-)
+from .answers_egmf import AnswerSet, answer_loss, check_answer_inputs, choose_logits_to_keep
 from .checkpoints_egmf import (
     keys_stored_elsewhere,
     load_adapter_checkpoint,
@@ -79,23 +74,18 @@ from .generation_egmf import EGMFGenerationMixin
 from .keywords_egmf import check_keywords
 from .loading_egmf import load_config
 from .lora_egmf import inject_lora
-from .outputs_egmf import EGMFAnswerOutput, EGMFCausalLMOutput, EGMFFusionOutput, fusion_fields
+from .outputs_egmf import EGMFAnswerOutput, EGMFCausalLMOutput, EGMFFusionOutput
 from .padding_egmf import run_language_model
 from .precision_egmf import float32_logits
 from .prompt_egmf import (
     PREFILL_INPUTS,
     TEXT_INPUTS,
     EGMFPseudoTokens,
-    find_placeholders,
     hide_switched_off_text,
     is_prefill,
     transcript_columns,
 )
 from .scoring_egmf import score_prompts
-
-
-if TYPE_CHECKING:
-    from transformers import Cache
 
 
 class EGMFPreTrainedModel(PreTrainedModel):
@@ -171,13 +161,8 @@ class EGMFModel(EGMFPreTrainedModel):
             text_mask = utterance_mask
         reads_text = modality_mask[:, :1].bool()  # (B, 1)
         transcript_mask = utterance_mask.bool() & reads_text  # (B, L)
-        media_tokens, media_mask = self.audio_visual_encoder(
-            enabled=modality_mask[:, 1:].bool(),
-            audio_values=audio_values,
-            audio_mask=audio_mask,
-            video_values=video_values,
-            video_mask=video_mask,
-        )  # (B, 2, H), (B, 2)
+        media = (audio_values, audio_mask, video_values, video_mask)
+        media_tokens, media_mask = self.audio_visual_encoder(modality_mask[:, 1:].bool(), *media)  # (B, 2, H), (B, 2)
         has_text = text_mask.bool().any(dim=1, keepdim=True) & reads_text  # (B, 1)
         present = torch.cat([has_text, media_mask], dim=1)  # (B, M)
         empty = torch.where(~present.any(dim=1))[0].tolist()
@@ -186,21 +171,14 @@ class EGMFModel(EGMFPreTrainedModel):
 
         text_embeds = text_embeds.to(self.fusion.no_text_query.dtype)
         fused = self.fusion(text_embeds, transcript_mask, media_tokens, media_mask)  # (B, H)
-        mixture = self.experts(fused)
-        pseudo_tokens = self.pseudo_tokens(mixture.fused)  # (B, P, D)
-        return EGMFFusionOutput(**mixture._asdict(), pseudo_tokens=pseudo_tokens, modality_mask=present)
-
-    def get_audio_features(self, audio_values: Tensor, audio_mask: Tensor) -> Tensor:
-        """audio_values, audio_mask as described in `EGMFForConditionalGeneration` -> (B, H), one token per clip."""
-        enabled = torch.ones(len(audio_values), dtype=torch.bool, device=audio_values.device)
-        token, _ = self.audio_visual_encoder.encode_modality("audio", audio_values, audio_mask, enabled)
-        return token
-
-    def get_video_features(self, video_values: Tensor, video_mask: Tensor) -> Tensor:
-        """video_values, video_mask as described in `EGMFForConditionalGeneration` -> (B, H), one token per clip."""
-        enabled = torch.ones(len(video_values), dtype=torch.bool, device=video_values.device)
-        token, _ = self.audio_visual_encoder.encode_modality("video", video_values, video_mask, enabled)
-        return token
+        enhanced, gate = self.experts(fused)  # (B, H)
+        pseudo_tokens = self.pseudo_tokens(enhanced)  # (B, P, D)
+        return EGMFFusionOutput(
+            pseudo_tokens=pseudo_tokens,
+            fused=enhanced,
+            modality_mask=present,
+            **gate._asdict(),
+        )
 
 
 class EGMFForConditionalGeneration(EGMFPreTrainedModel, EGMFGenerationMixin):
@@ -344,35 +322,37 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, EGMFGenerationMixin):
 
     def get_audio_features(self, audio_values: Tensor, audio_mask: Tensor) -> Tensor:
         """The audio token of each clip, (B, H), zeros for a clip without audio."""
-        return self.egmf.get_audio_features(audio_values, audio_mask)
+        has_audio = audio_mask.bool().any(dim=1)
+        token, _ = self.egmf.audio_visual_encoder.encode_modality("audio", audio_values, audio_mask, has_audio)
+        return token
 
     def get_video_features(self, video_values: Tensor, video_mask: Tensor) -> Tensor:
         """The video token of each clip, (B, H), zeros for a clip without video."""
-        return self.egmf.get_video_features(video_values, video_mask)
+        has_video = video_mask.bool().any(dim=1)
+        token, _ = self.egmf.audio_visual_encoder.encode_modality("video", video_values, video_mask, has_video)
+        return token
 
     def get_placeholder_mask(self, input_ids: Tensor) -> Tensor:
-        """input_ids (B, S) -> (B, S) bool, true on the placeholders; each sample must hold exactly P."""
+        """input_ids (B, S) -> (B, S) bool, true on the placeholders; each sample must hold exactly P.
+
+        They are counted per sample: with one too few, `masked_scatter` would move tokens into the next sample.
+        """
         if self.config.placeholder_token_id is None:
             raise ValueError("`config.placeholder_token_id` is not set; use the processor's `placeholder_token_id`.")
-        return find_placeholders(
-            input_ids,
-            self.config.placeholder_token_id,
-            self.config.num_pseudo_tokens,
-        )
+        mask = input_ids == self.config.placeholder_token_id
+        counts = mask.sum(dim=1)  # (B,)
+        num_tokens = self.config.num_pseudo_tokens
+        wrong = torch.where(counts != num_tokens)[0]
+        if len(wrong):
+            raise ValueError(
+                f"Sample {wrong.tolist()} of the batch has {counts[wrong].tolist()} pseudo-token placeholders, "
+                f"not {num_tokens}. Build the processor with num_pseudo_tokens={num_tokens}."
+            )
+        return mask
 
     def embed_tokens(self, input_ids: Tensor, placeholder_mask: Tensor) -> Tensor:
         """input_ids (B, S) -> (B, S, D); placeholders, which have no embedding, get that of token 0."""
         return self.get_input_embeddings()(input_ids.masked_fill(placeholder_mask, 0))
-
-    def get_transcript_embeds(self, input_ids: Tensor, utterance_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """H_text: the language model's embeddings of the columns with the batch's transcripts.
-
-        Returns:
-            Embeddings (B, L, D), and (B, L) bool, true on the transcript's tokens.
-        """
-        columns = transcript_columns(utterance_mask)
-        embeds = self.embed_tokens(input_ids, self.get_placeholder_mask(input_ids))
-        return embeds[:, columns], utterance_mask[:, columns].bool()
 
     def embed_prompt(
         self,
@@ -395,16 +375,9 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, EGMFGenerationMixin):
         placeholder_mask = self.get_placeholder_mask(input_ids)  # (B, S)
         embeds = self.embed_tokens(input_ids, placeholder_mask)  # (B, S, D)
         columns = transcript_columns(utterance_mask)
-        fusion = self.egmf(
-            text_embeds=embeds[:, columns],  # (B, L, D)
-            utterance_mask=utterance_mask[:, columns].bool(),
-            audio_values=audio_values,
-            audio_mask=audio_mask,
-            video_values=video_values,
-            video_mask=video_mask,
-            modality_mask=modality_mask,
-            text_mask=text_mask,
-        )
+        text_embeds = embeds[:, columns]  # (B, L, D)
+        media = (audio_values, audio_mask, video_values, video_mask)
+        fusion = self.egmf(text_embeds, utterance_mask[:, columns].bool(), *media, modality_mask, text_mask)
         pseudo_tokens = fusion.pseudo_tokens.to(embeds.dtype)  # (B, P, D)
         return embeds.masked_scatter(placeholder_mask[..., None], pseudo_tokens), fusion
 
@@ -421,7 +394,7 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, EGMFGenerationMixin):
         text_mask: Tensor | None = None,
         labels: torch.LongTensor | None = None,
         position_ids: torch.LongTensor | None = None,
-        past_key_values: "Cache | None" = None,
+        past_key_values: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor | None = None,
@@ -433,7 +406,7 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, EGMFGenerationMixin):
         """Next-token logits and, with `labels`, their loss. The class docstring describes the arguments."""
         if kwargs:
             check_keywords("forward", kwargs, inspect.signature(self.forward).parameters, self.language_model)
-        fusion = None
+        fusion = {}
         if inputs_embeds is None and is_prefill(past_key_values):
             attention_mask = hide_switched_off_text(attention_mask, utterance_mask, text_mask, modality_mask)
             media = (audio_values, audio_mask, video_values, video_mask)
@@ -457,7 +430,7 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, EGMFGenerationMixin):
             past_key_values=output.get("past_key_values"),
             hidden_states=output.get("hidden_states"),
             attentions=output.get("attentions"),
-            **fusion_fields(fusion if output_experts else None),
+            **(fusion if output_experts else {}),
         )
 
     @torch.no_grad()
@@ -486,9 +459,8 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, EGMFGenerationMixin):
         check_answer_inputs(answer_ids, labels, normalization, vocab_size)
         if self.training and self.language_model.is_gradient_checkpointing:
             raise ValueError("Scoring needs a cache, which gradient checkpointing disables: call model.eval() first.")
-        # Also done in `forward`, without effect the second time: the step over the tree reads this mask too.
         attention_mask = hide_switched_off_text(attention_mask, *map(inputs.get, TEXT_INPUTS))
-        answers = AnswerBatch.from_answer_ids(answer_ids, attention_mask.device)
+        answers = AnswerSet.from_answer_ids(answer_ids, attention_mask.device)
         embeds, fusion = self.embed_prompt(input_ids, **inputs)
         with float32_logits(self.language_model):
             edge_log_probs = score_prompts(self.language_model, answers, embeds, attention_mask)  # (B, G)
@@ -498,5 +470,5 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, EGMFGenerationMixin):
             log_probs=log_probs,
             task_ids=task_ids,
             expert_names=tuple(self.config.expert_names),
-            **fusion_fields(fusion),
+            **fusion,
         )

@@ -3,8 +3,7 @@
 # B batch  P pseudo tokens  K positions with logits  A answers  E experts  M modalities (text, audio, video)
 # H fusion width  D LLM width  V vocabulary
 
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 from torch import Tensor
 from transformers.modeling_outputs import CausalLMOutputWithPast, ModelOutput
@@ -71,10 +70,3 @@ class EGMFAnswerOutput(EGMFFusionOutput):
     log_probs: Tensor | None = None
     task_ids: Tensor | None = None
     expert_names: tuple[str, ...] | None = None
-
-
-def fusion_fields(output: EGMFFusionOutput | None) -> dict[str, Any]:
-    """The `EGMFFusionOutput` fields of one output, as arguments for another; empty for None."""
-    if output is None:
-        return {}
-    return {field.name: getattr(output, field.name) for field in fields(EGMFFusionOutput)}

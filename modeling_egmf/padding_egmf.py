@@ -10,19 +10,16 @@ mask. A cache needs rows of equal length. `DecoderSupport.padding` says what a l
 
 # B batch  S prompt tokens  L real tokens of the longest sample  K columns with logits  D LLM width  V vocabulary
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import Cache, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast, ModelOutput
 
 from .decoders_egmf import DecoderSupport, argument_names, describe_decoder
 from .prompt_egmf import is_padding_mask, is_prefill, make_position_ids
 
-
-if TYPE_CHECKING:
-    from transformers import Cache
 
 # Arguments that some language models do not take, and do without.
 OPTIONAL_ARGUMENTS = ("position_ids", "past_key_values", "logits_to_keep")
@@ -38,10 +35,10 @@ def must_regroup(support: DecoderSupport, attention_mask: Any) -> bool:
     return not bool(is_real.all())
 
 
-def group_samples(support: DecoderSupport, lengths: Tensor) -> list[Tensor]:
-    """lengths (B,) -> indices of the samples that can share a cache: all, or those of equal length."""
-    if support.padding in ("any", "left"):
-        return [torch.arange(len(lengths), device=lengths.device)]
+def group_samples(lengths: Tensor, mixed: bool) -> list[Tensor]:
+    """lengths (B,) -> indices of samples that are read together: all, by length, or only those of equal length."""
+    if mixed:
+        return [lengths.argsort()]
     return [torch.where(lengths == length)[0] for length in lengths.unique()]
 
 
@@ -83,7 +80,7 @@ def run_language_model(
     attention_mask: Tensor | None,
     logits_to_keep: int | Tensor,
     position_ids: Tensor | None = None,
-    past_key_values: "Cache | None" = None,
+    past_key_values: Cache | None = None,
     **kwargs: Any,
 ) -> ModelOutput:
     """A forward pass in which padding and hidden text change nothing, whatever the language model is.
@@ -110,10 +107,7 @@ def run_language_model(
         kwargs["use_cache"] = False
         past_key_values = None
     if regroup:
-        columns = logits_to_keep
-        if isinstance(columns, int):
-            columns = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device)
-        return forward_regrouped(language_model, support, inputs_embeds, attention_mask, columns, **kwargs)
+        return forward_regrouped(language_model, support, inputs_embeds, attention_mask, logits_to_keep, **kwargs)
     if support.scoring == "recompute" and is_padding_mask(attention_mask):
         attention_mask = None  # no padding: the language model counts positions in its own way
     elif position_ids is None:
@@ -134,14 +128,14 @@ def forward_regrouped(
     support: DecoderSupport,
     inputs_embeds: Tensor,
     attention_mask: Tensor,
-    columns: Tensor,
+    logits_to_keep: int | Tensor,
     **kwargs: Any,
 ) -> ModelOutput:
     """A forward pass without a cache, in which every sample is as if it were alone.
 
     Args:
         inputs_embeds, attention_mask: (B, S, D) and (B, S) of the batch.
-        columns: (K,) columns that need logits.
+        logits_to_keep: as for `run_language_model`.
         kwargs: further arguments of the language model.
 
     Returns:
@@ -156,46 +150,29 @@ def forward_regrouped(
             "padding, so that there are no attention weights over the batch's columns. Pass one sample at a time, "
             "without padding, or leave out `output_attentions`."
         )
-    lengths = attention_mask.sum(dim=1)
-    groups = [torch.arange(len(lengths), device=lengths.device)]
-    if support.padding == "none":
-        groups = group_samples(support, lengths)
-    outputs = []
+    is_real = attention_mask.bool()
+    positions = (is_real.cumsum(dim=1) - 1).clamp(min=0)  # (B, S) where each column is among the real ones
+    kept_columns = logits_to_keep if isinstance(logits_to_keep, Tensor) else slice(None)
+    groups = group_samples(is_real.sum(dim=1), mixed=support.padding != "none")
+    logits = []
+    hidden_states = []
     for samples in groups:
-        mask = attention_mask[samples].bool()
-        outputs.append(forward_group(language_model, inputs_embeds[samples], mask, columns, **kwargs))
+        columns = real_columns(is_real[samples])  # (b, L)
+        kept = positions[samples][:, kept_columns]  # (b, K)
+        first = int(kept.min())
+        output = call_language_model(
+            language_model,
+            inputs_embeds=gather_columns(inputs_embeds[samples], columns),
+            logits_to_keep=torch.arange(first, columns.shape[1], device=columns.device),
+            **kwargs,
+        )
+        logits.append(gather_columns(output.logits, kept - first))
+        layers = output.get("hidden_states") or ()
+        hidden_states.append([gather_columns(states, positions[samples]) for states in layers])
 
     order = torch.cat(groups).argsort()
-    logits = torch.cat([output.logits for output in outputs])[order]
-    hidden_states = None
-    if outputs[0].get("hidden_states") is not None:
-        layers = zip(*[output.hidden_states for output in outputs], strict=True)
-        hidden_states = tuple(torch.cat(layer)[order] for layer in layers)
-    return CausalLMOutputWithPast(logits=logits, hidden_states=hidden_states)
-
-
-def forward_group(
-    language_model: PreTrainedModel,
-    inputs_embeds: Tensor,
-    is_real: Tensor,
-    columns: Tensor,
-    **kwargs: Any,
-) -> ModelOutput:
-    """Like `forward_regrouped`, for samples that are padded on the right together."""
-    real = real_columns(is_real)  # (B, L)
-    positions = (is_real.cumsum(dim=1) - 1).clamp(min=0)  # (B, S) where each column is among the real ones
-    kept = positions[:, columns]  # (B, K)
-    first = int(kept.min())
-    output = call_language_model(
-        language_model,
-        inputs_embeds=gather_columns(inputs_embeds, real),
-        logits_to_keep=torch.arange(first, real.shape[1], device=real.device),
-        **kwargs,
+    layers = [torch.cat(states)[order] * is_real[..., None] for states in zip(*hidden_states, strict=True)]
+    return CausalLMOutputWithPast(
+        logits=torch.cat(logits)[order] * is_real[:, kept_columns, None],
+        hidden_states=tuple(layers) or None,
     )
-    logits = gather_columns(output.logits, kept - first)  # (B, K, V)
-    restored = CausalLMOutputWithPast(logits=logits * is_real[:, columns, None])
-    if output.get("hidden_states") is not None:
-        restored.hidden_states = tuple(
-            gather_columns(states, positions) * is_real[..., None] for states in output.hidden_states
-        )
-    return restored

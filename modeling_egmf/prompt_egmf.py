@@ -10,17 +10,14 @@ Next: modeling_egmf.py, where the prompt is embedded.
 
 # B batch  S prompt tokens  P pseudo tokens  H fusion width  D LLM width
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import Cache
 
 from .configuration_egmf import EGMFConfig
 from .float32_egmf import EGMFFloat32Module, in_float32
-
-
-if TYPE_CHECKING:
-    from transformers import Cache
 
 
 # What the model needs to hide text that is switched off.
@@ -40,8 +37,7 @@ class EGMFPseudoTokens(EGMFFloat32Module):
         super().__init__()
         self.num_tokens = config.num_pseudo_tokens
         self.width = config.text_config.get_text_config().hidden_size
-        self.repeat = config.pseudo_token_projection == "repeat"
-        num_projections = 1 if self.repeat else self.num_tokens
+        num_projections = 1 if config.pseudo_token_projection == "repeat" else self.num_tokens
         self.norm = nn.LayerNorm(config.fusion_hidden_size)
         self.projection = nn.Linear(config.fusion_hidden_size, self.width * num_projections)
         self.scale = nn.Parameter(torch.ones(()))
@@ -50,25 +46,7 @@ class EGMFPseudoTokens(EGMFFloat32Module):
     def forward(self, enhanced: Tensor) -> Tensor:
         """enhanced (B, H) -> (B, P, D)."""
         tokens = self.scale * self.projection(self.norm(enhanced))  # (B, D) or (B, P * D)
-        if self.repeat:
-            return tokens[:, None].expand(-1, self.num_tokens, -1)
-        return tokens.view(-1, self.num_tokens, self.width)
-
-
-def find_placeholders(input_ids: Tensor, placeholder_token_id: int, num_pseudo_tokens: int) -> Tensor:
-    """input_ids (B, S) -> (B, S) bool, true on the placeholders.
-
-    They are counted per sample: with one too few, `masked_scatter` would move tokens into the next sample.
-    """
-    mask = input_ids == placeholder_token_id
-    counts = mask.sum(dim=1)  # (B,)
-    wrong = torch.where(counts != num_pseudo_tokens)[0]
-    if len(wrong):
-        raise ValueError(
-            f"Sample {wrong.tolist()} of the batch has {counts[wrong].tolist()} pseudo-token placeholders, "
-            f"not {num_pseudo_tokens}. Build the processor with num_pseudo_tokens={num_pseudo_tokens}."
-        )
-    return mask
+        return tokens.unflatten(1, (-1, self.width)).expand(-1, self.num_tokens, -1)
 
 
 def transcript_columns(utterance_mask: Tensor) -> slice:
@@ -126,6 +104,6 @@ def make_position_ids(attention_mask: Tensor | None, length: int) -> Tensor | No
     return position_ids[:, -length:]
 
 
-def is_prefill(past_key_values: "Cache | None") -> bool:
+def is_prefill(past_key_values: Cache | None) -> bool:
     """Whether this forward pass is the prefill: the cache is still empty."""
     return past_key_values is None or past_key_values.get_seq_length() == 0

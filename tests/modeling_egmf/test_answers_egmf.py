@@ -5,13 +5,13 @@ import math
 import pytest
 import torch
 
-from modeling_egmf.answers_egmf import AnswerBatch, AnswerSet, edge_log_probs, score_root, tree_inputs
+from modeling_egmf.answers_egmf import AnswerSet
+from modeling_egmf.scoring_egmf import visible_columns
 from processing_egmf import EGMFTask
 from tests.helpers.model_inputs import assert_close
 
 
 TASKS = ["emotion", "cherma", "mosei", "sims_v2", "mood"]
-LOWEST = torch.finfo(torch.float32).min
 
 
 # ---- the plain way -------------------------------------------------------------------------------------------
@@ -83,7 +83,6 @@ def constrained(model, inputs, answers):
 def test_trie_of_a_small_set():
     answer_set = AnswerSet.from_token_ids(((5, 6), (5, 7, 8), (9,)))
     assert answer_set.node_tokens.tolist() == [5, 7]
-    assert answer_set.node_depths.tolist() == [0, 1]
     assert answer_set.node_parents.tolist() == [0, 1]
     assert answer_set.node_sees.tolist() == [[True, False], [True, True]]
     edges = list(zip(answer_set.edge_parents.tolist(), answer_set.edge_tokens.tolist(), strict=True))
@@ -91,11 +90,6 @@ def test_trie_of_a_small_set():
         [(0, 5), (1, 6)],
         [(0, 5), (1, 7), (2, 8)],
         [(0, 9)],
-    ]
-    assert [[edges[i] for i in row if i >= 0] for row in answer_set.node_edges.tolist()] == [
-        [(0, 5), (0, 9)],
-        [(1, 6), (1, 7)],
-        [(2, 8)],
     ]
 
 
@@ -126,14 +120,15 @@ def make_batch(*answers):
     for padded, of_sample in zip(answer_ids, samples, strict=True):
         for row, answer in zip(padded, of_sample, strict=False):
             row[: len(answer)] = answer
-    return AnswerBatch.from_answer_ids(answer_ids, CPU)
+    return AnswerSet.from_answer_ids(answer_ids, CPU)
 
 
 def answer_log_probs(answers, logits, normalization):
     """logits (B, 1 + N, V) at the root and the inner nodes -> (B, A)."""
     num_samples, num_nodes, _ = logits.shape
-    node_rows = torch.arange(num_samples * num_nodes).view(num_samples, num_nodes)
-    return answers.log_probs(edge_log_probs(answers, logits.flatten(0, 1), node_rows), normalization)
+    samples = torch.arange(num_samples).repeat_interleave(num_nodes)
+    nodes = torch.arange(num_nodes).repeat(num_samples)
+    return answers.log_probs(answers.edge_log_probs(logits.flatten(0, 1), samples, nodes), normalization)
 
 
 def random_logits(num_samples=1):
@@ -180,9 +175,9 @@ def test_nodes_may_be_scored_in_parts(monkeypatch):
             torch.stack([steps[1, 0, 1], steps[1, 1, 2], steps[1, 0, 2], steps[1, 2, 3], steps[1, 0, 4]]),
         ]
     )
-    root = score_root(answers, logits[:, :1])
-    first_node = edge_log_probs(answers, logits[:, 1], torch.tensor([[-1, 0, -1], [-1, 1, -1]]))
-    second_node = edge_log_probs(answers, logits[:, 2], torch.tensor([[-1, -1, 0], [-1, -1, 1]]))
+    samples = torch.arange(2)
+    parts = [answers.edge_log_probs(logits[:, node], samples, torch.full((2,), node)) for node in range(3)]
+    root, first_node, second_node = parts
     torch.testing.assert_close(root + first_node + second_node, expected)
     assert ((root != 0).int() + (first_node != 0).int() + (second_node != 0).int() == 1).all()
 
@@ -219,38 +214,36 @@ def test_equal_sets_are_built_once(monkeypatch):
 
 def test_no_answer_at_all_is_refused():
     with pytest.raises(ValueError, match="answer"):
-        AnswerBatch.from_answer_ids(torch.full((1, 2, 2), -1), CPU)
+        AnswerSet.from_answer_ids(torch.full((1, 2, 2), -1), CPU)
 
 
 def test_empty_answer_before_others_is_refused():
     with pytest.raises(ValueError, match="no tokens"):  # else every later probability stands in the wrong position
-        AnswerBatch.from_answer_ids(torch.tensor([[[-1, -1], [5, -1], [6, -1]]]), CPU)
+        AnswerSet.from_answer_ids(torch.tensor([[[-1, -1], [5, -1], [6, -1]]]), CPU)
 
 
 def test_answers_that_no_sample_has_get_no_probability():
-    answers = AnswerBatch.from_answer_ids(torch.tensor([[[5, -1], [6, -1], [-1, -1]]]), CPU)
+    answers = AnswerSet.from_answer_ids(torch.tensor([[[5, -1], [6, -1], [-1, -1]]]), CPU)
     log_probs = answers.log_probs(torch.zeros(1, 2), "sequence")
     torch.testing.assert_close(log_probs.exp(), torch.tensor([[0.5, 0.5, 0.0]]))
 
 
 def test_nodes_see_prompt_ancestors_and_themselves_only():
     answers = make_batch([(5, 6), (5, 7, 8), (9, 1)], [(5, 6), (5, 7, 8), (9, 1)])
-    nodes = tree_inputs(answers, torch.tensor([[0, 0, 1], [1, 1, 1]]), torch.float32)
-    assert set(nodes["attention_mask"].unique().tolist()) == {0.0, LOWEST}
+    visible = visible_columns(answers, torch.tensor([[0, 0, 1], [1, 1, 1]]))
     for sample, prompt in enumerate(({2}, {0, 1, 2})):
-        tokens = nodes["input_ids"][sample].tolist()
+        tokens = answers.node_tokens[sample].tolist()
         assert set(tokens) == {5, 7, 9}
-        for token, sees, depth in ((5, {5}, 0), (7, {5, 7}, 1), (9, {9}, 0)):
-            position = tokens.index(token)
-            seen = torch.where(nodes["attention_mask"][sample, 0, position] == 0)[0].tolist()
+        assert set(torch.where(visible[sample, 0])[0].tolist()) == prompt  # the root
+        for token, sees in ((5, {5}), (7, {5, 7}), (9, {9})):
+            index = tokens.index(token)
+            seen = torch.where(visible[sample, 1 + index])[0].tolist()
             assert set(seen) == prompt | {3 + tokens.index(other) for other in sees}
-            assert nodes["position_ids"][sample, position] == len(prompt) + depth
 
 
 def test_padding_nodes_look_somewhere():
     answers = make_batch([(1, 2, 3), (4,)], [(5,), (6,)])
-    nodes = tree_inputs(answers, torch.ones(2, 3), torch.float32)
-    assert (nodes["attention_mask"] == 0).any(dim=-1).all()  # a softmax over nothing would be NaN
+    assert visible_columns(answers, torch.ones(2, 3)).any(dim=-1).all()  # a softmax over nothing would be NaN
 
 
 # ---- score_answers -------------------------------------------------------------------------------------------

@@ -108,7 +108,7 @@ def test_query_without_keys_gets_zeros(enliven):
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_fusion_equals_loops(make_fusion, batch, bidirectional):
     fusion = make_fusion(bidirectional)
-    actual = fusion(**batch)
+    actual = fusion(*batch.values())
     for i in range(len(LENGTHS)):
         token_embeds = list(batch["text_embeds"][i][batch["text_mask"][i]])
         media = list(batch["media_tokens"][i][batch["media_mask"][i]])
@@ -118,45 +118,45 @@ def test_fusion_equals_loops(make_fusion, batch, bidirectional):
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_masked_content_never_matters(make_fusion, batch, bidirectional):
     fusion = make_fusion(bidirectional)
-    expected = fusion(**batch)
+    expected = fusion(*batch.values())
     batch["text_embeds"][~batch["text_mask"]] = 1e3
     batch["media_tokens"][~batch["media_mask"]] = -1e3
-    torch.testing.assert_close(fusion(**batch), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(fusion(*batch.values()), expected, atol=1e-6, rtol=0)
 
 
 def test_more_left_padding_changes_nothing(make_fusion, batch):
     fusion = make_fusion()
-    expected = fusion(**batch)
+    expected = fusion(*batch.values())
     padding = torch.randn(len(LENGTHS), 7, TEXT_WIDTH)
     padding_mask = torch.zeros(len(LENGTHS), 7, dtype=torch.bool)
     batch["text_embeds"] = torch.cat([padding, batch["text_embeds"]], dim=1)
     batch["text_mask"] = torch.cat([padding_mask, batch["text_mask"]], dim=1)
-    torch.testing.assert_close(fusion(**batch), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(fusion(*batch.values()), expected, atol=1e-6, rtol=0)
 
 
 def test_every_text_token_counts(make_fusion, batch):
     fusion = make_fusion()
-    before = fusion(**batch)[0]
+    before = fusion(*batch.values())[0]
     for position in range(LENGTHS[0]):
         changed = {**batch, "text_embeds": batch["text_embeds"].clone()}
         changed["text_embeds"][0, position] += 1
-        assert (fusion(**changed)[0] - before).abs().max() > 1e-3
+        assert (fusion(*changed.values())[0] - before).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("modality", [0, 1])
 def test_each_media_token_counts(make_fusion, batch, modality):
     fusion = make_fusion()
-    before = fusion(**batch)[0]
+    before = fusion(*batch.values())[0]
     batch["media_tokens"][0, modality] += torch.linspace(-1, 1, WIDTH)
-    assert (fusion(**batch)[0] - before).abs().max() > 1e-3
+    assert (fusion(*batch.values())[0] - before).abs().max() > 1e-3
 
 
 def test_bidirectional_lets_media_read_the_text(make_fusion, batch):
     fusion = make_fusion(bidirectional=True)
-    before = fusion(**batch)
+    before = fusion(*batch.values())
     with torch.no_grad():
         fusion.media_attention.output.bias += torch.linspace(-1, 1, WIDTH)
-    moved = (fusion(**batch) - before).abs().amax(dim=1)
+    moved = (fusion(*batch.values()) - before).abs().amax(dim=1)
     assert moved[0] > 1e-3
     assert moved[2] == 0  # no media to move
     assert moved[3] == 0  # no text to read
@@ -164,12 +164,12 @@ def test_bidirectional_lets_media_read_the_text(make_fusion, batch):
 
 def test_no_nan_in_gradients_of_missing_modalities(make_fusion, batch):
     fusion = make_fusion(bidirectional=True)
-    fusion(**batch).sum().backward()
+    fusion(*batch.values()).sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in fusion.parameters() if p.grad is not None)
 
 
 def test_dropout_only_in_training(make_fusion, batch):
     fusion = make_fusion(dropout=0.5)
-    assert torch.equal(fusion(**batch), fusion(**batch))
+    assert torch.equal(fusion(*batch.values()), fusion(*batch.values()))
     fusion.train()
-    assert not torch.equal(fusion(**batch), fusion(**batch))
+    assert not torch.equal(fusion(*batch.values()), fusion(*batch.values()))

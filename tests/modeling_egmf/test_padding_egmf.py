@@ -43,10 +43,10 @@ def test_which_batches_are_regrouped(padding, rows, expected):
 
 
 def test_groups_of_equal_length():
-    groups = group_samples(DecoderSupport("rows", "right"), MASK.sum(dim=1))
-    assert [group.tolist() for group in groups] == [[2], [0, 1]]
-    groups = group_samples(DecoderSupport("rows", "left"), MASK.sum(dim=1))
-    assert [group.tolist() for group in groups] == [[0, 1, 2]]
+    lengths = torch.tensor([5, 3, 4, 3])
+    assert [group.tolist() for group in group_samples(lengths, mixed=False)] == [[1, 3], [2], [0]]
+    (together,) = group_samples(lengths, mixed=True)
+    assert lengths[together].tolist() == [3, 3, 4, 5]
 
 
 @pytest.mark.parametrize("model_type", ["lfm2", "llama", "llama4_text", "mistral"])

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from modeling_egmf import scoring_egmf
-from modeling_egmf.answers_egmf import AnswerBatch
+from modeling_egmf.answers_egmf import AnswerSet
 from modeling_egmf.decoders_egmf import DecoderSupport
-from modeling_egmf.scoring_egmf import score_as_rows, score_as_tree, score_recomputed
+from modeling_egmf.scoring_egmf import score_cached, score_children, score_recomputed, score_tree
 from tests.helpers.model_inputs import assert_close
 from training.model.backbones.small_configs import build_small_model, small_config
 
@@ -23,7 +23,7 @@ def llama():
 @pytest.fixture
 def batch():
     """Tries of two samples, embeddings and mask of their prompts; the second has one-token answers and is shorter."""
-    answers = AnswerBatch.from_answer_ids(torch.tensor([ANSWERS, ONE_TOKEN]), "cpu")
+    answers = AnswerSet.from_answer_ids(torch.tensor([ANSWERS, ONE_TOKEN]), "cpu")
     embeds = torch.randn(2, 9, 32, generator=torch.Generator().manual_seed(0))
     mask = torch.ones(2, 9, dtype=torch.long)
     mask[1, :4] = 0
@@ -32,25 +32,25 @@ def batch():
 
 @torch.no_grad()
 def test_tree_rows_and_recomputing_agree(llama, batch):
-    tree = score_as_tree(llama, *batch)
+    tree = score_cached(llama, *batch, score_tree)
     assert tree.abs().min(dim=1).values[0] > 0
-    assert_close(score_as_rows(llama, *batch), tree)
+    assert_close(score_cached(llama, *batch, score_children), tree)
     for padding in ("right", "none"):
-        assert_close(score_recomputed(llama, DecoderSupport("recompute", padding), *batch), tree)
+        assert_close(score_recomputed(llama, *batch, DecoderSupport("recompute", padding)), tree)
 
 
 @pytest.mark.parametrize("max_rows", [1, 2, 3])
 @torch.no_grad()
 def test_rows_in_chunks(llama, batch, monkeypatch, max_rows):
-    expected = score_as_tree(llama, *batch)
+    expected = score_cached(llama, *batch, score_tree)
     sizes = []
     llama_forward = llama.model.forward
     monkeypatch.setattr(llama.model, "forward", lambda **kwargs: count(sizes, llama_forward, kwargs))
     monkeypatch.setattr(scoring_egmf, "MAX_ROWS", max_rows)
-    assert_close(score_as_rows(llama, *batch), expected)
+    assert_close(score_cached(llama, *batch, score_children), expected)
     assert max(sizes[1:]) == max_rows  # after the prefill; the widest depth has three nodes
     sizes.clear()
-    assert_close(score_recomputed(llama, DecoderSupport("recompute", "right"), *batch), expected)
+    assert_close(score_recomputed(llama, *batch, DecoderSupport("recompute", "right")), expected)
     assert max(sizes) == max_rows
 
 
@@ -67,7 +67,7 @@ def test_siblings_do_not_share_a_state(model_type, monkeypatch):
     prompts = torch.randn(1, 12, 32, generator=torch.Generator().manual_seed(0))
     mask = torch.ones(1, 12, dtype=torch.long)
     monkeypatch.setattr(scoring_egmf, "MAX_ROWS", 1)  # one branch after the other, over the same cache
-    answers = AnswerBatch.from_answer_ids(torch.tensor([ANSWERS]), "cpu")
-    forwards = score_as_rows(model, answers, prompts, mask)
-    recomputed = score_recomputed(model, DecoderSupport("recompute", "none"), answers, prompts, mask)
+    answers = AnswerSet.from_answer_ids(torch.tensor([ANSWERS]), "cpu")
+    forwards = score_cached(model, answers, prompts, mask, score_children)
+    recomputed = score_recomputed(model, answers, prompts, mask, DecoderSupport("recompute", "none"))
     assert_close(forwards, recomputed)

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from modeling_egmf import EGMFForConditionalGeneration
+from modeling_egmf.prompt_egmf import transcript_columns
 from processing_egmf import MODALITIES, EGMFProcessor, EGMFTask
 
 from .sampling import EpochBatchSampler
@@ -75,8 +76,11 @@ def fuse_modalities(
         samples: (N,) index of the sample in the batch.
     """
     egmf = model.egmf
+    input_ids = batch["input_ids"]
+    columns = transcript_columns(batch["utterance_mask"])
+    text_mask = batch["utterance_mask"][:, columns].bool()  # (B, L)
     with torch.no_grad():
-        embeds, text_mask = model.get_transcript_embeds(batch["input_ids"], batch["utterance_mask"])
+        embeds = model.embed_tokens(input_ids, model.get_placeholder_mask(input_ids))[:, columns]
     embeds = embeds.to(egmf.dtype)  # (B, L, D)
     media = {name: batch.get(name) for name in MEDIA_INPUTS}
     all_media = text_mask.new_ones(len(text_mask), 2)
@@ -88,7 +92,8 @@ def fuse_modalities(
     forms, samples = torch.where(masks.any(dim=2))  # (N,), (N,)
     mask = masks[forms, samples]  # (N, M)
     fused = egmf.fusion(embeds[samples], text_mask[samples] & mask[:, :1], media_tokens[samples], mask[:, 1:])
-    return egmf.experts(fused).fused, samples
+    enhanced, _ = egmf.experts(fused)
+    return enhanced, samples
 
 
 def average_over_processes(parameters: list[nn.Parameter], loss: torch.Tensor) -> float:
