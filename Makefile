@@ -9,7 +9,7 @@ BIN := .venv/bin
 # The demo's two registry assets are pinned by hash in training/demo/assets.txt, the packages by version in constraints.txt.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-# Two processes share the tests, each with one thread: each takes one half, and who is done first takes from the other's.
+# Two processes with one thread each share the tests; the one that finishes first takes over tests of the other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 .PHONY: demo demo-study space test test-unit test-space test-slow test-gpu quality style clean help

@@ -138,10 +138,10 @@ def command_errors(when_interrupted: str = RUN_AGAIN) -> Iterator[None]:
     """Wraps the body of a command's `main`: a user error becomes one line on stderr and exit status 1.
 
     Args:
-        when_interrupted: what is whole after Ctrl-C, and how to go on. It is one line with exit status 130, also if
-            Ctrl-C came during imports, which may turn it into another error, or while worker processes are running.
+        when_interrupted: what is complete after Ctrl-C, and how to resume. It is printed as one line, with exit status
+            130, even if Ctrl-C came during imports (which may raise another error) or while worker processes ran.
     """
-    with log_to_stderr(), interruption_noted() as interruption:
+    with log_to_stderr(), watch_for_interrupt() as interruption:
         try:
             yield
         except KeyboardInterrupt as error:
@@ -156,18 +156,18 @@ def command_errors(when_interrupted: str = RUN_AGAIN) -> Iterator[None]:
 
 def exit_interrupted(advice: str, error: BaseException) -> NoReturn:
     """Print one line, in only one of several processes, and exit."""
-    traceback.clear_frames(error.__traceback__)  # a data loader that is no longer used ends its workers
+    traceback.clear_frames(error.__traceback__)  # releases data loaders, which then stop their workers
     if os.environ.get("LOCAL_RANK", "0") == "0":
         print(f"\ninterrupted: {advice}", file=sys.stderr)
     sys.exit(130)
 
 
 @contextmanager
-def interruption_noted() -> Iterator[threading.Event]:
-    """Yields an event that is set by Ctrl-C.
+def watch_for_interrupt() -> Iterator[threading.Event]:
+    """Yields an event that Ctrl-C sets.
 
-    The terminal sends Ctrl-C to worker processes as well; those that were forked leave it to this process, which kills
-    the workers of a process pool. Those of a data loader are left to it.
+    The terminal sends Ctrl-C to worker processes as well. Forked workers ignore it: this process kills those of a
+    process pool, and a data loader stops its own.
     """
     event = threading.Event()
     owner = os.getpid()

@@ -73,8 +73,8 @@ class ModelArguments:
     text_model_revision: str | None = described(None, "Commit, branch or tag of the language model on the Hub.")
     text_model_dtype: str = described(
         "auto",
-        "Precision of the frozen language model: float32, bfloat16, float16, or auto, which is as stored but float32 "
-        "on a CPU that is slow in 16 bits.",
+        "Precision of the frozen language model: float32, bfloat16, float16, or auto, which is as stored, but float32 "
+        "on CPUs that are slow in 16 bits.",
     )
     attn_implementation: str | None = described(
         None, "Attention of the language model: sdpa, eager or flash_attention_2."
@@ -126,7 +126,7 @@ class ModelArguments:
     lora_dropout: float = described(0.05, "Dropout on the input of the LoRA layers.")
     lora_target_modules: list[str] | None = described(
         None,
-        "Linear layers of the language model that get LoRA (default: the usual ones of its architecture).",
+        "Linear layers of the language model that get LoRA (default: the usual ones for its architecture).",
     )
 
 
@@ -138,16 +138,12 @@ class DataArguments:
     train_split: str = described("train", "Split to train on.")
     eval_split: str = described("validation", "Split that selects the best checkpoint.")
     split_manifest: str = described("official", "Split manifest of a converted corpus: a file name in its splits/.")
-    tasks_file: str | None = described(None, "YAML file with custom tasks: per task, `name:` and its fields.")
+    tasks_file: str | None = described(None, "YAML file with custom tasks: `name:` with the fields of the task.")
     only_tasks: list[str] | None = described(None, "Tasks whose examples are used (default: all tasks).")
-    max_train_samples: int | None = described(
-        None, "Number of training examples to draw, with the shares of the answers."
-    )
-    max_eval_samples: int | None = described(
-        None, "Number of evaluation examples to draw, with the shares of the answers."
-    )
+    max_train_samples: int | None = described(None, "Number of training examples to draw, stratified by label.")
+    max_eval_samples: int | None = described(None, "Number of evaluation examples to draw, stratified by label.")
     modalities: list[str] | None = described(
-        None, "Modalities to train with, out of text, audio, video (default: all)."
+        None, "Modalities to train with: any of text, audio and video (default: all)."
     )
     modality_dropout: float = described(
         0.3, "Probability that a training example loses a random subset of its modalities."

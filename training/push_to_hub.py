@@ -48,7 +48,7 @@ def make_parser() -> CommandParser:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    with command_errors("The repo is unchanged or complete. Run the same command again."):
+    with command_errors("The repo is either unchanged or complete. Run the same command again."):
         parser = make_parser()
         arguments = vars(parser.parse_args(argv))
         is_dry_run = arguments.pop("dry_run")

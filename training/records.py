@@ -74,7 +74,7 @@ def digest_of_chunks(chunks: Iterable[bytes]) -> str:
 
 
 def digest_of_file(path: str | Path) -> str:
-    """SHA-256 of a file's content, read piece by piece."""
+    """SHA-256 of a file's content, read in chunks."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -110,7 +110,7 @@ def check_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=existing) as file:
             file.write(b"1")
     except OSError as error:
-        raise ValueError(f"Nothing can be written into {existing} ({error.strerror}). Give another folder.") from error
+        raise ValueError(f"{existing} is not writable ({error.strerror}). Give another folder.") from error
 
 
 def temporary_name(path: str | Path) -> Path:
@@ -127,7 +127,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
             pq.write_table(table, temporary)
 
     File and folder are flushed to disk (fsync): a crash leaves either the old file or the new one. The temporary file
-    of a process that was killed is used by the next one that writes `path`.
+    of a killed process is reused by the next one that writes `path`.
 
     Raises:
         OSError: the file cannot be written, because the disk is full for example; the error names `path`.
@@ -151,7 +151,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def _claim_temporary(path: Path, stack: ExitStack) -> Path:
-    """`.NAME.tmp`, locked as long as this process lives; a name of its own if another process has that one."""
+    """`.NAME.tmp`, locked until this process ends; a unique name if another process holds the lock."""
     shared = path.with_name(f".{path.name}.tmp")
     file = stack.enter_context(shared.open("ab"))
     try:
@@ -164,13 +164,13 @@ def _claim_temporary(path: Path, stack: ExitStack) -> Path:
 
 
 def _name_file(error: OSError, path: Path) -> OSError:
-    if error.errno is None:  # of Arrow
+    if error.errno is None:  # Arrow's own errors
         return OSError(f"{path} cannot be written: {error}")
     return OSError(error.errno, error.strerror, str(path))
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush a folder's names to disk, where the file system can."""
+    """Flush the entries of a folder to disk, if the file system supports it."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -184,11 +184,11 @@ def sync_folder(folder: Path) -> None:
 def only_writer(folder: Path, writer: str) -> Iterator[None]:
     """Keep other processes out of a folder, which need not exist, by a locked file next to it.
 
-    The lock ends with the process, however that ends.
+    The lock is released when the process ends, however it ends.
 
     Args:
         folder: the folder to write.
-        writer: who may be there only once, for the message: `training run`.
+        writer: what may run only once in the folder, for the message: `training run`.
 
     Raises:
         ValueError: another process has the lock.
@@ -203,7 +203,7 @@ def only_writer(folder: Path, writer: str) -> Iterator[None]:
         except OSError:
             is_current = False
         if not is_current:  # another process has the file, or has just removed it
-            raise ValueError(f"Another {writer} is writing into {folder}. Wait for its end, or give another folder.")
+            raise ValueError(f"Another {writer} is writing to {folder}. Wait until it ends, or give another folder.")
         try:
             yield
         finally:
@@ -224,7 +224,7 @@ def write_json(path: str | Path, value: Any) -> Path:
 
 
 def check_placeholder(path: str | Path) -> None:
-    """Refuse a file that stands for the one that its name promises.
+    """Refuse a file that is only a placeholder for its content.
 
     Raises:
         OSError: the file cannot be read.
@@ -233,7 +233,7 @@ def check_placeholder(path: str | Path) -> None:
     with open(path, "rb") as file:
         head = file.read(1024)
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(PLACEHOLDER_STARTS):
-        from processing_egmf.media_egmf import check_content  # here, because it imports torch
+        from processing_egmf.media_egmf import check_content  # imports torch
 
         check_content(head, str(path))
 
@@ -249,7 +249,7 @@ def read_json(path: str | Path) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except RecursionError as error:
-        raise ValueError(f"{path} is not a JSON file of ours: it is nested too deeply.") from error
+        raise ValueError(f"{path} cannot be read as JSON: it is nested too deeply.") from error
     except ValueError as error:
         raise ValueError(f"{path} is not a JSON file ({error}).") from error
 

@@ -37,7 +37,7 @@ def make_parser() -> CommandParser:
         "--max_samples",
         type=int,
         group=data,
-        help="number of examples to evaluate, drawn with the shares of the answers",
+        help="number of examples to evaluate, stratified by label",
     )
     add("--window_hop", type=float, group=data, help="seconds between the windows that longer clips are cut into")
     add("--batch_size", type=int, default=16, group=data, help="examples per batch; default: 16")
@@ -50,7 +50,7 @@ def make_parser() -> CommandParser:
         help="all (modalities together, the default), every (subset), or names such as text+audio",
     )
     add("--output", type=Path, group=results, help="results file; default: MODEL/results-SPLIT.json")
-    add("--overwrite", action="store_true", group=results, help="replace a results file that exists")
+    add("--overwrite", action="store_true", group=results, help="replace an existing results file")
     add("--seed", type=int, default=0, group=results, help="random seed; default: 0")
     add("--seeds", type=int, nargs="+", group=seeds, help="seeds of the runs, {seed} in --model_name_or_path")
     add("--config", type=Path, group=seeds, help="recipe to train missing runs with")
@@ -59,7 +59,7 @@ def make_parser() -> CommandParser:
 
 def main(argv: Sequence[str] | None = None) -> None:
     with command_errors(
-        "Results files that exist are complete, and no part of one was written. Run the same command again."
+        "Existing results files are complete, and none was left half-written. Run the same command again."
     ):
         arguments = vars(make_parser().parse_args(argv))
         seeds = arguments.pop("seeds")

@@ -3,9 +3,9 @@
     egmf train --config training/configs/demo.yaml
     accelerate launch -m training.train --config my.yaml --dataset my_corpus --output_dir runs/mine
 
-Writes checkpoints, each a loadable repo, TensorBoard logs, and at the end the best model with `training.json` to
-`output_dir`. Running the same command again resumes an interrupted run and gives the same numbers; a finished run is
-refused, unless `--overwrite` moves it aside. The steps of a run are in trainer/run.py.
+Writes checkpoints (each a loadable repo) and TensorBoard logs to `output_dir`, and at the end the best model with
+`training.json`. Running the same command again resumes an interrupted run and gives the same numbers; a finished run
+is refused, unless `--overwrite` moves it aside. The steps of a run are in trainer/run.py.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Handler for Inference Endpoints: JSON in, typed JSON out, over the pipeline of the checkpoint it is stored with.
+"""Handler for Inference Endpoints: JSON in, typed JSON out, by the pipeline of the checkpoint it is stored with.
 
     {"inputs": {"video": BASE64_OR_URL, "text": "I'm fine."}, "parameters": {"task": "emotion", "top_k": 3}}
     {"status": 200, "answer": {"label": ..., "score": ..., "probabilities": {...}, ...}}
@@ -8,9 +8,9 @@
 of `text`, `audio`, `video`, `audio_features`, `video_features`, `context`, `task` and `modalities`, or a string, its
 audio or video. Audio and video are base64, a `data:` URI with base64, or an http(s) URL; never a path.
 
-Requests may arrive concurrently: the media of `MAX_PARALLEL_CLIPS` clips are fetched and decoded at a time, and the
-rest wait in line; a waiting request keeps only its own JSON in memory. The model's forward pass, and nothing else, is
-for one clip at a time, so that text does not wait for the decoding of videos.
+Requests may arrive concurrently. Media of at most `MAX_PARALLEL_CLIPS` clips are fetched and decoded at a time; other
+requests wait, with only their own JSON in memory. Only the model's forward pass is limited to one clip at a time, so
+that text does not wait while videos are decoded.
 """
 
 import base64
@@ -45,7 +45,7 @@ MAX_DEPTH = 4  # of nested lists
 MAX_CLIPS = 32  # of one request
 MAX_REDIRECTS = 3
 FETCH_SECONDS = 20.0  # for one URL, redirects included
-WAIT_SECONDS = 600.0  # in line
+WAIT_SECONDS = 600.0  # waiting for its turn
 MAX_URL = 8_192  # characters
 MAX_MESSAGE = 600  # characters of an error
 
@@ -72,7 +72,7 @@ class RequestError(Exception):
     """An error that is returned instead of an answer, with its HTTP status."""
 
     def __init__(self, status: int, message: str):
-        if len(message) > MAX_MESSAGE:  # it quotes what was sent; what to do is said at the end
+        if len(message) > MAX_MESSAGE:  # it quotes the input, and ends with what to do
             message = f"{message[: MAX_MESSAGE // 2]} [...] {message[-MAX_MESSAGE // 2 :]}"
         super().__init__(message)
         self.status = status
@@ -109,13 +109,13 @@ class EndpointHandler:
 
         Returns:
             `status` 200 with `answer` or `answers`; or 400 (bad input), 403 (a refused address), 413 (too large), 422
-            (a URL without content), 503 (too long in line), 504 (too slow), 500 (a failure); each with `error`.
+            (a URL without content), 503 (waited too long), 504 (too slow), 500 (a failure); each with `error`.
         """
         try:
             clips, parameters = _read_request(data)
         except RequestError as error:
             return error.to_dict()
-        except (ValueError, RecursionError) as error:  # a number of thousands of digits
+        except (ValueError, RecursionError) as error:  # a number with thousands of digits
             return RequestError(400, str(error)).to_dict()
         answers = [self._answer(clip, parameters) for clip in clips]
         if isinstance(data["inputs"], list):
@@ -216,7 +216,7 @@ def _count(value: Any, depth: int = MAX_DEPTH) -> int:
         return 1
     if depth == 0:
         raise RequestError(
-            400, "Lists are nested too deep: context is a list of [speaker, text], features are a list of vectors."
+            400, "Lists are nested too deeply: context is a list of [speaker, text], features are a list of vectors."
         )
     entries = value.values() if isinstance(value, dict) else value
     return sum(_count(entry, depth - 1) for entry in entries)
@@ -255,10 +255,10 @@ class PublicHost(NamedTuple):
     addresses: list[str]
 
 
-# https://www.iana.org/assignments/ipv6-address-space: unicast addresses are given out of this block only.
+# https://www.iana.org/assignments/ipv6-address-space: unicast addresses are allocated only from this block.
 GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052: an IPv4 address in the last 32 bits
-# What `ipaddress.is_global` of Python 3.11 calls global although it leads into a private network.
+# Addresses that Python 3.11's `ipaddress.is_global` accepts although they lead into private networks.
 NOT_PUBLIC = [
     ipaddress.ip_network("192.0.0.0/24"),  # RFC 6890, protocol assignments; Oracle Cloud's metadata
     ipaddress.ip_network("192.88.99.0/24"),  # RFC 7526, the nearest 6to4 relay
@@ -268,7 +268,7 @@ NOT_PUBLIC = [
 
 
 def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Whether an address is on the public internet. For an IPv4 address inside an IPv6 address, the former counts."""
+    """Whether an address is on the public internet. An IPv4 address embedded in an IPv6 address decides."""
     if address.version == 6:
         embedded = _embedded_ipv4(address)
         if embedded is not None:
@@ -292,11 +292,11 @@ def resolve_public(url: str, seconds: float = FETCH_SECONDS) -> PublicHost:
 
     Args:
         url: http or https; its host may have letters outside ASCII.
-        seconds: time limit of the look-up.
+        seconds: time limit of the lookup.
 
     Raises:
         RequestError: 400 for a malformed URL, 403 for a scheme other than http and https or a private address, 413 for
-            a URL that is too long, 422 for an unknown host, 504 for a look-up that takes too long.
+            a URL that is too long, 422 for an unknown host, 504 for a lookup that takes too long.
     """
     if len(url) > MAX_URL:
         raise RequestError(413, f"The URL has {len(url)} characters; at most {MAX_URL} are read.")
@@ -318,7 +318,7 @@ def resolve_public(url: str, seconds: float = FETCH_SECONDS) -> PublicHost:
 
 
 def _look_up(host: str, port: int, seconds: float) -> list[str]:
-    """The addresses of a host. The system's look-up has no time limit, so that a thread waits for it."""
+    """The addresses of a host. The system's lookup has no time limit, so a separate thread waits for it."""
     results: queue.Queue[list[str] | Exception] = queue.Queue()
 
     def resolve() -> None:

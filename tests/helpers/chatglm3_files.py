@@ -1,7 +1,7 @@
 """ChatGLM3 checkpoints to convert: a tiny one of random weights, the real shapes without content, and stored ones.
 
 `assets/chatglm3_tiny` is a checkpoint of random weights under the original names, with the logits of the original code
-beside it; `assets/chatglm3_tokenizer` is a small tokenizer of the same kind with the ids of the original.
+next to it; `assets/chatglm3_tokenizer` is a small tokenizer of the same kind with the ids of the original.
 """
 
 import json

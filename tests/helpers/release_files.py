@@ -1,4 +1,4 @@
-"""Write tiny releases of the benchmarks, in the layouts in which they circulate.
+"""Write tiny releases of the benchmarks, in the layouts in which they are distributed.
 
 `mmsa_split(5)` -> the columns of one split of a feature pickle; `write_clip(path)` -> a real mp4 of 0.24 s.
 """
@@ -22,7 +22,7 @@ REAL = 6  # steps before the padding
 
 
 def mmsa_split(count: int, video: str = "v", low: float = -1.0, high: float = 1.0, dtype: str = "float64") -> dict:
-    """Columns of `count` rows: two clips a video, the last three steps padding, scores on steps of 0.2."""
+    """Columns of `count` rows: two clips per video, the last three steps padding, scores on steps of 0.2."""
     rng = np.random.default_rng(len(video) + count)
     audio = rng.normal(size=(count, STEPS, AUDIO_WIDTH)).astype(dtype)
     vision = rng.normal(size=(count, STEPS, VIDEO_WIDTH)).astype(dtype)
@@ -44,7 +44,7 @@ def mmsa_split(count: int, video: str = "v", low: float = -1.0, high: float = 1.
 
 
 def mmsa(train: int = 6, valid: int = 3, test: int = 4, **options) -> dict:
-    """The three splits, no video in two of them."""
+    """The three splits; no video is in more than one."""
     counts = {"train": train, "valid": valid, "test": test}
     return {split: mmsa_split(count, f"{split}_", **options) for split, count in counts.items()}
 

@@ -1,7 +1,7 @@
 """Write the files of a finished run with made-up numbers, from which reports, cards and tables are made.
 
 `write_run(folder / "egmf-0", seed=0)` -> `results-test.json`, `training.json` and a stand-in for the weights.
-`write_ceilings(folder)` -> `ceilings.json` as it lies beside the demo corpus.
+`write_ceilings(folder)` -> `ceilings.json` as in the demo corpus.
 """
 
 import json

@@ -130,10 +130,10 @@ def test_requests_without_inputs_or_with_bad_parameters(endpoint, data):
         (5, 400, "A clip is a string or an object"),
         ({"text": "a", "context": ["b\ud800"]}, 400, "half a character"),
         ({"text": "a", "context": [{"speaker": "Ann"}]}, 400, "must be a string or a pair (speaker, text)"),
-        ({"text": "a", "context": nested(10_000)}, 400, "Lists are nested too deep"),
-        ({"text": "a", "context": [{"turns": nested(10_000)}]}, 400, "Lists are nested too deep"),
-        ({"audio_features": nested(10_000)}, 400, "Lists are nested too deep"),
-        ({"text": nested(10_000)}, 400, "Lists are nested too deep"),
+        ({"text": "a", "context": nested(10_000)}, 400, "Lists are nested too deeply"),
+        ({"text": "a", "context": [{"turns": nested(10_000)}]}, 400, "Lists are nested too deeply"),
+        ({"audio_features": nested(10_000)}, 400, "Lists are nested too deeply"),
+        ({"text": nested(10_000)}, 400, "Lists are nested too deeply"),
         ({}, 400, "Give at least one"),
         ({"text": "a" * 20_001}, 413, "20000 characters"),
         ({"text": "a", "context": ["b" * 200] * 200}, 413, "20000 characters"),
@@ -337,7 +337,7 @@ def test_one_private_address_among_several_is_enough(names):
         resolve_public("http://absent.example/a")
 
 
-def test_slow_look_up_counts_as_time(names, monkeypatch):
+def test_slow_lookup_counts_as_time(names, monkeypatch):
     stop = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: stop.wait(60) and [])
     with pytest.raises(RequestError, match="'slow.example' was not found in time") as caught:

@@ -370,4 +370,4 @@ def test_failed_compute_leaves_no_files_and_no_locks(tmp_path):
         assert not list(tmp_path.rglob("*.arrow"))
     assert EGMFErc(cache_dir=str(tmp_path)).compute(**GOOD)["accuracy"] == 0.5
     assert metric.compute(**GOOD)["accuracy"] == 0.5
-    assert len(list(tmp_path.rglob("*.lock"))) == 1  # the same file each time: its lock was let go
+    assert len(list(tmp_path.rglob("*.lock"))) == 1  # the same file each time: its lock was released

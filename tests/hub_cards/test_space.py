@@ -209,7 +209,7 @@ def test_parts_equal_the_pipeline_on_each_part(predictor, clips):
     for index, part in enumerate(parts):
         samples = slice(round(part.start * 16_000), round(part.end * 16_000))
         length = part.end - part.start
-        # The predictor takes four frames of each part; the clip has four a second.
+        # The predictor takes four frames of each part; the clip has four per second.
         positions = [(shot + 0.5) / 4 for shot in range(4)]
         frame_indices = [int((index + position) * length * 4) for position in positions]
         inputs = {

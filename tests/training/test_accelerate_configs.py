@@ -32,7 +32,7 @@ def test_accelerate_reads_the_file(path):
     config = load_config_from_file(str(path))
     assert config.distributed_type == KINDS[path.stem.split("_")[0]]
     assert config.num_machines == (2 if path.stem.endswith("_machines") else 1)
-    # Under mixed precision accelerate would cast the frozen language model, or what is ours.
+    # Under mixed precision accelerate would cast the frozen language model, or our own layers.
     assert config.mixed_precision == "no"
 
 

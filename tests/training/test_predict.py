@@ -145,7 +145,7 @@ def test_unreadable_clip_does_not_stop_the_others(predict, folder, tmp_path, cap
     assert caught.value.code == 1
     messages = capsys.readouterr().err
     assert "1 of 3 clips could not be predicted" in messages
-    assert "skipped 1 files that are no recordings: 1 .md." in messages
+    assert "skipped 1 files that are not recordings: 1 .md." in messages
     first, bad, last = lines(output)
     assert first["modalities"] == ["text", "audio", "video"]
     assert last["modalities"] == ["audio", "video"]
@@ -199,7 +199,7 @@ def test_predictions_match_the_model(checkpoint, make_model, corpus):
     assert list(largest["probabilities"]) == [expected["label"]]
 
 
-def test_a_model_without_video_hears_the_sound_track(make_model, make_processor, corpus, tmp_path, capsys):
+def test_a_model_without_video_hears_the_soundtrack(make_model, make_processor, corpus, tmp_path, capsys):
     make_model("waveform", None, lora=None).save_pretrained(tmp_path)
     make_processor("waveform", None).save_pretrained(tmp_path)
     argv = ["--model_name_or_path", str(tmp_path), "--device", "cpu", "--video", str(corpus / "clips/0.mp4")]

@@ -69,7 +69,7 @@ def test_placeholders_of_files_are_named_by_every_reader(tmp_path, content, mess
     for name, read in READERS.items():
         path = tmp_path / name
         path.write_text(content, encoding="utf-8")
-        with pytest.raises(ValueError, match=rf"{name} is a.*{message}"):
+        with pytest.raises(ValueError, match=rf"{name}: a.*{message}"):
             read(path)
 
 
@@ -127,7 +127,7 @@ def test_error_of_a_full_disk_names_the_file(tmp_path, error):
 
 def test_folder_has_one_writer(tmp_path):
     folder = tmp_path / "runs/mine"
-    message = r"Another training run is writing into .*runs/mine\. Wait"
+    message = r"Another training run is writing to .*runs/mine\. Wait"
     with only_writer(folder, "training run"), only_writer(tmp_path / "runs/other", "training run"):
         with pytest.raises(ValueError, match=message), only_writer(folder, "training run"):
             pass

@@ -130,7 +130,7 @@ def test_impossible_options_are_refused(run_eval, tmp_path, options, message):
 
 
 def test_unwritable_output_is_refused_before_any_work(run_eval, corpus):
-    with pytest.raises(SystemExit, match=r"error: Nothing can be written into .*metadata.jsonl \(Not a directory\)"):
+    with pytest.raises(SystemExit, match=r"error: .*metadata.jsonl is not writable \(Not a directory\)"):
         run_eval("--output", corpus / "metadata.jsonl/results.json", model="absent")
 
 

@@ -149,7 +149,7 @@ def _read_bin(path: Path) -> dict[str, StoredTensor]:
     for name, value in _map_bin(path).items():
         dtype = str(value.dtype).removeprefix("torch.")
         if dtype not in DTYPE_NAMES:
-            raise ValueError(f"{path}: {name} has dtype {dtype}; supported are {', '.join(DTYPE_NAMES)}.")
+            raise ValueError(f"{path}: {name} has dtype {dtype}; supported dtypes: {', '.join(DTYPE_NAMES)}.")
         tensors[name] = StoredTensor(DTYPE_NAMES[dtype], tuple(value.shape), path, key=name)
     return tensors
 

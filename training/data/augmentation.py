@@ -70,7 +70,7 @@ def augment_audio(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def augment_voice(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """samples (S,) float32 -> (S',) as if spoken by someone else: another tempo, pitch and timbre.
+    """samples (S,) float32 -> (S',) as if spoken by someone else: with a different tempo, pitch and timbre.
 
     Speed perturbation (Ko et al. 2015), a random equalizer, and a phase vocoder that makes the tempo independent of
     the speed: for corpora with few speakers. Audio shorter than two windows of the vocoder is returned unchanged.
@@ -85,7 +85,7 @@ def augment_voice(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     positions = np.log1p(np.linspace(0, 13, len(spectrum)))
     decibels = np.interp(positions, np.linspace(0, positions[-1], len(levels)), levels)
     spectrum = spectrum * 10 ** (decibels.astype(np.float32) / 20)
-    # Inverting the same spectrum to more or fewer samples plays the same sound at another speed.
+    # Inverting the same spectrum to more or fewer samples changes the speed of the sound.
     length = round(padded_length / speed)
     changed = irfft(spectrum, length) * (length / padded_length)
     changed = changed[: len(samples) * length // padded_length].astype(np.float32)

@@ -2,7 +2,7 @@
 
     folder ─► read_tables ─► a Table, or one per split ─► check_columns ─► dataset.py, converters/folder.py
 
-A column that training does not read is named once, with the name that was perhaps meant.
+A column that training does not read is reported once, with the name that was probably meant.
 """
 
 import difflib
@@ -25,8 +25,8 @@ SPLIT_FOLDERS = {
     "dev": "validation",
     "test": "test",
 }
-STRIPPED = ("id", "split", "task", "answer", *MEDIA)  # columns whose values never have blanks around them
-# Column -> names that others give it.
+STRIPPED = ("id", "split", "task", "answer", *MEDIA)  # columns whose values are stripped of whitespace
+# Column -> its common synonyms.
 SYNONYMS = {
     "answer": ("label", "labels", "emotion", "sentiment", "score", "rating", "target", "class", "category", "gold"),
     "text": ("transcript", "transcription", "sentence", "utterance", "raw_text", "words", "caption"),
@@ -46,17 +46,16 @@ logger = logging.getLogger(__name__)
 
 
 def read_tables(folder: Path) -> list[Table]:
-    """The metadata of a corpus: that of its folder, or of its folders train, validation and test; empty if there is
-    none.
+    """The metadata of a corpus, from its folder or its folders train, validation and test; empty if there is none.
 
     Raises:
-        ValueError: a table cannot be read, or its file names are not those of audio or video.
+        ValueError: a table cannot be read, or names files that are neither audio nor video.
     """
     metadata = find_metadata(folder)
     if metadata is not None:
         others = [name for name in METADATA_FILES if name != metadata.name and (folder / name).is_file()]
         if others:
-            logger.warning(f"{metadata} is read; {', '.join(others)} next to it is not.")
+            logger.warning(f"Reading {metadata} and ignoring {', '.join(others)} next to it.")
         return [name_media(read_table(metadata))]
     tables = []
     for name, split in SPLIT_FOLDERS.items():
@@ -80,7 +79,7 @@ def _in_folder(row: dict[str, Any], folder: str) -> dict[str, Any]:
 
 
 def found_instead(folder: Path) -> str:
-    """A sentence about the tables of other names and formats in a folder without metadata; empty if there are none."""
+    """A sentence about tables with other names and formats in a folder without metadata; empty if there are none."""
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     for name in names:
         if name.casefold() in METADATA_FILES:
@@ -98,10 +97,10 @@ def found_instead(folder: Path) -> str:
 
 def name_media(table: Table) -> Table:
     """Put the files of `file_name` into `audio` or `video` by their extension, those of `video_file_name` into `video`
-    and so on. Values without content are left out.
+    and so on. Empty values are left out.
 
     Raises:
-        ValueError: a file is neither audio nor video, or its column has a value already.
+        ValueError: a file is neither audio nor video, or its column already has a value.
     """
     rows = []
     for index, row in enumerate(table.rows):
@@ -129,7 +128,7 @@ def _media_column(column: str, value: Any, place: str) -> str:
     target = column_of_file(value) if isinstance(value, str) else None
     if target is None:
         raise ValueError(
-            f"{place}: file_name {shorten(value)} has the extension of neither audio nor video. "
+            f"{place}: file_name {shorten(value)} has no extension of an audio or video file. "
             "Name the column `audio` or `video`."
         )
     return target
@@ -139,7 +138,7 @@ def _media_column(column: str, value: Any, place: str) -> str:
 
 
 def check_columns(table: Table) -> None:
-    """Check that there are answers, and that no column is a typo of one that training reads.
+    """Check that the table has answers, and that no column is a typo of one that training reads.
 
     Raises:
         ValueError: no row has an `answer`, or a name is almost a known one.
@@ -166,18 +165,18 @@ def _suggest_answer(table: Table) -> str:
 
 
 def typo_of(column: str, table: Table) -> str | None:
-    """The column that training reads and the table lacks, if this one is written almost the same."""
+    """The missing column that this name is probably a typo of; None if it is not a typo."""
     if column in KNOWN_COLUMNS or synonym_of(column, table) is not None:
         return None
     missing = [known for known in COLUMNS if known not in table.columns]
     similar = difflib.get_close_matches(column.casefold(), missing, n=1, cutoff=0.75)
-    if not similar or column.startswith(similar[0]):  # `video_id` is no typo of `video`
+    if not similar or column.startswith(similar[0]):  # `video_id` is not a typo of `video`
         return None
     return similar[0]
 
 
 def synonym_of(column: str, table: Table) -> str | None:
-    """The column that training reads and the table lacks, if others give it this name."""
+    """The missing column that this name is a synonym of; None if it is not a synonym."""
     for known, others in SYNONYMS.items():
         if column.casefold() in others and known not in table.columns:
             return known
@@ -185,7 +184,7 @@ def synonym_of(column: str, table: Table) -> str | None:
 
 
 def warn_of_unused(table: Table) -> None:
-    """Name the columns that training does not read, once."""
+    """Warn once about the columns that training does not read."""
     unused = []
     for column in table.columns:
         if column not in COLUMNS:

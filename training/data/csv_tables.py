@@ -1,8 +1,8 @@
-"""Tables of text with separators, as office programs, databases and pandas write them.
+"""Delimited text tables, as spreadsheet programs, databases and pandas write them.
 
     path ─► read_text ─► "sep=;" ─► find_separator ─► csv.reader ─► names of the columns ─► Table
 
-Separators are comma, semicolon, tab and vertical bar. Cells stay text: leading zeros and dates are left as they are.
+The separator is a comma, semicolon, tab or vertical bar. Cells stay text: leading zeros and dates are kept.
 """
 
 import csv
@@ -17,23 +17,23 @@ from .text_files import read_text
 
 
 SEPARATORS = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a vertical bar"}
-NO_SEPARATOR = "\x1f"  # of a table with one column: no text has this character
+NO_SEPARATOR = "\x1f"  # for a table with one column: a character that occurs in no text
 SAMPLED_ROWS = 20
 SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[ \t]*(\r\n|\r|\n)', re.IGNORECASE)
-BLANKS = " \t\r\n\v\f\u00a0\u200b\u2007\u202f\u2060\u3000\ufeff"  # spaces of all kinds around names and values
+BLANKS = " \t\r\n\v\f\u00a0\u200b\u2007\u202f\u2060\u3000\ufeff"  # stripped from names and values
 NUMBER = re.compile(r"[-+]?(\d+([.,]\d*)?|[.,]\d+)([eE][-+]?\d+)?")
 
 
 class Table(NamedTuple):
-    """Rows of a file.
+    """The rows of a file.
 
     Args:
         path: the file.
         columns: names of the columns, as `column_name` gives them.
         rows: column -> value.
-        lines: line of each row in the file, from 1; of Parquet the row.
+        lines: line number of each row in the file, from 1; for Parquet, the row number.
         unit: `line` or `row`, for messages.
-        unnamed: number of columns that have values and no name; they are left out.
+        unnamed: number of columns that have values but no name; they are left out.
     """
 
     path: Path
@@ -44,12 +44,12 @@ class Table(NamedTuple):
     unnamed: int = 0
 
     def place(self, index: int) -> str:
-        """A row's place in messages."""
+        """The location of a row, for messages."""
         return f"{self.path}, {self.unit} {self.lines[index]}"
 
 
 def read_csv(path: Path, required_columns: Sequence[str] = ()) -> list[dict[str, str]]:
-    """Read the rows of a table with separators. Every cell stays text, so leading zeros are kept.
+    """Read the rows of a delimited table. Every cell stays text, so leading zeros are kept.
 
     Args:
         path: the file; its first line names the columns.
@@ -68,11 +68,11 @@ def read_csv(path: Path, required_columns: Sequence[str] = ()) -> list[dict[str,
 
 
 def read_csv_table(path: Path, known_columns: Collection[str] = ()) -> Table:
-    """Read a table with separators, without its empty lines and unnamed columns.
+    """Read a delimited table without its empty lines and unnamed columns.
 
     Args:
         path: the file; its first line names the columns.
-        known_columns: names to expect. They decide between separators, and are found whatever their case.
+        known_columns: names to expect. They help to find the separator, and match regardless of case.
 
     Raises:
         FileNotFoundError, ValueError: as for `read_csv`.
@@ -125,7 +125,7 @@ def _read_records(path: Path, text: str, separator: str, first_line: int) -> Ite
 
 
 def _fit_cells(place: str, cells: list[str], names: Sequence[str], separator: str) -> list[str]:
-    """As many cells as columns: office programs add empty cells at the end of a row, and leave them out."""
+    """Fit a row to the columns: spreadsheet programs add empty cells at the end of a row, or leave them out."""
     extra = cells[len(names) :]
     if any(cell.strip(BLANKS) for cell in extra):
         kind = SEPARATORS.get(separator, repr(separator))
@@ -137,9 +137,8 @@ def _fit_cells(place: str, cells: list[str], names: Sequence[str], separator: st
 
 
 def find_separator(text: str, known_columns: Collection[str] = ()) -> str:
-    """The separator that finds the most known columns in the first line; of several, the one with which the most rows
-    have as many cells as that line, and then the one with the most columns. None splits the first line of a table with
-    one column.
+    """The separator that gives the most known columns in the first line; among equals, the one with which most rows
+    have as many cells as that line, then the one with the most columns. In a table with one column there is none.
     """
     scores = {separator: _score(text, separator, known_columns) for separator in SEPARATORS}
     best = max(SEPARATORS, key=scores.__getitem__)
@@ -148,7 +147,7 @@ def find_separator(text: str, known_columns: Collection[str] = ()) -> str:
 
 
 def _score(text: str, separator: str, known_columns: Collection[str]) -> tuple[int, float, int]:
-    """Known columns, share of the first rows that fit, and columns."""
+    """Number of known columns, share of the first rows that fit, and number of columns."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
     records = []
     try:
@@ -171,7 +170,7 @@ def _score(text: str, separator: str, known_columns: Collection[str]) -> tuple[i
 
 
 def column_name(name: str, known_columns: Collection[str] = ()) -> str:
-    """A column's name without blanks around it; that of a known column whatever its case, spaces and hyphens."""
+    """A column's name, stripped; that of a known column if it differs only in case, spaces or hyphens."""
     name = unicodedata.normalize("NFC", name).strip(BLANKS)
     if name in known_columns:
         return name

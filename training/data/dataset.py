@@ -12,7 +12,7 @@ columns except `answer` are optional:
     split          train, validation, test
     task           one of the processor's tasks (default: its first)
     text           transcript
-    audio, video   paths relative to the folder; without `audio`, the video's sound track is used
+    audio, video   paths relative to the folder; without `audio`, the video's soundtrack is used
     audio_features, video_features   paths of .npy files, (steps, width)
     file_name      path of a clip, audio or video by its extension; `audio_file_name` and so on name the column
     context        earlier turns, oldest first: a list of strings or [speaker, text] (JSON in a CSV cell)
@@ -94,8 +94,8 @@ def load_examples(folder: str | Path, split: str | None = None, manifest: str = 
     else:
         if manifest != "official":
             raise ValueError(
-                f"{folder} was not made by a converter, or has no {RECORD}: it has no split manifest {manifest!r}. "
-                "Leave --split_manifest out."
+                f"{folder} has no split manifest {manifest!r}: it was not made by a converter, or its {RECORD} is "
+                "missing. Leave out --split_manifest."
             )
         examples = _read_corpus(folder, places)
     check_ids(examples, folder)
@@ -115,9 +115,9 @@ def load_examples(folder: str | Path, split: str | None = None, manifest: str = 
 
 
 def _read_corpus(folder: Path, places: dict[str, str]) -> list[dict[str, Any]]:
-    """The examples of all tables; `places` gets the place of each."""
+    """The examples of all tables; the location of each is added to `places`."""
     if (folder / "splits/official.json").is_file():
-        raise ValueError(f"{folder} is a converted corpus without its {RECORD}. Convert it again, or copy all of it.")
+        raise ValueError(f"{folder} is a converted corpus without its {RECORD}. Convert it again, or copy all files.")
     if (folder / BUILD_RECORD).is_file():
         record = read_record(folder / BUILD_RECORD)
         if FILES in record:
@@ -144,7 +144,7 @@ def _read_parquet_files(folder: Path) -> list[Table]:
     import datasets  # takes seconds, and only Parquet needs it
 
     tables = []
-    # Not by the folder's name: see parquet.py.
+    # Without a name to cache it by; parquet.py gives the reason.
     for split, part in datasets.load_dataset("parquet", data_dir=str(folder)).items():
         for name, feature in part.features.items():
             if isinstance(feature, datasets.Audio | datasets.Video):
@@ -161,7 +161,7 @@ class SampleIndex(NamedTuple):
     index: int  # of the example
     seed: int  # of the run
     epoch: int
-    weight: float  # of this process's mean loss in the mean over processes; 1 if the batch divides evenly
+    weight: float  # of this process's loss in the mean over processes; 1 if the batch divides evenly
 
 
 class EGMFDataset(Dataset):
@@ -238,7 +238,7 @@ class EGMFDataset(Dataset):
         return example
 
     def _decode_all(self) -> list[dict[str, np.ndarray]]:
-        pool = ThreadPoolExecutor(os.cpu_count())  # FFmpeg decodes without holding Python's lock
+        pool = ThreadPoolExecutor(os.cpu_count())  # FFmpeg releases the GIL while it decodes
         try:
             decoded = pool.map(self.decode, self.examples)
             return list(tqdm(decoded, total=len(self.examples), desc="decoding clips", unit="clip"))
@@ -267,8 +267,8 @@ class EGMFDataset(Dataset):
             else:
                 sources[modality] = _read_stored(example.get(modality))
         if inputs.get("audio") == "waveform" and example.get("audio") is None and "video" not in sources:
-            # The clip's audio is the sound track of its video file. A model whose video input is features takes no
-            # `video`, so that the file is passed as `audio`; otherwise as `video`, which may lack a sound track.
+            # The clip's audio is the soundtrack of its video file. A model whose video input is features takes no
+            # `video`, so that the file is passed as `audio`; otherwise as `video`, which may lack a soundtrack.
             track = "audio" if inputs.get("video") == "features" else "video"
             sources[track] = _read_stored(example.get("video"))
         if example.get("window") is not None:
@@ -281,8 +281,8 @@ class EGMFDataset(Dataset):
         return self.media[index] if self.media is not None else self.decode(self.examples[index])
 
     def ids_without(self, modalities: Sequence[str]) -> list[str]:
-        """Ids of the examples that have none of these modalities. If clips are not in memory, the columns decide: a
-        video is assumed to have sound."""
+        """Ids of the examples that have none of these modalities. Unless clips are in memory, the columns decide, and
+        a video is assumed to have sound."""
         return [
             example["id"]
             for index, example in enumerate(self.examples)
@@ -387,13 +387,13 @@ class EGMFDataset(Dataset):
 
 
 def _parse_answer(answer: Any, task: EGMFTask, name: str) -> Any:
-    """Convert a score to a number; those of a CSV file are strings, perhaps with a decimal comma."""
+    """Convert a score to a number; in a CSV file it is a string, possibly with a decimal comma."""
     is_label = task.kind == "classification" and isinstance(answer, str)
     if is_label and len(answer) <= MAX_SHOWN:
         return answer
     if task.kind == "classification":
         known = ", ".join(task.labels)
-        raise ValueError(f"{name}: unknown label {shorten(answer)} for task {task.name!r}. Known are {known}.")
+        raise ValueError(f"{name}: unknown label {shorten(answer)} for task {task.name!r}. Known labels: {known}.")
     if isinstance(answer, int) and abs(answer) > MAX_SCORE:
         raise ValueError(f"{name}: score {shorten(answer)} is outside the range of task {task.name!r}.")
     if not isinstance(answer, str):
@@ -407,7 +407,7 @@ def _parse_answer(answer: Any, task: EGMFTask, name: str) -> Any:
 
 
 def _present_modalities(example: dict[str, Any], *media: Any) -> list[str]:
-    """The modalities that an example's text and the names of its media cover, in their usual order."""
+    """The modalities that an example's text and the names of its media provide, in the usual order."""
     present = {name.removesuffix("_features") for names in media for name in names}
     if _has_text(example, bool(present)):
         present.add("text")

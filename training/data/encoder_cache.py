@@ -32,7 +32,7 @@ from ..records import checksum_of_array, digest_of_bytes, digest_of_file, digest
 from .parquet import StoredMedia
 
 
-# Raised when the states of the same clip change, so that those of an older version are computed again.
+# Incremented when the states of the same clip change, so that those of an older version are computed again.
 STATES_VERSION = 2
 
 # Processor settings that change an encoder's input.
@@ -103,7 +103,7 @@ class EncoderCache:
         for modality in self.stems:
             clip = example.get(modality)
             if clip is None:
-                clip = example.get("video")  # its sound track
+                clip = example.get("video")  # its soundtrack
             if clip is not None:
                 parts = [self._clip_digest(clip), example.get("window"), self.settings[modality]]
                 keys[modality] = digest_of_json(parts, sort_keys=True)

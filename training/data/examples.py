@@ -1,6 +1,6 @@
-"""Examples of a corpus's tables: ids, answers and the paths of media, with all that is wrong in one error.
+"""Examples of a corpus's tables: ids, answers and paths of media, with all problems in one error.
 
-Table ─► make_examples ─► of one split ─► check_answers, resolve_media ─► count_unnamed
+Table ─► make_examples ─► of one split ─► check_answers, resolve_media ─► warn_of_unnamed
 """
 
 import logging
@@ -15,7 +15,7 @@ from .tables import COLUMNS, MEDIA
 from .text_files import shorten
 
 
-EXTRA = "extra"  # field of an example with the columns that training does not read: none can replace a field of ours
+EXTRA = "extra"  # the field for columns that training does not read, so that none overwrites a field of ours
 MAX_LISTED = 5  # examples in an error
 MAX_KINDS = 20  # errors in a message
 MAX_ID_LENGTH = 500
@@ -63,7 +63,7 @@ def check_ids(examples: Sequence[dict[str, Any]], folder: Path) -> None:
     """Check that no two examples have the same id.
 
     Raises:
-        ValueError: two have.
+        ValueError: two of them do.
     """
     numbers: dict[str, int] = {}
     for number, example in enumerate(examples):
@@ -89,7 +89,7 @@ def check_answers(examples: Sequence[dict[str, Any]], folder: Path, places: dict
         if example.get("answer") in (None, ""):
             described.append(f"example {example['id']!r} has no `answer`{_where(example, places)}")
     if described:
-        raise ValueError(f"{folder}: {list_first(described)}. Fill it in, or leave the rows out.")
+        raise ValueError(f"{folder}: {list_first(described)}. Fill it in, or leave out the rows.")
 
 
 def resolve_media(examples: Sequence[dict[str, Any]], folder: Path, places: dict[str, str]) -> None:
@@ -135,7 +135,7 @@ def _where(example: dict[str, Any], places: dict[str, str]) -> str:
 
 
 def list_first(described: Sequence[str]) -> str:
-    """The first few of what is wrong, and how many more there are."""
+    """The first few problems, and how many more there are."""
     more = len(described) - MAX_LISTED
     listed = "; ".join(described[:MAX_LISTED])
     return listed if more <= 0 else f"{listed}; and {more} more, {len(described)} in all"
@@ -164,7 +164,7 @@ def describe_errors(errors: Sequence[tuple[str, str]]) -> str:
 
 
 def warn_of_unnamed(examples: Iterable[dict[str, Any]], folder: Path) -> None:
-    """Count the media files in a folder that no example names."""
+    """Warn about the media files in a folder that no example names, with their number."""
     named = set()
     columns = set()
     for example in examples:
@@ -179,4 +179,4 @@ def warn_of_unnamed(examples: Iterable[dict[str, Any]], folder: Path) -> None:
     if left:
         shown = ", ".join(shorten(path.removeprefix(f"{folder.absolute()}/")) for path in left[:MAX_LISTED])
         more = ", ..." if len(left) > MAX_LISTED else ""
-        logger.warning(f"{folder}: {len(left)} media files are named by no row and not used: {shown}{more}")
+        logger.warning(f"{folder}: {len(left)} media files are not used, because no row names them: {shown}{more}")

@@ -2,8 +2,7 @@
 
     describe_files ─► conversion.json or build.json: {"files": {name: {"bytes", "rows", "sha256"}}} ─► check_files
 
-A missing or truncated file, or one of other content, is an error: without the check, a run would go on without its
-examples.
+A missing, truncated or changed file is an error: without the check, a run would continue without its examples.
 """
 
 import os
@@ -42,7 +41,7 @@ def describe_files(folder: Path, subfolders: tuple[str, ...]) -> dict[str, dict[
 
 
 def num_rows(path: Path) -> int | None:
-    """Rows of a Parquet file, from its last bytes; None if it is damaged."""
+    """Number of rows of a Parquet file, from its footer; None if it is damaged."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -65,7 +64,7 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def check_files(folder: Path, record: dict[str, Any], subfolders: tuple[str, ...]) -> None:
-    """Check that all files of a corpus are there and unchanged.
+    """Check that all files of a corpus exist and are unchanged.
 
     Args:
         folder: the corpus.
@@ -85,14 +84,14 @@ def check_files(folder: Path, record: dict[str, Any], subfolders: tuple[str, ...
         chosen = {name: entry for name, entry in files.items() if name.split("/")[0] in subfolders}
         problems = _find_problems(folder, chosen)
         if FILES in record and "data" in subfolders:
-            problems += _find_strangers(folder, chosen)
+            problems += _find_unlisted(folder, chosen)
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"{folder}: its record is damaged ({error}). Convert it again (--overwrite).") from error
     if problems:
         more = f"; and {len(problems) - MAX_SHOWN} more" if len(problems) > MAX_SHOWN else ""
         raise ValueError(
             f"{folder} is incomplete or damaged: {'; '.join(problems[:MAX_SHOWN])}{more}. "
-            "Use --overwrite to make it again, or copy it again."
+            "Recreate it with --overwrite, or copy it again."
         )
 
 
@@ -103,7 +102,7 @@ def _check_splits(folder: Path, counts_of: dict[str, dict[str, int]]) -> None:
         if found != counts["kept"]:
             raise ValueError(
                 f"{folder} is incomplete: its data/ holds {found} of the {counts['kept']} examples of {split}. "
-                "Use --overwrite to convert it again, or copy it again."
+                "Convert it again with --overwrite, or copy it again."
             )
 
 
@@ -117,7 +116,7 @@ def _find_problems(folder: Path, files: dict[str, dict[str, Any]]) -> list[str]:
     return problems
 
 
-def _find_strangers(folder: Path, files: dict[str, dict[str, Any]]) -> list[str]:
+def _find_unlisted(folder: Path, files: dict[str, dict[str, Any]]) -> list[str]:
     names = [f"data/{path.name}" for path in sorted((folder / "data").glob("*.parquet"))]
     return [f"{name} does not belong to it" for name in names if name not in files]
 
@@ -132,5 +131,5 @@ def _find_problem(path: Path, entry: dict[str, Any], total_bytes: int) -> str | 
     if "rows" in entry and num_rows(path) != entry["rows"]:
         return f"has {num_rows(path)} rows, not {entry['rows']}"
     if "sha256" in entry and total_bytes <= MAX_DIGESTED_BYTES and digest_of_file(path) != entry["sha256"]:
-        return "has other content than when it was made"
+        return "has changed since it was made"
     return None

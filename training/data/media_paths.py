@@ -1,9 +1,9 @@
-"""Files that a table names: found as they are written on Windows, macOS and Linux, or the reason why not.
+"""Files that a table names: found however Windows, macOS or Linux writes their names, or the reason why not.
 
     "clips\\a.wav" ─► MediaFolder.find ─► absolute path
                               └─► None ─► MediaFolder.explain: another case, another encoding, another computer
 
-A name that differs from a file's only in case or in percent signs is not guessed: the message says what there is.
+A name that differs from a file's only in case or percent encoding is not accepted: the message names the file.
 """
 
 import os
@@ -23,7 +23,7 @@ VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".qt", ".avi", ".webm", ".m4v", ".flv"
                   ".mpeg", ".vob", ".ts", ".mts", ".m2ts", ".wmv", ".asf", ".mxf", ".ogv")  # fmt: skip
 FEATURES_SUFFIXES = (".npy",)
 
-DIRECTION_MARKS = "\u202a\u202b\u202c\u202d\u202e\u200e\u200f"  # "Copy as path" of Windows puts them before a path
+DIRECTION_MARKS = "\u202a\u202b\u202c\u202d\u202e\u200e\u200f"  # "Copy as path" in Windows puts them before a path
 OTHER_COMPUTER = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 URL = re.compile(r"(?i)[a-z][a-z0-9+.-]+://")
 
@@ -42,8 +42,8 @@ class MediaFolder:
     def find(self, name: str) -> str | None:
         """The absolute path of a file; None if there is none.
 
-        Backslashes separate folders unless a file's name has them, and composed letters equal decomposed ones (macOS
-        writes é as two characters).
+        Backslashes separate folders unless a file's name contains them, and composed letters equal decomposed ones
+        (macOS writes é as two characters).
         """
         stripped = name.strip(BLANKS + DIRECTION_MARKS)
         candidates = dict.fromkeys([name, stripped, stripped.replace("\\", "/")])
@@ -58,7 +58,7 @@ class MediaFolder:
         return None
 
     def explain(self, name: str) -> str:
-        """Why `find` found nothing, in brackets for a message; empty if nothing can be said."""
+        """Why `find` found nothing, in parentheses for a message; empty if the reason is unknown."""
         stripped = name.strip(BLANKS + DIRECTION_MARKS)
         if URL.match(stripped):
             return " (a URL: download the file, and give its path)"
@@ -74,7 +74,7 @@ class MediaFolder:
         return "" if similar is None else f" (there is {shorten(os.path.relpath(similar, self.folder))})"
 
     def _find_similar(self, name: str) -> str | None:
-        """A path that differs in case, in percent signs, or by a missing file extension."""
+        """A path that differs only in case or percent encoding, or that has a file extension which the name lacks."""
         for candidate, simplify in ((name, _fold), (unquote(name), _fold), (name, _fold_stem)):
             path = self._walk(candidate, simplify)
             if path is not None and os.path.isfile(path):
@@ -116,7 +116,7 @@ def _fold_stem(name: str) -> str:
 
 
 def _stat_error(path: str) -> str | None:
-    """The reason why a path cannot be looked up: a loop of links, a name that is too long, no permission."""
+    """The reason why a path cannot be looked up: a symlink loop, a name that is too long, no permission."""
     try:
         os.stat(path)
     except (FileNotFoundError, NotADirectoryError):

@@ -61,8 +61,8 @@ def select_examples(
 
 
 def draw_sample(examples: list[dict[str, Any]], count: int, default_task: str) -> list[dict[str, Any]]:
-    """A random sample with the shares of the tasks and their answers, in the order of the examples; the same one every
-    time, whatever the seed of the run. Every answer has an example in it if there is room.
+    """A random sample, stratified by task and label, in the order of the examples; always the same one, whatever the
+    seed of the run. Every label is represented if there is room.
     """
     groups: dict[tuple[str, Any], list[int]] = {}
     for index, (task, answer) in enumerate(zip(*_strata(examples, default_task), strict=True)):

@@ -3,7 +3,7 @@ and column.
 
     metadata.{jsonl,csv,tsv,json,parquet} ─► read_table ─► Table      tables of a release ─► read_csv, read_json_list
 
-Such files are read only here; columns.py makes examples of a corpus's metadata.
+Such files are read only here; columns.py and examples.py turn a corpus's metadata into examples.
 """
 
 import io
@@ -15,7 +15,7 @@ from typing import Any
 
 from ..records import check_placeholder
 from .csv_tables import Table, column_name, read_csv_table
-from .csv_tables import read_csv as read_csv  # for those who read other tables as well
+from .csv_tables import read_csv as read_csv  # for modules that read other tables as well
 from .text_files import MAX_SHOWN, check_value, read_text, shorten
 
 
@@ -182,7 +182,7 @@ def _read_parquet_table(path: Path) -> Table:
 
 
 def _name_columns(table: Table) -> Table:
-    """Give the columns of JSON and Parquet the names that those of CSV have; missing values are left out.
+    """Name the columns of JSON and Parquet as those of CSV are named; missing values are left out.
 
     Raises:
         ValueError: two keys of a row are the same column.

@@ -1,8 +1,8 @@
-"""Text files in the encodings that office programs write, and values shortened for messages.
+"""Text files in the encodings that spreadsheet programs write, and values shortened for messages.
 
     path ─► bytes ─► not binary ─► byte order mark, UTF-16, UTF-8, Mac Roman, Windows-1252 ─► text
 
-The two old encodings are guesses, so they are taken only where the text looks Western, and a warning shows a word.
+The two old encodings are guesses, so they are tried only where the text looks Western, and a warning quotes a word.
 """
 
 import codecs
@@ -26,7 +26,7 @@ MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-# First bytes of files that are no text -> what they are, and what to do.
+# First bytes of files that are not text -> what they are, and what to do.
 BINARY = {
     b"PK\x03\x04": "a workbook or a zip archive. Open it and save the table as CSV UTF-8",
     b"\xd0\xcf\x11\xe0": "an old workbook. Open it and save the table as CSV UTF-8",
@@ -41,11 +41,11 @@ logger = logging.getLogger(__name__)
 
 
 def read_text(path: str | Path) -> str:
-    """The text of a file, without its byte order mark; line ends stay as they are.
+    """The text of a file, without its byte order mark; line endings stay as they are.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is not text, stands for another one, or has an encoding that cannot be told.
+        ValueError: the file is not text, is a placeholder for another one, or has an unknown encoding.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"There is no file {shorten_path(path)}.")
@@ -84,11 +84,13 @@ def _decode_as(data: bytes, encoding: str, path: str | Path) -> str:
     try:
         return data.decode(encoding)
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not {encoding.upper()}, as it begins ({error}). Save it as UTF-8.") from error
+        raise ValueError(
+            f"{path} begins as {encoding.upper()} but is not valid ({error}). Save it as UTF-8."
+        ) from error
 
 
 def _decode_old(data: bytes, path: str | Path, error: UnicodeDecodeError) -> str:
-    """Windows-1252, or Mac Roman if the lines end as they did on an old Mac; a warning shows a word."""
+    """Windows-1252, or Mac Roman if the line endings are those of an old Mac; a warning quotes a word."""
     is_mac = b"\r" in data and b"\n" not in data
     encoding = "mac_roman" if is_mac else "cp1252"
     try:
@@ -99,11 +101,11 @@ def _decode_old(data: bytes, path: str | Path, error: UnicodeDecodeError) -> str
         line = data.count(b"\n", 0, error.start) + 1
         raise ValueError(
             f"{path}, line {line}: is not UTF-8 ({error.reason} {data[error.start]:#x}), and its encoding cannot be "
-            'told. Save it as UTF-8 (Excel: "CSV UTF-8").'
+            'determined. Save it as UTF-8 (Excel: "CSV UTF-8").'
         ) from error
     word = re.search(r"\w*[^\x00-\x7f]\w*", text).group()
     name = "Mac Roman" if is_mac else "Windows-1252"
-    logger.warning(f"{path} is not UTF-8; it is read as {name}, {shorten(word)} for example. Save it as UTF-8.")
+    logger.warning(f"{path} is not UTF-8; it is read as {name}, for example {shorten(word)}. Save it as UTF-8.")
     return text
 
 
@@ -148,7 +150,7 @@ class _Shortener(reprlib.Repr):
 
 
 def shorten(value: Any) -> str:
-    """A value for a message, as Python writes it, cut short."""
+    """The `repr` of a value, shortened for a message."""
     if isinstance(value, str) and len(value) > MAX_SHOWN:
         return f"{value[:MAX_SHOWN]!r}..."
     shown = _Shortener().repr(value)
@@ -156,6 +158,6 @@ def shorten(value: Any) -> str:
 
 
 def shorten_path(path: str | Path) -> str:
-    """A path for a message: of a long one the beginning, and what cannot be printed escaped."""
+    """A path for a message: only the beginning of a long one, with unprintable characters escaped."""
     text = str(path)[: 4 * MAX_SHOWN].encode("utf-8", "backslashreplace").decode("utf-8")
     return text if len(str(path)) <= 4 * MAX_SHOWN else f"{text}..."

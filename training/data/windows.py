@@ -119,7 +119,7 @@ def cut_examples(
 
 
 def num_clips(examples: Sequence[dict[str, Any]]) -> int:
-    """Number of clips of which these examples are windows, or which they are."""
+    """Number of clips that these examples come from; each is a window or an entire clip."""
     return len({example.get("clip") or example["id"] for example in examples})
 
 
@@ -146,7 +146,7 @@ def load_window(
 
 
 def _cut_audio(processor: EGMFProcessor, window: Window, audio: Any, video: Any, name: str) -> np.ndarray | None:
-    """Samples of the window; None if there is no sound track, or it ends before the window begins."""
+    """Samples of the window; None if there is no soundtrack, or it ends before the window begins."""
     rate = processor.sampling_rate
     source = audio if audio is not None else video
     samples = load_audio(source, None, rate, None, name, missing_ok=audio is None)
@@ -158,7 +158,7 @@ def _cut_audio(processor: EGMFProcessor, window: Window, audio: Any, video: Any,
 
 def _cut_frames(processor: EGMFProcessor, window: Window, video: Any, name: str) -> np.ndarray | None:
     """Frames of the window, sampled from the clip so that a window has as many as a clip of its length; None if the
-    clip shows nothing."""
+    clip is blank."""
     end = window.start + window.seconds
     count = math.ceil(processor.num_frames * window.clip_seconds / window.seconds)
     frames = load_video(video, count, None, None, name)

@@ -84,7 +84,7 @@ def build_corpus(
 ) -> Path:
     """Build the corpus, or return at once if it already exists.
 
-    Everything is written into a hidden sibling folder, which is renamed at the end. An interrupted build resumes where
+    Everything is written to a hidden sibling folder, which is renamed at the end. An interrupted build resumes where
     it stopped.
 
     Args:

@@ -58,7 +58,7 @@ class EvaluationOptions:
         overwrite: replace the results file if it exists.
         batch_size: examples per batch.
         num_workers: processes that decode clips.
-        max_samples: number of examples to evaluate, drawn with the shares of the answers; None for all.
+        max_samples: number of examples to evaluate, stratified by label; None for all.
         window_hop: seconds between the windows that longer clips are cut into; None to cut off their end.
         seed: random seed.
         device: `cpu` or `cuda`; None for CUDA if there is a GPU.

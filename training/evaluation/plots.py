@@ -50,7 +50,7 @@ def plot_training(record: dict[str, Any], path: Path) -> str:
     if pretraining:  # its epochs are drawn narrower: they take a small part of the time
         last_epoch = max([epoch for epoch, _ in steps], default=1.0)
         epochs = np.linspace(-last_epoch / 2, 0, len(pretraining))
-        axes.plot(epochs, pretraining, color=MUTED, label="fusion pretraining (its head is dropped afterward)")
+        axes.plot(epochs, pretraining, color=MUTED, label="fusion pretraining (its head is discarded afterward)")
     axes.plot(*zip(*steps, strict=True), color=BLUE, label="training, per sample")
     axes.plot(*zip(*evaluations, strict=True), marker="o", color=RED, label="validation, per answer")
     axes.axvline(0, color=MUTED, linewidth=0.8)
@@ -94,7 +94,7 @@ def plot_gates(predictions: Sequence[dict[str, Any]], labels: Sequence[str], pat
     """Mean and standard deviation of each expert's weight, by true label."""
     figure, axes = new_figure(8, 4)
     experts = list(predictions[0]["experts"])
-    spacing = 0.78 / len(experts)  # the bars of one label fill 0.78 of its place
+    spacing = 0.78 / len(experts)  # the bars of one label fill 0.78 of its slot
     for index, expert in enumerate(experts):
         weights = _weights_by_label(predictions, labels, expert)
         offset = (index - (len(experts) - 1) / 2) * spacing

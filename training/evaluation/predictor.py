@@ -32,9 +32,9 @@ from .processes import merge_over_processes, own_part, processes, require_all, r
 
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-# Of what the processor decodes; the content of a file decides whether it is audio or video.
+# Extensions that the processor decodes; the content of a file decides whether it is audio or video.
 RECORDING_SUFFIXES = (*VIDEO_SUFFIXES, *AUDIO_SUFFIXES, *PICTURE_SUFFIXES)
-COLUMNS = ("clip", "task", "label", "score", "error")  # of Parquet; `answer`, the last, is the complete answer as JSON
+COLUMNS = ("clip", "task", "label", "score", "error")  # of Parquet, then `answer`, the complete answer as JSON
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ class Predictor:
         """One sample's processor arguments -> its answer, over all of its windows if it is cut."""
         inputs = {"task": self.task, "modalities": self.modalities, **sample}
         if self.processor.video_input is None and inputs.get("audio") is None:
-            inputs["audio"] = inputs.pop("video", None)  # a model without video hears the sound track
+            inputs["audio"] = inputs.pop("video", None)  # a model without video hears the soundtrack
         if self.window_hop is not None:
             answer = predict_windows(self.model, self.processor, inputs, self.window_hop, self.top_k)
             if answer is not None:
@@ -175,7 +175,7 @@ def find_clips(folder: Path) -> tuple[list[Clip], Counter]:
     for path in sorted(folder.rglob("*")):
         if path.is_dir():
             continue
-        is_hidden = path.name.startswith(".")  # among them the `._x` files of macOS
+        is_hidden = path.name.startswith(".")  # such as the `._x` files of macOS
         if path.suffix.lower() in RECORDING_SUFFIXES and path.is_file() and not is_hidden:
             clips.append(Clip(str(path), recording=str(path), transcript_file=path.with_suffix(".txt")))
         else:
@@ -250,7 +250,7 @@ def predict(options: PredictionOptions) -> int:
         raise ValueError("Several processes need --output, the file to merge their predictions into.")
     if skipped and state.is_main_process:
         counts = ", ".join(f"{count} {suffix}" for suffix, count in skipped.most_common())
-        logger.warning(f"{options.folder}: skipped {skipped.total()} files that are no recordings: {counts}.")
+        logger.warning(f"{options.folder}: skipped {skipped.total()} files that are not recordings: {counts}.")
     require_examples(len(clips), state.num_processes, "clips")
     model, processor = load(options.model_name_or_path, options.text_model_name_or_path, four_bit)
     require_hop(options.window_hop, processor.max_clip_seconds)

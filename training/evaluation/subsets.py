@@ -52,14 +52,14 @@ def parse_subsets(names: Sequence[str], modalities: Sequence[str] = MODALITIES) 
 
 
 def trained_modalities(run: Path, modalities: Sequence[str]) -> tuple[str, ...]:
-    """Those of a model's modalities that its run was trained with, by `training.json`; all if there is none."""
+    """The model's modalities that its run was trained with, according to `training.json`; all if there is none."""
     record = run / "training.json"
     chosen = read_json(record).get("data_arguments", {}).get("modalities") if record.is_file() else None
     return tuple(modality for modality in modalities if chosen is None or modality in chosen)
 
 
 def modalities_of_run(run: Path) -> tuple[str, ...]:
-    """The modalities that a run has and was trained on, by its files; all if it has none."""
+    """The modalities that a run has and was trained on, according to its files; all if it has none."""
     if not (run / "config.json").is_file():
         return MODALITIES
     return trained_modalities(run, modalities_of_config(read_json(run / "config.json")))

@@ -101,7 +101,7 @@ def read_facts(path: Path, base: CardFacts | None = None) -> CardFacts:
     fields = read_yaml(path)
     known = [entry.name for entry in dataclasses.fields(CardFacts)]
     if not isinstance(fields, dict):
-        raise ValueError(f"{path} must hold fields of a card: {', '.join(known)}.")
+        raise ValueError(f"{path} must hold the fields of a card: {', '.join(known)}.")
     unknown = sorted(set(fields) - set(known))
     if unknown:
         raise ValueError(f"{path} has unknown fields {', '.join(unknown)}. Known: {', '.join(known)}.")

@@ -183,7 +183,7 @@ def describe_merging(merging: dict[str, Any]) -> str:
 
 
 def portable(value: Any) -> Any:
-    """A record without machine-specific values: absolute paths become their last part; tokens and log folders go."""
+    """A record without machine-specific values: only the last part of absolute paths, no tokens and log folders."""
     if isinstance(value, dict):
         return {key: portable(entry) for key, entry in value.items() if not SECRET_NAMES.search(key)}
     if isinstance(value, list):

@@ -99,7 +99,7 @@ def load_for_training(
             processor.add_task(task)
         elif task not in (stored, BUILT_IN_TASKS.get(task.name)):
             raise ValueError(
-                f"Task {task.name!r} of {checkpoint} has different labels or a different prompt than yours. "
+                f"Task {task.name!r} of {checkpoint} differs from yours in its labels or its prompt. "
                 "Give your task another name."
             )
     if model.config.text_model_id is not None:
@@ -245,10 +245,10 @@ def fusion_settings(arguments: ModelArguments) -> dict[str, Any]:
 
 
 def calibrate_pseudo_tokens(model: EGMFForConditionalGeneration) -> None:
-    """Give a new model's pseudo tokens the root mean square of the language model's embeddings.
+    """Scale a new model's pseudo tokens to the root mean square of the language model's embeddings.
 
-    Those that the embedding layer returns, next to which the pseudo tokens stand: Gemma's layer scales its weights by
-    sqrt(D). Language models that scale later, such as Granite, scale both alike.
+    It is measured on the output of the embedding layer, where the pseudo tokens enter: Gemma's layer scales its
+    weights by sqrt(D). Language models that scale later, such as Granite, scale both alike.
     """
     embed_tokens = model.get_input_embeddings()
     token_ids = torch.arange(len(embed_tokens.weight), device=embed_tokens.weight.device)

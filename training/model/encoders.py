@@ -41,7 +41,7 @@ class Encoder(NamedTuple):
         config: its configuration; None if the model does not take the modality.
         backbone: the pretrained encoder, if there is one.
         frontend: preprocessing settings of the pretrained encoder, which the processor applies.
-        num_frames: that a pretrained encoder of whole clips takes; None for any other encoder.
+        num_frames: number of frames that a pretrained encoder of whole clips takes; None for any other encoder.
     """
 
     config: EGMFEncoderConfig | None = None
@@ -156,14 +156,14 @@ def read_backbone_config(modality: str, model_id: str) -> PreTrainedConfig:
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
-            f"--{modality} {model_id} is neither a folder with an encoder nor a model of the Hub ({reason})."
+            f"--{modality} {model_id} is neither a folder with an encoder nor a model on the Hub ({reason})."
         ) from error
     part_name = "vision_config" if modality == "video" else "audio_config"
     return getattr(config, part_name, None) or config
 
 
 def check_architecture(option: str, modality: str, config: PreTrainedConfig) -> None:
-    """Refuse, before its weights are loaded, a model that is not an encoder of the modality.
+    """Refuse a model that cannot encode the modality, before its weights are loaded.
 
     Raises:
         ValueError: it takes another kind of input, whole clips in a way that is not supported, or gives no sequence.
@@ -177,7 +177,7 @@ def check_architecture(option: str, modality: str, config: PreTrainedConfig) -> 
     if model_class.main_input_name not in accepted:
         raise ValueError(
             f"{option}: {model_class.__name__} takes {model_class.main_input_name!r}, "
-            f"not {' or '.join(accepted)}; it is not an encoder of {modality}."
+            f"not {' or '.join(accepted)}; it cannot encode {modality}."
         )
     media = model_class.input_modalities  # a name or several
     media = (media,) if isinstance(media, str) else media
@@ -186,7 +186,7 @@ def check_architecture(option: str, modality: str, config: PreTrainedConfig) -> 
     if space_only or (takes_clips and clip_layout(config) is None):
         raise ValueError(
             f"{option}: {model_class.__name__} takes whole clips in a way that EGMF does not support. Give VideoMAE, "
-            "ViViT, TimeSformer with attention over time, V-JEPA 2, or an encoder of images."
+            "ViViT, TimeSformer with attention over time, V-JEPA 2, or an image encoder."
         )
     try:
         backbone_width(config)
@@ -229,7 +229,7 @@ def check_output(option: str, modality: str, encoder: Encoder) -> None:
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         name = type(encoder.backbone).__name__
-        raise ValueError(f"{option}: {name} cannot be used as an encoder of {modality} ({reason}).") from error
+        raise ValueError(f"{option}: {name} cannot be used as the {modality} encoder ({reason}).") from error
     expected = (*mask.shape, stem.projection.in_features)
     if shape != expected:
         name = type(encoder.backbone).__name__

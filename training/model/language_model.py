@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 def check_model_location(model: str | Path) -> None:
-    """Check that a model is a folder, or is named like a model of the Hub.
+    """Check that a model is a folder or has the form of a Hub id.
 
     Raises:
         ValueError: it is neither.
@@ -125,18 +125,18 @@ def require_embeddings(text_model: str, config: PreTrainedConfig) -> None:
     """Refuse a language model that cannot read pseudo tokens, before its weights are loaded.
 
     Raises:
-        ValueError: it is not a causal language model, or no way of scoring answers with it would be right.
+        ValueError: it is not a causal language model, or EGMF cannot score answers with it exactly.
     """
     examples = " or ".join(backbone_names()[:2])
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise ValueError(
             f"{text_model} is a {config.model_type!r}, which is not a causal language model of "
-            f"transformers. Give one, for instance --backbone {examples}."
+            f"transformers. Give one, for example --backbone {examples}."
         )
     try:
         check_decoder(config)
     except ValueError as error:
-        raise ValueError(f"{text_model}: {error} For instance --backbone {examples}.") from error
+        raise ValueError(f"{text_model}: {error} For example --backbone {examples}.") from error
 
 
 def with_lora_targets(arguments: ModelArguments) -> ModelArguments:

@@ -46,7 +46,7 @@ def _read_yaml(path: Path) -> Any:
     """The content of a YAML file.
 
     Raises:
-        ValueError: it is not text in UTF-8, not YAML, nested too deeply, or holds a number of thousands of digits.
+        ValueError: it is not text in UTF-8, not YAML, nested too deeply, or holds a number with thousands of digits.
     """
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8-sig"))

@@ -305,7 +305,7 @@ def report_write_errors(run: Path, name: str) -> Iterator[None]:
         shutil.rmtree(run / PARTIAL, ignore_errors=True)
         last = get_last_checkpoint(str(run)) or "the beginning, because there is no checkpoint yet"
         raise OSError(
-            f"{name} could not be written into {run} ({error}); the disk has {free:,.0f} MiB free. Free some "
+            f"{name} could not be written to {run} ({error}); the disk has {free:,.0f} MiB free. Free some "
             f"space and run the same command again: it resumes from {last}."
         ) from error
 

@@ -263,7 +263,7 @@ class EGMFTrainer(Trainer):
         """Leave the process group; every process calls this last.
 
         The DDP wrapper is freed first: otherwise its reducer would hold the last reference, and destroy the group
-        while it holds Python's lock and a thread of gloo waits for that lock to release a tensor, forever.
+        while it holds the GIL and a gloo thread waits forever for the GIL to release a tensor.
         """
         self.model_wrapped = self.model
         self.accelerator.free_memory()

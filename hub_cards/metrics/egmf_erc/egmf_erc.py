@@ -55,7 +55,7 @@ class EGMFErc(evaluate.Metric):
 
     Args:
         predictions (`list` of `str`): (N,) label names. `None` and `""` are unreadable answers: they count as wrong,
-            belong to no class, and are never taken for "neutral" or for the first label.
+            belong to no class, and are never mistaken for "neutral" or for the first label.
         references (`list` of `str`): (N,) names of the true labels.
         probabilities (`list` of `list` of `float`): (N, C) in the order of `labels`, each in [0, 1], with a sum of 1
             per example to within 0.001. Only in `evaluate.load(..., "probabilities")`, and required there.
@@ -318,7 +318,7 @@ def _check_names(column: str, names: Sequence[str], labels: Sequence[str], hint:
         more = f" and {len(shown) - 5} more" if len(shown) > 5 else ""
         raise ValueError(
             f"`{column}` contains labels that are not among `labels`: {', '.join(shown[:5])}{more}. "
-            f"Accepted, letter by letter: {_listed(labels, 20)}. {hint}"
+            f"Accepted, spelled exactly like this: {_listed(labels, 20)}. {hint}"
         )
 
 
@@ -359,7 +359,7 @@ def _point_figures(predicted: np.ndarray, truth: np.ndarray, labels: Sequence[st
 
 
 def _largest_share(readable: np.ndarray, truth: np.ndarray, labels: Sequence[str]) -> float:
-    """Share of the most frequent prediction. Warns where it dominates unlike in truth. readable (<= N,)"""
+    """Share of the most frequent prediction. Warns if it dominates them but not the truth. readable (<= N,)"""
     if not len(readable):
         warnings.warn("No answer is readable: all figures are 0. Look at the raw answers.", stacklevel=6)
         return math.nan

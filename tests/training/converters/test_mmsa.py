@@ -91,7 +91,7 @@ def test_mmsa_quirks_are_repaired_and_reported(tmp_path, convert):
     assert reasons(table, "repaired") == {
         "audio features with NaN or infinite values: set to 0": [names[0]],
         "audio features cut at a zero vector by their stated length: length corrected": [names[3]],
-        "score between the steps of 0.2: moved to the nearest": [test["id"][1]],
+        "score between the steps of 0.2: rounded to the nearest": [test["id"][1]],
         "video features with NaN or infinite values: set to 0": [names[1], names[2]],
         "video features are all padding: left out": [names[4]],
         "video features with values beyond 10000: clipped": [names[5]],

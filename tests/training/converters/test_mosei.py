@@ -121,12 +121,12 @@ def test_segments_of_every_defect_are_counted(convert, mosei_folder):
     assert rows["0"]["start_seconds"] == 0.0 and rows["0"]["video"] is None and rows["0"]["audio"] is not None
     assert reasons(table, "repaired") == {
         "clip with only black frames: only its audio used": ["black$_$0", "black$_$1"],
-        "score a little outside [-3, 3]: moved to the end": ["black$_$0", "black$_$1"],
+        "score slightly outside [-3, 3]: clamped": ["black$_$0", "black$_$1"],
         "segment not in the transcripts: text from the table, no clip": ["black$_$3"],
         "segment that does not end after its start: no clip, text kept": ["black$_$2"],
         "segment that ends after its video: clip cut off there": ["black$_$1"],
         "segment with a negative start: starts at 0": ["black$_$0"],
-        "transcript with the tokens sp of pauses: removed": ["black$_$0"],
+        "transcript with `sp` tokens for pauses: removed": ["black$_$0"],
     }
 
 

@@ -42,7 +42,7 @@ def test_sims_rows(tmp_path, convert, clip, corpus, table):
     assert row["video"] == "../../SIMS/Raw/video_0001/0001.mp4"
     assert (tmp_path / "made/dest" / row["video"]).is_file()
     assert found["test"][0]["answer"] == -0.2
-    assert list(stored["repaired"]) == ["score between the steps of 0.2: moved to the nearest"]
+    assert list(stored["repaired"]) == ["score between the steps of 0.2: rounded to the nearest"]
     assert (tmp_path / "made/dest/splits/video_disjoint.json").is_file()
 
 
@@ -71,7 +71,7 @@ def test_sims_quirks(tmp_path, convert, clip):
         "leading zeros of the ids restored from the clip's name": [
             "video_0001$_$0002", "00020$_$0003", "00020$_$0010", "v$_$0001", "v$_$0002",
         ],
-        "score between the steps of 0.2: moved to the nearest": ["00020$_$0003"],
+        "score between the steps of 0.2: rounded to the nearest": ["00020$_$0003"],
     }  # fmt: skip
     assert reasons(table, "dropped") == {
         "neither text nor a clip": ["w$_$1"],

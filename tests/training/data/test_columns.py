@@ -82,7 +82,7 @@ def test_composed_letters_equal_decomposed_ones(folder):
         ("loop.wav", r"\(Too many levels of symbolic links\)"),
     ],
 )
-def test_missing_media_say_what_there_is(folder, name, reason):
+def test_missing_media_name_similar_files(folder, name, reason):
     (folder / "loop.wav").symlink_to("loop.wav")
     write(folder, json.dumps({"audio": name, "answer": "joy"}), name="metadata.jsonl")
     with pytest.raises(ValueError, match=rf"example '0': audio .* is not a file {reason} .*metadata.jsonl, line 1"):
@@ -116,7 +116,7 @@ def test_unused_columns_and_media_are_named_once(folder, caplog):
     examples = load_examples(folder)
     unused, media = caplog.messages
     assert unused.endswith("video_id, transcript (did you mean `text`?), clip, window, 1 without a name.")
-    assert "2 media files are named by no row and not used: " in media and "'Clips/a b.wav'" in media
+    assert "2 media files are not used, because no row names them: " in media and "'Clips/a b.wav'" in media
     assert examples[0]["extra"] == {"video_id": "v", "transcript": "Hi.", "clip": "x", "window": "y"}
     assert not {"clip", "window"} & examples[0].keys()  # fields of windows.py
 
@@ -138,7 +138,7 @@ def test_tables_of_other_names_are_mentioned(folder, name, message):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"file_name": "notes.pdf"}, "line 1: file_name 'notes.pdf' has the extension of neither audio nor video"),
+        ({"file_name": "notes.pdf"}, "line 1: file_name 'notes.pdf' has no extension of an audio or video file"),
         ({"file_name": "c.mp4", "video": "c.mp4"}, "line 1: video and video both|line 1: .* both name a file"),
         ({"video": 5}, "example '0' .*line 1.*: video is 5; give the path of a file"),
         ({"id": ["a"]}, r"line 1: id is \['a'\]; it must be text or a number"),

@@ -1,4 +1,4 @@
-"""Tables with separators as office programs, databases and pandas write them."""
+"""Delimited tables as spreadsheet programs, databases and pandas write them."""
 
 import pytest
 
@@ -35,7 +35,7 @@ def test_every_separator_encoding_and_line_end(tmp_path, separator, encoding, li
         ";id;text;answer\n0;01;Oh, no, really;x\n",  # the index of pandas
     ],
 )
-def test_habits_of_office_programs(tmp_path, text):
+def test_habits_of_spreadsheet_programs(tmp_path, text):
     assert read_csv_table(write(tmp_path, text), KNOWN).rows == [{"id": "01", "text": "Oh, no, really", "answer": "x"}]
 
 
@@ -93,8 +93,8 @@ def test_tables_that_cannot_be_read_are_refused(tmp_path, text, message):
 @pytest.mark.parametrize(
     ("text", "encoding", "word"),
     [
-        ("id,text\na,Grüße aus Köln\n", "cp1252", "Windows-1252, 'Grüße'"),
-        ("id,text\ra,déjà vu\r", "mac_roman", "Mac Roman, 'déjà'"),
+        ("id,text\na,Grüße aus Köln\n", "cp1252", "Windows-1252, for example 'Grüße'"),
+        ("id,text\ra,déjà vu\r", "mac_roman", "Mac Roman, for example 'déjà'"),
     ],
 )
 def test_old_encodings_are_read_with_a_warning(tmp_path, caplog, text, encoding, word):
@@ -108,7 +108,7 @@ def test_old_encodings_are_read_with_a_warning(tmp_path, caplog, text, encoding,
     [("愤怒,厌恶", "gbk"), ("привет", "cp1251"), ("привет", "koi8-r"), ("すごい", "shift-jis"), ("화남", "euc-kr")],
 )
 def test_other_old_encodings_are_refused(tmp_path, text, encoding):
-    with pytest.raises(ValueError, match="line 2: is not UTF-8 .*its encoding cannot be told"):
+    with pytest.raises(ValueError, match="line 2: is not UTF-8 .*its encoding cannot be determined"):
         read_csv_table(write(tmp_path, f"id,text\na,{text}\n", encoding), KNOWN)
 
 

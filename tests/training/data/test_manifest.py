@@ -1,4 +1,4 @@
-"""Damaged converted corpora: what is missing, cut or changed is named, and nothing loads as if it were whole."""
+"""Damaged converted corpora: missing, truncated and changed files are named, and nothing loads as if complete."""
 
 import json
 import shutil
@@ -52,7 +52,7 @@ DAMAGES = {
     "missing shard": (lambda c: (c / SHARD).unlink(), "its data/ holds 4 of the 6 examples of train"),
     "cut shard": (lambda c: (c / SHARD).write_bytes((c / SHARD).read_bytes()[:-9]), "holds 4 of the 6 examples"),
     "shard of fewer rows": (lambda c: cut_rows(c / SHARD), "holds 5 of the 6 examples of train"),
-    "flipped bit": (lambda c: flip_bit(c / SHARD), f"{SHARD} has other content than when it was made"),
+    "flipped bit": (lambda c: flip_bit(c / SHARD), f"{SHARD} has changed since it was made"),
     "shard of another corpus": (
         lambda c: shutil.copy(c / SHARD, c / "data/other-00000-of-00001.parquet"),
         "data/other-00000-of-00001.parquet does not belong to it",

@@ -54,7 +54,7 @@ def make_sorted_examples():
     return examples + [{"id": f"s{i}", "task": "mosei", "answer": f"{i / 40:.3f}"} for i in range(40)]
 
 
-def test_sample_has_the_shares_of_the_answers():
+def test_sample_is_stratified_by_label():
     examples = make_sorted_examples()
     answers = [example["answer"] for example in select_examples(examples, ["emotion"], 10, "emotion")]
     assert answers == ["joy"] * 6 + ["fear"] * 3 + ["anger"]

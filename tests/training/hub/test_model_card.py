@@ -201,10 +201,10 @@ def test_pipeline_is_shown_if_available(run):
     assert "pipeline(" not in body_of(write_card(folder))
     write_json(
         folder / "config.json",
-        {"text_model_id": None, "custom_pipelines": {"judging": {"impl": "x.Y"}}},
+        {"text_model_id": None, "custom_pipelines": {"emotion-recognition": {"impl": "x.Y"}}},
     )
     content = body_of(write_card(folder, options=CardOptions(repo_id="lab/egmf")))
-    assert '`pipeline("judging", model="lab/egmf", trust_remote_code=True)`' in content
+    assert '`pipeline("emotion-recognition", model="lab/egmf", trust_remote_code=True)`' in content
     assert "A standalone checkpoint: 2.3 MB" in content
 
 
@@ -383,7 +383,7 @@ def test_card_holds_the_metrics_of_all_modalities(card, run):
 
 
 def test_only_the_demo_has_bounds_in_its_table(run):
-    """A corpus of one's own may have the same tasks."""
+    """A user's own corpus may have the same tasks."""
     _, results, ceilings = run
     assert "ceiling" in "\n".join(run_table(results, ceilings))
     table = "\n".join(run_table(results, {}))
@@ -456,7 +456,7 @@ def test_facts_are_read(tmp_path):
     ("text", "message"),
     [
         ("author: me", "unknown fields author. Known: name,"),
-        ("- a", "must hold fields of a card"),
+        ("- a", "must hold the fields of a card"),
         ("language: en", "`language` in .* is 'en'; it must be a list"),
         ("synthetic: 1", "it must be a bool"),
         ("name: [x]", "it must be a str"),

@@ -1,4 +1,4 @@
-"""Every causal language model of `transformers` is scored right, or refused by name."""
+"""Every causal language model of `transformers` is scored exactly, or refused by name."""
 
 import json
 
@@ -15,7 +15,7 @@ def test_table_is_that_of_the_results():
 
 
 @pytest.mark.slow
-def test_every_decoder_is_right_or_refused():
+def test_every_decoder_is_exact_or_refused():
     results = try_all(decoder_names())
     assert [result.name for result in results if result.outcome == "wrong"] == []
     assert count_outcomes(results) == json.loads(RESULTS.read_text(encoding="utf-8"))["counts"]

@@ -82,8 +82,8 @@ def test_missing_pooler_is_not_used(write_encoder, tmp_path):
     ("modality", "config", "message"),
     [
         ("audio", BertConfig(**TRANSFORMER, vocab_size=8), "BertModel takes 'input_ids', not input_values"),
-        ("audio", VISION_BACKBONES["vit"], "ViTModel takes 'pixel_values'.* not an encoder of audio"),
-        ("video", AUDIO_BACKBONES["wav2vec2"], "Wav2Vec2Model takes 'input_values'.* not an encoder of video"),
+        ("audio", VISION_BACKBONES["vit"], "ViTModel takes 'pixel_values'.* cannot encode audio"),
+        ("video", AUDIO_BACKBONES["wav2vec2"], "Wav2Vec2Model takes 'input_values'.* cannot encode video"),
     ],
 )
 def test_wrong_kind_of_model_is_refused_before_its_weights(write_encoder, modality, config, message):
@@ -101,7 +101,7 @@ def test_unsupported_encoder_is_refused_by_name(tmp_path, model_type):
 
 
 def test_folder_without_an_encoder_names_the_option(tmp_path):
-    message = f"--audio {tmp_path} is neither a folder with an encoder nor a model of the Hub"
+    message = f"--audio {tmp_path} is neither a folder with an encoder nor a model on the Hub"
     with pytest.raises(ValueError, match=message):
         build("audio", tmp_path)
 

@@ -6,7 +6,7 @@ from training.model.language_model import portable_id
 from training.model.tasks_file import read_tasks
 
 
-def test_own_tasks_join_the_built_in_ones(tmp_path):
+def test_custom_tasks_are_added_to_the_built_in_ones(tmp_path):
     path = tmp_path / "tasks.yaml"
     path.write_text('mood:\n  kind: classification\n  labels: {up: good, down: bad}\n  prompt: "\\nIt is"\n')
     tasks = read_tasks(path)

@@ -262,7 +262,7 @@ def test_full_disk_leaves_the_earlier_checkpoint_complete(place, uninterrupted, 
 
     with monkeypatch.context() as patched:
         patched.setattr(owner, function, fails)
-        message = r"could not be written into .*No space left.*resumes from .*/checkpoint-\d"
+        message = r"could not be written to .*No space left.*resumes from .*/checkpoint-\d"
         with pytest.raises(OSError, match=message):
             run(place, name)
     folder = place / "runs" / name
@@ -294,8 +294,8 @@ def test_really_full_disk(place, tmp_path):
         text=True,
     )
     if "mount:" in done.stderr or "unshare:" in done.stderr:
-        pytest.skip("this machine lets nobody mount")
-    assert "could not be written into" in done.stderr, done.stderr[-2000:]
+        pytest.skip("mounting is not permitted on this machine")
+    assert "could not be written to" in done.stderr, done.stderr[-2000:]
     assert "No space left" in done.stderr or "PytorchStreamWriter" in done.stderr
     assert "checkpoint-1/trainer_state.json" in done.stdout
     assert ".partial" not in done.stdout

@@ -23,7 +23,7 @@ SAMPLERS = {
 
 
 def epochs_of(kind, rows, batch_size, processes, seed=0, epochs=(0, 1), **options):
-    """Batches of all processes: {epoch: [[SampleIndex, ...] a process] a step}."""
+    """Batches of all processes: {epoch: [[SampleIndex, ...] per process] per step}."""
     found = {}
     for epoch in epochs:
         parts = []
@@ -51,7 +51,7 @@ def test_processes_share_the_batches_of_a_single_one(kind, rows, processes):
             assert together == [place.index for place in batch]
             seen += together
             assert sum(part[0].weight for part in parts) == pytest.approx(processes)  # the mean over processes ...
-            for part in parts:  # ... is the mean over rows
+            for part in parts:  # ... is the mean over examples
                 assert part[0].weight == pytest.approx(
                     sum(place.weight > 0 for place in part) * processes / len(batch)
                 )

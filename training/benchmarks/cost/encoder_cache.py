@@ -1,4 +1,4 @@
-"""Savings of `--encoder_cache`: seconds per epoch with a frozen encoder, computed anew or read from the cache.
+"""Savings of `--encoder_cache`: seconds per epoch with a frozen encoder that runs every time, or with its cache.
 
     python -m training.benchmarks.cost.encoder_cache --width 256 --layers 6
 

@@ -37,7 +37,7 @@ def check_device(name: str) -> None:
     """Check that the device exists.
 
     Raises:
-        ValueError: torch does not know the name, or the device is not there.
+        ValueError: torch does not know the name, or the device does not exist.
     """
     try:
         torch.empty(0, device=name)

@@ -123,7 +123,7 @@ PIECES: dict[str, Piece] = {
             "text+audio+video": "everything",
         },
         about="The official training split, cut by video. The vectors of text and video were trained on these very "
-        "labels, so all figures are too good. The vector of the text is joined to that of the audio.",
+        "labels, so all figures are optimistic. The text vector is concatenated with the audio vector.",
     ),
     "ravdess": Piece(
         title="RAVDESS speech, raw audio",
@@ -197,6 +197,6 @@ PIECES: dict[str, Piece] = {
         options={},
         baseline=CHARACTERS,
         shown=EMOTION_FIGURES,
-        about="The official validation split, other sessions, in Chinese; the label was given to the text only.",
+        about="The official validation split, other sessions, in Chinese; the text alone was labeled.",
     ),
 }

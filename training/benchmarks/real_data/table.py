@@ -19,9 +19,9 @@ def render(results: dict[str, Any]) -> str:
         "",
         f"Rendered by `python -m training.benchmarks.real_data` from `real_data.json`, with {', '.join(text_models)}.",
         "The constant predicts the mean or the most frequent label. Intervals: 95%, bootstrap over the examples, of "
-        "the first seed. The baseline was fitted on every example of train, EGMF on those named below. Settings were "
-        "chosen on examples of train, but what earlier settings gave on the reported examples of MOSI and RAVDESS was "
-        "known by then (`training/LOG.md`).",
+        "the first seed. The baseline was fitted on all training examples, EGMF on the number given below. Settings "
+        "were chosen on training examples, but the results of earlier settings on the reported examples of MOSI and "
+        "RAVDESS were already known (`training/LOG.md`).",
         "",
         *markdown_table(HEADER, rows),
         "",

@@ -133,7 +133,7 @@ def load_npy(path: Path, example_id: str, modality: str, report: ConversionRepor
 
 
 def _placeholder(path: Path) -> str | None:
-    """A description for the report if the file stands for another one."""
+    """A description for the report if the file is only a placeholder."""
     try:
         check_placeholder(path)
     except ValueError as error:

@@ -44,7 +44,7 @@ def check_label(
         report.drop("no score", example_id)
         return None
     if clamp and (task.low - CLAMPED <= score < task.low - 1e-6 or task.high + 1e-6 < score <= task.high + CLAMPED):
-        report.repair(f"score a little outside [{task.low:g}, {task.high:g}]: moved to the end", example_id)
+        report.repair(f"score slightly outside [{task.low:g}, {task.high:g}]: clamped", example_id)
         score = min(max(score, task.low), task.high)
     if not task.low - 1e-6 <= score <= task.high + 1e-6:
         report.drop(f"score outside [{task.low:g}, {task.high:g}]", example_id)
@@ -53,7 +53,7 @@ def check_label(
         nearest = round(score / step) * step
         if abs(score - nearest) > step / 100:
             nearest = task.values[task.index(score)]
-            report.repair(f"score between the steps of {step:g}: moved to the nearest", example_id)
+            report.repair(f"score between the steps of {step:g}: rounded to the nearest", example_id)
         score = nearest
     return round(score, 6) + 0.0  # never -0.0
 
@@ -84,7 +84,7 @@ def remove_pauses(text: str, example_id: str, report: ConversionReport) -> str:
     """A transcript without the tokens `sp`, which CMU's alignment puts where the speaker pauses."""
     if PAUSES.search(text) is None:
         return text
-    report.repair("transcript with the tokens sp of pauses: removed", example_id)
+    report.repair("transcript with `sp` tokens for pauses: removed", example_id)
     return " ".join(PAUSES.sub(" ", text).split())
 
 

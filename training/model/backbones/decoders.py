@@ -1,10 +1,11 @@
-"""Try every causal language model of `transformers` under EGMF, and write which is scored how, or refused.
+"""Try every causal language model of `transformers` with EGMF, and record how each is scored, or why it is refused.
 
     python -m training.model.backbones.decoders                 # all; writes DECODERS.md and results/decoders.json
     python -m training.model.backbones.decoders llama lfm2      # some; prints only
 
 Each model type is built small, with random weights. A batch of prompts of unequal length, one of them with its text
-switched off, is scored, trained and continued, and compared with each sample alone: no padding, no cache, no mask.
+switched off, is scored, trained on and continued. The results are compared with those of each sample alone, without
+padding, cache or mask.
 """
 
 # B batch  S prompt tokens  L real tokens of a sample  D LLM width  V vocabulary  A answers
@@ -43,14 +44,14 @@ SHORT_ANSWERS = ((21,), (22,), (23,))  # of the third sample
 LABEL = (6, 8, 9)
 NUM_NEW_TOKENS = 3
 MEANINGS = {
-    "tree": "right: all inner nodes of the answers' trie in one forward pass",
-    "rows": "right: every branch as a row with its own copy of the cache",
-    "recompute": "right: every branch with its prompt, without a cache",
+    "tree": "exact: all inner nodes of the answers' trie in one forward pass",
+    "rows": "exact: every branch as a row with its own copy of the cache",
+    "recompute": "exact: every branch with its prompt, without a cache",
     "refused": "refused by name, before weights are loaded",
-    "wrong": "neither right nor refused",
+    "wrong": "neither exact nor refused",
     "not built": "could not be built small",
 }
-# Configurations that are scored differently than the small one of their type.
+# Configurations that are scored differently from the small one of their type.
 VARIANTS = {
     "falcon (ALiBi)": ("falcon", {"alibi": True}),
     "mistral (no window)": ("mistral", {"sliding_window": None}),
@@ -63,17 +64,17 @@ VARIANTS = {
 
 @dataclasses.dataclass
 class DecoderResult:
-    """What one model type gave.
+    """The result for one model type.
 
     Args:
         outcome: "tree", "rows", "recompute", "refused", "wrong" or "not built".
         padding: as in `DecoderSupport`.
-        reason: of a refusal, of an error, or why it could not be built small.
-        note: the reason for which the type's default configuration is refused, if it is.
-        log_probs: largest difference of an answer's log-probability from the samples alone.
-        probabilities, loss, logits: the same of probabilities, and of loss and next-token probabilities of `forward`.
+        reason: why it is refused, failed, or could not be built small.
+        note: why the type's default configuration is refused, if it is.
+        log_probs: largest difference between an answer's log-probabilities in the batch and alone.
+        probabilities, loss, logits: the same for probabilities, and for `forward`'s loss and next-token probabilities.
         texts_equal: whether greedy generation in a batch gives each sample's own text.
-        sensitivity: largest difference of log-probabilities between two samples, without which nothing is shown.
+        sensitivity: largest difference of log-probabilities between two samples; if it is small, nothing is shown.
     """
 
     name: str
@@ -137,7 +138,7 @@ def default_refusal(model_type: str) -> str | None:
 
 
 def one_line(error: Exception) -> str:
-    """An error as one line; of a refusal, only the reason."""
+    """An error as one line; for a refusal, only the reason."""
     text = " ".join(str(error).split()) or type(error).__name__
     reason = text.split(". Choose a causal decoder")[0].rpartition("cannot be used: ")[2]
     return reason[:300].replace("|", "/")
@@ -251,7 +252,7 @@ def compare(model: EGMFForConditionalGeneration) -> dict[str, Any]:
 
 @torch.no_grad()
 def read_embeds(model: EGMFForConditionalGeneration, inputs: dict[str, Tensor], sample: int) -> Tensor:
-    """(L, D) of what the language model reads of a sample: no padding, no text that is switched off."""
+    """Embeddings (L, D) that the language model reads for one sample, without padding and switched-off text."""
     single = {name: value[sample : sample + 1] for name, value in inputs.items() if name != "attention_mask"}
     embeds, _ = model.embed_prompt(**single)
     is_read = inputs["attention_mask"][sample].bool()
@@ -262,7 +263,7 @@ def read_embeds(model: EGMFForConditionalGeneration, inputs: dict[str, Tensor], 
 
 @torch.no_grad()
 def read_alone(model: EGMFForConditionalGeneration, embeds: Tensor, tokens: tuple[int, ...] = ()) -> Tensor:
-    """Log-probabilities (L, V) of the next token at each position of a prompt and more tokens."""
+    """Log-probabilities (L, V) of the next token at each position of a prompt followed by `tokens`."""
     token_embeds = model.get_input_embeddings()(torch.tensor(tokens, dtype=torch.long))
     sequence = torch.cat([embeds, token_embeds])[None]
     logits = model.language_model(inputs_embeds=sequence, use_cache=False).logits[0]
@@ -274,7 +275,7 @@ def score_alone(
     embeds: Tensor,
     answers: tuple[tuple[int, ...], ...],
 ) -> Tensor:
-    """(A,) log-probabilities, from a forward pass for each token; one for tokens that answers share."""
+    """Log-probabilities (A,), from one forward pass per token; answers share those of a common beginning."""
     next_log_probs: dict[tuple[int, ...], Tensor] = {}
     scores = []
     for answer in answers:
@@ -317,10 +318,10 @@ def try_all(names: list[str]) -> list[DecoderResult]:
 
 
 def describe(result: DecoderResult) -> str:
-    """The largest difference, or the reason."""
+    """The largest differences, or the reason why there are none."""
     if result.probabilities is None:
         return result.reason or ""
-    texts = "" if result.texts_equal else ", other texts"
+    texts = "" if result.texts_equal else ", texts differ"
     note = f"; by default refused: {result.note}" if result.note else ""
     return f"{result.log_probs:.0e}, loss {result.loss:.0e}, logits {result.logits:.0e}{texts}{note}"
 
@@ -344,15 +345,16 @@ def write_results(results: list[DecoderResult], seconds: float) -> None:
 
 
 def render_table(record: dict[str, Any]) -> str:
-    """The Markdown page of a record of results."""
+    """The Markdown page of the results."""
     counts = record["counts"]
     lines = [
-        "# Language models under EGMF",
+        "# Language models that work with EGMF",
         "",
-        f"Written by `python -m training.model.backbones.decoders` with transformers {record['transformers']} in "
-        f"{record['seconds']} seconds of one CPU core. Every causal language model of the library was built small, "
-        "with random weights. Answers, losses and greedy texts of a padded batch, one sample with its text switched "
-        f"off, were compared with each sample alone: equal to {record['tolerance']:g}, or refused by name.",
+        f"Written by `python -m training.model.backbones.decoders` with transformers {record['transformers']}, in "
+        f"{record['seconds']} seconds on one CPU core. Every causal language model of the library was built small, "
+        "with random weights. The answers, losses and greedy generations of a padded batch, in which one sample has "
+        "its text switched off, were compared with those of each sample alone. They agree to within "
+        f"{record['tolerance']:g}, or the model is refused by name.",
         "",
         "| result | model types | meaning |",
         "|---|---|---|",

@@ -2,7 +2,7 @@
 
 The default configuration of each model type is shrunk field by field: sizes by the field's name, lists with an entry
 per layer so that every kind of layer still occurs, windows and chunks to a few tokens, so that prompts exceed them.
-What does not follow from the names is in `CHANGES`.
+`CHANGES` holds what does not follow from the names.
 """
 
 import copy
@@ -76,7 +76,7 @@ LAYER_LISTS = (
     "layer_rope_theta",
     "attn_layers",
 )
-# What the names do not say.
+# What does not follow from the names.
 HYBRID_LAYERS = ["linear_attention", "full_attention", "linear_attention", "full_attention"]
 SHARED_LAYERS = ["sliding_attention", "full_attention"] * 2
 COMPRESS_RATES = {"heavily_compressed_attention": 4, "compressed_sparse_attention": 4}
@@ -231,7 +231,7 @@ def build_small_model(config: PreTrainedConfig, seed: int = 0) -> PreTrainedMode
         width = min(parameter.shape[1:])
         std = width**-0.5
         if isinstance(module, nn.Embedding):
-            std = 0.2  # also of the output layer where the two are tied: its logits are about 1
+            std = 0.2  # may be tied to the output layer, whose logits are then about 1
         elif width < 5:
             std = 0.5  # a convolution over a few tokens
         parameter.data = std * torch.randn(parameter.shape, generator=generator)

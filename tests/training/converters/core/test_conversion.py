@@ -128,7 +128,7 @@ def test_conversion_without_one_of_its_shards_is_incomplete(tmp_path, source):
     for damage in (lambda: shard.write_bytes(b"PAR1"), shard.unlink):
         damage()
         said = error_of(source, tmp_path / "dest")
-        assert "its data/ holds 0 of the 7 examples of validation. Use --overwrite" in said
+        assert "its data/ holds 0 of the 7 examples of validation. Convert it again with --overwrite" in said
     run(source, tmp_path / "dest", "--overwrite")
     assert content(tmp_path / "dest") == before
 

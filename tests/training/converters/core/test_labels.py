@@ -34,9 +34,9 @@ from training.converters.core.labels import check_label, clean_text
             0.2,
             -0.2,
             "repaired",
-            "score between the steps of 0.2: moved to the nearest",
+            "score between the steps of 0.2: rounded to the nearest",
         ),
-        ("sims_v2", 0.35, 0.2, 0.4, "repaired", "score between the steps of 0.2: moved to the nearest"),
+        ("sims_v2", 0.35, 0.2, 0.4, "repaired", "score between the steps of 0.2: rounded to the nearest"),
     ],
 )
 def test_answers(task, answer, grid, expected, kind, reason):
