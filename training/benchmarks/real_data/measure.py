@@ -102,7 +102,7 @@ def convert(name: str, options: BenchmarkOptions) -> Path:
         return corpus
     quiet = ["--num_workers", "1", "--no_progress"]
     if piece.read is None:
-        parts = ["--media", "none", "--splits", "train", REPORTED]
+        parts = ["--media", "none", "--splits", "train", REPORTED, *piece.converter_options]
         meld_converter.main([str(source), str(corpus), *parts, *quiet])
     else:
         release = piece.read(source, options.work / "releases" / name)

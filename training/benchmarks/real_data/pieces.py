@@ -60,6 +60,7 @@ class Piece(NamedTuple):
         about: one or two sentences below the table.
         read: function from a release and a folder to input of the folder converter; None for MELD, which has a
             converter of its own.
+        converter_options: options of MELD's converter.
         group: column with the groups, which must not be divided between splits.
         inner: share of train on which the best epoch is chosen; 0 to train on all of it, up to the last epoch.
         max_train_samples: examples to train on; None for all remaining ones.
@@ -77,6 +78,7 @@ class Piece(NamedTuple):
     shown: tuple[str, ...]
     about: str
     read: Callable[[Path, Path], Path] | None = None
+    converter_options: tuple[str, ...] = ()
     group: str = GROUP
     inner: float = 0.1
     max_train_samples: int | None = None
@@ -165,6 +167,20 @@ PIECES: dict[str, Piece] = {
         shown=EMOTION_FIGURES,
         aims=("weighted_f1",),
         about="The official dev split, utterances without context.",
+    ),
+    "meld_context": Piece(
+        title="MELD, text after three earlier turns",
+        folder="meld_text",
+        task="meld",
+        converter_options=("--context_turns", "3"),
+        group="dialogue",
+        inner=0.05,
+        max_train_samples=4000,
+        options={"max_length": 256},
+        baseline=WORDS,
+        shown=EMOTION_FIGURES,
+        aims=("weighted_f1",),
+        about="The same examples, with the three turns before each; the baseline reads the utterance alone.",
     ),
     "sims_v2": Piece(
         title="CH-SIMS v2, text",
