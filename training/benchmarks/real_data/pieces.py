@@ -175,12 +175,13 @@ PIECES: dict[str, Piece] = {
         converter_options=("--context_turns", "3"),
         group="dialogue",
         inner=0.05,
-        max_train_samples=4000,
+        max_train_samples=1200,
         options={"max_length": 256},
         baseline=WORDS,
         shown=EMOTION_FIGURES,
         aims=("weighted_f1",),
-        about="The same examples, with the three turns before each; the baseline reads the utterance alone.",
+        about="The official dev split, each utterance after the three turns before it; the baseline reads the utterance "
+        "alone.",
     ),
     "sims_v2": Piece(
         title="CH-SIMS v2, text",
