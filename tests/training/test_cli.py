@@ -142,16 +142,21 @@ def test_interruption_is_one_line(work, capsys, monkeypatch):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_interruption_ends_the_workers_of_a_pool():
+def test_interruption_ends_the_workers_of_a_pool(monkeypatch):
+    # A shell starts background jobs with SIGINT ignored.
+    monkeypatch.setattr(signal, "default_int_handler", signal.getsignal(signal.SIGINT))
     context = multiprocessing.get_context("fork")
     pipe, end = context.Pipe()
-    worker = context.Process(target=pipe.recv)
+    worker = context.Process(target=pipe.recv, daemon=False)
     worker.start()
-    with pytest.raises(SystemExit), cli.command_errors():
-        signal.raise_signal(signal.SIGINT)
-    worker.join(timeout=60)
-    assert worker.exitcode == -signal.SIGKILL
-    end.close()
+    try:
+        with pytest.raises(SystemExit), cli.command_errors():
+            signal.raise_signal(signal.SIGINT)
+        worker.join(timeout=60)
+        assert worker.exitcode == -signal.SIGKILL
+    finally:
+        worker.kill()
+        end.close()
 
 
 def test_bugs_keep_their_traceback():
