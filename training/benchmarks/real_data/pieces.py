@@ -180,8 +180,8 @@ PIECES: dict[str, Piece] = {
         baseline=WORDS,
         shown=EMOTION_FIGURES,
         aims=("weighted_f1",),
-        about="The official dev split, each utterance after the three turns before it; the baseline reads the utterance "
-        "alone.",
+        about="The official dev split, each utterance after the three turns before it; the baseline reads only the "
+        "utterance.",
     ),
     "sims_v2": Piece(
         title="CH-SIMS v2, text",
