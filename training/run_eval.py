@@ -52,7 +52,13 @@ def make_parser() -> CommandParser:
     add("--output", type=Path, group=results, help="results file; default: MODEL/results-SPLIT.json")
     add("--overwrite", action="store_true", group=results, help="replace an existing results file")
     add("--seed", type=int, default=0, group=results, help="random seed; default: 0")
-    add("--seeds", type=int, nargs="+", group=seeds, help="seeds of the runs, {seed} in --model_name_or_path")
+    add(
+        "--seeds",
+        type=int,
+        nargs="+",
+        group=seeds,
+        help="seeds of the runs, which replace {seed} in --model_name_or_path",
+    )
     add("--config", type=Path, group=seeds, help="recipe to train missing runs with")
     return parser
 

@@ -70,7 +70,7 @@ class StoredTensor(NamedTuple):
     def _read_bin(self, first: int, last: int) -> Iterator[memoryview]:
         import torch
 
-        tensors = _map_bin(self.path)  # mapped anew each time, because an open mapping keeps the pages it has read
+        tensors = _map_bin(self.path)  # mapped again each time, because an open mapping keeps the pages it has read
         rows = tensors[self.key][first:last].contiguous()
         data = rows.reshape(-1).view(torch.uint8).numpy()
         for start in range(0, len(data), BUFFER_BYTES):

@@ -159,7 +159,7 @@ def check_encoder_inputs(examples: list[dict[str, Any]], processor: EGMFProcesso
         if available:
             raise ValueError(
                 f"The model takes --{modality} {input_type}, but the training examples have {modality} only as "
-                f"{available[0]}. Give --{modality} {available[0]} or none, or the dataset of the recipe."
+                f"{available[0]}. Give --{modality} {available[0]} or none, or the dataset that the recipe is for."
             )
         others = " ".join(name for name in modalities if name != modality)
         columns = " or ".join(f"`{column}`" for column in SOURCES[modality][input_type])

@@ -83,7 +83,7 @@ def evaluate_run(options: EvaluationOptions) -> dict[str, Any]:
         same = all(results.get(name) == value for name, value in expected.items() if name != "model")
         if same and set(options.subsets) <= set(results["subsets"]):
             return results
-        raise ValueError(f"{path} is for other data, subsets or settings than this evaluation. Give --overwrite.")
+        raise ValueError(f"{path} holds results for other data, subsets or settings. Use --overwrite to replace it.")
     run_command("run_eval", *command_line(options))
     return read_json(path)
 
@@ -177,8 +177,8 @@ def evaluate_seeds(options: EvaluationOptions, seeds: Sequence[int], recipe: Pat
     parse_subsets(options.subsets)  # a misspelled name is reported before anything is trained
     if SEED not in pattern or len(set(seeds)) != len(seeds):
         raise ValueError(
-            f"--model_name_or_path is {pattern} and --seeds {seeds}; write {SEED} where the names of the runs have "
-            "the seed, and give each seed once."
+            f"--model_name_or_path is {pattern} and --seeds {seeds}; write {SEED} where the run names contain the "
+            "seed, and give each seed once."
         )
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError(

@@ -81,14 +81,14 @@ def test_missing_runs_are_trained_and_all_are_summarized(place, in_this_process)
     stamps = {path: path.stat().st_mtime_ns for path in place.glob("runs/tiny-?/results-test.json")}
     assert evaluate_seeds(place, "--seeds", 4, 7)[1] == text  # nothing is trained or evaluated twice
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
-    with pytest.raises(SystemExit, match=r"other data, subsets or settings .*--overwrite"):
+    with pytest.raises(SystemExit, match=r"other data, subsets or settings.*--overwrite"):
         evaluate_seeds(place, "--seeds", 4, "--subsets", "every")
-    with pytest.raises(SystemExit, match=r"other data, subsets or settings .*--overwrite"):
+    with pytest.raises(SystemExit, match=r"other data, subsets or settings.*--overwrite"):
         evaluate_seeds(place, "--seeds", 4, "--max_samples", 1)
     path = place / "runs/tiny-4/results-test.json"
     content = path.read_text()
     path.write_text(content.replace('"split_manifest": "official"', '"split_manifest": "video_disjoint"', 1))
-    with pytest.raises(SystemExit, match=r"other data, subsets or settings .*--overwrite"):
+    with pytest.raises(SystemExit, match=r"other data, subsets or settings.*--overwrite"):
         evaluate_seeds(place, "--seeds", 4)
     path.write_text(content)
     with pytest.raises(SystemExit, match="There is no run .*tiny-9.*--config"):

@@ -49,7 +49,7 @@ def test_figures_of_a_metric_card_are_in_its_code(name):
     code = (folder / f"{folder.name}.py").read_text(encoding="utf-8")
     card = (folder / "README.md").read_text(encoding="utf-8").split("---\n", 2)[2].split("## Further references")[0]
     known = set(re.findall(r"\d+(?:\.\d+)?", code))
-    known |= {f"{100 * float(figure):g}" for figure in known}  # per cent
+    known |= {f"{100 * float(figure):g}" for figure in known}  # percent
     figures = set(figures_of(card))
     assert len(figures) > 3
     assert figures - known == set()
