@@ -187,12 +187,7 @@ def stack_padded(tensors: list[Tensor], value: int) -> Tensor:
     return stacked
 
 
-def check_answer_inputs(
-    answer_ids: Tensor | None,
-    labels: Tensor | None,
-    normalization: str,
-    vocab_size: int,
-) -> None:
+def check_answer_inputs(answer_ids: Tensor | None, labels: Tensor | None, normalization: str) -> None:
     """Reject inputs that `score_answers` cannot score, before doing any work."""
     if normalization not in NORMALIZATIONS:
         raise ValueError(f"`normalization` is {normalization!r}; use one of {', '.join(NORMALIZATIONS)}.")
@@ -200,16 +195,8 @@ def check_answer_inputs(
         raise ValueError("The inputs already contain an answer. Call the processor without `answer` to score them.")
     if answer_ids is None:
         raise ValueError("`answer_ids` is missing; the processor returns it if no `answer` is given.")
-    if answer_ids.ndim != 3 or answer_ids.dtype not in (torch.int64, torch.int32):
-        raise ValueError(
-            f"`answer_ids` has shape {tuple(answer_ids.shape)} and type {answer_ids.dtype}; give the processor's, "
-            "whole numbers of shape (samples, answers, tokens)."
-        )
-    if answer_ids.numel() > 0 and answer_ids.max() >= vocab_size:
-        raise ValueError(
-            f"`answer_ids` contains token {int(answer_ids.max())}, but the language model has {vocab_size} tokens. "
-            "Use the processor of the model's own checkpoint."
-        )
+    if answer_ids.ndim != 3 or answer_ids.numel() == 0:
+        raise ValueError(f"`answer_ids` has shape {tuple(answer_ids.shape)}; give (samples, answers, tokens).")
 
 
 # ---- the loss of a known answer ------------------------------------------------------------------------------------

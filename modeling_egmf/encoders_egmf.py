@@ -79,6 +79,8 @@ class EGMFWaveformStem(EGMFFloat32Module):
     @in_float32
     def forward(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """values (B, S), mask (B, S) -> (B, T, W), (B, T)."""
+        if values.shape != mask.shape:
+            raise ValueError(f"`audio_values` has shape {tuple(values.shape)}, `audio_mask` {tuple(mask.shape)}.")
         states, mask = self.log_mel(values, mask)  # (B, T, mel bins), (B, T)
         states = self.subtract_mean_level(states, mask)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
@@ -295,6 +297,11 @@ class EGMFAudioVisualEncoder(EGMFFloat32Module):
             raise ValueError(f"The batch has {modality}, but this model was built without {modality}; leave it out.")
         if mask is None:
             raise ValueError(f"`{modality}_values` needs `{modality}_mask`; the processor returns both.")
+        if mask.ndim != 2 or len(mask) != len(values):
+            raise ValueError(
+                f"`{modality}_mask` has shape {tuple(mask.shape)}, `{modality}_values` {tuple(values.shape)}. Give "
+                "both as the processor returned them."
+            )
         present = mask.bool().any(dim=1) & enabled
         token = (encoder(values, mask, present) + embed) * present[:, None]
         return token, present

@@ -81,6 +81,8 @@ from .prompt_egmf import (
     PREFILL_INPUTS,
     TEXT_INPUTS,
     EGMFPseudoTokens,
+    check_shapes,
+    check_token_ids,
     hide_switched_off_text,
     is_prefill,
     transcript_columns,
@@ -352,7 +354,9 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, EGMFGenerationMixin):
 
     def embed_tokens(self, input_ids: Tensor, placeholder_mask: Tensor) -> Tensor:
         """input_ids (B, S) -> (B, S, D); placeholders, which have no embedding, get that of token 0."""
-        return self.get_input_embeddings()(input_ids.masked_fill(placeholder_mask, 0))
+        token_ids = input_ids.masked_fill(placeholder_mask, 0)
+        check_token_ids("input_ids", token_ids, self.config.text_config.get_text_config().vocab_size)
+        return self.get_input_embeddings()(token_ids)
 
     def embed_prompt(
         self,
@@ -372,6 +376,7 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, EGMFGenerationMixin):
         """
         if utterance_mask is None:
             raise ValueError("`utterance_mask` is missing; the processor returns it with `input_ids`.")
+        check_shapes(input_ids, {"modality_mask": modality_mask})
         placeholder_mask = self.get_placeholder_mask(input_ids)  # (B, S)
         embeds = self.embed_tokens(input_ids, placeholder_mask)  # (B, S, D)
         columns = transcript_columns(utterance_mask)
@@ -455,8 +460,11 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, EGMFGenerationMixin):
             labels: not accepted: with an answer in the prompt there is nothing left to score.
         """
         check_keywords("score_answers", inputs, (*inspect.signature(self.score_answers).parameters, *PREFILL_INPUTS))
+        check_answer_inputs(answer_ids, labels, normalization)
         vocab_size = self.config.text_config.get_text_config().vocab_size
-        check_answer_inputs(answer_ids, labels, normalization, vocab_size)
+        check_token_ids("answer_ids", answer_ids.clamp(min=0), vocab_size)
+        masks = {name: inputs.get(name) for name in ("utterance_mask", "modality_mask")}
+        check_shapes(input_ids, {"attention_mask": attention_mask, **masks})
         if self.training and self.language_model.is_gradient_checkpointing:
             raise ValueError("Scoring needs a cache, which gradient checkpointing disables: call model.eval() first.")
         attention_mask = hide_switched_off_text(attention_mask, *map(inputs.get, TEXT_INPUTS))

@@ -49,6 +49,34 @@ class EGMFPseudoTokens(EGMFFloat32Module):
         return tokens.unflatten(1, (-1, self.width)).expand(-1, self.num_tokens, -1)
 
 
+def check_shapes(input_ids: Tensor, masks: dict[str, Tensor | None]) -> None:
+    """Reject masks that do not belong to `input_ids` (B, S): (B, 3) for `modality_mask`, (B, S) for the others.
+
+    Raises:
+        ValueError: the message names the input.
+    """
+    if input_ids.ndim != 2:
+        raise ValueError(f"`input_ids` has shape {tuple(input_ids.shape)}; give (samples, tokens).")
+    for name, mask in masks.items():
+        shape = (len(input_ids), 3) if name == "modality_mask" else tuple(input_ids.shape)
+        if mask is not None and mask.shape != shape:
+            raise ValueError(
+                f"`{name}` has shape {tuple(mask.shape)}, not {shape}. Give all that the processor returned."
+            )
+
+
+def check_token_ids(name: str, token_ids: Tensor, vocab_size: int) -> None:
+    """Reject tokens that the language model does not have; on a GPU, they would end the process."""
+    if token_ids.dtype not in (torch.int64, torch.int32):
+        raise ValueError(f"`{name}` has type {token_ids.dtype}; give whole numbers, as the processor returned them.")
+    lowest, highest = token_ids.aminmax()
+    if lowest < 0 or highest >= vocab_size:
+        raise ValueError(
+            f"`{name}` contains token {int(lowest if lowest < 0 else highest)}, but the language model has "
+            f"{vocab_size} tokens. Use the processor of the model's own checkpoint."
+        )
+
+
 def transcript_columns(utterance_mask: Tensor) -> slice:
     """utterance_mask (B, S) -> the columns from the first to the last transcript token of the batch.
 

@@ -7,7 +7,8 @@ import difflib
 import functools
 import inspect
 import reprlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -83,15 +84,29 @@ def refuses_unknown_arguments(method: Callable) -> Callable:
     return checked
 
 
-def check_loading_arguments(processor_class: type, names: Iterable[str]) -> None:
-    """Refuse a keyword of `from_pretrained` that is neither a field of the processor nor an argument of loading.
+@contextmanager
+def checked_loading(processor_class: type, location: Any, kwargs: dict[str, Any]) -> Iterator[None]:
+    """Around `from_pretrained`: a keyword must be a field of the processor or an argument of loading, and the error of
+    a damaged file names the checkpoint.
 
-    Names that begin with an underscore are passed from one part of `transformers` to another.
+    Raises:
+        TypeError: an unknown keyword. Names that begin with an underscore are passed from one part of `transformers`
+            to another.
+        ValueError: a file of the checkpoint is damaged.
     """
-    fields = [name for name in inspect.signature(processor_class).parameters if name != "tokenizer"]
-    public_names = [name for name in names if not name.startswith("_")]
-    known = [*fields, *LOADING_ARGUMENTS]
-    refuse_unknown(public_names, known, f"{processor_class.__name__}.from_pretrained: unknown arguments")
+    if "_from_pipeline" not in kwargs:  # `transformers.pipeline` also passes the model's keywords, which it checks
+        fields = [name for name in inspect.signature(processor_class).parameters if name != "tokenizer"]
+        public_names = [name for name in kwargs if not name.startswith("_")]
+        known = [*fields, *LOADING_ARGUMENTS]
+        refuse_unknown(public_names, known, f"{processor_class.__name__}.from_pretrained: unknown arguments")
+    try:
+        yield
+    except (ImportError, MemoryError, OSError):
+        raise
+    except Exception as error:  # of any kind: tokenizers raises `Exception` itself
+        raise ValueError(
+            f"The processor of {location} could not be loaded ({error}). Download or save the checkpoint again."
+        ) from error
 
 
 def check_settings(processor: Any) -> None:

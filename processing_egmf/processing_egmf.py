@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from transformers import ProcessorMixin
 
-from .arguments_egmf import check_loading_arguments, check_settings, check_tensor_type, refuses_unknown_arguments
+from .arguments_egmf import check_settings, check_tensor_type, checked_loading, refuses_unknown_arguments
 from .audio_egmf import load_audio
 from .batches_egmf import (
     IGNORE_INDEX,
@@ -154,11 +154,11 @@ class EGMFProcessor(ProcessorMixin):
         Raises:
             TypeError: a keyword that is neither a field nor an argument of loading.
             OSError: there is no processor_config.json.
+            ValueError: a file of the checkpoint is damaged.
         """
-        # `transformers.pipeline` also passes the model's keywords, which the model checks.
-        if "_from_pipeline" not in kwargs:
-            check_loading_arguments(cls, kwargs)
-        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        kwargs.setdefault("trust_remote_code", False)  # with None, transformers asks in the terminal, and waits
+        with checked_loading(cls, pretrained_model_name_or_path, kwargs):
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     @classmethod
     def get_processor_dict(

@@ -145,3 +145,24 @@ def test_positions_start_at_the_first_real_token():
     assert make_position_ids(attention_mask, 4).tolist() == [[0, 0, 0, 1], [0, 1, 2, 3]]
     assert make_position_ids(attention_mask, 1).tolist() == [[1], [3]]
     assert make_position_ids(None, 4) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("input_ids", lambda ids: ids.where(ids > 5, 10**6), "contains token 1000000, but the language model has"),
+        ("input_ids", lambda ids: ids.where(ids > 5, -1), "contains token -1, but the language model has"),
+        ("input_ids", lambda ids: ids.float(), "has type torch.float32; give whole numbers"),
+        ("input_ids", lambda ids: ids[0], r"has shape \(\d+,\); give \(samples, tokens\)"),
+        ("attention_mask", lambda mask: mask[:, 1:], "Give all that the processor returned"),
+        ("modality_mask", lambda mask: mask[:, :1], r"has shape \(3, 1\), not \(3, 3\)"),
+        ("audio_mask", lambda mask: mask[0], "Give both as the processor returned them"),
+        ("audio_values", lambda values: values[..., None], "`audio_mask`"),
+    ],
+)
+def test_inputs_that_do_not_belong_together_are_refused(setting, process, name, change, message):
+    model, processor, samples = setting("waveform", "frames")
+    inputs = process(processor, samples)
+    inputs[name] = change(inputs[name])
+    with pytest.raises(ValueError, match=f"`{name}`.*{message}"):
+        model.score_answers(**inputs)

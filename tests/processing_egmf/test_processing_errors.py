@@ -1,7 +1,12 @@
 """Bad input: each error names the sample and the remedy, for one sample and in a batch."""
 
+import builtins
+
 import numpy as np
 import pytest
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from processing_egmf import EGMFProcessor
 
 
 RATE = 16_000
@@ -201,3 +206,17 @@ def test_unknown_keywords_are_refused_with_a_suggestion(features):
 @pytest.mark.parametrize(("kind", "arguments"), [("audio", {"audio": "a.wav"}), ("video", {"video": "a.mp4"})])
 def test_media_for_a_model_without_them(make_processor, kind, arguments):
     assert_refused(make_processor(None, None), f"takes no {kind}", **arguments)
+
+
+def test_loading_does_not_ask_in_the_terminal_and_names_a_damaged_checkpoint(
+    make_model, make_processor, tmp_path, monkeypatch
+):
+    make_model().save_pretrained(tmp_path)
+    make_processor().save_pretrained(tmp_path)
+    monkeypatch.delitem(CONFIG_MAPPING._extra_content, "egmf", raising=False)
+    monkeypatch.setattr(builtins, "input", lambda *_: pytest.fail("asked whether to run the checkpoint's code"))
+    assert EGMFProcessor.from_pretrained(tmp_path).num_pseudo_tokens == 3
+    for name, content in (("tokenizer.json", '{"model": 1}'), ("tokenizer_config.json", "{"), ("config.json", "\xff")):
+        (tmp_path / name).write_bytes(content.encode("latin-1"))
+        with pytest.raises((ValueError, OSError), match=str(tmp_path)):
+            EGMFProcessor.from_pretrained(tmp_path)

@@ -174,7 +174,7 @@ def _read_parquet_table(path: Path) -> Table:
     check_placeholder(path)
     try:
         rows = pq.read_table(path).to_pylist()
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a readable Parquet file ({shorten(str(error))}). Copy it again.") from error
     for number, row in enumerate(rows, 1):
         check_value(row, f"{path}, row {number}")
