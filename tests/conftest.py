@@ -14,11 +14,11 @@ import os
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
 from modeling_egmf import EGMFConfig, EGMFEncoderConfig, EGMFForConditionalGeneration
 from processing_egmf import EGMFProcessor, EGMFTask
+from tests.helpers.tiny_tokenizer import train_tokenizer
 from tests.helpers.warm_python import TRAINING, WarmPython
 
 
@@ -29,13 +29,6 @@ FRAME_SIZE = 16
 NUM_FRAMES = 4
 NUM_PSEUDO_TOKENS = 3
 
-CORPUS = (
-    "Voice and face: words of the transcript stand here. The speaker's emotion is joy, anger, sadness, fear, disgust.",
-    "The speaker's emotion is neutral. The speaker's emotion is surprise. I can't believe it! I'm fine, thank you.",
-    "The speaker's sentiment from -3 to 3 is -1.5, -0.4, 0.0, 0.7, 1.2, 2.8 or 3.0. That was a wonderful film.",
-    "声音和表情：话语：说话人的情绪是：愤怒 厌恶 恐惧 高兴 平静 悲伤 惊奇",
-    "说话人的情感值（-1到1）是：-0.8 0.2 1.0 我很好，谢谢你。真没想到！",
-)
 LORA = {"r": 2, "lora_alpha": 4, "lora_dropout": 0.0, "target_modules": ["q_proj", "v_proj"]}
 
 
@@ -94,23 +87,7 @@ def warm_training_python(shared_folder, warm_python):
 @pytest.fixture(scope="session")
 def trained_tokenizer() -> PreTrainedTokenizerFast:
     """Byte-level BPE over a few lines of English and Chinese. Read only: `tiny_tokenizer` is a copy."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=400,
-        special_tokens=["<s>", "</s>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(CORPUS, trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token="<s>",  # noqa: S106
-        eos_token="</s>",  # noqa: S106
-        clean_up_tokenization_spaces=False,
-    )
+    return train_tokenizer()
 
 
 @pytest.fixture
