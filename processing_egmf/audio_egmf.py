@@ -23,20 +23,17 @@ from .media_egmf import (
     MAX_SECONDS,
     TIME_TOLERANCE,
     DecodingBudget,
+    Track,
     check_max_seconds,
-    check_source,
     choose_stream,
-    decode_frames,
     import_av,
     is_audio_decoder,
     is_picture,
     is_rate_and_array,
     media_kind,
     name_with_path,
-    open_media,
+    open_track,
     to_numpy,
-    warn_if_cut_off,
-    warn_of_damage,
 )
 
 
@@ -52,15 +49,6 @@ SILENCE = 2**-14  # range of the samples of digital silence: the dither of 16 bi
 MIN_GAP = 0.1
 MAX_GAP = 60.0
 
-# Channels of files that do not name theirs, by their number: the default layouts of FFmpeg.
-DEFAULT_CHANNELS = {
-    3: ["FL", "FR", "LFE"],
-    4: ["FL", "FR", "FC", "BC"],
-    5: ["FL", "FR", "FC", "BL", "BR"],
-    6: ["FL", "FR", "FC", "LFE", "BL", "BR"],
-    7: ["FL", "FR", "FC", "LFE", "BC", "SL", "SR"],
-    8: ["FL", "FR", "FC", "LFE", "BL", "BR", "SL", "SR"],
-}
 # Weight of a channel in the mix to one channel (ITU-R BS.775); those at the sides and back have `OTHER_WEIGHT`.
 CHANNEL_WEIGHTS = {"FL": 1.0, "FR": 1.0, "FC": 2**0.5, "FLC": 1.0, "FRC": 1.0, "LFE": 0.0, "LFE2": 0.0}
 OTHER_WEIGHT = 0.5**0.5
@@ -106,19 +94,18 @@ def load_audio(
     """
     max_seconds = check_max_seconds(max_seconds, name)
     name = name_with_path(source, name)
-    source, sampling_rate = _unpack(source, sampling_rate, max_seconds, name)
-    source = check_source(source, name)
+    source, sampling_rate = _unpack(source, sampling_rate, name)
     if isinstance(source, ARRAYS):
         _check_sampling_rate(sampling_rate, name)
-        pieces = [AudioPiece(_mono_from_array(source, name), int(sampling_rate))]
-        pieces = list(_limit(pieces, max_seconds, name))
-        _warn_of_range(pieces, name)
+        piece = AudioPiece(_mono_from_array(source, name), int(sampling_rate))
+        pieces = list(_limit([piece], max_seconds, name))
     else:
-        pieces = _load_file(source, max_seconds, DecodingBudget(max_decode_seconds, name), name)
+        pieces = _load_file(source, max_seconds, DecodingBudget(max_decode_seconds, name))
     if pieces is None:
         if missing_ok:
             return None
         raise ValueError(f"{name}: no audio track that can be decoded. Give `audio`, or leave audio out.")
+    _check_peak(pieces, name)
     seconds = sum(len(samples) / rate for samples, rate in pieces)
     if seconds < MIN_SECONDS:
         logger.warning(
@@ -131,7 +118,7 @@ def load_audio(
     return _resample(pieces, target_sampling_rate)
 
 
-def _unpack(source: Any, sampling_rate: int | None, max_seconds: float, name: str) -> tuple[Any, int | None]:
+def _unpack(source: Any, sampling_rate: int | None, name: str) -> tuple[Any, int | None]:
     """The array and sampling rate of a dict, a pair or a decoder object; other sources unchanged."""
     if isinstance(source, Mapping) and source.get("array") is not None:
         return source["array"], source.get("sampling_rate", sampling_rate)
@@ -153,49 +140,40 @@ def _unpack(source: Any, sampling_rate: int | None, max_seconds: float, name: st
 # ---- files ---------------------------------------------------------------------------------------------------
 
 
-def _load_file(source: Any, max_seconds: float, budget: DecodingBudget, name: str) -> list[AudioPiece] | None:
+def _load_file(source: Any, max_seconds: float, budget: DecodingBudget) -> list[AudioPiece] | None:
     """The audio of a file, or None if it has no audio track."""
-    if is_picture(source, name):
+    if is_picture(source, budget.name):
         return None
-    with open_media(source, name) as container:
-        stream = choose_stream(container, "audio")
-        if stream is None:
-            return None
-        return list(_limit(_decode(container, stream, budget, name), max_seconds, name))
+    with open_track(source, "audio", budget) as track:
+        return None if track is None else list(_limit(_decode(track), max_seconds, budget.name))
 
 
-def _decode(container: Any, stream: Any, budget: DecodingBudget, name: str) -> Iterator[AudioPiece]:
+def _decode(track: Track) -> Iterator[AudioPiece]:
     """The track from the start of the clip on, with silence where a player would play none of it."""
-    damage = []
     seconds = 0.0
     filled = 0.0
-    start = _clip_start(container, stream)
-    try:
-        for frame in decode_frames(container, stream, damage, budget):
-            if frame.is_corrupt:
-                damage.append("a frame with errors")
-            _check_sampling_rate(frame.sample_rate, name)
-            samples = _mix(_scale(_to_array(frame)), [channel.name for channel in frame.layout.channels])
-            gap = frame.time - start - seconds if frame.time is not None else 0.0
-            if MIN_GAP < gap < MAX_GAP:
-                silence = np.zeros(round(gap * frame.sample_rate), np.float32)
-                yield AudioPiece(silence, frame.sample_rate)
-                filled += gap if seconds == 0 else 0.0
-                seconds += gap
-            yield AudioPiece(samples, frame.sample_rate)
-            seconds += len(samples) / frame.sample_rate
-        warn_if_cut_off(seconds - filled, container, stream, "audio", name)
-    finally:  # also when decoding stops at the limit
-        warn_of_damage(damage, "audio", name)
+    start = _clip_start(track)
+    for frame in track.decode():
+        if frame.is_corrupt:
+            track.damage.append("a frame with errors")
+        rate = frame.sample_rate
+        _check_sampling_rate(rate, track.name)
+        samples = _mix(_scale(_to_array(frame)), [channel.name for channel in frame.layout.channels])
+        gap = frame.time - start - seconds if frame.time is not None else 0.0
+        if MIN_GAP < gap < MAX_GAP:
+            yield AudioPiece(np.zeros(round(gap * rate), np.float32), rate)
+            filled += gap if seconds == 0 else 0.0
+            seconds += gap
+        yield AudioPiece(samples, rate)
+        seconds += len(samples) / rate
+    track.warn_if_cut_off(seconds - filled)
 
 
-def _clip_start(container: Any, stream: Any) -> float:
+def _clip_start(track: Track) -> float:
     """Seconds at which a player starts the clip: the beginning of the audio or of the video, whichever is first."""
-    starts = []
-    for track in (stream, choose_stream(container, "video")):
-        if track is not None and track.start_time is not None:
-            starts.append(float(track.start_time * track.time_base))
-    return min(starts, default=0.0)
+    streams = [track.stream, choose_stream(track.container, "video")]
+    timed = [stream for stream in streams if stream is not None and stream.start_time is not None]
+    return min((float(stream.start_time * stream.time_base) for stream in timed), default=0.0)
 
 
 def _to_array(frame: Any) -> np.ndarray:
@@ -214,13 +192,14 @@ def _to_array(frame: Any) -> np.ndarray:
 def _mix(samples: np.ndarray, channels: list[str]) -> np.ndarray:
     """(channels, samples) -> (samples,), weighted as a player mixes the channels that a file names.
 
-    FFmpeg's own mix is not used: it makes stereo floats 3 dB louder than stereo integers.
+    Channels without names are taken for the default layout of their number. FFmpeg's own mix is not used: it makes
+    stereo floats 3 dB louder than stereo integers.
     """
     num_channels = len(samples)
     if num_channels <= 2:
         return samples.mean(axis=0)
-    if "NONE" in channels:
-        channels = DEFAULT_CHANNELS.get(num_channels, channels)
+    if "NONE" in channels and num_channels <= MAX_CHANNELS:
+        channels = [channel.name for channel in import_av().AudioLayout(f"{num_channels}c").channels]
     weights = np.array([CHANNEL_WEIGHTS.get(channel, OTHER_WEIGHT) for channel in channels], np.float32)
     return weights @ samples / weights.sum()
 
@@ -261,22 +240,19 @@ def _mono_from_array(array: Any, name: str) -> np.ndarray:
 
 
 def _limit(pieces: Iterable[AudioPiece], max_seconds: float, name: str) -> Iterator[AudioPiece]:
-    """The pieces up to `max_seconds`, checked."""
+    """The pieces up to `max_seconds`."""
     seconds_left = max_seconds
     for samples, rate in pieces:
-        is_last = len(samples) / rate > seconds_left + TIME_TOLERANCE
-        if is_last:
+        if len(samples) / rate > seconds_left + TIME_TOLERANCE:
             logger.warning(f"{name}: the audio is longer than {max_seconds:g} s; only its beginning is used.")
-            samples = samples[: max(0, round(seconds_left * rate))]
-        _check_peak(samples, name)
-        yield AudioPiece(samples, rate)
-        if is_last:
+            yield AudioPiece(samples[: max(0, round(seconds_left * rate))], rate)
             return
+        yield AudioPiece(samples, rate)
         seconds_left -= len(samples) / rate
 
 
-def _check_peak(samples: np.ndarray, name: str) -> None:
-    peak = np.abs(samples).max(initial=0)
+def _check_peak(pieces: list[AudioPiece], name: str) -> None:
+    peak = np.max([np.abs(samples).max(initial=0) for samples, _ in pieces], initial=0)
     if not np.isfinite(peak):
         raise ValueError(f"{name}: the audio contains NaN or infinite samples. Repair or replace the clip.")
     if peak > MAX_PEAK:
@@ -284,10 +260,6 @@ def _check_peak(samples: np.ndarray, name: str) -> None:
             f"{name}: the audio reaches {peak:g}, but floats should be in about [-1, 1]. "
             "Divide by the range of the original integers, 32768 for 16 bits."
         )
-
-
-def _warn_of_range(pieces: list[AudioPiece], name: str) -> None:
-    peak = max(np.abs(samples).max(initial=0) for samples, _ in pieces)
     if peak > USUAL_PEAK:
         logger.warning(
             f"{name}: the audio reaches {peak:.3g}, but floats should be in about [-1, 1]; it is used as it is. "
@@ -304,23 +276,19 @@ def _is_silent(pieces: list[AudioPiece]) -> bool:
 
 def _resample(pieces: Iterable[AudioPiece], target_sampling_rate: int) -> np.ndarray:
     """The pieces as one float32 (samples,) at the target rate."""
-    resampled = [np.zeros(0, np.float32)]
+    resampled = []
     for rate, run in groupby(pieces, key=lambda piece: piece.sampling_rate):
         samples = np.concatenate([piece.samples for piece in run])
         if rate == target_sampling_rate or len(samples) == 0:
             resampled.append(samples)
-        else:
-            resampled += _resample_run(samples, rate, target_sampling_rate)
+            continue
+        av = import_av()
+        frame = av.AudioFrame.from_ndarray(samples[None], "fltp", "mono")
+        frame.sample_rate = rate
+        resampler = av.AudioResampler(format="fltp", layout="mono", rate=target_sampling_rate)
+        parts = [*resampler.resample(frame), *resampler.resample(None)]  # None flushes it
+        resampled += [part.to_ndarray()[0] for part in parts]
     return np.concatenate(resampled).astype(np.float32, copy=False)
-
-
-def _resample_run(samples: np.ndarray, rate: int, target_sampling_rate: int) -> list[np.ndarray]:
-    av = import_av()
-    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[None]), "fltp", "mono")
-    frame.sample_rate = rate
-    resampler = av.AudioResampler(format="fltp", layout="mono", rate=target_sampling_rate)
-    frames = [*resampler.resample(frame), *resampler.resample(None)]  # None flushes it
-    return [resampled.to_ndarray()[0] for resampled in frames]
 
 
 def _check_sampling_rate(rate: Any, name: str) -> None:

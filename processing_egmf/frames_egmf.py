@@ -1,7 +1,7 @@
 """Frames: what is done to the pixels of a frame once it is decoded.
 
     turned and mirrored as stored ─► upright          rgba ─► over black          high dynamic range ─► standard
-    any size ─► fit_frames: letterboxed, or its center cropped ─► the encoder's size
+    any size ─► scale_frames, pad_frames: letterboxed, or the center cropped ─► the encoder's size
 
 Frames come from video_egmf.py and pictures_egmf.py.
 """
@@ -26,26 +26,15 @@ BT2020_TO_BT709 = np.array(
 BT2020_LUMA = np.array([0.2627, 0.6780, 0.0593], np.float32)
 
 
-def fit_frames(frames: np.ndarray, size: tuple[int, int], frame_fit: str = "letterbox") -> np.ndarray:
-    """Resize frames to `size`, in their own proportions.
+def scale_frames(frames: np.ndarray, size: tuple[int, int] | None, frame_fit: str) -> np.ndarray:
+    """Resize frames, uint8 (T, y, x, 3), in their own proportions, bilinearly with antialiasing.
 
     Args:
-        frames: uint8 (T, y, x, 3).
-        size: (height, width) in pixels.
-        frame_fit: `"letterbox"` keeps the whole frame, between gray bars; `"crop"` fills `size` with its center.
-
-    Returns:
-        uint8 (T, height, width, 3), resized bilinearly with antialiasing; `frames` itself if it already has that size.
+        frames: the frames.
+        size: (height, width) in pixels; None to change nothing.
+        frame_fit: `"letterbox"` to fit the whole frame into `size`; `"crop"` to fill `size` with its center.
     """
-    return pad_frames(scale_frames(frames, size, frame_fit), size)
-
-
-def scale_frames(frames: np.ndarray, size: tuple[int, int], frame_fit: str) -> np.ndarray:
-    """`fit_frames` without the bars."""
-    check_frame_fit(frame_fit)
-    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or 0 in frames.shape:
-        raise ValueError(f"Frames are {frames.dtype} {frames.shape}; expected uint8 (T, height, width, 3).")
-    if frames.shape[1:3] == tuple(size):
+    if size is None or frames.shape[1:3] == tuple(size):
         return frames
     height, width = size
     if frame_fit == "crop":
@@ -65,10 +54,12 @@ def pad_to_aspect(frames: np.ndarray, size: tuple[int, int], color: tuple[int, i
     return pad_frames(frames, (padded_height, padded_width), color)
 
 
-def pad_frames(frames: np.ndarray, size: tuple[int, int], color: tuple[int, int, int] = (NEUTRAL,) * 3) -> np.ndarray:
-    """The frames (T, y, x, 3) in the middle of larger ones (T, height, width, 3) of one color."""
+def pad_frames(
+    frames: np.ndarray, size: tuple[int, int] | None, color: tuple[int, int, int] = (NEUTRAL,) * 3
+) -> np.ndarray:
+    """The frames (T, y, x, 3) in the middle of larger ones (T, height, width, 3) of one color; None for their size."""
     height, width = frames.shape[1:3]
-    if (height, width) == tuple(size):
+    if size is None or (height, width) == tuple(size):
         return frames
     padded = np.empty((len(frames), *size, 3), np.uint8)
     padded[:] = color
@@ -119,16 +110,14 @@ def to_upright(pixels: np.ndarray, matrix: bytes | None) -> np.ndarray:
     if matrix is None:
         return pixels
     (xx, xy), (yx, yy) = np.frombuffer(matrix, np.int32, 9).reshape(3, 3)[:2, :2].tolist()
-    if abs(xy) > abs(xx):  # rows become columns
+    is_turned = abs(xy) > abs(xx)
+    across = yx if is_turned else xx
+    down = xy if is_turned else yy
+    if is_turned:  # rows become columns
         pixels = pixels.transpose(1, 0, 2)
-        is_mirrored = yx < 0
-        is_upside_down = xy < 0
-    else:
-        is_mirrored = xx < 0
-        is_upside_down = yy < 0
-    if is_mirrored:
+    if across < 0:
         pixels = pixels[:, ::-1]
-    if is_upside_down:
+    if down < 0:
         pixels = pixels[::-1]
     return np.ascontiguousarray(pixels)
 

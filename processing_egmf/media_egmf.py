@@ -1,7 +1,7 @@
 """Media sources and containers, shared by audio and video.
 
-    path, bytes, open file ─► check_source ─► open_media ─► decode_frames ─┬─► audio_egmf.py, video_egmf.py
-    array, images, decoder objects ──────► media_kind, to_numpy ───────────┘
+    path, bytes, open file ─► open_file ─► open_media ─► Track.decode ─┬─► audio_egmf.py, video_egmf.py
+    array, images, decoder objects ──────► media_kind, to_numpy ───────┘
 
 Files are decoded by PyAV (FFmpeg). FFmpeg follows URLs and playlists on its own, so it is never given a file name:
 Python opens the file, and FFmpeg gets only the open file, with no protocols and only the containers listed below.
@@ -26,6 +26,8 @@ import torch
 from transformers.image_utils import is_pil_image
 from transformers.utils import logging
 
+from .arguments_egmf import shorten
+
 
 logger = logging.get_logger(__name__)
 
@@ -49,17 +51,8 @@ HEAD_BYTES = 1024  # enough to recognize a file by its beginning
 URL = re.compile(r"(?i)[a-z][a-z0-9+.-]*://|(data|blob):")
 ARRAYS = np.ndarray | torch.Tensor | list | tuple
 PICTURE_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*")
-MP4_BOXES = (
-    b"ftyp",
-    b"styp",
-    b"moov",
-    b"moof",
-    b"mdat",
-    b"sidx",
-    b"free",
-    b"skip",
-    b"wide",
-)  # that a file begins with
+# Boxes that an mp4 or mov file begins with.
+MP4_BOXES = (b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"sidx", b"free", b"skip", b"wide")
 WEB_PAGE_MARKS = (b"<!doctype html", b"<html", b"<head", b"<error>")
 
 
@@ -74,8 +67,10 @@ def is_recording(value: Any) -> bool:
     """
     if isinstance(value, str | bytes | bytearray | memoryview | os.PathLike | Mapping | np.ndarray | torch.Tensor):
         return True
-    if is_pil_image(value) or is_decoder(value) or is_rate_and_array(value) or hasattr(value, "read"):
+    if is_audio_decoder(value) or is_video_decoder(value) or is_pil_image(value) or hasattr(value, "read"):
         return True
+    if isinstance(value, list | tuple):
+        return is_rate_and_array(value)
     return not hasattr(value, "__iter__") and not hasattr(value, "__getitem__")
 
 
@@ -109,10 +104,6 @@ def is_picture_shape(shape: tuple[int, ...]) -> bool:
     return len(shape) == 3 and (shape[-1] in (3, 4) or shape[0] == 3)
 
 
-def is_decoder(value: Any) -> bool:
-    return is_audio_decoder(value) or is_video_decoder(value)
-
-
 def is_audio_decoder(value: Any) -> bool:
     """An `AudioDecoder` of torchcodec, known by its method: torchcodec need not be installed."""
     return callable(getattr(value, "get_all_samples", None))
@@ -133,68 +124,7 @@ def name_with_path(source: Any, name: str) -> str:
         return name
     path = str(path)
     is_named = os.path.basename(path) in name or path[:100] in name
-    return name if is_named else f"{name} ({_shorten(path)})"
-
-
-def check_source(source: Any, name: str) -> Any:
-    """Check a media source: a path, bytes, an open file or an array. A `datasets` dict is replaced by its content.
-
-    Raises:
-        FileNotFoundError, ValueError: the source cannot be read as media.
-    """
-    if isinstance(source, dict):
-        source = _content_of_dict(source, name)
-    if isinstance(source, str) and URL.match(source):
-        raise ValueError(
-            f"{name}: {source[:200]!r} is a URL, and this code opens no connections: download the file first, "
-            "or give the pipeline `fetch`, a function that returns the bytes of an http or https URL."
-        )
-    if isinstance(source, str | os.PathLike):
-        _check_path(os.fsdecode(source), name)
-    elif isinstance(source, bytearray | memoryview):
-        source = bytes(source)
-    elif not isinstance(source, bytes | ARRAYS) and not _is_binary_file(source):
-        raise ValueError(
-            f"{name}: cannot read media from {type(source).__name__}. "
-            "Give a path, bytes, an array, or a file opened in binary mode, open(path, 'rb')."
-        )
-    return source
-
-
-def _content_of_dict(source: dict[str, Any], name: str) -> Any:
-    if source.get("bytes") is not None:
-        return source["bytes"]
-    if source.get("path") is not None:
-        return source["path"]
-    keys = _shorten(", ".join(sorted(map(str, source))))
-    raise ValueError(f"{name}: a dict with keys [{keys}] has no media; fill in `bytes`, `path` or `array`.")
-
-
-def _check_path(path: str, name: str) -> None:
-    shown = f"'{_shorten(path)}'"
-    try:
-        mode = os.stat(path).st_mode
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise FileNotFoundError(
-            f"{name}: there is no file {shown}. Check the path and the working directory."
-        ) from error
-    except (OSError, ValueError) as error:  # a loop of links, a name too long, a null character, half a character
-        reason = error.strerror if isinstance(error, OSError) else "a character that no file name can have"
-        raise ValueError(f"{name}: {shown} cannot be opened ({reason}). Check the path.") from error
-    if not stat.S_ISREG(mode):
-        raise ValueError(f"{name}: {shown} is a directory or a device. Give the path of one media file.")
-
-
-def _shorten(text: str) -> str:
-    """Text for a message: its beginning, with what cannot be printed escaped."""
-    printable = repr(text[:200])[1:-1]
-    return printable if len(text) <= 200 else f"{printable}..."
-
-
-def _is_binary_file(source: Any) -> bool:
-    """Open files have no common base class (tempfile's wrappers, fsspec), so their methods decide."""
-    can_seek = all(callable(getattr(source, method, None)) for method in ("read", "seek", "tell"))
-    return can_seek and not isinstance(source, io.TextIOBase)
+    return name if is_named else f"{name} ({shorten(path)[1:-1]})"
 
 
 def to_numpy(array: Any, name: str) -> np.ndarray:
@@ -312,25 +242,25 @@ def check_sample_tables(file: Any, size: int, name: str) -> None:
 
 def _walk_boxes(file: Any, start: int, stop: int, depth: int = 0) -> Iterator[tuple[bytes, bytes]]:
     """Kind and first bytes of the boxes in a part of an mp4 file, down to the sample tables."""
-    position = start
-    while position + 8 <= stop:
-        file.seek(position)
+    while start + 8 <= stop:
+        file.seek(start)
         header = file.read(16)
         box_size, kind = struct.unpack(">I4s", header[:8])
-        body = position + 8
+        header_size = 8
         if box_size == 1 and len(header) == 16:
             box_size = struct.unpack(">Q", header[8:])[0]
-            body = position + 16
+            header_size = 16
         if box_size == 0:  # up to the end
-            box_size = stop - position
-        if box_size < body - position:
+            box_size = stop - start
+        if box_size < header_size:
             return  # damaged, or not an mp4 file
+        body = start + header_size
+        start += box_size
         if kind in NESTED_BOXES and depth < len(NESTED_BOXES):
-            yield from _walk_boxes(file, body, min(position + box_size, stop), depth + 1)
+            yield from _walk_boxes(file, body, min(start, stop), depth + 1)
         else:
             file.seek(body)
             yield kind, file.read(12)
-        position += box_size
 
 
 # ---- containers ----------------------------------------------------------------------------------------------
@@ -346,17 +276,30 @@ def import_av() -> ModuleType:
 
 @contextmanager
 def open_file(source: Any, name: str) -> Iterator[Any]:
-    """A path, bytes or an open file as an open file at its start, checked by its size and its first bytes.
+    """A media source as an open file at its start, checked by its size and its first bytes.
 
-    A user's file object is returned to its previous position at the end.
+    Args:
+        source: a path, bytes, a file object, which is returned to its previous position at the end, or a `datasets`
+            dict of bytes or a path.
+        name: the sample's name in messages.
+
+    Raises:
+        FileNotFoundError, ValueError: the source cannot be read as media.
     """
+    if isinstance(source, dict):
+        source = _content_of_dict(source, name)
     with ExitStack() as stack:
+        if isinstance(source, str | os.PathLike):
+            file = stack.enter_context(_open_path(os.fsdecode(source), name))
+        elif isinstance(source, bytes | bytearray | memoryview):
+            file = io.BytesIO(source)
+        else:
+            file = _check_file_object(source, name)
         try:
-            file = _open_file(source, stack)
+            stack.callback(file.seek, file.tell())
             size = file.seek(0, io.SEEK_END) or file.tell()
             file.seek(0)
             head = file.read(HEAD_BYTES)
-            file.seek(0)
         except (OSError, ValueError) as error:
             raise ValueError(f"{name}: cannot be read ({error}). Check permissions, or give the bytes.") from error
         if size == 0:
@@ -364,16 +307,54 @@ def open_file(source: Any, name: str) -> Iterator[Any]:
         check_content(head, name)
         if head[4:8] in MP4_BOXES:
             check_sample_tables(file, size, name)
-            file.seek(0)
+        file.seek(0)
         yield file
+
+
+def _content_of_dict(source: dict[str, Any], name: str) -> Any:
+    for key in ("bytes", "path"):
+        if source.get(key) is not None:
+            return source[key]
+    raise ValueError(
+        f"{name}: a dict with keys {shorten(sorted(map(str, source)))} has no media; "
+        "fill in `bytes`, `path` or `array`."
+    )
+
+
+def _open_path(path: str, name: str) -> Any:
+    if URL.match(path):
+        raise ValueError(
+            f"{name}: {path[:200]!r} is a URL, and this code opens no connections: download the file first, "
+            "or give the pipeline `fetch`, a function that returns the bytes of an http or https URL."
+        )
+    shown = shorten(path)
+    try:
+        if stat.S_ISREG(os.stat(path).st_mode):
+            return open(path, "rb")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise FileNotFoundError(
+            f"{name}: there is no file {shown}. Check the path and the working directory."
+        ) from error
+    except (OSError, ValueError) as error:  # a loop of links, a name too long, a null character, half a character
+        reason = error.strerror if isinstance(error, OSError) else "a character that no file name can have"
+        raise ValueError(f"{name}: {shown} cannot be opened ({reason}). Check the path and permissions.") from error
+    raise ValueError(f"{name}: {shown} is a directory or a device. Give the path of one media file.")
+
+
+def _check_file_object(source: Any, name: str) -> Any:
+    """Open files have no common base class (tempfile's wrappers, fsspec), so their methods decide."""
+    can_seek = all(callable(getattr(source, method, None)) for method in ("read", "seek", "tell"))
+    if not can_seek or isinstance(source, io.TextIOBase):
+        raise ValueError(
+            f"{name}: cannot read media from {type(source).__name__}. "
+            "Give a path, bytes, an array, or a file opened in binary mode, open(path, 'rb')."
+        )
+    return source
 
 
 @contextmanager
 def open_media(source: Any, name: str) -> Iterator[Any]:
-    """A PyAV container over a path, bytes or an open file.
-
-    A user's file object is read from its start and is then returned to its previous position.
-    """
+    """A PyAV container over a source of `open_file`."""
     av = import_av()
     name = name_with_path(source, name)
     with open_file(source, name) as file:
@@ -391,15 +372,6 @@ def open_media(source: Any, name: str) -> Iterator[Any]:
             ) from error
         with container:
             yield container
-
-
-def _open_file(source: Any, stack: ExitStack) -> Any:
-    if isinstance(source, str | os.PathLike):
-        return stack.enter_context(open(source, "rb"))
-    if isinstance(source, bytes):
-        return io.BytesIO(source)
-    stack.callback(source.seek, source.tell())
-    return source
 
 
 def choose_stream(container: Any, kind: str) -> Any | None:
@@ -423,31 +395,59 @@ def choose_stream(container: Any, kind: str) -> Any | None:
     return max(usable, key=rank, default=None)
 
 
-def decode_frames(container: Any, stream: Any, damage: list[str], budget: DecodingBudget) -> Iterator[Any]:
-    """The decoded frames of an audio or video stream; errors are added to `damage` and skipped."""
-    av = import_av()
-    packets = container.demux(stream)
-    while True:
-        budget.check_time()
-        try:
-            packet = next(packets, None)
-            frames = packet.decode() if packet is not None else []
-        except av.FFmpegError as error:
-            damage.append(str(error))
-            continue
-        if packet is None:
+class Track:
+    """A track of an open container, decoded within a budget.
+
+    Args:
+        container: from `open_media`.
+        stream: one of its streams.
+        budget: its name is that of the sample in messages.
+    """
+
+    def __init__(self, container: Any, stream: Any, budget: DecodingBudget):
+        self.container = container
+        self.stream = stream
+        self.budget = budget
+        self.name = budget.name
+        self.damage: list[str] = []  # errors of decoding
+
+    def decode(self) -> Iterator[Any]:
+        """The decoded frames; errors are added to `damage` and skipped."""
+        av = import_av()
+        packets = self.container.demux(self.stream)
+        while True:
+            self.budget.check_time()
+            try:
+                packet = next(packets, None)
+                frames = packet.decode() if packet is not None else []
+            except av.FFmpegError as error:
+                self.damage.append(str(error))
+                continue
+            if packet is None:
+                return
+            yield from frames
+
+    def warn_if_cut_off(self, seconds: float) -> None:
+        """A file that was cut off while being copied often decodes without an error, but declares more seconds."""
+        kind = self.stream.type
+        declared = float((self.stream.duration or 0) * self.stream.time_base)
+        is_estimate = self.container.format.name in ESTIMATED_DURATION
+        if not is_estimate and seconds < 0.95 * declared - 0.1:
+            logger.warning(
+                f"{self.name}: only {seconds:.2f} of {declared:.2f} s of {kind} decode; the file may be cut off."
+            )
+
+
+@contextmanager
+def open_track(source: Any, kind: str, budget: DecodingBudget) -> Iterator[Track | None]:
+    """The `"audio"` or `"video"` track that a player would choose, or None; a warning tells of its damage."""
+    with open_media(source, budget.name) as container:
+        stream = choose_stream(container, kind)
+        if stream is None:
+            yield None
             return
-        yield from frames
-
-
-def warn_of_damage(damage: list[str], kind: str, name: str) -> None:
-    if damage:
-        logger.warning(f"{name}: damaged {kind} ({len(damage)} errors, first: {damage[0]}); using the rest.")
-
-
-def warn_if_cut_off(seconds: float, container: Any, stream: Any, kind: str, name: str) -> None:
-    """A file that was cut off while being copied often decodes without an error, but declares a longer duration."""
-    declared = float((stream.duration or 0) * stream.time_base)
-    is_estimate = container.format.name in ESTIMATED_DURATION
-    if not is_estimate and seconds < 0.95 * declared - 0.1:
-        logger.warning(f"{name}: only {seconds:.2f} of {declared:.2f} s of {kind} decode; the file may be cut off.")
+        track = Track(container, stream, budget)
+        yield track
+        if track.damage:
+            count = len(track.damage)
+            logger.warning(f"{track.name}: damaged {kind} ({count} errors, first: {track.damage[0]}); using the rest.")

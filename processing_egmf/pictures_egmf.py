@@ -64,13 +64,14 @@ def sample_pictures(source: Any, num_frames: int, fps: float | None, max_seconds
     return np.ascontiguousarray(over_black(sampled) if sampled.shape[-1] == 4 else sampled)
 
 
-def load_picture(source: Any, num_frames: int, max_seconds: float, budget: DecodingBudget, name: str) -> np.ndarray:
+def load_picture(source: Any, num_frames: int, max_seconds: float, budget: DecodingBudget) -> np.ndarray:
     """Frames (T, y, x, 3) of a picture file: one, or several of an animation.
 
     Raises:
         ValueError: the picture cannot be decoded, or is too large.
     """
     pillow = import_pillow()
+    name = budget.name
     with open_file(source, name) as file:
         with _errors_of_pillow(name):
             image = pillow.Image.open(file, formats=PICTURE_FORMATS)

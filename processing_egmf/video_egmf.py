@@ -12,7 +12,8 @@ Sources and containers are opened in media_egmf.py; what is done to a frame's pi
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -27,18 +28,16 @@ from .media_egmf import (
     MAX_SECONDS,
     TIME_TOLERANCE,
     DecodingBudget,
+    Track,
     check_max_seconds,
-    check_source,
     choose_stream,
-    decode_frames,
     import_av,
     is_picture,
     is_rate_and_array,
     media_kind,
     name_with_path,
     open_media,
-    warn_if_cut_off,
-    warn_of_damage,
+    open_track,
 )
 from .pictures_egmf import check_frame_size, load_picture, sample_pictures, warn_of_length
 
@@ -52,27 +51,27 @@ MAX_STRETCH = 16  # of a pixel's sides; beyond it, the declared aspect is damage
 MAX_HDR_SIDE = 1024  # pixels; larger frames of high dynamic range are scaled down before their colors are mapped
 
 
-class KeyFrame(NamedTuple):
-    """A frame that is decoded without any other."""
-
-    seconds: float
-    ticks: int  # where its container seeks to
-
-
 class FrameTimes(NamedTuple):
-    """Timestamps of the frames of a clip, ascending, and where the clip starts and stops; in seconds."""
+    """Timestamps of the frames of a clip, ascending, and where the clip starts and stops; in seconds.
+
+    `key_frames` maps the timestamps of those that are decoded without any other to the ticks for seeking them.
+    """
 
     times: list[float]
     start: float
     stop: float
-    key_frames: list[KeyFrame]
+    key_frames: dict[float, int]
 
 
 class Segment(NamedTuple):
-    """A part of a clip that is decoded in one go, from a key frame or, if that is None, from the start."""
+    """A part of a clip that is decoded in one go, from the frame with index `first`.
 
-    key_frame: KeyFrame | None
-    sampling_times: list[float]  # seconds from the start of the clip, ascending
+    `seek_ticks` leads there; it is None for the start of the clip. `wanted` are the indices of the frames to return.
+    """
+
+    first: int
+    seek_ticks: int | None
+    wanted: list[int]
 
 
 class SeekError(Exception):
@@ -121,20 +120,15 @@ def load_video(
     kind = media_kind(source)
     if is_rate_and_array(source) or (kind == "audio" and not isinstance(source, ARRAYS)):
         raise ValueError(f"{name}: {type(source).__name__} has no frames. Give it as `audio`.")
-    scale = _keep_size if size is None else partial(scale_frames, size=size, frame_fit=frame_fit)
+    scale = partial(scale_frames, size=size, frame_fit=frame_fit)
     if kind is None:
-        budget = DecodingBudget(max_decode_seconds, name)
-        frames = _load_file(check_source(source, name), num_frames, max_seconds, budget, scale)
+        frames = _load_file(source, num_frames, max_seconds, DecodingBudget(max_decode_seconds, name), scale)
     else:
         frames = scale(sample_pictures(source, num_frames, fps, max_seconds, name))
     if is_blank(frames):
         logger.warning(f"{name}: all frames are of one color. Video is left out.")
         return None
-    return frames if size is None else pad_frames(frames, size)
-
-
-def _keep_size(frames: np.ndarray) -> np.ndarray:
-    return frames
+    return pad_frames(frames, size)
 
 
 def has_video(source: Any, name: str = "the sample") -> bool:
@@ -145,7 +139,6 @@ def has_video(source: Any, name: str = "the sample") -> bool:
     if kind is not None:
         return kind == "video"
     name = name_with_path(source, name)
-    source = check_source(source, name)
     if is_picture(source, name):
         return True
     with open_media(source, name) as container:
@@ -158,235 +151,197 @@ def has_video(source: Any, name: str = "the sample") -> bool:
 def _load_file(
     source: Any, num_frames: int, max_seconds: float, budget: DecodingBudget, scale: Callable
 ) -> np.ndarray:
-    name = budget.name
-    if is_picture(source, name):
-        return scale(load_picture(source, num_frames, max_seconds, budget, name))
-    with open_media(source, name) as container:
-        clip = read_frame_times(container, video_stream(container, name), max_seconds, name, budget)
-        can_seek = container.format.name in SEEKABLE
-    sampling_times = None
+    if is_picture(source, budget.name):
+        return scale(load_picture(source, num_frames, max_seconds, budget))
+    with open_video(source, budget) as track:
+        clip = read_frame_times(track, max_seconds)
+        can_seek = track.container.format.name in SEEKABLE
+    wanted = range(len(clip.times))
     if len(clip.times) > num_frames:
-        seconds = clip.stop - clip.start
-        sampling_times = [(index + 0.5) * seconds / num_frames for index in range(num_frames)]
+        span = (clip.stop - clip.start) / num_frames
+        middles = [clip.start + (index + 0.5) * span + TIME_TOLERANCE for index in range(num_frames)]
+        wanted = sorted({max(bisect_right(clip.times, time) - 1, 0) for time in middles})
     try:
-        frames = _decode_clip(source, clip, plan_segments(clip, sampling_times, can_seek), budget, scale)
+        frames = _decode_clip(source, clip, plan_segments(clip, wanted, can_seek), budget, scale)
     except SeekError:
-        frames = _decode_clip(source, clip, plan_segments(clip, sampling_times, False), budget, scale)
+        frames = _decode_clip(source, clip, plan_segments(clip, wanted, False), budget, scale)
     return np.stack(frames[:num_frames])
 
 
-def video_stream(container: Any, name: str) -> Any:
-    """The video stream that a player would show, with its frame size checked."""
-    stream = choose_stream(container, "video")
-    if stream is None:
-        raise ValueError(f"{name}: no video track that can be decoded. Give it as `audio`, or leave video out.")
-    context = stream.codec_context
-    _check_video_size(context.height, context.width, name)
-    context.options = {"max_pixels": str(MAX_FRAME_PIXELS)}
-    return stream
+@contextmanager
+def open_video(source: Any, budget: DecodingBudget) -> Iterator[Track]:
+    """The video track that a player would show, with its frame size checked."""
+    with open_track(source, "video", budget) as track:
+        if track is None:
+            raise ValueError(
+                f"{budget.name}: no video track that can be decoded. Give it as `audio`, or leave video out."
+            )
+        context = track.stream.codec_context
+        _check_video_size(context.height, context.width, budget.name)
+        context.options = {"max_pixels": str(MAX_FRAME_PIXELS)}
+        yield track
 
 
-def read_frame_times(
-    container: Any, stream: Any, max_seconds: float, name: str, budget: DecodingBudget | None = None
-) -> FrameTimes:
+def read_frame_times(track: Track, max_seconds: float) -> FrameTimes:
     """Read the timestamps of a clip without decoding it, up to `max_seconds` from its start."""
+    stream = track.stream
     step = float(stream.time_base)
     limit = max_seconds - TIME_TOLERANCE
     times = []
-    key_frames = []
+    key_frames = {}
     stop = -math.inf
     try:
-        for packet in container.demux(stream):
-            if budget is not None:
-                budget.check_time()
-            ticks = _ticks(packet, container)
+        for packet in track.container.demux(stream):
+            track.budget.check_time()
+            ticks = _ticks(packet, track)
             ticks = packet.dts if ticks is None else ticks
             if packet.is_discard or ticks is None:
                 continue
             times.append(ticks * step)
             if packet.is_keyframe:
-                key_frames.append(KeyFrame(times[-1], _seek_ticks(packet, container)))
+                key_frames[times[-1]] = _seek_ticks(packet, track)
             duration = packet.duration * step if packet.duration else _frame_seconds(stream)
             stop = max(stop, times[-1] + duration)
             # Frames may be stored out of order, but none is shown before its decoding time.
             if packet.dts is not None and packet.dts * step - times[0] > limit:
                 break
         else:
-            warn_if_cut_off(stop - min(times) if times else 0.0, container, stream, "video", name)
+            track.warn_if_cut_off(stop - min(times) if times else 0.0)
     except import_av().FFmpegError:
         pass  # the decoder will hit the same damage and report it
     if not times:
-        raise ValueError(f"{name}: the video track has no frames. Record the clip again, or leave video out.")
+        raise ValueError(f"{track.name}: the video track has no frames. Record the clip again, or leave video out.")
     start = min(times)
     if max(times) - start >= limit:
-        warn_of_length(max_seconds, name)
+        warn_of_length(max_seconds, track.name)
         times = [time for time in times if time - start < limit]
         stop = start + max_seconds
-    return FrameTimes(sorted(times), start, stop, sorted(key_frames))
+    return FrameTimes(sorted(times), start, stop, key_frames)
 
 
-def plan_segments(clip: FrameTimes, sampling_times: list[float] | None, can_seek: bool) -> list[Segment]:
-    """Divide the sampling times of a clip into segments, so that long stretches between them are not decoded.
+def plan_segments(clip: FrameTimes, wanted: Sequence[int], can_seek: bool) -> list[Segment]:
+    """Divide the wanted frames of a clip into segments, so that long stretches between them are not decoded.
 
     Args:
         clip: from `read_frame_times`.
-        sampling_times: seconds from the start of the clip, ascending; None for every frame.
+        wanted: indices of frames, ascending.
         can_seek: whether the container can seek; if not, there is one segment.
     """
-    segments = [Segment(None, [])]
-    if sampling_times is None:
-        return segments
-    key_seconds = [key_frame.seconds for key_frame in clip.key_frames]
+    segments = [Segment(0, None, [])]
+    key_times = sorted(clip.key_frames)
     position = 0  # the frame that has been decoded last
-    for time in sampling_times:
-        needed = _index_on_screen(clip, time)
-        key_index = bisect_right(key_seconds, clip.times[needed]) - 1
-        if can_seek and key_index >= 0:
-            key_position = bisect_left(clip.times, key_seconds[key_index])
-            if key_position - position >= MIN_SKIPPED:
-                segments.append(Segment(clip.key_frames[key_index], []))
-        segments[-1].sampling_times.append(time)
-        position = needed
-    return [segment for segment in segments if segment.sampling_times]
-
-
-def count_decoded(clip: FrameTimes, segments: list[Segment]) -> int:
-    """The number of frames that the segments of a clip decode."""
-    count = 0
-    for key_frame, sampling_times in segments:
-        first = 0 if key_frame is None else bisect_left(clip.times, key_frame.seconds)
-        last = _index_on_screen(clip, sampling_times[-1]) if sampling_times else len(clip.times) - 1
-        count += last - first + 1
-    return count
-
-
-def _index_on_screen(clip: FrameTimes, time: float) -> int:
-    """The index of the frame on screen at a number of seconds from the start of the clip."""
-    return max(bisect_right(clip.times, clip.start + time + TIME_TOLERANCE) - 1, 0)
+    for index in wanted:
+        num_key_frames = bisect_right(key_times, clip.times[index])
+        if can_seek and num_key_frames > 0:
+            key_time = key_times[num_key_frames - 1]
+            first = bisect_left(clip.times, key_time)
+            if first - position >= MIN_SKIPPED:
+                segments.append(Segment(first, clip.key_frames[key_time], []))
+        segments[-1].wanted.append(index)
+        position = index
+    return [segment for segment in segments if segment.wanted]
 
 
 def _decode_clip(
     source: Any, clip: FrameTimes, segments: list[Segment], budget: DecodingBudget, scale: Callable
 ) -> list[np.ndarray]:
-    """The frames (y, x, 3) on screen at the sampling times of the segments; without times, every frame.
+    """The wanted frames (y, x, 3) of the segments.
 
     Raises:
         SeekError: a segment is damaged, or cannot be reached; without seeking, more may be decoded.
     """
-    name = budget.name
-    damage = []
+    num_decoded = sum(segment.wanted[-1] - segment.first + 1 for segment in segments)
     frames = []
     # Opened again: not every container can seek back to its first frame.
-    with open_media(source, name) as container:
-        stream = video_stream(container, name)
-        context = stream.codec_context
-        budget.check_pixels(count_decoded(clip, segments), context.height, context.width)
-        converter = FrameConverter(stream, name)
+    with open_video(source, budget) as track:
+        context = track.stream.codec_context
+        budget.check_pixels(num_decoded, context.height, context.width)
+        converter = FrameConverter(track.stream, budget.name)
         for segment in segments:
-            timed_frames = _timed_frames(container, stream, clip, segment.key_frame, damage, budget)
-            if segment.key_frame is not None:
-                timed_frames = _after_seek(timed_frames, container, stream, segment)
-            for frame in _on_screen(timed_frames, segment.sampling_times):
+            for frame in _decode_segment(track, clip, segment):
                 frames.append(scale(converter.to_rgb(frame)[None])[0])
                 del frame  # its buffer goes back to the decoder
-    if damage and any(segment.key_frame is not None for segment in segments):
-        raise SeekError
-    if not frames:
-        reason = damage[0] if damage else "the track is empty"
-        raise ValueError(f"{name}: no frame can be decoded ({reason}). Convert the clip to mp4, or leave video out.")
-    warn_of_damage(damage, "video", name)
+        if track.damage and segments[-1].seek_ticks is not None:
+            raise SeekError
+        if not frames:
+            reason = track.damage[0] if track.damage else "the track is empty"
+            raise ValueError(
+                f"{budget.name}: no frame can be decoded ({reason}). Convert the clip to mp4, or leave video out."
+            )
     return frames
 
 
-def _after_seek(
-    timed_frames: Iterable[tuple[float, Any]], container: Any, stream: Any, segment: Segment
-) -> Iterator[tuple[float, Any]]:
-    """The frames from a segment's key frame on.
+def _decode_segment(track: Track, clip: FrameTimes, segment: Segment) -> Iterator[Any]:
+    """The frames on screen at the times of the wanted ones, each once.
 
     Raises:
-        SeekError: the first of them comes after the one that is needed.
+        SeekError: seeking fails, or leads past the first of them.
     """
-    try:
-        container.seek(segment.key_frame.ticks, stream=stream)
-    except import_av().FFmpegError as error:
-        raise SeekError from error
-    has_begun = False
-    for seconds, frame in timed_frames:
-        if not has_begun and seconds > segment.sampling_times[0] + TIME_TOLERANCE:
-            raise SeekError
-        has_begun = True
-        yield seconds, frame
-    if not has_begun:
-        raise SeekError
-
-
-def _timed_frames(
-    container: Any,
-    stream: Any,
-    clip: FrameTimes,
-    key_frame: KeyFrame | None,
-    damage: list[str],
-    budget: DecodingBudget,
-) -> Iterator[tuple[float, Any]]:
-    """The frames of the clip, from `key_frame` on, with the seconds from its start at which they appear."""
-    step = float(stream.time_base)
-    start = clip.start
-    stop = clip.stop
-    first = -math.inf if key_frame is None else key_frame.seconds - start - TIME_TOLERANCE
-    seconds = 0.0
-    for index, frame in enumerate(decode_frames(container, stream, damage, budget)):
-        ticks = _ticks(frame, container)
-        if index == 0 and ticks is not None and _is_avi(container):
-            # The decoding times of frames lag by the decoder's delay.
-            stop = stop + ticks * step - start
-            start = ticks * step
-        if ticks is None:
-            seconds += _frame_seconds(stream)
-        else:
-            seconds = ticks * step - start
-        if start + seconds >= stop - TIME_TOLERANCE:
-            return
-        if seconds < first:  # it needs frames before the key frame, which were skipped
-            continue
-        if frame.is_corrupt:
-            damage.append("a frame with errors")
-        yield seconds, frame
-
-
-def _on_screen(timed_frames: Iterable[tuple[float, Any]], sampling_times: list[float]) -> Iterator[Any]:
-    """The frame on screen at each of the times, ascending, each once; every frame if there are no times."""
-    if not sampling_times:
-        yield from (frame for _, frame in timed_frames)
+    if segment.seek_ticks is not None:
+        try:
+            track.container.seek(segment.seek_ticks, stream=track.stream)
+        except import_av().FFmpegError as error:
+            raise SeekError from error
+    if len(segment.wanted) == len(clip.times):  # all of them, even if damaged timestamps repeat
+        yield from (frame for _, frame in _timed_frames(track, clip, segment))
         return
-    remaining = list(sampling_times)
+    times = [clip.times[index] - clip.start for index in segment.wanted]
     current = None
-    for seconds, frame in timed_frames:
-        num_passed = sum(time < seconds - TIME_TOLERANCE for time in remaining)
-        if num_passed > 0 and current is not None:
-            yield current
-        del remaining[:num_passed]
-        if not remaining:
+    for seconds, frame in _timed_frames(track, clip, segment):
+        num_passed = bisect_left(times, seconds - TIME_TOLERANCE)
+        if num_passed > 0:
+            if current is not None:
+                yield current
+            elif segment.seek_ticks is not None:
+                raise SeekError
+            del times[:num_passed]
+        if not times:
             return
         current = frame
     if current is not None:
         yield current
+    elif segment.seek_ticks is not None:
+        raise SeekError
 
 
-def _is_avi(container: Any) -> bool:
-    return container.format.name == "avi"
+def _timed_frames(track: Track, clip: FrameTimes, segment: Segment) -> Iterator[tuple[float, Any]]:
+    """The frames from a segment's first one on, with the seconds from the clip's start at which they appear."""
+    step = float(track.stream.time_base)
+    start = clip.start
+    first = -math.inf if segment.seek_ticks is None else clip.times[segment.first] - start - TIME_TOLERANCE
+    seconds = 0.0
+    for index, frame in enumerate(track.decode()):
+        ticks = _ticks(frame, track)
+        if ticks is None:
+            seconds += _frame_seconds(track.stream)
+        else:
+            if index == 0 and _is_avi(track):  # the decoding times of frames lag by the decoder's delay
+                start = ticks * step
+            seconds = ticks * step - start
+        if seconds >= clip.stop - clip.start - TIME_TOLERANCE:
+            return
+        if seconds < first:  # it needs frames before the key frame, which were skipped
+            continue
+        if frame.is_corrupt:
+            track.damage.append("a frame with errors")
+        yield seconds, frame
 
 
-def _ticks(item: Any, container: Any) -> int | None:
+def _is_avi(track: Track) -> bool:
+    return track.container.format.name == "avi"
+
+
+def _ticks(item: Any, track: Track) -> int | None:
     """The time of a packet or frame in ticks of its stream.
 
     AVI stores no presentation times, and those that PyAV gives for it are out of order; its decoding times are even.
     """
-    return item.dts if _is_avi(container) else item.pts
+    return item.dts if _is_avi(track) else item.pts
 
 
-def _seek_ticks(packet: Any, container: Any) -> int:
+def _seek_ticks(packet: Any, track: Track) -> int:
     """The ticks by which the index of a container finds a key frame: Matroska's has presentation times."""
-    has_decoding_times = packet.dts is not None and "matroska" not in container.format.name
+    has_decoding_times = packet.dts is not None and "matroska" not in track.container.format.name
     return packet.dts if has_decoding_times else packet.pts
 
 

@@ -76,7 +76,7 @@ def test_unreadable_file_is_refused(clip, monkeypatch):
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(builtins, "open", refuse)
-    assert_both_refuse(clip, "cannot be read .*Permission denied.*permissions")
+    assert_both_refuse(clip, "cannot be opened .*Permission denied.*permissions")
 
 
 def test_paths_that_cannot_be_opened(tmp_path):

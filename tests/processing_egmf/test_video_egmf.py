@@ -77,7 +77,7 @@ def test_only_needed_frames_are_converted_and_decoding_stops(clip, monkeypatch):
     converted = []
     decoded = []
     to_rgb = video_egmf.FrameConverter.to_rgb
-    decode = video_egmf.decode_frames
+    decode = video_egmf.Track.decode
     monkeypatch.setattr(video_egmf.FrameConverter, "to_rgb", lambda *args: converted.append(1) or to_rgb(*args))
 
     def counted(*args):
@@ -85,7 +85,7 @@ def test_only_needed_frames_are_converted_and_decoding_stops(clip, monkeypatch):
             decoded.append(1)
             yield frame
 
-    monkeypatch.setattr(video_egmf, "decode_frames", counted)
+    monkeypatch.setattr(video_egmf.Track, "decode", counted)
     load_video(clip, 3, max_seconds=0.5)
     assert len(converted) == 3
     assert len(decoded) <= 8

@@ -7,7 +7,7 @@ import pytest
 
 from processing_egmf import media_egmf, video_egmf
 from processing_egmf.audio_egmf import load_audio
-from processing_egmf.video_egmf import FrameTimes, KeyFrame, count_decoded, load_video, plan_segments
+from processing_egmf.video_egmf import FrameTimes, Segment, load_video, plan_segments
 from tests.helpers.media_files import gray_frames, gray_index, write_video
 
 
@@ -15,14 +15,14 @@ from tests.helpers.media_files import gray_frames, gray_index, write_video
 def decoded(monkeypatch):
     """Counts the frames that are decoded."""
     counts = []
-    decode = video_egmf.decode_frames
+    decode = video_egmf.Track.decode
 
     def counted(*arguments):
         for frame in decode(*arguments):
             counts.append(1)
             yield frame
 
-    monkeypatch.setattr(video_egmf, "decode_frames", counted)
+    monkeypatch.setattr(video_egmf.Track, "decode", counted)
     return counts
 
 
@@ -45,24 +45,18 @@ def test_a_seek_that_fails_decodes_from_the_start(tmp_path, monkeypatch, decoded
     frames = np.concatenate([gray_frames(60), gray_frames(60)[::-1]])
     path = write_video(tmp_path / "clip.mkv", frames, 25, codec_options={"g": "12", "sc_threshold": "0"})
     found = load_video(path, 2)
-    monkeypatch.setattr(video_egmf, "_seek_ticks", lambda packet, container: 10**9)  # past the end
+    monkeypatch.setattr(video_egmf, "_seek_ticks", lambda packet, track: 10**9)  # past the end
     assert np.array_equal(found, load_video(path, 2))
 
 
 def test_the_plan_of_a_clip():
     times = [index / 10 for index in range(100)]
-    key_frames = [KeyFrame(0.0, 0), KeyFrame(3.0, 30), KeyFrame(6.0, 60), KeyFrame(9.0, 90)]
-    clip = FrameTimes(times, 0.0, 10.0, key_frames)
-    sampling_times = [0.25, 6.25, 7.05, 9.85]
-    segments = plan_segments(clip, sampling_times, can_seek=True)
-    assert [(segment.key_frame, segment.sampling_times) for segment in segments] == [
-        (None, [0.25]),
-        (key_frames[2], [6.25, 7.05]),
-        (key_frames[3], [9.85]),
-    ]
-    assert count_decoded(clip, segments) == 3 + 11 + 9
-    assert count_decoded(clip, plan_segments(clip, sampling_times, can_seek=False)) == 99
-    assert count_decoded(clip, plan_segments(clip, None, can_seek=True)) == 100
+    clip = FrameTimes(times, 0.0, 10.0, {0.0: 0, 3.0: 30, 6.0: 60, 9.0: 90})
+    wanted = [2, 62, 70, 98]
+    expected = [Segment(0, None, [2]), Segment(60, 60, [62, 70]), Segment(90, 90, [98])]
+    assert plan_segments(clip, wanted, can_seek=True) == expected
+    assert plan_segments(clip, wanted, can_seek=False) == [Segment(0, None, wanted)]
+    assert plan_segments(clip, range(100), can_seek=True) == [Segment(0, None, list(range(100)))]
 
 
 def test_too_many_pixels_are_refused_before_decoding(clip, monkeypatch, decoded):

@@ -22,8 +22,8 @@ import torch
 from modeling_egmf import EGMFForConditionalGeneration
 from processing_egmf import MODALITIES, EGMFProcessor
 from processing_egmf.audio_egmf import load_audio
-from processing_egmf.media_egmf import open_media
-from processing_egmf.video_egmf import load_video, read_frame_times, video_stream
+from processing_egmf.media_egmf import DecodingBudget, open_media
+from processing_egmf.video_egmf import load_video, open_video, read_frame_times
 
 from .parquet import StoredMedia
 
@@ -174,8 +174,8 @@ def _cut_frames(processor: EGMFProcessor, window: Window, video: Any, name: str)
 
 def _frame_times(video: Any, count: int, name: str) -> np.ndarray:
     """Start times in seconds of the frames that `load_video` samples from a file."""
-    with open_media(video, name) as container:
-        clip = read_frame_times(container, video_stream(container, name), math.inf, name)
+    with open_video(video, DecodingBudget(None, name)) as track:
+        clip = read_frame_times(track, math.inf)
     begins = np.array(clip.times) - clip.start
     if len(begins) <= count:
         return begins
