@@ -24,7 +24,6 @@ from .media_egmf import (
     TIME_TOLERANCE,
     DecodingBudget,
     Track,
-    check_max_seconds,
     choose_stream,
     import_av,
     is_audio_decoder,
@@ -92,15 +91,15 @@ def load_audio(
     Raises:
         FileNotFoundError, ValueError: the source cannot be used; the message says why and what to do.
     """
-    max_seconds = check_max_seconds(max_seconds, name)
     name = name_with_path(source, name)
+    budget = DecodingBudget(name, max_seconds, max_decode_seconds)
     source, sampling_rate = _unpack(source, sampling_rate, name)
     if isinstance(source, ARRAYS):
         _check_sampling_rate(sampling_rate, name)
         piece = AudioPiece(_mono_from_array(source, name), int(sampling_rate))
-        pieces = list(_limit([piece], max_seconds, name))
+        pieces = list(_limit([piece], budget))
     else:
-        pieces = _load_file(source, max_seconds, DecodingBudget(max_decode_seconds, name))
+        pieces = _load_file(source, budget)
     if pieces is None:
         if missing_ok:
             return None
@@ -140,12 +139,12 @@ def _unpack(source: Any, sampling_rate: int | None, name: str) -> tuple[Any, int
 # ---- files ---------------------------------------------------------------------------------------------------
 
 
-def _load_file(source: Any, max_seconds: float, budget: DecodingBudget) -> list[AudioPiece] | None:
+def _load_file(source: Any, budget: DecodingBudget) -> list[AudioPiece] | None:
     """The audio of a file, or None if it has no audio track."""
     if is_picture(source, budget.name):
         return None
     with open_track(source, "audio", budget) as track:
-        return None if track is None else list(_limit(_decode(track), max_seconds, budget.name))
+        return None if track is None else list(_limit(_decode(track), budget))
 
 
 def _decode(track: Track) -> Iterator[AudioPiece]:
@@ -239,12 +238,12 @@ def _mono_from_array(array: Any, name: str) -> np.ndarray:
     return _scale(array).mean(axis=channel_axis)
 
 
-def _limit(pieces: Iterable[AudioPiece], max_seconds: float, name: str) -> Iterator[AudioPiece]:
-    """The pieces up to `max_seconds`."""
-    seconds_left = max_seconds
+def _limit(pieces: Iterable[AudioPiece], budget: DecodingBudget) -> Iterator[AudioPiece]:
+    """The pieces up to `max_seconds` of the budget."""
+    seconds_left = budget.max_seconds
     for samples, rate in pieces:
         if len(samples) / rate > seconds_left + TIME_TOLERANCE:
-            logger.warning(f"{name}: the audio is longer than {max_seconds:g} s; only its beginning is used.")
+            budget.warn_of_length("audio")
             yield AudioPiece(samples[: max(0, round(seconds_left * rate))], rate)
             return
         yield AudioPiece(samples, rate)

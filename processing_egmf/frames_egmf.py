@@ -38,11 +38,11 @@ def scale_frames(frames: np.ndarray, size: tuple[int, int] | None, frame_fit: st
         return frames
     height, width = size
     if frame_fit == "crop":
-        return _resize(_crop(frames, size), size)
+        return resize(_crop(frames, size), size)
     scale = min(height / frames.shape[1], width / frames.shape[2])
     inner_height = max(1, round(frames.shape[1] * scale))
     inner_width = max(1, round(frames.shape[2] * scale))
-    return _resize(frames, (inner_height, inner_width))
+    return resize(frames, (inner_height, inner_width))
 
 
 def pad_to_aspect(frames: np.ndarray, size: tuple[int, int], color: tuple[int, int, int]) -> np.ndarray:
@@ -87,7 +87,8 @@ def _crop(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return frames[:, top : top + crop_height, left : left + crop_width]
 
 
-def _resize(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resize(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Frames (T, y, x, 3) in another size (height, width), bilinearly with antialiasing."""
     images = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)  # (T, 3, y, x)
     resized = torch.nn.functional.interpolate(images, size=size, mode="bilinear", antialias=True)
     return np.ascontiguousarray(resized.permute(0, 2, 3, 1).numpy())

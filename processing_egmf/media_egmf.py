@@ -130,20 +130,11 @@ def name_with_path(source: Any, name: str) -> str:
 def to_numpy(array: Any, name: str) -> np.ndarray:
     if isinstance(array, torch.Tensor):
         array = array.detach().cpu()
-        return (array.float() if array.is_floating_point() else array).numpy()
+        array = array.float() if array.is_floating_point() else array
     try:
         return np.asarray(array)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{name}: cannot convert the list to an array ({error}). Use parts of one size.") from error
-
-
-def check_max_seconds(max_seconds: float | None, name: str) -> float:
-    """The limit in seconds; that of the memory for None."""
-    if max_seconds is None:
-        return LONGEST_CLIP
-    if not max_seconds > 0:
-        raise ValueError(f"{name}: max_seconds is {max_seconds}; give a number above 0, or None for the whole clip.")
-    return max_seconds
 
 
 # ---- content -------------------------------------------------------------------------------------------------
@@ -187,18 +178,27 @@ def is_picture(source: Any, name: str) -> bool:
 
 
 class DecodingBudget:
-    """Limit on the work of decoding one clip.
+    """Limits on a clip and on the work of decoding it.
 
     Args:
+        name: the sample's name in messages.
+        max_seconds: length of a clip; the rest is not used. None for three hours.
         max_decode_seconds: seconds of work, by the clock and, before decoding, by the number of pixels; None for no
             limit.
-        name: the sample's name in messages.
     """
 
-    def __init__(self, max_decode_seconds: float | None, name: str):
-        self.max_decode_seconds = math.inf if max_decode_seconds is None else max_decode_seconds
+    def __init__(self, name: str, max_seconds: float | None, max_decode_seconds: float | None):
+        if max_seconds is not None and not max_seconds > 0:
+            raise ValueError(
+                f"{name}: max_seconds is {max_seconds}; give a number above 0, or None for the whole clip."
+            )
         self.name = name
+        self.max_seconds = LONGEST_CLIP if max_seconds is None else max_seconds
+        self.max_decode_seconds = math.inf if max_decode_seconds is None else max_decode_seconds
         self._deadline = time.monotonic() + self.max_decode_seconds
+
+    def warn_of_length(self, kind: str) -> None:
+        logger.warning(f"{self.name}: the {kind} is longer than {self.max_seconds:g} s; only its beginning is used.")
 
     def check_time(self) -> None:
         if time.monotonic() > self._deadline:

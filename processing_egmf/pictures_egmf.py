@@ -20,8 +20,9 @@ from transformers.image_utils import is_pil_image
 from transformers.utils import logging
 
 from .arguments_egmf import shorten
-from .frames_egmf import over_black
+from .frames_egmf import over_black, resize
 from .media_egmf import (
+    MAX_FRAME_PIXELS,
     MAX_FRAME_SIDE,
     TIME_TOLERANCE,
     DecodingBudget,
@@ -35,6 +36,7 @@ from .media_egmf import (
 logger = logging.get_logger(__name__)
 
 MAX_FPS = 1000
+MAX_STRETCH = 16  # of a pixel's sides; beyond it, the declared aspect is damaged
 # Pictures that Pillow reads; each decoder is one more way for a damaged file to do harm.
 PICTURE_FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
 ANIMATED_FORMATS = ("GIF", "WEBP", "PNG")  # a TIFF file holds several pictures, not the frames of a clip
@@ -42,29 +44,25 @@ SHORTEST_FRAME = 0.02  # seconds; browsers show frames that state less for `DEFA
 DEFAULT_FRAME = 0.1
 
 
-def sample_pictures(source: Any, num_frames: int, fps: float | None, max_seconds: float, name: str) -> np.ndarray:
+def sample_pictures(source: Any, num_frames: int, fps: float | None, budget: DecodingBudget) -> np.ndarray:
     """Frames (T, y, x, 3) of an array, an image, a list of either or a decoder object, sampled like a file."""
+    name = budget.name
     if fps is not None and not (isinstance(fps, int | float | np.number) and 0 < fps <= MAX_FPS):
         raise ValueError(
             f"{name}: fps is {shorten(fps)}; give the frames per second of the array, above 0 and up to {MAX_FPS}."
         )
     if is_video_decoder(source):
-        return _sample_decoder(source, num_frames, max_seconds, name)
+        return _sample_decoder(source, num_frames, budget)
     images = [source] if is_pil_image(source) else source
-    is_images = isinstance(images, list | tuple) and any(is_pil_image(frame) for frame in images)
-    if is_images:
-        frames = images
-        _check_images(frames, name)
-    else:
-        frames = _rgb_array(source, name)
-    indices = _sampling_indices(len(frames), num_frames, fps, max_seconds, name)
-    if is_images:
-        return np.stack([image_to_rgb(frames[index]) for index in indices])
-    sampled = _to_uint8(frames[indices], name)
-    return np.ascontiguousarray(over_black(sampled) if sampled.shape[-1] == 4 else sampled)
+    if isinstance(images, list | tuple) and any(is_pil_image(image) for image in images):
+        _check_images(images, name)
+        indices = _sampling_indices(len(images), num_frames, fps, budget)
+        return np.stack([image_to_rgb(images[index]) for index in indices])
+    frames = _color_array(source, name)
+    return _to_rgb(frames[_sampling_indices(len(frames), num_frames, fps, budget)], name)
 
 
-def load_picture(source: Any, num_frames: int, max_seconds: float, budget: DecodingBudget) -> np.ndarray:
+def load_picture(source: Any, num_frames: int, budget: DecodingBudget) -> np.ndarray:
     """Frames (T, y, x, 3) of a picture file: one, or several of an animation.
 
     Raises:
@@ -79,9 +77,7 @@ def load_picture(source: Any, num_frames: int, max_seconds: float, budget: Decod
         check_frame_size(image.height, image.width, name)
         budget.check_pixels(2 * count, image.height, image.width)  # once for the times, once for the pixels
         with _errors_of_pillow(name):
-            if count > 1:
-                return _sample_animation(image, num_frames, max_seconds, name)
-            return image_to_rgb(image)[None]
+            return _sample_animation(image, num_frames, budget) if count > 1 else image_to_rgb(image)[None]
 
 
 def import_pillow() -> ModuleType:
@@ -116,29 +112,36 @@ def image_to_rgb(image: Any) -> np.ndarray:
     return np.asarray(image.convert("RGB"))
 
 
-def check_frame_size(height: int, width: int, name: str) -> None:
-    if max(height, width) > MAX_FRAME_SIDE:
+def check_frame_size(height: int, width: int, name: str, max_pixels: int = MAX_FRAME_SIDE**2) -> None:
+    if max(height, width) > MAX_FRAME_SIDE or height * width > max_pixels:
         raise ValueError(
-            f"{name}: frames of {width} x {height} pixels; each side may have at most {MAX_FRAME_SIDE}. "
-            "Scale the video down."
+            f"{name}: frames of {width} x {height} pixels; each side may have at most {MAX_FRAME_SIDE}, "
+            f"and a frame at most {max_pixels // 10**6} million. Scale the video down."
         )
 
 
-def warn_of_length(max_seconds: float, name: str) -> None:
-    logger.warning(f"{name}: the video is longer than {max_seconds:g} s; only its beginning is used.")
+def shown_size(height: int, width: int, aspect: float, name: str) -> tuple[int, int]:
+    """Height and width with square pixels of frames whose pixels are `aspect` times as wide as high."""
+    if not 1 / MAX_STRETCH <= aspect <= MAX_STRETCH:
+        logger.warning(f"{name}: pixels {aspect:g} times as wide as high; they are shown as squares.")
+        aspect = 1.0
+    stretched_height = height * max(1, 1 / aspect)
+    stretched_width = width * max(1, aspect)
+    scale = min(1, math.sqrt(MAX_FRAME_PIXELS / (stretched_height * stretched_width)))
+    return max(1, round(stretched_height * scale)), max(1, round(stretched_width * scale))
 
 
 # ---- animations and decoder objects --------------------------------------------------------------------------
 
 
-def _sample_animation(image: Any, num_frames: int, max_seconds: float, name: str) -> np.ndarray:
+def _sample_animation(image: Any, num_frames: int, budget: DecodingBudget) -> np.ndarray:
     """The frames on screen in the middle of equal spans of an animation, each once."""
     starts = []
     seconds = 0.0
     for index in range(image.n_frames):
-        if seconds > max_seconds - TIME_TOLERANCE:
-            warn_of_length(max_seconds, name)
-            seconds = max_seconds
+        if seconds > budget.max_seconds - TIME_TOLERANCE:
+            budget.warn_of_length("video")
+            seconds = budget.max_seconds
             break
         image.seek(index)
         if image.format == "WEBP":
@@ -157,16 +160,19 @@ def _sample_animation(image: Any, num_frames: int, max_seconds: float, name: str
     return np.stack(frames)
 
 
-def _sample_decoder(decoder: Any, num_frames: int, max_seconds: float, name: str) -> np.ndarray:
+def _sample_decoder(decoder: Any, num_frames: int, budget: DecodingBudget) -> np.ndarray:
     """Frames of a torchcodec `VideoDecoder`, which gives a tensor for an index, in either order of dimensions."""
+    name = budget.name
+    metadata = decoder.metadata
     try:
-        count = len(decoder)
-        fps = decoder.metadata.average_fps
-        indices = _sampling_indices(count, num_frames, fps, max_seconds, name)
+        indices = _sampling_indices(len(decoder), num_frames, metadata.average_fps, budget)
         frames = np.stack([to_numpy(decoder[index], name) for index in indices])
     except (RuntimeError, OSError, IndexError) as error:  # of torchcodec
         raise ValueError(f"{name}: the video cannot be decoded ({error}). Convert it to mp4.") from error
-    return np.ascontiguousarray(_to_uint8(_rgb_array(frames, name), name))
+    frames = _to_rgb(_color_array(frames, name), name)
+    aspect = getattr(metadata, "pixel_aspect_ratio", None)  # new in torchcodec 0.8
+    size = shown_size(*frames.shape[1:3], float(aspect or 1), name)
+    return frames if size == frames.shape[1:3] else resize(frames, size)
 
 
 # ---- arrays and images ---------------------------------------------------------------------------------------
@@ -182,7 +188,7 @@ def _check_images(images: list | tuple, name: str) -> None:
     check_frame_size(height, width, name)
 
 
-def _rgb_array(source: Any, name: str) -> np.ndarray:
+def _color_array(source: Any, name: str) -> np.ndarray:
     """An array (T, y, x, 3 or 4) of any type, from that, from (T, 3, y, x), or from a single picture of either."""
     frames = to_numpy(source, name)
     if frames.size == 0:
@@ -200,16 +206,17 @@ def _rgb_array(source: Any, name: str) -> np.ndarray:
     return frames
 
 
-def _sampling_indices(count: int, num_frames: int, fps: float | None, max_seconds: float, name: str) -> list[int]:
+def _sampling_indices(count: int, num_frames: int, fps: float | None, budget: DecodingBudget) -> list[int]:
     """Indices of the frames in the middle of each of `num_frames` equal spans of a clip of `count` frames."""
-    if fps and count / fps > max_seconds + TIME_TOLERANCE:
-        warn_of_length(max_seconds, name)
-        count = max(1, math.ceil((max_seconds - TIME_TOLERANCE) * fps))
+    if fps and count / fps > budget.max_seconds + TIME_TOLERANCE:
+        budget.warn_of_length("video")
+        count = max(1, math.ceil((budget.max_seconds - TIME_TOLERANCE) * fps))
     num_sampled = min(count, num_frames)
     return [int((index + 0.5) * count / num_sampled + 1e-6) for index in range(num_sampled)]
 
 
-def _to_uint8(frames: np.ndarray, name: str) -> np.ndarray:
+def _to_rgb(frames: np.ndarray, name: str) -> np.ndarray:
+    """Frames of `_color_array` as uint8 (T, y, x, 3)."""
     if frames.dtype.kind == "f":
         low = frames.min()
         high = frames.max()
@@ -221,4 +228,4 @@ def _to_uint8(frames: np.ndarray, name: str) -> np.ndarray:
         frames = np.rint(frames.astype(np.float32) * 255).astype(np.uint8)
     if frames.dtype != np.uint8:
         raise ValueError(f"{name}: frames of type {frames.dtype}; give uint8, or floats in [0, 1].")
-    return frames
+    return np.ascontiguousarray(over_black(frames) if frames.shape[-1] == 4 else frames)

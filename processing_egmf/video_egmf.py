@@ -14,6 +14,7 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from fractions import Fraction
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -29,7 +30,6 @@ from .media_egmf import (
     TIME_TOLERANCE,
     DecodingBudget,
     Track,
-    check_max_seconds,
     choose_stream,
     import_av,
     is_picture,
@@ -39,7 +39,7 @@ from .media_egmf import (
     open_media,
     open_track,
 )
-from .pictures_egmf import check_frame_size, load_picture, sample_pictures, warn_of_length
+from .pictures_egmf import check_frame_size, load_picture, sample_pictures, shown_size
 
 
 logger = logging.get_logger(__name__)
@@ -47,7 +47,8 @@ logger = logging.get_logger(__name__)
 DEFAULT_FPS = 25  # for files that do not state their frame rate
 SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")  # containers with an index of key frames
 MIN_SKIPPED = 16  # frames; a seek that skips fewer costs more than it saves
-MAX_STRETCH = 16  # of a pixel's sides; beyond it, the declared aspect is damaged
+UNSPECIFIED = 2  # color space (ITU-T H.273)
+MAX_SD_HEIGHT = 576  # pixels; players take higher videos that declare no color space for BT.709, others for BT.601
 MAX_HDR_SIDE = 1024  # pixels; larger frames of high dynamic range are scaled down before their colors are mapped
 
 
@@ -115,16 +116,16 @@ def load_video(
     if num_frames < 1:
         raise ValueError(f"{name}: num_frames is {num_frames}; ask for at least one.")
     check_frame_fit(frame_fit)
-    max_seconds = check_max_seconds(max_seconds, name)
     name = name_with_path(source, name)
+    budget = DecodingBudget(name, max_seconds, max_decode_seconds)
     kind = media_kind(source)
     if is_rate_and_array(source) or (kind == "audio" and not isinstance(source, ARRAYS)):
         raise ValueError(f"{name}: {type(source).__name__} has no frames. Give it as `audio`.")
     scale = partial(scale_frames, size=size, frame_fit=frame_fit)
     if kind is None:
-        frames = _load_file(source, num_frames, max_seconds, DecodingBudget(max_decode_seconds, name), scale)
+        frames = _load_file(source, num_frames, budget, scale)
     else:
-        frames = scale(sample_pictures(source, num_frames, fps, max_seconds, name))
+        frames = scale(sample_pictures(source, num_frames, fps, budget))
     if is_blank(frames):
         logger.warning(f"{name}: all frames are of one color. Video is left out.")
         return None
@@ -148,13 +149,11 @@ def has_video(source: Any, name: str = "the sample") -> bool:
 # ---- files ---------------------------------------------------------------------------------------------------
 
 
-def _load_file(
-    source: Any, num_frames: int, max_seconds: float, budget: DecodingBudget, scale: Callable
-) -> np.ndarray:
+def _load_file(source: Any, num_frames: int, budget: DecodingBudget, scale: Callable) -> np.ndarray:
     if is_picture(source, budget.name):
-        return scale(load_picture(source, num_frames, max_seconds, budget))
+        return scale(load_picture(source, num_frames, budget))
     with open_video(source, budget) as track:
-        clip = read_frame_times(track, max_seconds)
+        clip = read_frame_times(track)
         can_seek = track.container.format.name in SEEKABLE
     wanted = range(len(clip.times))
     if len(clip.times) > num_frames:
@@ -177,14 +176,15 @@ def open_video(source: Any, budget: DecodingBudget) -> Iterator[Track]:
                 f"{budget.name}: no video track that can be decoded. Give it as `audio`, or leave video out."
             )
         context = track.stream.codec_context
-        _check_video_size(context.height, context.width, budget.name)
+        check_frame_size(context.height, context.width, budget.name, MAX_FRAME_PIXELS)
         context.options = {"max_pixels": str(MAX_FRAME_PIXELS)}
         yield track
 
 
-def read_frame_times(track: Track, max_seconds: float) -> FrameTimes:
-    """Read the timestamps of a clip without decoding it, up to `max_seconds` from its start."""
+def read_frame_times(track: Track) -> FrameTimes:
+    """Read the timestamps of a clip without decoding it, up to `max_seconds` of its budget."""
     stream = track.stream
+    max_seconds = track.budget.max_seconds
     step = float(stream.time_base)
     limit = max_seconds - TIME_TOLERANCE
     times = []
@@ -213,7 +213,7 @@ def read_frame_times(track: Track, max_seconds: float) -> FrameTimes:
         raise ValueError(f"{track.name}: the video track has no frames. Record the clip again, or leave video out.")
     start = min(times)
     if max(times) - start >= limit:
-        warn_of_length(max_seconds, track.name)
+        track.budget.warn_of_length("video")
         times = [time for time in times if time - start < limit]
         stop = start + max_seconds
     return FrameTimes(sorted(times), start, stop, key_frames)
@@ -355,6 +355,8 @@ def _frame_seconds(stream: Any) -> float:
 class FrameConverter:
     """Brings the decoded frames of a stream to RGB as a player shows them, all in the size of the first.
 
+    The cropping that a container declares is not honored, because PyAV does not tell of it.
+
     Args:
         stream: has the aspect of the pixels, and the transfer characteristic of high dynamic range.
         name: the sample's name in messages.
@@ -367,13 +369,14 @@ class FrameConverter:
 
     def to_rgb(self, frame: Any) -> np.ndarray:
         """One decoded frame as uint8 (y, x, 3)."""
-        _check_video_size(frame.height, frame.width, self.name)
+        check_frame_size(frame.height, frame.width, self.name, MAX_FRAME_PIXELS)
         if self.size is None:
-            self.size = self._shown_size(frame)
+            aspect = float(self.stream.sample_aspect_ratio or 1)
+            self.size = shown_size(frame.height, frame.width, aspect, self.name)
         height, width = self.size
         transfer = self.stream.codec_context.color_trc
-        has_alpha = any(component.is_alpha for component in frame.format.components)
         is_hdr = transfer in (PQ, HLG)
+        has_alpha = any(component.is_alpha for component in frame.format.components)
         is_transparent = has_alpha or frame.format.has_palette
         pixel_format = "rgba" if is_transparent else "rgb24"
         if is_hdr:
@@ -381,25 +384,33 @@ class FrameConverter:
             scale = min(1, MAX_HDR_SIDE / max(height, width))
             height = max(1, round(height * scale))
             width = max(1, round(width * scale))
+        is_untagged_hd = frame.colorspace == UNSPECIFIED and frame.height > MAX_SD_HEIGHT
+        source = _top_field(frame) if frame.interlaced_frame else frame
         # Threads of the frame's own would take twice as long, and a forked process that collects the frame would wait
         # for them forever.
-        pixels = frame.to_ndarray(format=pixel_format, width=width, height=height, threads=1)
+        pixels = source.to_ndarray(
+            format=pixel_format,
+            width=width,
+            height=height,
+            src_colorspace="ITU709" if is_untagged_hd else None,
+            threads=1,
+        )
         if is_hdr:
             pixels = tone_map(pixels, transfer)
         elif is_transparent:
             pixels = over_black(pixels)
         return _upright(pixels, frame)
 
-    def _shown_size(self, frame: Any) -> tuple[int, int]:
-        """Height and width with square pixels."""
-        aspect = float(self.stream.sample_aspect_ratio or 1)
-        if not 1 / MAX_STRETCH <= aspect <= MAX_STRETCH:
-            logger.warning(f"{self.name}: pixels {aspect:g} times as wide as high; they are shown as squares.")
-            aspect = 1.0
-        height = frame.height * max(1, 1 / aspect)
-        width = frame.width * max(1, aspect)
-        scale = min(1, math.sqrt(MAX_FRAME_PIXELS / (height * width)))
-        return max(1, round(height * scale)), max(1, round(width * scale))
+
+def _top_field(frame: Any) -> Any:
+    """Every other line of an interlaced frame: the lines between are from another moment."""
+    graph = import_av().filter.Graph()
+    buffer = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format.name, time_base=Fraction(1, 1000)
+    )
+    graph.link_nodes(buffer, graph.add("field"), graph.add("buffersink")).configure()
+    graph.vpush(frame)
+    return graph.vpull()
 
 
 def _upright(pixels: np.ndarray, frame: Any) -> np.ndarray:
@@ -409,12 +420,3 @@ def _upright(pixels: np.ndarray, frame: Any) -> np.ndarray:
         return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90) % 4))
     matrix = side_data.get("DISPLAYMATRIX")
     return to_upright(pixels, None if matrix is None else bytes(matrix))
-
-
-def _check_video_size(height: int, width: int, name: str) -> None:
-    check_frame_size(height, width, name)
-    if height * width > MAX_FRAME_PIXELS:
-        raise ValueError(
-            f"{name}: frames of {width} x {height} pixels; a video's may have at most {MAX_FRAME_PIXELS // 10**6} "
-            "million. Scale the video down."
-        )

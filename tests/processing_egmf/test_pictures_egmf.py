@@ -1,6 +1,7 @@
 """Pictures: single ones in every form, animations, transparency, decoder objects, and damaged files."""
 
 import io
+from fractions import Fraction
 from types import SimpleNamespace
 
 import numpy as np
@@ -109,5 +110,7 @@ def test_a_decoder_object_gives_the_frames_of_its_file(clip, warnings_of):
     assert gray_index(load_video(decoder, 5)) == gray_index(load_video(clip, 5))
     assert gray_index(load_video(decoder, 99, max_seconds=0.4)) == list(range(5))
     assert "longer than 0.4 s" in warnings_of()
+    decoder.metadata.pixel_aspect_ratio = Fraction(2, 1)  # of torchcodec from 0.8 on
+    assert load_video(decoder, 5).shape == (5, 48, 128, 3)
     with pytest.raises(ValueError, match="sample 3: VideoDecoder has no audio. Give it as `video`"):
         load_audio(decoder, name="sample 3")

@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from processing_egmf import video_egmf
+from processing_egmf import pictures_egmf
 from processing_egmf.audio_egmf import load_audio
 from processing_egmf.video_egmf import load_video
 from tests.helpers.media_files import gray_frames, gray_index, sine, write_video
@@ -38,7 +38,7 @@ def test_pixels_are_shown_in_their_aspect(tmp_path, ending, aspect, shape):
 
 
 def test_an_impossible_aspect_is_named(tmp_path, monkeypatch, warnings_of):
-    monkeypatch.setattr(video_egmf, "MAX_STRETCH", 1.5)
+    monkeypatch.setattr(pictures_egmf, "MAX_STRETCH", 1.5)
     path = write_video(tmp_path / "clip.mp4", halves(), sample_aspect_ratio=2)
     assert load_video(path, 2).shape == (2, 48, 64, 3)
     assert "clip.mp4): pixels 2 times as wide as high" in warnings_of()
@@ -84,6 +84,25 @@ def test_colors_are_converted_as_declared(tmp_path, space, color_range):
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     assert np.abs(load_video(path, 1)[0, 30, 30].astype(int) - color).max() <= 4
+
+
+@pytest.mark.parametrize(("height", "error"), [(576, 0), (578, 8)])
+def test_an_untagged_video_above_standard_definition_has_the_colors_of_hd(tmp_path, height, error):
+    frames = np.full((1, height, 64, 3), (200, 60, 30), np.uint8)
+    frames[:, :8] = 0
+    path = write_video(tmp_path / "clip.mp4", frames)  # encoded as BT.601, and without a tag
+    red, green, _ = load_video(path, 1)[0, height // 2, 32].astype(int)
+    assert abs(red - 200) + abs(green - 60) == pytest.approx(2.6 * error, abs=5)
+
+
+def test_an_interlaced_video_shows_one_moment(tmp_path):
+    frames = halves()
+    frames[:, 1::2] = frames[:, 1::2, ::-1]  # the lines of the other field are mirrored
+    path = write_video(tmp_path / "clip.mp4", frames, codec_options={"x264-params": "tff=1"})
+    shown = load_video(path, 1)[0]
+    assert shown.shape == (48, 64, 3)
+    assert shown[:, :28].max() < 50
+    assert shown[:, 36:].min() > 200
 
 
 def test_a_phone_video_of_high_dynamic_range_is_tone_mapped(tmp_path):

@@ -174,8 +174,8 @@ def _cut_frames(processor: EGMFProcessor, window: Window, video: Any, name: str)
 
 def _frame_times(video: Any, count: int, name: str) -> np.ndarray:
     """Start times in seconds of the frames that `load_video` samples from a file."""
-    with open_video(video, DecodingBudget(None, name)) as track:
-        clip = read_frame_times(track, math.inf)
+    with open_video(video, DecodingBudget(name, None, None)) as track:
+        clip = read_frame_times(track)
     begins = np.array(clip.times) - clip.start
     if len(begins) <= count:
         return begins
