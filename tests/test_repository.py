@@ -50,7 +50,8 @@ MODELING_LAYERS = (
     {"__init__"},
 )
 PROCESSING_LAYERS = (
-    {"agreement_egmf", "arguments_egmf", "media_egmf", "frames_egmf"},
+    {"agreement_egmf", "arguments_egmf"},
+    {"media_egmf", "frames_egmf"},
     {"tasks_egmf", "batches_egmf", "frontends_egmf", "audio_egmf", "pictures_egmf"},
     {"prompts_egmf", "results_egmf", "video_egmf"},
     {"processing_egmf"},
