@@ -165,9 +165,9 @@ class AnswerSet(NamedTuple):
         if not is_finite.all():
             samples = torch.where(~is_finite)[0].tolist()
             raise ValueError(
-                f"The answers of samples {samples} in the batch of {len(log_probs)} are not finite numbers. If these "
-                "are all samples, the model's weights contain NaN, or 16 bits overflow: load the model again, in "
-                "bfloat16 or float32. Otherwise look for NaN and infinite values in the audio and video of these."
+                f"The answers of samples {samples} in the batch of {len(log_probs)} are not finite numbers. If that "
+                "is true of all samples, the model's weights contain NaN, or 16 bits overflow: load it in bfloat16 or "
+                "float32. Otherwise, look for NaN and infinite values in the audio and video of these samples."
             )
         return log_probs
 
@@ -210,7 +210,7 @@ def choose_logits_to_keep(
     """Columns that need logits: those the caller asks for, or else all from just before the first label onward.
 
     Args:
-        logits_to_keep: the last so many columns, or (K,) columns; 0 for all, None for the default.
+        logits_to_keep: number of columns at the end, or (K,) columns; 0 for all, None for the default.
         labels: (B, S), or None.
         inputs_embeds: (B, S, D).
 

@@ -30,9 +30,9 @@ from .float32_egmf import EGMFFloat32Module
 class EGMFClipLayout(NamedTuple):
     """How a video encoder takes a clip, and how it orders its output."""
 
-    num_frames: int  # that it takes
-    num_steps: int  # in time of its output
-    has_class_token: bool  # the first token
+    num_frames: int  # of its input
+    num_steps: int  # of its output, in time
+    has_class_token: bool  # as the first token
     time_first: bool  # tokens in the order (time, place) rather than (place, time)
 
 
@@ -179,7 +179,7 @@ class EGMFPretrainedStem(EGMFFloat32Module):
             return self.backbone(**inputs).last_hidden_state
 
     def num_convolved_steps(self, length: int) -> int:
-        """Number of steps that the backbone's convolutions make of a clip; `length` if it does not say."""
+        """Number of steps that the backbone's convolutions turn a clip into; `length` if it has no such method."""
         for name in ("_get_feat_extract_output_lengths", "_get_subsampling_output_length"):
             output_length = getattr(self.backbone, name, None)  # Wav2Vec2 and similar; Parakeet and similar
             if output_length is not None:

@@ -134,7 +134,7 @@ def check_text_model(
             )
     if config.text_model_fingerprint not in (None, fingerprint(language_model)):
         logger.warning(
-            f"The language model at {path} has different weights than the one {checkpoint} was trained with: "
+            f"The language model at {path} has different weights from the one {checkpoint} was trained with: "
             "the answers will differ, and may be poor."
         )
 

@@ -71,7 +71,7 @@ ENCODER_TYPES = """
 REFUSED_TYPES = {
     "blt": "it embeds bytes by hashes of their ids, and pseudo tokens have no ids",
     "cpmant": "it builds its own prompt from token ids",
-    "doge": "its attention selects tokens by the whole sequence, also by later ones",
+    "doge": "its attention selects tokens by the whole sequence, including later ones",
     "gemma4_assistant": "it reads the cache of another model",
     "gemma4_unified_assistant": "it reads the cache of another model",
     "git": "its text attends to an image",
@@ -112,7 +112,7 @@ def describe_decoder(config: PreTrainedConfig) -> DecoderSupport:
 
 
 def check_decoder(config: PreTrainedConfig, model_class: type[PreTrainedModel] | None = None) -> None:
-    """Refuse a language model for which no way of scoring can be right, before its weights are loaded.
+    """Refuse a language model that cannot be scored exactly, before its weights are loaded.
 
     Args:
         config: of the language model.
@@ -129,7 +129,7 @@ def check_decoder(config: PreTrainedConfig, model_class: type[PreTrainedModel] |
     if reason is not None:
         raise ValueError(
             f"A language model of type {config.model_type!r} cannot be used: {reason}. Choose a causal decoder, for "
-            "instance a Llama, Qwen, Gemma 3 or LFM2; training/model/backbones/DECODERS.md lists all that work."
+            "example a Llama, Qwen, Gemma 3 or LFM2; training/model/backbones/DECODERS.md lists all that work."
         )
 
 

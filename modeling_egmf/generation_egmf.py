@@ -44,7 +44,7 @@ class EGMFGenerationMixin(GenerationMixin):
 
         Raises:
             TypeError: an argument is unknown.
-            ValueError: an argument does not go with groups, or with a language model without a cache.
+            ValueError: an argument does not work with groups, or with a language model without a cache.
         """
         known = {*inspect.signature(GenerationMixin.generate).parameters, *vars(GenerationConfig())}
         known |= set(inspect.signature(self.forward).parameters)
@@ -86,8 +86,8 @@ class EGMFGenerationMixin(GenerationMixin):
         if given:
             raise ValueError(
                 f"A {self.language_model.config.model_type!r} language model generates without padding, here in "
-                f"groups of equal length, which does not go with `{given[0]}`. Leave it out, or generate one sample "
-                "at a time, without padding; text is left out of the prompt by `modalities=` of the processor."
+                f"groups of equal length, which `{given[0]}` does not support. Leave it out, or generate one sample "
+                "at a time, without padding; to leave text out of the prompt, use `modalities=` of the processor."
             )
         input_ids = kwargs["input_ids"]
         attention_mask = kwargs["attention_mask"]

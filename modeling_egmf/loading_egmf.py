@@ -1,4 +1,4 @@
-"""The keyword arguments of `from_pretrained`: which there are, for which part of a model they are, and their checks.
+"""The keyword arguments of `from_pretrained`: their names, the part of the model that each is for, and their checks.
 
 They are those of `transformers`, the same for adapter and standalone checkpoints, and the fields of `EGMFConfig`. An
 unknown one is an error: a typo never changes an answer.

@@ -369,7 +369,7 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, EGMFGenerationMixin):
         modality_mask: Tensor | None = None,
         text_mask: Tensor | None = None,
     ) -> tuple[Tensor, EGMFFusionOutput]:
-        """Embed the prompt, with the pseudo tokens in place of its placeholders.
+        """Embed the prompt, with the pseudo tokens at its placeholders.
 
         Returns:
             Embeddings (B, S, D), and the output of the fusion.

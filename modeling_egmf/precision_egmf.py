@@ -1,7 +1,7 @@
 """Logits in float32, whatever the precision of the language model.
 
-In 16 bit, the logits of different answers are rounded to the same number, and to another one in another batch. So the
-output layer is computed in float32 from the last hidden states, a few rows of its weights at a time:
+In 16 bits, the logits of different answers round to the same number, and to a different one in another batch. The
+output layer is therefore computed in float32 from the last hidden states, a few rows of its weights at a time:
 
     float32_logits ─► hooks of the output layer ─► Float32Projection ─► project_in_float32
 
@@ -27,7 +27,7 @@ CPU_CHUNK_ELEMENTS = 2**18
 
 
 def float32_chunks(matrix: Tensor) -> Iterator[Tensor]:
-    """Consecutive rows of a matrix in float32, so few at a time that a CPU keeps them in its cache."""
+    """Consecutive rows of a matrix in float32, few enough at a time to stay in a CPU's cache."""
     chunk_elements = CPU_CHUNK_ELEMENTS if matrix.device.type == "cpu" else CHUNK_ELEMENTS
     rows_per_chunk = max(chunk_elements // matrix.shape[1], 1)
     for chunk in matrix.split(rows_per_chunk):

@@ -36,7 +36,7 @@ def explain_loading_errors(name: str, remedy: str = "Download or save it again."
         yield
     except (ImportError, MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # of any kind: whatever the libraries run into when they read damaged content
+    except Exception as error:  # of any kind: damaged content can make the libraries raise anything
         problem = str(error) or type(error).__name__
         raise OSError(f"{name} could not be loaded ({problem}). {remedy}") from error
 
@@ -73,7 +73,7 @@ def find_weights(checkpoint: str | os.PathLike, variant: str | None = None, **hu
         paths, _ = get_checkpoint_shard_files(checkpoint, index, **hub_kwargs)
         absent = [os.path.basename(path) for path in paths if not os.path.isfile(path)]
     if absent or not paths:
-        raise OSError(f"{index} names weights that are not there: {absent}. Download or save the checkpoint again.")
+        raise OSError(f"{index} names missing files: {absent}. Download or save the checkpoint again.")
     return paths
 
 
@@ -110,7 +110,7 @@ def in_memory(module: nn.Module) -> Iterator[None]:
 
 
 def not_finite(weights: Mapping[str, Tensor]) -> list[str]:
-    """Names of the floating-point weights with NaN or infinite values; offloaded weights are not looked at."""
+    """Names of the floating-point weights with NaN or infinite values; offloaded weights are not checked."""
     names = []
     for name, weight in weights.items():
         if weight.is_meta or not weight.is_floating_point() or weight.numel() == 0:

@@ -1,4 +1,4 @@
-"""Names and values of arguments: unknown names are refused with a suggestion, odd values are shown cut short.
+"""Names and values of arguments: unknown names are refused with a suggestion, long values are shortened in messages.
 
 A typo must never change an answer in silence, so every public function refuses names that it does not know.
 """
@@ -47,7 +47,7 @@ def shorten(value: Any) -> str:
 
 
 def printable(text: str) -> str:
-    """The beginning of a text, with what cannot be printed escaped."""
+    """The beginning of a text, with unprintable characters escaped."""
     return text[:200].encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -69,7 +69,7 @@ def refuse_unknown(
         return
     matches = {name: difflib.get_close_matches(name, known, n=1) for name in unknown}
     hints = [f" Did you mean {similar[0]!r} instead of {name!r}?" for name, similar in matches.items() if similar]
-    raise error(f"{beginning} {shorten(unknown)}; known are {', '.join(known)}.{''.join(hints)}")
+    raise error(f"{beginning} {shorten(unknown)}; use any of {', '.join(known)}.{''.join(hints)}")
 
 
 def refuses_unknown_arguments(method: Callable) -> Callable:

@@ -148,7 +148,7 @@ def _load_file(source: Any, budget: DecodingBudget) -> list[AudioPiece] | None:
 
 
 def _decode(track: Track) -> Iterator[AudioPiece]:
-    """The track from the start of the clip on, with silence where a player would play none of it."""
+    """The track from the start of the clip on, with silence where a player would play nothing."""
     seconds = 0.0
     filled = 0.0
     start = _clip_start(track)
@@ -191,7 +191,7 @@ def _to_array(frame: Any) -> np.ndarray:
 def _mix(samples: np.ndarray, channels: list[str]) -> np.ndarray:
     """(channels, samples) -> (samples,), weighted as a player mixes the channels that a file names.
 
-    Channels without names are taken for the default layout of their number. FFmpeg's own mix is not used: it makes
+    Unnamed channels are assumed to have the default layout for their number. FFmpeg's own mix is not used: it makes
     stereo floats 3 dB louder than stereo integers.
     """
     num_channels = len(samples)

@@ -90,7 +90,7 @@ def record_image_backend(fields: dict[str, Any] | None, image_processor: Any) ->
     if backend != recorded:
         logger.warning(
             f"The model was trained on frames resized by {recorded}, but here they are resized by {backend}: "
-            f"probabilities may differ by some thousandths. Install {recorded} for the same answers."
+            f"probabilities may differ by a few thousandths. Install {recorded} for the same answers."
         )
     return {**fields, BACKEND_KEY: recorded}
 
@@ -113,7 +113,7 @@ def encode_waveform(waveform: np.ndarray, sampling_rate: int, feature_extractor:
         if len(mask) != len(values):  # Whisper's values are (mel bands, T)
             values = values.transpose(0, 1)
         values = values[mask]
-    # Extractors that standardize each band over time make NaN of a single step, which does not deviate.
+    # Extractors that standardize each band over time turn a single step, whose deviation is 0, into NaN.
     return with_full_mask("audio", values.nan_to_num())
 
 

@@ -141,7 +141,7 @@ def to_numpy(array: Any, name: str) -> np.ndarray:
 
 
 def check_content(head: bytes, name: str) -> None:
-    """Refuse a file that is a placeholder of the file that its name promises. Any kind of file can be checked.
+    """Refuse a placeholder in the place of a file. Any kind of file can be checked.
 
     Args:
         head: the beginning of the file, `HEAD_BYTES` of it or all.
@@ -335,7 +335,7 @@ def _open_path(path: str, name: str) -> Any:
         raise FileNotFoundError(
             f"{name}: there is no file {shown}. Check the path and the working directory."
         ) from error
-    except (OSError, ValueError) as error:  # a loop of links, a name too long, a null character, half a character
+    except (OSError, ValueError) as error:  # a symlink loop, a name too long, a null character, half a character
         reason = error.strerror if isinstance(error, OSError) else "a character that no file name can have"
         raise ValueError(f"{name}: {shown} cannot be opened ({reason}). Check the path and permissions.") from error
     raise ValueError(f"{name}: {shown} is a directory or a device. Give the path of one media file.")
@@ -377,8 +377,8 @@ def open_media(source: Any, name: str) -> Iterator[Any]:
 def choose_stream(container: Any, kind: str) -> Any | None:
     """The track that a player would choose, or None: the default one; among several, the largest, then the first.
 
-    A song's cover image and the thumbnails of a file are no videos; a commentary or a description of the scene is
-    taken only if there is nothing else.
+    A song's cover image and the thumbnails of a file are not videos; a commentary or an audio description is chosen
+    only if there is nothing else.
     """
     disposition = import_av().stream.Disposition
     images = disposition.attached_pic | disposition.timed_thumbnails
@@ -440,7 +440,7 @@ class Track:
 
 @contextmanager
 def open_track(source: Any, kind: str, budget: DecodingBudget) -> Iterator[Track | None]:
-    """The `"audio"` or `"video"` track that a player would choose, or None; a warning tells of its damage."""
+    """The `"audio"` or `"video"` track that a player would choose, or None; a warning reports damage."""
     with open_media(source, budget.name) as container:
         stream = choose_stream(container, kind)
         if stream is None:

@@ -85,7 +85,7 @@ def import_pillow() -> ModuleType:
         import PIL.Image
         import PIL.ImageOps
     except ImportError as error:
-        raise ImportError("Reading pictures needs Pillow: pip install pillow") from error
+        raise ImportError("Reading images needs Pillow: pip install pillow") from error
     return PIL
 
 
@@ -95,7 +95,7 @@ def _errors_of_pillow(name: str) -> Iterator[None]:
         yield
     except Exception as error:  # the decoders raise many types on damaged files
         raise ValueError(
-            f"{name}: not a readable picture, or cut off ({error}). Convert it to png or jpg, or copy it again."
+            f"{name}: not a readable image, or cut off ({error}). Convert it to png or jpg, or copy it again."
         ) from error
 
 

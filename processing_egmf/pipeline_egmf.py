@@ -61,7 +61,7 @@ class EGMFPipeline(Pipeline):
         Args:
             inputs: described in the class; None if the keywords give everything, as in `pipe(text="I'm fine.")`.
             batch_size: clips per forward pass.
-            on_error: `"raise"`, or `"skip"` to go on after a clip that cannot be used: its entry is
+            on_error: `"raise"`, or `"skip"` to continue after a clip that cannot be used: its entry is
                 `{"error": message}` instead of an answer.
             text, audio, video, ..., fps: fields of the dict above, for every clip that does not have its own.
             top_k: keep only this many of the probabilities, the largest first.

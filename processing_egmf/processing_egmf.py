@@ -218,7 +218,7 @@ class EGMFProcessor(ProcessorMixin):
 
         Args:
             text: the transcript. Empty text counts as missing.
-            audio: path, bytes, array (with `sampling_rate`), or as in `load_audio`; None for the sound of `video`.
+            audio: path, bytes, array (with `sampling_rate`), or as in `load_audio`; None for the track of `video`.
             video: path, bytes, open file, PIL images, array (T, height, width, 3) (with `fps`), or as in `load_video`.
             audio_features, video_features: precomputed features (T, F) instead.
             sampling_rate: Hz of an audio array.
@@ -368,14 +368,14 @@ class EGMFProcessor(ProcessorMixin):
         fps: float | None = None,
         name: str = "the sample",
     ) -> dict[str, np.ndarray]:
-        """Decode a clip. The processor takes the arrays in place of the clip, with the same result.
+        """Decode a clip. The processor takes the arrays instead of the clip, with the same result.
 
         Returns:
             Those that the clip has: `audio` (samples,) float32 at `self.sampling_rate`, `video` (T, height, width, 3)
             uint8, and `audio_features`, `video_features` (T, F) float32.
         """
         check_one_source("audio", audio, audio_features, name)
-        if audio is not None or self.audio_input != "waveform":  # else the sound track of the video is read
+        if audio is not None or self.audio_input != "waveform":  # else the audio track of the video is read
             check_one_source("video", video, video_features, name)
         arrays = {}
         if "audio" in modalities:

@@ -228,7 +228,7 @@ class EGMFTask:
             if not isinstance(answer, str) or answer not in self.labels:
                 raise ValueError(
                     f"{sample}: unknown label {shorten(answer)} for task {self.name!r}. "
-                    f"Known are {', '.join(self.labels)}."
+                    f"Known labels: {', '.join(self.labels)}."
                 )
             return list(self.labels).index(answer)
         number = _plain_number(answer)

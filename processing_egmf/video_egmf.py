@@ -48,7 +48,7 @@ DEFAULT_FPS = 25  # for files that do not state their frame rate
 SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")  # containers with an index of key frames
 MIN_SKIPPED = 16  # frames; a seek that skips fewer costs more than it saves
 UNSPECIFIED = 2  # color space (ITU-T H.273)
-MAX_SD_HEIGHT = 576  # pixels; players take higher videos that declare no color space for BT.709, others for BT.601
+MAX_SD_HEIGHT = 576  # pixels; of untagged videos, players take taller ones for BT.709, others for BT.601
 MAX_HDR_SIDE = 1024  # pixels; larger frames of high dynamic range are scaled down before their colors are mapped
 
 
@@ -114,7 +114,7 @@ def load_video(
         FileNotFoundError, ValueError: the source cannot be used; the message says why and what to do.
     """
     if num_frames < 1:
-        raise ValueError(f"{name}: num_frames is {num_frames}; ask for at least one.")
+        raise ValueError(f"{name}: num_frames is {num_frames}; give at least 1.")
     check_frame_fit(frame_fit)
     name = name_with_path(source, name)
     budget = DecodingBudget(name, max_seconds, max_decode_seconds)
@@ -355,7 +355,7 @@ def _frame_seconds(stream: Any) -> float:
 class FrameConverter:
     """Brings the decoded frames of a stream to RGB as a player shows them, all in the size of the first.
 
-    The cropping that a container declares is not honored, because PyAV does not tell of it.
+    The cropping that a container declares is not honored, because PyAV does not expose it.
 
     Args:
         stream: has the aspect of the pixels, and the transfer characteristic of high dynamic range.

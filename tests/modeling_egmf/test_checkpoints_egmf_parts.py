@@ -62,7 +62,7 @@ def test_other_precision_does_not_warn(adapter, bases, caplog):
 
 def test_other_weights_warn(adapter, bases, caplog):
     load(adapter[0], text_model_id=bases / "llm_other_weights")
-    assert "has different weights than the one" in caplog.text
+    assert "has different weights from the one" in caplog.text
 
 
 def test_other_size_is_refused(adapter, bases):

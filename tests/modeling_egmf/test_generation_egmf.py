@@ -55,7 +55,7 @@ def test_beams_in_groups_equal_single(lfm2, arguments):
 )
 def test_what_cannot_be_grouped_is_refused(lfm2, arguments):
     name = next(iter(arguments))
-    with pytest.raises(ValueError, match=rf"'lfm2'.*does not go with `{name}`.*one sample at a time"):
+    with pytest.raises(ValueError, match=rf"'lfm2'.*`{name}` does not support.*one sample at a time"):
         lfm2.generate(**make_inputs(lfm2), **GREEDY, **arguments)
 
 

@@ -8,7 +8,7 @@ from processing_egmf.arguments_egmf import refuse_unknown, refuses_unknown_argum
 
 def test_unknown_names_are_listed_with_suggestions():
     message = (
-        r"Unknown arguments \['audios', 'q'\]; known are audio, text\. Did you mean 'audio' instead of 'audios'\?$"
+        r"Unknown arguments \['audios', 'q'\]; use any of audio, text\. Did you mean 'audio' instead of 'audios'\?$"
     )
     with pytest.raises(TypeError, match=message):
         refuse_unknown(["q", "text", "audios"], ["audio", "text"], "Unknown arguments")

@@ -80,7 +80,7 @@ def test_animations_are_sampled_in_time(file_format, warnings_of):
 
 def test_damaged_and_huge_pictures_are_refused(monkeypatch):
     content = saved(Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)), "PNG")
-    with pytest.raises(ValueError, match="sample 3: not a readable picture, or cut off"):
+    with pytest.raises(ValueError, match="sample 3: not a readable image, or cut off"):
         load_video(content[: len(content) // 2], 1, name="sample 3")
     wide = saved(Image.new("1", (9000, 2)), "PNG")
     with pytest.raises(ValueError, match="sample 3: frames of 9000 x 2 pixels; each side may have at most 8192"):

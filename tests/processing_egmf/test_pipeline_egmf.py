@@ -264,7 +264,7 @@ def test_a_clips_own_fields_replace_the_shared_ones(pipe):
         (b"", {}, ValueError, "clip 0: empty, 0 bytes"),
         (5, {}, ValueError, "cannot read media from int"),
         (np.zeros(100, np.float32), {}, ValueError, "needs sampling_rate"),
-        ({"txt": "a"}, {}, TypeError, r"unknown keys \['txt'\]; known are text, audio.*Did you mean 'text'"),
+        ({"txt": "a"}, {}, TypeError, r"unknown keys \['txt'\]; use any of text, audio.*Did you mean 'text'"),
         (
             {"text": "a", "name": "my clip", "task": "mood"},
             {},
@@ -282,7 +282,7 @@ def test_a_clips_own_fields_replace_the_shared_ones(pipe):
             None,
             {"text": "a", "topk": 3},
             TypeError,
-            r"Unknown arguments \['topk'\]; known are text.*top_k.*Did you mean 'top_k' instead of 'topk'",
+            r"Unknown arguments \['topk'\]; use any of text.*top_k.*Did you mean 'top_k' instead of 'topk'",
         ),
         (None, {"text": "a", "top_k": 0}, ValueError, "`top_k` is 0"),
         (None, {"text": "a", "interval": 90}, ValueError, "between 0 and 1"),
