@@ -1,4 +1,4 @@
-"""Seeded damage to inputs: every one is answered rightly, or refused by an error that names it.
+"""Seeded damage to inputs: each one is read correctly, or refused by an error that names it.
 
     python -m tests.helpers.damage media tables pickles checkpoints requests --number 200 --seed 0
 
@@ -65,13 +65,13 @@ class Case(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What became of a case."""
+    """The result of a case."""
 
     kind: str
     index: int
     label: str
     outcome: str
-    seconds: float  # of the processor
+    seconds: float  # CPU time
     megabytes: float  # largest resident memory
 
 
@@ -108,7 +108,7 @@ PLACEHOLDERS = (
 
 
 def damage_file(path: Path, rng: random.Random | None) -> str:
-    """Damage the bytes of a file, or replace it by one of the files that stand for others; returns what was done.
+    """Damage the bytes of a file, or replace it with a placeholder; returns what was done.
     Without `rng`, the file stays as it is."""
     if rng is None:
         return "undamaged"
@@ -185,7 +185,7 @@ def read_in_process(case: Case) -> tuple[str, float, float]:
 
 
 def limit_process() -> None:
-    """At most 1 GB more than this process has, 10 s of the processor, and nothing printed."""
+    """At most 1 GB more than this process has, 10 s of CPU time, and nothing printed."""
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, 1)
     os.dup2(devnull, 2)

@@ -61,7 +61,7 @@ def make_inputs(folder: Path) -> Callable[[int, random.Random | None, Path], Cas
 
 
 def change_text(text: str, rng: random.Random) -> bytes:
-    """As many bytes, one of them another one."""
+    """The same number of bytes, one of them changed."""
     changed = bytearray(text.encode())
     changed[rng.randrange(len(changed))] ^= 1 << rng.randrange(7)
     return bytes(changed)

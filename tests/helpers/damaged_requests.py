@@ -33,7 +33,7 @@ VALUES = (
     ),
 )
 LEAVES_VALUE = ("line ends", "null fields", "order of fields", "data URI")
-NUM_TENSORS = 5  # one in so many cases is about tensors
+NUM_TENSORS = 5  # one of this many cases is about tensors
 
 
 def make_inputs(folder: Path) -> Callable[[int, random.Random | None, Path], Case]:
