@@ -22,7 +22,7 @@ from typing import Any
 
 from ..cli import CommandParser, command_errors
 from ..paths import CONFIGS, python_command
-from ..records import read_json, write_json
+from ..records import check_writable, read_json, write_json
 from .assets import fetch_assets, prepare_language_model
 from .stages import run_stage, training_flags
 
@@ -31,15 +31,32 @@ FRESH_PREDICTION = Path(__file__).with_name("fresh_prediction.py")
 SHOWN_CLIPS = (("emotion", "en"), ("emotion", "zh"), ("sentiment", "en"))  # task and language
 
 
+def training_options(arguments: argparse.Namespace, language_model: Path) -> list[str]:
+    """The arguments of the training command."""
+    options = ["--config", str(arguments.config), "--dataset", str(arguments.dataset)]
+    options += ["--output_dir", str(arguments.output), "--text_model_name_or_path", str(language_model)]
+    return [*options, "--seed", str(arguments.seed), *training_flags(arguments.output), *arguments.options]
+
+
+def check_options(arguments: argparse.Namespace) -> None:
+    """Refuse wrong options before anything is downloaded.
+
+    Raises:
+        SystemExit, ValueError: as `parse_arguments`, or a folder cannot be written.
+    """
+    from ..arguments import parse_arguments  # imports torch
+
+    for folder in (arguments.output, arguments.dataset, arguments.cache):
+        check_writable(folder)
+    parse_arguments(training_options(arguments, arguments.cache))
+
+
 def train_and_evaluate(arguments: argparse.Namespace, language_model: Path, timings: dict[str, Any]) -> None:
     """Build the corpus, train on it, and evaluate every subset of modalities."""
     output = arguments.output
     corpus = python_command("demo.corpus", "--output", arguments.dataset, "--sources", arguments.cache)
     run_stage("corpus", corpus, timings)
-    train = python_command("train", "--config", arguments.config, "--dataset", arguments.dataset)
-    train += ["--output_dir", str(output), "--text_model_name_or_path", str(language_model)]
-    train += ["--seed", str(arguments.seed), *training_flags(output), *arguments.options]
-    run_stage("training", train, timings)
+    run_stage("training", python_command("train", *training_options(arguments, language_model)), timings)
     evaluate = python_command("run_eval", "--model_name_or_path", output, "--dataset", arguments.dataset)
     evaluate += ["--subsets", "every", "--seed", str(arguments.seed), "--overwrite"]
     run_stage("evaluation", evaluate, timings)
@@ -124,6 +141,7 @@ def print_summary(arguments: argparse.Namespace, language_model: Path, paths: di
 def main(argv: Sequence[str] | None = None) -> None:
     with command_errors():
         arguments = make_parser().parse_args(argv)
+        check_options(arguments)
         started = time.time()
         timings: dict[str, Any] = {}
         fetch_assets(arguments.cache)

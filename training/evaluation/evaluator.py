@@ -34,7 +34,7 @@ from ..model.language_model import quantization
 from ..options import ModelArguments
 from ..records import check_writable, commit, read_json, versions, write_json
 from .metrics import numbers_of, prefixed_warnings, task_metrics
-from .processes import merge_over_processes, own_part, processes, require_all, require_examples
+from .processes import choose_device, merge_over_processes, own_part, processes, require_all, require_examples
 from .subsets import parse_subsets, subset_name, trained_modalities
 
 
@@ -87,8 +87,7 @@ class EvaluationOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"--{name} is {value}; it must be at least 1.")
-        if self.device is None:
-            self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = choose_device(self.device)
 
     def results_file(self) -> Path:
         """The file to write.

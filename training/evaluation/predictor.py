@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-import torch
 from tqdm import tqdm
 
 from modeling_egmf import EGMFForConditionalGeneration
@@ -28,7 +27,7 @@ from ..model.builder import load
 from ..model.language_model import quantization
 from ..options import ModelArguments
 from ..records import check_writable, replacing
-from .processes import merge_over_processes, own_part, processes, require_all, require_examples
+from .processes import choose_device, merge_over_processes, own_part, processes, require_all, require_examples
 
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
@@ -76,8 +75,7 @@ class PredictionOptions:
     overwrite: bool = False
 
     def __post_init__(self):
-        if self.device is None:
-            self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = choose_device(self.device)
 
 
 @dataclass

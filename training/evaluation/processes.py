@@ -15,6 +15,24 @@ import torch
 from accelerate import PartialState
 
 
+def choose_device(name: str | None) -> str:
+    """The device of `--device`; for None, CUDA if there is a GPU.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    has_gpu = torch.cuda.is_available()
+    if name is None:
+        return "cuda" if has_gpu else "cpu"
+    try:
+        kind = torch.device(name).type
+    except RuntimeError as error:
+        raise ValueError(f"--device is {name!r}; give cpu or cuda.") from error
+    if kind == "cuda" and not has_gpu:
+        raise ValueError(f"--device is {name!r}, but torch finds no GPU here. Give cpu.")
+    return name
+
+
 def processes(device: str) -> PartialState:
     """The processes that a launcher has started, or only this one. One may wait hours for the records of another."""
     return PartialState(cpu=torch.device(device).type == "cpu", timeout=timedelta(days=1))

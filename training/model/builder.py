@@ -75,7 +75,8 @@ def load(
     except OSError as error:
         if Path(checkpoint).is_dir():
             raise
-        raise OSError(f"There is no folder {checkpoint}, and the Hub has no such model: {error}") from error
+        reason = str(error).splitlines()[0]
+        raise OSError(f"There is no folder {checkpoint}, and the Hub has no such model ({reason}).") from error
     with explain_loading_errors(f"The processor of {checkpoint}"):
         processor = EGMFProcessor.from_pretrained(checkpoint)
     check_agreement(model.config, processor)

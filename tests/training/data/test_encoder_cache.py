@@ -2,6 +2,7 @@
 
 import copy
 import json
+import multiprocessing
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
@@ -200,6 +201,29 @@ def test_cache_is_filled_in_parts_and_concurrently(place, tmp_path):
         assert all(encoder_cache.is_intact(modality, key) for modality, key in example["state_keys"].items())
     assert not list(tmp_path.rglob(".*"))
     assert encoder_cache.fill((dataset,), "cpu") == {"stored": 12, "computed": 0}
+
+
+@pytest.mark.slow
+def test_ten_pairs_of_processes_fill_one_empty_cache_at_once(place, tmp_path):
+    model, processor = build(options(place, "unused")[0])
+    context = multiprocessing.get_context("fork")
+    start = context.Barrier(2)
+    for number in range(10):
+        encoder_cache = EncoderCache(tmp_path / str(number), model, processor)
+        dataset = EGMFDataset(load_examples(place / "corpus", "train"), processor, encoder_cache=encoder_cache)
+
+        def fill(encoder_cache=encoder_cache, dataset=dataset):
+            start.wait()
+            encoder_cache.fill((dataset,), "cpu")
+
+        processes = [context.Process(target=fill) for _ in range(2)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+        assert [process.exitcode for process in processes] == [0, 0]
+        assert encoder_cache.fill((dataset,), "cpu") == {"stored": 12, "computed": 0}
+        assert not list(encoder_cache.root.rglob(".*"))
 
 
 def test_workers_read_the_cache_without_the_encoder(place, tmp_path):

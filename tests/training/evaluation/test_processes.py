@@ -4,8 +4,10 @@ import multiprocessing
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from training.evaluation.processes import (
+    choose_device,
     merge_over_processes,
     own_part,
     require_all,
@@ -23,6 +25,18 @@ def test_parts_of_all_processes_cover_all_examples(count, processes):
     found = [pair for places, own in parts for pair in zip(places, own, strict=True)]
     assert sorted(found) == list(enumerate(rows))
     assert max(len(own) for _, own in parts) - min(len(own) for _, own in parts) <= 1
+
+
+def test_devices(monkeypatch):
+    for has_gpu, found in ((False, "cpu"), (True, "cuda")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda has_gpu=has_gpu: has_gpu)
+        assert (choose_device(None), choose_device("cpu")) == (found, "cpu")
+        with pytest.raises(ValueError, match="--device is 'tpu7'; give cpu or cuda"):
+            choose_device("tpu7")
+    assert choose_device("cuda:1") == "cuda:1"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="--device is 'cuda', but torch finds no GPU here. Give cpu"):
+        choose_device("cuda")
 
 
 def test_more_processes_than_examples_are_refused():
