@@ -47,15 +47,15 @@ def build_frontend(fields: dict[str, Any] | None, modality: str) -> Any:
     if fields is None:
         return None
     keys = TYPE_KEYS[modality]
-    class_names = [fields[key] for key in keys if key in fields]
-    if not class_names:
+    class_name = next((fields[key] for key in keys if key in fields), None)
+    if class_name is None:
         raise ValueError(
             f"The front end has neither {keys[0]!r} nor {keys[1]!r}, only {sorted(fields)}. "
             "Give the to_dict() of a transformers feature extractor or image processor."
         )
-    frontend_class = find_frontend_class(class_names[0], modality, fields.get(BACKEND_KEY))
+    frontend_class = find_frontend_class(class_name, modality, fields.get(BACKEND_KEY))
     if frontend_class is None:
-        raise ValueError(f"{class_names[0]!r} is not a feature extractor or image processor of transformers.")
+        raise ValueError(f"{class_name!r} is not a feature extractor or image processor of transformers.")
     arguments = {key: value for key, value in fields.items() if key not in (*keys, BACKEND_KEY)}
     return frontend_class(**arguments)
 
@@ -169,16 +169,10 @@ def read_features(modality: str, features: Any, feature_size: int | None, name: 
             f"{printable(str(error))}. "
             "Give a numeric array, a tensor or a list of equally long vectors."
         ) from error
-    if values.ndim != 2 or len(values) == 0:
+    if values.ndim != 2 or len(values) == 0 or (feature_size and values.shape[1] != feature_size):
         raise ValueError(
-            f"{name}: {modality}_features have shape {values.shape}; "
-            f"expected (steps, {feature_size or 'width'}) with at least one step."
-        )
-    if feature_size and values.shape[1] != feature_size:
-        raise ValueError(
-            f"{name}: {modality}_features are {values.shape[1]} wide, "
-            f"but this model was trained on {feature_size}. "
-            "Use the same extractor, or train a model with that feature size."
+            f"{name}: {modality}_features have shape {values.shape}; expected (steps, {feature_size or 'width'}) with "
+            "at least one step. Use the same extractor as in training, or train a model with another feature size."
         )
     if not np.isfinite(values).all():
         raise ValueError(f"{name}: {modality}_features contain NaN or infinite values. Replace them, e.g. with 0.")

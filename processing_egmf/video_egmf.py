@@ -55,13 +55,13 @@ MAX_HDR_SIDE = 1024  # pixels; larger frames of high dynamic range are scaled do
 class FrameTimes(NamedTuple):
     """Timestamps of the frames of a clip, ascending, and where the clip starts and stops; in seconds.
 
-    `key_frames` maps the timestamps of those that are decoded without any other to the ticks for seeking them.
+    `key_frames` maps the indices of those that are decoded without any other to the ticks for seeking them.
     """
 
     times: list[float]
     start: float
     stop: float
-    key_frames: dict[float, int]
+    key_frames: dict[int, int]
 
 
 class Segment(NamedTuple):
@@ -216,7 +216,8 @@ def read_frame_times(track: Track) -> FrameTimes:
         track.budget.warn_of_length("video")
         times = [time for time in times if time - start < limit]
         stop = start + max_seconds
-    return FrameTimes(sorted(times), start, stop, key_frames)
+    times.sort()
+    return FrameTimes(times, start, stop, {bisect_left(times, time): ticks for time, ticks in key_frames.items()})
 
 
 def plan_segments(clip: FrameTimes, wanted: Sequence[int], can_seek: bool) -> list[Segment]:
@@ -228,15 +229,12 @@ def plan_segments(clip: FrameTimes, wanted: Sequence[int], can_seek: bool) -> li
         can_seek: whether the container can seek; if not, there is one segment.
     """
     segments = [Segment(0, None, [])]
-    key_times = sorted(clip.key_frames)
+    key_frames = sorted({0, *clip.key_frames})
     position = 0  # the frame that has been decoded last
     for index in wanted:
-        num_key_frames = bisect_right(key_times, clip.times[index])
-        if can_seek and num_key_frames > 0:
-            key_time = key_times[num_key_frames - 1]
-            first = bisect_left(clip.times, key_time)
-            if first - position >= MIN_SKIPPED:
-                segments.append(Segment(first, clip.key_frames[key_time], []))
+        first = key_frames[bisect_right(key_frames, index) - 1]
+        if can_seek and first - position >= MIN_SKIPPED:
+            segments.append(Segment(first, clip.key_frames[first], []))
         segments[-1].wanted.append(index)
         position = index
     return [segment for segment in segments if segment.wanted]

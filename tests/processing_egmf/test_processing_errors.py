@@ -108,7 +108,7 @@ FILE_ERRORS = {
     "folder": "is a directory .*Give the path",
 }
 FEATURE_ERRORS = {
-    "other width": (np.ones((3, 7)), "7 wide, .*trained on 6. Use the same extractor"),
+    "other width": (np.ones((3, 7)), r"shape \(3, 7\); expected \(steps, 6\).*Use the same extractor"),
     "NaN": (np.full((2, 6), np.nan), "NaN or infinite values. Replace"),
     "infinite": (np.full((2, 6), np.inf), "NaN or infinite values. Replace"),
     "no steps": (np.ones((0, 6)), r"shape \(0, 6\); expected"),

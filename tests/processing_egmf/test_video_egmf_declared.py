@@ -110,7 +110,7 @@ def test_a_phone_video_of_high_dynamic_range_is_tone_mapped(tmp_path):
     ramp = np.broadcast_to(levels[None, :, None], (48, 64, 3))
     path = tmp_path / "hlg.mp4"
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx265", rate=10, options={"x265-params": "log-level=none"})
+        stream = container.add_stream("libx264", rate=10, options={"crf": "1"})
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p10le"
         context = stream.codec_context
         context.colorspace, context.color_range, context.color_trc, context.color_primaries = 9, 1, 18, 9

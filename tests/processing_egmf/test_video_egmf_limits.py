@@ -51,7 +51,7 @@ def test_a_seek_that_fails_decodes_from_the_start(tmp_path, monkeypatch, decoded
 
 def test_the_plan_of_a_clip():
     times = [index / 10 for index in range(100)]
-    clip = FrameTimes(times, 0.0, 10.0, {0.0: 0, 3.0: 30, 6.0: 60, 9.0: 90})
+    clip = FrameTimes(times, 0.0, 10.0, {0: 0, 30: 30, 60: 60, 90: 90})
     wanted = [2, 62, 70, 98]
     expected = [Segment(0, None, [2]), Segment(60, 60, [62, 70]), Segment(90, 90, [98])]
     assert plan_segments(clip, wanted, can_seek=True) == expected
