@@ -15,42 +15,30 @@ def check_agreement(config: PreTrainedConfig, processor: Any) -> None:
     Raises:
         ValueError: the message names every setting that differs.
     """
-    settings = [("num_pseudo_tokens", processor.num_pseudo_tokens, config.num_pseudo_tokens)]
+    expected = {"num_pseudo_tokens": config.num_pseudo_tokens}
     if config.placeholder_token_id is not None:
-        settings.append(("placeholder_token_id", processor.placeholder_token_id, config.placeholder_token_id))
-    settings += audio_settings(config.audio_config, processor)
-    settings += video_settings(config.video_config, processor)
-    different = [
-        f"{name} is {of_processor!r} in the processor and {of_model!r} in the model"
-        for name, of_processor, of_model in settings
-        if of_processor != of_model
-    ]
+        expected["placeholder_token_id"] = config.placeholder_token_id
+    expected |= _encoder_settings("audio", config.audio_config, ("sampling_rate",))
+    expected |= _encoder_settings("video", config.video_config, ("frame_height", "frame_width"))
+    different = []
+    for name, of_model in expected.items():
+        of_processor = getattr(processor, name)
+        accepts_any = name.endswith("_feature_size") and of_processor is None
+        if of_processor != of_model and not accepts_any:
+            different.append(f"{name} is {of_processor!r} in the processor and {of_model!r} in the model")
     if different:
         raise ValueError(
             f"The processor does not fit the model: {'; '.join(different)}. Load both from the same checkpoint."
         )
 
 
-def audio_settings(encoder: PreTrainedConfig | None, processor: Any) -> list[tuple[str, Any, Any]]:
-    """Name, value in the processor and value in the model of the settings of audio."""
+def _encoder_settings(modality: str, encoder: PreTrainedConfig | None, raw_settings: tuple[str, ...]) -> dict:
+    """The model's values of a modality's settings; `raw_settings` hold if no pretrained encoder has its own."""
     if encoder is None:
-        return [("audio_input", processor.audio_input, None)]
-    settings = [("audio_input", processor.audio_input, encoder.input_type)]
-    if encoder.input_type == "features" and processor.audio_feature_size is not None:
-        settings.append(("audio_feature_size", processor.audio_feature_size, encoder.feature_size))
-    if encoder.input_type == "waveform" and encoder.backbone_config is None:
-        settings.append(("sampling_rate", processor.sampling_rate, encoder.sampling_rate))
-    return settings
-
-
-def video_settings(encoder: PreTrainedConfig | None, processor: Any) -> list[tuple[str, Any, Any]]:
-    """Name, value in the processor and value in the model of the settings of video."""
-    if encoder is None:
-        return [("video_input", processor.video_input, None)]
-    settings = [("video_input", processor.video_input, encoder.input_type)]
-    if encoder.input_type == "features" and processor.video_feature_size is not None:
-        settings.append(("video_feature_size", processor.video_feature_size, encoder.feature_size))
-    if encoder.input_type == "frames" and encoder.backbone_config is None:
-        settings.append(("frame_height", processor.frame_height, encoder.frame_height))
-        settings.append(("frame_width", processor.frame_width, encoder.frame_width))
+        return {f"{modality}_input": None}
+    settings = {f"{modality}_input": encoder.input_type}
+    if encoder.input_type == "features":
+        settings[f"{modality}_feature_size"] = encoder.feature_size
+    elif encoder.backbone_config is None:
+        settings |= {name: getattr(encoder, name) for name in raw_settings}
     return settings

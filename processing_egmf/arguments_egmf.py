@@ -7,30 +7,17 @@ import difflib
 import functools
 import inspect
 import reprlib
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
 
-# Keywords of `from_pretrained` that say where the files are, besides the fields of the processor.
-LOADING_ARGUMENTS = (
-    "cache_dir",
-    "code_revision",
-    "force_download",
-    "local_files_only",
-    "proxies",
-    "return_unused_kwargs",
-    "revision",
-    "subfolder",
-    "token",
-    "trust_remote_code",
-    "use_fast",
-)
-
+INPUT_KINDS = {"audio_input": ("waveform", "features", None), "video_input": ("frames", "features", None)}
+FEATURE_SIZES = ("audio_feature_size", "video_feature_size")
+FRONTENDS = ("audio_frontend", "video_frontend")
+LIMITS = ("max_clip_seconds", "max_decode_seconds")
 COUNTS = ("num_pseudo_tokens", "sampling_rate", "num_frames", "frame_height", "frame_width", "max_length")
-TENSOR_TYPES = ("pt", "np", "mlx", None)
 
 _short_repr = reprlib.Repr()
 _short_repr.maxlevel = 3
@@ -49,6 +36,11 @@ def shorten(value: Any) -> str:
 def printable(text: str) -> str:
     """The beginning of a text, with unprintable characters escaped."""
     return text[:200].encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def has_half_character(text: str) -> bool:
+    """Whether a text contains a lone surrogate, which cannot be written as UTF-8."""
+    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def refuse_unknown(
@@ -84,68 +76,37 @@ def refuses_unknown_arguments(method: Callable) -> Callable:
     return checked
 
 
-@contextmanager
-def checked_loading(processor_class: type, location: Any, kwargs: dict[str, Any]) -> Iterator[None]:
-    """Around `from_pretrained`: a keyword must be a field of the processor or an argument of loading, and the error of
-    a damaged file names the checkpoint.
-
-    Raises:
-        TypeError: an unknown keyword. Names that begin with an underscore are passed from one part of `transformers`
-            to another.
-        ValueError: a file of the checkpoint is damaged.
-    """
-    if "_from_pipeline" not in kwargs:  # `transformers.pipeline` also passes the model's keywords, which it checks
-        fields = [name for name in inspect.signature(processor_class).parameters if name != "tokenizer"]
-        public_names = [name for name in kwargs if not name.startswith("_")]
-        known = [*fields, *LOADING_ARGUMENTS]
-        refuse_unknown(public_names, known, f"{processor_class.__name__}.from_pretrained: unknown arguments")
-    try:
-        yield
-    except (ImportError, MemoryError, OSError):
-        raise
-    except Exception as error:  # of any kind: tokenizers raises `Exception` itself
-        raise ValueError(
-            f"The processor of {location} could not be loaded ({error}). Download or save the checkpoint again."
-        ) from error
-
-
 def check_settings(processor: Any) -> None:
     """Check the fields of an `EGMFProcessor`.
 
     Raises:
         ValueError: a field of the wrong type, or out of range.
     """
-    for name, kinds in (("audio_input", ("waveform", "features")), ("video_input", ("frames", "features"))):
-        value = getattr(processor, name)
-        if value is not None and not (isinstance(value, str) and value in kinds):
-            raise ValueError(f"`{name}` is {shorten(value)}; use {kinds[0]!r}, {kinds[1]!r} or None.")
-    for name in COUNTS:
-        if not is_count(getattr(processor, name)):
-            raise ValueError(f"`{name}` is {shorten(getattr(processor, name))}; give a whole number, at least 1.")
-    for name in ("audio_feature_size", "video_feature_size"):
-        value = getattr(processor, name)
-        if value is not None and not is_count(value):
-            raise ValueError(f"`{name}` is {shorten(value)}; give a whole number, at least 1, or None for any.")
-    for name in ("audio_frontend", "video_frontend"):
-        value = getattr(processor, name)
-        if value is not None and not isinstance(value, dict):
-            raise ValueError(f"`{name}` is {shorten(value)}; give the to_dict() of a front end, or None.")
-    seconds = processor.max_clip_seconds
-    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-    if seconds is not None and not (is_number and seconds > 0):
-        raise ValueError(f"`max_clip_seconds` is {shorten(seconds)}; give a number above 0, or None for no limit.")
-    if not isinstance(processor.transcript_in_prompt, bool):
-        raise ValueError(f"`transcript_in_prompt` is {shorten(processor.transcript_in_prompt)}; use True or False.")
-    token = processor.placeholder_token
-    if not isinstance(token, str) or not token.strip() or printable(token) != token:
-        raise ValueError(f"`placeholder_token` is {shorten(token)}; give a short text that no transcript contains.")
+    for name, value in vars(processor).items():
+        given = f"`{name}` is {shorten(value)}"
+        if name in INPUT_KINDS and value not in INPUT_KINDS[name]:
+            raise ValueError(f"{given}; use {', '.join(map(repr, INPUT_KINDS[name][:2]))} or None.")
+        if name in COUNTS and not is_count(value):
+            raise ValueError(f"{given}; give a whole number, at least 1.")
+        if name in FEATURE_SIZES and not (value is None or is_count(value)):
+            raise ValueError(f"{given}; give a whole number, at least 1, or None for any.")
+        if name in FRONTENDS and not (value is None or isinstance(value, dict)):
+            raise ValueError(f"{given}; give the to_dict() of a front end, or None.")
+        if name in LIMITS and not (value is None or (is_number(value) and value > 0)):
+            raise ValueError(f"{given}; give a number above 0, or None for no limit.")
+        if name == "transcript_in_prompt" and not isinstance(value, bool):
+            raise ValueError(f"{given}; use True or False.")
+        if name == "placeholder_token" and not (
+            isinstance(value, str) and value.strip() and printable(value) == value
+        ):
+            raise ValueError(f"{given}; give a short text that no transcript contains.")
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a number, and not True or False."""
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
 def is_count(value: Any) -> bool:
     """Whether a value is a whole number, at least 1."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 1
-
-
-def check_tensor_type(return_tensors: Any) -> None:
-    if not (return_tensors is None or isinstance(return_tensors, str)) or return_tensors not in TENSOR_TYPES:
-        raise ValueError(f"`return_tensors` is {shorten(return_tensors)}; use 'pt', 'np', 'mlx' or None.")
+    return is_number(value) and isinstance(value, int | np.integer) and value >= 1

@@ -1,7 +1,7 @@
 """Batches: the arguments of a call split by sample, and prepared samples collated into padded tensors.
 
     processor(text=[...], video=[...], task="meld") ─► split_arguments ─► {"text", "video", "task"} per sample
-    prepared samples ─► collate_prompts (padded on the left), collate_media (on the right), collate_answer_ids
+    prepared samples ─► collate_samples: prompts padded on the left, media on the right
 
 Used by processing_egmf.py only.
 """
@@ -9,7 +9,8 @@ Used by processing_egmf.py only.
 # B batch  S prompt tokens  T samples or frames  A answers  L tokens of an answer
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,13 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import BatchFeature
 from transformers.image_utils import is_pil_image
 
-from .arguments_egmf import printable, shorten
-from .media_egmf import is_rate_and_array, is_recording
+from .arguments_egmf import is_number, printable, shorten
+from .media_egmf import ARRAYS, is_rate_and_array, is_recording
 
 
 MODALITIES = ("text", "audio", "video")
 CONTENT = ("text", "audio", "video", "audio_features", "video_features")
+RATES = {"sampling_rate": "audio", "fps": "video"}
 MEDIA_VALUES = ("audio_values", "video_values")
 MEDIA_INPUTS = ("audio_values", "audio_mask", "video_values", "video_mask")
 IGNORE_INDEX = -100
@@ -46,7 +48,7 @@ class EGMFBatch(BatchFeature):
 
 
 def split_arguments(arguments: dict[str, Any]) -> list[dict[str, Any]]:
-    """Split the arguments of `EGMFProcessor.__call__` into those of each sample.
+    """Split the arguments of `EGMFProcessor.__call__` into those of `prepare` for each sample.
 
     Lists with one entry per sample are split. Any other value is shared by all samples, but a single text or clip for
     a batch of several samples is an error.
@@ -79,36 +81,42 @@ def split_arguments(arguments: dict[str, Any]) -> list[dict[str, Any]]:
         )
     samples = []
     for i in range(size):
-        own = {name: arguments[name][i] for name in batched}
-        samples.append({**arguments, **own})
-    check_rates(arguments["sampling_rate"], arguments["fps"], samples)
+        sample = {**arguments, **{name: arguments[name][i] for name in batched}}
+        name = sample.pop("sample_names")
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"sample {i}: sample_names must be strings, not {shorten(name)}.")
+        sample["name"] = name or numbered_name("sample", i, [sample["video"], sample["audio"]])
+        samples.append(sample)
+    check_rates(arguments, set().union(*map(rates_needed, samples)))
     return samples
 
 
-def check_rates(sampling_rate: Any, fps: Any, samples: list[dict[str, Any]]) -> None:
-    """Refuse a rate that no sample uses: only arrays need one, files state their own."""
-    for name, rate, modality in (("sampling_rate", sampling_rate, "audio"), ("fps", fps, "video")):
-        if rate is not None and not any(_is_array(sample.get(modality)) for sample in samples):
+def rates_needed(sample: Mapping[str, Any]) -> set[str]:
+    """Which of `sampling_rate` and `fps` a sample needs: those of its arrays, because files state their own."""
+    needed = set()
+    for name, modality in RATES.items():
+        source = sample.get(modality)
+        if isinstance(source, dict):
+            source = source.get("array")
+        if isinstance(source, ARRAYS) and not is_rate_and_array(source):
+            needed.add(name)
+    return needed
+
+
+def check_rates(arguments: Mapping[str, Any], needed: set[str]) -> None:
+    """Refuse a rate that no sample needs."""
+    for name, modality in RATES.items():
+        if arguments.get(name) is not None and name not in needed:
             raise ValueError(
-                f"{name} is {shorten(rate)}, but no sample has {modality} as an array, and files state their own. "
-                f"Leave {name} out."
+                f"{name} is {shorten(arguments[name])}, but no sample has {modality} as an array, and files state "
+                f"their own. Leave {name} out."
             )
 
 
-def _is_array(source: Any) -> bool:
-    if isinstance(source, dict):
-        source = source.get("array")
-    return isinstance(source, np.ndarray | torch.Tensor | list | tuple) and not is_rate_and_array(source)
-
-
-def sample_name(arguments: dict[str, Any], index: int) -> str:
-    """The name of a sample in messages: as given, or its number with the path of its clip."""
-    name = arguments["sample_names"]
-    if name is not None and not isinstance(name, str):
-        raise TypeError(f"sample {index}: sample_names must be strings, not {shorten(name)}.")
-    paths = [arguments[source] for source in ("video", "audio")]
-    paths = [os.fsdecode(path) for path in paths if isinstance(path, str | os.PathLike)]
-    return name or f"sample {index}" + (f" ({printable(paths[0])})" if paths else "")
+def numbered_name(kind: str, number: int, sources: list[Any]) -> str:
+    """The name of a sample in messages: its number, with the path of its clip if it has one."""
+    paths = [os.fsdecode(source) for source in sources if isinstance(source, str | os.PathLike)]
+    return f"{kind} {number}" + (f" ({printable(paths[0])})" if paths else "")
 
 
 def holds_a_batch(name: str, value: Any) -> bool:
@@ -122,7 +130,7 @@ def holds_a_batch(name: str, value: Any) -> bool:
     if name == "modalities":  # a list of names is one sample's
         return not isinstance(value[0], str)
     if name == "audio":  # a list of numbers is one waveform
-        return not isinstance(value[0], int | float | np.number)
+        return not is_number(value[0])
     first = next((entry for entry in value if entry is not None), None)
     if name == "video":  # a list of frames is one video
         is_array = isinstance(first, np.ndarray | torch.Tensor)
@@ -136,8 +144,7 @@ def _is_matrix(value: Any) -> bool:
     """Whether a value has rows: an array (T, F), or a list of vectors."""
     if isinstance(value, np.ndarray | torch.Tensor):
         return value.ndim == 2
-    rows = list | tuple | np.ndarray | torch.Tensor
-    return isinstance(value, list | tuple) and len(value) > 0 and isinstance(value[0], rows)
+    return isinstance(value, list | tuple) and len(value) > 0 and isinstance(value[0], ARRAYS)
 
 
 def check_modalities(modalities: Any, name: str, available: Sequence[str]) -> Sequence[str]:
@@ -171,20 +178,42 @@ def check_not_empty(has_content: bool, name: str, modalities: list[str] | tuple[
 # ---- tensors -------------------------------------------------------------------------------------------------
 
 
-def collate_prompts(samples: list[dict[str, Any]], pad_token_id: int, with_labels: bool) -> dict[str, torch.Tensor]:
+def modalities_of(sample: Mapping[str, Any]) -> list[str]:
+    """The modalities that a prepared sample has; earlier turns count as text."""
+    return list(compress(MODALITIES, [any(sample["text_mask"]), "audio_values" in sample, "video_values" in sample]))
+
+
+def collate_samples(samples: list[dict[str, Any]], pad_token_id: int, return_tensors: str) -> EGMFBatch:
+    """Prepared samples as the inputs of the model, padded."""
+    without_answer = [sample["name"] for sample in samples if sample["labels"] is None]
+    if without_answer and len(without_answer) < len(samples):
+        raise ValueError(
+            "Some samples of the batch have an answer and some do not; give all or none. "
+            f"Without one: {', '.join(without_answer[:5])} ({len(without_answer)})."
+        )
+    batch = _collate_prompts(samples, pad_token_id, with_labels=not without_answer)
+    batch |= _collate_media(samples)
+    is_present = [[modality in modalities_of(sample) for modality in MODALITIES] for sample in samples]
+    batch["modality_mask"] = torch.tensor(is_present)  # (B, M)
+    batch["task_ids"] = torch.tensor([sample["task_id"] for sample in samples])
+    if without_answer:
+        batch["answer_ids"] = _collate_answer_ids(samples)
+    return EGMFBatch(batch, tensor_type=return_tensors)
+
+
+def _collate_prompts(samples: list[dict[str, Any]], pad_token_id: int, with_labels: bool) -> dict[str, torch.Tensor]:
     """input_ids, attention_mask, utterance_mask, text_mask and, with answers, labels: (B, S), padded on the left."""
     padding = {"input_ids": pad_token_id, "attention_mask": 0, "utterance_mask": 0, "text_mask": 0}
     if with_labels:
         padding["labels"] = IGNORE_INDEX
-    length = max(len(sample["input_ids"]) for sample in samples)
     tensors = {}
     for name, filler in padding.items():
-        rows = [[filler] * (length - len(sample[name])) + sample[name] for sample in samples]
-        tensors[name] = torch.tensor(rows)
+        rows = [torch.tensor(sample[name]) for sample in samples]
+        tensors[name] = pad_sequence(rows, batch_first=True, padding_value=filler, padding_side="left")
     return tensors
 
 
-def collate_media(samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+def _collate_media(samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     """Values (B, T, ...) and masks (B, T) of audio and video, padded with zeros on the right.
 
     A sample without a modality is all zeros; a modality that no sample has is left out.
@@ -200,19 +229,17 @@ def collate_media(samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
             )
         if present:
             missing = next(iter(present.values()))[:0]
-            values = [sample.get(name, missing) for sample in samples]
-            tensors[name] = pad_sequence(values, batch_first=True)
+            tensors[name] = pad_sequence([sample.get(name, missing) for sample in samples], batch_first=True)
     return tensors
 
 
-def collate_answer_ids(samples: list[dict[str, Any]]) -> torch.Tensor:
+def _collate_answer_ids(samples: list[dict[str, Any]]) -> torch.Tensor:
     """Token ids of the answers of each sample's task, (B, A, L) padded with -1."""
-    answers_of_task = {sample["task_id"]: sample["answer_ids"] for sample in samples}
-    num_answers = max(len(answers) for answers in answers_of_task.values())
-    length = max(len(ids) for answers in answers_of_task.values() for ids in answers)
-    padded = {}
-    for task_id, answers in answers_of_task.items():
-        padded[task_id] = torch.full((num_answers, length), -1)
-        for i, ids in enumerate(answers):
-            padded[task_id][i, : len(ids)] = torch.tensor(ids)
-    return torch.stack([padded[sample["task_id"]] for sample in samples])
+    answers = [sample["answer_ids"] for sample in samples]
+    num_answers = max(len(own_answers) for own_answers in answers)
+    length = max(len(ids) for own_answers in answers for ids in own_answers)
+    padded = []
+    for own_answers in answers:
+        missing_answers = [[]] * (num_answers - len(own_answers))
+        padded.append([ids + [-1] * (length - len(ids)) for ids in [*own_answers, *missing_answers]])
+    return torch.tensor(padded)

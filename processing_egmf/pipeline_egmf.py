@@ -19,15 +19,16 @@ from transformers import BatchFeature, Pipeline
 
 from .agreement_egmf import check_agreement
 from .arguments_egmf import is_count, printable, refuse_unknown, shorten
-from .batches_egmf import check_rates
+from .batches_egmf import CONTENT, RATES, check_rates, numbered_name, rates_needed
 from .media_egmf import URL, is_recording, media_kind
 from .prompts_egmf import MEDIA_NAME
 from .tasks_egmf import EGMFAnswer
 from .video_egmf import has_video
 
 
-MEDIA_FIELDS = ("audio", "video", "audio_features", "video_features", "sampling_rate", "fps")
-FIELDS = ("text", *MEDIA_FIELDS, "context", "task", "modalities", "name")
+OWN_FIELDS = (*CONTENT, "context", "name")  # of one clip; the others may be shared by several
+FIELDS = (*OWN_FIELDS, "sampling_rate", "fps", "task", "modalities")
+OPTIONS = ("top_k", "interval", "return_experts")
 EXPERT_FIELDS = ("expert", "experts", "residual")
 
 
@@ -63,7 +64,8 @@ class EGMFPipeline(Pipeline):
             batch_size: clips per forward pass.
             on_error: `"raise"`, or `"skip"` to continue after a clip that cannot be used: its entry is
                 `{"error": message}` instead of an answer.
-            text, audio, video, ..., fps: fields of the dict above, for every clip that does not have its own.
+            task, modalities, sampling_rate, fps: for every clip that does not have its own.
+            text, audio, video, ..., name: the other fields of the dict above, for one clip that does not have its own.
             top_k: keep only this many of the probabilities, the largest first.
             interval: minimum probability that a score's interval covers.
             return_experts: also return the `expert` with the largest weight, the weights of all `experts`, and the
@@ -76,79 +78,79 @@ class EGMFPipeline(Pipeline):
 
         Raises:
             TypeError: an unknown keyword or field.
+            ValueError: a field of one clip given for several or twice, or a rate that no clip needs.
             ValueError, FileNotFoundError: a clip that cannot be used, by name, unless `on_error` is `"skip"`.
         """
-        preprocess_params, _, postprocess_params = self._sanitize_parameters(**kwargs)
-        preprocess_params = {**self._preprocess_params, **preprocess_params}
-        postprocess_params = {**self._postprocess_params, **postprocess_params}
+        params, _, options = self._sanitize_parameters(**kwargs)
+        params = {**self._preprocess_params, **params}
+        options = {**self._postprocess_params, **options}
         if is_recording(inputs):
-            _check_rates_of(inputs, kwargs)
-            return next(self._predict([inputs], 1, preprocess_params, postprocess_params))
+            (answer,) = self._predict([inputs], 1, params, options)
+            return answer
         if batch_size is None:
             batch_size = self._batch_size or 1
         if not is_count(batch_size):
             raise ValueError(f"`batch_size` is {shorten(batch_size)}; give a whole number of clips, at least 1.")
-        answers = self._predict(inputs, batch_size, preprocess_params, postprocess_params)
+        answers = self._predict(inputs, batch_size, params, options)
         return list(answers) if isinstance(inputs, list | tuple) else answers
 
-    def _sanitize_parameters(
-        self,
-        top_k: int | None = None,
-        interval: float | None = None,
-        return_experts: bool | None = None,
-        **preprocess_params: Any,
-    ) -> tuple[dict, dict, dict]:
-        own_params = ("fetch", "on_error")
-        known = (*FIELDS, *own_params, "top_k", "interval", "return_experts", "batch_size")
-        refuse_unknown(preprocess_params, known, "Unknown arguments")
-        on_error = preprocess_params.get("on_error", "raise")
-        if not isinstance(on_error, str) or on_error not in ("raise", "skip"):
+    def _sanitize_parameters(self, **params: Any) -> tuple[dict, dict, dict]:
+        refuse_unknown(params, (*FIELDS, "fetch", "on_error", *OPTIONS, "batch_size"), "Unknown arguments")
+        on_error = params.get("on_error", "raise")
+        if on_error not in ("raise", "skip"):
             raise ValueError(f"`on_error` is {shorten(on_error)}; use 'raise' or 'skip'.")
-        fetch = preprocess_params.get("fetch")
+        fetch = params.get("fetch")
         if fetch is not None and not callable(fetch):
             raise TypeError(f"`fetch` is {shorten(fetch)}; give a function from a URL to bytes or an open file.")
-        options = {"top_k": top_k, "interval": interval, "return_experts": return_experts}
-        postprocess_params = {name: value for name, value in options.items() if value is not None}
-        return preprocess_params, {}, postprocess_params
+        options = {name: params.pop(name) for name in OPTIONS if name in params}
+        return params, {}, {name: value for name, value in options.items() if value is not None}
 
-    def _predict(
-        self, clips: Iterable, batch_size: int, preprocess_params: dict, postprocess_params: dict
-    ) -> Iterator[EGMFAnswer]:
+    def _predict(self, clips: Iterable, batch_size: int, params: dict, options: dict) -> Iterator[EGMFAnswer]:
+        """The answers, with `params` of `_prepare` and `options` of `postprocess`."""
         if not hasattr(clips, "__iter__"):  # a dataset
             clips = map(clips.__getitem__, range(len(clips)))
         numbered_clips = enumerate(clips)
+        num_clips = 0
+        used = set()
         while batch := list(islice(numbered_clips, batch_size)):
-            entries = [self._prepare(number, clip, **preprocess_params) for number, clip in batch]
+            num_clips += len(batch)
+            entries = [self._prepare(number, clip, params, used) for number, clip in batch]
             samples = [entry for entry in entries if "error" not in entry]
             answers = iter(())
             if samples:
-                answers = iter(self.postprocess(self.forward(self.preprocess(samples)), **postprocess_params))
+                answers = iter(self.postprocess(self.forward(self.preprocess(samples)), **options))
             for entry in entries:
                 yield entry if "error" in entry else next(answers)
+        if num_clips > 0:
+            _check_used(params, used)
 
     def preprocess(self, samples: list[dict[str, Any]]) -> BatchFeature:
         """Prepared samples as one batch."""
         return self.processor.collate(samples)
 
-    def _prepare(
-        self,
-        number: int,
-        clip: Any,
-        fetch: Callable[[str], Any] | None = None,
-        on_error: str = "raise",
-        **shared_fields: Any,
-    ) -> dict[str, Any]:
-        """A clip as a prepared sample; `shared_fields` are for clips without their own."""
+    def _prepare(self, number: int, clip: Any, params: dict[str, Any], used: set[str]) -> dict[str, Any]:
+        """A clip as a prepared sample; `params` hold the fields of clips without their own, `used` those in use."""
+        fetch = params.get("fetch")
         try:
             name = _name(clip, number)
-            fields = {**shared_fields, **self._fields(_fetch(clip, fetch), name)}
+            fields = self._fields(_fetch(clip, fetch), name)
+            shared = [field for field in FIELDS if params.get(field) is not None and field not in fields]
+            for field in shared:
+                if field in OWN_FIELDS and field in used:
+                    raise ValueError(
+                        f"{name}: {field} is given once, and another clip has it already. Give each clip as a dict "
+                        "with its own, e.g. {'video': 'clip.mp4', 'text': 'Well.'}."
+                    )
+                fields[field] = params[field]
             fields["audio"] = _fetch(fields.get("audio"), fetch)
             fields["video"] = _fetch(fields.get("video"), fetch)
             fields["name"] = fields.get("name") or name
+            used |= (set(shared) - set(RATES)) | rates_needed(fields)
             return self.processor.prepare(**fields)
         except (ValueError, TypeError, OSError) as error:
-            if on_error == "raise":
+            if params.get("on_error") != "skip":
                 raise
+            used |= {*OWN_FIELDS, *RATES}  # perhaps
             return {"error": str(error)}
 
     def _fields(self, clip: Any, name: str) -> dict[str, Any]:
@@ -157,7 +159,7 @@ class EGMFPipeline(Pipeline):
             return {}
         if isinstance(clip, Mapping) and not set(clip) & {"array", "bytes", "path"}:
             refuse_unknown(clip, FIELDS, f"{name}: unknown keys")
-            check_rates(clip.get("sampling_rate"), clip.get("fps"), [clip])
+            check_rates(clip, rates_needed(clip))
             return dict(clip)
         kind = media_kind(clip)
         if kind is not None:
@@ -173,15 +175,8 @@ class EGMFPipeline(Pipeline):
     def _forward(self, inputs: Mapping[str, torch.Tensor]) -> Any:
         return self.model.score_answers(**inputs)
 
-    def postprocess(
-        self,
-        output: Mapping,
-        top_k: int | None = None,
-        interval: float = 0.9,
-        return_experts: bool = False,
-    ) -> list[EGMFAnswer]:
-        output = SimpleNamespace(**output)
-        answers = self.processor.post_process_answers(output, top_k=top_k, interval=interval)
+    def postprocess(self, output: Mapping, return_experts: bool = False, **options: Any) -> list[EGMFAnswer]:
+        answers = self.processor.post_process_answers(SimpleNamespace(**output), **options)
         if not return_experts:
             for answer in answers:
                 for field in EXPERT_FIELDS:
@@ -194,24 +189,20 @@ class EGMFPipeline(Pipeline):
         self.processor.save_pretrained(save_directory)
 
 
-def _check_rates_of(clip: Any, keywords: Mapping[str, Any]) -> None:
-    """Refuse a sampling rate or frame rate given with a single clip that does not need it."""
-    fields = {**keywords, **clip} if isinstance(clip, Mapping) else dict(keywords)
-    kind = media_kind(clip)
-    if kind is not None:
-        fields[kind] = clip
-    check_rates(keywords.get("sampling_rate"), keywords.get("fps"), [fields])
+def _check_used(params: Mapping[str, Any], used: set[str]) -> None:
+    """Refuse a field that was given for clips without their own, if there was none."""
+    check_rates(params, used)
+    for field in OWN_FIELDS:
+        if params.get(field) is not None and field not in used:
+            raise ValueError(f"{field} is given both with the clip and as a keyword. Give it once.")
 
 
 def _name(clip: Any, number: int) -> str:
     """The name of a clip in messages: its path, or its number with the path of its file."""
     if isinstance(clip, str | os.PathLike):
         return printable(os.fsdecode(clip))
-    paths = []
-    if isinstance(clip, Mapping):
-        paths = [clip.get(key) for key in ("video", "audio", "path")]
-    paths = [os.fsdecode(path) for path in paths if isinstance(path, str | os.PathLike)]
-    return f"clip {number}" + (f" ({printable(paths[0])})" if paths else "")
+    sources = [clip.get(key) for key in ("video", "audio", "path")] if isinstance(clip, Mapping) else []
+    return numbered_name("clip", number, sources)
 
 
 def _fetch(clip: Any, fetch: Callable[[str], Any] | None) -> Any:

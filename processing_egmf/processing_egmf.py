@@ -16,22 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from transformers import ProcessorMixin
+from transformers import BatchFeature, ProcessorMixin
 
-from .arguments_egmf import check_settings, check_tensor_type, checked_loading, refuses_unknown_arguments
+from .arguments_egmf import check_settings, refuses_unknown_arguments
 from .audio_egmf import load_audio
 from .batches_egmf import (
     IGNORE_INDEX,
     MEDIA_INPUTS,
     MODALITIES,
-    EGMFBatch,
     check_modalities,
     check_not_empty,
     check_one_source,
-    collate_answer_ids,
-    collate_media,
-    collate_prompts,
-    sample_name,
+    collate_samples,
     split_arguments,
 )
 from .frames_egmf import check_frame_fit
@@ -46,8 +42,9 @@ from .frontends_egmf import (
     with_full_mask,
 )
 from .media_egmf import MAX_DECODE_SECONDS, media_kind
-from .prompts_egmf import read_context, read_text, tokenize_answers, tokenize_prompt
-from .results_egmf import check_summary_options, parse_generation, select_modalities, summarize_output, task_indices
+from .prompts_egmf import fit_prompt, mask_of, read_context, read_text, tokenize_answers, tokenize_prompt
+from .results_egmf import check_summary_options, find_sample_tasks, summarize_output
+from .stored_processor_egmf import check_loading_arguments, explain_failure, vocabulary_checksum
 from .tasks_egmf import BUILT_IN_TASKS, EGMFAnswer, EGMFTask, find_task, read_tasks
 from .video_egmf import load_video
 
@@ -84,9 +81,11 @@ class EGMFProcessor(ProcessorMixin):
             the transcript, with a warning.
         transcript_in_prompt: whether the language model reads the transcript; if not, only the fusion does.
         placeholder_token: the token in the slots of the pseudo tokens.
+        vocabulary: checksum of the tokenizer's vocabulary, stored when the processor is saved; None to accept any.
 
     Raises:
-        ValueError: an unknown kind of input, a front end unknown to transformers, or two tasks with the same name.
+        ValueError: an unknown kind of input, a front end unknown to transformers, two tasks with the same name, or a
+            tokenizer with another vocabulary.
     """
 
     _auto_class = "AutoProcessor"
@@ -112,6 +111,7 @@ class EGMFProcessor(ProcessorMixin):
         max_length: int = 512,
         transcript_in_prompt: bool = True,
         placeholder_token: str = "<|egmf|>",
+        vocabulary: str | None = None,
     ):
         self.num_pseudo_tokens = num_pseudo_tokens
         self.audio_input = audio_input
@@ -130,8 +130,13 @@ class EGMFProcessor(ProcessorMixin):
         self.max_length = max_length
         self.transcript_in_prompt = transcript_in_prompt
         self.placeholder_token = placeholder_token
+        self.vocabulary = vocabulary_checksum(tokenizer)
         check_settings(self)
-
+        if vocabulary not in (None, self.vocabulary):
+            raise ValueError(
+                f"The checksum of the tokenizer's vocabulary is {self.vocabulary}, but {vocabulary!r} when the "
+                "processor was saved: it is another tokenizer, or tokenizer.json is damaged."
+            )
         if tokenizer.convert_tokens_to_ids(placeholder_token) in (None, tokenizer.unk_token_id):
             tokenizer.add_special_tokens({"additional_special_tokens": [placeholder_token]})
         if tokenizer.pad_token is None:
@@ -153,12 +158,17 @@ class EGMFProcessor(ProcessorMixin):
 
         Raises:
             TypeError: a keyword that is neither a field nor an argument of loading.
-            OSError: there is no processor_config.json.
-            ValueError: a file of the checkpoint is damaged.
+            OSError, ValueError: a file is missing or damaged; the message names it.
         """
-        kwargs.setdefault("trust_remote_code", False)  # with None, transformers asks in the terminal, and waits
-        with checked_loading(cls, pretrained_model_name_or_path, kwargs):
+        # `transformers.pipeline` also passes the model's keywords, which the model checks.
+        if "_from_pipeline" not in kwargs:
+            check_loading_arguments(cls, kwargs)
+        kwargs.setdefault("trust_remote_code", False)  # else, loading the tokenizer asks for leave to import this code
+        try:
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        except Exception as error:  # of many types, if a file is damaged
+            explain_failure(error, pretrained_model_name_or_path, kwargs)
+            raise
 
     @classmethod
     def get_processor_dict(
@@ -168,8 +178,8 @@ class EGMFProcessor(ProcessorMixin):
         fields, unused = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
         if "tasks" not in fields:
             raise OSError(
-                f"{pretrained_model_name_or_path} has no processor_config.json with the fields of an EGMFProcessor. "
-                "Give the folder or id of an EGMF checkpoint, or its `subfolder`."
+                f"{pretrained_model_name_or_path} has no processor_config.json with the fields of an "
+                "EGMFProcessor. Give the folder or id of an EGMF checkpoint, or its `subfolder`."
             )
         return fields, unused
 
@@ -213,7 +223,7 @@ class EGMFProcessor(ProcessorMixin):
         modalities: Sequence | None = None,
         sample_names: str | Sequence[str] | None = None,
         return_tensors: str = "pt",
-    ) -> EGMFBatch:
+    ) -> BatchFeature:
         """Prepare one sample, or a batch if any argument is a list with one entry per sample (None: missing).
 
         Args:
@@ -247,11 +257,7 @@ class EGMFProcessor(ProcessorMixin):
             "modalities": modalities,
             "sample_names": sample_names,
         }
-        samples = []
-        for i, sample_arguments in enumerate(split_arguments(arguments)):
-            name = sample_name(sample_arguments, i)
-            del sample_arguments["sample_names"]
-            samples.append(self.prepare(**sample_arguments, name=name))
+        samples = [self.prepare(**sample) for sample in split_arguments(arguments)]
         return self.collate(samples, return_tensors)
 
     @refuses_unknown_arguments
@@ -281,80 +287,34 @@ class EGMFProcessor(ProcessorMixin):
             name: the sample's name in messages.
 
         Returns:
-            `name`; `prompt`, from which `drop_modalities` encodes the prompt again; what `encode_prompt` returns; and
+            `name`; `prompt`, the arguments of `encode_prompt`, and what it returns; and
             `audio_values`, `audio_mask`, `video_values`, `video_mask` of the media that the sample has.
         """
         chosen = MODALITIES if modalities is None else check_modalities(modalities, name, self.modalities)
         text = read_text(text, name) if "text" in chosen else ""
         turns = read_context(context, name) if "text" in chosen else []
+        sources = {
+            "audio": audio,
+            "video": video,
+            "audio_features": audio_features,
+            "video_features": video_features,
+        }
         states = {"audio": audio_states, "video": video_states}
-        states = {modality: states[modality] for modality in chosen if states.get(modality) is not None}
-        arrays = self.load_media(
-            audio=audio,
-            video=video,
-            audio_features=audio_features,
-            video_features=video_features,
-            modalities=[modality for modality in chosen if modality not in states],
-            sampling_rate=sampling_rate,
-            fps=fps,
-            name=name,
-        )
-        states_media = encode_states(states, name)
         # Earlier turns alone are not a sample: nothing of the speaker is known.
-        sources = (audio, video, audio_features, video_features, audio_states, video_states)
-        has_media = any(source is not None for source in sources)
+        has_media = any(source is not None for source in (*sources.values(), *states.values()))
+        states = {modality: states[modality] for modality in chosen if states.get(modality) is not None}
+        decoded = [modality for modality in chosen if modality not in states]
+        arrays = self.load_media(**sources, modalities=decoded, sampling_rate=sampling_rate, fps=fps, name=name)
+        states_media = encode_states(states, name)
         check_not_empty(bool(text or arrays or states_media or (turns and has_media)), name, modalities)
         task = find_task(task, self.task_objects, name)
         prompt = {"text": text, "context": turns, "task": task, "answer": answer}
         encoded = self.encode_prompt(**prompt, name=name)
         return {"name": name, "prompt": prompt, **encoded, **self.encode_media(arrays), **states_media}
 
-    def drop_modalities(self, sample: dict[str, Any], keep: Sequence[str]) -> dict[str, Any]:
-        """A prepared sample with only the modalities `keep`, equal to `prepare(..., modalities=keep)`.
-
-        Args:
-            sample: from `prepare`; it is not modified. Keys that the caller has added are kept.
-            keep: any of text, audio and video.
-
-        Raises:
-            ValueError: an unknown modality, or a sample that has none of `keep`.
-        """
-        name = sample["name"]
-        check_modalities(keep, name, self.modalities)
-        reduced = dict(sample)
-        for modality in ("audio", "video"):
-            if modality not in keep:
-                reduced.pop(f"{modality}_values", None)
-                reduced.pop(f"{modality}_mask", None)
-        if "text" not in keep and any(sample["text_mask"]):
-            reduced["prompt"] = {**sample["prompt"], "text": "", "context": []}
-            reduced |= self.encode_prompt(**reduced["prompt"], name=name)
-        check_not_empty(bool(self.get_modalities(reduced)), name, keep)
-        return reduced
-
-    def get_modalities(self, sample: dict[str, Any]) -> list[str]:
-        """The modalities that a prepared sample has; earlier turns count as text."""
-        return select_modalities(self._modality_mask(sample))
-
-    def _modality_mask(self, sample: dict[str, Any]) -> list[bool]:
-        return [any(sample["text_mask"]), "audio_values" in sample, "video_values" in sample]
-
-    def collate(self, samples: list[dict[str, Any]], return_tensors: str = "pt") -> EGMFBatch:
+    def collate(self, samples: list[dict[str, Any]], return_tensors: str = "pt") -> BatchFeature:
         """Samples from `prepare` as one batch: prompts padded on the left, media on the right."""
-        check_tensor_type(return_tensors)
-        without_answer = [sample["name"] for sample in samples if sample["labels"] is None]
-        if without_answer and len(without_answer) < len(samples):
-            raise ValueError(
-                "Some samples of the batch have an answer and some do not; give all or none. "
-                f"Without one: {', '.join(without_answer[:5])} ({len(without_answer)})."
-            )
-        batch = collate_prompts(samples, self.tokenizer.pad_token_id, with_labels=not without_answer)
-        batch |= collate_media(samples)
-        batch["modality_mask"] = torch.tensor([self._modality_mask(sample) for sample in samples])  # (B, M)
-        batch["task_ids"] = torch.tensor([sample["task_id"] for sample in samples])
-        if without_answer:
-            batch["answer_ids"] = collate_answer_ids(samples)
-        return EGMFBatch(batch, tensor_type=return_tensors)
+        return collate_samples(samples, self.tokenizer.pad_token_id, return_tensors)
 
     def load_media(
         self,
@@ -378,18 +338,16 @@ class EGMFProcessor(ProcessorMixin):
         if audio is not None or self.audio_input != "waveform":  # else the audio track of the video is read
             check_one_source("video", video, video_features, name)
         arrays = {}
-        if "audio" in modalities:
-            if audio_features is not None:
-                check_input_kind("audio", "features", self.audio_input, name)
-                arrays["audio_features"] = read_features("audio", audio_features, self.audio_feature_size, name)
-            else:
-                arrays["audio"] = self._load_audio(audio, video, sampling_rate, name)
-        if "video" in modalities:
-            if video_features is not None:
-                check_input_kind("video", "features", self.video_input, name)
-                arrays["video_features"] = read_features("video", video_features, self.video_feature_size, name)
-            elif video is not None:
-                arrays["video"] = self._load_video(video, fps, name)
+        if "audio" in modalities and audio_features is not None:
+            check_input_kind("audio", "features", self.audio_input, name)
+            arrays["audio_features"] = read_features("audio", audio_features, self.audio_feature_size, name)
+        elif "audio" in modalities:
+            arrays["audio"] = self._load_audio(audio, video, sampling_rate, name)
+        if "video" in modalities and video_features is not None:
+            check_input_kind("video", "features", self.video_input, name)
+            arrays["video_features"] = read_features("video", video_features, self.video_feature_size, name)
+        elif "video" in modalities and video is not None:
+            arrays["video"] = self._load_video(video, fps, name)
         return {key: values for key, values in arrays.items() if values is not None}
 
     def _load_audio(self, audio: Any, video: Any, sampling_rate: int | None, name: str) -> np.ndarray | None:
@@ -427,21 +385,21 @@ class EGMFProcessor(ProcessorMixin):
             target = answer_ids[task.index(answer, name)]
             if target[-1] != self.tokenizer.eos_token_id:
                 target = [*target, self.tokenizer.eos_token_id]
-        placeholders = [self.placeholder_token_id] * self.num_pseudo_tokens
-        prompt = tokenize_prompt(self.tokenizer, task, text, context, placeholders, name)
+        parts = tokenize_prompt(self.tokenizer, task, text, context, name)
+        parts["slots"] = [self.placeholder_token_id] * self.num_pseudo_tokens
         longest_answer = max(len(ids) for ids in answer_ids) + 1  # with the end token
-        prompt.shorten(self.max_length, longest_answer, task.name, name)
-        utterance_mask = prompt.utterance_mask + [0] * len(target)
-        if self.transcript_in_prompt:
-            attention_mask = [1] * len(utterance_mask)
-        else:
+        parts = fit_prompt(parts, self.max_length, longest_answer, task.name, name)
+        prompt_ids = [token for ids in parts.values() for token in ids]
+        utterance_mask = mask_of(parts, "transcript") + [0] * len(target)
+        attention_mask = [1] * len(utterance_mask)
+        if not self.transcript_in_prompt:
             attention_mask = [1 - is_utterance for is_utterance in utterance_mask]
         return {
-            "input_ids": prompt.input_ids + target,
+            "input_ids": prompt_ids + target,
             "attention_mask": attention_mask,
             "utterance_mask": utterance_mask,
-            "text_mask": prompt.text_mask + [0] * len(target),
-            "labels": None if answer is None else [IGNORE_INDEX] * len(prompt.input_ids) + target,
+            "text_mask": mask_of(parts, "context", "suffix", "transcript") + [0] * len(target),
+            "labels": None if answer is None else [IGNORE_INDEX] * len(prompt_ids) + target,
             "answer_ids": answer_ids,
             "task_id": list(self.task_objects).index(task.name),
         }
@@ -455,18 +413,13 @@ class EGMFProcessor(ProcessorMixin):
 
     def add_task(self, task: EGMFTask | dict) -> None:
         """Add or replace a task; it is saved with the processor."""
-        if not isinstance(task, EGMFTask):
-            task = EGMFTask.from_dict(task)
-        self.task_objects[task.name] = task
-        self._answer_ids.pop(task.name, None)
+        for name, added in read_tasks([task]).items():
+            self.task_objects[name] = added
+            self._answer_ids.pop(name, None)
 
     @refuses_unknown_arguments
     def post_process_answers(
-        self,
-        output: Any,
-        top_k: int | None = None,
-        interval: float = 0.9,
-        tasks: Sequence[str] | None = None,
+        self, output: Any, top_k: int | None = None, interval: float = 0.9, tasks: Sequence[str] | None = None
     ) -> list[EGMFAnswer]:
         """Turn the output of `model.score_answers` into labels and scores, one `EGMFAnswer` per sample.
 
@@ -478,8 +431,7 @@ class EGMFProcessor(ProcessorMixin):
         """
         check_summary_options(top_k, interval)
         if tasks is None:
-            known_tasks = list(self.task_objects.values())
-            tasks = [known_tasks[index] for index in task_indices(output, len(known_tasks))]
+            tasks = find_sample_tasks(output, list(self.task_objects.values()))
         tasks = [find_task(task, self.task_objects) for task in tasks]
         return summarize_output(output, tasks, top_k, interval)
 
@@ -496,4 +448,14 @@ class EGMFProcessor(ProcessorMixin):
         Returns:
             One dict per sequence: `text`; `answer`, a label or a number, or None if the text contains none; `task`.
         """
-        return parse_generation(self.tokenizer, generated_ids, inputs, list(self.task_objects.values()))
+        num_sequences = max(len(generated_ids) // len(inputs["task_ids"]), 1)  # per sample
+        prompts = inputs["input_ids"].to(generated_ids.device).repeat_interleave(num_sequences, dim=0)
+        if torch.equal(generated_ids[:, : prompts.shape[1]], prompts):
+            generated_ids = generated_ids[:, prompts.shape[1] :]
+        texts = self.tokenizer.batch_decode(generated_ids, skip_special_tokens=True)
+        known_tasks = list(self.task_objects.values())
+        tasks = [known_tasks[i] for i in inputs["task_ids"].repeat_interleave(num_sequences).tolist()]
+        return [
+            {"text": text, "answer": task.parse(text), "task": task.name}
+            for text, task in zip(texts, tasks, strict=True)
+        ]

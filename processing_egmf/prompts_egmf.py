@@ -12,13 +12,13 @@ tasks_egmf.py; the processor (processing_egmf.py) adds masks and labels.
 
 import os
 import re
-from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from .arguments_egmf import shorten
+from .arguments_egmf import has_half_character, shorten
 from .tasks_egmf import EGMFTask
 
 
@@ -29,117 +29,82 @@ MEDIA_NAME = re.compile(
 logger = logging.get_logger(__name__)
 
 
-@dataclass
-class PromptTokens:
-    """Token ids of the parts of one prompt, in order."""
-
-    beginning: list[int]
-    context: list[list[int]]  # one list per turn, oldest first
-    slots: list[int]
-    suffix: list[int]
-    transcript: list[int]
-    question: list[int]
-
-    @property
-    def parts(self) -> list[tuple[str, list[int]]]:
-        """Name and token ids of each part, in order."""
-        return [
-            ("beginning", self.beginning),
-            ("context", [token for turn in self.context for token in turn]),
-            ("slots", self.slots),
-            ("suffix", self.suffix),
-            ("transcript", self.transcript),
-            ("question", self.question),
-        ]
-
-    @property
-    def input_ids(self) -> list[int]:
-        return [token for _, ids in self.parts for token in ids]
-
-    @property
-    def utterance_mask(self) -> list[int]:
-        """1 on the tokens of the transcript."""
-        return self._mask_of("transcript")
-
-    @property
-    def text_mask(self) -> list[int]:
-        """1 on every token that is there because of the text: earlier turns, suffix and transcript."""
-        return self._mask_of("context", "suffix", "transcript")
-
-    def _mask_of(self, *names: str) -> list[int]:
-        return [int(name in names) for name, ids in self.parts for _ in ids]
-
-    def shorten(self, max_length: int, answer_length: int, task: str, sample: str) -> None:
-        """Remove the oldest turns, then the end of the transcript, until prompt and answer fit into `max_length`.
-
-        Args:
-            max_length: limit on the tokens of prompt and answer.
-            answer_length: number of tokens of the longest answer.
-            task, sample: names for messages.
-
-        Raises:
-            ValueError: `max_length` is too short even without a transcript.
-        """
-        fixed_parts = (self.beginning, self.slots, self.suffix, self.question)
-        fixed = sum(len(part) for part in fixed_parts) + answer_length
-        if fixed + min(len(self.transcript), 1) > max_length:
-            raise ValueError(
-                f"{sample}: max_length {max_length} is too short for the task {task!r}, "
-                f"which needs {fixed} tokens without a transcript. Raise max_length."
-            )
-        available = max_length - fixed
-        self._drop_oldest_turns(available, max_length, sample)
-        if len(self.transcript) > available:
-            logger.warning(
-                f"{sample}: the transcript of {len(self.transcript)} tokens was shortened "
-                f"to its first {available}, because max_length is {max_length}."
-            )
-            self.transcript = self.transcript[:available]
-
-    def _drop_oldest_turns(self, available: int, max_length: int, sample: str) -> None:
-        num_turns = len(self.context)
-        length = len(self.transcript) + sum(len(turn) for turn in self.context)
-        while self.context and length > available:
-            length -= len(self.context.pop(0))
-        num_dropped = num_turns - len(self.context)
-        if num_dropped:
-            logger.warning(
-                f"{sample}: the oldest {num_dropped} of {num_turns} turns of context were left out, "
-                f"because max_length is {max_length}."
-            )
-
-
 def tokenize_prompt(
-    tokenizer: PreTrainedTokenizerBase,
-    task: EGMFTask,
-    text: str,
-    context: list | tuple,
-    placeholders: list[int],
-    sample: str,
-) -> PromptTokens:
-    """The prompt of one sample.
+    tokenizer: PreTrainedTokenizerBase, task: EGMFTask, text: str, context: list, sample: str
+) -> dict[str, list]:
+    """Token ids of the parts of one prompt, in order; of the context, one list per turn. The slots are empty.
 
     Args:
         tokenizer: the language model's tokenizer.
         task: gives the text around the pseudo tokens and the transcript.
         text: the transcript; empty if missing, and then the suffix is left out too.
         context: earlier turns, oldest first: text, or (speaker, text).
-        placeholders: ids of the slots of the pseudo tokens, (P,).
         sample: the sample's name in error messages.
     """
-    return PromptTokens(
-        beginning=beginning_ids(tokenizer),
-        context=[tokenize(tokenizer, format_turn(turn, sample) + "\n", sample) for turn in context],
-        slots=tokenize(tokenizer, task.prefix) + placeholders,
-        suffix=tokenize(tokenizer, task.suffix) if text else [],
-        transcript=tokenize(tokenizer, text, sample) if text else [],
-        question=tokenize(tokenizer, task.prompt),
-    )
+    return {
+        "beginning": beginning_ids(tokenizer),
+        "context": [tokenize(tokenizer, format_turn(turn, sample) + "\n", sample) for turn in context],
+        "prefix": tokenize(tokenizer, task.prefix),
+        "slots": [],
+        "suffix": tokenize(tokenizer, task.suffix) if text else [],
+        "transcript": tokenize(tokenizer, text, sample) if text else [],
+        "question": tokenize(tokenizer, task.prompt),
+    }
+
+
+def fit_prompt(
+    parts: dict[str, list], max_length: int, answer_length: int, task: str, sample: str
+) -> dict[str, list[int]]:
+    """The parts of a prompt, without the oldest turns and then the end of the transcript if they do not fit.
+
+    Args:
+        parts: from `tokenize_prompt`.
+        max_length: limit on the tokens of prompt and answer.
+        answer_length: number of tokens of the longest answer.
+        task, sample: names for messages.
+
+    Returns:
+        Token ids of each part, in order.
+
+    Raises:
+        ValueError: `max_length` is too short even without a transcript.
+    """
+    context = parts["context"]
+    transcript = parts["transcript"]
+    fixed = answer_length + sum(map(len, parts.values())) - len(context) - len(transcript)
+    if fixed + min(len(transcript), 1) > max_length:
+        raise ValueError(
+            f"{sample}: max_length {max_length} is too short for the task {task!r}, "
+            f"which needs {fixed} tokens without a transcript. Raise max_length."
+        )
+    available = max_length - fixed
+    num_dropped = 0
+    length = len(transcript) + sum(map(len, context))
+    while length > available and num_dropped < len(context):
+        length -= len(context[num_dropped])
+        num_dropped += 1
+    if num_dropped:
+        logger.warning(
+            f"{sample}: the oldest {num_dropped} of {len(context)} turns of context were left out, "
+            f"because max_length is {max_length}."
+        )
+    if len(transcript) > available:
+        logger.warning(
+            f"{sample}: the transcript of {len(transcript)} tokens was shortened "
+            f"to its first {available}, because max_length is {max_length}."
+        )
+    context = [token for turn in context[num_dropped:] for token in turn]
+    return {**parts, "context": context, "transcript": transcript[:available]}
+
+
+def mask_of(parts: dict[str, list[int]], *names: str) -> list[int]:
+    """1 on the tokens of the named parts."""
+    return [int(name in names) for name, ids in parts.items() for _ in ids]
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, text: str, name: str = "the task") -> list[int]:
     """Token ids of a text; special tokens that a user has spelled out are treated as plain text."""
-    if any("\ud800" <= character <= "\udfff" for character in text):
+    if has_half_character(text):
         raise ValueError(f"{name}: the text contains a lone surrogate, half a character. Decode it as UTF-8 again.")
     return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
@@ -147,11 +112,9 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, text: str, name: str = "the tas
 def beginning_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The special tokens that the tokenizer puts before every text (bos, or [gMASK] sop)."""
     plain = tokenizer("a", add_special_tokens=False)["input_ids"]
-    with_special_tokens = tokenizer("a", add_special_tokens=True)["input_ids"]
-    for start in range(len(with_special_tokens)):
-        if with_special_tokens[start : start + len(plain)] == plain:
-            return with_special_tokens[:start]
-    return []
+    ids = tokenizer("a", add_special_tokens=True)["input_ids"]
+    starts = [start for start in range(len(ids)) if ids[start : start + len(plain)] == plain]
+    return ids[: starts[0]] if starts else []
 
 
 def tokenize_answers(tokenizer: PreTrainedTokenizerBase, task: EGMFTask) -> list[list[int]]:
@@ -166,21 +129,14 @@ def tokenize_answers(tokenizer: PreTrainedTokenizerBase, task: EGMFTask) -> list
         joined = tokenize(tokenizer, task.prompt + task.separator + answer)
         if joined[: len(prompt)] != prompt or len(joined) == len(prompt):
             raise ValueError(
-                f"Task {task.name!r}: this tokenizer merges the end of the prompt with the answer {answer!r}. "
-                "End the prompt with a word or punctuation mark that is its own token."
+                f"Task {task.name!r}: this tokenizer merges the end of the prompt with the answer "
+                f"{answer!r}. End the prompt with a word or punctuation mark that is its own token."
             )
         answer_ids.append(joined[len(prompt) :])
-    if _one_begins_another(answer_ids):
+    ascending = sorted(answer_ids)  # an answer that begins another comes right before one that it begins
+    if any(first != second and second[: len(first)] == first for first, second in pairwise(ascending)):
         return [[*ids, tokenizer.eos_token_id] for ids in answer_ids]
     return answer_ids
-
-
-def _one_begins_another(sequences: list[list[int]]) -> bool:
-    for first in sequences:
-        for second in sequences:
-            if first != second and second[: len(first)] == first:
-                return True
-    return False
 
 
 def read_text(text: Any, sample: str) -> str:

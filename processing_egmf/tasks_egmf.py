@@ -9,7 +9,9 @@ A task holds the text around the pseudo tokens and the transcript, which prompts
 
 # A answers of a task
 
+import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypedDict
@@ -17,7 +19,7 @@ from typing import Any, TypedDict
 import numpy as np
 import torch
 
-from .arguments_egmf import refuse_unknown, shorten
+from .arguments_egmf import has_half_character, is_number, refuse_unknown, shorten
 
 
 MAX_ANSWERS = 1001
@@ -76,96 +78,61 @@ class EGMFTask:
     separator: str = " "
 
     def __post_init__(self):
-        self._check_types()
-        if not isinstance(self.kind, str) or self.kind not in ("classification", "regression"):
-            raise ValueError(
-                f"Task {self.name!r}: kind is {shorten(self.kind)}; use 'classification' or 'regression'."
-            )
-        self.labels = self._read_labels({} if self.labels is None else self.labels)
-        self._check_characters()
+        try:
+            self._check()
+        except ValueError as error:
+            raise ValueError(f"Task {shorten(self.name)}: {error}") from None
+
+    def _check(self) -> None:
+        """Check the fields, and bring the labels into the form label -> words."""
+        if self.kind not in ("classification", "regression"):
+            raise ValueError(f"kind is {shorten(self.kind)}; use 'classification' or 'regression'.")
+        # YAML reads `yes` as true and `1` as a number.
+        for task_field in fields(self):
+            value = getattr(self, task_field.name)
+            if task_field.type is str and not isinstance(value, str):
+                raise ValueError(f"{task_field.name} is {shorten(value)}; give text, in quotes.")
+            if task_field.type is str:
+                _check_characters(value)
+            if task_field.type is float and not (is_number(value) and abs(value) <= MAX_NUMBER):
+                between = f"{-MAX_NUMBER:g} and {MAX_NUMBER:g}"
+                raise ValueError(f"{task_field.name} is {shorten(value)}; give a number between {between}.")
+        self.labels = _read_labels({} if self.labels is None else self.labels)
         if self.kind == "classification":
             self._check_labels()
         else:
             self._check_scale()
+        if self.num_answers > MAX_ANSWERS:
+            answers = "labels" if self.labels else "answers"
+            raise ValueError(
+                f"it has {self.num_answers} {answers}; at most {MAX_ANSWERS} are supported. "
+                "Raise `step` of a scale, or remove labels."
+            )
         if not self.prompt or self.prompt.endswith(" "):
             raise ValueError(
-                f"Task {self.name!r}: `prompt` must not be empty or end in a space (it is {self.prompt!r}). "
+                f"`prompt` must not be empty or end in a space (it is {self.prompt!r}). "
                 "Put the space between prompt and answer into `separator`."
             )
 
-    def _check_types(self) -> None:
-        """Text fields must hold text and number fields numbers: YAML reads `yes` as true and `1` as a number."""
-        for task_field in fields(self):
-            value = getattr(self, task_field.name)
-            if task_field.type is str and task_field.name != "kind" and not isinstance(value, str):
-                raise ValueError(
-                    f"{task_field.name} of the task {shorten(self.name)} is {shorten(value)}; give text, in quotes."
-                )
-            if task_field.type is float and not _is_scale_number(value):
-                raise ValueError(
-                    f"{task_field.name} of the task {shorten(self.name)} is {shorten(value)}; give a number "
-                    f"between {-MAX_NUMBER:g} and {MAX_NUMBER:g}."
-                )
-
-    def _check_characters(self) -> None:
-        texts = (self.name, self.prefix, self.suffix, self.prompt, self.separator)
-        for text in (*texts, *self.labels, *self.labels.values()):
-            if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
-                raise ValueError(
-                    f"Task {shorten(self.name)}: {shorten(text)} contains a null character or half a character. "
-                    "Write it again, as UTF-8."
-                )
-
-    def _read_labels(self, labels: Any) -> dict[str, str]:
-        """Labels as a dict, a list, or a list of pairs -> label: words."""
-        if isinstance(labels, dict):
-            entries = list(labels.items())
-        elif isinstance(labels, list | tuple):
-            entries = [entry if isinstance(entry, list | tuple) else (entry, entry) for entry in labels]
-        else:
-            entries = [(labels,)]
-        for entry in entries:
-            if len(entry) != 2 or not all(isinstance(part, str) for part in entry):
-                raise ValueError(
-                    f"Task {self.name!r}: labels and their words must be strings, as a list of labels or of "
-                    f"(label, words) pairs; got {shorten(entry)}. In YAML, put yes, no and numbers in quotes."
-                )
-        if len(dict(entries)) < len(entries):
-            names = [label for label, _ in entries]
-            repeated = sorted({label for label in names if names.count(label) > 1})
-            raise ValueError(f"Task {self.name!r}: the labels {shorten(repeated)} are given more than once.")
-        return dict(entries)
-
     def _check_labels(self) -> None:
         if len(self.labels) < 2:
-            raise ValueError(
-                f"Task {self.name!r}: a classification needs at least two labels; got {shorten(self.labels)}."
-            )
-        if len(self.labels) > MAX_ANSWERS:
-            raise ValueError(f"Task {self.name!r} has {len(self.labels)} labels; at most {MAX_ANSWERS} are supported.")
-        words = [_normalize(label_words) for label_words in self.labels.values()]
-        if "" in words or len(set(words)) < len(words):
-            raise ValueError(f"Task {self.name!r}: every label needs words of its own; got {shorten(self.labels)}.")
+            raise ValueError(f"a classification needs at least two labels; got {shorten(self.labels)}.")
+        words = {_normalize(label_words) for label_words in self.labels.values()}
+        if "" in words or len(words) < len(self.labels):
+            raise ValueError(f"every label needs words of its own; got {shorten(self.labels)}.")
 
     def _check_scale(self) -> None:
         if self.labels:
-            raise ValueError(f"Task {self.name!r}: a regression has a scale, not labels. Remove `labels`.")
+            raise ValueError("a regression has a scale, not labels. Remove `labels`.")
         if not (self.step > 0 and self.high > self.low):
-            raise ValueError(
-                f"Task {self.name!r}: a scale needs low < high and step > 0; "
-                f"got low={self.low}, high={self.high}, step={self.step}."
-            )
+            given = f"low={self.low}, high={self.high}, step={self.step}"
+            raise ValueError(f"a scale needs low < high and step > 0; got {given}.")
         for number in (self.low, self.step):
             if abs(number / SMALLEST_STEP - round(number / SMALLEST_STEP)) > 1e-3:
-                raise ValueError(f"Task {self.name!r}: {number} has more than six decimals. Round `low` and `step`.")
+                raise ValueError(f"{number} has more than six decimals. Round `low` and `step`.")
         num_steps = (self.high - self.low) / self.step
         if abs(num_steps - round(num_steps)) > 1e-6:
-            raise ValueError(f"Task {self.name!r}: steps of {self.step} from {self.low} do not reach {self.high}.")
-        if self.num_answers > MAX_ANSWERS:
-            raise ValueError(
-                f"Task {self.name!r}: the scale has {self.num_answers} answers; "
-                f"at most {MAX_ANSWERS} are supported. Raise `step`."
-            )
+            raise ValueError(f"steps of {self.step} from {self.low} do not reach {self.high}.")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], name: str | None = None) -> "EGMFTask":
@@ -249,25 +216,19 @@ class EGMFTask:
             The label whose words begin the text, or the only label whose words occur in a text without a negation; the
             number that begins the text; None if the text contains no answer.
         """
-        return self._parse_label(text) if self.kind == "classification" else self._parse_number(text)
-
-    def _parse_number(self, text: str) -> float | None:
-        match = NUMBER.match(text)
-        if match is None:
-            return None
-        number = float(match.group().replace("\u2212", "-").replace(",", "."))
-        return number + 0.0 if self.low <= number <= self.high else None
-
-    def _parse_label(self, text: str) -> str | None:
-        normalized = _normalize(text)
+        if self.kind == "regression":
+            match = NUMBER.match(text)
+            number = float(match.group().replace("\u2212", "-").replace(",", ".")) if match else math.nan
+            return number + 0.0 if self.low <= number <= self.high else None
+        said = f" {_normalize(text)} "
         words = {label: _normalize(label_words) for label, label_words in self.labels.items()}
-        leading = [label for label in self.labels if _starts_with(normalized, words[label])]
+        # Words end at the boundary of a word, except in Chinese.
+        words = {label: f" {own} " if own.isascii() else own for label, own in words.items()}
+        leading = [label for label, own in words.items() if said.lstrip().startswith(own.lstrip())]
         if leading:
             return max(leading, key=lambda label: len(words[label]))
-        contained = [label for label in self.labels if _contains(normalized, words[label])]
-        if len(contained) == 1 and not NEGATION.search(text):
-            return contained[0]
-        return None
+        contained = [label for label, own in words.items() if own in said]
+        return contained[0] if len(contained) == 1 and not NEGATION.search(text) else None
 
     def summarize(self, probabilities: np.ndarray, interval: float = 0.9, top_k: int | None = None) -> EGMFAnswer:
         """Summarize a distribution over the answers.
@@ -351,9 +312,30 @@ def find_task(task: Any, tasks: Mapping[str, EGMFTask], sample: str = "the sampl
     return tasks[task]
 
 
-def _is_scale_number(value: Any) -> bool:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and -MAX_NUMBER <= value <= MAX_NUMBER  # false for NaN
+def _read_labels(labels: Any) -> dict[str, str]:
+    """Labels as a dict, a list, or a list of pairs -> label: words."""
+    if isinstance(labels, dict):
+        labels = list(labels.items())
+    elif not isinstance(labels, list | tuple):
+        labels = [[labels]]  # refused below
+    entries = [entry if isinstance(entry, list | tuple) else (entry, entry) for entry in labels]
+    for entry in entries:
+        if len(entry) != 2 or not all(isinstance(part, str) for part in entry):
+            raise ValueError(
+                "labels and their words must be strings, as a list of labels or of (label, words) pairs; "
+                f"got {shorten(entry)}. In YAML, put yes, no and numbers in quotes."
+            )
+        _check_characters("".join(entry))
+    counts = Counter(label for label, _ in entries)
+    repeated = sorted(label for label, count in counts.items() if count > 1)
+    if repeated:
+        raise ValueError(f"the labels {shorten(repeated)} are given more than once.")
+    return dict(entries)
+
+
+def _check_characters(text: str) -> None:
+    if "\0" in text or has_half_character(text):
+        raise ValueError(f"{shorten(text)} contains a null character or half a character. Write it again, as UTF-8.")
 
 
 def _normalize(text: str) -> str:
@@ -361,53 +343,25 @@ def _normalize(text: str) -> str:
     return re.sub(r"[\W_]+", " ", text.casefold()).strip()
 
 
-def _starts_with(text: str, words: str) -> bool:
-    """Whether a text starts with the words, which must end at a word boundary unless they are Chinese."""
-    return f"{text} ".startswith(f"{words} ") if words.isascii() else text.startswith(words)
-
-
-def _contains(text: str, words: str) -> bool:
-    return f" {words} " in f" {text} " if words.isascii() else words in text
-
-
 def _plain_number(answer: Any) -> int | float | None:
     """A number, or an array or tensor of one element, as a Python number; None for anything else and NaN."""
     if isinstance(answer, torch.Tensor | np.ndarray | np.generic) and np.prod(answer.shape) == 1:
         answer = answer.item()
-    if isinstance(answer, bool) or not isinstance(answer, int | float) or answer != answer:
-        return None
-    return answer
+    return answer if is_number(answer) and answer == answer else None
 
 
 EKMAN_LABELS = ["neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger"]
+CHERMA_LABELS = ["愤怒", "厌恶", "恐惧", "高兴", "平静", "悲伤", "惊奇"]
 EMOTION = {"kind": "classification", "labels": EKMAN_LABELS, "prompt": "\nThe speaker's emotion is"}
-SENTIMENT = {
-    "kind": "regression",
-    "low": -3.0,
-    "high": 3.0,
-    "prompt": "\nThe speaker's sentiment from -3 to 3 is",
-}
+SENTIMENT = {"kind": "regression", "low": -3.0, "high": 3.0, "prompt": "\nThe speaker's sentiment from -3 to 3 is"}
+SIMS_SCALE = {"low": -1.0, "high": 1.0, "step": 0.2}
 CHINESE = {"prefix": "声音和表情：", "suffix": "\n话语：\n", "separator": ""}
 
 BUILT_IN_TASKS: dict[str, EGMFTask] = {
     "emotion": EGMFTask("emotion", **EMOTION),
     "meld": EGMFTask("meld", **EMOTION),
-    "cherma": EGMFTask(
-        "cherma",
-        kind="classification",
-        labels=["愤怒", "厌恶", "恐惧", "高兴", "平静", "悲伤", "惊奇"],
-        prompt="\n说话人的情绪是：",
-        **CHINESE,
-    ),
+    "cherma": EGMFTask("cherma", "classification", CHERMA_LABELS, prompt="\n说话人的情绪是：", **CHINESE),
     "sentiment": EGMFTask("sentiment", **SENTIMENT),
     "mosei": EGMFTask("mosei", **SENTIMENT),
-    "sims_v2": EGMFTask(
-        "sims_v2",
-        kind="regression",
-        low=-1.0,
-        high=1.0,
-        step=0.2,
-        prompt="\n说话人的情感值（-1到1）是：",
-        **CHINESE,
-    ),
+    "sims_v2": EGMFTask("sims_v2", "regression", **SIMS_SCALE, prompt="\n说话人的情感值（-1到1）是：", **CHINESE),
 }

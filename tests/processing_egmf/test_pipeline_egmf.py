@@ -149,6 +149,26 @@ def test_arrays(pipe, direct):
     assert both == without_experts(direct(audio=tone, video=frames, sampling_rate=8_000))
 
 
+def test_a_pair_of_rate_and_array_is_one_recording(pipe, direct):
+    tone = sine(200, 0.2, 8_000)
+    expected = without_experts(direct(audio=tone, sampling_rate=8_000))
+    for pair in ((8_000, tone), (tone, 8_000), [8_000, torch.from_numpy(tone)], (8_000, np.stack([tone, tone]))):
+        assert pipe(pair) == expected
+    close(pipe([(8_000, tone), (8_000, tone)]), [expected] * 2)
+
+
+def test_a_picture_is_one_clip(pipe, direct, tmp_path):
+    pixels = np.arange(20 * 24 * 3).reshape(20, 24, 3).astype(np.uint8)
+    expected = without_experts(direct(video=pixels[None]))
+    image = Image.fromarray(pixels)
+    image.save(tmp_path / "face.png")
+    content = (tmp_path / "face.png").read_bytes()
+    for picture in (image, pixels, torch.from_numpy(pixels), content, tmp_path / "face.png", {"video": image}):
+        assert pipe(picture) == expected
+    close(pipe([image, image]), [expected] * 2)
+    assert expected["modalities"] == ["video"]
+
+
 def test_features(make_model, make_processor):
     model = make_model()
     processor = make_processor()
@@ -243,6 +263,46 @@ class Texts(torch.utils.data.Dataset):
 def test_a_dataset(pipe):
     close(list(pipe(Texts(), batch_size=2)), [pipe(text=text) for text in "abc"])
     assert pipe([]) == []
+
+
+def test_a_rate_given_once_is_that_of_every_array(pipe):
+    tones = [sine(200, 0.2, 8_000), sine(300, 0.3, 8_000)]
+    expected = [pipe(tone, sampling_rate=8_000) for tone in tones]
+    close(pipe(tones, sampling_rate=8_000), expected)
+    close(list(pipe(iter(tones), sampling_rate=8_000, batch_size=2)), expected)
+    close(pipe([*tones, {"text": "a"}], sampling_rate=8_000)[:2], expected)
+
+
+def test_a_rate_that_no_clip_needs_is_refused(pipe, clips):
+    for given in ([clips["audio"], clips["both"]], [{"text": "a"}, {"text": "b"}], [(8_000, sine(200, 0.2, 8_000))]):
+        with pytest.raises(ValueError, match="no sample has audio as an array.*Leave sampling_rate out"):
+            pipe(given, sampling_rate=16_000)
+        with pytest.raises(ValueError, match="no sample has audio as an array"):
+            list(pipe(iter(given), sampling_rate=16_000))
+    assert pipe([], sampling_rate=16_000) == []
+
+
+@pytest.mark.parametrize(
+    "shared",
+    [{"text": "a"}, {"context": ["a"]}, {"audio": np.ones(9)}, {"name": "a"}],
+    ids=lambda shared: next(iter(shared)),
+)
+def test_the_content_of_one_clip_is_not_shared_by_several(pipe, clips, shared):
+    (field,) = shared
+    with pytest.raises(ValueError, match=f"silent.mp4: {field} is given once, and another clip has it already"):
+        pipe([{"text": "a"} | shared, clips["both"], clips["silent"]], **({"sampling_rate": 8_000} | shared))
+
+
+def test_a_text_given_once_is_for_the_one_clip_without(pipe, clips):
+    expected = [pipe(clips["silent"], text="a"), pipe(text="b")]
+    close(pipe([clips["silent"], {"text": "b"}], text="a"), expected)
+
+
+@pytest.mark.parametrize(("clip", "keywords"), [("both", {"video": "a.mp4"}), ({"text": "a"}, {"text": "b"})])
+def test_what_is_given_twice_is_refused(pipe, clips, clip, keywords):
+    clip = clips[clip] if isinstance(clip, str) else clip
+    with pytest.raises(ValueError, match="is given both with the clip and as a keyword. Give it once"):
+        pipe(clip, **keywords)
 
 
 def test_a_clips_own_fields_replace_the_shared_ones(pipe):

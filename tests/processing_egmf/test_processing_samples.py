@@ -1,10 +1,11 @@
-"""Prepared samples: modalities dropped later, stored encoder outputs instead of media, and their batch."""
+"""Prepared samples: their modalities, stored encoder outputs instead of media, and their batch."""
 
 import numpy as np
 import pytest
 import torch
 
 from processing_egmf import MODALITIES
+from processing_egmf.batches_egmf import modalities_of
 from tests.helpers.processor_outputs import SUBSETS
 
 
@@ -26,67 +27,10 @@ def arguments():
     }
 
 
-def assert_same_sample(left, right):
-    assert set(left) == set(right)
-    for key, value in left.items():
-        if isinstance(value, torch.Tensor):
-            assert value.dtype == right[key].dtype
-            assert torch.equal(value, right[key]), key
-        else:
-            assert value == right[key], key
-
-
-@pytest.mark.parametrize("keep", SUBSETS, ids="+".join)
-def test_dropping_equals_preparing_with_fewer_modalities(features, arguments, keep):
-    sample = features.prepare(**arguments)
-    before = dict(sample)
-    assert_same_sample(
-        features.drop_modalities(sample, list(keep)),
-        features.prepare(**arguments, modalities=list(keep)),
-    )
-    assert_same_sample(sample, before)
-
-
-def test_dropping_in_steps_equals_dropping_at_once(features, arguments):
-    sample = features.prepare(**arguments)
-    stepwise = features.drop_modalities(features.drop_modalities(sample, ["audio", "video"]), ("video",))
-    assert_same_sample(stepwise, features.drop_modalities(sample, ["video"]))
-
-
-def test_dropping_keeps_what_the_caller_added(features, arguments):
-    sample = {**features.prepare(**arguments), "id": "a", "label_index": 3}
-    reduced = features.drop_modalities(sample, ["audio"])
-    assert (reduced["id"], reduced["label_index"]) == ("a", 3)
-
-
-def test_dropping_what_is_missing_changes_nothing(features):
-    sample = features.prepare(text="a")
-    assert_same_sample(features.drop_modalities(sample, ["text", "audio"]), sample)
-
-
-@pytest.mark.parametrize(
-    ("keep", "error", "message"),
-    [
-        (
-            ["video"],
-            ValueError,
-            r"clip 7 has neither .*among the chosen modalities \['video'\]",
-        ),
-        ([], ValueError, "clip 7 has neither"),
-        (["smell"], ValueError, "clip 7: unknown modality 'smell'; use any of text"),
-        ("text", TypeError, "clip 7: modalities must be a list"),
-    ],
-)
-def test_keeping_no_or_unknown_modalities_is_refused(features, keep, error, message):
-    sample = features.prepare(text="a", audio_features=np.ones((1, 6)), name="clip 7")
-    with pytest.raises(error, match=message):
-        features.drop_modalities(sample, keep)
-
-
 @pytest.mark.parametrize("subset", SUBSETS, ids="+".join)
 def test_modalities_of_a_sample_are_those_of_the_mask(features, arguments, subset):
     sample = features.prepare(**arguments, modalities=list(subset))
-    assert features.get_modalities(sample) == list(subset)
+    assert modalities_of(sample) == list(subset)
     mask = features.collate([sample])["modality_mask"]
     assert mask.tolist() == [[modality in subset for modality in MODALITIES]]
 
@@ -101,7 +45,7 @@ def test_stored_states_replace_decoding(raw, kind):
         audio_states=kind(states),
         video_states=kind(states[:2]),
     )
-    assert raw.get_modalities(sample) == ["text", "audio", "video"]
+    assert modalities_of(sample) == ["text", "audio", "video"]
     batch = raw.collate([sample])
     assert batch["audio_values"].tolist() == [states.tolist()]
     assert batch["video_values"].tolist() == [states[:2].tolist()]
@@ -136,20 +80,9 @@ def test_states_without_steps_mean_that_the_clip_has_none(raw):
         audio_states=torch.zeros(0, 9),
         video_states=torch.ones(1, 9),
     )
-    assert raw.get_modalities(sample) == ["text", "video"]
+    assert modalities_of(sample) == ["text", "video"]
     with pytest.raises(ValueError, match="has neither text nor audio nor video"):
         raw.prepare(audio_states=torch.zeros(0, 9))
-
-
-@pytest.mark.parametrize("keep", SUBSETS, ids="+".join)
-def test_states_are_dropped_like_media(raw, keep):
-    arguments = {
-        "text": "a",
-        "audio_states": torch.ones(3, 9),
-        "video_states": torch.ones(2, 9),
-    }
-    sample = raw.drop_modalities(raw.prepare(**arguments), list(keep))
-    assert_same_sample(sample, raw.prepare(**arguments, modalities=list(keep)))
 
 
 @pytest.mark.parametrize("shape", [(9,), (1, 3, 9)])

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from processing_egmf import EGMFProcessor
+from processing_egmf.batches_egmf import modalities_of
 from tests.helpers.corpus_files import write_corpus
 from tests.helpers.media_files import gray_frames, sine, write_audio, write_video
 from training.evaluation.predictor import Clip, Predictor, find_clips
@@ -126,7 +127,7 @@ def test_content_decides_whether_a_file_is_audio_or_video(make_processor, tmp_pa
     for path, expected in ((sound, ["audio"]), (clip, ["audio", "video"])):
         arguments = Clip(str(path), recording=str(path)).processor_arguments(processor)
         arguments["name"] = arguments.pop("sample_names")
-        assert processor.get_modalities(processor.prepare(**arguments)) == expected
+        assert modalities_of(processor.prepare(**arguments)) == expected
     audio_only = make_processor("waveform", None)
     assert Clip("clip", recording=str(clip)).processor_arguments(audio_only)["audio"] == str(clip)
 

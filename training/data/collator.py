@@ -11,6 +11,8 @@ import torch
 from transformers import BatchFeature
 
 from processing_egmf import MODALITIES, EGMFProcessor
+from processing_egmf.batches_egmf import check_modalities as check_sample_modalities
+from processing_egmf.batches_egmf import check_not_empty, modalities_of
 
 
 # Every nonempty subset of the modalities, from the single ones to all of them.
@@ -30,6 +32,31 @@ def check_modalities(modalities: Sequence[str] | None) -> tuple[str, ...]:
     if not modalities or not set(modalities) <= set(MODALITIES):
         raise ValueError(f"--modalities is {list(modalities)}; use any of {', '.join(MODALITIES)}.")
     return tuple(modalities)
+
+
+def drop_modalities(processor: EGMFProcessor, sample: dict[str, Any], keep: Sequence[str]) -> dict[str, Any]:
+    """A prepared sample with only the modalities `keep`, equal to `processor.prepare(..., modalities=keep)`.
+
+    Args:
+        processor: the processor that prepared the sample.
+        sample: from `prepare`; it is not modified. Keys that the caller has added are kept.
+        keep: any of text, audio and video.
+
+    Raises:
+        ValueError: an unknown modality, or a sample that has none of `keep`.
+    """
+    name = sample["name"]
+    check_sample_modalities(keep, name, processor.modalities)
+    reduced = dict(sample)
+    for modality in ("audio", "video"):
+        if modality not in keep:
+            reduced.pop(f"{modality}_values", None)
+            reduced.pop(f"{modality}_mask", None)
+    if "text" not in keep and any(sample["text_mask"]):
+        reduced["prompt"] = {**sample["prompt"], "text": "", "context": []}
+        reduced |= processor.encode_prompt(**reduced["prompt"], name=name)
+    check_not_empty(bool(modalities_of(reduced)), name, keep)
+    return reduced
 
 
 class EGMFDataCollator:
@@ -63,4 +90,4 @@ class EGMFDataCollator:
                 f"Example {sample['id']!r} has none of {', '.join(self.modalities)}; it has {present}. "
                 "Leave it out of the batch, or use other modalities."
             )
-        return self.processor.drop_modalities(sample, kept)
+        return drop_modalities(self.processor, sample, kept)

@@ -28,11 +28,11 @@ def test_bad_tasks_file_is_a_value_error(tmp_path, text):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ("low: small", "low of the task 'mood' is 'small'; give a number"),
-        ("step: [0.1]", r"step of the task 'mood' is \[0.1\]; give a number"),
-        ("high: yes", "high of the task 'mood' is True; give a number"),
-        ("prompt: 3", "prompt of the task 'mood' is 3; give text, in quotes"),
-        ("separator: null", "separator of the task 'mood' is None; give text, in quotes"),
+        ("low: small", "'mood': low is 'small'; give a number"),
+        ("step: [0.1]", r"'mood': step is \[0.1\]; give a number"),
+        ("high: yes", "'mood': high is True; give a number"),
+        ("prompt: 3", "'mood': prompt is 3; give text, in quotes"),
+        ("separator: null", "'mood': separator is None; give text, in quotes"),
         ("labels: good", "'mood': labels and their words must be strings, as a list of labels or of"),
         ("labels: {up: 1, down: 2}", "'mood': labels and their words must be strings"),
         ("labels: 7", "'mood': labels and their words must be strings"),

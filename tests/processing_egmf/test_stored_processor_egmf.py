@@ -1,0 +1,126 @@
+"""Damaged files of a stored processor: the same inputs as before, or one error that names the file and what to do."""
+
+import json
+import random
+import re
+import shutil
+
+import pytest
+from transformers import AutoProcessor
+
+from processing_egmf import EGMFProcessor
+from tests.helpers.processor_outputs import assert_same
+
+
+REMEDY = "Copy or download|copy these files|Run `git lfs pull`|download the file again|Give the folder or id"
+
+
+def replace_by(content):
+    return lambda path: path.write_bytes(content)
+
+
+def replace_fields(value):
+    """Every field of a JSON file becomes `value`."""
+
+    def replace(path):
+        if path.suffix == ".json":
+            path.write_text(json.dumps(dict.fromkeys(json.loads(path.read_text()), value)))
+
+    return replace
+
+
+DAMAGES = {
+    "missing": lambda path: path.unlink(),
+    "empty": replace_by(b""),
+    "cut in half": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "no JSON": replace_by(b"this is no JSON"),
+    "null": replace_by(b"null"),
+    "a list": replace_by(b"[]"),
+    "a number": replace_by(b"3"),
+    "no fields": replace_by(b"{}"),
+    "nested": replace_by(b"[" * 100_000),
+    "fields of null": replace_fields(None),
+    "fields of a number": replace_fields(17),
+    "fields of a list": replace_fields([1, 2]),
+    "fields of text": replace_fields("x"),
+    "binary": replace_by(random.Random(0).randbytes(500)),
+    "Git LFS pointer": replace_by(b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 3\n"),
+    "web page": replace_by(b"<!doctype html><html></html>"),
+}
+NAMES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "processor_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+)
+CASES = [
+    *((EGMFProcessor, name) for name in NAMES),
+    # It reads the other files itself, before it imports the processor.
+    *((AutoProcessor, name) for name in NAMES[:2]),
+]
+
+
+@pytest.fixture(scope="module")
+def stored(make_processor, tmp_path_factory):
+    """A folder with the files of a processor, of old versions of `transformers` too, and what it makes of a text."""
+    folder = tmp_path_factory.mktemp("stored")
+    processor = make_processor()
+    processor.save_pretrained(folder)
+    (folder / "special_tokens_map.json").write_text('{"bos_token": "<s>", "eos_token": "</s>"}')
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    return folder, processor(text="I'm fine.")
+
+
+@pytest.mark.parametrize(("loader", "name"), CASES)
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_file(stored, tmp_path, loader, name, damage):
+    folder, expected = stored
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    DAMAGES[damage](tmp_path / name)
+    try:
+        processor = loader.from_pretrained(tmp_path, trust_remote_code=loader is AutoProcessor)
+    except (OSError, ValueError) as error:
+        message = str(error)
+    else:
+        assert_same(processor(text="I'm fine."), expected)
+        return
+    assert name in message
+    assert re.search(REMEDY, message), message
+
+
+def test_every_damage_of_a_tokenizer_is_noticed(stored, tmp_path):
+    """None of them may load as if nothing had happened."""
+    folder, _ = stored
+    for damage, change in DAMAGES.items():
+        damaged = shutil.copytree(folder, tmp_path / damage)
+        change(damaged / "tokenizer.json")
+        with pytest.raises((OSError, ValueError), match=r"tokenizer\.json"):
+            EGMFProcessor.from_pretrained(damaged)
+
+
+def test_a_tokenizer_of_another_vocabulary_is_refused(stored, tmp_path):
+    folder, _ = stored
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "tokenizer.json"
+    content = json.loads(path.read_text())
+    vocabulary = content["model"]["vocab"]
+    vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"checksum of the tokenizer's vocabulary is .*tokenizer.json is damaged"):
+        EGMFProcessor.from_pretrained(tmp_path)
+
+
+def test_tokens_may_be_added_to_a_stored_tokenizer(make_processor, tmp_path):
+    processor = make_processor()
+    processor.tokenizer.add_tokens(["<laughs>"])
+    processor.tokenizer.add_special_tokens({"pad_token": "a"})
+    processor.save_pretrained(tmp_path)
+    again = EGMFProcessor.from_pretrained(tmp_path)
+    assert len(again.tokenizer) == len(processor.tokenizer)
+    assert again.vocabulary == processor.vocabulary
+
+
+def test_a_bad_field_in_a_keyword_is_named(stored):
+    with pytest.raises(ValueError, match="`num_frames` is 0; give a whole number, at least 1"):
+        EGMFProcessor.from_pretrained(stored[0], num_frames=0)
