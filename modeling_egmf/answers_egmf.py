@@ -35,14 +35,22 @@ class AnswerSet(NamedTuple):
     """Tries over the token ids of answers, one for each sample of a batch; a single set's has no dimension B.
 
     Node 0 is the root; the inner nodes follow, parents before children.
+
+    Args:
+        node_tokens: (B, N) token of each inner node, 0 for padding.
+        node_parents: (B, N) parent of each inner node, 0 for the root, -1 for padding.
+        node_sees: (B, N, N) bool: each inner node sees itself and its ancestors; False for padding.
+        edge_parents: (B, G) node at which the edge starts, -1 for padding.
+        edge_tokens: (B, G) token of the edge, 0 for padding.
+        answer_edges: (B, A, L) edges of each answer, -1 for padding.
     """
 
-    node_tokens: Tensor  # (B, N) token of each inner node, 0 for padding
-    node_parents: Tensor  # (B, N) parent of each inner node, 0 for the root, -1 for padding
-    node_sees: Tensor  # (B, N, N) bool: each inner node sees itself and its ancestors; False for padding
-    edge_parents: Tensor  # (B, G) node at which the edge starts, -1 for padding
-    edge_tokens: Tensor  # (B, G) token of the edge, 0 for padding
-    answer_edges: Tensor  # (B, A, L) edges of each answer, -1 for padding
+    node_tokens: Tensor
+    node_parents: Tensor
+    node_sees: Tensor
+    edge_parents: Tensor
+    edge_tokens: Tensor
+    answer_edges: Tensor
 
     @classmethod
     @lru_cache(maxsize=64)
@@ -54,31 +62,33 @@ class AnswerSet(NamedTuple):
         """Merge answers into a trie.
 
         Args:
-            answers: token ids of each answer.
+            answers: token ids of each answer; empty ones at the end are padding up to a larger set.
             device: where the tensors are kept.
 
         Raises:
             ValueError: an answer is empty, occurs twice, or is a prefix of another.
         """
-        if not answers or () in answers:
-            raise ValueError(
-                "An answer has no tokens, or there are no answers. Give at least one answer, none of them empty."
-            )
-        if len(set(answers)) != len(answers):
-            raise ValueError("Two answers have the same tokens and cannot be told apart. Change one of them.")
+        given = list(answers)
+        while given and not given[-1]:
+            given.pop()
+        if not given or () in given:
+            raise ValueError("An answer has no tokens, or there are none. Give at least one, none empty.")
+        if len(set(given)) != len(given):
+            raise ValueError("Two answers have the same tokens. Change one of them.")
 
         # A path is a sequence of tokens from the root. A non-empty path is an edge; if it can continue, also a node.
         paths = []
-        for answer in answers:
+        for answer in given:
             paths += prefixes(answer)
         edge_index = {path: index for index, path in enumerate(dict.fromkeys(paths))}
         inner_paths = sorted({path[:-1] for path in paths} - {()}, key=len)
-        if set(inner_paths) & set(answers):
+        if set(inner_paths) & set(given):
             raise ValueError("One answer's tokens are a prefix of another's; end both with an end token.")
 
         node_index = {path: index for index, path in enumerate([(), *inner_paths])}
         node_sees = [[path[: len(other)] == other for other in inner_paths] for path in inner_paths]
-        answer_edges = [torch.tensor([edge_index[path] for path in prefixes(answer)]) for answer in answers]
+        answer_edges = [[edge_index[path] for path in prefixes(answer)] for answer in answers]
+        answer_edges = [torch.tensor(edges, dtype=torch.long) for edges in answer_edges]
         answer_set = cls(
             node_tokens=torch.tensor([path[-1] for path in inner_paths], dtype=torch.long),
             node_parents=torch.tensor([node_index[path[:-1]] for path in inner_paths], dtype=torch.long),
@@ -100,18 +110,13 @@ class AnswerSet(NamedTuple):
         answer_sets = []
         for answers in distinct.tolist():
             token_ids = [tuple(token for token in answer if token >= 0) for answer in answers]
-            while token_ids and not token_ids[-1]:  # padding up to a larger set
-                token_ids.pop()
             answer_sets.append(cls.from_token_ids(tuple(token_ids), device))
 
-        set_index = set_index.to(device)
         fields = {}
         for name in cls._fields:
             padding = -1 if name in ("node_parents", "edge_parents", "answer_edges") else 0
             of_sets = [answer_set._asdict()[name] for answer_set in answer_sets]
-            fields[name] = stack_padded(of_sets, padding)[set_index]
-        missing_answers = answer_ids.shape[1] - fields["answer_edges"].shape[1]
-        fields["answer_edges"] = nn.functional.pad(fields["answer_edges"], (0, 0, 0, missing_answers), value=-1)
+            fields[name] = stack_padded(of_sets, padding)[set_index.to(device)]
         return cls(**fields)
 
     @property
@@ -129,12 +134,14 @@ class AnswerSet(NamedTuple):
         Returns:
             (B, G), 0 at edges that start at other nodes.
         """
-        node_rows = torch.full((len(self.node_tokens), 1 + self.num_inner_nodes), -1, device=nodes.device)
+        num_samples, num_inner_nodes = self.node_tokens.shape
+        node_rows = torch.full((num_samples, 1 + num_inner_nodes), -1, device=nodes.device)
         node_rows[samples, nodes] = torch.arange(len(nodes), device=nodes.device)
-        edge_rows = node_rows.gather(1, self.edge_parents.clamp(min=0)).to(logits.device)  # (B, G)
+        edge_rows = node_rows.gather(1, self.edge_parents.clamp(min=0))  # (B, G)
+        edge_rows = edge_rows.to(logits.device)
         rows = edge_rows.clamp(min=0)
-        # Not of all rows at once, which would copy all logits.
-        normalizers = torch.cat([chunk.logsumexp(dim=1) for chunk in float32_chunks(logits)])  # (R,)
+        # (R,), not of all rows at once, which would copy all logits.
+        normalizers = torch.cat([chunk.logsumexp(dim=1) for chunk in float32_chunks(logits)])
         log_probs = logits[rows, self.edge_tokens.to(logits.device)].float() - normalizers[rows]
         return log_probs.masked_fill(edge_rows < 0, 0.0).to(nodes.device)
 
@@ -165,9 +172,9 @@ class AnswerSet(NamedTuple):
         if not is_finite.all():
             samples = torch.where(~is_finite)[0].tolist()
             raise ValueError(
-                f"The answers of samples {samples} in the batch of {len(log_probs)} are not finite numbers. If that "
-                "is true of all samples, the model's weights contain NaN, or 16 bits overflow: load it in bfloat16 or "
-                "float32. Otherwise, look for NaN and infinite values in the audio and video of these samples."
+                f"The answers of samples {samples} in the batch of {len(log_probs)} are not finite numbers. "
+                "If that is true of all samples, the weights contain NaN, or 16 bits overflow: load the model "
+                "in bfloat16 or float32. Otherwise, look for NaN and infinity in their audio and video."
             )
         return log_probs
 
@@ -179,24 +186,11 @@ def prefixes(answer: tuple[int, ...]) -> list[tuple[int, ...]]:
 
 def stack_padded(tensors: list[Tensor], value: int) -> Tensor:
     """Stack tensors of different sizes, padded with a value at the end of each dimension."""
-    shapes = [tensor.shape for tensor in tensors]
-    largest = [max(sizes) for sizes in zip(*shapes, strict=True)]
+    largest = [max(sizes) for sizes in zip(*[tensor.shape for tensor in tensors], strict=True)]
     stacked = tensors[0].new_full((len(tensors), *largest), value)
     for padded, tensor in zip(stacked, tensors, strict=True):
         padded[tuple(slice(size) for size in tensor.shape)] = tensor
     return stacked
-
-
-def check_answer_inputs(answer_ids: Tensor | None, labels: Tensor | None, normalization: str) -> None:
-    """Reject inputs that `score_answers` cannot score, before doing any work."""
-    if normalization not in NORMALIZATIONS:
-        raise ValueError(f"`normalization` is {normalization!r}; use one of {', '.join(NORMALIZATIONS)}.")
-    if labels is not None:
-        raise ValueError("The inputs already contain an answer. Call the processor without `answer` to score them.")
-    if answer_ids is None:
-        raise ValueError("`answer_ids` is missing; the processor returns it if no `answer` is given.")
-    if answer_ids.ndim != 3 or answer_ids.numel() == 0:
-        raise ValueError(f"`answer_ids` has shape {tuple(answer_ids.shape)}; give (samples, answers, tokens).")
 
 
 # ---- the loss of a known answer ------------------------------------------------------------------------------------
@@ -220,10 +214,10 @@ def choose_logits_to_keep(
     Raises:
         ValueError: there are no labels to predict, or columns that predict some are left out.
     """
-    length = inputs_embeds.shape[1]
+    columns = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device)  # (S,)
     if isinstance(logits_to_keep, int) and logits_to_keep > 0:
         # A slice would leave strided states, for which the CPU copies the whole output matrix once per sample.
-        logits_to_keep = torch.arange(max(length - logits_to_keep, 0), length, device=inputs_embeds.device)
+        logits_to_keep = columns[-logits_to_keep:]
     if labels is None:
         return 0 if logits_to_keep is None else logits_to_keep
     has_label = (next_labels(labels) != -100).any(dim=0)  # (S,)
@@ -231,11 +225,11 @@ def choose_logits_to_keep(
     if len(label_columns) == 0:
         raise ValueError("`labels` contains only -100; give the processor an `answer`.")
     if logits_to_keep is None:
-        return torch.arange(int(label_columns[0]), length, device=inputs_embeds.device)
+        return columns[int(label_columns[0]) :]
     if isinstance(logits_to_keep, Tensor) and has_label[logits_to_keep].sum() < len(label_columns):
         raise ValueError(
-            "`logits_to_keep` leaves out columns that predict `labels`, without which there is no loss. Leave out "
-            f"`logits_to_keep`, or keep at least columns {int(label_columns[0])} to {int(label_columns[-1])}."
+            "`logits_to_keep` leaves out columns that predict `labels`. Leave it out, or keep at least "
+            f"columns {int(label_columns[0])} to {int(label_columns[-1])}."
         )
     return logits_to_keep
 
@@ -256,12 +250,8 @@ def answer_loss(logits: Tensor, labels: Tensor, logits_to_keep: int | Tensor) ->
     targets = next_labels(labels)  # (B, S)
     if isinstance(logits_to_keep, Tensor):
         targets = targets[:, logits_to_keep]  # (B, K)
-    losses = nn.functional.cross_entropy(
-        logits.float().transpose(1, 2),  # (B, V, K)
-        targets,
-        ignore_index=-100,
-        reduction="none",
-    )  # (B, K)
+    logits = logits.float().transpose(1, 2)  # (B, V, K)
+    losses = nn.functional.cross_entropy(logits, targets, ignore_index=-100, reduction="none")  # (B, K)
     num_labels = (targets != -100).sum(dim=1)  # (B,)
     sample_losses = losses.sum(dim=1) / num_labels.clamp(min=1)
     return sample_losses.sum() / (num_labels > 0).sum()

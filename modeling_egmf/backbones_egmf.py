@@ -24,7 +24,7 @@ from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils.generic import maybe_autocast
 
 from .configuration_egmf import EGMFEncoderConfig
-from .float32_egmf import EGMFFloat32Module
+from .precision_egmf import EGMFFloat32Module
 
 
 class EGMFClipLayout(NamedTuple):

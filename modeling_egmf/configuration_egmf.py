@@ -15,14 +15,14 @@ Next: encoders_egmf.py, fusion_egmf.py, experts_egmf.py.
 import dataclasses
 import difflib
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.activations import ACT2FN
+from transformers.utils.type_validators import interval
 
 
 PIPELINE_TASK = "multimodal-emotion-recognition"
@@ -33,8 +33,8 @@ PAPER_EXPERTS = (
     {"name": "semantic", "bottleneck_ratio": 4, "activation": "gelu"},
     {"name": "global", "bottleneck_ratio": 2, "activation": "silu"},
 )
-EXPERT_FIELDS = {"name", "bottleneck_ratio", "activation"}
-LIBRARY_KEYWORDS = {"num_labels"}  # of `PreTrainedConfig`, and nearly the name of a field
+# Of `PreTrainedConfig`, and nearly the name of a field.
+LIBRARY_KEYWORDS = {"num_labels"}
 
 
 class EGMFConfigError(StrictDataclassError, ValueError):
@@ -98,68 +98,52 @@ class EGMFEncoderConfig(PreTrainedConfig):
     sub_configs: ClassVar = {"backbone_config": AutoConfig}
 
     input_type: Literal["features", "waveform", "frames"] = "features"
-    feature_size: int = 64
+    feature_size: int = interval(min=1)(default=64)
     backbone_config: dict | PreTrainedConfig | None = None
     backbone_id: str | None = None
     backbone_revision: str | None = None
     backbone_trainable: bool = False
     backbone_pooler: bool = True
     sequence_encoder: Literal["gru", "transformer", "none"] = "gru"
-    hidden_size: int = 128
-    num_layers: int = 1
-    num_attention_heads: int = 4
-    dropout: float = 0.1
-    sampling_rate: int = 16000
-    num_mel_bins: int = 64
+    hidden_size: int = interval(min=1)(default=128)
+    num_layers: int = interval(min=1)(default=1)
+    num_attention_heads: int = interval(min=1)(default=4)
+    dropout: float = interval(min=0, max=1, exclude_max=True)(default=0.1)
+    sampling_rate: int = interval(min=1)(default=16000)
+    num_mel_bins: int = interval(min=1)(default=64)
     window_seconds: float = 0.025
     hop_seconds: float = 0.010
-    frame_height: int = 64
-    frame_width: int = 64
+    frame_height: int = interval(min=1)(default=64)
+    frame_width: int = interval(min=1)(default=64)
     conv_channels: list[int] | tuple[int, ...] = (32, 64, 128)
 
     def __post_init__(self, **kwargs):
         refuse_typos(type(self), kwargs)
         self.backbone_config = as_sub_config(self.backbone_config, "backbone_config")
-        with keep_attention_of_sub_configs(self, [self.backbone_config]):
-            super().__post_init__(**kwargs)
+        if kwargs.get("attn_implementation") is None:
+            # The backbone keeps its own; `None` would be passed down.
+            kwargs["attn_implementation"] = {"backbone_config": {}}
+        super().__post_init__(**kwargs)
 
     def validate_architecture(self):
-        """Part of `@strict`-powered validation. Validates the sizes of the encoder."""
-        validate_at_least_one(
-            self,
-            "feature_size",
-            "hidden_size",
-            "num_layers",
-            "num_attention_heads",
-            "num_mel_bins",
-            "frame_height",
-            "frame_width",
-        )
-        validate_dropout("dropout", self.dropout)
-        validate_attention_width("hidden_size", self.hidden_size, "num_attention_heads", self.num_attention_heads)
+        """Part of `@strict`-powered validation. Validates the width of the encoder."""
+        validate_attention_width(self, "hidden_size", "num_attention_heads")
         if self.sequence_encoder == "gru" and self.hidden_size % 2:
-            raise ValueError(
-                f"`hidden_size` is {self.hidden_size}; a bidirectional GRU needs an even number. "
-                "Change it, or choose another `sequence_encoder`."
-            )
+            raise ValueError(f"`hidden_size` is {self.hidden_size}; a bidirectional GRU needs an even number.")
 
     def validate_backbone(self):
         """Part of `@strict`-powered validation. Only raw media go through a pretrained encoder."""
         if self.input_type == "features" and self.backbone_config is not None:
-            raise ValueError(
-                "Precomputed features do not use a backbone. Leave out `backbone_config`, or set `input_type` to "
-                "'waveform' or 'frames'."
-            )
+            raise ValueError("Precomputed features do not use a backbone. Leave out `backbone_config`.")
 
     def validate_spectrogram(self):
         """Part of `@strict`-powered validation. Validates the front end of our own waveform encoder."""
-        validate_at_least_one(self, "sampling_rate")
         for name in ("window_seconds", "hop_seconds"):
             seconds = getattr(self, name)
             if round(seconds * self.sampling_rate) < 1:
                 raise ValueError(
-                    f"`{name}` is {seconds}; it must be at least one sample long, "
-                    f"which is {1 / self.sampling_rate:.2g} seconds at a `sampling_rate` of {self.sampling_rate}."
+                    f"`{name}` is {seconds}; it must be at least one sample long, which is "
+                    f"{1 / self.sampling_rate:.2g} seconds at {self.sampling_rate} Hz."
                 )
 
 
@@ -239,12 +223,12 @@ class EGMFConfig(PreTrainedConfig):
     weights_checksum: dict | None = None
     audio_config: dict | PreTrainedConfig | None = None
     video_config: dict | PreTrainedConfig | None = None
-    fusion_hidden_size: int = 256
-    fusion_attention_heads: int = 4
-    fusion_dropout: float = 0.1
+    fusion_hidden_size: int = interval(min=1)(default=256)
+    fusion_attention_heads: int = interval(min=1)(default=4)
+    fusion_dropout: float = interval(min=0, max=1, exclude_max=True)(default=0.1)
     bidirectional_attention: bool = False
     experts: list[dict] | tuple[dict, ...] = PAPER_EXPERTS
-    num_pseudo_tokens: int = 4
+    num_pseudo_tokens: int = interval(min=1)(default=4)
     pseudo_token_projection: Literal["repeat", "separate"] = "repeat"
     lora: dict | None = None
     placeholder_token_id: int | None = None
@@ -256,15 +240,15 @@ class EGMFConfig(PreTrainedConfig):
         self.text_config = as_sub_config(self.text_config, "text_config")
         self.audio_config = as_encoder_config(self.audio_config)
         self.video_config = as_encoder_config(self.video_config)
-        self.experts = [dict(expert) for expert in self.experts]  # a copy: PAPER_EXPERTS is shared
+        # Copies, because PAPER_EXPERTS is shared.
+        self.experts = [dict(expert) for expert in self.experts]
         if self.text_config is not None:
             text_fields = self.text_config.get_text_config().to_dict()
             self.tie_word_embeddings = bool(text_fields.get("tie_word_embeddings"))
-
-        encoders = [config for config in (self.audio_config, self.video_config) if config is not None]
-        backbones = [config.backbone_config for config in encoders]
-        with keep_attention_of_sub_configs(self, [self.text_config, *encoders, *backbones]):
-            super().__post_init__(**kwargs)
+        if kwargs.get("attn_implementation") is None:
+            # Nested configurations keep their own, with which models were loaded; `None` would be passed down.
+            kwargs["attn_implementation"] = {name: {} for name in self.sub_configs}
+        super().__post_init__(**kwargs)
 
         # Where the Auto classes and `pipeline` find a checkpoint's code. The processor saves pipeline_egmf.py.
         model_class = "modeling_egmf.EGMFForConditionalGeneration"
@@ -289,35 +273,27 @@ class EGMFConfig(PreTrainedConfig):
         try:
             return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         except (StrictDataclassError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
-            problem = " ".join(str(error.__cause__ or error).split())
+            problem = " ".join(str(error).split())
             raise EGMFConfigError(
-                f"The configuration (config.json) of {pretrained_model_name_or_path} is not valid: {problem[:300]}"
+                f"The config.json of {pretrained_model_name_or_path} is not valid: {problem[:300]}"
             ) from error
 
     @classmethod
-    def get_config_dict(
-        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
+    def get_config_dict(cls, checkpoint: str | os.PathLike, **kwargs: Any) -> tuple[dict, dict]:
         """As in `transformers`, but the file must be there and describe an EGMF model."""
-        config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
-        problem = None
-        if not config_dict:
-            problem = "is missing or empty"
-        elif not isinstance(config_dict, dict):
-            problem = f"holds a {type(config_dict).__name__}"
-        elif config_dict.get("model_type") != cls.model_type:
-            problem = f"describes a model of type {config_dict.get('model_type')!r}"
-        elif not isinstance(config_dict.get("text_config"), dict):
-            problem = "has no `text_config`, the configuration of the language model"
-        if problem is not None:
+        config_dict, kwargs = super().get_config_dict(checkpoint, **kwargs)
+        fields = config_dict if isinstance(config_dict, dict) else {}
+        model_type = fields.get("model_type")
+        if model_type != cls.model_type or not isinstance(fields.get("text_config"), dict):
             raise OSError(
-                f"The config.json of {pretrained_model_name_or_path} {problem}. "
-                "Give an EGMF checkpoint, or download or save it again."
+                f"The config.json of {checkpoint} is missing, or not that of an EGMF model with a "
+                f"`text_config`: it has `model_type` {model_type!r}. Give an EGMF checkpoint, or download "
+                "or save it again."
             )
         return config_dict, kwargs
 
     @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> "EGMFConfig | tuple[EGMFConfig, dict[str, Any]]":
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """As in `transformers`, but fields in `kwargs` are checked like those of `config_dict`.
 
         A dict for a nested configuration replaces only the fields that it names.
@@ -335,35 +311,28 @@ class EGMFConfig(PreTrainedConfig):
         return [expert["name"] for expert in self.experts]
 
     def validate_architecture(self):
-        """Part of `@strict`-powered validation. Validates the sizes of the fusion and the number of pseudo tokens."""
-        validate_at_least_one(self, "fusion_hidden_size", "fusion_attention_heads", "num_pseudo_tokens")
-        validate_dropout("fusion_dropout", self.fusion_dropout)
-        validate_attention_width(
-            "fusion_hidden_size",
-            self.fusion_hidden_size,
-            "fusion_attention_heads",
-            self.fusion_attention_heads,
-        )
+        """Part of `@strict`-powered validation. Validates the width of the fusion."""
+        validate_attention_width(self, "fusion_hidden_size", "fusion_attention_heads")
 
     def validate_experts(self):
         """Part of `@strict`-powered validation. Every expert can be built and has a unique name."""
         if not self.experts:
             raise ValueError("`experts` is empty; give at least one expert.")
         for expert in self.experts:
-            if set(expert) != EXPERT_FIELDS:
+            if set(expert) != {"name", "bottleneck_ratio", "activation"}:
                 raise ValueError(f"An expert needs exactly name, bottleneck_ratio and activation; got {expert}.")
             if expert["activation"] not in ACT2FN:
                 raise ValueError(
                     f"Unknown activation {expert['activation']!r} of expert {expert['name']!r}. "
-                    "Choose one from transformers.activations.ACT2FN."
+                    "Choose one of transformers.activations.ACT2FN."
                 )
             if not 1 <= expert["bottleneck_ratio"] <= self.fusion_hidden_size:
                 raise ValueError(
                     f"`bottleneck_ratio` of expert {expert['name']!r} is {expert['bottleneck_ratio']}; "
-                    f"it must be in [1, {self.fusion_hidden_size}], at most `fusion_hidden_size`."
+                    f"it must be in [1, {self.fusion_hidden_size}] (`fusion_hidden_size`)."
                 )
         if len(set(self.expert_names)) < len(self.experts):
-            raise ValueError(f"Two experts share a name: {self.expert_names}. Give each a unique name.")
+            raise ValueError(f"Two experts share a name: {self.expert_names}.")
 
     def validate_modalities(self):
         """Part of `@strict`-powered validation. No waveform in the video encoder, no frames in the audio encoder."""
@@ -396,7 +365,8 @@ def refuse_typos(config_class: type[PreTrainedConfig], kwargs: dict[str, Any]) -
     own_fields = field_names(config_class) - field_names(PreTrainedConfig)
     for name in set(kwargs) - own_fields - LIBRARY_KEYWORDS:
         if difflib.get_close_matches(name, own_fields, n=1, cutoff=0.8):
-            raise TypeError(f"{config_class.__name__} has no field {name!r}.{did_you_mean(name, own_fields)}")
+            hint = did_you_mean(name, own_fields)
+            raise TypeError(f"{config_class.__name__} has no field {name!r}.{hint}")
 
 
 def check_overrides(config_class: type[PreTrainedConfig], kwargs: dict[str, Any]) -> None:
@@ -408,11 +378,11 @@ def check_overrides(config_class: type[PreTrainedConfig], kwargs: dict[str, Any]
     refuse_typos(config_class, kwargs)
     for name in ("audio_config", "video_config"):
         if isinstance(kwargs.get(name), dict):
-            unknown = sorted(set(kwargs[name]) - field_names(EGMFEncoderConfig) - {"model_type"})
+            known = field_names(EGMFEncoderConfig) | {"model_type"}
+            unknown = sorted(set(kwargs[name]) - known)
             if unknown:
-                raise TypeError(
-                    f"`{name}` has no field {unknown[0]!r}.{did_you_mean(unknown[0], field_names(EGMFEncoderConfig))}"
-                )
+                hint = did_you_mean(unknown[0], known)
+                raise TypeError(f"`{name}` has no field {unknown[0]!r}.{hint}")
 
 
 # ---- nested configurations -------------------------------------------------------------------------------------
@@ -425,9 +395,7 @@ def as_sub_config(value: Any, field_name: str) -> PreTrainedConfig | None:
     """
     if isinstance(value, dict):
         if "model_type" not in value:
-            raise ValueError(
-                f"`{field_name}` has no `model_type`, so its class is unknown. Pass a transformers config."
-            )
+            raise ValueError(f"`{field_name}` has no `model_type`. Pass a configuration of `transformers`.")
         value = AutoConfig.for_model(**value)
     if isinstance(value, PreTrainedConfig):
         value._name_or_path = ""
@@ -442,41 +410,9 @@ def as_encoder_config(value: Any) -> PreTrainedConfig | None:
     return value
 
 
-@contextmanager
-def keep_attention_of_sub_configs(
-    config: PreTrainedConfig,
-    sub_configs: list[PreTrainedConfig | None],
-) -> Iterator[None]:
-    """Let nested configurations keep their attention implementation if `config` itself sets none.
-
-    `PreTrainedConfig.__post_init__` passes its own down, even `None`, to models that were loaded with another one.
-    """
-    sub_configs = [sub_config for sub_config in sub_configs if sub_config is not None]
-    implementations = [sub_config._attn_implementation for sub_config in sub_configs]
-    yield
-    if config._attn_implementation is None:
-        for sub_config, implementation in zip(sub_configs, implementations, strict=True):
-            sub_config._attn_implementation = implementation
-
-
-# ---- bounds shared by both classes -----------------------------------------------------------------------------
-
-
-def validate_at_least_one(config: PreTrainedConfig, *field_names: str) -> None:
-    for name in field_names:
-        value = getattr(config, name)
-        if value < 1:
-            raise ValueError(f"`{name}` is {value}; it must be at least 1.")
-
-
-def validate_dropout(field_name: str, dropout: float) -> None:
-    if not 0 <= dropout < 1:
-        raise ValueError(f"`{field_name}` is {dropout}; it must be in [0, 1).")
-
-
-def validate_attention_width(width_name: str, width: int, heads_name: str, heads: int) -> None:
+def validate_attention_width(config: PreTrainedConfig, width_name: str, heads_name: str) -> None:
+    """Every attention head has the same width."""
+    width = getattr(config, width_name)
+    heads = getattr(config, heads_name)
     if width % heads:
-        raise ValueError(
-            f"`{width_name}` is {width}, which is not a multiple of `{heads_name}` ({heads}). "
-            "Change one of them so that every head has the same width."
-        )
+        raise ValueError(f"`{width_name}` is {width}, which is not a multiple of `{heads_name}` ({heads}).")

@@ -1,4 +1,4 @@
-"""Which language model can be scored how, decided by its configuration before any weights are loaded.
+"""Which language model can be scored how, decided by its configuration before any weights are loaded; its arguments.
 
     scoring     "tree"       all inner nodes of the answers' trie in one forward pass with a 4D mask, over one cache
                 "rows"       every inner node as a row with its own copy of the cache, one token per step
@@ -13,15 +13,21 @@ The lists hold the model types for which the test over all causal language model
 training/model/backbones/DECODERS.md is its result. Anything else, also remote code, is recomputed without padding,
 which is exact for any causal decoder.
 
+`check_keywords` refuses misspelled arguments of `forward`, `score_answers` and `generate`.
+
 Next: padding_egmf.py, scoring_egmf.py.
 """
 
 import inspect
+from collections.abc import Callable, Iterable
 from typing import Literal, NamedTuple
 
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import get_layer_types_and_kwargs
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+from transformers.utils import TransformersKwargs
+
+from .configuration_egmf import did_you_mean
 
 
 class DecoderSupport(NamedTuple):
@@ -31,42 +37,47 @@ class DecoderSupport(NamedTuple):
     padding: Literal["any", "left", "right", "none"]
 
 
-MASKED_ATTENTIONS = (None, "sdpa", "eager")  # implementations that take a 4D mask; None: not loaded yet
+# Implementations that take a 4D mask; None: not loaded yet.
+MASKED_ATTENTIONS = (None, "sdpa", "eager")
 PADDED_ATTENTIONS = (*MASKED_ATTENTIONS, "flash_attention_2", "flash_attention_3", "flex_attention")
 ATTENTION_LAYERS = {"full_attention", "sliding_attention", "indexed_attention"}
 
 # Attention whose positions are given: plain if no layer is sliding and there is no ALiBi.
 PLAIN_TYPES = """
-    afmoe apertus arcee aria_text axk1 beam bert bert-generation biogpt bitnet codegen cohere cohere2 cohere2_moe
-    cohere_compass_text cwm dbrx deepseek_v2 deepseek_v3 diffllama dots1 electra emu3 ernie ernie4_5 ernie4_5_moe
-    exaone4 exaone_moe falcon flex_olmo flint fuyu gemma gemma2 gemma3 gemma3_text gemma4 gemma4_text gemma4_unified
-    gemma4_unified_text glm glm4 glm4_moe glm4_moe_lite got_ocr2 gpt-sw3 gpt2 gpt_bigcode gpt_neox gpt_neox_japanese
-    gpt_oss gptj granite granite_swa granitemoe granitemoe_swa granitemoeshared helium hrm_text hunyuan_v1_dense
-    hunyuan_v1_moe hy_v3 hyperclovax internlm3 iquestcoder jais2 jetmoe kolibri1 laguna llama longcat_flash
-    megatron-bert mellum mimo_v2_flash minicpm3 minimax_m2 minimax_m3_vl_text ministral ministral3 mistral mixtral
-    mllama modernbert-decoder nanochat nemotron olmo olmo2 olmo3 olmoe opt persimmon phi phi3 phi4_multimodal phimoe
-    qwen2 qwen2_moe qwen3 qwen3_moe rembert roc_bert seed_oss smollm3 solar_open stablelm starcoder2 vaultgemma xglm
-    youtu
+    afmoe apertus arcee aria_text axk1 beam bert bert-generation biogpt bitnet codegen cohere
+    cohere2 cohere2_moe cohere_compass_text cwm dbrx deepseek_v2 deepseek_v3 diffllama dots1
+    electra emu3 ernie ernie4_5 ernie4_5_moe exaone4 exaone_moe falcon flex_olmo flint fuyu
+    gemma gemma2 gemma3 gemma3_text gemma4 gemma4_text gemma4_unified gemma4_unified_text glm
+    glm4 glm4_moe glm4_moe_lite got_ocr2 gpt-sw3 gpt2 gpt_bigcode gpt_neox gpt_neox_japanese
+    gpt_oss gptj granite granite_swa granitemoe granitemoe_swa granitemoeshared helium hrm_text
+    hunyuan_v1_dense hunyuan_v1_moe hy_v3 hyperclovax internlm3 iquestcoder jais2 jetmoe
+    kolibri1 laguna llama longcat_flash megatron-bert mellum mimo_v2_flash minicpm3 minimax_m2
+    minimax_m3_vl_text ministral ministral3 mistral mixtral mllama modernbert-decoder nanochat
+    nemotron olmo olmo2 olmo3 olmoe opt persimmon phi phi3 phi4_multimodal phimoe qwen2
+    qwen2_moe qwen3 qwen3_moe rembert roc_bert seed_oss smollm3 solar_open stablelm starcoder2
+    vaultgemma xglm youtu
 """
 # Attention that is not plain although its layers are called full attention: ALiBi, local layers, sparse selection.
 BIASED_TYPES = """
-    axk2 bloom deepseek_v32 dots3_note_text glm_moe_dsa gpt_neo hy_v4 moss_transcribe_diarize mpt
+    axk2 bloom deepseek_v32 dots3_note_text glm_moe_dsa gpt_neo hy_v4 moss_transcribe_diarize
+    mpt
 """
 # A cache that can be copied by rows; recurrent or convolutional states, chunks, or positions counted by column.
 CACHED_TYPES = """
-    bailing_hybrid bamba bart bigbird_pegasus blenderbot blenderbot-small deepseek_v4 falcon_h1 granitemoehybrid
-    inkling2_text inkling_text jamba kimi_linear lfm2 lfm2_moe lfm3 llama4 llama4_text marian mbart mvp olmo_hybrid
-    pegasus plbart qwen3_5 qwen3_5_moe qwen3_5_moe_text qwen3_5_text qwen3_next qwen4_exp qwen4_exp_text roformer
-    trocr whisper zamba zaya
+    bailing_hybrid bamba bart bigbird_pegasus blenderbot blenderbot-small deepseek_v4 falcon_h1
+    granitemoehybrid inkling2_text inkling_text jamba kimi_linear lfm2 lfm2_moe lfm3 llama4
+    llama4_text marian mbart mvp olmo_hybrid pegasus plbart qwen3_5 qwen3_5_moe qwen3_5_moe_text
+    qwen3_5_text qwen3_next qwen4_exp qwen4_exp_text roformer trocr whisper zamba zaya
 """
 # Causal, but without a cache that can be copied, or with cached steps that differ from a full forward pass.
 UNCACHED_TYPES = """
-    camembert ctrl data2vec-text falcon_mamba mamba mamba2 minimax moshi nemotron_h openai-gpt recurrent_gemma
-    roberta roberta-prelayernorm rwkv xlm-roberta xlm-roberta-xl xlstm xmod zamba2
+    camembert ctrl data2vec-text falcon_mamba mamba mamba2 minimax moshi nemotron_h openai-gpt
+    recurrent_gemma roberta roberta-prelayernorm rwkv xlm-roberta xlm-roberta-xl xlstm xmod
+    zamba2
 """
 ENCODER_TYPES = """
-    bert bert-generation big_bird camembert data2vec-text electra ernie megatron-bert reformer rembert roberta
-    roberta-prelayernorm roc_bert roformer xlm-roberta xlm-roberta-xl xmod
+    bert bert-generation big_bird camembert data2vec-text electra ernie megatron-bert reformer
+    rembert roberta roberta-prelayernorm roc_bert roformer xlm-roberta xlm-roberta-xl xmod
 """
 REFUSED_TYPES = {
     "blt": "it embeds bytes by hashes of their ids, and pseudo tokens have no ids",
@@ -121,20 +132,17 @@ def check_decoder(config: PreTrainedConfig, model_class: type[PreTrainedModel] |
     Raises:
         ValueError: with the model type and the reason.
     """
-    reason = refusal(config)
-    if reason is None and model_class is None and type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
-        model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-    if reason is None and model_class is not None and "inputs_embeds" not in argument_names(model_class):
-        reason = f"`{model_class.__name__}.forward` does not take `inputs_embeds`, which hold the pseudo tokens"
+    reason = refusal(config, model_class)
     if reason is not None:
         raise ValueError(
-            f"A language model of type {config.model_type!r} cannot be used: {reason}. Choose a causal decoder, for "
-            "example a Llama, Qwen, Gemma 3 or LFM2; training/model/backbones/DECODERS.md lists all that work."
+            f"A language model of type {config.model_type!r} cannot be used: {reason}. "
+            "Choose a causal decoder, for example a Llama, Qwen, Gemma 3 or LFM2; "
+            "training/model/backbones/DECODERS.md lists all that work."
         )
 
 
-def refusal(config: PreTrainedConfig) -> str | None:
-    """The reason why a language model of this configuration cannot be used; None if it can."""
+def refusal(config: PreTrainedConfig, model_class: type[PreTrainedModel] | None = None) -> str | None:
+    """The reason why a language model of this configuration and class cannot be used; None if it can."""
     if config.model_type in REFUSED_TYPES:
         return REFUSED_TYPES[config.model_type]
     text_config = config.get_text_config(decoder=True)
@@ -148,9 +156,43 @@ def refusal(config: PreTrainedConfig) -> str | None:
         return "it is an encoder, which sees later tokens, unless its configuration has `is_decoder=True`"
     if config.model_type == "xmod" and config.default_language is None:
         return "its configuration has no `default_language`"
+    if model_class is None and type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
+        model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    if model_class is not None and "inputs_embeds" not in argument_names(model_class):
+        return f"`{model_class.__name__}.forward` does not take `inputs_embeds`, which hold the pseudo tokens"
     return None
+
+
+# ---- arguments -----------------------------------------------------------------------------------------------------
 
 
 def argument_names(model_class: type[PreTrainedModel]) -> set[str]:
     """Names of the arguments of a class's forward pass."""
     return set(inspect.signature(model_class.forward).parameters)
+
+
+def check_keywords(
+    function: Callable,
+    given: Iterable[str],
+    others: Iterable[str] = (),
+    language_model: PreTrainedModel | None = None,
+) -> None:
+    """Reject arguments that a function does not know, instead of ignoring them in silence.
+
+    Args:
+        function: with all of its arguments in its signature.
+        given: names of the arguments that were passed.
+        others: names of arguments that it takes as well.
+        language_model: to whose forward pass the function passes further arguments, if it does.
+
+    Raises:
+        TypeError: with the name that was probably meant.
+    """
+    known = {*inspect.signature(function).parameters, *others} - {"self", "args", "kwargs"}
+    if language_model is not None:
+        known |= argument_names(type(language_model))
+        known |= set(TransformersKwargs.__optional_keys__) | {"cache_position", "return_dict"}
+    for name in given:
+        if name not in known:
+            hint = did_you_mean(name, sorted(known)) or " Leave it out."
+            raise TypeError(f"{function.__name__}() got an unexpected keyword argument {name!r}.{hint}")

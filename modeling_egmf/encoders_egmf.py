@@ -24,7 +24,7 @@ from transformers.audio_utils import mel_filter_bank
 
 from .backbones_egmf import EGMFPretrainedStem, length_mask, put_back_frames
 from .configuration_egmf import EGMFConfig, EGMFEncoderConfig
-from .float32_egmf import EGMFFloat32Module, in_float32
+from .precision_egmf import EGMFFloat32Module, in_float32
 
 
 # ---- stems: from raw media or features to a sequence of vectors --------------------------------------------------
@@ -46,10 +46,11 @@ class EGMFFeatureStem(EGMFFloat32Module):
         if values.shape[-1] != feature_size:
             raise ValueError(
                 f"The features are {values.shape[-1]} wide but the model was built for {feature_size}. "
-                "Use the extractor that it was trained with, or train a model with that feature_size."
+                "Use the extractor that it was trained with, or train another model."
             )
         standardized = (values - self.mean) / self.std.clamp(min=1e-5)
-        return self.projection(standardized.clamp(-10, 10)), mask  # 10 deviations bound outliers
+        # 10 deviations bound outliers.
+        return self.projection(standardized.clamp(-10, 10)), mask
 
 
 class EGMFWaveformStem(EGMFFloat32Module):
@@ -82,7 +83,9 @@ class EGMFWaveformStem(EGMFFloat32Module):
         if values.shape != mask.shape:
             raise ValueError(f"`audio_values` has shape {tuple(values.shape)}, `audio_mask` {tuple(mask.shape)}.")
         states, mask = self.log_mel(values, mask)  # (B, T, mel bins), (B, T)
-        states = self.subtract_mean_level(states, mask)
+        # The clip's mean level mostly reflects the distance to the microphone.
+        num_values = mask.sum(dim=1)[:, None, None] * states.shape[2]
+        states = states - (states * mask[..., None]).sum(dim=(1, 2), keepdim=True) / num_values
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             states = states * mask[..., None]
             states = convolution(states.transpose(1, 2)).transpose(1, 2)  # (B, T / 2, C)
@@ -90,7 +93,6 @@ class EGMFWaveformStem(EGMFFloat32Module):
             mask = mask[:, ::2]
         return self.projection(states), mask
 
-    @in_float32
     def log_mel(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """values (B, S), mask (B, S) -> (B, T, mel bins) in about [-1, 1], (B, T): one frame per hop."""
         spectrum = torch.stft(
@@ -100,7 +102,8 @@ class EGMFWaveformStem(EGMFFloat32Module):
             win_length=self.window_length,
             window=self.window,
             center=True,
-            pad_mode="constant",  # silence, like the padding after shorter clips of a batch
+            # Silence, like the padding after shorter clips of a batch.
+            pad_mode="constant",
             return_complex=True,
         )
         power = spectrum.abs().square().transpose(1, 2) @ self.mel_filters  # (B, T, mel bins)
@@ -108,12 +111,6 @@ class EGMFWaveformStem(EGMFFloat32Module):
         num_frames = mask.sum(dim=1) // self.hop_length + 1  # (B,)
         # Maps -70 to 10 dB to [-1, 1].
         return (decibels + 30) / 40, length_mask(num_frames, decibels.shape[1])
-
-    @staticmethod
-    def subtract_mean_level(states: Tensor, mask: Tensor) -> Tensor:
-        """states (B, T, mel bins) minus the clip's mean, which mostly reflects the distance to the microphone."""
-        count = mask.sum(dim=1)[:, None, None] * states.shape[2]
-        return states - (states * mask[..., None]).sum(dim=(1, 2), keepdim=True) / count
 
 
 class EGMFFrameStem(EGMFFloat32Module):
@@ -128,7 +125,8 @@ class EGMFFrameStem(EGMFFloat32Module):
     def __init__(self, config: EGMFEncoderConfig):
         super().__init__()
         self.frame_size = (config.frame_height, config.frame_width)
-        channels = [6, *config.conv_channels]  # red, green, blue, and the difference in each
+        # Red, green, blue, and the difference in each.
+        channels = [6, *config.conv_channels]
         self.convolutions = strided_convolutions(nn.Conv2d, channels)
         self.norms = nn.ModuleList(nn.GroupNorm(1, width) for width in config.conv_channels)
         self.projection = nn.Linear(self.GRID_SIZE**2 * channels[-1], config.hidden_size)
@@ -138,17 +136,20 @@ class EGMFFrameStem(EGMFFloat32Module):
         """values (B, T, 3, y, x) in about [-1, 1], mask (B, T) -> (B, T, W), (B, T)."""
         if values.shape[-2:] != self.frame_size:
             raise ValueError(
-                f"The frames are {tuple(values.shape[-2:])} pixels but the model was built for {self.frame_size}. "
-                "Use the processor that was saved with the model."
+                f"The frames are {tuple(values.shape[-2:])} pixels but the model was built for "
+                f"{self.frame_size}. Use the processor that was saved with the model."
             )
-        motion = values - values[:, :1]
-        # Doubled, so that small motion has more weight.
-        states = torch.cat([values, 2 * motion], dim=2)[mask]  # (real frames, 6, y, x)
+        # Motion is doubled, so that a small one has more weight.
+        motion = 2 * (values - values[:, :1])
+        states = torch.cat([values, motion], dim=2)[mask]  # (real frames, 6, y, x)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             states = nn.functional.gelu(norm(convolution(states)))  # (real frames, C, y / 2, x / 2)
         grid = average_over_grid(states, self.GRID_SIZE)  # (real frames, C, 4, 4)
         states = self.projection(grid.flatten(1))  # (real frames, W)
         return put_back_frames(states, mask), mask
+
+
+STEMS = {"features": EGMFFeatureStem, "waveform": EGMFWaveformStem, "frames": EGMFFrameStem}
 
 
 # ---- one modality -------------------------------------------------------------------------------------------------
@@ -166,7 +167,10 @@ class EGMFModalityEncoder(EGMFFloat32Module):
         super().__init__()
         width = config.hidden_size
         self.sequence_type = config.sequence_encoder
-        self.stem = build_stem(config, backbone)
+        if config.backbone_config is not None:
+            self.stem = EGMFPretrainedStem(config, backbone)
+        else:
+            self.stem = STEMS[config.input_type](config)
         self.dropout = nn.Dropout(config.dropout)
         if self.sequence_type == "gru":
             self.sequence = nn.GRU(width, width // 2, config.num_layers, batch_first=True, bidirectional=True)
@@ -182,7 +186,8 @@ class EGMFModalityEncoder(EGMFFloat32Module):
             )
             self.sequence = nn.TransformerEncoder(layer, config.num_layers, enable_nested_tensor=False)
         self.norm = nn.LayerNorm(width)
-        self.pooling_score = nn.Linear(width, 1, bias=False)  # a bias would not change the softmax
+        # A bias would not change the softmax.
+        self.pooling_score = nn.Linear(width, 1, bias=False)
         self.projection = nn.Linear(width, fusion_width)
 
     def forward(self, values: Tensor, mask: Tensor, present: Tensor) -> Tensor:
@@ -191,30 +196,30 @@ class EGMFModalityEncoder(EGMFFloat32Module):
         Args:
             values: (B, T or S, ...) as the stem takes them.
             mask: (B, T or S), 1 on real steps, which come first.
-            present: (B,) bool, which samples to encode.
+            present: (B,) bool, which samples to encode; each has a real step.
 
         Returns:
             (B, H), zeros where the sample does not have the modality.
         """
-        present = present & mask.any(dim=1)
         tokens = self.projection.weight.new_zeros(values.shape[0], self.projection.out_features)
         if not present.any():
             return tokens
         indices = torch.where(present)[0]
-        encoded = self.encode(values[indices], mask[indices].bool())
+        states, state_mask = self.stem(values[indices], mask[indices].bool())  # (N, T, W), (N, T)
+        encoded = self.encode_sequence(states, state_mask)  # (N, H)
         return tokens.index_copy(0, indices, encoded.to(tokens.dtype))
-
-    def encode(self, values: Tensor, mask: Tensor) -> Tensor:
-        """values (B, T or S, ...), mask (B, T or S) with a real step in every row -> (B, H)."""
-        states, mask = self.stem(values, mask)  # (B, T, W), (B, T)
-        return self.encode_sequence(states, mask)
 
     @in_float32
     def encode_sequence(self, states: Tensor, mask: Tensor) -> Tensor:
         """states (B, T, W), mask (B, T) -> (B, H)."""
         states = self.dropout(states)
         if self.sequence_type == "gru":
-            states = states + self.run_gru(states, mask)
+            # Packed, so that the backward GRU starts at a real step.
+            lengths = mask.sum(dim=1).cpu()
+            packed = pack_padded_sequence(states, lengths, batch_first=True, enforce_sorted=False)
+            encoded, _ = self.sequence(packed)
+            encoded, _ = pad_packed_sequence(encoded, batch_first=True, total_length=states.shape[1])
+            states = states + encoded
         elif self.sequence_type == "transformer":
             states = states + sinusoidal_positions(states)
             states = self.sequence(states, src_key_padding_mask=~mask)
@@ -225,14 +230,6 @@ class EGMFModalityEncoder(EGMFFloat32Module):
         weights = torch.softmax(scores, dim=1)
         pooled = torch.einsum("bt,btw->bw", weights, states)  # (B, W)
         return self.projection(pooled)
-
-    def run_gru(self, states: Tensor, mask: Tensor) -> Tensor:
-        """states (B, T, W), mask (B, T) -> (B, T, W); packed, so that the backward GRU starts at a real step."""
-        lengths = mask.sum(dim=1).cpu()
-        packed = pack_padded_sequence(states, lengths, batch_first=True, enforce_sorted=False)
-        encoded, _ = self.sequence(packed)
-        encoded, _ = pad_packed_sequence(encoded, batch_first=True, total_length=states.shape[1])
-        return encoded
 
 
 # ---- both modalities ----------------------------------------------------------------------------------------------
@@ -274,18 +271,16 @@ class EGMFAudioVisualEncoder(EGMFFloat32Module):
         Returns:
             Tokens (B, 2, H), zeros where a modality is absent, and (B, 2) bool, true where it is present.
         """
-        audio_token, has_audio = self.encode_modality("audio", audio_values, audio_mask, enabled[:, 0])
-        video_token, has_video = self.encode_modality("video", video_values, video_mask, enabled[:, 1])
-        tokens = torch.stack([audio_token, video_token], dim=1)  # (B, 2, H)
-        mask = torch.stack([has_audio, has_video], dim=1)  # (B, 2)
-        return tokens, mask
+        audio, has_audio = self.encode_modality("audio", audio_values, audio_mask, enabled[:, 0])
+        video, has_video = self.encode_modality("video", video_values, video_mask, enabled[:, 1])
+        return torch.stack([audio, video], dim=1), torch.stack([has_audio, has_video], dim=1)
 
     def encode_modality(
         self,
         modality: str,
         values: Tensor | None,
         mask: Tensor | None,
-        enabled: Tensor,
+        enabled: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """values (B, T or S, ...), mask (B, T or S), enabled (B,) -> token (B, H), and which samples have one (B,)."""
         encoder = self.audio if modality == "audio" else self.video
@@ -294,31 +289,22 @@ class EGMFAudioVisualEncoder(EGMFFloat32Module):
             # Times zero keeps the embedding in the graph: DDP waits for the gradient of every parameter.
             return embed.expand(len(enabled), -1) * 0, torch.zeros_like(enabled)
         if encoder is None:
-            raise ValueError(f"The batch has {modality}, but this model was built without {modality}; leave it out.")
+            raise ValueError(f"The batch has {modality}, but this model was built without {modality}.")
         if mask is None:
             raise ValueError(f"`{modality}_values` needs `{modality}_mask`; the processor returns both.")
         if mask.ndim != 2 or len(mask) != len(values):
             raise ValueError(
-                f"`{modality}_mask` has shape {tuple(mask.shape)}, `{modality}_values` {tuple(values.shape)}. Give "
-                "both as the processor returned them."
+                f"`{modality}_mask` has shape {tuple(mask.shape)}, `{modality}_values` {tuple(values.shape)}. "
+                "Give both as the processor returned them."
             )
-        present = mask.bool().any(dim=1) & enabled
+        present = mask.bool().any(dim=1)
+        if enabled is not None:
+            present = present & enabled
         token = (encoder(values, mask, present) + embed) * present[:, None]
         return token, present
 
 
 # ---- shared steps -------------------------------------------------------------------------------------------------
-
-
-def build_stem(config: EGMFEncoderConfig, backbone: PreTrainedModel | None) -> nn.Module:
-    """The stem that `input_type` and `backbone_config` ask for."""
-    if config.backbone_config is not None:
-        return EGMFPretrainedStem(config, backbone)
-    if config.input_type == "features":
-        return EGMFFeatureStem(config)
-    if config.input_type == "waveform":
-        return EGMFWaveformStem(config)
-    return EGMFFrameStem(config)
 
 
 def strided_convolutions(convolution: type[nn.Module], channels: list[int]) -> nn.ModuleList:
@@ -332,8 +318,7 @@ def sinusoidal_positions(states: Tensor) -> Tensor:
     _, length, width = states.shape
     steps = torch.arange(length, device=states.device, dtype=torch.float32)[:, None]  # (T, 1)
     even = torch.arange(0, width, 2, device=states.device)
-    rates = torch.exp(even * (-math.log(10000.0) / width))  # (W / 2,)
-    angles = steps * rates  # (T, W / 2)
+    angles = steps * torch.exp(even * (-math.log(10000.0) / width))  # (T, W / 2)
     positions = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
     return positions[:, :width].to(states.dtype)
 
@@ -353,9 +338,7 @@ def average_over_grid(states: Tensor, size: int) -> Tensor:
 
 def cell_means(length: int, num_cells: int) -> Tensor:
     """(num_cells, length): the matrix that averages `length` pixels into cells, which may overlap by one pixel."""
-    means = torch.zeros(num_cells, length)
-    for i in range(num_cells):
-        start = i * length // num_cells
-        end = -(-(i + 1) * length // num_cells)  # rounded up
-        means[i, start:end] = 1 / (end - start)
-    return means
+    pixels = torch.arange(length) * num_cells
+    starts = torch.arange(num_cells)[:, None] * length
+    is_inside = (pixels + num_cells > starts) & (pixels < starts + length)
+    return is_inside / is_inside.sum(dim=1, keepdim=True)

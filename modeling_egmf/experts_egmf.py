@@ -10,22 +10,13 @@ Next: prompt_egmf.py, which turns f_enhanced into soft tokens of the prompt.
 
 # B batch  E experts  H fusion width
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
 from .configuration_egmf import EGMFConfig
-from .float32_egmf import EGMFFloat32Module, in_float32
-
-
-class GateWeights(NamedTuple):
-    """The gate's output for each sample."""
-
-    expert_weights: Tensor  # (B, E) alpha, sums to 1
-    gate_weights: Tensor  # (B, E) w, sums to 1
-    residual_weight: Tensor  # (B,) beta in (0, 1)
+from .outputs_egmf import EGMFFusionOutput
+from .precision_egmf import EGMFFloat32Module, in_float32
 
 
 class EGMFExpert(EGMFFloat32Module):
@@ -43,31 +34,29 @@ class EGMFExpert(EGMFFloat32Module):
         return self.up(self.activation(self.down(fused)))
 
 
+def two_layers(width: int, hidden_width: int, output_width: int) -> nn.Sequential:
+    """A linear layer, GELU, and another linear layer."""
+    return nn.Sequential(nn.Linear(width, hidden_width), nn.GELU(), nn.Linear(hidden_width, output_width))
+
+
 class EGMFHierarchicalGate(EGMFFloat32Module):
     """The two stages of the gate, and the weight of the residual."""
 
     def __init__(self, width: int, num_experts: int):
         super().__init__()
         hidden_width = max(num_experts, width // 4)
-        self.feature_gate = nn.Sequential(
-            nn.Linear(width, hidden_width),
-            nn.GELU(),
-            nn.Linear(hidden_width, num_experts),
-        )
-        self.context_gate = nn.Sequential(
-            nn.Linear(width + num_experts, hidden_width),
-            nn.GELU(),
-            nn.Linear(hidden_width, num_experts),
-        )
+        self.feature_gate = two_layers(width, hidden_width, num_experts)
+        self.context_gate = two_layers(width + num_experts, hidden_width, num_experts)
         self.residual_gate = nn.Linear(width, 1)
 
-    def forward(self, fused: Tensor) -> GateWeights:
-        """fused (B, H) -> GateWeights."""
-        gate_weights = torch.softmax(self.feature_gate(fused), dim=-1)  # (B, E)
-        context = torch.cat([fused, gate_weights], dim=-1)  # (B, H + E)
-        expert_weights = torch.softmax(self.context_gate(context), dim=-1)  # (B, E)
-        residual_weight = torch.sigmoid(self.residual_gate(fused)).squeeze(-1)  # (B,)
-        return GateWeights(expert_weights, gate_weights, residual_weight)
+    def forward(self, fused: Tensor) -> EGMFFusionOutput:
+        """fused (B, H) -> output with the weights of the gate."""
+        output = EGMFFusionOutput()
+        output.gate_weights = torch.softmax(self.feature_gate(fused), dim=-1)
+        context = torch.cat([fused, output.gate_weights], dim=-1)  # (B, H + E)
+        output.expert_weights = torch.softmax(self.context_gate(context), dim=-1)
+        output.residual_weight = torch.sigmoid(self.residual_gate(fused)).squeeze(-1)
+        return output
 
 
 class EGMFExperts(EGMFFloat32Module):
@@ -82,9 +71,10 @@ class EGMFExperts(EGMFFloat32Module):
         self.gate = EGMFHierarchicalGate(width, len(self.experts))
 
     @in_float32
-    def forward(self, fused: Tensor) -> tuple[Tensor, GateWeights]:
-        """fused (B, H) -> f_enhanced (B, H), and the weights that it was mixed with."""
-        gate = self.gate(fused)
+    def forward(self, fused: Tensor) -> EGMFFusionOutput:
+        """fused (B, H) -> output with f_enhanced (B, H) and the weights that it was mixed with."""
+        output = self.gate(fused)
         expert_outputs = torch.stack([expert(fused) for expert in self.experts], dim=1)  # (B, E, H)
-        mixed = torch.einsum("be,beh->bh", gate.expert_weights, expert_outputs)  # (B, H)
-        return mixed + gate.residual_weight[:, None] * fused, gate
+        mixed = torch.einsum("be,beh->bh", output.expert_weights, expert_outputs)  # (B, H)
+        output.fused = mixed + output.residual_weight[:, None] * fused
+        return output

@@ -14,36 +14,34 @@ import torch
 from torch import Tensor, nn
 
 from .configuration_egmf import EGMFConfig
-from .float32_egmf import EGMFFloat32Module, in_float32
+from .precision_egmf import EGMFFloat32Module, in_float32
 
 
 class EGMFAttention(EGMFFloat32Module):
     """Multi-head attention of queries over keys. The output is zero for a sample without any key."""
 
-    def __init__(self, width: int, num_heads: int, dropout: float):
+    def __init__(self, config: EGMFConfig):
         super().__init__()
-        self.num_heads = num_heads
-        self.head_width = width // num_heads
-        self.dropout = dropout
+        width = config.fusion_hidden_size
+        self.num_heads = config.fusion_attention_heads
+        self.dropout = config.fusion_dropout
         self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width, bias=False)  # a bias would not change the softmax
+        # A bias would not change the softmax.
+        self.key = nn.Linear(width, width, bias=False)
         self.value = nn.Linear(width, width)
         self.output = nn.Linear(width, width)
-
-    def split_heads(self, states: Tensor) -> Tensor:
-        """states (B, Q, H) -> (B, heads, Q, head width)."""
-        batch_size, length, _ = states.shape
-        return states.view(batch_size, length, self.num_heads, self.head_width).transpose(1, 2)
 
     def forward(self, queries: Tensor, keys: Tensor, key_mask: Tensor) -> Tensor:
         """queries (B, Q, H), keys (B, K, H), key_mask (B, K) bool, true on real keys -> (B, Q, H)."""
         has_key = key_mask.any(dim=1)  # (B,)
         # A softmax over no keys is NaN: a sample without keys sees its masked ones, and is set to zero below.
         visible = key_mask | ~has_key[:, None]  # (B, K)
+        heads = (self.num_heads, -1)
         attended = nn.functional.scaled_dot_product_attention(
-            self.split_heads(self.query(queries)),
-            self.split_heads(self.key(keys)),
-            self.split_heads(self.value(keys)),
+            # (B, heads, Q or K, head width)
+            self.query(queries).unflatten(2, heads).transpose(1, 2),
+            self.key(keys).unflatten(2, heads).transpose(1, 2),
+            self.value(keys).unflatten(2, heads).transpose(1, 2),
             attn_mask=visible[:, None, None, :],
             dropout_p=self.dropout if self.training else 0.0,
         )
@@ -57,18 +55,15 @@ class EGMFFusion(EGMFFloat32Module):
     def __init__(self, config: EGMFConfig):
         super().__init__()
         width = config.fusion_hidden_size
-        num_heads = config.fusion_attention_heads
-        dropout = config.fusion_dropout
-
         self.text_projection = nn.Linear(config.text_config.get_text_config().hidden_size, width)
         self.no_text_query = nn.Parameter(torch.zeros(width))
         self.text_norm = nn.LayerNorm(width)
         self.media_norm = nn.LayerNorm(width)
         self.media_attention = None
         if config.bidirectional_attention:
-            self.media_attention = EGMFAttention(width, num_heads, dropout)
-        self.cross_attention = EGMFAttention(width, num_heads, dropout)
-        self.self_attention = EGMFAttention(width, num_heads, dropout)
+            self.media_attention = EGMFAttention(config)
+        self.cross_attention = EGMFAttention(config)
+        self.self_attention = EGMFAttention(config)
         self.fused_norm = nn.LayerNorm(width)
 
     @in_float32

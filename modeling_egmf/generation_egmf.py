@@ -14,8 +14,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, GenerationMixin
 
-from .decoders_egmf import describe_decoder
-from .keywords_egmf import check_keywords
+from .decoders_egmf import check_keywords, describe_decoder
 from .padding_egmf import gather_columns, group_samples, must_regroup, real_columns
 from .prompt_egmf import PREFILL_INPUTS, TEXT_INPUTS, hide_switched_off_text
 
@@ -46,22 +45,19 @@ class EGMFGenerationMixin(GenerationMixin):
             TypeError: an argument is unknown.
             ValueError: an argument does not work with groups, or with a language model without a cache.
         """
-        known = {*inspect.signature(GenerationMixin.generate).parameters, *vars(GenerationConfig())}
-        known |= set(inspect.signature(self.forward).parameters)
-        check_keywords("generate", kwargs, known, self.language_model)
+        others = {*vars(GenerationConfig()), *inspect.signature(self.forward).parameters}
+        check_keywords(super().generate, kwargs, others, self.language_model)
         if inputs is not None:
             kwargs["input_ids"] = inputs
         if kwargs.get("attention_mask") is not None:
-            attention_mask = hide_switched_off_text(kwargs["attention_mask"], *map(kwargs.get, TEXT_INPUTS))
-            kwargs["attention_mask"] = attention_mask
+            masks = map(kwargs.get, ("attention_mask", *TEXT_INPUTS))
+            kwargs["attention_mask"] = hide_switched_off_text(*masks)
         config = self.language_model.config
         support = describe_decoder(config)
         if support.scoring == "recompute":
             for name in ("past_key_values", "cache_implementation"):
                 if kwargs.get(name) is not None:
-                    raise ValueError(
-                        f"A {config.model_type!r} language model generates without a cache: leave out `{name}`."
-                    )
+                    raise ValueError(f"A {config.model_type!r} generates without a cache: leave out `{name}`.")
             kwargs["use_cache"] = False
         if must_regroup(support, kwargs.get("attention_mask")):
             return self.generate_in_groups(**kwargs)
@@ -85,17 +81,18 @@ class EGMFGenerationMixin(GenerationMixin):
             given.append("return_dict_in_generate")
         if given:
             raise ValueError(
-                f"A {self.language_model.config.model_type!r} language model generates without padding, here in "
-                f"groups of equal length, which `{given[0]}` does not support. Leave it out, or generate one sample "
-                "at a time, without padding; to leave text out of the prompt, use `modalities=` of the processor."
+                f"A {self.language_model.config.model_type!r} generates without padding, in groups of equal "
+                f"length, which `{given[0]}` does not support. Leave it out, or generate one sample at a time, "
+                "without padding; to leave text out of the prompt, use `modalities=` of the processor."
             )
         input_ids = kwargs["input_ids"]
         attention_mask = kwargs["attention_mask"]
-        support = describe_decoder(self.language_model.config)
-        groups = group_samples(attention_mask.sum(dim=1), mixed=support.padding == "left")
-        new_tokens: list[Tensor] = []  # X of each sample, in the order of the groups
+        padding = describe_decoder(self.language_model.config).padding
+        groups = group_samples(attention_mask.sum(dim=1), mixed=padding == "left")
+        # X sequences of each sample, in the order of the groups.
+        new_tokens: list[Tensor] = []
         for samples in groups:
-            columns = real_columns(attention_mask[samples], support.padding)
+            columns = real_columns(attention_mask[samples], padding)
             group = {}
             for name, value in kwargs.items():
                 group[name] = value
@@ -105,24 +102,20 @@ class EGMFGenerationMixin(GenerationMixin):
                     group[name] = gather_columns(group[name], columns)
             new_tokens.extend(super().generate(**group)[:, columns.shape[1] :])
 
-        padding = padding_token(settings, kwargs)
-        tokens = pad_sequence(new_tokens, batch_first=True, padding_value=padding)  # (B * X, T)
+        filler = padding_token(settings, kwargs)
+        tokens = pad_sequence(new_tokens, batch_first=True, padding_value=filler)  # (B * X, T)
         order = torch.cat(groups).argsort()
         tokens = tokens.unflatten(0, (len(input_ids), -1))[order].flatten(0, 1)
         prompts = input_ids.repeat_interleave(len(tokens) // len(input_ids), dim=0)
         return torch.cat([prompts, tokens], dim=1)
 
-    def prepare_inputs_for_generation(
-        self,
-        input_ids: Tensor,
-        is_first_iteration: bool = False,
-        **kwargs: Any,
-    ) -> dict[str, Any]:
+    def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Drop the media after the prefill if there is a cache, so that the fusion runs only once."""
-        inputs = super().prepare_inputs_for_generation(input_ids, is_first_iteration=is_first_iteration, **kwargs)
+        inputs = super().prepare_inputs_for_generation(*args, **kwargs)
         if describe_decoder(self.language_model.config).scoring == "recompute":
-            inputs.pop("position_ids", None)  # the language model counts positions in its own way
-        if not is_first_iteration and kwargs.get("use_cache", True):
+            # The language model counts positions in its own way.
+            inputs.pop("position_ids", None)
+        if not kwargs.get("is_first_iteration") and kwargs.get("use_cache", True):
             for name in PREFILL_INPUTS:
                 inputs.pop(name, None)
         inputs.pop("labels", None)

@@ -40,7 +40,7 @@ loss       chosen  A mean over samples of the mean over their tokens: otherwise 
 training   option  Fusion pretraining: encoders, fusion and experts are trained with one linear head per task before
                    the LLM is added (training/trainer/pretraining.py).
            added   Modality dropout, against over-reliance on one modality (training/data/collator.py).
-           chosen  Encoders, fusion, experts and LoRA are in float32, whatever the LLM's precision (float32_egmf.py).
+           chosen  Encoders, fusion, experts and LoRA are in float32, whatever the LLM's precision (precision_egmf.py).
 
 Next: configuration_egmf.py for the hyperparameters; encoders_egmf.py, fusion_egmf.py, experts_egmf.py and
 prompt_egmf.py in the order of the diagram; answers_egmf.py; checkpoints_egmf.py for saving and loading.
@@ -49,7 +49,6 @@ prompt_egmf.py in the order of the diagram; answers_egmf.py; checkpoints_egmf.py
 # B batch  S prompt tokens  L transcript columns  K positions with logits  P pseudo tokens  A answers  E experts
 # M modalities (text, audio, video)  T frames  F feature width  H fusion width  D LLM width  V vocabulary
 
-import inspect
 import os
 from typing import Any
 
@@ -58,7 +57,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, Cache, PreTrainedModel
 from transformers import initialization as init
 
-from .answers_egmf import AnswerSet, answer_loss, check_answer_inputs, choose_logits_to_keep
+from .answers_egmf import NORMALIZATIONS, AnswerSet, answer_loss, choose_logits_to_keep
 from .checkpoints_egmf import (
     keys_stored_elsewhere,
     load_adapter_checkpoint,
@@ -66,12 +65,11 @@ from .checkpoints_egmf import (
     record_checksum,
 )
 from .configuration_egmf import EGMFConfig
-from .decoders_egmf import check_decoder
+from .decoders_egmf import check_decoder, check_keywords
 from .encoders_egmf import EGMFAudioVisualEncoder, EGMFPretrainedStem
 from .experts_egmf import EGMFExperts
 from .fusion_egmf import EGMFFusion
 from .generation_egmf import EGMFGenerationMixin
-from .keywords_egmf import check_keywords
 from .loading_egmf import load_config
 from .lora_egmf import inject_lora
 from .outputs_egmf import EGMFAnswerOutput, EGMFCausalLMOutput, EGMFFusionOutput
@@ -87,7 +85,7 @@ from .prompt_egmf import (
     is_prefill,
     transcript_columns,
 )
-from .scoring_egmf import score_prompts
+from .scoring_egmf import AnswerScorer
 
 
 class EGMFPreTrainedModel(PreTrainedModel):
@@ -164,23 +162,20 @@ class EGMFModel(EGMFPreTrainedModel):
         reads_text = modality_mask[:, :1].bool()  # (B, 1)
         transcript_mask = utterance_mask.bool() & reads_text  # (B, L)
         media = (audio_values, audio_mask, video_values, video_mask)
-        media_tokens, media_mask = self.audio_visual_encoder(modality_mask[:, 1:].bool(), *media)  # (B, 2, H), (B, 2)
+        # (B, 2, H) and (B, 2)
+        media_tokens, media_mask = self.audio_visual_encoder(modality_mask[:, 1:].bool(), *media)
         has_text = text_mask.bool().any(dim=1, keepdim=True) & reads_text  # (B, 1)
         present = torch.cat([has_text, media_mask], dim=1)  # (B, M)
         empty = torch.where(~present.any(dim=1))[0].tolist()
         if empty:
-            raise ValueError(f"Sample {empty} of the batch has neither text nor audio nor video; give at least one.")
+            raise ValueError(f"Sample {empty} of the batch has neither text nor audio nor video.")
 
         text_embeds = text_embeds.to(self.fusion.no_text_query.dtype)
         fused = self.fusion(text_embeds, transcript_mask, media_tokens, media_mask)  # (B, H)
-        enhanced, gate = self.experts(fused)  # (B, H)
-        pseudo_tokens = self.pseudo_tokens(enhanced)  # (B, P, D)
-        return EGMFFusionOutput(
-            pseudo_tokens=pseudo_tokens,
-            fused=enhanced,
-            modality_mask=present,
-            **gate._asdict(),
-        )
+        output = self.experts(fused)
+        output.pseudo_tokens = self.pseudo_tokens(output.fused)  # (B, P, D)
+        output.modality_mask = present
+        return output
 
 
 class EGMFForConditionalGeneration(EGMFPreTrainedModel, EGMFGenerationMixin):
@@ -216,7 +211,8 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, EGMFGenerationMixin):
     """
 
     _auto_class = "AutoModel"
-    accepts_loss_kwargs = False  # the loss is a mean over samples: Trainer divides by its accumulation steps
+    # The loss is a mean over samples: Trainer divides by its accumulation steps.
+    accepts_loss_kwargs = False
 
     def __init__(
         self,
@@ -227,16 +223,15 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, EGMFGenerationMixin):
     ):
         super().__init__(config)
         if config.text_config is None:
-            raise ValueError(
-                "The configuration has no `text_config`, so there is no language model to build. Give one."
-            )
+            raise ValueError("The configuration has no `text_config`: there is no language model to build.")
         if language_model is None:
             check_decoder(config.text_config)
             language_model = AutoModelForCausalLM.from_config(config.text_config)
         check_decoder(language_model.config, type(language_model))
         if config.lora is not None:
             inject_lora(language_model, config.lora)
-        self.egmf = EGMFModel(config, audio_backbone, video_backbone)  # first: "auto" offloads the last modules
+        # First, because "auto" offloads the last modules.
+        self.egmf = EGMFModel(config, audio_backbone, video_backbone)
         self.language_model = language_model
         self.generation_config = language_model.generation_config
         self.post_init()
@@ -291,7 +286,8 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, EGMFGenerationMixin):
             raise ValueError("`push_to_hub=True` does not upload a `variant`. Save it, then upload its folder.")
         self._keys_to_ignore_on_save = keys_stored_elsewhere(self)
         if self.config.text_model_id is not None:
-            kwargs.setdefault("save_original_format", False)  # an adapter checkpoint keeps our key names
+            # An adapter checkpoint keeps our key names.
+            kwargs.setdefault("save_original_format", False)
         super().save_pretrained(save_directory, **kwargs)
         if kwargs.get("is_main_process", True) and not kwargs.get("distributed_checkpoint"):
             record_checksum(save_directory, self.config, kwargs.get("variant"))
@@ -316,23 +312,16 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, EGMFGenerationMixin):
         for name, parameter in self.language_model.named_parameters():
             parameter.requires_grad_("lora_" in name)
 
-    def get_input_embeddings(self) -> nn.Module:
-        return self.language_model.get_input_embeddings()
-
     def get_output_embeddings(self) -> nn.Module:
         return self.language_model.get_output_embeddings()
 
     def get_audio_features(self, audio_values: Tensor, audio_mask: Tensor) -> Tensor:
         """The audio token of each clip, (B, H), zeros for a clip without audio."""
-        has_audio = audio_mask.bool().any(dim=1)
-        token, _ = self.egmf.audio_visual_encoder.encode_modality("audio", audio_values, audio_mask, has_audio)
-        return token
+        return self.egmf.audio_visual_encoder.encode_modality("audio", audio_values, audio_mask)[0]
 
     def get_video_features(self, video_values: Tensor, video_mask: Tensor) -> Tensor:
         """The video token of each clip, (B, H), zeros for a clip without video."""
-        has_video = video_mask.bool().any(dim=1)
-        token, _ = self.egmf.audio_visual_encoder.encode_modality("video", video_values, video_mask, has_video)
-        return token
+        return self.egmf.audio_visual_encoder.encode_modality("video", video_values, video_mask)[0]
 
     def get_placeholder_mask(self, input_ids: Tensor) -> Tensor:
         """input_ids (B, S) -> (B, S) bool, true on the placeholders; each sample must hold exactly P.
@@ -340,19 +329,19 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, EGMFGenerationMixin):
         They are counted per sample: with one too few, `masked_scatter` would move tokens into the next sample.
         """
         if self.config.placeholder_token_id is None:
-            raise ValueError("`config.placeholder_token_id` is not set; use the processor's `placeholder_token_id`.")
+            raise ValueError("`config.placeholder_token_id` is not set; use the processor's.")
         mask = input_ids == self.config.placeholder_token_id
         counts = mask.sum(dim=1)  # (B,)
         num_tokens = self.config.num_pseudo_tokens
         wrong = torch.where(counts != num_tokens)[0]
         if len(wrong):
             raise ValueError(
-                f"Sample {wrong.tolist()} of the batch has {counts[wrong].tolist()} pseudo-token placeholders, "
-                f"not {num_tokens}. Build the processor with num_pseudo_tokens={num_tokens}."
+                f"Sample {wrong.tolist()} of the batch has {counts[wrong].tolist()} pseudo-token "
+                f"placeholders, not {num_tokens}. Build the processor with num_pseudo_tokens={num_tokens}."
             )
         return mask
 
-    def embed_tokens(self, input_ids: Tensor, placeholder_mask: Tensor) -> Tensor:
+    def embed_input_ids(self, input_ids: Tensor, placeholder_mask: Tensor) -> Tensor:
         """input_ids (B, S) -> (B, S, D); placeholders, which have no embedding, get that of token 0."""
         token_ids = input_ids.masked_fill(placeholder_mask, 0)
         check_token_ids("input_ids", token_ids, self.config.text_config.get_text_config().vocab_size)
@@ -378,11 +367,12 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, EGMFGenerationMixin):
             raise ValueError("`utterance_mask` is missing; the processor returns it with `input_ids`.")
         check_shapes(input_ids, {"modality_mask": modality_mask})
         placeholder_mask = self.get_placeholder_mask(input_ids)  # (B, S)
-        embeds = self.embed_tokens(input_ids, placeholder_mask)  # (B, S, D)
+        embeds = self.embed_input_ids(input_ids, placeholder_mask)  # (B, S, D)
         columns = transcript_columns(utterance_mask)
         text_embeds = embeds[:, columns]  # (B, L, D)
+        transcript_mask = utterance_mask[:, columns].bool()
         media = (audio_values, audio_mask, video_values, video_mask)
-        fusion = self.egmf(text_embeds, utterance_mask[:, columns].bool(), *media, modality_mask, text_mask)
+        fusion = self.egmf(text_embeds, transcript_mask, *media, modality_mask, text_mask)
         pseudo_tokens = fusion.pseudo_tokens.to(embeds.dtype)  # (B, P, D)
         return embeds.masked_scatter(placeholder_mask[..., None], pseudo_tokens), fusion
 
@@ -410,12 +400,12 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, EGMFGenerationMixin):
     ) -> EGMFCausalLMOutput:
         """Next-token logits and, with `labels`, their loss. The class docstring describes the arguments."""
         if kwargs:
-            check_keywords("forward", kwargs, inspect.signature(self.forward).parameters, self.language_model)
+            check_keywords(self.forward, kwargs, language_model=self.language_model)
         fusion = {}
         if inputs_embeds is None and is_prefill(past_key_values):
             attention_mask = hide_switched_off_text(attention_mask, utterance_mask, text_mask, modality_mask)
-            media = (audio_values, audio_mask, video_values, video_mask)
-            inputs_embeds, fusion = self.embed_prompt(input_ids, utterance_mask, *media, modality_mask, text_mask)
+            media = (audio_values, audio_mask, video_values, video_mask, modality_mask)
+            inputs_embeds, fusion = self.embed_prompt(input_ids, utterance_mask, *media, text_mask)
         elif inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
         logits_to_keep = choose_logits_to_keep(logits_to_keep, labels, inputs_embeds)
@@ -459,19 +449,27 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, EGMFGenerationMixin):
                 decoding samples from.
             labels: not accepted: with an answer in the prompt there is nothing left to score.
         """
-        check_keywords("score_answers", inputs, (*inspect.signature(self.score_answers).parameters, *PREFILL_INPUTS))
-        check_answer_inputs(answer_ids, labels, normalization)
+        check_keywords(self.score_answers, inputs, PREFILL_INPUTS)
+        if normalization not in NORMALIZATIONS:
+            raise ValueError(f"`normalization` is {normalization!r}; use one of {', '.join(NORMALIZATIONS)}.")
+        if labels is not None:
+            raise ValueError("The inputs already contain an answer. Call the processor without `answer`.")
+        if answer_ids is None:
+            raise ValueError("`answer_ids` is missing; the processor returns it if no `answer` is given.")
+        if answer_ids.ndim != 3 or answer_ids.numel() == 0:
+            raise ValueError(f"`answer_ids` has shape {tuple(answer_ids.shape)}; give (samples, answers, tokens).")
         vocab_size = self.config.text_config.get_text_config().vocab_size
         check_token_ids("answer_ids", answer_ids.clamp(min=0), vocab_size)
         masks = {name: inputs.get(name) for name in ("utterance_mask", "modality_mask")}
         check_shapes(input_ids, {"attention_mask": attention_mask, **masks})
         if self.training and self.language_model.is_gradient_checkpointing:
-            raise ValueError("Scoring needs a cache, which gradient checkpointing disables: call model.eval() first.")
+            raise ValueError("Gradient checkpointing disables the cache: call model.eval() first.")
         attention_mask = hide_switched_off_text(attention_mask, *map(inputs.get, TEXT_INPUTS))
         answers = AnswerSet.from_answer_ids(answer_ids, attention_mask.device)
         embeds, fusion = self.embed_prompt(input_ids, **inputs)
         with float32_logits(self.language_model):
-            edge_log_probs = score_prompts(self.language_model, answers, embeds, attention_mask)  # (B, G)
+            scorer = AnswerScorer(self.language_model, answers)
+            edge_log_probs = scorer.score(embeds, attention_mask)  # (B, G)
         log_probs = answers.log_probs(edge_log_probs, normalization)
         return EGMFAnswerOutput(
             probabilities=log_probs.exp(),

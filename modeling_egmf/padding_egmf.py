@@ -57,25 +57,21 @@ def gather_columns(values: Tensor, columns: Tensor) -> Tensor:
     return values[samples, columns]
 
 
-def call_language_model(language_model: PreTrainedModel, **kwargs: Any) -> ModelOutput:
-    """The language model's forward pass, without those of our arguments that its class does not take."""
-    parameters = argument_names(type(language_model))
-    passed = {}
-    for name, value in kwargs.items():
-        if name not in OPTIONAL_ARGUMENTS or name in parameters:
-            passed[name] = value
-    output = language_model(**passed)
-    logits_to_keep = kwargs.get("logits_to_keep", 0)
-    if "logits_to_keep" in parameters:
-        return output
-    if isinstance(logits_to_keep, int):
-        logits_to_keep = slice(-logits_to_keep, None)
-    output.logits = output.logits[:, logits_to_keep]
+def call_language_model(llm: PreTrainedModel, **kwargs: Any) -> ModelOutput:
+    """The language model's forward pass, without those of our arguments that its class does not take.
+
+    `logits_to_keep` must be given: (K,) columns, or 0 for all.
+    """
+    parameters = argument_names(type(llm))
+    left_out = set(OPTIONAL_ARGUMENTS) - parameters
+    output = llm(**{name: kwargs[name] for name in kwargs if name not in left_out})
+    if "logits_to_keep" in left_out and isinstance(kwargs["logits_to_keep"], Tensor):
+        output.logits = output.logits[:, kwargs["logits_to_keep"]]
     return output
 
 
 def run_language_model(
-    language_model: PreTrainedModel,
+    llm: PreTrainedModel,
     inputs_embeds: Tensor,
     attention_mask: Tensor | None,
     logits_to_keep: int | Tensor,
@@ -95,25 +91,26 @@ def run_language_model(
     Raises:
         ValueError: a cache is requested for a batch, or with a language model, that cannot have one.
     """
-    support = describe_decoder(language_model.config)
+    support = describe_decoder(llm.config)
     regroup = must_regroup(support, attention_mask)
     if support.scoring == "recompute" or regroup:
-        if (past_key_values is not None and not is_prefill(past_key_values)) or kwargs.get("use_cache"):
+        if kwargs.get("use_cache") or not is_prefill(past_key_values):
             raise ValueError(
-                f"A {language_model.config.model_type!r} language model cannot use a cache for "
-                f"{'a batch with padding or hidden text' if regroup else 'exact answers'}. Call `generate` or "
-                "`score_answers`, which arrange the batch for it, or pass use_cache=False."
+                f"A {llm.config.model_type!r} language model cannot use a cache for "
+                f"{'a batch with padding or hidden text' if regroup else 'exact answers'}. "
+                "Call `generate` or `score_answers`, or pass use_cache=False."
             )
         kwargs["use_cache"] = False
         past_key_values = None
     if regroup:
-        return forward_regrouped(language_model, support, inputs_embeds, attention_mask, logits_to_keep, **kwargs)
+        return forward_regrouped(llm, support, inputs_embeds, attention_mask, logits_to_keep, **kwargs)
     if support.scoring == "recompute" and is_padding_mask(attention_mask):
-        attention_mask = None  # no padding: the language model counts positions in its own way
+        # No padding: the language model counts positions in its own way.
+        attention_mask = None
     elif position_ids is None:
         position_ids = make_position_ids(attention_mask, inputs_embeds.shape[1])
     return call_language_model(
-        language_model,
+        llm,
         inputs_embeds=inputs_embeds,
         attention_mask=attention_mask,
         position_ids=position_ids,
@@ -124,7 +121,7 @@ def run_language_model(
 
 
 def forward_regrouped(
-    language_model: PreTrainedModel,
+    llm: PreTrainedModel,
     support: DecoderSupport,
     inputs_embeds: Tensor,
     attention_mask: Tensor,
@@ -146,12 +143,13 @@ def forward_regrouped(
     """
     if kwargs.get("output_attentions"):
         raise ValueError(
-            f"A {language_model.config.model_type!r} language model reads every sample of this batch without its "
-            "padding, so that there are no attention weights over the batch's columns. Pass one sample at a time, "
+            f"A {llm.config.model_type!r} language model reads each sample without its padding, "
+            "so that there are no attention weights over the batch's columns. Pass one sample at a time, "
             "without padding, or leave out `output_attentions`."
         )
     is_real = attention_mask.bool()
-    positions = (is_real.cumsum(dim=1) - 1).clamp(min=0)  # (B, S) where each column is among the real ones
+    # (B, S), where each column is among the real ones.
+    positions = (is_real.cumsum(dim=1) - 1).clamp(min=0)
     kept_columns = logits_to_keep if isinstance(logits_to_keep, Tensor) else slice(None)
     groups = group_samples(is_real.sum(dim=1), mixed=support.padding != "none")
     logits = []
@@ -161,7 +159,7 @@ def forward_regrouped(
         kept = positions[samples][:, kept_columns]  # (b, K)
         first = int(kept.min())
         output = call_language_model(
-            language_model,
+            llm,
             inputs_embeds=gather_columns(inputs_embeds[samples], columns),
             logits_to_keep=torch.arange(first, columns.shape[1], device=columns.device),
             **kwargs,
@@ -171,7 +169,9 @@ def forward_regrouped(
         hidden_states.append([gather_columns(states, positions[samples]) for states in layers])
 
     order = torch.cat(groups).argsort()
-    layers = [torch.cat(states)[order] * is_real[..., None] for states in zip(*hidden_states, strict=True)]
+    layers = []
+    for states in zip(*hidden_states, strict=True):
+        layers.append(torch.cat(states)[order] * is_real[..., None])
     return CausalLMOutputWithPast(
         logits=torch.cat(logits)[order] * is_real[:, kept_columns, None],
         hidden_states=tuple(layers) or None,

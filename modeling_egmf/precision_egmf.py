@@ -1,29 +1,65 @@
-"""Logits in float32, whatever the precision of the language model.
+"""Precision: EGMF's own modules and the answers' logits are in float32, whatever the language model's precision.
+
+    model.half(), model.to(torch.bfloat16) ─► the language model is cast, an `EGMFFloat32Module` is not
+    torch.autocast ─────────────────────────► off inside methods with `@in_float32`
+    inputs.to(device, model.dtype) ─────────► cast back to float32
+    float32_logits ─► hooks of the output layer ─► Float32Projection
+
+The modules are small, so 16 bits would save next to nothing, and they have steps that 16 bits break: a silent
+spectrogram is log(0) in float16, which cannot hold the statistics of features either.
 
 In 16 bits, the logits of different answers round to the same number, and to a different one in another batch. The
-output layer is therefore computed in float32 from the last hidden states, a few rows of its weights at a time:
-
-    float32_logits ─► hooks of the output layer ─► Float32Projection ─► project_in_float32
-
-What the model does with its logits afterwards, such as scaling or capping them, still applies. Quantized and sharded
-output layers keep their own computation.
+output layer is therefore computed in float32 from the last hidden states, a few rows of its weights at a time. What
+the model does with its logits afterwards, such as scaling or capping them, still applies. Quantized and sharded output
+layers keep their own computation.
 """
 
-# R rows  D width of the language model  V vocabulary
+# D width of the language model  V vocabulary
 
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
+from transformers.utils.generic import maybe_autocast
 
 
+SIXTEEN_BITS = (torch.float16, torch.bfloat16)
 CHUNK_ELEMENTS = 2**24  # elements of a large matrix that are processed at a time
 CPU_CHUNK_ELEMENTS = 2**18
+
+
+class EGMFFloat32Module(nn.Module):
+    """A module whose float32 parameters and buffers are moved between devices, but never cast to 16 bits."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "EGMFFloat32Module":
+        def keep_precision(tensor: Tensor) -> Tensor:
+            applied = fn(tensor)
+            if tensor.dtype == torch.float32 and applied.dtype in SIXTEEN_BITS:
+                return tensor.to(applied.device)
+            return applied
+
+        return super()._apply(keep_precision, recurse)
+
+
+def in_float32(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Run a method of tensors in float32: without autocast, and with 16-bit tensors cast to float32."""
+
+    @wraps(method)
+    def run(module: nn.Module, *tensors: Tensor) -> Any:
+        widened = [tensor.float() if tensor.dtype in SIXTEEN_BITS else tensor for tensor in tensors]
+        with maybe_autocast(widened[0].device.type, enabled=False):
+            return method(module, *widened)
+
+    return run
+
+
+# ---- logits --------------------------------------------------------------------------------------------------------
 
 
 def float32_chunks(matrix: Tensor) -> Iterator[Tensor]:
@@ -37,40 +73,27 @@ def float32_chunks(matrix: Tensor) -> Iterator[Tensor]:
 class Float32Projection(TorchFunctionMode):
     """While it is active, linear layers with ordinary 16-bit weights give float32; autocast does not apply to them."""
 
-    def __torch_function__(
-        self,
-        function: Callable,
-        types: tuple[type, ...],
-        args: tuple = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+    def __torch_function__(self, function: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if function is nn.functional.linear:
-            return self.project(*args, **(kwargs or {}))
+            function = self.project
         return function(*args, **(kwargs or {}))
 
     def project(self, states: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """states (..., D), weight (V, D), bias (V,) -> (..., V)."""
-        is_ordinary = type(weight) in (Tensor, nn.Parameter)  # quantized and sharded weights have types of their own
-        if not is_ordinary or weight.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        """states (..., D), weight (V, D), bias (V,) -> (..., V), without a float32 copy of the whole weight."""
+        # Quantized and sharded weights have types of their own.
+        is_ordinary = type(weight) in (Tensor, nn.Parameter)
+        if not is_ordinary or weight.dtype not in (torch.float32, *SIXTEEN_BITS):
             return nn.functional.linear(states, weight, bias)
         with torch.autocast(states.device.type, enabled=False):
+            states = states.float()
             if weight.dtype == torch.float32:
-                return nn.functional.linear(states.float(), weight, bias)
-            logits = project_in_float32(states.flatten(0, -2), weight)
-            if bias is not None:
-                logits += bias
-        return logits.view(*states.shape[:-1], len(weight))
-
-
-def project_in_float32(states: Tensor, weight: Tensor) -> Tensor:
-    """states (R, D), weight (V, D) -> (R, V) in float32, without a float32 copy of the whole weight."""
-    states = states.float()
-    logits = states.new_empty(len(states), len(weight))
-    start = 0
-    for chunk in float32_chunks(weight):
-        logits[:, start : start + len(chunk)] = states @ chunk.T
-        start += len(chunk)
-    return logits
+                return nn.functional.linear(states, weight, bias)
+            logits = states.new_empty(*states.shape[:-1], len(weight))
+            start = 0
+            for chunk in float32_chunks(weight):
+                logits[..., start : start + len(chunk)] = nn.functional.linear(states, chunk)
+                start += len(chunk)
+            return logits if bias is None else logits + bias
 
 
 @contextmanager
@@ -95,5 +118,8 @@ def float32_logits(language_model: PreTrainedModel) -> Iterator[None]:
         if threading.get_ident() == owner:
             projection.__exit__(None, None, None)
 
-    with output_layer.register_forward_pre_hook(enter), output_layer.register_forward_hook(leave, always_call=True):
+    with (
+        output_layer.register_forward_pre_hook(enter),
+        output_layer.register_forward_hook(leave, always_call=True),
+    ):
         yield

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import Cache
 
 from .configuration_egmf import EGMFConfig
-from .float32_egmf import EGMFFloat32Module, in_float32
+from .precision_egmf import EGMFFloat32Module, in_float32
 
 
 # What the model needs to hide text that is switched off.
@@ -115,8 +115,8 @@ def hide_switched_off_text(
         return (~hidden).long()
     if not is_padding_mask(attention_mask):
         return attention_mask
-    num_new_tokens = attention_mask.shape[1] - hidden.shape[1]
-    return attention_mask * ~nn.functional.pad(hidden, (0, num_new_tokens))
+    # New tokens are not hidden.
+    return attention_mask * ~nn.functional.pad(hidden, (0, attention_mask.shape[1] - hidden.shape[1]))
 
 
 def is_padding_mask(attention_mask: Any) -> bool:

@@ -33,8 +33,8 @@ DEMANDED = {"torch", "numpy", "transformers", "huggingface_hub", "safetensors"}
 
 # Layers of the Hub code, lowest first; a file imports from lower layers only.
 MODELING_LAYERS = (
-    {"configuration_egmf", "precision_egmf", "float32_egmf", "decoders_egmf", "weights_egmf"},
-    {"backbones_egmf", "keywords_egmf", "loading_egmf", "lora_egmf"},
+    {"configuration_egmf", "precision_egmf", "weights_egmf", "outputs_egmf"},
+    {"backbones_egmf", "decoders_egmf", "loading_egmf", "lora_egmf"},
     {
         "checkpoints_egmf",
         "answers_egmf",
@@ -42,7 +42,6 @@ MODELING_LAYERS = (
         "experts_egmf",
         "fusion_egmf",
         "encoders_egmf",
-        "outputs_egmf",
     },
     {"padding_egmf"},
     {"generation_egmf", "scoring_egmf"},

@@ -127,7 +127,15 @@ def test_tied_embeddings_follow_the_language_model(tiny_text_config, tied):
 
 def test_attention_of_nested_configurations_is_kept(tiny_text_config):
     tiny_text_config._attn_implementation = "eager"
-    assert EGMFConfig(text_config=tiny_text_config).text_config._attn_implementation == "eager"
+    backbone = ViTConfig(hidden_size=8, num_attention_heads=2)
+    backbone._attn_implementation = "sdpa"
+    video = EGMFEncoderConfig(input_type="frames", backbone_config=backbone)
+    config = EGMFConfig(text_config=tiny_text_config, video_config=video)
+    assert config._attn_implementation is None
+    assert config.text_config._attn_implementation == "eager"
+    assert config.video_config.backbone_config._attn_implementation == "sdpa"
+    chosen = EGMFConfig(text_config=tiny_text_config, video_config=video, attn_implementation="eager")
+    assert chosen.video_config.backbone_config._attn_implementation == "eager"
 
 
 # ---- validation ----------------------------------------------------------------------------------------------
@@ -140,11 +148,11 @@ def test_attention_of_nested_configurations_is_kept(tiny_text_config):
             {"fusion_hidden_size": 30, "fusion_attention_heads": 4},
             r"`fusion_hidden_size` is 30, which is not a multiple of `fusion_attention_heads` \(4\)",
         ),
-        ({"fusion_attention_heads": 0}, "`fusion_attention_heads` is 0; it must be at least 1"),
-        ({"fusion_hidden_size": 0}, "`fusion_hidden_size` is 0; it must be at least 1"),
-        ({"fusion_dropout": 1.0}, r"`fusion_dropout` is 1.0; it must be in \[0, 1\)"),
-        ({"fusion_dropout": -0.1}, "`fusion_dropout` is -0.1"),
-        ({"num_pseudo_tokens": 0}, "`num_pseudo_tokens` is 0; it must be at least 1"),
+        ({"fusion_attention_heads": 0}, "'fusion_attention_heads':\n.*must be greater or equal to 1, got 0"),
+        ({"fusion_hidden_size": 0}, "'fusion_hidden_size':\n.*must be greater or equal to 1, got 0"),
+        ({"fusion_dropout": 1.0}, "'fusion_dropout':\n.*must be greater or equal to 0 and smaller than 1, got 1.0"),
+        ({"fusion_dropout": -0.1}, "'fusion_dropout':\n.*must be greater or equal to 0 and smaller than 1, got -0.1"),
+        ({"num_pseudo_tokens": 0}, "'num_pseudo_tokens':\n.*must be greater or equal to 1, got 0"),
         ({"experts": []}, "`experts` is empty"),
         ({"experts": [EXPERT, EXPERT]}, "Two experts share a name"),
         ({"experts": [{**EXPERT, "activation": "swoosh"}]}, "Unknown activation 'swoosh' of expert 'one'"),
@@ -160,7 +168,7 @@ def test_attention_of_nested_configurations_is_kept(tiny_text_config):
             {"video_config": {"input_type": "waveform"}},
             "`video_config.input_type` is 'waveform'; use 'features' or 'frames'",
         ),
-        ({"audio_config": {"hidden_size": 0}}, "`hidden_size` is 0; it must be at least 1"),
+        ({"audio_config": {"hidden_size": 0}}, "'hidden_size':\n.*must be greater or equal to 1, got 0"),
     ],
 )
 def test_wrong_value_is_refused_with_its_bound(fields, message):
@@ -171,19 +179,19 @@ def test_wrong_value_is_refused_with_its_bound(fields, message):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"feature_size": 0}, "`feature_size` is 0; it must be at least 1"),
-        ({"hidden_size": 0}, "`hidden_size` is 0"),
-        ({"num_layers": 0}, "`num_layers` is 0"),
-        ({"num_attention_heads": 0}, "`num_attention_heads` is 0"),
+        ({"feature_size": 0}, "'feature_size':\n.*must be greater or equal to 1, got 0"),
+        ({"hidden_size": 0}, "'hidden_size':\n.*got 0"),
+        ({"num_layers": 0}, "'num_layers':\n.*got 0"),
+        ({"num_attention_heads": 0}, "'num_attention_heads':\n.*got 0"),
         ({"hidden_size": 10, "num_attention_heads": 4}, r"not a multiple of `num_attention_heads` \(4\)"),
         ({"hidden_size": 9, "num_attention_heads": 3}, "`hidden_size` is 9; a bidirectional GRU needs an even number"),
-        ({"num_mel_bins": 0}, "`num_mel_bins` is 0"),
-        ({"sampling_rate": 0}, "`sampling_rate` is 0"),
-        ({"frame_height": 0}, "`frame_height` is 0"),
-        ({"frame_width": 0}, "`frame_width` is 0"),
+        ({"num_mel_bins": 0}, "'num_mel_bins':\n.*got 0"),
+        ({"sampling_rate": 0}, "'sampling_rate':\n.*got 0"),
+        ({"frame_height": 0}, "'frame_height':\n.*got 0"),
+        ({"frame_width": 0}, "'frame_width':\n.*got 0"),
         ({"hop_seconds": 0.0}, "`hop_seconds` is 0.0; it must be at least one sample long"),
         ({"window_seconds": 0.0}, "`window_seconds` is 0.0; it must be at least one sample long"),
-        ({"dropout": 1.5}, r"`dropout` is 1.5; it must be in \[0, 1\)"),
+        ({"dropout": 1.5}, "'dropout':\n.*must be greater or equal to 0 and smaller than 1, got 1.5"),
         ({"backbone_config": {"model_type": "vit"}}, "Precomputed features do not use a backbone"),
     ],
 )
@@ -198,15 +206,22 @@ def test_damaged_config_file_is_refused(make_config, tmp_path):
     stored = json.loads(path.read_text())
     stored["audio_config"]["dropout"] = 2.0
     path.write_text(json.dumps(stored))
-    with pytest.raises(StrictDataclassError, match="`dropout` is 2.0"):
+    with pytest.raises(StrictDataclassError, match="config.json.*'dropout'.* smaller than 1, got 2.0"):
         EGMFConfig.from_pretrained(tmp_path)
 
 
 def test_wrong_value_is_not_saved(make_config, tmp_path):
     config = make_config()
-    config.num_pseudo_tokens = 0
-    with pytest.raises(StrictDataclassError, match="`num_pseudo_tokens` is 0"):
+    config.fusion_attention_heads = 3
+    with pytest.raises(StrictDataclassError, match=r"not a multiple of `fusion_attention_heads` \(3\)"):
         config.save_pretrained(tmp_path)
+
+
+def test_wrong_value_is_not_assigned(make_config):
+    config = make_config()
+    with pytest.raises(StrictDataclassError, match="'num_pseudo_tokens':\n.*got 0"):
+        config.num_pseudo_tokens = 0
+    assert config.num_pseudo_tokens == 3
 
 
 def test_training_refuses_a_wrong_value_as_a_user_error(

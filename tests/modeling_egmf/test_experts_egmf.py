@@ -81,60 +81,58 @@ def test_expert_equals_loops(enliven, fused, name):
 
 
 def test_mixture_equals_loops(experts, fused):
-    actual, gate = experts(fused)
+    output = experts(fused)
     for i, row in enumerate(fused.tolist()):
         enhanced, alpha, w, beta = mixture(experts, row)
-        assert actual[i].tolist() == pytest.approx(enhanced, abs=1e-5)
-        assert gate.expert_weights[i].tolist() == pytest.approx(alpha, abs=1e-5)
-        assert gate.gate_weights[i].tolist() == pytest.approx(w, abs=1e-5)
-        assert gate.residual_weight[i].item() == pytest.approx(beta, abs=1e-5)
+        assert output.fused[i].tolist() == pytest.approx(enhanced, abs=1e-5)
+        assert output.expert_weights[i].tolist() == pytest.approx(alpha, abs=1e-5)
+        assert output.gate_weights[i].tolist() == pytest.approx(w, abs=1e-5)
+        assert output.residual_weight[i].item() == pytest.approx(beta, abs=1e-5)
 
 
 def test_weights_are_shares(experts, fused):
-    _, gate = experts(10 * fused)
-    for weights in (gate.expert_weights, gate.gate_weights):
+    output = experts(10 * fused)
+    for weights in (output.expert_weights, output.gate_weights):
         assert (weights > 0).all()
         torch.testing.assert_close(weights.sum(dim=1), torch.ones(4))
-    assert ((gate.residual_weight > 0) & (gate.residual_weight < 1)).all()
+    assert ((output.residual_weight > 0) & (output.residual_weight < 1)).all()
 
 
 def test_gate_depends_on_the_input(experts, fused):
-    _, gate = experts(fused)
-    assert gate.expert_weights.std(dim=0).min() > 1e-3
+    assert experts(fused).expert_weights.std(dim=0).min() > 1e-3
 
 
 @pytest.mark.parametrize("stage", ["feature_gate", "context_gate"])
 def test_each_stage_moves_alpha(experts, fused, stage):
-    _, before = experts(fused)
+    before = experts(fused).expert_weights
     with torch.no_grad():
         getattr(experts.gate, stage)[2].bias[0] += 1
-    _, after = experts(fused)
-    assert (after.expert_weights - before.expert_weights).abs().max() > 1e-3
+    assert (experts(fused).expert_weights - before).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("index", range(3))
 def test_each_expert_moves_the_mixture(experts, fused, index):
-    before, gate = experts(fused)
+    before = experts(fused).fused
     with torch.no_grad():
         experts.experts[index].up.bias += 1
-    after, _ = experts(fused)
-    torch.testing.assert_close(after - before, gate.expert_weights[:, index, None].expand(-1, WIDTH))
+    torch.testing.assert_close(
+        experts(fused).fused - before, experts(fused).expert_weights[:, index, None].expand(-1, WIDTH)
+    )
 
 
 def test_residual_moves_the_mixture(experts, fused):
-    before, _ = experts(fused)
+    before = experts(fused).fused
     with torch.no_grad():
         experts.gate.residual_gate.bias += 1
-    after, _ = experts(fused)
-    assert (after - before).abs().max() > 1e-3
+    assert (experts(fused).fused - before).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_any_number_of_experts(make_config, fused, count):
     chosen = [{"name": f"e{i}", "bottleneck_ratio": 2**i, "activation": "relu"} for i in range(count)]
-    enhanced, gate = EGMFExperts(make_config(experts=chosen))(fused)
-    assert gate.expert_weights.shape == gate.gate_weights.shape == (4, count)
-    assert enhanced.shape == fused.shape
+    output = EGMFExperts(make_config(experts=chosen))(fused)
+    assert output.expert_weights.shape == output.gate_weights.shape == (4, count)
+    assert output.fused.shape == fused.shape
 
 
 def test_bottleneck_keeps_one_unit():
@@ -142,5 +140,5 @@ def test_bottleneck_keeps_one_unit():
 
 
 def test_samples_do_not_touch_each_other(experts, fused):
-    single = torch.cat([experts(row[None])[0] for row in fused])
-    torch.testing.assert_close(experts(fused)[0], single, atol=1e-6, rtol=0)
+    single = torch.cat([experts(row[None]).fused for row in fused])
+    torch.testing.assert_close(experts(fused).fused, single, atol=1e-6, rtol=0)

@@ -82,9 +82,9 @@ def batch():
 
 
 @pytest.mark.parametrize("keys", [1, 2, 5])
-def test_attention_equals_loops(enliven, keys):
+def test_attention_equals_loops(make_config, enliven, keys):
     torch.manual_seed(0)
-    attention = enliven(EGMFAttention(WIDTH, HEADS, 0.0)).eval()
+    attention = enliven(EGMFAttention(make_config())).eval()
     queries = torch.randn(1, 3, WIDTH)
     projected_key = torch.randn(1, keys, WIDTH)
     expected = torch.stack(attend(attention, list(queries[0]), list(projected_key[0])))
@@ -92,13 +92,13 @@ def test_attention_equals_loops(enliven, keys):
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_keys_have_no_bias():
+def test_keys_have_no_bias(make_config):
     """A constant that every key adds to a query's scores does not change the softmax."""
-    assert EGMFAttention(WIDTH, HEADS, 0.0).key.bias is None
+    assert EGMFAttention(make_config()).key.bias is None
 
 
-def test_query_without_keys_gets_zeros(enliven):
-    attention = enliven(EGMFAttention(WIDTH, HEADS, 0.0)).eval()
+def test_query_without_keys_gets_zeros(make_config, enliven):
+    attention = enliven(EGMFAttention(make_config())).eval()
     keys = torch.randn(2, 3, WIDTH)
     actual = attention(torch.randn(2, 4, WIDTH), keys, torch.tensor([[False] * 3, [True] * 3]))
     assert torch.equal(actual[0], torch.zeros(4, WIDTH))

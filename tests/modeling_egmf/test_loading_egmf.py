@@ -47,7 +47,7 @@ def test_unknown_keyword_is_refused(checkpoint, keywords, message):
 
 
 def test_wrong_value_of_a_field_is_refused(checkpoint):
-    with pytest.raises(ValueError, match=r"`fusion_dropout` is 1.5"):
+    with pytest.raises(ValueError, match="'fusion_dropout'.* smaller than 1, got 1.5"):
         load(checkpoint[0], fusion_dropout=1.5)
 
 

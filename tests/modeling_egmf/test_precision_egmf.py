@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from modeling_egmf.precision_egmf import Float32Projection, float32_logits, project_in_float32
+from modeling_egmf.precision_egmf import Float32Projection, float32_logits
 
 
 SIZES = {
@@ -113,7 +113,7 @@ def test_whole_weight_is_never_copied(monkeypatch):
         return copy(tensor)
 
     monkeypatch.setattr(torch.Tensor, "float", record)
-    project_in_float32(torch.randn(1, 8), torch.randn(7, 8).bfloat16())
+    Float32Projection().project(torch.randn(1, 8), torch.randn(7, 8).bfloat16())
     assert copied == [8, 16, 16, 16, 8]
 
 

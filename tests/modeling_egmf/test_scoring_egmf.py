@@ -5,8 +5,7 @@ import torch
 
 from modeling_egmf import scoring_egmf
 from modeling_egmf.answers_egmf import AnswerSet
-from modeling_egmf.decoders_egmf import DecoderSupport
-from modeling_egmf.scoring_egmf import score_cached, score_children, score_recomputed, score_tree
+from modeling_egmf.scoring_egmf import AnswerScorer
 from tests.helpers.model_inputs import assert_close
 from training.model.backbones.small_configs import build_small_model, small_config
 
@@ -32,25 +31,29 @@ def batch():
 
 @torch.no_grad()
 def test_tree_rows_and_recomputing_agree(llama, batch):
-    tree = score_cached(llama, *batch, score_tree)
+    answers, *prompts = batch
+    scorer = AnswerScorer(llama, answers)
+    tree = scorer.score_cached(*prompts, as_tree=True)
     assert tree.abs().min(dim=1).values[0] > 0
-    assert_close(score_cached(llama, *batch, score_children), tree)
-    for padding in ("right", "none"):
-        assert_close(score_recomputed(llama, *batch, DecoderSupport("recompute", padding)), tree)
+    assert_close(scorer.score_cached(*prompts, as_tree=False), tree)
+    for mixed_lengths in (True, False):
+        assert_close(scorer.score_recomputed(*prompts, mixed_lengths), tree)
 
 
 @pytest.mark.parametrize("max_rows", [1, 2, 3])
 @torch.no_grad()
 def test_rows_in_chunks(llama, batch, monkeypatch, max_rows):
-    expected = score_cached(llama, *batch, score_tree)
+    answers, *prompts = batch
+    scorer = AnswerScorer(llama, answers)
+    expected = scorer.score_cached(*prompts, as_tree=True)
     sizes = []
     llama_forward = llama.model.forward
     monkeypatch.setattr(llama.model, "forward", lambda **kwargs: count(sizes, llama_forward, kwargs))
     monkeypatch.setattr(scoring_egmf, "MAX_ROWS", max_rows)
-    assert_close(score_cached(llama, *batch, score_children), expected)
+    assert_close(scorer.score_cached(*prompts, as_tree=False), expected)
     assert max(sizes[1:]) == max_rows  # after the prefill; the widest depth has three nodes
     sizes.clear()
-    assert_close(score_recomputed(llama, *batch, DecoderSupport("recompute", "right")), expected)
+    assert_close(scorer.score_recomputed(*prompts, mixed_lengths=True), expected)
     assert max(sizes) == max_rows
 
 
@@ -67,7 +70,6 @@ def test_siblings_do_not_share_a_state(model_type, monkeypatch):
     prompts = torch.randn(1, 12, 32, generator=torch.Generator().manual_seed(0))
     mask = torch.ones(1, 12, dtype=torch.long)
     monkeypatch.setattr(scoring_egmf, "MAX_ROWS", 1)  # one branch after the other, over the same cache
-    answers = AnswerSet.from_answer_ids(torch.tensor([ANSWERS]), "cpu")
-    forwards = score_cached(model, answers, prompts, mask, score_children)
-    recomputed = score_recomputed(model, answers, prompts, mask, DecoderSupport("recompute", "none"))
-    assert_close(forwards, recomputed)
+    scorer = AnswerScorer(model, AnswerSet.from_answer_ids(torch.tensor([ANSWERS]), "cpu"))
+    rows = scorer.score_cached(prompts, mask, as_tree=False)
+    assert_close(rows, scorer.score_recomputed(prompts, mask, mixed_lengths=False))

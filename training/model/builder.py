@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
+from huggingface_hub.errors import StrictDataclassClassValidationError, StrictDataclassError
 from transformers import (
     AutoConfig,
     AutoTokenizer,
@@ -181,8 +181,10 @@ def configuration_errors() -> Iterator[None]:
     """Turn a configuration's validation errors into ValueErrors with the same message."""
     try:
         yield
+    except StrictDataclassClassValidationError as error:
+        raise ValueError(str(error.__cause__)) from error
     except StrictDataclassError as error:
-        raise ValueError(str(error.__cause__ or error)) from error
+        raise ValueError(" ".join(str(error).split())) from error
 
 
 def build_processor(

@@ -80,7 +80,7 @@ def fuse_modalities(
     columns = transcript_columns(batch["utterance_mask"])
     text_mask = batch["utterance_mask"][:, columns].bool()  # (B, L)
     with torch.no_grad():
-        embeds = model.embed_tokens(input_ids, model.get_placeholder_mask(input_ids))[:, columns]
+        embeds = model.embed_input_ids(input_ids, model.get_placeholder_mask(input_ids))[:, columns]
     embeds = embeds.to(egmf.dtype)  # (B, L, D)
     media = {name: batch.get(name) for name in MEDIA_INPUTS}
     all_media = text_mask.new_ones(len(text_mask), 2)
@@ -92,8 +92,7 @@ def fuse_modalities(
     forms, samples = torch.where(masks.any(dim=2))  # (N,), (N,)
     mask = masks[forms, samples]  # (N, M)
     fused = egmf.fusion(embeds[samples], text_mask[samples] & mask[:, :1], media_tokens[samples], mask[:, 1:])
-    enhanced, _ = egmf.experts(fused)
-    return enhanced, samples
+    return egmf.experts(fused).fused, samples
 
 
 def average_over_processes(parameters: list[nn.Parameter], loss: torch.Tensor) -> float:

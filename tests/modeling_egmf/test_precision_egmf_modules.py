@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import modeling_egmf
 import training
 from modeling_egmf.encoders_egmf import EGMFFeatureStem, EGMFWaveformStem, average_over_grid
-from modeling_egmf.float32_egmf import EGMFFloat32Module
+from modeling_egmf.precision_egmf import EGMFFloat32Module
 from processing_egmf.batches_egmf import EGMFBatch
 from tests.helpers.backbone_configs import AUDIO_BACKBONES, VISION_BACKBONES
 
