@@ -92,7 +92,7 @@ def test_shards_are_read(checkpoint, tmp_path, bases):
     loaded = load(tmp_path / "shards", **location)
     assert torch.equal(outputs_of(loaded, inputs)["logits"], outputs_of(model, inputs)["logits"])
     paths[0].unlink()
-    with pytest.raises(OSError, match=f"model.safetensors.index.json names weights.*{paths[0].name}"):
+    with pytest.raises(OSError, match=f"model.safetensors.index.json names missing files.*{paths[0].name}"):
         load(tmp_path / "shards", **location)
 
 
