@@ -242,6 +242,30 @@ def test_interruption_says_how_to_resume(place):
     )
 
 
+@pytest.mark.slow
+def test_interruption_of_two_processes_is_one_line(place, tmp_path):
+    """The one traceback is that of torchrun itself."""
+    changes = {"max_steps": 1000, "save_steps": 5, "logging_steps": 1, "eval_strategy": "no"}
+    words = command_line(place, "two", **{**RESTLESS, **changes, "load_best_model_at_end": "false"})
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    with (tmp_path / "errors").open("w") as errors:
+        process = subprocess.Popen(
+            [*launcher, "-m", "training.train", *words],
+            cwd=REPOSITORY,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            start_new_session=True,
+        )
+        while "'loss'" not in process.stdout.readline():
+            assert process.poll() is None
+        os.killpg(process.pid, signal.SIGINT)
+        process.communicate()
+    printed = (tmp_path / "errors").read_text()
+    assert printed.count("interrupted: ") == 1
+    assert printed.count("Traceback") == printed.count("SignalException: ") == 1
+
+
 # ---- a full disk ---------------------------------------------------------------------------------------------
 
 
