@@ -58,11 +58,11 @@ def site_packages(tmp_path_factory):
 def installed(site_packages, tmp_path, warm_python):
     """`installed("train", "--help")`: the command `egmf` with the extra training, in a folder without the clone."""
     package, function = PROJECT["project"]["scripts"]["egmf"].split(":")
-    start = f"{TRAINING_EXTRA_ONLY}from {package} import {function}; {function}()"
+    start = f"from {package} import {function}; {function}()"
     environment = {**os.environ, "PYTHONPATH": str(site_packages), "HF_HUB_OFFLINE": "1"}
 
-    def run(*arguments):
-        command = [warm_python, "-c", start, *map(str, arguments)]
+    def run(*arguments, also="pass"):
+        command = [warm_python, "-c", f"{TRAINING_EXTRA_ONLY}{also}; {start}", *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
 
     return run
@@ -98,13 +98,15 @@ def test_commands_work_from_any_folder(installed, arguments, text):
     assert text in finished.stdout
 
 
-def test_evaluation_works_from_any_folder(installed, make_model, make_processor, tmp_path):
+def test_evaluation_and_push_work_from_any_folder(installed, make_model, make_processor, tmp_path):
     make_model("waveform", "frames", lora=None).save_pretrained(tmp_path / "checkpoint")
     make_processor("waveform", "frames").save_pretrained(tmp_path / "checkpoint")
     row = '{"id": "a", "split": "test", "task": "emotion", "text": "Oh.", "answer": "joy"}\n'
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus/metadata.jsonl").write_text(row)
-    finished = installed(*("evaluate", "--model_name_or_path", "checkpoint", "--dataset", "corpus", "--device", "cpu"))
+    command = ["evaluate", "--model_name_or_path", "checkpoint", "--dataset", "corpus", "--device", "cpu"]
+    imports = "import egmf_training.push_to_hub, egmf_training.hub.upload, egmf_training.train"
+    finished = installed(*command, also=imports)
     assert finished.returncode == 0, finished.stderr
     assert (tmp_path / "checkpoint/results-test.json").is_file()
 
@@ -117,12 +119,3 @@ def test_installed_modules_name_themselves(site_packages):
         [sys.executable, "-c", program], capture_output=True, text=True, cwd=site_packages, env=environment
     )
     assert finished.stdout.split() == [str(site_packages / "egmf_hub_cards"), "egmf_training.train"]
-
-
-def test_push_needs_the_training_extra_only(site_packages, warm_python):
-    program = f"{TRAINING_EXTRA_ONLY}import egmf_training.push_to_hub, egmf_training.hub.upload, egmf_training.train"
-    environment = {**os.environ, "PYTHONPATH": str(site_packages)}
-    finished = subprocess.run(
-        [warm_python, "-c", program], capture_output=True, text=True, cwd=site_packages, env=environment
-    )
-    assert finished.returncode == 0, finished.stderr

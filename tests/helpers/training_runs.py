@@ -23,7 +23,7 @@ from training.trainer.run import train
 RESTLESS = {
     "per_device_train_batch_size": 2,
     "gradient_accumulation_steps": 1,
-    "max_steps": 8,
+    "max_steps": 6,
     "save_steps": 2,
     "eval_steps": 2,
     "logging_steps": 3,

@@ -34,12 +34,17 @@ LIBRARIES = (
     "torch._dynamo",
     "torch.distributed.fsdp",
     "torch.distributed.tensor",
+    "torch.distributed.checkpoint",
     "torchaudio",
     "scipy.stats",
     "sklearn.preprocessing",
     "pandas",
     "pyarrow.parquet",
     "av",
+    "jinja2",
+    "regex",
+    "yaml",
+    "PIL.Image",
 )
 TRAINING = (
     *LIBRARIES,

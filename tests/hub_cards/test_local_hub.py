@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -349,7 +348,7 @@ def push_dataset(api, folder):
 
 
 @pytest.mark.integration
-def test_metrics_and_datasets_load_in_a_fresh_process(hub, api, tmp_path, monkeypatch):
+def test_metrics_and_datasets_load_in_a_fresh_process(hub, api, tmp_path, monkeypatch, warm_python):
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_ENDPOINT", hub.url)
@@ -378,7 +377,7 @@ def test_metrics_and_datasets_load_in_a_fresh_process(hub, api, tmp_path, monkey
     assert hub.repo("ada/pushed", "datasets").private
 
     process = subprocess.run(
-        [sys.executable, "-c", PROCESS, json.dumps(METRIC_EXAMPLES)],
+        [warm_python, "-c", PROCESS, json.dumps(METRIC_EXAMPLES)],
         cwd=tmp_path,
         env=hub.environment(tmp_path / "cache", "hf_ada") | {"USE_TORCH": "0"},
         capture_output=True,

@@ -97,7 +97,7 @@ print(json.dumps(results))
 """
 
 
-def test_two_fresh_processes_gather_their_examples_without_network(tmp_path):
+def test_two_fresh_processes_gather_their_examples_without_network(tmp_path, warm_python):
     """Alternate examples for one metric; for the other, all in one process and none in the other."""
     environment = {
         "PATH": "/usr/bin:/bin",
@@ -114,7 +114,7 @@ def test_two_fresh_processes_gather_their_examples_without_network(tmp_path):
         shards.append(shard)
     running = []
     for process, shard in enumerate(shards):
-        command = [sys.executable, "-c", PROCESS, str(process), json.dumps(shard)]
+        command = [warm_python, "-c", PROCESS, str(process), json.dumps(shard)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         running.append(subprocess.Popen(command, cwd=ROOT, env=environment, **pipes))
     outputs = []

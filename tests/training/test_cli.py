@@ -16,11 +16,12 @@ from training import cli
 LIGHT = """
 import sys
 from training.cli import main
-for arguments in (["--help"], ["--lerning_rate=1"]):
-    try:
-        main([*sys.argv[1:], *arguments])
-    except SystemExit as exit:
-        print(exit.code, sorted({"torch", "transformers", "datasets"} & set(sys.modules)))
+for command in sys.argv[1:]:
+    for option in ("--help", "--lerning_rate=1"):
+        try:
+            main([command, option])
+        except SystemExit as exit:
+            print(exit.code, sorted({"torch", "transformers", "datasets"} & set(sys.modules)))
 """
 
 
@@ -123,6 +124,14 @@ def test_user_errors_end_in_one_line(error, code):
     assert caught.value.code == code
 
 
+@pytest.fixture
+def interruptible():
+    """SIGINT interrupts, as in a terminal: in a process that a shell starts in the background it is ignored."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
 def interrupt_in_import():
     try:
         signal.raise_signal(signal.SIGINT)
@@ -131,8 +140,7 @@ def interrupt_in_import():
 
 
 @pytest.mark.parametrize("work", [lambda: signal.raise_signal(signal.SIGINT), interrupt_in_import])
-def test_interruption_is_one_line(work, capsys, monkeypatch):
-    monkeypatch.setattr(signal, "default_int_handler", signal.getsignal(signal.SIGINT))
+def test_interruption_is_one_line(work, interruptible, capsys, monkeypatch):
     for rank, expected in (("0", "\ninterrupted: Shards are kept.\n"), ("1", "")):
         monkeypatch.setenv("LOCAL_RANK", rank)
         with pytest.raises(SystemExit) as caught, cli.command_errors("Shards are kept."):
@@ -142,9 +150,7 @@ def test_interruption_is_one_line(work, capsys, monkeypatch):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_interruption_ends_the_workers_of_a_pool(monkeypatch):
-    # A shell starts background jobs with SIGINT ignored.
-    monkeypatch.setattr(signal, "default_int_handler", signal.getsignal(signal.SIGINT))
+def test_interruption_ends_the_workers_of_a_pool(interruptible):
     context = multiprocessing.get_context("fork")
     pipe, end = context.Pipe()
     worker = context.Process(target=pipe.recv, daemon=False)
@@ -183,10 +189,11 @@ def test_output_file_is_checked_before_any_work(tmp_path):
         cli.output_file(str(tmp_path))
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "push", "report", "memory", "demo"])
-def test_help_and_misspelled_options_do_not_import_torch(command):
-    process = [sys.executable, "-c", LIGHT, command]
+def test_help_and_misspelled_options_do_not_import_torch():
+    commands = ["train", "evaluate", "predict", "push", "report", "memory", "demo"]
+    process = [sys.executable, "-c", LIGHT, *commands]
     finished = subprocess.run(process, capture_output=True, text=True, cwd=Path(__file__).parents[2])
-    assert [line for line in finished.stdout.splitlines() if line[:2] in ("0 ", "2 ")] == ["0 []", "2 []"]
-    assert f"usage: egmf {command}" in finished.stdout
-    assert "There is no option --lerning_rate" in finished.stderr
+    endings = [line for line in finished.stdout.splitlines() if line[:2] in ("0 ", "2 ")]
+    assert endings == ["0 []", "2 []"] * len(commands)
+    assert [command for command in commands if f"usage: egmf {command}" not in finished.stdout] == []
+    assert finished.stderr.count("There is no option --lerning_rate") == len(commands)

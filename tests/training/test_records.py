@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -92,6 +93,13 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         write_half(temporary)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_file_and_folder_are_flushed_to_disk(tmp_path, monkeypatch):
+    flushed = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    write_text(tmp_path / "a.txt", "x")
+    assert flushed == [str(tmp_path / ".a.txt.tmp"), str(tmp_path)]
 
 
 def test_file_of_a_killed_process_is_used_again(tmp_path):

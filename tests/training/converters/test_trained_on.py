@@ -50,17 +50,22 @@ def test_splits_and_manifests(features, tmp_path):
         load_examples(tmp_path, manifest="x")
 
 
+@pytest.fixture(scope="module")
+def clip_folders(tmp_path_factory):
+    """One corpus converted twice: with the paths of its clips, and with the clips embedded."""
+    folder = tmp_path_factory.mktemp("clips")
+    write_clip(folder / "SIMS/Raw/v/1.mp4")
+    write_csv(folder / "SIMS/meta.csv", [sims_row("v", "1"), sims_row("v", "2")])
+    for media in ("paths", "embed"):
+        arguments = ["--corpus", "sims_v2", "--media", media, "--no_progress", "--num_workers", "1"]
+        sims.main([str(folder / "SIMS"), str(folder / media), *arguments])
+    return folder / "paths", folder / "embed"
+
+
 @pytest.mark.parametrize("kinds", [("waveform", "frames"), ("waveform", None), (None, "frames"), (None, None)])
 @pytest.mark.parametrize("cached", [True, False])
-def test_embedded_clips_are_decoded_like_files(tmp_path, make_processor, kinds, cached):
-    write_clip(tmp_path / "SIMS/Raw/v/1.mp4")
-    write_csv(tmp_path / "SIMS/meta.csv", [sims_row("v", "1"), sims_row("v", "2")])
-    sets = []
-    for media in ("paths", "embed"):
-        dest = tmp_path / media
-        arguments = ["--corpus", "sims_v2", "--media", media, "--no_progress", "--num_workers", "1"]
-        sims.main([str(tmp_path / "SIMS"), str(dest), *arguments])
-        sets.append(EGMFDataset(load_examples(dest), make_processor(*kinds), cache_media=cached))
+def test_embedded_clips_are_decoded_like_files(clip_folders, make_processor, kinds, cached):
+    sets = [EGMFDataset(load_examples(path), make_processor(*kinds), cache_media=cached) for path in clip_folders]
     for index in range(len(sets[0])):
         left, right = (dataset.load_media(index) for dataset in sets)
         assert left.keys() == right.keys()

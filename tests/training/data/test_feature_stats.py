@@ -74,34 +74,37 @@ def run(place, name, **changes):
     return train(*parse_arguments(["--use_cpu", *argv]))
 
 
+@pytest.fixture(scope="module")
+def plain(place):
+    """The model of a finished run, `runs/plain`."""
+    return run(place, "plain").model
+
+
 def stem(model, modality):
     return getattr(model.egmf.audio_visual_encoder, modality).stem
 
 
-def test_statistics_cover_all_training_vectors(place):
-    model = run(place, "plain").model
+def test_statistics_cover_all_training_vectors(place, plain):
     for modality in WIDTHS:
         mean, std = by_hand(place / "corpus", modality)
-        np.testing.assert_allclose(stem(model, modality).mean, mean, rtol=1e-5)
-        np.testing.assert_allclose(stem(model, modality).std, np.where(std > 0, std, 1), rtol=1e-5)
+        np.testing.assert_allclose(stem(plain, modality).mean, mean, rtol=1e-5)
+        np.testing.assert_allclose(stem(plain, modality).std, np.where(std > 0, std, 1), rtol=1e-5)
     values = torch.from_numpy(np.load(place / "corpus/train3-audio.npy"))
-    standardized = (values - stem(model, "audio").mean) / stem(model, "audio").std
+    standardized = (values - stem(plain, "audio").mean) / stem(plain, "audio").std
     assert standardized.abs().max() < 6
 
 
-def test_statistics_are_in_the_adapter_checkpoint(place):
-    run(place, "kept")
+def test_statistics_are_in_the_adapter_checkpoint(place, plain):
     mean, std = by_hand(place / "corpus", "audio")
     for part in ("", "checkpoint-2", "checkpoint-4"):
-        weights = load_file(place / "runs/kept" / part / "model.safetensors")
+        weights = load_file(place / "runs/plain" / part / "model.safetensors")
         for name, expected in zip(STATISTICS, (mean, std), strict=True):
             np.testing.assert_allclose(weights[f"egmf.{name}"], expected, rtol=1e-5)
 
 
-def test_resumed_run_keeps_its_statistics(place, monkeypatch):
-    run(place, "broken")
-    shutil.rmtree(place / "runs/broken/checkpoint-4")
-    (place / "runs/broken/training.json").unlink()
+def test_resumed_run_keeps_its_statistics(place, plain, monkeypatch):
+    left_out = shutil.ignore_patterns("checkpoint-4", "training.json")
+    shutil.copytree(place / "runs/plain", place / "runs/broken", ignore=left_out)
     calls = []
     monkeypatch.setattr("training.trainer.run.set_feature_stats", lambda *a, **k: calls.append(a))
     resumed = run(place, "broken")
@@ -110,9 +113,8 @@ def test_resumed_run_keeps_its_statistics(place, monkeypatch):
     np.testing.assert_allclose(stem(resumed.model, "audio").mean, by_hand(place / "corpus", "audio")[0], rtol=1e-5)
 
 
-def test_trained_model_keeps_its_statistics(place):
-    run(place, "first")
-    trainer = run(place, "second", model_name_or_path=place / "runs/first", dataset=place / "other")
+def test_trained_model_keeps_its_statistics(place, plain):
+    trainer = run(place, "second", model_name_or_path=place / "runs/plain", dataset=place / "other", max_steps=1)
     np.testing.assert_allclose(stem(trainer.model, "audio").mean, by_hand(place / "corpus", "audio")[0], rtol=1e-5)
 
 

@@ -11,6 +11,7 @@ import torch
 from huggingface_hub import HfApi
 
 from modeling_egmf.checkpoints_egmf import fingerprint
+from processing_egmf import BUILT_IN_TASKS
 from tests.helpers.local_hub import LocalHub
 from tests.helpers.run_files import write_run
 from training.hub import upload
@@ -34,9 +35,10 @@ def _client(monkeypatch):
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory, make_language_model, make_model, make_processor):
-    """A folder with language models and four finished adapter runs; `other` has other weights than `features`, `half`
-    a language model in bfloat16."""
+    """A folder with language models and four finished adapter runs of two tasks; `other` has other weights than
+    `features`, `half` a language model in bfloat16."""
     root = tmp_path_factory.mktemp("runs")
+    tasks = [BUILT_IN_TASKS[name] for name in ("emotion", "sentiment")]
     for name, audio, video, seed, llm, dtype in (
         ("features", "features", "features", 0, "llm", torch.float32),
         ("media", "waveform", "frames", 0, "llm", torch.float32),
@@ -51,7 +53,7 @@ def runs(tmp_path_factory, make_language_model, make_model, make_processor):
         model.config.text_model_id = f"../{llm}"
         model.config.text_model_fingerprint = fingerprint(language_model)
         model.save_pretrained(run)
-        make_processor(audio, video).save_pretrained(run)
+        make_processor(audio, video, tasks=tasks).save_pretrained(run)
         (run / "gates.png").write_bytes(PNG + name.encode())
         (run / "report.md").write_text("# Report\n\n![gates](gates.png)\n")
         (run / "optimizer.pt").write_bytes(b"not for the Hub")

@@ -64,8 +64,13 @@ def test_adapter_checkpoint(send, hub, answer_of_run, warm_verification):
     assert hub.repo("ada/llm").private
 
 
-def test_standalone_checkpoint_pushed_by_the_command(hub, api, runs, answer_of_run, monkeypatch, capsys):
-    """The language model is out of reach, and nothing is imported before."""
+@pytest.mark.parametrize("start", ["warm", pytest.param("cold", marks=pytest.mark.slow)])
+def test_standalone_checkpoint_pushed_by_the_command(
+    start, hub, api, runs, answer_of_run, monkeypatch, capsys, request
+):
+    """The language model is out of reach. In the cold start, nothing is imported before."""
+    if start == "warm":
+        request.getfixturevalue("warm_verification")
     monkeypatch.setattr(huggingface_hub, "HfApi", lambda: api)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     main([str(runs / "features"), "ada/standalone", "--standalone", "--message", "First"])

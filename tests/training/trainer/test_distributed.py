@@ -120,7 +120,7 @@ def assert_same_checkpoint(folder, other):
 # ---- training ------------------------------------------------------------------------------------------------
 
 UNEVEN = {
-    "num_train_epochs": 3,
+    "num_train_epochs": 2,
     "max_train_samples": 5,  # the last batch of an epoch is one example: the first process has none of it
     "max_eval_samples": 3,
     "modality_dropout": 0.5,
@@ -153,12 +153,12 @@ def test_two_processes_really_ran(place, two):
 def test_two_processes_share_the_batches_of_one(one, two):
     """Each example is in only one process, with the same modalities as in a run of one process."""
     alone = one[0]["batches"]
-    assert len(alone) == len(two[0]["batches"]) == len(two[1]["batches"]) == 6
+    assert len(alone) == len(two[0]["batches"]) == len(two[1]["batches"]) == 4
     for batch, *parts in zip(alone, two[0]["batches"], two[1]["batches"], strict=True):
         real = [part for part in parts if part["weight"] > 0]
         assert [example for part in real for example in part["examples"]] == batch["examples"]
         assert [mask for part in real for mask in part["modalities"]] == batch["modalities"]
-    assert [len(batch["examples"]) for batch in alone] == [4, 1] * 3
+    assert [len(batch["examples"]) for batch in alone] == [4, 1] * 2
     assert len({tuple(mask) for batch in alone for mask in batch["modalities"]}) > 1
 
 
@@ -166,7 +166,7 @@ def test_two_processes_have_the_same_losses_as_one(one, two):
     assert_same_log(two[0]["log"], one[0]["log"])
 
 
-@pytest.mark.parametrize("part", [".", "checkpoint-6"])
+@pytest.mark.parametrize("part", [".", "checkpoint-4"])
 def test_two_processes_end_with_the_same_checkpoint_as_one(place, one, two, part):
     assert_same_checkpoint(place / "runs/two" / part, place / "runs/one" / part)
 

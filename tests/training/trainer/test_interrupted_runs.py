@@ -1,6 +1,7 @@
 """Runs that are killed: the same command resumes from the last complete checkpoint and ends with the same numbers."""
 
 import errno
+import itertools
 import os
 import random
 import shutil
@@ -10,6 +11,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -33,37 +35,14 @@ def run(place, name, **changes):
 
 def test_uninterrupted_run_logs_at_its_checkpoints(uninterrupted):
     curve = curve_of(uninterrupted)
-    assert [entry["step"] for entry in curve if "loss" in entry] == [2, 3, 4, 6, 8]
-    assert [entry["step"] for entry in curve if "eval_loss" in entry] == [2, 4, 6, 8]
+    assert [entry["step"] for entry in curve if "loss" in entry] == [2, 3, 4, 6]
+    assert [entry["step"] for entry in curve if "eval_loss" in entry] == [2, 4, 6]
     assert not (uninterrupted / "fusion_pretraining.safetensors").exists()
 
 
-# ---- killed in one process, at a chosen moment ---------------------------------------------------------------
+# ---- killed at a chosen moment --------------------------------------------------------------------------------
 
-
-class Killed(BaseException):
-    """Cannot be caught, like SIGKILL."""
-
-
-def kill_at_call(monkeypatch, owner, name, number, before=lambda *_: None):
-    """Die in the n-th call of a function, after `before` has done half of its work."""
-    original = getattr(owner, name)
-    calls = []
-
-    def dies(*args, **kwargs):
-        calls.append(args)
-        if len(calls) == number:
-            before(*args)
-            raise Killed
-        return original(*args, **kwargs)
-
-    monkeypatch.setattr(owner, name, dies)
-
-
-def write_half(_, path, *__):
-    Path(path).write_bytes(b"PK\x03\x04 and no more")
-
-
+# The n-th call of a function. The optimizer's is half done.
 MOMENTS = {
     "in the fusion pretraining": (run_module, "pretrained_weights", 1),
     "before any checkpoint": (trainer.EGMFTrainer, "_save_checkpoint", 1),
@@ -74,7 +53,7 @@ MOMENTS = {
     "before the checkpoint is renamed": (trainer, "finalize_checkpoint", 3),
     "while old checkpoints are deleted": (trainer, "rotate_checkpoints", 3),
     "after the last step": (trainer.EGMFTrainer, "_finalize_training", 1),
-    "while the result is written": (trainer.EGMFTrainer, "save_model", 5),
+    "while the result is written": (trainer.EGMFTrainer, "save_model", 4),
 }
 WITHOUT_CHECKPOINT = {
     "in the fusion pretraining": None,
@@ -82,37 +61,69 @@ WITHOUT_CHECKPOINT = {
 }
 
 
+def before_calls(monkeypatch, owner, name, act):
+    """Call `act(number, *arguments)` before the n-th call of a function."""
+    original = getattr(owner, name)
+    numbers = itertools.count(1)
+
+    def acts_first(*args, **kwargs):
+        act(next(numbers), *args)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, acts_first)
+
+
+@pytest.fixture(scope="module")
+def snapshots(place):
+    """A folder with copies of `runs/killed` by moment: all that a process killed at that moment leaves behind."""
+    folder = place / "snapshots"
+    taken = {}
+    for moment, (owner, name, number) in MOMENTS.items():
+        taken.setdefault((owner, name), {})[number] = moment
+
+    def copy(moments, number, *args):
+        if number not in moments:
+            return
+        if moments[number] == "while the optimizer is written":
+            Path(args[1]).write_bytes(b"PK\x03\x04 and no more")
+        shutil.copytree(place / "runs/killed", folder / moments[number])
+
+    with pytest.MonkeyPatch.context() as patched:
+        for (owner, name), moments in taken.items():
+            before_calls(patched, owner, name, partial(copy, moments))
+        run(place, "killed")
+    return folder
+
+
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_killed_run_ends_like_an_uninterrupted_one(place, uninterrupted, monkeypatch, moment):
-    name = moment.replace(" ", "-")
-    owner, function, number = MOMENTS[moment]
-    with monkeypatch.context() as patched:
-        kill_at_call(patched, owner, function, number, write_half if function == "save" else lambda *_: None)
-        with pytest.raises(Killed):
-            run(place, name)
-    folder = place / "runs" / name
+def test_killed_run_ends_like_an_uninterrupted_one(place, snapshots, uninterrupted, monkeypatch, moment):
+    folder = place / "runs/killed"
+    shutil.rmtree(folder)
+    shutil.copytree(snapshots / moment, folder)
     assert not (folder / "training.json").exists()
     assert all(find_defect(path) is None for path in folder.glob("checkpoint-*"))
     steps = []
-    with monkeypatch.context() as patched:
-        original = trainer.EGMFTrainer.training_step
-        patched.setattr(
-            trainer.EGMFTrainer,
-            "training_step",
-            lambda *args, **kw: steps.append(1) or original(*args, **kw),
-        )
-        run(place, name)
+    before_calls(monkeypatch, trainer.EGMFTrainer, "training_step", lambda number, *_: steps.append(number))
+    run(place, "killed")
     assert_same_run(folder, uninterrupted)
-    last = 8 - len(steps)
+    last = RESTLESS["max_steps"] - len(steps)
     assert record_of(folder)["resumed_from"] == WITHOUT_CHECKPOINT.get(moment, str(folder / f"checkpoint-{last}"))
     assert (last == 0) == (moment in WITHOUT_CHECKPOINT)
+
+
+class Killed(BaseException):
+    """Cannot be caught, like SIGKILL."""
+
+
+def kill(*_):
+    raise Killed
 
 
 def test_killed_after_the_last_step_of_a_broken_epoch_takes_no_further_step(place, monkeypatch):
     """The last checkpoint is in the middle of an epoch, from where `Trainer` would take one more step."""
     run(place, "short", max_steps=2)
     with monkeypatch.context() as patched:
-        kill_at_call(patched, trainer.EGMFTrainer, "_finalize_training", 1)
+        before_calls(patched, trainer.EGMFTrainer, "_finalize_training", kill)
         with pytest.raises(Killed):
             run(place, "short-killed", max_steps=2)
     run(place, "short-killed", max_steps=2)
@@ -128,7 +139,7 @@ def test_run_stopped_early_stays_stopped(place, monkeypatch):
     }
     run(place, "early", **changes)
     with monkeypatch.context() as patched:
-        kill_at_call(patched, trainer.EGMFTrainer, "_finalize_training", 1)
+        before_calls(patched, trainer.EGMFTrainer, "_finalize_training", kill)
         with pytest.raises(Killed):
             run(place, "early-killed", **changes)
     run(place, "early-killed", **changes)
@@ -142,7 +153,8 @@ def test_run_stopped_early_stays_stopped(place, monkeypatch):
 TRAIN = """
 import os, sys
 from training.train import main
-print(os.getpid(), flush=True)
+sys.stdout.reconfigure(line_buffering=True)
+print(os.getpid())
 main(sys.argv[1:])
 """
 
@@ -187,8 +199,19 @@ def kill_and_repeat(python, place, count, **changes):
         assert_same_run(folder, place / "runs/calm")
 
 
-def test_run_killed_at_random_ends_equal(place, warm_training_python):
-    kill_and_repeat(warm_training_python, place, 1)
+def test_run_killed_by_the_system_ends_equal(place, uninterrupted, warm_training_python):
+    """After its first step."""
+    words = command_line(place, "killed-by-the-system", **RESTLESS)
+    process, process_id = start(warm_training_python, words)
+    while "'loss'" not in process.stdout.readline():
+        assert process.poll() is None
+    os.kill(process_id, signal.SIGKILL)
+    assert end(process) == 128 + signal.SIGKILL
+    folder = place / "runs/killed-by-the-system"
+    assert not (folder / "training.json").exists()
+    resumed, _ = start(warm_training_python, words)
+    assert end(resumed) == 0
+    assert_same_run(folder, uninterrupted)
 
 
 @pytest.mark.slow
@@ -213,7 +236,7 @@ main(sys.argv[1:])
 """
 
 
-def test_interruption_says_how_to_resume(place):
+def test_interruption_says_how_to_resume(place, warm_training_python):
     """Workers of the data loader get the signal as well, as in a terminal."""
     changes = {
         "max_steps": 1000,
@@ -224,7 +247,7 @@ def test_interruption_says_how_to_resume(place):
     }
     words = command_line(place, "interrupted", **{**RESTLESS, **changes, "load_best_model_at_end": "false"})
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, "-c", INTERRUPTIBLE, *words], cwd=REPOSITORY, **pipes) as process:
+    with subprocess.Popen([warm_training_python, "-c", INTERRUPTIBLE, *words], cwd=REPOSITORY, **pipes) as process:
         group = int(process.stdout.readline())
         watchdog = threading.Timer(240, os.killpg, (group, signal.SIGKILL))
         watchdog.daemon = True
@@ -278,7 +301,7 @@ def test_full_disk_leaves_the_earlier_checkpoint_complete(place, uninterrupted, 
 
     def fails(*args, **kwargs):
         calls.append(1)
-        if len(calls) == (4 if kind == "safetensors" else 8):
+        if len(calls) == (3 if kind == "safetensors" else 8):
             if kind == "safetensors":
                 raise SafetensorError("I/O error: No space left on device (os error 28)")
             raise OSError(errno.ENOSPC, "No space left on device")

@@ -82,14 +82,14 @@ def convert(source: Path, destination: Path, num_workers: int) -> dict[str, floa
     peak = 0
     process = subprocess.Popen(command)
     while process.poll() is None:
-        peak = max(peak, _memory_of_family(process.pid))
+        peak = max(peak, memory_of_family(process.pid))
         time.sleep(SECONDS_BETWEEN_SAMPLES)
     if process.returncode:
         raise OSError(f"The converter failed with exit status {process.returncode}; see its message above.")
     return {"seconds": time.perf_counter() - started, "peak_gb": peak / 1e9}
 
 
-def _memory_of_family(pid: int) -> int:
+def memory_of_family(pid: int) -> int:
     """Bytes of a process and its children; 0 if one of them has just ended."""
     try:
         process = psutil.Process(pid)

@@ -2,7 +2,6 @@
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from training.records import read_json
 
 
 REPOSITORY = Path(__file__).parents[4]
-TINY = ["--shape", "tiny", "--device", "cpu", "--dtype", "float32", "--batch_size", "2", "--repeats", "2"]
+TINY = ["--shape", "tiny", "--device", "cpu", "--dtype", "float32", "--batch_size", "2", "--repeats", "1"]
 SIZES = ["--length", "40", "--words", "6"]
 
 
@@ -136,8 +135,8 @@ gpu.main(sys.argv[1:])
 
 
 @pytest.mark.integration
-def test_only_torch_transformers_and_peft_are_needed():
-    command = [sys.executable, "-c", FEW_PACKAGES, *TINY, *SIZES, "--gradient_checkpointing"]
+def test_only_torch_transformers_and_peft_are_needed(warm_python):
+    command = [warm_python, "-c", FEW_PACKAGES, *TINY, *SIZES, "--gradient_checkpointing"]
     completed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert completed.returncode == 0, completed.stderr[-2000:]
     assert '"tokens_per_s_ratio"' in completed.stdout
