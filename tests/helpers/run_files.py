@@ -5,6 +5,7 @@
 """
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +75,9 @@ def _predictions(task_name: str, rng: np.random.Generator) -> tuple[list[dict[st
     return predictions, task_metrics(task, probabilities, truth)
 
 
-def write_run(
-    folder: Path, seed: int = 0, subsets: list[str] = EVERY, tasks: tuple[str, ...] = ("emotion", "sentiment")
-) -> dict[str, Any]:
-    """Write the files of one finished run; returns the content of `results-test.json`."""
+@cache
+def _results(seed: int, subsets: tuple[str, ...], tasks: tuple[str, ...]) -> dict[str, Any]:
+    """Subset -> its answers and metrics by task. Read only."""
     rng = np.random.default_rng(seed)
     found: dict[str, Any] = {}
     for subset in subsets:
@@ -89,13 +89,20 @@ def write_run(
                 for task, (predictions, metrics) in parts.items()
             },
         }
+    return found
+
+
+def write_run(
+    folder: Path, seed: int = 0, subsets: list[str] = EVERY, tasks: tuple[str, ...] = ("emotion", "sentiment")
+) -> dict[str, Any]:
+    """Write the files of one finished run; returns the content of `results-test.json`."""
     results = {
         "model": "runs/made-up",
         "split": "test",
         "seed": seed,
         "commit": f"{seed:040d}",
         "config": {"text_model_id": "../llm", "text_model_fingerprint": DEMO_TEXT_MODEL_FINGERPRINT},
-        "subsets": found,
+        "subsets": _results(seed, tuple(subsets), tasks),
     }
     record = {
         "seed": seed,

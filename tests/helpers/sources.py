@@ -31,9 +31,15 @@ def syntax_tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
 
+@cache
+def import_nodes(path: Path) -> list[ast.Import | ast.ImportFrom]:
+    """Every import, wherever in the file it stands."""
+    return [node for node in ast.walk(syntax_tree(path)) if isinstance(node, ast.Import | ast.ImportFrom)]
+
+
 def raw_imports(path: Path) -> Iterator[tuple[int, str | None]]:
-    """(level, module) of every import, wherever in the file it stands."""
-    for node in ast.walk(syntax_tree(path)):
+    """(level, module) of every import."""
+    for node in import_nodes(path):
         if isinstance(node, ast.Import):
             yield from ((0, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -45,7 +51,7 @@ def imported_names(path: Path) -> Iterator[tuple[str, str, int]]:
     package = module_name(path).split(".")
     if path.name != "__init__.py":
         package = package[:-1]
-    for node in ast.walk(syntax_tree(path)):
+    for node in import_nodes(path):
         if not isinstance(node, ast.ImportFrom):
             continue
         base = package[: len(package) - node.level + 1] if node.level else []
@@ -68,6 +74,6 @@ def imported_modules(path: Path) -> Iterator[tuple[str, int]]:
             yield full_name, line
         elif is_module(module):
             yield module, line
-    for node in ast.walk(syntax_tree(path)):
+    for node in import_nodes(path):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names if is_module(alias.name))

@@ -18,12 +18,13 @@ from training.predict import main
 pytestmark = pytest.mark.integration
 
 
-@pytest.fixture
-def checkpoint(make_model, make_processor, tmp_path):
+@pytest.fixture(scope="module")
+def checkpoint(make_model, make_processor, tmp_path_factory):
     """A standalone checkpoint, all weights random."""
-    make_model("waveform", "frames", lora=None).save_pretrained(tmp_path / "checkpoint")
-    make_processor("waveform", "frames").save_pretrained(tmp_path / "checkpoint")
-    return str(tmp_path / "checkpoint")
+    folder = tmp_path_factory.mktemp("checkpoint")
+    make_model("waveform", "frames", lora=None).save_pretrained(folder)
+    make_processor("waveform", "frames").save_pretrained(folder)
+    return str(folder)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.benchmarks.cost import encoder_cache, gpu, memory, padding, speed
+from training.benchmarks.cost import encoder_cache, gpu, gpu_work, memory, padding, speed
 from training.records import read_json
 
 
@@ -22,7 +22,9 @@ SIZES = ["--length", "40", "--words", "6"]
     [[], ["--media", "raw", "--dtype", "bfloat16", "--gradient_checkpointing"]],
     ids=["features", "raw media with checkpointing"],
 )
-def test_benchmark_runs_on_a_cpu(tmp_path, capsys, options):
+def test_benchmark_runs_on_a_cpu(tmp_path, capsys, options, monkeypatch):
+    monkeypatch.setattr(gpu_work, "CLIP_SECONDS", 0.5)
+    monkeypatch.setattr(gpu_work, "NUM_FRAMES", 2)
     output = tmp_path / "gpu.json"
     gpu.main([*TINY, *SIZES, *options, "--output", str(output)])
     assert '"tokens_per_s_ratio"' in capsys.readouterr().out

@@ -29,6 +29,15 @@ CPU_DROPOUT_BYTES = 4
 ARCHITECTURES = ("glm3-6b", "llama-3-8b", "qwen2.5-1.5b")
 
 
+def of_every_architecture(*settings):
+    """Cases of each architecture; with one of them, every other setting is tested in the quick suite too."""
+    others = [
+        pytest.param(name, *values, marks=pytest.mark.slow) for name in ARCHITECTURES[1:] for values in settings[2:]
+    ]
+    quick = [(name, *values) for name in ARCHITECTURES for values in settings[:2]]
+    return [*quick, *((ARCHITECTURES[0], *values) for values in settings[2:]), *others]
+
+
 def shape_of(model):
     return text_shape(model.config.text_config)
 
@@ -40,9 +49,15 @@ def precision_of(dtype, eager=False):
 # ---- training -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("backbone", ARCHITECTURES)
+@pytest.mark.parametrize(
+    ("backbone", "dtype", "attention"),
+    of_every_architecture(
+        ("float32", "sdpa"),
+        ("bfloat16", "eager"),
+        ("float32", "eager"),
+        ("bfloat16", "sdpa"),
+    ),
+)
 def test_formula_matches_the_memory_kept_by_a_step(make_text_model, make_text_batch, backbone, dtype, attention):
     """Within a fiftieth. The formula leaves out encoders and fusion, which are a hundredth of it here."""
     model, _ = make_text_model(backbone, dtype, attention, lora_dropout=0.1)
@@ -66,9 +81,15 @@ def peak_of_a_step(model, inputs, checkpointing):
     return memory.peak
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("backbone", ARCHITECTURES)
+@pytest.mark.parametrize(
+    ("backbone", "dtype", "checkpointing"),
+    of_every_architecture(
+        ("float32", False),
+        ("bfloat16", True),
+        ("float32", True),
+        ("bfloat16", False),
+    ),
+)
 def test_training_peak_is_within_a_fortieth(make_text_model, make_text_batch, backbone, dtype, checkpointing):
     model, _ = make_text_model(backbone, dtype, lora_dropout=0.1)
     batch = Batch(SIZE, LENGTH, LOGIT_TOKENS)
