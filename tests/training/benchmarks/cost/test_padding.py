@@ -13,7 +13,7 @@ from training.records import read_json
 
 @pytest.fixture(scope="module")
 def examples():
-    return meld_like(1000)
+    return meld_like(4000)
 
 
 def test_padding_is_below_a_tenth(make_processor, examples):
