@@ -9,6 +9,7 @@ A pretrained encoder has its own feature extractor or image processor, whose fie
 
 # T samples, steps or frames  y, x height and width  F feature size
 
+import math
 from typing import Any
 
 import numpy as np
@@ -95,13 +96,22 @@ def record_image_backend(fields: dict[str, Any] | None, image_processor: Any) ->
     return {**fields, BACKEND_KEY: recorded}
 
 
-def encode_waveform(waveform: np.ndarray, sampling_rate: int, feature_extractor: Any) -> dict[str, torch.Tensor]:
+def encode_waveform(
+    waveform: np.ndarray, sampling_rate: int, feature_extractor: Any, name: str = "the sample"
+) -> dict[str, torch.Tensor]:
     """Audio inputs from a waveform, float32 (samples,), which is unchanged without a feature extractor.
 
     Padding that the extractor adds, such as Whisper's to 30 seconds, is cut off again.
     """
     if feature_extractor is None:
         return with_full_mask("audio", torch.from_numpy(waveform))
+    seconds = len(waveform) / sampling_rate
+    max_seconds = longest_recording(feature_extractor)
+    if seconds > max_seconds + 0.01:  # a frame
+        logger.warning(
+            f"{name}: the audio has {seconds:.2f} s, but {type(feature_extractor).__name__} takes {max_seconds:g} s; "
+            "only its beginning is used. Cut it into shorter clips."
+        )
     extracted = feature_extractor(
         waveform, sampling_rate=sampling_rate, return_attention_mask=True, return_tensors="pt"
     )
@@ -115,6 +125,15 @@ def encode_waveform(waveform: np.ndarray, sampling_rate: int, feature_extractor:
         values = values[mask]
     # Extractors that standardize each band over time turn a single step, whose deviation is 0, into NaN.
     return with_full_mask("audio", values.nan_to_num())
+
+
+def longest_recording(feature_extractor: Any) -> float:
+    """Seconds after which a feature extractor cuts a recording off, without a word; infinite if it does not."""
+    fields = vars(feature_extractor)
+    if type(feature_extractor).__name__.startswith("AST"):
+        return fields["max_length"] / 100  # frames of 10 ms
+    num_samples = fields.get("n_samples", fields.get("nb_max_samples"))  # of Whisper, of CLAP
+    return math.inf if num_samples is None else num_samples / feature_extractor.sampling_rate
 
 
 def encode_frames(frames: np.ndarray, image_processor: Any, frame_fit: str) -> dict[str, torch.Tensor]:

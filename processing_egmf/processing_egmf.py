@@ -310,7 +310,7 @@ class EGMFProcessor(ProcessorMixin):
         task = find_task(task, self.task_objects, name)
         prompt = {"text": text, "context": turns, "task": task, "answer": answer}
         encoded = self.encode_prompt(**prompt, name=name)
-        return {"name": name, "prompt": prompt, **encoded, **self.encode_media(arrays), **states_media}
+        return {"name": name, "prompt": prompt, **encoded, **self.encode_media(arrays, name), **states_media}
 
     def collate(self, samples: list[dict[str, Any]], return_tensors: str = "pt") -> BatchFeature:
         """Samples from `prepare` as one batch: prompts padded on the left, media on the right."""
@@ -365,11 +365,11 @@ class EGMFProcessor(ProcessorMixin):
         limits = (self.max_clip_seconds, name, size, self.frame_fit, self.max_decode_seconds)
         return load_video(video, self.num_frames, fps, *limits)
 
-    def encode_media(self, arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    def encode_media(self, arrays: dict[str, np.ndarray], name: str = "the sample") -> dict[str, torch.Tensor]:
         """Arrays from `load_media` as the values and masks of one sample, without a batch dimension."""
         inputs = {}
         if "audio" in arrays:
-            inputs |= encode_waveform(arrays["audio"], self.sampling_rate, self._feature_extractor)
+            inputs |= encode_waveform(arrays["audio"], self.sampling_rate, self._feature_extractor, name)
         if "video" in arrays:
             inputs |= encode_frames(arrays["video"], self._image_processor, self.frame_fit)
         for modality in ("audio", "video"):

@@ -149,3 +149,28 @@ def test_missing_image_backend_is_warned_of(make_processor, monkeypatch, tmp_pat
         loaded = reloaded(processor, tmp_path)
     assert "frames resized by torchvision, but here they are resized by pil" in caplog.text
     assert loaded.video_frontend["image_backend"] == "torchvision"
+
+
+@pytest.mark.parametrize(
+    ("extractor", "seconds"),
+    [
+        (ASTFeatureExtractor(max_length=50, num_mel_bins=16), 0.5),
+        (WhisperFeatureExtractor(feature_size=8, chunk_length=1), 1.0),
+    ],
+    ids=["AST", "Whisper"],
+)
+def test_a_recording_that_the_extractor_cuts_off_is_named(make_processor, caplog, extractor, seconds):
+    processor = make_processor("waveform", None, audio_frontend=extractor.to_dict())
+    tone = sine(200, 2 * seconds, 16_000)
+    beginning = processor(audio=tone[: len(tone) // 2], sampling_rate=16_000)
+    assert caplog.messages == []
+    assert beginning["audio_values"].shape == processor(audio=tone, sampling_rate=16_000)["audio_values"].shape
+    (message,) = caplog.messages
+    assert message.startswith(f"sample 0: the audio has {2 * seconds:.2f} s, but ")
+    assert f"FeatureExtractor takes {seconds:g} s; only its beginning is used" in message
+
+
+def test_wav2vec2_takes_recordings_of_any_length(make_processor, caplog):
+    processor = make_processor("waveform", None, audio_frontend=Wav2Vec2FeatureExtractor().to_dict())
+    processor(audio=sine(200, 29.0, 16_000), sampling_rate=16_000)
+    assert caplog.messages == []

@@ -142,10 +142,12 @@ class EncoderCache:
             ) from error
 
     @torch.no_grad()
-    def compute(self, modality: str, arrays: dict[str, Any], device: torch.device | str) -> torch.Tensor:
+    def compute(
+        self, modality: str, arrays: dict[str, Any], device: torch.device | str, name: str = "the sample"
+    ) -> torch.Tensor:
         """Decoded media of one clip -> states (T, encoder width) of its real steps, on the CPU."""
         stem = self.stems[modality]
-        encoded = self.processor.encode_media(arrays)
+        encoded = self.processor.encode_media(arrays, name)
         if f"{modality}_values" not in encoded:
             return torch.zeros(0, stem.projection.in_features)
         values = encoded[f"{modality}_values"][None].to(device)
@@ -182,6 +184,6 @@ class EncoderCache:
                 continue
             dataset, example = entries[modality, key]
             arrays = dataset.decode(example, (modality,))
-            self._write(modality, key, self.compute(modality, arrays, device))
+            self._write(modality, key, self.compute(modality, arrays, device, f"example {example['id']!r}"))
             counts["computed"] += 1
         return counts
