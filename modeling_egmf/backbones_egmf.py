@@ -119,7 +119,7 @@ class EGMFPretrainedStem(EGMFFloat32Module):
 
     def encode_images(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """values (B, T, 3, y, x), mask (B, T) -> (B, T, backbone width), (B, T): one vector per frame."""
-        output = self.backbone(values[mask])
+        output = self.backbone(take_frames(values, mask))
         states = output.get("pooler_output") if self.uses_pooler else None
         if states is None:
             states = output.last_hidden_state
@@ -236,6 +236,15 @@ def length_mask(lengths: Tensor, max_length: int) -> Tensor:
     return torch.arange(max_length, device=lengths.device)[None, :] < lengths[:, None]
 
 
+def take_frames(values: Tensor, mask: Tensor) -> Tensor:
+    """values (B, T, ...), mask (B, T) -> (real frames, ...). An exported program takes the padding along."""
+    if torch.compiler.is_exporting():
+        return values.flatten(0, 1)
+    return values[mask]
+
+
 def put_back_frames(states: Tensor, mask: Tensor) -> Tensor:
-    """states (real frames, W), mask (B, T) -> (B, T, W), zero on padding."""
+    """states of `take_frames` (real frames, W), mask (B, T) -> (B, T, W), zero on padding."""
+    if torch.compiler.is_exporting():
+        return states.unflatten(0, mask.shape) * mask[..., None]
     return states.new_zeros(*mask.shape, states.shape[-1]).index_put(torch.where(mask), states)

@@ -22,7 +22,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from transformers import PreTrainedModel
 from transformers.audio_utils import mel_filter_bank
 
-from .backbones_egmf import EGMFPretrainedStem, length_mask, put_back_frames
+from .backbones_egmf import EGMFPretrainedStem, length_mask, put_back_frames, take_frames
 from .configuration_egmf import EGMFConfig, EGMFEncoderConfig
 from .precision_egmf import EGMFFloat32Module, in_float32
 
@@ -90,7 +90,7 @@ class EGMFWaveformStem(EGMFFloat32Module):
             states = states * mask[..., None]
             states = convolution(states.transpose(1, 2)).transpose(1, 2)  # (B, T / 2, C)
             states = nn.functional.gelu(norm(states))
-            mask = mask[:, ::2]
+            mask = length_mask((mask.sum(dim=1) + 1) // 2, states.shape[1])
         return self.projection(states), mask
 
     def log_mel(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -141,7 +141,7 @@ class EGMFFrameStem(EGMFFloat32Module):
             )
         # Motion is doubled, so that a small one has more weight.
         motion = 2 * (values - values[:, :1])
-        states = torch.cat([values, motion], dim=2)[mask]  # (real frames, 6, y, x)
+        states = take_frames(torch.cat([values, motion], dim=2), mask)  # (real frames, 6, y, x)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             states = nn.functional.gelu(norm(convolution(states)))  # (real frames, C, y / 2, x / 2)
         grid = average_over_grid(states, self.GRID_SIZE)  # (real frames, C, 4, 4)
@@ -212,24 +212,25 @@ class EGMFModalityEncoder(EGMFFloat32Module):
     @in_float32
     def encode_sequence(self, states: Tensor, mask: Tensor) -> Tensor:
         """states (B, T, W), mask (B, T) -> (B, H)."""
-        states = self.dropout(states)
-        if self.sequence_type == "gru":
-            # Packed, so that the backward GRU starts at a real step.
-            lengths = mask.sum(dim=1).cpu()
-            packed = pack_padded_sequence(states, lengths, batch_first=True, enforce_sorted=False)
-            encoded, _ = self.sequence(packed)
-            encoded, _ = pad_packed_sequence(encoded, batch_first=True, total_length=states.shape[1])
-            states = states + encoded
-        elif self.sequence_type == "transformer":
-            states = states + sinusoidal_positions(states)
-            states = self.sequence(states, src_key_padding_mask=~mask)
-        states = self.norm(states)
-
+        states = self.norm(self.run_sequence(self.dropout(states), mask))  # (B, T, W)
         scores = self.pooling_score(states).squeeze(-1)  # (B, T)
         scores = scores.masked_fill(~mask, float("-inf"))
         weights = torch.softmax(scores, dim=1)
         pooled = torch.einsum("bt,btw->bw", weights, states)  # (B, W)
         return self.projection(pooled)
+
+    def run_sequence(self, states: Tensor, mask: Tensor) -> Tensor:
+        """states (B, T, W), mask (B, T) -> (B, T, W)."""
+        if self.sequence_type == "transformer":
+            return self.sequence(states + sinusoidal_positions(states), src_key_padding_mask=~mask)
+        if self.sequence_type == "none":
+            return states
+        # Packed, so that the backward GRU starts at a real step.
+        lengths = mask.sum(dim=1).cpu()
+        packed = pack_padded_sequence(states, lengths, batch_first=True, enforce_sorted=False)
+        encoded, _ = self.sequence(packed)
+        encoded, _ = pad_packed_sequence(encoded, batch_first=True, total_length=states.shape[1])
+        return states + encoded
 
 
 # ---- both modalities ----------------------------------------------------------------------------------------------
@@ -287,12 +288,12 @@ class EGMFAudioVisualEncoder(EGMFFloat32Module):
         embed = self.modality_embeds[0 if modality == "audio" else 1]
         if values is None:
             # Times zero keeps the embedding in the graph: DDP waits for the gradient of every parameter.
-            return embed.expand(len(enabled), -1) * 0, torch.zeros_like(enabled)
+            return embed.expand(enabled.shape[0], -1) * 0, torch.zeros_like(enabled)
         if encoder is None:
             raise ValueError(f"The batch has {modality}, but this model was built without {modality}.")
         if mask is None:
             raise ValueError(f"`{modality}_values` needs `{modality}_mask`; the processor returns both.")
-        if mask.ndim != 2 or len(mask) != len(values):
+        if mask.ndim != 2 or mask.shape[0] != values.shape[0]:
             raise ValueError(
                 f"`{modality}_mask` has shape {tuple(mask.shape)}, `{modality}_values` {tuple(values.shape)}. "
                 "Give both as the processor returned them."

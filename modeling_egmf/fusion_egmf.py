@@ -88,7 +88,7 @@ class EGMFFusion(EGMFFloat32Module):
         # The first query is learned, and is used only for samples without text.
         has_text = text_mask.any(dim=1, keepdim=True)  # (B, 1)
         query_mask = torch.cat([~has_text, text_mask], dim=1)  # (B, 1 + L)
-        no_text_query = self.no_text_query.expand(len(text_embeds), 1, -1)
+        no_text_query = self.no_text_query.expand(text_embeds.shape[0], 1, -1)
         text = torch.cat([no_text_query, self.text_projection(text_embeds)], dim=1)
         text = self.text_norm(text)  # (B, 1 + L, H)
         media = self.media_norm(media_tokens)  # (B, 2, H)

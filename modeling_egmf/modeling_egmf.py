@@ -166,9 +166,10 @@ class EGMFModel(EGMFPreTrainedModel):
         media_tokens, media_mask = self.audio_visual_encoder(modality_mask[:, 1:].bool(), *media)
         has_text = text_mask.bool().any(dim=1, keepdim=True) & reads_text  # (B, 1)
         present = torch.cat([has_text, media_mask], dim=1)  # (B, M)
-        empty = torch.where(~present.any(dim=1))[0].tolist()
-        if empty:
-            raise ValueError(f"Sample {empty} of the batch has neither text nor audio nor video.")
+        if not torch.compiler.is_exporting():  # an exported program cannot raise
+            empty = torch.where(~present.any(dim=1))[0].tolist()
+            if empty:
+                raise ValueError(f"Sample {empty} of the batch has neither text nor audio nor video.")
 
         text_embeds = text_embeds.to(self.fusion.no_text_query.dtype)
         fused = self.fusion(text_embeds, transcript_mask, media_tokens, media_mask)  # (B, H)

@@ -146,6 +146,7 @@ MAY_IMPORT = {
     "trainer": {"records", "paths", "arguments", "data", "model", "evaluation"},
     "chatglm3": {"records", "paths", "cli"},
     "hub": {"records", "paths", "arguments", "data", "model", "evaluation", "cli"},
+    "export": {"records", "paths", "model", "cli"},
     "converters": {"records", "paths", "arguments", "data", "model", "hub", "cli"},
     "demo": {"records", "paths", "arguments", "data", "model", "evaluation", "trainer", "hub", "cli"},
     "benchmarks": {

@@ -40,6 +40,7 @@ COMMANDS = {  # name -> (module with `main(argv)`, one line of help)
     "evaluate": ("run_eval", "evaluate a checkpoint on a dataset"),
     "predict": ("predict", "predict one clip, or every clip in a folder"),
     "report": ("report", "write a run's report.md"),
+    "export": ("export.__main__", "export encoders, fusion and experts to ONNX or torch.export"),
     "push": ("push_to_hub", "push a run to the Hugging Face Hub"),
     "convert": (None, "convert a corpus, or your own folder, to Parquet"),
     "memory": ("benchmarks.cost.memory", "estimate the GPU memory that a configuration needs"),
