@@ -1,6 +1,8 @@
 """Fixtures of the model's tests: models with matching inputs, and checkpoints next to their language model."""
 
+import copy
 import os
+import shutil
 
 import pytest
 import torch
@@ -113,18 +115,29 @@ def inputs_for(make_processor, make_samples, process):
     return make
 
 
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory, make_adapter_model, inputs_for):
+    """`adapter` and `standalone`: a saved checkpoint, its model, and inputs for it. Read only: tests get copies."""
+    folder = tmp_path_factory.mktemp("saved")
+    models = {"adapter": make_adapter_model(), "standalone": merge(make_adapter_model())}
+    for name, model in models.items():
+        model.save_pretrained(folder / name)
+    return {name: (folder / name, model, inputs_for(model)) for name, model in models.items()}
+
+
+def copy_saved(saved, name, tmp_path):
+    folder, model, inputs = saved[name]
+    return shutil.copytree(folder, tmp_path / name), copy.deepcopy(model), dict(inputs)
+
+
 @pytest.fixture
-def adapter(bases, make_adapter_model, inputs_for, tmp_path):
+def adapter(bases, saved, tmp_path):
     """A saved adapter checkpoint next to a copy of its language model, the model, and inputs for it."""
     os.symlink(bases / "llm", tmp_path / "llm")
-    model = make_adapter_model()
-    model.save_pretrained(tmp_path / "adapter")
-    return tmp_path / "adapter", model, inputs_for(model)
+    return copy_saved(saved, "adapter", tmp_path)
 
 
 @pytest.fixture
-def standalone(make_adapter_model, inputs_for, tmp_path):
+def standalone(saved, tmp_path):
     """A saved standalone checkpoint, the model, and inputs for it."""
-    model = merge(make_adapter_model())
-    model.save_pretrained(tmp_path / "standalone")
-    return tmp_path / "standalone", model, inputs_for(model)
+    return copy_saved(saved, "standalone", tmp_path)
