@@ -72,7 +72,7 @@ class AnswerSet(NamedTuple):
         while given and not given[-1]:
             given.pop()
         if not given or () in given:
-            raise ValueError("An answer has no tokens, or there are none. Give at least one, none empty.")
+            raise ValueError("There are no answers, or one has no tokens. Give at least one, none empty.")
         if len(set(given)) != len(given):
             raise ValueError("Two answers have the same tokens. Change one of them.")
 

@@ -57,7 +57,7 @@ class EGMFGenerationMixin(GenerationMixin):
         if support.scoring == "recompute":
             for name in ("past_key_values", "cache_implementation"):
                 if kwargs.get(name) is not None:
-                    raise ValueError(f"A {config.model_type!r} generates without a cache: leave out `{name}`.")
+                    raise ValueError(f"{config.model_type!r} models generate without a cache: leave out `{name}`.")
             kwargs["use_cache"] = False
         if must_regroup(support, kwargs.get("attention_mask")):
             return self.generate_in_groups(**kwargs)
@@ -81,7 +81,7 @@ class EGMFGenerationMixin(GenerationMixin):
             given.append("return_dict_in_generate")
         if given:
             raise ValueError(
-                f"A {self.language_model.config.model_type!r} generates without padding, in groups of equal "
+                f"{self.language_model.config.model_type!r} models generate without padding, in groups of equal "
                 f"length, which `{given[0]}` does not support. Leave it out, or generate one sample at a time, "
                 "without padding; to leave text out of the prompt, use `modalities=` of the processor."
             )

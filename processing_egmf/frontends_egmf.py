@@ -128,7 +128,7 @@ def encode_waveform(
 
 
 def longest_recording(feature_extractor: Any) -> float:
-    """Seconds after which a feature extractor cuts a recording off, without a word; infinite if it does not."""
+    """Seconds after which a feature extractor silently cuts a recording off; infinite if it does not."""
     fields = vars(feature_extractor)
     if type(feature_extractor).__name__.startswith("AST"):
         return fields["max_length"] / 100  # frames of 10 ms

@@ -134,8 +134,8 @@ class EGMFProcessor(ProcessorMixin):
         check_settings(self)
         if vocabulary not in (None, self.vocabulary):
             raise ValueError(
-                f"The checksum of the tokenizer's vocabulary is {self.vocabulary}, but {vocabulary!r} when the "
-                "processor was saved: it is another tokenizer, or tokenizer.json is damaged."
+                f"The checksum of the tokenizer's vocabulary is {self.vocabulary}, but was {vocabulary!r} when "
+                "the processor was saved: it is another tokenizer, or tokenizer.json is damaged."
             )
         if tokenizer.convert_tokens_to_ids(placeholder_token) in (None, tokenizer.unk_token_id):
             tokenizer.add_special_tokens({"additional_special_tokens": [placeholder_token]})
@@ -163,7 +163,7 @@ class EGMFProcessor(ProcessorMixin):
         # `transformers.pipeline` also passes the model's keywords, which the model checks.
         if "_from_pipeline" not in kwargs:
             check_loading_arguments(cls, kwargs)
-        kwargs.setdefault("trust_remote_code", False)  # else, loading the tokenizer asks for leave to import this code
+        kwargs.setdefault("trust_remote_code", False)  # else, loading the tokenizer asks to import this code
         try:
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         except Exception as error:  # of many types, if a file is damaged
@@ -300,7 +300,7 @@ class EGMFProcessor(ProcessorMixin):
             "video_features": video_features,
         }
         states = {"audio": audio_states, "video": video_states}
-        # Earlier turns alone are not a sample: nothing of the speaker is known.
+        # Earlier turns alone are not a sample: nothing is known about the speaker.
         has_media = any(source is not None for source in (*sources.values(), *states.values()))
         states = {modality: states[modality] for modality in chosen if states.get(modality) is not None}
         decoded = [modality for modality in chosen if modality not in states]

@@ -53,7 +53,7 @@ def explain_failure(error: Exception, checkpoint: Any, loading_arguments: Mappin
         loading_arguments: keywords of `from_pretrained`.
 
     Raises:
-        OSError: one file is empty, cut off, or no JSON object.
+        OSError: one file is empty, cut off, or not a JSON object.
         ValueError: the files contradict one another or have fields of the wrong type.
     """
     where = {name: loading_arguments.get(name) for name in ("cache_dir", "revision")}

@@ -186,7 +186,7 @@ def test_nodes_may_be_scored_in_parts(monkeypatch):
     ("answers", "message"),
     [
         (((1, 2), (1, 2)), "Two answers have the same tokens"),
-        (((), (1, 2)), "An answer has no tokens"),
+        (((), (1, 2)), "There are no answers, or one has no tokens"),
         (((1, 2), (1,)), "One answer's tokens are a prefix of another's"),
         (((1,), (1, 2, 3)), "One answer's tokens are a prefix of another's"),
     ],
