@@ -1,17 +1,18 @@
 """Adapter and standalone checkpoints of EGMF.
 
-    adapter:     config.text_model_id names the language model; model.safetensors holds only what was trained
-    standalone:  config.text_model_id is None; model.safetensors holds everything, LoRA merged
+    adapter:     config.text_model_id names the language model; model.safetensors holds fusion and trained encoders
+    standalone:  config.text_model_id is None; model.safetensors holds everything but PEFT adapters that are not merged
 
 Both load with `EGMFForConditionalGeneration.from_pretrained`, which takes the same keywords for both and checks every
 weight, so that none silently keeps its random initialization.
 
     from_pretrained ─┬─► load_adapter_checkpoint ─┬─ load_text_model        the language model that it names
                      │                            ├─ load_backbone          frozen pretrained encoders that it names
-                     │                            └─ load_trained_weights   its own files
-                     └─► load_standalone_checkpoint   as any model of `transformers`, then checked
+                     │                            └─ load_weights           its own files
+                     ├─► load_standalone_checkpoint   as any model of `transformers`, then checked
+                     └─► load_adapters                PEFT adapters of the language model, each from its own folder
 
-Next: loading_egmf.py for the keywords, weights_egmf.py for the files and their checks, lora_egmf.py for LoRA.
+Next: loading_egmf.py for the keywords, weights_egmf.py for the files and their checks, adapters_egmf.py for LoRA.
 """
 
 import copy
@@ -21,10 +22,13 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
+from transformers.integrations.accelerate import load_offloaded_parameter
 from transformers.utils import logging
 
+from .adapters_egmf import adapter_configs
 from .configuration_egmf import EGMFConfig, EGMFEncoderConfig
 from .loading_egmf import (
     HUB_ARGUMENTS,
@@ -39,6 +43,7 @@ from .weights_egmf import (
     explain_loading_errors,
     find_weights,
     in_memory,
+    load_weights,
     stored_weights,
     weights_name,
     wrong_types,
@@ -63,7 +68,10 @@ def keys_stored_elsewhere(model: PreTrainedModel) -> set[str]:
         prefixes.append("egmf.audio_visual_encoder.audio.stem.backbone")
     if is_stored_elsewhere(model.config.video_config):
         prefixes.append("egmf.audio_visual_encoder.video.stem.backbone")
-    return {key for key in model.state_dict() if key.startswith(tuple(prefixes)) and "lora_" not in key}
+    keys = {key for key in model.state_dict() if key.startswith(tuple(prefixes))}
+    for adapter_keys in model.adapter_keys().values():
+        keys -= set(adapter_keys.values())
+    return keys
 
 
 def is_stored_elsewhere(config: EGMFEncoderConfig | None) -> bool:
@@ -79,36 +87,83 @@ def fingerprint(language_model: PreTrainedModel) -> str:
     return hashlib.sha256(piece.float().numpy().tobytes()).hexdigest()[:16]
 
 
-def record_checksum(folder: str | os.PathLike, config: EGMFConfig, variant: str | None = None) -> None:
-    """Add the checksum of the weights in a checkpoint's folder to its config.json."""
-    config = copy.copy(config)
-    config.weights_checksum = {weights_name(variant): checksum(stored_weights(find_weights(folder, variant)))}
+def split_weights(
+    model: PreTrainedModel, state_dict: dict[str, Tensor] | None
+) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
+    """The weights of model.safetensors, and those of each PEFT adapter's file, by their names in the file.
+
+    Args:
+        model: to be saved.
+        state_dict: its weights, if they are not to be taken from the model itself.
+    """
+    weights = dict(model.state_dict() if state_dict is None else state_dict)
+    adapters = {}
+    for name, keys in model.adapter_keys().items():
+        adapters[name] = {stored: weights.pop(key) for stored, key in keys.items()}
+    for key in keys_stored_elsewhere(model) & weights.keys():
+        del weights[key]
+    own_weights = {}
+    for key, weight in weights.items():
+        plain_key = key.replace(".base_layer.", ".")  # as without adapters
+        if weight.is_meta and plain_key != key:
+            weight = load_offloaded_parameter(model, key)
+        own_weights[plain_key] = weight
+    return own_weights, adapters
+
+
+def save_adapters(
+    folder: str | os.PathLike,
+    model: PreTrainedModel,
+    weights: dict[str, dict[str, Tensor]],
+    variant: str | None = None,
+) -> None:
+    """Write the PEFT adapters into a checkpoint's folder, and record them and all checksums in its config.json.
+
+    Args:
+        weights: name of the adapter -> its weights, from `split_weights`.
+    """
+    config = copy.copy(model.config)
+    own_weights = stored_weights(find_weights(folder, variant))
+    config.weights_checksum = {weights_name(variant): checksum(own_weights)}
+    config.lora = None  # from now on, adapter_config.json says it
+    config.adapters = {}
+    for name, peft_config in adapter_configs(model.language_model).items():
+        peft_config = copy.copy(peft_config)
+        peft_config.base_model_name_or_path = config.text_model_id
+        peft_config.revision = config.text_model_revision
+        if isinstance(peft_config.target_modules, set):
+            peft_config.target_modules = sorted(peft_config.target_modules)
+        peft_config.save_pretrained(os.path.join(folder, name))
+        file_name = f"{name}/{weights_name(variant, 'adapter_model')}"
+        adapter_weights = {}
+        for key, weight in weights[name].items():
+            adapter_weights[key] = weight.detach().cpu().contiguous()
+        save_file(adapter_weights, os.path.join(folder, file_name), metadata={"format": "pt"})
+        config.weights_checksum[file_name] = checksum(adapter_weights.items())
+        config.adapters[name] = name in model.active_adapters()
     config.to_json_file(os.path.join(folder, "config.json"))
 
 
 def compare_checksum(
     checkpoint: str | os.PathLike,
     config: EGMFConfig,
-    variant: str | None,
+    file_name: str,
     weights: Iterable[tuple[str, Tensor]],
 ) -> None:
     """Reject weights that changed after they were saved; nothing is read if the configuration has no checksum.
 
-    Afterwards the configuration has none: it belongs to the files, not to a model that may change.
-
     Raises:
         ValueError: a file was damaged, or edited without saving the model.
     """
-    expected = (config.weights_checksum or {}).get(weights_name(variant))
-    config.weights_checksum = None
+    expected = (config.weights_checksum or {}).get(file_name)
     if expected is None:
         return
     actual = checksum(weights)
     if actual != expected:
         raise ValueError(
-            f"The weights of {checkpoint} are not those that were saved: their checksum is {actual}, but config.json "
-            f"has {expected}. Download or save the checkpoint again. If you edited the weights on purpose, remove "
-            "`weights_checksum` from config.json."
+            f"The weights of {checkpoint} ({file_name}) are not those that were saved: their checksum "
+            f"is {actual}, but config.json has {expected}. Download or save the checkpoint again. "
+            "If you edited the weights on purpose, remove `weights_checksum` from config.json."
         )
 
 
@@ -246,8 +301,9 @@ def load_adapter_checkpoint(
     video_backbone = load_backbone(checkpoint, config.video_config, "video", **hub_kwargs)
     with explain_loading_errors(str(checkpoint)):
         model = model_class(config, language_model, audio_backbone, video_backbone)
-    load_trained_weights(checkpoint, model, weights)
-    compare_checksum(checkpoint, model.config, kwargs.get("variant"), weights.items())
+    keys = model.state_dict().keys() - (keys_stored_elsewhere(model) - weights.keys())
+    load_weights(checkpoint, model, {key: key for key in keys}, weights)
+    compare_checksum(checkpoint, config, weights_name(kwargs.get("variant")), weights.items())
 
     embeddings = language_model.get_input_embeddings()
     with in_memory(embeddings):
@@ -259,28 +315,8 @@ def load_adapter_checkpoint(
         model.hf_device_map = {"egmf": device, **text_device_map}
     model.name_or_path = str(checkpoint)
     model.eval()
-    return model, {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set(), "error_msgs": []}
-
-
-def load_trained_weights(checkpoint: str | os.PathLike, model: PreTrainedModel, weights: dict[str, Tensor]) -> None:
-    """Copy an adapter checkpoint's weights into the model: exactly those that are not stored elsewhere.
-
-    Raises:
-        ValueError: weights are missing, unexpected, of the wrong shape or type, not finite, or not in memory.
-    """
-    expected = model.state_dict()
-    trained = set(expected) - keys_stored_elsewhere(model)
-    mistakes = {
-        "missing keys": trained - set(weights),
-        "unexpected keys": set(weights) - set(expected),
-        "wrong shapes": [k for k in set(weights) & set(expected) if weights[k].shape != expected[k].shape],
-        "wrong types": wrong_types(weights.items(), expected),
-    }
-    check_weights(checkpoint, mistakes, weights)
-    model.load_state_dict(weights, strict=False)
-    loaded = {name: weight for name, weight in model.state_dict().items() if name in trained}
-    not_loaded = [name for name, weight in loaded.items() if weight.is_meta]
-    check_weights(checkpoint, {"not in memory": not_loaded}, loaded)
+    kinds = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
+    return model, {kind: [] for kind in kinds}  # anything else has raised an error
 
 
 def load_standalone_checkpoint(
@@ -314,7 +350,7 @@ def load_standalone_checkpoint(
     if "quantization_config" not in vars(model.config):
         mistakes["wrong types"] = wrong_types(stored_weights(paths), weights)
     check_weights(checkpoint, mistakes, weights)
-    compare_checksum(checkpoint, model.config, kwargs.get("variant"), stored_weights(paths))
+    compare_checksum(checkpoint, config, weights_name(kwargs.get("variant")), stored_weights(paths))
     offloaded = [name for name, weight in weights.items() if weight.is_meta and name.startswith("egmf.")]
     if offloaded:
         raise ValueError(
@@ -322,3 +358,41 @@ def load_standalone_checkpoint(
             'Map "egmf" to a device, or raise `max_memory`.'
         )
     return model, info
+
+
+def load_adapters(
+    checkpoint: str | os.PathLike,
+    model: PreTrainedModel,
+    config: EGMFConfig,
+    **kwargs: Any,
+) -> None:
+    """Add the checkpoint's PEFT adapters to the language model, and activate those that were active.
+
+    Afterwards the model's configuration has neither their names nor checksums, which belong to the files.
+
+    Args:
+        checkpoint: folder or Hub id.
+        config: its configuration.
+        kwargs: those of `from_pretrained`.
+
+    Raises:
+        OSError, ValueError: files of an adapter are missing, damaged or changed; by name.
+    """
+    recorded = [path for path in config.weights_checksum or () if "/" in path]
+    if config.adapters is None and recorded:
+        raise ValueError(
+            f"The config.json of {checkpoint} has the checksum of {recorded[0]}, but no `adapters`. "
+            "Download or save the checkpoint again."
+        )
+    adapters = config.adapters or {}
+    variant = kwargs.get("variant")
+    hub_kwargs = file_arguments(kwargs)
+    for name in adapters:
+        hub_kwargs["subfolder"] = os.path.join(kwargs.get("subfolder", ""), name)
+        weights = model.load_adapter(checkpoint, name, variant, **hub_kwargs)
+        file_name = f"{name}/{weights_name(variant, 'adapter_model')}"
+        compare_checksum(checkpoint, config, file_name, weights.items())
+    if adapters:
+        model.set_adapter([name for name, is_active in adapters.items() if is_active])
+    model.config.adapters = None
+    model.config.weights_checksum = None

@@ -15,6 +15,7 @@ Next: encoders_egmf.py, fusion_egmf.py, experts_egmf.py.
 import dataclasses
 import difflib
 import os
+import re
 from collections.abc import Iterable
 from typing import Any, ClassVar, Literal
 
@@ -178,8 +179,11 @@ class EGMFConfig(PreTrainedConfig):
             Hash of some of the language model's weights, from `checkpoints_egmf.fingerprint`. If it is set, loading
             the checkpoint with a different language model warns.
         weights_checksum (`dict[str, str]`, *optional*):
-            Written into config.json by `save_pretrained`: name of the weights' file -> checksum of its tensors, from
+            Written into config.json by `save_pretrained`: path of a weights' file -> checksum of its tensors, from
             `weights_egmf.checksum`. Loading compares it. `None` for checkpoints without one.
+        adapters (`dict[str, bool]`, *optional*):
+            Written into config.json by `save_pretrained`: name of each PEFT adapter of the language model -> whether
+            it was active. Each has a folder of its name in the checkpoint. `None` for a model in memory.
         audio_config (`EGMFEncoderConfig` or `dict`, *optional*):
             The audio encoder, of `input_type` `"features"` or `"waveform"`. `None` builds a model without audio.
         video_config (`EGMFEncoderConfig` or `dict`, *optional*):
@@ -202,8 +206,9 @@ class EGMFConfig(PreTrainedConfig):
         pseudo_token_projection (`str`, *optional*, defaults to `"repeat"`):
             `"repeat"`, as in the paper: one projected vector, P times. `"separate"`: one projection per token.
         lora (`dict`, *optional*):
-            Keyword arguments of `peft.LoraConfig` (`r`, `lora_alpha`, `target_modules`, ...) for the language model.
-            `None` builds no LoRA layers.
+            The adapter of a new model's language model: fields of `peft.LoraConfig` (`r`, `lora_alpha`,
+            `target_modules`, `use_dora`, `use_rslora`, ...), or of another method's configuration, which `peft_type`
+            names (`{"peft_type": "LOHA", "r": 8}`). `None` builds none. In a checkpoint, adapter_config.json says it.
         placeholder_token_id (`int`, *optional*):
             Token id that the pseudo tokens replace in the prompt, the processor's `placeholder_token_id`. It is
             outside the language model's vocabulary and is never embedded.
@@ -221,6 +226,7 @@ class EGMFConfig(PreTrainedConfig):
     text_model_revision: str | None = None
     text_model_fingerprint: str | None = None
     weights_checksum: dict | None = None
+    adapters: dict[str, bool] | None = None
     audio_config: dict | PreTrainedConfig | None = None
     video_config: dict | PreTrainedConfig | None = None
     fusion_hidden_size: int = interval(min=1)(default=256)
@@ -333,6 +339,12 @@ class EGMFConfig(PreTrainedConfig):
                 )
         if len(set(self.expert_names)) < len(self.experts):
             raise ValueError(f"Two experts share a name: {self.expert_names}.")
+
+    def validate_adapters(self):
+        """Part of `@strict`-powered validation. An adapter's name is that of a folder and of a module."""
+        for name in self.adapters or {}:
+            if not re.fullmatch(r"[\w-]+", name):
+                raise ValueError(f"`adapters` names {name!r}; use letters, digits, '_' and '-'.")
 
     def validate_modalities(self):
         """Part of `@strict`-powered validation. No waveform in the video encoder, no frames in the audio encoder."""

@@ -18,19 +18,31 @@ HUB_ARGUMENTS = ("token", "cache_dir", "local_files_only", "force_download", "pr
 LOCATION_ARGUMENTS = ("revision", "subfolder")
 # Fusion and encoders are never cast, quantized or split: these arguments go only to the language model.
 TEXT_MODEL_ARGUMENTS = """
-    dtype device_map max_memory offload_folder offload_buffers quantization_config attn_implementation
-    experts_implementation generation_config use_kernels kernel_config allow_all_kernels disable_mmap
+    dtype device_map max_memory offload_folder offload_buffers quantization_config
+    attn_implementation experts_implementation generation_config use_kernels
+    kernel_config allow_all_kernels disable_mmap
 """
 # Arguments for weights that are not in the checkpoint's files, or not all of them, or split over processes.
-STANDALONE_ARGUMENTS = "state_dict key_mapping fusion_config distributed_config device_mesh tp_plan tp_size"
-OTHER_ARGUMENTS = "torch_dtype variant use_safetensors ignore_mismatched_sizes output_loading_info"
+STANDALONE_ARGUMENTS = """
+    state_dict key_mapping fusion_config distributed_config device_mesh tp_plan tp_size
+"""
+OTHER_ARGUMENTS = """
+    torch_dtype variant use_safetensors ignore_mismatched_sizes output_loading_info
+"""
 # Accepted without effect: what the Auto classes and `pipeline` add, and what `transformers` itself ignores by now.
 IGNORED_ARGUMENTS = """
-    trust_remote_code code_revision adapter_kwargs adapter_name tqdm_class low_cpu_mem_usage offload_state_dict
-    weights_only _commit_hash _from_auto _from_pipeline _fast_init
+    trust_remote_code code_revision adapter_kwargs adapter_name tqdm_class
+    low_cpu_mem_usage offload_state_dict weights_only _commit_hash _from_auto
+    _from_pipeline _fast_init
 """
-LOADING_ARGUMENTS = {*HUB_ARGUMENTS, *LOCATION_ARGUMENTS, *TEXT_MODEL_ARGUMENTS.split(), *STANDALONE_ARGUMENTS.split()}
-LOADING_ARGUMENTS |= {*OTHER_ARGUMENTS.split(), *IGNORED_ARGUMENTS.split()}
+LOADING_ARGUMENTS = {
+    *HUB_ARGUMENTS,
+    *LOCATION_ARGUMENTS,
+    *TEXT_MODEL_ARGUMENTS.split(),
+    *STANDALONE_ARGUMENTS.split(),
+    *OTHER_ARGUMENTS.split(),
+    *IGNORED_ARGUMENTS.split(),
+}
 
 
 def load_config(
@@ -87,6 +99,12 @@ def check_arguments(checkpoint: str | os.PathLike, config: EGMFConfig, kwargs: d
     """
     if config.text_config is None:
         raise ValueError(f"The configuration of {checkpoint} has no `text_config`: there is no model to build.")
+    if config.lora is not None:
+        raise ValueError(
+            f"The configuration of {checkpoint} has `lora`, which only a new model has. A checkpoint "
+            "of an earlier version, with LoRA among its other weights, must be trained again. "
+            "A loaded model gets another adapter from model.add_adapter()."
+        )
     if kwargs.get("use_safetensors") is False:
         raise ValueError("EGMF reads only safetensors files: leave out use_safetensors=False.")
     if kwargs.get("ignore_mismatched_sizes"):
@@ -134,4 +152,9 @@ def text_model_device_map(device_map: Any) -> Any:
     full_map = full_device_map(device_map)
     if not isinstance(full_map, dict):
         return full_map
-    return {name.partition(".")[2]: full_map[name] for name in full_map if name.startswith("language_model")}
+    text_map = {}
+    for name, device in full_map.items():
+        part, _, own_name = name.partition(".")
+        if part == "language_model":
+            text_map[own_name] = device
+    return text_map

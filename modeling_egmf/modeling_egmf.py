@@ -57,12 +57,14 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, Cache, PreTrainedModel
 from transformers import initialization as init
 
+from .adapters_egmf import EGMFAdapterMixin, adapter_configs, add_adapter, new_adapter_config
 from .answers_egmf import NORMALIZATIONS, AnswerSet, answer_loss, choose_logits_to_keep
 from .checkpoints_egmf import (
-    keys_stored_elsewhere,
     load_adapter_checkpoint,
+    load_adapters,
     load_standalone_checkpoint,
-    record_checksum,
+    save_adapters,
+    split_weights,
 )
 from .configuration_egmf import EGMFConfig
 from .decoders_egmf import check_decoder, check_keywords
@@ -71,7 +73,6 @@ from .experts_egmf import EGMFExperts
 from .fusion_egmf import EGMFFusion
 from .generation_egmf import EGMFGenerationMixin
 from .loading_egmf import load_config
-from .lora_egmf import inject_lora
 from .outputs_egmf import EGMFAnswerOutput, EGMFCausalLMOutput, EGMFFusionOutput
 from .padding_egmf import run_language_model
 from .precision_egmf import float32_logits
@@ -98,7 +99,7 @@ class EGMFPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
-    _keep_in_fp32_modules_strict = ["egmf", "lora_A", "lora_B"]
+    _keep_in_fp32_modules_strict = ["egmf"]
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
@@ -179,7 +180,7 @@ class EGMFModel(EGMFPreTrainedModel):
         return output
 
 
-class EGMFForConditionalGeneration(EGMFPreTrainedModel, EGMFGenerationMixin):
+class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFPreTrainedModel, EGMFGenerationMixin):
     """EGMF with its language model: answers a task's question about a person from any of text, audio and video.
 
     Args:
@@ -230,7 +231,9 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, EGMFGenerationMixin):
             language_model = AutoModelForCausalLM.from_config(config.text_config)
         check_decoder(language_model.config, type(language_model))
         if config.lora is not None:
-            inject_lora(language_model, config.lora)
+            add_adapter(language_model, new_adapter_config(language_model, config.lora), "default")
+            for module in language_model.modules():
+                module._is_hf_initialized = True  # so post_init keeps peft's values, with no effect yet
         # First, because "auto" offloads the last modules.
         self.egmf = EGMFModel(config, audio_backbone, video_backbone)
         self.language_model = language_model
@@ -267,11 +270,14 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, EGMFGenerationMixin):
             model, info = load_adapter_checkpoint(cls, checkpoint, config, **kwargs)
         else:
             model, info = load_standalone_checkpoint(super().from_pretrained, checkpoint, config, **kwargs)
+        load_adapters(checkpoint, model, config, **kwargs)
         model.freeze()
         return (model, info) if kwargs.get("output_loading_info") else model
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Save an adapter checkpoint if `config.text_model_id` names a language model, else a standalone one.
+
+        Each PEFT adapter of the language model is saved in a folder of its name, as peft saves it.
 
         Args:
             kwargs: as for any `save_pretrained`. With `push_to_hub=True`, `push_to_hub` is called afterwards, because
@@ -285,13 +291,13 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, EGMFGenerationMixin):
         hub_kwargs = {name: kwargs.pop(name) for name in hub_arguments if name in kwargs}
         if pushes and kwargs.get("variant") is not None:
             raise ValueError("`push_to_hub=True` does not upload a `variant`. Save it, then upload its folder.")
-        self._keys_to_ignore_on_save = keys_stored_elsewhere(self)
         if self.config.text_model_id is not None:
             # An adapter checkpoint keeps our key names.
             kwargs.setdefault("save_original_format", False)
-        super().save_pretrained(save_directory, **kwargs)
+        weights, adapters = split_weights(self, kwargs.pop("state_dict", None))
+        super().save_pretrained(save_directory, state_dict=weights, **kwargs)
         if kwargs.get("is_main_process", True) and not kwargs.get("distributed_checkpoint"):
-            record_checksum(save_directory, self.config, kwargs.get("variant"))
+            save_adapters(save_directory, self, adapters, kwargs.get("variant"))
         if pushes and kwargs.get("is_main_process", True):
             hub_kwargs.setdefault("repo_id", os.path.basename(os.path.normpath(save_directory)))
             self.push_to_hub(**hub_kwargs, token=kwargs.get("token"))
@@ -305,13 +311,14 @@ class EGMFForConditionalGeneration(EGMFPreTrainedModel, EGMFGenerationMixin):
         return self.egmf.device  # never offloaded
 
     def freeze(self) -> None:
-        """Unfreeze the fusion, our encoders and LoRA; freeze the language model and backbones that are not trained."""
+        """Unfreeze the fusion, our encoders and the active adapters; freeze the language model and other backbones."""
         self.egmf.requires_grad_(True)
         for module in self.egmf.modules():
             if isinstance(module, EGMFPretrainedStem):
                 module.backbone.requires_grad_(module.trainable)
-        for name, parameter in self.language_model.named_parameters():
-            parameter.requires_grad_("lora_" in name)
+        self.language_model.requires_grad_(False)
+        if adapter_configs(self.language_model):
+            self.language_model.set_adapter(self.language_model.active_adapters())
 
     def get_output_embeddings(self) -> nn.Module:
         return self.language_model.get_output_embeddings()

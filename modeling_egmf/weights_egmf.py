@@ -3,6 +3,7 @@
     model.safetensors                        one file, or
     model.safetensors.index.json             the shards, named model-00001-of-00003.safetensors and so on
     model.fp16.safetensors                   the same with variant="fp16"
+    default/adapter_model.safetensors        those of the adapter "default"
 
 Every error names the file or the weight. checkpoints_egmf.py says which weights a checkpoint must hold.
 """
@@ -44,9 +45,9 @@ def explain_loading_errors(name: str, remedy: str = "Download or save it again."
 # ---- files ----------------------------------------------------------------------------------------------------------
 
 
-def weights_name(variant: str | None = None) -> str:
-    """The name of an unsharded checkpoint's weights."""
-    return f"model.{variant}.safetensors" if variant else "model.safetensors"
+def weights_name(variant: str | None = None, stem: str = "model") -> str:
+    """The name of an unsharded checkpoint's weights; `stem` is "adapter_model" for those of an adapter."""
+    return f"{stem}.{variant}.safetensors" if variant else f"{stem}.safetensors"
 
 
 def find_weights(checkpoint: str | os.PathLike, variant: str | None = None, **hub_kwargs: Any) -> list[str]:
@@ -131,6 +132,41 @@ def wrong_types(stored: Iterable[tuple[str, Tensor]], expected: Mapping[str, Ten
         if name in expected and is_float != expected[name].is_floating_point():
             names.append(f"{name} ({weight.dtype})")
     return names
+
+
+def load_weights(
+    source: str | os.PathLike,
+    module: nn.Module,
+    keys: Mapping[str, str],
+    weights: Mapping[str, Tensor],
+) -> None:
+    """Copy stored weights into a module: exactly those that are expected.
+
+    Args:
+        source: checkpoint or file, for the message.
+        module: whose weights are in memory.
+        keys: name in the file -> name in the module's state dict, of every expected weight.
+        weights: name in the file -> value.
+
+    Raises:
+        ValueError: weights are missing, unexpected, of the wrong shape or type, not finite, or not in memory.
+    """
+    state = module.state_dict()
+    expected = {name: state[key] for name, key in keys.items()}
+    common = weights.keys() & expected.keys()
+    mistakes = {
+        "missing keys": expected.keys() - common,
+        "unexpected keys": weights.keys() - common,
+        "wrong shapes": [name for name in common if weights[name].shape != expected[name].shape],
+        "wrong types": wrong_types(weights.items(), expected),
+    }
+    check_weights(source, mistakes, weights)
+    with torch.no_grad():
+        for name, weight in weights.items():
+            expected[name].copy_(weight)
+    not_in_memory = [name for name, weight in expected.items() if weight.is_meta]
+    # Again: values that overflow the model's type, and weights that were not copied.
+    check_weights(source, {"not in memory": not_in_memory}, expected)
 
 
 def check_weights(

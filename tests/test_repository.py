@@ -34,7 +34,7 @@ DEMANDED = {"torch", "numpy", "transformers", "huggingface_hub", "safetensors"}
 # Layers of the Hub code, lowest first; a file imports from lower layers only.
 MODELING_LAYERS = (
     {"configuration_egmf", "precision_egmf", "weights_egmf", "outputs_egmf"},
-    {"backbones_egmf", "decoders_egmf", "loading_egmf", "lora_egmf"},
+    {"adapters_egmf", "backbones_egmf", "decoders_egmf", "loading_egmf"},
     {
         "checkpoints_egmf",
         "answers_egmf",

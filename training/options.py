@@ -128,6 +128,11 @@ class ModelArguments:
         None,
         "Linear layers of the language model that get LoRA (default: the usual ones for its architecture).",
     )
+    lora_options: str | None = described(
+        None,
+        'Further fields of the adapter\'s configuration in peft, as JSON: {"use_dora": true}. With `peft_type`, all '
+        'fields of another method: {"peft_type": "LOHA", "r": 8}.',
+    )
 
 
 @dataclass

@@ -223,6 +223,11 @@ def write_json(path: str | Path, value: Any) -> Path:
     return write_text(path, text + "\n")
 
 
+def weight_files(checkpoint: Path) -> list[Path]:
+    """The files with the weights of an EGMF checkpoint: its own, and those of PEFT adapters in their folders."""
+    return sorted([*checkpoint.glob("model*.safetensors"), *checkpoint.glob("*/adapter_model*.safetensors")])
+
+
 def check_placeholder(path: str | Path) -> None:
     """Refuse a file that is only a placeholder for its content.
 

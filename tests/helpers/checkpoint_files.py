@@ -23,13 +23,15 @@ def outputs_of(model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> dict[
     }
 
 
-def stored_keys(folder: Path) -> set[str]:
-    return set(load_file(folder / "model.safetensors"))
+def stored_keys(folder: Path, name: str = "model.safetensors") -> set[str]:
+    return set(load_file(folder / name))
 
 
-def edit_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:
-    """Call `change` with the weights of a checkpoint, and store them as it leaves them."""
-    path = folder / "model.safetensors"
+def edit_weights(
+    folder: Path, change: Callable[[dict[str, torch.Tensor]], Any], name: str = "model.safetensors"
+) -> None:
+    """Call `change` with the weights of a checkpoint, or of its file `name`, and store them as it leaves them."""
+    path = folder / name
     state = load_file(path)
     change(state)
     save_file(state, path, metadata={"format": "pt"})

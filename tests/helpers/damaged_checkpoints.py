@@ -30,6 +30,8 @@ DTYPES = (torch.int64, torch.bool, torch.float8_e4m3fn, torch.float16)
 FILES = (
     *[("adapter", "model.safetensors")] * 3,
     *[("adapter", "config.json")] * 3,
+    *[("adapter", "default/adapter_model.safetensors")] * 2,
+    ("adapter", "default/adapter_config.json"),
     *[("standalone", "model.safetensors")] * 3,
     *[("standalone", "config.json")] * 2,
     ("standalone", "generation_config.json"),
@@ -139,5 +141,5 @@ def change_weight(path: Path, rng: random.Random) -> str:
             state[name] = weight
 
     with contextlib.suppress(RuntimeError):
-        edit_weights(path.parent, change)
+        edit_weights(path.parent, change, path.name)
     return f"weight: {way}"

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from tests.helpers.corpus_files import tiny_llama, write_corpus, write_language_model
 from tests.helpers.run_files import SMALL_RUN
 from training.arguments import parse_arguments
+from training.records import weight_files
 from training.trainer.run import train
 
 
@@ -71,7 +72,11 @@ def run(place: Path, name: str, **changes: Any) -> Any:
 
 
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "model.safetensors")
+    """All weights of an adapter checkpoint, LoRA's included."""
+    weights = {}
+    for path in weight_files(folder):
+        weights |= load_file(path)
+    return weights
 
 
 def record_of(folder: Path) -> dict[str, Any]:

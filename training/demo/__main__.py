@@ -22,7 +22,7 @@ from typing import Any
 
 from ..cli import CommandParser, command_errors
 from ..paths import CONFIGS, python_command
-from ..records import check_writable, read_json, write_json
+from ..records import check_writable, read_json, weight_files, write_json
 from .assets import fetch_assets, prepare_language_model
 from .stages import run_stage, training_flags
 
@@ -128,7 +128,7 @@ def make_parser() -> CommandParser:
 
 def print_summary(arguments: argparse.Namespace, language_model: Path, paths: dict[str, Path]) -> None:
     output = arguments.output
-    megabytes = (output / "model.safetensors").stat().st_size / 1e6
+    megabytes = sum(path.stat().st_size for path in weight_files(output)) / 1e6
     print("== done ==")
     print(f"checkpoint  {output}  (adapter checkpoint: {megabytes:.1f} MB of weights; the language model stays in")
     print(f"            {language_model})")

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from modeling_egmf import EGMFForConditionalGeneration
+from modeling_egmf.adapters_egmf import adapter_configs
 from modeling_egmf.checkpoints_egmf import locate_part
 from processing_egmf import EGMFProcessor
 
@@ -23,7 +24,16 @@ from ..evaluation.subsets import full_subset
 from ..model.builder import load
 from ..model.export import merge, stand_alone
 from ..paths import HUB_CARDS
-from ..records import commit, digest_of_chunks, digest_of_file, read_json, versions, write_json, write_text
+from ..records import (
+    commit,
+    digest_of_chunks,
+    digest_of_file,
+    read_json,
+    versions,
+    weight_files,
+    write_json,
+    write_text,
+)
 from .card_facts import CardFacts, demo_facts, read_facts
 from .errors import PushError
 from .model_card import CardOptions, find_results, read_run_config, write_card
@@ -64,12 +74,11 @@ def weights_fingerprint(run: Path) -> str:
     Raises:
         PushError: the folder holds no weights.
     """
-    paths = sorted(run.glob("model*.safetensors"))
-    if not paths or not (run / "config.json").is_file():
+    if not any(run.glob("model*.safetensors")) or not (run / "config.json").is_file():
         raise PushError(
             f"{run} is not a checkpoint: config.json or model.safetensors is missing. Give a run's folder."
         )
-    return digest_of_chunks(bytes.fromhex(digest_of_file(path)) for path in paths)
+    return digest_of_chunks(bytes.fromhex(digest_of_file(path)) for path in weight_files(run))
 
 
 def export_folder(
@@ -120,7 +129,7 @@ def load_for_export(
         require_shared_encoders(model, options.run)
         return model, processor, None
     merging = None
-    if model.config.lora is not None:
+    if adapter_configs(model.language_model):
         merging = merge_lora(model, processor)
         if not merging["merged"]:
             del model  # large, and about to be loaded again

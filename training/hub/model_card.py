@@ -20,7 +20,7 @@ from ..evaluation.report import results_table
 from ..evaluation.subsets import ALL_MODALITIES, SUBSET_NAMES, full_subset, modalities_of_config, trained_modalities
 from ..evaluation.tables import format_mean_std, format_number, format_subset, markdown_table
 from ..paths import HUB_CARDS
-from ..records import read_json
+from ..records import read_json, weight_files
 from .card_facts import CardFacts, demo_facts
 from .card_metadata import check_card
 
@@ -273,7 +273,7 @@ def write_card(run: Path, facts: CardFacts | None = None, options: CardOptions |
 
 def _describe_checkpoint(sources: CardSources, folder: Path) -> dict[str, Any]:
     """The template's variables about the files of the checkpoint."""
-    size = sum(path.stat().st_size for path in folder.glob("model*.safetensors"))
+    size = sum(path.stat().st_size for path in weight_files(folder))
     stored_tasks = read_json_if_any(folder / "processor_config.json").get("tasks") or []
     pipelines = sources.config.get("custom_pipelines") or {}
     return {

@@ -36,6 +36,7 @@ from .encoders import Encoder, build_encoder
 from .language_model import (
     check_model_location,
     load_language_model,
+    lora_fields,
     portable_id,
     quantization,
     with_lora_targets,
@@ -229,21 +230,13 @@ def stored_text_config(language_model: PreTrainedModel, four_bit: BitsAndBytesCo
 
 def fusion_settings(arguments: ModelArguments) -> dict[str, Any]:
     """Fields of `EGMFConfig` that follow directly from the options: fusion, pseudo tokens and LoRA."""
-    lora = None
-    if arguments.lora_r:
-        lora = {
-            "r": arguments.lora_r,
-            "lora_alpha": arguments.lora_alpha,
-            "lora_dropout": arguments.lora_dropout,
-            "target_modules": arguments.lora_target_modules,
-        }
     return {
         "fusion_hidden_size": arguments.fusion_hidden_size,
         "fusion_dropout": arguments.fusion_dropout,
         "bidirectional_attention": arguments.bidirectional_attention,
         "num_pseudo_tokens": arguments.num_pseudo_tokens,
         "pseudo_token_projection": arguments.pseudo_token_projection,
-        "lora": lora,
+        "lora": lora_fields(arguments) if arguments.lora_r else None,
     }
 
 

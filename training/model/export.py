@@ -1,7 +1,7 @@
 """Makes an adapter checkpoint standalone, so that nothing else is needed to load it.
 
-    stand_alone   LoRA stays in separate layers            the answers stay the same, bit for bit
-    merge         LoRA is added to the language model      each weight is rounded once more
+    stand_alone   PEFT adapters stay separate, each with its files   the answers stay the same, bit for bit
+    merge         the active ones are added to the language model    each weight is rounded once more
 
 In float32, merging changes no answer. In bfloat16, the activations after each merged layer are rounded differently,
 and probabilities change by hundredths whatever the precision of the merged weights, so LoRA should stay separate.
@@ -10,6 +10,7 @@ and probabilities change by hundredths whatever the precision of the merged weig
 from peft.tuners.tuners_utils import BaseTunerLayer
 
 from modeling_egmf import EGMFForConditionalGeneration
+from modeling_egmf.adapters_egmf import adapter_configs
 
 
 def stand_alone(model: EGMFForConditionalGeneration) -> EGMFForConditionalGeneration:
@@ -30,7 +31,7 @@ def stand_alone(model: EGMFForConditionalGeneration) -> EGMFForConditionalGenera
 
 
 def merge(model: EGMFForConditionalGeneration) -> EGMFForConditionalGeneration:
-    """Add LoRA's product to the weights, remove its layers, and make the model standalone.
+    """Add the active adapters to the weights, remove all adapters, and make the model standalone.
 
     Returns:
         The same model, changed in place.
@@ -38,13 +39,16 @@ def merge(model: EGMFForConditionalGeneration) -> EGMFForConditionalGeneration:
     Raises:
         ValueError: the weights are not in memory, because a device map offloads them.
     """
-    for name, parameter in model.language_model.named_parameters():
+    language_model = model.language_model
+    for name, parameter in language_model.named_parameters():
         if parameter.is_meta:
             raise ValueError(f"{name} is offloaded: LoRA cannot be added. Load the model without `device_map`.")
-    for name, module in list(model.language_model.named_modules()):
+    for name, module in list(language_model.named_modules()):
         if isinstance(module, BaseTunerLayer):
             module.merge()
             parent, _, child = name.rpartition(".")
-            setattr(model.language_model.get_submodule(parent), child, module.get_base_layer())
+            setattr(language_model.get_submodule(parent), child, module.get_base_layer())
+    if adapter_configs(language_model):
+        language_model.delete_adapter(list(adapter_configs(language_model)))
     model.config.lora = None
     return stand_alone(model)

@@ -2,11 +2,13 @@
 
 import dataclasses
 import importlib.util
+import json
 import logging
 import os
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -18,8 +20,8 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
+from modeling_egmf.adapters_egmf import default_lora_targets, new_adapter_config
 from modeling_egmf.decoders_egmf import check_decoder
-from modeling_egmf.lora_egmf import check_lora_targets, default_lora_targets
 
 from ..options import ModelArguments
 from ..paths import python_command
@@ -139,6 +141,28 @@ def require_embeddings(text_model: str, config: PreTrainedConfig) -> None:
         raise ValueError(f"{text_model}: {error} For example --backbone {examples}.") from error
 
 
+def lora_fields(arguments: ModelArguments) -> dict[str, Any]:
+    """`EGMFConfig.lora`, from the options.
+
+    Raises:
+        ValueError: `lora_options` are not JSON.
+    """
+    fields = {"r": arguments.lora_r, "lora_alpha": arguments.lora_alpha, "lora_dropout": arguments.lora_dropout}
+    fields["target_modules"] = arguments.lora_target_modules
+    if arguments.lora_options is None:
+        return fields
+    try:
+        options = dict(json.loads(arguments.lora_options))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"--lora_options {arguments.lora_options!r} is not a JSON object ({error}). Give one such as "
+            '{"use_dora": true}.'
+        ) from error
+    if "peft_type" in options:  # another method has other fields
+        fields = {"target_modules": arguments.lora_target_modules}
+    return {**fields, **options}
+
+
 def with_lora_targets(arguments: ModelArguments) -> ModelArguments:
     """The options of a new model with the layers that get LoRA: those of the options or the architecture's default.
 
@@ -157,8 +181,12 @@ def with_lora_targets(arguments: ModelArguments) -> ModelArguments:
     targets = arguments.lora_target_modules
     if targets is None:
         targets = default_lora_targets(language_model)
-    check_lora_targets(language_model, targets)
-    return dataclasses.replace(arguments, lora_target_modules=targets)
+    arguments = dataclasses.replace(arguments, lora_target_modules=targets)
+    try:
+        new_adapter_config(language_model, lora_fields(arguments))
+    except TypeError as error:
+        raise ValueError(f"--lora_options {arguments.lora_options}: {error}.") from error
+    return arguments
 
 
 def load_language_model(

@@ -113,6 +113,11 @@ def find_defect(checkpoint: Path) -> str | None:
                 return f"{path.name} is truncated"
         except (OSError, ValueError, SafetensorError) as error:
             return f"{path.name} cannot be read ({error})"
+    if not (checkpoint / "config.json").is_file():
+        return None
+    for name in read_json(checkpoint / "config.json").get("adapters") or ():
+        if not (checkpoint / name / "adapter_model.safetensors").is_file():
+            return f"it has no weights of the adapter {name} ({name}/adapter_model.safetensors)"
     return None
 
 

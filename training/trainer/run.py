@@ -262,7 +262,8 @@ class TrainingRun:
         weights = self.folder / FUSION_PRETRAINING_WEIGHTS
         reused = record.is_file() and weights.is_file()
         if self.is_main_process and reused:
-            self.model.load_state_dict(load_file(weights), strict=False)
+            state = {name.removeprefix("egmf."): tensor for name, tensor in load_file(weights).items()}
+            self.model.egmf.load_state_dict(state, strict=False)
         elif self.is_main_process and self.model_args.model_name_or_path is None:
             set_feature_stats(self.model, self.train_set, progress=not self.args.disable_tqdm)
         if accelerator.num_processes > 1:  # all start from the weights of the main process

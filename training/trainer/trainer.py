@@ -26,6 +26,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from processing_egmf import EGMFProcessor
 
 from ..evaluation.metrics import training_metrics
+from ..records import weight_files
 from .checkpointing import PARTIAL, finalize_checkpoint, report_write_errors
 from .distributed import (
     check_sharded_decoder,
@@ -207,7 +208,7 @@ class EGMFTrainer(Trainer):
             with unwrapped_class(model):
                 model.save_pretrained(folder, state_dict=state)
             self.processing_class.save_pretrained(folder)
-            for weights in folder.glob("*.safetensors"):  # safetensors makes them readable only by the owner
+            for weights in weight_files(folder):  # safetensors makes them readable only by the owner
                 shutil.copymode(folder / "config.json", weights)
         if self.args.push_to_hub and not _internal_call:
             self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
@@ -257,6 +258,9 @@ class EGMFTrainer(Trainer):
         state = {}
         for path in Path(folder).glob("model*.safetensors"):
             state |= load_file(path)
+        for name, keys in self.model.adapter_keys().items():
+            weights = load_file(Path(folder, name, "adapter_model.safetensors"))
+            state |= {keys.get(key, key): tensor for key, tensor in weights.items()}
         load_adapter_state(self.model, self.scalars, state)
 
     def end_training(self) -> None:

@@ -157,7 +157,8 @@ def test_bad_facts_of_a_card_are_refused(export, tmp_path):
 def test_fingerprint_matches_the_trained_weights(runs, tmp_path):
     fingerprints = {name: weights_fingerprint(runs / name) for name in ("features", "media", "other")}
     assert len(set(fingerprints.values())) == 3
-    for name in ("config.json", "model.safetensors"):
+    (tmp_path / "default").mkdir()
+    for name in ("config.json", "model.safetensors", "default/adapter_model.safetensors"):
         (tmp_path / name).write_bytes((runs / "features" / name).read_bytes())
     (tmp_path / "README.md").write_text("a new card")
     assert weights_fingerprint(tmp_path) == fingerprints["features"]

@@ -49,6 +49,8 @@ def test_adapter_checkpoint(send, hub, answer_of_run, warm_verification):
     assert set(files) >= CODE | {
         "config.json",
         "model.safetensors",
+        "default/adapter_config.json",
+        "default/adapter_model.safetensors",
         "processor_config.json",
         "README.md",
         MANIFEST,
@@ -99,7 +101,7 @@ def test_standalone_checkpoint_in_bfloat16_answers_like_the_run(send, hub, answe
     assert "LoRA stays in separate layers (`pip install peft`)" in card
     assert f"changed a probability by up to {merging['moved']:.1e}, over {merging['samples']} made-up samples" in card
     config = json.loads(hub.files("ada/half")["config.json"])
-    assert config["lora"] is not None
+    assert config["adapters"] == {"default": True}
     assert config["text_model_id"] is config["text_model_fingerprint"] is None
 
 

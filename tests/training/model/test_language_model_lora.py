@@ -9,7 +9,7 @@ from tests.helpers.corpus_files import write_language_model
 from training.arguments import ModelArguments
 from training.model import builder
 from training.model.builder import build
-from training.model.language_model import with_lora_targets
+from training.model.language_model import lora_fields, with_lora_targets
 from training.train import main
 
 
@@ -47,3 +47,30 @@ def test_absent_layers_are_refused_before_data_are_read(gpt2, tmp_path):
     with pytest.raises(SystemExit, match="no linear layer q_proj"):
         main([*line, "--lora_target_modules", "q_proj", "--use_cpu"])
     assert not (tmp_path / "run").exists()
+
+
+def test_options_of_peft_reach_the_adapter(gpt2):
+    options = {"text_model_name_or_path": str(gpt2), "audio": "none", "video": "none", "fusion_hidden_size": 16}
+    model, _ = build(ModelArguments(lora_options='{"use_dora": true}', **options))
+    assert any("lora_magnitude_vector" in name for name, _ in model.named_parameters())
+    assert model.config.lora["r"] == 8
+
+
+def test_another_method_has_only_its_own_fields():
+    arguments = ModelArguments(lora_target_modules=["q_proj"], lora_options='{"peft_type": "LOHA", "r": 2}')
+    assert lora_fields(arguments) == {"peft_type": "LOHA", "r": 2, "target_modules": ["q_proj"]}
+
+
+@pytest.mark.parametrize(
+    ("lora_options", "message"),
+    [
+        ("use_dora", "is not a JSON object"),
+        ("[1]", "is not a JSON object"),
+        ('{"use_dra": true}', "use_dra"),
+        ('{"peft_type": "NOTHING"}', "peft's methods are LORA"),
+    ],
+)
+def test_wrong_options_of_peft_are_refused(gpt2, lora_options, message):
+    arguments = ModelArguments(text_model_name_or_path=str(gpt2), lora_options=lora_options)
+    with pytest.raises(ValueError, match=message):
+        with_lora_targets(arguments)

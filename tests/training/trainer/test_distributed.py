@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from accelerate import PartialState
-from safetensors.torch import load_file
 
+from tests.helpers.training_runs import weights_of
 from training.arguments import EGMFTrainingArguments, parse_arguments
 from training.evaluation import evaluator, predictor
 from training.predict import main as predict
@@ -102,7 +102,7 @@ def assert_same_log(log, expected):
 
 def assert_same_checkpoint(folder, other):
     """Tensors equal up to rounding and in the same precision, and equal configurations."""
-    found, expected = (load_file(path / "model.safetensors") for path in (folder, other))
+    found, expected = (weights_of(path) for path in (folder, other))
     assert {name: (t.dtype, t.shape) for name, t in found.items()} == {
         name: (t.dtype, t.shape) for name, t in expected.items()
     }
@@ -111,7 +111,7 @@ def assert_same_checkpoint(folder, other):
     config, other_config = (json.loads((path / "config.json").read_text()) for path in (folder, other))
     checksum, other_checksum = (values.pop("weights_checksum") for values in (config, other_config))
     assert config == other_config
-    assert checksum.keys() == other_checksum.keys() == {"model.safetensors"}
+    assert checksum.keys() == other_checksum.keys() == {"model.safetensors", "default/adapter_model.safetensors"}
     name = "processor_config.json"
     assert (folder / name).read_bytes() == (other / name).read_bytes()
     assert {path.name for path in folder.glob("*.py")} == {path.name for path in other.glob("*.py")}

@@ -52,7 +52,8 @@ def test_run_writes_its_files(finished, folder):
 
 
 def test_weights_have_the_same_permissions_as_other_files(folder):
-    assert (folder / "model.safetensors").stat().st_mode == (folder / "config.json").stat().st_mode
+    for name in ("model.safetensors", "default/adapter_model.safetensors"):
+        assert (folder / name).stat().st_mode == (folder / "config.json").stat().st_mode
 
 
 def test_adapter_checkpoint_holds_no_frozen_weights(folder):

@@ -20,7 +20,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, BatchFeature
 
 from modeling_egmf import EGMFForConditionalGeneration
-from modeling_egmf.lora_egmf import inject_lora
+from modeling_egmf.adapters_egmf import add_adapter, new_adapter_config
 from processing_egmf import EGMFProcessor
 
 from ...cli import CommandParser, command_errors, output_file
@@ -54,7 +54,7 @@ def build_models(arguments: argparse.Namespace) -> tuple[EGMFForConditionalGener
     model, processor = build(model_arguments)
     bare = AutoModelForCausalLM.from_pretrained(arguments.text_model_name_or_path, dtype=arguments.dtype)
     bare.requires_grad_(False)
-    inject_lora(bare, model.config.lora)
+    add_adapter(bare, new_adapter_config(bare, model.config.lora), "default")
     return model.to(arguments.device), processor, bare.to(arguments.device)
 
 

@@ -1,11 +1,11 @@
-"""LoRA's layers: an architecture's default, and the refusal of layers that the language model does not have."""
+"""Layers and fields of an adapter: an architecture's default, and the refusal of what model or peft do not have."""
 
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from modeling_egmf import EGMFForConditionalGeneration
-from modeling_egmf.lora_egmf import check_lora_targets, default_lora_targets
+from modeling_egmf.adapters_egmf import check_lora_targets, default_lora_targets, linear_layer_names
 
 
 SMALL = {"vocab_size": 32, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -69,3 +69,25 @@ def test_layers_are_the_default_if_none_are_named(make_config):
     model = EGMFForConditionalGeneration(make_config(lora={"r": 2}))
     names = {name for name, _ in model.named_parameters() if "lora_A" in name}
     assert {name.split(".")[-4] for name in names} == {"q_proj", "v_proj"}
+
+
+# ---- configuration ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lora", "error", "message"),
+    [
+        ({"r": 2, "rr": 3}, TypeError, "'rr'"),
+        ({"peft_type": "NOTHING"}, ValueError, "`peft_type` 'NOTHING'; peft's methods are LORA"),
+        ({"r": 2, "init_lora_weights": "pissa"}, ValueError, "'pissa' changes the weights of the language model"),
+    ],
+)
+def test_wrong_fields_of_an_adapter_are_refused(make_config, lora, error, message):
+    with pytest.raises(error, match=message):
+        EGMFForConditionalGeneration(make_config(lora=lora))
+
+
+def test_linear_layers_are_the_same_with_adapters(make_config):
+    plain = EGMFForConditionalGeneration(make_config(lora=None)).language_model
+    adapted = EGMFForConditionalGeneration(make_config(lora={"r": 2, "target_modules": ["q_proj", "down_proj"]}))
+    assert set(linear_layer_names(adapted.language_model)) == set(linear_layer_names(plain))

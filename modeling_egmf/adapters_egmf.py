@@ -1,0 +1,289 @@
+"""PEFT adapters of the language model: LoRA, or any other method of peft that adapts linear layers.
+
+    checkpoint ─┬─ config.json                              names its adapters, and says which are active
+                ├─ default/ ─┬─ adapter_config.json         each as peft stores it, in a folder of its name, so that
+                │            └─ adapter_model.safetensors   PeftModel.from_pretrained(language_model, folder) loads it
+                └─ german/ ...
+
+Not beside config.json: `transformers` takes an adapter there for one of the whole model, and from the Hub its Auto
+classes then load the language model that adapter_config.json names, instead of EGMF.
+
+The methods of `PeftAdapterMixin` add and switch adapters. Its `load_adapter` is not used: that of transformers 5.23
+leaves out DoRA's magnitudes, rounds to the language model's precision, and leaves offloaded weights empty.
+
+An adapter's weights are in float32, and never offloaded: they stay on the device that their layer computes on. peft
+ignores a target that the model does not have as long as another one matches; here every target must match.
+"""
+
+import os
+import warnings
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+from transformers.utils import cached_file
+
+from .weights_egmf import explain_loading_errors, in_memory, load_weights, stored_weights, weights_name
+
+
+LINEAR_LAYERS = (nn.Linear, Conv1D)  # quantized linear layers are subclasses of nn.Linear
+# For an architecture without an entry in peft's table: query and value, or the layer that computes them together.
+DEFAULT_TARGETS = (["q_proj", "v_proj"], ["qkv_proj"], ["query_key_value"], ["c_attn"], ["Wqkv"])
+# Initial values of LoRA that leave the frozen weights as they are; others subtract a part of them.
+KEEPING_INITS = (True, False, "gaussian", "orthogonal")
+
+
+def import_peft() -> ModuleType:
+    """peft, which only models with adapters need.
+
+    Raises:
+        ImportError: it is not installed; the message says how to install it.
+    """
+    try:
+        import peft.functional
+    except ImportError as error:
+        raise ImportError("The LoRA in this model's language model needs: pip install peft") from error
+    return peft
+
+
+# ---- the layers of an adapter -----------------------------------------------------------------------------------
+
+
+def linear_layer_names(language_model: PreTrainedModel) -> list[str]:
+    """Full names of a language model's own linear layers, such as `model.layers.0.mlp.up_proj`."""
+    modules = language_model.named_modules()
+    names = [name for name, module in modules if isinstance(module, LINEAR_LAYERS)]
+    adapted = [name.removesuffix(".base_layer") for name in names if name.endswith(".base_layer")]
+    inside = tuple(f"{name}." for name in adapted)
+    return adapted + [name for name in names if not name.startswith(inside)]
+
+
+def short_names(layer_names: list[str]) -> list[str]:
+    """The last parts of the names, each once: `q_proj`."""
+    return sorted({name.rpartition(".")[2] for name in layer_names})
+
+
+def default_lora_targets(language_model: PreTrainedModel) -> list[str] | str:
+    """The layers that usually get LoRA in this architecture, from peft's table or else `DEFAULT_TARGETS`.
+
+    Raises:
+        ValueError: peft does not know the architecture, and it has no such layers.
+    """
+    known = short_names(linear_layer_names(language_model))
+    model_type = language_model.config.model_type
+    targets = import_peft().utils.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(model_type)
+    for candidates in (targets, *DEFAULT_TARGETS):
+        if isinstance(candidates, list) and set(candidates) <= set(known):
+            return list(candidates)
+    raise ValueError(
+        f"LoRA has no default layers for a {model_type!r} language model. Choose `target_modules` "
+        f"(--lora_target_modules) out of its linear layers: {', '.join(known)}."
+    )
+
+
+def check_lora_targets(language_model: PreTrainedModel, targets: list[str] | str) -> None:
+    """Refuse targets that are not linear layers of the language model, which may be on the meta device.
+
+    Args:
+        targets: names of layers, short or full; or a string that peft reads as a regular expression.
+
+    Raises:
+        ValueError: a target is missing or not a linear layer; the message names the linear layers.
+    """
+    if isinstance(targets, str):
+        return  # peft itself refuses a pattern that matches nothing
+    layer_names = linear_layer_names(language_model)
+    missing = []
+    for target in targets:
+        if not any(name == target or name.endswith(f".{target}") for name in layer_names):
+            missing.append(target)
+    if missing or not targets:
+        raise ValueError(
+            f"LoRA's `target_modules` (--lora_target_modules) are {list(targets)}, but this "
+            f"{language_model.config.model_type!r} language model has no linear layer {', '.join(missing)}. "
+            f"Its linear layers: {', '.join(short_names(layer_names))}."
+        )
+
+
+# ---- adding an adapter ------------------------------------------------------------------------------------------
+
+
+def new_adapter_config(language_model: PreTrainedModel, lora: dict[str, Any]) -> Any:
+    """The configuration of a new adapter.
+
+    Args:
+        lora: `EGMFConfig.lora`; without `target_modules`, the architecture's default.
+
+    Raises:
+        TypeError: peft's method has no such field.
+        ValueError: the language model does not have the layers, or peft does not have the method.
+    """
+    peft = import_peft()
+    fields = {"peft_type": "LORA", **lora}
+    if fields["peft_type"] not in peft.PEFT_TYPE_TO_CONFIG_MAPPING:
+        known = ", ".join(method.value for method in peft.PEFT_TYPE_TO_CONFIG_MAPPING)
+        raise ValueError(f"`lora` has `peft_type` {fields['peft_type']!r}; peft's methods are {known}.")
+    if fields.get("target_modules") is None:
+        fields["target_modules"] = default_lora_targets(language_model)
+    check_lora_targets(language_model, fields["target_modules"])
+    return peft.get_peft_config(fields)
+
+
+def add_adapter(language_model: PreTrainedModel, peft_config: Any, name: str) -> None:
+    """Add an adapter to the language model, with no effect yet, and make it the active one.
+
+    Args:
+        language_model: of any dtype, its layers offloaded or not; the adapter's weights are in float32.
+        peft_config: from `new_adapter_config`, or any other of peft.
+        name: of the adapter.
+
+    Raises:
+        ValueError: peft refuses the layers, the method cannot be combined with `device_map`, or it would change the
+            frozen weights.
+    """
+    init = vars(peft_config).get("init_lora_weights", True)
+    if init not in KEEPING_INITS:
+        raise ValueError(
+            f"init_lora_weights={init!r} changes the weights of the language model, which stays frozen. "
+            "Leave it out, or use True, 'gaussian' or 'orthogonal'."
+        )
+    language_model.add_adapter(peft_config, name)
+    peft_config.base_model_name_or_path = None  # a local path, which is not to be published
+    place_adapter_of_offloaded_layers(language_model, name)
+    import_peft().functional.cast_adapter_dtype(language_model, name)
+    language_model.train(language_model.training)
+
+
+def place_adapter_of_offloaded_layers(language_model: PreTrainedModel, name: str) -> None:
+    """Create the weights for offloaded layers, which peft leaves on the meta device, where their layer computes.
+
+    Raises:
+        ValueError: this method reads the layer's own weights, which are not in memory.
+    """
+    tuners = import_peft().tuners
+    for layer in language_model.modules():
+        if not isinstance(layer, tuners.tuners_utils.BaseTunerLayer):
+            continue
+        base_layer = layer.get_base_layer()
+        if not base_layer.weight.is_meta:
+            continue
+        with in_memory(base_layer):
+            device = base_layer.weight.device
+        if device.type == "meta":  # the whole model is without weights
+            return
+        if not isinstance(layer, tuners.lora.LoraLayer) or name in layer.lora_variant:
+            raise ValueError(
+                f"Adapter {name!r} is not plain LoRA, and nothing else works for layers that "
+                "`device_map` offloads to CPU or disk. Load the model without offloading."
+            )
+        layer.lora_A[name].to_empty(device=device)
+        layer.lora_B[name].to_empty(device=device)
+        layer.reset_lora_parameters(name, init_lora_weights=True)
+
+
+def adapter_configs(language_model: PreTrainedModel) -> dict[str, Any]:
+    """The configuration of each adapter, by name."""
+    return vars(language_model).get("peft_config", {})  # peft sets it with the first adapter
+
+
+# ---- the same on the whole model --------------------------------------------------------------------------------
+
+
+class EGMFAdapterMixin:
+    """The methods of `PeftAdapterMixin`, which act on the language model."""
+
+    language_model: PreTrainedModel
+
+    def adapter_keys(self) -> dict[str, dict[str, str]]:
+        """For each adapter, by name: the name of a weight in its file -> its name in the model's state dict."""
+        names = {name: f"language_model.{name}" for name in self.language_model.state_dict()}
+        select = import_peft().get_peft_model_state_dict
+        adapters = {}
+        for adapter in adapter_configs(self.language_model):
+            # Given names instead of weights, peft selects the adapter's, by their names in its file.
+            keys = select(self.language_model, names, adapter, save_embedding_layers=False)
+            adapters[adapter] = {f"base_model.model.{key}": name for key, name in keys.items()}
+        return adapters
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As of any module, but adapters are not left as they are because model.safetensors does not hold them.
+
+        Raises:
+            ValueError: with `strict=False`, weights of an adapter are missing.
+        """
+        for name, keys in self.adapter_keys().items():
+            if not strict and not state_dict.keys() >= set(keys.values()):
+                raise ValueError(
+                    f"The weights of the adapter {name!r} are missing: they have a file of their own. Load the "
+                    "checkpoint with from_pretrained(), or resume with `EGMFTrainer`."
+                )
+        return super().load_state_dict(state_dict, strict, assign)
+
+    def add_adapter(self, adapter_config: Any, adapter_name: str = "default") -> None:
+        """Add a new adapter and make it the active one, and the only one that is trained.
+
+        Args:
+            adapter_config: a configuration of peft, or fields as in `EGMFConfig.lora`.
+        """
+        if isinstance(adapter_config, dict):
+            adapter_config = new_adapter_config(self.language_model, adapter_config)
+        add_adapter(self.language_model, adapter_config, adapter_name)
+
+    def load_adapter(
+        self,
+        peft_model_id: str | os.PathLike,
+        adapter_name: str = "default",
+        variant: str | None = None,
+        **hub_kwargs: Any,
+    ) -> dict[str, Tensor]:
+        """Add an adapter that peft has stored, and make it the active one.
+
+        Args:
+            peft_model_id: folder or Hub id.
+            variant: as in `from_pretrained`.
+            hub_kwargs: `subfolder`, `revision`, `token` and the like.
+
+        Returns:
+            Its weights, by their names in the file.
+
+        Raises:
+            ImportError: peft is not installed.
+            OSError: a file is missing or damaged, or the language model does not have the adapter's layers.
+            ValueError: the weights are not exactly those of the adapter.
+        """
+        peft = import_peft()
+        path = cached_file(peft_model_id, weights_name(variant, "adapter_model"), **hub_kwargs)
+        config_path = cached_file(peft_model_id, "adapter_config.json", **hub_kwargs)
+        with explain_loading_errors(config_path), warnings.catch_warnings():
+            # peft would ignore them.
+            warnings.filterwarnings("error", message="Unexpected keyword arguments")
+            peft_config = peft.PeftConfig.from_pretrained(os.path.dirname(config_path))
+            peft_config.inference_mode = False
+            add_adapter(self.language_model, peft_config, adapter_name)
+        weights = dict(stored_weights([path]))
+        load_weights(path, self, self.adapter_keys()[adapter_name], weights)
+        return weights
+
+    def set_adapter(self, adapter_name: str | list[str]) -> None:
+        """Make these adapters the active ones, and the only ones that are trained."""
+        self.language_model.set_adapter(adapter_name)
+
+    def active_adapters(self) -> list[str]:
+        return self.language_model.active_adapters()
+
+    def disable_adapters(self) -> None:
+        self.language_model.disable_adapters()
+
+    def enable_adapters(self) -> None:
+        self.language_model.enable_adapters()
+
+    def delete_adapter(self, adapter_names: str | list[str]) -> None:
+        self.language_model.delete_adapter(adapter_names)
+
+    def get_adapter_state_dict(
+        self, adapter_name: str | None = None, state_dict: dict | None = None
+    ) -> dict[str, Tensor]:
+        return self.language_model.get_adapter_state_dict(adapter_name, state_dict)
