@@ -208,7 +208,12 @@ class EGMFAdapterMixin:
             adapters[adapter] = {f"base_model.model.{key}": name for key, name in keys.items()}
         return adapters
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+    def load_state_dict(
+        self,
+        state_dict: Mapping[str, Any],
+        strict: bool = True,
+        assign: bool = False,
+    ) -> Any:
         """As of any module, but adapters are not left as they are because model.safetensors does not hold them.
 
         Raises:

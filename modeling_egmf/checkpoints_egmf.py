@@ -213,7 +213,11 @@ def locate_part(model_id: str, checkpoint: str | os.PathLike) -> str:
     return model_id
 
 
-def load_text_model(checkpoint: str | os.PathLike, config: EGMFConfig, **kwargs: Any) -> PreTrainedModel:
+def load_text_model(
+    checkpoint: str | os.PathLike,
+    config: EGMFConfig,
+    **kwargs: Any,
+) -> PreTrainedModel:
     """The language model that `config.text_model_id` names, by default in the precision it was trained in.
 
     Args:

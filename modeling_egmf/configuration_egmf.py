@@ -267,7 +267,11 @@ class EGMFConfig(PreTrainedConfig):
         self.custom_pipelines = {PIPELINE_TASK: {"impl": "pipeline_egmf.EGMFPipeline", "pt": ["AutoModel"]}}
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> "EGMFConfig":
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike,
+        **kwargs: Any,
+    ) -> "EGMFConfig":
         """Read the config.json of a checkpoint; fields in `kwargs` replace its own.
 
         Raises:

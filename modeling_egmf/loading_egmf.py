@@ -91,7 +91,11 @@ def file_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
     return {name: kwargs[name] for name in (*HUB_ARGUMENTS, *LOCATION_ARGUMENTS) if name in kwargs}
 
 
-def check_arguments(checkpoint: str | os.PathLike, config: EGMFConfig, kwargs: dict[str, Any]) -> None:
+def check_arguments(
+    checkpoint: str | os.PathLike,
+    config: EGMFConfig,
+    kwargs: dict[str, Any],
+) -> None:
     """Refuse arguments that would leave weights unchecked.
 
     Raises:

@@ -73,7 +73,13 @@ def float32_chunks(matrix: Tensor) -> Iterator[Tensor]:
 class Float32Projection(TorchFunctionMode):
     """While it is active, linear layers with ordinary 16-bit weights give float32; autocast does not apply to them."""
 
-    def __torch_function__(self, function: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self,
+        function: Callable,
+        types: Any,
+        args: Any = (),
+        kwargs: Any = None,
+    ) -> Any:
         if function is nn.functional.linear:
             function = self.project
         return function(*args, **(kwargs or {}))

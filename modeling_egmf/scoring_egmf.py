@@ -153,7 +153,12 @@ class AnswerScorer:
 
     # ---- without a cache ----
 
-    def score_recomputed(self, prompt_embeds: Tensor, prompt_mask: Tensor, mixed_lengths: bool) -> Tensor:
+    def score_recomputed(
+        self,
+        prompt_embeds: Tensor,
+        prompt_mask: Tensor,
+        mixed_lengths: bool,
+    ) -> Tensor:
         """Score all nodes with a forward pass over the prompt and each branch.
 
         Args:

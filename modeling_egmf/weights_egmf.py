@@ -50,7 +50,11 @@ def weights_name(variant: str | None = None, stem: str = "model") -> str:
     return f"{stem}.{variant}.safetensors" if variant else f"{stem}.safetensors"
 
 
-def find_weights(checkpoint: str | os.PathLike, variant: str | None = None, **hub_kwargs: Any) -> list[str]:
+def find_weights(
+    checkpoint: str | os.PathLike,
+    variant: str | None = None,
+    **hub_kwargs: Any,
+) -> list[str]:
     """Paths of the file or the shards with a checkpoint's weights, downloaded if necessary.
 
     Args:

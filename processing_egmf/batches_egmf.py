@@ -166,7 +166,11 @@ def check_one_source(modality: str, media: Any, features: Any, name: str) -> Non
         raise ValueError(f"{name}: both {modality} and {modality}_features are given; give one of them.")
 
 
-def check_not_empty(has_content: bool, name: str, modalities: list[str] | tuple[str, ...] | None) -> None:
+def check_not_empty(
+    has_content: bool,
+    name: str,
+    modalities: list[str] | tuple[str, ...] | None,
+) -> None:
     if not has_content:
         chosen = "" if modalities is None else f" among the chosen modalities {list(modalities)}"
         raise ValueError(
@@ -183,7 +187,11 @@ def modalities_of(sample: Mapping[str, Any]) -> list[str]:
     return list(compress(MODALITIES, [any(sample["text_mask"]), "audio_values" in sample, "video_values" in sample]))
 
 
-def collate_samples(samples: list[dict[str, Any]], pad_token_id: int, return_tensors: str) -> EGMFBatch:
+def collate_samples(
+    samples: list[dict[str, Any]],
+    pad_token_id: int,
+    return_tensors: str,
+) -> EGMFBatch:
     """Prepared samples as the inputs of the model, padded."""
     without_answer = [sample["name"] for sample in samples if sample["labels"] is None]
     if without_answer and len(without_answer) < len(samples):
@@ -201,7 +209,11 @@ def collate_samples(samples: list[dict[str, Any]], pad_token_id: int, return_ten
     return EGMFBatch(batch, tensor_type=return_tensors)
 
 
-def _collate_prompts(samples: list[dict[str, Any]], pad_token_id: int, with_labels: bool) -> dict[str, torch.Tensor]:
+def _collate_prompts(
+    samples: list[dict[str, Any]],
+    pad_token_id: int,
+    with_labels: bool,
+) -> dict[str, torch.Tensor]:
     """input_ids, attention_mask, utterance_mask, text_mask and, with answers, labels: (B, S), padded on the left."""
     padding = {"input_ids": pad_token_id, "attention_mask": 0, "utterance_mask": 0, "text_mask": 0}
     if with_labels:

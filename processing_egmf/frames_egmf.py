@@ -45,7 +45,11 @@ def scale_frames(frames: np.ndarray, size: tuple[int, int] | None, frame_fit: st
     return resize(frames, (inner_height, inner_width))
 
 
-def pad_to_aspect(frames: np.ndarray, size: tuple[int, int], color: tuple[int, int, int]) -> np.ndarray:
+def pad_to_aspect(
+    frames: np.ndarray,
+    size: tuple[int, int],
+    color: tuple[int, int, int],
+) -> np.ndarray:
     """Add bars to frames (T, y, x, 3), so that they get the proportions of `size` (height, width); not resized."""
     height, width = size
     old_height, old_width = frames.shape[1:3]

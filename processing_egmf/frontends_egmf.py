@@ -136,7 +136,11 @@ def longest_recording(feature_extractor: Any) -> float:
     return math.inf if num_samples is None else num_samples / feature_extractor.sampling_rate
 
 
-def encode_frames(frames: np.ndarray, image_processor: Any, frame_fit: str) -> dict[str, torch.Tensor]:
+def encode_frames(
+    frames: np.ndarray,
+    image_processor: Any,
+    frame_fit: str,
+) -> dict[str, torch.Tensor]:
     """Video inputs from frames, uint8 (T, y, x, 3). To letterbox them, they get bars before the image processor."""
     if image_processor is None:
         values = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 127.5 - 1.0  # (T, 3, y, x)

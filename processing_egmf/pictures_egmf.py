@@ -44,7 +44,12 @@ SHORTEST_FRAME = 0.02  # seconds; browsers show frames that state less for `DEFA
 DEFAULT_FRAME = 0.1
 
 
-def sample_pictures(source: Any, num_frames: int, fps: float | None, budget: DecodingBudget) -> np.ndarray:
+def sample_pictures(
+    source: Any,
+    num_frames: int,
+    fps: float | None,
+    budget: DecodingBudget,
+) -> np.ndarray:
     """Frames (T, y, x, 3) of an array, an image, a list of either or a decoder object, sampled like a file."""
     name = budget.name
     if fps is not None and not (isinstance(fps, int | float | np.number) and 0 < fps <= MAX_FPS):
@@ -112,7 +117,12 @@ def image_to_rgb(image: Any) -> np.ndarray:
     return np.asarray(image.convert("RGB"))
 
 
-def check_frame_size(height: int, width: int, name: str, max_pixels: int = MAX_FRAME_SIDE**2) -> None:
+def check_frame_size(
+    height: int,
+    width: int,
+    name: str,
+    max_pixels: int = MAX_FRAME_SIDE**2,
+) -> None:
     if max(height, width) > MAX_FRAME_SIDE or height * width > max_pixels:
         raise ValueError(
             f"{name}: frames of {width} x {height} pixels; each side may have at most {MAX_FRAME_SIDE}, "
@@ -206,7 +216,12 @@ def _color_array(source: Any, name: str) -> np.ndarray:
     return frames
 
 
-def _sampling_indices(count: int, num_frames: int, fps: float | None, budget: DecodingBudget) -> list[int]:
+def _sampling_indices(
+    count: int,
+    num_frames: int,
+    fps: float | None,
+    budget: DecodingBudget,
+) -> list[int]:
     """Indices of the frames in the middle of each of `num_frames` equal spans of a clip of `count` frames."""
     if fps and count / fps > budget.max_seconds + TIME_TOLERANCE:
         budget.warn_of_length("video")

@@ -105,7 +105,13 @@ class EGMFPipeline(Pipeline):
         options = {name: params.pop(name) for name in OPTIONS if name in params}
         return params, {}, {name: value for name, value in options.items() if value is not None}
 
-    def _predict(self, clips: Iterable, batch_size: int, params: dict, options: dict) -> Iterator[EGMFAnswer]:
+    def _predict(
+        self,
+        clips: Iterable,
+        batch_size: int,
+        params: dict,
+        options: dict,
+    ) -> Iterator[EGMFAnswer]:
         """The answers, with `params` of `_prepare` and `options` of `postprocess`."""
         if not hasattr(clips, "__iter__"):  # a dataset
             clips = map(clips.__getitem__, range(len(clips)))
@@ -128,7 +134,13 @@ class EGMFPipeline(Pipeline):
         """Prepared samples as one batch."""
         return self.processor.collate(samples)
 
-    def _prepare(self, number: int, clip: Any, params: dict[str, Any], used: set[str]) -> dict[str, Any]:
+    def _prepare(
+        self,
+        number: int,
+        clip: Any,
+        params: dict[str, Any],
+        used: set[str],
+    ) -> dict[str, Any]:
         """A clip as a prepared sample; `params` hold the fields of clips without their own, `used` those in use."""
         fetch = params.get("fetch")
         try:
@@ -175,7 +187,12 @@ class EGMFPipeline(Pipeline):
     def _forward(self, inputs: Mapping[str, torch.Tensor]) -> Any:
         return self.model.score_answers(**inputs)
 
-    def postprocess(self, output: Mapping, return_experts: bool = False, **options: Any) -> list[EGMFAnswer]:
+    def postprocess(
+        self,
+        output: Mapping,
+        return_experts: bool = False,
+        **options: Any,
+    ) -> list[EGMFAnswer]:
         answers = self.processor.post_process_answers(SimpleNamespace(**output), **options)
         if not return_experts:
             for answer in answers:

@@ -350,7 +350,13 @@ class EGMFProcessor(ProcessorMixin):
             arrays["video"] = self._load_video(video, fps, name)
         return {key: values for key, values in arrays.items() if values is not None}
 
-    def _load_audio(self, audio: Any, video: Any, sampling_rate: int | None, name: str) -> np.ndarray | None:
+    def _load_audio(
+        self,
+        audio: Any,
+        video: Any,
+        sampling_rate: int | None,
+        name: str,
+    ) -> np.ndarray | None:
         """The waveform of `audio`, or else of the audio track of `video`; None if there is neither."""
         if audio is not None:
             check_input_kind("audio", "waveform", self.audio_input, name)
@@ -365,7 +371,11 @@ class EGMFProcessor(ProcessorMixin):
         limits = (self.max_clip_seconds, name, size, self.frame_fit, self.max_decode_seconds)
         return load_video(video, self.num_frames, fps, *limits)
 
-    def encode_media(self, arrays: dict[str, np.ndarray], name: str = "the sample") -> dict[str, torch.Tensor]:
+    def encode_media(
+        self,
+        arrays: dict[str, np.ndarray],
+        name: str = "the sample",
+    ) -> dict[str, torch.Tensor]:
         """Arrays from `load_media` as the values and masks of one sample, without a batch dimension."""
         inputs = {}
         if "audio" in arrays:
@@ -377,7 +387,14 @@ class EGMFProcessor(ProcessorMixin):
                 inputs |= with_full_mask(modality, torch.from_numpy(arrays[f"{modality}_features"]))
         return inputs
 
-    def encode_prompt(self, text: str, context: Sequence, task: EGMFTask, answer: Any, name: str) -> dict[str, Any]:
+    def encode_prompt(
+        self,
+        text: str,
+        context: Sequence,
+        task: EGMFTask,
+        answer: Any,
+        name: str,
+    ) -> dict[str, Any]:
         """Token ids and masks of one prompt, and labels if there is an answer; as lists."""
         answer_ids = self.answer_token_ids(task)
         target = []
@@ -419,7 +436,11 @@ class EGMFProcessor(ProcessorMixin):
 
     @refuses_unknown_arguments
     def post_process_answers(
-        self, output: Any, top_k: int | None = None, interval: float = 0.9, tasks: Sequence[str] | None = None
+        self,
+        output: Any,
+        top_k: int | None = None,
+        interval: float = 0.9,
+        tasks: Sequence[str] | None = None,
     ) -> list[EGMFAnswer]:
         """Turn the output of `model.score_answers` into labels and scores, one `EGMFAnswer` per sample.
 

@@ -42,7 +42,12 @@ def find_sample_tasks(output: Any, tasks: list[EGMFTask]) -> list[EGMFTask]:
     return [tasks[index] for index in indices]
 
 
-def summarize_output(output: Any, tasks: Sequence[EGMFTask], top_k: int | None, interval: float) -> list[EGMFAnswer]:
+def summarize_output(
+    output: Any,
+    tasks: Sequence[EGMFTask],
+    top_k: int | None,
+    interval: float,
+) -> list[EGMFAnswer]:
     """One `EGMFAnswer` per sample of the output of `score_answers`; `tasks` holds one task per sample."""
     if len(tasks) != len(output.probabilities):
         raise ValueError(f"There are {len(tasks)} tasks for {len(output.probabilities)} samples; give one for each.")

@@ -44,7 +44,11 @@ def check_loading_arguments(processor_class: type, names: Iterable[str]) -> None
     refuse_unknown(public_names, sorted(known), f"{processor_class.__name__}.from_pretrained: unknown arguments")
 
 
-def explain_failure(error: Exception, checkpoint: Any, loading_arguments: Mapping[str, Any]) -> None:
+def explain_failure(
+    error: Exception,
+    checkpoint: Any,
+    loading_arguments: Mapping[str, Any],
+) -> None:
     """Raise an error that names the damaged file of a checkpoint that cannot be loaded.
 
     Args:

@@ -230,7 +230,12 @@ class EGMFTask:
         contained = [label for label, own in words.items() if own in said]
         return contained[0] if len(contained) == 1 and not NEGATION.search(text) else None
 
-    def summarize(self, probabilities: np.ndarray, interval: float = 0.9, top_k: int | None = None) -> EGMFAnswer:
+    def summarize(
+        self,
+        probabilities: np.ndarray,
+        interval: float = 0.9,
+        top_k: int | None = None,
+    ) -> EGMFAnswer:
         """Summarize a distribution over the answers.
 
         Args:

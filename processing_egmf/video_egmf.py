@@ -149,7 +149,12 @@ def has_video(source: Any, name: str = "the sample") -> bool:
 # ---- files ---------------------------------------------------------------------------------------------------
 
 
-def _load_file(source: Any, num_frames: int, budget: DecodingBudget, scale: Callable) -> np.ndarray:
+def _load_file(
+    source: Any,
+    num_frames: int,
+    budget: DecodingBudget,
+    scale: Callable,
+) -> np.ndarray:
     if is_picture(source, budget.name):
         return scale(load_picture(source, num_frames, budget))
     with open_video(source, budget) as track:
