@@ -130,12 +130,18 @@ class EGMFEncoderConfig(PreTrainedConfig):
         """Part of `@strict`-powered validation. Validates the width of the encoder."""
         validate_attention_width(self, "hidden_size", "num_attention_heads")
         if self.sequence_encoder == "gru" and self.hidden_size % 2:
-            raise ValueError(f"`hidden_size` is {self.hidden_size}; a bidirectional GRU needs an even number.")
+            raise ValueError(
+                f"`hidden_size` is {self.hidden_size}; a bidirectional GRU needs an even number. "
+                "Change it, or choose another `sequence_encoder`."
+            )
 
     def validate_backbone(self):
         """Part of `@strict`-powered validation. Only raw media go through a pretrained encoder."""
         if self.input_type == "features" and self.backbone_config is not None:
-            raise ValueError("Precomputed features do not use a backbone. Leave out `backbone_config`.")
+            raise ValueError(
+                "Precomputed features do not use a backbone. Leave out `backbone_config`, or set `input_type` to "
+                "'waveform' or 'frames'."
+            )
 
     def validate_spectrogram(self):
         """Part of `@strict`-powered validation. Validates the front end of our own waveform encoder."""
@@ -342,7 +348,7 @@ class EGMFConfig(PreTrainedConfig):
                     f"it must be in [1, {self.fusion_hidden_size}] (`fusion_hidden_size`)."
                 )
         if len(set(self.expert_names)) < len(self.experts):
-            raise ValueError(f"Two experts share a name: {self.expert_names}.")
+            raise ValueError(f"Two experts share a name: {self.expert_names}. Give each a name of its own.")
 
     def validate_adapters(self):
         """Part of `@strict`-powered validation. An adapter's name is that of a folder and of a module."""
