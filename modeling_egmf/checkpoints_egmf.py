@@ -18,11 +18,12 @@ Next: loading_egmf.py for the keywords, weights_egmf.py for the files and their 
 import copy
 import hashlib
 import os
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from huggingface_hub import save_torch_state_dict
 from torch import Tensor
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 from transformers.integrations.accelerate import load_offloaded_parameter
@@ -138,7 +139,12 @@ def save_adapters(
         adapter_weights = {}
         for key, weight in weights[name].items():
             adapter_weights[key] = weight.detach().cpu().contiguous()
-        save_file(adapter_weights, os.path.join(folder, file_name), metadata={"format": "pt"})
+        save_torch_state_dict(
+            adapter_weights,
+            os.path.join(folder, name),
+            filename_pattern=weights_name(variant, "adapter_model{suffix}"),
+            max_shard_size=sys.maxsize,  # peft reads a single file
+        )
         config.weights_checksum[file_name] = checksum(adapter_weights.items())
         config.adapters[name] = name in model.active_adapters()
     config.to_json_file(os.path.join(folder, "config.json"))
@@ -293,7 +299,7 @@ def load_adapter_checkpoint(
         The model in evaluation mode, and the loading info.
     """
     hub_kwargs = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
-    text_kwargs = {name: kwargs[name] for name in TEXT_MODEL_ARGUMENTS.split() if name in kwargs}
+    text_kwargs = {name: kwargs[name] for name in TEXT_MODEL_ARGUMENTS if name in kwargs}
     if "device_map" in text_kwargs:
         text_kwargs["device_map"] = text_model_device_map(text_kwargs["device_map"])
 

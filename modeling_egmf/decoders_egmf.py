@@ -56,29 +56,29 @@ PLAIN_TYPES = """
     nemotron olmo olmo2 olmo3 olmoe opt persimmon phi phi3 phi4_multimodal phimoe qwen2
     qwen2_moe qwen3 qwen3_moe rembert roc_bert seed_oss smollm3 solar_open stablelm starcoder2
     vaultgemma xglm youtu
-"""
+""".split()  # noqa: SIM905
 # Attention that is not plain although its layers are called full attention: ALiBi, local layers, sparse selection.
 BIASED_TYPES = """
     axk2 bloom deepseek_v32 dots3_note_text glm_moe_dsa gpt_neo hy_v4 moss_transcribe_diarize
     mpt
-"""
+""".split()  # noqa: SIM905
 # A cache that can be copied by rows; recurrent or convolutional states, chunks, or positions counted by column.
 CACHED_TYPES = """
     bailing_hybrid bamba bart bigbird_pegasus blenderbot blenderbot-small deepseek_v4 falcon_h1
     granitemoehybrid inkling2_text inkling_text jamba kimi_linear lfm2 lfm2_moe lfm3 llama4
     llama4_text marian mbart mvp olmo_hybrid pegasus plbart qwen3_5 qwen3_5_moe qwen3_5_moe_text
     qwen3_5_text qwen3_next qwen4_exp qwen4_exp_text roformer trocr whisper zamba zaya
-"""
+""".split()  # noqa: SIM905
 # Causal, but without a cache that can be copied, or with cached steps that differ from a full forward pass.
 UNCACHED_TYPES = """
     camembert ctrl data2vec-text falcon_mamba mamba mamba2 minimax moshi nemotron_h openai-gpt
     recurrent_gemma roberta roberta-prelayernorm rwkv xlm-roberta xlm-roberta-xl xlstm xmod
     zamba2
-"""
+""".split()  # noqa: SIM905
 ENCODER_TYPES = """
     bert bert-generation big_bird camembert data2vec-text electra ernie megatron-bert reformer
     rembert roberta roberta-prelayernorm roc_bert roformer xlm-roberta xlm-roberta-xl xmod
-"""
+""".split()  # noqa: SIM905
 REFUSED_TYPES = {
     "blt": "it embeds bytes by hashes of their ids, and pseudo tokens have no ids",
     "cpmant": "it builds its own prompt from token ids",
@@ -106,17 +106,17 @@ def describe_decoder(config: PreTrainedConfig) -> DecoderSupport:
     model_type = config.model_type
     if attention not in PADDED_ATTENTIONS:
         return DecoderSupport("recompute", "none")
-    if model_type in CACHED_TYPES.split():
+    if model_type in CACHED_TYPES:
         return DecoderSupport("rows", "right")
-    if model_type in UNCACHED_TYPES.split():
+    if model_type in UNCACHED_TYPES:
         return DecoderSupport("recompute", "right")
-    if model_type not in PLAIN_TYPES.split() + BIASED_TYPES.split():
+    if model_type not in PLAIN_TYPES + BIASED_TYPES:
         return DecoderSupport("recompute", "none")
 
     layer_types = set(get_layer_types_and_kwargs(text_config)[0]) - {"dummy"}
     if not layer_types <= ATTENTION_LAYERS:
         return DecoderSupport("recompute", "none")
-    has_bias = model_type in BIASED_TYPES.split() or text_config.to_dict().get("alibi", False)
+    has_bias = model_type in BIASED_TYPES or text_config.to_dict().get("alibi", False)
     if layer_types == {"full_attention"} and not has_bias and attention in MASKED_ATTENTIONS:
         return DecoderSupport("tree", "any")
     return DecoderSupport("rows", "left")
@@ -152,7 +152,7 @@ def refusal(config: PreTrainedConfig, model_class: type[PreTrainedModel] | None 
             return f"its layers have embeddings of their own (`{name}`) for token ids, which pseudo tokens do not have"
     if "hash_moe" in (fields.get("mlp_layer_types") or ()):
         return "its layers of type 'hash_moe' choose experts by token ids, which pseudo tokens do not have"
-    if config.model_type in ENCODER_TYPES.split() and not config.is_decoder:
+    if config.model_type in ENCODER_TYPES and not config.is_decoder:
         return "it is an encoder, which sees later tokens, unless its configuration has `is_decoder=True`"
     if config.model_type == "xmod" and config.default_language is None:
         return "its configuration has no `default_language`"

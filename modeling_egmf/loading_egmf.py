@@ -17,31 +17,60 @@ HUB_ARGUMENTS = ("token", "cache_dir", "local_files_only", "force_download", "pr
 # Where the files of a checkpoint are; a language model or a backbone elsewhere has its own.
 LOCATION_ARGUMENTS = ("revision", "subfolder")
 # Fusion and encoders are never cast, quantized or split: these arguments go only to the language model.
-TEXT_MODEL_ARGUMENTS = """
-    dtype device_map max_memory offload_folder offload_buffers quantization_config
-    attn_implementation experts_implementation generation_config use_kernels
-    kernel_config allow_all_kernels disable_mmap
-"""
+TEXT_MODEL_ARGUMENTS = (
+    "dtype",
+    "device_map",
+    "max_memory",
+    "offload_folder",
+    "offload_buffers",
+    "quantization_config",
+    "attn_implementation",
+    "experts_implementation",
+    "generation_config",
+    "use_kernels",
+    "kernel_config",
+    "allow_all_kernels",
+    "disable_mmap",
+)
 # Arguments for weights that are not in the checkpoint's files, or not all of them, or split over processes.
-STANDALONE_ARGUMENTS = """
-    state_dict key_mapping fusion_config distributed_config device_mesh tp_plan tp_size
-"""
-OTHER_ARGUMENTS = """
-    torch_dtype variant use_safetensors ignore_mismatched_sizes output_loading_info
-"""
+STANDALONE_ARGUMENTS = (
+    "state_dict",
+    "key_mapping",
+    "fusion_config",
+    "distributed_config",
+    "device_mesh",
+    "tp_plan",
+    "tp_size",
+)
+OTHER_ARGUMENTS = (
+    "torch_dtype",
+    "variant",
+    "use_safetensors",
+    "ignore_mismatched_sizes",
+    "output_loading_info",
+)
 # Accepted without effect: what the Auto classes and `pipeline` add, and what `transformers` itself ignores by now.
-IGNORED_ARGUMENTS = """
-    trust_remote_code code_revision adapter_kwargs adapter_name tqdm_class
-    low_cpu_mem_usage offload_state_dict weights_only _commit_hash _from_auto
-    _from_pipeline _fast_init
-"""
+IGNORED_ARGUMENTS = (
+    "trust_remote_code",
+    "code_revision",
+    "adapter_kwargs",
+    "adapter_name",
+    "tqdm_class",
+    "low_cpu_mem_usage",
+    "offload_state_dict",
+    "weights_only",
+    "_commit_hash",
+    "_from_auto",
+    "_from_pipeline",
+    "_fast_init",
+)
 LOADING_ARGUMENTS = {
     *HUB_ARGUMENTS,
     *LOCATION_ARGUMENTS,
-    *TEXT_MODEL_ARGUMENTS.split(),
-    *STANDALONE_ARGUMENTS.split(),
-    *OTHER_ARGUMENTS.split(),
-    *IGNORED_ARGUMENTS.split(),
+    *TEXT_MODEL_ARGUMENTS,
+    *STANDALONE_ARGUMENTS,
+    *OTHER_ARGUMENTS,
+    *IGNORED_ARGUMENTS,
 }
 
 
@@ -117,7 +146,7 @@ def check_arguments(
     devices = device_map.values() if isinstance(device_map, dict) else [device_map]
     if "meta" in map(str, devices):
         raise ValueError("On the meta device a model has no weights: give another `device_map`.")
-    unsupported = sorted(set(kwargs) & set(STANDALONE_ARGUMENTS.split()))
+    unsupported = sorted(set(kwargs) & set(STANDALONE_ARGUMENTS))
     if unsupported and config.text_model_id is not None:
         raise ValueError(
             f"{checkpoint} is an adapter checkpoint, which does not take {', '.join(unsupported)}. Make it standalone "

@@ -37,7 +37,11 @@ CPU_CHUNK_ELEMENTS = 2**18
 class EGMFFloat32Module(nn.Module):
     """A module whose float32 parameters and buffers are moved between devices, but never cast to 16 bits."""
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "EGMFFloat32Module":
+    def _apply(
+        self,
+        fn: Callable[[Tensor], Tensor],
+        recurse: bool = True,
+    ) -> "EGMFFloat32Module":
         def keep_precision(tensor: Tensor) -> Tensor:
             applied = fn(tensor)
             if tensor.dtype == torch.float32 and applied.dtype in SIXTEEN_BITS:

@@ -44,7 +44,10 @@ def has_half_character(text: str) -> bool:
 
 
 def refuse_unknown(
-    names: Iterable[Any], known: Iterable[str], beginning: str, error: type[Exception] = TypeError
+    names: Iterable[Any],
+    known: Iterable[str],
+    beginning: str,
+    error: type[Exception] = TypeError,
 ) -> None:
     """Refuse names that are not known.
 

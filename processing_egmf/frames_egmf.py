@@ -59,7 +59,9 @@ def pad_to_aspect(
 
 
 def pad_frames(
-    frames: np.ndarray, size: tuple[int, int] | None, color: tuple[int, int, int] = (NEUTRAL,) * 3
+    frames: np.ndarray,
+    size: tuple[int, int] | None,
+    color: tuple[int, int, int] = (NEUTRAL,) * 3,
 ) -> np.ndarray:
     """The frames (T, y, x, 3) in the middle of larger ones (T, height, width, 3) of one color; None for their size."""
     height, width = frames.shape[1:3]

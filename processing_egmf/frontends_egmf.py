@@ -61,7 +61,11 @@ def build_frontend(fields: dict[str, Any] | None, modality: str) -> Any:
     return frontend_class(**arguments)
 
 
-def find_frontend_class(class_name: str, modality: str, image_backend: str | None) -> type | None:
+def find_frontend_class(
+    class_name: str,
+    modality: str,
+    image_backend: str | None,
+) -> type | None:
     """The class of `transformers` with this name, or with the name that another version gives it; None without one."""
     class_name = class_name.removesuffix("Fast")
     if not class_name.endswith(CLASS_SUFFIXES[modality]):
@@ -182,7 +186,12 @@ def check_input_kind(modality: str, kind: str, accepted: str | None, name: str) 
         raise ValueError(f"{name}: this model takes {modality} as {accepted}, not as {kind}. Give `{argument}`.")
 
 
-def read_features(modality: str, features: Any, feature_size: int | None, name: str) -> np.ndarray:
+def read_features(
+    modality: str,
+    features: Any,
+    feature_size: int | None,
+    name: str,
+) -> np.ndarray:
     """Precomputed features as float32 (T, F), checked."""
     try:
         values = np.asarray(features, dtype=np.float32)

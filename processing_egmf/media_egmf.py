@@ -240,7 +240,12 @@ def check_sample_tables(file: Any, size: int, name: str) -> None:
         )
 
 
-def _walk_boxes(file: Any, start: int, stop: int, depth: int = 0) -> Iterator[tuple[bytes, bytes]]:
+def _walk_boxes(
+    file: Any,
+    start: int,
+    stop: int,
+    depth: int = 0,
+) -> Iterator[tuple[bytes, bytes]]:
     """Kind and first bytes of the boxes in a part of an mp4 file, down to the sample tables."""
     while start + 8 <= stop:
         file.seek(start)
@@ -333,7 +338,7 @@ def _open_path(path: str, name: str) -> Any:
             return open(path, "rb")
     except (FileNotFoundError, NotADirectoryError) as error:
         raise FileNotFoundError(
-            f"{name}: there is no file {shown}. Check the path and the working directory."
+            f"{name}: {shown} does not exist. Check the path and the working directory."
         ) from error
     except (OSError, ValueError) as error:  # a symlink loop, a name too long, a null character, half a character
         reason = error.strerror if isinstance(error, OSError) else "a character that no file name can have"

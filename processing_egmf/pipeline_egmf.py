@@ -56,7 +56,13 @@ class EGMFPipeline(Pipeline):
         super().__init__(*args, **kwargs)
         check_agreement(self.model.config, self.processor)
 
-    def __call__(self, inputs: Any = None, *, batch_size: int | None = None, **kwargs: Any) -> Any:
+    def __call__(
+        self,
+        inputs: Any = None,
+        *,
+        batch_size: int | None = None,
+        **kwargs: Any,
+    ) -> Any:
         """Answer one clip or many, `batch_size` at a time; padding changes an answer only by rounding errors.
 
         Args:
@@ -178,7 +184,7 @@ class EGMFPipeline(Pipeline):
             return {kind: clip}
         if isinstance(clip, str) and not MEDIA_NAME.search(clip) and not os.path.exists(clip) and not URL.match(clip):
             raise FileNotFoundError(
-                f"{name}: there is no file {shorten(clip)}. Check the path and the working directory, "
+                f"{name}: {shorten(clip)} does not exist. Check the path and the working directory, "
                 'or give a transcript as text=..., e.g. pipe(text="I\'m fine.").'
             )
         is_video = self.processor.video_input == "frames" and has_video(clip, name)

@@ -246,7 +246,11 @@ def plan_segments(clip: FrameTimes, wanted: Sequence[int], can_seek: bool) -> li
 
 
 def _decode_clip(
-    source: Any, clip: FrameTimes, segments: list[Segment], budget: DecodingBudget, scale: Callable
+    source: Any,
+    clip: FrameTimes,
+    segments: list[Segment],
+    budget: DecodingBudget,
+    scale: Callable,
 ) -> list[np.ndarray]:
     """The wanted frames (y, x, 3) of the segments.
 
@@ -307,7 +311,11 @@ def _decode_segment(track: Track, clip: FrameTimes, segment: Segment) -> Iterato
         raise SeekError
 
 
-def _timed_frames(track: Track, clip: FrameTimes, segment: Segment) -> Iterator[tuple[float, Any]]:
+def _timed_frames(
+    track: Track,
+    clip: FrameTimes,
+    segment: Segment,
+) -> Iterator[tuple[float, Any]]:
     """The frames from a segment's first one on, with the seconds from the clip's start at which they appear."""
     step = float(track.stream.time_base)
     start = clip.start

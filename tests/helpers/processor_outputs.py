@@ -2,6 +2,7 @@
 
 from itertools import combinations
 
+import numpy as np
 import torch
 
 from processing_egmf import MODALITIES, EGMFProcessor
@@ -9,7 +10,22 @@ from processing_egmf import MODALITIES, EGMFProcessor
 
 PROMPT_KEYS = ("input_ids", "attention_mask", "utterance_mask", "text_mask")
 MEDIA_KEYS = ("audio_values", "audio_mask", "video_values", "video_mask")
+CONTEXT = ["He left.", ("Ann", "Hi.")]
 SUBSETS = [subset for size in (1, 2, 3) for subset in combinations(MODALITIES, size)]
+
+
+def sample_with_everything():
+    """Arguments of `prepare` for a sample with text, audio, video, context and answer."""
+    rng = np.random.default_rng(0)
+    return {
+        "text": "I'm fine.",
+        "audio_features": rng.normal(size=(3, 6)).astype(np.float32),
+        "video_features": rng.normal(size=(2, 5)).astype(np.float32),
+        "context": CONTEXT,
+        "task": "mosei",
+        "answer": 0.5,
+        "name": "clip 7",
+    }
 
 
 def decode(processor, ids):

@@ -148,11 +148,14 @@ def test_frozen_backbone_stays_out_and_comes_back(
 
 
 def test_relative_path_of_a_backbone_starts_at_the_checkpoint(
-    make_adapter_model, make_backbones, bases, tmp_path, monkeypatch
+    make_adapter_model, make_backbones, inputs_for, bases, tmp_path, monkeypatch
 ):
-    make_adapter_model(**make_backbones("../vit")).save_pretrained(bases / "adapter_with_backbone")
+    model = make_adapter_model(**make_backbones("../vit"))
+    model.save_pretrained(bases / "adapter_with_backbone")
     monkeypatch.chdir(tmp_path)
-    load(bases / "adapter_with_backbone")
+    loaded = load(bases / "adapter_with_backbone")
+    inputs = inputs_for(model)
+    assert torch.equal(outputs_of(model, inputs)["logits"], outputs_of(loaded, inputs)["logits"])
 
 
 def test_trained_backbone_is_stored(

@@ -89,6 +89,6 @@ def test_class_without_input_embeddings_is_refused(tiny_text_config):
 def test_every_listed_type_exists_and_is_listed_once():
     lists = [decoders_egmf.PLAIN_TYPES, decoders_egmf.BIASED_TYPES, decoders_egmf.CACHED_TYPES]
     lists.append(decoders_egmf.UNCACHED_TYPES)
-    listed = [name for names in lists for name in names.split()] + list(decoders_egmf.REFUSED_TYPES)
+    listed = [name for names in lists for name in names] + list(decoders_egmf.REFUSED_TYPES)
     assert Counter(listed).most_common(1)[0][1] == 1
     assert set(listed) <= set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)

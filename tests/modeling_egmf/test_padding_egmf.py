@@ -52,7 +52,7 @@ def test_groups_of_equal_length():
 @pytest.mark.parametrize("model_type", ["lfm2", "llama", "llama4_text", "mistral"])
 @torch.no_grad()
 def test_logits_and_states_keep_the_columns(model_type, monkeypatch):
-    monkeypatch.setattr(decoders_egmf, "PLAIN_TYPES", "mistral")  # llama stands for a model type that is unknown
+    monkeypatch.setattr(decoders_egmf, "PLAIN_TYPES", ["mistral"])  # llama stands for a model type that is unknown
     model = build_model(build_small_model(small_config(model_type)))
     inputs = make_inputs(model)
     together = model(**inputs, output_hidden_states=True)

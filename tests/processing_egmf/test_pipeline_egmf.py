@@ -325,7 +325,7 @@ def test_a_clips_own_fields_replace_the_shared_ones(pipe):
         ({}, {"text": "  "}, ValueError, "Give at least one"),
         ("empty", {}, ValueError, r"empty.mp4: empty, 0 bytes"),
         ("page", {}, ValueError, r"page.mp4: a web page"),
-        ("absent.mp4", {}, FileNotFoundError, "there is no file 'absent.mp4'"),
+        ("absent.mp4", {}, FileNotFoundError, "'absent.mp4' does not exist"),
         (b"<html></html>", {}, ValueError, "clip 0: a web page that was saved"),
         (b"", {}, ValueError, "clip 0: empty, 0 bytes"),
         (5, {}, ValueError, "cannot read media from int"),
@@ -337,8 +337,8 @@ def test_a_clips_own_fields_replace_the_shared_ones(pipe):
             ValueError,
             "my clip: unknown task 'mood'",
         ),
-        ("I am fine.", {}, FileNotFoundError, r"no file 'I am fine.'.*or give a transcript as text="),
-        ({"video": "absent.mp4"}, {}, FileNotFoundError, "there is no file 'absent.mp4'"),
+        ("I am fine.", {}, FileNotFoundError, r"'I am fine.' does not exist.*or give a transcript as text="),
+        ({"video": "absent.mp4"}, {}, FileNotFoundError, "'absent.mp4' does not exist"),
         ({"audio": "a.wav", "sampling_rate": 8_000}, {}, ValueError, "no sample has audio as an array"),
         ("audio", {"sampling_rate": 8_000}, ValueError, "no sample has audio as an array.*Leave sampling_rate out"),
         (None, {"text": "absent.mp4"}, ValueError, "the name of a media file, not a transcript"),
@@ -383,7 +383,7 @@ def test_a_bad_clip_may_be_skipped(pipe, clips, batch_size):
     found = pipe(given, on_error="skip", batch_size=batch_size)
     assert [set(entry) == {"error"} for entry in found] == [True, False, True, True]
     assert clips["page"] in found[0]["error"]
-    assert "there is no file 'absent.mp4'" in found[2]["error"]
+    assert "'absent.mp4' does not exist" in found[2]["error"]
     close(found[1:2], [pipe(clips["both"])])
 
 
@@ -453,6 +453,6 @@ def test_other_schemes_are_refused(pipe, url):
     for clip in (url, {"audio": url}):
         with pytest.raises(
             (ValueError, FileNotFoundError),
-            match="is a URL.*http or https|there is no file 'FILE:",
+            match="is a URL.*http or https|'FILE:.*' does not exist",
         ):
             pipe(clip, fetch=lambda url: pytest.fail("fetched"))

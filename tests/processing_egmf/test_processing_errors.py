@@ -101,7 +101,7 @@ MEDIA_ERRORS = {
     "url": ({"video": "https://example.org/a.mp4"}, "download the file first"),
 }
 FILE_ERRORS = {
-    "absent": "there is no file .*Check the path",
+    "absent": "does not exist.*Check the path",
     "empty": r"/empty.mp4\): empty, 0 bytes. Copy or download it again",
     "words": r"/words.mp4\): not a readable media file, .*Convert it",
     "cut": r"/cut.mp4\): not a readable media file, or cut off",

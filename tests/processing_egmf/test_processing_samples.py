@@ -6,25 +6,12 @@ import torch
 
 from processing_egmf import MODALITIES
 from processing_egmf.batches_egmf import modalities_of
-from tests.helpers.processor_outputs import SUBSETS
-
-
-CONTEXT = ["He left.", ("Ann", "Hi.")]
+from tests.helpers.processor_outputs import SUBSETS, sample_with_everything
 
 
 @pytest.fixture
 def arguments():
-    """A sample with everything."""
-    rng = np.random.default_rng(0)
-    return {
-        "text": "I'm fine.",
-        "audio_features": rng.normal(size=(3, 6)).astype(np.float32),
-        "video_features": rng.normal(size=(2, 5)).astype(np.float32),
-        "context": CONTEXT,
-        "task": "mosei",
-        "answer": 0.5,
-        "name": "clip 7",
-    }
+    return sample_with_everything()
 
 
 @pytest.mark.parametrize("subset", SUBSETS, ids="+".join)

@@ -233,7 +233,7 @@ def test_output_is_not_overwritten(predict, tmp_path, capsys):
         (["--text", "a", "--output", "EMPTY"], 2, "--output EMPTY is a folder"),
         (["--text", "a", "--output", "absent/x.jsonl"], 2, "there is no folder absent to write into"),
         (["--text", "a", "--task", "mood"], 1, "nknown task 'mood'"),
-        (["--video", "absent.mp4"], 1, "there is no file 'absent.mp4'"),
+        (["--video", "absent.mp4"], 1, "'absent.mp4' does not exist"),
         (["--text", "a", "--modalities", "smell"], "error: --modalities smell: this model has text, audio, video", ""),
     ],
 )

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from processing_egmf.batches_egmf import modalities_of
-from tests.helpers.processor_outputs import SUBSETS
+from tests.helpers.processor_outputs import SUBSETS, sample_with_everything
 from training.data.collator import drop_modalities
 
 
@@ -21,17 +21,7 @@ def features(make_processor):
 
 @pytest.fixture
 def arguments():
-    """A sample with everything."""
-    rng = np.random.default_rng(0)
-    return {
-        "text": "I'm fine.",
-        "audio_features": rng.normal(size=(3, 6)).astype(np.float32),
-        "video_features": rng.normal(size=(2, 5)).astype(np.float32),
-        "context": ["He left.", ("Ann", "Hi.")],
-        "task": "mosei",
-        "answer": 0.5,
-        "name": "clip 7",
-    }
+    return sample_with_everything()
 
 
 def assert_same_sample(left, right):
