@@ -45,7 +45,7 @@ from .media_egmf import MAX_DECODE_SECONDS, media_kind
 from .prompts_egmf import fit_prompt, mask_of, read_context, read_text, tokenize_answers, tokenize_prompt
 from .results_egmf import check_summary_options, find_sample_tasks, summarize_output
 from .stored_processor_egmf import check_loading_arguments, explain_failure, vocabulary_checksum
-from .tasks_egmf import BUILT_IN_TASKS, EGMFAnswer, EGMFTask, find_task, read_tasks
+from .tasks_egmf import BUILT_IN_TASKS, EGMFAnswer, EGMFTask, find_task, read_task, read_tasks
 from .video_egmf import load_video
 
 
@@ -218,7 +218,7 @@ class EGMFProcessor(ProcessorMixin):
         sampling_rate: int | Sequence[int | None] | None = None,
         fps: float | Sequence[float | None] | None = None,
         context: Sequence | None = None,
-        task: str | EGMFTask | Sequence | None = None,
+        task: str | EGMFTask | dict | Sequence | None = None,
         answer: Any = None,
         modalities: Sequence | None = None,
         sample_names: str | Sequence[str] | None = None,
@@ -234,7 +234,8 @@ class EGMFProcessor(ProcessorMixin):
             sampling_rate: Hz of an audio array.
             fps: frames per second of a video array or list of images.
             context: earlier turns of the dialogue, oldest first: text, or (speaker, text). They belong to the text.
-            task: name of one of `self.tasks`, or an `EGMFTask`; None for the first task.
+            task: name of one of `self.tasks`; an `EGMFTask` or its fields, which is added if its name is new; None for
+                the first task.
             answer: true label or score; then `labels` is returned, -100 except on the answer's tokens.
             modalities: the modalities to use, e.g. `["audio", "video"]`; None for all that a sample has. Without
                 `"text"`, neither the transcript nor the context is read.
@@ -274,7 +275,7 @@ class EGMFProcessor(ProcessorMixin):
         sampling_rate: int | None = None,
         fps: float | None = None,
         context: Sequence | None = None,
-        task: str | EGMFTask | None = None,
+        task: str | EGMFTask | dict | None = None,
         answer: Any = None,
         modalities: Sequence[str] | None = None,
         name: str = "the sample",
@@ -421,7 +422,7 @@ class EGMFProcessor(ProcessorMixin):
             "task_id": list(self.task_objects).index(task.name),
         }
 
-    def answer_token_ids(self, task: str | EGMFTask | None = None) -> list[list[int]]:
+    def answer_token_ids(self, task: str | EGMFTask | dict | None = None) -> list[list[int]]:
         """Token ids of every answer as the continuation of the task's prompt, in the order of the answers."""
         task = find_task(task, self.task_objects)
         if task.name not in self._answer_ids:
@@ -429,10 +430,12 @@ class EGMFProcessor(ProcessorMixin):
         return self._answer_ids[task.name]
 
     def add_task(self, task: EGMFTask | dict) -> None:
-        """Add or replace a task; it is saved with the processor."""
-        for name, added in read_tasks([task]).items():
-            self.task_objects[name] = added
-            self._answer_ids.pop(name, None)
+        """Add a task, which is then saved with the processor.
+
+        Raises:
+            ValueError: the processor has another task of this name.
+        """
+        find_task(read_task(task), self.task_objects, "add_task")
 
     @refuses_unknown_arguments
     def post_process_answers(
@@ -441,20 +444,22 @@ class EGMFProcessor(ProcessorMixin):
         top_k: int | None = None,
         interval: float = 0.9,
         tasks: Sequence[str] | None = None,
+        labels: Sequence[str] | None = None,
     ) -> list[EGMFAnswer]:
-        """Turn the output of `model.score_answers` into labels and scores, one `EGMFAnswer` per sample.
+        """Turn the output of `model.score_answers` into labels and numbers, one `EGMFAnswer` per sample.
 
         Args:
             output: `EGMFAnswerOutput`.
             top_k: keep only this many of the probabilities, the largest first; None for all, in the task's order.
-            interval: minimum probability that a score's interval covers, in (0, 1).
+            interval: minimum probability that the interval of a number covers, in (0, 1).
             tasks: names, one per sample, if the inputs' `task_ids` were not passed through the model.
+            labels: answer only with these labels: the probabilities given that it is one of them, in this order.
         """
         check_summary_options(top_k, interval)
         if tasks is None:
             tasks = find_sample_tasks(output, list(self.task_objects.values()))
         tasks = [find_task(task, self.task_objects) for task in tasks]
-        return summarize_output(output, tasks, top_k, interval)
+        return summarize_output(output, tasks, top_k, interval, labels)
 
     def post_process_generation(
         self, generated_ids: torch.Tensor, inputs: Mapping[str, torch.Tensor]

@@ -1,4 +1,4 @@
-"""Results: the model's output as labels and scores.
+"""Results: the model's output as labels and numbers.
 
     model.score_answers ─► distribution over the answers ─► summarize_output ─► EGMFAnswer per sample
 
@@ -47,6 +47,7 @@ def summarize_output(
     tasks: Sequence[EGMFTask],
     top_k: int | None,
     interval: float,
+    labels: Sequence[str] | None,
 ) -> list[EGMFAnswer]:
     """One `EGMFAnswer` per sample of the output of `score_answers`; `tasks` holds one task per sample."""
     if len(tasks) != len(output.probabilities):
@@ -66,7 +67,10 @@ def summarize_output(
             )
         probabilities = output.probabilities[i, : task.num_answers].cpu().double().numpy()  # (A,)
         experts = dict(zip(output.expert_names, output.expert_weights[i].tolist(), strict=True))
-        answer = task.summarize(probabilities, interval, top_k)
+        if labels is not None:
+            log_probs = output.log_probs[i, task.choose_labels(labels)].cpu().double()
+            probabilities = torch.softmax(log_probs, dim=0).numpy()
+        answer = task.summarize(probabilities, interval, top_k, labels)
         answer |= EGMFAnswer(
             task=task.name,
             expert=max(experts, key=experts.get),

@@ -13,7 +13,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, TypedDict
 
 import numpy as np
@@ -34,12 +34,13 @@ class EGMFAnswer(TypedDict, total=False):
     """The answer for one clip, in plain JSON types."""
 
     label: str  # classification: the most probable label
-    score: float  # probability of the label; regression: the median, which minimizes the expected absolute error
-    probabilities: dict[str, float]  # of every answer in the task's order, or of the `top_k` most probable
-    mean: float  # from here to `interval`: regression only, in the units of the task's scale
-    median: float
+    score: float  # classification: its probability
+    value: float  # regression, as all fields to `interval`, in the units of the task's scale: the median,
+    median: float  # which minimizes the expected absolute error
+    mean: float
     most_likely: float
     interval: list[float]  # [low, high], the central part of the distribution
+    probabilities: dict[str, float]  # of all answers in the task's order, of `labels`, or of the `top_k` most probable
     task: str
     expert: str  # the expert with the largest weight
     experts: dict[str, float]  # weight of each expert; they sum to 1
@@ -209,6 +210,27 @@ class EGMFTask:
         nearest = round((number - self.low) / self.step)
         return min(max(nearest, 0), self.num_answers - 1)
 
+    def choose_labels(self, labels: Any) -> list[int]:
+        """Indices of some of the labels, in the order given.
+
+        Raises:
+            TypeError: not a list.
+            ValueError: the task is a regression, or the list has unknown or repeated labels, or fewer than two.
+        """
+        if self.kind == "regression":
+            raise ValueError(f"`labels` are given, but task {self.name!r} is a regression. Leave `labels` out.")
+        if not isinstance(labels, list | tuple):
+            raise TypeError(f"`labels` is {shorten(labels)}; give a list of labels.")
+        unknown = [label for label in labels if label not in self.answer_keys]
+        if unknown:
+            raise ValueError(
+                f"`labels` has {shorten(unknown)}, which task {self.name!r} does not have. "
+                f"Known labels: {', '.join(self.labels)}."
+            )
+        if len(labels) < 2 or len(set(labels)) < len(labels):
+            raise ValueError(f"`labels` is {shorten(labels)}; give at least two, each once.")
+        return [self.answer_keys.index(label) for label in labels]
+
     def parse(self, text: str) -> str | float | None:
         """Read generated text as a label or as a number of the scale.
 
@@ -235,18 +257,20 @@ class EGMFTask:
         probabilities: np.ndarray,
         interval: float = 0.9,
         top_k: int | None = None,
+        labels: Sequence[str] | None = None,
     ) -> EGMFAnswer:
         """Summarize a distribution over the answers.
 
         Args:
-            probabilities: (A,) float64.
-            interval: minimum probability that a score's interval covers, in (0, 1).
-            top_k: keep only this many probabilities, the largest first; None for all, in the task's order.
+            probabilities: (A,) float64; of `labels` only, if they are given.
+            interval: minimum probability that the interval of a number covers, in (0, 1).
+            top_k: keep only this many probabilities, the largest first; None for all, in their order.
+            labels: a choice of the labels; None for all.
 
         Returns:
-            The fields of `EGMFAnswer` from `label` to `interval`.
+            The fields of `EGMFAnswer` from `label` to `probabilities`.
         """
-        keys = self.answer_keys
+        keys = self.answer_keys if labels is None else labels
         if self.kind == "classification":
             best = int(probabilities.argmax())
             answer = EGMFAnswer(label=keys[best], score=float(probabilities[best]))
@@ -262,9 +286,9 @@ class EGMFTask:
         shares = (0.5, (1 - interval) / 2, (1 + interval) / 2)
         median, low, high = [float(values[quantile_index(probabilities, share)]) for share in shares]
         return EGMFAnswer(
-            score=median,
-            mean=float((values * probabilities).sum() / probabilities.sum()),
+            value=median,
             median=median,
+            mean=float((values * probabilities).sum() / probabilities.sum()),
             most_likely=float(values[probabilities.argmax()]),
             interval=[low, high],
         )
@@ -292,8 +316,7 @@ def read_tasks(tasks: Mapping | Sequence) -> dict[str, EGMFTask]:
     entries = tasks.items() if isinstance(tasks, Mapping) else [(None, task) for task in tasks]
     named = {}
     for key, task in entries:
-        if not isinstance(task, EGMFTask):
-            task = EGMFTask.from_dict(task, key)
+        task = read_task(task, key)
         if task.name in named:
             raise ValueError(f"Two tasks are called {task.name!r}; give each a unique name.")
         if key not in (None, task.name):
@@ -304,17 +327,35 @@ def read_tasks(tasks: Mapping | Sequence) -> dict[str, EGMFTask]:
     return named
 
 
-def find_task(task: Any, tasks: Mapping[str, EGMFTask], sample: str = "the sample") -> EGMFTask:
-    """One of a processor's tasks, by name or as an object; the first for None."""
+def read_task(task: Any, name: str | None = None) -> EGMFTask:
+    """A task, also one of another copy of this code (the installed one, a checkpoint's), or the fields of a task."""
+    if isinstance(task, EGMFTask):
+        return task
+    is_other_copy = is_dataclass(task) and not isinstance(task, type)
+    return EGMFTask.from_dict(asdict(task) if is_other_copy else task, name)
+
+
+def find_task(task: Any, tasks: dict[str, EGMFTask], sample: str = "the sample") -> EGMFTask:
+    """One of a processor's tasks.
+
+    Args:
+        task: its name; a task or its fields, which is added to `tasks` if its name is new; or None for the first.
+        tasks: by name.
+        sample: the sample's name in error messages.
+
+    Raises:
+        ValueError: an unknown name, or the name of a task that differs.
+    """
     if task is None:
         return next(iter(tasks.values()))
-    if isinstance(task, EGMFTask):
-        if task != tasks.get(task.name):
-            raise ValueError(f"Task {task.name!r} does not belong to this processor; call `add_task` first.")
-        return task
-    if not isinstance(task, str) or task not in tasks:
-        raise ValueError(f"{sample}: unknown task {shorten(task)}. This processor has {', '.join(tasks)}.")
-    return tasks[task]
+    if isinstance(task, str):
+        if task not in tasks:
+            raise ValueError(f"{sample}: unknown task {shorten(task)}. This processor has {', '.join(tasks)}.")
+        return tasks[task]
+    task = read_task(task)
+    if tasks.setdefault(task.name, task) != task:
+        raise ValueError(f"{sample}: this processor has another task {task.name!r}. Give yours another name.")
+    return tasks[task.name]
 
 
 def _read_labels(labels: Any) -> dict[str, str]:

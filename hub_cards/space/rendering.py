@@ -81,10 +81,10 @@ def percent(share: float) -> str:
     return "&lt;1%" if 0 < share < 0.01 else f"{100 * share:.0f}%"
 
 
-def signed(score: float) -> str:
-    """A score with its sign, with a real minus sign; zero has none."""
-    shown = f"{abs(score):.1f}"
-    return shown if float(shown) == 0 else ("+" if score > 0 else "\u2212") + shown
+def signed(value: float) -> str:
+    """A number with its sign, with a real minus sign; zero has none."""
+    shown = f"{abs(value):.1f}"
+    return shown if float(shown) == 0 else ("+" if value > 0 else "\u2212") + shown
 
 
 def points(change: float) -> str:
@@ -114,7 +114,7 @@ def _label_head(answer: dict[str, Any], task: dict[str, Any]) -> str:
 def _score_head(answer: dict[str, Any], task: dict[str, Any]) -> str:
     low, high = answer["interval"]
     return (
-        f'<div class="egmf-head-line"><strong class="egmf-label">{signed(answer["score"])}</strong>'
+        f'<div class="egmf-head-line"><strong class="egmf-label">{signed(answer["value"])}</strong>'
         f'<span class="egmf-score">90% between {signed(low)} and {signed(high)}</span></div>'
         f'<p class="egmf-small">on a scale from {signed(task["low"])} to {signed(task["high"])}; mean '
         f"{signed(answer['mean'])}, most likely {signed(answer['most_likely'])}</p>"
@@ -166,7 +166,7 @@ def _scale(answer: dict[str, Any], task: dict[str, Any]) -> str:
             f'height="{height:.2f}" data-value="{value:g}" data-share="{share:.4f}"/>'
         )
     low, high = (position(edge) for edge in answer["interval"])
-    median = position(answer["score"])
+    median = position(answer["value"])
     middle = (task["low"] + task["high"]) / 2
     marks = "".join(f"<span>{signed(value)}</span>" for value in (task["low"], middle, task["high"]))
     return (
@@ -191,10 +191,10 @@ def _label_change(answer: dict[str, Any], other: dict[str, Any]) -> tuple[float,
 def _score_change(
     answer: dict[str, Any], other: dict[str, Any], task: dict[str, Any]
 ) -> tuple[float, float, str, str]:
-    """Change of the score, and the rest as in `_label_change`."""
-    change = answer["score"] - other["score"]
+    """Change of the value, and the rest as in `_label_change`."""
+    change = answer["value"] - other["value"]
     low, high = other["interval"]
-    remark = f"without: {signed(other['score'])}, between {signed(low)} and {signed(high)}"
+    remark = f"without: {signed(other['value'])}, between {signed(low)} and {signed(high)}"
     return change, min(abs(change) / (task["high"] - task["low"]), 1), signed(change), remark
 
 
@@ -280,15 +280,15 @@ def _label_cell(part: Part, task: dict[str, Any], when: str) -> str:
 
 
 def _score_cell(part: Part, task: dict[str, Any], when: str) -> str:
-    score = part.answer["score"]
+    value = part.answer["value"]
     low, high = part.answer["interval"]
     span = task["high"] - task["low"]
     bottom = 100 * (low - task["low"]) / span
     height = max(100 * (high - low) / span, 2)
-    line = 100 * (score - task["low"]) / span
+    line = 100 * (value - task["low"]) / span
     return (
-        f'<li data-score="{score:g}"><span class="egmf-when">{when}</span>'
+        f'<li data-value="{value:g}"><span class="egmf-when">{when}</span>'
         f'<span class="egmf-column"><span class="egmf-range" style="bottom:{bottom:.1f}%;height:{height:.1f}%"></span>'
         f'<span class="egmf-line" style="bottom:{line:.1f}%"></span></span>'
-        f"<b>{signed(score)}</b><small>{signed(low)} to {signed(high)}</small></li>"
+        f"<b>{signed(value)}</b><small>{signed(low)} to {signed(high)}</small></li>"
     )

@@ -67,7 +67,7 @@ def _predictions(task_name: str, rng: np.random.Generator) -> tuple[list[dict[st
         else:
             names = task.answers
             value = task.values[best]
-            answer |= {"score": value, "mean": value, "median": value, "most_likely": value}
+            answer |= {"value": value, "median": value, "mean": value, "most_likely": value}
             answer |= {"interval": [task.low, value], "truth": task.values[truth[i]]}
         answer["probabilities"] = dict(zip(names, row.tolist(), strict=True))
         answer["experts"] = answer["gate"] = dict(zip(EXPERTS, experts, strict=True))

@@ -309,7 +309,7 @@ def test_page_of_a_score(predictor, clips):
 
 
 def test_page_of_a_timeline(predictor, clips):
-    for task, name in (("emotion", "data-label"), ("sentiment", "data-score")):
+    for task, name in (("emotion", "data-label"), ("sentiment", "data-value")):
         parts = predictor.predict_parts(clips["long"], task, ["audio"])
         page = rendering.timeline(parts, predictor.tasks[task], ["text", "audio"])
         assert len(Elements(page).with_data(name)) == 4

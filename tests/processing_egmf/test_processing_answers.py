@@ -73,7 +73,8 @@ def test_regression_by_hand(scale, probabilities, expected):
     found = scale.post_process_answers(make_output(scale, "scale", probabilities))[0]
     for name, value in expected.items():
         assert found[name] == pytest.approx(value), name
-    assert found["score"] == found["median"]
+    assert found["value"] == found["median"]
+    assert not {"label", "score"} & set(found)
     assert list(found["probabilities"]) == ["-1.0", "-0.5", "0.0", "0.5", "1.0"]
     low, high = found["interval"]
     held = sum(p for v, p in zip([-1, -0.5, 0, 0.5, 1], probabilities, strict=True) if low <= v <= high)
@@ -104,6 +105,36 @@ def test_top_k_keeps_the_largest_first(features):
     assert found["label"] == "sadness"
 
 
+def test_labels_restrict_the_answers_exactly(features):
+    given = [0.05, 0.05, 1e-12, 0.5, 0.1, 1e-30, 0.05]
+    output = make_output(features, "emotion", given)
+    output.probabilities = output.probabilities.masked_fill(output.probabilities < 1e-20, 0.0)
+    found = features.post_process_answers(output, labels=["joy", "sadness"])[0]
+    assert (found["label"], list(found["probabilities"])) == ("sadness", ["joy", "sadness"])
+    assert found["score"] == found["probabilities"]["sadness"] == pytest.approx(0.5 / 0.6, rel=1e-12)
+    found = features.post_process_answers(output, labels=("disgust", "fear"), top_k=1)[0]
+    assert found["probabilities"] == {"fear": found["score"]}
+    found = features.post_process_answers(output, labels=["disgust", "fear"])[0]
+    assert found["probabilities"]["disgust"] == pytest.approx(1e-18, rel=1e-9)  # from log_probs: not 0
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "error", "message"),
+    [
+        ("emotion", ["joy", "rage", "awe"], ValueError, r"`labels` has \['rage', 'awe'\].*Known labels: neutral"),
+        ("emotion", ["joy"], ValueError, "give at least two, each once"),
+        ("emotion", ["joy", "joy"], ValueError, "give at least two, each once"),
+        ("emotion", "joy", TypeError, "`labels` is 'joy'; give a list of labels"),
+        ("mosei", ["joy", "anger"], ValueError, "task 'mosei' is a regression. Leave `labels` out"),
+    ],
+)
+def test_labels_that_do_not_fit_the_task(features, task, labels, error, message):
+    num_answers = features.task_objects[task].num_answers
+    output = make_output(features, task, [1 / num_answers] * num_answers)
+    with pytest.raises(error, match=message):
+        features.post_process_answers(output, labels=labels)
+
+
 def test_padding_of_a_smaller_task_is_ignored(features):
     given = [0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.4] + [0.0] * 54
     found = features.post_process_answers(make_output(features, "meld", given))[0]
@@ -131,7 +162,7 @@ def test_tasks_of_a_batch_are_mixed(features):
     names = list(features.task_objects)
     output.task_ids = torch.tensor([names.index("emotion"), names.index("mosei")])
     found = features.post_process_answers(output)
-    assert (found[0]["label"], found[1]["score"]) == ("joy", 3.0)
+    assert (found[0]["label"], found[1]["value"]) == ("joy", 3.0)
 
 
 @pytest.mark.parametrize("with_prompt", [True, False])

@@ -1,5 +1,8 @@
 """The processor's settings and tasks, and saving and loading it."""
 
+import dataclasses
+import importlib.util
+
 import pytest
 
 from processing_egmf import BUILT_IN_TASKS, EGMFProcessor
@@ -47,11 +50,6 @@ def test_task_under_another_name_is_refused(tiny_tokenizer):
         EGMFProcessor(tiny_tokenizer, tasks={"other": BUILT_IN_TASKS["emotion"]})
 
 
-def test_unknown_task_object_is_refused(features, two_label_task):
-    with pytest.raises(ValueError, match=r"Task 'mood' does not belong to this processor; call `add_task`"):
-        features(text="a", task=two_label_task)
-
-
 def test_round_trip_keeps_tasks_and_settings(make_processor, two_label_task, tmp_path, clips):
     processor = make_processor("waveform", "frames", max_length=99, transcript_in_prompt=False, max_clip_seconds=3.0)
     processor.add_task(two_label_task)
@@ -86,22 +84,36 @@ def test_round_trip_keeps_the_order_of_tasks_and_labels(features, tmp_path):
     assert_same(again(text="a"), features(text="a"))
 
 
-def test_add_task_replaces(make_processor, two_label_task):
-    features = make_processor()
-    features.add_task(two_label_task)
-    before = features.answer_token_ids("mood")
-    features.add_task(
-        {
-            "name": "mood",
-            "kind": "classification",
-            "labels": ["up", "down"],
-            "prompt": "\nIt is",
-        }
-    )
-    assert features.answer_token_ids("mood") != before
-    assert features.task_objects["mood"].labels == {"up": "up", "down": "down"}
-    assert features.tasks[-1]["labels"] == [["up", "up"], ["down", "down"]]
-    assert [task["name"] for task in features.tasks] == [*BUILT_IN_TASKS, "mood"]
+def test_tasks_of_every_kind_are_accepted(make_processor, two_label_task):
+    """A task of this code, of another copy of it (as a checkpoint brings its own), and its fields."""
+    spec = importlib.util.find_spec("processing_egmf.tasks_egmf")
+    other_code = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(other_code)
+    fields = dataclasses.asdict(two_label_task)
+    foreign = other_code.EGMFTask(**fields)
+    assert foreign != two_label_task
+    expected = make_processor(tasks=[two_label_task])
+    for task in (two_label_task, foreign, fields):
+        assert make_processor(tasks=[task]).task_objects == expected.task_objects
+        added = make_processor()
+        added.add_task(task)
+        given = make_processor()
+        assert given(text="a", task=task)["task_ids"] == len(BUILT_IN_TASKS)
+        assert_same(given(text="a", task=task), added(text="a", task="mood"))
+        assert added.tasks == given.tasks
+        assert [task["name"] for task in given.tasks] == [*BUILT_IN_TASKS, "mood"]
+
+
+def test_another_task_of_the_same_name_is_refused(make_processor, two_label_task):
+    features = make_processor(tasks=[two_label_task])
+    other = dataclasses.replace(two_label_task, prompt="\nIt is")
+    with pytest.raises(ValueError, match="add_task: this processor has another task 'mood'. Give yours another name"):
+        features.add_task(other)
+    with pytest.raises(ValueError, match="x: this processor has another task 'mood'"):
+        features(text="a", task=other, sample_names="x")
+    with pytest.raises(ValueError, match="A task is a dict of fields .*, not 'mood'"):
+        features.add_task("mood")
+    assert features.task_objects == {"mood": two_label_task}
 
 
 def test_tasks_with_one_name_are_refused(tiny_tokenizer, two_label_task):

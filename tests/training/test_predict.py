@@ -70,7 +70,7 @@ def test_one_clip_on_the_terminal(predict, corpus, capsys):
     predict("--video", clip, "--text", "I'm fine.", "--task", "mosei", "--top_k", "2")
     prediction = printed(capsys)
     assert prediction["clip"] == clip
-    assert -3 <= prediction["score"] <= 3
+    assert -3 <= prediction["value"] <= 3
     assert len(prediction["probabilities"]) == 2
     assert prediction["modalities"] == ["text", "audio", "video"]
 

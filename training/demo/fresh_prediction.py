@@ -25,7 +25,7 @@ def show_prediction(clip: dict[str, Any], answer: dict[str, Any]) -> None:
         print(f"answer    {answer['label']} ({answer['score']:.2f}), true: {clip['truth']}")
     else:
         low, high = answer["interval"]
-        print(f"answer    {answer['score']:+.1f}, 90% in [{low:+.1f}, {high:+.1f}], true: {clip['truth']:+.1f}")
+        print(f"answer    {answer['value']:+.1f}, 90% in [{low:+.1f}, {high:+.1f}], true: {clip['truth']:+.1f}")
     print(f"likeliest {_format_shares(answer['probabilities'])}")
     print(f"experts   {_format_shares(answer['experts'])}  residual {answer['residual']:.2f}")
     print(f"used      {', '.join(answer['modalities'])}\n", flush=True)

@@ -81,7 +81,7 @@ def plot_scores(predictions: Sequence[dict[str, Any]], limits: tuple[float, floa
     """Predicted median with its 90% interval against the true score."""
     figure, axes = new_figure(5.2, 5)
     truth = np.array([prediction["truth"] for prediction in predictions])
-    medians = np.array([prediction["score"] for prediction in predictions])
+    medians = np.array([prediction["median"] for prediction in predictions])
     bounds = np.array([prediction["interval"] for prediction in predictions])  # (N, 2)
     axes.vlines(truth, bounds[:, 0], bounds[:, 1], color=MUTED, alpha=0.35, linewidth=1)
     axes.scatter(truth, medians, s=14, color=BLUE, zorder=3)

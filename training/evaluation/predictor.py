@@ -33,7 +33,14 @@ from .processes import choose_device, merge_over_processes, own_part, processes,
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 # Extensions that the processor decodes; the content of a file decides whether it is audio or video.
 RECORDING_SUFFIXES = (*VIDEO_SUFFIXES, *AUDIO_SUFFIXES, *PICTURE_SUFFIXES)
-COLUMNS = ("clip", "task", "label", "score", "error")  # of Parquet, then `answer`, the complete answer as JSON
+COLUMNS = {  # of Parquet; then `answer`, the complete answer as JSON
+    "clip": "string",
+    "task": "string",
+    "label": "string",
+    "score": "float64",
+    "value": "float64",
+    "error": "string",
+}
 
 logger = logging.getLogger(__name__)
 
@@ -199,7 +206,7 @@ def write_parquet(predictions: Iterable[dict[str, Any]], path: Path) -> int:
         row = {name: prediction.get(name) for name in COLUMNS}
         row["answer"] = json.dumps(prediction, ensure_ascii=False)
         rows.append(row)
-    fields = [(name, pa.float64() if name == "score" else pa.string()) for name in (*COLUMNS, "answer")]
+    fields = [(name, pa.type_for_alias(kind)) for name, kind in {**COLUMNS, "answer": "string"}.items()]
     pq.write_table(pa.Table.from_pylist(rows, pa.schema(fields)), path)
     return sum(row["error"] is not None for row in rows)
 

@@ -70,8 +70,8 @@ def compute_answer(model: Any, processor: Any, inputs: dict[str, Any]) -> dict[s
 
 
 def answer_text(answer: dict[str, Any]) -> np.ndarray:
-    """The label, or the score, as a text array for an npz file."""
-    return np.array(str(answer.get("label", answer["score"])))
+    """The label, or the number, as a text array for an npz file."""
+    return np.array(str(answer["label"] if "label" in answer else answer["value"]))
 
 
 def main() -> None:

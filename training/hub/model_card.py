@@ -108,9 +108,13 @@ class CardSources:
 
     @property
     def pipeline_tag(self) -> str:
-        """The Hub's task, by the richest modality of the model."""
-        richest = next(name for name in ("video", "audio", "text") if name in self.modalities)
-        return f"{richest}-classification"
+        """The Hub's task, by the richest modality of the model.
+
+        For the first two, the Hub shows code with `AutoModel`; for `video-classification`, it would show a call of
+        `pipeline` that loads another pipeline than ours.
+        """
+        tags = {"video": "video-text-to-text", "audio": "audio-text-to-text", "text": "text-generation"}
+        return next(tag for modality, tag in tags.items() if modality in self.modalities)
 
 
 def read_sources(run: Path, options: CardOptions) -> CardSources:

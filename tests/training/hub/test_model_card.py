@@ -101,7 +101,7 @@ def test_a_card_names_only_the_modalities_of_the_model(tmp_path):
     write_json(tmp_path / "config.json", {"audio_config": {}, "video_config": None})
     card = write_card(tmp_path, FACTS).read_text(encoding="utf-8")
     assert "video" not in card
-    assert "pipeline_tag: audio-classification" in card
+    assert "pipeline_tag: audio-text-to-text" in card
     assert "feel from any of text and audio:" in card
     assert 'processor(text="I\'m fine.", audio="clip.wav", task="emotion")' in card
     assert "emotion from text and audio" in card
@@ -238,7 +238,7 @@ def test_metadata_is_valid_without_network(run, facts):
     assert metadata_errors(text, "model") == []
     assert ModelCard(str(card)).data.to_dict() == card.data.to_dict()
     assert card.data.library_name == "transformers"
-    assert card.data.pipeline_tag == "video-classification"
+    assert card.data.pipeline_tag == "video-text-to-text"
     assert all({"text", "example_title"} <= set(example) for example in card.data.widget)
     assert "custom_code" in card.data.tags
 
@@ -355,7 +355,7 @@ def test_card_names_its_sources(card):
     data = card.data.to_dict()
     assert data["license"] == "apache-2.0"
     assert data["library_name"] == "transformers"
-    assert data["pipeline_tag"] == "video-classification"
+    assert data["pipeline_tag"] == "video-text-to-text"
     assert data["base_model"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
     assert data["language"] == ["en", "zh"]
     assert {"multimodal", "custom_code"} <= set(data["tags"])

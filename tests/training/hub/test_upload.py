@@ -135,7 +135,7 @@ def test_repo_is_public_only_on_request(send, hub, api, public_card):
 def test_card_on_the_hub_matches_the_repo(send, hub, api):
     send()
     card = ModelCard(hub.files("ada/egmf")["README.md"].decode())
-    assert card.data.pipeline_tag == "video-classification"
+    assert card.data.pipeline_tag == "video-text-to-text"
     assert 'from_pretrained("ada/egmf", trust_remote_code=True)' in card.content
     assert "A standalone checkpoint" in card.content
     assert api.model_info("ada/egmf").card_data.model_name == "EGMF"

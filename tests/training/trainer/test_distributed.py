@@ -305,9 +305,8 @@ def test_two_processes_predict_like_one(place, one, warm_training_python, tmp_pa
     assert [row["clip"] for row in found] == [answer["clip"] for answer in expected]
     assert [json.loads(row["answer"]) for row in found] == expected  # one clip at a time: bit for bit
     for row, answer in zip(found, expected, strict=True):
-        assert {name: row[name] for name in ("task", "label", "score", "error")} == {
-            name: answer.get(name) for name in ("task", "label", "score", "error")
-        }
+        names = ("task", "label", "score", "value", "error")
+        assert {name: row[name] for name in names} == {name: answer.get(name) for name in names}
     assert not list(tmp_path.glob(".*"))
 
 
