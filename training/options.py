@@ -364,7 +364,7 @@ def read_settings(argv: Sequence[str] | None = None) -> dict[str, Any]:
 def read_recipe(path: Path, options: dict[str, Option]) -> dict[str, Any]:
     """Read the settings of a YAML file and check them."""
     if not path.is_file():
-        raise ValueError(f"--config {path}: there is no such file. The project's recipes are in {CONFIGS}.")
+        raise ValueError(f"--config {path} does not exist, or is not a file. The project's recipes are in {CONFIGS}.")
     from .records import read_yaml  # imports NumPy, which `--help` must not wait for
 
     values = read_yaml(path) or {}

@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name in ("card", "study"):
             path = arguments[name]
             if path is not None and not path.is_file():
-                parser.error(f"There is no file {path}.")
+                parser.error(f"--{name} {path} does not exist, or is not a file. Check the path.")
         if folder is not None and not is_dry_run:
             parser.error("--folder can only be used with --dry_run.")
         _push(arguments, verify, is_dry_run, folder)

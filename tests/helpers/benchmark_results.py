@@ -1,10 +1,10 @@
-"""Made-up results of one piece of the benchmark on real data."""
+"""Made-up results of one benchmark on real data."""
 
 from typing import Any
 
 
-def made_up_piece() -> dict[str, Any]:
-    """A piece with one figure and two subsets, as far as the table shows it."""
+def made_up_benchmark() -> dict[str, Any]:
+    """A benchmark with one figure and two subsets, as far as the table shows it."""
     summary = {"n": 2, "mean": 0.5, "std": 0.125, "values": [0.4, 0.6]}
     return {
         "title": "Title",

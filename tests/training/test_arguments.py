@@ -86,7 +86,7 @@ def test_yaml_must_be_names_and_values(tmp_path, yaml, message):
 
 
 def test_missing_configuration_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match=r"--config .*absent.yaml: there is no such file"):
+    with pytest.raises(ValueError, match=r"--config .*absent.yaml does not exist, or is not a file"):
         parse_arguments(["--config", str(tmp_path / "absent.yaml")])
 
 

@@ -22,7 +22,7 @@ def test_bad_repo_ids(tmp_path, repo_id, message):
     ("options", "message"),
     [
         (["--folder", "x"], "--folder can only be used with --dry_run"),
-        (["--card", "nowhere.yaml"], "no file nowhere.yaml"),
+        (["--card", "nowhere.yaml"], "--card nowhere.yaml does not exist, or is not a file"),
     ],
 )
 def test_conflicting_options_are_refused(tmp_path, options, message, capsys):

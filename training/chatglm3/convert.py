@@ -263,7 +263,7 @@ def make_parser() -> CommandParser:
 def run(arguments: argparse.Namespace) -> None:
     """Convert, unless DEST is already converted and only needs to be verified, and then verify."""
     if arguments.verify is not None and not arguments.verify.is_file():
-        raise ValueError(f"There is no file {arguments.verify}.")
+        raise ValueError(f"--verify {arguments.verify} does not exist, or is not a file. Check the path.")
     halves = HALVES if arguments.only is None else (arguments.only,)
     is_converted = all(files_of(arguments.dest, half) for half in halves)
     if arguments.verify is not None and is_converted and not arguments.overwrite:

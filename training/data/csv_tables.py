@@ -56,7 +56,7 @@ def read_csv(path: Path, required_columns: Sequence[str] = ()) -> list[dict[str,
         required_columns: columns that must be present.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ValueError: not text, not CSV, a column is missing or appears twice, a row has more cells than columns, or the
             file ends within a row.
     """

@@ -135,7 +135,7 @@ def _read_corpus(folder: Path, places: dict[str, str]) -> list[dict[str, Any]]:
 
 def _read_parquet_files(folder: Path) -> list[Table]:
     if not folder.is_dir():
-        raise ValueError(f"--dataset {folder}: there is no such folder.")
+        raise ValueError(f"--dataset {folder} does not exist, or is not a folder. Check the path.")
     if not any(folder.glob("**/*.parquet")):
         raise ValueError(
             f"{shorten_path(folder)} is not a corpus: it has neither metadata.jsonl nor metadata.csv nor Parquet "

@@ -7,7 +7,8 @@
 The key covers everything that the states depend on, so stale entries are never used: a different encoder, revision,
 clip or setting gives a different key. Files are written under a temporary name and then renamed, so several runs can
 share a folder at the same time. The encoder runs exactly as in the model (backbones_egmf.py): without padding and in
-its own precision. A clip without the modality gets a file with no steps.
+its own precision. A clip without the modality gets a file with no steps. The temporary files of killed processes are
+removed a day later, when the cache is opened.
 """
 
 # T steps of the encoder's output
@@ -15,7 +16,9 @@ its own precision. A clip without the modality gets a file with no steps.
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +38,9 @@ from .parquet import StoredMedia
 # Incremented when the states of the same clip change, so that those of an older version are computed again.
 STATES_VERSION = 2
 
+# A temporary file is written in seconds: one that is this old belongs to a process that was killed.
+STALE_SECONDS = 24 * 60 * 60
+
 # Processor settings that change an encoder's input.
 PREPROCESSING = {
     "audio": ("sampling_rate", "audio_frontend", "max_clip_seconds"),
@@ -44,6 +50,15 @@ PREPROCESSING = {
 
 def _checksum(states: torch.Tensor) -> str:
     return checksum_of_array(states.detach().cpu().contiguous().view(torch.uint8).numpy())
+
+
+def _remove_stale_files(folder: Path) -> None:
+    """Remove the temporary files of killed processes."""
+    oldest = time.time() - STALE_SECONDS
+    for path in folder.glob("*/.*"):
+        with suppress(OSError):  # another process has removed it, or the folder is read-only
+            if path.stat().st_mtime < oldest:
+                path.unlink()
 
 
 class EncoderCache:
@@ -83,6 +98,7 @@ class EncoderCache:
             settings = PREPROCESSING[modality]
             self.settings[modality] = {name: getattr(processor, name) for name in settings}
             stem.precomputed = True
+            _remove_stale_files(self.folders[modality])
         self._file_digests: dict[str, str] = {}
 
     def __getstate__(self) -> dict[str, Any]:

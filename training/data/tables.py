@@ -42,7 +42,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Read one JSON object per line; blank lines are skipped.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ValueError: not text, or a line is not a JSON object.
     """
     return _read_jsonl_table(path).rows
@@ -75,7 +75,7 @@ def read_json_list(path: Path, required_keys: Sequence[str] = ()) -> list[dict[s
         required_keys: keys that every object must have.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ValueError: not text, not JSON, not a list of objects, or an object without one of the keys.
     """
     text = read_text(path)
@@ -136,7 +136,7 @@ def read_table(path: Path) -> Table:
     """Read a metadata file. Empty cells of a table with separators are left out, and its `context` is parsed as JSON.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ValueError: as for `read_jsonl` and `read_csv`, or `context` is not JSON.
     """
     path = Path(path)
@@ -170,7 +170,7 @@ def _read_parquet_table(path: Path) -> Table:
     import pyarrow.parquet as pq
 
     if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
+        raise FileNotFoundError(f"{path} does not exist, or is not a file. Check the path.")
     check_placeholder(path)
     try:
         rows = pq.read_table(path).to_pylist()

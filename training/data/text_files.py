@@ -44,11 +44,11 @@ def read_text(path: str | Path) -> str:
     """The text of a file, without its byte order mark; line endings stay as they are.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ValueError: the file is not text, is a placeholder for another one, or has an unknown encoding.
     """
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"There is no file {shorten_path(path)}.")
+        raise FileNotFoundError(f"{shorten_path(path)} does not exist, or is not a file. Check the path.")
     check_placeholder(path)
     data = Path(path).read_bytes()
     for start, description in BINARY.items():

@@ -159,7 +159,7 @@ def _describe_speed(speed: dict[str, Any]) -> str:
 
 def render_real_data(results: dict[str, Any]) -> str:
     """EGMF compared with the baseline by each corpus's main figure, losses included, from `real_data.json`."""
-    pieces = results["pieces"].values()
+    benchmarks = results["benchmarks"].values()
     introduction = (
         f"**Real data**, {results['text_model']} on a CPU, subsets of the training sets, one seed unless a deviation "
         "is given; [every figure and its conditions](training/results/real_data.md), rebuilt by "
@@ -167,39 +167,39 @@ def render_real_data(results: dict[str, Any]) -> str:
     )
     table = markdown_table(
         ("corpus", "figure", "constant prediction", "scikit-learn baseline", "EGMF", "95% interval"),
-        [_real_data_row(piece) for piece in pieces],
+        [_real_data_row(benchmark) for benchmark in benchmarks],
     )
     return "\n".join([introduction, "", *table])
 
 
-def _real_data_row(piece: dict[str, Any]) -> list[str]:
-    figure = _main_figure(piece)
-    low, high = piece["egmf"]["confidence_intervals"][figure]
-    constant, baseline, egmf = _compared(piece, figure)
-    return [piece["title"], figure, constant, baseline, egmf, f"{format_number(low)} to {format_number(high)}"]
+def _real_data_row(benchmark: dict[str, Any]) -> list[str]:
+    figure = _main_figure(benchmark)
+    low, high = benchmark["egmf"]["confidence_intervals"][figure]
+    constant, baseline, egmf = _compared(benchmark, figure)
+    return [benchmark["title"], figure, constant, baseline, egmf, f"{format_number(low)} to {format_number(high)}"]
 
 
-def _main_figure(piece: dict[str, Any]) -> str:
+def _main_figure(benchmark: dict[str, Any]) -> str:
     """The correlation if it is reported, otherwise the first figure of the table."""
-    return "correlation" if "correlation" in piece["shown"] else piece["shown"][0]
+    return "correlation" if "correlation" in benchmark["shown"] else benchmark["shown"][0]
 
 
-def _compared(piece: dict[str, Any], figure: str) -> tuple[str, str, str]:
+def _compared(benchmark: dict[str, Any], figure: str) -> tuple[str, str, str]:
     """Figures of the constant prediction, the baseline and EGMF; a figure below the baseline is labeled as such."""
-    baseline = piece["baseline"]["figures"][figure]
-    egmf = piece["egmf"]["subsets"][piece["egmf"]["everything"]][figure]
+    baseline = benchmark["baseline"]["figures"][figure]
+    egmf = benchmark["egmf"]["subsets"][benchmark["egmf"]["everything"]][figure]
     text = format_mean_std(egmf)
     if egmf["mean"] < baseline:
         text += ", below the baseline"
-    return format_number(piece["baseline"]["constant"][figure]), format_number(baseline), text
+    return format_number(benchmark["baseline"]["constant"][figure]), format_number(baseline), text
 
 
 def render_data_needed(results: dict[str, Any]) -> str:
     """Number of training examples and the resulting figures of each corpus, from `real_data.json`."""
     rows = []
-    for piece in results["pieces"].values():
-        figure = _main_figure(piece)
-        rows.append([piece["title"], piece["examples"]["train"], figure, *_compared(piece, figure)])
+    for benchmark in results["benchmarks"].values():
+        figure = _main_figure(benchmark)
+        rows.append([benchmark["title"], benchmark["examples"]["train"], figure, *_compared(benchmark, figure)])
     header = ("corpus", "training examples", "figure", "constant prediction", "baseline", "EGMF")
     return "\n".join(markdown_table(header, rows))
 

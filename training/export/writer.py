@@ -174,8 +174,8 @@ def check_program(run: Run, model: EGMFModel, specs: Sequence[TensorSpec]) -> fl
             expected = model.eval()(**inputs)
         actual = run(inputs)
         for output, field in OUTPUTS.items():
-            wanted = expected[field].float()
-            difference = (actual[output].float() - wanted).abs().max() / wanted.abs().max().clamp(min=1)
+            reference = expected[field].float()
+            difference = (actual[output].float() - reference).abs().max() / reference.abs().max().clamp(min=1)
             if not difference <= TOLERANCE:  # so that NaN is refused as well
                 raise ValueError(
                     f"The exported program gives another {output} than the model: {float(difference):.1e} apart, for "

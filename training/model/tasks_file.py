@@ -24,13 +24,13 @@ def read_tasks(path: str | Path | None) -> dict[str, EGMFTask]:
         path: the YAML file; None for only the built-in tasks.
 
     Raises:
-        ValueError: there is no such file, or a task in it is not valid.
+        ValueError: the file does not exist, or a task in it is not valid.
     """
     tasks = dict(BUILT_IN_TASKS)
     if path is None:
         return tasks
     if not Path(path).is_file():
-        raise ValueError(f"--tasks_file {path}: there is no such file.")
+        raise ValueError(f"--tasks_file {path} does not exist, or is not a file. Give the path of a YAML file.")
     content = _read_yaml(Path(path))
     if not isinstance(content, dict) or not all(isinstance(fields, dict) for fields in content.values()):
         raise ValueError(f"--tasks_file {path} must hold `name:` blocks with the fields of a task under each.")

@@ -142,7 +142,7 @@ def test_convert_and_verify_from_the_shell(tmp_path, capsys):
         (["nowhere", "dest"], "There is no folder nowhere"),
         (["./owner/name", "dest"], "There is no folder"),
         ([str(TINY_SOURCE), "dest"], "There is no .*tokenizer.model.*--only weights"),
-        ([str(TINY_SOURCE), "dest", "--verify", "nowhere"], "There is no file nowhere"),
+        ([str(TINY_SOURCE), "dest", "--verify", "nowhere"], "--verify nowhere does not exist, or is not a file"),
     ],
 )
 def test_bad_requests_give_a_reason(tmp_path, monkeypatch, options, message):

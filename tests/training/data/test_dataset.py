@@ -222,7 +222,7 @@ def test_folder_without_a_corpus(folder):
     message = "is not a corpus: it has neither metadata.jsonl nor metadata.csv nor Parquet"
     with pytest.raises(ValueError, match=message):
         load_examples(folder)
-    with pytest.raises(ValueError, match="--dataset .*absent: there is no such folder"):
+    with pytest.raises(ValueError, match="--dataset .*absent does not exist"):
         load_examples(folder / "absent")
 
 

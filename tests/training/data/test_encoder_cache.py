@@ -3,7 +3,9 @@
 import copy
 import json
 import multiprocessing
+import os
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -215,6 +217,20 @@ def test_cache_is_filled_in_parts_and_concurrently(place, tmp_path):
         assert all(encoder_cache.is_intact(modality, key) for modality, key in example["state_keys"].items())
     assert not list(tmp_path.rglob(".*"))
     assert encoder_cache.fill((dataset,), "cpu") == {"stored": 12, "computed": 0}
+
+
+def test_old_temporary_files_of_killed_processes_are_removed(place, filled, tmp_path):
+    shutil.copytree(filled[0], tmp_path, dirs_exist_ok=True)
+    entries = sorted(tmp_path.rglob("*.safetensors"))
+    left = {days: entries[0].with_name(f".{entries[0].stem}.{days}") for days in (0.9, 1.1)}
+    for days, path in left.items():
+        path.write_bytes(b"half")
+        written = time.time() - days * 24 * 60 * 60
+        os.utime(path, (written, written))
+    os.utime(entries[0], (0, 0))  # an entry of any age stays
+    model, processor = build(options(place, "unused")[0])
+    EncoderCache(tmp_path, model, processor)
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted([left[0.9], *entries])
 
 
 @pytest.mark.slow

@@ -71,7 +71,7 @@ def test_text_shows_seeds_and_size(results):
     assert "10.0 to 11.0" in text
 
 
-def piece(title, baseline, egmf, shown=("accuracy",)):
+def benchmark(title, baseline, egmf, shown=("accuracy",)):
     figures = dict.fromkeys(shown, baseline)
     return {
         "title": title,
@@ -87,8 +87,8 @@ def piece(title, baseline, egmf, shown=("accuracy",)):
 
 
 def test_loss_to_the_baseline_is_stated():
-    pieces = {"a": piece("Won", 0.4, 0.5), "b": piece("Lost", 0.5, 0.4, ("mae", "correlation"))}
-    results = {"text_model": "llm", "pieces": pieces}
+    benchmarks = {"a": benchmark("Won", 0.4, 0.5), "b": benchmark("Lost", 0.5, 0.4, ("mae", "correlation"))}
+    results = {"text_model": "llm", "benchmarks": benchmarks}
     table = table_of(render_real_data(results))
     assert table["Won"] == ["accuracy", "–", "0.400", "0.500", "0.400 to 0.600"]
     assert table["Lost"] == ["correlation", "–", "0.500", "0.400, below the baseline", "0.300 to 0.500"]

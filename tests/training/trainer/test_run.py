@@ -266,7 +266,7 @@ def test_dataset_without_splits_says_so(place, tmp_path):
         ({"video": "frame"}, "--video frame is not an encoder. Did you mean frames"),
         ({"max_train_samples": 0}, "must be at least 1, not 0"),
         ({"max_eval_samples": -1}, "must be at least 1, not -1"),
-        ({"tasks_file": "absent.yaml"}, "--tasks_file absent.yaml: there is no such file"),
+        ({"tasks_file": "absent.yaml"}, "--tasks_file absent.yaml does not exist"),
         ({"modalities": ["smell"]}, r"'smell'.*use any of text, audio, video"),
         ({"modality_dropout": 1.5}, r"--modality_dropout is 1\.5"),
     ],

@@ -3,7 +3,7 @@
     python -m training.benchmarks.real_data --dataset DATA --only mosi ravdess
 
 DATA holds any of `meld_text/`, `ch_sims_v2_text/`, `emotiontalk_text/`, `cmu_mosi_trimodal/`, `ravdess_speech_16k/`;
-no data comes with this project. Each piece is converted, split, trained on, evaluated and compared separately:
+no data comes with this project. Each benchmark is converted, split, trained on, evaluated and compared separately:
 
     release ─► converters ─► examples, split by speaker/video ──┬─► train ─► evaluator ──────────────┬─► real_data.json
                                                                 └─► scikit-learn ─► the same metrics ┘   and .md
@@ -11,7 +11,7 @@ no data comes with this project. Each piece is converted, split, trained on, eva
 The baseline chooses its regularization by cross-validation over groups. Existing corpora and runs are reused. The
 results hold only figures: no texts, no ids. Options that are not listed here are passed to training.train.
 
-Next: `pieces.py` defines the pieces, `measure.py` runs them.
+Next: `benchmarks.py` defines the benchmarks, `measure.py` runs them.
 """
 
 import argparse
@@ -26,26 +26,26 @@ from ...model.language_model import check_model_location
 from ...paths import RESULTS
 from ...records import check_writable, commit, read_json, write_json, write_text
 from ..option_ranges import check_ranges
+from .benchmarks import BENCHMARKS
 from .measure import BenchmarkOptions, measure
-from .pieces import PIECES
 from .table import render
 
 
 def merge_results(path: Path, lock: Path, name: str, result: dict[str, Any], text_model: str) -> None:
-    """Put one piece into the results file and rerender the table.
+    """Put one benchmark into the results file and rerender the table.
 
     Args:
         path: the results file; the table is next to it, with the suffix `.md`.
         lock: lock file, because several benchmarks may run at once.
-        name: name of the piece.
+        name: name of the benchmark.
         result: result of `measure`.
         text_model: name of the language model.
     """
     with FileLock(lock):
-        pieces = read_json(path)["pieces"] if path.is_file() else {}
-        pieces[name] = result
-        ordered = {key: pieces[key] for key in PIECES if key in pieces}
-        write_json(path, {"text_model": text_model, "commit": commit(), "pieces": ordered})
+        benchmarks = read_json(path)["benchmarks"] if path.is_file() else {}
+        benchmarks[name] = result
+        ordered = {key: benchmarks[key] for key in BENCHMARKS if key in benchmarks}
+        write_json(path, {"text_model": text_model, "commit": commit(), "benchmarks": ordered})
         write_text(path.with_suffix(".md"), render(read_json(path)))
 
 
@@ -55,7 +55,11 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--dataset", type=Path, required=True, help="folder that holds the releases' folders")
     parser.add_argument(
-        "--only", nargs="+", choices=list(PIECES), default=list(PIECES), help="pieces to run (default: all)"
+        "--only",
+        nargs="+",
+        choices=list(BENCHMARKS),
+        default=list(BENCHMARKS),
+        help="benchmarks to run (default: all)",
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="one run per seed")
     parser.add_argument(

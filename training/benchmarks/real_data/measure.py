@@ -1,4 +1,4 @@
-"""Measurement of one piece of the benchmark: convert the release, split it, train, evaluate and compare.
+"""Measurement of one benchmark: convert the release, split it, train, evaluate and compare.
 
 Existing corpora, runs and results are reused.
 """
@@ -22,8 +22,8 @@ from ...model.tasks_file import read_tasks
 from ...records import digest_of_bytes, read_json, versions, write_json
 from ...trainer.run import train
 from .baselines import evaluate_baseline
+from .benchmarks import BENCHMARKS, Benchmark
 from .corpora import GROUP, REPORTED, TASKS, first_groups
-from .pieces import PIECES, Piece
 
 
 MANIFEST = "inner"
@@ -31,14 +31,14 @@ MANIFEST = "inner"
 
 @dataclasses.dataclass(frozen=True)
 class BenchmarkOptions:
-    """Options of all pieces.
+    """Options of all benchmarks.
 
     Args:
         dataset: folder that holds the releases' folders.
         text_model_name_or_path: language model, a folder or a Hub id.
         work: folder in which corpora and runs are kept.
         seeds: seeds, with one run each.
-        all_examples: train on all examples, even where a piece uses a part by default.
+        all_examples: train on all examples, even where a benchmark uses a part by default.
         training_options: further training options.
     """
 
@@ -49,40 +49,40 @@ class BenchmarkOptions:
     all_examples: bool = False
     training_options: Sequence[str] = ()
 
-    def max_train_samples(self, piece: Piece) -> int | None:
-        return None if self.all_examples else piece.max_train_samples
+    def max_train_samples(self, benchmark: Benchmark) -> int | None:
+        return None if self.all_examples else benchmark.max_train_samples
 
 
 def measure(name: str, options: BenchmarkOptions) -> dict[str, Any]:
-    """Measure one piece and return its entry in the results file.
+    """Measure one benchmark and return its entry in the results file.
 
     Args:
-        name: name of the piece.
+        name: name of the benchmark.
         options: options of the benchmark.
 
     Raises:
         ValueError: the release is missing.
     """
-    piece = PIECES[name]
+    benchmark = BENCHMARKS[name]
     corpus = convert(name, options)
-    counts = write_manifest(piece, corpus, options.max_train_samples(piece))
-    task = read_tasks(write_tasks_file(options.work))[piece.task]
-    baseline = measure_baseline(piece, task, corpus)
-    figures = ", ".join(f"{figure} {baseline['figures'][figure]:.4f}" for figure in piece.shown)
+    counts = write_manifest(benchmark, corpus, options.max_train_samples(benchmark))
+    task = read_tasks(write_tasks_file(options.work))[benchmark.task]
+    baseline = measure_baseline(benchmark, task, corpus)
+    figures = ", ".join(f"{figure} {baseline['figures'][figure]:.4f}" for figure in benchmark.shown)
     print(f"{name}: {baseline['name']}: {figures}", flush=True)
     runs = [train_and_evaluate(name, corpus, seed, options) for seed in options.seeds]
-    egmf = summarize_runs(piece, runs, options)
+    egmf = summarize_runs(benchmark, runs, options)
     return {
-        "title": piece.title,
-        "about": piece.about,
+        "title": benchmark.title,
+        "about": benchmark.about,
         "examples": counts,
         "task": task.to_dict(),
         "text_model": Path(options.text_model_name_or_path).name,
-        "subset_titles": piece.subset_titles,
-        "shown": piece.shown,
+        "subset_titles": benchmark.subset_titles,
+        "shown": benchmark.shown,
         "baseline": baseline,
         "egmf": egmf,
-        "aims": check_aims(piece, egmf["subsets"][egmf["everything"]], baseline["figures"]),
+        "aims": check_aims(benchmark, egmf["subsets"][egmf["everything"]], baseline["figures"]),
         "commit": runs[0]["commit"],
         "versions": versions(),
     }
@@ -92,39 +92,39 @@ def measure(name: str, options: BenchmarkOptions) -> dict[str, Any]:
 
 
 def convert(name: str, options: BenchmarkOptions) -> Path:
-    """The converted corpus of a piece."""
-    piece = PIECES[name]
-    source = options.dataset / piece.folder
+    """The converted corpus of a benchmark."""
+    benchmark = BENCHMARKS[name]
+    source = options.dataset / benchmark.folder
     if not source.is_dir():
-        raise ValueError(f"{options.dataset} has no folder {piece.folder}/, which the piece {name!r} needs.")
+        raise ValueError(f"{options.dataset} has no folder {benchmark.folder}/, which the benchmark {name!r} needs.")
     corpus = options.work / "corpora" / name
     if corpus.is_dir():
         return corpus
     quiet = ["--num_workers", "1", "--no_progress"]
-    if piece.read is None:
-        parts = ["--media", "none", "--splits", "train", REPORTED, *piece.converter_options]
+    if benchmark.read is None:
+        parts = ["--media", "none", "--splits", "train", REPORTED, *benchmark.converter_options]
         meld_converter.main([str(source), str(corpus), *parts, *quiet])
     else:
-        release = piece.read(source, options.work / "releases" / name)
+        release = benchmark.read(source, options.work / "releases" / name)
         tasks = ["--tasks_file", str(write_tasks_file(options.work))]
         folder_converter.main([str(release), str(corpus), *tasks, *quiet])
     return corpus
 
 
-def write_manifest(piece: Piece, corpus: Path, max_train_samples: int | None) -> dict[str, int]:
+def write_manifest(benchmark: Benchmark, corpus: Path, max_train_samples: int | None) -> dict[str, int]:
     """Write the splits: some groups of train become `inner`, and those beyond the limit `unused`.
 
     Returns:
         Split -> number of examples.
     """
     examples = load_examples(corpus)
-    groups = [example[EXTRA][piece.group] for example in examples if example["split"] == "train"]
-    inner = set(first_groups(groups, round(piece.inner * len(groups))))
+    groups = [example[EXTRA][benchmark.group] for example in examples if example["split"] == "train"]
+    inner = set(first_groups(groups, round(benchmark.inner * len(groups))))
     others = [group for group in groups if group not in inner]
     train = set(others if max_train_samples is None else first_groups(others, max_train_samples))
     splits: dict[str, list[str]] = {"train": [], "inner": [], "unused": [], REPORTED: []}
     for example in examples:
-        group = example[EXTRA][piece.group]
+        group = example[EXTRA][benchmark.group]
         split = example["split"]
         if split == "train" and group in inner:
             split = "inner"
@@ -141,11 +141,11 @@ def write_tasks_file(work: Path) -> Path:
     return write_json(work / "tasks.yaml", TASKS)
 
 
-def measure_baseline(piece: Piece, task: EGMFTask, corpus: Path) -> dict[str, Any]:
+def measure_baseline(benchmark: Benchmark, task: EGMFTask, corpus: Path) -> dict[str, Any]:
     examples = load_examples(corpus, manifest=MANIFEST)
     for example in examples:
-        example[GROUP] = example[EXTRA][piece.group]
-    return evaluate_baseline(piece.baseline, task, examples)
+        example[GROUP] = example[EXTRA][benchmark.group]
+    return evaluate_baseline(benchmark.baseline, task, examples)
 
 
 # ---- EGMF -----------------------------------------------------------------------------------------------------
@@ -153,19 +153,24 @@ def measure_baseline(piece: Piece, task: EGMFTask, corpus: Path) -> dict[str, An
 
 def train_and_evaluate(name: str, corpus: Path, seed: int, options: BenchmarkOptions) -> dict[str, Any]:
     """Results of one run on the reported split, with its training record."""
-    piece = PIECES[name]
+    benchmark = BENCHMARKS[name]
     training = {
-        **piece.training_options(),
+        **benchmark.training_options(),
         "text_model_name_or_path": options.text_model_name_or_path,
         "seed": seed,
     }
     # The name of the run's folder identifies its options.
-    settings = (sorted(training.items()), piece.inner, options.max_train_samples(piece), *options.training_options)
+    settings = (
+        sorted(training.items()),
+        benchmark.inner,
+        options.max_train_samples(benchmark),
+        *options.training_options,
+    )
     run = options.work / "runs" / f"{name}-{seed}-{digest_of_bytes(repr(settings).encode())[:8]}"
     if not (run / "training.json").is_file():
         training["dataset"] = corpus
         training["split_manifest"] = MANIFEST
-        training["eval_split"] = MANIFEST if piece.inner else "train"
+        training["eval_split"] = MANIFEST if benchmark.inner else "train"
         training["output_dir"] = run
         training["tasks_file"] = write_tasks_file(options.work)
         argv = [*command_line(training), *training_flags(run), *options.training_options]
@@ -177,7 +182,7 @@ def train_and_evaluate(name: str, corpus: Path, seed: int, options: BenchmarkOpt
             dataset=str(corpus),
             split=REPORTED,
             split_manifest=MANIFEST,
-            subsets=list(piece.subsets),
+            subsets=list(benchmark.subsets),
             seed=seed,
         )
         evaluate_checkpoint(evaluation)
@@ -193,43 +198,43 @@ def command_line(options: dict[str, Any]) -> list[str]:
     return argv
 
 
-def metrics_of(run: dict[str, Any], subset: str, piece: Piece) -> dict[str, Any]:
-    return run["subsets"][subset]["tasks"][piece.task]["metrics"]
+def metrics_of(run: dict[str, Any], subset: str, benchmark: Benchmark) -> dict[str, Any]:
+    return run["subsets"][subset]["tasks"][benchmark.task]["metrics"]
 
 
-def summarize_runs(piece: Piece, runs: Sequence[dict[str, Any]], options: BenchmarkOptions) -> dict[str, Any]:
+def summarize_runs(benchmark: Benchmark, runs: Sequence[dict[str, Any]], options: BenchmarkOptions) -> dict[str, Any]:
     """Summarize the figures of the runs with different seeds, and their training settings."""
     subsets: dict[str, Any] = {}
     for subset in runs[0]["subsets"]:
         subsets[subset] = {}
-        for figure in piece.shown:
-            values = [metrics_of(run, subset, piece)[figure] for run in runs]
+        for figure in benchmark.shown:
+            values = [metrics_of(run, subset, benchmark)[figure] for run in runs]
             subsets[subset][figure] = summarize([value for value in values if value is not None])
     everything = list(subsets)[-1]
-    intervals = metrics_of(runs[0], everything, piece)["confidence_intervals"]
+    intervals = metrics_of(runs[0], everything, benchmark)["confidence_intervals"]
     return {
         "seeds": list(options.seeds),
         "subsets": subsets,
         "everything": everything,
-        "confidence_intervals": {figure: intervals[figure] for figure in piece.shown},
+        "confidence_intervals": {figure: intervals[figure] for figure in benchmark.shown},
         "minutes": [run["training"]["seconds"]["all"] / 60 for run in runs],
         "trained_parameters": runs[0]["training"]["parameters"]["trained"],
-        "settings": {**piece.training_options(), "further": list(options.training_options)},
+        "settings": {**benchmark.training_options(), "further": list(options.training_options)},
     }
 
 
-def check_aims(piece: Piece, egmf: dict[str, Any], baseline: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def check_aims(benchmark: Benchmark, egmf: dict[str, Any], baseline: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Figure -> the values that it should reach, and whether it does.
 
     Args:
-        piece: the piece with its aims.
+        benchmark: the benchmark with its aims.
         egmf: figure -> summary over the seeds.
         baseline: figure -> value.
     """
     aims = {}
-    for figure in piece.aims:
-        is_first = figure == piece.aims[0]
-        minimum = piece.min_first_aim if is_first else None
+    for figure in benchmark.aims:
+        is_first = figure == benchmark.aims[0]
+        minimum = benchmark.min_first_aim if is_first else None
         mean = egmf[figure]["mean"]
         reached = mean is not None and mean > baseline[figure]
         if minimum is not None:

@@ -11,9 +11,9 @@ HEADER = ("data", "figure", "constant", "baseline", "EGMF", "interval", "aim")
 
 def render(results: dict[str, Any]) -> str:
     """Markdown from `real_data.json`."""
-    pieces = list(results["pieces"].values())
-    text_models = dict.fromkeys(piece.get("text_model", results["text_model"]) for piece in pieces)
-    rows = [row for piece in pieces for row in _figure_rows(piece)]
+    benchmarks = list(results["benchmarks"].values())
+    text_models = dict.fromkeys(benchmark.get("text_model", results["text_model"]) for benchmark in benchmarks)
+    rows = [row for benchmark in benchmarks for row in _figure_rows(benchmark)]
     lines = [
         "# Real data",
         "",
@@ -27,29 +27,29 @@ def render(results: dict[str, Any]) -> str:
         "",
         "## Details of each corpus",
     ]
-    for piece in pieces:
-        lines += ["", _describe(piece)]
-        if len(piece["egmf"]["subsets"]) > 1:
-            lines += ["", *_subset_table(piece)]
+    for benchmark in benchmarks:
+        lines += ["", _describe(benchmark)]
+        if len(benchmark["egmf"]["subsets"]) > 1:
+            lines += ["", *_subset_table(benchmark)]
     return "\n".join(lines) + "\n"
 
 
-def _figure_rows(piece: dict[str, Any]) -> list[list[str]]:
+def _figure_rows(benchmark: dict[str, Any]) -> list[list[str]]:
     """A row of the table for each figure; the corpus is named in the first."""
-    egmf = piece["egmf"]
-    baseline = piece["baseline"]
+    egmf = benchmark["egmf"]
+    baseline = benchmark["baseline"]
     rows = []
-    for figure in piece["shown"]:
+    for figure in benchmark["shown"]:
         low, high = egmf["confidence_intervals"][figure]
         rows.append(
             [
-                "" if rows else piece["title"],
+                "" if rows else benchmark["title"],
                 figure,
                 format_number(baseline["constant"][figure]),
                 format_number(baseline["figures"][figure]),
                 format_mean_std(egmf["subsets"][egmf["everything"]][figure]),
                 f"{format_number(low)} to {format_number(high)}",
-                _format_aim(piece["aims"].get(figure)),
+                _format_aim(benchmark["aims"].get(figure)),
             ]
         )
     return rows
@@ -64,25 +64,25 @@ def _format_aim(aim: dict[str, Any] | None) -> str:
     return f"{text}: {'reached' if aim['reached'] else '**not reached**'}"
 
 
-def _describe(piece: dict[str, Any]) -> str:
-    counts = piece["examples"]
-    egmf = piece["egmf"]
-    baseline = piece["baseline"]
+def _describe(benchmark: dict[str, Any]) -> str:
+    counts = benchmark["examples"]
+    egmf = benchmark["egmf"]
+    baseline = benchmark["baseline"]
     unused = f" ({counts['unused']} of train not used)" if counts["unused"] else ""
     epoch = f"best epoch chosen on {counts['inner']}" if counts["inner"] else "to the last epoch"
     minutes = ", ".join(f"{value:.0f}" for value in egmf["minutes"])
     return (
-        f"**{piece['title']}.** {piece['about']} Trained on {counts['train']} examples{unused}, {epoch}, "
+        f"**{benchmark['title']}.** {benchmark['about']} Trained on {counts['train']} examples{unused}, {epoch}, "
         f"evaluated on {counts[REPORTED]}; {len(egmf['seeds'])} seed(s), {minutes} minutes, "
         f"{egmf['trained_parameters']:,} parameters trained. Baseline: {baseline['name']}, fitted on "
         f"{baseline['examples']} examples."
     )
 
 
-def _subset_table(piece: dict[str, Any]) -> list[str]:
+def _subset_table(benchmark: dict[str, Any]) -> list[str]:
     rows = []
-    for subset, figures in piece["egmf"]["subsets"].items():
+    for subset, figures in benchmark["egmf"]["subsets"].items():
         title = "text only" if subset == "text" else format_subset(subset)
-        title = piece.get("subset_titles", {}).get(subset, title)
-        rows.append([title, *[format_mean_std(figures[figure]) for figure in piece["shown"]]])
-    return markdown_table(["evaluated with", *piece["shown"]], rows)
+        title = benchmark.get("subset_titles", {}).get(subset, title)
+        rows.append([title, *[format_mean_std(figures[figure]) for figure in benchmark["shown"]]])
+    return markdown_table(["evaluated with", *benchmark["shown"]], rows)

@@ -472,13 +472,13 @@ def read_pickle(path: str | Path) -> Any:
         The pickled value; every NumPy array is a `PickledArray`, NumPy scalars are Python numbers.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ValueError: it asks for anything but NumPy arrays, scalars and builtin containers (the message names it), is
             truncated, exceeds a limit, or is not a pickle.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
+        raise FileNotFoundError(f"{path} does not exist, or is not a file. Check the path.")
     check_placeholder(path)
     file = _File(path)
     with file.file:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.helpers.benchmark_results import made_up_piece
+from tests.helpers.benchmark_results import made_up_benchmark
 from training.benchmarks.real_data.__main__ import main, merge_results
 from training.records import read_json
 
@@ -20,9 +20,9 @@ def test_missing_language_model_is_reported_before_any_work(tmp_path):
     assert not (tmp_path / "work").exists()
 
 
-def test_merging_keeps_other_pieces(tmp_path):
+def test_merging_keeps_other_benchmarks(tmp_path):
     path = tmp_path / "real.json"
     for name in ("meld", "mosi"):
-        merge_results(path, tmp_path / "lock", name, made_up_piece(), "llm")
-    assert list(read_json(path)["pieces"]) == ["mosi", "meld"]
+        merge_results(path, tmp_path / "lock", name, made_up_benchmark(), "llm")
+    assert list(read_json(path)["benchmarks"]) == ["mosi", "meld"]
     assert "| Title |" in path.with_suffix(".md").read_text(encoding="utf-8")

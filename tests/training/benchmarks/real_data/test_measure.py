@@ -6,6 +6,7 @@ from processing_egmf import BUILT_IN_TASKS, EGMFTask
 from tests.helpers.corpus_files import tiny_llama, write_language_model
 from tests.helpers.release_tables import SECRET, write_releases
 from training.benchmarks.real_data.__main__ import main
+from training.benchmarks.real_data.benchmarks import BENCHMARKS
 from training.benchmarks.real_data.corpora import TASKS
 from training.benchmarks.real_data.measure import (
     MANIFEST,
@@ -15,7 +16,6 @@ from training.benchmarks.real_data.measure import (
     convert,
     write_manifest,
 )
-from training.benchmarks.real_data.pieces import PIECES
 from training.benchmarks.real_data.table import render
 from training.data.dataset import load_examples
 from training.records import read_json
@@ -60,30 +60,30 @@ def run_benchmark(releases, tmp_path, trained_tokenizer):
     return run
 
 
-@pytest.mark.parametrize("name", list(PIECES))
-def test_piece_from_release_to_table(name, run_benchmark, releases, tmp_path):
+@pytest.mark.parametrize("name", list(BENCHMARKS))
+def test_benchmark_from_release_to_table(name, run_benchmark, releases, tmp_path):
     results = run_benchmark("--only", name)
-    assert list(results["pieces"]) == [name]
+    assert list(results["benchmarks"]) == [name]
     assert results["text_model"] == "tiny-llm"
-    piece = PIECES[name]
-    record = results["pieces"][name]
+    benchmark = BENCHMARKS[name]
+    record = results["benchmarks"][name]
     counts = record["examples"]
     assert counts["train"]
-    assert bool(counts["inner"]) == bool(piece.inner)
+    assert bool(counts["inner"]) == bool(benchmark.inner)
     if name == "mosi":
         assert 4 <= counts["validation"] <= 8
     else:
         assert counts["validation"] == 8
-    assert set(record["aims"]) == set(piece.aims)
-    assert set(piece.shown) <= set(record["baseline"]["figures"])
+    assert set(record["aims"]) == set(benchmark.aims)
+    assert set(benchmark.shown) <= set(record["baseline"]["figures"])
     for summary in record["egmf"]["subsets"][record["egmf"]["everything"]].values():
         assert summary["n"] == len(summary["values"])
 
     table = (tmp_path / "results/real.md").read_text(encoding="utf-8")
     assert table == render(results)
-    assert piece.title in table
-    assert piece.about in table
-    assert ("to the last epoch" in table) != bool(piece.inner)
+    assert benchmark.title in table
+    assert benchmark.about in table
+    assert ("to the last epoch" in table) != bool(benchmark.inner)
     everything = table + (tmp_path / "results/real.json").read_text(encoding="utf-8")
     assert SECRET not in everything.casefold()
     assert str(releases) not in everything
@@ -96,7 +96,7 @@ def test_seeds_are_merged_without_repeating_work(run_benchmark, tmp_path):
     checkpoints = sorted((tmp_path / "work").rglob("model.safetensors"))
     times = [path.stat().st_mtime_ns for path in checkpoints]
     results = run_benchmark("--only", "mosi", "--seeds", "0", "1")
-    mosi = results["pieces"]["mosi"]["egmf"]
+    mosi = results["benchmarks"]["mosi"]["egmf"]
     assert mosi["seeds"] == [0, 1]
     assert mosi["subsets"]["text+audio+video"]["mae"]["n"] == 2
     assert [path.stat().st_mtime_ns for path in checkpoints] == times
@@ -104,14 +104,14 @@ def test_seeds_are_merged_without_repeating_work(run_benchmark, tmp_path):
 
 @pytest.mark.parametrize("name", ["mosi", "ravdess", "meld", "emotiontalk"])
 def test_no_group_is_in_two_splits(name, releases, tmp_path):
-    piece = PIECES[name]
+    benchmark = BENCHMARKS[name]
     corpus = convert(name, BenchmarkOptions(releases, "unused", tmp_path))
-    write_manifest(piece, corpus, 12)
+    write_manifest(benchmark, corpus, 12)
     examples = load_examples(corpus, manifest=MANIFEST)
     groups = {split: set() for split in ("train", "inner", "unused", "validation")}
     for example in examples:
-        groups[example["split"]].add(example["extra"][piece.group])
-    assert [split for split in groups if not groups[split]] == ([] if piece.inner else ["inner"])
+        groups[example["split"]].add(example["extra"][benchmark.group])
+    assert [split for split in groups if not groups[split]] == ([] if benchmark.inner else ["inner"])
     assert not groups["train"] & groups["inner"]
     assert not groups["train"] & groups["unused"]
     assert not groups["train"] & groups["validation"]
@@ -121,12 +121,12 @@ def test_no_group_is_in_two_splits(name, releases, tmp_path):
 
 
 def test_aims_compare_with_the_baseline_and_the_minimum():
-    piece = PIECES["ravdess"]
+    benchmark = BENCHMARKS["ravdess"]
     for mean, reached in ((0.36, False), (0.38, True), (None, False)):
-        aims = check_aims(piece, {"accuracy": {"mean": mean}}, {"accuracy": 0.35})
+        aims = check_aims(benchmark, {"accuracy": {"mean": mean}}, {"accuracy": 0.35})
         assert aims == {"accuracy": {"above": 0.35, "at_least": 0.375, "reached": reached}}
 
 
-def test_tasks_are_valid_and_cover_the_pieces():
+def test_tasks_are_valid_and_cover_the_benchmarks():
     own = {name: EGMFTask.from_dict({"name": name, **task}) for name, task in TASKS.items()}
-    assert {piece.task for piece in PIECES.values()} <= {*BUILT_IN_TASKS, *own}
+    assert {benchmark.task for benchmark in BENCHMARKS.values()} <= {*BUILT_IN_TASKS, *own}

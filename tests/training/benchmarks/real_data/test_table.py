@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.helpers.benchmark_results import made_up_piece
+from tests.helpers.benchmark_results import made_up_benchmark
 from training.benchmarks.real_data.table import render
 from training.paths import RESULTS
 from training.records import read_json
@@ -12,9 +12,9 @@ from training.records import read_json
     ("reached", "cell"), [(True, "| above 0.400: reached |"), (False, "above 0.400: **not reached**")]
 )
 def test_table_shows_whether_the_aim_was_reached(reached, cell):
-    piece = made_up_piece()
-    piece["aims"]["accuracy"]["reached"] = reached
-    text = render({"text_model": "llm", "pieces": {"meld": piece}})
+    benchmark = made_up_benchmark()
+    benchmark["aims"]["accuracy"]["reached"] = reached
+    text = render({"text_model": "llm", "benchmarks": {"meld": benchmark}})
     assert "| Title | accuracy | 0.100 | 0.400 | 0.500 ± 0.125 | 0.300 to 0.700 |" in text
     assert cell in text
     assert "3 of train not used" in text

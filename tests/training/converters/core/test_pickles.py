@@ -211,5 +211,5 @@ def test_files_that_are_not_pickles(write, content):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no file .*a\.pkl"):
+    with pytest.raises(FileNotFoundError, match=r"a\.pkl does not exist"):
         read_pickle(tmp_path / "a.pkl")

@@ -1,6 +1,6 @@
-"""The pieces of the benchmark on real data: how each corpus is read, trained on, and compared.
+"""The benchmarks on real data: how each corpus is read, trained on, and compared.
 
-All pieces share the options in `COMMON`; a piece changes those that its corpus needs. Nothing is chosen on the
+All benchmarks share the options in `COMMON`; a benchmark changes those that its corpus needs. Nothing is chosen on the
 reported split: the best epoch is chosen on `inner`, groups taken out of train. If these are few, the settings are
 fixed beforehand (LOG.md), and training uses all of train up to its last epoch.
 """
@@ -47,11 +47,11 @@ EMOTION_FIGURES = ("weighted_f1", "accuracy", "macro_f1")
 SCORE_FIGURES = ("acc2_sims", "f1_sims", "mae", "correlation")
 
 
-class Piece(NamedTuple):
-    """One corpus of the benchmark.
+class Benchmark(NamedTuple):
+    """One corpus, and how it is measured.
 
     Args:
-        title: name of the piece in the table.
+        title: name of the benchmark in the table.
         folder: folder of the release, within the folder of all releases.
         task: a built-in task, or one of `corpora.TASKS`.
         options: training options besides `COMMON`.
@@ -97,8 +97,8 @@ def read_sims_v2_english(source: Path, folder: Path) -> Path:
     return read_sims_v2(source, folder, column="english", task="sims_v2_english")
 
 
-PIECES: dict[str, Piece] = {
-    "mosi": Piece(
+BENCHMARKS: dict[str, Benchmark] = {
+    "mosi": Benchmark(
         title="CMU-MOSI, text and three vectors",
         folder="cmu_mosi_trimodal",
         task="sentiment",
@@ -127,7 +127,7 @@ PIECES: dict[str, Piece] = {
         about="The official training split, cut by video. The vectors of text and video were trained on these very "
         "labels, so all figures are optimistic. The text vector is concatenated with the audio vector.",
     ),
-    "ravdess": Piece(
+    "ravdess": Benchmark(
         title="RAVDESS speech, raw audio",
         folder="ravdess_speech_16k",
         task="ravdess",
@@ -155,7 +155,7 @@ PIECES: dict[str, Piece] = {
         min_first_aim=3 / 8,
         about="Actors 11 and 12 held out; eight emotions, chance 0.125.",
     ),
-    "meld": Piece(
+    "meld": Benchmark(
         title="MELD, text",
         folder="meld_text",
         task="meld",
@@ -168,7 +168,7 @@ PIECES: dict[str, Piece] = {
         aims=("weighted_f1",),
         about="The official dev split, utterances without context.",
     ),
-    "meld_context": Piece(
+    "meld_context": Benchmark(
         title="MELD, text after three earlier turns",
         folder="meld_text",
         task="meld",
@@ -183,7 +183,7 @@ PIECES: dict[str, Piece] = {
         about="The official dev split, each utterance after the three turns before it; the baseline reads only the "
         "utterance.",
     ),
-    "sims_v2": Piece(
+    "sims_v2": Benchmark(
         title="CH-SIMS v2, text",
         folder="ch_sims_v2_text",
         task="sims_v2",
@@ -194,7 +194,7 @@ PIECES: dict[str, Piece] = {
         shown=SCORE_FIGURES,
         about="The official validation split, in Chinese, of which the language model knows little.",
     ),
-    "sims_v2_english": Piece(
+    "sims_v2_english": Benchmark(
         title="CH-SIMS v2, machine-translated text",
         folder="ch_sims_v2_text",
         task="sims_v2_english",
@@ -205,7 +205,7 @@ PIECES: dict[str, Piece] = {
         shown=SCORE_FIGURES,
         about="The same examples, translated into English by a machine.",
     ),
-    "emotiontalk": Piece(
+    "emotiontalk": Benchmark(
         title="EmotionTalk, text",
         folder="emotiontalk_text",
         task="emotiontalk",
