@@ -286,13 +286,13 @@ class EGMFAudioVisualEncoder(EGMFFloat32Module):
         """values (B, T or S, ...), mask (B, T or S), enabled (B,) -> token (B, H), and which samples have one (B,)."""
         encoder = self.audio if modality == "audio" else self.video
         embed = self.modality_embeds[0 if modality == "audio" else 1]
+        if (values is None) != (mask is None):
+            raise ValueError(f"`{modality}_values` and `{modality}_mask` go together; the processor returns both.")
         if values is None:
             # Times zero keeps the embedding in the graph: DDP waits for the gradient of every parameter.
             return embed.expand(enabled.shape[0], -1) * 0, torch.zeros_like(enabled)
         if encoder is None:
             raise ValueError(f"The batch has {modality}, but this model was built without {modality}.")
-        if mask is None:
-            raise ValueError(f"`{modality}_values` needs `{modality}_mask`; the processor returns both.")
         if mask.ndim != 2 or mask.shape[0] != values.shape[0]:
             raise ValueError(
                 f"`{modality}_mask` has shape {tuple(mask.shape)}, `{modality}_values` {tuple(values.shape)}. "

@@ -80,7 +80,7 @@ from .prompt_egmf import (
     PREFILL_INPUTS,
     TEXT_INPUTS,
     EGMFPseudoTokens,
-    check_shapes,
+    check_masks,
     check_token_ids,
     hide_switched_off_text,
     is_prefill,
@@ -373,7 +373,8 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFPreTrainedModel, EGMFGe
         """
         if utterance_mask is None:
             raise ValueError("`utterance_mask` is missing; the processor returns it with `input_ids`.")
-        check_shapes(input_ids, {"modality_mask": modality_mask})
+        masks = {"utterance_mask": utterance_mask, "text_mask": text_mask, "modality_mask": modality_mask}
+        check_masks(input_ids, masks)
         placeholder_mask = self.get_placeholder_mask(input_ids)  # (B, S)
         embeds = self.embed_input_ids(input_ids, placeholder_mask)  # (B, S, D)
         columns = transcript_columns(utterance_mask)
@@ -411,9 +412,9 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFPreTrainedModel, EGMFGe
             check_keywords(self.forward, kwargs, language_model=self.language_model)
         fusion = {}
         if inputs_embeds is None and is_prefill(past_key_values):
-            attention_mask = hide_switched_off_text(attention_mask, utterance_mask, text_mask, modality_mask)
             media = (audio_values, audio_mask, video_values, video_mask, modality_mask)
             inputs_embeds, fusion = self.embed_prompt(input_ids, utterance_mask, *media, text_mask)
+            attention_mask = hide_switched_off_text(attention_mask, utterance_mask, text_mask, modality_mask)
         elif inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
         logits_to_keep = choose_logits_to_keep(logits_to_keep, labels, inputs_embeds)
@@ -468,13 +469,12 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFPreTrainedModel, EGMFGe
             raise ValueError(f"`answer_ids` has shape {tuple(answer_ids.shape)}; give (samples, answers, tokens).")
         vocab_size = self.config.text_config.get_text_config().vocab_size
         check_token_ids("answer_ids", answer_ids.clamp(min=0), vocab_size)
-        masks = {name: inputs.get(name) for name in ("utterance_mask", "modality_mask")}
-        check_shapes(input_ids, {"attention_mask": attention_mask, **masks})
+        check_masks(input_ids, {"attention_mask": attention_mask})
         if self.training and self.language_model.is_gradient_checkpointing:
             raise ValueError("Gradient checkpointing disables the cache: call model.eval() first.")
-        attention_mask = hide_switched_off_text(attention_mask, *map(inputs.get, TEXT_INPUTS))
         answers = AnswerSet.from_answer_ids(answer_ids, attention_mask.device)
         embeds, fusion = self.embed_prompt(input_ids, **inputs)
+        attention_mask = hide_switched_off_text(attention_mask, *map(inputs.get, TEXT_INPUTS))
         with float32_logits(self.language_model):
             scorer = AnswerScorer(self.language_model, answers)
             edge_log_probs = scorer.score(embeds, attention_mask)  # (B, G)

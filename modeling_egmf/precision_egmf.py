@@ -52,11 +52,11 @@ class EGMFFloat32Module(nn.Module):
 
 
 def in_float32(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Run a method of tensors in float32: without autocast, and with 16-bit tensors cast to float32."""
+    """Run a method of tensors in float32: without autocast, and with tensors of other precisions cast to float32."""
 
     @wraps(method)
     def run(module: nn.Module, *tensors: Tensor) -> Any:
-        widened = [tensor.float() if tensor.dtype in SIXTEEN_BITS else tensor for tensor in tensors]
+        widened = [tensor.float() if tensor.is_floating_point() else tensor for tensor in tensors]
         with maybe_autocast(widened[0].device.type, enabled=False):
             return method(module, *widened)
 

@@ -49,20 +49,25 @@ class EGMFPseudoTokens(EGMFFloat32Module):
         return tokens.unflatten(1, (-1, self.width)).expand(-1, self.num_tokens, -1)
 
 
-def check_shapes(input_ids: Tensor, masks: dict[str, Tensor | None]) -> None:
+def check_masks(input_ids: Tensor, masks: dict[str, Tensor | None]) -> None:
     """Reject masks that do not belong to `input_ids` (B, S): (B, 3) for `modality_mask`, (B, S) for the others.
 
     Raises:
-        ValueError: the message names the input.
+        ValueError: one has another shape, or values other than 0 and 1; the message names it.
     """
     if input_ids.ndim != 2:
         raise ValueError(f"`input_ids` has shape {tuple(input_ids.shape)}; give (samples, tokens).")
     for name, mask in masks.items():
         shape = (len(input_ids), 3) if name == "modality_mask" else tuple(input_ids.shape)
-        if mask is not None and mask.shape != shape:
+        if mask is None:
+            continue
+        if mask.shape != shape:
             raise ValueError(
-                f"`{name}` has shape {tuple(mask.shape)}, not {shape}. Give all that the processor returned."
+                f"`{name}` has shape {tuple(mask.shape)}, not {shape}, for `input_ids` of shape "
+                f"{tuple(input_ids.shape)}. Give all that the processor returned."
             )
+        if not torch.equal(mask.bool().to(mask.dtype), mask):
+            raise ValueError(f"`{name}` has values other than 0 and 1. Give all that the processor returned.")
 
 
 def check_token_ids(name: str, token_ids: Tensor, vocab_size: int) -> None:

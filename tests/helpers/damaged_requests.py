@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from hub_cards.endpoint import handler
 from hub_cards.endpoint.handler import MAX_MESSAGE, EndpointHandler
 from processing_egmf import EGMFPipeline
 from tests.helpers.damage import Case, damage_bytes
+from tests.helpers.decoder_reference import answer_probabilities, prompt_embeds
 from tests.helpers.media_files import gray_frames, sine, write_audio, write_video
 from tests.helpers.tiny_checkpoint import make_model_and_processor
 
@@ -210,12 +210,39 @@ def damaged_tensors(
             raise ValueError(str(error)) from error
 
     def compare(value: torch.Tensor, _: str) -> str:
+        if way == "misspelled":
+            return "ignored"
         if value.shape == expected.shape and torch.allclose(value, expected, atol=1e-5):
             return "right"
-        return "as written" if np.isfinite(value.numpy()).all() else "not finite"
+        if way == "type":
+            return f"other value {value.tolist()}"
+        wrong = [mask for mask in inputs if mask.endswith("_mask") and not is_binary(inputs[mask])]
+        if wrong:
+            return f"{wrong} is read with values other than 0 and 1"
+        alone = score_alone(model, inputs)
+        is_same = value.shape == alone.shape and torch.allclose(value, alone, atol=1e-5)
+        return "as written" if is_same else f"other value {value.tolist()}, not {alone.tolist()}"
 
     words = (name, name.split("_")[0], "ample", "token", "modalit", "placeholder")
     return Case(f"tensor {name}: {way}", words, read, compare)
+
+
+def is_binary(mask: torch.Tensor) -> bool:
+    return bool(((mask == 0) | (mask == 1)).all())
+
+
+def score_alone(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """(B, A) probabilities of the answers, one forward pass for each token, without cache, padding and trie."""
+    num_samples = len(inputs["input_ids"])
+    inputs = {"modality_mask": torch.ones(num_samples, 3, dtype=torch.long), **inputs}
+    answer_ids = inputs.pop("answer_ids")
+    inputs.pop("task_ids", None)
+    rows = []
+    with torch.no_grad():
+        for sample in range(num_samples):
+            answers = [[token for token in answer if token >= 0] for answer in answer_ids[sample].tolist()]
+            rows.append(answer_probabilities(model, prompt_embeds(model, inputs, sample), answers))
+    return torch.stack(rows)
 
 
 def damage_tensor(value: torch.Tensor, way: str, rng: random.Random) -> torch.Tensor:

@@ -11,7 +11,8 @@ def prompt_embeds(model, inputs: dict[str, Tensor], sample: int) -> Tensor:
     embeds, _ = model.embed_prompt(**single)
     is_read = attention_mask[0].bool()
     if not single["modality_mask"][0, 0]:
-        is_read &= ~single["utterance_mask"][0].bool()
+        text_mask = single.get("text_mask", single["utterance_mask"])
+        is_read &= ~text_mask[0].bool()
     return embeds[0, is_read]
 
 

@@ -336,5 +336,5 @@ def test_modality_the_model_lacks_is_refused(audio_visual, media_batch):
 def test_values_without_mask_are_refused(audio_visual, media_batch):
     batch = media_batch()
     del batch["audio_mask"]
-    with pytest.raises(ValueError, match="`audio_values` needs `audio_mask`"):
+    with pytest.raises(ValueError, match="`audio_values` and `audio_mask` go together"):
         audio_visual()(BOTH, **batch)

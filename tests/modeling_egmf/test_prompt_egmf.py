@@ -156,6 +156,10 @@ def test_positions_start_at_the_first_real_token():
         ("input_ids", lambda ids: ids[0], r"has shape \(\d+,\); give \(samples, tokens\)"),
         ("attention_mask", lambda mask: mask[:, 1:], "Give all that the processor returned"),
         ("modality_mask", lambda mask: mask[:, :1], r"has shape \(3, 1\), not \(3, 3\)"),
+        ("text_mask", lambda mask: mask[0], r"has shape \(\d+,\), not \(3, \d+\), for `input_ids`"),
+        ("attention_mask", lambda mask: -100 * mask, "values other than 0 and 1"),
+        ("utterance_mask", lambda mask: 2 * mask, "values other than 0 and 1"),
+        ("audio_values", lambda values: None, "and `audio_mask` go together"),
         ("audio_mask", lambda mask: mask[0], "Give both as the processor returned them"),
         ("audio_values", lambda values: values[..., None], "`audio_mask`"),
     ],
@@ -166,3 +170,12 @@ def test_inputs_that_do_not_belong_together_are_refused(setting, process, name, 
     inputs[name] = change(inputs[name])
     with pytest.raises(ValueError, match=f"`{name}`.*{message}"):
         model.score_answers(**inputs)
+
+
+def test_media_in_float64_are_read_in_float32(setting, process):
+    model, processor, samples = setting("waveform", "frames")
+    inputs = process(processor, samples)
+    expected = model.score_answers(**inputs).probabilities
+    for name in ("audio_values", "video_values"):
+        inputs[name] = inputs[name].double()
+    assert torch.equal(model.score_answers(**inputs).probabilities, expected)
