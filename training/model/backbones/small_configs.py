@@ -21,6 +21,7 @@ SIZES = {
     # widths
     ("hidden_size", "d_model", "n_embd", "emb_dim", "embedding_dim", "embedding_size", "word_embed_proj_dim"): 32,
     ("input_embedding_size", "output_embedding_size", "lru_width", "attention_hidden_size"): 32,
+    ("adapter_in_dim", "adapter_input_size", "adapter_out_dim"): 32,
     ("intermediate_size", "ffn_dim", "decoder_ffn_dim", "encoder_ffn_dim", "dff", "d_inner", "n_inner"): 48,
     ("ffn_hidden_size", "feed_forward_size", "dense_intermediate_size", "intermediate_size_mlp"): 48,
     ("moe_intermediate_size", "expert_ffn_hidden_size", "shared_expert_intermediate_size"): 16,
