@@ -95,7 +95,9 @@ def _crop(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def resize(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Frames (T, y, x, 3) in another size (height, width), bilinearly with antialiasing."""
-    images = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)  # (T, 3, y, x)
+    if frames.shape[1:3] == tuple(size):
+        return frames
+    images = torch.from_numpy(np.require(frames, requirements="CW")).permute(0, 3, 1, 2)  # (T, 3, y, x)
     resized = torch.nn.functional.interpolate(images, size=size, mode="bilinear", antialias=True)
     return np.ascontiguousarray(resized.permute(0, 2, 3, 1).numpy())
 
@@ -116,17 +118,12 @@ def to_upright(pixels: np.ndarray, matrix: bytes | None) -> np.ndarray:
     """
     if matrix is None:
         return pixels
-    (xx, xy), (yx, yy) = np.frombuffer(matrix, np.int32, 9).reshape(3, 3)[:2, :2].tolist()
-    is_turned = abs(xy) > abs(xx)
-    across = yx if is_turned else xx
-    down = xy if is_turned else yy
-    if is_turned:  # rows become columns
+    axes = np.frombuffer(matrix, np.int32, 9).astype(np.int64).reshape(3, 3)[:2, :2]
+    if abs(axes[0, 1]) > abs(axes[0, 0]):  # rows become columns
         pixels = pixels.transpose(1, 0, 2)
-    if across < 0:
-        pixels = pixels[:, ::-1]
-    if down < 0:
-        pixels = pixels[::-1]
-    return np.ascontiguousarray(pixels)
+        axes = axes[::-1]
+    across, down = np.where(axes.diagonal() < 0, -1, 1)
+    return np.ascontiguousarray(pixels[::down, ::across])
 
 
 def over_black(pixels: np.ndarray) -> np.ndarray:

@@ -10,8 +10,9 @@ Videos in containers are in video_egmf.py.
 # T frames  y, x height and width
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from fractions import Fraction
 from types import ModuleType
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy as np
 from transformers.image_utils import is_pil_image
 from transformers.utils import logging
 
-from .arguments_egmf import shorten
+from .arguments_egmf import is_number, shorten
 from .frames_egmf import over_black, resize
 from .media_egmf import (
     MAX_FRAME_PIXELS,
@@ -52,19 +53,45 @@ def sample_pictures(
 ) -> np.ndarray:
     """Frames (T, y, x, 3) of an array, an image, a list of either or a decoder object, sampled like a file."""
     name = budget.name
-    if fps is not None and not (isinstance(fps, int | float | np.number) and 0 < fps <= MAX_FPS):
+    if fps is not None and not (is_number(fps) and 0 < fps <= MAX_FPS):
         raise ValueError(
             f"{name}: fps is {shorten(fps)}; give the frames per second of the array, above 0 and up to {MAX_FPS}."
         )
+    aspect = None
+    frames = [source] if is_pil_image(source) else source
     if is_video_decoder(source):
-        return _sample_decoder(source, num_frames, budget)
-    images = [source] if is_pil_image(source) else source
-    if isinstance(images, list | tuple) and any(is_pil_image(image) for image in images):
-        _check_images(images, name)
-        indices = _sampling_indices(len(images), num_frames, fps, budget)
-        return np.stack([image_to_rgb(images[index]) for index in indices])
-    frames = _color_array(source, name)
-    return _to_rgb(frames[_sampling_indices(len(frames), num_frames, fps, budget)], name)
+        fps = source.metadata.average_fps
+        aspect = getattr(source.metadata, "pixel_aspect_ratio", None)  # new in torchcodec 0.8
+    elif not _are_images(frames, name):
+        frames = _to_clip(frames, name)
+    count = len(frames)
+    if fps and count / fps > budget.max_seconds + TIME_TOLERANCE:
+        budget.warn_of_length("video")
+        count = max(1, math.ceil((budget.max_seconds - TIME_TOLERANCE) * fps))
+    try:
+        pictures = [_to_pixels(frames[index], name) for index in spread_frames(range(count), count, num_frames)]
+    except (RuntimeError, OSError, IndexError) as error:  # of torchcodec
+        raise ValueError(f"{name}: the video cannot be decoded ({error}). Convert it to mp4.") from error
+    shapes = {picture.shape for picture in pictures}
+    if len(shapes) > 1:
+        raise ValueError(f"{name}: frames of different sizes, {shorten(shapes)}. Resize them to the same size.")
+    pixels = _to_rgb(np.stack(pictures), name)
+    return resize(pixels, shown_size(*pixels.shape[1:3], aspect, name))
+
+
+def spread_frames(times: Sequence[float], stop: float, num_frames: int) -> list[int]:
+    """Indices of the frames on screen in the middle of `num_frames` equal spans of a clip, each once.
+
+    Args:
+        times: when each frame appears, ascending; the first one starts the clip.
+        stop: the end of the clip.
+        num_frames: maximum number of frames; if the clip has no more, all of them are chosen.
+    """
+    if len(times) <= num_frames:
+        return list(range(len(times)))
+    span = (stop - times[0]) / num_frames
+    middles = times[0] + (np.arange(num_frames) + 0.5) * span + TIME_TOLERANCE
+    return np.unique(np.searchsorted(times, middles, side="right") - 1).tolist()
 
 
 def load_picture(source: Any, num_frames: int, budget: DecodingBudget) -> np.ndarray:
@@ -130,18 +157,22 @@ def check_frame_size(
         )
 
 
-def shown_size(height: int, width: int, aspect: float, name: str) -> tuple[int, int]:
+def shown_size(
+    height: int,
+    width: int,
+    aspect: Fraction | float | None,
+    name: str,
+    max_pixels: int = MAX_FRAME_PIXELS,
+) -> tuple[int, int]:
     """Height and width with square pixels of frames whose pixels are `aspect` times as wide as high."""
+    aspect = float(aspect or 1)
     if not 1 / MAX_STRETCH <= aspect <= MAX_STRETCH:
         logger.warning(f"{name}: pixels {aspect:g} times as wide as high; they are shown as squares.")
         aspect = 1.0
     stretched_height = height * max(1, 1 / aspect)
     stretched_width = width * max(1, aspect)
-    scale = min(1, math.sqrt(MAX_FRAME_PIXELS / (stretched_height * stretched_width)))
+    scale = min(1, math.sqrt(max_pixels / (stretched_height * stretched_width)))
     return max(1, round(stretched_height * scale)), max(1, round(stretched_width * scale))
-
-
-# ---- animations and decoder objects --------------------------------------------------------------------------
 
 
 def _sample_animation(image: Any, num_frames: int, budget: DecodingBudget) -> np.ndarray:
@@ -159,79 +190,52 @@ def _sample_animation(image: Any, num_frames: int, budget: DecodingBudget) -> np
         starts.append(seconds)
         duration = image.info.get("duration", 0) / 1000
         seconds += duration if duration >= SHORTEST_FRAME else DEFAULT_FRAME
-    middles = (np.arange(num_frames) + 0.5) * seconds / num_frames
-    indices = np.unique(np.searchsorted(starts, middles, side="right") - 1)
-    if len(starts) <= num_frames:
-        indices = np.arange(len(starts))
     frames = []
-    for index in indices:
-        image.seek(int(index))
+    for index in spread_frames(starts, seconds, num_frames):
+        image.seek(index)
         frames.append(image_to_rgb(image))
     return np.stack(frames)
-
-
-def _sample_decoder(decoder: Any, num_frames: int, budget: DecodingBudget) -> np.ndarray:
-    """Frames of a torchcodec `VideoDecoder`, which gives a tensor for an index, in either order of dimensions."""
-    name = budget.name
-    metadata = decoder.metadata
-    try:
-        indices = _sampling_indices(len(decoder), num_frames, metadata.average_fps, budget)
-        frames = np.stack([to_numpy(decoder[index], name) for index in indices])
-    except (RuntimeError, OSError, IndexError) as error:  # of torchcodec
-        raise ValueError(f"{name}: the video cannot be decoded ({error}). Convert it to mp4.") from error
-    frames = _to_rgb(_color_array(frames, name), name)
-    aspect = getattr(metadata, "pixel_aspect_ratio", None)  # new in torchcodec 0.8
-    size = shown_size(*frames.shape[1:3], float(aspect or 1), name)
-    return frames if size == frames.shape[1:3] else resize(frames, size)
 
 
 # ---- arrays and images ---------------------------------------------------------------------------------------
 
 
-def _check_images(images: list | tuple, name: str) -> None:
-    if not all(is_pil_image(image) for image in images):
+def _are_images(frames: Any, name: str) -> bool:
+    """Whether a source is a list of PIL images."""
+    kinds = {is_pil_image(frame) for frame in frames} if isinstance(frames, list | tuple) else {False}
+    if len(kinds) > 1:
         raise ValueError(f"{name}: a list of frames mixes PIL images with other types. Make all of them PIL images.")
-    sizes = sorted({image.size for image in images})
-    if len(sizes) > 1:
-        raise ValueError(f"{name}: frames of different sizes, {sizes[:3]}. Resize them to the same size.")
-    width, height = sizes[0]
-    check_frame_size(height, width, name)
+    return kinds == {True}
 
 
-def _color_array(source: Any, name: str) -> np.ndarray:
-    """An array (T, y, x, 3 or 4) of any type, from that, from (T, 3, y, x), or from a single picture of either."""
+def _to_clip(source: Any, name: str) -> np.ndarray:
+    """An array or a list of arrays as (T, y, x, 3 or 4) or (T, 3, y, x), of any type."""
     frames = to_numpy(source, name)
     if frames.size == 0:
         raise ValueError(f"{name}: the video has no frames. Leave it out, or check how the clip was cut.")
     if is_picture_shape(frames.shape):
         frames = frames[None]
-    if frames.ndim == 4 and frames.shape[-1] not in (3, 4):
-        frames = frames.transpose(0, 2, 3, 1)
-    if frames.ndim != 4 or frames.shape[-1] not in (3, 4):
+    if frames.ndim != 4 or not is_picture_shape(frames.shape[1:]):
         raise ValueError(
             f"{name}: the array does not contain RGB frames; expected (T, height, width, 3) "
             f"or (T, 3, height, width), got {np.shape(source)}."
         )
-    check_frame_size(frames.shape[1], frames.shape[2], name)
     return frames
 
 
-def _sampling_indices(
-    count: int,
-    num_frames: int,
-    fps: float | None,
-    budget: DecodingBudget,
-) -> list[int]:
-    """Indices of the frames in the middle of each of `num_frames` equal spans of a clip of `count` frames."""
-    if fps and count / fps > budget.max_seconds + TIME_TOLERANCE:
-        budget.warn_of_length("video")
-        count = max(1, math.ceil((budget.max_seconds - TIME_TOLERANCE) * fps))
-    num_sampled = min(count, num_frames)
-    return [int((index + 0.5) * count / num_sampled + 1e-6) for index in range(num_sampled)]
+def _to_pixels(picture: Any, name: str) -> np.ndarray:
+    """A PIL image, a tensor or an array as an array."""
+    if is_pil_image(picture):
+        check_frame_size(picture.height, picture.width, name)
+        return image_to_rgb(picture)
+    return to_numpy(picture, name)
 
 
 def _to_rgb(frames: np.ndarray, name: str) -> np.ndarray:
-    """Frames of `_color_array` as uint8 (T, y, x, 3)."""
+    """Frames (T, y, x, 3 or 4) or (T, 3, y, x) of any type as uint8 (T, y, x, 3)."""
+    if frames.shape[-1] not in (3, 4):
+        frames = frames.transpose(0, 2, 3, 1)
+    check_frame_size(frames.shape[1], frames.shape[2], name)
     if frames.dtype.kind == "f":
         low = frames.min()
         high = frames.max()

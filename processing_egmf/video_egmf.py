@@ -1,6 +1,6 @@
 """Video: a few frames spread evenly over a clip, from a file, an array, an image or a list of images.
 
-    file ──► timestamps, without decoding ─► sampling times ─► plan of seeks, checked against the budget
+    file ──► timestamps, without decoding ─► frames to return ─► plan of seeks, checked against the budget
                                                                   │
                      uint8 (T, y, x, 3) ◄─ resize ◄─ upright, shown proportions, standard colors ◄─ decode
     picture, array, images, decoder object ──► pictures_egmf.py
@@ -11,11 +11,12 @@ Sources and containers are opened in media_egmf.py; what is done to a frame's pi
 # T frames  y, x height and width
 
 import math
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from functools import partial
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,7 +40,7 @@ from .media_egmf import (
     open_media,
     open_track,
 )
-from .pictures_egmf import check_frame_size, load_picture, sample_pictures, shown_size
+from .pictures_egmf import check_frame_size, load_picture, sample_pictures, shown_size, spread_frames
 
 
 logger = logging.get_logger(__name__)
@@ -49,30 +50,19 @@ SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")  # containers with an in
 MIN_SKIPPED = 16  # frames; a seek that skips fewer costs more than it saves
 UNSPECIFIED = 2  # color space (ITU-T H.273)
 MAX_SD_HEIGHT = 576  # pixels; of untagged videos, players take taller ones for BT.709, others for BT.601
-MAX_HDR_SIDE = 1024  # pixels; larger frames of high dynamic range are scaled down before their colors are mapped
+MAX_HDR_PIXELS = 1024 * 576  # larger frames of high dynamic range are scaled down before their colors are mapped
 
 
 class FrameTimes(NamedTuple):
-    """Timestamps of the frames of a clip, ascending, and where the clip starts and stops; in seconds.
+    """Timestamps of the frames of a clip, ascending, and where the clip stops; in seconds.
 
-    `key_frames` maps the indices of those that are decoded without any other to the ticks for seeking them.
+    `key_frames` maps the indices of frames that can be decoded without any other to the ticks for seeking them; it is
+    empty if the container cannot seek.
     """
 
     times: list[float]
-    start: float
     stop: float
     key_frames: dict[int, int]
-
-
-class Segment(NamedTuple):
-    """A part of a clip that is decoded in one go, from the frame with index `first`.
-
-    `seek_ticks` leads there; it is None for the start of the clip. `wanted` are the indices of the frames to return.
-    """
-
-    first: int
-    seek_ticks: int | None
-    wanted: list[int]
 
 
 class SeekError(Exception):
@@ -159,16 +149,11 @@ def _load_file(
         return scale(load_picture(source, num_frames, budget))
     with open_video(source, budget) as track:
         clip = read_frame_times(track)
-        can_seek = track.container.format.name in SEEKABLE
-    wanted = range(len(clip.times))
-    if len(clip.times) > num_frames:
-        span = (clip.stop - clip.start) / num_frames
-        middles = [clip.start + (index + 0.5) * span + TIME_TOLERANCE for index in range(num_frames)]
-        wanted = sorted({max(bisect_right(clip.times, time) - 1, 0) for time in middles})
+    indices = spread_frames(clip.times, clip.stop, num_frames)
     try:
-        frames = _decode_clip(source, clip, plan_segments(clip, wanted, can_seek), budget, scale)
+        frames = _decode_clip(source, clip, indices, budget, scale)
     except SeekError:
-        frames = _decode_clip(source, clip, plan_segments(clip, wanted, False), budget, scale)
+        frames = _decode_clip(source, clip._replace(key_frames={}), indices, budget, scale)
     return np.stack(frames[:num_frames])
 
 
@@ -189,11 +174,9 @@ def open_video(source: Any, budget: DecodingBudget) -> Iterator[Track]:
 def read_frame_times(track: Track) -> FrameTimes:
     """Read the timestamps of a clip without decoding it, up to `max_seconds` of its budget."""
     stream = track.stream
-    max_seconds = track.budget.max_seconds
+    limit = track.budget.max_seconds - TIME_TOLERANCE
     step = float(stream.time_base)
-    limit = max_seconds - TIME_TOLERANCE
-    times = []
-    key_frames = {}
+    frames = []  # (seconds, ticks for seeking a key frame)
     stop = -math.inf
     try:
         for packet in track.container.demux(stream):
@@ -202,73 +185,80 @@ def read_frame_times(track: Track) -> FrameTimes:
             ticks = packet.dts if ticks is None else ticks
             if packet.is_discard or ticks is None:
                 continue
-            times.append(ticks * step)
-            if packet.is_keyframe:
-                key_frames[times[-1]] = _seek_ticks(packet, track)
-            duration = packet.duration * step if packet.duration else _frame_seconds(stream)
-            stop = max(stop, times[-1] + duration)
+            seconds = ticks * step
+            frames.append((seconds, _seek_ticks(packet, track) if packet.is_keyframe else None))
+            stop = max(stop, seconds + (packet.duration * step or _frame_seconds(stream)))
             # Frames may be stored out of order, but none is shown before its decoding time.
-            if packet.dts is not None and packet.dts * step - times[0] > limit:
+            if packet.dts is not None and packet.dts * step - frames[0][0] > limit:
                 break
         else:
-            track.warn_if_cut_off(stop - min(times) if times else 0.0)
+            track.warn_if_cut_off(stop - min(frames)[0] if frames else 0.0)
     except import_av().FFmpegError:
         pass  # the decoder will hit the same damage and report it
-    if not times:
+    if not frames:
         raise ValueError(f"{track.name}: the video track has no frames. Record the clip again, or leave video out.")
-    start = min(times)
-    if max(times) - start >= limit:
+    frames.sort(key=itemgetter(0))
+    start = frames[0][0]
+    if frames[-1][0] - start >= limit:
         track.budget.warn_of_length("video")
-        times = [time for time in times if time - start < limit]
-        stop = start + max_seconds
-    times.sort()
-    return FrameTimes(times, start, stop, {bisect_left(times, time): ticks for time, ticks in key_frames.items()})
+        frames = [frame for frame in frames if frame[0] - start < limit]
+        stop = start + track.budget.max_seconds
+    can_seek = track.container.format.name in SEEKABLE
+    key_frames = {index: ticks for index, (_, ticks) in enumerate(frames) if can_seek and ticks is not None}
+    return FrameTimes([seconds for seconds, _ in frames], stop, key_frames)
 
 
-def plan_segments(clip: FrameTimes, wanted: Sequence[int], can_seek: bool) -> list[Segment]:
-    """Divide the wanted frames of a clip into segments, so that long stretches between them are not decoded.
+def plan_seeks(clip: FrameTimes, indices: Sequence[int]) -> tuple[dict[int, int], int]:
+    """Where to seek, so that long stretches between the frames to return are not decoded.
 
     Args:
         clip: from `read_frame_times`.
-        wanted: indices of frames, ascending.
-        can_seek: whether the container can seek; if not, there is one segment.
+        indices: of the frames to return, ascending.
+
+    Returns:
+        `{index of a frame to return: index of the key frame to seek before it}`, and how many frames are decoded.
     """
-    segments = [Segment(0, None, [])]
     key_frames = sorted({0, *clip.key_frames})
-    position = 0  # the frame that has been decoded last
-    for index in wanted:
-        first = key_frames[bisect_right(key_frames, index) - 1]
-        if can_seek and first - position >= MIN_SKIPPED:
-            segments.append(Segment(first, clip.key_frames[first], []))
-        segments[-1].wanted.append(index)
+    seeks = {}
+    num_decoded = 0
+    position = -1  # the frame that has been decoded last
+    for index in indices:
+        key_frame = key_frames[bisect_right(key_frames, index) - 1]
+        if key_frame - position > MIN_SKIPPED:
+            seeks[index] = key_frame
+            position = key_frame - 1
+        num_decoded += index - position
         position = index
-    return [segment for segment in segments if segment.wanted]
+    return seeks, num_decoded
 
 
 def _decode_clip(
     source: Any,
     clip: FrameTimes,
-    segments: list[Segment],
+    indices: Sequence[int],
     budget: DecodingBudget,
     scale: Callable,
 ) -> list[np.ndarray]:
-    """The wanted frames (y, x, 3) of the segments.
+    """The frames (y, x, 3) with these indices, all in the shown size of the first.
 
     Raises:
-        SeekError: a segment is damaged, or cannot be reached; without seeking, more may be decoded.
+        SeekError: a part is damaged, or cannot be reached; without seeking, more may be decoded.
     """
-    num_decoded = sum(segment.wanted[-1] - segment.first + 1 for segment in segments)
+    seeks, num_decoded = plan_seeks(clip, indices)
     frames = []
+    size = None
     # Opened again: not every container can seek back to its first frame.
     with open_video(source, budget) as track:
-        context = track.stream.codec_context
+        stream = track.stream
+        context = stream.codec_context
         budget.check_pixels(num_decoded, context.height, context.width)
-        converter = FrameConverter(track.stream, budget.name)
-        for segment in segments:
-            for frame in _decode_segment(track, clip, segment):
-                frames.append(scale(converter.to_rgb(frame)[None])[0])
-                del frame  # its buffer goes back to the decoder
-        if track.damage and segments[-1].seek_ticks is not None:
+        max_pixels = MAX_HDR_PIXELS if context.color_trc in (PQ, HLG) else MAX_FRAME_PIXELS
+        for frame in _decode_frames(track, clip, indices, seeks):
+            if size is None:
+                size = shown_size(frame.height, frame.width, stream.sample_aspect_ratio, budget.name, max_pixels)
+            frames.append(scale(frame_to_rgb(frame, size, context.color_trc)[None])[0])
+            del frame  # its buffer goes back to the decoder
+        if track.damage and seeks:
             raise SeekError
         if not frames:
             reason = track.damage[0] if track.damage else "the track is empty"
@@ -278,48 +268,51 @@ def _decode_clip(
     return frames
 
 
-def _decode_segment(track: Track, clip: FrameTimes, segment: Segment) -> Iterator[Any]:
-    """The frames on screen at the times of the wanted ones, each once.
+def _decode_frames(
+    track: Track,
+    clip: FrameTimes,
+    indices: Sequence[int],
+    seeks: dict[int, int],
+) -> Iterator[Any]:
+    """The frames on screen at the times of those with these indices, each once.
 
     Raises:
-        SeekError: seeking fails, or leads past the first of them.
+        SeekError: seeking fails, or leads past the frame.
     """
-    if segment.seek_ticks is not None:
-        try:
-            track.container.seek(segment.seek_ticks, stream=track.stream)
-        except import_av().FFmpegError as error:
-            raise SeekError from error
-    if len(segment.wanted) == len(clip.times):  # all of them, even if damaged timestamps repeat
-        yield from (frame for _, frame in _timed_frames(track, clip, segment))
+    decoded = _timed_frames(track, clip, seeks.get(indices[0]))
+    if len(indices) == len(clip.times):  # all of them, even if damaged timestamps repeat
+        yield from (frame for _, frame in decoded)
         return
-    times = [clip.times[index] - clip.start for index in segment.wanted]
-    current = None
-    for seconds, frame in _timed_frames(track, clip, segment):
-        num_passed = bisect_left(times, seconds - TIME_TOLERANCE)
-        if num_passed > 0:
-            if current is not None:
-                yield current
-            elif segment.seek_ticks is not None:
-                raise SeekError
-            del times[:num_passed]
-        if not times:
-            return
-        current = frame
-    if current is not None:
-        yield current
-    elif segment.seek_ticks is not None:
-        raise SeekError
+    following = next(decoded, None)
+    for index in indices:
+        if index in seeks and index != indices[0]:
+            decoded = _timed_frames(track, clip, seeks[index])
+            following = next(decoded, None)
+        shown = None
+        while following is not None and following[0] <= clip.times[index] - clip.times[0] + TIME_TOLERANCE:
+            shown = following[1]
+            following = next(decoded, None)
+        if shown is not None:
+            yield shown
+        elif index in seeks:
+            raise SeekError
 
 
 def _timed_frames(
     track: Track,
     clip: FrameTimes,
-    segment: Segment,
+    key_frame: int | None,
 ) -> Iterator[tuple[float, Any]]:
-    """The frames from a segment's first one on, with the seconds from the clip's start at which they appear."""
+    """Seconds from the clip's start, and the frame that appears then: all frames, or those from a key frame on."""
     step = float(track.stream.time_base)
-    start = clip.start
-    first = -math.inf if segment.seek_ticks is None else clip.times[segment.first] - start - TIME_TOLERANCE
+    start = clip.times[0]
+    first = -math.inf
+    if key_frame is not None:
+        first = clip.times[key_frame] - start - TIME_TOLERANCE
+        try:
+            track.container.seek(clip.key_frames[key_frame], stream=track.stream)
+        except import_av().FFmpegError as error:
+            raise SeekError from error
     seconds = 0.0
     for index, frame in enumerate(track.decode()):
         ticks = _ticks(frame, track)
@@ -329,7 +322,7 @@ def _timed_frames(
             if index == 0 and _is_avi(track):  # the decoding times of frames lag by the decoder's delay
                 start = ticks * step
             seconds = ticks * step - start
-        if seconds >= clip.stop - clip.start - TIME_TOLERANCE:
+        if seconds >= clip.stop - clip.times[0] - TIME_TOLERANCE:
             return
         if seconds < first:  # it needs frames before the key frame, which were skipped
             continue
@@ -363,54 +356,35 @@ def _frame_seconds(stream: Any) -> float:
 # ---- pixels --------------------------------------------------------------------------------------------------
 
 
-class FrameConverter:
-    """Brings the decoded frames of a stream to RGB as a player shows them, all in the size of the first.
+def frame_to_rgb(frame: Any, size: tuple[int, int], transfer: int) -> np.ndarray:
+    """A decoded frame as uint8 (y, x, 3), as a player shows it.
 
     The cropping that a container declares is not honored, because PyAV does not expose it.
 
     Args:
-        stream: has the aspect of the pixels, and the transfer characteristic of high dynamic range.
-        name: the sample's name in messages.
+        frame: of PyAV.
+        size: (height, width) before the frame is turned upright.
+        transfer: transfer characteristics of the stream (ITU-T H.273).
     """
-
-    def __init__(self, stream: Any, name: str):
-        self.stream = stream
-        self.name = name
-        self.size: tuple[int, int] | None = None  # (height, width) of the frames before they are turned upright
-
-    def to_rgb(self, frame: Any) -> np.ndarray:
-        """One decoded frame as uint8 (y, x, 3)."""
-        check_frame_size(frame.height, frame.width, self.name, MAX_FRAME_PIXELS)
-        if self.size is None:
-            aspect = float(self.stream.sample_aspect_ratio or 1)
-            self.size = shown_size(frame.height, frame.width, aspect, self.name)
-        height, width = self.size
-        transfer = self.stream.codec_context.color_trc
-        is_hdr = transfer in (PQ, HLG)
-        has_alpha = any(component.is_alpha for component in frame.format.components)
-        is_transparent = has_alpha or frame.format.has_palette
-        pixel_format = "rgba" if is_transparent else "rgb24"
-        if is_hdr:
-            pixel_format = "rgb48le"
-            scale = min(1, MAX_HDR_SIDE / max(height, width))
-            height = max(1, round(height * scale))
-            width = max(1, round(width * scale))
-        is_untagged_hd = frame.colorspace == UNSPECIFIED and frame.height > MAX_SD_HEIGHT
-        source = _top_field(frame) if frame.interlaced_frame else frame
-        # Threads of the frame's own would take twice as long, and a forked process that collects the frame would wait
-        # for them forever.
-        pixels = source.to_ndarray(
-            format=pixel_format,
-            width=width,
-            height=height,
-            src_colorspace="ITU709" if is_untagged_hd else None,
-            threads=1,
-        )
-        if is_hdr:
-            pixels = tone_map(pixels, transfer)
-        elif is_transparent:
-            pixels = over_black(pixels)
-        return _upright(pixels, frame)
+    is_hdr = transfer in (PQ, HLG)
+    has_alpha = any(component.is_alpha for component in frame.format.components)
+    is_transparent = has_alpha or frame.format.has_palette
+    is_untagged_hd = frame.colorspace == UNSPECIFIED and frame.height > MAX_SD_HEIGHT
+    source = _top_field(frame) if frame.interlaced_frame else frame
+    # Threads of the frame's own would take twice as long, and a forked process that collects the frame would wait
+    # for them forever.
+    pixels = source.to_ndarray(
+        format="rgb48le" if is_hdr else "rgba" if is_transparent else "rgb24",
+        width=size[1],
+        height=size[0],
+        src_colorspace="ITU709" if is_untagged_hd else None,
+        threads=1,
+    )
+    if is_hdr:
+        pixels = tone_map(pixels, transfer)
+    elif is_transparent:
+        pixels = over_black(pixels)
+    return _upright(pixels, frame)
 
 
 def _top_field(frame: Any) -> Any:

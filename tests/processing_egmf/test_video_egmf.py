@@ -76,9 +76,9 @@ def test_video_of_the_maximum_length_gives_no_warning(clip, warnings_of):
 def test_only_needed_frames_are_converted_and_decoding_stops(clip, monkeypatch):
     converted = []
     decoded = []
-    to_rgb = video_egmf.FrameConverter.to_rgb
+    to_rgb = video_egmf.frame_to_rgb
     decode = video_egmf.Track.decode
-    monkeypatch.setattr(video_egmf.FrameConverter, "to_rgb", lambda *args: converted.append(1) or to_rgb(*args))
+    monkeypatch.setattr(video_egmf, "frame_to_rgb", lambda *args: converted.append(1) or to_rgb(*args))
 
     def counted(*args):
         for frame in decode(*args):

@@ -7,7 +7,7 @@ import pytest
 
 from processing_egmf import media_egmf, video_egmf
 from processing_egmf.audio_egmf import load_audio
-from processing_egmf.video_egmf import FrameTimes, Segment, load_video, plan_segments
+from processing_egmf.video_egmf import FrameTimes, load_video, plan_seeks
 from tests.helpers.media_files import gray_frames, gray_index, write_video
 
 
@@ -51,12 +51,11 @@ def test_a_seek_that_fails_decodes_from_the_start(tmp_path, monkeypatch, decoded
 
 def test_the_plan_of_a_clip():
     times = [index / 10 for index in range(100)]
-    clip = FrameTimes(times, 0.0, 10.0, {0: 0, 30: 30, 60: 60, 90: 90})
-    wanted = [2, 62, 70, 98]
-    expected = [Segment(0, None, [2]), Segment(60, 60, [62, 70]), Segment(90, 90, [98])]
-    assert plan_segments(clip, wanted, can_seek=True) == expected
-    assert plan_segments(clip, wanted, can_seek=False) == [Segment(0, None, wanted)]
-    assert plan_segments(clip, range(100), can_seek=True) == [Segment(0, None, list(range(100)))]
+    clip = FrameTimes(times, 10.0, {0: 0, 30: 30, 60: 60, 90: 90})
+    indices = [2, 62, 70, 98]
+    assert plan_seeks(clip, indices) == ({62: 60, 98: 90}, 3 + 11 + 9)
+    assert plan_seeks(clip._replace(key_frames={}), indices) == ({}, 99)
+    assert plan_seeks(clip, range(100)) == ({}, 100)
 
 
 def test_too_many_pixels_are_refused_before_decoding(clip, monkeypatch, decoded):

@@ -23,6 +23,7 @@ from modeling_egmf import EGMFForConditionalGeneration
 from processing_egmf import MODALITIES, EGMFProcessor
 from processing_egmf.audio_egmf import load_audio
 from processing_egmf.media_egmf import DecodingBudget, open_media
+from processing_egmf.pictures_egmf import spread_frames
 from processing_egmf.video_egmf import load_video, open_video, read_frame_times
 
 from .parquet import StoredMedia
@@ -176,11 +177,8 @@ def _frame_times(video: Any, count: int, name: str) -> np.ndarray:
     """Start times in seconds of the frames that `load_video` samples from a file."""
     with open_video(video, DecodingBudget(name, None, None)) as track:
         clip = read_frame_times(track)
-    begins = np.array(clip.times) - clip.start
-    if len(begins) <= count:
-        return begins
-    middles = (np.arange(count) + 0.5) * (clip.stop - clip.start) / count
-    return begins[np.unique(np.maximum(np.searchsorted(begins, middles, side="right") - 1, 0))]
+    times = np.array(clip.times) - clip.times[0]
+    return times[spread_frames(clip.times, clip.stop, count)]
 
 
 def predict_windows(
