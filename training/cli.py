@@ -42,6 +42,7 @@ COMMANDS = {  # name -> (module with `main(argv)`, one line of help)
     "report": ("report", "write a run's report.md"),
     "export": ("export.__main__", "export encoders, fusion and experts to ONNX or torch.export"),
     "push": ("push_to_hub", "push a run to the Hugging Face Hub"),
+    "push-metrics": ("push_metrics", "publish the metrics as Spaces, for evaluate.load"),
     "convert": (None, "convert a corpus, or your own folder, to Parquet"),
     "memory": ("benchmarks.cost.memory", "estimate the GPU memory that a configuration needs"),
     "demo": ("demo.__main__", "build the demo corpus, train on it, evaluate"),

@@ -145,6 +145,61 @@ def test_metric_in_memory_without_examples_says_so(name):
         metric.compute()
 
 
+# ---- combined -------------------------------------------------------------------------------------------------------
+
+EXACT_MATCH = """
+import datasets
+import evaluate
+
+
+class ExactMatch(evaluate.Metric):
+    # As the modules of evaluate's own organization are written.
+
+    def _info(self):
+        column = datasets.Value("string")
+        features = datasets.Features({"predictions": column, "references": column})
+        return evaluate.MetricInfo(description="", citation="", inputs_description="", features=features)
+
+    def _compute(self, predictions, references):
+        return {"exact_match": sum(map(str.__eq__, predictions, references)) / len(references)}
+"""
+
+
+def test_combined_with_another_metric(tmp_path):
+    (tmp_path / "exact_match").mkdir()
+    (tmp_path / "exact_match/exact_match.py").write_text(EXACT_MATCH)
+    examples = {"predictions": ["joy", "", "anger", "joy"], "references": ["joy", "joy", "anger", "anger"]}
+    combined = evaluate.combine([str(FOLDER / "egmf_erc"), str(tmp_path / "exact_match")])
+    expected = {**evaluate.load(str(FOLDER / "egmf_erc")).compute(**examples), "exact_match": 0.5}
+    assert combined.compute(**examples) == expected
+    combined.add_batch(**examples)
+    assert combined.compute() == expected
+    for prediction, reference in zip(*examples.values(), strict=True):
+        combined.add(prediction, reference)
+    assert combined.compute() == expected
+
+
+def test_combined_with_another_configuration():
+    """Figures of the same name are prefixed with the names of the metrics, or with the keys of a dict."""
+    examples = {"predictions": [0.5, None, -0.8, 0.4], "references": [1.0, 0.0, -0.4, 0.8]}
+    path = str(FOLDER / "egmf_msa")
+    combined = evaluate.combine({"mosi": evaluate.load(path, "mosi"), "sims": evaluate.load(path, "sims")})
+    result = combined.compute(**examples, decimals=3)
+    for corpus in ("mosi", "sims"):
+        single = evaluate.load(path, corpus).compute(**examples, decimals=3)
+        assert result[f"{corpus}_mae"] == single["mae"]
+        assert result[f"{corpus}_unreadable_rate"] == single["unreadable_rate"] == 0.25
+    assert {"acc2_has0", "acc2_sims"} <= set(result)
+
+
+def test_labels_and_scores_are_not_combined():
+    """One column of predictions cannot be both."""
+    combined = evaluate.combine([str(FOLDER / name) for name in NAMES])
+    for name, message in (("egmf_msa", "labels are names"), ("egmf_erc", "pass one number per example")):
+        with pytest.raises(ValueError, match=message):
+            combined.compute(**EXAMPLES[name])
+
+
 # ---- a Space --------------------------------------------------------------------------------------------------------
 
 

@@ -150,7 +150,9 @@ class EGMFMsa(evaluate.Metric):
 
     def add(self, *, prediction: Any = None, reference: Any = None, **kwargs: Any) -> None:
         """Validate and add one example."""
-        self.add_batch(predictions=[prediction], references=[reference], **kwargs)
+        # `evaluate.combine` passes the names of the columns: predictions, references.
+        example = {"predictions": prediction, "references": reference, **kwargs}
+        self.add_batch(**{name: [value] for name, value in example.items()})
 
     def compute(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> dict | None:
         """All figures over the examples that were added, or over those passed here."""
