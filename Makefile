@@ -12,7 +12,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 # Two processes with one thread each share the tests; the one that finishes first takes over tests of the other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
-.PHONY: demo demo-study space test test-unit test-space test-slow test-gpu quality style clean help
+.PHONY: demo demo-study space test test-unit test-space test-slow test-gpu test-versions quality style clean help
 
 help:
 	@sed -n 's/^# \(make.*\)/\1/p' Makefile
@@ -59,6 +59,11 @@ test-slow: .venv/installed
 test-gpu: .venv/installed
 	$(BIN)/python -m pytest -m gpu
 
+# The unit tests with the oldest and the newest versions that pyproject.toml allows, each in an environment of its own.
+test-versions:
+	$(PYTHON) tests/versions.py oldest
+	$(PYTHON) tests/versions.py newest
+
 quality: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -68,4 +73,4 @@ style: .venv/installed
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-space .pytest_cache .ruff_cache *.egg-info
+	rm -rf .venv .venv-space .venv-oldest .venv-newest .pytest_cache .ruff_cache *.egg-info

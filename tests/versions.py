@@ -66,8 +66,7 @@ def main() -> None:
     end, *pytest_arguments = sys.argv[1:] or [""]
     if end not in ("oldest", "newest"):
         sys.exit(f"Got {end!r}. Call it with oldest or newest: python tests/versions.py oldest")
-    folder = Path(os.environ.get("EGMF_VERSIONS", ROOT))
-    python = install(folder / f".venv-{end}", end)
+    python = install(ROOT / f".venv-{end}", end)
     subprocess.run([python, "-m", "pip", "list", "--format", "freeze"], cwd=ROOT, check=True)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [python, "-m", "pytest", "-q", *UNIT_TESTS, *pytest_arguments]

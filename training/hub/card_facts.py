@@ -13,19 +13,12 @@ DEMO_TEXT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 DEMO_TEXT_MODEL_FINGERPRINT = "a33448a048951fff"
 
 REQUIRED_IN_PUBLIC = ("dataset", "language", "base_model_license", "data_license")
-LISTS = ("datasets", "language", "limits", "widget")
-
-
-def default_widget() -> list[dict[str, str]]:
-    return [
-        {"text": "I'm fine.", "example_title": "Text only"},
-        {"text": "I can't believe it!", "example_title": "Text that needs a voice"},
-    ]
+LISTS = ("datasets", "language", "limits")
 
 
 @dataclass
 class CardFacts:
-    """Fields of `card.yaml`.
+    """Fields of `card.yaml`. There are none for widget examples, because the Hub's widgets run no code of a repo.
 
     Args:
         name: name of the model, the card's title.
@@ -41,7 +34,7 @@ class CardFacts:
         data_license: in words, for the section about licenses.
         synthetic: whether the data was generated, so that the scores say nothing about people.
         limits: sentences about the limits of this model, in addition to the general ones.
-        widget: examples for the model's page, each with `text` or `src`, and `example_title`.
+        space: Hub id of a Space that answers in the browser with this model, such as one made from hub_cards/space.
     """
 
     name: str = "EGMF"
@@ -56,7 +49,7 @@ class CardFacts:
     data_license: str = ""
     synthetic: bool = False
     limits: list[str] = field(default_factory=list)
-    widget: list[dict[str, str]] = field(default_factory=default_widget)
+    space: str | None = None
 
     def missing(self) -> list[str]:
         """Names of the fields that a public card must have but this one lacks."""

@@ -67,11 +67,8 @@ def _check_repo_ids(data: Any) -> list[str]:
 
 
 def _check_entries(data: Any) -> list[str]:
-    """Widget examples, results and configurations."""
+    """Results and configurations."""
     errors = []
-    for example in data.get("widget", []):
-        if not {"text", "src"} & set(example):
-            errors.append(f"widget example {example} has neither text nor src")
     for result in data.get("eval_results", []):
         if not isinstance(result.metric_value, int | float):
             value = f"{result.metric_type} of {result.dataset_name}"

@@ -35,6 +35,7 @@ METRIC_NAMES = {
 }
 EVAL_RESULTS = ("accuracy", "weighted_f1", "mae", "correlation")  # in the metadata, which leaderboards read
 TAGS = ["emotion-recognition", "sentiment-analysis", "multimodal", "egmf", "custom_code"]
+HUB_ID = r"[\w-][\w.-]*/[\w.-]+"
 DEMO_TASKS = {"emotion", "sentiment"}  # their table shows the best possible figures next to ours
 VARIANT_NAMES = {
     "text_only": "text, model trained on text only",
@@ -217,13 +218,12 @@ def make_metadata(sources: CardSources, facts: CardFacts, base_model: str | None
         tags=TAGS,
         model_name=facts.name,
         eval_results=eval_results or None,
-        widget=facts.widget or None,
     )
 
 
 def find_base_model(run: Path, named: str, facts: CardFacts) -> str | None:
     """Hub id of the language model: from the facts, or the checkpoint's, unless that is a folder."""
-    is_hub_id = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", named) is not None
+    is_hub_id = re.fullmatch(HUB_ID, named) is not None
     if facts.base_model is None and is_hub_id and not (run / named).is_dir():
         return named
     return facts.base_model
@@ -246,13 +246,15 @@ def write_card(run: Path, facts: CardFacts | None = None, options: CardOptions |
         options: where the card goes, and further content.
 
     Raises:
-        ValueError: the Hub would refuse the metadata.
+        ValueError: the Hub would refuse the metadata, or the Space is not named by its id.
     """
     options = options or CardOptions()
     folder = options.folder or run
     sources = read_sources(run, options)
     if facts is None:
         facts = demo_facts(sources.run_config)
+    if facts.space is not None and not re.fullmatch(HUB_ID, facts.space):
+        raise ValueError(f"`space` is {facts.space!r}; give the Space's id on the Hub, ORG/NAME.")
     named = sources.config.get("text_model_id") or sources.run_config.get("text_model_id") or ""
     base_model = find_base_model(run, named, facts)
     card = ModelCard.from_template(

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 from huggingface_hub import EvalResult, ModelCard
@@ -208,6 +209,20 @@ def test_pipeline_is_shown_if_available(run):
     assert "A standalone checkpoint: 2.3 MB" in content
 
 
+def test_card_says_where_an_answer_can_be_had_in_the_browser(run):
+    folder, *_ = run
+    widgets = "The Hub's own widgets run no code of a repo, so this page has none."
+    page = "[lab/page](https://huggingface.co/spaces/lab/page) is a page that answers with this model."
+    content = body_of(write_card(folder, FACTS))
+    assert f"{widgets} EGMF's source code has a Gradio page for it" in content
+    content = body_of(write_card(folder, replace(FACTS, space="lab/page")))
+    assert f"## In the browser\n\n{page}\n\n{widgets}\n\n## Results" in content
+    (folder / "handler.py").write_text("")
+    content = body_of(write_card(folder, FACTS))
+    assert '`{"inputs": {"video": BASE64_OR_URL, "text": "I\'m fine."}}`' in content
+    assert f"\n\n{widgets}\n\n## Results" in content
+
+
 def test_checkpoint_without_evaluation(run):
     folder, *_ = run
     (folder / "results-test.json").unlink()
@@ -239,7 +254,7 @@ def test_metadata_is_valid_without_network(run, facts):
     assert ModelCard(str(card)).data.to_dict() == card.data.to_dict()
     assert card.data.library_name == "transformers"
     assert card.data.pipeline_tag == "video-text-to-text"
-    assert all({"text", "example_title"} <= set(example) for example in card.data.widget)
+    assert card.data.get("widget") is None
     assert "custom_code" in card.data.tags
 
 
@@ -314,7 +329,7 @@ def test_standalone_checkpoint_is_based_on_what_its_run_names(run, tmp_path):
         ({"language": ["English"]}, "not an ISO 639 code"),
         ({"base_model": "a/b/c"}, "a/b/c"),
         ({"datasets": ["../clips"]}, "clips"),
-        ({"widget": [{"example_title": "x"}]}, "neither text nor src"),
+        ({"space": "https://huggingface.co/spaces/lab/page"}, "give the Space's id on the Hub"),
     ],
 )
 def test_metadata_that_the_hub_would_refuse(run, fields, message):
