@@ -144,8 +144,7 @@ class EGMFErc(evaluate.Metric):
         super().add_batch(**self._validated(predictions, references, kwargs))
 
     def add(self, *, prediction: Any = None, reference: Any = None, **kwargs: Any) -> None:
-        """Validate and add one example."""
-        # `evaluate.combine` passes the names of the columns: predictions, references.
+        """Validate and add one example, which `evaluate.combine` passes as `predictions` and `references`."""
         example = {"predictions": prediction, "references": reference, **kwargs}
         self.add_batch(**{name: [value] for name, value in example.items()})
 

@@ -149,8 +149,7 @@ class EGMFMsa(evaluate.Metric):
         super().add_batch(**columns, **kwargs)
 
     def add(self, *, prediction: Any = None, reference: Any = None, **kwargs: Any) -> None:
-        """Validate and add one example."""
-        # `evaluate.combine` passes the names of the columns: predictions, references.
+        """Validate and add one example, which `evaluate.combine` passes as `predictions` and `references`."""
         example = {"predictions": prediction, "references": reference, **kwargs}
         self.add_batch(**{name: [value] for name, value in example.items()})
 
@@ -361,10 +360,9 @@ def _point_figures(
     result["correlation"] = correlation(true_scores, scores)
     if convention == "sims":
         # In float32, as in the toolkits: cancellation near 0 changes the sixth digit.
-        r2 = math.nan
+        result["r2"] = math.nan
         if len(scores) > 1:
-            r2 = r2_score(true_scores.astype(np.float32), scores.astype(np.float32))
-        result["r2"] = float(r2)
+            result["r2"] = float(r2_score(true_scores.astype(np.float32), scores.astype(np.float32)))
     return result
 
 
