@@ -34,6 +34,7 @@ PAPER_EXPERTS = (
     {"name": "semantic", "bottleneck_ratio": 4, "activation": "gelu"},
     {"name": "global", "bottleneck_ratio": 2, "activation": "silu"},
 )
+LEARNED_ACTIVATION = "mixture"  # of an expert: a learned mixture of the paper's three
 # Of `PreTrainedConfig`, and nearly the name of a field.
 LIBRARY_KEYWORDS = {"num_labels"}
 
@@ -206,11 +207,25 @@ class EGMFConfig(PreTrainedConfig):
             attention bidirectional, but its equations have no such term.
         experts (`list[dict]`, *optional*, defaults to `PAPER_EXPERTS`):
             One dict per expert, at least one: `name`, unique; `bottleneck_ratio`, H divided by the expert's hidden
-            width, from 1 to `fusion_hidden_size`; `activation`, a name from `transformers.activations`.
+            width, from 1 to `fusion_hidden_size`; `activation`, a name from `transformers.activations`, or
+            `"mixture"`, a learned mixture of the paper's three; optionally `learned_width`, whether every hidden unit
+            has a learned gate.
+        active_experts (`list[str]`, *optional*):
+            Names of the experts that are used; the others get no weight, and the rest share it. `None` uses all. For
+            asking a trained model without one of its experts.
+        gate (`str`, *optional*, defaults to `"two_stage"`):
+            Weights of the experts: `"two_stage"`, as in the paper; `"one_stage"`, the feature-driven stage alone;
+            `"uniform"`, the same weight for each, without a gate.
+        expert_residual (`bool`, *optional*, defaults to `True`):
+            Add the gated share beta of f_fusion to the experts' mixture, as in the paper.
+        fusion_norms (`bool`, *optional*, defaults to `True`):
+            Layer norms of text and media tokens before Eq. 1 and of the pooled vector, which the paper does not have.
         num_pseudo_tokens (`int`, *optional*, defaults to 4):
             Number P of soft tokens that carry the fused vector, at least 1. 4 as in the closest published code.
         pseudo_token_projection (`str`, *optional*, defaults to `"repeat"`):
             `"repeat"`, as in the paper: one projected vector, P times. `"separate"`: one projection per token.
+        pseudo_token_norm (`bool`, *optional*, defaults to `True`):
+            A layer norm before that projection and a learned scale after it, which the paper does not have.
         lora (`dict`, *optional*):
             The adapter of a new model's language model: fields of `peft.LoraConfig` (`r`, `lora_alpha`,
             `target_modules`, `use_dora`, `use_rslora`, ...), or of another method's configuration, which `peft_type`
@@ -240,8 +255,13 @@ class EGMFConfig(PreTrainedConfig):
     fusion_dropout: float = interval(min=0, max=1, exclude_max=True)(default=0.1)
     bidirectional_attention: bool = False
     experts: list[dict] | tuple[dict, ...] = PAPER_EXPERTS
+    active_experts: list[str] | None = None
+    gate: Literal["two_stage", "one_stage", "uniform"] = "two_stage"
+    expert_residual: bool = True
+    fusion_norms: bool = True
     num_pseudo_tokens: int = interval(min=1)(default=4)
     pseudo_token_projection: Literal["repeat", "separate"] = "repeat"
+    pseudo_token_norm: bool = True
     lora: dict | None = None
     placeholder_token_id: int | None = None
     initializer_range: float = 0.02
@@ -335,12 +355,14 @@ class EGMFConfig(PreTrainedConfig):
         if not self.experts:
             raise ValueError("`experts` is empty; give at least one expert.")
         for expert in self.experts:
-            if set(expert) != {"name", "bottleneck_ratio", "activation"}:
-                raise ValueError(f"An expert needs exactly name, bottleneck_ratio and activation; got {expert}.")
-            if expert["activation"] not in ACT2FN:
+            if set(expert) - {"learned_width"} != {"name", "bottleneck_ratio", "activation"}:
+                raise ValueError(
+                    f"An expert needs name, bottleneck_ratio and activation, and may have learned_width; got {expert}."
+                )
+            if expert["activation"] not in (*ACT2FN, LEARNED_ACTIVATION):
                 raise ValueError(
                     f"Unknown activation {expert['activation']!r} of expert {expert['name']!r}. "
-                    "Choose one of transformers.activations.ACT2FN."
+                    f"Choose one of transformers.activations.ACT2FN, or {LEARNED_ACTIVATION!r}."
                 )
             if not 1 <= expert["bottleneck_ratio"] <= self.fusion_hidden_size:
                 raise ValueError(
@@ -349,6 +371,10 @@ class EGMFConfig(PreTrainedConfig):
                 )
         if len(set(self.expert_names)) < len(self.experts):
             raise ValueError(f"Two experts share a name: {self.expert_names}. Give each a name of its own.")
+        active = self.active_experts
+        if active is not None and not (active and set(active) <= set(self.expert_names)):
+            names = ", ".join(self.expert_names)
+            raise ValueError(f"`active_experts` is {active}; name at least one of {names}.")
 
     def validate_adapters(self):
         """Part of `@strict`-powered validation. An adapter's name is that of a folder and of a module."""

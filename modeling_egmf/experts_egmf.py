@@ -14,24 +14,56 @@ import torch
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
-from .configuration_egmf import EGMFConfig
+from .configuration_egmf import LEARNED_ACTIVATION, PAPER_EXPERTS, EGMFConfig
 from .outputs_egmf import EGMFFusionOutput
 from .precision_egmf import EGMFFloat32Module, in_float32
+
+
+class EGMFMixedActivation(EGMFFloat32Module):
+    """A learned mixture of the paper's three activations, which starts with equal shares."""
+
+    def __init__(self):
+        super().__init__()
+        names = [expert["activation"] for expert in PAPER_EXPERTS]
+        self.activations = nn.ModuleList(ACT2FN[name] for name in names)
+        self.mixture = nn.Parameter(torch.zeros(len(names)))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """hidden (B, units) -> (B, units)."""
+        outputs = [activation(hidden) for activation in self.activations]
+        shares = torch.softmax(self.mixture, dim=0)
+        return torch.einsum("k,kbu->bu", shares, torch.stack(outputs))
 
 
 class EGMFExpert(EGMFFloat32Module):
     """A bottleneck network E_k: H -> H / bottleneck_ratio -> H."""
 
-    def __init__(self, width: int, bottleneck_ratio: int, activation: str):
+    def __init__(
+        self,
+        width: int,
+        bottleneck_ratio: float,
+        activation: str,
+        learned_width: bool = False,
+    ):
         super().__init__()
-        bottleneck_width = max(1, width // bottleneck_ratio)
-        self.down = nn.Linear(width, bottleneck_width)
-        self.activation = ACT2FN[activation]
-        self.up = nn.Linear(bottleneck_width, width)
+        num_units = max(1, int(width / bottleneck_ratio))
+        self.down = nn.Linear(width, num_units)
+        if activation == LEARNED_ACTIVATION:
+            self.activation = EGMFMixedActivation()
+        else:
+            self.activation = ACT2FN[activation]
+        self.up = nn.Linear(num_units, width)
+        self.unit_gates = None
+        if learned_width:
+            # sigmoid(2) = 0.88: units start nearly open, where the gradient of their gate is not yet small.
+            self.unit_gates = nn.Parameter(torch.full((num_units,), 2.0))
 
     def forward(self, fused: Tensor) -> Tensor:
         """fused (B, H) -> (B, H)."""
-        return self.up(self.activation(self.down(fused)))
+        hidden = self.activation(self.down(fused))  # (B, units)
+        if self.unit_gates is not None:
+            hidden = hidden * torch.sigmoid(self.unit_gates)
+        return self.up(hidden)
 
 
 def two_layers(width: int, hidden_width: int, output_width: int) -> nn.Sequential:
@@ -40,22 +72,44 @@ def two_layers(width: int, hidden_width: int, output_width: int) -> nn.Sequentia
 
 
 class EGMFHierarchicalGate(EGMFFloat32Module):
-    """The two stages of the gate, and the weight of the residual."""
+    """The two stages of the gate, and the weight of the residual. `gate` and `expert_residual` leave parts out."""
 
-    def __init__(self, width: int, num_experts: int):
+    def __init__(self, config: EGMFConfig):
         super().__init__()
+        width = config.fusion_hidden_size
+        num_experts = len(config.experts)
         hidden_width = max(num_experts, width // 4)
-        self.feature_gate = two_layers(width, hidden_width, num_experts)
-        self.context_gate = two_layers(width + num_experts, hidden_width, num_experts)
-        self.residual_gate = nn.Linear(width, 1)
+        self.num_experts = num_experts
+        self.feature_gate = None
+        self.context_gate = None
+        self.residual_gate = None
+        if config.gate != "uniform":
+            self.feature_gate = two_layers(width, hidden_width, num_experts)
+        if config.gate == "two_stage":
+            self.context_gate = two_layers(width + num_experts, hidden_width, num_experts)
+        if config.expert_residual:
+            self.residual_gate = nn.Linear(width, 1)
+        active = config.active_experts or config.expert_names
+        self.masked = [index for index, name in enumerate(config.expert_names) if name not in active]
 
     def forward(self, fused: Tensor) -> EGMFFusionOutput:
         """fused (B, H) -> output with the weights of the gate."""
         output = EGMFFusionOutput()
-        output.gate_weights = torch.softmax(self.feature_gate(fused), dim=-1)
-        context = torch.cat([fused, output.gate_weights], dim=-1)  # (B, H + E)
-        output.expert_weights = torch.softmax(self.context_gate(context), dim=-1)
-        output.residual_weight = torch.sigmoid(self.residual_gate(fused)).squeeze(-1)
+        logits = fused.new_zeros(len(fused), self.num_experts)  # uniform
+        output.gate_weights = torch.softmax(logits, dim=-1)
+        if self.feature_gate is not None:
+            logits = self.feature_gate(fused)
+            output.gate_weights = torch.softmax(logits, dim=-1)
+        if self.context_gate is not None:
+            context = torch.cat([fused, output.gate_weights], dim=-1)  # (B, H + E)
+            logits = self.context_gate(context)
+        if self.masked:
+            masked = torch.tensor(self.masked, device=logits.device)
+            logits = logits.index_fill(1, masked, -torch.inf)
+        output.expert_weights = torch.softmax(logits, dim=-1)
+        output.residual_weight = fused.new_zeros(len(fused))
+        if self.residual_gate is not None:
+            output.residual_weight = torch.sigmoid(self.residual_gate(fused)).squeeze(-1)
         return output
 
 
@@ -65,10 +119,12 @@ class EGMFExperts(EGMFFloat32Module):
     def __init__(self, config: EGMFConfig):
         super().__init__()
         width = config.fusion_hidden_size
-        self.experts = nn.ModuleList(
-            EGMFExpert(width, expert["bottleneck_ratio"], expert["activation"]) for expert in config.experts
-        )
-        self.gate = EGMFHierarchicalGate(width, len(self.experts))
+        self.experts = nn.ModuleList()
+        for expert in config.experts:
+            settings = dict(expert)
+            del settings["name"]
+            self.experts.append(EGMFExpert(width, **settings))
+        self.gate = EGMFHierarchicalGate(config)
 
     @in_float32
     def forward(self, fused: Tensor) -> EGMFFusionOutput:

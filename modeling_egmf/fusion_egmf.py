@@ -55,16 +55,17 @@ class EGMFFusion(EGMFFloat32Module):
     def __init__(self, config: EGMFConfig):
         super().__init__()
         width = config.fusion_hidden_size
+        norm = nn.LayerNorm if config.fusion_norms else nn.Identity
         self.text_projection = nn.Linear(config.text_config.get_text_config().hidden_size, width)
         self.no_text_query = nn.Parameter(torch.zeros(width))
-        self.text_norm = nn.LayerNorm(width)
-        self.media_norm = nn.LayerNorm(width)
+        self.text_norm = norm(width)
+        self.media_norm = norm(width)
         self.media_attention = None
         if config.bidirectional_attention:
             self.media_attention = EGMFAttention(config)
         self.cross_attention = EGMFAttention(config)
         self.self_attention = EGMFAttention(config)
-        self.fused_norm = nn.LayerNorm(width)
+        self.fused_norm = norm(width)
 
     @in_float32
     def forward(

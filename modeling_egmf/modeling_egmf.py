@@ -18,19 +18,22 @@ encoders   chosen  One token per modality: features, waveform, frames or a pretr
 Eq. 1, 2   chosen  Text embeddings are projected from the LLM's width D to H, so that the two can be added.
            chosen  H_text is the transcript only, without the rest of the prompt.
            added   Layer norms of text and media tokens before Eq. 1, because the size of embeddings differs between
-                   LLMs by orders of magnitude. The residual `+ H_text` is the normed text.
+                   LLMs by orders of magnitude. The residual `+ H_text` is the normed text. `fusion_norms=False`
+                   leaves them out.
            chosen  Multi-head attention, without a bias on the keys, with dropout on the weights.
            added   A learned query (`no_text_query`) stands in for the text of a sample without any.
            added   Without audio and video, the cross-attention gives zeros and Z_cross = H_text.
            option  `bidirectional_attention`: the media tokens attend to the text before Eq. 1. The paper's text says
                    so; its equations do not.
 pooling    chosen  The mean over real text positions: padding would dilute short utterances.
-           added   A layer norm of the pooled vector.
+           added   A layer norm of the pooled vector, also left out by `fusion_norms=False`.
 Eq. 3      chosen  GateNetwork and MLP have one hidden layer with GELU. w is a softmax, like alpha.
            chosen  beta is a sigmoid of a linear layer over f_fusion. A bottleneck has at least one unit.
            chosen  Xavier initialization: with an LLM's 0.02 the gate would start, and stay, nearly uniform.
+           option  `gate`: one stage, or equal weights. `expert_residual=False`: no share of f_fusion. Experts with
+                   `learned_width` and the activation "mixture": learned instead of set by hand.
 pseudo     added   A layer norm before the projection and a learned scale after it, which a new model sets to match the
-tokens             size of the LLM's own embeddings (training/model/builder.py).
+tokens             size of the LLM's own embeddings (training/model/builder.py). `pseudo_token_norm=False`: neither.
            option  `pseudo_token_projection="separate"`: a projection per token instead of Repeat.
 prompt     added   The prompt includes the transcript and a dialogue's earlier turns: otherwise the LLM would see the
                    text only through P tokens. The processor's `transcript_in_prompt=False` hides the transcript.
@@ -69,7 +72,7 @@ from .checkpoints_egmf import (
 from .configuration_egmf import EGMFConfig
 from .decoders_egmf import check_decoder, check_keywords
 from .encoders_egmf import EGMFAudioVisualEncoder, EGMFPretrainedStem
-from .experts_egmf import EGMFExperts
+from .experts_egmf import EGMFExpert, EGMFExperts, EGMFMixedActivation
 from .fusion_egmf import EGMFFusion
 from .generation_egmf import EGMFGenerationMixin
 from .loading_egmf import load_config
@@ -115,7 +118,12 @@ class EGMFPreTrainedModel(PreTrainedModel):
             init.normal_(module.no_text_query, std=self.config.initializer_range)
         elif isinstance(module, EGMFPseudoTokens):
             init.normal_(module.projection.weight, std=self.config.fusion_hidden_size**-0.5)
-            init.ones_(module.scale)
+            if self.config.pseudo_token_norm:
+                init.ones_(module.scale)
+        elif isinstance(module, EGMFMixedActivation):
+            init.zeros_(module.mixture)
+        elif isinstance(module, EGMFExpert) and module.unit_gates is not None:
+            init.constant_(module.unit_gates, 2.0)
 
 
 class EGMFModel(EGMFPreTrainedModel):

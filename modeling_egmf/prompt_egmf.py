@@ -30,7 +30,7 @@ class EGMFPseudoTokens(EGMFFloat32Module):
     """T_pseudo = Repeat(Linear(f_enhanced), P), or one projection per token.
 
     A learned factor scales them to the norm of the language model's own embeddings: soft tokens with ten times the
-    norm of the others would drown out the sentence.
+    norm of the others would drown out the sentence. `pseudo_token_norm=False` leaves out the norm and the factor.
     """
 
     def __init__(self, config: EGMFConfig):
@@ -38,9 +38,12 @@ class EGMFPseudoTokens(EGMFFloat32Module):
         self.num_tokens = config.num_pseudo_tokens
         self.width = config.text_config.get_text_config().hidden_size
         num_projections = 1 if config.pseudo_token_projection == "repeat" else self.num_tokens
-        self.norm = nn.LayerNorm(config.fusion_hidden_size)
+        norm = nn.LayerNorm if config.pseudo_token_norm else nn.Identity
+        self.norm = norm(config.fusion_hidden_size)
         self.projection = nn.Linear(config.fusion_hidden_size, self.width * num_projections)
-        self.scale = nn.Parameter(torch.ones(()))
+        self.scale = 1.0
+        if config.pseudo_token_norm:
+            self.scale = nn.Parameter(torch.ones(()))
 
     @in_float32
     def forward(self, enhanced: Tensor) -> Tensor:

@@ -133,7 +133,7 @@ def test_model_and_processor_meet_only_in_training_and_hub_cards():
 
 # ---- directions within training/ -------------------------------------------------------------------------------
 
-COMMANDS = {"cli", "train", "run_eval", "predict", "report", "push_to_hub", "push_metrics"}
+COMMANDS = {"cli", "train", "run_eval", "run_experiment", "predict", "report", "push_to_hub", "push_metrics"}
 # What each part of training/ may import of the others; everything else is a forbidden direction.
 MAY_IMPORT = {
     "records": set(),
@@ -148,6 +148,7 @@ MAY_IMPORT = {
     "hub": {"records", "paths", "arguments", "data", "model", "evaluation", "cli"},
     "export": {"records", "paths", "model", "cli"},
     "converters": {"records", "paths", "arguments", "data", "model", "hub", "cli"},
+    "experiments": {"records", "paths", "cli", "evaluation"},
     "demo": {"records", "paths", "arguments", "data", "model", "evaluation", "trainer", "hub", "cli"},
     "benchmarks": {
         *("records", "paths", "cli", "options", "arguments", "data", "model", "evaluation", "trainer", "converters"),

@@ -49,6 +49,9 @@ COMMON_LIBRARY_OPTIONS = (
     "use_cpu",
 )
 
+# Our options for experiments with the method; also listed only by `--help_all`.
+EXPERIMENT_OPTIONS = ("experts", "gate", "expert_residual", "fusion_norms", "pseudo_token_norm")
+
 
 def described(default: Any, help_text: str) -> Any:
     """A field with its help, as `transformers.HfArgumentParser` reads it."""
@@ -116,9 +119,20 @@ class ModelArguments:
     fusion_hidden_size: int = described(256, "Width of the fusion (d_h in the paper).")
     fusion_dropout: float = described(0.1, "Dropout in the fusion's attention.")
     bidirectional_attention: bool = described(False, "Let audio and video attend to the text as well.")
+    experts: list[str] = described(
+        ["local", "semantic", "global"],
+        "Experts: names of the paper's three, or NAME:RATIO:ACTIVATION with the ratio of fusion to hidden width, an "
+        "activation of transformers or mixture (learned), and :learned for a learned width.",
+    )
+    gate: str = described("two_stage", "Weights of the experts: two_stage (as in the paper), one_stage or uniform.")
+    expert_residual: bool = described(True, "Add the gated share of the fused vector to the experts' mixture.")
+    fusion_norms: bool = described(True, "Layer norms around the fusion's attention, which the paper does not have.")
     num_pseudo_tokens: int = described(4, "Number of soft tokens that carry the fused modalities into the prompt.")
     pseudo_token_projection: str = described(
         "repeat", "Projection to pseudo tokens: repeat (as in the paper) or separate."
+    )
+    pseudo_token_norm: bool = described(
+        True, "Layer norm and learned scale of the pseudo tokens, which the paper does not have."
     )
     transcript_in_prompt: bool = described(True, "Put the transcript into the language model's prompt.")
     lora_r: int = described(8, "Rank of LoRA; 0 trains without LoRA.")
@@ -307,12 +321,12 @@ def make_parser(show_all: bool = False) -> CommandParser:
         prog="egmf train",
         usage="egmf train [--config FILE] [--OPTION VALUE ...]",
         description="Train a model, or fine-tune a checkpoint.",
-        epilog="All fields of transformers.TrainingArguments are options as well: --help_all lists them.",
+        epilog="All fields of transformers.TrainingArguments, and options for experiments: --help_all.",
     )
     parser.add_argument(
         "--config", metavar="FILE", help="YAML file with any of these options; recipes: training/configs"
     )
-    parser.add_argument("--help_all", action="store_true", help="also list the rare options of the trainer")
+    parser.add_argument("--help_all", action="store_true", help="also list rare options")
     groups: dict[str, Any] = {}
     for option in training_options().values():
         if option.group not in groups:
@@ -321,6 +335,7 @@ def make_parser(show_all: bool = False) -> CommandParser:
         if "(default:" in option.help or option.default == "None":
             help_text = option.help
         is_rare = option.group == LIBRARY_GROUP and option.name not in COMMON_LIBRARY_OPTIONS
+        is_rare = is_rare or option.name in EXPERIMENT_OPTIONS
         parser.add_argument(
             f"--{option.name}",
             metavar=option.placeholder,

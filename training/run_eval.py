@@ -24,6 +24,7 @@ def make_parser() -> CommandParser:
     add("--model_name_or_path", required=True, group=model, help="checkpoint: a folder or a Hub id")
     add("--text_model_name_or_path", group=model, help="language model of an adapter checkpoint, if it was moved")
     add("--load_in_4bit", action="store_true", group=model, help="4-bit language model (needs bitsandbytes and CUDA)")
+    add("--experts", nargs="+", group=model, help="experts to use, by name; the others get no weight; default: all")
     add("--device", group=model, help="cpu or cuda; default: cuda if there is a GPU")
     add("--dataset", required=True, group=data, help="dataset folder: metadata.jsonl, metadata.csv or Parquet")
     add("--split", default="test", group=data, help="split to evaluate on; default: test")

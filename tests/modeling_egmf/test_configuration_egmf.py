@@ -158,8 +158,8 @@ def test_attention_of_nested_configurations_is_kept(tiny_text_config):
         ({"experts": [{**EXPERT, "activation": "swoosh"}]}, "Unknown activation 'swoosh' of expert 'one'"),
         ({"experts": [{**EXPERT, "bottleneck_ratio": 0}]}, r"`bottleneck_ratio` of expert 'one' is 0; it must be in"),
         ({"experts": [{**EXPERT, "bottleneck_ratio": 257}]}, r"must be in \[1, 256\]"),
-        ({"experts": [{**EXPERT, "width": 3}]}, "exactly name, bottleneck_ratio and activation"),
-        ({"experts": [{"name": "one"}]}, "exactly name, bottleneck_ratio and activation"),
+        ({"experts": [{**EXPERT, "width": 3}]}, "needs name, bottleneck_ratio and activation"),
+        ({"experts": [{"name": "one"}]}, "needs name, bottleneck_ratio and activation"),
         (
             {"audio_config": {"input_type": "frames"}},
             "`audio_config.input_type` is 'frames'; use 'features' or 'waveform'",

@@ -133,6 +133,7 @@ def test_options_are_the_fields_of_the_dataclasses():
     assert {"learning_rate", "eval_steps", "max_steps", "lora_r", "conv_channels", "window_hop"} <= numbers
     assert {name for name, option in options.items() if option.is_list} == {
         "conv_channels",
+        "experts",
         "include_for_metrics",
         "label_names",
         "lora_target_modules",

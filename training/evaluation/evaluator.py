@@ -64,6 +64,7 @@ class EvaluationOptions:
         device: `cpu` or `cuda`; None for CUDA if there is a GPU.
         text_model_name_or_path: language model of an adapter checkpoint, if it was moved.
         load_in_4bit: load the language model in 4 bits.
+        experts: names of the experts to use; the others get no weight. None for all.
     """
 
     model_name_or_path: str
@@ -81,6 +82,7 @@ class EvaluationOptions:
     device: str | None = None
     text_model_name_or_path: str | None = None
     load_in_4bit: bool = False
+    experts: list[str] | None = None
 
     def __post_init__(self):
         for name in ("max_samples", "batch_size"):
@@ -164,6 +166,8 @@ def predict_dataset(
 ) -> list[dict[str, Any]]:
     """One record per clip and subset: its answer and probabilities, both None if it has none of the modalities.
 
+    The answer has the table's other columns as `columns`.
+
     Clips are decoded once, a batch at a time, for all subsets. A clip that was cut into windows (see windows.py) has
     one record.
 
@@ -190,6 +194,9 @@ def predict_dataset(
                     "rated": sample["answer"],
                 }
                 prediction = by_id.get(sample["id"], {"answer": None, "probabilities": None})
+                columns = example.get("extra")
+                if columns and prediction["answer"] is not None:
+                    prediction["answer"]["columns"] = columns
                 records.append(record | prediction)
     return merge_records(processor, records)
 
@@ -279,7 +286,9 @@ def evaluate_checkpoint(options: EvaluationOptions) -> Path | None:
     examples = load_examples(options.dataset, options.split, options.split_manifest)
     examples = select_examples(examples, None, options.max_samples, default_task="")
     require_examples(len(examples), state.num_processes, f"examples of split {options.split!r}")
-    model, processor = load(options.model_name_or_path, options.text_model_name_or_path, four_bit)
+    model, processor = load(
+        options.model_name_or_path, options.text_model_name_or_path, four_bit, active_experts=options.experts
+    )
     modalities = trained_modalities(Path(options.model_name_or_path), processor.modalities)
     subsets = parse_subsets(options.subsets, modalities)
     warn_of_other_splits(Path(options.model_name_or_path), options.split_manifest)
@@ -300,6 +309,7 @@ def evaluate_checkpoint(options: EvaluationOptions) -> Path | None:
         "device": options.device,
         "processes": state.num_processes,
         "modalities": list(modalities),
+        "tasks": {name: task.to_dict() for name, task in processor.task_objects.items()},
         "subsets": compute_results(records, processor.task_objects, subsets, BOOTSTRAP),
         "config": model.config.to_dict(),
         "seconds": time.time() - started,
@@ -318,6 +328,7 @@ def describe_evaluation(options: EvaluationOptions) -> dict[str, Any]:
         "max_samples": options.max_samples,
         "window_hop": options.window_hop,
         "load_in_4bit": options.load_in_4bit,
+        "experts": options.experts,
     }
 
 

@@ -82,6 +82,36 @@ def answer_metrics(
     return module.compute_figures(predictions, references, corpus, out_of_range="toolkits", bootstrap=bootstrap)
 
 
+def resampled_metrics(
+    task: EGMFTask,
+    predictions: Sequence[str | float],
+    references: Sequence[str | float],
+    indices: np.ndarray,
+) -> dict[str, np.ndarray]:
+    """Metrics of `answer_metrics` over resamples of the examples.
+
+    Args:
+        task: selects the module.
+        predictions: (N,) labels or scores.
+        references: (N,) true labels or scores.
+        indices: (R, N) examples of each resample.
+
+    Returns:
+        Name -> (R,).
+    """
+    if task.kind == "classification":
+        module = load_metric_module("egmf_erc")
+        options = {"labels": list(task.labels), "resamples": indices}
+        return module.compute_figures(predictions, references, **options)["resampled"]
+    corpus = CORPORA.get((task.low, task.high))
+    if corpus is None:
+        errors = np.abs(np.array(predictions, float) - np.array(references, float))
+        return {"mae": errors[indices].mean(axis=1)}
+    module = load_metric_module("egmf_msa")
+    options = {"out_of_range": "toolkits", "resamples": indices}
+    return module.compute_figures(predictions, references, corpus, **options)["resampled"]
+
+
 def _metrics_of_another_scale(module: ModuleType, truth: np.ndarray, scores: np.ndarray) -> dict[str, float]:
     """The metrics that need no classes. truth, scores (N,)"""
     counts = np.unique(scores, return_counts=True)[1]

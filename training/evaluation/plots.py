@@ -175,3 +175,23 @@ def plot_overview(
     axes.set(ylabel="emotion accuracy", ylim=(0, 1))
     axes.legend(frameon=False, ncols=3, loc="upper left")
     return save_figure(figure, path)
+
+
+def plot_variants(panels: dict[str, dict[str, dict[str, Any]]], path: Path) -> str:
+    """Mean and standard deviation of a metric for each variant of an experiment.
+
+    Args:
+        panels: title -> label of a bar -> summary over seeds.
+        path: PNG file to write.
+    """
+    height = 0.6 + 0.42 * max(map(len, panels.values()))
+    figure, columns = plt.subplots(1, len(panels), figsize=(5 * len(panels), height), layout="constrained")
+    for axes, (title, bars) in zip(np.atleast_1d(columns), panels.items(), strict=True):
+        positions = np.arange(len(bars))[::-1]  # the first on top
+        means = [summary["mean"] for summary in bars.values()]
+        errors = [summary["std"] or 0 for summary in bars.values()]
+        axes.barh(positions, means, xerr=errors, color=BLUE, error_kw={"ecolor": INK, "elinewidth": 1})
+        axes.set_yticks(positions, list(bars), size=8)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_title(title)
+    return save_figure(figure, path)

@@ -10,7 +10,7 @@ width of features, the number of pseudo tokens and the id of the placeholder.
 
 import copy
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from transformers import (
 
 from modeling_egmf import EGMFConfig, EGMFForConditionalGeneration
 from modeling_egmf.checkpoints_egmf import fingerprint, locate_part
+from modeling_egmf.configuration_egmf import PAPER_EXPERTS
 from modeling_egmf.weights_egmf import explain_loading_errors
 from processing_egmf import BUILT_IN_TASKS, EGMFProcessor, EGMFTask
 from processing_egmf.agreement_egmf import check_agreement
@@ -47,7 +48,10 @@ from .language_model import (
 
 
 def load(
-    checkpoint: str | Path, text_model: str | None = None, four_bit: BitsAndBytesConfig | None = None
+    checkpoint: str | Path,
+    text_model: str | None = None,
+    four_bit: BitsAndBytesConfig | None = None,
+    active_experts: list[str] | None = None,
 ) -> tuple[EGMFForConditionalGeneration, EGMFProcessor]:
     """Load a checkpoint and its processor, with the code of this source tree.
 
@@ -56,6 +60,7 @@ def load(
         text_model: folder or Hub id of the language model of an adapter checkpoint, if it is not where the
             checkpoint's configuration says.
         four_bit: from `quantization`; None keeps the language model's own precision.
+        active_experts: names of the experts to use; None for all.
 
     Raises:
         ValueError: `checkpoint` is neither a folder nor a Hub id, or its processor does not fit its model.
@@ -65,6 +70,8 @@ def load(
     # With our config registered, looking up the tokenizer does not need the checkpoint's own code.
     AutoConfig.register("egmf", EGMFConfig, exist_ok=True)
     load_kwargs: dict[str, Any] = {"text_model_id": text_model}
+    if active_experts is not None:
+        load_kwargs["active_experts"] = active_experts
     try:
         if four_bit is not None:
             four_bit = copy.copy(four_bit)
@@ -234,10 +241,43 @@ def fusion_settings(arguments: ModelArguments) -> dict[str, Any]:
         "fusion_hidden_size": arguments.fusion_hidden_size,
         "fusion_dropout": arguments.fusion_dropout,
         "bidirectional_attention": arguments.bidirectional_attention,
+        "experts": read_experts(arguments.experts),
+        "gate": arguments.gate,
+        "expert_residual": arguments.expert_residual,
+        "fusion_norms": arguments.fusion_norms,
         "num_pseudo_tokens": arguments.num_pseudo_tokens,
         "pseudo_token_projection": arguments.pseudo_token_projection,
+        "pseudo_token_norm": arguments.pseudo_token_norm,
         "lora": lora_fields(arguments) if arguments.lora_r else None,
     }
+
+
+def read_experts(names: Sequence[str]) -> list[dict[str, Any]]:
+    """Experts of `EGMFConfig` from the option: names of the paper's, or NAME:RATIO:ACTIVATION[:learned].
+
+    Raises:
+        ValueError: an entry is neither.
+    """
+    paper = {expert["name"]: expert for expert in PAPER_EXPERTS}
+    experts = []
+    for entry in names:
+        parts = entry.split(":")
+        if entry in paper:
+            experts.append(paper[entry])
+            continue
+        try:
+            name, ratio, activation, *rest = parts
+            experts.append({"name": name, "bottleneck_ratio": float(ratio), "activation": activation})
+            if rest not in ([], ["learned"]):
+                raise ValueError
+        except ValueError as error:
+            raise ValueError(
+                f"--experts {entry}: give one of {', '.join(paper)}, or NAME:RATIO:ACTIVATION such as wide:2:gelu, "
+                "with :learned appended for a learned width."
+            ) from error
+        if rest:
+            experts[-1]["learned_width"] = True
+    return experts
 
 
 def calibrate_pseudo_tokens(model: EGMFForConditionalGeneration) -> None:
@@ -246,6 +286,8 @@ def calibrate_pseudo_tokens(model: EGMFForConditionalGeneration) -> None:
     It is measured on the output of the embedding layer, where the pseudo tokens enter: Gemma's layer scales its
     weights by sqrt(D). Language models that scale later, such as Granite, scale both alike.
     """
+    if not model.config.pseudo_token_norm:
+        return
     embed_tokens = model.get_input_embeddings()
     token_ids = torch.arange(len(embed_tokens.weight), device=embed_tokens.weight.device)
     with torch.no_grad():

@@ -201,6 +201,7 @@ def compute_figures(
     predictions: Sequence[str | None],
     references: Sequence[str],
     probabilities: Sequence[Sequence[float]] | np.ndarray | None = None,
+    resamples: np.ndarray | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """The figures of `EGMFErc.compute`, of examples that are known to be valid: no copies, no files.
@@ -209,6 +210,7 @@ def compute_figures(
         predictions: (N,) label names; None or "" for an unreadable answer.
         references: (N,) names of the true labels.
         probabilities: (N, C) in the order of `labels`.
+        resamples: (R, N) examples of each resample; adds `resampled`, every figure of each of them.
         options: the fields of `EGMFErcOptions`.
     """
     settings = EGMFErcOptions(**options)
@@ -226,6 +228,8 @@ def compute_figures(
         calibration = _calibration(probabilities, truth, predicted, labels, settings)
         bin_sums = np.bincount(calibration.bins, calibration.gaps, minlength=settings.calibration_bins)
         result["calibration_error"] = float(np.abs(bin_sums).sum() / len(truth))
+    if resamples is not None:
+        result["resampled"] = _resampled(predicted, truth, labels, calibration, resamples)
     if settings.bootstrap:
         result["confidence_intervals"] = _intervals(predicted, truth, labels, calibration, settings)
     return result

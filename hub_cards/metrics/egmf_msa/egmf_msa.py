@@ -172,7 +172,11 @@ class EGMFMsa(evaluate.Metric):
 
 
 def compute_figures(
-    predictions: Sequence[float | None], references: Sequence[float], corpus: str = "default", **options: Any
+    predictions: Sequence[float | None],
+    references: Sequence[float],
+    corpus: str = "default",
+    resamples: np.ndarray | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
     """The figures of `EGMFMsa.compute`, of examples that are known to be valid: no copies, no files.
 
@@ -180,6 +184,7 @@ def compute_figures(
         predictions: (N,) scores; None for an unreadable answer.
         references: (N,) true scores.
         corpus: a key of `CONVENTIONS`, as for `evaluate.load`.
+        resamples: (R, N) examples of each resample; adds `resampled`, every figure of each of them.
         options: the fields of `EGMFMsaOptions`.
     """
     settings = EGMFMsaOptions(**options)
@@ -188,8 +193,7 @@ def compute_figures(
     convention = CONVENTIONS[corpus]
     end = SCALE_END[convention]
     readable = np.array([score is not None for score in predictions])  # (N,)
-    filled = [0.0 if score is None else score for score in predictions]
-    predicted = np.array(filled, dtype=np.float32)  # (N,)
+    predicted = np.array([score or 0.0 for score in predictions], dtype=np.float32)  # (N,)
     truth = np.array(references, dtype=np.float32)  # (N,)
     if settings.out_of_range == "error":
         _check_scale("predictions", predicted, convention)
@@ -214,18 +218,18 @@ def compute_figures(
     _warn_of_undefined(result, classifications, true_scores)
     if settings.decimals is not None:
         result = {name: round(value, settings.decimals) for name, value in result.items()}
+    statistics = partial(_resampled, classifications, scores, true_scores, readable, convention)
+    if resamples is not None:
+        result["resampled"] = statistics(resamples)
     if settings.bootstrap:
-        statistics = partial(_resampled, classifications, scores, true_scores, readable, convention)
         result["confidence_intervals"] = _bootstrap_intervals(statistics, len(truth), settings)
     return result
 
 
 def _listed(values: Iterable[Any], max_values: int = 5) -> str:
     values = list(values)
-    text = ", ".join(repr(value) for value in values[:max_values])
-    if len(values) > max_values:
-        text += f" and {len(values) - max_values} more"
-    return text
+    more = f" and {len(values) - max_values} more" if len(values) > max_values else ""
+    return ", ".join(map(repr, values[:max_values])) + more
 
 
 def _scores(column: str, values: Any) -> list[float | None]:
@@ -233,10 +237,10 @@ def _scores(column: str, values: Any) -> list[float | None]:
     if values is None or isinstance(values, str):
         raise ValueError(f"`{column}` is {values!r}; pass a list with one score per example.")
     hint = " Pass None for an unreadable answer." if column == "predictions" else ""
-    scores: list[float | None] = []
+    values = list(values)
+    scores: list[float | None] = [None] * len(values)
     for index, value in enumerate(values):
         if value is None:
-            scores.append(None)
             continue
         if isinstance(value, str | bytes | dict | list | tuple) or np.ndim(value):
             raise ValueError(
@@ -249,7 +253,7 @@ def _scores(column: str, values: Any) -> list[float | None]:
                 f"{column}[{index}] is {score}; scores must be finite. Check where it comes from: "
                 f"no figure is defined for it.{hint}"
             )
-        scores.append(score)
+        scores[index] = score
     return scores
 
 
@@ -391,11 +395,8 @@ def _largest_share(predicted: np.ndarray, readable: np.ndarray, finest: Classifi
         )
     else:
         return share
-    warnings.warn(
-        f"{problem}. A model that learned nothing, or a parser that falls back to one score, "
-        "gives such figures: look at the raw answers.",
-        stacklevel=6,
-    )
+    advice = "A model that learned nothing, or a parser that falls back to one score, gives such figures"
+    warnings.warn(f"{problem}. {advice}: look at the raw answers.", stacklevel=6)
     return share
 
 
@@ -463,8 +464,7 @@ def _resampled_errors(scores: np.ndarray, true_scores: np.ndarray, indices: np.n
     values_centered = values - values.mean(axis=1, keepdims=True)
     truth_squares = (truth_centered**2).sum(axis=1)  # (R,)
     values_squares = (values_centered**2).sum(axis=1)  # (R,)
-    products = (truth_centered * values_centered).sum(axis=1)  # (R,)
-    correlations = products / np.sqrt(truth_squares * values_squares)
+    correlations = (truth_centered * values_centered).sum(axis=1) / np.sqrt(truth_squares * values_squares)
     r2 = 1 - (errors**2)[indices].sum(axis=1) / truth_squares
     truth_varies = np.ptp(truth, axis=1) > 0
     values_vary = np.ptp(values, axis=1) > 0
