@@ -39,6 +39,7 @@ COMMANDS = {  # name -> (module with `main(argv)`, one line of help)
     "train": ("train", "train a model, or fine-tune a checkpoint"),
     "evaluate": ("run_eval", "evaluate a checkpoint on a dataset"),
     "predict": ("predict", "predict one clip, or every clip in a folder"),
+    "experiment": ("run_experiment", "carry out an experiment plan: train, evaluate, decide its claims"),
     "report": ("report", "write a run's report.md"),
     "export": ("export.__main__", "export encoders, fusion and experts to ONNX or torch.export"),
     "push": ("push_to_hub", "push a run to the Hugging Face Hub"),

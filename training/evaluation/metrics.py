@@ -198,9 +198,16 @@ def _sign_accuracy(truth: np.ndarray, scores: np.ndarray) -> float:
 
 def training_metrics(task: EGMFTask, probabilities: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     """The numbers among `task_metrics`, without warnings: an untrained model gives one label for all examples."""
+    with quiet():
+        return numbers_of(task_metrics(task, probabilities, truth))
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the warnings of metrics."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return numbers_of(task_metrics(task, probabilities, truth))
+        yield
 
 
 def numbers_of(metrics: dict[str, Any]) -> dict[str, float]:

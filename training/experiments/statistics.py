@@ -15,7 +15,7 @@ import numpy as np
 
 from processing_egmf import EGMFTask
 
-from ..evaluation.metrics import answer_metrics, resampled_metrics
+from ..evaluation.metrics import answer_metrics, quiet, resampled_metrics
 from .plan import LOWER_IS_BETTER
 
 
@@ -51,10 +51,11 @@ class Cell:
 
     def values(self, metric: str) -> list[float]:
         """The metric of each seed, in the order of `predictions`."""
-        return [
-            answer_metrics(self.task, list(predictions), list(self.references))[metric]
-            for predictions in self.predictions.values()
-        ]
+        with quiet():  # its evaluation has warned already
+            return [
+                answer_metrics(self.task, list(predictions), list(self.references))[metric]
+                for predictions in self.predictions.values()
+            ]
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,8 @@ def difference(better: Cell, worse: Cell, metric: str, resamples: int = RESAMPLE
     drawn = drawn[~np.isnan(drawn)]
     tails = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
     low, high = np.quantile(drawn, tails).tolist()
-    return Difference(metric, sign * (means[0] - means[1]), low, high, len(seeds), len(ids))
+    mean = sign * (means[0] - means[1]) + 0.0  # no negative zero
+    return Difference(metric, mean, low, high, len(seeds), len(ids))
 
 
 def _draw(num_examples: int, num_seeds: int, resamples: int) -> tuple[np.ndarray, np.ndarray]:
@@ -156,10 +158,11 @@ def _resample(cell: Cell, metric: str, indices: np.ndarray) -> np.ndarray:
     step = max(1, CHUNK // indices.shape[1])
     rows = []
     for predictions in cell.predictions.values():
-        chunks = [
-            resampled_metrics(cell.task, predictions, cell.references, indices[start : start + step])[metric]
-            for start in range(0, len(indices), step)
-        ]
+        with quiet():
+            chunks = [
+                resampled_metrics(cell.task, predictions, cell.references, indices[start : start + step])[metric]
+                for start in range(0, len(indices), step)
+            ]
         rows.append(np.concatenate(chunks))
     return np.stack(rows)
 

@@ -1,0 +1,87 @@
+"""Experiment plans: the shipped ones are valid, wrong ones are refused by name."""
+
+import pytest
+import yaml
+
+from training.arguments import parse_arguments
+from training.experiments.plan import check_plan, plan_names, read_plan, select_variants, with_recipe
+from training.experiments.runner import command_line
+
+
+MINIMAL = {
+    "question": "Does it help?",
+    "claim": "It does.",
+    "recipe": "demo",
+    "reference": "with_it",
+    "variants": {"with_it": None, "without": {"train": {"lora_r": 0}}},
+    "checks": [{"claim": "It helps", "better": "with_it", "worse": "without", "by": 0.1}],
+}
+
+
+def write(folder, **changes):
+    path = folder / "mine.yaml"
+    path.write_text(yaml.safe_dump(MINIMAL | changes), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("name", plan_names())
+def test_shipped_plan(name, tmp_path):
+    """Its options are options of training, with values that training accepts."""
+    plan = read_plan(name)
+    assert plan.checks
+    assert plan.reference in plan.variants
+    for variant in plan.variants.values():
+        arguments = ["--config", "training/configs/demo.yaml", "--output_dir", str(tmp_path), "--use_cpu", "true"]
+        parse_arguments([*arguments, *command_line(variant.train)])
+
+
+def test_a_plan_of_ones_own(tmp_path):
+    plan = read_plan(str(write(tmp_path)))
+    assert (plan.name, plan.reference, plan.protocol) == ("mine", "with_it", None)
+    assert plan.variants["without"].train == {"lora_r": 0}
+    assert plan.metrics == {"classification": "accuracy", "regression": "mae"}
+    assert plan.checks[0].by == 0.1
+    other = with_recipe(plan, "mosi-smollm2-135m", "small", [0, 1])
+    assert (other.recipe, other.protocol) == ("mosi-smollm2-135m", "small")
+    assert with_recipe(other, None, "full", [0]).protocol is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"recipe": "dmeo"}, r"There is no recipe dmeo\. Did you mean demo\?"),
+        ({"protocol": "smal"}, "There is no protocol smal"),
+        ({"reference": "nobody"}, "reference names the variant 'nobody'. Variants are with_it, without"),
+        ({"refrence": "with_it"}, "has no field 'refrence'"),
+        ({"question": 3}, "question is 3, of type int; it must be str"),
+        ({"variants": {"a b": None}, "reference": "a b"}, "variant 'a b': use letters"),
+        ({"variants": {"with_it": {"trian": {}}}}, r"variant with_it has no field 'trian'"),
+        ({"variants": {"with_it": {"same_run_as": "x"}}}, "same_run_as names the variant 'x'"),
+        ({"checks": [{"claim": "It helps", "better": "with_it"}]}, "check 1 needs the field 'worse'"),
+        ({"checks": [{"claim": "c", "better": "with_it", "worse": "wihtout"}]}, "names the variant 'wihtout'"),
+    ],
+)
+def test_wrong_plans(tmp_path, changes, message):
+    path = write(tmp_path, **changes)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_plan(str(path))
+    assert str(path) in str(caught.value) or "There is no" in str(caught.value)
+
+
+def test_no_such_plan():
+    with pytest.raises(ValueError, match=r"There is no plan gatign\..*Did you mean gating\?"):
+        read_plan("gatign")
+
+
+def test_chosen_variants_bring_the_reference_and_the_runs_that_they_share():
+    plan = select_variants(read_plan("expert_ablation"), ["masked_local"])
+    assert list(plan.variants) == ["all_three", "masked_local"]
+    assert plan.checks == []
+    check_plan(plan)
+    with pytest.raises(ValueError, match=r"--variants names the variant 'no_locl'.*Did you mean"):
+        select_variants(read_plan("expert_ablation"), ["no_locl"])
+
+
+def test_repeated_seeds():
+    with pytest.raises(ValueError, match="--seeds 0 0: give each seed once"):
+        with_recipe(read_plan("gating"), None, None, [0, 0])

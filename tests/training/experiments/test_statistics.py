@@ -1,0 +1,98 @@
+"""Paired differences over seeds and examples, and verdicts."""
+
+import numpy as np
+import pytest
+
+from processing_egmf import BUILT_IN_TASKS
+from training.experiments.statistics import Cell, difference, read_cell, verdict
+
+
+MOOD = BUILT_IN_TASKS["emotion"]
+SCORE = BUILT_IN_TASKS["mosei"]
+SEEDS = 3
+
+
+def make_cell(accuracy, num_examples=400, seed=0, seeds=range(SEEDS)):
+    """Predictions that are right with a probability, independently for each seed."""
+    generator = np.random.default_rng(seed)
+    labels = list(MOOD.labels)
+    truth = generator.integers(len(labels), size=num_examples)
+    predictions = {}
+    for run in seeds:
+        right = generator.random(num_examples) < accuracy
+        predicted = np.where(right, truth, (truth + 1) % len(labels))
+        predictions[run] = tuple(labels[i] for i in predicted)
+    ids = tuple(f"clip {i}" for i in range(num_examples))
+    return Cell(MOOD, ids, tuple(labels[i] for i in truth), predictions)
+
+
+def test_difference_of_a_better_variant():
+    better, worse = make_cell(0.9), make_cell(0.7)
+    found = difference(better, worse, "accuracy", resamples=500)
+    assert found.mean == pytest.approx(np.mean(better.values("accuracy")) - np.mean(worse.values("accuracy")))
+    assert found.low < found.mean < found.high
+    assert 0.1 < found.low < found.high < 0.3
+    assert (found.seeds, found.examples) == (SEEDS, 400)
+    assert verdict(found) == verdict(found, by=0.05) == "yes"
+    assert verdict(found, by=0.5) == "no"
+    assert verdict(found, by=found.mean) == "undecided"
+    assert verdict(difference(worse, better, "accuracy", resamples=100)) == "no"
+
+
+@pytest.mark.slow
+def test_interval_covers_the_truth_as_often_as_it_says():
+    """Over 25 pairs of variants with the same accuracy, about 95% of the intervals contain 0."""
+    contained = 0
+    for number in range(25):
+        first = make_cell(0.8, 100, seed=number, seeds=range(1))
+        right = np.random.default_rng(1000 + number).random(100) < 0.8
+        wrong = ["joy" if label != "joy" else "fear" for label in first.references]
+        predicted = tuple(np.where(right, first.references, wrong).tolist())
+        second = Cell(MOOD, first.ids, first.references, {0: predicted})
+        found = difference(first, second, "accuracy", resamples=200)
+        contained += found.low <= 0 <= found.high
+    assert 21 <= contained <= 25
+
+
+def test_examples_are_paired():
+    """Two variants that differ in 8 of 400 examples differ by less than either's own uncertainty."""
+    cell = make_cell(0.7)
+    improved = {seed: (*cell.references[:8], *predictions[8:]) for seed, predictions in cell.predictions.items()}
+    found = difference(Cell(MOOD, cell.ids, cell.references, improved), cell, "accuracy", resamples=500)
+    assert found.high - found.low < 0.03
+
+
+def test_lower_errors_are_better():
+    truth = tuple(np.linspace(-3, 3, 61).round(1).tolist())
+    ids = tuple(map(str, range(61)))
+    close = Cell(SCORE, ids, truth, {0: tuple(np.clip(np.array(truth) + 0.1, -3, 3).tolist())})
+    far = Cell(SCORE, ids, truth, {0: tuple(np.clip(np.array(truth) + 1.0, -3, 3).tolist())})
+    found = difference(close, far, "mae")
+    assert found.mean > 0.5
+    assert verdict(found) == "yes"
+    assert difference(close, far, "correlation").mean == pytest.approx(
+        close.values("correlation")[0] - far.values("correlation")[0]
+    )
+
+
+def test_only_what_both_have():
+    first, second = make_cell(0.9), make_cell(0.9)
+    found = difference(first.only(first.ids[:100], [0, 1]), second.only(second.ids[50:], [1, 2]), "accuracy")
+    assert (found.seeds, found.examples) == (1, 50)
+    with pytest.raises(ValueError, match="no seed or no example in common"):
+        difference(first.only(first.ids[:10], [0]), second.only(second.ids[10:], [0]), "accuracy")
+
+
+def test_cell_of_results_files():
+    def results(labels):
+        predictions = [{"id": str(i), "truth": "joy", "label": label} for i, label in enumerate(labels)]
+        return {
+            "tasks": {"emotion": MOOD.to_dict()},
+            "subsets": {"text": {"tasks": {"emotion": {"predictions": predictions}}}},
+        }
+
+    cell = read_cell({0: results(["joy", "fear"]), 5: results(["fear", "joy", "joy"])}, "text", "emotion")
+    assert cell.ids == ("0", "1")
+    assert cell.predictions == {0: ("joy", "fear"), 5: ("fear", "joy")}
+    assert cell.values("accuracy") == [0.5, 0.5]
+    assert read_cell({0: results(["joy"])}, "audio", "emotion") is None
