@@ -16,7 +16,7 @@ from training.run_eval import main
 pytestmark = pytest.mark.integration
 KEYS = {
     "model", "dataset", "split", "seed", "versions", "split_manifest", "max_samples", "window_hop", "load_in_4bit",
-    "commit", "device", "processes", "seconds", "config", "modalities", "subsets",
+    "commit", "experts", "tasks", "device", "processes", "seconds", "config", "modalities", "subsets",
 }  # fmt: skip
 
 
