@@ -3,19 +3,22 @@
     pipe = pipeline(model=FOLDER_OR_ID, trust_remote_code=True)  # task: multimodal-emotion-recognition
     pipe("clip.mp4", text="I'm fine.", task="meld")  # {"label": ..., "score": ..., "probabilities": ...}
 
-    clips ─► processor.prepare, one by one ─► processor.collate ─► model.score_answers ─► post_process_answers
+    clips ─► preprocess: processor.prepare ─► forward: processor.collate, model.score_answers ─► postprocess ─► answers
+             one clip; in `num_workers`       one batch of `batch_size`                          one clip
 
-A single clip gets exactly the answer of processor and model. No connection is opened: a URL needs a `fetch` function.
+The base class iterates. A single clip gets exactly the answer of processor and model. No connection is opened: a URL
+needs a `fetch` function. Importing this file tells `transformers.pipeline` of the task, for models that are loaded.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
-from transformers import BatchFeature, Pipeline
+from torch.utils.data import Dataset, IterableDataset
+from transformers import AutoModel, Pipeline
+from transformers.pipelines import PIPELINE_REGISTRY
 
 from .agreement_egmf import check_agreement
 from .arguments_egmf import is_count, printable, refuse_unknown, shorten
@@ -26,10 +29,59 @@ from .tasks_egmf import EGMFAnswer
 from .video_egmf import has_video
 
 
+TASK = "multimodal-emotion-recognition"
 OWN_FIELDS = (*CONTENT, "context", "name")  # of one clip; the others may be shared by several
 FIELDS = (*OWN_FIELDS, "sampling_rate", "fps", "task", "modalities")
-OPTIONS = ("top_k", "interval", "return_experts")
+OPTIONS = ("top_k", "interval", "labels", "return_experts")
+OUTPUTS = ("probabilities", "log_probs", "expert_weights", "residual_weight", "modality_mask")
 EXPERT_FIELDS = ("expert", "experts", "residual")
+
+
+class NumberedClip(NamedTuple):
+    """A clip and its number among those of a call, for messages."""
+
+    number: int
+    clip: Any
+
+
+class IndexedClips(Dataset):
+    """Clips of a list or a dataset with a length, numbered."""
+
+    def __init__(self, clips: Any):
+        self.clips = clips
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, number: int) -> NumberedClip:
+        return NumberedClip(number, self.clips[number])
+
+
+class StreamedClips(IterableDataset):
+    """Clips of a generator or another iterable, numbered."""
+
+    def __init__(self, clips: Any):
+        self.clips = clips
+
+    def __iter__(self) -> Iterator[NumberedClip]:
+        return map(NumberedClip._make, enumerate(self.clips))
+
+
+@dataclass
+class PreparedClip:
+    """A clip on its way through the pipeline.
+
+    Args:
+        name: its name in messages.
+        sample: from `processor.prepare`; None if the clip cannot be used.
+        shared: the fields of the call that it needs, because it has none of its own.
+        error: why it cannot be used.
+    """
+
+    name: str = ""
+    sample: dict[str, Any] | None = None
+    shared: set[str] = field(default_factory=set)
+    error: str | None = None
 
 
 class EGMFPipeline(Pipeline):
@@ -54,26 +106,26 @@ class EGMFPipeline(Pipeline):
     def __init__(self, *args: Any, **kwargs: Any):
         """As any pipeline; refuses a processor that does not fit the model."""
         super().__init__(*args, **kwargs)
+        # The processor calls and saves the others. The base class would refuse batches if they pad on another side.
+        self.tokenizer = self.processor.tokenizer
+        self.feature_extractor = None
+        self.image_processor = None
         check_agreement(self.model.config, self.processor)
 
-    def __call__(
-        self,
-        inputs: Any = None,
-        *,
-        batch_size: int | None = None,
-        **kwargs: Any,
-    ) -> Any:
+    def __call__(self, inputs: Any = None, *, batch_size: int | None = None, **kwargs: Any) -> Any:
         """Answer one clip or many, `batch_size` at a time; padding changes an answer only by rounding errors.
 
         Args:
             inputs: described in the class; None if the keywords give everything, as in `pipe(text="I'm fine.")`.
             batch_size: clips per forward pass.
+            num_workers: processes that decode and prepare several clips; 0 for this process.
             on_error: `"raise"`, or `"skip"` to continue after a clip that cannot be used: its entry is
                 `{"error": message}` instead of an answer.
             task, modalities, sampling_rate, fps: for every clip that does not have its own.
             text, audio, video, ..., name: the other fields of the dict above, for one clip that does not have its own.
             top_k: keep only this many of the probabilities, the largest first.
-            interval: minimum probability that a score's interval covers.
+            interval: minimum probability that the interval of a number covers.
+            labels: answer only with these labels: the probabilities given that it is one of them.
             return_experts: also return the `expert` with the largest weight, the weights of all `experts`, and the
                 `residual`.
             fetch: function from an http(s) URL to bytes or an open file; None rejects URLs. It must reject private
@@ -87,21 +139,22 @@ class EGMFPipeline(Pipeline):
             ValueError: a field of one clip given for several or twice, or a rate that no clip needs.
             ValueError, FileNotFoundError: a clip that cannot be used, by name, unless `on_error` is `"skip"`.
         """
-        params, _, options = self._sanitize_parameters(**kwargs)
-        params = {**self._preprocess_params, **params}
-        options = {**self._postprocess_params, **options}
         if is_recording(inputs):
-            (answer,) = self._predict([inputs], 1, params, options)
+            (answer,) = super().__call__(IndexedClips([inputs]), **{**kwargs, "num_workers": 0, "batch_size": 1})
             return answer
         if batch_size is None:
             batch_size = self._batch_size or 1
         if not is_count(batch_size):
             raise ValueError(f"`batch_size` is {shorten(batch_size)}; give a whole number of clips, at least 1.")
-        answers = self._predict(inputs, batch_size, params, options)
+        is_indexed = isinstance(inputs, Sequence) or hasattr(inputs, "__getitems__") or not hasattr(inputs, "__iter__")
+        # As a Dataset, because the base class reads the beginning of lists and generators, to look for messages.
+        clips = IndexedClips(inputs) if is_indexed else StreamedClips(inputs)
+        answers = super().__call__(clips, batch_size=batch_size, **kwargs)
         return list(answers) if isinstance(inputs, list | tuple) else answers
 
     def _sanitize_parameters(self, **params: Any) -> tuple[dict, dict, dict]:
-        refuse_unknown(params, (*FIELDS, "fetch", "on_error", *OPTIONS, "batch_size"), "Unknown arguments")
+        known = (*FIELDS, "fetch", "on_error", *OPTIONS, "num_workers", "batch_size")
+        refuse_unknown(params, known, "Unknown arguments")
         on_error = params.get("on_error", "raise")
         if on_error not in ("raise", "skip"):
             raise ValueError(f"`on_error` is {shorten(on_error)}; use 'raise' or 'skip'.")
@@ -109,67 +162,40 @@ class EGMFPipeline(Pipeline):
         if fetch is not None and not callable(fetch):
             raise TypeError(f"`fetch` is {shorten(fetch)}; give a function from a URL to bytes or an open file.")
         options = {name: params.pop(name) for name in OPTIONS if name in params}
-        return params, {}, {name: value for name, value in options.items() if value is not None}
+        options = {name: value for name, value in options.items() if value is not None}
+        if "on_error" in params:
+            options["on_error"] = on_error
+        return params, {}, {**options, "shared": set()}
 
-    def _predict(
-        self,
-        clips: Iterable,
-        batch_size: int,
-        params: dict,
-        options: dict,
-    ) -> Iterator[EGMFAnswer]:
-        """The answers, with `params` of `_prepare` and `options` of `postprocess`."""
-        if not hasattr(clips, "__iter__"):  # a dataset
-            clips = map(clips.__getitem__, range(len(clips)))
-        numbered_clips = enumerate(clips)
-        num_clips = 0
-        used = set()
-        while batch := list(islice(numbered_clips, batch_size)):
-            num_clips += len(batch)
-            entries = [self._prepare(number, clip, params, used) for number, clip in batch]
-            samples = [entry for entry in entries if "error" not in entry]
-            answers = iter(())
-            if samples:
-                answers = iter(self.postprocess(self.forward(self.preprocess(samples)), **options))
-            for entry in entries:
-                yield entry if "error" in entry else next(answers)
-        if num_clips > 0:
-            _check_used(params, used)
+    def get_iterator(self, *args: Any) -> Iterator[EGMFAnswer]:
+        """As in the base class; afterwards, fields of the call that no clip needed are refused."""
+        *_, call_fields, _, options = args
+        num_answers = 0
+        for num_answers, answer in enumerate(super().get_iterator(*args), start=1):  # noqa: B007
+            yield answer
+        if num_answers > 0:
+            check_rates(call_fields, options["shared"])
+        for name in OWN_FIELDS:
+            if num_answers > 0 and call_fields.get(name) is not None and name not in options["shared"]:
+                raise ValueError(f"{name} is given both with the clip and as a keyword. Give it once.")
 
-    def preprocess(self, samples: list[dict[str, Any]]) -> BatchFeature:
-        """Prepared samples as one batch."""
-        return self.processor.collate(samples)
-
-    def _prepare(
-        self,
-        number: int,
-        clip: Any,
-        params: dict[str, Any],
-        used: set[str],
-    ) -> dict[str, Any]:
-        """A clip as a prepared sample; `params` hold the fields of clips without their own, `used` those in use."""
-        fetch = params.get("fetch")
+    def preprocess(self, clip: Any, fetch: Any = None, on_error: str = "raise", **call_fields: Any) -> dict:
+        """Prepare one clip; `call_fields` are those of the call, for a clip without its own."""
+        number, clip = clip if isinstance(clip, NumberedClip) else (0, clip)
         try:
             name = _name(clip, number)
             fields = self._fields(_fetch(clip, fetch), name)
-            shared = [field for field in FIELDS if params.get(field) is not None and field not in fields]
-            for field in shared:
-                if field in OWN_FIELDS and field in used:
-                    raise ValueError(
-                        f"{name}: {field} is given once, and another clip has it already. Give each clip as a dict "
-                        "with its own, e.g. {'video': 'clip.mp4', 'text': 'Well.'}."
-                    )
-                fields[field] = params[field]
+            given = {key: value for key, value in call_fields.items() if value is not None and key not in fields}
+            fields |= given
             fields["audio"] = _fetch(fields.get("audio"), fetch)
             fields["video"] = _fetch(fields.get("video"), fetch)
             fields["name"] = fields.get("name") or name
-            used |= (set(shared) - set(RATES)) | rates_needed(fields)
-            return self.processor.prepare(**fields)
+            shared = (set(given) - set(RATES)) | rates_needed(fields)
+            return {"clip": PreparedClip(name, self.processor.prepare(**fields), shared)}
         except (ValueError, TypeError, OSError) as error:
-            if params.get("on_error") != "skip":
+            if on_error != "skip":
                 raise
-            used |= {*OWN_FIELDS, *RATES}  # perhaps
-            return {"error": str(error)}
+            return {"clip": PreparedClip(shared={*OWN_FIELDS, *RATES}, error=str(error))}  # perhaps all of them
 
     def _fields(self, clip: Any, name: str) -> dict[str, Any]:
         """The processor's arguments for one clip."""
@@ -190,21 +216,53 @@ class EGMFPipeline(Pipeline):
         is_video = self.processor.video_input == "frames" and has_video(clip, name)
         return {"video" if is_video else "audio": clip}
 
-    def _forward(self, inputs: Mapping[str, torch.Tensor]) -> Any:
-        return self.model.score_answers(**inputs)
+    def _forward(self, inputs: dict[str, PreparedClip | list[PreparedClip]]) -> dict[str, Any]:
+        """Score one prepared clip, or a batch, which the base class has collated into a list, without padding."""
+        clips = inputs["clip"]
+        if not isinstance(clips, list):
+            return {"clip": clips, "output": self._score([clips])[0]}
+        return {"clip": clips, "output": self._score(clips)}
+
+    def _score(self, clips: list[PreparedClip]) -> list[dict[str, Any] | None]:
+        """The output of `score_answers` for each clip, as a batch of one; None for those that cannot be used."""
+        samples = [clip.sample for clip in clips if clip.error is None]
+        rows = iter(())
+        if samples:
+            output = self.model.score_answers(**self.processor.collate(samples).to(self.device))
+            columns = [output[name].cpu().split(1) for name in OUTPUTS]
+            names = {"expert_names": output.expert_names}
+            rows = iter([names | dict(zip(OUTPUTS, row, strict=True)) for row in zip(*columns, strict=True)])
+        return [None if clip.error else next(rows) for clip in clips]
 
     def postprocess(
         self,
-        output: Mapping,
+        output: dict[str, Any],
+        shared: set[str] | None = None,
+        on_error: str = "raise",
         return_experts: bool = False,
         **options: Any,
-    ) -> list[EGMFAnswer]:
-        answers = self.processor.post_process_answers(SimpleNamespace(**output), **options)
+    ) -> EGMFAnswer:
+        """The answer for one clip; `shared` holds the fields of the call that earlier clips needed, and is updated."""
+        clip = output["clip"]
+        shared = set() if shared is None else shared
+        error = clip.error
+        repeated = [name for name in OWN_FIELDS if name in clip.shared & shared]
+        if error is None and repeated:
+            error = (
+                f"{clip.name}: {repeated[0]} is given once, and another clip has it already. Give each clip as a dict "
+                "with its own, e.g. {'video': 'clip.mp4', 'text': 'Well.'}."
+            )
+        shared |= clip.shared
+        if error is not None:
+            if on_error != "skip":
+                raise ValueError(error)
+            return {"error": error}
+        tasks = [clip.sample["prompt"]["task"]]
+        (answer,) = self.processor.post_process_answers(SimpleNamespace(**output["output"]), tasks=tasks, **options)
         if not return_experts:
-            for answer in answers:
-                for field in EXPERT_FIELDS:
-                    del answer[field]
-        return answers
+            for expert_field in EXPERT_FIELDS:
+                del answer[expert_field]
+        return answer
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Save model, processor and this code as a folder that `pipeline` can load."""
@@ -212,12 +270,9 @@ class EGMFPipeline(Pipeline):
         self.processor.save_pretrained(save_directory)
 
 
-def _check_used(params: Mapping[str, Any], used: set[str]) -> None:
-    """Refuse a field that was given for clips without their own, if there was none."""
-    check_rates(params, used)
-    for field in OWN_FIELDS:
-        if params.get(field) is not None and field not in used:
-            raise ValueError(f"{field} is given both with the clip and as a keyword. Give it once.")
+# Of several copies of this code, the last one imported: it is that of the model loaded last.
+PIPELINE_REGISTRY.supported_tasks.pop(TASK, None)
+PIPELINE_REGISTRY.register_pipeline(TASK, EGMFPipeline, pt_model=AutoModel)
 
 
 def _name(clip: Any, number: int) -> str:

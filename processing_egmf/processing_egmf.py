@@ -12,7 +12,7 @@ audio_egmf.py, video_egmf.py (decoding), frontends_egmf.py (encoder inputs), bat
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,15 +42,12 @@ from .frontends_egmf import (
     with_full_mask,
 )
 from .media_egmf import MAX_DECODE_SECONDS, media_kind
+from .pipeline_egmf import EGMFPipeline  # noqa: F401  not used here: the task is registered, the code saved as well
 from .prompts_egmf import fit_prompt, mask_of, read_context, read_text, tokenize_answers, tokenize_prompt
 from .results_egmf import check_summary_options, find_sample_tasks, summarize_output
 from .stored_processor_egmf import check_loading_arguments, explain_failure, vocabulary_checksum
 from .tasks_egmf import BUILT_IN_TASKS, EGMFAnswer, EGMFTask, find_task, read_task, read_tasks
 from .video_egmf import load_video
-
-
-if TYPE_CHECKING:  # not used here; with this import, saving the processor copies the pipeline's code too
-    from .pipeline_egmf import EGMFPipeline  # noqa: F401
 
 
 class EGMFProcessor(ProcessorMixin):
@@ -160,9 +157,7 @@ class EGMFProcessor(ProcessorMixin):
             TypeError: a keyword that is neither a field nor an argument of loading.
             OSError, ValueError: a file is missing or damaged; the message names it.
         """
-        # `transformers.pipeline` also passes the model's keywords, which the model checks.
-        if "_from_pipeline" not in kwargs:
-            check_loading_arguments(cls, kwargs)
+        kwargs = check_loading_arguments(cls, kwargs)
         kwargs.setdefault("trust_remote_code", False)  # else, loading the tokenizer asks to import this code
         try:
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)

@@ -7,7 +7,7 @@ and give the model other tokens than it was trained on, so processor_config.json
 import inspect
 import json
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +31,22 @@ FILES = (
 LOADING_ARGUMENTS = ("code_revision", "proxies", "return_unused_kwargs", "subfolder", "trust_remote_code", "use_fast")
 
 
-def check_loading_arguments(processor_class: type, names: Iterable[str]) -> None:
+def check_loading_arguments(processor_class: type, arguments: dict[str, Any]) -> dict[str, Any]:
     """Refuse a keyword of `from_pretrained` that is neither a field of the processor nor an argument of loading.
 
-    Names that begin with an underscore are passed from one part of `transformers` to another.
+    `transformers.pipeline` also passes the model's keywords, which the model checks. They are left out: a `dtype`
+    could not be saved with the tokenizer. Names that begin with an underscore are passed from one part of
+    `transformers` to another.
     """
     fields = inspect.signature(processor_class).parameters
     of_transformers = inspect.signature(ProcessorMixin.from_pretrained).parameters
     known = {*fields, *of_transformers, *LOADING_ARGUMENTS}
     known -= {"tokenizer", "pretrained_model_name_or_path", "kwargs"}
-    public_names = [name for name in names if not name.startswith("_")]
-    refuse_unknown(public_names, sorted(known), f"{processor_class.__name__}.from_pretrained: unknown arguments")
+    own = {name: value for name, value in arguments.items() if name in known or name.startswith("_")}
+    if "_from_pipeline" not in arguments:
+        unknown = set(arguments) - set(own)
+        refuse_unknown(unknown, sorted(known), f"{processor_class.__name__}.from_pretrained: unknown arguments")
+    return own
 
 
 def explain_failure(

@@ -214,21 +214,18 @@ class EGMFTask:
         """Indices of some of the labels, in the order given.
 
         Raises:
-            TypeError: not a list.
-            ValueError: the task is a regression, or the list has unknown or repeated labels, or fewer than two.
+            ValueError: the task is a regression; not a list; unknown or repeated labels, or fewer than two.
         """
         if self.kind == "regression":
             raise ValueError(f"`labels` are given, but task {self.name!r} is a regression. Leave `labels` out.")
-        if not isinstance(labels, list | tuple):
-            raise TypeError(f"`labels` is {shorten(labels)}; give a list of labels.")
+        if not isinstance(labels, list | tuple) or len({*map(str, labels)}) < max(len(labels), 2):
+            raise ValueError(f"`labels` is {shorten(labels)}; give a list of at least two labels, each once.")
         unknown = [label for label in labels if label not in self.answer_keys]
         if unknown:
             raise ValueError(
                 f"`labels` has {shorten(unknown)}, which task {self.name!r} does not have. "
                 f"Known labels: {', '.join(self.labels)}."
             )
-        if len(labels) < 2 or len(set(labels)) < len(labels):
-            raise ValueError(f"`labels` is {shorten(labels)}; give at least two, each once.")
         return [self.answer_keys.index(label) for label in labels]
 
     def parse(self, text: str) -> str | float | None:

@@ -55,6 +55,7 @@ PARAMETERS = {  # name -> what is accepted
     "task": "a task's name",
     "modalities": "a list of text, audio, video",
     "top_k": "a whole number, at least 1",
+    "labels": "a list of labels",
     "interval": "a number between 0 and 1",
     "return_experts": "true or false",
 }
@@ -105,7 +106,7 @@ class EndpointHandler:
         """Answer one request, from any number of threads. Never raises: `status` says what went wrong.
 
         Args:
-            data: `inputs` and optionally `parameters`: `task`, `modalities`, `top_k`, `interval`, `return_experts`.
+            data: `inputs` and optionally `parameters`: those of `PARAMETERS`.
 
         Returns:
             `status` 200 with `answer` or `answers`; or 400 (bad input), 403 (a refused address), 413 (too large), 422
@@ -181,8 +182,8 @@ def _read_fields(fields: dict[str, Any]) -> dict[str, Any]:
 def _is_accepted(name: str, value: Any) -> bool:
     if name == "task":
         return isinstance(value, str)
-    if name == "modalities":
-        return isinstance(value, list) and all(isinstance(modality, str) for modality in value)
+    if name in ("modalities", "labels"):
+        return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
     if name == "top_k":
         return type(value) is int and value >= 1
     if name == "interval":

@@ -29,13 +29,14 @@ folders, processor_folder, clip = json.loads(sys.argv[1])
 found = {}
 for name, folder in folders.items():
     arguments = {} if name == "standalone" else {"task": "multimodal-emotion-recognition"}
-    pipe = pipeline(model=folder, trust_remote_code=True, device="cpu", **arguments)
+    pipe = pipeline(model=folder, trust_remote_code=True, device="cpu", dtype=torch.float32, **arguments)
+    of_objects = pipeline("multimodal-emotion-recognition", model=pipe.model, processor=pipe.processor, device="cpu")
     answers = pipe([clip, {"text": "No!"}], text="I'm fine.", return_experts=True, batch_size=2)
-    pipe.model.save_pretrained(folder + "-again")
+    pipe.save_pretrained(folder + "-again")
     found[name] = {
         "module": type(pipe).__module__,
         "task": pipe.task,
-        "alone": pipe(clip, text="I'm fine.", return_experts=True),
+        "alone": of_objects(clip, text="I'm fine.", return_experts=True),
         "answers": answers,
     }
 processor = AutoProcessor.from_pretrained(processor_folder, trust_remote_code=True)
@@ -176,6 +177,7 @@ def test_pipeline_in_a_fresh_process(fresh, checkpoints, clips, name):
     assert second["modalities"] == ["text"]
     stored = json.loads(Path(f"{folder}-again", "config.json").read_text())["custom_pipelines"]
     assert stored[TASK]["pt"] == ["AutoModel"]
+    assert {path.name for path in Path(f"{folder}-again").glob("*.py")} == CODE
 
 
 @pytest.mark.integration
