@@ -270,9 +270,8 @@ class EGMFPipeline(Pipeline):
         self.processor.save_pretrained(save_directory)
 
 
-# Of several copies of this code, the last one imported: it is that of the model loaded last.
-PIPELINE_REGISTRY.supported_tasks.pop(TASK, None)
-PIPELINE_REGISTRY.register_pipeline(TASK, EGMFPipeline, pt_model=AutoModel)
+# For `pipeline(TASK, model=...)` with a loaded model. Of several copies of this code, the last one imported counts.
+PIPELINE_REGISTRY.supported_tasks[TASK] = {"impl": EGMFPipeline, "pt": (AutoModel,)}
 
 
 def _name(clip: Any, number: int) -> str:
