@@ -201,6 +201,8 @@ class EGMFPipeline(Pipeline):
         """The processor's arguments for one clip."""
         if clip is None:
             return {}
+        if isinstance(clip, Mapping) and clip.get("raw") is not None:  # as the library's pipelines for audio name it
+            clip = {**clip, "array": clip["raw"]}
         if isinstance(clip, Mapping) and not set(clip) & {"array", "bytes", "path"}:
             refuse_unknown(clip, FIELDS, f"{name}: unknown keys")
             check_rates(clip, rates_needed(clip))

@@ -302,9 +302,15 @@ def pipeline_of_objects(user):
     user.check(pipe(user.clip, text=TEXT, task="emotion")["probabilities"])
 
 
+@may_be_refused("Give each clip as a dict with its own")
+def one_text_for_several_clips(user):
+    user.pipe([user.clip] * 3, text=TEXT, task="emotion")
+
+
 @habit
 def pipeline_in_batches(user):
-    answers = user.pipe([user.clip] * 3, text=TEXT, task="emotion", batch_size=2, num_workers=0)
+    clips = [{"video": user.clip, "text": TEXT}] * 3
+    answers = user.pipe(clips, task="emotion", batch_size=2, num_workers=2)
     for answer in answers:
         user.check(answer["probabilities"])
 

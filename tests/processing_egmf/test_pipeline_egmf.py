@@ -138,6 +138,7 @@ def test_arrays(pipe, direct):
     assert pipe(tone, sampling_rate=8_000) == expected
     assert pipe(torch.from_numpy(tone), sampling_rate=8_000) == expected
     assert pipe({"array": tone, "sampling_rate": 8_000}) == expected
+    assert pipe({"raw": tone, "sampling_rate": 8_000}) == expected
     assert pipe(frames) == without_experts(direct(video=frames))
     both = pipe(
         {
