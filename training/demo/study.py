@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..cli import CommandParser, command_errors
-from ..evaluation.metrics import gate_spread, summarize, summarize_metrics
+from ..evaluation.gates import gate_spread
+from ..evaluation.metrics import summarize, summarize_metrics
 from ..evaluation.subsets import ALL_MODALITIES
 from ..paths import CONFIGS, RESULTS, python_command
 from ..records import commit, read_json, versions, write_json

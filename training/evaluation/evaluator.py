@@ -33,6 +33,7 @@ from ..model.builder import load
 from ..model.language_model import quantization
 from ..options import ModelArguments
 from ..records import check_writable, commit, read_json, versions, write_json
+from .gates import expert_weights, find_collapse, gate_figures
 from .metrics import numbers_of, prefixed_warnings, task_metrics
 from .processes import choose_device, merge_over_processes, own_part, processes, require_all, require_examples
 from .subsets import parse_subsets, subset_name, trained_modalities
@@ -209,6 +210,7 @@ def compute_results(
     tasks: dict[str, EGMFTask],
     subsets: Sequence[Sequence[str]],
     bootstrap: int = 0,
+    gate: str = "two_stage",
 ) -> dict[str, dict[str, Any]]:
     """Compute the results that `evaluate` returns from the records of all examples.
 
@@ -217,6 +219,7 @@ def compute_results(
         tasks: the processor's tasks, by name.
         subsets: subsets of the modalities, in the order of the results.
         bootstrap: resamples for `confidence_intervals`; 0 for none.
+        gate: the model's `config.gate`; a collapsed gate is warned of.
     """
     results = {}
     for subset in map(subset_name, subsets):
@@ -229,6 +232,8 @@ def compute_results(
                 with prefixed_warnings(name, subset):
                     parts[name] = _compute_task_results(task, of_task, bootstrap)
                 _print_figures(subset, name, parts[name])
+                if "experts" in of_task[0]["answer"]:
+                    parts[name]["gate"] = _describe_gate(parts[name]["predictions"], f"{subset}, {name}", gate)
         results[subset] = {"left_out": len(of_subset) - len(usable), "tasks": parts}
     return results
 
@@ -244,6 +249,15 @@ def _compute_task_results(task: EGMFTask, records: Sequence[dict[str, Any]], boo
         "metrics": task_metrics(task, probabilities, truth, scores, bootstrap),
         "predictions": [record["answer"] for record in records],
     }
+
+
+def _describe_gate(predictions: Sequence[dict[str, Any]], name: str, gate: str) -> dict[str, Any]:
+    """The figures of the gate; warns if it has collapsed."""
+    figures = gate_figures(*expert_weights(predictions))
+    collapse = find_collapse(figures, len(predictions), gate)
+    if collapse is not None:
+        logger.warning(f"{name}: {collapse}")
+    return figures
 
 
 def _print_figures(subset: str, task: str, part: dict[str, Any]) -> None:
@@ -310,7 +324,7 @@ def evaluate_checkpoint(options: EvaluationOptions) -> Path | None:
         "processes": state.num_processes,
         "modalities": list(modalities),
         "tasks": {name: task.to_dict() for name, task in processor.task_objects.items()},
-        "subsets": compute_results(records, processor.task_objects, subsets, BOOTSTRAP),
+        "subsets": compute_results(records, processor.task_objects, subsets, BOOTSTRAP, model.config.gate),
         "config": model.config.to_dict(),
         "seconds": time.time() - started,
     }

@@ -227,12 +227,6 @@ def prefixed_warnings(*names: str) -> Iterator[None]:
 # ---- over several predictions or runs ---------------------------------------------------------------------------
 
 
-def gate_spread(predictions: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Standard deviation over examples of each expert's weight: near 0 for all experts, the gate has collapsed."""
-    experts = list(predictions[0]["experts"])
-    return {name: float(np.std([prediction["experts"][name] for prediction in predictions])) for name in experts}
-
-
 def summarize(values: Sequence[float]) -> dict[str, Any]:
     """n, mean and sample standard deviation (None for one run) of a metric over seeds."""
     return {

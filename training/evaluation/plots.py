@@ -195,3 +195,29 @@ def plot_variants(panels: dict[str, dict[str, dict[str, Any]]], path: Path) -> s
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_title(title)
     return save_figure(figure, path)
+
+
+def plot_weights_by_group(panels: dict[str, dict[str, dict[str, float]]], path: Path) -> str:
+    """Mean weights of the experts, stacked to 1, for groups of examples.
+
+    Args:
+        panels: title -> group -> expert -> mean weight.
+        path: PNG file to write.
+    """
+    heights = [0.8 + 0.28 * len(groups) for groups in panels.values()]
+    figure, rows = plt.subplots(
+        len(panels), 1, figsize=(7, sum(heights)), height_ratios=heights, layout="constrained", squeeze=False
+    )
+    for axes, (title, groups) in zip(rows[:, 0], panels.items(), strict=True):
+        positions = np.arange(len(groups))[::-1]  # the first on top
+        left = np.zeros(len(groups))
+        for index, expert in enumerate(next(iter(groups.values()))):
+            weights = np.array([shares[expert] for shares in groups.values()])
+            color = EXPERT_COLORS[index % len(EXPERT_COLORS)]
+            axes.barh(positions, weights, 0.8, left=left, color=color, label=expert)
+            left += weights
+        axes.set_yticks(positions, list(groups), size=8)
+        axes.set(xlim=(0, 1), title=title)
+        axes.spines[["top", "right"]].set_visible(False)
+    rows[0, 0].legend(frameon=False, ncols=4, loc="lower right", bbox_to_anchor=(1, 1))
+    return save_figure(figure, path)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..records import read_json, write_text
-from .metrics import gate_spread
+from .gates import gate_spread
 from .subsets import SUBSET_NAMES, full_subset
 from .tables import MISSING, format_number, format_subset, markdown_table
 

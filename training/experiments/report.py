@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.metrics import gate_spread, summarize, summarize_metrics
+from ..evaluation.gates import gate_spread
+from ..evaluation.metrics import summarize, summarize_metrics
 from ..evaluation.subsets import full_subset
 from ..evaluation.tables import MISSING, format_mean_std, format_number, format_subset, markdown_table
 from ..records import commit, read_json, versions, write_json, write_text

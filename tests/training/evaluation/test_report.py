@@ -8,7 +8,7 @@ import pytest
 
 from tests.helpers.run_files import EVERY, write_ceilings, write_run
 from training.evaluation import plots, report
-from training.evaluation.metrics import gate_spread
+from training.evaluation.gates import gate_spread
 from training.evaluation.report import results_table, write_report
 from training.report import main
 

@@ -1,0 +1,92 @@
+"""What expert weights depend on: factors, explained variance, permutation tests, the page."""
+
+import json
+
+import numpy as np
+import pytest
+
+from training.experiments.gates import find_factors, group_means, main, measure_dependence
+
+
+NAMES = ["local", "semantic", "global"]
+
+
+def make_predictions(number=120, seed=0):
+    """The first weight depends on the label and on the age, none on the recording's weekday."""
+    generator = np.random.default_rng(seed)
+    predictions = []
+    for i in range(number):
+        label = ["joy", "anger"][i % 2]
+        age = int(generator.integers(20, 60))
+        local = (0.6 if label == "joy" else 0.3) + age / 1000 + generator.normal(0, 0.02)
+        weights = [local, 1 - local - 0.1, 0.1]
+        predictions.append(
+            {
+                "id": f"clip {i}",
+                "truth": label,
+                "label": label,
+                "experts": dict(zip(NAMES, weights, strict=True)),
+                "columns": {"age": age, "weekday": ["Monday", "Tuesday"][int(generator.integers(2))], "file": f"{i}"},
+            }
+        )
+    return predictions
+
+
+def weights_of(predictions):
+    return np.array([[*prediction["experts"].values()] for prediction in predictions])
+
+
+def test_factors_are_the_truth_and_columns_of_numbers_or_few_values():
+    predictions = make_predictions()
+    assert list(find_factors(predictions)) == ["label", "age", "weekday"]
+    assert list(find_factors(predictions, ["file"])) == ["label", "file"]
+    with pytest.raises(ValueError, match="no column 'speaker'. They have age, weekday, file"):
+        find_factors(predictions, ["speaker"])
+    scores = [{"truth": truth} for truth in (-2.0, 0.0, 1.5)]
+    assert find_factors(scores) == {"intensity": [2.0, 0.0, 1.5], "polarity": ["negative", "zero", "positive"]}
+
+
+def test_dependence_and_its_significance():
+    predictions = make_predictions()
+    weights = weights_of(predictions)
+    factors = find_factors(predictions)
+    of_label = measure_dependence(weights, factors["label"], permutations=200)
+    assert (of_label["kind"], of_label["examples"]) == ("group", 120)
+    assert of_label["explained"][0] > 0.9
+    assert of_label["explained"][2] == 0  # a weight that does not vary
+    assert of_label["p_value"] == pytest.approx(1 / 201)
+    joy = weights[::2]
+    of_age = measure_dependence(joy, factors["age"][::2], permutations=200)
+    expected = np.corrcoef(joy[:, 0], factors["age"][::2])[0, 1] ** 2
+    assert of_age["kind"] == "number"
+    assert of_age["explained"][0] == pytest.approx(expected)
+    assert measure_dependence(weights, factors["weekday"], permutations=200)["p_value"] > 0.05
+    assert measure_dependence(weights, ["same"] * 120) == {}
+
+
+def test_groups_of_numbers_are_quarters():
+    weights = np.arange(8.0)[:, None]
+    groups = group_means(weights, [10, 20, 30, 40, 50, 60, 70, None])
+    assert [entry["examples"] for entry in groups.values()] == [2, 1, 2, 2]
+    assert sum(entry["examples"] for entry in groups.values()) == 7
+
+
+def test_page_of_a_run(tmp_path, capsys):
+    part = {"predictions": make_predictions()}
+    results = {
+        "model": "runs/mine",
+        "modalities": ["text", "audio"],
+        "config": {"gate": "two_stage"},
+        "subsets": {"text": {"tasks": {"mood": part}}, "text+audio": {"tasks": {"mood": part}}},
+    }
+    (tmp_path / "results-test.json").write_text(json.dumps(results), encoding="utf-8")
+    main([str(tmp_path)])
+    record = json.loads((tmp_path / "gates.json").read_text())
+    assert set(record["tasks"]["mood"]["factors"]) == {"label", "age", "weekday"}
+    assert record["tasks"]["mood"]["collapse"] is None
+    page = (tmp_path / "gates.md").read_text()
+    assert "| depends on | examples | variance of local explained |" in page
+    assert "| text+audio |" in page
+    assert (tmp_path / "gates.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(SystemExit, match="Evaluate the run first"):
+        main([str(tmp_path / "nothing")])
