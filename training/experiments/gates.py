@@ -3,8 +3,8 @@
     python -m training.experiments.gates runs/demo
     python -m training.experiments.gates runs/meld --columns speaker dialogue_position
 
-Reads `results-test.json`; writes `gates.json`, `gates.md` and `gates.png` next to it. For each task: the weights by true
-label, by intensity and polarity of a true score, by subset of the modalities, and by other columns of the corpus's table;
+Reads `results-test.json`; writes `gates.json`, `gates.md` and `gates.png` next to it. For each task: the weights by
+true label, by intensity and polarity of a true score, by subset of the modalities, and by other columns of the table;
 how much of each expert's variance that explains, with the p-value of a permutation test.
 """
 
