@@ -18,6 +18,7 @@ Everything stays on the device: of the logits, only the edges' are gathered. sco
 # B batch  S prompt tokens  K positions with logits  V vocabulary  R rows of logits
 # A answers  L tokens of the longest answer  N inner nodes except the root  G edges
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -68,11 +69,9 @@ class AnswerSet(NamedTuple):
         Raises:
             ValueError: an answer is empty, occurs twice, or is a prefix of another.
         """
-        given = list(answers)
-        while given and not given[-1]:
-            given.pop()
-        if not given or () in given:
-            raise ValueError("There are no answers, or one has no tokens. Give at least one, none empty.")
+        given = tuple(answer for answer in answers if answer)
+        if not given or given != answers[: len(given)]:
+            raise ValueError("There are no answers, or one has no tokens.")
         if len(set(given)) != len(given):
             raise ValueError("Two answers have the same tokens. Change one of them.")
 
@@ -83,15 +82,16 @@ class AnswerSet(NamedTuple):
         edge_index = {path: index for index, path in enumerate(dict.fromkeys(paths))}
         inner_paths = sorted({path[:-1] for path in paths} - {()}, key=len)
         if set(inner_paths) & set(given):
-            raise ValueError("One answer's tokens are a prefix of another's; end both with an end token.")
+            raise ValueError("One answer is a prefix of another; end both with an end token.")
 
         node_index = {path: index for index, path in enumerate([(), *inner_paths])}
+        node_parents = [node_index[path[:-1]] for path in inner_paths]
         node_sees = [[path[: len(other)] == other for other in inner_paths] for path in inner_paths]
         answer_edges = [[edge_index[path] for path in prefixes(answer)] for answer in answers]
         answer_edges = [torch.tensor(edges, dtype=torch.long) for edges in answer_edges]
         answer_set = cls(
             node_tokens=torch.tensor([path[-1] for path in inner_paths], dtype=torch.long),
-            node_parents=torch.tensor([node_index[path[:-1]] for path in inner_paths], dtype=torch.long),
+            node_parents=torch.tensor(node_parents, dtype=torch.long),
             node_sees=torch.tensor(node_sees, dtype=torch.bool).view(len(inner_paths), len(inner_paths)),
             edge_parents=torch.tensor([node_index[path[:-1]] for path in edge_index]),
             edge_tokens=torch.tensor([path[-1] for path in edge_index]),
@@ -113,9 +113,8 @@ class AnswerSet(NamedTuple):
             answer_sets.append(cls.from_token_ids(tuple(token_ids), device))
 
         fields = {}
-        for name in cls._fields:
+        for name, of_sets in zip(cls._fields, zip(*answer_sets, strict=True), strict=True):
             padding = -1 if name in ("node_parents", "edge_parents", "answer_edges") else 0
-            of_sets = [answer_set._asdict()[name] for answer_set in answer_sets]
             fields[name] = stack_padded(of_sets, padding)[set_index.to(device)]
         return cls(**fields)
 
@@ -168,13 +167,13 @@ class AnswerSet(NamedTuple):
         scores = steps.masked_fill(~is_step, 0.0).sum(dim=2).masked_fill(is_padding, float("-inf"))
         log_probs = torch.log_softmax(scores, dim=1)
 
-        is_finite = (log_probs.isfinite() | is_padding).all(dim=1)  # (B,)
+        is_finite = (log_probs.isfinite() | is_padding).all(dim=1)
         if not is_finite.all():
             samples = torch.where(~is_finite)[0].tolist()
             raise ValueError(
                 f"The answers of samples {samples} in the batch of {len(log_probs)} are not finite numbers. "
-                "If that is true of all samples, the weights contain NaN, or 16 bits overflow: load the model "
-                "in bfloat16 or float32. Otherwise, look for NaN and infinity in their audio and video."
+                "If all are, the weights contain NaN, or overflow 16 bits: load the model in float32. "
+                "Otherwise, look for NaN and infinity in their audio and video."
             )
         return log_probs
 
@@ -184,7 +183,7 @@ def prefixes(answer: tuple[int, ...]) -> list[tuple[int, ...]]:
     return [answer[:length] for length in range(1, len(answer) + 1)]
 
 
-def stack_padded(tensors: list[Tensor], value: int) -> Tensor:
+def stack_padded(tensors: Sequence[Tensor], value: int) -> Tensor:
     """Stack tensors of different sizes, padded with a value at the end of each dimension."""
     largest = [max(sizes) for sizes in zip(*[tensor.shape for tensor in tensors], strict=True)]
     stacked = tensors[0].new_full((len(tensors), *largest), value)
@@ -200,7 +199,7 @@ def choose_logits_to_keep(
     logits_to_keep: int | Tensor | None,
     labels: Tensor | None,
     inputs_embeds: Tensor,
-) -> int | Tensor:
+) -> Tensor:
     """Columns that need logits: those the caller asks for, or else all from just before the first label onward.
 
     Args:
@@ -209,29 +208,30 @@ def choose_logits_to_keep(
         inputs_embeds: (B, S, D).
 
     Returns:
-        (K,) columns, or 0 for all.
+        (K,) columns.
 
     Raises:
         ValueError: there are no labels to predict, or columns that predict some are left out.
     """
-    columns = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device)  # (S,)
-    if isinstance(logits_to_keep, int) and logits_to_keep > 0:
-        # A slice would leave strided states, for which the CPU copies the whole output matrix once per sample.
-        logits_to_keep = columns[-logits_to_keep:]
+    # Indices: a slice would leave strided states, for which the CPU copies the whole output matrix once per sample.
+    columns = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device)
+    kept = logits_to_keep
+    if not isinstance(kept, Tensor):
+        kept = columns[-(kept or 0) :]
     if labels is None:
-        return 0 if logits_to_keep is None else logits_to_keep
+        return kept
     has_label = (next_labels(labels) != -100).any(dim=0)  # (S,)
-    label_columns = torch.where(has_label)[0]
-    if len(label_columns) == 0:
+    label_columns = columns[has_label].tolist()
+    if not label_columns:
         raise ValueError("`labels` contains only -100; give the processor an `answer`.")
     if logits_to_keep is None:
-        return columns[int(label_columns[0]) :]
-    if isinstance(logits_to_keep, Tensor) and has_label[logits_to_keep].sum() < len(label_columns):
+        return columns[label_columns[0] :]
+    if has_label[kept].sum() < len(label_columns):
         raise ValueError(
-            "`logits_to_keep` leaves out columns that predict `labels`. Leave it out, or keep at least "
-            f"columns {int(label_columns[0])} to {int(label_columns[-1])}."
+            "`logits_to_keep` leaves out columns that predict `labels`: "
+            f"keep {label_columns[0]} to {label_columns[-1]}."
         )
-    return logits_to_keep
+    return kept
 
 
 def next_labels(labels: Tensor) -> Tensor:
@@ -239,19 +239,17 @@ def next_labels(labels: Tensor) -> Tensor:
     return nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
 
 
-def answer_loss(logits: Tensor, labels: Tensor, logits_to_keep: int | Tensor) -> Tensor:
+def answer_loss(logits: Tensor, labels: Tensor, logits_to_keep: Tensor) -> Tensor:
     """Mean over samples of the mean negative log-likelihood of their labels.
 
     Args:
         logits: (B, K, V).
         labels: (B, S), -100 where there is nothing to predict; a sample with only -100 does not count.
-        logits_to_keep: (K,) columns of the logits, or 0 for all.
+        logits_to_keep: (K,) columns of the logits.
     """
-    targets = next_labels(labels)  # (B, S)
-    if isinstance(logits_to_keep, Tensor):
-        targets = targets[:, logits_to_keep]  # (B, K)
+    targets = next_labels(labels)[:, logits_to_keep]  # (B, K)
     logits = logits.float().transpose(1, 2)  # (B, V, K)
     losses = nn.functional.cross_entropy(logits, targets, ignore_index=-100, reduction="none")  # (B, K)
-    num_labels = (targets != -100).sum(dim=1)  # (B,)
+    num_labels = (targets != -100).sum(dim=1)
     sample_losses = losses.sum(dim=1) / num_labels.clamp(min=1)
     return sample_losses.sum() / (num_labels > 0).sum()

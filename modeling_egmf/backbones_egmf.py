@@ -13,8 +13,6 @@ Next: encoders_egmf.py, where the states become one token.
 # B batch  N clips of equal length  S audio samples  T frames or steps in time  F feature width
 
 import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -28,12 +26,19 @@ from .precision_egmf import EGMFFloat32Module
 
 
 class EGMFClipLayout(NamedTuple):
-    """How a video encoder takes a clip, and how it orders its output."""
+    """How a video encoder takes a clip, and how it orders its output.
 
-    num_frames: int  # of its input
-    num_steps: int  # of its output, in time
-    has_class_token: bool  # as the first token
-    time_first: bool  # tokens in the order (time, place) rather than (place, time)
+    Args:
+        num_frames: of its input.
+        num_steps: of its output, in time.
+        has_class_token: as the first token.
+        time_first: tokens in the order (time, place) rather than (place, time).
+    """
+
+    num_frames: int
+    num_steps: int
+    has_class_token: bool = False
+    time_first: bool = True
 
 
 def clip_layout(config: PreTrainedConfig) -> EGMFClipLayout | None:
@@ -41,12 +46,13 @@ def clip_layout(config: PreTrainedConfig) -> EGMFClipLayout | None:
     model_type = config.model_type
     if model_type == "timesformer":
         return EGMFClipLayout(config.num_frames, config.num_frames, has_class_token=True, time_first=False)
-    if model_type not in ("videomae", "vivit", "vjepa2"):
-        return None
-    num_frames = config.frames_per_clip if model_type == "vjepa2" else config.num_frames
-    frames_per_step = config.tubelet_size[0] if model_type == "vivit" else config.tubelet_size
-    has_class_token = model_type == "vivit"
-    return EGMFClipLayout(num_frames, num_frames // frames_per_step, has_class_token, time_first=True)
+    if model_type == "vivit":
+        return EGMFClipLayout(config.num_frames, config.num_frames // config.tubelet_size[0], has_class_token=True)
+    if model_type == "videomae":
+        return EGMFClipLayout(config.num_frames, config.num_frames // config.tubelet_size)
+    if model_type == "vjepa2":
+        return EGMFClipLayout(config.frames_per_clip, config.frames_per_clip // config.tubelet_size)
+    return None
 
 
 def backbone_width(config: PreTrainedConfig) -> int:
@@ -55,8 +61,7 @@ def backbone_width(config: PreTrainedConfig) -> int:
     widths = getattr(config, "hidden_sizes", None)
     if width is None and not widths:
         raise ValueError(
-            f"{config.model_type!r} cannot be used as an encoder: its configuration has neither `hidden_size` nor "
-            "`hidden_sizes`, so the width of its output is unknown. Use another encoder."
+            f"{config.model_type!r} cannot be used as an encoder: it has no `hidden_size` or `hidden_sizes`."
         )
     return width or widths[-1]
 
@@ -88,15 +93,15 @@ class EGMFPretrainedStem(EGMFFloat32Module):
     def train(self, mode: bool = True) -> "EGMFPretrainedStem":
         super().train(mode)
         if not self.trainable:
-            self.backbone.eval()  # so that its output is the same in training and can be stored
+            # So that its output is the same in training and can be stored.
+            self.backbone.eval()
         return self
 
     def forward(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """values as the backbone takes them, mask (B, S) or (B, T) of its input -> (B, T, W), (B, T)."""
-        if self.precomputed:
-            states = values
-        else:
-            states, mask = self.run_backbone(values, mask)  # (B, T, backbone width), (B, T)
+        states = values
+        if not self.precomputed:
+            states, mask = self.run_backbone(values, mask)
         with maybe_autocast(states.device.type, enabled=False):
             return self.projection(states.to(self.projection.weight.dtype)), mask
 
@@ -123,8 +128,8 @@ class EGMFPretrainedStem(EGMFFloat32Module):
         states = output.get("pooler_output") if self.uses_pooler else None
         if states is None:
             states = output.last_hidden_state
-            is_sequence = states.ndim == 3  # of patches; otherwise a map (real frames, backbone width, y, x)
-            states = states.mean(dim=1 if is_sequence else (2, 3))
+            # A sequence of patches, or a map (real frames, backbone width, y, x).
+            states = states.mean(dim=1 if states.ndim == 3 else (2, 3))
         return put_back_frames(states.flatten(1), mask), mask
 
     def encode_video(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -133,12 +138,11 @@ class EGMFPretrainedStem(EGMFFloat32Module):
         The encoder takes a fixed number of frames, taken evenly from the clip; a shorter clip repeats some.
         """
         layout = self.clip_layout
-        clips = []
-        for clip, length in zip(values, mask.sum(dim=1).tolist(), strict=True):
-            clips.append(clip[evenly_spaced(length, layout.num_frames)])
-        clips = torch.stack(clips)  # (B, num_frames, 3, y, x)
+        lengths = mask.sum(dim=1).tolist()
+        frames = [evenly_spaced(length, layout.num_frames) for length in lengths]
+        clips = [clip[indices] for clip, indices in zip(values, frames, strict=True)]
         options = {"skip_predictor": True} if self.backbone.config.model_type == "vjepa2" else {}
-        tokens = self.backbone(clips, **options).last_hidden_state
+        tokens = self.backbone(torch.stack(clips), **options).last_hidden_state
         if layout.has_class_token:
             tokens = tokens[:, 1:]
         if layout.time_first:
@@ -156,15 +160,15 @@ class EGMFPretrainedStem(EGMFFloat32Module):
         """
         if values.shape[1] != mask.shape[1]:
             values = values.transpose(1, 2)  # (B, T, F)
-        lengths = mask.sum(dim=1)  # (B,)
+        lengths = mask.sum(dim=1)
         states = {}
         for length in lengths.unique().tolist():
             rows = torch.where(lengths == length)[0]
-            encoded = self.encode_clips(values[rows, :length])  # (N, T', backbone width)
+            encoded = self.encode_clips(values[rows, :length])
             states |= zip(rows.tolist(), encoded, strict=True)
         states = [states[row] for row in range(len(values))]
-        num_steps = torch.tensor([len(clip_states) for clip_states in states], device=mask.device)
-        padded = pad_sequence(states, batch_first=True)  # (B, T', backbone width)
+        num_steps = torch.tensor([*map(len, states)], device=mask.device)
+        padded = pad_sequence(states, batch_first=True)
         return padded, length_mask(num_steps, padded.shape[1])
 
     def encode_clips(self, clips: Tensor) -> Tensor:
@@ -174,38 +178,31 @@ class EGMFPretrainedStem(EGMFFloat32Module):
         clips = self.fill_receptive_field(clips)
         inputs = {self.backbone.main_input_name: clips}
         if self.takes_mask:
-            inputs["attention_mask"] = torch.ones(clips.shape[:2], dtype=torch.long, device=clips.device)
-        with self.spec_augment_where_possible(clips.shape[1]):
-            return self.backbone(**inputs).last_hidden_state
+            inputs["attention_mask"] = clips.new_ones(clips.shape[:2], dtype=torch.long)
+        # SpecAugment, which only the backbone itself applies, needs a clip as long as one of its spans.
+        min_steps = getattr(self.backbone.config, "mask_time_length", 0)
+        is_maskable = self.num_convolved_steps(clips.shape[1]) >= min_steps
+        self.backbone.training = self.training and self.trainable and is_maskable
+        return self.backbone(**inputs).last_hidden_state
 
     def num_convolved_steps(self, length: int) -> int:
         """Number of steps that the backbone's convolutions turn a clip into; `length` if it has no such method."""
+        # Of Wav2Vec2 and similar, and of Parakeet and similar.
         for name in ("_get_feat_extract_output_lengths", "_get_subsampling_output_length"):
-            output_length = getattr(self.backbone, name, None)  # Wav2Vec2 and similar; Parakeet and similar
+            output_length = getattr(self.backbone, name, None)
             if output_length is not None:
                 return int(output_length(torch.tensor(length)))
         return length
 
     def fill_receptive_field(self, clips: Tensor) -> Tensor:
         """clips (N, S) or (N, T, F) -> the same, with zeros appended to clips too short for a single output step."""
-        min_steps = getattr(self.backbone.config, "squeeze_factor", 1)  # SEW pools the convolutions' steps
+        # SEW pools the convolutions' steps.
+        min_steps = getattr(self.backbone.config, "squeeze_factor", 1)
         length = clips.shape[1]
         while self.num_convolved_steps(length) < min_steps:
             length *= 2
         padding = (0, 0) * (clips.ndim - 2) + (0, length - clips.shape[1])
         return nn.functional.pad(clips, padding)
-
-    @contextmanager
-    def spec_augment_where_possible(self, length: int) -> Iterator[None]:
-        """Leave out SpecAugment, which backbones apply in training, from clips shorter than one of its spans."""
-        is_training = self.backbone.training
-        span = getattr(self.backbone.config, "mask_time_length", 0)
-        if self.num_convolved_steps(length) < span:
-            self.backbone.training = False  # only the backbone itself, which masks; its layers stay in training mode
-        try:
-            yield
-        finally:
-            self.backbone.training = is_training
 
 
 def run_whisper_encoder(encoder: PreTrainedModel, features: Tensor) -> Tensor:

@@ -33,9 +33,9 @@ from .adapters_egmf import adapter_configs
 from .configuration_egmf import EGMFConfig, EGMFEncoderConfig
 from .loading_egmf import (
     HUB_ARGUMENTS,
-    TEXT_MODEL_ARGUMENTS,
     file_arguments,
     full_device_map,
+    text_model_arguments,
     text_model_device_map,
 )
 from .weights_egmf import (
@@ -299,7 +299,7 @@ def load_adapter_checkpoint(
         The model in evaluation mode, and the loading info.
     """
     hub_kwargs = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
-    text_kwargs = {name: kwargs[name] for name in TEXT_MODEL_ARGUMENTS if name in kwargs}
+    text_kwargs = text_model_arguments(kwargs)
     if "device_map" in text_kwargs:
         text_kwargs["device_map"] = text_model_device_map(text_kwargs["device_map"])
 

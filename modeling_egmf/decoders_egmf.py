@@ -7,13 +7,12 @@
                 "left"       before the real tokens: they count as positions of sliding windows and of ALiBi
                 "right"      after the real tokens, where no causal decoder reads them: recurrent states, convolutions,
                              chunks and positions that are counted by column start with the first real token
-                "none"       nowhere: samples of different lengths run one after the other
 
 The lists hold the model types for which the test over all causal language models of `transformers` has shown this;
-training/model/backbones/DECODERS.md is its result. Anything else, also remote code, is recomputed without padding,
-which is exact for any causal decoder.
+training/model/backbones/DECODERS.md is its result. Anything else, also remote code, is recomputed, which is exact for
+any causal decoder.
 
-`check_keywords` refuses misspelled arguments of `forward`, `score_answers` and `generate`.
+`check_keywords` refuses misspelled arguments of `forward`.
 
 Next: padding_egmf.py, scoring_egmf.py.
 """
@@ -24,7 +23,6 @@ from typing import Literal, NamedTuple
 
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import get_layer_types_and_kwargs
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.utils import TransformersKwargs
 
 from .configuration_egmf import did_you_mean
@@ -34,7 +32,7 @@ class DecoderSupport(NamedTuple):
     """How answers are scored with a language model, and where its batches may hold padding or hidden text."""
 
     scoring: Literal["tree", "rows", "recompute"]
-    padding: Literal["any", "left", "right", "none"]
+    padding: Literal["any", "left", "right"]
 
 
 # Implementations that take a 4D mask; None: not loaded yet.
@@ -44,52 +42,52 @@ ATTENTION_LAYERS = {"full_attention", "sliding_attention", "indexed_attention"}
 
 # Attention whose positions are given: plain if no layer is sliding and there is no ALiBi.
 PLAIN_TYPES = """
-    afmoe apertus arcee aria_text axk1 beam bert bert-generation biogpt bitnet codegen cohere
-    cohere2 cohere2_moe cohere_compass_text cwm dbrx deepseek_v2 deepseek_v3 diffllama dots1
-    electra emu3 ernie ernie4_5 ernie4_5_moe exaone4 exaone_moe falcon flex_olmo flint fuyu
-    gemma gemma2 gemma3 gemma3_text gemma4 gemma4_text gemma4_unified gemma4_unified_text glm
-    glm4 glm4_moe glm4_moe_lite got_ocr2 gpt-sw3 gpt2 gpt_bigcode gpt_neox gpt_neox_japanese
-    gpt_oss gptj granite granite_swa granitemoe granitemoe_swa granitemoeshared helium hrm_text
-    hunyuan_v1_dense hunyuan_v1_moe hy_v3 hyperclovax internlm3 iquestcoder jais2 jetmoe
-    kolibri1 laguna llama longcat_flash megatron-bert mellum mimo_v2_flash minicpm3 minimax_m2
-    minimax_m3_vl_text ministral ministral3 mistral mixtral mllama modernbert-decoder nanochat
-    nemotron olmo olmo2 olmo3 olmoe opt persimmon phi phi3 phi4_multimodal phimoe qwen2
-    qwen2_moe qwen3 qwen3_moe rembert roc_bert seed_oss smollm3 solar_open stablelm starcoder2
-    vaultgemma xglm youtu
+afmoe apertus arcee aria_text axk1 beam bert bert-generation
+biogpt bitnet codegen cohere cohere2 cohere2_moe
+cohere_compass_text cwm dbrx deepseek_v2 deepseek_v3 diffllama
+dots1 electra ernie ernie4_5 ernie4_5_moe exaone4 exaone_moe
+falcon flex_olmo flint fuyu gemma gemma2 gemma3 gemma3_text
+gemma4 gemma4_text gemma4_unified gemma4_unified_text glm glm4
+glm4_moe glm4_moe_lite got_ocr2 gpt-sw3 gpt2 gpt_bigcode
+gpt_neox gpt_neox_japanese gpt_oss gptj granite granite_swa
+granitemoe granitemoe_swa granitemoeshared helium hrm_text
+hunyuan_v1_dense hunyuan_v1_moe hy_v3 hyperclovax internlm3
+iquestcoder jais2 jetmoe kolibri1 laguna llama longcat_flash
+megatron-bert mellum mimo_v2_flash minicpm3 minimax_m2
+minimax_m3_vl_text ministral ministral3 mistral mixtral
+modernbert-decoder nanochat nemotron olmo olmo2 olmo3 olmoe
+opt persimmon phi phi3 phi4_multimodal phimoe qwen2 qwen2_moe
+qwen3 qwen3_moe rembert roc_bert seed_oss smollm3 solar_open
+stablelm starcoder2 vaultgemma xglm youtu
 """.split()  # noqa: SIM905
 # Attention that is not plain although its layers are called full attention: ALiBi, local layers, sparse selection.
 BIASED_TYPES = """
-    axk2 bloom deepseek_v32 dots3_note_text glm_moe_dsa gpt_neo hy_v4 moss_transcribe_diarize
-    mpt
+axk2 bloom deepseek_v32 dots3_note_text glm_moe_dsa gpt_neo
+hy_v4 moss_transcribe_diarize mpt
 """.split()  # noqa: SIM905
 # A cache that can be copied by rows; recurrent or convolutional states, chunks, or positions counted by column.
 CACHED_TYPES = """
-    bailing_hybrid bamba bart bigbird_pegasus blenderbot blenderbot-small deepseek_v4 falcon_h1
-    granitemoehybrid inkling2_text inkling_text jamba kimi_linear lfm2 lfm2_moe lfm3 llama4
-    llama4_text marian mbart mvp olmo_hybrid pegasus plbart qwen3_5 qwen3_5_moe qwen3_5_moe_text
-    qwen3_5_text qwen3_next qwen4_exp qwen4_exp_text roformer trocr whisper zamba zaya
+bailing_hybrid bamba bart bigbird_pegasus blenderbot
+blenderbot-small deepseek_v4 falcon_h1 granitemoehybrid
+inkling2_text inkling_text jamba kimi_linear lfm2 lfm2_moe
+lfm3 llama4 llama4_text marian mbart mvp olmo_hybrid pegasus
+plbart qwen3_5 qwen3_5_moe qwen3_5_moe_text qwen3_5_text
+qwen3_next qwen4_exp qwen4_exp_text roformer trocr whisper
+zamba zaya
 """.split()  # noqa: SIM905
-# Causal, but without a cache that can be copied, or with cached steps that differ from a full forward pass.
-UNCACHED_TYPES = """
-    camembert ctrl data2vec-text falcon_mamba mamba mamba2 minimax moshi nemotron_h openai-gpt
-    recurrent_gemma roberta roberta-prelayernorm rwkv xlm-roberta xlm-roberta-xl xlstm xmod
-    zamba2
-""".split()  # noqa: SIM905
-ENCODER_TYPES = """
-    bert bert-generation big_bird camembert data2vec-text electra ernie megatron-bert reformer
-    rembert roberta roberta-prelayernorm roc_bert roformer xlm-roberta xlm-roberta-xl xmod
-""".split()  # noqa: SIM905
+# Decoders although `is_decoder` of their configuration is false.
+DECODER_TYPES = ("gpt_neox", "gpt_neox_japanese", "trocr")
 REFUSED_TYPES = {
-    "blt": "it embeds bytes by hashes of their ids, and pseudo tokens have no ids",
+    "blt": "it embeds bytes by their ids, and pseudo tokens have no ids",
     "cpmant": "it builds its own prompt from token ids",
-    "doge": "its attention selects tokens by the whole sequence, including later ones",
+    "doge": "its attention depends on later tokens",
     "gemma4_assistant": "it reads the cache of another model",
     "gemma4_unified_assistant": "it reads the cache of another model",
     "git": "its text attends to an image",
     "musicgen": "it generates audio codes",
     "musicgen_melody": "it generates audio codes",
-    "prophetnet": "its predictions depend on the length of the whole sequence",
-    "reformer": "its attention hashes and chunks the whole sequence",
+    "prophetnet": "its predictions depend on the length of the sequence",
+    "reformer": "its attention hashes the whole sequence",
     "xlm": "it is not causal",
     "xlnet": "it is not causal",
 }
@@ -104,18 +102,14 @@ def describe_decoder(config: PreTrainedConfig) -> DecoderSupport:
     text_config = config.get_text_config(decoder=True)
     attention = text_config._attn_implementation
     model_type = config.model_type
-    if attention not in PADDED_ATTENTIONS:
-        return DecoderSupport("recompute", "none")
+    if attention not in PADDED_ATTENTIONS or model_type not in PLAIN_TYPES + BIASED_TYPES + CACHED_TYPES:
+        return DecoderSupport("recompute", "right")
     if model_type in CACHED_TYPES:
         return DecoderSupport("rows", "right")
-    if model_type in UNCACHED_TYPES:
-        return DecoderSupport("recompute", "right")
-    if model_type not in PLAIN_TYPES + BIASED_TYPES:
-        return DecoderSupport("recompute", "none")
 
     layer_types = set(get_layer_types_and_kwargs(text_config)[0]) - {"dummy"}
     if not layer_types <= ATTENTION_LAYERS:
-        return DecoderSupport("recompute", "none")
+        return DecoderSupport("recompute", "right")
     has_bias = model_type in BIASED_TYPES or text_config.to_dict().get("alibi", False)
     if layer_types == {"full_attention"} and not has_bias and attention in MASKED_ATTENTIONS:
         return DecoderSupport("tree", "any")
@@ -127,7 +121,7 @@ def check_decoder(config: PreTrainedConfig, model_class: type[PreTrainedModel] |
 
     Args:
         config: of the language model.
-        model_class: its class; None for the one that `transformers` has for `config`.
+        model_class: its class, if it has been loaded; those of `transformers` that do not work are known by name.
 
     Raises:
         ValueError: with the model type and the reason.
@@ -136,8 +130,7 @@ def check_decoder(config: PreTrainedConfig, model_class: type[PreTrainedModel] |
     if reason is not None:
         raise ValueError(
             f"A language model of type {config.model_type!r} cannot be used: {reason}. "
-            "Choose a causal decoder, for example a Llama, Qwen, Gemma 3 or LFM2; "
-            "training/model/backbones/DECODERS.md lists all that work."
+            "Choose a causal decoder, such as a Llama; training/model/backbones/DECODERS.md lists all."
         )
 
 
@@ -149,17 +142,16 @@ def refusal(config: PreTrainedConfig, model_class: type[PreTrainedModel] | None 
     fields = text_config.to_dict()
     for name in ("hidden_size_per_layer_input", "ple_layer_ids"):
         if fields.get(name):
-            return f"its layers have embeddings of their own (`{name}`) for token ids, which pseudo tokens do not have"
+            return f"its layers embed token ids (`{name}`), which pseudo tokens do not have"
     if "hash_moe" in (fields.get("mlp_layer_types") or ()):
-        return "its layers of type 'hash_moe' choose experts by token ids, which pseudo tokens do not have"
-    if config.model_type in ENCODER_TYPES and not config.is_decoder:
-        return "it is an encoder, which sees later tokens, unless its configuration has `is_decoder=True`"
+        return "its 'hash_moe' layers route token ids, which pseudo tokens do not have"
+    is_encoder = fields.get("is_decoder") is False and not config.is_encoder_decoder
+    if is_encoder and config.model_type not in DECODER_TYPES:
+        return "it is an encoder, unless its configuration has `is_decoder=True`"
     if config.model_type == "xmod" and config.default_language is None:
         return "its configuration has no `default_language`"
-    if model_class is None and type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
-        model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     if model_class is not None and "inputs_embeds" not in argument_names(model_class):
-        return f"`{model_class.__name__}.forward` does not take `inputs_embeds`, which hold the pseudo tokens"
+        return f"`{model_class.__name__}.forward` does not take `inputs_embeds`"
     return None
 
 
@@ -171,28 +163,20 @@ def argument_names(model_class: type[PreTrainedModel]) -> set[str]:
     return set(inspect.signature(model_class.forward).parameters)
 
 
-def check_keywords(
-    function: Callable,
-    given: Iterable[str],
-    others: Iterable[str] = (),
-    language_model: PreTrainedModel | None = None,
-) -> None:
-    """Reject arguments that a function does not know, instead of ignoring them in silence.
+def check_keywords(function: Callable, given: Iterable[str], language_model: PreTrainedModel) -> None:
+    """Reject arguments that neither a function nor the language model knows, instead of ignoring them in silence.
 
     Args:
         function: with all of its arguments in its signature.
         given: names of the arguments that were passed.
-        others: names of arguments that it takes as well.
-        language_model: to whose forward pass the function passes further arguments, if it does.
+        language_model: to whose forward pass the function passes further arguments.
 
     Raises:
         TypeError: with the name that was probably meant.
     """
-    known = {*inspect.signature(function).parameters, *others} - {"self", "args", "kwargs"}
-    if language_model is not None:
-        known |= argument_names(type(language_model))
-        known |= set(TransformersKwargs.__optional_keys__) | {"cache_position", "return_dict"}
+    known = {*inspect.signature(function).parameters, *argument_names(type(language_model))}
+    known |= {*TransformersKwargs.__optional_keys__, "cache_position", "return_dict"}
     for name in given:
-        if name not in known:
+        if name not in known - {"self", "kwargs"}:
             hint = did_you_mean(name, sorted(known)) or " Leave it out."
             raise TypeError(f"{function.__name__}() got an unexpected keyword argument {name!r}.{hint}")

@@ -46,7 +46,7 @@ class EGMFFeatureStem(EGMFFloat32Module):
         if values.shape[-1] != feature_size:
             raise ValueError(
                 f"The features are {values.shape[-1]} wide but the model was built for {feature_size}. "
-                "Use the extractor that it was trained with, or train another model."
+                "Use the extractor that it was trained with."
             )
         standardized = (values - self.mean) / self.std.clamp(min=1e-5)
         # 10 deviations bound outliers.
@@ -82,7 +82,7 @@ class EGMFWaveformStem(EGMFFloat32Module):
         """values (B, S), mask (B, S) -> (B, T, W), (B, T)."""
         if values.shape != mask.shape:
             raise ValueError(f"`audio_values` has shape {tuple(values.shape)}, `audio_mask` {tuple(mask.shape)}.")
-        states, mask = self.log_mel(values, mask)  # (B, T, mel bins), (B, T)
+        states, mask = self.log_mel(values, mask)
         # The clip's mean level mostly reflects the distance to the microphone.
         num_values = mask.sum(dim=1)[:, None, None] * states.shape[2]
         states = states - (states * mask[..., None]).sum(dim=(1, 2), keepdim=True) / num_values
@@ -108,7 +108,7 @@ class EGMFWaveformStem(EGMFFloat32Module):
         )
         power = spectrum.abs().square().transpose(1, 2) @ self.mel_filters  # (B, T, mel bins)
         decibels = 10 * torch.log10(power.clamp(min=1e-10))
-        num_frames = mask.sum(dim=1) // self.hop_length + 1  # (B,)
+        num_frames = mask.sum(dim=1) // self.hop_length + 1
         # Maps -70 to 10 dB to [-1, 1].
         return (decibels + 30) / 40, length_mask(num_frames, decibels.shape[1])
 
@@ -137,15 +137,15 @@ class EGMFFrameStem(EGMFFloat32Module):
         if values.shape[-2:] != self.frame_size:
             raise ValueError(
                 f"The frames are {tuple(values.shape[-2:])} pixels but the model was built for "
-                f"{self.frame_size}. Use the processor that was saved with the model."
+                f"{self.frame_size}. Use the model's own processor."
             )
         # Motion is doubled, so that a small one has more weight.
         motion = 2 * (values - values[:, :1])
         states = take_frames(torch.cat([values, motion], dim=2), mask)  # (real frames, 6, y, x)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             states = nn.functional.gelu(norm(convolution(states)))  # (real frames, C, y / 2, x / 2)
-        grid = average_over_grid(states, self.GRID_SIZE)  # (real frames, C, 4, 4)
-        states = self.projection(grid.flatten(1))  # (real frames, W)
+        grid = average_over_grid(states, self.GRID_SIZE)
+        states = self.projection(grid.flatten(1))
         return put_back_frames(states, mask), mask
 
 
@@ -201,12 +201,12 @@ class EGMFModalityEncoder(EGMFFloat32Module):
         Returns:
             (B, H), zeros where the sample does not have the modality.
         """
-        tokens = self.projection.weight.new_zeros(values.shape[0], self.projection.out_features)
+        tokens = self.projection.weight.new_zeros(len(values), self.projection.out_features)
         if not present.any():
             return tokens
         indices = torch.where(present)[0]
-        states, state_mask = self.stem(values[indices], mask[indices].bool())  # (N, T, W), (N, T)
-        encoded = self.encode_sequence(states, state_mask)  # (N, H)
+        states, state_mask = self.stem(values[indices], mask[indices].bool())
+        encoded = self.encode_sequence(states, state_mask)
         return tokens.index_copy(0, indices, encoded.to(tokens.dtype))
 
     @in_float32

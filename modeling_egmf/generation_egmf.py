@@ -6,16 +6,16 @@ prompts of 5, 7 and 5 tokens ─┬─► group of 5 (samples 0, 2) ─► new t
 
 # B batch  S prompt tokens  L real tokens of a sample  T new tokens  X sequences per sample
 
-import inspect
+import copy
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import GenerationConfig, GenerationMixin
+from transformers import GenerationMixin
 
-from .decoders_egmf import check_keywords, describe_decoder
-from .padding_egmf import gather_columns, group_samples, must_regroup, real_columns
+from .decoders_egmf import describe_decoder
+from .padding_egmf import must_regroup, read_groups
 from .prompt_egmf import PREFILL_INPUTS, TEXT_INPUTS, hide_switched_off_text
 
 
@@ -42,22 +42,22 @@ class EGMFGenerationMixin(GenerationMixin):
         Language models that do not take padding generate in groups of equal length, some without a cache.
 
         Raises:
-            TypeError: an argument is unknown.
-            ValueError: an argument does not work with groups, or with a language model without a cache.
+            ValueError: an argument is unknown, or does not work with groups or with a language model without a cache.
         """
-        others = {*vars(GenerationConfig()), *inspect.signature(self.forward).parameters}
-        check_keywords(super().generate, kwargs, others, self.language_model)
         if inputs is not None:
             kwargs["input_ids"] = inputs
-        if kwargs.get("attention_mask") is not None:
-            masks = map(kwargs.get, ("attention_mask", *TEXT_INPUTS))
-            kwargs["attention_mask"] = hide_switched_off_text(*masks)
-        config = self.language_model.config
-        support = describe_decoder(config)
+        given_mask = kwargs.get("attention_mask")
+        attention_mask = hide_switched_off_text(given_mask, *map(kwargs.get, TEXT_INPUTS))
+        if given_mask is not None:
+            kwargs["attention_mask"] = attention_mask
+        elif attention_mask is not None and not attention_mask.all():
+            raise ValueError("Text is switched off: give the processor's `attention_mask` as well.")
+        model_type = self.language_model.config.model_type
+        support = describe_decoder(self.language_model.config)
         if support.scoring == "recompute":
             for name in ("past_key_values", "cache_implementation"):
                 if kwargs.get(name) is not None:
-                    raise ValueError(f"{config.model_type!r} models generate without a cache: leave out `{name}`.")
+                    raise ValueError(f"{model_type!r} models generate without a cache: leave out `{name}`.")
             kwargs["use_cache"] = False
         if must_regroup(support, kwargs.get("attention_mask")):
             return self.generate_in_groups(**kwargs)
@@ -75,35 +75,37 @@ class EGMFGenerationMixin(GenerationMixin):
         Raises:
             ValueError: an argument is for the whole batch.
         """
-        settings = kwargs.get("generation_config") or self.generation_config
+        config = self.language_model.config
+        settings = copy.deepcopy(kwargs.get("generation_config") or self.generation_config)
+        settings.update(**kwargs)
         given = [name for name in BATCH_ARGUMENTS if kwargs.get(name) not in (None, False)]
-        if settings.return_dict_in_generate and kwargs.get("return_dict_in_generate") is None:
+        if settings.return_dict_in_generate:
             given.append("return_dict_in_generate")
         if given:
             raise ValueError(
-                f"{self.language_model.config.model_type!r} models generate without padding, in groups of equal "
-                f"length, which `{given[0]}` does not support. Leave it out, or generate one sample at a time, "
-                "without padding; to leave text out of the prompt, use `modalities=` of the processor."
+                f"{config.model_type!r} models generate in groups of equal length, which `{given[0]}` "
+                "does not support. Leave it out, or generate one sample at a time, without padding; "
+                "to leave out text, use `modalities=` of the processor."
             )
         input_ids = kwargs["input_ids"]
-        attention_mask = kwargs["attention_mask"]
-        padding = describe_decoder(self.language_model.config).padding
-        groups = group_samples(attention_mask.sum(dim=1), mixed=padding == "left")
+        padding = describe_decoder(config).padding
+        groups = []
         # X sequences of each sample, in the order of the groups.
         new_tokens: list[Tensor] = []
-        for samples in groups:
-            columns = real_columns(attention_mask[samples], padding)
-            group = {}
+        for samples, columns in read_groups(kwargs["attention_mask"], padding):
+            group = dict(kwargs)
             for name, value in kwargs.items():
-                group[name] = value
-                if isinstance(value, Tensor) and value.ndim > 0 and len(value) == len(input_ids):
-                    group[name] = value[samples]
                 if name in COLUMN_INPUTS and value is not None:
-                    group[name] = gather_columns(group[name], columns)
+                    group[name] = value[samples[:, None], columns]
+                elif isinstance(value, Tensor) and value.ndim > 0 and len(value) == len(input_ids):
+                    group[name] = value[samples]
             new_tokens.extend(super().generate(**group)[:, columns.shape[1] :])
+            groups.append(samples)
 
-        filler = padding_token(settings, kwargs)
-        tokens = pad_sequence(new_tokens, batch_first=True, padding_value=filler)  # (B * X, T)
+        # After the end of a shorter sequence.
+        filler = settings.eos_token_id if settings.pad_token_id is None else settings.pad_token_id
+        filler = filler[0] if isinstance(filler, list | tuple) else filler
+        tokens = pad_sequence(new_tokens, batch_first=True, padding_value=filler or 0)  # (B * X, T)
         order = torch.cat(groups).argsort()
         tokens = tokens.unflatten(0, (len(input_ids), -1))[order].flatten(0, 1)
         prompts = input_ids.repeat_interleave(len(tokens) // len(input_ids), dim=0)
@@ -120,14 +122,3 @@ class EGMFGenerationMixin(GenerationMixin):
                 inputs.pop(name, None)
         inputs.pop("labels", None)
         return inputs
-
-
-def padding_token(settings: GenerationConfig, kwargs: dict[str, Any]) -> int:
-    """The token after the end of a shorter sequence: that of padding, or else the end token."""
-    for name in ("pad_token_id", "eos_token_id"):
-        token = kwargs.get(name, getattr(settings, name))
-        if isinstance(token, list | tuple):
-            token = token[0]
-        if token is not None:
-            return int(token)
-    return 0

@@ -1,7 +1,8 @@
-"""The keyword arguments of `from_pretrained`: their names, the part of the model that each is for, and their checks.
+"""The keyword arguments of `from_pretrained`: the part of the model that each is for, and their checks.
 
-They are those of `transformers`, the same for adapter and standalone checkpoints, and the fields of `EGMFConfig`. An
-unknown one is an error: a typo never changes an answer.
+They are those of `transformers`, the same for adapter and standalone checkpoints, and the fields of `EGMFConfig`.
+Fusion and encoders are never cast, quantized or split: what is not listed here goes only to the language model. The
+class of the model refuses an unknown one, so that a typo never changes an answer.
 """
 
 import copy
@@ -10,28 +11,12 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-from .configuration_egmf import EGMFConfig, did_you_mean, field_names
+from .configuration_egmf import EGMFConfig, field_names, refuse_typos
 
 
 HUB_ARGUMENTS = ("token", "cache_dir", "local_files_only", "force_download", "proxies")
 # Where the files of a checkpoint are; a language model or a backbone elsewhere has its own.
 LOCATION_ARGUMENTS = ("revision", "subfolder")
-# Fusion and encoders are never cast, quantized or split: these arguments go only to the language model.
-TEXT_MODEL_ARGUMENTS = (
-    "dtype",
-    "device_map",
-    "max_memory",
-    "offload_folder",
-    "offload_buffers",
-    "quantization_config",
-    "attn_implementation",
-    "experts_implementation",
-    "generation_config",
-    "use_kernels",
-    "kernel_config",
-    "allow_all_kernels",
-    "disable_mmap",
-)
 # Arguments for weights that are not in the checkpoint's files, or not all of them, or split over processes.
 STANDALONE_ARGUMENTS = (
     "state_dict",
@@ -42,36 +27,17 @@ STANDALONE_ARGUMENTS = (
     "tp_plan",
     "tp_size",
 )
+# For the checkpoint's own files and code, not those of the language model.
 OTHER_ARGUMENTS = (
-    "torch_dtype",
     "variant",
     "use_safetensors",
     "ignore_mismatched_sizes",
     "output_loading_info",
-)
-# Accepted without effect: what the Auto classes and `pipeline` add, and what `transformers` itself ignores by now.
-IGNORED_ARGUMENTS = (
     "trust_remote_code",
     "code_revision",
     "adapter_kwargs",
     "adapter_name",
-    "tqdm_class",
-    "low_cpu_mem_usage",
-    "offload_state_dict",
-    "weights_only",
-    "_commit_hash",
-    "_from_auto",
-    "_from_pipeline",
-    "_fast_init",
 )
-LOADING_ARGUMENTS = {
-    *HUB_ARGUMENTS,
-    *LOCATION_ARGUMENTS,
-    *TEXT_MODEL_ARGUMENTS,
-    *STANDALONE_ARGUMENTS,
-    *OTHER_ARGUMENTS,
-    *IGNORED_ARGUMENTS,
-}
 
 
 def load_config(
@@ -89,15 +55,12 @@ def load_config(
         kwargs: those of `from_pretrained`, among them fields of the configuration.
 
     Raises:
-        TypeError: an argument is unknown.
+        TypeError: an argument is nearly the name of a field.
         OSError: config.json is missing or damaged.
         ValueError: config.json is not valid, or an argument would leave weights unchecked.
     """
     fields = field_names(config_class) - {"dtype"}
-    known = LOADING_ARGUMENTS | fields
-    unknown = sorted(set(kwargs) - known)
-    if unknown:
-        raise TypeError(f"from_pretrained() has no argument {unknown[0]!r}.{did_you_mean(unknown[0], known)}")
+    refuse_typos(config_class, kwargs)
     changes = {name: kwargs[name] for name in kwargs if name in fields}
     kwargs = {name: value for name, value in kwargs.items() if name not in fields and value is not None}
     text_model_id = changes.pop("text_model_id", None)
@@ -107,7 +70,7 @@ def load_config(
         kwargs.setdefault("dtype", kwargs.pop("torch_dtype"))
     if isinstance(config, PreTrainedConfig):
         if changes:
-            raise TypeError(f"Set {', '.join(sorted(changes))} in the `config` that you pass to from_pretrained().")
+            raise TypeError(f"Set {', '.join(sorted(changes))} in the `config` that you pass.")
         config = copy.deepcopy(config)
     else:
         config = config_class.from_pretrained(config or checkpoint, **file_arguments(kwargs), **changes)
@@ -118,6 +81,12 @@ def load_config(
 def file_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
     """Those of the arguments that say where the checkpoint's files are."""
     return {name: kwargs[name] for name in (*HUB_ARGUMENTS, *LOCATION_ARGUMENTS) if name in kwargs}
+
+
+def text_model_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Those of the arguments that are for the language model."""
+    others = {*HUB_ARGUMENTS, *LOCATION_ARGUMENTS, *STANDALONE_ARGUMENTS, *OTHER_ARGUMENTS}
+    return {name: kwargs[name] for name in kwargs if name not in others}
 
 
 def check_arguments(
@@ -131,17 +100,13 @@ def check_arguments(
         ValueError: the message says what to do instead.
     """
     if config.text_config is None:
-        raise ValueError(f"The configuration of {checkpoint} has no `text_config`: there is no model to build.")
+        raise ValueError(f"The configuration of {checkpoint} has no `text_config`.")
     if config.lora is not None:
-        raise ValueError(
-            f"The configuration of {checkpoint} has `lora`, which only a new model has. A checkpoint "
-            "of an earlier version, with LoRA among its other weights, must be trained again. "
-            "A loaded model gets another adapter from model.add_adapter()."
-        )
+        raise ValueError(f"{checkpoint} has `lora`, which only a new model has: train it again.")
     if kwargs.get("use_safetensors") is False:
         raise ValueError("EGMF reads only safetensors files: leave out use_safetensors=False.")
     if kwargs.get("ignore_mismatched_sizes"):
-        raise ValueError("A weight of another shape would stay untrained: leave out ignore_mismatched_sizes=True.")
+        raise ValueError("Weights would stay untrained: leave out ignore_mismatched_sizes=True.")
     device_map = kwargs.get("device_map")
     devices = device_map.values() if isinstance(device_map, dict) else [device_map]
     if "meta" in map(str, devices):
@@ -149,8 +114,8 @@ def check_arguments(
     unsupported = sorted(set(kwargs) & set(STANDALONE_ARGUMENTS))
     if unsupported and config.text_model_id is not None:
         raise ValueError(
-            f"{checkpoint} is an adapter checkpoint, which does not take {', '.join(unsupported)}. Make it standalone "
-            "first (training/model/export.py), or leave them out."
+            f"{checkpoint} is an adapter checkpoint, which does not take {', '.join(unsupported)}. "
+            "Make it standalone first (training/model/export.py), or leave them out."
         )
 
 
@@ -173,7 +138,7 @@ def full_device_map(device_map: Any) -> Any:
     for name in full_map:
         parts = [part for part in full_map if part.startswith(f"{name}.")]
         if parts:
-            raise ValueError(f"`device_map` names {name} and its part {parts[0]}; name only the parts, all of them.")
+            raise ValueError(f"`device_map` names {name} and its part {parts[0]}; name only the parts.")
     if all(name.startswith("language_model") for name in full_map):
         devices = [device for device in full_map.values() if device not in ("cpu", "disk")]
         full_map = {"egmf": devices[0] if devices else "cpu", **full_map}
@@ -185,9 +150,6 @@ def text_model_device_map(device_map: Any) -> Any:
     full_map = full_device_map(device_map)
     if not isinstance(full_map, dict):
         return full_map
-    text_map = {}
-    for name, device in full_map.items():
-        part, _, own_name = name.partition(".")
-        if part == "language_model":
-            text_map[own_name] = device
-    return text_map
+    prefix = "language_model"
+    text_map = {name: device for name, device in full_map.items() if name.startswith(prefix)}
+    return {name.removeprefix(prefix).removeprefix("."): device for name, device in text_map.items()}

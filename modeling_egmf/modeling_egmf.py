@@ -80,7 +80,6 @@ from .outputs_egmf import EGMFAnswerOutput, EGMFCausalLMOutput, EGMFFusionOutput
 from .padding_egmf import run_language_model
 from .precision_egmf import float32_logits
 from .prompt_egmf import (
-    PREFILL_INPUTS,
     TEXT_INPUTS,
     EGMFPseudoTokens,
     check_masks,
@@ -417,7 +416,7 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFPreTrainedModel, EGMFGe
     ) -> EGMFCausalLMOutput:
         """Next-token logits and, with `labels`, their loss. The class docstring describes the arguments."""
         if kwargs:
-            check_keywords(self.forward, kwargs, language_model=self.language_model)
+            check_keywords(self.forward, kwargs, self.language_model)
         fusion = {}
         if inputs_embeds is None and is_prefill(past_key_values):
             media = (audio_values, audio_mask, video_values, video_mask, modality_mask)
@@ -466,7 +465,6 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFPreTrainedModel, EGMFGe
                 decoding samples from.
             labels: not accepted: with an answer in the prompt there is nothing left to score.
         """
-        check_keywords(self.score_answers, inputs, PREFILL_INPUTS)
         if normalization not in NORMALIZATIONS:
             raise ValueError(f"`normalization` is {normalization!r}; use one of {', '.join(NORMALIZATIONS)}.")
         if labels is not None:

@@ -10,6 +10,7 @@ mask. A cache needs rows of equal length. `DecoderSupport.padding` says what a l
 
 # B batch  S prompt tokens  L real tokens of the longest sample  K columns with logits  D LLM width  V vocabulary
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -35,11 +36,20 @@ def must_regroup(support: DecoderSupport, attention_mask: Any) -> bool:
     return not bool(is_real.all())
 
 
-def group_samples(lengths: Tensor, mixed: bool) -> list[Tensor]:
-    """lengths (B,) -> indices of samples that are read together: all, by length, or only those of equal length."""
-    if mixed:
-        return [lengths.argsort()]
-    return [torch.where(lengths == length)[0] for length in lengths.unique()]
+def read_groups(attention_mask: Tensor, padding: str) -> Iterator[tuple[Tensor, Tensor]]:
+    """Groups of a batch that can be read into one cache: of equal length, or all with their padding on the left.
+
+    Args:
+        attention_mask: (B, S), 0 on padding and hidden text.
+        padding: that of `DecoderSupport`.
+
+    Yields:
+        (b,) samples, and (b, L) their columns, from `real_columns`.
+    """
+    lengths = attention_mask.sum(dim=1)
+    groups = [torch.where(lengths == length)[0] for length in lengths.unique()]
+    for samples in [lengths.argsort()] if padding == "left" else groups:
+        yield samples, real_columns(attention_mask[samples], padding)
 
 
 def real_columns(attention_mask: Tensor, padding: str = "right") -> Tensor:
@@ -51,22 +61,17 @@ def real_columns(attention_mask: Tensor, padding: str = "right") -> Tensor:
     return torch.argsort((~is_real).int(), dim=1, stable=True)[:, :length]
 
 
-def gather_columns(values: Tensor, columns: Tensor) -> Tensor:
-    """values (B, S, ...), columns (B, L) -> (B, L, ...)."""
-    samples = torch.arange(len(columns), device=columns.device)[:, None]
-    return values[samples, columns]
+def call_language_model(llm: PreTrainedModel, logits_to_keep: Tensor, **kwargs: Any) -> ModelOutput:
+    """The language model's forward pass, with logits (B, K, V), without those of our arguments that it does not take.
 
-
-def call_language_model(llm: PreTrainedModel, **kwargs: Any) -> ModelOutput:
-    """The language model's forward pass, without those of our arguments that its class does not take.
-
-    `logits_to_keep` must be given: (K,) columns, or 0 for all.
+    Args:
+        logits_to_keep: (K,) columns.
     """
-    parameters = argument_names(type(llm))
-    left_out = set(OPTIONAL_ARGUMENTS) - parameters
+    kwargs["logits_to_keep"] = logits_to_keep
+    left_out = set(OPTIONAL_ARGUMENTS) - argument_names(type(llm))
     output = llm(**{name: kwargs[name] for name in kwargs if name not in left_out})
-    if "logits_to_keep" in left_out and isinstance(kwargs["logits_to_keep"], Tensor):
-        output.logits = output.logits[:, kwargs["logits_to_keep"]]
+    if "logits_to_keep" in left_out:
+        output.logits = output.logits[:, logits_to_keep]
     return output
 
 
@@ -74,7 +79,7 @@ def run_language_model(
     llm: PreTrainedModel,
     inputs_embeds: Tensor,
     attention_mask: Tensor | None,
-    logits_to_keep: int | Tensor,
+    logits_to_keep: Tensor,
     position_ids: Tensor | None = None,
     past_key_values: Cache | None = None,
     **kwargs: Any,
@@ -84,7 +89,7 @@ def run_language_model(
     Args:
         inputs_embeds: (B, S, D).
         attention_mask: (B, past + S), 0 on padding and on hidden text; or a mask for every query.
-        logits_to_keep: (K,) columns that need logits, or 0 for all.
+        logits_to_keep: (K,) columns that need logits.
         position_ids: (B, S); None to count real tokens.
         kwargs: further arguments of the language model.
 
@@ -103,7 +108,7 @@ def run_language_model(
         kwargs["use_cache"] = False
         past_key_values = None
     if regroup:
-        return forward_regrouped(llm, support, inputs_embeds, attention_mask, logits_to_keep, **kwargs)
+        return forward_repacked(llm, inputs_embeds, attention_mask, logits_to_keep, **kwargs)
     if support.scoring == "recompute" and is_padding_mask(attention_mask):
         # No padding: the language model counts positions in its own way.
         attention_mask = None
@@ -120,19 +125,18 @@ def run_language_model(
     )
 
 
-def forward_regrouped(
+def forward_repacked(
     llm: PreTrainedModel,
-    support: DecoderSupport,
     inputs_embeds: Tensor,
     attention_mask: Tensor,
-    logits_to_keep: int | Tensor,
+    logits_to_keep: Tensor,
     **kwargs: Any,
 ) -> ModelOutput:
-    """A forward pass without a cache, in which every sample is as if it were alone.
+    """A forward pass without a cache, in which hidden columns come after the real ones, where none of those sees them.
 
     Args:
         inputs_embeds, attention_mask: (B, S, D) and (B, S) of the batch.
-        logits_to_keep: as for `run_language_model`.
+        logits_to_keep: (K,) columns that need logits.
         kwargs: further arguments of the language model.
 
     Returns:
@@ -143,36 +147,25 @@ def forward_regrouped(
     """
     if kwargs.get("output_attentions"):
         raise ValueError(
-            f"A {llm.config.model_type!r} language model reads each sample without its padding, "
-            "so that there are no attention weights over the batch's columns. Pass one sample at a time, "
-            "without padding, or leave out `output_attentions`."
+            f"A {llm.config.model_type!r} language model reads samples without their padding: there are no "
+            "attention weights over the batch's columns. Leave out `output_attentions`."
         )
     is_real = attention_mask.bool()
+    columns = real_columns(is_real)  # (B, L)
+    rows = torch.arange(len(columns), device=columns.device)[:, None]
     # (B, S), where each column is among the real ones.
     positions = (is_real.cumsum(dim=1) - 1).clamp(min=0)
-    kept_columns = logits_to_keep if isinstance(logits_to_keep, Tensor) else slice(None)
-    groups = group_samples(is_real.sum(dim=1), mixed=support.padding != "none")
-    logits = []
-    hidden_states = []
-    for samples in groups:
-        columns = real_columns(is_real[samples])  # (b, L)
-        kept = positions[samples][:, kept_columns]  # (b, K)
-        first = int(kept.min())
-        output = call_language_model(
-            llm,
-            inputs_embeds=gather_columns(inputs_embeds[samples], columns),
-            logits_to_keep=torch.arange(first, columns.shape[1], device=columns.device),
-            **kwargs,
-        )
-        logits.append(gather_columns(output.logits, kept - first))
-        layers = output.get("hidden_states") or ()
-        hidden_states.append([gather_columns(states, positions[samples]) for states in layers])
-
-    order = torch.cat(groups).argsort()
-    layers = []
-    for states in zip(*hidden_states, strict=True):
-        layers.append(torch.cat(states)[order] * is_real[..., None])
+    kept = positions[:, logits_to_keep]  # (B, K)
+    first = int(kept.min())
+    output = call_language_model(
+        llm,
+        inputs_embeds=inputs_embeds[rows, columns],
+        logits_to_keep=torch.arange(first, columns.shape[1], device=columns.device),
+        **kwargs,
+    )
+    layers = output.get("hidden_states") or ()
+    hidden_states = [states[rows, positions] * is_real[..., None] for states in layers]
     return CausalLMOutputWithPast(
-        logits=torch.cat(logits)[order] * is_real[:, kept_columns, None],
-        hidden_states=tuple(layers) or None,
+        logits=output.logits[rows, kept - first] * is_real[:, logits_to_keep, None],
+        hidden_states=tuple(hidden_states) or None,
     )

@@ -3,7 +3,7 @@
     model.half(), model.to(torch.bfloat16) ─► the language model is cast, an `EGMFFloat32Module` is not
     torch.autocast ─────────────────────────► off inside methods with `@in_float32`
     inputs.to(device, model.dtype) ─────────► cast back to float32
-    float32_logits ─► hooks of the output layer ─► Float32Projection
+    float32_logits ─────────────────────────► a hook of the output layer computes its 16-bit logits again
 
 The modules are small, so 16 bits would save next to nothing, and they have steps that 16 bits break: a silent
 spectrogram is log(0) in float16, which cannot hold the statistics of features either.
@@ -18,13 +18,12 @@ layers keep their own computation.
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import wraps
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 from transformers.utils.generic import maybe_autocast
 
@@ -74,62 +73,39 @@ def float32_chunks(matrix: Tensor) -> Iterator[Tensor]:
         yield chunk.float()
 
 
-class Float32Projection(TorchFunctionMode):
-    """While it is active, linear layers with ordinary 16-bit weights give float32; autocast does not apply to them."""
-
-    def __torch_function__(
-        self,
-        function: Callable,
-        types: Any,
-        args: Any = (),
-        kwargs: Any = None,
-    ) -> Any:
-        if function is nn.functional.linear:
-            function = self.project
-        return function(*args, **(kwargs or {}))
-
-    def project(self, states: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """states (..., D), weight (V, D), bias (V,) -> (..., V), without a float32 copy of the whole weight."""
-        # Quantized and sharded weights have types of their own.
-        is_ordinary = type(weight) in (Tensor, nn.Parameter)
-        if not is_ordinary or weight.dtype not in (torch.float32, *SIXTEEN_BITS):
-            return nn.functional.linear(states, weight, bias)
-        with torch.autocast(states.device.type, enabled=False):
-            states = states.float()
-            if weight.dtype == torch.float32:
-                return nn.functional.linear(states, weight, bias)
-            logits = states.new_empty(*states.shape[:-1], len(weight))
-            start = 0
-            for chunk in float32_chunks(weight):
-                logits[..., start : start + len(chunk)] = nn.functional.linear(states, chunk)
-                start += len(chunk)
-            return logits if bias is None else logits + bias
+def float32_linear(states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """states (..., D), weight (V, D), bias (V,) -> (..., V), without a float32 copy of the whole weight."""
+    with torch.autocast(states.device.type, enabled=False):
+        states = states.float()
+        logits = states.new_empty(*states.shape[:-1], len(weight))
+        start = 0
+        for chunk in float32_chunks(weight):
+            logits[..., start : start + len(chunk)] = nn.functional.linear(states, chunk)
+            start += len(chunk)
+    return logits if bias is None else logits + bias
 
 
 @contextmanager
 def float32_logits(language_model: PreTrainedModel) -> Iterator[None]:
-    """Within the context, this thread's calls of the language model compute their logits in float32.
+    """Within the context, this thread's calls of the language model compute 16-bit logits again in float32.
 
     Args:
         language_model: a model without an output layer keeps its own computation.
     """
-    output_layer = language_model.get_output_embeddings()
-    if output_layer is None:
-        yield
-        return
-    projection = Float32Projection()
     owner = threading.get_ident()
 
-    def enter(*_: Any) -> None:
-        if threading.get_ident() == owner:
-            projection.__enter__()
+    def widen(layer: nn.Linear, inputs: tuple[Tensor], logits: Tensor) -> Tensor:
+        if threading.get_ident() != owner or logits.dtype not in SIXTEEN_BITS:
+            return logits
+        return float32_linear(inputs[0], layer.weight, layer.bias)
 
-    def leave(*_: Any) -> None:
-        if threading.get_ident() == owner:
-            projection.__exit__(None, None, None)
-
-    with (
-        output_layer.register_forward_pre_hook(enter),
-        output_layer.register_forward_hook(leave, always_call=True),
-    ):
+    output_layer = language_model.get_output_embeddings()
+    layers = output_layer.modules() if output_layer is not None else ()
+    # An adapter's own layers come after the one that it adapts.
+    linear = next((layer for layer in layers if isinstance(layer, nn.Linear)), None)
+    hook = nullcontext()
+    # Quantized and sharded weights have types of their own.
+    if type(linear) is nn.Linear and type(linear.weight) is nn.Parameter:
+        hook = linear.register_forward_hook(widen)
+    with hook:
         yield

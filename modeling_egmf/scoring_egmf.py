@@ -17,7 +17,6 @@ AnswerScorer.score chooses the way. Next: answers_egmf.py, where the tries of th
 
 import copy
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,26 +24,12 @@ from transformers import Cache, PreTrainedModel
 
 from .answers_egmf import AnswerSet
 from .decoders_egmf import describe_decoder
-from .padding_egmf import call_language_model, gather_columns, group_samples, real_columns
+from .padding_egmf import call_language_model, read_groups, real_columns
 from .prompt_egmf import make_position_ids
 
 
 # Of one forward pass: bounds the memory for copies of the cache and for logits.
 MAX_ROWS = 64
-
-
-class Rows(NamedTuple):
-    """Rows of one forward pass.
-
-    Args:
-        samples: (R,) the sample of each row.
-        nodes: (R,) the node that it ends with, 0 for the root.
-        mask: (R, L) its columns so far, 0 on padding.
-    """
-
-    samples: Tensor
-    nodes: Tensor
-    mask: Tensor
 
 
 @dataclass
@@ -73,15 +58,13 @@ class AnswerScorer:
         if support.scoring == "tree":
             return self.score_cached(prompt_embeds, prompt_mask, as_tree=True)
         if support.scoring == "recompute":
-            return self.score_recomputed(prompt_embeds, prompt_mask, support.padding == "right")
+            return self.score_recomputed(prompt_embeds, prompt_mask)
         scores = torch.zeros(self.answers.edge_tokens.shape, device=prompt_mask.device)
-        for samples in group_samples(prompt_mask.sum(dim=1), mixed=support.padding == "left"):
+        for samples, columns in read_groups(prompt_mask, support.padding):
             answers = AnswerSet(*[field[samples] for field in self.answers])
             group = AnswerScorer(self.llm, answers)
-            columns = real_columns(prompt_mask[samples], support.padding)
-            embeds = gather_columns(prompt_embeds[samples], columns)
-            mask = gather_columns(prompt_mask[samples], columns)
-            scores[samples] = group.score_cached(embeds, mask, as_tree=False)
+            index = (samples[:, None], columns)
+            scores[samples] = group.score_cached(prompt_embeds[index], prompt_mask[index], as_tree=False)
         return scores
 
     # ---- over a cache of the prompts ----
@@ -89,95 +72,106 @@ class AnswerScorer:
     def score_cached(self, prompt_embeds: Tensor, prompt_mask: Tensor, as_tree: bool) -> Tensor:
         """Score the root after a prefill, and the inner nodes over its cache as a tree or as rows."""
         samples = torch.arange(len(prompt_mask), device=prompt_mask.device)
-        prompts = Rows(samples, torch.zeros_like(samples), prompt_mask)
-        position_ids = make_position_ids(prompt_mask, prompt_mask.shape[1])
-        scores, cache = self.read(prompts, inputs_embeds=prompt_embeds, position_ids=position_ids)
-        if self.answers.num_inner_nodes > 0:
-            scores += self.score_tree(prompts, cache) if as_tree else self.score_children(prompts, cache)
-        return scores
+        roots = torch.zeros_like(samples)[:, None]  # (B, 1)
+        scores, cache = self.read(
+            samples,
+            roots,
+            inputs_embeds=prompt_embeds,
+            attention_mask=prompt_mask,
+            position_ids=make_position_ids(prompt_mask, prompt_mask.shape[1]),
+        )
+        if self.answers.num_inner_nodes == 0:
+            return scores
+        if as_tree:
+            return scores + self.score_tree(samples, prompt_mask, cache)
+        return scores + self.score_children(samples, roots, prompt_mask, cache)
 
-    def read(self, rows: Rows, **inputs: Tensor | Cache) -> tuple[Tensor, Cache | None]:
-        """Score the nodes of the rows, after their last columns, and return the cache if there are inner nodes."""
+    def read(self, samples: Tensor, nodes: Tensor, **inputs: Tensor | Cache) -> tuple[Tensor, Cache | None]:
+        """Score nodes in a forward pass, and return its cache if there are inner nodes.
+
+        Args:
+            samples: (R,) the sample of each row.
+            nodes: (R, K) the nodes that its last columns end with, 0 for the root.
+            inputs: arguments of the language model.
+        """
+        num_nodes = nodes.shape[1]
         output = call_language_model(
             self.llm,
-            attention_mask=rows.mask,
-            use_cache=self.answers.num_inner_nodes > 0,
             # A slice would leave strided states, for which the CPU copies the whole output matrix once per sample.
-            logits_to_keep=torch.tensor([-1], device=rows.mask.device),
+            logits_to_keep=torch.arange(-num_nodes, 0, device=nodes.device),
+            use_cache=self.answers.num_inner_nodes > 0,
             **inputs,
         )
-        scores = self.answers.edge_log_probs(output.logits[:, -1], rows.samples, rows.nodes)
+        samples = samples.repeat_interleave(num_nodes)
+        scores = self.answers.edge_log_probs(output.logits.flatten(0, 1), samples, nodes.flatten())
         return scores, output.past_key_values
 
-    def score_tree(self, prompts: Rows, cache: Cache) -> Tensor:
+    def score_tree(self, samples: Tensor, prompt_mask: Tensor, cache: Cache) -> Tensor:
         """Score all inner nodes in one forward pass, in which each sees the prompt, its ancestors and itself."""
-        num_inner_nodes = self.answers.num_inner_nodes
-        visible = visible_columns(self.answers, prompts.mask)[:, 1:]  # (B, N, S + N)
+        visible = visible_columns(self.answers, prompt_mask)[:, 1:]  # (B, N, S + N)
         dtype = self.llm.dtype
         attention_mask = torch.zeros_like(visible, dtype=dtype)
         attention_mask = attention_mask.masked_fill(~visible, torch.finfo(dtype).min)
-        output = self.llm(
+        nodes = torch.arange(1, visible.shape[1] + 1, device=samples.device)
+        scores, _ = self.read(
+            samples,
+            nodes.expand(len(samples), -1),
             input_ids=self.answers.node_tokens,
             attention_mask=attention_mask[:, None],
             position_ids=visible.sum(dim=2) - 1,
             past_key_values=cache,
-            use_cache=True,
         )
-        samples = prompts.samples.repeat_interleave(num_inner_nodes)
-        nodes = torch.arange(1, num_inner_nodes + 1, device=samples.device).repeat(len(prompts.samples))
-        return self.answers.edge_log_probs(output.logits.flatten(0, 1), samples, nodes)
+        return scores
 
-    def score_children(self, parents: Rows, cache: Cache) -> Tensor:
-        """Score all inner nodes below the nodes that the rows of the cache have read, and change the cache."""
-        scores = torch.zeros(self.answers.edge_tokens.shape, device=parents.mask.device)
-        is_child = self.answers.node_parents[parents.samples] == parents.nodes[:, None]  # (R, N)
-        parent_rows, children = torch.where(is_child)
-        if len(children) == 0:
-            return scores
-        chunks = list(zip(parent_rows.split(MAX_ROWS), children.split(MAX_ROWS), strict=True))
-        for index, (rows, nodes) in enumerate(chunks):
-            is_last = index == len(chunks) - 1
-            of_chunk = cache if is_last else copy.deepcopy(cache)
-            of_chunk.reorder_cache(rows)
-            samples = parents.samples[rows]
-            mask = nn.functional.pad(parents.mask[rows], (0, 1), value=1)
-            chunk = Rows(samples, nodes + 1, mask)
-            of_nodes, of_chunk = self.read(
-                chunk,
-                input_ids=self.answers.node_tokens[samples, nodes][:, None],
-                position_ids=make_position_ids(mask, 1),
-                past_key_values=of_chunk,
+    def score_children(self, samples: Tensor, parents: Tensor, mask: Tensor, cache: Cache) -> Tensor:
+        """Score all inner nodes below the nodes that the rows of the cache have read, and change the cache.
+
+        Args:
+            samples: (R,) the sample of each row.
+            parents: (R, 1) the node that it ends with.
+            mask: (R, L), 1 on its real columns so far.
+        """
+        scores = torch.zeros(self.answers.edge_tokens.shape, device=mask.device)
+        rows, nodes = torch.where(self.answers.node_parents[samples] == parents)
+        for start in range(0, len(rows), MAX_ROWS):
+            chunk = slice(start, start + MAX_ROWS)
+            is_last = chunk.stop >= len(rows)
+            chunk_cache = cache if is_last else copy.deepcopy(cache)
+            chunk_cache.reorder_cache(rows[chunk])
+            chunk_samples = samples[rows[chunk]]
+            tokens = self.answers.node_tokens[chunk_samples, nodes[chunk]]
+            children = nodes[chunk, None] + 1
+            chunk_mask = nn.functional.pad(mask[rows[chunk]], (0, 1), value=1)
+            chunk_scores, chunk_cache = self.read(
+                chunk_samples,
+                children,
+                input_ids=tokens[:, None],
+                attention_mask=chunk_mask,
+                position_ids=make_position_ids(chunk_mask, 1),
+                past_key_values=chunk_cache,
             )
-            scores += of_nodes + self.score_children(chunk, of_chunk)
+            scores += chunk_scores + self.score_children(chunk_samples, children, chunk_mask, chunk_cache)
         return scores
 
     # ---- without a cache ----
 
-    def score_recomputed(
-        self,
-        prompt_embeds: Tensor,
-        prompt_mask: Tensor,
-        mixed_lengths: bool,
-    ) -> Tensor:
-        """Score all nodes with a forward pass over the prompt and each branch.
+    def score_recomputed(self, prompt_embeds: Tensor, prompt_mask: Tensor) -> Tensor:
+        """Score all nodes with a forward pass over the prompt and each branch, shorter ones padded on the right.
 
         Args:
             prompt_embeds, prompt_mask: as for `score`.
-            mixed_lengths: whether branches of different lengths may be read together, padded on the right.
         """
         embed_tokens = self.llm.get_input_embeddings()
         node_embeds = embed_tokens(self.answers.node_tokens).to(prompt_embeds.dtype)
         embeds = torch.cat([prompt_embeds, node_embeds], dim=1)  # (B, S + N, D)
         # A branch ends at a node that only the node itself sees; without inner nodes, at the root.
-        node_sees = self.answers.node_sees
-        ends_at_root = ~node_sees.flatten(1).any(dim=1, keepdim=True)  # (B, 1)
-        is_end = torch.cat([ends_at_root, node_sees.sum(dim=1) == 1], dim=1)  # (B, 1 + N)
+        is_end = self.answers.node_sees.sum(dim=1) == 1  # (B, N)
+        is_end = torch.cat([~is_end.any(dim=1, keepdim=True), is_end], dim=1)  # (B, 1 + N)
         branch_samples, ends = torch.where(is_end)  # (R,), (R,)
         branch_masks = visible_columns(self.answers, prompt_mask)[branch_samples, ends]  # (R, S + N)
 
         scores = torch.zeros(self.answers.edge_tokens.shape, device=prompt_mask.device)
-        groups = group_samples(branch_masks.sum(dim=1), mixed_lengths)
-        for branches in [chunk for group in groups for chunk in group.split(MAX_ROWS)]:
+        for branches in branch_masks.sum(dim=1).argsort().split(MAX_ROWS):
             samples = branch_samples[branches]
             columns = real_columns(branch_masks[branches])  # (R, L)
             first = int(prompt_mask[samples].sum(dim=1).min()) - 1

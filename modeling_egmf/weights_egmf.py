@@ -32,13 +32,18 @@ def explain_loading_errors(name: str, remedy: str = "Download or save it again."
 
     Raises:
         OSError: instead of the error of the library that reads the file.
+        TypeError: the library does not know a keyword argument.
     """
     try:
         yield
     except (ImportError, MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # of any kind: damaged content can make the libraries raise anything
+    # Of any kind: damaged content can make the libraries raise anything.
+    except Exception as error:
         problem = str(error) or type(error).__name__
+        # Of `from_pretrained`.
+        if "unexpected keyword argument" in problem:
+            raise
         raise OSError(f"{name} could not be loaded ({problem}). {remedy}") from error
 
 
@@ -76,9 +81,6 @@ def find_weights(
         raise no_single_file from None
     with explain_loading_errors(index):
         paths, _ = get_checkpoint_shard_files(checkpoint, index, **hub_kwargs)
-        absent = [os.path.basename(path) for path in paths if not os.path.isfile(path)]
-    if absent or not paths:
-        raise OSError(f"{index} names missing files: {absent}. Download or save the checkpoint again.")
     return paths
 
 
@@ -120,9 +122,11 @@ def not_finite(weights: Mapping[str, Tensor]) -> list[str]:
     for name, weight in weights.items():
         if weight.is_meta or not weight.is_floating_point() or weight.numel() == 0:
             continue
-        if weight.itemsize == 1:  # 8-bit floats have no minimum and maximum of their own
+        # 8-bit floats have no minimum and maximum of their own.
+        if weight.itemsize == 1:
             weight = weight.bfloat16()
-        minimum, maximum = weight.detach().aminmax()  # NaN if any value is: ten times faster than `isfinite`
+        # NaN if any value is: ten times faster than `isfinite`.
+        minimum, maximum = weight.detach().aminmax()
         if not (minimum.isfinite() and maximum.isfinite()):
             names.append(name)
     return names
@@ -197,7 +201,7 @@ def check_weights(
         return
     remedy = "Download or save it again. "
     if any(weights[name].dtype == torch.float16 for name in infinite):
-        remedy = "float16 holds no value above 65504: load with dtype=torch.bfloat16, or download or save it again. "
+        remedy = "They overflow float16: load with dtype=torch.bfloat16, or download or save it again. "
     raise ValueError(
         f"The weights of {checkpoint} do not match the model: {', '.join(found)}. {remedy}"
         "Is it an adapter checkpoint whose `text_model_id` was removed from config.json?"

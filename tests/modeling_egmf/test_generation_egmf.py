@@ -80,14 +80,33 @@ def test_static_cache_of_a_sliding_model():
     )
 
 
+def test_switched_off_text_needs_the_mask(llama):
+    inputs = single(make_inputs(llama), 0)
+    expected = llama.generate(**inputs, **GREEDY)
+    del inputs["attention_mask"]
+    assert torch.equal(llama.generate(**inputs, **GREEDY), expected)
+    inputs["modality_mask"][:, 0] = 0
+    with pytest.raises(ValueError, match="Text is switched off: give the processor's `attention_mask`"):
+        llama.generate(**inputs, **GREEDY)
+
+
 # ---- typos ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("call", ["__call__", "score_answers", "generate"])
-def test_typo_is_an_error(llama, call):
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        ("__call__", TypeError, r"'audio_value'. Did you mean `audio_values`\?"),
+        ("score_answers", TypeError, "unexpected keyword argument 'audio_value'"),
+        ("generate", ValueError, r"not used by the model: \['audio_value'\]"),
+    ],
+)
+def test_typo_is_an_error(llama, call, error, message):
     inputs = make_inputs(llama)
     inputs["audio_value"] = inputs.pop("audio_values")
-    with pytest.raises(TypeError, match=r"'audio_value'. Did you mean `audio_values`\?"):
+    if call == "score_answers":
+        inputs["answer_ids"] = torch.tensor([[[5], [6]]]).expand(4, -1, -1)
+    with pytest.raises(error, match=message):
         getattr(llama, call)(**inputs)
 
 
@@ -100,5 +119,5 @@ def test_arguments_of_the_language_model_pass(llama, arguments):
 
 
 def test_typo_of_a_generation_option(llama):
-    with pytest.raises(TypeError, match=r"'max_new_token'. Did you mean `max_new_tokens`\?"):
+    with pytest.raises(ValueError, match=r"not used by the model: \['max_new_token'\]"):
         llama.generate(**make_inputs(llama), max_new_token=3)

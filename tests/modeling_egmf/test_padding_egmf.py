@@ -5,7 +5,7 @@ import torch
 
 from modeling_egmf import decoders_egmf
 from modeling_egmf.decoders_egmf import DecoderSupport
-from modeling_egmf.padding_egmf import group_samples, must_regroup, real_columns
+from modeling_egmf.padding_egmf import must_regroup, read_groups, real_columns
 from tests.helpers.model_inputs import assert_close
 from training.model.backbones.decoders import build_model, make_inputs
 from training.model.backbones.small_configs import build_small_model, small_config
@@ -31,7 +31,6 @@ def test_real_columns():
         ("left", [0, 2], False),
         ("left", [0, 1], True),
         ("right", [0, 2], True),
-        ("none", [0], True),
     ],
 )
 def test_which_batches_are_regrouped(padding, rows, expected):
@@ -42,11 +41,13 @@ def test_which_batches_are_regrouped(padding, rows, expected):
     assert must_regroup(support, MASK[:, None, None]) is False
 
 
-def test_groups_of_equal_length():
-    lengths = torch.tensor([5, 3, 4, 3])
-    assert [group.tolist() for group in group_samples(lengths, mixed=False)] == [[1, 3], [2], [0]]
-    (together,) = group_samples(lengths, mixed=True)
-    assert lengths[together].tolist() == [3, 3, 4, 5]
+def test_groups_that_share_a_cache():
+    groups = list(read_groups(MASK, "right"))
+    assert [samples.tolist() for samples, _ in groups] == [[2], [0, 1]]
+    assert [columns.tolist() for _, columns in groups] == [[[4]], [[2, 3, 4], [0, 3, 4]]]
+    ((samples, columns),) = read_groups(MASK, "left")
+    assert samples.tolist() == [2, 0, 1]
+    assert columns.tolist() == [[2, 3, 4], [2, 3, 4], [0, 3, 4]]
 
 
 @pytest.mark.parametrize("model_type", ["lfm2", "llama", "llama4_text", "mistral"])

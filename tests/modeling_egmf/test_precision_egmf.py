@@ -2,12 +2,13 @@
 
 import threading
 
+import peft
 import pytest
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from modeling_egmf.precision_egmf import Float32Projection, float32_logits
+from modeling_egmf.precision_egmf import float32_linear, float32_logits
 
 
 SIZES = {
@@ -87,20 +88,37 @@ def test_bias_is_added():
     layer = nn.Linear(8, 20, dtype=torch.bfloat16)
     states = torch.randn(2, 3, 8).bfloat16()
     expected = nn.functional.linear(states.float(), layer.weight.float(), layer.bias.float())
-    with torch.no_grad(), Float32Projection():
-        torch.testing.assert_close(layer(states), expected)
+    with torch.no_grad():
+        torch.testing.assert_close(float32_linear(states, layer.weight, layer.bias), expected)
 
 
 class QuantizedTensor(torch.Tensor):
     """Stands for the tensor subclasses in which libraries keep quantized weights."""
 
 
+@torch.no_grad()
 def test_weights_of_other_types_keep_their_computation():
-    layer = nn.Linear(8, 20, dtype=torch.bfloat16)
+    model = make_causal_lm("llama")
+    layer = model.get_output_embeddings()
     layer.weight = nn.Parameter(layer.weight.detach().as_subclass(QuantizedTensor))
-    states = torch.randn(2, 8).bfloat16()
-    with torch.no_grad(), Float32Projection():
-        assert layer(states).dtype == torch.bfloat16
+    with float32_logits(model):
+        assert model(IDS).logits.dtype == torch.bfloat16
+
+
+@torch.no_grad()
+def test_adapter_of_the_output_layer_is_added():
+    model = make_causal_lm("llama")
+    states = torch.randn(4, 16).bfloat16()
+    expected = float32_linear(states, model.lm_head.weight, None)
+    model.add_adapter(peft.LoraConfig(r=2, target_modules=["lm_head"], init_lora_weights=False))
+    adapter = model.lm_head
+    delta = states.float() @ adapter.get_delta_weight("default").float().T
+    with float32_logits(model):
+        logits = adapter(states)
+    assert delta.abs().max() > 0.1
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits, expected + delta, atol=0.05, rtol=0.05)
+    assert (logits != logits.bfloat16()).float().mean() > 0.9
 
 
 def test_whole_weight_is_never_copied(monkeypatch):
@@ -113,7 +131,7 @@ def test_whole_weight_is_never_copied(monkeypatch):
         return copy(tensor)
 
     monkeypatch.setattr(torch.Tensor, "float", record)
-    Float32Projection().project(torch.randn(1, 8), torch.randn(7, 8).bfloat16())
+    float32_linear(torch.randn(1, 8), torch.randn(7, 8).bfloat16(), None)
     assert copied == [8, 16, 16, 16, 8]
 
 

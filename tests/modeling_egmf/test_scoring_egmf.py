@@ -36,8 +36,7 @@ def test_tree_rows_and_recomputing_agree(llama, batch):
     tree = scorer.score_cached(*prompts, as_tree=True)
     assert tree.abs().min(dim=1).values[0] > 0
     assert_close(scorer.score_cached(*prompts, as_tree=False), tree)
-    for mixed_lengths in (True, False):
-        assert_close(scorer.score_recomputed(*prompts, mixed_lengths), tree)
+    assert_close(scorer.score_recomputed(*prompts), tree)
 
 
 @pytest.mark.parametrize("max_rows", [1, 2, 3])
@@ -53,7 +52,7 @@ def test_rows_in_chunks(llama, batch, monkeypatch, max_rows):
     assert_close(scorer.score_cached(*prompts, as_tree=False), expected)
     assert max(sizes[1:]) == max_rows  # after the prefill; the widest depth has three nodes
     sizes.clear()
-    assert_close(scorer.score_recomputed(*prompts, mixed_lengths=True), expected)
+    assert_close(scorer.score_recomputed(*prompts), expected)
     assert max(sizes) == max_rows
 
 
@@ -72,4 +71,4 @@ def test_siblings_do_not_share_a_state(model_type, monkeypatch):
     monkeypatch.setattr(scoring_egmf, "MAX_ROWS", 1)  # one branch after the other, over the same cache
     scorer = AnswerScorer(model, AnswerSet.from_answer_ids(torch.tensor([ANSWERS]), "cpu"))
     rows = scorer.score_cached(prompts, mask, as_tree=False)
-    assert_close(rows, scorer.score_recomputed(prompts, mask, mixed_lengths=False))
+    assert_close(rows, scorer.score_recomputed(prompts, mask))

@@ -354,7 +354,8 @@ def render_table(record: dict[str, Any]) -> str:
         f"{record['seconds']} seconds on one CPU core. Every causal language model of the library was built small, "
         "with random weights. The answers, losses and greedy generations of a padded batch, in which one sample has "
         "its text switched off, were compared with those of each sample alone. They agree to within "
-        f"{record['tolerance']:g}, or the model is refused by name.",
+        f"{record['tolerance']:g}, or the model is refused by name. [What each way of scoring costs]"
+        "(../../results/answers.md).",
         "",
         "| result | model types | meaning |",
         "|---|---|---|",
