@@ -2,7 +2,7 @@
 
 import torch
 
-from training.benchmarks.cost.timing import timed
+from training.benchmarks.cost.timing import ratio_interval, timed
 
 
 def test_medians_by_hand(monkeypatch):
@@ -21,3 +21,8 @@ def test_medians_by_hand(monkeypatch):
     assert calls == ["slow", "fast"] * 4  # the first round is not measured
     assert times["slow"] == {"median_s": 2.0, "min_s": 1.0, "max_s": 5.0}
     assert times["fast"] == {"median_s": 0.5, "min_s": 0.25, "max_s": 0.75}
+
+
+def test_ratios_are_those_of_each_round():
+    assert ratio_interval([2.0, 30.0, 4.0], [1.0, 10.0, 4.0]) == {"median": 2.0, "low": 1.0, "high": 3.0}
+    assert ratio_interval([5.0], [2.0]) == {"median": 2.5, "low": 2.5, "high": 2.5}
