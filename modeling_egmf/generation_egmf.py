@@ -10,7 +10,7 @@ import copy
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationMixin
 
@@ -120,5 +120,10 @@ class EGMFGenerationMixin(GenerationMixin):
         if not kwargs.get("is_first_iteration") and kwargs.get("use_cache", True):
             for name in PREFILL_INPUTS:
                 inputs.pop(name, None)
+        for name in ("utterance_mask", "text_mask"):
+            # Without a cache, the new tokens are read with the prompt, and are no transcript.
+            if inputs.get(name) is not None:
+                num_new_tokens = inputs["input_ids"].shape[1] - inputs[name].shape[1]
+                inputs[name] = nn.functional.pad(inputs[name], (0, num_new_tokens))
         inputs.pop("labels", None)
         return inputs
