@@ -7,7 +7,7 @@ import difflib
 import functools
 import inspect
 import reprlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,15 @@ import numpy as np
 
 INPUT_KINDS = {"audio_input": ("waveform", "features", None), "video_input": ("frames", "features", None)}
 FEATURE_SIZES = ("audio_feature_size", "video_feature_size")
-FRONTENDS = ("audio_frontend", "video_frontend")
 LIMITS = ("max_clip_seconds", "max_decode_seconds")
+# Keywords of a call that may also be in a dict for one kind of input, as in other processors.
+NESTED_KEYWORDS = {
+    "text_kwargs": ("padding", "truncation", "max_length", "return_tensors"),
+    "audio_kwargs": ("sampling_rate", "return_tensors"),
+    "videos_kwargs": ("return_tensors",),
+    "images_kwargs": ("return_tensors",),
+    "common_kwargs": ("return_tensors",),
+}
 COUNTS = ("num_pseudo_tokens", "sampling_rate", "num_frames", "frame_height", "frame_width", "max_length")
 
 _short_repr = reprlib.Repr()
@@ -79,6 +86,48 @@ def refuses_unknown_arguments(method: Callable) -> Callable:
     return checked
 
 
+def takes_keywords_of_other_processors(method: Callable) -> Callable:
+    """Decorator of `EGMFProcessor.__call__`: `videos` is `video`, and keywords may be in `text_kwargs` and the like.
+
+    Raises:
+        TypeError: `images`, or a nested keyword that is none of a call.
+        ValueError: a keyword is given twice, with different values.
+    """
+
+    @functools.wraps(method)
+    def translated(processor: Any, *args: Any, **kwargs: Any) -> Any:
+        if kwargs.pop("images", None) is not None:
+            raise TypeError("EGMFProcessor takes no `images`. Give a picture as `video`, where it is one frame.")
+        nested = [("videos", "video", kwargs.pop("videos", None))]
+        for group, known in NESTED_KEYWORDS.items():
+            keywords = kwargs.pop(group, None) or {}
+            if not isinstance(keywords, Mapping):
+                raise TypeError(f"`{group}` is {shorten(keywords)}; give a dict.")
+            refuse_unknown(keywords, known, f"`{group}` has what is a setting of the processor, or unknown:")
+            nested += [(group, name, value) for name, value in keywords.items()]
+        for group, name, value in nested:
+            if value is not None and kwargs.get(name) is not None:
+                raise ValueError(f"`{name}` is given twice, the second time by `{group}`. Give it once.")
+            if value is not None:
+                kwargs[name] = value
+        return method(processor, *args, **kwargs)
+
+    return translated
+
+
+def check_text_options(padding: Any, truncation: Any, max_length: Any, num_samples: int) -> None:
+    """Refuse what prompts cannot do: to be a batch without padding, or not to be shortened."""
+    if padding not in (True, "longest", "max_length") and (padding not in (False, "do_not_pad") or num_samples > 1):
+        raise ValueError(f"`padding` is {shorten(padding)}; a batch is padded: use True, 'longest' or 'max_length'.")
+    if truncation not in (True, "longest_first"):
+        raise ValueError(
+            f"`truncation` is {shorten(truncation)}, but a prompt longer than max_length is always shortened, with a "
+            "warning. Leave truncation out, and raise max_length."
+        )
+    if max_length is not None and not is_count(max_length):
+        raise ValueError(f"`max_length` is {shorten(max_length)}; give a whole number, at least 1.")
+
+
 def check_settings(processor: Any) -> None:
     """Check the fields of an `EGMFProcessor`.
 
@@ -93,10 +142,10 @@ def check_settings(processor: Any) -> None:
             raise ValueError(f"{given}; give a whole number, at least 1.")
         if name in FEATURE_SIZES and not (value is None or is_count(value)):
             raise ValueError(f"{given}; give a whole number, at least 1, or None for any.")
-        if name in FRONTENDS and not (value is None or isinstance(value, dict)):
-            raise ValueError(f"{given}; give the to_dict() of a front end, or None.")
         if name in LIMITS and not (value is None or (is_number(value) and value > 0)):
             raise ValueError(f"{given}; give a number above 0, or None for no limit.")
+        if name == "image_backend" and value not in (None, "torchvision", "pil"):
+            raise ValueError(f"{given}; use 'torchvision', 'pil' or None.")
         if name == "transcript_in_prompt" and not isinstance(value, bool):
             raise ValueError(f"{given}; use True or False.")
         if name == "placeholder_token" and not (

@@ -37,7 +37,7 @@ class EGMFBatch(BatchFeature):
     features beyond 65504 would be infinite in float16, and a waveform in bfloat16 is full of noise."""
 
     def to(self, *args: Any, **kwargs: Any) -> "EGMFBatch":
-        media = {name: self[name] for name in MEDIA_VALUES if name in self}
+        media = {name: self[name] for name in MEDIA_VALUES if isinstance(self.get(name), torch.Tensor)}
         super().to(*args, **kwargs)
         for name, values in media.items():
             self[name] = values.to(self[name].device)
@@ -191,15 +191,16 @@ def collate_samples(
     samples: list[dict[str, Any]],
     pad_token_id: int,
     return_tensors: str,
+    min_length: int,
 ) -> EGMFBatch:
-    """Prepared samples as the inputs of the model, padded."""
+    """Prepared samples as the inputs of the model, padded; prompts to at least `min_length` tokens."""
     without_answer = [sample["name"] for sample in samples if sample["labels"] is None]
     if without_answer and len(without_answer) < len(samples):
         raise ValueError(
             "Some samples of the batch have an answer and some do not; give all or none. "
             f"Without one: {', '.join(without_answer[:5])} ({len(without_answer)})."
         )
-    batch = _collate_prompts(samples, pad_token_id, with_labels=not without_answer)
+    batch = _collate_prompts(samples, pad_token_id, min_length, with_labels=not without_answer)
     batch |= _collate_media(samples)
     is_present = [[modality in modalities_of(sample) for modality in MODALITIES] for sample in samples]
     batch["modality_mask"] = torch.tensor(is_present)  # (B, M)
@@ -212,6 +213,7 @@ def collate_samples(
 def _collate_prompts(
     samples: list[dict[str, Any]],
     pad_token_id: int,
+    min_length: int,
     with_labels: bool,
 ) -> dict[str, torch.Tensor]:
     """input_ids, attention_mask, utterance_mask, text_mask and, with answers, labels: (B, S), padded on the left."""
@@ -221,7 +223,9 @@ def _collate_prompts(
     tensors = {}
     for name, filler in padding.items():
         rows = [torch.tensor(sample[name]) for sample in samples]
-        tensors[name] = pad_sequence(rows, batch_first=True, padding_value=filler, padding_side="left")
+        padded = pad_sequence(rows, batch_first=True, padding_value=filler, padding_side="left")
+        missing = max(0, min_length - padded.shape[1])
+        tensors[name] = torch.nn.functional.pad(padded, (missing, 0), value=filler)
     return tensors
 
 

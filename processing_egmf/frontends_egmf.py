@@ -1,103 +1,114 @@
-"""Front ends: from decoded audio and frames to the values and masks that an encoder takes.
+"""Front ends: from a clip to the values and masks that the encoders take.
+
+    audio, video, features ─► load_clip ─► arrays ─► encode_clip ─► audio_values, audio_mask, video_values, video_mask
 
     waveform (samples,) ─► [feature extractor] ─► audio_values (T, ...), audio_mask (T,)
     frames (T, y, x, 3) ─► [image processor], or scaled to [-1, 1] ─► video_values (T, 3, y, x), video_mask (T,)
     features (T, F), stored encoder outputs (T, width) ─► checked, with a mask
 
-A pretrained encoder has its own feature extractor or image processor, whose fields are saved with the processor.
+A pretrained encoder has its own feature extractor or image processor, a sub-processor of the processor.
 """
 
 # T samples, steps or frames  y, x height and width  F feature size
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from transformers.utils import logging
 
 from .arguments_egmf import printable
+from .audio_egmf import load_audio
+from .batches_egmf import check_one_source
 from .frames_egmf import NEUTRAL, pad_to_aspect
+from .media_egmf import media_kind
+from .video_egmf import load_video
 
 
 logger = logging.get_logger(__name__)
 
-# Keys of the class name in a front end's `to_dict()`; `transformers` is renaming FeatureExtractor to AudioProcessor.
-TYPE_KEYS = {
-    "audio": ("feature_extractor_type", "audio_processor_type"),
-    "video": ("image_processor_type", "video_processor_type"),
-}
-CLASS_SUFFIXES = {
-    "audio": ("FeatureExtractor", "AudioProcessor"),
-    "video": ("ImageProcessor", "ImageProcessorPil", "VideoProcessor"),
-}
-BACKEND_KEY = "image_backend"  # our own key in the fields of an image processor
+
+def load_clip(
+    processor: Any,
+    sources: dict[str, Any],
+    modalities: Sequence[str],
+    sampling_rate: int | None,
+    fps: float | None,
+    name: str,
+) -> dict[str, np.ndarray]:
+    """`EGMFProcessor.load_media`; `sources` are its audio, video, audio_features and video_features."""
+    audio = sources["audio"]
+    video = sources["video"]
+    check_one_source("audio", audio, sources["audio_features"], name)
+    if audio is not None or processor.audio_input != "waveform":  # else the audio track of the video is read
+        check_one_source("video", video, sources["video_features"], name)
+    arrays = {}
+    for modality in ("audio", "video"):
+        key = f"{modality}_features"
+        if modality in modalities and sources[key] is not None:
+            check_input_kind(modality, "features", getattr(processor, f"{modality}_input"), name)
+            feature_size = getattr(processor, f"{modality}_feature_size")
+            arrays[key] = read_features(modality, sources[key], feature_size, name)
+    if "audio" in modalities and sources["audio_features"] is None:
+        arrays["audio"] = _load_audio(processor, audio, video, sampling_rate, name)
+    if "video" in modalities and sources["video_features"] is None and video is not None:
+        arrays["video"] = _load_video(processor, video, fps, name)
+    return {key: values for key, values in arrays.items() if values is not None}
 
 
-def build_frontend(fields: dict[str, Any] | None, modality: str) -> Any:
-    """The feature extractor or image processor of a pretrained encoder.
-
-    Args:
-        fields: its `to_dict()`; None for no front end.
-        modality: `"audio"` or `"video"`.
-
-    Raises:
-        ValueError: the fields name no class, or one that `transformers` does not have.
-    """
-    if fields is None:
+def _load_audio(
+    processor: Any,
+    audio: Any,
+    video: Any,
+    sampling_rate: int | None,
+    name: str,
+) -> np.ndarray | None:
+    """The waveform of `audio`, or else of the audio track of `video`; None if there is neither."""
+    if audio is not None:
+        check_input_kind("audio", "waveform", processor.audio_input, name)
+    elif video is None or media_kind(video) is not None or processor.audio_input != "waveform":
         return None
-    keys = TYPE_KEYS[modality]
-    class_name = next((fields[key] for key in keys if key in fields), None)
-    if class_name is None:
-        raise ValueError(
-            f"The front end has neither {keys[0]!r} nor {keys[1]!r}, only {sorted(fields)}. "
-            "Give the to_dict() of a transformers feature extractor or image processor."
-        )
-    frontend_class = find_frontend_class(class_name, modality, fields.get(BACKEND_KEY))
-    if frontend_class is None:
-        raise ValueError(f"{class_name!r} is not a feature extractor or image processor of transformers.")
-    arguments = {key: value for key, value in fields.items() if key not in (*keys, BACKEND_KEY)}
-    return frontend_class(**arguments)
+    limits = (processor.max_clip_seconds, name, audio is None, processor.max_decode_seconds)
+    return load_audio(video if audio is None else audio, sampling_rate, processor.sampling_rate, *limits)
 
 
-def find_frontend_class(
-    class_name: str,
-    modality: str,
-    image_backend: str | None,
-) -> type | None:
-    """The class of `transformers` with this name, or with the name that another version gives it; None without one."""
-    class_name = class_name.removesuffix("Fast")
-    if not class_name.endswith(CLASS_SUFFIXES[modality]):
-        return None
-    names = [class_name]
-    if modality == "audio":
-        stem = class_name.removesuffix("FeatureExtractor").removesuffix("AudioProcessor")
-        names += [stem + suffix for suffix in CLASS_SUFFIXES["audio"]]
-    elif image_backend == "pil":
-        names.insert(0, class_name + "Pil")
-    for name in names:
-        if hasattr(transformers, name):
-            return getattr(transformers, name)
-    return None
+def _load_video(processor: Any, video: Any, fps: float | None, name: str) -> np.ndarray | None:
+    check_input_kind("video", "frames", processor.video_input, name)
+    # An image processor resizes them itself.
+    size = (processor.frame_height, processor.frame_width) if processor.frame_processor is None else None
+    limits = (processor.max_clip_seconds, name, size, processor.frame_fit, processor.max_decode_seconds)
+    return load_video(video, processor.num_frames, fps, *limits)
 
 
-def record_image_backend(fields: dict[str, Any] | None, image_processor: Any) -> dict[str, Any] | None:
-    """The fields of an image processor with the library that it resizes with, `"torchvision"` or `"pil"`.
+def encode_clip(processor: Any, arrays: dict[str, np.ndarray], name: str) -> dict[str, torch.Tensor]:
+    """Arrays from `load_clip` as the values and masks of one sample, without a batch dimension."""
+    inputs = {}
+    if "audio" in arrays:
+        feature_extractor = vars(processor).get("feature_extractor")
+        inputs |= encode_waveform(arrays["audio"], processor.sampling_rate, feature_extractor, name)
+    if "video" in arrays:
+        inputs |= encode_frames(arrays["video"], processor.frame_processor, processor.frame_fit)
+    for modality in ("audio", "video"):
+        if f"{modality}_features" in arrays:
+            inputs |= with_full_mask(modality, torch.from_numpy(arrays[f"{modality}_features"]))
+    return inputs
 
-    Without torchvision, `transformers` resizes with Pillow, and pixels differ a little. Fields that name a library
-    keep it; if it is not the one in use, a warning says so.
+
+def check_image_backend(recorded: str | None, image_processor: Any) -> str | None:
+    """The library that frames are resized with in training, `"torchvision"` or `"pil"`; None where it is not known.
+
+    Without torchvision, `transformers` resizes with Pillow, and pixels differ a little. A recorded library is kept; if
+    it is not the one in use, a warning says so.
     """
     backend = getattr(image_processor, "backend", None)  # a few processors have only one, and no such attribute
-    if backend is None:
-        return fields
-    recorded = fields.get(BACKEND_KEY, backend)
-    if backend != recorded:
+    if backend is not None and recorded not in (None, backend):
         logger.warning(
             f"The model was trained on frames resized by {recorded}, but here they are resized by {backend}: "
             f"probabilities may differ by a few thousandths. Install {recorded} for the same answers."
         )
-    return {**fields, BACKEND_KEY: recorded}
+    return backend if recorded is None else recorded
 
 
 def encode_waveform(

@@ -5,11 +5,13 @@
     model.score_answers(**batch) ──► post_process_answers ──► label, score, probabilities, experts, modalities
 
 `prepare` makes one sample, `collate` a batch, `__call__` does both. Read next: prompts_egmf.py (token ids),
-audio_egmf.py, video_egmf.py (decoding), frontends_egmf.py (encoder inputs), batches_egmf.py, results_egmf.py.
+audio_egmf.py, video_egmf.py (decoding), frontends_egmf.py (encoder inputs), batches_egmf.py, results_egmf.py,
+chat_egmf.py (conversations).
 """
 
 # B batch  S prompt tokens  P slots  T steps or frames  F feature size  M modalities  A answers  L answer tokens
 
+import inspect
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,37 +19,45 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import BatchFeature, ProcessorMixin
+from transformers.utils import PushToHubMixin
 
-from .arguments_egmf import check_settings, refuses_unknown_arguments
-from .audio_egmf import load_audio
+from .arguments_egmf import (
+    check_settings,
+    check_text_options,
+    refuses_unknown_arguments,
+    takes_keywords_of_other_processors,
+)
 from .batches_egmf import (
-    IGNORE_INDEX,
     MEDIA_INPUTS,
     MODALITIES,
     check_modalities,
     check_not_empty,
-    check_one_source,
     collate_samples,
     split_arguments,
 )
+from .chat_egmf import read_conversation, read_options, render_prompt
 from .frames_egmf import check_frame_fit
-from .frontends_egmf import (
-    build_frontend,
-    check_input_kind,
-    encode_frames,
-    encode_states,
-    encode_waveform,
-    read_features,
-    record_image_backend,
-    with_full_mask,
-)
-from .media_egmf import MAX_DECODE_SECONDS, media_kind
+from .frontends_egmf import check_image_backend, encode_clip, encode_states, load_clip
+from .media_egmf import MAX_DECODE_SECONDS
 from .pipeline_egmf import EGMFPipeline  # noqa: F401  not used here: the task is registered, the code saved as well
-from .prompts_egmf import fit_prompt, mask_of, read_context, read_text, tokenize_answers, tokenize_prompt
-from .results_egmf import check_summary_options, find_sample_tasks, summarize_output
-from .stored_processor_egmf import check_loading_arguments, explain_failure, vocabulary_checksum
+from .prompts_egmf import (
+    check_prompt_format,
+    encode_parts,
+    fit_prompt,
+    read_context,
+    read_text,
+    tokenize_answers,
+    tokenize_prompt,
+)
+from .results_egmf import check_summary_options, find_sample_tasks, parse_generation, summarize_output
+from .stored_processor_egmf import (
+    SUB_PROCESSORS,
+    build_sub_processors,
+    check_loading_arguments,
+    explain_failure,
+    prepare_tokenizer,
+)
 from .tasks_egmf import BUILT_IN_TASKS, EGMFAnswer, EGMFTask, find_task, read_task, read_tasks
-from .video_egmf import load_video
 
 
 class EGMFProcessor(ProcessorMixin):
@@ -61,17 +71,19 @@ class EGMFProcessor(ProcessorMixin):
 
     Args:
         tokenizer: the language model's tokenizer; `placeholder_token` is added to it.
+        feature_extractor: of a pretrained audio encoder. As in any processor, sub-processors that are not given are
+            no attributes.
+        image_processor, video_processor: of a pretrained video encoder; at most one of them.
         tasks: `EGMFTask`s or their fields, as a list or by name; None for the built-in ones. The first is the default.
         num_pseudo_tokens: P, slots in the prompt; the same as in the model's configuration.
         audio_input: `"waveform"`, `"features"`, or None for a model without audio.
         audio_feature_size, video_feature_size: F of precomputed features; None accepts any.
         sampling_rate: of the audio that the model takes, in Hz.
-        audio_frontend: `to_dict()` of the feature extractor of a pretrained audio encoder, or None.
         video_input: `"frames"`, `"features"`, or None for a model without video.
         num_frames: largest number of frames taken from a clip, spread evenly over it.
         frame_height, frame_width: pixels that frames are resized to.
         frame_fit: `"letterbox"`, the whole frame between gray bars; or `"crop"`, its center in these proportions.
-        video_frontend: `to_dict()` of the image processor of a pretrained video encoder, or None.
+        image_backend: the library that resizes frames, `"torchvision"` or `"pil"`; None for the one in use.
         max_clip_seconds: longer clips are used only up to here, with a warning.
         max_decode_seconds: a clip that takes longer to decode is an error; None for no limit.
         max_length: limit on the tokens of prompt and answer. A longer prompt loses its oldest context, then the end of
@@ -81,8 +93,8 @@ class EGMFProcessor(ProcessorMixin):
         vocabulary: checksum of the tokenizer's vocabulary, stored when the processor is saved; None to accept any.
 
     Raises:
-        ValueError: an unknown kind of input, a front end unknown to transformers, two tasks with the same name, or a
-            tokenizer with another vocabulary.
+        TypeError: a sub-processor of another class.
+        ValueError: an unknown kind of input, two tasks with the same name, or a tokenizer with another vocabulary.
     """
 
     _auto_class = "AutoProcessor"
@@ -90,19 +102,21 @@ class EGMFProcessor(ProcessorMixin):
     def __init__(
         self,
         tokenizer,
+        feature_extractor=None,
+        image_processor=None,
+        video_processor=None,
         tasks: Mapping[str, EGMFTask | dict] | Sequence[EGMFTask | dict] | None = None,
         num_pseudo_tokens: int = 4,
         audio_input: str | None = "waveform",
         audio_feature_size: int | None = None,
         sampling_rate: int = 16000,
-        audio_frontend: dict | None = None,
         video_input: str | None = "frames",
         video_feature_size: int | None = None,
         num_frames: int = 8,
         frame_height: int = 64,
         frame_width: int = 64,
         frame_fit: str = "letterbox",
-        video_frontend: dict | None = None,
+        image_backend: str | None = None,
         max_clip_seconds: float = 30.0,
         max_decode_seconds: float | None = MAX_DECODE_SECONDS,
         max_length: int = 512,
@@ -114,38 +128,37 @@ class EGMFProcessor(ProcessorMixin):
         self.audio_input = audio_input
         self.audio_feature_size = audio_feature_size
         self.sampling_rate = sampling_rate
-        self.audio_frontend = audio_frontend
         self.video_input = video_input
         self.video_feature_size = video_feature_size
         self.num_frames = num_frames
         self.frame_height = frame_height
         self.frame_width = frame_width
         self.frame_fit = check_frame_fit(frame_fit)
-        self.video_frontend = video_frontend
+        self.image_backend = image_backend
         self.max_clip_seconds = max_clip_seconds
         self.max_decode_seconds = max_decode_seconds
         self.max_length = max_length
         self.transcript_in_prompt = transcript_in_prompt
         self.placeholder_token = placeholder_token
-        self.vocabulary = vocabulary_checksum(tokenizer)
         check_settings(self)
-        if vocabulary not in (None, self.vocabulary):
-            raise ValueError(
-                f"The checksum of the tokenizer's vocabulary is {self.vocabulary}, but was {vocabulary!r} when "
-                "the processor was saved: it is another tokenizer, or tokenizer.json is damaged."
-            )
-        if tokenizer.convert_tokens_to_ids(placeholder_token) in (None, tokenizer.unk_token_id):
-            tokenizer.add_special_tokens({"additional_special_tokens": [placeholder_token]})
-        if tokenizer.pad_token is None:
-            tokenizer.pad_token = tokenizer.eos_token
-        tokenizer.padding_side = "left"
-
+        self.vocabulary = prepare_tokenizer(tokenizer, placeholder_token, vocabulary)
         self.task_objects = read_tasks(BUILT_IN_TASKS if tasks is None else tasks)
+        check_prompt_format(tokenizer, self.task_objects.values())
         self._answer_ids: dict[str, list[list[int]]] = {}
-        self._feature_extractor = build_frontend(audio_frontend, "audio")
-        self._image_processor = build_frontend(video_frontend, "video")
-        self.video_frontend = record_image_backend(video_frontend, self._image_processor)
         super().__init__(tokenizer)
+        if image_processor is not None and video_processor is not None:
+            raise ValueError("Give an image_processor or a video_processor, not both: frames go through one of them.")
+        sub_processors = (feature_extractor, image_processor, video_processor)
+        for name, sub_processor in zip(SUB_PROCESSORS, sub_processors, strict=True):
+            if sub_processor is not None:
+                self.check_argument_for_proper_class(name, sub_processor)
+                setattr(self, name, sub_processor)
+        self.image_backend = check_image_backend(image_backend, self.frame_processor)
+
+    @classmethod
+    def get_attributes(cls) -> list[str]:
+        """The sub-processors that every processor has. The others are saved and loaded as fields, if there are any."""
+        return ["tokenizer"]
 
     @classmethod
     def from_pretrained(
@@ -169,14 +182,19 @@ class EGMFProcessor(ProcessorMixin):
     def get_processor_dict(
         cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The stored fields; without processor_config.json they would silently be the defaults."""
+        """The stored fields and sub-processors; without processor_config.json they would silently be the defaults."""
         fields, unused = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
         if "tasks" not in fields:
             raise OSError(
                 f"{pretrained_model_name_or_path} has no processor_config.json with the fields of an "
                 "EGMFProcessor. Give the folder or id of an EGMF checkpoint, or its `subfolder`."
             )
-        return fields, unused
+        return build_sub_processors(fields), unused
+
+    @property
+    def frame_processor(self) -> Any:
+        """The image or video processor of a pretrained video encoder; None without one."""
+        return vars(self).get("image_processor", vars(self).get("video_processor"))
 
     @property
     def tasks(self) -> list[dict]:
@@ -185,6 +203,17 @@ class EGMFProcessor(ProcessorMixin):
 
     def to_dict(self) -> dict[str, Any]:
         return {**super().to_dict(), "tasks": self.tasks}
+
+    def __repr__(self) -> str:
+        """The settings; tasks by name, tokenizer and other sub-processors by class. `to_dict` has everything."""
+        fields = {**vars(self), "tasks": list(self.task_objects)[:20]}
+        lines = []
+        for name in inspect.signature(type(self)).parameters:
+            if name in fields:
+                is_object = isinstance(fields[name], PushToHubMixin)
+                shown = type(fields[name]).__name__ if is_object else repr(fields[name])
+                lines.append(f"  {name}={shown[:500]}")
+        return "\n".join([f"{type(self).__name__}(", *lines, ")"])
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -201,6 +230,7 @@ class EGMFProcessor(ProcessorMixin):
         prompt_inputs = ("input_ids", "attention_mask", "utterance_mask", "text_mask")
         return [*prompt_inputs, *MEDIA_INPUTS, "modality_mask", "answer_ids", "task_ids"]
 
+    @takes_keywords_of_other_processors
     @refuses_unknown_arguments
     def __call__(
         self,
@@ -217,7 +247,10 @@ class EGMFProcessor(ProcessorMixin):
         answer: Any = None,
         modalities: Sequence | None = None,
         sample_names: str | Sequence[str] | None = None,
-        return_tensors: str = "pt",
+        padding: bool | str = True,
+        truncation: bool | str = True,
+        max_length: int | None = None,
+        return_tensors: str | None = "pt",
     ) -> BatchFeature:
         """Prepare one sample, or a batch if any argument is a list with one entry per sample (None: missing).
 
@@ -226,15 +259,17 @@ class EGMFProcessor(ProcessorMixin):
             audio: path, bytes, array (with `sampling_rate`), or as in `load_audio`; None for the track of `video`.
             video: path, bytes, open file, PIL images, array (T, height, width, 3) (with `fps`), or as in `load_video`.
             audio_features, video_features: precomputed features (T, F) instead.
-            sampling_rate: Hz of an audio array.
-            fps: frames per second of a video array or list of images.
+            sampling_rate, fps: samples per second of an audio array, frames per second of a video array or images.
             context: earlier turns of the dialogue, oldest first: text, or (speaker, text). They belong to the text.
             task: name of one of `self.tasks`; an `EGMFTask` or its fields, which is added if its name is new; None for
                 the first task.
             answer: true label or score; then `labels` is returned, -100 except on the answer's tokens.
-            modalities: the modalities to use, e.g. `["audio", "video"]`; None for all that a sample has. Without
-                `"text"`, neither the transcript nor the context is read.
-            sample_names: names of the samples, for messages.
+            modalities: those to use, e.g. `["audio", "video"]`; None for all. Without `"text"`, no context is read.
+            sample_names: for messages.
+            padding, truncation: True, also `"longest"` and `"longest_first"`, or padding to `"max_length"`.
+            max_length: limit on the tokens of prompt and answer in this call; None for the processor's.
+            return_tensors: `"pt"` or `"np"`.
+            videos, text_kwargs, audio_kwargs, ...: `video`, and the keywords in `NESTED_KEYWORDS`, as elsewhere.
 
         Raises:
             ValueError, TypeError, FileNotFoundError: the message names the sample, what is wrong and what to do.
@@ -253,8 +288,46 @@ class EGMFProcessor(ProcessorMixin):
             "modalities": modalities,
             "sample_names": sample_names,
         }
-        samples = [self.prepare(**sample) for sample in split_arguments(arguments)]
-        return self.collate(samples, return_tensors)
+        samples = split_arguments(arguments)
+        check_text_options(padding, truncation, max_length, len(samples))
+        samples = [self.prepare(**sample, max_length=max_length) for sample in samples]
+        min_length = (max_length or self.max_length) if padding == "max_length" else 0
+        return self.collate(samples, return_tensors, min_length)
+
+    def apply_chat_template(
+        self,
+        conversation: list[dict] | list[list[dict]],
+        chat_template: None = None,
+        *,
+        tokenize: bool = False,
+        return_dict: bool = False,
+        return_tensors: str | None = "auto",
+        processor_kwargs: dict | None = None,
+        **kwargs: Any,
+    ) -> BatchFeature | torch.Tensor | str | list[str]:
+        """A conversation as the inputs of the model: the tensors of `__call__` for what it holds.
+
+        Args:
+            conversation: messages as described in chat_egmf.py, or a list of such conversations.
+            tokenize: False returns the prompt as text, without reading media.
+            return_dict: False returns only `input_ids`.
+            return_tensors: `"pt"`, also for `"auto"` and None, or `"np"`.
+            processor_kwargs, kwargs: arguments of `__call__`, such as `task`. Of the other options of
+                `ProcessorMixin.apply_chat_template`, those that ask for what is done anyway are accepted.
+
+        Raises:
+            ValueError, TypeError: a message or an option that the processor cannot follow; it is named.
+        """
+        options = read_options({"chat_template": chat_template, **(processor_kwargs or {}), **kwargs})
+        is_batch = bool(conversation) and isinstance(conversation[0], list | tuple)
+        conversations = conversation if is_batch else [conversation]
+        samples = [read_conversation(messages, f"conversation {i}") for i, messages in enumerate(conversations)]
+        if not tokenize:
+            prompts = [render_prompt(self, sample, options) for sample in samples]
+            return prompts if is_batch else prompts[0]
+        columns = {name: [sample.get(name) for sample in samples] for name in set().union(*samples)}
+        batch = self(**columns, **options, return_tensors="pt" if return_tensors == "auto" else return_tensors)
+        return batch if return_dict else batch["input_ids"]
 
     @refuses_unknown_arguments
     def prepare(
@@ -273,6 +346,7 @@ class EGMFProcessor(ProcessorMixin):
         task: str | EGMFTask | dict | None = None,
         answer: Any = None,
         modalities: Sequence[str] | None = None,
+        max_length: int | None = None,
         name: str = "the sample",
     ) -> dict[str, Any]:
         """Prepare one sample as unpadded tensors, for `collate`. Takes the arguments of `__call__` and these:
@@ -304,13 +378,13 @@ class EGMFProcessor(ProcessorMixin):
         states_media = encode_states(states, name)
         check_not_empty(bool(text or arrays or states_media or (turns and has_media)), name, modalities)
         task = find_task(task, self.task_objects, name)
-        prompt = {"text": text, "context": turns, "task": task, "answer": answer}
+        prompt = {"text": text, "context": turns, "task": task, "answer": answer, "max_length": max_length}
         encoded = self.encode_prompt(**prompt, name=name)
         return {"name": name, "prompt": prompt, **encoded, **self.encode_media(arrays, name), **states_media}
 
-    def collate(self, samples: list[dict[str, Any]], return_tensors: str = "pt") -> BatchFeature:
-        """Samples from `prepare` as one batch: prompts padded on the left, media on the right."""
-        return collate_samples(samples, self.tokenizer.pad_token_id, return_tensors)
+    def collate(self, samples: list[dict[str, Any]], return_tensors: str = "pt", min_length: int = 0) -> BatchFeature:
+        """Samples of `prepare` as a batch: prompts padded on the left, to `min_length` or more; media on the right."""
+        return collate_samples(samples, self.tokenizer.pad_token_id, return_tensors, min_length)
 
     def load_media(
         self,
@@ -330,66 +404,20 @@ class EGMFProcessor(ProcessorMixin):
             Those that the clip has: `audio` (samples,) float32 at `self.sampling_rate`, `video` (T, height, width, 3)
             uint8, and `audio_features`, `video_features` (T, F) float32.
         """
-        check_one_source("audio", audio, audio_features, name)
-        if audio is not None or self.audio_input != "waveform":  # else the audio track of the video is read
-            check_one_source("video", video, video_features, name)
-        arrays = {}
-        if "audio" in modalities and audio_features is not None:
-            check_input_kind("audio", "features", self.audio_input, name)
-            arrays["audio_features"] = read_features("audio", audio_features, self.audio_feature_size, name)
-        elif "audio" in modalities:
-            arrays["audio"] = self._load_audio(audio, video, sampling_rate, name)
-        if "video" in modalities and video_features is not None:
-            check_input_kind("video", "features", self.video_input, name)
-            arrays["video_features"] = read_features("video", video_features, self.video_feature_size, name)
-        elif "video" in modalities and video is not None:
-            arrays["video"] = self._load_video(video, fps, name)
-        return {key: values for key, values in arrays.items() if values is not None}
+        sources = {
+            "audio": audio,
+            "video": video,
+            "audio_features": audio_features,
+            "video_features": video_features,
+        }
+        return load_clip(self, sources, modalities, sampling_rate, fps, name)
 
-    def _load_audio(
-        self,
-        audio: Any,
-        video: Any,
-        sampling_rate: int | None,
-        name: str,
-    ) -> np.ndarray | None:
-        """The waveform of `audio`, or else of the audio track of `video`; None if there is neither."""
-        if audio is not None:
-            check_input_kind("audio", "waveform", self.audio_input, name)
-        elif video is None or media_kind(video) is not None or self.audio_input != "waveform":
-            return None
-        limits = (self.max_clip_seconds, name, audio is None, self.max_decode_seconds)
-        return load_audio(video if audio is None else audio, sampling_rate, self.sampling_rate, *limits)
-
-    def _load_video(self, video: Any, fps: float | None, name: str) -> np.ndarray | None:
-        check_input_kind("video", "frames", self.video_input, name)
-        size = (self.frame_height, self.frame_width) if self._image_processor is None else None  # it resizes them
-        limits = (self.max_clip_seconds, name, size, self.frame_fit, self.max_decode_seconds)
-        return load_video(video, self.num_frames, fps, *limits)
-
-    def encode_media(
-        self,
-        arrays: dict[str, np.ndarray],
-        name: str = "the sample",
-    ) -> dict[str, torch.Tensor]:
+    def encode_media(self, arrays: dict[str, np.ndarray], name: str = "the sample") -> dict[str, torch.Tensor]:
         """Arrays from `load_media` as the values and masks of one sample, without a batch dimension."""
-        inputs = {}
-        if "audio" in arrays:
-            inputs |= encode_waveform(arrays["audio"], self.sampling_rate, self._feature_extractor, name)
-        if "video" in arrays:
-            inputs |= encode_frames(arrays["video"], self._image_processor, self.frame_fit)
-        for modality in ("audio", "video"):
-            if f"{modality}_features" in arrays:
-                inputs |= with_full_mask(modality, torch.from_numpy(arrays[f"{modality}_features"]))
-        return inputs
+        return encode_clip(self, arrays, name)
 
     def encode_prompt(
-        self,
-        text: str,
-        context: Sequence,
-        task: EGMFTask,
-        answer: Any,
-        name: str,
+        self, text: str, context: Sequence, task: EGMFTask, answer: Any, name: str, max_length: int | None = None
     ) -> dict[str, Any]:
         """Token ids and masks of one prompt, and labels if there is an answer; as lists."""
         answer_ids = self.answer_token_ids(task)
@@ -401,18 +429,9 @@ class EGMFProcessor(ProcessorMixin):
         parts = tokenize_prompt(self.tokenizer, task, text, context, name)
         parts["slots"] = [self.placeholder_token_id] * self.num_pseudo_tokens
         longest_answer = max(len(ids) for ids in answer_ids) + 1  # with the end token
-        parts = fit_prompt(parts, self.max_length, longest_answer, task.name, name)
-        prompt_ids = [token for ids in parts.values() for token in ids]
-        utterance_mask = mask_of(parts, "transcript") + [0] * len(target)
-        attention_mask = [1] * len(utterance_mask)
-        if not self.transcript_in_prompt:
-            attention_mask = [1 - is_utterance for is_utterance in utterance_mask]
+        parts = fit_prompt(parts, max_length or self.max_length, longest_answer, task.name, name)
         return {
-            "input_ids": prompt_ids + target,
-            "attention_mask": attention_mask,
-            "utterance_mask": utterance_mask,
-            "text_mask": mask_of(parts, "context", "suffix", "transcript") + [0] * len(target),
-            "labels": None if answer is None else [IGNORE_INDEX] * len(prompt_ids) + target,
+            **encode_parts(parts, target, self.transcript_in_prompt),
             "answer_ids": answer_ids,
             "task_id": list(self.task_objects).index(task.name),
         }
@@ -428,9 +447,11 @@ class EGMFProcessor(ProcessorMixin):
         """Add a task, which is then saved with the processor.
 
         Raises:
-            ValueError: the processor has another task of this name.
+            ValueError: the processor has another task of this name, or its tokenizer lacks the chat template.
         """
-        find_task(read_task(task), self.task_objects, "add_task")
+        task = read_task(task)
+        check_prompt_format(self.tokenizer, [task])
+        find_task(task, self.task_objects, "add_task")
 
     @refuses_unknown_arguments
     def post_process_answers(
@@ -469,14 +490,4 @@ class EGMFProcessor(ProcessorMixin):
         Returns:
             One dict per sequence: `text`; `answer`, a label or a number, or None if the text contains none; `task`.
         """
-        num_sequences = max(len(generated_ids) // len(inputs["task_ids"]), 1)  # per sample
-        prompts = inputs["input_ids"].to(generated_ids.device).repeat_interleave(num_sequences, dim=0)
-        if torch.equal(generated_ids[:, : prompts.shape[1]], prompts):
-            generated_ids = generated_ids[:, prompts.shape[1] :]
-        texts = self.tokenizer.batch_decode(generated_ids, skip_special_tokens=True)
-        known_tasks = list(self.task_objects.values())
-        tasks = [known_tasks[i] for i in inputs["task_ids"].repeat_interleave(num_sequences).tolist()]
-        return [
-            {"text": text, "answer": task.parse(text), "task": task.name}
-            for text, task in zip(texts, tasks, strict=True)
-        ]
+        return parse_generation(generated_ids, inputs, self.tokenizer, list(self.task_objects.values()))

@@ -4,14 +4,16 @@
       <s>       turns     ────── slots ──────            utterance    question
 
 Without text, context, suffix and transcript are left out. `text_mask` marks them, so that the model can hide them.
-Prompt and answer are tokenized separately and joined, so that the loss mask is exact. The texts of a task are in
-tasks_egmf.py; the processor (processing_egmf.py) adds masks and labels.
+Prompt and answer are tokenized separately and joined, so that the loss mask is exact. With `prompt_format="chat"`, the
+language model's chat template gives another beginning, and an ending between prompt and answer. The texts of a task
+are in tasks_egmf.py.
 """
 
 # P pseudo tokens
 
 import os
 import re
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
@@ -19,12 +21,17 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from .arguments_egmf import has_half_character, shorten
+from .batches_egmf import IGNORE_INDEX
 from .tasks_egmf import EGMFTask
 
 
 MEDIA_NAME = re.compile(
     r"(?i)\.(mp4|mkv|mov|avi|webm|m4v|flv|3gp|mpe?g|wmv|wav|flac|ogg|mp3|m4a|opus|aac|amr|wma|aiff|caf|jpe?g|png)$"
 )
+
+# Variables of chat templates: no reasoning before the answer, and no date of the day, which would change the prompt.
+MESSAGE = "THEMESSAGE"  # stands for it while a chat template is rendered
+TEMPLATE_VARIABLES = {"enable_thinking": False, "date_string": "26 Jul 2024"}
 
 logger = logging.get_logger(__name__)
 
@@ -41,14 +48,20 @@ def tokenize_prompt(
         context: earlier turns, oldest first: text, or (speaker, text).
         sample: the sample's name in error messages.
     """
+    if task.prompt_format == "chat":
+        beginning, ending = [tokenize_template(tokenizer, part) for part in split_chat_template(tokenizer, task)]
+    else:
+        beginning = beginning_ids(tokenizer)
+        ending = []
     return {
-        "beginning": beginning_ids(tokenizer),
+        "beginning": beginning,
         "context": [tokenize(tokenizer, format_turn(turn, sample) + "\n", sample) for turn in context],
         "prefix": tokenize(tokenizer, task.prefix),
         "slots": [],
         "suffix": tokenize(tokenizer, task.suffix) if text else [],
         "transcript": tokenize(tokenizer, text, sample) if text else [],
         "question": tokenize(tokenizer, task.prompt),
+        "ending": ending,
     }
 
 
@@ -102,6 +115,64 @@ def mask_of(parts: dict[str, list[int]], *names: str) -> list[int]:
     return [int(name in names) for name, ids in parts.items() for _ in ids]
 
 
+def encode_parts(parts: dict[str, list[int]], target: list[int], transcript_in_prompt: bool) -> dict[str, Any]:
+    """Token ids, masks and labels of a prompt, as lists.
+
+    Args:
+        parts: from `fit_prompt`.
+        target: token ids of the true answer; empty without one, and then `labels` is None.
+        transcript_in_prompt: whether the language model reads the transcript.
+    """
+    prompt_ids = [token for ids in parts.values() for token in ids]
+    utterance_mask = mask_of(parts, "transcript") + [0] * len(target)
+    attention_mask = [1] * len(utterance_mask)
+    if not transcript_in_prompt:
+        attention_mask = [1 - is_utterance for is_utterance in utterance_mask]
+    return {
+        "input_ids": prompt_ids + target,
+        "attention_mask": attention_mask,
+        "utterance_mask": utterance_mask,
+        "text_mask": mask_of(parts, "context", "suffix", "transcript") + [0] * len(target),
+        "labels": [IGNORE_INDEX] * len(prompt_ids) + target if target else None,
+    }
+
+
+def split_chat_template(tokenizer: PreTrainedTokenizerBase, task: EGMFTask) -> tuple[str, str]:
+    """What the tokenizer's chat template puts before a message of the user, and between it and the reply.
+
+    Raises:
+        ValueError: the tokenizer has no template, or it does not repeat the message once, as it is.
+    """
+    if tokenizer.chat_template is None:
+        raise ValueError(
+            f"Task {task.name!r} has prompt_format 'chat', but the language model's tokenizer has no chat template. "
+            "Use prompt_format 'plain', or a language model that is tuned for chats."
+        )
+    message = {"role": "user", "content": MESSAGE}
+    rendered = tokenizer.apply_chat_template(
+        [message], tokenize=False, add_generation_prompt=True, **TEMPLATE_VARIABLES
+    )
+    if rendered.count(MESSAGE) != 1:
+        raise ValueError(
+            f"Task {task.name!r}: the chat template of the language model has a user's message "
+            f"{rendered.count(MESSAGE)} times instead of once. Use prompt_format 'plain'."
+        )
+    before, _, after = rendered.partition(MESSAGE)
+    return before, after
+
+
+def check_prompt_format(tokenizer: PreTrainedTokenizerBase, tasks: Iterable[EGMFTask]) -> None:
+    """Refuse tasks in the format of a chat for a tokenizer whose chat template cannot be used."""
+    for task in tasks:
+        if task.prompt_format == "chat":
+            split_chat_template(tokenizer, task)
+
+
+def tokenize_template(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Token ids of a part of a chat template, which spells out its special tokens."""
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
 def tokenize(tokenizer: PreTrainedTokenizerBase, text: str, name: str = "the task") -> list[int]:
     """Token ids of a text; special tokens that a user has spelled out are treated as plain text."""
     if has_half_character(text):
@@ -123,14 +194,22 @@ def tokenize_answers(tokenizer: PreTrainedTokenizerBase, task: EGMFTask) -> list
     Raises:
         ValueError: the tokenizer merges the end of the prompt with the beginning of an answer.
     """
-    prompt = tokenize(tokenizer, task.prompt)
+    ending = task.prompt
+    separator = task.separator
+    encode = tokenize
+    if task.prompt_format == "chat":
+        _, ending = split_chat_template(tokenizer, task)
+        separator = ""
+        encode = tokenize_template
+    prompt = encode(tokenizer, ending)
     answer_ids = []
     for answer in task.answers:
-        joined = tokenize(tokenizer, task.prompt + task.separator + answer)
+        joined = encode(tokenizer, ending + separator + answer)
         if joined[: len(prompt)] != prompt or len(joined) == len(prompt):
             raise ValueError(
                 f"Task {task.name!r}: this tokenizer merges the end of the prompt with the answer "
-                f"{answer!r}. End the prompt with a word or punctuation mark that is its own token."
+                f"{answer!r}. End the prompt with a word or punctuation mark that is its own token; with "
+                "prompt_format 'chat', use 'plain'."
             )
         answer_ids.append(joined[len(prompt) :])
     ascending = sorted(answer_ids)  # an answer that begins another comes right before one that it begins

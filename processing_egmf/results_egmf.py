@@ -7,11 +7,12 @@ Used by processing_egmf.py; the summary of one distribution is in tasks_egmf.py.
 
 # B batch  M modalities  A answers
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import compress
 from typing import Any
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from .arguments_egmf import is_count, is_number, shorten
 from .batches_egmf import MODALITIES
@@ -80,3 +81,22 @@ def summarize_output(
         )
         answers.append(answer)
     return answers
+
+
+def parse_generation(
+    generated_ids: torch.Tensor,
+    inputs: Mapping[str, torch.Tensor],
+    tokenizer: PreTrainedTokenizerBase,
+    tasks: list[EGMFTask],
+) -> list[dict[str, Any]]:
+    """`EGMFProcessor.post_process_generation`; `tasks` are those of the processor."""
+    num_sequences = max(len(generated_ids) // len(inputs["task_ids"]), 1)  # per sample
+    prompts = inputs["input_ids"].to(generated_ids.device).repeat_interleave(num_sequences, dim=0)
+    if torch.equal(generated_ids[:, : prompts.shape[1]], prompts):
+        generated_ids = generated_ids[:, prompts.shape[1] :]
+    texts = tokenizer.batch_decode(generated_ids, skip_special_tokens=True)
+    sample_tasks = [tasks[i] for i in inputs["task_ids"].repeat_interleave(num_sequences).tolist()]
+    return [
+        {"text": text, "answer": task.parse(text), "task": task.name}
+        for text, task in zip(texts, sample_tasks, strict=True)
+    ]

@@ -1,4 +1,4 @@
-"""The files of a stored processor: what `from_pretrained` accepts, and which file is damaged if it fails.
+"""The files of a stored processor: what `from_pretrained` accepts, its sub-processors, and which file is damaged.
 
 `transformers` reads these files without naming them in its errors. A tokenizer of another vocabulary would even load,
 and give the model other tokens than it was trained on, so processor_config.json holds a checksum of the vocabulary.
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import transformers
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
 from transformers.utils import cached_file
 
@@ -30,6 +31,18 @@ FILES = (
 # Keywords of `from_pretrained` that neither the processor nor the signature of `transformers` names.
 LOADING_ARGUMENTS = ("code_revision", "proxies", "return_unused_kwargs", "subfolder", "trust_remote_code", "use_fast")
 
+# Name in processor_config.json -> keys of the class name, and endings of class names. `transformers` is renaming
+# FeatureExtractor to AudioProcessor.
+SUB_PROCESSORS = {
+    "feature_extractor": (
+        ("feature_extractor_type", "audio_processor_type"),
+        ("FeatureExtractor", "AudioProcessor"),
+    ),
+    "image_processor": (("image_processor_type",), ("ImageProcessor",)),
+    "video_processor": (("video_processor_type",), ("VideoProcessor",)),
+}
+OLD_FIELDS = {"audio_frontend": "feature_extractor", "video_frontend": "image_processor"}
+
 
 def check_loading_arguments(processor_class: type, arguments: dict[str, Any]) -> dict[str, Any]:
     """Refuse a keyword of `from_pretrained` that is neither a field of the processor nor an argument of loading.
@@ -47,6 +60,44 @@ def check_loading_arguments(processor_class: type, arguments: dict[str, Any]) ->
         unknown = set(arguments) - set(own)
         refuse_unknown(unknown, sorted(known), f"{processor_class.__name__}.from_pretrained: unknown arguments")
     return own
+
+
+def build_sub_processors(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a processor with its feature extractor and image or video processor instead of their fields.
+
+    Raises:
+        ValueError: they name no class, or one that `transformers` does not have; or the processor was saved before
+            these names.
+    """
+    for old_name, name in OLD_FIELDS.items():
+        if fields.get(old_name) is not None:
+            raise ValueError(
+                f"processor_config.json has {old_name!r}, of an older version. Rename it to {name!r} in that file."
+            )
+    built = dict(fields)
+    for name in SUB_PROCESSORS:
+        if fields.get(name) is not None:
+            built[name] = _build_sub_processor(name, fields[name], fields.get("image_backend"))
+    return built
+
+
+def _build_sub_processor(name: str, fields: dict[str, Any], image_backend: str | None) -> Any:
+    type_keys, endings = SUB_PROCESSORS[name]
+    class_names = [fields[key] for key in type_keys if key in fields]
+    if not class_names:
+        raise ValueError(f"`{name}` has no {' or '.join(map(repr, type_keys))}, only {sorted(fields)}.")
+    stem = class_names[0].removesuffix("Fast")
+    ending = next((ending for ending in endings if stem.endswith(ending)), None)
+    if ending is not None:
+        stem = stem.removesuffix(ending)
+        candidates = [stem + ending, *(stem + other for other in endings)]
+        if image_backend == "pil":
+            candidates.insert(0, f"{stem}{ending}Pil")
+        for candidate in candidates:
+            if hasattr(transformers, candidate):
+                arguments = {key: value for key, value in fields.items() if key not in type_keys}
+                return getattr(transformers, candidate)(**arguments)
+    raise ValueError(f"`{name}` is a {class_names[0]!r}, which is not {' or '.join(endings)} of transformers.")
 
 
 def explain_failure(
@@ -99,7 +150,28 @@ def _check_file(path: Path) -> None:
         raise OSError(f"{path} is not {kind} in UTF-8; it has {len(content)} bytes. Copy or download it again.")
 
 
-def vocabulary_checksum(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Checksum of the tokens of a tokenizer and their ids, without those that were added past its vocabulary."""
+def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, placeholder_token: str, recorded: str | None) -> str:
+    """Add the placeholder to a tokenizer, and make it pad on the left.
+
+    Args:
+        recorded: checksum of the vocabulary when the processor was saved; None to accept any.
+
+    Returns:
+        Checksum of the tokens and their ids, without those that were added past the vocabulary.
+
+    Raises:
+        ValueError: it is not the one that was recorded.
+    """
     vocabulary = sorted((i, token) for token, i in tokenizer.get_vocab().items() if i < tokenizer.vocab_size)
-    return f"{zlib.crc32(json.dumps(vocabulary).encode()):08x}"
+    checksum = f"{zlib.crc32(json.dumps(vocabulary).encode()):08x}"
+    if recorded not in (None, checksum):
+        raise ValueError(
+            f"The checksum of the tokenizer's vocabulary is {checksum}, but was {recorded!r} when "
+            "the processor was saved: it is another tokenizer, or tokenizer.json is damaged."
+        )
+    if tokenizer.convert_tokens_to_ids(placeholder_token) in (None, tokenizer.unk_token_id):
+        tokenizer.add_special_tokens({"additional_special_tokens": [placeholder_token]})
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "left"
+    return checksum

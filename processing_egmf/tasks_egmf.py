@@ -62,6 +62,8 @@ class EGMFTask:
         suffix: text between the pseudo tokens and the transcript.
         prompt: text after the transcript, up to the answer; it must not end in a space.
         separator: text between prompt and answer: a space, or nothing in Chinese.
+        prompt_format: `"plain"`, or `"chat"` to wrap all of this in the chat template of the language model's
+            tokenizer, as a message of the user. The answer then begins the reply, without the separator.
 
     Raises:
         ValueError: the fields contradict one another.
@@ -77,6 +79,7 @@ class EGMFTask:
     suffix: str = "\nWords:\n"
     prompt: str = ""
     separator: str = " "
+    prompt_format: str = "plain"
 
     def __post_init__(self):
         try:
@@ -88,6 +91,8 @@ class EGMFTask:
         """Check the fields, and bring the labels into the form label -> words."""
         if self.kind not in ("classification", "regression"):
             raise ValueError(f"kind is {shorten(self.kind)}; use 'classification' or 'regression'.")
+        if self.prompt_format not in ("plain", "chat"):
+            raise ValueError(f"prompt_format is {shorten(self.prompt_format)}; use 'plain' or 'chat'.")
         # YAML reads `yes` as true and `1` as a number.
         for task_field in fields(self):
             value = getattr(self, task_field.name)

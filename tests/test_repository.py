@@ -51,8 +51,9 @@ MODELING_LAYERS = (
 PROCESSING_LAYERS = (
     {"agreement_egmf", "arguments_egmf"},
     {"media_egmf", "frames_egmf"},
-    {"tasks_egmf", "batches_egmf", "frontends_egmf", "audio_egmf", "pictures_egmf", "stored_processor_egmf"},
+    {"tasks_egmf", "batches_egmf", "audio_egmf", "pictures_egmf", "stored_processor_egmf"},
     {"prompts_egmf", "results_egmf", "video_egmf"},
+    {"frontends_egmf", "chat_egmf"},
     {"processing_egmf"},
     {"pipeline_egmf"},
     {"__init__"},

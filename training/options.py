@@ -135,6 +135,10 @@ class ModelArguments:
         True, "Layer norm and learned scale of the pseudo tokens, which the paper does not have."
     )
     transcript_in_prompt: bool = described(True, "Put the transcript into the language model's prompt.")
+    prompt_format: str | None = described(
+        None,
+        "Format of the prompts: chat wraps them in the language model's chat template (default: as each task says).",
+    )
     lora_r: int = described(8, "Rank of LoRA; 0 trains without LoRA.")
     lora_alpha: int = described(16, "Scale of LoRA (alpha).")
     lora_dropout: float = described(0.05, "Dropout on the input of the LoRA layers.")

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from processing_egmf.arguments_egmf import refuse_unknown, refuses_unknown_arguments, shorten
+from tests.helpers.media_files import sine
+from tests.helpers.processor_outputs import PROMPT_KEYS, assert_same
 
 
 def test_unknown_names_are_listed_with_suggestions():
@@ -45,7 +47,7 @@ NOT_SETTINGS = [
     ("num_pseudo_tokens", True, "`num_pseudo_tokens` is True"),
     ("sampling_rate", float("nan"), "`sampling_rate` is nan"),
     ("audio_feature_size", 0, "`audio_feature_size` is 0; give a whole number, at least 1, or None for any"),
-    ("audio_frontend", "whisper", r"`audio_frontend` is 'whisper'; give the to_dict\(\) of a front end"),
+    ("image_backend", "opencv", "`image_backend` is 'opencv'; use 'torchvision', 'pil' or None"),
     ("max_clip_seconds", -1, "`max_clip_seconds` is -1; give a number above 0, or None"),
     ("transcript_in_prompt", "no", "`transcript_in_prompt` is 'no'; use True or False"),
     ("placeholder_token", "\ud800", "`placeholder_token` is"),
@@ -64,3 +66,69 @@ def test_tensor_types(make_processor):
     assert isinstance(processor(text="a", return_tensors="np")["input_ids"], np.ndarray)
     with pytest.raises(ValueError, match="tf is not a valid TensorType, please select one of .*pt"):
         processor(text="a", return_tensors="tf")
+
+
+# ---- keywords of other processors ------------------------------------------------------------------------------
+
+
+def test_keywords_mean_what_they_mean_elsewhere(raw, clips):
+    batch = raw(text=["I'm fine.", "No."], video=[clips["both"], None], task="emotion")
+    same = {
+        "truncation": True,
+        "images": None,
+        "text_kwargs": {"padding": "longest"},
+        "common_kwargs": {"return_tensors": "pt"},
+    }
+    assert_same(raw(text=["I'm fine.", "No."], videos=[clips["both"], None], task="emotion", **same), batch)
+    tone = sine(300, 0.1, 16_000)
+    nested = raw(audio=tone, audio_kwargs={"sampling_rate": 16_000}, text_kwargs=None)
+    assert_same(nested, raw(audio=tone, sampling_rate=16_000))
+    assert_same(raw(text="a", padding=False), raw(text="a", padding=True))
+    padded = raw(text=["I'm fine.", "No."], video=[clips["both"], None], task="emotion", padding="max_length")
+    length = batch["input_ids"].shape[1]
+    assert padded["input_ids"].shape == (2, raw.max_length)
+    assert not padded["attention_mask"][:, :-length].any()
+    for name in PROMPT_KEYS:
+        assert padded[name][:, -length:].tolist() == batch[name].tolist()
+    assert raw(text="a", padding="max_length", max_length=80)["text_mask"].shape == (1, 80)
+
+
+def test_max_length_holds_for_one_call(features, caplog):
+    words = "word and word again " * 100
+    assert features(text=words, max_length=110, task="emotion", answer="joy")["input_ids"].shape[1] <= 110
+    assert "shortened" in caplog.text
+    sample = features.prepare(text=words, max_length=110, name="a")
+    assert features.encode_prompt(**sample["prompt"], name="a")["input_ids"] == sample["input_ids"]
+    assert features(text=words)["input_ids"].shape[1] > 400
+
+
+NOT_KEYWORDS = [
+    ({"audios": ["a.wav"]}, r"unknown arguments \['audios'\].*Did you mean 'audio' instead of 'audios'"),
+    ({"images": ["a.png"]}, "takes no `images`. Give a picture as `video`"),
+    ({"video": "a.mp4", "videos": "a.mp4"}, "`video` is given twice, the second time by `videos`"),
+    (
+        {"max_length": 9, "text_kwargs": {"max_length": 8}},
+        "`max_length` is given twice, the second time by `text_kwargs`",
+    ),
+    (
+        {"videos_kwargs": {"num_frames": 4}},
+        r"`videos_kwargs` has what is a setting of the processor.*\['num_frames'\]",
+    ),
+    ({"text_kwargs": 5}, "`text_kwargs` is 5; give a dict"),
+    ({"padding": "left"}, "`padding` is 'left'; a batch is padded: use True, 'longest' or 'max_length'"),
+    ({"truncation": False}, "`truncation` is False, but .*Leave truncation out, and raise max_length"),
+    ({"max_length": 0}, "`max_length` is 0; give a whole number, at least 1"),
+]
+
+
+@pytest.mark.parametrize(("keywords", "message"), NOT_KEYWORDS)
+def test_keywords_that_cannot_be_followed_are_refused(features, keywords, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        features(text="a", **keywords)
+    with pytest.raises(ValueError, match="`padding` is False; a batch is padded"):
+        features(text=["a", "b"], padding=False)
+
+
+def test_numpy_batches_stay_where_they_are(raw):
+    batch = raw(audio=sine(300, 0.1, 16_000), sampling_rate=16_000, return_tensors="np")
+    assert isinstance(batch.to("cpu")["audio_values"], np.ndarray)

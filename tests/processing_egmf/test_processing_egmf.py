@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 
 import pytest
+from transformers import Wav2Vec2FeatureExtractor
 
 from processing_egmf import BUILT_IN_TASKS, EGMFProcessor
 from tests.helpers.processor_outputs import assert_same, assert_same_media, reloaded
@@ -12,15 +13,6 @@ from tests.helpers.processor_outputs import assert_same, assert_same_media, relo
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"audio_frontend": {"sampling_rate": 16_000}}, "neither 'feature_extractor_type' nor 'audio_processor_type'"),
-        (
-            {"audio_frontend": {"feature_extractor_type": "AutoModel"}},
-            "not a feature extractor",
-        ),
-        (
-            {"video_frontend": {"image_processor_type": "Nothing"}},
-            "not a feature extractor or image processor",
-        ),
         ({"audio_input": "mel"}, "`audio_input` is 'mel'"),
         ({"video_input": "pixels"}, "`video_input` is 'pixels'"),
         ({"tasks": {}}, "`tasks` is empty"),
@@ -138,3 +130,20 @@ def test_two_processors_do_not_share_tasks(make_processor, two_label_task):
 def test_second_processor_around_the_same_tokenizer(features):
     again = EGMFProcessor(features.tokenizer)
     assert again.placeholder_token_id == features.placeholder_token_id
+
+
+def test_printed_processor_is_short_and_the_saved_one_complete(make_processor, tmp_path):
+    extractor = Wav2Vec2FeatureExtractor()
+    tasks = [dataclasses.replace(BUILT_IN_TASKS["emotion"], name=f"a task with a long name {i}") for i in range(300)]
+    processor = make_processor("waveform", None, feature_extractor=extractor, tasks=tasks)
+    printed = repr(processor)
+    assert len(printed) < 3000
+    assert len(printed.splitlines()) < 60
+    for part in (
+        "EGMFProcessor(",
+        "feature_extractor=Wav2Vec2FeatureExtractor",
+        "a task with a long name 1",
+        "max_length=512",
+    ):
+        assert part in printed
+    assert reloaded(processor, tmp_path).task_objects == processor.task_objects

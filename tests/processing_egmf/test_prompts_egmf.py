@@ -1,12 +1,14 @@
 """Prompts: labels cover only the answer, order of the parts, context, and truncation at the length limit."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from tokenizers import processors
 
 from processing_egmf import BUILT_IN_TASKS, EGMFProcessor, EGMFTask
 from processing_egmf.batches_egmf import modalities_of
-from tests.helpers.processor_outputs import assert_same, decode, unpadded_prompt
+from tests.helpers.processor_outputs import assert_same, decode, reloaded, unpadded_prompt
 
 
 ANSWERS = [
@@ -255,3 +257,64 @@ def test_text_that_fits_is_not_touched(make_processor, caplog):
 def test_max_length_below_the_prompt_is_refused(make_processor, arguments):
     with pytest.raises(ValueError, match=r"max_length 10 is too short for the task 'emotion'.*Raise max_length"):
         make_processor(max_length=10)(**arguments)
+
+
+# ---- chat templates --------------------------------------------------------------------------------------------
+
+TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}[{{ message.role }}]\n{{ message.content | trim }}{{ eos_token }}\n"
+    "{% endfor %}{% if add_generation_prompt %}[assistant]\n{% endif %}"
+)
+
+
+@pytest.fixture
+def chat(make_processor, two_label_task):
+    """A processor whose tokenizer has a chat template, with the task `mood` in both formats."""
+    processor = make_processor()
+    processor.tokenizer.chat_template = TEMPLATE
+    processor.add_task(two_label_task)
+    processor.add_task(dataclasses.replace(two_label_task, name="chat", prompt_format="chat"))
+    return processor
+
+
+def test_prompt_in_the_chat_template(chat, tmp_path):
+    sample = {"text": "Hm </s>.", "context": ["He left."], "answer": "low"}
+    batch = chat(**sample, task="chat")
+    plain = chat(**sample, task="mood")
+    ids = batch["input_ids"][0]
+    task = chat.task_objects["chat"]
+    user = f"He left.\n{task.prefix}{'<|egmf|>' * 3}{task.suffix}Hm </s>.{task.prompt}"
+    assert decode(chat, ids) == f"<s>[user]\n{user}</s>\n[assistant]\njoy</s>"
+    assert decode(chat, ids[batch["labels"][0] != -100]) == "joy</s>"
+    for name in ("utterance_mask", "text_mask"):
+        marked = [inputs["input_ids"][inputs[name].bool()].tolist() for inputs in (batch, plain)]
+        assert marked[0] == marked[1]
+    assert (ids == chat.placeholder_token_id).sum() == 3
+    assert [decode(chat, row) for row in chat.answer_token_ids("chat")] == ["joy</s>", "joy and joy</s>"]
+    assert_same(reloaded(chat, tmp_path)(**sample, task="chat"), batch)
+
+
+def test_long_transcript_in_the_chat_template_is_shortened(chat):
+    batch = chat(text="word and word again " * 100, task="chat", max_length=120)
+    assert batch["input_ids"].shape[1] < 120
+    assert decode(chat, batch["input_ids"][0]).endswith("\nThe mood is</s>\n[assistant]\n")
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (None, "Task 'mood' has prompt_format 'chat', but the language model's tokenizer has no chat template. Use"),
+        ("{{ bos_token }}", "has a user's message 0 times instead of once. Use prompt_format 'plain'"),
+    ],
+)
+def test_unusable_chat_template_is_refused(make_processor, two_label_task, template, message):
+    processor = make_processor()
+    processor.tokenizer.chat_template = template
+    with pytest.raises(ValueError, match=message):
+        processor.add_task(dataclasses.replace(two_label_task, prompt_format="chat"))
+    assert "mood" not in processor.task_objects
+
+
+def test_unknown_prompt_format_is_refused(two_label_task):
+    with pytest.raises(ValueError, match="Task 'mood': prompt_format is 'jinja'; use 'plain' or 'chat'"):
+        dataclasses.replace(two_label_task, prompt_format="jinja")

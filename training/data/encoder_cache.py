@@ -43,8 +43,17 @@ STALE_SECONDS = 24 * 60 * 60
 
 # Processor settings that change an encoder's input.
 PREPROCESSING = {
-    "audio": ("sampling_rate", "audio_frontend", "max_clip_seconds"),
-    "video": ("num_frames", "frame_height", "frame_width", "frame_fit", "video_frontend", "max_clip_seconds"),
+    "audio": ("sampling_rate", "feature_extractor", "max_clip_seconds"),
+    "video": (
+        "num_frames",
+        "frame_height",
+        "frame_width",
+        "frame_fit",
+        "image_processor",
+        "video_processor",
+        "image_backend",
+        "max_clip_seconds",
+    ),
 }
 
 
@@ -89,14 +98,14 @@ class EncoderCache:
             )
         self.folders: dict[str, Path] = {}
         self.settings: dict[str, dict[str, Any]] = {}
+        fields = processor.to_dict()
         for modality, stem in self.stems.items():
             weights = sorted(stem.backbone.state_dict().items())
             weights = {name: _checksum(values) for name, values in weights}
             parts = [STATES_VERSION, stem.uses_pooler, weights, stem.backbone.config.to_dict()]
             digest = digest_of_json(parts, sort_keys=True)
             self.folders[modality] = self.root / f"{modality}-{digest[:16]}"
-            settings = PREPROCESSING[modality]
-            self.settings[modality] = {name: getattr(processor, name) for name in settings}
+            self.settings[modality] = {name: fields.get(name) for name in PREPROCESSING[modality]}
             stem.precomputed = True
             _remove_stale_files(self.folders[modality])
         self._file_digests: dict[str, str] = {}

@@ -205,23 +205,29 @@ def build_processor(
     """The processor that prepares the encoders' inputs."""
     return EGMFProcessor(
         tokenizer,
-        tasks=tasks,
+        **{encoder.frontend_name: encoder.frontend for encoder in (audio, video) if encoder.frontend},
+        tasks=with_prompt_format(tasks or BUILT_IN_TASKS, arguments.prompt_format),
         num_pseudo_tokens=arguments.num_pseudo_tokens,
         audio_input=audio.config.input_type if audio.config else None,
         audio_feature_size=arguments.audio_feature_size,
-        sampling_rate=audio.frontend["sampling_rate"] if audio.frontend else 16000,
-        audio_frontend=audio.frontend,
+        sampling_rate=audio.frontend.sampling_rate if audio.frontend else 16000,
         video_input=video.config.input_type if video.config else None,
         video_feature_size=arguments.video_feature_size,
         num_frames=video.num_frames or arguments.num_frames,
         frame_height=arguments.frame_size,
         frame_width=arguments.frame_size,
         frame_fit=arguments.frame_fit,
-        video_frontend=video.frontend,
         max_clip_seconds=arguments.max_clip_seconds,
         max_length=arguments.max_length,
         transcript_in_prompt=arguments.transcript_in_prompt,
     )
+
+
+def with_prompt_format(tasks: dict[str, EGMFTask], prompt_format: str | None) -> dict[str, EGMFTask]:
+    """The tasks with another format of their prompts; None leaves each task its own."""
+    if prompt_format is None:
+        return tasks
+    return {name: dataclasses.replace(task, prompt_format=prompt_format) for name, task in tasks.items()}
 
 
 def stored_text_config(language_model: PreTrainedModel, four_bit: BitsAndBytesConfig | None) -> Any:

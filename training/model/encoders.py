@@ -21,7 +21,7 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from modeling_egmf import EGMFEncoderConfig
 from modeling_egmf.backbones_egmf import EGMFPretrainedStem, backbone_width, clip_layout
-from processing_egmf.frontends_egmf import build_frontend, encode_frames, encode_waveform
+from processing_egmf.frontends_egmf import encode_frames, encode_waveform
 
 from ..options import ModelArguments
 from .language_model import portable_id
@@ -30,6 +30,10 @@ from .language_model import portable_id
 RAW_INPUTS = {"audio": "waveform", "video": "frames"}
 # Names of an encoder's first argument.
 ENCODER_INPUTS = {"audio": ("input_values", "input_features"), "video": ("pixel_values", "pixel_values_videos")}
+FRONTEND_CLASSES = {
+    "audio": {"feature_extractor": AutoFeatureExtractor},
+    "video": {"image_processor": AutoImageProcessor, "video_processor": AutoVideoProcessor},
+}
 # Weights that a checkpoint may lack: only classifiers and pretraining use them.
 UNUSED_WEIGHTS = ("pooler", "masked_spec_embed")
 
@@ -40,13 +44,15 @@ class Encoder(NamedTuple):
     Args:
         config: its configuration; None if the model does not take the modality.
         backbone: the pretrained encoder, if there is one.
-        frontend: preprocessing settings of the pretrained encoder, which the processor applies.
+        frontend: feature extractor, image processor or video processor of the pretrained encoder.
+        frontend_name: the processor's argument that takes it, such as `feature_extractor`.
         num_frames: number of frames that a pretrained encoder of whole clips takes; None for any other encoder.
     """
 
     config: EGMFEncoderConfig | None = None
     backbone: PreTrainedModel | None = None
-    frontend: dict[str, Any] | None = None
+    frontend: Any = None
+    frontend_name: str | None = None
     num_frames: int | None = None
 
 
@@ -120,8 +126,8 @@ def load_pretrained_encoder(
     option = f"--{modality} {model_id}"
     backbone_config = read_backbone_config(modality, model_id)
     check_architecture(option, modality, backbone_config)
-    frontend = load_frontend(option, modality, model_id)
-    max_seconds = frontend.get("chunk_length")  # of Whisper
+    frontend_name, frontend = load_frontend(option, modality, model_id)
+    max_seconds = vars(frontend).get("chunk_length")  # of Whisper
     if modality == "audio" and max_seconds is not None and arguments.max_clip_seconds > max_seconds:
         raise ValueError(f"{option} takes at most {max_seconds} s of audio; set --max_clip_seconds {max_seconds}.")
 
@@ -144,7 +150,8 @@ def load_pretrained_encoder(
         **shared_settings(arguments),
     )
     layout = clip_layout(backbone_config)
-    encoder = Encoder(config, backbone, frontend, layout.num_frames if layout is not None else None)
+    num_frames = layout.num_frames if layout is not None else None
+    encoder = Encoder(config, backbone, frontend, frontend_name, num_frames)
     check_output(option, modality, encoder)
     return encoder
 
@@ -194,13 +201,12 @@ def check_architecture(option: str, modality: str, config: PreTrainedConfig) -> 
         raise ValueError(f"{option}: {error}") from error
 
 
-def load_frontend(option: str, modality: str, model_id: str) -> dict[str, Any]:
-    """The fields of the encoder's own feature extractor, image processor or video processor."""
-    frontend_classes = (AutoFeatureExtractor,) if modality == "audio" else (AutoImageProcessor, AutoVideoProcessor)
+def load_frontend(option: str, modality: str, model_id: str) -> tuple[str, Any]:
+    """The encoder's own feature extractor, image processor or video processor, with the processor's name for it."""
     reasons = []
-    for frontend_class in frontend_classes:
+    for name, frontend_class in FRONTEND_CLASSES[modality].items():
         try:
-            return frontend_class.from_pretrained(model_id).to_dict()
+            return name, frontend_class.from_pretrained(model_id)
         except (OSError, ValueError, ImportError) as error:
             reasons.append(str(error).strip().splitlines()[0])
     raise ValueError(f"{option}: its preprocessing cannot be loaded ({'; '.join(reasons)}).")
@@ -214,15 +220,15 @@ def check_output(option: str, modality: str, encoder: Encoder) -> None:
         ValueError: it cannot be encoded, or the output is not a sequence of vectors of the expected width.
     """
     rng = np.random.default_rng(0)
-    frontend = build_frontend(encoder.frontend, modality)
     stem = EGMFPretrainedStem(encoder.config, encoder.backbone).eval()
     try:
         if modality == "audio":
-            rate = encoder.frontend["sampling_rate"]
+            rate = encoder.frontend.sampling_rate
             waveform = rng.uniform(-0.1, 0.1, rate // 2).astype(np.float32)
-            inputs = encode_waveform(waveform, rate, frontend)
+            inputs = encode_waveform(waveform, rate, encoder.frontend)
         else:
-            inputs = encode_frames(rng.integers(0, 256, (3, 48, 64, 3), dtype=np.uint8), frontend, "letterbox")
+            frames = rng.integers(0, 256, (3, 48, 64, 3), dtype=np.uint8)
+            inputs = encode_frames(frames, encoder.frontend, "letterbox")
         values = inputs[f"{modality}_values"][None]
         states, mask = stem.run_backbone(values, inputs[f"{modality}_mask"][None])
         shape = tuple(states.shape)

@@ -78,8 +78,7 @@ def make_model(
 ) -> tuple[EGMFForConditionalGeneration, EGMFProcessor]:
     """A frozen encoder in front of a tiny language model."""
     torch.manual_seed(0)
-    frontend = Wav2Vec2FeatureExtractor(return_attention_mask=True)
-    processor = EGMFProcessor(tokenizer, audio_frontend=frontend.to_dict(), video_input=None)
+    processor = EGMFProcessor(tokenizer, Wav2Vec2FeatureExtractor(return_attention_mask=True), video_input=None)
     text_config = backbone_config(
         "smollm2-135m",
         hidden_size=64,

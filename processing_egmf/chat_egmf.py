@@ -1,0 +1,107 @@
+"""Chats: conversations in the format of `transformers` as the arguments of `EGMFProcessor.__call__`.
+
+    [{"role": "assistant", "content": "How are you?"},                               ─► context: earlier turns
+     {"role": "user", "content": [{"type": "video", "path": "clip.mp4"},             ─► video
+                                  {"type": "text", "text": "I'm fine."}]}]           ─► text
+
+The last message, the user's, is the sample; its clip and its text are what the task asks about. Of earlier messages,
+the text is read, with `name` or `role` as the speaker. Used by `EGMFProcessor.apply_chat_template`, and so by
+`pipeline("any-to-any", model=model, processor=processor)`, which generates text. `transformers serve` loads only
+architectures of `transformers` itself, so no EGMF checkpoint; hub_cards/endpoint answers over HTTP.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from .arguments_egmf import refuse_unknown, shorten
+from .prompts_egmf import read_text
+from .tasks_egmf import find_task
+
+
+# Type of an item -> keys that may hold its value. An image is a video of one frame.
+ITEM_KEYS = {
+    "text": ("text",),
+    "audio": ("audio", "path", "url"),
+    "video": ("video", "path", "url"),
+    "image": ("image", "path", "url"),
+}
+# Options of `apply_chat_template` that change nothing here: the prompt always ends where the answer begins, the audio
+# track of a video is read, and special tokens in a message are plain text.
+ALWAYS_SO = ("add_generation_prompt", "load_audio_from_video", "sanitize_control_tokens")
+REFUSED = {
+    "chat_template": "the prompt is the task's: for the language model's template, use a task with "
+    "prompt_format='chat'",
+    "tools": "the model calls no tools",
+    "documents": "their text belongs into earlier messages",
+    "continue_final_message": "the answer is one of the task's: end with a message of the user",
+    "return_assistant_tokens_mask": "the processor returns `labels` if it gets `answer`",
+}
+
+
+def read_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of `apply_chat_template` without those that are none of the processor's.
+
+    Raises:
+        ValueError: an option that the processor cannot follow.
+    """
+    for name, reason in REFUSED.items():
+        if options.get(name) not in (None, False):
+            raise ValueError(f"apply_chat_template: {name} is {shorten(options[name])}, but {reason}.")
+    return {name: value for name, value in options.items() if name not in (*ALWAYS_SO, *REFUSED)}
+
+
+def render_prompt(processor: Any, sample: Mapping[str, Any], options: Mapping[str, Any]) -> str:
+    """The prompt of a conversation as text, with its special tokens; media are not read."""
+    refuse_unknown(options, ("task",), "apply_chat_template with tokenize=False: unknown arguments")
+    name = "the conversation"
+    text = read_text(sample.get("text"), name)
+    task = find_task(options.get("task"), processor.task_objects, name)
+    encoded = processor.encode_prompt(text, sample.get("context", []), task, None, name)
+    return processor.tokenizer.decode(encoded["input_ids"], clean_up_tokenization_spaces=False)
+
+
+def read_conversation(messages: Any, name: str) -> dict[str, Any]:
+    """The arguments `text`, `audio`, `video` and `context`, those that a conversation has.
+
+    Raises:
+        TypeError: not a list of messages.
+        ValueError: a message that cannot be read; it is named.
+    """
+    if not isinstance(messages, list | tuple) or len(messages) == 0:
+        raise TypeError(f"{name} is {shorten(messages)}; give a list of messages.")
+    contents = [_read_message(message, f"{name}, message {i}") for i, message in enumerate(messages)]
+    if messages[-1]["role"] != "user":
+        raise ValueError(f"{name}: the last message must be the user's, about whom the task asks; it is the model's.")
+    context = []
+    for message, content in zip(messages[:-1], contents):
+        if list(content) != ["text"]:
+            raise ValueError(
+                f"{name}: an earlier message has {list(content)}; only its text is read. Put the clip into the last."
+            )
+        context.append((message.get("name") or message["role"], content["text"]))
+    return {**contents[-1], "context": context} if context else contents[-1]
+
+
+def _read_message(message: Any, name: str) -> dict[str, Any]:
+    """The `text`, `audio` and `video` of a message, those that it has."""
+    if not isinstance(message, Mapping) or message.get("role") not in ("user", "assistant"):
+        raise ValueError(f"{name} is {shorten(message)}; give a dict with `content` and the `role` user or assistant.")
+    refuse_unknown(message, ("role", "content", "name"), f"{name} has unknown keys", ValueError)
+    items = message.get("content")
+    if isinstance(items, str):
+        items = [{"type": "text", "text": items}]
+    if not isinstance(items, list | tuple):
+        raise ValueError(f"{name} has the content {shorten(items)}; give text or a list of items.")
+    content: dict[str, Any] = {}
+    for item in items:
+        kind = item.get("type") if isinstance(item, Mapping) else None
+        if kind not in ITEM_KEYS:
+            raise ValueError(f"{name} has the item {shorten(item)}; its `type` must be any of {', '.join(ITEM_KEYS)}.")
+        keys = ITEM_KEYS[kind]
+        refuse_unknown(item, ("type", *keys), f"{name} has an item of type {kind!r} with unknown keys", ValueError)
+        values = [item[key] for key in keys if item.get(key) is not None]
+        argument = "video" if kind == "image" else kind
+        if len(values) != 1 or argument in content:
+            raise ValueError(f"{name} has {shorten(list(items))}; give one {argument}, as {' or '.join(keys)}.")
+        content[argument] = values[0]
+    return content

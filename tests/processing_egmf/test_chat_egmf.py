@@ -1,0 +1,123 @@
+"""Conversations: the tensors of the plain call, the prompt as text, refusals, and the any-to-any pipeline."""
+
+import numpy as np
+import pytest
+from transformers import pipeline
+
+from tests.helpers.media_files import sine
+from tests.helpers.processor_outputs import assert_same
+
+
+FULL = {"tokenize": True, "return_dict": True, "return_tensors": "pt"}
+EARLIER = [
+    {"role": "assistant", "content": "How are you?"},
+    {"role": "user", "name": "Ann", "content": [{"type": "text", "text": "Well."}]},
+]
+CONTEXT = [("assistant", "How are you?"), ("Ann", "Well.")]
+
+
+def message(*items):
+    return {"role": "user", "content": list(items)}
+
+
+def text(value="I'm fine."):
+    return {"type": "text", "text": value}
+
+
+@pytest.mark.parametrize("key", ["video", "path", "url"])
+def test_a_conversation_gives_the_tensors_of_the_plain_call(raw, clips, key):
+    conversation = [*EARLIER, message({"type": "video", key: clips["both"]}, text())]
+    inputs = raw.apply_chat_template(conversation, task="emotion", add_generation_prompt=True, **FULL)
+    assert_same(inputs, raw(text="I'm fine.", video=clips["both"], context=CONTEXT, task="emotion"))
+
+
+def test_conversations_give_the_tensors_of_the_batch(raw, clips):
+    tone = sine(300, 0.1, 16_000)
+    conversations = [
+        [message({"type": "audio", "audio": tone})],
+        [*EARLIER, message(text())],
+        [message({"type": "image", "image": np.eye(8, dtype=np.uint8)[..., None].repeat(3, 2) * 255}, text("No."))],
+    ]
+    inputs = raw.apply_chat_template(conversations, processor_kwargs={"sampling_rate": 16_000}, **FULL)
+    picture = conversations[2][0]["content"][0]["image"]
+    expected = raw(
+        text=[None, "I'm fine.", "No."],
+        audio=[tone, None, None],
+        video=[None, None, picture[None]],
+        context=[None, CONTEXT, None],
+        sampling_rate=16_000,
+    )
+    assert_same(inputs, expected)
+    texts = raw.apply_chat_template(conversations)
+    rows = [ids[mask.bool()] for ids, mask in zip(expected["input_ids"], expected["attention_mask"])]
+    assert texts == raw.tokenizer.batch_decode(rows)
+
+
+def test_only_token_ids_or_only_text(raw):
+    conversation = [message({"type": "video", "path": "absent.mp4"}, text())]  # it is not read
+    prompt = raw.apply_chat_template(conversation, task="mosei")
+    ids = raw(text="I'm fine.", task="mosei")["input_ids"]
+    assert prompt == raw.tokenizer.decode(ids[0])
+    given = raw.apply_chat_template([message(text())], task="mosei", tokenize=True)
+    assert given.tolist() == ids.tolist()
+
+
+REFUSED = {
+    "give a list of messages": "I'm fine.",
+    r"conversation 1 is \[\]; give a list": [[message(text())], []],
+    "message 0 is .*'system'.*role` user or assistant": [{"role": "system", "content": "Be kind."}],
+    r"unknown keys \['tool_calls'\]": [{**message(text()), "tool_calls": []}],
+    "has the content None; give text or": [{"role": "user", "content": None}],
+    "the last message must be the user's": EARLIER[:1],
+    r"an earlier message has \['video'\]; only its text": [
+        message({"type": "video", "path": "a.mp4"}),
+        message(text()),
+    ],
+    "`type` must be any of text, audio, video, image": [message({"type": "smell"})],
+    r"item of type 'video' with unknown keys \['fps'\]": [message({"type": "video", "path": "a.mp4", "fps": 2})],
+    "give one audio, as audio or path or url": [message({"type": "audio"})],
+    "give one video, as image or path": [message({"type": "video", "path": "a"}, {"type": "image", "path": "b"})],
+    "this code opens no connections": [message({"type": "video", "url": "https://example.org/a.mp4"})],
+}
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_what_cannot_be_read_is_named(raw, reason):
+    with pytest.raises((ValueError, TypeError), match=reason):
+        raw.apply_chat_template(REFUSED[reason], **FULL)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (
+            {"chat_template": "{{ messages }}"},
+            "chat_template is .*, but the prompt is the task's.*prompt_format='chat'",
+        ),
+        ({"tools": [{}]}, "tools is .*, but the model calls no tools"),
+        ({"continue_final_message": True}, "end with a message of the user"),
+        ({"num_frames": 32}, r"unknown arguments \['num_frames'\]"),
+        ({"tokenize": False, "video": "a.mp4"}, r"tokenize=False: unknown arguments \['video'\]"),
+    ],
+)
+def test_options_that_cannot_be_followed_are_named(raw, options, reason):
+    with pytest.raises((ValueError, TypeError), match=reason):
+        raw.apply_chat_template([message(text())], **{**FULL, **options})
+
+
+def test_any_to_any_pipeline(make_model, raw, clips):
+    model = make_model("waveform", "frames")
+    pipe = pipeline("any-to-any", model=model, processor=raw, device="cpu")
+    conversation = [message({"type": "video", "path": clips["both"]}, text())]
+    options = {"max_new_tokens": 3, "do_sample": False}
+    expected = model.generate(**raw(text="I'm fine.", video=clips["both"], task="mosei"), **options)
+    expected = raw.batch_decode(expected, skip_special_tokens=True)[0]
+    (answer,) = pipe(text=conversation, task="mosei", return_full_text=False, **options)
+    prompt = raw.tokenizer.decode(raw(text="I'm fine.", task="mosei")["input_ids"][0], skip_special_tokens=True)
+    assert expected in (answer["generated_text"], prompt + answer["generated_text"])
+    (answer,) = pipe(text="I'm fine.", videos=clips["both"], audio=clips["audio"], **options)
+    assert answer["input_text"] == "I'm fine."
+    with pytest.raises(TypeError, match="EGMFProcessor takes no `images`. Give a picture as `video`"):
+        pipe(text="I'm fine.", images="a.png")
+    with pytest.raises(ValueError, match="continue_final_message is True, but .*end with a message of the user"):
+        pipe(text=[*conversation, EARLIER[0]])
