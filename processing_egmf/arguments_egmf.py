@@ -103,7 +103,7 @@ def takes_keywords_of_other_processors(method: Callable) -> Callable:
             keywords = kwargs.pop(group, None) or {}
             if not isinstance(keywords, Mapping):
                 raise TypeError(f"`{group}` is {shorten(keywords)}; give a dict.")
-            refuse_unknown(keywords, known, f"`{group}` has what is a setting of the processor, or unknown:")
+            refuse_unknown(keywords, known, f"`{group}` has unknown keys, or settings of the processor:")
             nested += [(group, name, value) for name, value in keywords.items()]
         for group, name, value in nested:
             if value is not None and kwargs.get(name) is not None:
@@ -117,7 +117,8 @@ def takes_keywords_of_other_processors(method: Callable) -> Callable:
 
 def check_text_options(padding: Any, truncation: Any, max_length: Any, num_samples: int) -> None:
     """Refuse what prompts cannot do: to be a batch without padding, or not to be shortened."""
-    if padding not in (True, "longest", "max_length") and (padding not in (False, "do_not_pad") or num_samples > 1):
+    needs_padding = num_samples > 1 or padding not in (False, "do_not_pad")
+    if needs_padding and padding not in (True, "longest", "max_length"):
         raise ValueError(f"`padding` is {shorten(padding)}; a batch is padded: use True, 'longest' or 'max_length'.")
     if truncation not in (True, "longest_first"):
         raise ValueError(

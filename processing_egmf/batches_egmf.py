@@ -166,11 +166,7 @@ def check_one_source(modality: str, media: Any, features: Any, name: str) -> Non
         raise ValueError(f"{name}: both {modality} and {modality}_features are given; give one of them.")
 
 
-def check_not_empty(
-    has_content: bool,
-    name: str,
-    modalities: list[str] | tuple[str, ...] | None,
-) -> None:
+def check_not_empty(has_content: bool, name: str, modalities: Sequence[str] | None) -> None:
     if not has_content:
         chosen = "" if modalities is None else f" among the chosen modalities {list(modalities)}"
         raise ValueError(
@@ -188,10 +184,7 @@ def modalities_of(sample: Mapping[str, Any]) -> list[str]:
 
 
 def collate_samples(
-    samples: list[dict[str, Any]],
-    pad_token_id: int,
-    return_tensors: str,
-    min_length: int,
+    samples: list[dict[str, Any]], pad_token_id: int, return_tensors: str, min_length: int
 ) -> EGMFBatch:
     """Prepared samples as the inputs of the model, padded; prompts to at least `min_length` tokens."""
     without_answer = [sample["name"] for sample in samples if sample["labels"] is None]
@@ -211,10 +204,7 @@ def collate_samples(
 
 
 def _collate_prompts(
-    samples: list[dict[str, Any]],
-    pad_token_id: int,
-    min_length: int,
-    with_labels: bool,
+    samples: list[dict[str, Any]], pad_token_id: int, min_length: int, with_labels: bool
 ) -> dict[str, torch.Tensor]:
     """input_ids, attention_mask, utterance_mask, text_mask and, with answers, labels: (B, S), padded on the left."""
     padding = {"input_ids": pad_token_id, "attention_mask": 0, "utterance_mask": 0, "text_mask": 0}

@@ -13,6 +13,10 @@ architectures of `transformers` itself, so no EGMF checkpoint; hub_cards/endpoin
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import torch
+from transformers.image_utils import is_pil_image
+
 from .arguments_egmf import refuse_unknown, shorten
 from .prompts_egmf import read_text
 from .tasks_egmf import find_task
@@ -71,12 +75,12 @@ def read_conversation(messages: Any, name: str) -> dict[str, Any]:
         raise TypeError(f"{name} is {shorten(messages)}; give a list of messages.")
     contents = [_read_message(message, f"{name}, message {i}") for i, message in enumerate(messages)]
     if messages[-1]["role"] != "user":
-        raise ValueError(f"{name}: the last message must be the user's, about whom the task asks; it is the model's.")
+        raise ValueError(f"{name}: the last message must be the user's, about whom the task asks.")
     context = []
     for message, content in zip(messages[:-1], contents):
         if list(content) != ["text"]:
             raise ValueError(
-                f"{name}: an earlier message has {list(content)}; only its text is read. Put the clip into the last."
+                f"{name}: an earlier message has {list(content)}; only its text is read. Put clips into the last."
             )
         context.append((message.get("name") or message["role"], content["text"]))
     return {**contents[-1], "context": context} if context else contents[-1]
@@ -96,12 +100,14 @@ def _read_message(message: Any, name: str) -> dict[str, Any]:
     for item in items:
         kind = item.get("type") if isinstance(item, Mapping) else None
         if kind not in ITEM_KEYS:
-            raise ValueError(f"{name} has the item {shorten(item)}; its `type` must be any of {', '.join(ITEM_KEYS)}.")
+            raise ValueError(f"{name} has {shorten(item)}; its `type` must be any of {', '.join(ITEM_KEYS)}.")
         keys = ITEM_KEYS[kind]
         refuse_unknown(item, ("type", *keys), f"{name} has an item of type {kind!r} with unknown keys", ValueError)
         values = [item[key] for key in keys if item.get(key) is not None]
         argument = "video" if kind == "image" else kind
         if len(values) != 1 or argument in content:
             raise ValueError(f"{name} has {shorten(list(items))}; give one {argument}, as {' or '.join(keys)}.")
-        content[argument] = values[0]
+        is_array = isinstance(values[0], np.ndarray | torch.Tensor)
+        is_frame = kind == "image" and (is_array or is_pil_image(values[0]))
+        content[argument] = values if is_frame else values[0]
     return content

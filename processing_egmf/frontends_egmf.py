@@ -31,12 +31,7 @@ logger = logging.get_logger(__name__)
 
 
 def load_clip(
-    processor: Any,
-    sources: dict[str, Any],
-    modalities: Sequence[str],
-    sampling_rate: int | None,
-    fps: float | None,
-    name: str,
+    processor: Any, sources: dict[str, Any], modalities: Sequence[str], sampling_rate: Any, fps: Any, name: str
 ) -> dict[str, np.ndarray]:
     """`EGMFProcessor.load_media`; `sources` are its audio, video, audio_features and video_features."""
     audio = sources["audio"]
@@ -51,35 +46,23 @@ def load_clip(
             check_input_kind(modality, "features", getattr(processor, f"{modality}_input"), name)
             feature_size = getattr(processor, f"{modality}_feature_size")
             arrays[key] = read_features(modality, sources[key], feature_size, name)
+    limit = processor.max_clip_seconds
+    work = processor.max_decode_seconds
     if "audio" in modalities and sources["audio_features"] is None:
-        arrays["audio"] = _load_audio(processor, audio, video, sampling_rate, name)
+        has_track = video is not None and media_kind(video) is None and processor.audio_input == "waveform"
+        rate = processor.sampling_rate
+        if audio is not None:
+            check_input_kind("audio", "waveform", processor.audio_input, name)
+            arrays["audio"] = load_audio(audio, sampling_rate, rate, limit, name, False, work)
+        elif has_track:
+            arrays["audio"] = load_audio(video, sampling_rate, rate, limit, name, True, work)
     if "video" in modalities and sources["video_features"] is None and video is not None:
-        arrays["video"] = _load_video(processor, video, fps, name)
+        check_input_kind("video", "frames", processor.video_input, name)
+        # An image processor resizes them itself.
+        size = (processor.frame_height, processor.frame_width) if processor.frame_processor is None else None
+        fit = processor.frame_fit
+        arrays["video"] = load_video(video, processor.num_frames, fps, limit, name, size, fit, work)
     return {key: values for key, values in arrays.items() if values is not None}
-
-
-def _load_audio(
-    processor: Any,
-    audio: Any,
-    video: Any,
-    sampling_rate: int | None,
-    name: str,
-) -> np.ndarray | None:
-    """The waveform of `audio`, or else of the audio track of `video`; None if there is neither."""
-    if audio is not None:
-        check_input_kind("audio", "waveform", processor.audio_input, name)
-    elif video is None or media_kind(video) is not None or processor.audio_input != "waveform":
-        return None
-    limits = (processor.max_clip_seconds, name, audio is None, processor.max_decode_seconds)
-    return load_audio(video if audio is None else audio, sampling_rate, processor.sampling_rate, *limits)
-
-
-def _load_video(processor: Any, video: Any, fps: float | None, name: str) -> np.ndarray | None:
-    check_input_kind("video", "frames", processor.video_input, name)
-    # An image processor resizes them itself.
-    size = (processor.frame_height, processor.frame_width) if processor.frame_processor is None else None
-    limits = (processor.max_clip_seconds, name, size, processor.frame_fit, processor.max_decode_seconds)
-    return load_video(video, processor.num_frames, fps, *limits)
 
 
 def encode_clip(processor: Any, arrays: dict[str, np.ndarray], name: str) -> dict[str, torch.Tensor]:
@@ -151,11 +134,7 @@ def longest_recording(feature_extractor: Any) -> float:
     return math.inf if num_samples is None else num_samples / feature_extractor.sampling_rate
 
 
-def encode_frames(
-    frames: np.ndarray,
-    image_processor: Any,
-    frame_fit: str,
-) -> dict[str, torch.Tensor]:
+def encode_frames(frames: np.ndarray, image_processor: Any, frame_fit: str) -> dict[str, torch.Tensor]:
     """Video inputs from frames, uint8 (T, y, x, 3). To letterbox them, they get bars before the image processor."""
     if image_processor is None:
         values = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 127.5 - 1.0  # (T, 3, y, x)
@@ -197,12 +176,7 @@ def check_input_kind(modality: str, kind: str, accepted: str | None, name: str) 
         raise ValueError(f"{name}: this model takes {modality} as {accepted}, not as {kind}. Give `{argument}`.")
 
 
-def read_features(
-    modality: str,
-    features: Any,
-    feature_size: int | None,
-    name: str,
-) -> np.ndarray:
+def read_features(modality: str, features: Any, feature_size: int | None, name: str) -> np.ndarray:
     """Precomputed features as float32 (T, F), checked."""
     try:
         values = np.asarray(features, dtype=np.float32)

@@ -261,8 +261,7 @@ class EGMFProcessor(ProcessorMixin):
             audio_features, video_features: precomputed features (T, F) instead.
             sampling_rate, fps: samples per second of an audio array, frames per second of a video array or images.
             context: earlier turns of the dialogue, oldest first: text, or (speaker, text). They belong to the text.
-            task: name of one of `self.tasks`; an `EGMFTask` or its fields, which is added if its name is new; None for
-                the first task.
+            task: name of one of `self.tasks`, or an `EGMFTask` or its fields, which is added; None for the first task.
             answer: true label or score; then `labels` is returned, -100 except on the answer's tokens.
             modalities: those to use, e.g. `["audio", "video"]`; None for all. Without `"text"`, no context is read.
             sample_names: for messages.
@@ -321,12 +320,14 @@ class EGMFProcessor(ProcessorMixin):
         options = read_options({"chat_template": chat_template, **(processor_kwargs or {}), **kwargs})
         is_batch = bool(conversation) and isinstance(conversation[0], list | tuple)
         conversations = conversation if is_batch else [conversation]
-        samples = [read_conversation(messages, f"conversation {i}") for i, messages in enumerate(conversations)]
+        samples = [read_conversation(one, f"conversation {i}") for i, one in enumerate(conversations)]
         if not tokenize:
             prompts = [render_prompt(self, sample, options) for sample in samples]
             return prompts if is_batch else prompts[0]
         columns = {name: [sample.get(name) for sample in samples] for name in set().union(*samples)}
-        batch = self(**columns, **options, return_tensors="pt" if return_tensors == "auto" else return_tensors)
+        if return_tensors == "auto":
+            return_tensors = "pt"
+        batch = self(**columns, **options, return_tensors=return_tensors)
         return batch if return_dict else batch["input_ids"]
 
     @refuses_unknown_arguments

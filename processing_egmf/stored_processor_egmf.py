@@ -83,28 +83,23 @@ def build_sub_processors(fields: dict[str, Any]) -> dict[str, Any]:
 
 def _build_sub_processor(name: str, fields: dict[str, Any], image_backend: str | None) -> Any:
     type_keys, endings = SUB_PROCESSORS[name]
-    class_names = [fields[key] for key in type_keys if key in fields]
-    if not class_names:
-        raise ValueError(f"`{name}` has no {' or '.join(map(repr, type_keys))}, only {sorted(fields)}.")
-    stem = class_names[0].removesuffix("Fast")
-    ending = next((ending for ending in endings if stem.endswith(ending)), None)
-    if ending is not None:
-        stem = stem.removesuffix(ending)
-        candidates = [stem + ending, *(stem + other for other in endings)]
+    class_name = next((fields[key] for key in type_keys if key in fields), "")
+    stem = class_name.removesuffix("Fast")
+    if stem.endswith(endings):
+        candidates = [stem]
+        for ending in endings:
+            stem = stem.removesuffix(ending)
+        candidates += [stem + ending for ending in endings]
         if image_backend == "pil":
-            candidates.insert(0, f"{stem}{ending}Pil")
+            candidates.insert(0, candidates[0] + "Pil")
         for candidate in candidates:
             if hasattr(transformers, candidate):
                 arguments = {key: value for key, value in fields.items() if key not in type_keys}
                 return getattr(transformers, candidate)(**arguments)
-    raise ValueError(f"`{name}` is a {class_names[0]!r}, which is not {' or '.join(endings)} of transformers.")
+    raise ValueError(f"`{name}` is of the class {class_name!r}, which is not {' or '.join(endings)} of transformers.")
 
 
-def explain_failure(
-    error: Exception,
-    checkpoint: Any,
-    loading_arguments: Mapping[str, Any],
-) -> None:
+def explain_failure(error: Exception, checkpoint: Any, loading_arguments: Mapping[str, Any]) -> None:
     """Raise an error that names the damaged file of a checkpoint that cannot be loaded.
 
     Args:

@@ -112,7 +112,7 @@ NOT_KEYWORDS = [
     ),
     (
         {"videos_kwargs": {"num_frames": 4}},
-        r"`videos_kwargs` has what is a setting of the processor.*\['num_frames'\]",
+        r"`videos_kwargs` has unknown keys, or settings of the processor.*\['num_frames'\]",
     ),
     ({"text_kwargs": 5}, "`text_kwargs` is 5; give a dict"),
     ({"padding": "left"}, "`padding` is 'left'; a batch is padded: use True, 'longest' or 'max_length'"),

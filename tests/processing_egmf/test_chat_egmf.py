@@ -109,8 +109,9 @@ def test_any_to_any_pipeline(make_model, raw, clips):
     model = make_model("waveform", "frames")
     pipe = pipeline("any-to-any", model=model, processor=raw, device="cpu")
     conversation = [message({"type": "video", "path": clips["both"]}, text())]
-    options = {"max_new_tokens": 3, "do_sample": False}
-    expected = model.generate(**raw(text="I'm fine.", video=clips["both"], task="mosei"), **options)
+    greedy = {"max_new_tokens": 3, "do_sample": False}
+    options = {"generate_kwargs": greedy}
+    expected = model.generate(**raw(text="I'm fine.", video=clips["both"], task="mosei"), **greedy)
     expected = raw.batch_decode(expected, skip_special_tokens=True)[0]
     (answer,) = pipe(text=conversation, task="mosei", return_full_text=False, **options)
     prompt = raw.tokenizer.decode(raw(text="I'm fine.", task="mosei")["input_ids"][0], skip_special_tokens=True)

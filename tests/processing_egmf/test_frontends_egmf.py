@@ -112,11 +112,13 @@ def test_feature_extractor_and_audio_processor_are_the_same(
 def test_stored_fields_that_are_no_sub_processor_are_refused(make_processor, tmp_path):
     make_processor("waveform", None).save_pretrained(tmp_path)
     cases = {
-        "`feature_extractor` has no 'feature_extractor_type' or 'audio_": {
-            "feature_extractor": {"sampling_rate": 16_000}
+        "`feature_extractor` is of the class ''": {"feature_extractor": {"sampling_rate": 16_000}},
+        "is of the class 'ViTModel', which is not FeatureExtractor or Aud": {
+            "feature_extractor": {"audio_processor_type": "ViTModel"}
         },
-        "is a 'ViTModel', which is not FeatureExtractor": {"feature_extractor": {"audio_processor_type": "ViTModel"}},
-        "is a 'AutoModel', which is not ImageProcessor": {"image_processor": {"image_processor_type": "AutoModel"}},
+        "is of the class 'AutoModel', which is not ImageProcessor of": {
+            "image_processor": {"image_processor_type": "AutoModel"}
+        },
         "'audio_frontend', of an older version. Rename it to 'feature_extractor'": {"audio_frontend": {}},
     }
     for message, changed in cases.items():

@@ -1,8 +1,9 @@
-"""Options of the model as fields of its configuration."""
+"""Options of the model as fields of its configuration, and of its tasks."""
 
 import pytest
 
-from training.model.builder import read_experts
+from processing_egmf import BUILT_IN_TASKS
+from training.model.builder import read_experts, with_prompt_format
 
 
 def test_experts_from_the_command_line():
@@ -14,3 +15,12 @@ def test_experts_from_the_command_line():
     for wrong in ("locl", "a:b:gelu", "a:2:gelu:learnt"):
         with pytest.raises(ValueError, match=r"--experts .*give one of local, semantic, global"):
             read_experts([wrong])
+
+
+def test_prompt_format_holds_for_all_tasks():
+    tasks = with_prompt_format(BUILT_IN_TASKS, "chat")
+    assert list(tasks) == list(BUILT_IN_TASKS)
+    assert {task.prompt_format for task in tasks.values()} == {"chat"}
+    assert with_prompt_format(tasks, None) == tasks
+    with pytest.raises(ValueError, match="prompt_format is 'jinja'; use 'plain' or 'chat'"):
+        with_prompt_format(BUILT_IN_TASKS, "jinja")
