@@ -354,7 +354,10 @@ def find_task(task: Any, tasks: dict[str, EGMFTask], sample: str = "the sample")
         if task not in tasks:
             raise ValueError(f"{sample}: unknown task {shorten(task)}. This processor has {', '.join(tasks)}.")
         return tasks[task]
-    task = read_task(task)
+    try:
+        task = read_task(task)
+    except ValueError as error:
+        raise ValueError(f"{sample}: {error}") from None
     if tasks.setdefault(task.name, task) != task:
         raise ValueError(f"{sample}: this processor has another task {task.name!r}. Give yours another name.")
     return tasks[task.name]

@@ -57,10 +57,10 @@ CONTENT_ERRORS = {
         "must be a list of text, audio, video, not 5",
     ),
     "unknown task": ({"text": "a", "task": "mood"}, "nknown task 'mood'.*emotion, meld"),
-    "task of another type": ({"text": "a", "task": 3}, "unknown task 3"),
+    "task of another type": ({"text": "a", "task": 3}, "A task is a dict of fields .*, not 3"),
     "task as fields": (
         {"text": "a", "task": {"name": "emotion"}},
-        r"unknown task \{'name'.*emotion, meld",
+        "Task 'emotion': kind is None; use 'classification' or 'regression'",
     ),
     "unknown label": (answer("emotion", "glee"), "unknown label 'glee'.*Known labels: neutral"),
     "label as a dict": (answer("emotion", {"joy": 1}), "unknown label .*Known labels: neutral"),
