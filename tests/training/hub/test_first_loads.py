@@ -1,11 +1,13 @@
 """First loads of a repo: several processes at once with an empty cache, then offline, and in spawned processes."""
 
 import json
+import shutil
 import subprocess
 import sys
 
 import pytest
 
+from tests.helpers.warm_python import LIBRARIES, WarmPython
 from training.hub.fresh_process import read_inputs
 from training.hub.verify import write_example
 from training.model.builder import load
@@ -13,6 +15,15 @@ from training.model.builder import load
 
 pytestmark = pytest.mark.integration
 REPO = "ada/egmf"
+LOADERS = (
+    *LIBRARIES,
+    "transformers.modeling_utils",
+    "transformers.processing_utils",
+    "transformers.pipelines",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.auto.processing_auto",
+    "transformers.models.llama.modeling_llama",
+)
 LOAD = """
 import importlib.util, json, pickle, sys
 sys.meta_path = [finder for finder in sys.meta_path if "__editable__" not in repr(finder)]
@@ -138,13 +149,26 @@ def test_two_first_loads_at_once_then_offline_and_pickled(hub, start, pushed, wa
     assert len(hub.requests) == requests
 
 
+@pytest.fixture
+def warm_loader(hub, warm_python, tmp_path, monkeypatch):
+    """A Python that has imported `transformers`, so that its processes load at once, and the cache that they share."""
+    cache = tmp_path / "cache"
+    for name, value in hub.environment(cache, "hf_ada").items():
+        monkeypatch.setenv(name, value)
+    folder = tmp_path / "warm"
+    folder.mkdir()
+    with WarmPython(folder, LOADERS, warm_python) as executable:
+        yield executable, cache
+
+
 @pytest.mark.slow
-def test_eighty_first_loads_in_rounds_of_eight(start, pushed, warm_python, tmp_path):
+def test_eighty_first_loads_in_rounds_of_eight(start, pushed, warm_loader, tmp_path):
     _, inputs, expected = pushed
-    for number in range(10):
-        cache = tmp_path / f"cache-{number}"
-        pickles = [tmp_path / f"{process}.pickle" for process in range(8)]
-        processes = [start(warm_python, FIRST, cache, inputs, path) for path in pickles]
+    python, cache = warm_loader
+    pickles = [tmp_path / f"{number}.pickle" for number in range(8)]
+    for _ in range(10):
+        shutil.rmtree(cache, ignore_errors=True)
+        processes = [start(python, FIRST, cache, inputs, path) for path in pickles]
         for process in processes:
             assert result_of(process) == pytest.approx(expected, abs=1e-5)
 
