@@ -171,12 +171,14 @@ class EGMFPipeline(Pipeline):
         """As in the base class; afterwards, fields of the call that no clip needed are refused."""
         *_, call_fields, _, options = args
         num_answers = 0
-        for num_answers, answer in enumerate(super().get_iterator(*args), start=1):  # noqa: B007
+        for answer in super().get_iterator(*args):
+            num_answers += 1
             yield answer
-        if num_answers > 0:
-            check_rates(call_fields, options["shared"])
+        if num_answers == 0:
+            return
+        check_rates(call_fields, options["shared"])
         for name in OWN_FIELDS:
-            if num_answers > 0 and call_fields.get(name) is not None and name not in options["shared"]:
+            if call_fields.get(name) is not None and name not in options["shared"]:
                 raise ValueError(f"{name} is given both with the clip and as a keyword. Give it once.")
 
     def preprocess(self, clip: Any, fetch: Any = None, on_error: str = "raise", **call_fields: Any) -> dict:
@@ -195,7 +197,7 @@ class EGMFPipeline(Pipeline):
         except (ValueError, TypeError, OSError) as error:
             if on_error != "skip":
                 raise
-            return {"clip": PreparedClip(shared={*OWN_FIELDS, *RATES}, error=str(error))}  # perhaps all of them
+            return {"clip": PreparedClip(shared={*OWN_FIELDS, *RATES}, error=str(error) or repr(error))}  # perhaps
 
     def _fields(self, clip: Any, name: str) -> dict[str, Any]:
         """The processor's arguments for one clip."""
@@ -234,7 +236,7 @@ class EGMFPipeline(Pipeline):
             columns = [output[name].cpu().split(1) for name in OUTPUTS]
             names = {"expert_names": output.expert_names}
             rows = iter([names | dict(zip(OUTPUTS, row, strict=True)) for row in zip(*columns, strict=True)])
-        return [None if clip.error else next(rows) for clip in clips]
+        return [next(rows) if clip.error is None else None for clip in clips]
 
     def postprocess(
         self,

@@ -446,6 +446,14 @@ def test_fetch_is_called_for_urls_only(pipe, direct, clips):
     ]
 
 
+def test_an_error_without_a_message_is_named_by_its_type(pipe):
+    def fetch(url):
+        raise ConnectionError
+
+    found = pipe(["https://example.org/a.mp4", {"text": "b"}], fetch=fetch, on_error="skip", batch_size=2)
+    assert found == [{"error": "ConnectionError()"}, pipe(text="b")]
+
+
 @pytest.mark.parametrize(
     "url",
     ["file:///etc/passwd", "FILE:/etc/passwd", "ftp://example.org/a", "data:,a", "blob:x"],
