@@ -26,6 +26,7 @@ from transformers.cache_utils import get_layer_types_and_kwargs
 from transformers.utils import TransformersKwargs
 
 from .configuration_egmf import did_you_mean
+from .trainer_egmf import DATASET_COLUMNS
 
 
 class DecoderSupport(NamedTuple):
@@ -177,6 +178,8 @@ def check_keywords(function: Callable, given: Iterable[str], language_model: Pre
     known = {*inspect.signature(function).parameters, *argument_names(type(language_model))}
     known |= {*TransformersKwargs.__optional_keys__, "cache_position", "return_dict"}
     for name in given:
-        if name not in known - {"self", "kwargs"}:
+        if name not in known - {"self", "kwargs", *DATASET_COLUMNS}:
             hint = did_you_mean(name, sorted(known)) or " Leave it out."
+            if name in DATASET_COLUMNS:
+                hint = " It is an argument of the processor."
             raise TypeError(f"{function.__name__}() got an unexpected keyword argument {name!r}.{hint}")

@@ -89,6 +89,7 @@ from .prompt_egmf import (
     transcript_columns,
 )
 from .scoring_egmf import AnswerScorer
+from .trainer_egmf import keeps_dataset_columns, score_true_answers
 
 
 class EGMFPreTrainedModel(PreTrainedModel):
@@ -206,10 +207,9 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFPreTrainedModel, EGMFGe
         video_mask      (B, T) like `audio_mask`
         modality_mask   (B, 3) 0 switches text (earlier turns included), audio or video off
         labels          (B, S) -100 everywhere except on the answer's tokens
-        answer_ids, task_ids   for `score_answers`; `forward` accepts and ignores them
+        answer_ids, task_ids   for `score_answers`; with `labels`, in evaluation mode, for `answer_log_probs`
 
     `forward` also takes:
-
         logits_to_keep  how many positions at the end get logits, or which ones; 0 for all. By default, those that
                         `labels` need, or all without labels
         output_experts  also return the fields of `EGMFFusionOutput`
@@ -392,6 +392,7 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFPreTrainedModel, EGMFGe
         pseudo_tokens = fusion.pseudo_tokens.to(embeds.dtype)  # (B, P, D)
         return embeds.masked_scatter(placeholder_mask[..., None], pseudo_tokens), fusion
 
+    @keeps_dataset_columns
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -417,9 +418,12 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFPreTrainedModel, EGMFGe
         """Next-token logits and, with `labels`, their loss. The class docstring describes the arguments."""
         if kwargs:
             check_keywords(self.forward, kwargs, self.language_model)
+        media = (audio_values, audio_mask, video_values, video_mask, modality_mask)
+        if labels is not None and answer_ids is not None and not self.training:
+            prompt = (input_ids, attention_mask, utterance_mask, text_mask)
+            return score_true_answers(self, prompt, media, labels, answer_ids)
         fusion = {}
         if inputs_embeds is None and is_prefill(past_key_values):
-            media = (audio_values, audio_mask, video_values, video_mask, modality_mask)
             inputs_embeds, fusion = self.embed_prompt(input_ids, utterance_mask, *media, text_mask)
             attention_mask = hide_switched_off_text(attention_mask, utterance_mask, text_mask, modality_mask)
         elif inputs_embeds is None:

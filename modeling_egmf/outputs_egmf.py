@@ -48,7 +48,15 @@ class EGMFCausalLMOutput(EGMFFusionOutput, CausalLMOutputWithPast):
             Mean over samples of the mean negative log-likelihood of the answer's tokens.
         logits (`torch.Tensor` of shape (B, K, V)):
             Next-token logits of all positions, or of the last K, depending on `labels` and `logits_to_keep`.
+        answer_log_probs (`torch.Tensor` of shape (B, A), in evaluation with `labels` and `answer_ids`):
+            Log-probability of each answer, as in `EGMFAnswerOutput`, instead of logits. The loss is then
+            -log P(true answer | one of the answers).
+        label_index (`torch.Tensor` of shape (B,)):
+            The true answer's index among them.
     """
+
+    answer_log_probs: Tensor | None = None
+    label_index: Tensor | None = None
 
 
 @dataclass

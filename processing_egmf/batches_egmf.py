@@ -199,7 +199,7 @@ def collate_samples(
     batch["modality_mask"] = torch.tensor(is_present)  # (B, M)
     batch["task_ids"] = torch.tensor([sample["task_id"] for sample in samples])
     if without_answer:
-        batch["answer_ids"] = _collate_answer_ids(samples)
+        batch["answer_ids"] = collate_answer_ids(samples)
     return EGMFBatch(batch, tensor_type=return_tensors)
 
 
@@ -239,7 +239,7 @@ def _collate_media(samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def _collate_answer_ids(samples: list[dict[str, Any]]) -> torch.Tensor:
+def collate_answer_ids(samples: list[dict[str, Any]]) -> torch.Tensor:
     """Token ids of the answers of each sample's task, (B, A, L) padded with -1."""
     answers = [sample["answer_ids"] for sample in samples]
     num_answers = max(len(own_answers) for own_answers in answers)

@@ -36,6 +36,7 @@ from .batches_egmf import (
     split_arguments,
 )
 from .chat_egmf import read_conversation, read_options, render_prompt
+from .collator_egmf import EGMFDataCollator
 from .frames_egmf import check_frame_fit
 from .frontends_egmf import check_image_backend, encode_clip, encode_states, load_clip
 from .media_egmf import MAX_DECODE_SECONDS
@@ -386,6 +387,10 @@ class EGMFProcessor(ProcessorMixin):
     def collate(self, samples: list[dict[str, Any]], return_tensors: str = "pt", min_length: int = 0) -> BatchFeature:
         """Samples of `prepare` as a batch: prompts padded on the left, to `min_length` or more; media on the right."""
         return collate_samples(samples, self.tokenizer.pad_token_id, return_tensors, min_length)
+
+    def data_collator(self, score_answers: bool = True) -> EGMFDataCollator:
+        """The `data_collator` of `transformers.Trainer`; `EGMFDataCollator` describes the rows that it takes."""
+        return EGMFDataCollator(self, score_answers)
 
     def load_media(
         self,

@@ -34,6 +34,7 @@ DEMANDED = {"torch", "numpy", "transformers", "huggingface_hub", "safetensors"}
 # Layers of the Hub code, lowest first; a file imports from lower layers only.
 MODELING_LAYERS = (
     {"configuration_egmf", "precision_egmf", "weights_egmf", "outputs_egmf"},
+    {"trainer_egmf"},
     {"adapters_egmf", "backbones_egmf", "decoders_egmf", "loading_egmf"},
     {
         "checkpoints_egmf",
@@ -52,7 +53,7 @@ PROCESSING_LAYERS = (
     {"agreement_egmf", "arguments_egmf"},
     {"media_egmf", "frames_egmf"},
     {"tasks_egmf", "batches_egmf", "audio_egmf", "pictures_egmf", "stored_processor_egmf"},
-    {"prompts_egmf", "results_egmf", "video_egmf"},
+    {"collator_egmf", "prompts_egmf", "results_egmf", "video_egmf"},
     {"frontends_egmf", "chat_egmf"},
     {"processing_egmf"},
     {"pipeline_egmf"},

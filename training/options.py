@@ -154,10 +154,33 @@ class ModelArguments:
 
 
 @dataclass
-class DataArguments:
+class DatasetArguments:
+    """The dataset of training, evaluation and prediction; training/data/dataset_options.py reads these arguments."""
+
+    dataset: str | None = described(
+        None,
+        "Dataset: a folder with metadata.jsonl, metadata.csv or Parquet, such a table, or ORG/NAME on the Hub.",
+    )
+    dataset_config: str | None = described(None, "Configuration of a dataset on the Hub.")
+    dataset_revision: str | None = described(None, "Commit, branch or tag of a dataset on the Hub.")
+    text_column: str | None = described(None, "Column of the transcript, if it is not `text`.")
+    audio_column: str | None = described(None, "Column of the audio, if it is not `audio`.")
+    video_column: str | None = described(None, "Column of the video, if it is not `video`.")
+    label_column: str | None = described(None, "Column of the label or score, if it is not `answer`.")
+    id_column: str | None = described(None, "Column of the names of examples, if it is not `id`.")
+    split_column: str | None = described(None, "Column of the split, if it is not `split`.")
+    task_column: str | None = described(None, "Column of the task, if it is not `task`.")
+    context_column: str | None = described(None, "Column of the earlier turns, if it is not `context`.")
+    label_map: list[str] | None = described(None, "Labels to rename: OLD=NEW, such as happiness=joy sad=sadness.")
+    streaming: bool = described(
+        False, "Read a dataset on the Hub while it is used, without downloading all of it; not for training."
+    )
+
+
+@dataclass
+class DataArguments(DatasetArguments):
     """The examples to train and evaluate on; training/data/dataset.py describes their format."""
 
-    dataset: str | None = described(None, "Dataset folder: metadata.jsonl, metadata.csv or Parquet. Required.")
     train_split: str = described("train", "Split to train on.")
     eval_split: str = described("validation", "Split that selects the best checkpoint.")
     split_manifest: str = described("official", "Split manifest of a converted corpus: a file name in its splits/.")
@@ -317,6 +340,32 @@ def option_names(option: Option) -> list[str]:
 
 
 # ---- the command line and its YAML files ----------------------------------------------------------------------
+
+
+def add_dataset_options(parser: argparse.ArgumentParser, group: Any, required: bool) -> None:
+    """Add the options of `DatasetArguments` to the parser of another command.
+
+    Args:
+        parser: of the command.
+        group: for its help.
+        required: whether `--dataset` is.
+    """
+    for option in options_of(DatasetArguments, ""):
+        help_text = option.help[0].lower() + option.help[1:].removesuffix("; not for training.").removesuffix(".")
+        name = f"--{option.name}"
+        if option.kinds == ["bool"]:
+            parser.add_argument(name, action="store_true", group=group, help=help_text)
+        elif option.is_list:
+            parser.add_argument(name, nargs="+", group=group, help=help_text)
+        else:
+            is_required = required and option.name == "dataset"
+            parser.add_argument(name, required=is_required, group=group, help=help_text)
+
+
+def take_dataset_options(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Remove the arguments of `add_dataset_options` except `dataset` from those of a command, and return them."""
+    names = [option.name for option in options_of(DatasetArguments, "") if option.name != "dataset"]
+    return {name: arguments.pop(name) for name in names}
 
 
 def make_parser(show_all: bool = False) -> CommandParser:

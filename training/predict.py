@@ -1,13 +1,15 @@
-r"""Predict one clip, or every clip in a folder.
+r"""Predict one clip, every clip in a folder, or every example of a dataset.
 
     egmf predict --model_name_or_path runs/demo --video clip.mp4 --text "I'm fine." --task emotion
     egmf predict --model_name_or_path runs/demo --folder clips/ --output predictions.jsonl
+    egmf predict --model_name_or_path runs/demo --dataset ORG/NAME --split test --audio_column audio --streaming
     accelerate launch --config_file training/accelerate_configs/ddp.yaml -m training.predict \
         --model_name_or_path runs/demo --folder clips/ --output predictions.parquet
 
-The transcript of `NAME.mp4` in a folder is read from `NAME.txt` next to it. Each prediction is one line of JSON, or
-one row if the output file ends in .parquet. A clip that cannot be read gets a line with its error, and the other clips
-are still predicted. Several processes share the clips of a folder. The work is done in evaluation/predictor.py.
+The transcript of `NAME.mp4` in a folder is read from `NAME.txt` next to it. A dataset is read as by egmf evaluate, but
+needs no answers. Each prediction is one line of JSON, or one row if the output file ends in .parquet. A clip that
+cannot be read gets a line with its error, and the other clips are still predicted. Several processes share the clips.
+The work is done in evaluation/predictor.py.
 """
 
 import argparse
@@ -16,12 +18,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .cli import CommandParser, command_errors
+from .options import add_dataset_options, take_dataset_options
 
 
 def make_parser() -> CommandParser:
     parser = CommandParser(prog="egmf predict", description=__doc__.splitlines()[0])
     model = parser.add_argument_group("model")
     clip = parser.add_argument_group("clip")
+    data = parser.add_argument_group("dataset, instead of a clip")
     output = parser.add_argument_group("output")
     add = parser.add_argument
     add("--model_name_or_path", required=True, group=model, help="checkpoint: a folder or a Hub id")
@@ -32,6 +36,8 @@ def make_parser() -> CommandParser:
     add("--audio", group=clip, help="audio file")
     add("--video", group=clip, help="video file; its soundtrack is used unless --audio is given")
     add("--folder", type=Path, group=clip, help="predict every clip in this folder instead")
+    add_dataset_options(parser, data, required=False)
+    add("--split", default="test", group=data, help="split of the dataset; default: test")
     add("--task", group=clip, help="task; default: the checkpoint's first task")
     add("--modalities", nargs="+", group=clip, help="modalities to use: any of text, audio and video")
     add("--window_hop", type=float, group=clip, help="seconds between the windows that longer clips are cut into")
@@ -56,8 +62,10 @@ def check_arguments(parser: CommandParser, arguments: argparse.Namespace) -> Non
         parser.error(
             "--folder takes no --text, --audio or --video. Transcripts are read from NAME.txt next to each clip."
         )
-    if folder is None and not has_clip:
-        parser.error("Give --text, --audio or --video, or --folder with clips.")
+    if arguments.dataset is not None and (folder is not None or has_clip):
+        parser.error("--dataset takes no --text, --audio, --video or --folder. Its columns are read.")
+    if arguments.dataset is None and folder is None and not has_clip:
+        parser.error("Give --text, --audio or --video, --folder with clips, or --dataset.")
     if folder is not None and not folder.is_dir():
         parser.error(f"--folder {folder} is not a folder.")
 
@@ -67,9 +75,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser = make_parser()
         arguments = parser.parse_args(argv)
         check_arguments(parser, arguments)
+        given = vars(arguments)
+        reading = take_dataset_options(given)
+        from .data.dataset_options import DatasetOptions
         from .evaluation.predictor import PredictionOptions, predict  # imports torch
 
-        failed = predict(PredictionOptions(**vars(arguments)))
+        failed = predict(PredictionOptions(**given, reading=DatasetOptions.from_arguments(reading)))
         if failed:
             sys.exit(1)
 

@@ -4,6 +4,7 @@ r"""Evaluate a checkpoint with all modalities or with every subset of them, and 
     accelerate launch --config_file training/accelerate_configs/ddp.yaml -m training.run_eval \
         --model_name_or_path runs/demo --dataset DATA
     egmf evaluate --model_name_or_path 'runs/meld-{seed}' --dataset data/meld --seeds 0 1 2 --config my_recipe.yaml
+    egmf evaluate --model_name_or_path runs/mine --dataset ORG/NAME --label_column label --streaming --output hub.json
 
 The third command evaluates several runs of one recipe (evaluation/seeds.py), the others a single run (evaluator.py).
 """
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .cli import CommandParser, command_errors
+from .options import add_dataset_options, take_dataset_options
 
 
 def make_parser() -> CommandParser:
@@ -26,7 +28,7 @@ def make_parser() -> CommandParser:
     add("--load_in_4bit", action="store_true", group=model, help="4-bit language model (needs bitsandbytes and CUDA)")
     add("--experts", nargs="+", group=model, help="experts to use, by name; the others get no weight; default: all")
     add("--device", group=model, help="cpu or cuda; default: cuda if there is a GPU")
-    add("--dataset", required=True, group=data, help="dataset folder: metadata.jsonl, metadata.csv or Parquet")
+    add_dataset_options(parser, data, required=True)
     add("--split", default="test", group=data, help="split to evaluate on; default: test")
     add(
         "--split_manifest",
@@ -38,7 +40,7 @@ def make_parser() -> CommandParser:
         "--max_samples",
         type=int,
         group=data,
-        help="number of examples to evaluate, stratified by label",
+        help="number of examples to evaluate, stratified by label; with --streaming the first ones",
     )
     add("--window_hop", type=float, group=data, help="seconds between the windows that longer clips are cut into")
     add("--batch_size", type=int, default=16, group=data, help="examples per batch; default: 16")
@@ -71,9 +73,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         arguments = vars(make_parser().parse_args(argv))
         seeds = arguments.pop("seeds")
         recipe = arguments.pop("config")
+        reading = take_dataset_options(arguments)
+        from .data.dataset_options import DatasetOptions
         from .evaluation.evaluator import EvaluationOptions, evaluate_checkpoint
 
-        options = EvaluationOptions(**arguments)
+        options = EvaluationOptions(**arguments, reading=DatasetOptions.from_arguments(reading))
         if seeds is None:
             evaluate_checkpoint(options)
         else:

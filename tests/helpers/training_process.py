@@ -19,7 +19,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from training.arguments import parse_arguments
-from training.data.collator import EGMFDataCollator
+from training.data.collator import SampleCollator
 from training.trainer.run import train
 
 
@@ -45,7 +45,7 @@ def local_size(parameter):
 
 def main(notes, *options):
     batches = []
-    collate = EGMFDataCollator.__call__
+    collate = SampleCollator.__call__
 
     def recording_collate(self, samples):
         batch = collate(self, samples)
@@ -59,7 +59,7 @@ def main(notes, *options):
             )
         return batch
 
-    EGMFDataCollator.__call__ = recording_collate
+    SampleCollator.__call__ = recording_collate
     if os.environ.get("FSDP2_ON_CPU"):
         split_on_cpu()
     trainer = train(*parse_arguments([*options, "--use_cpu"]))

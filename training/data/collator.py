@@ -1,4 +1,4 @@
-"""Collates prepared samples into a batch: first modality dropout as the dataset drew it, then padding.
+"""Collates the samples of `EGMFDataset` into a batch: first modality dropout as the dataset drew it, then padding.
 
 Sizes and masks are the same as in one processor call on the same inputs.
 """
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import BatchFeature
 
-from processing_egmf import MODALITIES, EGMFProcessor
+from processing_egmf import MODALITIES, EGMFDataCollator, EGMFProcessor
 from processing_egmf.batches_egmf import check_modalities as check_sample_modalities
 from processing_egmf.batches_egmf import check_not_empty, modalities_of
 
@@ -59,8 +59,8 @@ def drop_modalities(processor: EGMFProcessor, sample: dict[str, Any], keep: Sequ
     return reduced
 
 
-class EGMFDataCollator:
-    """Called by the data loader with the samples of one batch, from `EGMFDataset`.
+class SampleCollator(EGMFDataCollator):
+    """The data collator of our own training and evaluation, for the samples of `EGMFDataset`.
 
     Each sample keeps the modalities that the dataset drew for it (`sample["modalities"]`). A batch without labels gets
     `label_index` (B,), the true answer's index in the answer set; a training batch has `loss_weight` ().
@@ -71,18 +71,19 @@ class EGMFDataCollator:
     """
 
     def __init__(self, processor: EGMFProcessor, modalities: Sequence[str] | None = None):
-        self.processor = processor
+        super().__init__(processor, score_answers=False)  # evaluation has samples without labels
         self.modalities = check_modalities(modalities)
 
     def __call__(self, samples: list[dict[str, Any]]) -> BatchFeature:
-        batch = self.processor.collate([self._keep_modalities(sample) for sample in samples])
+        batch = super().__call__(samples)
         if "labels" not in batch:
             batch["label_index"] = torch.tensor([sample["label_index"] for sample in samples])
         if "loss_weight" in samples[0]:
             batch["loss_weight"] = torch.tensor(samples[0]["loss_weight"])
         return batch
 
-    def _keep_modalities(self, sample: dict[str, Any]) -> dict[str, Any]:
+    def prepare(self, sample: dict[str, Any], number: int) -> dict[str, Any]:
+        """A sample with the modalities to keep."""
         kept = [modality for modality in sample["modalities"] if modality in self.modalities]
         if not kept:
             present = ", ".join(sample["modalities"]) or "none that the dataset uses"

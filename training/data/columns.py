@@ -137,15 +137,19 @@ def _media_column(column: str, value: Any, place: str) -> str:
 # ---- names ----------------------------------------------------------------------------------------------------
 
 
-def check_columns(table: Table) -> None:
+def check_columns(table: Table, with_answers: bool = True) -> None:
     """Check that the table has answers, and that no column is a typo of one that training reads.
+
+    Args:
+        table: of a corpus.
+        with_answers: whether it must have answers.
 
     Raises:
         ValueError: no row has an `answer`, or a name is almost a known one.
     """
     if not table.rows:
         raise ValueError(f"{table.path} has no rows.")
-    if "answer" not in table.columns:
+    if with_answers and "answer" not in table.columns:
         name = shorten(str(table.rows[0].get("id", 0)))
         raise ValueError(
             f"{table.path}: example {name} has no `answer`: the table has no `answer` column. "
@@ -161,7 +165,7 @@ def _suggest_answer(table: Table) -> str:
     meant = [column for column in table.columns if "answer" in (typo_of(column, table), synonym_of(column, table))]
     if not meant:
         return " Add it, with each example's label or score."
-    return f" Did you mean {', '.join(map(shorten, meant))}? Rename it to `answer`."
+    return f" Did you mean {', '.join(map(shorten, meant))}? Rename it to `answer`, or name it with --label_column."
 
 
 def typo_of(column: str, table: Table) -> str | None:

@@ -1,12 +1,13 @@
 """Loads the examples of a corpus, and turns each of them into a prepared sample.
 
-    tables (columns.py), Parquet ─► load_examples ─► EGMFDataset[i] ─► EGMFDataCollator ─► model
+    tables (columns.py), Parquet ─► load_examples ─► EGMFDataset[i] ─► SampleCollator ─► model
                                                          │
          decode the clip or its window, or read the encoder cache ─► draw modalities ─► augment ─► processor.prepare
 
 A corpus is a folder with `metadata.jsonl`, `.csv`, `.tsv`, `.json` or `.parquet` next to its media or in its folders
-`train`, `validation` and `test`, the output of a converter (see parquet.py), or a folder of other Parquet files. All
-columns except `answer` are optional:
+`train`, `validation` and `test`, the output of a converter (see parquet.py), a folder of other Parquet files, a
+dataset on the Hub or saved by `datasets` (see hub_datasets.py), or folders named by labels (see class_folders.py). All
+columns except `answer` are optional; dataset_options.py gives columns and labels other names:
 
     id             name used in messages and results (default: the row's number)
     split          train, validation, test
@@ -26,7 +27,7 @@ import dataclasses
 import os
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,11 +39,13 @@ from tqdm import tqdm
 
 from processing_egmf import MODALITIES, EGMFProcessor, EGMFTask
 
-from ..records import check_placeholder
 from .augmentation import AugmentationSettings, augment, augment_voice, choose_modalities
+from .class_folders import read_class_folders
+from .clips import load_features, read_stored
 from .collator import check_modalities
 from .columns import check_columns, found_instead, name_media, read_tables, warn_of_unused
 from .csv_tables import Table, parse_number
+from .dataset_options import AS_IS, DatasetOptions, map_labels, rename_columns
 from .encoder_cache import EncoderCache
 from .examples import (
     check_answers,
@@ -53,8 +56,11 @@ from .examples import (
     split_columns,
     warn_of_unnamed,
 )
+from .hub_datasets import is_hub_id, is_saved, stream_tables
+from .hub_datasets import read_tables as read_dataset_tables
 from .manifest import FILES, check_files, read_record
-from .parquet import RECORD, StoredMedia, is_converted, load_converted
+from .parquet import RECORD, is_converted, load_converted
+from .tables import read_table
 from .text_files import MAX_SHOWN, shorten, shorten_path
 from .windows import load_window
 
@@ -71,14 +77,22 @@ THOUSANDS = re.compile(r"[-+]?\d{1,3},\d{3}")  # 1,234 is 1.234 or 1234
 BUILD_RECORD = "build.json"  # of the demo corpus
 
 
-def load_examples(folder: str | Path, split: str | None = None, manifest: str = "official") -> list[dict[str, Any]]:
-    """Load the examples of a corpus, with media as absolute paths. Arrays and embedded clips of a converted corpus
-    stay on disk until they are used.
+def load_examples(
+    folder: str | Path,
+    split: str | None = None,
+    manifest: str = "official",
+    options: DatasetOptions = AS_IS,
+    with_answers: bool = True,
+) -> list[dict[str, Any]]:
+    """Load the examples of a corpus, with media as absolute paths. Arrays and embedded clips of a converted corpus and
+    of Parquet files stay on disk until they are used.
 
     Args:
-        folder: the corpus.
+        folder: the corpus: a folder, a table, or the id of a dataset on the Hub.
         split: the split to load; None for all.
         manifest: split manifest of a converted corpus, the name of a file in its `splits/`.
+        options: names of columns and labels, and what to read of a dataset on the Hub.
+        with_answers: whether every example must have an answer.
 
     Returns:
         Examples with the columns above; all other columns are in the dict `extra`.
@@ -87,9 +101,15 @@ def load_examples(folder: str | Path, split: str | None = None, manifest: str = 
         ValueError: not a corpus, a missing column or file, a repeated id, or an empty split.
     """
     folder = Path(folder)
+    if options.streaming:
+        raise ValueError("--streaming is for egmf evaluate and egmf predict. Leave it out.")
     places: dict[str, str] = {}  # id -> file and line
     converted = is_converted(folder)
     if converted:
+        if options.columns or options.label_map:
+            raise ValueError(
+                f"{folder} was converted: its columns and labels have their names. Leave the options out."
+            )
         examples = [split_columns(row) for row in load_converted(folder, manifest)]
     else:
         if manifest != "official":
@@ -97,7 +117,7 @@ def load_examples(folder: str | Path, split: str | None = None, manifest: str = 
                 f"{folder} has no split manifest {manifest!r}: it was not made by a converter, or its {RECORD} is "
                 "missing. Leave out --split_manifest."
             )
-        examples = _read_corpus(folder, places)
+        examples = _read_corpus(folder, places, options, with_answers)
     check_ids(examples, folder)
     chosen = examples
     if split is not None:
@@ -107,14 +127,45 @@ def load_examples(folder: str | Path, split: str | None = None, manifest: str = 
             raise ValueError(
                 f"{folder} has no examples of split {split!r}. Its splits are {', '.join(splits)}: give --split."
             )
-    check_answers(chosen, folder, places)
-    resolve_media(chosen, folder, places)
-    if split is None and not converted:
+    if with_answers:
+        check_answers(chosen, folder, places)
+    resolve_media(chosen, folder.parent if folder.is_file() else folder, places)
+    if split is None and not converted and folder.is_dir():
         warn_of_unnamed(chosen, folder)
     return chosen
 
 
-def _read_corpus(folder: Path, places: dict[str, str]) -> list[dict[str, Any]]:
+def stream_examples(
+    dataset: str | Path, split: str, options: DatasetOptions, size: int, with_answers: bool = True
+) -> Iterator[list[dict[str, Any]]]:
+    """The examples of a dataset on the Hub, `size` at a time, without downloading all of it.
+
+    Raises:
+        ValueError: as for `load_examples`, or the dataset is not on the Hub.
+    """
+    if not is_hub_id(dataset):
+        raise ValueError(f"--streaming is for datasets on the Hub, and --dataset {dataset} is here. Leave it out.")
+    number = 0
+    for table in stream_tables(dataset, split, options, size):
+        table = name_media(rename_columns(table, options.columns))
+        check_columns(table, with_answers)
+        if number == 0:
+            warn_of_unused(table)
+        examples = make_examples(table, number)
+        number += len(examples)
+        for example in examples:
+            label = str(example.get("answer"))
+            example["answer"] = options.label_map.get(label, example.get("answer"))
+        if with_answers:
+            check_answers(examples, Path(dataset), {})
+        yield examples
+    if number == 0:
+        raise ValueError(f"{dataset} has no rows in its split {split!r}.")
+
+
+def _read_corpus(
+    folder: Path, places: dict[str, str], options: DatasetOptions, with_answers: bool
+) -> list[dict[str, Any]]:
     """The examples of all tables; the location of each is added to `places`."""
     if (folder / "splits/official.json").is_file():
         raise ValueError(f"{folder} is a converted corpus without its {RECORD}. Convert it again, or copy all files.")
@@ -122,37 +173,41 @@ def _read_corpus(folder: Path, places: dict[str, str]) -> list[dict[str, Any]]:
         record = read_record(folder / BUILD_RECORD)
         if FILES in record:
             check_files(folder, record, ("clips",))
-    tables = read_tables(folder) or _read_parquet_files(folder)
     examples: list[dict[str, Any]] = []
-    for table in tables:
-        check_columns(table)
+    for table in _read_tables(folder, options):
+        check_columns(table, with_answers)
         warn_of_unused(table)
         rows = make_examples(table, len(examples))
         places.update((example["id"], table.place(index)) for index, example in enumerate(rows))
         examples += rows
+    if options.label_map:
+        map_labels(examples, options.label_map)
     return examples
 
 
-def _read_parquet_files(folder: Path) -> list[Table]:
-    if not folder.is_dir():
-        raise ValueError(f"--dataset {folder} does not exist, or is not a folder. Check the path.")
-    if not any(folder.glob("**/*.parquet")):
+def _read_tables(dataset: Path, options: DatasetOptions) -> list[Table]:
+    """The tables of a dataset of any kind, with our names for their columns."""
+    columns = options.columns
+    if is_hub_id(dataset) or is_saved(dataset):
+        tables = read_dataset_tables(dataset, options)
+    elif dataset.is_file():
+        tables = [read_table(dataset)]
+    elif not dataset.is_dir():
+        raise ValueError(f"--dataset {dataset} does not exist. Check the path.")
+    else:
+        tables = read_tables(dataset)
+        if not tables and any(dataset.glob("**/*.parquet")):
+            tables = read_dataset_tables(dataset, options)
+        if not tables and not found_instead(dataset):
+            table = read_class_folders(dataset)
+            tables = [] if table is None else [table]
+            columns = {"answer": "label", **columns}
+    if not tables:
         raise ValueError(
-            f"{shorten_path(folder)} is not a corpus: it has neither metadata.jsonl nor metadata.csv nor Parquet "
-            f"files.{found_instead(folder)}"
+            f"{shorten_path(dataset)} is not a corpus: it has neither metadata.jsonl nor metadata.csv nor Parquet "
+            f"files.{found_instead(dataset)}"
         )
-    import datasets  # takes seconds, and only Parquet needs it
-
-    tables = []
-    # Without a name to cache it by; parquet.py gives the reason.
-    for split, part in datasets.load_dataset("parquet", data_dir=str(folder)).items():
-        for name, feature in part.features.items():
-            if isinstance(feature, datasets.Audio | datasets.Video):
-                part = part.cast_column(name, type(feature)(decode=False))
-        rows = [dict(row, split=row.get("split") or split) for row in part]
-        lines = list(range(1, len(rows) + 1))
-        tables.append(name_media(Table(folder, [*part.column_names, "split"], rows, lines, f"{split} row")))
-    return tables
+    return [name_media(rename_columns(table, columns)) for table in tables]
 
 
 class SampleIndex(NamedTuple):
@@ -215,7 +270,7 @@ class EGMFDataset(Dataset):
             except ValueError as error:
                 errors.append((example["id"], str(error)))
         if errors:
-            raise ValueError(describe_errors(errors))
+            raise ValueError(describe_errors(errors) + _explain_labels(errors))
         return checked
 
     def _check(self, example: dict[str, Any]) -> dict[str, Any]:
@@ -263,14 +318,14 @@ class EGMFDataset(Dataset):
         for modality, input_type in inputs.items():
             if input_type == "features":
                 column = f"{modality}_features"
-                sources[column] = _load_features(example.get(column), name)
+                sources[column] = load_features(example.get(column), name)
             else:
-                sources[modality] = _read_stored(example.get(modality))
+                sources[modality] = read_stored(example.get(modality))
         if inputs.get("audio") == "waveform" and example.get("audio") is None and "video" not in sources:
             # The clip's audio is the soundtrack of its video file. A model whose video input is features takes no
             # `video`, so that the file is passed as `audio`; otherwise as `video`, which may lack a soundtrack.
             track = "audio" if inputs.get("video") == "features" else "video"
-            sources[track] = _read_stored(example.get("video"))
+            sources[track] = read_stored(example.get("video"))
         if example.get("window") is not None:
             window = example["window"]
             return load_window(self.processor, window, name=name, modalities=tuple(inputs), **sources)
@@ -420,19 +475,8 @@ def _has_text(example: dict[str, Any], has_media: bool) -> bool:
     return has_transcript or (has_media and bool(example.get("context")))
 
 
-def _load_features(features: Any, name: str) -> Any:
-    """Return an array unchanged; load the .npy file that a string names."""
-    if not isinstance(features, str):
-        return features
-    try:
-        check_placeholder(features)
-        return np.load(features, allow_pickle=False)
-    except Exception as error:  # numpy raises many types: it parses a damaged header as Python
-        raise ValueError(
-            f"{name}: {features} is not a readable .npy file of numbers ({error}). Write it with numpy.save."
-        ) from error
-
-
-def _read_stored(clip: Any) -> Any:
-    """Return a clip unchanged, or its bytes if it is embedded in a converted corpus."""
-    return clip.read() if isinstance(clip, StoredMedia) else clip
+def _explain_labels(errors: Sequence[tuple[str, str]]) -> str:
+    """How to use labels that the task does not have; empty if no error is about labels."""
+    if not any("unknown label" in message for _, message in errors):
+        return ""
+    return " Rename labels with --label_map OLD=NEW ..., or train with a task that has them (--tasks_file)."

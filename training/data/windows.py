@@ -26,7 +26,7 @@ from processing_egmf.media_egmf import DecodingBudget, open_media
 from processing_egmf.pictures_egmf import spread_frames
 from processing_egmf.video_egmf import load_video, open_video, read_frame_times
 
-from .parquet import StoredMedia
+from .clips import read_stored
 
 
 class Window(NamedTuple):
@@ -79,7 +79,7 @@ def measure_clips(clips: Sequence[Any], processor: EGMFProcessor, name: str) -> 
     used = {"audio": processor.audio_input == "waveform", "video": processor.video_input == "frames"}
     longest = 0.0
     for clip in clips:
-        source = clip.read() if isinstance(clip, StoredMedia) else clip
+        source = read_stored(clip)
         with open_media(source, name) as container:
             streams = [stream for stream in container.streams if used.get(stream.type)]
             timed = [stream for stream in streams if stream.duration is not None]

@@ -25,8 +25,9 @@ from transformers import set_seed
 from modeling_egmf import EGMFForConditionalGeneration
 from processing_egmf import EGMFProcessor, EGMFTask
 
-from ..data.collator import EGMFDataCollator
-from ..data.dataset import EGMFDataset, load_examples
+from ..data.collator import SampleCollator
+from ..data.dataset import EGMFDataset, load_examples, stream_examples
+from ..data.dataset_options import DatasetOptions
 from ..data.selection import select_examples
 from ..data.windows import cut_examples, merge_records
 from ..model.builder import load
@@ -40,6 +41,7 @@ from .subsets import parse_subsets, subset_name, trained_modalities
 
 
 BOOTSTRAP = 1000  # resamples for the confidence intervals
+STREAMED = 16  # batches whose examples are in memory together
 HEADLINES = ("accuracy", "weighted_f1", "macro_f1", "mae", "correlation")  # printed; the results file has all metrics
 
 logger = logging.getLogger(__name__)
@@ -51,7 +53,7 @@ class EvaluationOptions:
 
     Args:
         model_name_or_path: checkpoint, a folder or a Hub id.
-        dataset: folder of the corpus.
+        dataset: the corpus: a folder, a table, or the id of a dataset on the Hub.
         split: the split to evaluate on.
         split_manifest: split manifest of a converted corpus: the name of a file in its `splits/`.
         subsets: `all` (of the model's modalities at once), `every` (subset of them), or names such as `text+audio`.
@@ -61,6 +63,7 @@ class EvaluationOptions:
         num_workers: processes that decode clips.
         max_samples: number of examples to evaluate, stratified by label; None for all.
         window_hop: seconds between the windows that longer clips are cut into; None to cut off their end.
+        reading: names of columns and labels, what to read of a dataset on the Hub, and whether to stream it.
         seed: random seed.
         device: `cpu` or `cuda`; None for CUDA if there is a GPU.
         text_model_name_or_path: language model of an adapter checkpoint, if it was moved.
@@ -79,6 +82,7 @@ class EvaluationOptions:
     num_workers: int = 0
     max_samples: int | None = None
     window_hop: float | None = None
+    reading: DatasetOptions = field(default_factory=DatasetOptions)
     seed: int = 0
     device: str | None = None
     text_model_name_or_path: str | None = None
@@ -116,7 +120,7 @@ class EvaluationOptions:
 
 @torch.no_grad()
 def predict_batch(
-    model: EGMFForConditionalGeneration, collator: EGMFDataCollator, samples: Sequence[dict[str, Any]]
+    model: EGMFForConditionalGeneration, collator: SampleCollator, samples: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """Score the samples of one batch.
 
@@ -178,7 +182,7 @@ def predict_dataset(
         num_workers: processes that decode clips.
     """
     model.eval()
-    collators = {subset_name(subset): EGMFDataCollator(processor, subset) for subset in subsets}
+    collators = {subset_name(subset): SampleCollator(processor, subset) for subset in subsets}
     records = []
     for batch in load_batches(dataset, batch_size, num_workers):
         for name, collator in collators.items():
@@ -297,9 +301,7 @@ def evaluate_checkpoint(options: EvaluationOptions) -> Path | None:
     output = options.results_file()
     set_seed(options.seed)
     state = processes(options.device)
-    examples = load_examples(options.dataset, options.split, options.split_manifest)
-    examples = select_examples(examples, None, options.max_samples, default_task="")
-    require_examples(len(examples), state.num_processes, f"examples of split {options.split!r}")
+    examples = _choose_examples(options, state)
     model, processor = load(
         options.model_name_or_path, options.text_model_name_or_path, four_bit, active_experts=options.experts
     )
@@ -308,13 +310,17 @@ def evaluate_checkpoint(options: EvaluationOptions) -> Path | None:
     warn_of_other_splits(Path(options.model_name_or_path), options.split_manifest)
     model.to(state.device if state.num_processes > 1 else options.device)
     started = time.time()
-    records = _predict_own_part(model, processor, examples, subsets, options, state)
+    if examples is None:
+        records = _predict_stream(model, processor, subsets, options)
+    else:
+        records = _predict_own_part(model, processor, examples, subsets, options, state)
+    num_examples = len({record["place"] for record in records}) if examples is None else len(examples)
     records = merge_over_processes(state, records, output, key=("subset", "length", "place"))
     state.destroy_process_group()
     if records is None:
         return None
     for name in map(subset_name, subsets):
-        require_all((record["place"] for record in records if record["subset"] == name), len(examples))
+        require_all((record["place"] for record in records if record["subset"] == name), num_examples)
     results = {
         **describe_evaluation(options),
         "seed": options.seed,
@@ -343,7 +349,24 @@ def describe_evaluation(options: EvaluationOptions) -> dict[str, Any]:
         "window_hop": options.window_hop,
         "load_in_4bit": options.load_in_4bit,
         "experts": options.experts,
+        **options.reading.describe(),
     }
+
+
+def _choose_examples(options: EvaluationOptions, state: PartialState) -> list[dict[str, Any]] | None:
+    """The examples to evaluate; None if they are streamed.
+
+    Raises:
+        ValueError: there are fewer than processes, or several processes would stream them.
+    """
+    if options.reading.streaming:
+        if state.num_processes > 1:
+            raise ValueError("--streaming is for one process. Leave it out, or start one (--num_processes 1).")
+        return None
+    examples = load_examples(options.dataset, options.split, options.split_manifest, options.reading)
+    examples = select_examples(examples, None, options.max_samples, default_task="")
+    require_examples(len(examples), state.num_processes, f"examples of split {options.split!r}")
+    return examples
 
 
 def _predict_own_part(
@@ -361,6 +384,29 @@ def _predict_own_part(
     index_of_clip = {example["id"]: index for index, example in zip(indices, own_examples, strict=True)}
     for record in records:
         record["place"] = index_of_clip[record["clip"]]
+    return records
+
+
+def _predict_stream(
+    model: EGMFForConditionalGeneration,
+    processor: EGMFProcessor,
+    subsets: Sequence[Sequence[str]],
+    options: EvaluationOptions,
+) -> list[dict[str, Any]]:
+    """Records of a streamed dataset, or of its first `max_samples` examples, as from `_predict_own_part`."""
+    records: list[dict[str, Any]] = []
+    left = options.max_samples
+    first = 0
+    for examples in stream_examples(options.dataset, options.split, options.reading, STREAMED * options.batch_size):
+        examples = examples[:left]
+        dataset = EGMFDataset(cut_examples(examples, processor, options.window_hop), processor)
+        of_chunk = predict_dataset(model, processor, dataset, subsets, options.batch_size, options.num_workers)
+        place_of_clip = {example["id"]: first + index for index, example in enumerate(examples)}
+        records += [record | {"place": place_of_clip[record["clip"]]} for record in of_chunk]
+        first += len(examples)
+        left = None if left is None else left - len(examples)
+        if left == 0:
+            break
     return records
 
 

@@ -1,6 +1,7 @@
-"""Predicts clips that are not in a dataset: one clip, or every media file in a folder.
+"""Predicts clips: one, every media file in a folder, or every example of a dataset.
 
-    find_clips ─► Clip ─► Predictor.predict: processor ─► score_answers ─► post_process_answers ─► JSON lines, Parquet
+    find_clips, read_clips ─► Clip ─► Predictor.predict: processor ─► score_answers ─► post_process_answers
+                              │                                                              └─► JSON lines, Parquet
                               └─► with a window hop: the same for each window of a long clip, then their mean
 
 The options are in training/predict.py. Several processes share the clips, and the main one writes all predictions.
@@ -11,7 +12,7 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -21,6 +22,9 @@ from modeling_egmf import EGMFForConditionalGeneration
 from processing_egmf import EGMFProcessor
 from processing_egmf.video_egmf import has_video
 
+from ..data.clips import load_features, read_stored
+from ..data.dataset import load_examples, stream_examples
+from ..data.dataset_options import DatasetOptions
 from ..data.media_paths import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from ..data.windows import predict_windows, require_hop
 from ..model.builder import load
@@ -33,6 +37,8 @@ from .processes import choose_device, merge_over_processes, own_part, processes,
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 # Extensions that the processor decodes; the content of a file decides whether it is audio or video.
 RECORDING_SUFFIXES = (*VIDEO_SUFFIXES, *AUDIO_SUFFIXES, *PICTURE_SUFFIXES)
+OTHER_INPUTS = ("audio_features", "video_features", "context", "task")  # of an example
+STREAMED = 64  # examples that are in memory together
 COLUMNS = {  # of Parquet; then `answer`, the complete answer as JSON
     "clip": "string",
     "task": "string",
@@ -58,6 +64,9 @@ class PredictionOptions:
         audio: its audio file.
         video: its video file.
         folder: folder of clips, instead of a single clip.
+        dataset: a dataset, instead of a single clip; its examples need no answers.
+        split: the split of the dataset.
+        reading: names of its columns, what to read of a dataset on the Hub, and whether to stream it.
         task: name of a task; None for the checkpoint's first one.
         modalities: the modalities to use; None for all.
         window_hop: seconds between the windows that longer clips are cut into; None to cut off their end.
@@ -74,6 +83,9 @@ class PredictionOptions:
     audio: str | None = None
     video: str | None = None
     folder: Path | None = None
+    dataset: str | None = None
+    split: str = "test"
+    reading: DatasetOptions = field(default_factory=DatasetOptions)
     task: str | None = None
     modalities: list[str] | None = None
     window_hop: float | None = None
@@ -92,16 +104,18 @@ class Clip:
     Args:
         name: its name in the predictions and in messages.
         text: its transcript.
-        audio: its audio file.
-        video: its video file.
+        audio: its audio: a file, or what the processor takes.
+        video: its video, likewise.
+        others: other arguments of the processor, such as `context` and `audio_features`.
         recording: a file whose content decides whether it is audio or video, instead of these.
         transcript_file: text file with the transcript, read if it exists.
     """
 
     name: str
     text: str | None = None
-    audio: str | None = None
-    video: str | None = None
+    audio: Any = None
+    video: Any = None
+    others: dict[str, Any] = field(default_factory=dict)
     recording: str | None = None
     transcript_file: Path | None = None
 
@@ -111,8 +125,8 @@ class Clip:
         Raises:
             OSError, ValueError: the transcript or the recording cannot be read.
         """
-        audio = self.audio
-        video = self.video
+        audio = read_stored(self.audio)
+        video = read_stored(self.video)
         if self.recording is not None:
             is_video = processor.video_input == "frames" and has_video(self.recording, self.name)
             audio = None if is_video else self.recording
@@ -120,7 +134,11 @@ class Clip:
         text = self.text
         if self.transcript_file is not None and self.transcript_file.is_file():
             text = self.transcript_file.read_text(encoding="utf-8-sig").strip()
-        return {"text": text, "audio": audio, "video": video, "sample_names": self.name}
+        others = {
+            name: load_features(value, self.name) if name.endswith("_features") else value
+            for name, value in self.others.items()
+        }
+        return {"text": text, "audio": audio, "video": video, "sample_names": self.name, **others}
 
 
 @dataclass
@@ -145,7 +163,8 @@ class Predictor:
 
     def predict(self, **sample: Any) -> dict[str, Any]:
         """One sample's processor arguments -> its answer, over all of its windows if it is cut."""
-        inputs = {"task": self.task, "modalities": self.modalities, **sample}
+        inputs = {**sample, "modalities": self.modalities}
+        inputs["task"] = self.task or sample.get("task")
         if self.processor.video_input is None and inputs.get("audio") is None:
             inputs["audio"] = inputs.pop("video", None)  # a model without video hears the soundtrack
         if self.window_hop is not None:
@@ -156,9 +175,10 @@ class Predictor:
         output = self.model.score_answers(**batch)
         return self.processor.post_process_answers(output, top_k=self.top_k)[0]
 
-    def predict_all(self, clips: Sequence[Clip]) -> Iterator[dict[str, Any]]:
+    def predict_all(self, clips: Iterable[Clip]) -> Iterator[dict[str, Any]]:
         """Per clip, `clip` (its name) with the fields of its answer, or with `error` (why there is no answer)."""
-        for clip in tqdm(clips, desc="predicting", unit="clip", disable=len(clips) < 2):
+        is_single = isinstance(clips, Sequence) and len(clips) < 2
+        for clip in tqdm(clips, desc="predicting", unit="clip", disable=is_single):
             try:
                 answer = self.predict(**clip.processor_arguments(self.processor))
             except (ValueError, TypeError, OSError) as error:
@@ -193,6 +213,25 @@ def find_clips(folder: Path) -> tuple[list[Clip], Counter]:
     return clips, skipped
 
 
+def read_clips(options: PredictionOptions) -> list[Clip] | Iterator[Clip]:
+    """The examples of `options.dataset`; an iterator if they are streamed.
+
+    Raises:
+        ValueError: as for `load_examples` and `stream_examples`.
+    """
+    arguments = (options.dataset, options.split)
+    if options.reading.streaming:
+        chunks = stream_examples(*arguments, options.reading, STREAMED, with_answers=False)
+        return (_as_clip(example) for chunk in chunks for example in chunk)
+    examples = load_examples(*arguments, options=options.reading, with_answers=False)
+    return [_as_clip(example) for example in examples]
+
+
+def _as_clip(example: dict[str, Any]) -> Clip:
+    others = {name: example[name] for name in OTHER_INPUTS if example.get(name) is not None}
+    return Clip(example["id"], example.get("text"), example.get("audio"), example.get("video"), others)
+
+
 # ---- output ---------------------------------------------------------------------------------------------------
 
 
@@ -222,7 +261,7 @@ def write_lines(predictions: Iterable[dict[str, Any]], file: TextIO, indent: int
 
 def write_predictions(predictions: Iterable[dict[str, Any]], options: PredictionOptions) -> int:
     """Write to the output file or the terminal. Returns the number of predictions that are errors."""
-    indent = None if options.folder else 1
+    indent = None if options.folder or options.dataset else 1
     if options.output is None:
         return write_lines(predictions, sys.stdout, indent)
     with replacing(options.output) as temporary:
@@ -242,7 +281,9 @@ def predict(options: PredictionOptions) -> int:
         ValueError, OSError: a file or model that the options name is missing, or does not fit.
     """
     skipped: Counter = Counter()
-    if options.folder is not None:
+    if options.dataset is not None:
+        clips = read_clips(options)
+    elif options.folder is not None:
         clips, skipped = find_clips(options.folder)
     else:
         name = options.video or options.audio or "the text"
@@ -256,7 +297,10 @@ def predict(options: PredictionOptions) -> int:
     if skipped and state.is_main_process:
         counts = ", ".join(f"{count} {suffix}" for suffix, count in skipped.most_common())
         logger.warning(f"{options.folder}: skipped {skipped.total()} files that are not recordings: {counts}.")
-    require_examples(len(clips), state.num_processes, "clips")
+    if isinstance(clips, list):
+        require_examples(len(clips), state.num_processes, "clips")
+    elif state.num_processes > 1:
+        raise ValueError("--streaming is for one process. Leave it out, or start one (--num_processes 1).")
     model, processor = load(options.model_name_or_path, options.text_model_name_or_path, four_bit)
     require_hop(options.window_hop, processor.max_clip_seconds)
     if options.modalities is not None and not set(options.modalities) <= set(processor.modalities):
@@ -265,9 +309,11 @@ def predict(options: PredictionOptions) -> int:
         )
     model.to(state.device if state.num_processes > 1 else options.device)
     predictor = Predictor(model, processor, options.task, options.modalities, options.top_k, options.window_hop)
-    indices, own_clips = own_part(clips, state)
-    predictions: Iterable[dict[str, Any]] = predictor.predict_all(own_clips)
-    if state.num_processes > 1:
+    if state.num_processes == 1:
+        predictions: Iterable[dict[str, Any]] = predictor.predict_all(clips)
+    else:
+        indices, own_clips = own_part(clips, state)
+        predictions = predictor.predict_all(own_clips)
         records = ({"place": index, "answer": answer} for index, answer in zip(indices, predictions, strict=True))
         merged = merge_over_processes(state, records, options.output, key=("place",))
         state.destroy_process_group()
@@ -277,5 +323,6 @@ def predict(options: PredictionOptions) -> int:
         predictions = [record["answer"] for record in merged]
     failed = write_predictions(predictions, options)
     if failed:
-        logger.warning(f"{failed} of {len(clips)} clips could not be predicted; each line gives the reason.")
+        total = f" of {len(clips)}" if isinstance(clips, list) else ""
+        logger.warning(f"{failed}{total} clips could not be predicted; each line gives the reason.")
     return failed

@@ -134,7 +134,7 @@ def pretrain_fusion(
     Args:
         model: trained in place.
         processor: defines the tasks.
-        loader: batches without labels in the prompt, with `label_index` (B,), from `EGMFDataCollator`.
+        loader: batches without labels in the prompt, with `label_index` (B,), from `SampleCollator`.
         epochs: may be fractional; rounded up to a full step.
         learning_rate: peak learning rate; see `rate_factor`.
         device: device of the batches.

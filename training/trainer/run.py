@@ -24,8 +24,9 @@ from transformers.trainer_utils import rotate_checkpoints
 
 from ..arguments import DataArguments, EGMFTrainingArguments, ModelArguments
 from ..data.augmentation import AugmentationSettings
-from ..data.collator import EGMFDataCollator
+from ..data.collator import SampleCollator
 from ..data.dataset import EGMFDataset, load_examples
+from ..data.dataset_options import DatasetOptions
 from ..data.encoder_cache import EncoderCache
 from ..data.feature_stats import set_feature_stats
 from ..data.selection import check_encoder_inputs, remove_unusable, select_examples, used_tasks, warn_of_missing_labels
@@ -118,7 +119,12 @@ class TrainingRun:
     def check_options(self) -> None:
         """Refuse options that cannot work, before any data is read."""
         if self.data_args.dataset is None:
-            raise ValueError("Give --dataset, the folder of a corpus.")
+            raise ValueError("Give --dataset, the folder of a corpus or the id of a dataset on the Hub.")
+        if self.data_args.streaming:
+            raise ValueError(
+                "Training draws its examples at random, so it needs all of them. Leave out --streaming, which is for "
+                "egmf evaluate and egmf predict."
+            )
         quantization(self.model_args)
         if self.data_args.encoder_cache is not None:
             changing = {
@@ -140,7 +146,8 @@ class TrainingRun:
         data_args = self.data_args
         tasks = read_tasks(data_args.tasks_file)
         default_task = next(iter(tasks))
-        examples = load_examples(data_args.dataset, manifest=data_args.split_manifest)
+        options = DatasetOptions.from_arguments(vars(data_args))
+        examples = load_examples(data_args.dataset, manifest=data_args.split_manifest, options=options)
         selected = []
         for option, split, max_samples in (
             ("--train_split", data_args.train_split, data_args.max_train_samples),
@@ -238,7 +245,7 @@ class TrainingRun:
             args=self.args,
             train_dataset=self.train_set,
             eval_dataset=self.eval_set,
-            data_collator=EGMFDataCollator(self.processor),
+            data_collator=SampleCollator(self.processor),
             processing_class=self.processor,
             compute_metrics=make_compute_metrics(self.processor),
             callbacks=callbacks,
@@ -293,7 +300,7 @@ class TrainingRun:
         loader = DataLoader(
             dataset,
             batch_sampler=batches,
-            collate_fn=EGMFDataCollator(self.processor),
+            collate_fn=SampleCollator(self.processor),
             num_workers=args.dataloader_num_workers,
         )
         return pretrain_fusion(

@@ -8,7 +8,7 @@ import torch
 
 from tests.helpers.corpus_files import write_corpus
 from training.data.augmentation import AugmentationSettings
-from training.data.collator import SUBSETS, EGMFDataCollator
+from training.data.collator import SUBSETS, SampleCollator
 from training.data.dataset import EGMFDataset, load_examples
 
 
@@ -47,7 +47,7 @@ def test_batch_equals_one_processor_call(corpus, make_processor, with_labels, ca
     processor = make_processor("waveform", "frames")
     loaded = load_examples(corpus, "train")
     dataset = EGMFDataset(loaded, processor, with_labels, cache_media=cached)
-    batch = EGMFDataCollator(processor)([dataset[i] for i in range(len(dataset))])
+    batch = SampleCollator(processor)([dataset[i] for i in range(len(dataset))])
     direct = processor(
         text=[example.get("text") for example in loaded],
         video=[example["video"] for example in loaded],
@@ -66,7 +66,7 @@ def test_batch_equals_one_processor_call(corpus, make_processor, with_labels, ca
 
 def test_training_and_evaluation_share_the_prompt(examples, make_processor):
     processor = make_processor()
-    collator = EGMFDataCollator(processor)
+    collator = SampleCollator(processor)
     training, evaluation = (EGMFDataset(examples, processor, with_labels) for with_labels in (True, False))
     for index in range(len(examples)):
         trained, scored = (collator([dataset[index]]) for dataset in (training, evaluation))
@@ -83,11 +83,11 @@ def test_dropout_reaches_the_tensors(examples, make_processor):
     dataset = EGMFDataset(examples[:1], processor, True, augmentation=AugmentationSettings(modality_dropout=1.0))
     torch.manual_seed(0)
     samples = [dataset[0] for _ in range(32)]
-    batch = EGMFDataCollator(processor)(samples)
+    batch = SampleCollator(processor)(samples)
     assert batch["modality_mask"].tolist() == [mask_of(sample["modalities"]) for sample in samples]
     assert set(batch["modality_mask"].sum(dim=1).tolist()) == {1, 2}
     for sample in samples[:8]:
-        alone = EGMFDataCollator(processor)([sample])
+        alone = SampleCollator(processor)([sample])
         media = {
             f"{m}_features": examples[0][f"{m}_features"] for m in ("audio", "video") if m in sample["modalities"]
         }
@@ -109,7 +109,7 @@ def test_dropped_text_takes_the_earlier_turns_with_it(make_processor):
     for text in ("word", None):
         dataset = EGMFDataset([{**example, "text": text}], processor, True)
         assert dataset[0]["modalities"] == ["text", "audio"]
-        batch = EGMFDataCollator(processor, ["audio"])([dataset[0]])
+        batch = SampleCollator(processor, ["audio"])([dataset[0]])
         direct = processor(audio_features=np.ones((2, 6)), answer="joy", task="emotion")
         assert batch["input_ids"].tolist() == direct["input_ids"].tolist()
         assert batch["modality_mask"].tolist() == [[False, True, False]]
@@ -118,7 +118,7 @@ def test_dropped_text_takes_the_earlier_turns_with_it(make_processor):
 def test_evaluation_never_drops(examples, make_processor):
     dataset = EGMFDataset(examples, make_processor())
     for _ in range(5):
-        mask = EGMFDataCollator(dataset.processor)(list(dataset))["modality_mask"]
+        mask = SampleCollator(dataset.processor)(list(dataset))["modality_mask"]
         assert mask.tolist() == [mask_of(subset) for subset in reversed(SUBSETS)]
 
 
@@ -128,8 +128,8 @@ def test_modalities_restrict(examples, make_processor, subset):
     processor = make_processor()
     restricted = EGMFDataset(examples[:1], processor, modalities=subset)[0]
     assert restricted["modalities"] == list(subset)
-    first = EGMFDataCollator(processor)([restricted])
-    second = EGMFDataCollator(processor, subset)([EGMFDataset(examples[:1], processor)[0]])
+    first = SampleCollator(processor)([restricted])
+    second = SampleCollator(processor, subset)([EGMFDataset(examples[:1], processor)[0]])
     assert first["modality_mask"].tolist() == [mask_of(subset)]
     assert set(first) == set(second)
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -139,16 +139,16 @@ def test_sample_without_the_modalities_is_named(examples, make_processor):
     processor = make_processor()
     samples = list(EGMFDataset([examples[-1], examples[0]], processor))
     with pytest.raises(ValueError, match=r"Example 'text' has none of audio, video; it has text"):
-        EGMFDataCollator(processor, ["audio", "video"])(samples)
+        SampleCollator(processor, ["audio", "video"])(samples)
     samples = list(EGMFDataset([examples[-1], examples[0]], processor, modalities=["audio"]))
     with pytest.raises(ValueError, match=r"Example 'text' has none of text, audio, video; it has none that the data"):
-        EGMFDataCollator(processor)(samples)
+        SampleCollator(processor)(samples)
 
 
 @pytest.mark.parametrize("modalities", [["text", "smell"], []])
 def test_unknown_modality_is_refused(make_processor, modalities):
     for refuse in (
-        lambda: EGMFDataCollator(make_processor(), modalities),
+        lambda: SampleCollator(make_processor(), modalities),
         lambda: EGMFDataset([], make_processor(), modalities=modalities),
     ):
         with pytest.raises(ValueError, match="--modalities is .*use any of text, audio, video"):

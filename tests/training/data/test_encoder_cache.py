@@ -25,7 +25,7 @@ from tests.helpers.media_files import gray_frames, sine, write_video
 from tests.helpers.run_files import SMALL_RUN as SMALL
 from training.arguments import parse_arguments
 from training.benchmarks.cost import encoder_cache as benchmark
-from training.data.collator import EGMFDataCollator
+from training.data.collator import SampleCollator
 from training.data.dataset import EGMFDataset, load_examples
 from training.data.encoder_cache import EncoderCache
 from training.model.builder import build
@@ -111,7 +111,7 @@ def test_batch_and_answers_match_the_encoders(place, tmp_path, audio, video, wit
         if audio == "none" and chosen == ["audio"]:
             continue
         batches = [
-            EGMFDataCollator(dataset.processor, chosen)([dataset[i] for i in range(6)])
+            SampleCollator(dataset.processor, chosen)([dataset[i] for i in range(6)])
             for dataset in (plain_set, cached_set)
         ]
         assert set(batches[0]) == set(batches[1])
@@ -262,11 +262,11 @@ def test_workers_read_the_cache_without_the_encoder(place, tmp_path):
         dataset,
         batch_size=6,
         num_workers=1,
-        collate_fn=EGMFDataCollator(dataset.processor),
+        collate_fn=SampleCollator(dataset.processor),
         multiprocessing_context="fork",
     )
     (batch,) = loader
-    direct = EGMFDataCollator(dataset.processor)([dataset[i] for i in range(6)])
+    direct = SampleCollator(dataset.processor)([dataset[i] for i in range(6)])
     assert all(torch.equal(batch[name], direct[name]) for name in direct)
     assert dataset.encoder_cache.__getstate__()["stems"] == {"audio": None, "video": None}
 

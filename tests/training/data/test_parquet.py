@@ -24,7 +24,7 @@ from training.converters import folder as folder_converter
 from training.converters import mmsa as mmsa_converter
 from training.converters import sims
 from training.converters.core import shards
-from training.data.collator import EGMFDataCollator
+from training.data.collator import SampleCollator
 from training.data.dataset import EGMFDataset, load_examples
 from training.data.parquet import StoredFeatures, StoredMedia, is_converted, load_converted
 from training.trainer.checkpointing import media_digest
@@ -125,7 +125,7 @@ def test_collator_gives_the_same_for_a_corpus_and_arrays(release, make_processor
     folder, values = release
     processor = make_processor()
     rows = [row for row in load_converted(folder) if row["split"] == "train"]
-    collator = EGMFDataCollator(processor)
+    collator = SampleCollator(processor)
     dataset = EGMFDataset(rows, processor, with_labels=True)
     assert dataset.ids_without(["video"]) == [rows[2]["id"]]
     loader = DataLoader(dataset, batch_size=11, collate_fn=collator, num_workers=workers)

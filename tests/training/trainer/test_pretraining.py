@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from tests.helpers.training_runs import SHORT, run
-from training.data.collator import EGMFDataCollator
+from training.data.collator import SampleCollator
 from training.data.dataset import EGMFDataset, load_examples
 from training.trainer.pretraining import fuse_modalities, pretrain_fusion
 
@@ -25,7 +25,7 @@ def setting(make_model, make_processor, place):
     dataset = EGMFDataset(load_examples(place / "corpus", "train"), processor, cache_media=True)
 
     def make(batch_size):
-        return model, processor, DataLoader(dataset, batch_size, collate_fn=EGMFDataCollator(processor))
+        return model, processor, DataLoader(dataset, batch_size, collate_fn=SampleCollator(processor))
 
     return make
 

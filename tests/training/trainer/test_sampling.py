@@ -7,7 +7,7 @@ from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from training.data.augmentation import AugmentationSettings
-from training.data.collator import EGMFDataCollator
+from training.data.collator import SampleCollator
 from training.data.dataset import EGMFDataset
 from training.trainer.sampling import (
     EpochBatchSampler,
@@ -131,7 +131,7 @@ def test_changes_depend_on_seed_epoch_and_example(examples, make_processor):
     processor = make_processor()
     settings = AugmentationSettings(modality_dropout=0.7, augmentation=True)
     dataset = EGMFDataset(examples, processor, True, augmentation=settings)
-    collator = EGMFDataCollator(processor)
+    collator = SampleCollator(processor)
 
     def masks(indices, seed=0, epoch=0):
         batches = EpochBatchSampler(SequentialSampler(dataset), 1, 1, 0, seed)
@@ -149,7 +149,7 @@ def test_changes_depend_on_seed_epoch_and_example(examples, make_processor):
 
 def test_batches_carry_their_weight(examples, make_processor):
     dataset = EGMFDataset(examples[:5], make_processor(), True)
-    collator = EGMFDataCollator(dataset.processor)
+    collator = SampleCollator(dataset.processor)
     weights = []
     for process in range(2):
         batches = EpochBatchSampler(SequentialSampler(dataset), 2, 2, process, 0)

@@ -27,7 +27,7 @@ from transformers import AutoTokenizer
 from processing_egmf import EGMFProcessor
 
 from ...cli import CommandParser, command_errors, output_file
-from ...data.collator import EGMFDataCollator
+from ...data.collator import SampleCollator
 from ...data.dataset import EGMFDataset
 from ...data.parquet import load_converted
 from ...paths import python_command
@@ -119,7 +119,7 @@ def read_epoch(folder: Path, tokenizer: str, num_workers: int, batch_size: int) 
         batch_size=batch_size,
         shuffle=True,
         num_workers=num_workers,
-        collate_fn=EGMFDataCollator(processor),
+        collate_fn=SampleCollator(processor),
     )
     started = time.perf_counter()
     processor_started = _processor_seconds()

@@ -31,7 +31,7 @@ from modeling_egmf import EGMFConfig, EGMFEncoderConfig, EGMFForConditionalGener
 from processing_egmf import EGMFProcessor
 
 from ...cli import CommandParser, command_errors, output_file
-from ...data.collator import EGMFDataCollator
+from ...data.collator import SampleCollator
 from ...data.dataset import EGMFDataset
 from ...data.encoder_cache import EncoderCache
 from ...model.backbones import backbone_config
@@ -99,7 +99,7 @@ def make_model(
 
 def run_epoch(model: EGMFForConditionalGeneration, dataset: EGMFDataset, batch_size: int) -> None:
     """Forward and backward over every example."""
-    loader = DataLoader(dataset, batch_size, collate_fn=EGMFDataCollator(dataset.processor))
+    loader = DataLoader(dataset, batch_size, collate_fn=SampleCollator(dataset.processor))
     for batch in loader:
         model(**batch).loss.backward()
         model.zero_grad()

@@ -6,7 +6,7 @@ import pytest
 
 from tests.helpers.corpus_files import tiny_llama, write_language_model
 from training.benchmarks.cost.padding import batches_of, main, meld_like, padding_share, token_counts
-from training.data.collator import EGMFDataCollator
+from training.data.collator import SampleCollator
 from training.data.dataset import EGMFDataset
 from training.records import read_json
 
@@ -32,7 +32,7 @@ def test_share_matches_real_batches(make_processor, examples):
     dataset = EGMFDataset(examples[:41], processor, with_labels=True)
     batches = batches_of(dataset, "group_by_length", 8, seed=3)
     assert sorted(index for batch in batches for index in batch) == list(range(41))
-    collate = EGMFDataCollator(processor)
+    collate = SampleCollator(processor)
     masks = [collate([dataset[index] for index in batch])["attention_mask"] for batch in batches]
     num_tokens = sum(int(mask.sum()) for mask in masks)
     num_positions = sum(mask.numel() for mask in masks)

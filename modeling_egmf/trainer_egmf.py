@@ -1,0 +1,95 @@
+"""What `transformers.Trainer` needs: it keeps the columns of a dataset, and evaluates by the answers' probabilities.
+
+rows ─► EGMFDataCollator ─► labels, answer_ids ─┬─► training: loss of the answer's tokens
+                                                └─► evaluation: -log P(answer | one of the set), answer_log_probs
+"""
+
+# B batch  S tokens of prompt and answer  A answers  L answer tokens
+
+import inspect
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .outputs_egmf import EGMFCausalLMOutput
+
+
+# Columns of a dataset, or fields of a prepared sample, that `EGMFDataCollator` turns into arguments of the model.
+DATASET_COLUMNS = (
+    "id",
+    "text",
+    "audio",
+    "video",
+    "audio_features",
+    "video_features",
+    "sampling_rate",
+    "fps",
+    "context",
+    "task",
+    "answer",
+    "modalities",
+    "name",
+    "task_id",
+)
+
+PROMPT_INPUTS = ("input_ids", "attention_mask", "utterance_mask", "text_mask")
+MEDIA_INPUTS = ("audio_values", "audio_mask", "video_values", "video_mask", "modality_mask")
+
+
+def keeps_dataset_columns(forward: Callable) -> Callable:
+    """Decorator: `Trainer` removes all columns that the signature of `forward` does not name, before it collates. The
+    signature therefore names those of `DATASET_COLUMNS`, although `forward` itself refuses them."""
+    signature = inspect.signature(forward)
+    *named, others = signature.parameters.values()
+    columns = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in DATASET_COLUMNS]
+    forward.__signature__ = signature.replace(parameters=[*named, *columns, others])
+    return forward
+
+
+def score_true_answers(
+    model: nn.Module,
+    prompt: Sequence[Tensor | None],
+    media: Sequence[Tensor | None],
+    labels: Tensor,
+    answer_ids: Tensor,
+) -> EGMFCausalLMOutput:
+    """Score all answers after prompts that contain the true ones.
+
+    Args:
+        model: an `EGMFForConditionalGeneration`.
+        prompt: `PROMPT_INPUTS`, (B, S) each, which end with the true answer.
+        media: `MEDIA_INPUTS`.
+        labels: (B, S), -100 except on the true answer.
+        answer_ids: (B, A, L), padded with -1.
+
+    Raises:
+        ValueError: the labels of a sample are none of its answers.
+    """
+    num_labels = (labels != -100).sum(dim=1, keepdim=True)  # (B, 1)
+    columns = torch.arange(labels.shape[1], device=labels.device) - num_labels  # (B, S)
+    inputs = dict(zip(MEDIA_INPUTS, media, strict=True))
+    for name, values in zip(PROMPT_INPUTS, prompt, strict=True):
+        if values is not None:  # the answer makes way for padding, which is on the left
+            inputs[name] = values.gather(1, columns.clamp(min=0)).masked_fill(columns < 0, 0)
+    output = model.score_answers(**inputs, answer_ids=answer_ids)
+    label_index = find_true_answers(labels, answer_ids, num_labels)
+    log_probs = output.log_probs  # (B, A)
+    return EGMFCausalLMOutput(
+        loss=-log_probs.gather(1, label_index[:, None]).mean(),
+        answer_log_probs=log_probs,
+        label_index=label_index,
+    )
+
+
+def find_true_answers(labels: Tensor, answer_ids: Tensor, num_labels: Tensor) -> Tensor:
+    """labels (B, S), answer_ids (B, A, L), num_labels (B, 1) -> (B,) the index of the answer in the labels."""
+    length = labels.shape[1]
+    steps = torch.arange(answer_ids.shape[2], device=labels.device)
+    columns = (length - num_labels + steps).clamp(max=length - 1)  # (B, L)
+    tokens = labels.gather(1, columns)[:, None]  # (B, 1, L)
+    is_same = ((tokens == answer_ids) | (answer_ids < 0)).all(dim=2) & (answer_ids[..., 0] >= 0)  # (B, A)
+    unknown = torch.where(~is_same.any(dim=1))[0].tolist()
+    if unknown:
+        raise ValueError(f"The `labels` of sample {unknown} of the batch are none of its `answer_ids`.")
+    return is_same.int().argmax(dim=1)

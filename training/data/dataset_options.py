@@ -1,0 +1,128 @@
+"""How a dataset is read: its configuration and revision on the Hub, the names of its columns, and its labels.
+
+--text_column transcript --label_column label --label_map happy=joy ─► DatasetOptions ─► rename_columns, map_labels
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .csv_tables import Table
+from .text_files import shorten
+
+
+# Option -> the column that it names.
+COLUMN_OPTIONS = {
+    "text_column": "text",
+    "audio_column": "audio",
+    "video_column": "video",
+    "label_column": "answer",
+    "id_column": "id",
+    "split_column": "split",
+    "task_column": "task",
+    "context_column": "context",
+}
+
+
+@dataclass(frozen=True)
+class DatasetOptions:
+    """Options of all commands that read a dataset.
+
+    Args:
+        config: configuration of a dataset on the Hub; None if it has only one.
+        revision: commit, branch or tag on the Hub; None for its default branch.
+        columns: our column -> its name in the dataset, for those with other names.
+        label_map: label in the dataset -> label of the task.
+        streaming: read a dataset on the Hub while it is used, without downloading all of it first.
+    """
+
+    config: str | None = None
+    revision: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    label_map: Mapping[str, str] = field(default_factory=dict)
+    streaming: bool = False
+
+    @classmethod
+    def from_arguments(cls, arguments: Mapping[str, Any]) -> "DatasetOptions":
+        """From the arguments of a command, by their names.
+
+        Raises:
+            ValueError: an entry of `label_map` is not OLD=NEW, or two name the same label.
+        """
+        named = {column: arguments[option] for option, column in COLUMN_OPTIONS.items()}
+        return cls(
+            config=arguments["dataset_config"],
+            revision=arguments["dataset_revision"],
+            columns={column: name for column, name in named.items() if name is not None},
+            label_map=_read_label_map(arguments["label_map"] or ()),
+            streaming=arguments["streaming"],
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Those that are given, for a results file."""
+        described = {
+            "dataset_config": self.config,
+            "dataset_revision": self.revision,
+            "columns": dict(self.columns),
+            "label_map": dict(self.label_map),
+        }
+        return {name: value for name, value in described.items() if value}
+
+
+AS_IS = DatasetOptions()
+
+
+def _read_label_map(entries: Sequence[str]) -> dict[str, str]:
+    labels: dict[str, str] = {}
+    for entry in entries:
+        old, separator, new = entry.partition("=")
+        if not separator or not old or not new:
+            raise ValueError(f"--label_map {entry} is not OLD=NEW, such as happiness=joy.")
+        if old in labels:
+            raise ValueError(f"--label_map names the label {old!r} twice.")
+        labels[old] = new
+    return labels
+
+
+def rename_columns(table: Table, columns: Mapping[str, str]) -> Table:
+    """Give the columns that the options name their names in EGMF.
+
+    Args:
+        table: of the dataset.
+        columns: our column -> its name in the table.
+
+    Raises:
+        ValueError: the table has no such column.
+    """
+    missing = {column: name for column, name in columns.items() if name not in table.columns}
+    if missing:
+        options = {column: option for option, column in COLUMN_OPTIONS.items()}
+        named = ", ".join(f"--{options[column]} {shorten(name)}" for column, name in missing.items())
+        raise ValueError(f"{table.path} has no such column: {named}. Its columns are {', '.join(table.columns)}.")
+    new_names = {name: column for column, name in columns.items()}
+    # A column of ours that another one replaces is not read.
+    replaced = set(columns) - set(new_names)
+    rows = []
+    for row in table.rows:
+        kept = {name: value for name, value in row.items() if name not in replaced}
+        rows.append({new_names.get(name, name): value for name, value in kept.items()})
+    names = [new_names.get(name, name) for name in table.columns if name not in replaced]
+    return table._replace(columns=names, rows=rows)
+
+
+def map_labels(examples: Sequence[dict[str, Any]], label_map: Mapping[str, str]) -> None:
+    """Replace the labels of examples.
+
+    Raises:
+        ValueError: the map names a label that no example has.
+    """
+    labels = {str(example["answer"]) for example in examples if example.get("answer") is not None}
+    unknown = [label for label in label_map if label not in labels]
+    if unknown:
+        raise ValueError(
+            f"--label_map names {', '.join(map(shorten, unknown))}, which no example has. "
+            f"The labels are {shorten(sorted(labels))}."
+        )
+    for example in examples:
+        label = str(example.get("answer"))
+        example["answer"] = label_map.get(label, example.get("answer"))
