@@ -1,7 +1,7 @@
 """Audio: one channel at one sampling rate, from a file, a video's audio track, a decoder object or an array.
 
-    file ──► choose the track ─► decode ─► scale to [-1, 1] ─► mix the channels ─► silence in gaps ─┐
-    array, decoder object ───────────────► scale to [-1, 1] ─► mean of the channels ────────────────┤
+    file ──► choose the track ─► decode ─► mix the channels, as floats ─► silence in gaps ─┐
+    array ───────────────────► scale to [-1, 1] ─► mean of the channels ───────────────────┤
                                                                                                     ▼
                       float32 (samples,) ◄─ left out if it is digital silence ◄─ resample ◄─ cut to the limit
 
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from transformers.utils import logging
 
-from .arguments_egmf import shorten
+from .arguments_egmf import is_number, shorten
 from .media_egmf import (
     ARRAYS,
     MAX_DECODE_SECONDS,
@@ -47,10 +47,6 @@ SILENCE = 2**-14  # range of the samples of digital silence: the dither of 16 bi
 # Gaps in the track that are filled with silence, in seconds. Shorter ones are jitter, longer ones damage.
 MIN_GAP = 0.1
 MAX_GAP = 60.0
-
-# Weight of a channel in the mix to one channel (ITU-R BS.775); those at the sides and back have `OTHER_WEIGHT`.
-CHANNEL_WEIGHTS = {"FL": 1.0, "FR": 1.0, "FC": 2**0.5, "FLC": 1.0, "FRC": 1.0, "LFE": 0.0, "LFE2": 0.0}
-OTHER_WEIGHT = 0.5**0.5
 
 
 class AudioPiece(NamedTuple):
@@ -130,7 +126,10 @@ def _unpack(source: Any, sampling_rate: int | None, name: str) -> tuple[Any, int
         except (RuntimeError, OSError) as error:  # of torchcodec
             raise ValueError(f"{name}: the audio cannot be decoded ({error}). Convert it to wav.") from error
         samples = to_numpy(decoded.data, name)  # (channels, samples), which torchcodec does not name
-        return _mix(samples, ["NONE"] * len(samples)), decoded.sample_rate
+        layout = f"{len(samples)} channels"
+        frame = import_av().AudioFrame.from_ndarray(samples.T.reshape(1, -1), "flt", layout)
+        frame.sample_rate = decoded.sample_rate
+        return _mix(frame, _mixing_graph(frame)), decoded.sample_rate
     if media_kind(source) == "video" and not isinstance(source, ARRAYS):
         raise ValueError(f"{name}: {type(source).__name__} has no audio. Give it as `video`.")
     return source, sampling_rate
@@ -152,12 +151,20 @@ def _decode(track: Track) -> Iterator[AudioPiece]:
     seconds = 0.0
     filled = 0.0
     start = _clip_start(track)
+    graphs = {}
     for frame in track.decode():
         if frame.is_corrupt:
             track.damage.append("a frame with errors")
         rate = frame.sample_rate
-        _check_sampling_rate(rate, track.name)
-        samples = _mix(_scale(_to_array(frame)), [channel.name for channel in frame.layout.channels])
+        _check_sampling_rate(rate, track.budget.name)
+        kind = (frame.format.name, frame.layout.name, rate)
+        try:
+            if kind not in graphs:
+                graphs[kind] = _mixing_graph(frame)
+            samples = _mix(frame, graphs[kind])
+        except import_av().FFmpegError as error:
+            track.damage.append(str(error))
+            continue
         gap = frame.time - start - seconds if frame.time is not None else 0.0
         if MIN_GAP < gap < MAX_GAP:
             yield AudioPiece(np.zeros(round(gap * rate), np.float32), rate)
@@ -175,32 +182,37 @@ def _clip_start(track: Track) -> float:
     return min((float(stream.start_time * stream.time_base) for stream in timed), default=0.0)
 
 
-def _to_array(frame: Any) -> np.ndarray:
-    """The samples of a decoded frame in their own type, (channels, samples)."""
-    channels = frame.layout.nb_channels
-    if frame.format.name in ("s64", "s64p"):  # PyAV does not convert them
-        count = frame.samples if frame.format.is_planar else frame.samples * channels
-        samples = np.stack([np.frombuffer(plane, np.int64, count) for plane in frame.planes])
-    else:
-        samples = frame.to_ndarray()
-    if not frame.format.is_planar:
-        samples = samples.reshape(-1, channels).T
-    return samples
+def _mix(frame: Any, graph: Any) -> np.ndarray:
+    """A frame as float32 (samples,), by its `_mixing_graph`."""
+    graph.push(frame)
+    return graph.pull().to_ndarray()[0]
 
 
-def _mix(samples: np.ndarray, channels: list[str]) -> np.ndarray:
-    """(channels, samples) -> (samples,), weighted as a player mixes the channels that a file names.
+def _mixing_graph(frame: Any) -> Any:
+    """A filter graph that mixes frames like this one to one channel of floats, as a player does.
 
-    Unnamed channels are assumed to have the default layout for their number. FFmpeg's own mix is not used: it makes
-    stereo floats 3 dB louder than stereo integers.
+    Channels without names are assumed to have the default layout for their number; those that FFmpeg cannot place are
+    averaged.
     """
-    num_channels = len(samples)
-    if num_channels <= 2:
-        return samples.mean(axis=0)
-    if "NONE" in channels and num_channels <= MAX_CHANNELS:
-        channels = [channel.name for channel in import_av().AudioLayout(f"{num_channels}c").channels]
-    weights = np.array([CHANNEL_WEIGHTS.get(channel, OTHER_WEIGHT) for channel in channels], np.float32)
-    return weights @ samples / weights.sum()
+    try:
+        # FFmpeg's default makes stereo floats 3 dB louder than stereo integers.
+        return _build_graph(frame, "aresample", "rematrix_maxval=1")
+    except import_av().FFmpegError:
+        channels = [f"c{index}" for index in range(frame.layout.nb_channels)]
+        return _build_graph(frame, "pan", f"mono|c0<{'+'.join(channels)}")
+
+
+def _build_graph(frame: Any, mixer: str, options: str) -> Any:
+    graph = import_av().filter.Graph()
+    nodes = [
+        graph.add_abuffer(None, frame.sample_rate, frame.format.name, frame.layout.name),
+        graph.add("aformat", "sample_fmts=fltp"),
+        graph.add(mixer, options),
+        graph.add("aformat", "channel_layouts=mono"),
+        graph.add("abuffersink"),
+    ]
+    graph.link_nodes(*nodes).configure()
+    return graph
 
 
 # ---- samples -------------------------------------------------------------------------------------------------
@@ -291,12 +303,9 @@ def _resample(pieces: Iterable[AudioPiece], target_sampling_rate: int) -> np.nda
 
 
 def _check_sampling_rate(rate: Any, name: str) -> None:
-    if rate is None:
-        raise ValueError(f"{name}: an audio array needs sampling_rate, in Hz. Pass it, e.g. sampling_rate=16000.")
     is_scalar = isinstance(rate, torch.Tensor) and rate.ndim == 0
-    is_number = is_scalar or (isinstance(rate, int | float | np.number) and not isinstance(rate, bool))
-    if not is_number or not 1 <= rate <= MAX_SAMPLING_RATE:
+    if not (is_scalar or is_number(rate)) or not 1 <= rate <= MAX_SAMPLING_RATE:
         raise ValueError(
-            f"{name}: sampling_rate is {shorten(rate)} Hz; expected a number from 1 up to {MAX_SAMPLING_RATE}. "
-            "Check the unit: it is samples per second."
+            f"{name}: sampling_rate is {shorten(rate)} Hz; an array needs sampling_rate, in Hz, a number from 1 up to "
+            f"{MAX_SAMPLING_RATE}. Check the unit: it is samples per second, e.g. sampling_rate=16000."
         )

@@ -18,6 +18,7 @@ import struct
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
@@ -46,6 +47,7 @@ MAX_FRAME_PIXELS = 4096 * 4096  # of a video; a decoder keeps up to 17 frames in
 MAX_FRAME_SIDE = 8192  # pixels
 MAX_SAMPLES = 2_000_000  # declared by an mp4 file, which needs memory for each, present or not
 TIME_TOLERANCE = 1e-3  # seconds; Matroska rounds timestamps to milliseconds
+LESS_WORK = "Cut the clip or scale it down, or raise `max_decode_seconds` of the processor."
 HEAD_BYTES = 1024  # enough to recognize a file by its beginning
 
 URL = re.compile(r"(?i)[a-z][a-z0-9+.-]*://|(data|blob):")
@@ -65,13 +67,11 @@ def is_recording(value: Any) -> bool:
     One recording is a path, bytes, an open file, an array, an image, a dict, a pair of sampling rate and array as
     Gradio and torchaudio give it, or a decoder of torchcodec, as `datasets` gives it.
     """
-    if isinstance(value, str | bytes | bytearray | memoryview | os.PathLike | Mapping | np.ndarray | torch.Tensor):
-        return True
-    if is_audio_decoder(value) or is_video_decoder(value) or is_pil_image(value) or hasattr(value, "read"):
-        return True
     if isinstance(value, list | tuple):
         return is_rate_and_array(value)
-    return not hasattr(value, "__iter__") and not hasattr(value, "__getitem__")
+    is_file = isinstance(value, str | bytes | bytearray | memoryview | os.PathLike | Mapping) or hasattr(value, "read")
+    is_collection = hasattr(value, "__iter__") or hasattr(value, "__getitem__")
+    return is_file or media_kind(value) is not None or not is_collection
 
 
 def media_kind(source: Any) -> str | None:
@@ -202,18 +202,14 @@ class DecodingBudget:
 
     def check_time(self) -> None:
         if time.monotonic() > self._deadline:
-            raise ValueError(
-                f"{self.name}: decoding takes longer than {self.max_decode_seconds:g} s. Cut the clip or scale it "
-                "down, or raise `max_decode_seconds` of the processor."
-            )
+            raise ValueError(f"{self.name}: decoding takes longer than {self.max_decode_seconds:g} s. {LESS_WORK}")
 
     def check_pixels(self, num_frames: int, height: int, width: int) -> None:
         seconds = num_frames * height * width / PIXELS_PER_SECOND
         if seconds > self.max_decode_seconds:
             raise ValueError(
                 f"{self.name}: {num_frames} frames of {width} x {height} pixels must be decoded, about "
-                f"{seconds:.0f} s of work; at most {self.max_decode_seconds:g} s are spent on a clip. "
-                "Cut the clip or scale it down, or raise `max_decode_seconds` of the processor."
+                f"{seconds:.0f} s of work; at most {self.max_decode_seconds:g} s are spent on a clip. {LESS_WORK}"
             )
 
 
@@ -225,14 +221,7 @@ def check_sample_tables(file: Any, size: int, name: str) -> None:
         size: bytes of the file.
         name: the sample's name in messages.
     """
-    num_samples = 0
-    for kind, body in _walk_boxes(file, 0, size):
-        if kind == b"trun" and len(body) >= 8:
-            num_samples += struct.unpack(">I", body[4:8])[0]
-        if kind in (b"stsz", b"stz2") and len(body) >= 12:
-            sample_size, count = struct.unpack(">II", body[4:12])
-            fits = kind == b"stsz" and 0 < sample_size * count <= size  # uncompressed audio
-            num_samples += 0 if fits else count
+    num_samples = sum(_declared_samples(file, 0, size, size))
     if num_samples > MAX_SAMPLES:
         raise ValueError(
             f"{name}: the file declares {num_samples} samples; at most {MAX_SAMPLES} are read. "
@@ -240,32 +229,28 @@ def check_sample_tables(file: Any, size: int, name: str) -> None:
         )
 
 
-def _walk_boxes(
-    file: Any,
-    start: int,
-    stop: int,
-    depth: int = 0,
-) -> Iterator[tuple[bytes, bytes]]:
-    """Kind and first bytes of the boxes in a part of an mp4 file, down to the sample tables."""
+def _declared_samples(file: Any, start: int, stop: int, file_size: int, depth: int = 0) -> Iterator[int]:
+    """The numbers of samples that the boxes in a part of an mp4 file declare, however deep they lie."""
     while start + 8 <= stop:
         file.seek(start)
-        header = file.read(16)
-        box_size, kind = struct.unpack(">I4s", header[:8])
-        header_size = 8
-        if box_size == 1 and len(header) == 16:
-            box_size = struct.unpack(">Q", header[8:])[0]
-            header_size = 16
-        if box_size == 0:  # up to the end
+        header = file.read(28).ljust(28, b"\0")
+        box_size, kind, long_size = struct.unpack(">I4sQ", header[:16])
+        header_size = 16 if box_size == 1 else 8
+        if box_size == 1:
+            box_size = long_size
+        elif box_size == 0:  # up to the end
             box_size = stop - start
         if box_size < header_size:
             return  # damaged, or not an mp4 file
-        body = start + header_size
-        start += box_size
+        _, sample_size, count = struct.unpack(">3I", header[header_size : header_size + 12])
         if kind in NESTED_BOXES and depth < len(NESTED_BOXES):
-            yield from _walk_boxes(file, body, min(start, stop), depth + 1)
-        else:
-            file.seek(body)
-            yield kind, file.read(12)
+            end = min(start + box_size, stop)
+            yield from _declared_samples(file, start + header_size, end, file_size, depth + 1)
+        elif kind == b"trun":
+            yield sample_size  # its second field
+        elif kind == b"stz2" or (kind == b"stsz" and not 0 < sample_size * count <= file_size):
+            yield count  # uncompressed audio has a size that fits
+        start += box_size
 
 
 # ---- containers ----------------------------------------------------------------------------------------------
@@ -400,6 +385,7 @@ def choose_stream(container: Any, kind: str) -> Any | None:
     return max(usable, key=rank, default=None)
 
 
+@dataclass
 class Track:
     """A track of an open container, decoded within a budget.
 
@@ -407,30 +393,26 @@ class Track:
         container: from `open_media`.
         stream: one of its streams.
         budget: its name is that of the sample in messages.
+        damage: errors of decoding so far.
     """
 
-    def __init__(self, container: Any, stream: Any, budget: DecodingBudget):
-        self.container = container
-        self.stream = stream
-        self.budget = budget
-        self.name = budget.name
-        self.damage: list[str] = []  # errors of decoding
+    container: Any
+    stream: Any
+    budget: DecodingBudget
+    damage: list[str] = field(default_factory=list)
 
     def decode(self) -> Iterator[Any]:
         """The decoded frames; errors are added to `damage` and skipped."""
         av = import_av()
-        packets = self.container.demux(self.stream)
-        while True:
-            self.budget.check_time()
-            try:
-                packet = next(packets, None)
-                frames = packet.decode() if packet is not None else []
-            except av.FFmpegError as error:
-                self.damage.append(str(error))
-                continue
-            if packet is None:
-                return
-            yield from frames
+        try:
+            for packet in self.container.demux(self.stream):
+                self.budget.check_time()
+                try:
+                    yield from packet.decode()
+                except av.FFmpegError as error:
+                    self.damage.append(str(error))
+        except av.FFmpegError as error:
+            self.damage.append(str(error))
 
     def warn_if_cut_off(self, seconds: float) -> None:
         """A file that was cut off while being copied often decodes without an error, but declares more seconds."""
@@ -439,7 +421,8 @@ class Track:
         is_estimate = self.container.format.name in ESTIMATED_DURATION
         if not is_estimate and seconds < 0.95 * declared - 0.1:
             logger.warning(
-                f"{self.name}: only {seconds:.2f} of {declared:.2f} s of {kind} decode; the file may be cut off."
+                f"{self.budget.name}: only {seconds:.2f} of {declared:.2f} s of {kind} decode; "
+                "the file may be cut off."
             )
 
 
@@ -455,4 +438,6 @@ def open_track(source: Any, kind: str, budget: DecodingBudget) -> Iterator[Track
         yield track
         if track.damage:
             count = len(track.damage)
-            logger.warning(f"{track.name}: damaged {kind} ({count} errors, first: {track.damage[0]}); using the rest.")
+            logger.warning(
+                f"{budget.name}: damaged {kind} ({count} errors, first: {track.damage[0]}); using the rest."
+            )

@@ -196,7 +196,9 @@ def read_frame_times(track: Track) -> FrameTimes:
     except import_av().FFmpegError:
         pass  # the decoder will hit the same damage and report it
     if not frames:
-        raise ValueError(f"{track.name}: the video track has no frames. Record the clip again, or leave video out.")
+        raise ValueError(
+            f"{track.budget.name}: the video track has no frames. Record the clip again, or leave video out."
+        )
     frames.sort(key=itemgetter(0))
     start = frames[0][0]
     if frames[-1][0] - start >= limit:

@@ -1,5 +1,6 @@
 """What an audio file declares about itself is honored: channels, sample format, start; and silence is left out."""
 
+import io
 import struct
 from fractions import Fraction
 from types import SimpleNamespace
@@ -36,6 +37,30 @@ def test_surround_is_mixed_as_a_player_does(tmp_path, channel, share):
     channels[0, ::100] += 0.01  # not silent
     samples = load_audio(write_audio(tmp_path / "surround.flac", channels, RATE))
     assert level(samples) == pytest.approx(0.5 * share, abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("layout", "shares"),
+    [
+        ("7.1", [0.159, 0.159, 0.225, 0, 0.113, 0.113, 0.113, 0.113]),
+        ("BL+BR", [0.5, 0.5]),  # places that FFmpeg cannot mix
+    ],
+)
+def test_planar_channels_of_other_layouts(layout, shares):
+    for channel, share in enumerate(shares):
+        content = io.BytesIO()
+        channels = np.zeros((len(TONE), len(shares)), np.float32)
+        channels[:, channel] = TONE
+        channels[::100, 0] += 0.01  # not silent
+        with av.open(content, "w", format="matroska") as container:
+            stream = container.add_stream("wavpack", rate=RATE, layout=layout, format="fltp")
+            frame = av.AudioFrame.from_ndarray(channels.reshape(1, -1), "flt", layout)
+            frame.sample_rate = RATE
+            resampler = av.AudioResampler("fltp", layout, RATE)
+            for part in [*resampler.resample(frame), *resampler.resample(None)]:
+                container.mux(stream.encode(part))
+            container.mux(stream.encode(None))
+        assert level(load_audio(content.getvalue())) == pytest.approx(0.5 * share, abs=2e-3)
 
 
 def test_six_channels_without_names_are_taken_for_surround(tmp_path):
