@@ -14,6 +14,8 @@ import torch
 from scipy.fft import irfft, next_fast_len, rfft
 from torchaudio.functional import phase_vocoder
 
+from processing_egmf.frames_egmf import is_blank
+
 
 MAX_GAIN_DECIBELS = 3.0
 NOISE_DECIBELS = (-70.0, -45.0)  # below full scale
@@ -52,14 +54,18 @@ def choose_modalities(present: Sequence[str], dropout: float, rng: np.random.Gen
 
 
 def augment_frames(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """frames (T, y, x, 3) uint8 -> possibly mirrored, with different lighting; one change for the entire clip."""
+    """frames (T, y, x, 3) uint8 -> possibly mirrored, with different lighting; one change for the entire clip.
+
+    A clip so dark or bright that its frames would become one color, which counts as no video, keeps its lighting.
+    """
     if rng.random() < 0.5:
         frames = frames[:, :, ::-1]
     contrast = rng.uniform(0.85, 1.2)
     brightness = rng.uniform(-15, 15)
     tint = rng.uniform(0.92, 1.08, 3)
     changed = ((frames.astype(np.float32) - 128) * contrast + 128 + brightness) * tint
-    return np.clip(changed, 0, 255).astype(np.uint8)
+    changed = np.clip(changed, 0, 255).astype(np.uint8)
+    return np.ascontiguousarray(frames) if is_blank(changed) else changed
 
 
 def augment_audio(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -5,6 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from processing_egmf.frames_egmf import is_blank
 from training.data.augmentation import (
     AUGMENTATIONS,
     MAX_GAIN_DECIBELS,
@@ -50,6 +51,14 @@ def test_shape_and_dtype_are_kept(media, seed):
         assert found[name].dtype == values.dtype, name
         assert np.isfinite(found[name]).all()
         assert min(found[name].strides) > 0  # torch takes no array that runs backwards
+
+
+def test_dark_and_bright_clips_are_never_made_one_color():
+    ramp = np.arange(8, dtype=np.uint8)[:, None, None, None]
+    for darkest in (0, 248):
+        frames = np.broadcast_to(ramp + darkest, (8, 4, 4, 3))
+        assert not is_blank(frames)
+        assert not any(is_blank(augment_frames(frames, rng(seed))) for seed in range(20))
 
 
 @pytest.mark.parametrize("name", MEDIA)
