@@ -53,7 +53,7 @@ prompt_egmf.py in the order of the diagram; answers_egmf.py; checkpoints_egmf.py
 # M modalities (text, audio, video)  T frames  F feature width  H fusion width  D LLM width  V vocabulary
 
 import os
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -255,7 +255,7 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFPreTrainedModel, EGMFGe
         *,
         config: EGMFConfig | str | os.PathLike | None = None,
         **kwargs: Any,
-    ) -> Any:
+    ) -> Self:
         """Load an adapter checkpoint or a standalone checkpoint.
 
         Args:

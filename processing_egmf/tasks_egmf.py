@@ -71,7 +71,7 @@ class EGMFTask:
 
     name: str
     kind: str
-    labels: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] | list = field(default_factory=dict)
     low: float = 0.0
     high: float = 0.0
     step: float = 0.1

@@ -80,6 +80,7 @@ def test_every_package_and_data_file_is_listed(site_packages):
         if is_data and not (site_packages / "egmf_training" / path.relative_to(ROOT / "training")).is_file():
             missing.append(str(path))
     assert missing == []
+    assert all((site_packages / package / "py.typed").is_file() for package in ("modeling_egmf", "processing_egmf"))
     for name in ("templates/model_card.md", "metrics/egmf_erc/egmf_erc.py", "endpoint/handler.py"):
         assert (site_packages / "egmf_hub_cards" / name).is_file()
 
