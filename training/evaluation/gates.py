@@ -49,6 +49,15 @@ def gate_figures(weights: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def gate_metrics(figures: Mapping[str, Any]) -> dict[str, float]:
+    """Figures of `gate_figures` by flat names, for logs: `gate_entropy`, `gate_share_local`, `gate_spread_local`."""
+    metrics = {} if figures["entropy"] is None else {"gate_entropy": figures["entropy"]}
+    for name in figures["share"]:
+        metrics[f"gate_share_{name}"] = figures["share"][name]
+        metrics[f"gate_spread_{name}"] = figures["spread"][name]
+    return metrics
+
+
 def gate_spread(predictions: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Expert -> standard deviation of its weight over the predictions of a results file."""
     return gate_figures(*expert_weights(predictions))["spread"]

@@ -247,7 +247,7 @@ class TrainingRun:
             eval_dataset=self.eval_set,
             data_collator=SampleCollator(self.processor),
             processing_class=self.processor,
-            compute_metrics=make_compute_metrics(self.processor),
+            compute_metrics=make_compute_metrics(self.processor, self.model.config),
             callbacks=callbacks,
         )
 

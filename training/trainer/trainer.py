@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.data_loader import prepare_data_loader
+from accelerate.logging import get_logger
 from accelerate.utils import save_fsdp_optimizer
 from safetensors.torch import load_file
 from torch import nn
@@ -23,8 +24,10 @@ from transformers import EvalPrediction, Trainer
 from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints, seed_worker
 
+from modeling_egmf import EGMFConfig
 from processing_egmf import EGMFProcessor
 
+from ..evaluation.gates import find_collapse, gate_figures, gate_metrics
 from ..evaluation.metrics import training_metrics
 from ..records import weight_files
 from .checkpointing import PARTIAL, finalize_checkpoint, report_write_errors
@@ -39,14 +42,19 @@ from .distributed import (
 from .sampling import EpochBatchSampler, training_sampler
 
 
-def make_compute_metrics(processor: EGMFProcessor) -> Callable[[EvalPrediction], dict[str, float]]:
-    """`compute_metrics` over (N, A) probabilities and (N, 2) pairs of task and label: `loss` and `<task>_<metric>`.
+logger = get_logger(__name__)
 
-    The loss is a mean over examples, not over batches: the same for any batch size and number of processes.
+
+def make_compute_metrics(processor: EGMFProcessor, config: EGMFConfig) -> Callable[[EvalPrediction], dict[str, float]]:
+    """`compute_metrics` over (N, A) probabilities, (N, E) expert weights, and (N, 2) pairs of task and label.
+
+    It returns `loss`, `<task>_<metric>`, and `gate_entropy`, `gate_share_<expert>` and `gate_spread_<expert>`; a
+    collapsed gate is warned of. The loss is a mean over examples, not over batches: the same for any batch size and
+    number of processes.
     """
 
     def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
-        probabilities = prediction.predictions
+        probabilities, weights = prediction.predictions
         tasks, labels = prediction.label_ids.T
         true_probabilities = probabilities[np.arange(len(labels)), labels]
         losses = -np.log(np.maximum(true_probabilities, np.finfo(np.float32).tiny))
@@ -56,7 +64,11 @@ def make_compute_metrics(processor: EGMFProcessor) -> Callable[[EvalPrediction],
             if of_task.any():
                 for metric, value in training_metrics(task, probabilities[of_task], labels[of_task]).items():
                     metrics[f"{name}_{metric}"] = value
-        return metrics
+        figures = gate_figures(weights, config.expert_names)
+        collapse = find_collapse(figures, len(weights), config.gate)
+        if collapse is not None:
+            logger.warning(collapse)
+        return metrics | gate_metrics(figures)
 
     return compute_metrics
 
@@ -170,7 +182,8 @@ class EGMFTrainer(Trainer):
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
     ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
-        """Returns the loss () or None, probabilities (B, largest answer set), and (B, 2) task and label."""
+        """Returns the loss () or None; probabilities (B, largest answer set) with expert weights (B, E); and (B, 2)
+        task and label."""
         inputs = self._prepare_inputs(inputs)
         label_index = inputs.pop("label_index")
         model = self.accelerator.unwrap_model(model)
@@ -185,7 +198,7 @@ class EGMFTrainer(Trainer):
         padding = self.max_answers - output.probabilities.shape[1]
         probabilities = nn.functional.pad(output.probabilities, (0, padding))
         # No loss is returned, so the loss of `compute_metrics` is logged.
-        return None, probabilities, torch.stack([inputs["task_ids"], label_index], dim=1)
+        return None, (probabilities, output.expert_weights), torch.stack([inputs["task_ids"], label_index], dim=1)
 
     def _match_language_model_calls(self, model: nn.Module, inputs: dict[str, torch.Tensor]) -> None:
         """With sharded weights all processes must run the same layers, but a batch whose answers have one token calls

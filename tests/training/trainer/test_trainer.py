@@ -43,6 +43,8 @@ def test_loss_and_metrics_of_both_tasks_are_logged(finished):
     evaluated = [entry for entry in history if "eval_loss" in entry]
     assert [entry["step"] for entry in evaluated] == [2, 4]
     assert {"eval_emotion_accuracy", "eval_sentiment_mae", "eval_sentiment_acc2_non0"} <= set(evaluated[0])
+    assert 0 < evaluated[0]["eval_gate_entropy"] <= 1
+    assert sum(evaluated[0][f"eval_gate_share_{name}"] for name in ("local", "semantic", "global")) == pytest.approx(1)
 
 
 def test_two_learning_rates(finished):
@@ -82,7 +84,7 @@ def test_evaluation_matches_the_evaluator(place):
 
 def test_best_checkpoint_is_kept_and_loaded(place, monkeypatch):
     scores = iter([3.0, 1.0, 2.0, 4.0])
-    monkeypatch.setattr("training.trainer.run.make_compute_metrics", lambda _: lambda _: {"score": next(scores)})
+    monkeypatch.setattr("training.trainer.run.make_compute_metrics", lambda *_: lambda _: {"score": next(scores)})
     best = {
         "load_best_model_at_end": "true",
         "metric_for_best_model": "eval_score",
