@@ -95,7 +95,7 @@ class EGMFHierarchicalGate(EGMFFloat32Module):
     def forward(self, fused: Tensor) -> EGMFFusionOutput:
         """fused (B, H) -> output with the weights of the gate."""
         output = EGMFFusionOutput()
-        logits = fused.new_zeros(len(fused), self.num_experts)  # uniform
+        logits = fused.new_zeros(fused.shape[0], self.num_experts)  # uniform
         output.gate_weights = torch.softmax(logits, dim=-1)
         if self.feature_gate is not None:
             logits = self.feature_gate(fused)
@@ -107,7 +107,7 @@ class EGMFHierarchicalGate(EGMFFloat32Module):
             masked = torch.tensor(self.masked, device=logits.device)
             logits = logits.index_fill(1, masked, -torch.inf)
         output.expert_weights = torch.softmax(logits, dim=-1)
-        output.residual_weight = fused.new_zeros(len(fused))
+        output.residual_weight = fused.new_zeros(fused.shape[0])
         if self.residual_gate is not None:
             output.residual_weight = torch.sigmoid(self.residual_gate(fused)).squeeze(-1)
         return output
