@@ -99,7 +99,7 @@ def test_more_left_padding_changes_nothing(setting, process, attention):
     model.language_model.set_attn_implementation(attention)
     inputs = process(processor, samples)
     expected = model.score_answers(**inputs).probabilities
-    for name, filler in (("input_ids", 7), ("attention_mask", 0), ("utterance_mask", 0)):
+    for name, filler in (("input_ids", 7), ("attention_mask", 0), ("utterance_mask", 0), ("text_mask", 0)):
         inputs[name] = torch.cat([torch.full((3, 11), filler), inputs[name]], dim=1)
     assert_close(model.score_answers(**inputs).probabilities, expected)
 

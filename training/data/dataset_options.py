@@ -58,6 +58,18 @@ class DatasetOptions:
             streaming=arguments["streaming"],
         )
 
+    def command_line(self) -> list[str]:
+        """As arguments of a command."""
+        arguments = ["--streaming"] if self.streaming else []
+        named = {"--dataset_config": self.config, "--dataset_revision": self.revision}
+        named |= {f"--{option}": self.columns.get(column) for option, column in COLUMN_OPTIONS.items()}
+        for option, value in named.items():
+            if value is not None:
+                arguments += [option, value]
+        if self.label_map:
+            arguments += ["--label_map", *[f"{old}={new}" for old, new in self.label_map.items()]]
+        return arguments
+
     def describe(self) -> dict[str, Any]:
         """Those that are given, for a results file."""
         described = {

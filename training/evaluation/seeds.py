@@ -65,6 +65,7 @@ def train_if_missing(run: Path, seed: int, options: EvaluationOptions, recipe: P
         raise ValueError(f"There is no run {run}. Give --config, the recipe to train it with.")
     arguments = ["--config", recipe, "--seed", seed, "--output_dir", run]
     arguments += ["--dataset", options.dataset, "--split_manifest", options.split_manifest]
+    arguments += dataclasses.replace(options.reading, streaming=False).command_line()
     if options.text_model_name_or_path:
         arguments += ["--text_model_name_or_path", options.text_model_name_or_path]
     run_command("train", *arguments)
@@ -93,14 +94,14 @@ def command_line(options: EvaluationOptions) -> list[Any]:
     arguments: list[Any] = ["--overwrite"]
     for option in dataclasses.fields(options):
         value = getattr(options, option.name)
-        if option.name in ("output", "overwrite") or value is None or value is False:
+        if option.name in ("output", "overwrite", "reading") or value is None or value is False:
             continue
         arguments.append(f"--{option.name}")
         if isinstance(value, list):
             arguments += value
         elif value is not True:
             arguments.append(value)
-    return arguments
+    return [*arguments, *options.reading.command_line()]
 
 
 # ---- all runs ---------------------------------------------------------------------------------------------------

@@ -237,10 +237,8 @@ def compute_figures(
 
 def _listed(values: Iterable[Any], max_values: int = 5) -> str:
     values = list(values)
-    text = ", ".join(repr(value) for value in values[:max_values])
-    if len(values) > max_values:
-        text += f" and {len(values) - max_values} more"
-    return text
+    more = f" and {len(values) - max_values} more" if len(values) > max_values else ""
+    return ", ".join(map(repr, values[:max_values])) + more
 
 
 def _check_labels(labels: Any) -> None:

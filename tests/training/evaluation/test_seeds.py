@@ -12,9 +12,11 @@ import yaml
 from processing_egmf import BUILT_IN_TASKS
 from tests.helpers.corpus_files import tiny_llama, write_corpus, write_language_model
 from training.arguments import parse_arguments
+from training.data.dataset_options import DatasetOptions
 from training.evaluation import seeds
 from training.evaluation.evaluator import EvaluationOptions
 from training.evaluation.metrics import summarize
+from training.options import take_dataset_options
 from training.run_eval import main, make_parser
 from training.trainer.run import train
 
@@ -103,9 +105,11 @@ def test_failed_run_is_not_summarized(place, monkeypatch):
 
 
 def test_every_option_reaches_the_command_of_a_run():
-    options = EvaluationOptions("runs/x", "data", subsets=["text", "audio"], max_samples=3, load_in_4bit=True, seed=0)
+    reading = DatasetOptions("en", "v2", columns={"text": "utterance"}, label_map={"happy": "joy"}, streaming=True)
+    options = EvaluationOptions("runs/x", "data", subsets=["text"], max_samples=3, load_in_4bit=True, reading=reading)
     words = list(map(str, seeds.command_line(options)))
     parsed = vars(make_parser().parse_args(words))
+    parsed["reading"] = DatasetOptions.from_arguments(take_dataset_options(parsed))
     assert EvaluationOptions(**{name: parsed[name] for name in vars(options)}) == replace(options, overwrite=True)
 
 

@@ -123,7 +123,7 @@ def test_endpoint_answers_from_the_repo(send, hub, runs, run_afresh):
     for name in ("handler.py", "requirements.txt"):
         assert files[name] == (ROOT / "hub_cards/endpoint" / name).read_bytes()
         assert name in json.loads(files[MANIFEST])["files"]
-    assert "For Inference Endpoints, `handler.py` takes requests" in files["README.md"].decode()
+    assert "An Inference Endpoint of this repo runs its `handler.py`" in files["README.md"].decode()
     response = run_afresh(OUT_OF_REACH + ENDPOINT)
     model, processor = load(runs / "media")
     inputs = processor(text="I'm fine.", task="emotion")
