@@ -26,7 +26,14 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import cached_file
 
-from .weights_egmf import explain_loading_errors, in_memory, load_weights, stored_weights, weights_name
+from .weights_egmf import (
+    checksum,
+    explain_loading_errors,
+    in_memory,
+    load_weights,
+    stored_weights,
+    weights_name,
+)
 
 
 LINEAR_LAYERS = (nn.Linear, Conv1D)  # quantized linear layers are subclasses of nn.Linear
@@ -196,6 +203,7 @@ class EGMFAdapterMixin:
     """The methods of `PeftAdapterMixin`, which act on the language model."""
 
     language_model: PreTrainedModel
+    adapter_folders: dict[str, str]
 
     def adapter_keys(self) -> dict[str, dict[str, str]]:
         """For each adapter, by name: the name of a weight in its file -> its name in the model's state dict."""
@@ -214,17 +222,26 @@ class EGMFAdapterMixin:
         strict: bool = True,
         assign: bool = False,
     ) -> Any:
-        """As of any module, but adapters are not left as they are because model.safetensors does not hold them.
+        """As of any module. The weights of a checkpoint's model.safetensors, as `Trainer` passes them to resume or for
+        the best checkpoint, are loaded together with the adapters in the checkpoint's folder.
 
         Raises:
-            ValueError: with `strict=False`, weights of an adapter are missing.
+            ValueError: with `strict=False`, weights of an adapter are missing, and this model was neither saved in
+                the checkpoint's folder nor loaded from it.
         """
-        for name, keys in self.adapter_keys().items():
-            if not strict and not state_dict.keys() >= set(keys.values()):
-                raise ValueError(
-                    f"The weights of the adapter {name!r} are missing: they have a file of their own. Load the "
-                    "checkpoint with from_pretrained(), or resume with `EGMFTrainer`."
-                )
+        adapters = self.adapter_keys()
+        missing = [name for name, keys in adapters.items() if not state_dict.keys() >= set(keys.values())]
+        if strict or not missing:
+            return super().load_state_dict(state_dict, strict, assign)
+        folder = self.adapter_folders.get(checksum(state_dict.items()))
+        if folder is None:
+            raise ValueError(
+                f"The weights of the adapter {missing[0]!r} are missing: they have a file of their own. Load the "
+                "model with from_pretrained() from the checkpoint that you resume from, or resume with `EGMFTrainer`."
+            )
+        for name in missing:
+            path = os.path.join(folder, name, weights_name(stem="adapter_model"))
+            load_weights(path, self, adapters[name], dict(stored_weights([path])))
         return super().load_state_dict(state_dict, strict, assign)
 
     def add_adapter(self, adapter_config: Any, adapter_name: str = "default") -> None:

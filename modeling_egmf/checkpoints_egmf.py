@@ -12,31 +12,41 @@ weight, so that none silently keeps its random initialization.
                      ├─► load_standalone_checkpoint   as any model of `transformers`, then checked
                      └─► load_adapters                PEFT adapters of the language model, each from its own folder
 
-Next: loading_egmf.py for the keywords, weights_egmf.py for the files and their checks, adapters_egmf.py for LoRA.
+Next: parts_egmf.py for what it names, loading_egmf.py for the keywords, weights_egmf.py for the files and their
+checks, adapters_egmf.py for LoRA.
 """
 
 import copy
-import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Self
 
-import torch
-from huggingface_hub import save_torch_state_dict
-from torch import Tensor
-from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
+from huggingface_hub import file_exists, save_torch_state_dict
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoProcessor, PreTrainedModel
 from transformers.integrations.accelerate import load_offloaded_parameter
-from transformers.utils import logging
 
 from .adapters_egmf import adapter_configs
-from .configuration_egmf import EGMFConfig, EGMFEncoderConfig
+from .configuration_egmf import IS_REMOTE_CODE, EGMFConfig, ties_word_embeddings
+from .decoders_egmf import check_decoder
 from .loading_egmf import (
     HUB_ARGUMENTS,
     file_arguments,
     full_device_map,
+    load_config,
     text_model_arguments,
     text_model_device_map,
+)
+from .parts_egmf import (
+    fingerprint,
+    is_local,
+    load_backbone,
+    load_text_model,
+    named_parts,
+    text_model_checksum,
+    with_located_parts,
+    with_relative_parts,
 )
 from .weights_egmf import (
     check_weights,
@@ -51,10 +61,12 @@ from .weights_egmf import (
 )
 
 
-logger = logging.get_logger(__name__)
-
-# A language model that differs in any of these is not the one that the checkpoint was trained with.
-TEXT_MODEL_SIZES = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size")
+# Fields that name a part, and where it is in the model.
+PARTS = {
+    "text_model_id": "language_model",
+    "audio_config.backbone_id": "egmf.audio_visual_encoder.audio.stem.backbone",
+    "video_config.backbone_id": "egmf.audio_visual_encoder.video.stem.backbone",
+}
 
 
 # ---- contents of a checkpoint ---------------------------------------------------------------------------------------
@@ -62,30 +74,11 @@ TEXT_MODEL_SIZES = ("model_type", "hidden_size", "num_hidden_layers", "vocab_siz
 
 def keys_stored_elsewhere(model: PreTrainedModel) -> set[str]:
     """State-dict keys that an adapter checkpoint omits, because the configuration says where to load them from."""
-    if model.config.text_model_id is None:
-        return set()
-    prefixes = ["language_model"]
-    if is_stored_elsewhere(model.config.audio_config):
-        prefixes.append("egmf.audio_visual_encoder.audio.stem.backbone")
-    if is_stored_elsewhere(model.config.video_config):
-        prefixes.append("egmf.audio_visual_encoder.video.stem.backbone")
-    keys = {key for key in model.state_dict() if key.startswith(tuple(prefixes))}
+    prefixes = tuple(PARTS[name] for _, _, name in named_parts(model.config))
+    keys = {key for key in model.state_dict() if key.startswith(prefixes)}
     for adapter_keys in model.adapter_keys().values():
         keys -= set(adapter_keys.values())
     return keys
-
-
-def is_stored_elsewhere(config: EGMFEncoderConfig | None) -> bool:
-    """Whether an encoder has a frozen backbone that is loaded from `backbone_id`."""
-    return config is not None and config.backbone_id is not None and not config.backbone_trainable
-
-
-def fingerprint(language_model: PreTrainedModel) -> str:
-    """A hash of part of the embedding matrix in bfloat16, independent of the precision it was loaded in."""
-    embeddings = language_model.get_input_embeddings()
-    with in_memory(embeddings):
-        piece = embeddings.weight.detach()[:64, :64].to("cpu", torch.bfloat16)
-    return hashlib.sha256(piece.float().numpy().tobytes()).hexdigest()[:16]
 
 
 def split_weights(
@@ -118,14 +111,15 @@ def save_adapters(
     weights: dict[str, dict[str, Tensor]],
     variant: str | None = None,
 ) -> None:
-    """Write the PEFT adapters into a checkpoint's folder, and record them and all checksums in its config.json.
+    """Write the PEFT adapters into a checkpoint's folder; record them, all checksums and the parts in its config.json.
 
     Args:
         weights: name of the adapter -> its weights, from `split_weights`.
     """
-    config = copy.copy(model.config)
-    own_weights = stored_weights(find_weights(folder, variant))
-    config.weights_checksum = {weights_name(variant): checksum(own_weights)}
+    config = with_relative_parts(model.config, folder)
+    own_checksum = checksum(stored_weights(find_weights(folder, variant)))
+    config.weights_checksum = {weights_name(variant): own_checksum}
+    model.adapter_folders[own_checksum] = os.path.abspath(folder)
     config.lora = None  # from now on, adapter_config.json says it
     config.adapters = {}
     for name, peft_config in adapter_configs(model.language_model).items():
@@ -136,9 +130,7 @@ def save_adapters(
             peft_config.target_modules = sorted(peft_config.target_modules)
         peft_config.save_pretrained(os.path.join(folder, name))
         file_name = f"{name}/{weights_name(variant, 'adapter_model')}"
-        adapter_weights = {}
-        for key, weight in weights[name].items():
-            adapter_weights[key] = weight.detach().cpu().contiguous()
+        adapter_weights = {key: weight.detach().cpu().contiguous() for key, weight in weights[name].items()}
         save_torch_state_dict(
             adapter_weights,
             os.path.join(folder, name),
@@ -170,111 +162,6 @@ def compare_checksum(
             f"The weights of {checkpoint} ({file_name}) are not those that were saved: their checksum "
             f"is {actual}, but config.json has {expected}. Download or save the checkpoint again. "
             "If you edited the weights on purpose, remove `weights_checksum` from config.json."
-        )
-
-
-# ---- the parts that an adapter checkpoint names ---------------------------------------------------------------------
-
-
-def check_text_model(
-    path: str,
-    language_model: PreTrainedModel,
-    checkpoint: str,
-    config: EGMFConfig,
-) -> None:
-    """Reject a language model of a different size than the one in training; warn if only its weights differ."""
-    loaded_config = language_model.config.get_text_config()
-    trained_config = config.text_config.get_text_config()
-    for name in TEXT_MODEL_SIZES:
-        loaded = getattr(loaded_config, name)
-        trained = getattr(trained_config, name)
-        if loaded != trained:
-            raise ValueError(
-                f"The language model at {path} has {name}={loaded}, but {checkpoint} was trained with one "
-                f"that has {trained}. Point `text_model_id` to the original model or a copy of it."
-            )
-    if config.text_model_fingerprint not in (None, fingerprint(language_model)):
-        logger.warning(
-            f"The language model at {path} has different weights from the one {checkpoint} was trained with: "
-            "the answers will differ, and may be poor."
-        )
-
-
-def locate_part(model_id: str, checkpoint: str | os.PathLike) -> str:
-    """The location of a language model or a backbone.
-
-    Args:
-        model_id: a Hub id, a path, or a path relative to the checkpoint's folder or to the folder above it (the
-            run's folder, if the checkpoint is a run's checkpoint-N).
-        checkpoint: folder or Hub id of the EGMF checkpoint.
-
-    Returns:
-        The path if it is relative to the checkpoint, else `model_id` unchanged.
-    """
-    if os.path.isdir(checkpoint) and not os.path.isabs(model_id):
-        for folder in (checkpoint, os.path.join(checkpoint, os.pardir)):
-            path = os.path.normpath(os.path.join(folder, model_id))
-            if os.path.isfile(os.path.join(path, "config.json")):
-                return path
-    return model_id
-
-
-def load_text_model(
-    checkpoint: str | os.PathLike,
-    config: EGMFConfig,
-    **kwargs: Any,
-) -> PreTrainedModel:
-    """The language model that `config.text_model_id` names, by default in the precision it was trained in.
-
-    Args:
-        checkpoint: folder or Hub id of the EGMF checkpoint.
-        config: its configuration.
-        kwargs: passed to `AutoModelForCausalLM.from_pretrained`.
-
-    Raises:
-        OSError: it cannot be found or read.
-        ValueError: it is not the one of the training, or its weights are incomplete or not finite.
-    """
-    path = locate_part(config.text_model_id, checkpoint)
-    if kwargs.get("dtype") in (None, "auto"):
-        kwargs["dtype"] = config.text_config.dtype or "auto"
-    if kwargs.get("attn_implementation") is None and config._attn_implementation is not None:
-        kwargs["attn_implementation"] = config._attn_implementation  # AutoConfig has taken the argument
-    kwargs["revision"] = config.text_model_revision or "main"
-    with explain_loading_errors(
-        f"{checkpoint} is an adapter checkpoint: its language model {config.text_model_id!r}",
-        "Point to a copy with from_pretrained(..., text_model_id='/path/to/the/language/model').",
-    ):
-        language_model, info = AutoModelForCausalLM.from_pretrained(path, output_loading_info=True, **kwargs)
-    check_weights(path, info, dict(language_model.named_parameters()))
-    check_text_model(path, language_model, checkpoint, config)
-    return language_model
-
-
-def load_backbone(
-    checkpoint: str | os.PathLike,
-    encoder: EGMFEncoderConfig | None,
-    modality: str,
-    **kwargs: Any,
-) -> PreTrainedModel | None:
-    """The frozen backbone that `encoder.backbone_id` names, or None if the checkpoint holds the encoder's weights.
-
-    Args:
-        checkpoint: folder or Hub id of the EGMF checkpoint.
-        encoder: configuration of the modality's encoder.
-        modality: "audio" or "video".
-        kwargs: passed to `AutoModel.from_pretrained`.
-    """
-    if not is_stored_elsewhere(encoder):
-        return None
-    path = locate_part(encoder.backbone_id, checkpoint)
-    revision = encoder.backbone_revision or "main"
-    with explain_loading_errors(
-        f"{checkpoint} is an adapter checkpoint: its {modality} encoder {encoder.backbone_id!r}",
-        f"Set config.{modality}_config.backbone_id to a local copy.",
-    ):
-        return AutoModel.from_pretrained(
-            path, config=encoder.backbone_config, revision=revision, dtype=torch.float32, **kwargs
         )
 
 
@@ -402,7 +289,176 @@ def load_adapters(
         weights = model.load_adapter(checkpoint, name, variant, **hub_kwargs)
         file_name = f"{name}/{weights_name(variant, 'adapter_model')}"
         compare_checksum(checkpoint, config, file_name, weights.items())
+    own_checksum = (config.weights_checksum or {}).get(weights_name(variant))
+    if own_checksum is not None and os.path.isdir(checkpoint):
+        model.adapter_folders[own_checksum] = os.path.join(checkpoint, kwargs.get("subfolder", ""))
     if adapters:
         model.set_adapter([name for name, is_active in adapters.items() if is_active])
     model.config.adapters = None
     model.config.weights_checksum = None
+
+
+# ---- the same as methods of the model -------------------------------------------------------------------------------
+
+
+class EGMFCheckpointMixin:
+    """Building, loading, saving and pushing of `EGMFForConditionalGeneration`."""
+
+    config: EGMFConfig
+    language_model: PreTrainedModel
+
+    @classmethod
+    def from_language_model(
+        cls,
+        language_model: PreTrainedModel | str | os.PathLike,
+        config: EGMFConfig,
+        audio_backbone: PreTrainedModel | None = None,
+        video_backbone: PreTrainedModel | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Build a new model around a language model: encoders, fusion, experts and LoRA have yet to be trained.
+
+        Args:
+            language_model: Hub id or folder, or the model itself.
+            config: without the language model's fields, which are filled in; it is not changed. With a
+                `text_model_id`, that is where checkpoints look for a language model that is passed as a model.
+            audio_backbone, video_backbone: pretrained encoders, already loaded. None loads those that are frozen and
+                have a `backbone_id`.
+            kwargs: passed to `AutoModelForCausalLM.from_pretrained`: `dtype`, `device_map` and the like.
+
+        Raises:
+            OSError, ValueError: the language model cannot be found or used.
+        """
+        config = copy.copy(config)
+        if not isinstance(language_model, PreTrainedModel):
+            config.text_model_id = os.fspath(language_model)
+            kwargs.setdefault("revision", config.text_model_revision or "main")
+            language_model = AutoModelForCausalLM.from_pretrained(language_model, **kwargs)
+        if config.text_model_id is None:
+            config.text_model_id = language_model.config.name_or_path or None
+        if config.text_model_id is not None:
+            config.text_model_fingerprint = fingerprint(language_model)
+            config.text_model_checksum = text_model_checksum(language_model)
+        text_config = language_model.config
+        text_config.name_or_path = ""  # a local path, which is not to be published
+        text_config.dtype = language_model.dtype
+        if "quantization_config" in vars(text_config):  # whoever loads a checkpoint chooses the precision
+            text_config = copy.copy(text_config)
+            del text_config.quantization_config
+        config.text_config = text_config
+        config.tie_word_embeddings = ties_word_embeddings(text_config)
+        config = with_located_parts(config, os.curdir)
+        audio_backbone = audio_backbone or load_backbone("A new model", config.audio_config, "audio")
+        video_backbone = video_backbone or load_backbone("A new model", config.video_config, "video")
+        model = cls(config, language_model, audio_backbone, video_backbone)
+        model.calibrate_pseudo_tokens()
+        return model
+
+    @classmethod
+    def _from_config(cls, config: EGMFConfig, **kwargs: Any) -> Self:
+        """What `AutoModel.from_config` calls. On the meta device, where there are no weights, nothing is refused.
+
+        Raises:
+            ValueError: the language model would have random weights.
+        """
+        if not nn.Linear(1, 1).weight.is_meta:
+            raise ValueError(
+                "from_config() would give random weights to the language model. Use from_pretrained(), or "
+                f"{cls.__name__}.from_language_model('ORG/LLM', config) for a new model. "
+                f"If you want random weights: {cls.__name__}(config)."
+            )
+        return super()._from_config(config, **kwargs)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike | None,
+        *,
+        config: EGMFConfig | str | os.PathLike | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Load an adapter checkpoint or a standalone checkpoint.
+
+        Args:
+            kwargs: as for any `from_pretrained`, fields of the configuration included: `text_model_id` says where an
+                adapter checkpoint's language model is. `dtype`, `device_map`, `quantization_config` and
+                `attn_implementation` apply to the language model, which may be offloaded to CPU or disk.
+
+        Returns:
+            The model in evaluation mode; with `output_loading_info`, also the loading info.
+
+        Raises:
+            TypeError: an unknown argument.
+            OSError, ValueError: a part is absent or damaged, or its weights do not match the model; by name.
+        """
+        checkpoint = pretrained_model_name_or_path
+        config, kwargs = load_config(cls.config_class, config, checkpoint, kwargs)
+        config = with_located_parts(config, checkpoint, kwargs.get("subfolder", ""))
+        check_decoder(config.text_config)
+        if config.text_model_id is not None:
+            model, info = load_adapter_checkpoint(cls, checkpoint, config, **kwargs)
+        else:
+            model, info = load_standalone_checkpoint(super().from_pretrained, checkpoint, config, **kwargs)
+        load_adapters(checkpoint, model, config, **kwargs)
+        model.freeze()
+        return (model, info) if kwargs.get("output_loading_info") else model
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """Save an adapter checkpoint if `config.text_model_id` names a language model, else a standalone one.
+
+        Each PEFT adapter of the language model is saved in a folder of its name, as peft saves it.
+
+        Args:
+            kwargs: as for any `save_pretrained`. With `push_to_hub=True`, `push_to_hub` is called afterwards, because
+                the checksum of the weights is recorded when they are saved.
+
+        Raises:
+            ValueError: `push_to_hub=True` with a `variant`, which is not uploaded.
+        """
+        pushes = kwargs.pop("push_to_hub", False)
+        hub_arguments = ("repo_id", "commit_message", "private", "create_pr")
+        hub_kwargs = {name: kwargs.pop(name) for name in hub_arguments if name in kwargs}
+        if pushes and kwargs.get("variant") is not None:
+            raise ValueError("`push_to_hub=True` does not upload a `variant`. Save it, then upload its folder.")
+        if self.config.text_model_id is not None:
+            # An adapter checkpoint keeps our key names.
+            kwargs.setdefault("save_original_format", False)
+        weights, adapters = split_weights(self, kwargs.pop("state_dict", None))
+        super().save_pretrained(save_directory, state_dict=weights, **kwargs)
+        if kwargs.get("is_main_process", True) and not kwargs.get("distributed_checkpoint"):
+            save_adapters(save_directory, self, adapters, kwargs.get("variant"))
+        if pushes and kwargs.get("is_main_process", True):
+            hub_kwargs.setdefault("repo_id", os.path.basename(os.path.normpath(save_directory)))
+            self.push_to_hub(**hub_kwargs, token=kwargs.get("token"))
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
+        """Upload the model with its code, and the processor of the folder it was loaded from.
+
+        Args:
+            repo_id: of the Hub.
+            kwargs: as for any `push_to_hub`.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            ValueError: the checkpoint names a local folder, or there is no processor, neither in the folder nor in
+                the repo.
+        """
+        for owner, field, name in named_parts(self.config):
+            part = getattr(owner, field)
+            if is_local(part):
+                raise ValueError(
+                    f"The checkpoint names {part}, a folder that no one else has. Name a repo with the "
+                    f"same weights first: model.config.{name} = 'ORG/NAME'. "
+                    "Or use `python -m training.push_to_hub`, which can upload them."
+                )
+        if os.path.isfile(os.path.join(self.name_or_path, "processor_config.json")):
+            # The model's code came from the same folder.
+            processor = AutoProcessor.from_pretrained(self.name_or_path, trust_remote_code=IS_REMOTE_CODE)
+            processor.push_to_hub(repo_id, **kwargs)
+        elif not file_exists(
+            repo_id, "processor_config.json", token=kwargs.get("token"), revision=kwargs.get("revision")
+        ):
+            raise ValueError(f"The model needs its processor. Push it first: processor.push_to_hub({repo_id!r}).")
+        return super().push_to_hub(repo_id, **kwargs)

@@ -12,6 +12,7 @@ huggingface_hub's `StrictDataclassError`, which names the field, its value, the 
 Next: encoders_egmf.py, fusion_egmf.py, experts_egmf.py.
 """
 
+import copy
 import dataclasses
 import difflib
 import os
@@ -23,10 +24,15 @@ from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.activations import ACT2FN
+from transformers.pipelines import PIPELINE_REGISTRY
+from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 from transformers.utils.type_validators import interval
 
 
 PIPELINE_TASK = "multimodal-emotion-recognition"
+CUSTOM_PIPELINES = {PIPELINE_TASK: {"impl": "pipeline_egmf.EGMFPipeline", "pt": ["AutoModel"]}}
+# Whether this is the code of a checkpoint, loaded with `trust_remote_code=True`, not that of the installed package.
+IS_REMOTE_CODE = __name__.startswith(TRANSFORMERS_DYNAMIC_MODULE_NAME)
 
 # The paper's three experts: name, hidden width as a fraction of the fusion width, activation.
 PAPER_EXPERTS = (
@@ -163,14 +169,14 @@ class EGMFConfig(PreTrainedConfig):
 
     ```python
     >>> from modeling_egmf import EGMFConfig, EGMFEncoderConfig, EGMFForConditionalGeneration
-    >>> from transformers import AutoConfig
+    >>> from processing_egmf import EGMFProcessor
+    >>> from transformers import AutoTokenizer
 
-    >>> text_config = AutoConfig.from_pretrained("HuggingFaceTB/SmolLM2-135M")
+    >>> # A new model around a language model, with its processor
+    >>> processor = EGMFProcessor(AutoTokenizer.from_pretrained("HuggingFaceTB/SmolLM2-135M"), video_input=None)
     >>> audio_config = EGMFEncoderConfig(input_type="waveform")
-    >>> config = EGMFConfig(text_config=text_config, audio_config=audio_config, placeholder_token_id=49152)
-
-    >>> # A model with random weights
-    >>> model = EGMFForConditionalGeneration(config)
+    >>> config = EGMFConfig(audio_config=audio_config, placeholder_token_id=processor.placeholder_token_id)
+    >>> model = EGMFForConditionalGeneration.from_language_model("HuggingFaceTB/SmolLM2-135M", config)
     ```
 
     Args:
@@ -178,13 +184,16 @@ class EGMFConfig(PreTrainedConfig):
             Configuration of the language model: any causal LM of `transformers` that takes `inputs_embeds`. A dict
             needs a `model_type`. Without it, the configuration describes no model that can be built.
         text_model_id (`str`, *optional*):
-            Where the frozen language model of an *adapter* checkpoint is: a Hub id, a path, or a path relative to the
-            checkpoint's folder. `None` makes the checkpoint *standalone*: it holds everything.
+            Where the frozen language model of an *adapter* checkpoint is: a Hub id or a path. In config.json, the path
+            starts at the checkpoint's folder. `None` makes the checkpoint *standalone*: it holds everything.
         text_model_revision (`str`, *optional*):
             Branch, tag or commit of `text_model_id`. `None` means `"main"`.
         text_model_fingerprint (`str`, *optional*):
-            Hash of some of the language model's weights, from `checkpoints_egmf.fingerprint`. If it is set, loading
-            the checkpoint with a different language model warns.
+            Hash of some of the language model's weights, from `parts_egmf.fingerprint`. If it is set, loading the
+            checkpoint with a different language model warns.
+        text_model_checksum (`dict[str, str]`, *optional*):
+            Checksum of all its weights in each precision that a copy may have, from `parts_egmf.text_model_checksum`.
+            If it is set, loading the checkpoint with other weights is refused; not for quantized or offloaded ones.
         weights_checksum (`dict[str, str]`, *optional*):
             Written into config.json by `save_pretrained`: path of a weights' file -> checksum of its tensors, from
             `weights_egmf.checksum`. Loading compares it. `None` for checkpoints without one.
@@ -237,6 +246,9 @@ class EGMFConfig(PreTrainedConfig):
             Standard deviation of the initial modality embeddings and of the learned query for samples without text.
         tie_word_embeddings (`bool`, *optional*, defaults to `False`):
             Always copied from `text_config`; a value passed here is overwritten.
+        id2label, label2id, num_labels (*optional*):
+            The labels of the processor's first classification task, for those who look for them here: nothing reads
+            them. Empty without such a task.
     """
 
     model_type = "egmf"
@@ -246,6 +258,7 @@ class EGMFConfig(PreTrainedConfig):
     text_model_id: str | None = None
     text_model_revision: str | None = None
     text_model_fingerprint: str | None = None
+    text_model_checksum: dict[str, str] | None = None
     weights_checksum: dict | None = None
     adapters: dict[str, bool] | None = None
     audio_config: dict | PreTrainedConfig | None = None
@@ -275,8 +288,15 @@ class EGMFConfig(PreTrainedConfig):
         # Copies, because PAPER_EXPERTS is shared.
         self.experts = [dict(expert) for expert in self.experts]
         if self.text_config is not None:
-            text_fields = self.text_config.get_text_config().to_dict()
-            self.tie_word_embeddings = bool(text_fields.get("tie_word_embeddings"))
+            self.tie_word_embeddings = ties_word_embeddings(self.text_config)
+        if self.id2label is None and "num_labels" not in kwargs:
+            self.id2label = {}  # `transformers` would make up two labels
+        if self.label2id is None:
+            self.label2id = {label: int(index) for index, label in (self.id2label or {}).items()}
+        # With our pipeline registered in this process, `pipeline` need not be told of the one in the checkpoint.
+        kwargs.pop("custom_pipelines", None)
+        if IS_REMOTE_CODE or PIPELINE_TASK not in PIPELINE_REGISTRY.get_supported_tasks():
+            self.custom_pipelines = copy.deepcopy(CUSTOM_PIPELINES)  # which `pipeline` changes
         if kwargs.get("attn_implementation") is None:
             # Nested configurations keep their own, with which models were loaded; `None` would be passed down.
             kwargs["attn_implementation"] = {name: {} for name in self.sub_configs}
@@ -290,7 +310,9 @@ class EGMFConfig(PreTrainedConfig):
             "AutoModelForCausalLM": model_class,
             "AutoModelForMultimodalLM": model_class,
         }
-        self.custom_pipelines = {PIPELINE_TASK: {"impl": "pipeline_egmf.EGMFPipeline", "pt": ["AutoModel"]}}
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**super().to_dict(), "custom_pipelines": copy.deepcopy(CUSTOM_PIPELINES)}
 
     @classmethod
     def from_pretrained(
@@ -337,6 +359,8 @@ class EGMFConfig(PreTrainedConfig):
         config_dict = dict(config_dict)
         for name in field_names(cls) & set(kwargs) - {"dtype"}:
             value = kwargs.pop(name)
+            if isinstance(value, os.PathLike):
+                value = os.fspath(value)
             if name in cls.sub_configs and isinstance(value, dict):
                 value = {**(config_dict.get(name) or {}), **value}
             config_dict[name] = value
@@ -448,6 +472,11 @@ def as_sub_config(value: Any, field_name: str) -> PreTrainedConfig | None:
     if isinstance(value, PreTrainedConfig):
         value._name_or_path = ""
     return value
+
+
+def ties_word_embeddings(text_config: PreTrainedConfig) -> bool:
+    """Whether the language model's output layer has the weights of its embeddings."""
+    return bool(text_config.get_text_config().to_dict().get("tie_word_embeddings"))
 
 
 def as_encoder_config(value: Any) -> PreTrainedConfig | None:

@@ -5,7 +5,6 @@ Fusion and encoders are never cast, quantized or split: what is not listed here 
 class of the model refuses an unknown one, so that a typo never changes an answer.
 """
 
-import copy
 import os
 from typing import Any
 
@@ -50,7 +49,7 @@ def load_config(
 
     Args:
         config_class: `EGMFConfig`.
-        config: that of `from_pretrained`; it is not changed.
+        config: that of `from_pretrained`.
         checkpoint: folder or Hub id.
         kwargs: those of `from_pretrained`, among them fields of the configuration.
 
@@ -63,15 +62,13 @@ def load_config(
     refuse_typos(config_class, kwargs)
     changes = {name: kwargs[name] for name in kwargs if name in fields}
     kwargs = {name: value for name, value in kwargs.items() if name not in fields and value is not None}
-    text_model_id = changes.pop("text_model_id", None)
-    if text_model_id is not None:  # otherwise the checkpoint's own
-        changes["text_model_id"] = os.fspath(text_model_id)
+    if changes.get("text_model_id", "") is None:
+        del changes["text_model_id"]  # the checkpoint's own
     if "torch_dtype" in kwargs:
         kwargs.setdefault("dtype", kwargs.pop("torch_dtype"))
     if isinstance(config, PreTrainedConfig):
         if changes:
             raise TypeError(f"Set {', '.join(sorted(changes))} in the `config` that you pass.")
-        config = copy.deepcopy(config)
     else:
         config = config_class.from_pretrained(config or checkpoint, **file_arguments(kwargs), **changes)
     check_arguments(checkpoint, config, kwargs)

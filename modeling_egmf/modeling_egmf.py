@@ -33,7 +33,7 @@ Eq. 3      chosen  GateNetwork and MLP have one hidden layer with GELU. w is a s
            option  `gate`: one stage, or equal weights. `expert_residual=False`: no share of f_fusion. Experts with
                    `learned_width` and the activation "mixture": learned instead of set by hand.
 pseudo     added   A layer norm before the projection and a learned scale after it, which a new model sets to match the
-tokens             size of the LLM's own embeddings (training/model/builder.py). `pseudo_token_norm=False`: neither.
+tokens             size of the LLM's own embeddings (`calibrate_pseudo_tokens`). `pseudo_token_norm=False`: neither.
            option  `pseudo_token_projection="separate"`: a projection per token instead of Repeat.
 prompt     added   The prompt includes the transcript and a dialogue's earlier turns: otherwise the LLM would see the
                    text only through P tokens. The processor's `transcript_in_prompt=False` hides the transcript.
@@ -52,8 +52,7 @@ prompt_egmf.py in the order of the diagram; answers_egmf.py; checkpoints_egmf.py
 # B batch  S prompt tokens  L transcript columns  K positions with logits  P pseudo tokens  A answers  E experts
 # M modalities (text, audio, video)  T frames  F feature width  H fusion width  D LLM width  V vocabulary
 
-import os
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,20 +61,13 @@ from transformers import initialization as init
 
 from .adapters_egmf import EGMFAdapterMixin, adapter_configs, add_adapter, new_adapter_config
 from .answers_egmf import NORMALIZATIONS, AnswerSet, answer_loss, choose_logits_to_keep
-from .checkpoints_egmf import (
-    load_adapter_checkpoint,
-    load_adapters,
-    load_standalone_checkpoint,
-    save_adapters,
-    split_weights,
-)
+from .checkpoints_egmf import EGMFCheckpointMixin
 from .configuration_egmf import EGMFConfig
 from .decoders_egmf import check_decoder, check_keywords
 from .encoders_egmf import EGMFAudioVisualEncoder, EGMFPretrainedStem
 from .experts_egmf import EGMFExpert, EGMFExperts, EGMFMixedActivation
 from .fusion_egmf import EGMFFusion
 from .generation_egmf import EGMFGenerationMixin
-from .loading_egmf import load_config
 from .outputs_egmf import EGMFAnswerOutput, EGMFCausalLMOutput, EGMFFusionOutput
 from .padding_egmf import run_language_model
 from .precision_egmf import float32_logits
@@ -188,7 +180,7 @@ class EGMFModel(EGMFPreTrainedModel):
         return output
 
 
-class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFPreTrainedModel, EGMFGenerationMixin):
+class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFCheckpointMixin, EGMFPreTrainedModel, EGMFGenerationMixin):
     """EGMF with its language model: answers a task's question about a person from any of text, audio and video.
 
     Args:
@@ -231,6 +223,8 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFPreTrainedModel, EGMFGe
         video_backbone: PreTrainedModel | None = None,
     ):
         super().__init__(config)
+        # Checksum of a checkpoint's model.safetensors -> its folder, with the adapters' files.
+        self.adapter_folders: dict[str, str] = {}
         if config.text_config is None:
             raise ValueError("The configuration has no `text_config`: there is no language model to build.")
         if language_model is None:
@@ -247,67 +241,6 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFPreTrainedModel, EGMFGe
         self.generation_config = language_model.generation_config
         self.post_init()
         self.freeze()
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        pretrained_model_name_or_path: str | os.PathLike | None,
-        *,
-        config: EGMFConfig | str | os.PathLike | None = None,
-        **kwargs: Any,
-    ) -> Self:
-        """Load an adapter checkpoint or a standalone checkpoint.
-
-        Args:
-            kwargs: as for any `from_pretrained`, fields of the configuration included: `text_model_id` says where an
-                adapter checkpoint's language model is. `dtype`, `device_map`, `quantization_config` and
-                `attn_implementation` apply to the language model, which may be offloaded to CPU or disk.
-
-        Returns:
-            The model in evaluation mode; with `output_loading_info`, also the loading info.
-
-        Raises:
-            TypeError: an unknown argument.
-            OSError, ValueError: a part is absent or damaged, or its weights do not match the model; by name.
-        """
-        checkpoint = pretrained_model_name_or_path
-        config, kwargs = load_config(cls.config_class, config, checkpoint, kwargs)
-        check_decoder(config.text_config)
-        if config.text_model_id is not None:
-            model, info = load_adapter_checkpoint(cls, checkpoint, config, **kwargs)
-        else:
-            model, info = load_standalone_checkpoint(super().from_pretrained, checkpoint, config, **kwargs)
-        load_adapters(checkpoint, model, config, **kwargs)
-        model.freeze()
-        return (model, info) if kwargs.get("output_loading_info") else model
-
-    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        """Save an adapter checkpoint if `config.text_model_id` names a language model, else a standalone one.
-
-        Each PEFT adapter of the language model is saved in a folder of its name, as peft saves it.
-
-        Args:
-            kwargs: as for any `save_pretrained`. With `push_to_hub=True`, `push_to_hub` is called afterwards, because
-                the checksum of the weights is recorded when they are saved.
-
-        Raises:
-            ValueError: `push_to_hub=True` with a `variant`, which is not uploaded.
-        """
-        pushes = kwargs.pop("push_to_hub", False)
-        hub_arguments = ("repo_id", "commit_message", "private", "create_pr")
-        hub_kwargs = {name: kwargs.pop(name) for name in hub_arguments if name in kwargs}
-        if pushes and kwargs.get("variant") is not None:
-            raise ValueError("`push_to_hub=True` does not upload a `variant`. Save it, then upload its folder.")
-        if self.config.text_model_id is not None:
-            # An adapter checkpoint keeps our key names.
-            kwargs.setdefault("save_original_format", False)
-        weights, adapters = split_weights(self, kwargs.pop("state_dict", None))
-        super().save_pretrained(save_directory, state_dict=weights, **kwargs)
-        if kwargs.get("is_main_process", True) and not kwargs.get("distributed_checkpoint"):
-            save_adapters(save_directory, self, adapters, kwargs.get("variant"))
-        if pushes and kwargs.get("is_main_process", True):
-            hub_kwargs.setdefault("repo_id", os.path.basename(os.path.normpath(save_directory)))
-            self.push_to_hub(**hub_kwargs, token=kwargs.get("token"))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -326,6 +259,21 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFPreTrainedModel, EGMFGe
         self.language_model.requires_grad_(False)
         if adapter_configs(self.language_model):
             self.language_model.set_adapter(self.language_model.active_adapters())
+
+    @torch.no_grad()
+    def calibrate_pseudo_tokens(self) -> None:
+        """Scale a new model's pseudo tokens to the root mean square of the language model's embeddings.
+
+        It is measured on the output of the embedding layer, where the pseudo tokens enter: Gemma's layer scales its
+        weights by sqrt(D). Language models that scale later, such as Granite, scale both alike.
+        """
+        if not self.config.pseudo_token_norm:
+            return
+        embed_tokens = self.get_input_embeddings()
+        token_ids = torch.arange(len(embed_tokens.weight), device=embed_tokens.weight.device)
+        embeddings = embed_tokens(token_ids)  # (V, D)
+        root_mean_square = embeddings.float().square().mean().sqrt()
+        self.egmf.pseudo_tokens.scale.fill_(root_mean_square.item())
 
     def get_output_embeddings(self) -> nn.Module:
         return self.language_model.get_output_embeddings()

@@ -96,7 +96,7 @@ def checksum(weights: Iterable[tuple[str, Tensor]]) -> str:
     """A checksum of names, types, shapes and values, independent of their order and of how they are sharded."""
     lines = []
     for name, weight in weights:
-        content = weight.contiguous().reshape(-1).view(torch.uint8).numpy()
+        content = weight.cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
         lines.append(f"{name} {weight.dtype} {tuple(weight.shape)} {zlib.crc32(content):08x}")
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
 

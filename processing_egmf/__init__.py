@@ -1,4 +1,10 @@
-"""The EGMF processor: media decoding, prompts, tasks, answers, pipeline. Start with processing_egmf.py."""
+"""The EGMF processor: media decoding, prompts, tasks, answers, pipeline. Start with processing_egmf.py.
+
+Importing it registers the processor with `AutoProcessor`, which then loads that of any EGMF checkpoint with this code,
+and needs no `trust_remote_code=True`. This file is not part of a checkpoint.
+"""
+
+from transformers import AutoProcessor
 
 from .collator_egmf import EGMFDataCollator
 from .pipeline_egmf import EGMFPipeline
@@ -15,3 +21,6 @@ __all__ = [
     "EGMFProcessor",
     "EGMFTask",
 ]
+
+# `AutoProcessor` finds it by the name in processor_config.json; the model's configuration is not known here.
+AutoProcessor.register(EGMFProcessor, EGMFProcessor, exist_ok=True)

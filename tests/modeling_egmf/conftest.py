@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, ViTConfig, ViTModel, Wav2Vec2Config, Wav2Vec2Model
 
 from modeling_egmf import EGMFEncoderConfig
-from modeling_egmf.checkpoints_egmf import fingerprint
+from modeling_egmf.parts_egmf import fingerprint
 from tests.helpers.model_inputs import keep_modalities
 from training.model.export import merge
 

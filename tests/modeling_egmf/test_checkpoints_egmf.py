@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from modeling_egmf import EGMFForConditionalGeneration
+from modeling_egmf import EGMFForConditionalGeneration, checkpoints_egmf
 from tests.helpers.checkpoint_files import edit_weights, outputs_of, stored_keys
 
 
@@ -71,9 +71,11 @@ def test_pushing_comes_after_the_checksum(adapter, monkeypatch, tmp_path):
     """`push_to_hub` saves once more, into a folder of its own, and uploads that."""
     _, model, _ = adapter
     pushed = []
-    monkeypatch.setattr(PreTrainedModel, "push_to_hub", lambda self, **options: pushed.append(options))
+    model.config.text_model_id = "org/llm"
+    monkeypatch.setattr(checkpoints_egmf, "file_exists", lambda *repo, **options: True)
+    monkeypatch.setattr(PreTrainedModel, "push_to_hub", lambda self, repo_id, **options: pushed.append(options))
     model.save_pretrained(tmp_path / "egmf", push_to_hub=True, private=True)
-    assert pushed == [{"repo_id": "egmf", "private": True, "token": None}]
+    assert pushed == [{"private": True, "token": None}]
     assert json.loads((tmp_path / "egmf/config.json").read_text())["weights_checksum"]
     with pytest.raises(ValueError, match="does not upload a `variant`"):
         model.save_pretrained(tmp_path / "fp16", push_to_hub=True, variant="fp16")

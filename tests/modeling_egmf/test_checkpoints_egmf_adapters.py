@@ -127,12 +127,22 @@ def test_second_adapter_is_trained_alone(adapter):
     assert trained == {name for name, parameter in model.language_model.named_parameters() if parameter.requires_grad}
 
 
-def test_state_dict_without_the_adapter_is_refused(adapter):
+def test_state_dict_without_the_adapter(adapter):
     """What the plain `Trainer` reads from model.safetensors to resume, or for the best checkpoint."""
-    folder, model, _ = adapter
+    folder, model, inputs = adapter
+    stored = load_file(folder / "model.safetensors")
+    expected = logits_of(model, inputs)
+    loaded = load(folder)
+    for parameter in loaded.parameters():
+        if parameter.requires_grad:
+            parameter.data.add_(1)
+    assert not torch.equal(logits_of(loaded, inputs), expected)
+    loaded.load_state_dict(stored, strict=False)
+    assert torch.equal(logits_of(loaded, inputs), expected)
+    loaded.adapter_folders.clear()  # as if the model came from elsewhere
     with pytest.raises(ValueError, match=r"weights of the adapter 'default' are missing.*EGMFTrainer"):
-        model.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
-    model.load_state_dict(model.state_dict())
+        loaded.load_state_dict(stored, strict=False)
+    loaded.load_state_dict(model.state_dict())
 
 
 def test_adapters_stay_in_float32(german):

@@ -92,7 +92,7 @@ def test_damaged_language_model_is_named(
     path = tmp_path / "llm" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(
-        OSError, match=r"adapter checkpoint: its language model '../llm' could not be loaded.*Point to a"
+        OSError, match=r"adapter checkpoint: its language model '.*/llm' could not be loaded.*Point to a"
     ):
         load(tmp_path / "adapter")
 

@@ -10,7 +10,6 @@ from modeling_egmf.prompt_egmf import (
     transcript_columns,
 )
 from tests.helpers.model_inputs import assert_close, media_of
-from training.model.builder import calibrate_pseudo_tokens
 
 
 @pytest.mark.parametrize("projection", ["repeat", "separate"])
@@ -46,7 +45,7 @@ def test_calibrated_pseudo_tokens_are_as_long_as_embeddings(setting, process):
     model, processor, samples = setting(lively=False)
     with torch.no_grad():
         model.get_input_embeddings().weight.mul_(0.03)
-    calibrate_pseudo_tokens(model)
+    model.calibrate_pseudo_tokens()
     inputs = process(processor, samples)
     _, fusion = model.embed_prompt(inputs["input_ids"], inputs["utterance_mask"], **media_of(inputs))
     embedding_norm = model.get_input_embeddings().weight.norm(dim=-1).mean()

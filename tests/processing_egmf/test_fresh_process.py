@@ -27,6 +27,11 @@ from transformers import AutoProcessor, pipeline
 torch.set_num_threads(1)
 folders, processor_folder, clip = json.loads(sys.argv[1])
 found = {}
+try:
+    pipeline("multimodal-emotion-recognition", model=folders["standalone"], trust_remote_code=False)
+except ValueError as error:
+    found["without consent"] = str(error)
+found["code without consent"] = sorted(m for m in sys.modules if m.startswith("transformers_modules."))
 for name, folder in folders.items():
     arguments = {} if name == "standalone" else {"task": "multimodal-emotion-recognition"}
     pipe = pipeline(model=folder, trust_remote_code=True, device="cpu", dtype=torch.float32, **arguments)
@@ -155,9 +160,16 @@ def test_a_pipeline_saves_what_it_needs(make_model, make_processor, tmp_path):
     assert_close(again(text="I'm fine.", task="emotion"), pipe(text="I'm fine.", task="emotion"))
 
 
-def test_without_consent_no_code_runs(checkpoints):
-    with pytest.raises(ValueError, match="trust_remote_code"):
-        pipeline(TASK, model=str(checkpoints["standalone"]), trust_remote_code=False)
+def test_without_consent_the_installed_code_runs(checkpoints):
+    pipe = pipeline(TASK, model=str(checkpoints["standalone"]), trust_remote_code=False)
+    for part in (pipe, pipe.model, pipe.processor):
+        assert type(part).__module__.startswith(("processing_egmf.", "modeling_egmf."))
+
+
+@pytest.mark.integration
+def test_without_consent_no_code_runs(fresh):
+    assert "trust_remote_code=True" in fresh["without consent"]
+    assert fresh["code without consent"] == []
 
 
 @pytest.mark.integration

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from modeling_egmf import EGMFForConditionalGeneration, EGMFModel
+from modeling_egmf.parts_egmf import with_relative_parts
 from processing_egmf import EGMFProcessor
 
 from ..model.builder import load
@@ -109,10 +110,11 @@ def write_folder(
         difference = check_program(load_program(format, path), model.egmf, inputs)
         files[path.name] = {"format": format, "sha256": digest_of_file(path), "largest_difference": difference}
         logger.info(f"{path.name} equals the model to {difference:.1e}.")
+    named_parts = with_relative_parts(model.config, options.run)
     record = {
         "run": options.run,
         "language_model": {
-            "id": options.text_model_name_or_path or model.config.text_model_id or options.run,
+            "id": options.text_model_name_or_path or named_parts.text_model_id or options.run,
             "revision": model.config.text_model_revision,
             "model_type": model.config.text_config.model_type,
         },

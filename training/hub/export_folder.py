@@ -17,7 +17,7 @@ import torch
 
 from modeling_egmf import EGMFForConditionalGeneration
 from modeling_egmf.adapters_egmf import adapter_configs
-from modeling_egmf.checkpoints_egmf import locate_part
+from modeling_egmf.parts_egmf import is_local, named_parts
 from processing_egmf import EGMFProcessor
 
 from ..evaluation.subsets import full_subset
@@ -126,7 +126,7 @@ def load_for_export(
     if not options.standalone:
         if text_model is not None:
             model.config.text_model_id, model.config.text_model_revision = text_model
-        require_shared_encoders(model, options.run)
+        require_shared_encoders(model)
         return model, processor, None
     merging = None
     if adapter_configs(model.language_model):
@@ -144,15 +144,14 @@ def load_run(run: Path) -> tuple[EGMFForConditionalGeneration, EGMFProcessor]:
         raise PushError(f"{run} cannot be pushed, because it cannot be loaded: {error}") from error
 
 
-def require_shared_encoders(model: EGMFForConditionalGeneration, run: Path) -> None:
+def require_shared_encoders(model: EGMFForConditionalGeneration) -> None:
     """Refuse an adapter checkpoint whose frozen pretrained encoder is in a local folder."""
-    encoders = {"audio": model.config.audio_config, "video": model.config.video_config}
-    for name, encoder in encoders.items():
-        if encoder is None or encoder.backbone_id is None or encoder.backbone_trainable:
-            continue
-        if os.path.isdir(locate_part(encoder.backbone_id, run)):
+    for owner, field, name in named_parts(model.config):
+        part = getattr(owner, field)
+        if owner is not model.config and is_local(part):
+            modality = name.partition("_")[0]
             raise PushError(
-                f"The frozen {name} encoder is in a folder, {encoder.backbone_id!r}, which no one else has. Push with "
+                f"The frozen {modality} encoder is in a folder, {part!r}, which no one else has. Push with "
                 "--standalone, or train on the encoder's Hub id."
             )
 

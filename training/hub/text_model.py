@@ -17,7 +17,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 
-from modeling_egmf.checkpoints_egmf import locate_part
+from modeling_egmf.parts_egmf import locate_part
 
 from ..records import read_json
 from .errors import PushError, hub_errors

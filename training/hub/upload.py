@@ -19,6 +19,8 @@ import numpy as np
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import LocalTokenNotFoundError, RepositoryNotFoundError
 
+from modeling_egmf.configuration_egmf import PIPELINE_TASK
+
 from ..records import read_json
 from .card_facts import CardFacts
 from .errors import PushError, hub_errors
@@ -252,7 +254,7 @@ def push(options: PushOptions, api: HfApi, report: Callable[[str], None] = print
         message = options.message or f"EGMF, {exported.kind}, trained weights {fingerprint[:12]}"
         commit = send(api, folder, options, remote, message, replace=options.overwrite and another_model)
         report(f"pushed     {options.repo_id}, commit {commit}")
-        pipeline = next(iter(exported.model.config.custom_pipelines or {}), None)
+        pipeline = PIPELINE_TASK
         pushed = Pushed(options.repo_id, commit, size, len(list_files(folder)), pipeline=pipeline)
         if options.verify:
             answer = verify(api, options.repo_id, commit, expected, inputs, pipeline)

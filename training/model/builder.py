@@ -15,18 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from huggingface_hub.errors import StrictDataclassClassValidationError, StrictDataclassError
-from transformers import (
-    AutoConfig,
-    AutoTokenizer,
-    BitsAndBytesConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
 
 from modeling_egmf import EGMFConfig, EGMFForConditionalGeneration
-from modeling_egmf.checkpoints_egmf import fingerprint, locate_part
 from modeling_egmf.configuration_egmf import PAPER_EXPERTS
 from modeling_egmf.weights_egmf import explain_loading_errors
 from processing_egmf import BUILT_IN_TASKS, EGMFProcessor, EGMFTask
@@ -35,10 +27,10 @@ from processing_egmf.agreement_egmf import check_agreement
 from ..options import ModelArguments
 from .encoders import Encoder, build_encoder
 from .language_model import (
+    absolute_id,
     check_model_location,
     load_language_model,
     lora_fields,
-    portable_id,
     quantization,
     with_lora_targets,
 )
@@ -67,8 +59,6 @@ def load(
         OSError: it cannot be read.
     """
     check_model_location(checkpoint)
-    # With our config registered, looking up the tokenizer does not need the checkpoint's own code.
-    AutoConfig.register("egmf", EGMFConfig, exist_ok=True)
     load_kwargs: dict[str, Any] = {"text_model_id": text_model}
     if active_experts is not None:
         load_kwargs["active_experts"] = active_experts
@@ -88,11 +78,12 @@ def load(
     with explain_loading_errors(f"The processor of {checkpoint}"):
         processor = EGMFProcessor.from_pretrained(checkpoint)
     check_agreement(model.config, processor)
+    set_labels(model.config, processor)
     return model, processor
 
 
 def load_for_training(
-    arguments: ModelArguments, tasks: dict[str, EGMFTask], output_dir: str | Path
+    arguments: ModelArguments, tasks: dict[str, EGMFTask]
 ) -> tuple[EGMFForConditionalGeneration, EGMFProcessor]:
     """Load a checkpoint to fine-tune, and add the tasks of the new data to its own.
 
@@ -111,9 +102,7 @@ def load_for_training(
                 f"Task {task.name!r} of {checkpoint} differs from yours in its labels or its prompt. "
                 "Give your task another name."
             )
-    if model.config.text_model_id is not None:
-        location = locate_part(model.config.text_model_id, checkpoint)
-        model.config.text_model_id = portable_id(location, output_dir)
+    set_labels(model.config, processor)
     return model, processor
 
 
@@ -134,14 +123,13 @@ def warn_of_ignored_options(arguments: ModelArguments) -> None:
 
 
 def build(
-    arguments: ModelArguments, tasks: dict[str, EGMFTask] | None = None, output_dir: str | Path = "."
+    arguments: ModelArguments, tasks: dict[str, EGMFTask] | None = None
 ) -> tuple[EGMFForConditionalGeneration, EGMFProcessor]:
     """Build a new model around a language model, or load a checkpoint to fine-tune; with the matching processor.
 
     Args:
         arguments: options of the model.
         tasks: name -> task, the first being the default; None for the built-in ones.
-        output_dir: folder of the run; local language models and encoders are stored relative to it.
 
     Raises:
         ValueError: no language model is given, it does not exist or cannot be used, 4 bits are requested but not
@@ -153,7 +141,7 @@ def build(
             "Give either --model_name_or_path, which has its own language model, or --backbone for a new model."
         )
     if arguments.model_name_or_path is not None:
-        return load_for_training(arguments, tasks or {}, output_dir)
+        return load_for_training(arguments, tasks or {})
     if arguments.text_model_name_or_path is None:
         raise ValueError(
             "Give --backbone or --text_model_name_or_path, a language model to build on, "
@@ -165,22 +153,20 @@ def build(
         arguments.text_model_name_or_path, revision=arguments.text_model_revision or "main"
     )
     with configuration_errors():
-        audio = build_encoder(arguments, "audio", output_dir)
-        video = build_encoder(arguments, "video", output_dir)
+        audio = build_encoder(arguments, "audio")
+        video = build_encoder(arguments, "video")
     processor = build_processor(arguments, tokenizer, tasks, audio, video)
     with configuration_errors():
         config = EGMFConfig(
-            text_config=stored_text_config(language_model, four_bit),
-            text_model_id=portable_id(arguments.text_model_name_or_path, output_dir),
+            text_model_id=absolute_id(arguments.text_model_name_or_path),
             text_model_revision=arguments.text_model_revision,
-            text_model_fingerprint=fingerprint(language_model),
             audio_config=audio.config,
             video_config=video.config,
             placeholder_token_id=processor.placeholder_token_id,
             **fusion_settings(arguments),
         )
-    model = EGMFForConditionalGeneration(config, language_model, audio.backbone, video.backbone)
-    calibrate_pseudo_tokens(model)
+    set_labels(config, processor)
+    model = EGMFForConditionalGeneration.from_language_model(language_model, config, audio.backbone, video.backbone)
     return model, processor
 
 
@@ -230,15 +216,13 @@ def with_prompt_format(tasks: dict[str, EGMFTask], prompt_format: str | None) ->
     return {name: dataclasses.replace(task, prompt_format=prompt_format) for name, task in tasks.items()}
 
 
-def stored_text_config(language_model: PreTrainedModel, four_bit: BitsAndBytesConfig | None) -> Any:
-    """The language model's configuration as a checkpoint stores it: without its path and 4-bit settings."""
-    language_model.config._name_or_path = ""
-    language_model.config.dtype = language_model.dtype
-    if four_bit is None:
-        return language_model.config
-    text_config = copy.copy(language_model.config)
-    del text_config.quantization_config  # whoever loads the checkpoint chooses the precision
-    return text_config
+def set_labels(config: EGMFConfig, processor: EGMFProcessor) -> None:
+    """Give the model's configuration the labels of the processor's first classification task, if there is one."""
+    for task in processor.task_objects.values():
+        if task.kind == "classification":
+            config.id2label = dict(enumerate(task.labels))
+            config.label2id = {label: index for index, label in config.id2label.items()}
+            return
 
 
 def fusion_settings(arguments: ModelArguments) -> dict[str, Any]:
@@ -284,19 +268,3 @@ def read_experts(names: Sequence[str]) -> list[dict[str, Any]]:
         if rest:
             experts[-1]["learned_width"] = True
     return experts
-
-
-def calibrate_pseudo_tokens(model: EGMFForConditionalGeneration) -> None:
-    """Scale a new model's pseudo tokens to the root mean square of the language model's embeddings.
-
-    It is measured on the output of the embedding layer, where the pseudo tokens enter: Gemma's layer scales its
-    weights by sqrt(D). Language models that scale later, such as Granite, scale both alike.
-    """
-    if not model.config.pseudo_token_norm:
-        return
-    embed_tokens = model.get_input_embeddings()
-    token_ids = torch.arange(len(embed_tokens.weight), device=embed_tokens.weight.device)
-    with torch.no_grad():
-        embeddings = embed_tokens(token_ids)  # (V, D)
-        root_mean_square = embeddings.float().square().mean().sqrt()
-        model.egmf.pseudo_tokens.scale.fill_(root_mean_square.item())

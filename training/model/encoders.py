@@ -24,7 +24,7 @@ from modeling_egmf.backbones_egmf import EGMFPretrainedStem, backbone_width, cli
 from processing_egmf.frontends_egmf import encode_frames, encode_waveform
 
 from ..options import ModelArguments
-from .language_model import portable_id
+from .language_model import absolute_id
 
 
 RAW_INPUTS = {"audio": "waveform", "video": "frames"}
@@ -56,13 +56,12 @@ class Encoder(NamedTuple):
     num_frames: int | None = None
 
 
-def build_encoder(arguments: ModelArguments, modality: str, output_dir: str | Path) -> Encoder:
+def build_encoder(arguments: ModelArguments, modality: str) -> Encoder:
     """The encoder that `--audio` or `--video` names.
 
     Args:
         arguments: options of the model.
         modality: `audio` or `video`.
-        output_dir: folder of the run; a local pretrained encoder is stored relative to it.
 
     Raises:
         ValueError: the option does not name an encoder, or the width of the features is missing.
@@ -84,7 +83,7 @@ def build_encoder(arguments: ModelArguments, modality: str, output_dir: str | Pa
     similar = difflib.get_close_matches(kind, (raw_input, "features", "none"), n=1, cutoff=0.7)
     if similar and not Path(kind).exists():
         raise ValueError(f"--{modality} {kind} is not an encoder. Did you mean {similar[0]}?")
-    return load_pretrained_encoder(arguments, modality, kind, output_dir)
+    return load_pretrained_encoder(arguments, modality, kind)
 
 
 def without_untrained_encoders(arguments: ModelArguments, modalities: Sequence[str] | None) -> ModelArguments:
@@ -115,9 +114,7 @@ def shared_settings(arguments: ModelArguments) -> dict[str, Any]:
     }
 
 
-def load_pretrained_encoder(
-    arguments: ModelArguments, modality: str, model_id: str, output_dir: str | Path
-) -> Encoder:
+def load_pretrained_encoder(arguments: ModelArguments, modality: str, model_id: str) -> Encoder:
     """Load a pretrained encoder; of a model with several parts, such as CLIP, only the part for the modality.
 
     Raises:
@@ -144,7 +141,7 @@ def load_pretrained_encoder(
     config = EGMFEncoderConfig(
         input_type=RAW_INPUTS[modality],
         backbone_config=backbone.config,
-        backbone_id=portable_id(model_id, output_dir),
+        backbone_id=absolute_id(model_id),
         backbone_trainable=arguments.train_backbones,
         backbone_pooler=not any("pooler" in key for key in info["missing_keys"]),
         **shared_settings(arguments),

@@ -23,6 +23,7 @@ def stand_alone(model: EGMFForConditionalGeneration) -> EGMFForConditionalGenera
     config.text_model_id = None
     config.text_model_revision = None
     config.text_model_fingerprint = None
+    config.text_model_checksum = None
     for encoder in (config.audio_config, config.video_config):
         if encoder is not None:
             encoder.backbone_id = None

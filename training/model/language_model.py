@@ -20,6 +20,7 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
+from modeling_egmf import EGMFConfig
 from modeling_egmf.adapters_egmf import default_lora_targets, new_adapter_config
 from modeling_egmf.decoders_egmf import check_decoder
 
@@ -41,9 +42,9 @@ def check_model_location(model: str | Path) -> None:
         raise ValueError(f"There is no folder {model}, and it is not a Hub id (ORG/NAME).")
 
 
-def portable_id(model_id: str, output_dir: str | Path) -> str:
-    """A local folder as a path relative to the run, so that no absolute path is stored in a checkpoint."""
-    return os.path.relpath(model_id, output_dir) if os.path.isdir(model_id) else model_id
+def absolute_id(model_id: str) -> str:
+    """A folder by its absolute path, a Hub id unchanged. A checkpoint stores the path from its own folder."""
+    return os.path.abspath(model_id) if os.path.isdir(model_id) else model_id
 
 
 def quantization(arguments: ModelArguments) -> BitsAndBytesConfig | None:
@@ -130,7 +131,7 @@ def require_embeddings(text_model: str, config: PreTrainedConfig) -> None:
         ValueError: it is not a causal language model, or EGMF cannot score answers with it exactly.
     """
     examples = " or ".join(backbone_names()[:2])
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or config.model_type == EGMFConfig.model_type:
         raise ValueError(
             f"{text_model} is a {config.model_type!r}, which is not a causal language model of "
             f"transformers. Give one, for example --backbone {examples}."

@@ -26,6 +26,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
 from modeling_egmf.checkpoints_egmf import keys_stored_elsewhere
+from modeling_egmf.parts_egmf import with_relative_parts
 
 from ..arguments import DataArguments, EGMFTrainingArguments, ModelArguments
 from ..data.parquet import StoredFeatures, StoredMedia
@@ -313,6 +314,22 @@ def report_write_errors(run: Path, name: str) -> Iterator[None]:
             f"{name} could not be written to {run} ({error}); the disk has {free:,.0f} MiB free. Free some "
             f"space and run the same command again: it resumes from {last}."
         ) from error
+
+
+def final_folder(folder: Path) -> Path:
+    """Where a folder will be once it is complete: for .partial/checkpoint-N, checkpoint-N."""
+    return folder.parent.parent / folder.name if folder.parent.name == PARTIAL else folder
+
+
+@contextmanager
+def parts_named_from(model: PreTrainedModel, folder: Path) -> Iterator[None]:
+    """Let a checkpoint name its language model by the path from this folder, to which it will be renamed."""
+    config = model.config
+    model.config = with_relative_parts(config, folder)
+    try:
+        yield
+    finally:
+        model.config = config
 
 
 def finalize_checkpoint(source: Path, target: Path) -> None:

@@ -59,7 +59,7 @@ from .checkpointing import (
 from .distributed import num_elements
 from .pretraining import pretrain_fusion
 from .sampling import EpochBatchSampler
-from .trainer import EGMFTrainer, make_compute_metrics
+from .trainer import PUSHING, EGMFTrainer, make_compute_metrics
 
 
 def train(model_args: ModelArguments, data_args: DataArguments, args: EGMFTrainingArguments) -> EGMFTrainer:
@@ -105,7 +105,7 @@ class TrainingRun:
         set_seed(self.args.seed)
         self.read_examples()
         self.model_args = without_untrained_encoders(self.model_args, self.data_args.modalities)
-        self.model, self.processor = build(self.model_args, self.tasks, self.args.output_dir)
+        self.model, self.processor = build(self.model_args, self.tasks)
         self.settings = self.collect_settings()
         self.make_datasets()
         self.prepare_folder()
@@ -125,6 +125,8 @@ class TrainingRun:
                 "Training draws its examples at random, so it needs all of them. Leave out --streaming, which is for "
                 "egmf evaluate and egmf predict."
             )
+        if self.args.push_to_hub:
+            raise ValueError(PUSHING)
         quantization(self.model_args)
         if self.data_args.encoder_cache is not None:
             changing = {

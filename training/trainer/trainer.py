@@ -30,7 +30,7 @@ from processing_egmf import EGMFProcessor
 from ..evaluation.gates import find_collapse, gate_figures, gate_metrics
 from ..evaluation.metrics import training_metrics
 from ..records import weight_files
-from .checkpointing import PARTIAL, finalize_checkpoint, report_write_errors
+from .checkpointing import PARTIAL, final_folder, finalize_checkpoint, parts_named_from, report_write_errors
 from .distributed import (
     check_sharded_decoder,
     gather_adapter_state,
@@ -73,6 +73,12 @@ def make_compute_metrics(processor: EGMFProcessor, config: EGMFConfig) -> Callab
     return compute_metrics
 
 
+PUSHING = (
+    "EGMFTrainer does not push to the Hub: `Trainer` would send pickles, and checkpoints without their adapters. "
+    "Leave out `push_to_hub`, and push the finished run: python -m training.push_to_hub RUN ORG/NAME."
+)
+
+
 class EGMFTrainer(Trainer):
     """Evaluation calls `score_answers`: its loss is -log P(true answer | one of the answer set).
 
@@ -85,6 +91,15 @@ class EGMFTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.scalars: set[str] = set()
         self.max_answers = max(task.num_answers for task in self.processing_class.task_objects.values())
+
+    # Why: it is called at the start if `push_to_hub` is set, and later by the method of that name.
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Refuse pushing.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(PUSHING)
 
     # Why: FSDP2 cannot shard scalars, so they get a dimension before the model is wrapped.
     def train(self, *args: Any, **kwargs: Any) -> Any:
@@ -218,13 +233,11 @@ class EGMFTrainer(Trainer):
         if self.is_fsdp_enabled:
             state = gather_adapter_state(model, self.scalars, keep=self.args.should_save)
         if self.args.should_save:
-            with unwrapped_class(model):
+            with unwrapped_class(model), parts_named_from(model, final_folder(folder)):
                 model.save_pretrained(folder, state_dict=state)
             self.processing_class.save_pretrained(folder)
             for weights in weight_files(folder):  # safetensors makes them readable only by the owner
                 shutil.copymode(folder / "config.json", weights)
-        if self.args.push_to_hub and not _internal_call:
-            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
 
     # Why private: no hook runs between writing a checkpoint and naming it. A callback (`on_save`) runs after
     # checkpoint-N has been written in place and older ones deleted, so a kill in between would leave a partial one.

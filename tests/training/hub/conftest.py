@@ -10,7 +10,7 @@ import pytest
 import torch
 from huggingface_hub import HfApi
 
-from modeling_egmf.checkpoints_egmf import fingerprint
+from modeling_egmf.parts_egmf import fingerprint
 from processing_egmf import BUILT_IN_TASKS
 from tests.helpers.local_hub import LocalHub
 from tests.helpers.run_files import write_run

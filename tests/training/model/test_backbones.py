@@ -342,8 +342,7 @@ def test_only_the_language_model_is_quantized(corpus, tmp_path, trained_tokenize
     monkeypatch.setattr(builder, "quantization", lambda arguments: how)
     features = {"audio": "features", "audio_feature_size": 6, "video": "none"}
     model, processor = build(
-        ModelArguments(text_model_name_or_path=str(tmp_path / "llm"), load_in_4bit=True, **features),
-        output_dir=tmp_path / "run",
+        ModelArguments(text_model_name_or_path=str(tmp_path / "llm"), load_in_4bit=True, **features)
     )
     kinds = {name: type(p).__name__ for name, p in model.named_parameters()}
     assert all(kind == "Params4bit" for name, kind in kinds.items() if name.endswith("o_proj.weight"))

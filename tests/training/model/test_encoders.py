@@ -22,7 +22,6 @@ from tests.helpers.backbone_configs import (
     TRANSFORMER,
     VISION_BACKBONES,
 )
-from training.model.builder import calibrate_pseudo_tokens
 from training.model.encoders import build_encoder
 from training.options import ModelArguments
 
@@ -49,7 +48,7 @@ def write_encoder(tmp_path):
 
 
 def build(modality, folder, **options):
-    return build_encoder(ModelArguments(**{modality: str(folder)}, **options), modality, folder.parent / "run")
+    return build_encoder(ModelArguments(**{modality: str(folder)}, **options), modality)
 
 
 @pytest.mark.parametrize("name", CLIP_BACKBONES)
@@ -141,7 +140,7 @@ def test_pseudo_tokens_start_at_the_length_of_a_word(make_encoder_config, config
         text_config=config_class(**sizes), audio_config=make_encoder_config("features"), placeholder_token_id=300
     )
     model = EGMFForConditionalGeneration(config)
-    calibrate_pseudo_tokens(model)
+    model.calibrate_pseudo_tokens()
     words = model.get_input_embeddings()(torch.arange(300))
     expected = words.square().mean().sqrt().item()
     assert model.egmf.pseudo_tokens.scale.item() == pytest.approx(expected)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from training.model.language_model import portable_id
+from training.model.language_model import absolute_id
 from training.model.tasks_file import read_tasks
 
 
@@ -63,7 +63,8 @@ def test_a_damaged_tasks_file_is_named(tmp_path, content, message):
     assert len(str(caught.value)) < 1000
 
 
-def test_local_model_becomes_a_relative_path(tmp_path):
+def test_local_model_becomes_an_absolute_path(tmp_path, monkeypatch):
     (tmp_path / "llm").mkdir()
-    assert portable_id(str(tmp_path / "llm"), tmp_path / "runs/x") == "../../llm"
-    assert portable_id("org/model", tmp_path) == "org/model"
+    monkeypatch.chdir(tmp_path)
+    assert absolute_id("llm") == str(tmp_path / "llm")
+    assert absolute_id("org/model") == "org/model"

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import shutil
 import subprocess
@@ -143,7 +144,9 @@ def test_folders_load_in_a_fresh_process(place, folder, tmp_path, warm_python):
     answers = load_elsewhere(warm_python, tmp_path, clip, *folders)
     for part, answer in zip(parts, answers.values(), strict=True):
         assert answer.pop("class") == "EGMFForConditionalGeneration"
-        assert not Path(answer.pop("id")).is_absolute()
+        assert answer.pop("id") == str(moved / "llm")
+        stored = json.loads((folder / part / "config.json").read_text())["text_model_id"]
+        assert stored == os.path.relpath(place / "llm", folder / part)
         assert answer == pytest.approx(answer_here(folder / part, clip, place / "llm"), abs=1e-5)
 
 

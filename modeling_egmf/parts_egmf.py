@@ -1,0 +1,286 @@
+"""The parts that an adapter checkpoint names but does not hold: its language model, and frozen pretrained encoders.
+
+    in config.json                                in memory
+    "ORG/NAME"         a Hub id            ◄────► the same
+    "../llm"           a path that starts  ◄────► its absolute path
+                       at the checkpoint
+
+The path is written anew whenever a checkpoint is saved, so that it holds from the new folder. It is absolute only
+where there is no other, from one drive of Windows to another. For a checkpoint that was moved or copied without its
+parts, they are searched for: see `find_moved_part`. They must have the weights that the checkpoint was trained with.
+"""
+
+import copy
+import glob
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import constants
+from transformers import AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers.utils import logging
+
+from .configuration_egmf import EGMFConfig, EGMFEncoderConfig
+from .weights_egmf import check_weights, explain_loading_errors, in_memory
+
+
+logger = logging.get_logger(__name__)
+
+# A language model that differs in any of these is not the one that the checkpoint was trained with.
+TEXT_MODEL_SIZES = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size")
+# Precisions in which a copy of the language model may be stored and loaded: one, or one after the other.
+ROUNDINGS = {
+    "float32": (),
+    "bfloat16": (torch.bfloat16,),
+    "float16": (torch.float16,),
+    "float16, bfloat16": (torch.float16, torch.bfloat16),
+    "bfloat16, float16": (torch.bfloat16, torch.float16),
+}
+PIECE = 2**24  # weights whose bits are summed at once
+
+
+# ---- where they are -------------------------------------------------------------------------------------------------
+
+
+def named_parts(config: EGMFConfig) -> Iterator[tuple[PreTrainedConfig, str, str]]:
+    """Every part that an adapter checkpoint names: the configuration with its field, and the field's full name."""
+    if config.text_model_id is None:
+        return
+    yield config, "text_model_id", "text_model_id"
+    for name in ("audio_config", "video_config"):
+        encoder = getattr(config, name)
+        if is_stored_elsewhere(encoder):
+            yield encoder, "backbone_id", f"{name}.backbone_id"
+
+
+def is_stored_elsewhere(config: EGMFEncoderConfig | None) -> bool:
+    """Whether an encoder has a frozen backbone that is loaded from `backbone_id`."""
+    return config is not None and config.backbone_id is not None and not config.backbone_trainable
+
+
+def is_local(model_id: str) -> bool:
+    """Whether it is a folder or has the form of a path, unlike a Hub id."""
+    return model_id.startswith((os.curdir, os.sep)) or os.path.isabs(model_id) or os.path.isdir(model_id)
+
+
+def with_located_parts(config: EGMFConfig, checkpoint: str | os.PathLike, subfolder: str = "") -> EGMFConfig:
+    """A copy of a checkpoint's configuration that names its local parts by their absolute paths."""
+    config = copy.deepcopy(config)
+    for owner, field, _ in named_parts(config):
+        setattr(owner, field, locate_part(getattr(owner, field), checkpoint, subfolder))
+    return config
+
+
+def with_relative_parts(config: EGMFConfig, folder: str | os.PathLike) -> EGMFConfig:
+    """A copy of the configuration that names its local parts by their paths from a folder."""
+    config = copy.deepcopy(config)
+    for owner, field, _ in named_parts(config):
+        path = getattr(owner, field)
+        if os.path.isabs(path):
+            with suppress(ValueError):  # on another drive
+                setattr(owner, field, os.path.relpath(path, folder))
+    return config
+
+
+def locate_part(model_id: str, checkpoint: str | os.PathLike, subfolder: str = "") -> str:
+    """The location of a language model or a backbone.
+
+    Args:
+        model_id: a Hub id; a path; or a path from the checkpoint's folder, from the folder above it (a run's, if the
+            checkpoint is its checkpoint-N) or from the working directory.
+        checkpoint: folder or Hub id of the EGMF checkpoint.
+        subfolder: folder in it that holds config.json.
+
+    Returns:
+        The absolute path if there is one, else a Hub id, or `model_id` unchanged if there is nothing.
+    """
+    places = [os.curdir]
+    if os.path.isdir(checkpoint):
+        folder = os.path.abspath(os.path.join(checkpoint, subfolder))
+        places = [folder, os.path.dirname(folder), os.curdir]
+    for place in places:
+        path = os.path.abspath(os.path.join(place, model_id))
+        if os.path.isfile(os.path.join(path, "config.json")):
+            return path
+    return find_moved_part(model_id, checkpoint) if is_local(model_id) else model_id
+
+
+def find_moved_part(path: str, checkpoint: str | os.PathLike) -> str:
+    """Another location of a part that is not where the checkpoint names it, or `path` unchanged.
+
+    It is searched for in every folder above the checkpoint, by its path without leading `..`, and in the Hub cache,
+    by its last name.
+    """
+    names = [name for name in Path(path).parts if name not in (os.pardir, os.curdir, Path(path).anchor)]
+    if not names:
+        return path
+    candidates = []
+    if os.path.isdir(checkpoint):
+        for place in Path(checkpoint).absolute().parents:
+            if place.joinpath(*names, "config.json").is_file():
+                candidates.append(str(place.joinpath(*names)))
+    cached = f"models--*--{glob.escape(names[-1])}/snapshots/*/config.json"
+    candidates += [str(config.parent) for config in sorted(Path(constants.HF_HUB_CACHE).glob(cached))]
+    if not candidates:
+        return path
+    logger.warning(f"{path}, which {checkpoint} names, does not exist: {candidates[0]} is loaded instead.")
+    return candidates[0]
+
+
+# ---- whether they are the right ones --------------------------------------------------------------------------------
+
+
+def fingerprint(language_model: PreTrainedModel) -> str:
+    """A hash of part of the embedding matrix in bfloat16, independent of the precision it was loaded in."""
+    embeddings = language_model.get_input_embeddings()
+    with in_memory(embeddings):
+        piece = embeddings.weight.detach()[:64, :64].to("cpu", torch.bfloat16)
+    return hashlib.sha256(piece.float().numpy().tobytes()).hexdigest()[:16]
+
+
+def sum_of_bits(language_model: PreTrainedModel, roundings: tuple[torch.dtype, ...] = ()) -> str:
+    """The sum of the bits of all weights as float32, after rounding them to other precisions, one after the other.
+
+    A single changed bit changes it; names, shapes, order and shards do not. On one busy core, 135 million
+    weights take 0.9 s.
+    """
+    total = 0
+    for weight in language_model.parameters():
+        for piece in weight.detach().flatten().split(PIECE):
+            for dtype in roundings:
+                piece = piece.to(dtype)
+            total += int(piece.float().view(torch.int32).sum(dtype=torch.int64))
+    return f"{total % 2**64:016x}"
+
+
+def can_be_summed(language_model: PreTrainedModel) -> bool:
+    """Whether all weights are in memory and not quantized."""
+    if "quantization_config" in vars(language_model.config):
+        return False
+    return all(weight.itemsize > 1 and not weight.is_meta for weight in language_model.parameters())
+
+
+def text_model_checksum(language_model: PreTrainedModel) -> dict[str, str] | None:
+    """`EGMFConfig.text_model_checksum`: the sum of the bits in every precision that a copy may have.
+
+    Returns:
+        Name in `ROUNDINGS` -> sum; None for a language model that is quantized or offloaded.
+    """
+    if not can_be_summed(language_model):
+        return None
+    return {name: sum_of_bits(language_model, roundings) for name, roundings in ROUNDINGS.items()}
+
+
+def has_checksum(language_model: PreTrainedModel, expected: dict[str, str]) -> bool:
+    """Whether the weights are those of a checksum, in the precision of the training or in a lower one.
+
+    A language model that was trained with in a lower precision than it has now is rounded to that one.
+    """
+    if sum_of_bits(language_model) in expected.values():
+        return True
+    for name in ("bfloat16", "float16"):
+        trained_in_it = expected.get(name) == expected.get("float32")
+        if trained_in_it and sum_of_bits(language_model, ROUNDINGS[name]) == expected[name]:
+            return True
+    return False
+
+
+def check_text_model(
+    path: str,
+    language_model: PreTrainedModel,
+    checkpoint: str | os.PathLike,
+    config: EGMFConfig,
+) -> None:
+    """Reject a language model of another size or with other weights than the one in training.
+
+    Without `text_model_checksum`, and for quantized and offloaded weights, other embeddings only warn.
+    """
+    loaded_config = language_model.config.get_text_config()
+    trained_config = config.text_config.get_text_config()
+    for name in TEXT_MODEL_SIZES:
+        loaded = getattr(loaded_config, name)
+        trained = getattr(trained_config, name)
+        if loaded != trained:
+            raise ValueError(
+                f"The language model at {path} has {name}={loaded}, but {checkpoint} was trained with one "
+                f"that has {trained}. Point `text_model_id` to the original model or a copy of it."
+            )
+    expected = config.text_model_checksum
+    if expected and can_be_summed(language_model):
+        if not has_checksum(language_model, expected):
+            raise ValueError(
+                f"The checksum of the language model at {path} is not that of the one {checkpoint} was "
+                "trained with. Download it again, or point `text_model_id` to a copy of the original. "
+                "If you changed its weights on purpose, pass text_model_checksum=None."
+            )
+    elif config.text_model_fingerprint not in (None, fingerprint(language_model)):
+        logger.warning(
+            f"The language model at {path} has different weights from the one {checkpoint} was trained with: "
+            "the answers will differ, and may be poor."
+        )
+
+
+# ---- loading --------------------------------------------------------------------------------------------------------
+
+
+def load_text_model(
+    checkpoint: str | os.PathLike,
+    config: EGMFConfig,
+    **kwargs: Any,
+) -> PreTrainedModel:
+    """The language model that `config.text_model_id` names, by default in the precision it was trained in.
+
+    Args:
+        checkpoint: folder or Hub id of the EGMF checkpoint.
+        config: its configuration, with located parts.
+        kwargs: passed to `AutoModelForCausalLM.from_pretrained`.
+
+    Raises:
+        OSError: it cannot be found or read.
+        ValueError: it is not the one of the training, or its weights are incomplete or not finite.
+    """
+    path = config.text_model_id
+    if kwargs.get("dtype") in (None, "auto"):
+        kwargs["dtype"] = config.text_config.dtype or "auto"
+    if kwargs.get("attn_implementation") is None and config._attn_implementation is not None:
+        kwargs["attn_implementation"] = config._attn_implementation  # AutoConfig has taken the argument
+    kwargs["revision"] = config.text_model_revision or "main"
+    with explain_loading_errors(
+        f"{checkpoint} is an adapter checkpoint: its language model {path!r}",
+        "Point to a copy with from_pretrained(..., text_model_id='/path/to/the/language/model'), or "
+        "pipeline(..., model_kwargs={'text_model_id': ...}).",
+    ):
+        language_model, info = AutoModelForCausalLM.from_pretrained(path, output_loading_info=True, **kwargs)
+    check_weights(path, info, dict(language_model.named_parameters()))
+    check_text_model(path, language_model, checkpoint, config)
+    return language_model
+
+
+def load_backbone(
+    checkpoint: str | os.PathLike,
+    encoder: EGMFEncoderConfig | None,
+    modality: str,
+    **kwargs: Any,
+) -> PreTrainedModel | None:
+    """The frozen backbone that `encoder.backbone_id` names, or None if the checkpoint holds the encoder's weights.
+
+    Args:
+        checkpoint: folder or Hub id of the EGMF checkpoint.
+        encoder: configuration of the modality's encoder.
+        modality: "audio" or "video".
+        kwargs: passed to `AutoModel.from_pretrained`.
+    """
+    if not is_stored_elsewhere(encoder):
+        return None
+    revision = encoder.backbone_revision or "main"
+    with explain_loading_errors(
+        f"{checkpoint} is an adapter checkpoint: its {modality} encoder {encoder.backbone_id!r}",
+        f"Set config.{modality}_config.backbone_id to a local copy.",
+    ):
+        return AutoModel.from_pretrained(
+            encoder.backbone_id, config=encoder.backbone_config, revision=revision, dtype=torch.float32, **kwargs
+        )

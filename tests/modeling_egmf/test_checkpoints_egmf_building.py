@@ -1,0 +1,64 @@
+"""New models, labels, and the Auto classes with the installed package."""
+
+import pytest
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMultimodalLM,
+    AutoProcessor,
+    pipeline,
+)
+
+import modeling_egmf
+import processing_egmf
+from modeling_egmf import EGMFConfig, EGMFForConditionalGeneration
+
+
+def test_new_model_around_a_language_model(bases, make_config, tmp_path):
+    fields = make_config().to_dict()
+    config = EGMFConfig.from_dict({**fields, "text_config": None})
+    before = config.to_dict()
+    model = EGMFForConditionalGeneration.from_language_model(bases / "llm_tied", config)
+    assert config.to_dict() == before
+    assert model.config.tie_word_embeddings
+    assert model.config.text_model_id == str(bases / "llm_tied")
+    assert model.egmf.pseudo_tokens.scale.item() != 1
+    model.save_pretrained(tmp_path)
+    assert AutoModel.from_pretrained(tmp_path).active_adapters() == ["default"]
+    language_model = AutoModelForCausalLM.from_pretrained(bases / "llm_bfloat16")
+    same = EGMFForConditionalGeneration.from_language_model(language_model, config)
+    assert same.language_model is language_model
+    assert same.config.text_model_id == str(bases / "llm_bfloat16")
+    assert same.config.text_config.dtype == torch.bfloat16
+
+
+def test_random_language_model_must_be_asked_for(make_config):
+    config = make_config()
+    with pytest.raises(ValueError, match=r"random weights.*from_pretrained\(\).*from_language_model\('ORG/LLM'"):
+        AutoModel.from_config(config)
+    with torch.device("meta"):
+        assert AutoModel.from_config(config).device.type == "meta"
+    assert EGMFForConditionalGeneration(config).device.type == "cpu"
+
+
+def test_labels_are_those_that_are_given(make_config, tmp_path):
+    assert make_config().id2label == {}
+    assert make_config().num_labels == 0
+    make_config(id2label={0: "joy", 1: "anger", 2: "fear"}).save_pretrained(tmp_path)
+    config = AutoConfig.from_pretrained(tmp_path)
+    assert config.id2label == {0: "joy", 1: "anger", 2: "fear"}
+    assert config.label2id == {"joy": 0, "anger": 1, "fear": 2}
+    assert config.num_labels == 3
+
+
+def test_installed_package_needs_no_trust(adapter, make_processor):
+    folder = adapter[0]
+    make_processor("features", "features").save_pretrained(folder)
+    for auto_class in (AutoModel, AutoModelForCausalLM, AutoModelForMultimodalLM):
+        assert type(auto_class.from_pretrained(folder)) is modeling_egmf.EGMFForConditionalGeneration
+    assert type(AutoProcessor.from_pretrained(folder)) is processing_egmf.EGMFProcessor
+    pipe = pipeline("multimodal-emotion-recognition", model=str(folder))
+    assert type(pipe) is processing_egmf.EGMFPipeline
+    assert pipe.model.config.text_model_id == str(folder.parent / "llm")
