@@ -215,12 +215,12 @@ def test_run_killed_by_the_system_ends_equal(place, uninterrupted, warm_training
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [0, 2])
-def test_ten_runs_killed_at_random_end_equal(place, warm_training_python, workers, tmp_path):
+@pytest.mark.parametrize(("workers", "count"), [(0, 7), (2, 3)])
+def test_ten_runs_killed_at_random_end_equal(place, warm_training_python, workers, count, tmp_path):
     for name in ("corpus", "llm"):
         (tmp_path / name).symlink_to(place / name)
     python = sys.executable if workers else warm_training_python
-    kill_and_repeat(python, tmp_path, 10, max_steps=16, dataloader_num_workers=workers)
+    kill_and_repeat(python, tmp_path, count, max_steps=16, dataloader_num_workers=workers)
 
 
 # ---- Ctrl-C ---------------------------------------------------------------------------------------------------
