@@ -155,7 +155,7 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, placeholder_token: str
         Checksum of the tokens and their ids, without those that were added past the vocabulary.
 
     Raises:
-        ValueError: it is not the one that was recorded.
+        ValueError: it is not the one that was recorded, or has no token to pad with.
     """
     vocabulary = sorted((i, token) for token, i in tokenizer.get_vocab().items() if i < tokenizer.vocab_size)
     checksum = f"{zlib.crc32(json.dumps(vocabulary).encode()):08x}"
@@ -168,5 +168,10 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, placeholder_token: str
         tokenizer.add_special_tokens({"additional_special_tokens": [placeholder_token]})
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token is None:
+        raise ValueError(
+            "The tokenizer has neither a padding nor an end token. Set `tokenizer.pad_token`; if it was saved with "
+            "one, its tokenizer_config.json is missing or damaged."
+        )
     tokenizer.padding_side = "left"
     return checksum

@@ -111,6 +111,15 @@ def test_a_tokenizer_of_another_vocabulary_is_refused(stored, tmp_path):
         EGMFProcessor.from_pretrained(tmp_path)
 
 
+def test_a_tokenizer_without_a_token_to_pad_with_is_refused(stored, tmp_path):
+    folder, _ = stored
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        (tmp_path / name).unlink()
+    with pytest.raises((OSError, ValueError), match=r"neither a padding nor an end token.*tokenizer_config\.json"):
+        EGMFProcessor.from_pretrained(tmp_path)
+
+
 def test_tokens_may_be_added_to_a_stored_tokenizer(make_processor, tmp_path):
     processor = make_processor()
     processor.tokenizer.add_tokens(["<laughs>"])
