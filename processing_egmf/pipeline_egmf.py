@@ -273,6 +273,12 @@ class EGMFPipeline(Pipeline):
         super().save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory)
 
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
+        """Upload model, processor and code, or refuse as `model.push_to_hub` does. Returns the commit's address."""
+        address = self.model.push_to_hub(repo_id, **kwargs)
+        self.processor.push_to_hub(repo_id, **kwargs)
+        return address
+
 
 # For `pipeline(TASK, model=...)` with a loaded model. Of several copies of this code, the last one imported counts.
 PIPELINE_REGISTRY.supported_tasks[TASK] = {"impl": EGMFPipeline, "pt": (AutoModel,)}

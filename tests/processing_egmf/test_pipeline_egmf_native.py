@@ -98,3 +98,20 @@ def test_labels_restrict_the_answers(pipe):
     assert found["score"] == max(found["probabilities"].values()) == found["probabilities"][found["label"]]
     with pytest.raises(ValueError, match="task 'mosei' is a regression. Leave `labels` out"):
         pipe(text="a", task="mosei", labels=["joy", "anger"])
+
+
+def test_push_goes_the_way_of_the_model(pipe, monkeypatch):
+    """So that a checkpoint which names a local folder is refused; the pipeline of the library would upload it."""
+    pushed = []
+    monkeypatch.setattr(pipe.processor, "push_to_hub", lambda *names, **options: pushed.append((names, options)))
+
+    def refuse(*names, **options):
+        raise ValueError("The checkpoint names /llm, a folder that no one else has.")
+
+    monkeypatch.setattr(pipe.model, "push_to_hub", refuse)
+    with pytest.raises(ValueError, match="a folder that no one else has"):
+        pipe.push_to_hub("ada/x", private=True)
+    assert pushed == []
+    monkeypatch.setattr(pipe.model, "push_to_hub", lambda *names, **options: f"https://hub/{names[0]}")
+    assert pipe.push_to_hub("ada/x", private=True) == "https://hub/ada/x"
+    assert pushed == [(("ada/x",), {"private": True})]
