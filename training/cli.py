@@ -38,7 +38,7 @@ from typing import Any, NoReturn
 COMMANDS = {  # name -> (module with `main(argv)`, one line of help)
     "train": ("train", "train a model, or fine-tune a checkpoint"),
     "evaluate": ("run_eval", "evaluate a checkpoint on a dataset"),
-    "predict": ("predict", "predict one clip, or every clip in a folder"),
+    "predict": ("predict", "predict one clip, every clip in a folder, or a dataset"),
     "experiment": ("run_experiment", "carry out an experiment plan: train, evaluate, decide its claims"),
     "report": ("report", "write a run's report.md"),
     "export": ("export.__main__", "export encoders, fusion and experts to ONNX or torch.export"),

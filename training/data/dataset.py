@@ -45,7 +45,7 @@ from .clips import load_features, read_stored
 from .collator import check_modalities
 from .columns import check_columns, found_instead, name_media, read_tables, warn_of_unused
 from .csv_tables import Table, parse_number
-from .dataset_options import AS_IS, DatasetOptions, map_labels, rename_columns
+from .dataset_options import AS_IS, DatasetOptions, map_labels, rename_columns, rename_label
 from .encoder_cache import EncoderCache
 from .examples import (
     check_answers,
@@ -154,8 +154,7 @@ def stream_examples(
         examples = make_examples(table, number)
         number += len(examples)
         for example in examples:
-            label = str(example.get("answer"))
-            example["answer"] = options.label_map.get(label, example.get("answer"))
+            rename_label(example, options.label_map)
         if with_answers:
             check_answers(examples, Path(dataset), {})
         yield examples

@@ -136,5 +136,10 @@ def map_labels(examples: Sequence[dict[str, Any]], label_map: Mapping[str, str])
             f"The labels are {shorten(sorted(labels))}."
         )
     for example in examples:
-        label = str(example.get("answer"))
-        example["answer"] = label_map.get(label, example.get("answer"))
+        rename_label(example, label_map)
+
+
+def rename_label(example: dict[str, Any], label_map: Mapping[str, str]) -> None:
+    """Replace the label of an example, if the map names it."""
+    answer = example.get("answer")
+    example["answer"] = label_map.get(str(answer), answer)

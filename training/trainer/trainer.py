@@ -83,7 +83,7 @@ class EGMFTrainer(Trainer):
     """Evaluation calls `score_answers`: its loss is -log P(true answer | one of the answer set).
 
     Args:
-        args, kwargs: of `Trainer`; `data_collator` is an `SampleCollator`, `processing_class` the processor, and
+        args, kwargs: of `Trainer`; `data_collator` is a `SampleCollator`, `processing_class` the processor, and
             `train_dataset` and `eval_dataset` are `EGMFDataset`s, with labels and without.
     """
 

@@ -105,8 +105,10 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
                 "ratios": {way: ratio_interval(seconds[way], prefill) for way in WAYS},
             }
         )
+    settings = {name: value for name, value in vars(arguments).items() if name != "output"}
+    settings["text_model_name_or_path"] = Path(arguments.text_model_name_or_path).name  # not where it lies here
     return {
-        "settings": {name: value for name, value in vars(arguments).items() if name != "output"},
+        "settings": settings,
         "threads": torch.get_num_threads(),
         "cases": cases,
         "versions": versions(),
@@ -127,7 +129,7 @@ def render_table(record: dict[str, Any]) -> str:
         "# Cost of scoring answers",
         "",
         "Written by `python -m training.benchmarks.cost.answers --output training/results/answers.json` with "
-        f"{Path(settings['text_model_name_or_path']).name} in {settings['dtype']} on {settings['device']}, "
+        f"{settings['text_model_name_or_path']} in {settings['dtype']} on {settings['device']}, "
         f"{record['threads']} threads, {settings['repeats']} rounds. Time of each way of scoring, as a multiple of "
         "a plain prefill of the same prompts in the same round: median over the rounds, and its 95 % interval.",
         "",
