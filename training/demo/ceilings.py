@@ -90,19 +90,23 @@ def _median_error(joint: np.ndarray, grid: np.ndarray) -> float:
     return float((joint * np.abs(grid[:, None] - median)).sum())
 
 
-def all_ceilings(seed: int, snippets: dict[str, list[Snippet]]) -> dict[str, Any]:
+def all_ceilings(
+    seed: int, snippets: dict[str, list[Snippet]], languages: Sequence[str] | None = None
+) -> dict[str, Any]:
     """The content of `ceilings.json`.
 
     Args:
         seed: seed of the corpus, which decides the phrases.
         snippets: the rated sentences of each split.
+        languages: of the phrases, as for `phrase_bank`.
     """
     scores = [score for members in snippets.values() for score, _ in members]
-    return {"emotion": _emotion_record(seed), "sentiment": _sentiment_record(scores)}
+    bank = phrase_bank(seed, languages)
+    return {"emotion": _emotion_record(bank), "sentiment": _sentiment_record(scores)}
 
 
-def _emotion_record(seed: int) -> dict[str, Any]:
-    ceilings = emotion_ceilings(phrase_bank(seed))
+def _emotion_record(bank: Sequence[Phrase]) -> dict[str, Any]:
+    ceilings = emotion_ceilings(bank)
     chance = round(1 / len(EMOTIONS), 6)
     return {
         "metric": "accuracy",

@@ -8,6 +8,7 @@ Next: `voice.py` makes the speech, `face.py` draws the frames.
 
 import os
 import re
+import unicodedata
 import zlib
 from fractions import Fraction
 from pathlib import Path
@@ -77,7 +78,11 @@ def valence_weights(valence: float) -> dict[str, float]:
 
 
 def count_syllables(text: str) -> int:
-    """Rough number of syllables: vowel groups of Latin words plus Chinese characters."""
+    """Rough number of syllables: vowel groups of Latin words plus Chinese characters.
+
+    It is all that the voice takes from the text: it has no tones, and the same vowels in every language.
+    """
+    text = unicodedata.normalize("NFD", text)  # é becomes e and an accent
     vowel_groups = re.findall(r"[aeiouy]+", text.lower())
     characters = re.findall(r"[\u4e00-\u9fff]", text)
     return max(2, len(vowel_groups) + len(characters))

@@ -8,6 +8,9 @@ nothing about people.
                                         -> metadata.jsonl, ceilings.json, README.md, build.json
 
     python -m training.demo.corpus --output data/demo --sources ~/.cache/egmf --seed 0
+    python -m training.demo.corpus --output data/demo-languages --languages en zh es
+
+The second command builds a corpus of the emotion task alone, with equally many phrases in each language.
 
 Next: `plan.py` draws the examples, `clips.py` renders them, `ceilings.py` computes the bounds.
 """
@@ -33,7 +36,7 @@ from ..records import digest_of_json, read_json, write_text
 from .ceilings import all_ceilings
 from .clips import FRAMES_PER_SECOND, render_example, write_mp4
 from .corpus_card import render_corpus_card
-from .phrases import EMOTIONS
+from .phrases import EMOTIONS, LANGUAGES
 from .plan import NOISE_STD, RELIABILITIES, CorpusPlan, plan_corpus
 from .preview import write_preview
 from .snippets import SCORE_LIMIT, SCORE_PER_RATING, VADER_FILE, VADER_SHA256, read_vader_snippets
@@ -53,6 +56,8 @@ class CorpusOptions:
         num_validation: clips in the validation split.
         num_test: clips in the test split.
         frame_size: height and width of the video in pixels, even and at least 16.
+        languages: any of LANGUAGES, equally often, with the emotion task alone; None for the usual corpus of both
+            tasks, with twice as many English as Chinese phrases.
     """
 
     seed: int = 0
@@ -60,6 +65,7 @@ class CorpusOptions:
     num_validation: int = 200
     num_test: int = 400
     frame_size: int = 96
+    languages: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         counts = self.counts.values()
@@ -67,6 +73,11 @@ class CorpusOptions:
             raise ValueError(f"Got clips {self.counts}; expected at least 0 in every split and 1 in total.")
         if self.frame_size < 16 or self.frame_size % 2:
             raise ValueError(f"Got frame_size={self.frame_size}; expected an even number of at least 16.")
+        if self.languages is not None and not self.languages:
+            raise ValueError(f"Got no languages; expected any of {', '.join(LANGUAGES)}.")
+        unknown = [language for language in self.languages or () if language not in LANGUAGES]
+        if unknown:
+            raise ValueError(f"Got languages {', '.join(unknown)}; expected any of {', '.join(LANGUAGES)}.")
 
     @property
     def counts(self) -> dict[str, int]:
@@ -90,7 +101,7 @@ def build_corpus(
     Args:
         output: folder to create.
         options: content of the corpus.
-        sources: folder with the VADER source archive; not needed with `snippets`.
+        sources: folder with the VADER source archive; not needed with `snippets` or `options.languages`.
         snippets: pairs of rating in [-4, 4] and text to use instead of the VADER snippets.
         num_workers: worker processes; the result does not depend on it.
         overwrite: rebuild and replace an existing corpus.
@@ -108,18 +119,21 @@ def build_corpus(
     options = options or CorpusOptions()
     if num_workers < 1:
         raise ValueError(f"Got num_workers={num_workers}; expected at least 1.")
+    if options.languages is not None:
+        snippets = ()  # the rated sentences are English
     if snippets is None and sources is None:
-        raise ValueError(f"Pass `sources`, the folder that holds {VADER_FILE}, or `snippets`.")
+        raise ValueError(f"Give `sources`, the folder that holds {VADER_FILE}, or `snippets`.")
     settings = _settings(options, snippets)
     if not _must_build(output, settings, overwrite):
         print(f"{output} already holds this corpus; using it.")
         return output
 
     rated_texts = read_vader_snippets(sources) if snippets is None else snippets
-    plan = plan_corpus(options.seed, options.counts, rated_texts)
+    plan = plan_corpus(options.seed, options.counts, rated_texts, options.languages)
     partial = _open_partial(output, settings)
     _make_clips(plan.examples, partial, options, num_workers, show_progress)
-    _write_descriptions(partial, plan, settings, VADER_FILE if snippets is None else "given by the caller")
+    source = "none" if options.languages else VADER_FILE if snippets is None else "given by the caller"
+    _write_descriptions(partial, plan, settings, source)
     (partial / "settings.json").unlink()
     if output.exists():
         shutil.rmtree(output)  # empty, or a corpus to be overwritten
@@ -130,7 +144,7 @@ def build_corpus(
 def _settings(options: CorpusOptions, snippets: Sequence[tuple[float, str]] | None) -> dict[str, Any]:
     """The settings that determine the content, as recorded in `build.json`."""
     digest = VADER_SHA256 if snippets is None else digest_of_json(list(snippets))
-    return {
+    settings = {
         "generator_version": GENERATOR_VERSION,
         "seed": options.seed,
         "clips": options.counts,
@@ -139,6 +153,9 @@ def _settings(options: CorpusOptions, snippets: Sequence[tuple[float, str]] | No
         "sample_rate": SAMPLE_RATE,
         "snippets_sha256": digest,
     }
+    if options.languages is not None:
+        settings["languages"] = list(options.languages)
+    return settings
 
 
 def _must_build(output: Path, settings: dict[str, Any], overwrite: bool) -> bool:
@@ -212,11 +229,12 @@ def _make_clip(job: tuple[dict[str, Any], int, int, Path]) -> None:
 
 def _write_descriptions(folder: Path, plan: CorpusPlan, settings: dict[str, Any], source: str) -> None:
     """Write metadata, ceilings, README and build record."""
-    ceilings = all_ceilings(settings["seed"], plan.snippets)
+    languages = settings.get("languages")
+    ceilings = all_ceilings(settings["seed"], plan.snippets, languages)
     lines = [json.dumps(example, ensure_ascii=False) + "\n" for example in plan.examples]
     write_text(folder / "metadata.jsonl", "".join(lines))
     write_text(folder / "ceilings.json", json.dumps(ceilings, indent=2) + "\n")
-    write_text(folder / "README.md", render_corpus_card(settings["clips"], ceilings))
+    write_text(folder / "README.md", render_corpus_card(settings["clips"], ceilings, languages))
     record = _build_record(settings, plan.examples, source)
     record[FILES] = describe_files(folder, ("clips",))
     write_text(folder / "build.json", json.dumps(record, indent=2) + "\n")
@@ -257,7 +275,7 @@ def _count_values(examples: list[dict[str, Any]], key: str) -> dict[str, int]:
 def make_parser() -> CommandParser:
     parser = CommandParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", required=True, help="folder to create")
-    parser.add_argument("--sources", required=True, help=f"folder that holds {VADER_FILE}")
+    parser.add_argument("--sources", help=f"folder that holds {VADER_FILE}; not needed with --languages")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--train", type=int, default=2400, help="clips in the train split")
     parser.add_argument("--validation", type=int, default=200, help="clips in the validation split")
@@ -266,6 +284,11 @@ def make_parser() -> CommandParser:
         "--num_workers", type=int, default=2, help="worker processes; the result does not depend on it"
     )
     parser.add_argument("--frame_size", type=int, default=96, help="height and width of the video in pixels")
+    parser.add_argument(
+        "--languages",
+        nargs="+",
+        help=f"build a corpus of the emotion task alone, with equally many phrases in these of {', '.join(LANGUAGES)}",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing corpus")
     parser.add_argument("--preview", help="also write a contact sheet to this PNG file")
     return parser
@@ -274,9 +297,10 @@ def make_parser() -> CommandParser:
 def main(argv: Sequence[str] | None = None) -> None:
     with command_errors():
         args = make_parser().parse_args(argv)
+        languages = None if args.languages is None else tuple(args.languages)
         folder = build_corpus(
             args.output,
-            CorpusOptions(args.seed, args.train, args.validation, args.test, args.frame_size),
+            CorpusOptions(args.seed, args.train, args.validation, args.test, args.frame_size, languages),
             sources=args.sources,
             num_workers=args.num_workers,
             overwrite=args.overwrite,

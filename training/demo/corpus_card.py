@@ -1,5 +1,6 @@
 """The README of a built demo corpus: the template `corpus_card.md`, filled in with the generator's figures."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +10,25 @@ from .plan import NOISE_STD, RELIABILITIES
 
 
 TEMPLATE = Path(__file__).with_name("corpus_card.md")
+LANGUAGES_TEMPLATE = Path(__file__).with_name("corpus_card_languages.md")
 
 
-def render_corpus_card(counts: dict[str, int], ceilings: dict[str, Any]) -> str:
+def render_corpus_card(
+    counts: dict[str, int], ceilings: dict[str, Any], languages: Sequence[str] | None = None
+) -> str:
     """Fill in the template.
 
     Args:
         counts: number of clips in each split.
         ceilings: the content of `ceilings.json`.
+        languages: of a corpus of the emotion task alone; None for the usual corpus.
     """
-    return TEMPLATE.read_text(encoding="utf-8").format(
+    template = TEMPLATE if languages is None else LANGUAGES_TEMPLATE
+    return template.read_text(encoding="utf-8").format(
         **counts,
+        languages=", ".join(languages or ()),
         reliability=_reliability_rows(),
-        table=_ceiling_rows(ceilings),
+        table=_ceiling_rows(ceilings, ("emotion", "sentiment") if languages is None else ("emotion",)),
         audio_std=NOISE_STD["audio"],
         video_std=NOISE_STD["video"],
         chance=_accuracy(ceilings["emotion"]["chance"]),
@@ -37,12 +44,12 @@ def _reliability_rows() -> str:
     return "\n".join(rows)
 
 
-def _ceiling_rows(ceilings: dict[str, Any]) -> str:
+def _ceiling_rows(ceilings: dict[str, Any], tasks: Sequence[str]) -> str:
+    formats = {"emotion": _accuracy, "sentiment": _error}
     rows = []
     for subset in SUBSETS:
-        accuracy = _accuracy(ceilings["emotion"][subset])
-        error = _error(ceilings["sentiment"][subset])
-        rows.append(f"| {subset} | {accuracy} | {error} |")
+        cells = [formats[task](ceilings[task][subset]) for task in tasks]
+        rows.append(f"| {subset} | {' | '.join(cells)} |")
     return "\n".join(rows)
 
 

@@ -46,18 +46,27 @@ def cue_probabilities(modality: str) -> np.ndarray:
     return table
 
 
-def plan_corpus(seed: int, counts: dict[str, int], snippets: Sequence[tuple[float, str]]) -> CorpusPlan:
+def plan_corpus(
+    seed: int,
+    counts: dict[str, int],
+    snippets: Sequence[tuple[float, str]],
+    languages: Sequence[str] | None = None,
+) -> CorpusPlan:
     """Draw the metadata of all clips.
 
     Args:
         seed: seed of the corpus.
         counts: number of clips in each split.
         snippets: pairs of rating and raw text.
+        languages: of the phrases, equally often; all clips then belong to the emotion task, because the snippets are
+            English. None for both tasks, with the usual phrases.
     """
     rng = np.random.default_rng([seed, 1])
-    num_sentiment = {split: sum(not is_emotion(i) for i in range(counts[split])) for split in SPLITS}
-    chosen = select_snippets(snippets, num_sentiment, rng)
-    bank = phrase_bank(seed)
+    chosen: dict[str, list[Snippet]] = {split: [] for split in SPLITS}
+    if languages is None:
+        num_sentiment = {split: sum(not is_emotion(i) for i in range(counts[split])) for split in SPLITS}
+        chosen = select_snippets(snippets, num_sentiment, rng)
+    bank = phrase_bank(seed, languages)
     examples = []
     for split in SPLITS:
         examples += _plan_split(split, counts[split], chosen[split], bank, rng)
@@ -65,7 +74,7 @@ def plan_corpus(seed: int, counts: dict[str, int], snippets: Sequence[tuple[floa
 
 
 def is_emotion(index: int) -> bool:
-    """Whether the clip with this number in its split belongs to the emotion task."""
+    """Whether the clip with this number in its split belongs to the emotion task of the usual corpus."""
     return index % CYCLE < EMOTION_CLIPS
 
 
@@ -78,7 +87,7 @@ def _plan_split(
     remaining = iter(snippets)
     examples = []
     for i in range(count):
-        if is_emotion(i):
+        if is_emotion(i) or not snippets:
             content = plan_emotion(int(next(labels)), bank, rng)
         else:
             content = _plan_sentiment(next(remaining), rng)

@@ -106,6 +106,20 @@ def test_overwrite_replaces(build, tmp_path):
     assert read_json(folder / "build.json")["settings"]["seed"] == 1
 
 
+def test_corpus_of_languages_needs_no_snippets(tmp_path, capsys):
+    arguments = ["--train", "3", "--validation", "0", "--test", "1", "--frame_size", "16", "--num_workers", "1"]
+    folder = tmp_path / "corpus"
+    main(["--output", str(folder), "--languages", "zh", "es", *arguments])
+    record = read_json(folder / "build.json")
+    assert record["settings"]["languages"] == ["zh", "es"]
+    assert record["counts"]["task"] == {"emotion": 4}
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "language: [zh, es]" in card
+    assert "sentiment" not in card
+    with pytest.raises(SystemExit, match="Got languages fr; expected any of en, zh, es"):
+        main(["--output", str(folder), "--languages", "fr"])
+
+
 def test_wrong_options_are_refused(tmp_path):
     with pytest.raises(ValueError, match="frame_size=33"):
         CorpusOptions(frame_size=33)

@@ -7,6 +7,7 @@ import pytest
 
 from training.demo.phrases import EMOTIONS, SPLITS, phrase_bank, read_phrases
 from training.demo.plan import RELIABILITIES, plan_corpus, plan_emotion
+from training.records import digest_of_json
 
 
 def test_plan_depends_only_on_the_seed(snippets):
@@ -14,6 +15,20 @@ def test_plan_depends_only_on_the_seed(snippets):
     plan = plan_corpus(0, counts, snippets)
     assert plan == plan_corpus(0, counts, snippets)
     assert plan.examples != plan_corpus(1, counts, snippets).examples
+
+
+def test_the_usual_corpus_stays_the_same(snippets):
+    """Bit for bit: runs and published figures refer to it."""
+    examples = plan_corpus(0, {"train": 70, "validation": 14, "test": 28}, snippets).examples
+    assert digest_of_json(examples).startswith("e149face62b926a4")
+
+
+def test_plan_of_languages_has_one_task():
+    examples = plan_corpus(0, {"train": 140, "validation": 7, "test": 7}, (), ("zh", "es")).examples
+    assert {example["task"] for example in examples} == {"emotion"}
+    spanish = [example["language"] for example in examples].count("es")
+    assert 50 < spanish < 104
+    assert len({example["language"] for example in examples}) == 2
 
 
 def test_speakers_and_snippets_do_not_cross_splits(snippets):
