@@ -4,13 +4,16 @@
     frames (B, T, 3, y, x) ──┬── image encoder: one vector per frame ──────────────────► states (B, T, width)
                              └── video encoder: the clip as a whole, one vector per step ► states (B, T', width)
 
+`backbone_layers="weighted"` takes the states of all layers side by side, (B, T', layers * width), and sums them with
+learned weights, as SUPERB does (Yang et al. 2021): in speech encoders, emotion is in the middle layers.
+
 Padding never reaches an encoder. Many would let it change a clip's output: group norm over time (Wav2Vec2 and HuBERT
 "base", Moonshine), convolutions over normalized padding (Data2VecAudio), no mask at all (Whisper).
 
 Next: encoders_egmf.py, where the states become one token.
 """
 
-# B batch  N clips of equal length  S audio samples  T frames or steps in time  F feature width
+# B batch  N clips of equal length  S audio samples  T frames or steps in time  F feature width  K layers
 
 import inspect
 from typing import NamedTuple
@@ -19,10 +22,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput, ModelOutput
 from transformers.utils.generic import maybe_autocast
 
 from .configuration_egmf import EGMFEncoderConfig
-from .precision_egmf import EGMFFloat32Module
+from .precision_egmf import EGMFFloat32Module, in_float32
 
 
 class EGMFClipLayout(NamedTuple):
@@ -66,14 +70,40 @@ def backbone_width(config: PreTrainedConfig) -> int:
     return width or widths[-1]
 
 
+class EGMFLayerSum(EGMFFloat32Module):
+    """A learned weighted sum over the layers of a backbone, each standardized with statistics of the training set.
+
+    Without the statistics (mean 0 and std 1 until they are set), a few dimensions of the last layers would dominate.
+    """
+
+    # A step of Adam changes every parameter by about the learning rate, which is slow for weights of a softmax.
+    SPEED = 10
+
+    def __init__(self, num_layers: int, width: int):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(num_layers * width))
+        self.register_buffer("std", torch.ones(num_layers * width))
+        self.weights = nn.Parameter(torch.zeros(num_layers))
+
+    @in_float32
+    def forward(self, states: Tensor) -> Tensor:
+        """states (..., K * width) of all layers -> (..., width)."""
+        standardized = (states - self.mean) / self.std.clamp(min=1e-5)
+        layers = standardized.unflatten(-1, (len(self.weights), -1))  # (..., K, width)
+        shares = torch.softmax(self.SPEED * self.weights, dim=0)
+        return torch.einsum("k,...kw->...w", shares, layers)
+
+
 class EGMFPretrainedStem(EGMFFloat32Module):
     """Any audio or vision encoder of `transformers`, frozen unless the configuration says otherwise.
 
     A frozen one runs in its own precision, also under autocast, so that training, evaluation and stored outputs agree.
 
     Attributes:
-        precomputed: if true, `forward` takes the stored output of the frozen backbone, (B, T, backbone width),
+        precomputed: if true, `forward` takes the stored output of the frozen backbone, as `run_backbone` returns it,
             instead of raw media.
+        output_size: width of `run_backbone`'s states, over all layers if they are weighted.
+        width: width of `forward`'s states.
     """
 
     def __init__(self, config: EGMFEncoderConfig, backbone: PreTrainedModel | None = None):
@@ -81,14 +111,31 @@ class EGMFPretrainedStem(EGMFFloat32Module):
         self.is_vision = config.input_type == "frames"
         self.trainable = config.backbone_trainable
         self.uses_pooler = config.backbone_pooler
+        self.chunk_steps = config.backbone_chunk_steps
         self.precomputed = False
         if backbone is None:
-            backbone = AutoModel.from_config(config.backbone_config, dtype=torch.float32)
+            dtype = getattr(torch, config.backbone_dtype)
+            backbone = AutoModel.from_config(config.backbone_config, dtype=dtype)
         # Only the encoder of an encoder-decoder such as Whisper.
         self.backbone = backbone.get_encoder() if backbone.config.is_encoder_decoder else backbone
         self.takes_mask = "attention_mask" in inspect.signature(self.backbone.forward).parameters
         self.clip_layout = clip_layout(backbone.config)
-        self.projection = nn.Linear(backbone_width(backbone.config), config.hidden_size)
+        # Arguments of every call of the backbone.
+        self.options = {}
+        if backbone.config.model_type == "vjepa2":
+            self.options["skip_predictor"] = True
+        self.width = backbone_width(backbone.config)
+        self.output_size = self.width
+        self.layer_sum = None
+        if config.backbone_layers == "weighted":
+            num_layers = backbone.config.num_hidden_layers + 1  # with the embeddings
+            self.output_size = num_layers * self.width
+            self.options["output_hidden_states"] = True
+            self.layer_sum = EGMFLayerSum(num_layers, self.width)
+        self.projection = None
+        if config.pooling == "attention":
+            self.projection = nn.Linear(self.width, config.hidden_size)
+            self.width = config.hidden_size
 
     def train(self, mode: bool = True) -> "EGMFPretrainedStem":
         super().train(mode)
@@ -98,15 +145,21 @@ class EGMFPretrainedStem(EGMFFloat32Module):
         return self
 
     def forward(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """values as the backbone takes them, mask (B, S) or (B, T) of its input -> (B, T, W), (B, T)."""
+        """values as the backbone takes them, mask (B, S) or (B, T) of its input -> (B, T, width), (B, T)."""
         states = values
         if not self.precomputed:
             states, mask = self.run_backbone(values, mask)
-        with maybe_autocast(states.device.type, enabled=False):
-            return self.projection(states.to(self.projection.weight.dtype)), mask
+        return self.project(states), mask
+
+    @in_float32
+    def project(self, states: Tensor) -> Tensor:
+        """states (B, T, output size) -> (B, T, width)."""
+        if self.layer_sum is not None:
+            states = self.layer_sum(states)
+        return states if self.projection is None else self.projection(states)
 
     def run_backbone(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """values and mask as in `forward`, a real step in every row -> (B, T, backbone width), (B, T)."""
+        """values and mask as in `forward`, a real step in every row -> (B, T, output size), (B, T)."""
         values = values.to(self.backbone.dtype)
         device_type = values.device.type
         allow_autocast = self.trainable and torch.is_autocast_enabled(device_type)
@@ -120,20 +173,28 @@ class EGMFPretrainedStem(EGMFFloat32Module):
                 return self.encode_video(values, mask)
             return self.encode_images(values, mask)
 
+    def layers_of(self, output: ModelOutput) -> list[Tensor]:
+        """The backbone's last hidden states, or those of all of its layers."""
+        if self.layer_sum is None:
+            return [output.last_hidden_state]
+        return list(output.hidden_states)
+
     # ---- vision ----
 
     def encode_images(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """values (B, T, 3, y, x), mask (B, T) -> (B, T, backbone width), (B, T): one vector per frame."""
-        output = self.backbone(take_frames(values, mask))
-        states = output.get("pooler_output") if self.uses_pooler else None
-        if states is None:
-            states = output.last_hidden_state
+        """values (B, T, 3, y, x), mask (B, T) -> (B, T, output size), (B, T): one vector per frame."""
+        output = self.backbone(take_frames(values, mask), **self.options)
+        pooled = output.get("pooler_output") if self.uses_pooler and self.layer_sum is None else None
+        if pooled is not None:
+            return put_back_frames(pooled.flatten(1), mask), mask
+        layers = []
+        for states in self.layers_of(output):
             # A sequence of patches, or a map (real frames, backbone width, y, x).
-            states = states.mean(dim=1 if states.ndim == 3 else (2, 3))
-        return put_back_frames(states.flatten(1), mask), mask
+            layers.append(states.mean(dim=1 if states.ndim == 3 else (2, 3)))
+        return put_back_frames(torch.cat(layers, dim=1), mask), mask
 
     def encode_video(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """values (B, T, 3, y, x), mask (B, T) -> (B, steps, backbone width), (B, steps), all real.
+        """values (B, T, 3, y, x), mask (B, T) -> (B, steps, output size), (B, steps), all real.
 
         The encoder takes a fixed number of frames, taken evenly from the clip; a shorter clip repeats some.
         """
@@ -141,8 +202,8 @@ class EGMFPretrainedStem(EGMFFloat32Module):
         lengths = mask.sum(dim=1).tolist()
         frames = [evenly_spaced(length, layout.num_frames) for length in lengths]
         clips = [clip[indices] for clip, indices in zip(values, frames, strict=True)]
-        options = {"skip_predictor": True} if self.backbone.config.model_type == "vjepa2" else {}
-        tokens = self.backbone(torch.stack(clips), **options).last_hidden_state
+        output = self.backbone(torch.stack(clips), **self.options)
+        tokens = torch.cat(self.layers_of(output), dim=-1)
         if layout.has_class_token:
             tokens = tokens[:, 1:]
         if layout.time_first:
@@ -154,7 +215,7 @@ class EGMFPretrainedStem(EGMFFloat32Module):
     # ---- audio ----
 
     def encode_audio(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """values (B, S), (B, T, F) or (B, F, T), mask (B, S) or (B, T) -> (B, T', backbone width), (B, T').
+        """values (B, S), (B, T, F) or (B, F, T), mask (B, S) or (B, T) -> (B, T', output size), (B, T').
 
         Clips of equal length are encoded together, each without its padding.
         """
@@ -164,7 +225,8 @@ class EGMFPretrainedStem(EGMFFloat32Module):
         states = {}
         for length in lengths.unique().tolist():
             rows = torch.where(lengths == length)[0]
-            encoded = self.encode_clips(values[rows, :length])
+            chunks = values[rows, :length].split(self.chunk_steps or length, dim=1)
+            encoded = torch.cat([self.encode_clips(chunk) for chunk in chunks], dim=1)
             states |= zip(rows.tolist(), encoded, strict=True)
         states = [states[row] for row in range(len(values))]
         num_steps = torch.tensor([*map(len, states)], device=mask.device)
@@ -172,18 +234,19 @@ class EGMFPretrainedStem(EGMFFloat32Module):
         return padded, length_mask(num_steps, padded.shape[1])
 
     def encode_clips(self, clips: Tensor) -> Tensor:
-        """clips (N, S) or (N, T, F) without padding -> (N, T', backbone width)."""
+        """clips (N, S) or (N, T, F) without padding -> (N, T', output size)."""
         if self.backbone.config.model_type == "whisper":
-            return run_whisper_encoder(self.backbone, clips.transpose(1, 2))
+            output = run_whisper_encoder(self.backbone, clips.transpose(1, 2))
+            return torch.cat(self.layers_of(output), dim=-1)
         clips = self.fill_receptive_field(clips)
-        inputs = {self.backbone.main_input_name: clips}
+        inputs = {self.backbone.main_input_name: clips, **self.options}
         if self.takes_mask:
             inputs["attention_mask"] = clips.new_ones(clips.shape[:2], dtype=torch.long)
         # SpecAugment, which only the backbone itself applies, needs a clip as long as one of its spans.
         min_steps = getattr(self.backbone.config, "mask_time_length", 0)
         is_maskable = self.num_convolved_steps(clips.shape[1]) >= min_steps
         self.backbone.training = self.training and self.trainable and is_maskable
-        return self.backbone(**inputs).last_hidden_state
+        return torch.cat(self.layers_of(self.backbone(**inputs)), dim=-1)
 
     def num_convolved_steps(self, length: int) -> int:
         """Number of steps that the backbone's convolutions turn a clip into; `length` if it has no such method."""
@@ -205,8 +268,8 @@ class EGMFPretrainedStem(EGMFFloat32Module):
         return nn.functional.pad(clips, padding)
 
 
-def run_whisper_encoder(encoder: PreTrainedModel, features: Tensor) -> Tensor:
-    """features (N, mel bins, T) of any length up to 30 seconds -> (N, ceil(T / 2), width).
+def run_whisper_encoder(encoder: PreTrainedModel, features: Tensor) -> BaseModelOutput:
+    """features (N, mel bins, T) of any length up to 30 seconds -> states (N, ceil(T / 2), width), also of all layers.
 
     The encoder's own `forward` insists on 30 seconds, most of it padding: ten times the work for a clip of three, and
     states that attend to silence. These are its steps with the positions of the clip.
@@ -215,9 +278,12 @@ def run_whisper_encoder(encoder: PreTrainedModel, features: Tensor) -> Tensor:
     states = nn.functional.gelu(encoder.conv2(states)).transpose(1, 2)  # (N, T / 2, width)
     states = states + encoder.embed_positions.weight[: states.shape[1]]
     states = nn.functional.dropout(states, encoder.dropout, encoder.training)
+    hidden_states = []
     for layer in encoder.layers:
+        hidden_states.append(states)
         states = layer(states, None)
-    return encoder.layer_norm(states)
+    states = encoder.layer_norm(states)
+    return BaseModelOutput(last_hidden_state=states, hidden_states=(*hidden_states, states))
 
 
 # ---- shared steps -------------------------------------------------------------------------------------------------

@@ -28,8 +28,9 @@ from transformers import AutoModelForCausalLM, AutoProcessor, PreTrainedModel
 from transformers.integrations.accelerate import load_offloaded_parameter
 
 from .adapters_egmf import adapter_configs
-from .configuration_egmf import IS_REMOTE_CODE, EGMFConfig, ties_word_embeddings
+from .configuration_egmf import IS_REMOTE_CODE, EGMFConfig
 from .decoders_egmf import check_decoder
+from .fields_egmf import ties_word_embeddings
 from .loading_egmf import (
     HUB_ARGUMENTS,
     file_arguments,

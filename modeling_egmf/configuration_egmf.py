@@ -9,15 +9,12 @@ Both classes are strict: `@strict` checks the type of every field when it is ass
 method at the end of `__init__` (so also in `from_pretrained`) and again in `save_pretrained`. A wrong value raises
 huggingface_hub's `StrictDataclassError`, which names the field, its value, the bound and what to change.
 
-Next: encoders_egmf.py, fusion_egmf.py, experts_egmf.py.
+Next: fields_egmf.py for what both share; encoders_egmf.py, fusion_egmf.py, experts_egmf.py.
 """
 
 import copy
-import dataclasses
-import difflib
 import os
 import re
-from collections.abc import Iterable
 from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -27,6 +24,15 @@ from transformers.activations import ACT2FN
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 from transformers.utils.type_validators import interval
+
+from .fields_egmf import (
+    as_sub_config,
+    did_you_mean,
+    field_names,
+    refuse_typos,
+    ties_word_embeddings,
+    validate_attention_width,
+)
 
 
 PIPELINE_TASK = "multimodal-emotion-recognition"
@@ -41,8 +47,6 @@ PAPER_EXPERTS = (
     {"name": "global", "bottleneck_ratio": 2, "activation": "silu"},
 )
 LEARNED_ACTIVATION = "mixture"  # of an expert: a learned mixture of the paper's three
-# Of `PreTrainedConfig`, and nearly the name of a field.
-LIBRARY_KEYWORDS = {"num_labels"}
 
 
 class EGMFConfigError(StrictDataclassError, ValueError):
@@ -73,9 +77,22 @@ class EGMFEncoderConfig(PreTrainedConfig):
         backbone_pooler (`bool`, *optional*, defaults to `True`):
             Take an image encoder's own pooled output, if it has one. `False` averages its patches, for a checkpoint
             without weights for the pooler.
+        backbone_layers (`str`, *optional*, defaults to `"last"`):
+            `"last"`: states of the backbone's last layer; `"weighted"`: a learned weighted sum over all layers, for
+            backbones with `num_hidden_layers` of one width.
+        backbone_dtype (`str`, *optional*, defaults to `"float32"`):
+            Precision in which a frozen backbone runs: `"float32"`, `"bfloat16"` or `"float16"`. A trained one needs
+            `"float32"`.
+        backbone_chunk_steps (`int`, *optional*):
+            Input steps (samples, or frames of a spectrogram) that an audio backbone takes at once, at least 1; longer
+            clips are encoded in consecutive pieces, which bounds memory. `None` encodes every clip as a whole.
         sequence_encoder (`str`, *optional*, defaults to `"gru"`):
             Bidirectional encoder over time: `"gru"`, `"transformer"`, or `"none"`, which pools the vectors directly.
             A GRU by default, because it learns from few examples.
+        pooling (`str`, *optional*, defaults to `"attention"`):
+            From the sequence to one vector: `"attention"`, a learned weighted mean of the sequence encoder's output;
+            `"statistics"`, mean and deviation over time of the features or the backbone's states themselves, without
+            a sequence encoder. Statistics suit pretrained encoders, which have seen the sequence already.
         hidden_size (`int`, *optional*, defaults to 128):
             Width W of the encoder, at least 1, a multiple of `num_attention_heads`, and even for a GRU (half of it for
             each direction).
@@ -112,7 +129,11 @@ class EGMFEncoderConfig(PreTrainedConfig):
     backbone_revision: str | None = None
     backbone_trainable: bool = False
     backbone_pooler: bool = True
+    backbone_layers: Literal["last", "weighted"] = "last"
+    backbone_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    backbone_chunk_steps: int | None = None
     sequence_encoder: Literal["gru", "transformer", "none"] = "gru"
+    pooling: Literal["attention", "statistics"] = "attention"
     hidden_size: int = interval(min=1)(default=128)
     num_layers: int = interval(min=1)(default=1)
     num_attention_heads: int = interval(min=1)(default=4)
@@ -148,6 +169,21 @@ class EGMFEncoderConfig(PreTrainedConfig):
             raise ValueError(
                 "Precomputed features do not use a backbone. Leave out `backbone_config`, or set `input_type` to "
                 "'waveform' or 'frames'."
+            )
+        if self.backbone_chunk_steps is not None and self.backbone_chunk_steps < 1:
+            raise ValueError(f"`backbone_chunk_steps` is {self.backbone_chunk_steps}; it must be at least 1.")
+        if self.backbone_trainable and self.backbone_dtype != "float32":
+            raise ValueError(
+                f"`backbone_dtype` is {self.backbone_dtype!r}, but a backbone is trained in float32. "
+                "Leave it out, or set `backbone_trainable` to False."
+            )
+
+    def validate_pooling(self):
+        """Part of `@strict`-powered validation. Statistics are those of features or of a pretrained encoder."""
+        if self.pooling == "statistics" and self.input_type != "features" and self.backbone_config is None:
+            raise ValueError(
+                "`pooling` is 'statistics', which is for features and pretrained encoders. Use 'attention' for an "
+                "encoder that is trained from scratch."
             )
 
     def validate_spectrogram(self):
@@ -417,30 +453,6 @@ class EGMFConfig(PreTrainedConfig):
 # ---- keyword arguments -----------------------------------------------------------------------------------------
 
 
-def field_names(config_class: type[PreTrainedConfig]) -> set[str]:
-    """Fields of a configuration class, those of `PreTrainedConfig` included."""
-    return {field.name for field in dataclasses.fields(config_class)}
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The question "Did you mean ...?" with the most similar name, if there is one, else an empty string."""
-    similar = difflib.get_close_matches(name, known, n=1)
-    return f" Did you mean `{similar[0]}`?" if similar else ""
-
-
-def refuse_typos(config_class: type[PreTrainedConfig], kwargs: dict[str, Any]) -> None:
-    """Refuse a keyword that is nearly the name of a field; `transformers` keeps any others as attributes.
-
-    Raises:
-        TypeError: the message suggests the field.
-    """
-    own_fields = field_names(config_class) - field_names(PreTrainedConfig)
-    for name in set(kwargs) - own_fields - LIBRARY_KEYWORDS:
-        if difflib.get_close_matches(name, own_fields, n=1, cutoff=0.8):
-            hint = did_you_mean(name, own_fields)
-            raise TypeError(f"{config_class.__name__} has no field {name!r}.{hint}")
-
-
 def check_overrides(config_class: type[PreTrainedConfig], kwargs: dict[str, Any]) -> None:
     """Refuse misspelled fields among the keywords of `from_pretrained`, which also takes keywords of other classes.
 
@@ -460,36 +472,9 @@ def check_overrides(config_class: type[PreTrainedConfig], kwargs: dict[str, Any]
 # ---- nested configurations -------------------------------------------------------------------------------------
 
 
-def as_sub_config(value: Any, field_name: str) -> PreTrainedConfig | None:
-    """A nested configuration, built from its dict in config.json if necessary.
-
-    The local path it was loaded from is dropped, so that it is not written into config.json and published.
-    """
-    if isinstance(value, dict):
-        if "model_type" not in value:
-            raise ValueError(f"`{field_name}` has no `model_type`. Pass a configuration of `transformers`.")
-        value = AutoConfig.for_model(**value)
-    if isinstance(value, PreTrainedConfig):
-        value._name_or_path = ""
-    return value
-
-
-def ties_word_embeddings(text_config: PreTrainedConfig) -> bool:
-    """Whether the language model's output layer has the weights of its embeddings."""
-    return bool(text_config.get_text_config().to_dict().get("tie_word_embeddings"))
-
-
 def as_encoder_config(value: Any) -> PreTrainedConfig | None:
     """Like `as_sub_config`, but without `AutoConfig`, which does not know "egmf_encoder"; needs no `model_type`."""
     if isinstance(value, dict):
         fields = {name: field for name, field in value.items() if name != "model_type"}
         value = EGMFEncoderConfig(**fields)
     return value
-
-
-def validate_attention_width(config: PreTrainedConfig, width_name: str, heads_name: str) -> None:
-    """Every attention head has the same width."""
-    width = getattr(config, width_name)
-    heads = getattr(config, heads_name)
-    if width % heads:
-        raise ValueError(f"`{width_name}` is {width}, which is not a multiple of `{heads_name}` ({heads}).")

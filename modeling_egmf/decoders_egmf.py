@@ -25,7 +25,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import get_layer_types_and_kwargs
 from transformers.utils import TransformersKwargs
 
-from .configuration_egmf import did_you_mean
+from .fields_egmf import did_you_mean
 from .trainer_egmf import DATASET_COLUMNS
 
 

@@ -6,6 +6,8 @@
     waveform or frames ── pretrained backbone ────────┘
             EGMF...Stem                                              EGMFModalityEncoder
 
+    features, or a pretrained backbone's states ─► mean and deviation over time ─► (B, H)     `pooling="statistics"`
+
 The paper leaves the encoder open. Ours encodes only the samples that have the modality; the tokens of the others are
 zero and masked in every attention. Every step respects the mask, so that padding never changes a sample's token.
 
@@ -37,11 +39,15 @@ class EGMFFeatureStem(EGMFFloat32Module):
         super().__init__()
         self.register_buffer("mean", torch.zeros(config.feature_size))
         self.register_buffer("std", torch.ones(config.feature_size))
-        self.projection = nn.Linear(config.feature_size, config.hidden_size)
+        self.width = config.feature_size
+        self.projection = None
+        if config.pooling == "attention":
+            self.projection = nn.Linear(config.feature_size, config.hidden_size)
+            self.width = config.hidden_size
 
     @in_float32
     def forward(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """values (B, T, F), mask (B, T) -> (B, T, W), (B, T)."""
+        """values (B, T, F), mask (B, T) -> (B, T, width), (B, T)."""
         feature_size = self.mean.shape[0]
         if values.shape[-1] != feature_size:
             raise ValueError(
@@ -50,7 +56,8 @@ class EGMFFeatureStem(EGMFFloat32Module):
             )
         standardized = (values - self.mean) / self.std.clamp(min=1e-5)
         # 10 deviations bound outliers.
-        return self.projection(standardized.clamp(-10, 10)), mask
+        states = standardized.clamp(-10, 10)
+        return states if self.projection is None else self.projection(states), mask
 
 
 class EGMFWaveformStem(EGMFFloat32Module):
@@ -156,7 +163,7 @@ STEMS = {"features": EGMFFeatureStem, "waveform": EGMFWaveformStem, "frames": EG
 
 
 class EGMFModalityEncoder(EGMFFloat32Module):
-    """One modality: stem, sequence encoder, attention pooling, projection to the fusion width."""
+    """One modality: stem, sequence encoder and attention pooling or statistics, projection to the fusion width."""
 
     def __init__(
         self,
@@ -165,13 +172,17 @@ class EGMFModalityEncoder(EGMFFloat32Module):
         backbone: PreTrainedModel | None = None,
     ):
         super().__init__()
-        width = config.hidden_size
+        self.pooling = config.pooling
         self.sequence_type = config.sequence_encoder
         if config.backbone_config is not None:
             self.stem = EGMFPretrainedStem(config, backbone)
         else:
             self.stem = STEMS[config.input_type](config)
         self.dropout = nn.Dropout(config.dropout)
+        if self.pooling == "statistics":
+            self.projection = nn.Linear(2 * self.stem.width, fusion_width)
+            return
+        width = config.hidden_size
         if self.sequence_type == "gru":
             self.sequence = nn.GRU(width, width // 2, config.num_layers, batch_first=True, bidirectional=True)
         elif self.sequence_type == "transformer":
@@ -212,6 +223,9 @@ class EGMFModalityEncoder(EGMFFloat32Module):
     @in_float32
     def encode_sequence(self, states: Tensor, mask: Tensor) -> Tensor:
         """states (B, T, W), mask (B, T) -> (B, H)."""
+        if self.pooling == "statistics":
+            statistics = mean_and_deviation(states, mask)  # (B, 2 * W)
+            return self.projection(self.dropout(statistics))
         states = self.norm(self.run_sequence(self.dropout(states), mask))  # (B, T, W)
         scores = self.pooling_score(states).squeeze(-1)  # (B, T)
         scores = scores.masked_fill(~mask, float("-inf"))
@@ -322,6 +336,15 @@ def sinusoidal_positions(states: Tensor) -> Tensor:
     angles = steps * torch.exp(even * (-math.log(10000.0) / width))  # (T, W / 2)
     positions = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
     return positions[:, :width].to(states.dtype)
+
+
+def mean_and_deviation(states: Tensor, mask: Tensor) -> Tensor:
+    """states (B, T, W), mask (B, T) -> (B, 2 * W): mean and standard deviation over the real steps."""
+    weights = (mask / mask.sum(dim=1, keepdim=True))[..., None]  # (B, T, 1)
+    mean = (weights * states).sum(dim=1)
+    variance = (weights * (states - mean[:, None]).square()).sum(dim=1)
+    # The root of 0, of a clip of one step, has no gradient.
+    return torch.cat([mean, (variance + 1e-6).sqrt()], dim=1)
 
 
 def average_over_grid(states: Tensor, size: int) -> Tensor:

@@ -10,7 +10,8 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-from .configuration_egmf import EGMFConfig, field_names, refuse_typos
+from .configuration_egmf import EGMFConfig
+from .fields_egmf import field_names, refuse_typos
 
 
 HUB_ARGUMENTS = ("token", "cache_dir", "local_files_only", "force_download", "proxies")

@@ -281,6 +281,7 @@ def load_backbone(
         f"{checkpoint} is an adapter checkpoint: its {modality} encoder {encoder.backbone_id!r}",
         f"Set config.{modality}_config.backbone_id to a local copy.",
     ):
+        dtype = getattr(torch, encoder.backbone_dtype)
         return AutoModel.from_pretrained(
-            encoder.backbone_id, config=encoder.backbone_config, revision=revision, dtype=torch.float32, **kwargs
+            encoder.backbone_id, config=encoder.backbone_config, revision=revision, dtype=dtype, **kwargs
         )

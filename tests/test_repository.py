@@ -33,6 +33,7 @@ DEMANDED = {"torch", "numpy", "transformers", "huggingface_hub", "safetensors"}
 
 # Layers of the Hub code, lowest first; a file imports from lower layers only.
 MODELING_LAYERS = (
+    {"fields_egmf"},
     {"configuration_egmf", "precision_egmf", "weights_egmf", "outputs_egmf"},
     {"trainer_egmf"},
     {"adapters_egmf", "backbones_egmf", "decoders_egmf", "loading_egmf", "parts_egmf"},
@@ -141,7 +142,8 @@ MAY_IMPORT = {
     "records": set(),
     "paths": set(),
     "options": {"records", "cli", "paths", "model.backbones"},
-    "arguments": {"options"},
+    "recipes": {"records", "cli", "paths", "options", "model.backbones"},
+    "arguments": {"options", "recipes"},
     "data": {"records", "paths"},
     "model": {"records", "paths", "options", "data"},
     "evaluation": {"records", "paths", "options", "arguments", "data", "model", "cli"},

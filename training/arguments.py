@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from transformers import HfArgumentParser, TrainingArguments
 
-from .options import DataArguments, FusionTrainingArguments, ModelArguments, read_settings
+from .options import DataArguments, FusionTrainingArguments, ModelArguments
+from .recipes import read_settings
 
 
 SAMPLING_STRATEGIES = ("group_by_length", "random", "sequential")

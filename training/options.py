@@ -1,11 +1,10 @@
 """Training options: their fields, help texts and checks, all without importing torch.
 
-    egmf train --config my.yaml --learning_rate 3e-4
+    fields of the dataclasses below ────────┐
+    `transformers.TrainingArguments` ───────┴─► training_options ─► the parser of `egmf train`, recipes.py
 
-    training/model/backbones/NAME.yaml (`training:`) ─► my.yaml ─► command line       later ones override earlier ones
-
-The YAML keys are the option names: the fields below and those of `transformers.TrainingArguments`. The library's
-fields are read from its source code, because importing it would import torch. arguments.py fills the dataclasses.
+The library's fields are read from its source code, because importing it would import torch. arguments.py fills the
+dataclasses.
 """
 
 import argparse
@@ -14,15 +13,12 @@ import dataclasses
 import functools
 import importlib.util
 import inspect
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .cli import CommandParser, did_you_mean
-from .model.backbones import backbone_names, backbone_path, backbone_settings
-from .paths import CONFIGS
+from .cli import CommandParser
+from .model.backbones import backbone_names
 
 
 LIBRARY_GROUP = "Trainer (transformers.TrainingArguments)"
@@ -49,8 +45,11 @@ COMMON_LIBRARY_OPTIONS = (
     "use_cpu",
 )
 
-# Our options for experiments with the method; also listed only by `--help_all`.
-EXPERIMENT_OPTIONS = ("experts", "gate", "expert_residual", "fusion_norms", "pseudo_token_norm")
+# Our options for experiments with the method and its encoders; also listed only by `--help_all`.
+EXPERIMENT_OPTIONS = (
+    *("experts", "gate", "expert_residual", "fusion_norms", "pseudo_token_norm"),
+    *("pretrained_layers", "pretrained_dtype", "pretrained_chunk_seconds"),
+)
 
 
 def described(default: Any, help_text: str) -> Any:
@@ -90,14 +89,16 @@ class ModelArguments:
     bnb_4bit_use_double_quant: bool = described(True, "Quantize the scales of 4-bit weights as well.")
     audio: str | None = described(
         "waveform",
-        "Audio input: waveform, features, none, or the Hub id of a pretrained audio encoder.",
+        "Audio input: waveform, features, none, or a pretrained audio encoder: whisper-base, wav2vec2-base, "
+        "wavlm-base-plus, a folder or a Hub id.",
     )
     audio_feature_size: int | None = described(
         None, "Width of precomputed audio features; required by --audio features."
     )
     video: str | None = described(
         "frames",
-        "Video input: frames, features, none, or the Hub id of a pretrained vision encoder.",
+        "Video input: frames, features, none, or a pretrained vision encoder: clip-vit-base, dinov2-small, a folder "
+        "or a Hub id.",
     )
     video_feature_size: int | None = described(
         None, "Width of precomputed video features; required by --video features."
@@ -109,6 +110,22 @@ class ModelArguments:
     conv_channels: list[int] = described(
         [32, 64, 128],
         "Channels of the convolutions over raw audio and frames; each one halves the resolution.",
+    )
+    encoder_pooling: str | None = described(
+        None,
+        "From a sequence to one vector: attention, or statistics (mean and deviation of features or of a pretrained "
+        "encoder's states; the default for pretrained encoders).",
+    )
+    pretrained_layers: str | None = described(
+        None,
+        "Layers of pretrained encoders: weighted (a learned weighted sum over all, the default) or last.",
+    )
+    pretrained_dtype: str = described(
+        "float32", "Precision of frozen pretrained encoders: float32, bfloat16, float16."
+    )
+    pretrained_chunk_seconds: float | None = described(
+        None,
+        "Seconds of audio that a pretrained encoder takes at once, which bounds memory (default: the whole clip).",
     )
     train_backbones: bool = described(False, "Train pretrained audio and vision encoders instead of freezing them.")
     num_frames: int = described(8, "Number of frames sampled from a clip.")
@@ -339,7 +356,7 @@ def option_names(option: Option) -> list[str]:
     return names
 
 
-# ---- the command line and its YAML files ----------------------------------------------------------------------
+# ---- the command line -----------------------------------------------------------------------------------------
 
 
 def add_dataset_options(parser: argparse.ArgumentParser, group: Any, required: bool) -> None:
@@ -397,90 +414,3 @@ def make_parser(show_all: bool = False) -> CommandParser:
         )
         parser.option_names += option_names(option)
     return parser
-
-
-def read_settings(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Read the backbone's file and the `--config` file, which overrides it; check the command line's option names.
-
-    Args:
-        argv: command-line arguments without the program name; None for those of this process.
-
-    Raises:
-        ValueError: an unknown key in a file, or a value of the wrong type.
-        SystemExit: help was requested (status 0), or an option does not exist (status 2).
-    """
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    show_all = "--help_all" in arguments
-    parser = make_parser(show_all)
-    if show_all or "--help" in arguments or "-h" in arguments:
-        parser.print_help()
-        sys.exit(0)
-    parser.check_option_names(arguments)
-    files = CommandParser(prog=parser.prog, add_help=False)
-    files.add_argument("--config", type=Path)
-    files.add_argument("--backbone")
-    named, _ = files.parse_known_args(arguments)
-    options = training_options()
-    settings = read_recipe(named.config, options) if named.config is not None else {}
-    backbone = named.backbone or settings.get("backbone")
-    if backbone is None:
-        return settings
-    defaults = check_settings(backbone_settings(backbone), options, backbone_path(backbone))
-    return {**defaults, **settings}
-
-
-def read_recipe(path: Path, options: dict[str, Option]) -> dict[str, Any]:
-    """Read the settings of a YAML file and check them."""
-    if not path.is_file():
-        raise ValueError(f"--config {path} does not exist, or is not a file. The project's recipes are in {CONFIGS}.")
-    from .records import read_yaml  # imports NumPy, which `--help` must not wait for
-
-    values = read_yaml(path) or {}
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} must hold `name: value` lines, not a {type(values).__name__}.")
-    return check_settings(values, options, path)
-
-
-def check_settings(values: dict[str, Any], options: dict[str, Option], path: Path) -> dict[str, Any]:
-    """Check the settings of a file, and convert each value to its option's type.
-
-    Raises:
-        ValueError: an unknown key (the message suggests similar ones), or a value of the wrong type.
-    """
-    checked = {}
-    for key, value in values.items():
-        if key not in options:
-            raise ValueError(f"{path}: unknown key {key!r}.{did_you_mean(str(key), options)}")
-        checked[key] = check_value(value, options[key], f"{path}: {key}")
-    return checked
-
-
-def check_value(value: Any, option: Option, name: str) -> Any:
-    """Convert a YAML value to its option's type: a list or one value."""
-    if value is None:
-        return None
-    if option.is_list:
-        entries = value if isinstance(value, list) else [value]
-        return [check_scalar(entry, option.scalar_type, name) for entry in entries]
-    return check_scalar(value, option.scalar_type, name)
-
-
-def check_scalar(value: Any, scalar_type: type | None, name: str) -> Any:
-    """Convert one value to `int`, `float` or `str` if the option has such a type.
-
-    Raises:
-        ValueError: the value has the wrong type.
-    """
-    if isinstance(value, list):
-        raise ValueError(f"{name} is {value!r}; it takes one value, not a list.")
-    if scalar_type is str and not isinstance(value, str):
-        raise ValueError(f"{name} is {value!r}; it takes text. Put it in quotes.")
-    if scalar_type not in (int, float):
-        return value
-    kind = "an integer" if scalar_type is int else "a number"
-    if isinstance(value, bool):
-        raise ValueError(f"{name} is {value!r}; it takes {kind}.")
-    try:
-        return scalar_type(str(value))
-    except ValueError as error:
-        raise ValueError(f"{name} is {value!r}; it takes {kind}.") from error

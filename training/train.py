@@ -11,7 +11,7 @@ is refused, unless `--overwrite` moves it aside. The steps of a run are in train
 from collections.abc import Sequence
 
 from .cli import command_errors
-from .options import read_settings
+from .recipes import read_settings
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -5,6 +5,7 @@ import torch
 from transformers import CvtConfig, ViTModel, Wav2Vec2Config, Wav2Vec2Model
 
 from modeling_egmf.backbones_egmf import (
+    EGMFLayerSum,
     EGMFPretrainedStem,
     backbone_width,
     clip_layout,
@@ -135,7 +136,8 @@ def test_whisper_encodes_the_length_of_the_clip(make_backbone_encoder):
     assert state_mask.sum(dim=1).tolist() == [20, 4, 1]  # half the frames, rounded up
     full = stem.backbone(values[:1].transpose(1, 2)).last_hidden_state  # its own forward only takes this length
     assert_close(states[0], full[0])
-    assert_close(run_whisper_encoder(stem.backbone, values[:1].transpose(1, 2)), full)
+    output = run_whisper_encoder(stem.backbone, values[:1].transpose(1, 2))
+    assert_close(output.last_hidden_state, full)
 
 
 # ---- whole clips ---------------------------------------------------------------------------------------------
@@ -148,7 +150,7 @@ def test_clip_is_encoded_as_a_whole(make_backbone_encoder, name):
     layout = clip_layout(stem.backbone.config)
     values, mask = backbone_inputs(name, [layout.num_frames])
     states, state_mask = stem.run_backbone(values, mask)
-    assert states.shape == (1, layout.num_steps, stem.projection.in_features)
+    assert states.shape == (1, layout.num_steps, stem.output_size)
     assert state_mask.all()
     changed = values.clone()
     changed[:, -1] = -changed[:, -1]
@@ -245,3 +247,66 @@ def test_frozen_backbone_ignores_autocast(make_backbone_encoder):
             actual = encoder(values, mask, all_present(mask))
         assert torch.equal(actual, expected) == (not trainable)
         torch.testing.assert_close(actual, expected, atol=0.05, rtol=0)
+
+
+# ---- all layers ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["whisper", "wav2vec2_group_norm", "vit", "videomae", "timesformer"])
+def test_all_layers_end_with_the_last(make_backbone_encoder, name):
+    """Images are averaged over their patches, with the class token."""
+    last = make_backbone_encoder(name, backbone_pooler=False).stem
+    weighted = make_backbone_encoder(name, backbone_layers="weighted").stem
+    weighted.backbone.load_state_dict(last.backbone.state_dict())
+    values, mask = backbone_inputs(name)
+    expected, expected_mask = last.run_backbone(values, mask)
+    states, state_mask = weighted.run_backbone(values, mask)
+    assert torch.equal(state_mask, expected_mask)
+    assert states.shape[-1] == weighted.output_size == 2 * last.output_size
+    layers = states.unflatten(-1, (2, -1))
+    if name not in ("vit", "timesformer"):  # whose hidden states do not have the final norm
+        assert_close(layers[..., 1, :], expected)
+    assert (layers[..., 0, :] - layers[..., 1, :]).abs().max() > 1e-3
+
+
+def test_weighted_sum_standardizes_each_layer():
+    layer_sum = EGMFLayerSum(num_layers=3, width=2)
+    layer_sum.mean.copy_(torch.arange(6))
+    layer_sum.std.copy_(torch.tensor([1.0, 2, 4, 8, 16, 0]))
+    layer_sum.weights.data.copy_(torch.tensor([0.0, 0.1, 0.3]))
+    states = torch.randn(2, 5, 6)
+    shares = torch.softmax(10 * layer_sum.weights, dim=0)
+    expected = torch.zeros(2, 5, 2)
+    for layer in range(3):
+        for column in range(2):
+            index = 2 * layer + column
+            std = max(layer_sum.std[index].item(), 1e-5)
+            expected[..., column] += shares[layer] * (states[..., index] - index) / std
+    torch.testing.assert_close(layer_sum(states), expected)
+
+
+def test_statistics_of_a_clip_beside_a_longer_one(make_backbone_encoder):
+    encoder = make_backbone_encoder("wav2vec2", backbone_layers="weighted", pooling="statistics")
+    values, mask = backbone_inputs("wav2vec2")
+    together = encoder(values, mask, all_present(mask))
+    alone = encoder(values[3:, :2900], mask[3:, :2900], all_present(mask[3:]))
+    assert_close(together[3], alone[0])
+    together.sum().backward()
+    assert encoder.stem.layer_sum.weights.grad.abs().max() > 0
+
+
+def test_long_clips_are_encoded_in_pieces(make_backbone_encoder):
+    stem = make_backbone_encoder("whisper", backbone_chunk_steps=16).stem
+    values, mask = backbone_inputs("whisper", [40])
+    states, state_mask = stem.run_backbone(values, mask)
+    assert state_mask.sum() == 20
+    for start, stop in ((0, 16), (16, 32), (32, 40)):
+        piece, _ = stem.run_backbone(values[:, start:stop], mask[:, start:stop])
+        assert_close(states[:, start // 2 : stop // 2], piece)
+
+
+def test_frozen_backbone_may_run_in_bfloat16(make_backbone_encoder):
+    encoder = make_backbone_encoder("wav2vec2", backbone_dtype="bfloat16")
+    assert encoder.stem.backbone.dtype == torch.bfloat16
+    values, mask = backbone_inputs("wav2vec2")
+    assert encoder(values, mask, all_present(mask)).dtype == torch.float32

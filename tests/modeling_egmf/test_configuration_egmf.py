@@ -193,6 +193,9 @@ def test_wrong_value_is_refused_with_its_bound(fields, message):
         ({"window_seconds": 0.0}, "`window_seconds` is 0.0; it must be at least one sample long"),
         ({"dropout": 1.5}, "'dropout':\n.*must be greater or equal to 0 and smaller than 1, got 1.5"),
         ({"backbone_config": {"model_type": "vit"}}, "Precomputed features do not use a backbone"),
+        ({"backbone_trainable": True, "backbone_dtype": "bfloat16"}, "a backbone is trained in float32"),
+        ({"backbone_chunk_steps": 0}, "`backbone_chunk_steps` is 0; it must be at least 1"),
+        ({"input_type": "frames", "pooling": "statistics"}, "Use 'attention' for an encoder that is trained from"),
     ],
 )
 def test_wrong_encoder_value_is_refused_with_its_bound(fields, message):

@@ -12,6 +12,7 @@ from modeling_egmf.encoders_egmf import (
     EGMFFrameStem,
     EGMFModalityEncoder,
     EGMFWaveformStem,
+    mean_and_deviation,
 )
 from tests.helpers.model_inputs import assert_close
 
@@ -338,3 +339,23 @@ def test_values_without_mask_are_refused(audio_visual, media_batch):
     del batch["audio_mask"]
     with pytest.raises(ValueError, match="`audio_values` and `audio_mask` go together"):
         audio_visual()(BOTH, **batch)
+
+
+# ---- statistics ---------------------------------------------------------------------------------------------
+
+
+def test_mean_and_deviation_over_real_steps():
+    states = torch.randn(2, 5, 3)
+    mask = torch.tensor([[True] * 5, [True, True, False, False, False]])
+    actual = mean_and_deviation(states, mask)
+    for row, length in enumerate((5, 2)):
+        real = states[row, :length]
+        expected = torch.cat([real.mean(dim=0), real.std(dim=0, unbiased=False)])
+        torch.testing.assert_close(actual[row], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_statistics_of_one_step_have_a_gradient(make_encoder):
+    encoder = make_encoder("features", "audio", pooling="statistics")
+    values = torch.randn(1, 1, encoder.stem.width, requires_grad=True)
+    encoder(values, torch.ones(1, 1, dtype=torch.bool), torch.ones(1, dtype=torch.bool)).sum().backward()
+    assert values.grad.isfinite().all()

@@ -330,6 +330,18 @@ class EGMFDataset(Dataset):
             return load_window(self.processor, window, name=name, modalities=tuple(inputs), **sources)
         return self.processor.load_media(name=name, modalities=tuple(inputs), **sources)
 
+    def load_vectors(self, index: int) -> dict[str, np.ndarray | torch.Tensor]:
+        """Modality -> precomputed features or cached encoder outputs (T, width) of an example, where it has them."""
+        example = self.examples[index]
+        inputs = {"audio": self.processor.audio_input, "video": self.processor.video_input}
+        with_features = [modality for modality, kind in inputs.items() if kind == "features"]
+        media = self.media[index] if self.media is not None else self.decode(example, with_features)
+        vectors: dict[str, np.ndarray | torch.Tensor] = dict(self._read_states(example))
+        for modality in with_features:
+            if f"{modality}_features" in media:
+                vectors[modality] = media[f"{modality}_features"]
+        return vectors
+
     def load_media(self, index: int) -> dict[str, np.ndarray]:
         """The decoded clip of an example, from memory if it is cached there."""
         return self.media[index] if self.media is not None else self.decode(self.examples[index])

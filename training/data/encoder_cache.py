@@ -70,6 +70,31 @@ def _remove_stale_files(folder: Path) -> None:
                 path.unlink()
 
 
+def pretrained_stems(model: EGMFForConditionalGeneration) -> dict[str, EGMFPretrainedStem]:
+    """Modality -> its pretrained encoder, frozen or trained, where the model has one."""
+    encoder = model.egmf.audio_visual_encoder
+    stems = {}
+    for modality, part in (("audio", encoder.audio), ("video", encoder.video)):
+        if part is not None and isinstance(part.stem, EGMFPretrainedStem):
+            stems[modality] = part.stem
+    return stems
+
+
+@torch.no_grad()
+def encode_clip(
+    stem: EGMFPretrainedStem, processor: EGMFProcessor, modality: str, arrays: dict[str, Any], name: str
+) -> torch.Tensor:
+    """Decoded media of one clip -> states (T, output size) on the CPU; no steps without the modality."""
+    encoded = processor.encode_media(arrays, name)
+    if f"{modality}_values" not in encoded:
+        return torch.zeros(0, stem.output_size)
+    device = stem.backbone.device
+    values = encoded[f"{modality}_values"][None].to(device)
+    mask = encoded[f"{modality}_mask"][None].to(device)
+    states, mask = stem.run_backbone(values, mask)
+    return states[mask].cpu().contiguous()
+
+
 class EncoderCache:
     """The outputs of a model's frozen pretrained encoders. Creating it makes the model take these instead of media.
 
@@ -85,12 +110,8 @@ class EncoderCache:
     def __init__(self, folder: str | Path, model: EGMFForConditionalGeneration, processor: EGMFProcessor):
         self.root = Path(folder)
         self.processor = processor
-        self.stems: dict[str, EGMFPretrainedStem] = {}
-        encoder = model.egmf.audio_visual_encoder
-        for modality, part in (("audio", encoder.audio), ("video", encoder.video)):
-            stem = part.stem if part is not None else None
-            if isinstance(stem, EGMFPretrainedStem) and not stem.trainable:
-                self.stems[modality] = stem
+        stems = pretrained_stems(model)
+        self.stems = {modality: stem for modality, stem in stems.items() if not stem.trainable}
         if not self.stems:
             raise ValueError(
                 "`encoder_cache` keeps the outputs of frozen pretrained encoders, but this model has none. Set "
@@ -103,6 +124,7 @@ class EncoderCache:
             weights = sorted(stem.backbone.state_dict().items())
             weights = {name: _checksum(values) for name, values in weights}
             parts = [STATES_VERSION, stem.uses_pooler, weights, stem.backbone.config.to_dict()]
+            parts += [stem.layer_sum is not None, stem.chunk_steps]
             digest = digest_of_json(parts, sort_keys=True)
             self.folders[modality] = self.root / f"{modality}-{digest[:16]}"
             self.settings[modality] = {name: fields.get(name) for name in PREPROCESSING[modality]}
@@ -166,20 +188,6 @@ class EncoderCache:
                 "another --encoder_cache, and run the same command again: it reuses the stored outputs."
             ) from error
 
-    @torch.no_grad()
-    def compute(
-        self, modality: str, arrays: dict[str, Any], device: torch.device | str, name: str = "the sample"
-    ) -> torch.Tensor:
-        """Decoded media of one clip -> states (T, encoder width) of its real steps, on the CPU."""
-        stem = self.stems[modality]
-        encoded = self.processor.encode_media(arrays, name)
-        if f"{modality}_values" not in encoded:
-            return torch.zeros(0, stem.projection.in_features)
-        values = encoded[f"{modality}_values"][None].to(device)
-        mask = encoded[f"{modality}_mask"][None].to(device)
-        states, mask = stem.run_backbone(values, mask)
-        return states[mask].cpu().contiguous()
-
     def fill(
         self, datasets: Sequence[Any], device: torch.device | str, share: tuple[int, int] = (0, 1)
     ) -> dict[str, int]:
@@ -209,6 +217,7 @@ class EncoderCache:
                 continue
             dataset, example = entries[modality, key]
             arrays = dataset.decode(example, (modality,))
-            self._write(modality, key, self.compute(modality, arrays, device, f"example {example['id']!r}"))
+            name = f"example {example['id']!r}"
+            self._write(modality, key, encode_clip(self.stems[modality], self.processor, modality, arrays, name))
             counts["computed"] += 1
         return counts

@@ -1,22 +1,47 @@
-"""Mean and standard deviation of precomputed features, over the training examples.
+"""Mean and standard deviation of features, and of the states of pretrained encoders, over the training examples.
 
-The columns of released features differ in scale by orders of magnitude (pitch in Hz next to probabilities), so the
-encoder standardizes them. The statistics are measured once, before the first step, and stored in the checkpoint.
+    audio_features, video_features (T, F) ─────────────┐
+    encoder cache, or the encoder run over some clips ─┴─► mean, std ─► buffers of the model's encoder
+
+The columns of released features differ in scale by orders of magnitude (pitch in Hz next to probabilities), and so do
+the layers of a pretrained encoder, so the model standardizes them. The statistics are measured once, before the first
+step, and stored in the checkpoint.
 """
 
+# T steps  F feature width
+
+import numpy as np
 import torch
 from sklearn.preprocessing import StandardScaler
+from torch import nn
 from tqdm import tqdm
 
 from modeling_egmf import EGMFForConditionalGeneration
 from modeling_egmf.encoders_egmf import EGMFFeatureStem
 
 from .dataset import EGMFDataset
+from .encoder_cache import encode_clip, pretrained_stems
+
+
+MAX_ENCODED = 512  # clips that a pretrained encoder is run over if its outputs are not cached
+
+
+def standardizers(model: EGMFForConditionalGeneration) -> dict[str, nn.Module]:
+    """Modality -> the module of its encoder that has the statistics as `mean` and `std`, where there is one."""
+    encoder = model.egmf.audio_visual_encoder
+    modules: dict[str, nn.Module] = {}
+    for modality, part in (("audio", encoder.audio), ("video", encoder.video)):
+        if part is not None and isinstance(part.stem, EGMFFeatureStem):
+            modules[modality] = part.stem
+    for modality, stem in pretrained_stems(model).items():
+        if stem.layer_sum is not None:
+            modules[modality] = stem.layer_sum
+    return modules
 
 
 def set_feature_stats(model: EGMFForConditionalGeneration, dataset: EGMFDataset, progress: bool = True) -> list[str]:
-    """Set `mean` and `std` of every feature encoder over all vectors of all examples; a constant column keeps a std of
-    1.
+    """Set `mean` and `std` of every encoder that has them over all vectors of the examples; a constant column keeps a
+    std of 1.
 
     Args:
         model: a new model; a trained checkpoint must keep the statistics that it was trained with.
@@ -26,21 +51,31 @@ def set_feature_stats(model: EGMFForConditionalGeneration, dataset: EGMFDataset,
     Returns:
         The modalities whose statistics were set; one that no example has keeps mean 0 and std 1.
     """
-    encoder = model.egmf.audio_visual_encoder
-    stems = {}
-    for modality, part in (("audio", encoder.audio), ("video", encoder.video)):
-        if part is not None and isinstance(part.stem, EGMFFeatureStem):
-            stems[modality] = part.stem
-    if not stems:
+    modules = standardizers(model)
+    if not modules:
         return []
     scalers: dict[str, StandardScaler] = {}
     for index in tqdm(range(len(dataset)), desc="measuring features", unit="example", disable=not progress):
-        media = dataset.load_media(index)
-        for modality in stems:
-            if f"{modality}_features" in media:
-                scaler = scalers.setdefault(modality, StandardScaler())
-                scaler.partial_fit(media[f"{modality}_features"])
+        for modality, values in _vectors(model, dataset, index, list(modules)).items():
+            scaler = scalers.setdefault(modality, StandardScaler())
+            scaler.partial_fit(values)
     for modality, scaler in scalers.items():
-        stems[modality].mean.copy_(torch.from_numpy(scaler.mean_))
-        stems[modality].std.copy_(torch.from_numpy(scaler.scale_))
-    return [modality for modality in stems if modality in scalers]
+        modules[modality].mean.copy_(torch.from_numpy(scaler.mean_))
+        modules[modality].std.copy_(torch.from_numpy(scaler.scale_))
+    return [modality for modality in modules if modality in scalers]
+
+
+@torch.no_grad()
+def _vectors(
+    model: EGMFForConditionalGeneration, dataset: EGMFDataset, index: int, modalities: list[str]
+) -> dict[str, np.ndarray | torch.Tensor]:
+    """Modality -> features or states (T, F) of an example, for the modalities that it has and that are measured."""
+    vectors = dataset.load_vectors(index)
+    is_encoded = index % -(-len(dataset) // MAX_ENCODED) == 0
+    example = dataset.examples[index]
+    for modality, stem in pretrained_stems(model).items():
+        is_cached = modality in example.get("state_keys", {})
+        if modality in modalities and not is_cached and is_encoded:
+            arrays = dataset.decode(example, (modality,))
+            vectors[modality] = encode_clip(stem, dataset.processor, modality, arrays, example["id"])
+    return {modality: values for modality, values in vectors.items() if modality in modalities and len(values)}

@@ -25,6 +25,7 @@ from processing_egmf.frontends_egmf import encode_frames, encode_waveform
 
 from ..options import ModelArguments
 from .language_model import absolute_id
+from .presets import explain_download, locate_preset, preset_names
 
 
 RAW_INPUTS = {"audio": "waveform", "video": "frames"}
@@ -36,6 +37,8 @@ FRONTEND_CLASSES = {
 }
 # Weights that a checkpoint may lack: only classifiers and pretraining use them.
 UNUSED_WEIGHTS = ("pooler", "masked_spec_embed")
+MIN_CHUNK_SECONDS = 1.0
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class Encoder(NamedTuple):
@@ -77,11 +80,13 @@ def build_encoder(arguments: ModelArguments, modality: str) -> Encoder:
             raise ValueError(
                 f"--{modality} features needs --{modality}_feature_size, the width of one feature vector."
             )
-        return Encoder(EGMFEncoderConfig(input_type="features", feature_size=feature_size, **shared))
+        pooling = arguments.encoder_pooling or "attention"
+        return Encoder(EGMFEncoderConfig(input_type="features", feature_size=feature_size, pooling=pooling, **shared))
     if kind == raw_input:
         return Encoder(EGMFEncoderConfig(input_type=raw_input, **shared))
-    similar = difflib.get_close_matches(kind, (raw_input, "features", "none"), n=1, cutoff=0.7)
-    if similar and not Path(kind).exists():
+    names = (raw_input, "features", "none", *preset_names(modality))
+    similar = difflib.get_close_matches(kind, names, n=1, cutoff=0.7)
+    if similar and kind not in names and not Path(kind).exists():
         raise ValueError(f"--{modality} {kind} is not an encoder. Did you mean {similar[0]}?")
     return load_pretrained_encoder(arguments, modality, kind)
 
@@ -117,50 +122,82 @@ def shared_settings(arguments: ModelArguments) -> dict[str, Any]:
 def load_pretrained_encoder(arguments: ModelArguments, modality: str, model_id: str) -> Encoder:
     """Load a pretrained encoder; of a model with several parts, such as CLIP, only the part for the modality.
 
+    Args:
+        arguments: options of the model.
+        modality: `audio` or `video`.
+        model_id: name of a preset, folder or Hub id.
+
     Raises:
         ValueError: the encoder does not exist, lacks weights, or cannot encode the modality.
     """
+    check_pretrained_options(arguments)
     option = f"--{modality} {model_id}"
-    backbone_config = read_backbone_config(modality, model_id)
+    name = model_id
+    model_id = locate_preset(name, modality)
+    backbone_config = read_backbone_config(option, modality, model_id, explain_download(name))
     check_architecture(option, modality, backbone_config)
     frontend_name, frontend = load_frontend(option, modality, model_id)
     max_seconds = vars(frontend).get("chunk_length")  # of Whisper
     if modality == "audio" and max_seconds is not None and arguments.max_clip_seconds > max_seconds:
         raise ValueError(f"{option} takes at most {max_seconds} s of audio; set --max_clip_seconds {max_seconds}.")
 
-    # In float32 whatever the checkpoint's precision, so that training and evaluation see the same outputs.
-    backbone, info = AutoModel.from_pretrained(
-        model_id, config=backbone_config, dtype=torch.float32, output_loading_info=True
-    )
+    try:
+        # In float32 by default, whatever the checkpoint's precision.
+        backbone, info = AutoModel.from_pretrained(
+            model_id, config=backbone_config, dtype=DTYPES[arguments.pretrained_dtype], output_loading_info=True
+        )
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{option}: its weights cannot be loaded ({reason}).{explain_download(name)}") from error
     missing = [key for key in info["missing_keys"] if not any(name in key for name in UNUSED_WEIGHTS)]
     if missing:
         raise ValueError(
             f"{option}: the checkpoint has no weights for {sorted(missing)[:3]} ({len(missing)}) of a "
             f"{backbone_config.model_type} encoder. Give a checkpoint of the encoder itself."
         )
+    has_layers = "num_hidden_layers" in dir(backbone.config)
+    if arguments.pretrained_layers == "weighted" and not has_layers:
+        raise ValueError(f"{option} has no layers of one width to weight. Leave out --pretrained_layers weighted.")
     config = EGMFEncoderConfig(
         input_type=RAW_INPUTS[modality],
         backbone_config=backbone.config,
         backbone_id=absolute_id(model_id),
         backbone_trainable=arguments.train_backbones,
         backbone_pooler=not any("pooler" in key for key in info["missing_keys"]),
+        backbone_layers=arguments.pretrained_layers or ("weighted" if has_layers else "last"),
+        backbone_dtype=arguments.pretrained_dtype,
+        pooling=arguments.encoder_pooling or "statistics",
         **shared_settings(arguments),
     )
     layout = clip_layout(backbone_config)
     num_frames = layout.num_frames if layout is not None else None
     encoder = Encoder(config, backbone, frontend, frontend_name, num_frames)
-    check_output(option, modality, encoder)
+    steps_per_second = check_output(option, modality, encoder)
+    if modality == "audio" and arguments.pretrained_chunk_seconds is not None:
+        config.backbone_chunk_steps = round(arguments.pretrained_chunk_seconds * steps_per_second)
     return encoder
 
 
-def read_backbone_config(modality: str, model_id: str) -> PreTrainedConfig:
+def check_pretrained_options(arguments: ModelArguments) -> None:
+    """Refuse values of `--pretrained_dtype` and `--pretrained_chunk_seconds` that cannot be used."""
+    if arguments.pretrained_dtype not in DTYPES:
+        raise ValueError(f"--pretrained_dtype {arguments.pretrained_dtype}: give one of {', '.join(DTYPES)}.")
+    seconds = arguments.pretrained_chunk_seconds
+    if seconds is not None and seconds < MIN_CHUNK_SECONDS:
+        raise ValueError(
+            f"--pretrained_chunk_seconds is {seconds:g}; it must be at least {MIN_CHUNK_SECONDS:g}, because an "
+            "encoder needs the surroundings of each moment."
+        )
+
+
+def read_backbone_config(option: str, modality: str, model_id: str, advice: str) -> PreTrainedConfig:
     """The configuration of the encoder, or of the encoder of a model with several parts."""
     try:
         config = AutoConfig.from_pretrained(model_id)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
-            f"--{modality} {model_id} is neither a folder with an encoder nor a model on the Hub ({reason})."
+            f"{option} is neither a folder with an encoder nor a model on the Hub ({reason}).{advice}"
         ) from error
     part_name = "vision_config" if modality == "video" else "audio_config"
     return getattr(config, part_name, None) or config
@@ -210,8 +247,11 @@ def load_frontend(option: str, modality: str, model_id: str) -> tuple[str, Any]:
 
 
 @torch.no_grad()
-def check_output(option: str, modality: str, encoder: Encoder) -> None:
+def check_output(option: str, modality: str, encoder: Encoder) -> float:
     """Encode a short clip of noise, so that an encoder of another design is refused before training.
+
+    Returns:
+        Its input steps per second of audio.
 
     Raises:
         ValueError: it cannot be encoded, or the output is not a sequence of vectors of the expected width.
@@ -233,7 +273,8 @@ def check_output(option: str, modality: str, encoder: Encoder) -> None:
         reason = str(error).strip().splitlines()[0]
         name = type(encoder.backbone).__name__
         raise ValueError(f"{option}: {name} cannot be used as the {modality} encoder ({reason}).") from error
-    expected = (*mask.shape, stem.projection.in_features)
+    expected = (*mask.shape, stem.output_size)
     if shape != expected:
         name = type(encoder.backbone).__name__
         raise ValueError(f"{option}: {name} gives states of shape {shape}, not {expected} (batch, steps, width).")
+    return 2.0 * inputs[f"{modality}_mask"].shape[0]

@@ -70,6 +70,35 @@ def test_encoder_is_float32_whatever_its_checkpoint(write_encoder):
     assert encoder.backbone.dtype == torch.float32
 
 
+def test_encoder_gives_statistics_of_all_layers_by_default(write_encoder):
+    folder = write_encoder(SPEECH_BACKBONES["hubert_group_norm"], "audio")
+    config = build("audio", folder, pretrained_chunk_seconds=2.0, pretrained_dtype="bfloat16").config
+    assert (config.backbone_layers, config.pooling) == ("weighted", "statistics")
+    assert config.backbone_chunk_steps == 2 * 16_000
+    assert config.backbone_dtype == "bfloat16"
+    config = build("audio", folder, pretrained_layers="last", encoder_pooling="attention").config
+    assert (config.backbone_layers, config.pooling) == ("last", "attention")
+
+
+def test_encoder_without_layers_of_one_width_gives_the_last(write_encoder):
+    folder = write_encoder(VISION_BACKBONES["resnet"], "video")
+    assert build("video", folder).config.backbone_layers == "last"
+    with pytest.raises(ValueError, match="no layers of one width to weight"):
+        build("video", folder, pretrained_layers="weighted")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pretrained_dtype": "float8"}, "--pretrained_dtype float8: give one of float32, bfloat16, float16"),
+        ({"pretrained_chunk_seconds": 0.1}, "--pretrained_chunk_seconds is 0.1; it must be at least 1"),
+    ],
+)
+def test_wrong_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        build("audio", "whisper-base", **options)
+
+
 def test_missing_pooler_is_not_used(write_encoder, tmp_path):
     """Its weights would be random, and others whenever the model is loaded."""
     folder = write_encoder(VISION_BACKBONES["vit"], "video")
