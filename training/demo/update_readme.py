@@ -2,8 +2,8 @@
 
 python -m training.demo.update_readme     # after the commands that create the results files
 
-demo.json, real_data.json, speed.json ─► results ──┐
-memory.json ─► backbones ──────────────────────────┴─► README.md
+demo.json, demo_ideal.json, real_data.json, speed.json ─► results ──┐
+memory.json ─► backbones ───────────────────────────────────────────┴─► README.md
 real_data.json ─► data ─► training/YOUR_FIRST_CORPUS.md
 """
 
@@ -23,9 +23,10 @@ from ..records import read_json, write_text
 REPOSITORY = Path(__file__).resolve().parents[2]
 LINE_LENGTH = 110
 MEDIA = {"features": "with precomputed features", "raw": "from samples and frames"}
-HEADER = ("modalities", "emotion accuracy", "best possible", "sentiment MAE", "best possible")
+HEADER = ("modalities", "emotion accuracy", "best on these clips", "best expected", "sentiment MAE", "best expected")
 COMMANDS = {  # results file -> the command that creates it
     "demo.json": "make demo-study",
+    "demo_ideal.json": "python -m training.demo.ideal data/demo",
     "real_data.json": "python -m training.benchmarks.real_data",
     "speed.json": "python -m training.benchmarks.cost.speed",
     "memory.json": "python -m training.benchmarks.cost.memory --backbone all",
@@ -44,7 +45,7 @@ def render_blocks() -> dict[str, dict[str, str]]:
             raise ValueError(f"There is no {RESULTS / name}. Run `{command}` to create it.")
     real_data = read_json(RESULTS / "real_data.json")
     results = [
-        render(read_json(RESULTS / "demo.json")),
+        render(read_json(RESULTS / "demo.json"), read_json(RESULTS / "demo_ideal.json")),
         render_real_data(real_data),
         _describe_speed(read_json(RESULTS / "speed.json")),
     ]
@@ -85,47 +86,58 @@ def render_quickstart(record: dict[str, Any]) -> str:
 # ---- the demo -------------------------------------------------------------------------------------------------
 
 
-def render(results: dict[str, Any]) -> str:
-    """The demo's table, from `demo.json`."""
+def render(results: dict[str, Any], ideal: dict[str, Any]) -> str:
+    """The demo's table, from `demo.json` and `demo_ideal.json`."""
     num_seeds = len(results["variants"]["egmf"]["seeds"])
     introduction = (
         f"**The demo**, synthetic test clips, {num_seeds} seeds (mean ± standard deviation), from "
         f"`training/results/demo.json`, which `{COMMANDS['demo.json']}` rebuilds:"
     )
-    table = "\n".join(accuracy_table(results))
-    return "\n\n".join([introduction, table, _describe_training(results)])
+    table = "\n".join(accuracy_table(results, ideal))
+    return "\n\n".join([introduction, table, _describe_bounds(ideal), _describe_training(results)])
 
 
-def accuracy_table(results: dict[str, Any]) -> list[str]:
+def accuracy_table(results: dict[str, Any], ideal: dict[str, Any]) -> list[str]:
     """Markdown table of every subset of modalities, and of the variants, next to the best possible figures."""
     variants = results["variants"]
-    ceilings = results["ceilings"]
+    bounds = {**results["ceilings"], "ideal": ideal["ideal"]}
     rows = []
     for subset in SUBSET_NAMES:
-        bound = format_number(ceilings["sentiment"].get(subset))
-        rows.append(_table_row(format_subset(subset), variants["egmf"], subset, ceilings, bound))
+        best_mae = format_number(bounds["sentiment"].get(subset))
+        rows.append(_table_row(format_subset(subset), variants["egmf"], subset, bounds, best_mae))
     if "text_only" in variants:
-        rows.append(_variant_row("text, model trained on text only", variants["text_only"], "text", ceilings))
+        rows.append(_variant_row("text, model trained on text only", variants["text_only"], "text", bounds))
     if "no_fusion_pretraining" in variants:
         variant = variants["no_fusion_pretraining"]
-        rows.append(_variant_row("all three, no fusion pretraining", variant, ALL_MODALITIES, ceilings))
+        rows.append(_variant_row("all three, no fusion pretraining", variant, ALL_MODALITIES, bounds))
     return markdown_table(HEADER, rows)
 
 
-def _variant_row(label: str, variant: dict[str, Any], subset: str, ceilings: dict[str, Any]) -> list[str]:
+def _variant_row(label: str, variant: dict[str, Any], subset: str, bounds: dict[str, Any]) -> list[str]:
     label = f"{label} (n = {len(variant['seeds'])})"
-    return _table_row(label, variant, subset, ceilings, format_number(None))
+    return _table_row(label, variant, subset, bounds, format_number(None))
 
 
-def _table_row(label: str, variant: dict[str, Any], subset: str, ceilings: dict[str, Any], best_mae: str) -> list[str]:
+def _table_row(label: str, variant: dict[str, Any], subset: str, bounds: dict[str, Any], best_mae: str) -> list[str]:
     tasks = variant["subsets"].get(subset, {})
     return [
         label,
         format_mean_std(tasks.get("emotion", {}).get("accuracy")),
-        format_number(ceilings["emotion"][subset]),
+        format_number(bounds["ideal"][subset]),
+        format_number(bounds["emotion"][subset]),
         format_mean_std(tasks.get("sentiment", {}).get("mae")),
         best_mae,
     ]
+
+
+def _describe_bounds(ideal: dict[str, Any]) -> str:
+    learner = ideal["learner"]
+    return (
+        "*Best on these clips*: an answerer that sees every cue and knows the generator, on the same "
+        f"{ideal['examples']} clips. One that has to learn what each phrase expresses from the noisy "
+        f"labels of the training clips reaches {learner['text']:.3f} from text and {learner['text+audio+video']:.3f} "
+        f"from everything (`training/results/demo_ideal.json`, `{COMMANDS['demo_ideal.json']}`)."
+    )
 
 
 def _describe_training(results: dict[str, Any]) -> str:

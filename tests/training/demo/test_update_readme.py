@@ -41,13 +41,21 @@ def shown(summary):
     return f"{summary['mean']:.3f}{spread}"
 
 
+IDEAL = {
+    "examples": 40,
+    "ideal": {name: 0.6 + 0.01 * index for index, name in enumerate(EVERY)},
+    "learner": dict.fromkeys(EVERY, 0.55),
+}
+
+
 def test_table_shows_every_subset_next_to_its_bound(results):
-    table = table_of(render(results))
+    table = table_of(render(results, IDEAL))
     assert list(table)[:7] == [name.replace("+", " + ") for name in EVERY]
     for subset, tasks in results["variants"]["egmf"]["subsets"].items():
         bound = results["ceilings"]["sentiment"][subset]
         assert table[subset.replace("+", " + ")] == [
             shown(tasks["emotion"]["accuracy"]),
+            f"{IDEAL['ideal'][subset]:.3f}",
             f"{results['ceilings']['emotion'][subset]:.3f}",
             shown(tasks["sentiment"]["mae"]),
             "–" if bound is None else f"{bound:.3f}",
@@ -55,7 +63,7 @@ def test_table_shows_every_subset_next_to_its_bound(results):
 
 
 def test_table_shows_only_variants_that_were_run(results):
-    table = table_of(render(results))
+    table = table_of(render(results, IDEAL))
     (name,) = [name for name in table if "(n = " in name]
     assert "(n = 1)" in name
     metrics = results["variants"]["text_only"]["subsets"]["text"]
@@ -64,7 +72,7 @@ def test_table_shows_only_variants_that_were_run(results):
 
 
 def test_text_shows_seeds_and_size(results):
-    text = render(results)
+    text = render(results, IDEAL)
     assert "2 seeds" in text
     assert "0.143" in text
     assert "1,234,567" in text

@@ -1,0 +1,55 @@
+"""Ideal answerers, worked out by hand and compared with the expected best accuracy."""
+
+import json
+
+import numpy as np
+import pytest
+
+from training.demo.ceilings import emotion_ceilings
+from training.demo.ideal import best_accuracy, ideal_accuracies, learned_likelihoods, likelihoods_of_texts
+from training.demo.phrases import EMOTIONS, phrase_bank
+from training.demo.plan import plan_corpus
+
+
+COUNTS = {"train": 4000, "validation": 0, "test": 4000}
+
+
+@pytest.fixture(scope="module")
+def examples():
+    """The emotion examples of a large corpus, by split, without clips."""
+    planned = [
+        example
+        for example in plan_corpus(0, COUNTS, [], languages=("en", "zh")).examples
+        if example["task"] == "emotion"
+    ]
+    return {split: [example for example in planned if example["split"] == split] for split in ("train", "test")}
+
+
+def test_on_many_clips_the_ideal_reaches_the_expectation(examples):
+    expected = emotion_ceilings(phrase_bank(languages=("en", "zh")))
+    known = likelihoods_of_texts(phrase_bank(languages=("en", "zh")))
+    for subset, ceiling in expected.items():
+        assert best_accuracy(examples["test"], subset, known) == pytest.approx(ceiling, abs=0.03)
+
+
+def test_a_learner_gains_from_more_clips_and_stays_below_the_ideal(examples):
+    bank = phrase_bank(languages=("en", "zh"))
+    reached = [
+        best_accuracy(examples["test"], "text", learned_likelihoods(bank, examples["train"][:number]))
+        for number in (0, 400, len(examples["train"]))
+    ]
+    assert reached[0] == pytest.approx(1 / len(EMOTIONS), abs=0.02)
+    assert reached[0] < reached[1] < reached[2]
+    assert reached[2] < best_accuracy(examples["test"], "text", likelihoods_of_texts(bank))
+
+
+def test_labels_that_are_equally_probable_share_the_hit():
+    unknown = {"a": np.ones(len(EMOTIONS))}
+    example = {"text": "a", "cues": {}, "answer": "joy"}
+    assert best_accuracy([example], "text", unknown) == pytest.approx(1 / len(EMOTIONS))
+
+
+def test_a_folder_that_is_no_demo_corpus_is_refused(tmp_path):
+    (tmp_path / "metadata.jsonl").write_text(json.dumps({"text": "a"}), encoding="utf-8")
+    with pytest.raises(ValueError, match="is not a demo corpus"):
+        ideal_accuracies(tmp_path)
