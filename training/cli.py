@@ -51,6 +51,9 @@ COMMANDS = {  # name -> (module with `main(argv)`, one line of help)
 CORPORA = {  # argument of `egmf convert` -> one line of help; the module is converters/<name>.py
     "folder": "your own clips with a table metadata.csv or metadata.jsonl",
     "meld": "MELD, raw",
+    "ravdess": "RAVDESS: sound, videos, face landmarks",
+    "crema_d": "CREMA-D: sound, videos, all raters",
+    "iemocap": "IEMOCAP: utterances, dialogues, all raters",
     "mosei": "CMU-MOSEI, raw",
     "sims": "CH-SIMS and CH-SIMS v2.0, raw",
     "cherma": "CHERMA",

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..data.tables import read_csv
-from ..records import replacing
-from .core.clips import find_file, list_files
+from .core.clips import find_file, list_files, store_clip
 from .core.columns import media_columns, typed_columns
 from .core.command import dest_path, make_parser, run
 from .core.conversion_report import ConversionReport
@@ -236,30 +235,18 @@ def finish(example: dict[str, Any], report: ConversionReport, media: str, dest: 
 
 def _store_clip(example: dict[str, Any], report: ConversionReport, media: str, dest: str | None) -> Any:
     """Stored form of the clip; None if it cannot be cut."""
-    from .core.conversion import partial_folder
-
     if example["source"] is None:
         report.repair("video missing: no clip, text kept", example["id"])
         return None
     if not example["has_face"]:
         report.repair("no face in the video: only its audio used", example["id"])
     name = f"{example['video_id']}___{example['clip_id']}.mp4"
-    path = None
-    if media == "paths" and dest is not None:
-        path = partial_folder(Path(dest)) / "clips" / name
     try:
         clip = _cut(example, report)
     except ValueError:
         report.repair("clip cannot be cut: left out, text kept", example["id"])
         return None
-    if clip is None:
-        return None
-    if media == "embed":
-        return {"path": name, "bytes": clip}
-    if path is not None:
-        with replacing(path) as temporary:
-            temporary.write_bytes(clip)
-    return f"clips/{name}"
+    return None if clip is None else store_clip(name, clip, media, dest)
 
 
 def _cut(example: dict[str, Any], report: ConversionReport) -> bytes | None:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ...records import check_placeholder
+from ...records import check_placeholder, replacing
 from .conversion_report import ConversionReport
 
 
@@ -42,11 +42,18 @@ def find_file(files: Iterable[Path], names: Collection[str], folder: Path) -> Pa
 
 
 class ClipInfo(NamedTuple):
-    """Length and tracks of a media file."""
+    """Length and tracks of a media file.
+
+    Args:
+        seconds: the length that the file states, or that of its packets if it states none.
+        has_audio, has_video: which tracks it has.
+        packet_seconds: the length of its packets.
+    """
 
     seconds: float
     has_audio: bool
     has_video: bool
+    packet_seconds: float
 
 
 def probe_clip(path: Path) -> ClipInfo:
@@ -90,7 +97,7 @@ def _probe(container: Any) -> ClipInfo:
     stated_seconds = (container.duration or 0) / av.time_base
     if stated_seconds and seconds < 0.8 * stated_seconds - 1:
         raise ValueError(f"The clip is truncated: it has {seconds:.1f} of {stated_seconds:.1f} s.")
-    return ClipInfo(stated_seconds or seconds, audio is not None, video is not None)
+    return ClipInfo(stated_seconds or seconds, audio is not None, video is not None, seconds)
 
 
 def check_clip(path: str | None, example_id: str, report: ConversionReport) -> ClipInfo | None:
@@ -147,6 +154,25 @@ def media_cell(path: str, media: str, dest: str | None) -> Any:
     if media == "embed":
         return {"path": os.path.basename(path), "bytes": Path(path).read_bytes()}
     return os.path.relpath(path, dest or ".")
+
+
+def store_clip(name: str, clip: bytes, media: str, dest: str | None) -> Any:
+    """Stored form of a clip that was cut: its name and bytes, or its path after writing it to `clips/` of the corpus.
+
+    Args:
+        name: of the file.
+        clip: the file.
+        media: `paths` or `embed`.
+        dest: folder of the converted corpus; None to write nothing.
+    """
+    from .conversion import partial_folder
+
+    if media == "embed":
+        return {"path": name, "bytes": clip}
+    if dest is not None:
+        with replacing(partial_folder(Path(dest)) / "clips" / name) as temporary:
+            temporary.write_bytes(clip)
+    return f"clips/{name}"
 
 
 def example_bytes(clips: Collection[Path], media: str) -> int:

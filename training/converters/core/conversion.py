@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import yaml
 
 from ...data.manifest import FILES, check_files, describe_files, read_record
 from ...data.parquet import RECORD
-from ...records import digest_of_chunks, read_json, sync_folder, versions, write_json
+from ...records import digest_of_chunks, read_json, sync_folder, versions, write_json, write_text
 from .conversion_report import ConversionReport
 from .corpus import Corpus
+from .folds import SpeakerFolds
 from .shards import ROWS_PER_SHARD, make_shards, plan_shards
 from .splits import official_manifest, unique_examples, video_disjoint_manifest
 
@@ -30,6 +32,7 @@ from .splits import official_manifest, unique_examples, video_disjoint_manifest
 logger = logging.getLogger(__name__)
 
 SUBFOLDERS = ("data", "splits", "clips")
+TASKS_FILE = "tasks.yaml"
 CONVERTER_VERSION = 3  # raised whenever the same files and options give a different result
 
 
@@ -148,6 +151,8 @@ def _summary(corpus: Corpus, records: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _manifests(corpus: Corpus, ids: dict[str, list[str]], report: ConversionReport) -> list[dict[str, Any]]:
     manifests = [official_manifest(ids)]
+    if corpus.folds is not None:
+        return _fold_manifests(corpus, corpus.folds, ids)
     if not corpus.disjoint:
         return manifests
     videos = {}
@@ -160,6 +165,19 @@ def _manifests(corpus: Corpus, ids: dict[str, list[str]], report: ConversionRepo
         if ids[split] and not names:
             report.note("too few videos: this split of video_disjoint is empty", split)
     return [*manifests, disjoint]
+
+
+def _fold_manifests(corpus: Corpus, folds: SpeakerFolds, ids: dict[str, list[str]]) -> list[dict[str, Any]]:
+    kept = {name for names in ids.values() for name in names}
+    groups = {
+        example["id"]: example[folds.column]
+        for examples in corpus.examples.values()
+        for example in examples
+        if example["id"] in kept
+    }
+    official = official_manifest(ids)
+    official["about"] = f"Fold {folds.chosen} of {len(folds.groups)} by {folds.column}: the release has no splits."
+    return [official, *folds.manifests(groups)]
 
 
 # ---- folders --------------------------------------------------------------------------------------------------
@@ -244,6 +262,8 @@ def complete_folder(folder: Path, dest: Path, corpus: Corpus, summary: dict[str,
     write_card(folder / "README.md", corpus, summary["table"], list(manifests))
     stored[FILES] = describe_files(folder, SUBFOLDERS)
     write_json(folder / RECORD, stored | {"converter_version": CONVERTER_VERSION, "versions": versions()})
+    if corpus.tasks:
+        write_text(folder / TASKS_FILE, yaml.safe_dump(corpus.tasks, allow_unicode=True, sort_keys=False))
     shutil.rmtree(folder / "work")
     sync_folder(folder)
     replaced = dest.with_name(f".{dest.name}.old")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .conversion_report import ConversionReport
+from .folds import SpeakerFolds
 
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class Corpus:
         sources: files whose size and modification time identify the release.
         files: clips and features named by the examples, whether or not they exist; they also identify the release.
         disjoint: also write a video-disjoint manifest, by the examples' `video_id`.
+        folds: also write a manifest for each of these folds; None if the release has splits of its own.
+        tasks: name -> fields of tasks that are not built in; they are written to `tasks.yaml`.
     """
 
     name: str
@@ -47,3 +50,5 @@ class Corpus:
     sources: list[Path] = field(default_factory=list)
     files: Iterable[str | Path] = ()
     disjoint: bool = False
+    folds: SpeakerFolds | None = None
+    tasks: dict[str, dict[str, Any]] = field(default_factory=dict)

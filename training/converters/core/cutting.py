@@ -16,6 +16,7 @@ from processing_egmf.media_egmf import choose_stream, open_media
 
 
 BLACK_LUMA = 20  # of 255; compression leaves some noise in black frames
+UNNAMED_LAYOUTS = {"1 channels": "mono", "2 channels": "stereo"}
 VIDEO_CLOCK_RATE = 90_000  # timestamps of frames per second
 
 
@@ -103,13 +104,17 @@ def make_writer(target: Any, stream: Any) -> "AudioWriter | VideoWriter":
 
 
 class AudioWriter:
-    """AAC with the sampling rate and channels of the source, trimmed to the exact sample."""
+    """AAC with the sampling rate and channels of the source, trimmed to the exact sample.
+
+    AVI files do not say which speakers their channels are for; one channel is then mono, and two are stereo.
+    """
 
     def __init__(self, target: Any, source: Any) -> None:
         self.target = target
         self.stream = target.add_stream("aac", rate=source.rate)
-        self.stream.layout = source.layout
-        self.resampler = av.AudioResampler("fltp", source.layout, source.rate, 1024)
+        self.layout = UNNAMED_LAYOUTS.get(source.layout.name, source.layout.name)
+        self.stream.layout = self.layout
+        self.resampler = av.AudioResampler("fltp", self.layout, source.rate, 1024)
 
     def write(self, frame: Any, start: float, end: float) -> None:
         rate = frame.sample_rate
@@ -119,7 +124,7 @@ class AudioWriter:
             return
         columns = 1 if frame.format.is_planar else frame.layout.nb_channels  # per sample
         samples = np.ascontiguousarray(frame.to_ndarray()[:, first * columns : last * columns])
-        part = av.AudioFrame.from_ndarray(samples, format=frame.format.name, layout=frame.layout.name)
+        part = av.AudioFrame.from_ndarray(samples, format=frame.format.name, layout=self.layout)
         part.sample_rate = rate
         part.pts = max(0, round((frame.time - start) * rate))
         part.time_base = Fraction(1, rate)
