@@ -152,7 +152,7 @@ MAY_IMPORT = {
     "hub": {"records", "paths", "arguments", "data", "model", "evaluation", "cli"},
     "export": {"records", "paths", "model", "cli"},
     "converters": {"records", "paths", "arguments", "data", "model", "hub", "cli"},
-    "experiments": {"records", "paths", "cli", "evaluation"},
+    "experiments": {"records", "paths", "cli", "data", "model", "evaluation"},
     "demo": {"records", "paths", "arguments", "data", "model", "evaluation", "trainer", "hub", "cli"},
     "benchmarks": {
         *("records", "paths", "cli", "options", "arguments", "data", "model", "evaluation", "trainer", "converters"),

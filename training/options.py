@@ -47,7 +47,7 @@ COMMON_LIBRARY_OPTIONS = (
 
 # Our options for experiments with the method and its encoders; also listed only by `--help_all`.
 EXPERIMENT_OPTIONS = (
-    *("experts", "gate", "expert_residual", "fusion_norms", "pseudo_token_norm"),
+    *("experts", "gate", "expert_residual", "fusion_norms", "pseudo_token_norm", "readout"),
     *("pretrained_layers", "pretrained_dtype", "pretrained_chunk_seconds"),
 )
 
@@ -151,6 +151,11 @@ class ModelArguments:
     pseudo_token_norm: bool = described(
         True, "Layer norm and learned scale of the pseudo tokens, which the paper does not have."
     )
+    readout: str = described(
+        "answers",
+        "Source of the answer: answers scores each with the language model; head is a linear layer on the last hidden "
+        "state, to compare with (only for egmf evaluate and egmf predict).",
+    )
     transcript_in_prompt: bool = described(True, "Put the transcript into the language model's prompt.")
     prompt_format: str | None = described(
         None,
@@ -203,6 +208,10 @@ class DataArguments(DatasetArguments):
     split_manifest: str = described("official", "Split manifest of a converted corpus: a file name in its splits/.")
     tasks_file: str | None = described(None, "YAML file with custom tasks: `name:` with the fields of the task.")
     only_tasks: list[str] | None = described(None, "Tasks whose examples are used (default: all tasks).")
+    where: list[str] | None = described(
+        None,
+        "Values of columns that the examples must have: COLUMN=VALUE, such as language=es (default: all examples).",
+    )
     max_train_samples: int | None = described(None, "Number of training examples to draw, stratified by label.")
     max_eval_samples: int | None = described(None, "Number of evaluation examples to draw, stratified by label.")
     modalities: list[str] | None = described(

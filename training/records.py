@@ -11,8 +11,10 @@ import json
 import math
 import os
 import platform
+import resource
 import secrets
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -55,6 +57,16 @@ def commit() -> str:
         return "unknown"
     suffix = "+changes" if changes.stdout.strip() else ""
     return head.stdout.strip() + suffix
+
+
+def peak_gib(device: str) -> float:
+    """Largest memory of this process so far in GiB: allocated on the GPU for `cuda`, else resident in main memory."""
+    if device == "cuda":
+        import torch  # not needed to read and write files
+
+        return torch.cuda.max_memory_allocated() / 2**30
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)  # bytes on macOS, KiB on Linux
 
 
 # ---- digests --------------------------------------------------------------------------------------------------

@@ -42,6 +42,11 @@ def make_parser() -> CommandParser:
         group=data,
         help="number of examples to evaluate, stratified by label; with --streaming the first ones",
     )
+    add(
+        "--task_map",
+        group=data,
+        help="tasks and labels of the dataset -> those of the model: a YAML file or JSON (evaluation/task_map.py)",
+    )
     add("--window_hop", type=float, group=data, help="seconds between the windows that longer clips are cut into")
     add("--batch_size", type=int, default=16, group=data, help="examples per batch; default: 16")
     add("--num_workers", type=int, default=0, group=data, help="processes that decode clips; default: 0")

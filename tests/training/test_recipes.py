@@ -20,9 +20,11 @@ from training.trainer.run import train
 
 pytestmark = pytest.mark.integration
 CONFIGS = sorted((Path(__file__).parents[2] / "training/configs").glob("*.yaml"))
-OTHER_CONFIGS = ("demo", "first-corpus")  # of clips, and of no benchmark
+OTHER_CONFIGS = ("demo", "demo-languages", "first-corpus")  # of clips, and of no benchmark
+EXPERIMENTS = {"mosi_vectors-smollm2-135m"}  # of one backbone
 RECIPES = [path for path in CONFIGS if path.stem not in OTHER_CONFIGS]
 BENCHMARKS = {"meld": "en", "cherma": "zh", "mosei": "en", "mosi": "en", "sims_v2": "zh"}
+LANGUAGES = BENCHMARKS | {"mosi_vectors": "en"}
 BACKBONES = ("glm3-6b", "smollm2-135m")
 WORDS = {"en": "I'm fine, thank you. Word {}", "zh": "我很好，谢谢你。{}"}
 
@@ -63,7 +65,8 @@ def write_features(folder, settings, language):
 
 
 def test_every_benchmark_has_a_recipe_for_every_backbone():
-    assert {path.stem for path in RECIPES} == {f"{benchmark}-{name}" for benchmark in BENCHMARKS for name in BACKBONES}
+    expected = {f"{benchmark}-{name}" for benchmark in BENCHMARKS for name in BACKBONES}
+    assert {path.stem for path in RECIPES} == expected | EXPERIMENTS
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -71,7 +74,7 @@ def test_recipe_trains(path, language_models, tmp_path):
     settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     benchmark, _, backbone = path.stem.partition("-")
     if path.stem not in OTHER_CONFIGS:
-        corpus = write_features(tmp_path / "corpus", settings, BENCHMARKS[benchmark])
+        corpus = write_features(tmp_path / "corpus", settings, LANGUAGES[benchmark])
     else:
         corpus = write_corpus(tmp_path / "corpus")
         backbone = "smollm2-135m"
@@ -97,5 +100,5 @@ def test_recipe_asks_in_the_language_of_its_corpus(path):
     settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     (name,) = settings["only_tasks"]
     task = BUILT_IN_TASKS[name]
-    chinese = BENCHMARKS[path.stem.partition("-")[0]] == "zh"
+    chinese = LANGUAGES[path.stem.partition("-")[0]] == "zh"
     assert [words.isascii() for words in (task.prefix, task.prompt)] == [not chinese] * 2

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.integration
 KEYS = {
     "model", "dataset", "split", "seed", "versions", "split_manifest", "max_samples", "window_hop", "load_in_4bit",
     "commit", "experts", "tasks", "device", "processes", "seconds", "config", "modalities", "subsets",
+    "peak_gib", "task_map",
 }  # fmt: skip
 
 

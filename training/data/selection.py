@@ -1,6 +1,6 @@
 """Selects the examples of a run, and checks that they have the inputs that its model takes.
 
-load_examples ─► select_examples (tasks, sample) ─► EGMFDataset ─► remove_unusable
+load_examples ─► select_values (of columns) ─► select_examples (tasks, sample) ─► EGMFDataset ─► remove_unusable
 """
 
 import logging
@@ -29,6 +29,41 @@ def used_tasks(tasks: dict[str, EGMFTask], examples: list[dict[str, Any]]) -> di
     names = {example.get("task") or default for example in examples}
     used = {name: task for name, task in tasks.items() if name in names}
     return used or tasks
+
+
+def select_values(examples: list[dict[str, Any]], conditions: Sequence[str] | None) -> list[dict[str, Any]]:
+    """The examples with some values of columns.
+
+    Args:
+        examples: of a dataset.
+        conditions: COLUMN=VALUE each; an example must have one of the values of every column that is named. None for
+            all examples.
+
+    Raises:
+        ValueError: a condition has another form, no example has its column, or none is left.
+    """
+    wanted: dict[str, set[str]] = {}
+    for condition in conditions or ():
+        column, separator, value = condition.partition("=")
+        if not separator or not column:
+            raise ValueError(f"--where {condition} is not COLUMN=VALUE, such as language=es.")
+        wanted.setdefault(column, set()).add(value)
+    for column, values in wanted.items():
+        found = {_column_value(example, column) for example in examples}
+        examples = [example for example in examples if _column_value(example, column) in values]
+        if not examples:
+            shown = ", ".join(sorted(value for value in found if value is not None)[:MAX_SHOWN_IDS])
+            raise ValueError(
+                f"--where {column}={' or '.join(sorted(values))}: no example has it. "
+                f"Values of the column {column}: {shown or 'there is no such column'}."
+            )
+    return examples
+
+
+def _column_value(example: dict[str, Any], column: str) -> str | None:
+    """The value of a column as text, whether training reads the column or not; None if there is none."""
+    value = example.get(column, (example.get("extra") or {}).get(column))
+    return None if value is None else str(value)
 
 
 def select_examples(

@@ -33,11 +33,12 @@ from ..data.windows import cut_examples, merge_records
 from ..model.builder import load
 from ..model.language_model import quantization
 from ..options import ModelArguments
-from ..records import check_writable, commit, read_json, versions, write_json
+from ..records import check_writable, commit, peak_gib, read_json, versions, write_json
 from .gates import expert_weights, find_collapse, gate_figures
 from .metrics import numbers_of, prefixed_warnings, task_metrics
 from .processes import choose_device, merge_over_processes, own_part, processes, require_all, require_examples
 from .subsets import parse_subsets, subset_name, trained_modalities
+from .task_map import apply_task_map, describe_task_map, read_task_map
 
 
 BOOTSTRAP = 1000  # resamples for the confidence intervals
@@ -69,6 +70,7 @@ class EvaluationOptions:
         text_model_name_or_path: language model of an adapter checkpoint, if it was moved.
         load_in_4bit: load the language model in 4 bits.
         experts: names of the experts to use; the others get no weight. None for all.
+        task_map: tasks and labels of the corpus -> those of the model, a YAML file or JSON (task_map.py).
     """
 
     model_name_or_path: str
@@ -88,6 +90,7 @@ class EvaluationOptions:
     text_model_name_or_path: str | None = None
     load_in_4bit: bool = False
     experts: list[str] | None = None
+    task_map: str | None = None
 
     def __post_init__(self):
         for name in ("max_samples", "batch_size"):
@@ -301,10 +304,15 @@ def evaluate_checkpoint(options: EvaluationOptions) -> Path | None:
     output = options.results_file()
     set_seed(options.seed)
     state = processes(options.device)
+    task_map = read_task_map(options.task_map)
+    if task_map and options.reading.streaming:
+        raise ValueError("--task_map needs all examples at once. Leave out --streaming.")
     examples = _choose_examples(options, state)
     model, processor = load(
         options.model_name_or_path, options.text_model_name_or_path, four_bit, active_experts=options.experts
     )
+    if task_map:
+        examples = apply_task_map(examples, task_map, processor.task_objects)
     modalities = trained_modalities(Path(options.model_name_or_path), processor.modalities)
     subsets = parse_subsets(options.subsets, modalities)
     warn_of_other_splits(Path(options.model_name_or_path), options.split_manifest)
@@ -333,6 +341,7 @@ def evaluate_checkpoint(options: EvaluationOptions) -> Path | None:
         "subsets": compute_results(records, processor.task_objects, subsets, BOOTSTRAP, model.config.gate),
         "config": model.config.to_dict(),
         "seconds": time.time() - started,
+        "peak_gib": peak_gib(model.device.type),
     }
     print(f"results: {write_json(output, results)}")
     return output
@@ -349,6 +358,7 @@ def describe_evaluation(options: EvaluationOptions) -> dict[str, Any]:
         "window_hop": options.window_hop,
         "load_in_4bit": options.load_in_4bit,
         "experts": options.experts,
+        "task_map": describe_task_map(read_task_map(options.task_map)),
         **options.reading.describe(),
     }
 

@@ -15,15 +15,17 @@
         evaluate: {experts: [semantic, global]}    # options of `egmf evaluate`
     checks:
       - claim: The gate beats a static mixture
-        better: two_stage              # a variant, or VARIANT/SUBSET such as two_stage/text
+        better: two_stage              # VARIANT, VARIANT/SUBSET or VARIANT/SUBSET@GROUP: two_stage/text@zh
         worse: uniform
-        by: 0.0                        # at least this much, in units of the metric
+        kind: classification           # of the tasks that the claim is about
+        by: 0.05                       # more than this, in units of the metric
 
-`runner.py` carries out a plan, `statistics.py` decides its checks, `report.py` shows both.
+`recipe_fit.py` adapts a plan to a recipe, `runner.py` carries it out, `statistics.py` decides its checks, `report.py`
+shows both.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,10 @@ class Variant:
         train: options of `egmf train` that differ from the recipe's.
         evaluate: options of `egmf evaluate`, such as `experts`.
         same_run_as: the variant whose trained runs are evaluated; None to train this one.
+        starts_from: the variant whose trained run of the same seed is fine-tuned; None for a new model.
+        language_model: changes of the recipe's language model: `layers` keeps its first ones, `random: true` draws new
+            weights, then with any fields of its configuration. None leaves it as it is.
+        recipe: another recipe, as for the plan; None for the plan's.
         subsets: subsets of the modalities to evaluate; None for the plan's.
     """
 
@@ -56,6 +62,9 @@ class Variant:
     train: dict[str, Any] = field(default_factory=dict)
     evaluate: dict[str, Any] = field(default_factory=dict)
     same_run_as: str | None = None
+    starts_from: str | None = None
+    language_model: dict[str, Any] | None = None
+    recipe: str | None = None
     subsets: list[str] | None = None
 
 
@@ -65,17 +74,29 @@ class Check:
 
     Args:
         claim: in words.
-        better: cell with the better metric according to the claim, `VARIANT` or `VARIANT/SUBSET`.
+        better: cell with the better metric according to the claim: `VARIANT`, `VARIANT/SUBSET`,
+            `VARIANT/SUBSET@GROUP` or `VARIANT@GROUP`.
         worse: cell with the worse metric.
-        by: smallest difference that counts, in units of the metric: 0.2 is 20 points of accuracy.
-        tasks: tasks that the claim is about; None for all.
+        than: two more cells: the claim is that the first two differ by more than these.
+        by: the difference must be larger than this, in units of the metric: 0.2 is 20 points of accuracy.
+        kind: `classification` or `regression`, the tasks that the claim is about; None for all. Needed for `by`.
+        metric: metrics of which the first that a task has is compared; None for the one that decides for the task.
+        tasks: names of the tasks that the claim is about; None for all.
     """
 
     claim: str
     better: str
     worse: str
+    than: list[str] | None = None
     by: float = 0.0
+    kind: str | None = None
+    metric: list[str] | None = None
     tasks: list[str] | None = None
+
+    @property
+    def cells(self) -> list[str]:
+        """All cells that it compares."""
+        return [self.better, self.worse, *(self.than or ())]
 
 
 @dataclass(frozen=True)
@@ -91,8 +112,13 @@ class Plan:
         variants: by name, in the order of the tables.
         subsets: subsets of the modalities to evaluate.
         checks: the claims in a form that can be decided.
-        metrics: kind of task -> the metric that is compared.
+        metrics: kind of task -> the metric that decides, for tasks whose recipe does not select its checkpoint by one.
         protocol: name of a file in `protocols/` with options that shorten every run; None for the full recipe.
+        groups: column of the dataset whose values divide the examples, `language` for instance; None for no groups.
+        measure: whether each run's FLOPs, seconds and memory are measured, and its `generate` compared (cost.py).
+        diagnose: whether the language model is diagnosed before training (diagnosis.py).
+        recipes: names of the recipes that the plan makes sense for; None for any.
+        left_out: what `fit_to_recipe` left out of the plan, and why.
     """
 
     name: str
@@ -105,6 +131,11 @@ class Plan:
     checks: list[Check] = field(default_factory=list)
     metrics: dict[str, str] = field(default_factory=lambda: dict(METRICS))
     protocol: str | None = None
+    groups: str | None = None
+    measure: bool = False
+    diagnose: bool = False
+    recipes: list[str] | None = None
+    left_out: list[str] = field(default_factory=list)
 
     def run_of(self, variant: str) -> str:
         """The variant whose training a variant uses: itself, or the one that `same_run_as` names."""
@@ -112,6 +143,31 @@ class Plan:
 
     def subsets_of(self, variant: str) -> list[str]:
         return self.variants[variant].subsets or self.subsets
+
+    def recipe_of(self, variant: str) -> str:
+        """The recipe that a variant is trained with."""
+        return self.variants[self.run_of(variant)].recipe or self.recipe
+
+    def settings_of(self, variant: str) -> dict[str, Any]:
+        """The options of that recipe, overridden by the protocol's."""
+        settings = read_settings(find_file(self.recipe_of(variant), CONFIGS, "recipe"))
+        return settings | protocol_options(self)
+
+    def metric_of(self, task: str, kind: str) -> str:
+        """The metric that decides for a task: the one by which a recipe selects its checkpoint, else the plan's."""
+        recipes = dict.fromkeys([self.recipe, *map(self.recipe_of, self.variants)])
+        for recipe in recipes:
+            selected = read_settings(find_file(recipe, CONFIGS, "recipe")).get("metric_for_best_model", "")
+            if selected.startswith(f"eval_{task}_"):
+                return selected.removeprefix(f"eval_{task}_")
+        return self.metrics[kind]
+
+
+def split_cell(cell: str) -> tuple[str, str, str | None]:
+    """`VARIANT/SUBSET@GROUP` -> variant, subset (`all` if there is none) and group."""
+    name, _, group = cell.partition("@")
+    variant, _, subset = name.partition("/")
+    return variant, subset or "all", group or None
 
 
 # ---- reading ----------------------------------------------------------------------------------------------------
@@ -140,6 +196,13 @@ def find_file(name: str, folder: Path, kind: str) -> Path:
 def recipe_path(plan: Plan) -> Path:
     """The recipe's YAML file."""
     return find_file(plan.recipe, CONFIGS, "recipe")
+
+
+def protocol_options(plan: Plan) -> dict[str, Any]:
+    """Options of the plan's protocol, which shorten every run."""
+    if plan.protocol is None:
+        return {}
+    return read_settings(find_file(plan.protocol, PROTOCOLS, "protocol"))
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -209,7 +272,7 @@ def _make(kind: type, fields: Mapping[str, Any], name: str) -> Any:
         optional = entry.default is not dataclasses.MISSING or entry.default_factory is not dataclasses.MISSING
         if key not in fields and not optional:
             raise ValueError(f"{name} needs the field {key!r}.")
-    expected = {"str": str, "float": (int, float), "list": list, "dict": dict}
+    expected = {"str": str, "float": (int, float), "bool": bool, "list": list, "dict": dict}
     for key, value in fields.items():
         annotation = str(getattr(known[key].type, "__name__", known[key].type))
         wanted = expected.get(annotation.split("[")[0].split(" ")[0])
@@ -229,19 +292,51 @@ def check_plan(plan: Plan) -> None:
         find_file(plan.protocol, PROTOCOLS, "protocol")
     if plan.reference not in plan.variants:
         raise ValueError(_no_variant("reference", plan.reference, plan))
-    for name, variant in plan.variants.items():
-        if not name.isidentifier():
-            raise ValueError(f"variant {name!r}: use letters, digits and underscores; it becomes part of a path.")
-        shared = variant.same_run_as
-        if shared is not None and (shared not in plan.variants or plan.variants[shared].same_run_as):
-            raise ValueError(_no_variant(f"variant {name}: same_run_as", shared, plan) + " It must train itself.")
-        if shared is not None and variant.train:
-            raise ValueError(f"variant {name} is not trained (same_run_as), so `train` has no effect. Remove one.")
+    for name in plan.variants:
+        _check_variant(name, plan)
     for check in plan.checks:
-        for cell in (check.better, check.worse):
-            variant = cell.partition("/")[0]
-            if variant not in plan.variants:
-                raise ValueError(_no_variant(f"check {check.claim!r}", variant, plan))
+        _check_claim(check, plan)
+
+
+def _check_variant(name: str, plan: Plan) -> None:
+    variant = plan.variants[name]
+    if not name.isidentifier():
+        raise ValueError(f"variant {name!r}: use letters, digits and underscores; it becomes part of a path.")
+    if variant.recipe is not None:
+        find_file(variant.recipe, CONFIGS, "recipe")
+    shared = variant.same_run_as
+    for field_name, other in (("same_run_as", shared), ("starts_from", variant.starts_from)):
+        if other is not None and (other not in plan.variants or plan.variants[other].same_run_as):
+            raise ValueError(_no_variant(f"variant {name}: {field_name}", other, plan) + " It must train itself.")
+    trained_with = {
+        "train": variant.train,
+        "starts_from": variant.starts_from,
+        "language_model": variant.language_model,
+        "recipe": variant.recipe,
+    }
+    for field_name, value in trained_with.items():
+        if shared is not None and value:
+            raise ValueError(
+                f"variant {name} is not trained (same_run_as), so `{field_name}` has no effect. Remove one."
+            )
+    if variant.starts_from is not None and plan.variants[variant.starts_from].starts_from is not None:
+        raise ValueError(f"variant {name}: {variant.starts_from} itself starts from another. Start from that one.")
+
+
+def _check_claim(check: Check, plan: Plan) -> None:
+    where = f"check {check.claim!r}"
+    if check.than is not None and len(check.than) != 2:
+        raise ValueError(f"{where}: `than` is {check.than}; give two cells, the better one first.")
+    if check.kind not in (None, *METRICS):
+        raise ValueError(f"{where}: kind is {check.kind!r}; give one of {', '.join(METRICS)}.")
+    if check.by and check.kind is None:
+        raise ValueError(f"{where}: `by` is in units of a metric, so give `kind` as well: {' or '.join(METRICS)}.")
+    for cell in check.cells:
+        variant, _, group = split_cell(cell)
+        if variant not in plan.variants:
+            raise ValueError(_no_variant(where, variant, plan))
+        if group is not None and plan.groups is None:
+            raise ValueError(f"{where} names the group {group!r}, but the plan has no `groups`, a column.")
 
 
 def _no_variant(where: str, name: str, plan: Plan) -> str:
@@ -256,6 +351,11 @@ def with_recipe(plan: Plan, recipe: str | None, protocol: str | None, seeds: Seq
     """
     if len(set(seeds)) != len(seeds):
         raise ValueError(f"--seeds {' '.join(map(str, seeds))}: give each seed once.")
+    if recipe is not None and plan.recipes is not None and Path(recipe).stem not in plan.recipes:
+        raise ValueError(
+            f"The plan {plan.name} is about the corpora of its own recipes, {', '.join(plan.recipes)}, not about "
+            f"{recipe}. Copy its file, and change what depends on the corpus."
+        )
     if recipe is not None:
         plan = dataclasses.replace(plan, recipe=recipe)
     if protocol is not None:
@@ -277,8 +377,12 @@ def select_variants(plan: Plan, names: Sequence[str] | None) -> Plan:
         if name not in plan.variants:
             raise ValueError(_no_variant("--variants", name, plan) + did_you_mean(name, plan.variants))
         kept |= {name, plan.run_of(name)}
+    kept |= {start for name in kept if (start := plan.variants[name].starts_from) is not None}
+    return keep_variants(plan, kept)
+
+
+def keep_variants(plan: Plan, kept: Container[str]) -> Plan:
+    """A plan with only some variants, and the checks that compare them."""
     variants = {name: variant for name, variant in plan.variants.items() if name in kept}
-    checks = [
-        check for check in plan.checks if {check.better.partition("/")[0], check.worse.partition("/")[0]} <= kept
-    ]
+    checks = [check for check in plan.checks if all(split_cell(cell)[0] in kept for cell in check.cells)]
     return dataclasses.replace(plan, variants=variants, checks=checks)

@@ -1,159 +1,18 @@
 """The results of an experiment: a JSON file, and Markdown and a picture made from it.
 
-Runner.results ─► summarize_experiment ─► NAME.json ─┬─► render_experiment ─► NAME.md
-                                                     └─► plot_experiment ───► NAME.png
+summarize_experiment (figures.py) ─► NAME.json ─┬─► render_experiment ─► NAME.md, README.md
+                                                └─► plot_experiment ───► NAME.png
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.gates import gate_spread
-from ..evaluation.metrics import summarize, summarize_metrics
-from ..evaluation.subsets import full_subset
 from ..evaluation.tables import MISSING, format_mean_std, format_number, format_subset, markdown_table
-from ..records import commit, read_json, versions, write_json, write_text
-from .plan import LOWER_IS_BETTER, Check, Plan
+from ..records import write_json, write_text
+from .figures import summarize_experiment
+from .plan import LOWER_IS_BETTER
 from .runner import Runner
-from .statistics import Cell, Difference, difference, read_cell, verdict
-
-
-Results = Mapping[str, Mapping[int, Mapping[str, Any]]]  # variant -> seed -> results file
-
-
-# ---- figures ----------------------------------------------------------------------------------------------------
-
-
-def find_subset(results: Mapping[int, Mapping[str, Any]], name: str) -> str:
-    """The subset that a plan calls `all`: every modality that the model has; any other name unchanged."""
-    return full_subset(next(iter(results.values()))) if name == "all" else name
-
-
-def find_cell(results: Results, cell: str, task: str) -> Cell | None:
-    """The predictions of `VARIANT` (with all of its modalities) or `VARIANT/SUBSET`; None if there are none."""
-    variant, _, subset = cell.partition("/")
-    if variant not in results:
-        return None
-    return read_cell(results[variant], find_subset(results[variant], subset or "all"), task)
-
-
-def decide(check: Check, results: Results, tasks: Mapping[str, str], plan: Plan) -> dict[str, Any]:
-    """Whether a claim held, for each task.
-
-    Args:
-        tasks: name -> kind.
-
-    Returns:
-        The check's fields, and `tasks`: name -> the difference and its `verdict`.
-    """
-    decisions = {}
-    for task, kind in tasks.items():
-        if check.tasks is not None and task not in check.tasks:
-            continue
-        better = find_cell(results, check.better, task)
-        worse = find_cell(results, check.worse, task)
-        if better is None or worse is None:
-            continue
-        found = difference(better, worse, plan.metrics[kind])
-        by = check.by if kind == "classification" else 0.0
-        decisions[task] = found.to_dict() | {"verdict": verdict(found, by)}
-    return {
-        "claim": check.claim,
-        "better": check.better,
-        "worse": check.worse,
-        "by": check.by,
-        "tasks": decisions,
-    }
-
-
-def compare_with_reference(
-    results: Results, variant: str, subset: str, task: str, plan: Plan, kind: str
-) -> Difference | None:
-    """How much better a cell is than the reference: with the same subset if both have it, else with all modalities."""
-    cell = find_cell(results, f"{variant}/{subset}", task)
-    reference = find_cell(results, f"{plan.reference}/{subset}", task) or find_cell(results, plan.reference, task)
-    if cell is None or reference is None:
-        return None
-    return difference(cell, reference, plan.metrics[kind])
-
-
-def summarize_variant(results: Results, variant: str, plan: Plan, kinds: Mapping[str, str]) -> dict[str, Any]:
-    """Figures of a variant over its seeds: metrics by subset and task, differences from the reference, gates."""
-    of_seeds = results[variant]
-    subsets: dict[str, Any] = {}
-    for name in next(iter(of_seeds.values()))["subsets"]:
-        subsets[name] = {}
-        for task, kind in kinds.items():
-            parts = [result["subsets"].get(name, {}).get("tasks", {}).get(task) for result in of_seeds.values()]
-            if None in parts:
-                continue
-            found = None
-            if (variant, name) != (plan.reference, find_subset(results[plan.reference], "all")):
-                found = compare_with_reference(results, variant, name, task, plan, kind)
-            subsets[name][task] = {
-                "examples": parts[0]["examples"],
-                "metrics": summarize_metrics([part["metrics"] for part in parts]),
-                "difference": None if found is None else found.to_dict(),
-                "gate_spread": _summarize_gates([part["predictions"] for part in parts]),
-            }
-    return {
-        "note": plan.variants[variant].note,
-        "train": plan.variants[variant].train,
-        "evaluate": plan.variants[variant].evaluate,
-        "seeds": list(of_seeds),
-        "subsets": subsets,
-    }
-
-
-def _summarize_gates(runs: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
-    """Expert -> its spread over the examples, summarized over seeds."""
-    spreads = [gate_spread(predictions) for predictions in runs]
-    return {expert: summarize([spread[expert] for spread in spreads]) for expert in spreads[0]}
-
-
-def summarize_experiment(runner: Runner) -> dict[str, Any]:
-    """All figures of an experiment.
-
-    Raises:
-        ValueError: nothing was evaluated yet, or the reference was not.
-    """
-    plan = runner.plan
-    results = runner.results()
-    if plan.reference not in results:
-        raise ValueError(f"The reference {plan.reference} of the plan {plan.name} has not been evaluated yet.")
-    first = next(iter(results[plan.reference].values()))
-    kinds = {name: fields["kind"] for name, fields in first["tasks"].items()}
-    variants = {}
-    for variant in plan.variants:
-        if variant not in results:
-            continue
-        variants[variant] = summarize_variant(results, variant, plan, kinds)
-        records = [
-            read_json(runner.evaluations[variant, seed].run.folder / "training.json") for seed in results[variant]
-        ]
-        variants[variant]["parameters"] = records[0]["parameters"]
-        variants[variant]["minutes"] = [
-            record["seconds"]["all"] / 60 for record in records if not record.get("resumed_from")
-        ]
-        variants[variant]["commits"] = sorted({record["commit"] for record in records})
-    return {
-        "plan": plan.name,
-        "question": plan.question,
-        "claim": plan.claim,
-        "recipe": plan.recipe,
-        "protocol": plan.protocol,
-        "reference": plan.reference,
-        "seeds": runner.seeds,
-        "tasks": kinds,
-        "metrics": plan.metrics,
-        "versions": versions(),
-        "commit": commit(),
-        "variants": variants,
-        "checks": [decide(check, results, kinds, plan) for check in plan.checks],
-    }
-
-
-# ---- pages ------------------------------------------------------------------------------------------------------
 
 
 def format_difference(found: Mapping[str, Any] | None) -> str:
@@ -164,62 +23,165 @@ def format_difference(found: Mapping[str, Any] | None) -> str:
 
 
 def render_experiment(record: Mapping[str, Any]) -> str:
-    """An experiment's results as Markdown.
+    """An experiment's results as a Markdown page.
 
     Args:
         record: from `summarize_experiment`.
     """
-    protocol = f", protocol `{record['protocol']}`" if record["protocol"] else ""
-    seeds = ", ".join(map(str, record["seeds"]))
-    lines = [
-        f"# {record['question']}",
-        "",
-        f"The paper: {record['claim']}",
-        "",
-        f"Plan `{record['plan']}`, recipe `{record['recipe']}`{protocol}, seeds {seeds}. Differences are from "
-        f"`{record['reference']}`, positive where the variant is better, with bootstrap intervals over examples and "
-        "seeds (95%).",
-    ]
-    for task, kind in record["tasks"].items():
-        lines += ["", f"## {task}", "", *_results_table(record, task, record["metrics"][kind])]
-    if record["checks"]:
-        lines += ["", "## Did the claims hold?", "", *_checks_table(record["checks"])]
+    lines = [f"# {record['question']}", "", f"The paper: {record['claim']}", "", *render_results(record)]
     return "\n".join(lines) + "\n"
 
 
-def _results_table(record: Mapping[str, Any], task: str, metric: str) -> list[str]:
+def render_results(record: Mapping[str, Any], level: int = 2) -> list[str]:
+    """The lines of an experiment's tables: metrics, groups, cost, diagnosis, claims.
+
+    Args:
+        record: from `summarize_experiment`.
+        level: of their headings.
+    """
+    heading = "#" * level
+    protocol = f", protocol `{record['protocol']}`" if record["protocol"] else ""
+    seeds = ", ".join(map(str, record["seeds"]))
+    lines = [
+        f"Plan `{record['plan']}`, recipe `{record['recipe']}`{protocol}, seeds {seeds}. Differences are from "
+        f"`{record['reference']}`, positive where the variant is better, with bootstrap intervals over examples and "
+        "seeds (95%)."
+    ]
+    if record["left_out"]:
+        lines += ["", f"Left out: {'; '.join(record['left_out'])}."]
+    for task in record["tasks"]:
+        lines += ["", f"{heading} {task}", "", *_results_table(record, task)]
+        if record["groups"]:
+            lines += ["", f"{heading} {task} by {record['groups']}", "", *_groups_table(record, task)]
+    if any("cost" in variant for variant in record["variants"].values()):
+        lines += ["", f"{heading} Cost", "", *_cost_table(record), "", *_generated_table(record)]
+    if record["diagnosis"]:
+        lines += ["", f"{heading} The language model before training", "", *diagnosis_table(record["diagnosis"])]
+    if record["checks"]:
+        lines += ["", f"{heading} Did the claims hold?", "", *_checks_table(record["checks"])]
+    return lines
+
+
+def _cells(record: Mapping[str, Any], task: str) -> list[tuple[str, str, Mapping[str, Any]]]:
+    """Variant, subset and figures of every cell of a task."""
+    return [
+        (name, subset, tasks[task])
+        for name, variant in record["variants"].items()
+        for subset, tasks in variant["subsets"].items()
+        if task in tasks
+    ]
+
+
+def _direction(metric: str) -> str:
+    return f"{metric} ({'lower' if metric in LOWER_IS_BETTER else 'higher'} is better)"
+
+
+def _results_table(record: Mapping[str, Any], task: str) -> list[str]:
+    metric = record["metrics"][task]
+    rows = []
+    for name, subset, cell in _cells(record, task):
+        spread = max(entry["mean"] for entry in cell["gate_spread"].values())
+        seeds = len(record["variants"][name]["seeds"])
+        value = format_mean_std(cell["metrics"].get(metric))
+        difference = format_difference(cell["difference"])
+        rows.append([name, format_subset(subset), seeds, value, difference, format_number(spread)])
+    header = ["variant", "modalities", "n", _direction(metric), "difference", "largest gate spread"]
+    return markdown_table(header, rows)
+
+
+def _groups_table(record: Mapping[str, Any], task: str) -> list[str]:
+    cells = _cells(record, task)
+    groups = list(dict.fromkeys(group for *_, cell in cells for group in cell["groups"]))
+    rows = []
+    for name, subset, cell in cells:
+        row = [name, format_subset(subset)]
+        for group in groups:
+            found = cell["groups"].get(group)
+            row.append(format_mean_std(found["metric"]) if found else MISSING)
+            row.append(format_difference(found["difference"]) if found else MISSING)
+        rows.append(row)
+    header = ["variant", "modalities"]
+    for group in groups:
+        header += [group, "difference"]
+    return markdown_table(header, rows)
+
+
+def _cost_table(record: Mapping[str, Any]) -> list[str]:
     rows = []
     for name, variant in record["variants"].items():
-        for subset, tasks in variant["subsets"].items():
-            if task not in tasks:
-                continue
-            cell = tasks[task]
-            spread = max(entry["mean"] for entry in cell["gate_spread"].values())
+        cost = variant.get("cost")
+        if cost is None:
+            continue
+        minutes = variant["minutes"]
+        peaks = variant["peak_gib"]
+        rows.append(
+            [
+                name,
+                f"{variant['parameters']['all'] / 1e6:.1f} M",
+                f"{variant['parameters']['trained'] / 1e6:.2f} M",
+                f"{cost['flops']['answer'] / 1e9:.2f}",
+                f"{cost['flops']['training'] / 1e9:.2f}",
+                format_number(cost["seconds"]["answer"]["median_s"], 4),
+                format_number(cost["seconds"]["generate"]["median_s"], 4)
+                if "generate" in cost["seconds"]
+                else MISSING,
+                format_number(sum(minutes) / len(minutes), 1) if minutes else MISSING,
+                format_number(max(peaks), 2) if peaks else MISSING,
+                format_number(cost["peak_gib"], 2) if cost["peak_gib"] else MISSING,
+            ]
+        )
+    header = ["variant", "parameters", "trained", "GFLOPs per answer", "GFLOPs per training example"]
+    header += ["s per answer", "s per `generate`", "minutes of training", "GiB training", "GiB answering"]
+    return markdown_table(header, rows)
+
+
+def _generated_table(record: Mapping[str, Any]) -> list[str]:
+    """Answers of `generate` next to the scored ones, on the same examples."""
+    rows = []
+    for name, variant in record["variants"].items():
+        for task, figures in variant.get("generated", {}).items():
+            cells = [format_mean_std(figures[column]) for column in ("scored", "generated", "unreadable")]
+            rows.append([name, task, figures["metric"], *cells])
+    header = ["variant", "task", "metric", "scored answers", "generated answers", "unreadable share"]
+    return markdown_table(header, rows) if rows else []
+
+
+def diagnosis_table(diagnosis: Mapping[str, Any]) -> list[str]:
+    """What diagnosis.py found about a language model, one row per task and group."""
+    rows = []
+    for task, groups in diagnosis["tasks"].items():
+        for group, figures in groups.items():
             rows.append(
                 [
-                    name,
-                    format_subset(subset),
-                    len(variant["seeds"]),
-                    format_mean_std(cell["metrics"][metric]),
-                    format_difference(cell["difference"]),
-                    format_number(spread),
+                    task,
+                    group,
+                    figures["examples"],
+                    format_number(figures["tokens_per_character"], 2),
+                    format_number(figures["bits_per_character"], 2),
+                    format_number(figures["probability"]),
+                    format_number(figures["chance"]),
+                    format_number(figures["right"]),
+                    format_number(figures["unreadable"]),
                 ]
             )
-    direction = "lower is better" if metric in LOWER_IS_BETTER else "higher is better"
-    header = ["variant", "modalities", "n", f"{metric} ({direction})", "difference", "largest gate spread"]
+    header = ["task", "group", "n", "tokens per character", "bits per character", "probability of the right answer"]
+    header += ["chance", "right", "unreadable share of `generate`"]
     return markdown_table(header, rows)
 
 
 def _checks_table(checks: Sequence[Mapping[str, Any]]) -> list[str]:
     rows = []
     for check in checks:
+        margin = f" by {check['by']:g}" if check["by"] else ""
+        comparison = f"{check['better']} better than {check['worse']}{margin}"
+        if check["than"]:
+            comparison += f", more so than {check['than'][0]} than {check['than'][1]}"
         for task, found in check["tasks"].items():
-            margin = f" by {check['by']:g}" if check["by"] else ""
-            comparison = f"{check['better']} better than {check['worse']}{margin}"
-            rows.append([check["claim"], comparison, task, format_difference(found), f"**{found['verdict']}**"])
+            difference = format_difference(found)
+            rows.append([check["claim"], comparison, task, found["metric"], difference, f"**{found['verdict']}**"])
         if not check["tasks"]:
-            rows.append([check["claim"], f"{check['better']}, {check['worse']}", MISSING, MISSING, "not evaluated"])
-    return markdown_table(["claim", "comparison", "task", "difference", "held"], rows)
+            rows.append([check["claim"], comparison, MISSING, MISSING, MISSING, "not evaluated"])
+    return markdown_table(["claim", "comparison", "task", "metric", "difference", "held"], rows)
 
 
 def write_experiment(runner: Runner, output: Path) -> Path:
@@ -239,12 +201,10 @@ def plot_experiment(record: Mapping[str, Any], path: Path) -> str:
     from ..evaluation.plots import plot_variants
 
     panels = {}
-    for task, kind in record["tasks"].items():
-        metric = record["metrics"][kind]
-        bars = {}
-        for name, variant in record["variants"].items():
-            for subset, tasks in variant["subsets"].items():
-                if task in tasks:
-                    bars[f"{name}\n{format_subset(subset)}"] = tasks[task]["metrics"][metric]
-        panels[f"{task}: {metric}"] = bars
-    return plot_variants(panels, path)
+    for task, metric in record["metrics"].items():
+        panels[f"{task}: {metric}"] = {
+            f"{name}\n{format_subset(subset)}": cell["metrics"][metric]
+            for name, subset, cell in _cells(record, task)
+            if metric in cell["metrics"]
+        }
+    return plot_variants({title: bars for title, bars in panels.items() if bars}, path)

@@ -1,254 +1,33 @@
-"""Carries out a plan: trains what is missing, evaluates, and leaves finished work alone.
+"""Carries out plans: trains what is missing, evaluates, and leaves finished work alone.
 
-    plan ─► Run: one training (options of a variant, seed) ─► Evaluation: one results file
-            FOLDER/demo-small/gate=uniform-seed0/             results-test.json, results-test-experts=....json
+    plans ─► Runner each ─► runs, evaluations, ... (runs.py), those of all plans together, each once
+                               └─► copies of language models ─► trainings ─► trainings that start from them
 
-Runs are named after what differs from the recipe, so that plans share them: the reference of all plans for the demo is
-trained once. `--jobs N` runs N commands side by side. A killed command resumes when the plan is started again.
+Plans share runs: the reference of all plans for the demo is trained once. `--jobs N` runs N commands side by side. A
+killed command resumes when the plans are started again.
 """
 
-import json
-import os
-import re
-import signal
 import statistics
-import subprocess
-import time
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..paths import RESULTS, python_command
-from ..records import digest_of_json, read_json, write_json
-from .plan import PROTOCOLS, Plan, find_file, read_settings, recipe_path
-
-
-MAX_NAME = 100
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training.
-
-    Args:
-        folder: its output folder.
-        recipe: YAML file of the recipe.
-        options: options of `egmf train` that differ from the recipe, `seed` among them.
-    """
-
-    folder: Path
-    recipe: Path
-    options: dict[str, Any]
-
-    @property
-    def is_finished(self) -> bool:
-        return (self.folder / "training.json").is_file()
-
-    @property
-    def record(self) -> Path:
-        """The file next to the folder that says what it was trained with."""
-        return self.folder.with_name(f"{self.folder.name}.options.json")
-
-    def describe(self) -> dict[str, Any]:
-        """The content of `record`."""
-        return {"recipe": self.recipe.read_text(encoding="utf-8"), "options": self.options}
-
-    def command(self) -> list[str]:
-        return python_command(
-            "train", "--config", self.recipe, "--output_dir", self.folder, *command_line(self.options)
-        )
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """One results file of a run.
-
-    Args:
-        run: the run that is evaluated.
-        output: the results file.
-        options: options of `egmf evaluate`, `dataset` among them.
-        subsets: subsets of the modalities.
-    """
-
-    run: Run
-    output: Path
-    options: dict[str, Any]
-    subsets: list[str]
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether the file exists, with these subsets and the same options."""
-        if not self.output.is_file():
-            return False
-        stored = read_json(self.output)
-        asked = stored.get("asked", {})
-        return asked.get("options") == self.options and set(self.subsets) <= set(asked.get("subsets", ()))
-
-    def command(self) -> list[str]:
-        fixed = ["--model_name_or_path", self.run.folder, "--output", self.output, "--overwrite"]
-        options = command_line(self.options | {"subsets": self.subsets}, flags=True)
-        return python_command("run_eval", *fixed, *options)
-
-
-def command_line(options: Mapping[str, Any], flags: bool = False) -> list[str]:
-    """Options as command-line arguments.
-
-    Args:
-        options: name -> value; None and, as flags, false are left out.
-        flags: whether true is written as `--name` and not as `--name true`.
-    """
-    arguments: list[str] = []
-    for name, value in options.items():
-        if value is None or (flags and value is False):
-            continue
-        arguments.append(f"--{name}")
-        if isinstance(value, list):
-            arguments += map(str, value)
-        elif isinstance(value, bool):
-            arguments += [] if flags else [str(value).lower()]
-        elif isinstance(value, dict):
-            arguments.append(json.dumps(value))
-        else:
-            arguments.append(str(value))
-    return arguments
-
-
-def options_name(options: Mapping[str, Any]) -> str:
-    """A folder's name for options: `gate=uniform,lora_r=8`, or a digest where that would be too long."""
-    text = ",".join(f"{key}={_value_name(value)}" for key, value in sorted(options.items()))
-    text = re.sub(r"[^\w.,=+-]", "_", text)
-    if len(text) > MAX_NAME:
-        text = f"{text[:40]}-{digest_of_json(options, sort_keys=True)[:12]}"
-    return text
-
-
-def _value_name(value: Any) -> str:
-    return "+".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-# ---- what a plan needs ------------------------------------------------------------------------------------------
-
-
-def protocol_options(plan: Plan) -> dict[str, Any]:
-    """Options of the plan's protocol, which shorten every run."""
-    if plan.protocol is None:
-        return {}
-    return read_settings(find_file(plan.protocol, PROTOCOLS, "protocol"))
-
-
-def experiment_folder(plan: Plan, folder: Path) -> Path:
-    """The folder of the runs of a recipe and a protocol, which all plans share."""
-    return folder / "-".join([Path(plan.recipe).stem, plan.protocol or "full"])
-
-
-def make_run(plan: Plan, variant: str, seed: int, folder: Path, shared: Mapping[str, Any]) -> Run:
-    """The training of a variant and a seed.
-
-    Args:
-        shared: options given on the command line for all runs, such as `dataset`.
-    """
-    own = plan.variants[plan.run_of(variant)].train
-    name = f"{options_name(own) or 'default'}-seed{seed}"
-    options = {**protocol_options(plan), **shared, **own, "seed": seed}
-    return Run(experiment_folder(plan, folder) / name, recipe_path(plan), options)
-
-
-def make_evaluation(plan: Plan, variant: str, run: Run, shared: Mapping[str, Any]) -> Evaluation:
-    """The evaluation of a variant of a trained run."""
-    own = plan.variants[variant].evaluate
-    recipe = read_settings(run.recipe)
-    dataset = own.get("dataset") or run.options.get("dataset") or recipe["dataset"]
-    options = {**shared, **own, "dataset": str(dataset)}
-    name = options_name(own)
-    output = run.folder / (f"results-test-{name}.json" if name else "results-test.json")
-    return Evaluation(run, output, options, list(plan.subsets_of(variant)))
-
-
-# ---- carrying it out --------------------------------------------------------------------------------------------
-
-
-def check_run(run: Run) -> None:
-    """Refuse a folder whose run was started with other options.
-
-    Raises:
-        ValueError: the folder holds another run.
-    """
-    if run.record.is_file():
-        if read_json(run.record) != json.loads(json.dumps(run.describe())):
-            raise ValueError(
-                f"{run.folder} was started with another recipe or other options. Give another --folder, or move it."
-            )
-    elif run.folder.exists():
-        raise ValueError(f"{run.folder} is not a run of an experiment. Give another --folder, or move it.")
-
-
-class Commands:
-    """Runs commands side by side, each with its part of the processor's cores and its own log.
-
-    Args:
-        jobs: number of commands at once.
-    """
-
-    def __init__(self, jobs: int):
-        self.jobs = jobs
-        self.processes: set[subprocess.Popen] = set()
-        self.stopped = False
-
-    def run(self, name: str, command: Sequence[str], log: Path) -> None:
-        """Run a command to its end.
-
-        Raises:
-            ValueError: it failed; the message has the end of its log.
-        """
-        if self.stopped:
-            return
-        threads = max(1, (os.cpu_count() or 1) // self.jobs)
-        environment = {"OMP_NUM_THREADS": str(threads), **os.environ, "TOKENIZERS_PARALLELISM": "false"}
-        log.parent.mkdir(parents=True, exist_ok=True)
-        started = time.time()
-        with log.open("ab") as file:
-            # A session of its own: Ctrl-C reaches it through `stop`, once.
-            process = subprocess.Popen(
-                command, stdout=file, stderr=subprocess.STDOUT, env=environment, start_new_session=True
-            )
-        self.processes.add(process)
-        try:
-            code = process.wait()
-        finally:
-            self.processes.discard(process)
-        if self.stopped:
-            return
-        if code:
-            last_lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
-            raise ValueError(f"{name} failed (exit {code}): {' / '.join(last_lines)}. Its log is {log}.")
-        print(f"{name}: done in {(time.time() - started) / 60:.1f} min", flush=True)
-
-    def stop(self) -> None:
-        """Interrupt what runs, as Ctrl-C does, and start nothing more."""
-        self.stopped = True
-        for process in list(self.processes):
-            process.send_signal(signal.SIGINT)
-        for process in list(self.processes):
-            process.wait()
-
-    def run_all(self, tasks: Iterable[Any]) -> None:
-        """Call functions without arguments, `jobs` at a time.
-
-        Raises:
-            ValueError: the first failure, after all others have ended.
-        """
-        with ThreadPoolExecutor(self.jobs) as pool:
-            futures = [pool.submit(task) for task in tasks]
-            try:
-                errors = [error for future in futures if (error := future.exception()) is not None]
-            except KeyboardInterrupt:
-                self.stop()
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
-        if errors:
-            raise errors[0]
+from ..paths import RESULTS
+from ..records import read_json, write_json
+from .commands import Commands
+from .plan import Plan
+from .runs import (
+    Diagnosis,
+    Evaluation,
+    LanguageModelCopy,
+    Measurement,
+    Run,
+    dataset_of,
+    experiment_folder,
+    make_evaluation,
+    make_run,
+    text_model_of,
+)
 
 
 class Runner:
@@ -274,51 +53,132 @@ class Runner:
         self.seeds = list(seeds)
         self.folder = folder
         self.evaluations: dict[tuple[str, int], Evaluation] = {}
+        self.measurements: dict[tuple[str, int], Measurement] = {}
         for variant in plan.variants:
             for seed in seeds:
                 run = make_run(plan, variant, seed, folder, train_options or {})
                 self.evaluations[variant, seed] = make_evaluation(plan, variant, run, evaluate_options or {})
+                if plan.measure:
+                    self.measurements[variant, seed] = Measurement(run, dataset_of(run))
+        self.diagnosis = self.make_diagnosis() if plan.diagnose else None
+
+    def make_diagnosis(self) -> Diagnosis:
+        run = self.evaluations[self.plan.reference, self.seeds[0]].run
+        output = experiment_folder(self.plan, self.folder) / "diagnosis.json"
+        return Diagnosis(text_model_of(run.options, run.recipe), dataset_of(run), self.plan.groups, output)
 
     @property
     def runs(self) -> list[Run]:
-        """The trainings, each once."""
-        return list({evaluation.run.folder: evaluation.run for evaluation in self.evaluations.values()}.values())
+        """The trainings, each once, and those that others start from."""
+        runs: dict[Path, Run] = {}
+        for evaluation in self.evaluations.values():
+            for run in (evaluation.run.start, evaluation.run):
+                if run is not None:
+                    runs[run.folder] = run
+        return list(runs.values())
 
-    def describe(self) -> list[str]:
+    def results(self) -> dict[str, dict[int, dict[str, Any]]]:
+        """Variant -> seed -> content of its results file, of all finished evaluations.
+
+        Results of a model's task for another corpus's task (`task_map`) are under the name of the corpus's task.
+        """
+        found: dict[str, dict[int, dict[str, Any]]] = {}
+        for (variant, seed), evaluation in self.evaluations.items():
+            if evaluation.is_finished:
+                results = read_json(evaluation.output)
+                found.setdefault(variant, {})[seed] = rename_tasks(results, results.get("task_map") or {})
+        return found
+
+
+def rename_tasks(results: dict[str, Any], task_map: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Results with the names of the corpus's tasks, where the model answered one of its own instead."""
+    names = {entry["task"]: name for name, entry in task_map.items() if entry["task"] is not None}
+    if not names:
+        return results
+    subsets = {}
+    for subset, part in results["subsets"].items():
+        tasks = {names.get(task, task): figures for task, figures in part["tasks"].items()}
+        subsets[subset] = part | {"tasks": tasks}
+    tasks = {names.get(task, task): fields for task, fields in results["tasks"].items()}
+    return results | {"subsets": subsets, "tasks": tasks}
+
+
+# ---- carrying out ----------------------------------------------------------------------------------------------
+
+
+class Laboratory:
+    """Everything that some plans need, each run and each file once.
+
+    Args:
+        runners: of the plans.
+    """
+
+    def __init__(self, runners: Sequence[Runner]):
+        self.runners = list(runners)
+        self.runs: dict[Path, Run] = {run.folder: run for runner in runners for run in runner.runs}
+        self.evaluations: dict[Path, Evaluation] = {}
+        self.measurements: dict[Path, Measurement] = {}
+        self.diagnoses: dict[Path, Diagnosis] = {}
+        for runner in runners:
+            for evaluation in runner.evaluations.values():
+                known = self.evaluations.get(evaluation.output)
+                self.evaluations[evaluation.output] = evaluation if known is None else _merged(known, evaluation)
+            self.measurements |= {entry.output: entry for entry in runner.measurements.values()}
+            if runner.diagnosis is not None:
+                self.diagnoses[runner.diagnosis.output] = runner.diagnosis
+        copies = [run.language_model for run in self.runs.values() if run.language_model is not None]
+        self.language_models: dict[Path, LanguageModelCopy] = {copy.folder: copy for copy in copies}
+
+    def missing(self) -> dict[str, list[Any]]:
+        """Kind of command -> what is not finished."""
+        parts = {
+            "language model": self.language_models,
+            "diagnosis": self.diagnoses,
+            "training": self.runs,
+            "evaluation": self.evaluations,
+            "measurement": self.measurements,
+        }
+        return {
+            kind: [entry for entry in entries.values() if not entry.is_finished] for kind, entries in parts.items()
+        }
+
+    def describe(self, jobs: int = 1) -> list[str]:
         """The runs with their state, and an estimate of the time that is left."""
         lines = []
-        for run in self.runs:
+        for run in self.runs.values():
             evaluations = [entry for entry in self.evaluations.values() if entry.run.folder == run.folder]
             missing = [entry for entry in evaluations if not entry.is_finished]
             state = "finished" if run.is_finished else "to resume" if run.folder.exists() else "to train"
             lines.append(f"{run.folder}: {state}, {len(missing)} of {len(evaluations)} evaluations missing")
-        missing_runs = [run for run in self.runs if not run.is_finished]
-        missing_evaluations = [entry for entry in self.evaluations.values() if not entry.is_finished]
-        lines.append(f"{len(missing_runs)} trainings and {len(missing_evaluations)} evaluations to do.")
-        estimate = self.estimate_minutes(len(missing_runs), len(missing_evaluations))
+        counts = {kind: len(entries) for kind, entries in self.missing().items()}
+        lines.append(f"{counts['training']} trainings and {counts['evaluation']} evaluations to do.")
+        estimate = self.estimate_minutes()
         if estimate is None:
             lines.append("No run of this recipe is finished yet, so that there is no estimate of the time.")
         else:
-            lines.append(f"About {estimate:.0f} minutes, one after another.")
+            side_by_side = "one after another" if jobs == 1 else f"{jobs} side by side"
+            lines.append(f"About {estimate / jobs:.0f} minutes, {side_by_side}.")
         return lines
 
-    def estimate_minutes(self, num_runs: int, num_evaluations: int) -> float | None:
-        """From the finished runs of the same recipe and protocol, or from stored results; None without any."""
-        root = experiment_folder(self.plan, self.folder)
-        trained = [read_json(path) for path in root.glob("*/training.json")]
-        seconds = [record["seconds"]["all"] for record in trained if not record.get("resumed_from")]
-        evaluated = [read_json(path)["seconds"] for path in root.glob("*/results-test*.json")]
-        if not seconds:
-            for path in (RESULTS / "experiments").glob("*.json"):
-                stored = read_json(path)
-                if (stored["recipe"], stored["protocol"]) == (self.plan.recipe, self.plan.protocol):
-                    seconds += [60 * value for part in stored["variants"].values() for value in part["minutes"]]
-        if not seconds:
-            return None
-        return (
-            num_runs * statistics.median(seconds)
-            + num_evaluations * (statistics.median(evaluated) if evaluated else 0.0)
-        ) / 60
+    def estimate_minutes(self) -> float | None:
+        """Of all that is missing, from finished runs of the same recipes and protocols, or from stored results; None
+        without any."""
+        missing = self.missing()
+        known = {folder: _seconds_of(folder) for folder in {run.folder.parent for run in self.runs.values()}}
+        for runner in self.runners:
+            folder = experiment_folder(runner.plan, runner.folder)
+            if not known[folder]["training"]:
+                known[folder]["training"] = _stored_seconds(runner.plan)
+        total = 0.0
+        for run in missing["training"]:
+            seconds = known[run.folder.parent]["training"]
+            if not seconds:
+                return None
+            total += statistics.median(seconds)
+        for evaluation in missing["evaluation"]:
+            seconds = known[evaluation.run.folder.parent]["evaluation"]
+            total += statistics.median(seconds) if seconds else 0.0
+        return total / 60
 
     def carry_out(self, jobs: int = 1) -> None:
         """Train and evaluate what is missing.
@@ -326,28 +186,71 @@ class Runner:
         Raises:
             ValueError: a folder holds something else (nothing has been started then), or a command failed.
         """
-        for run in self.runs:
-            check_run(run)
-        commands = Commands(jobs)
-        commands.run_all([lambda run=run: self.finish(run, commands) for run in self.runs])
+        for run in self.runs.values():
+            run.check()
+        missing = self.missing()
+        commands = Commands(jobs, {kind: len(entries) for kind, entries in missing.items()})
+        commands.run_all(
+            [lambda copy=copy: self.copy_language_model(copy, commands) for copy in missing["language model"]]
+        )
+        commands.run_all([lambda entry=entry: self.diagnose(entry, commands) for entry in missing["diagnosis"]])
+        for starts_anew in (True, False):
+            runs = [run for run in self.runs.values() if (run.start is None) == starts_anew]
+            commands.run_all([lambda run=run: self.finish(run, commands) for run in runs])
+
+    def copy_language_model(self, copy: LanguageModelCopy, commands: Commands) -> None:
+        commands.run("language model", copy.folder.name, copy.command(), copy.log)
+
+    def diagnose(self, diagnosis: Diagnosis, commands: Commands) -> None:
+        name = f"diagnosis of {diagnosis.text_model}"
+        commands.run("diagnosis", name, diagnosis.command(), diagnosis.output.with_suffix(".log"))
 
     def finish(self, run: Run, commands: Commands) -> None:
-        """Train a run and evaluate it, as far as that is missing."""
+        """Train a run, evaluate and measure it, as far as that is missing."""
+        name = run.folder.name
         if not run.is_finished:
-            log = run.folder.with_name(f"{run.folder.name}.log")
             write_json(run.record, run.describe())
-            commands.run(f"{run.folder.name}: training", run.command(), log)
+            commands.run("training", f"{name}: training", run.command(), run.log)
         for evaluation in self.evaluations.values():
             if evaluation.run.folder == run.folder and not evaluation.is_finished and not commands.stopped:
+                asked = {"options": evaluation.options, "subsets": evaluation.all_subsets()}
                 log = evaluation.output.with_suffix(".log")
-                commands.run(f"{run.folder.name}: {evaluation.output.name}", evaluation.command(), log)
-                asked = {"options": evaluation.options, "subsets": evaluation.subsets}
-                write_json(evaluation.output, {"asked": asked, **read_json(evaluation.output)})
+                commands.run("evaluation", f"{name}: {evaluation.output.name}", evaluation.command(), log)
+                if not commands.stopped:
+                    write_json(evaluation.output, {"asked": asked, **read_json(evaluation.output)})
+        for measurement in self.measurements.values():
+            if measurement.run.folder == run.folder and not measurement.is_finished:
+                log = measurement.output.with_suffix(".log")
+                commands.run("measurement", f"{name}: cost", measurement.command(), log)
 
-    def results(self) -> dict[str, dict[int, dict[str, Any]]]:
-        """Variant -> seed -> content of its results file, of all finished evaluations."""
-        found: dict[str, dict[int, dict[str, Any]]] = {}
-        for (variant, seed), evaluation in self.evaluations.items():
-            if evaluation.is_finished:
-                found.setdefault(variant, {})[seed] = read_json(evaluation.output)
-        return found
+
+def _merged(first: Evaluation, second: Evaluation) -> Evaluation:
+    """One evaluation for two plans: the subsets of both.
+
+    Raises:
+        ValueError: they need the same file with other options.
+    """
+    if first.options != second.options:
+        raise ValueError(f"Two plans evaluate {first.output} with other options. Carry them out one after the other.")
+    subsets = list(dict.fromkeys([*first.subsets, *second.subsets]))
+    return Evaluation(first.run, first.output, first.options, subsets)
+
+
+def _seconds_of(folder: Path) -> dict[str, list[float]]:
+    """Seconds of the finished trainings and evaluations in a folder of runs."""
+    trained = [read_json(path) for path in folder.glob("*/training.json")]
+    evaluated = [read_json(path)["seconds"] for path in folder.glob("*/results-test*.json")]
+    return {
+        "training": [record["seconds"]["all"] for record in trained if not record.get("resumed_from")],
+        "evaluation": evaluated,
+    }
+
+
+def _stored_seconds(plan: Plan) -> list[float]:
+    """Seconds of the trainings in the stored results of a recipe and a protocol."""
+    seconds = []
+    for path in (RESULTS / "experiments").glob("*.json"):
+        stored = read_json(path)
+        if (stored["recipe"], stored["protocol"]) == (plan.recipe, plan.protocol):
+            seconds += [60 * value for part in stored["variants"].values() for value in part["minutes"]]
+    return seconds

@@ -1,14 +1,15 @@
 """Statistics of an experiment: paired differences with bootstrap intervals, and whether a claim held.
 
     results files of one variant, one per seed ─► Cell: predictions (seeds x examples) of a subset and a task
-    Cell, Cell ─► difference ─► Difference: mean, interval ─► verdict: yes, no, undecided
+    Cell, Cell ─► Resampler.difference ─► Difference: mean, interval ─► verdict: yes, no, undecided
+    (Cell, Cell), (Cell, Cell) ─► Resampler.contrast: how much larger the first difference is
 
 A bootstrap resample draws seeds and, for all of them, the same examples, both with replacement; the two cells of a
 difference are computed on the same draw. Differences are positive where the first cell is better, whatever the metric.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,13 +32,17 @@ class Cell:
     """Predictions of one variant for one subset of the modalities and one task.
 
     Args:
+        name: identifies the cell within an experiment.
         task: the task.
+        dataset: that the examples are from; the same id in two datasets is not the same example.
         ids: (N,) of the examples.
         references: (N,) true labels or scores.
         predictions: seed -> (N,) predicted labels or scores.
     """
 
+    name: str
     task: EGMFTask
+    dataset: str
     ids: tuple[str, ...]
     references: tuple[str | float, ...]
     predictions: dict[int, tuple[str | float, ...]]
@@ -47,7 +52,8 @@ class Cell:
         index = {example: position for position, example in enumerate(self.ids)}
         chosen = [index[example] for example in ids]
         predictions = {seed: tuple(self.predictions[seed][i] for i in chosen) for seed in seeds}
-        return Cell(self.task, tuple(ids), tuple(self.references[i] for i in chosen), predictions)
+        references = tuple(self.references[i] for i in chosen)
+        return replace(self, ids=tuple(ids), references=references, predictions=predictions)
 
     def values(self, metric: str) -> list[float]:
         """The metric of each seed, in the order of `predictions`."""
@@ -60,14 +66,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Difference:
-    """How much better one cell is than another; positive if it is.
+    """How much better one cell is than another, or how much larger one such difference is; positive if it is.
 
     Args:
         metric: the metric compared.
         mean: mean over the seeds.
         low, high: bounds of the bootstrap interval, `confidence` wide.
-        seeds: number of seeds that both have.
-        examples: number of examples that both have.
+        seeds: number of seeds that all cells have.
+        examples: number of examples that both cells have; of two differences, the smaller one.
     """
 
     metric: str
@@ -82,31 +88,45 @@ class Difference:
         return asdict(self)
 
 
-def read_cell(results: Mapping[int, Mapping[str, Any]], subset: str, task: str) -> Cell | None:
+def read_cell(
+    results: Mapping[int, Mapping[str, Any]],
+    subset: str,
+    task: str,
+    name: str = "",
+    group: tuple[str, str] | None = None,
+) -> Cell | None:
     """The predictions of a variant.
 
     Args:
         results: seed -> content of its results file.
         subset: name such as `text+audio`.
         task: name.
+        name: of the cell.
+        group: column and value of the examples; None for all examples.
 
     Returns:
-        Examples that every seed answered; None if a seed has no results for the subset and the task.
+        Examples that every seed answered; None if a seed has no results for the subset and the task, or if there are
+        no such examples.
     """
     answers: dict[int, dict[str, Mapping[str, Any]]] = {}
     for seed, result in results.items():
         part = result["subsets"].get(subset, {}).get("tasks", {}).get(task)
         if part is None:
             return None
-        answers[seed] = {prediction["id"]: prediction for prediction in part["predictions"]}
-    if not answers:
+        predictions = part["predictions"]
+        if group is not None:
+            predictions = [prediction for prediction in predictions if group_of(prediction, group[0]) == group[1]]
+        answers[seed] = {prediction["id"]: prediction for prediction in predictions}
+    if not all(answers.values()) or not answers:
         return None
     first, *others = answers.values()
     ids = tuple(example for example in first if all(example in other for other in others))
-    fields = next(iter(results.values()))["tasks"][task]
-    definition = EGMFTask.from_dict(fields, task)
+    any_result = next(iter(results.values()))
+    definition = EGMFTask.from_dict(any_result["tasks"][task], task)
     return Cell(
+        name,
         definition,
+        any_result.get("dataset", ""),
         ids,
         tuple(first[example]["truth"] for example in ids),
         {
@@ -121,39 +141,88 @@ def predicted_answer(prediction: Mapping[str, Any], task: EGMFTask) -> str | flo
     return prediction["label"] if task.kind == "classification" else prediction["median"]
 
 
-def difference(better: Cell, worse: Cell, metric: str, resamples: int = RESAMPLES) -> Difference:
-    """How much better the first cell is, over the seeds and examples that both have.
+def group_of(prediction: Mapping[str, Any], column: str) -> str | None:
+    """The value of a column of the dataset, as text; None if the example has none."""
+    value = prediction.get("columns", {}).get(column)
+    return None if value is None else str(value)
 
-    Raises:
-        ValueError: they have no seed or no example in common, or the metric is not one of the task's.
+
+def are_comparable(first: Cell, second: Cell) -> bool:
+    """Whether two cells have seeds and examples in common."""
+    same_seeds = first.predictions.keys() & second.predictions.keys()
+    return first.dataset == second.dataset and bool(same_seeds) and not set(first.ids).isdisjoint(second.ids)
+
+
+class Resampler:
+    """Differences between the cells of an experiment. A cell is resampled once for all that it is compared with.
+
+    Args:
+        resamples: of each bootstrap.
     """
-    seeds = [seed for seed in better.predictions if seed in worse.predictions]
-    of_worse = set(worse.ids)
-    ids = [example for example in better.ids if example in of_worse]
-    if not seeds or not ids:
-        raise ValueError("The two variants have no seed or no example in common. Evaluate both on the same split.")
-    pair = (better.only(ids, seeds), worse.only(ids, seeds))
-    sign = -1 if metric in LOWER_IS_BETTER else 1
-    means = [float(np.mean(cell.values(metric))) for cell in pair]
-    indices, draws = _draw(len(ids), len(seeds), resamples)
-    resampled = [_resample(cell, metric, indices) for cell in pair]  # (S, R) each
-    differences = sign * (resampled[0] - resampled[1])
-    drawn = np.take_along_axis(differences, draws, axis=0).mean(axis=0)  # (R,)
+
+    def __init__(self, resamples: int = RESAMPLES):
+        self.resamples = resamples
+        self.resampled: dict[tuple[Any, ...], np.ndarray] = {}
+
+    def difference(self, better: Cell, worse: Cell, metric: str) -> Difference:
+        """How much better the first cell is, over the seeds and examples that both have.
+
+        Raises:
+            ValueError: they have no seed or no example in common.
+            KeyError: the metric is not one of the task's.
+        """
+        seeds = [seed for seed in better.predictions if seed in worse.predictions]
+        drawn, mean, examples = self._compare(better, worse, metric, seeds, 0)
+        return _summarize(metric, mean, drawn, len(seeds), examples)
+
+    def contrast(self, first: tuple[Cell, Cell], second: tuple[Cell, Cell], metric: str) -> Difference:
+        """How much larger the first difference is than the second, which may be over other examples.
+
+        Raises:
+            ValueError, KeyError: as for `difference`.
+        """
+        seeds = [seed for seed in first[0].predictions if all(seed in cell.predictions for cell in (*first, *second))]
+        same_examples = set(first[0].ids) == set(second[0].ids)
+        drawn, mean, examples = self._compare(*first, metric, seeds, 0)
+        # Other examples are drawn independently of these.
+        others = self._compare(*second, metric, seeds, 0 if same_examples else 1)
+        return _summarize(metric, mean - others[1], drawn - others[0], len(seeds), min(examples, others[2]))
+
+    def _compare(
+        self, better: Cell, worse: Cell, metric: str, seeds: Sequence[int], draw: int
+    ) -> tuple[np.ndarray, float, int]:
+        """Differences of the resamples (R,), their value for all examples, and how many there are."""
+        of_worse = set(worse.ids)
+        ids = tuple(example for example in better.ids if example in of_worse)
+        if not seeds or not ids or better.dataset != worse.dataset:
+            raise ValueError("The two variants have no seed or no example in common. Evaluate both on the same split.")
+        pair = (better.only(ids, seeds), worse.only(ids, seeds))
+        sign = -1 if metric in LOWER_IS_BETTER else 1
+        means = [float(np.mean(cell.values(metric))) for cell in pair]
+        resampled = [self._resample(cell, metric, draw) for cell in pair]  # (S, R) each
+        differences = sign * (resampled[0] - resampled[1])
+        draws = np.random.default_rng(len(seeds)).integers(len(seeds), size=differences.shape)
+        drawn = np.take_along_axis(differences, draws, axis=0).mean(axis=0)  # (R,)
+        return drawn, sign * (means[0] - means[1]), len(ids)
+
+    def _resample(self, cell: Cell, metric: str, draw: int) -> np.ndarray:
+        """The metric of each seed and resample, (S, R). The examples drawn depend only on their number and `draw`."""
+        key = (cell.name, metric, draw, cell.ids, tuple(cell.predictions))
+        if key not in self.resampled:
+            size = (self.resamples, len(cell.ids))
+            indices = np.random.default_rng(draw).integers(len(cell.ids), size=size)
+            self.resampled[key] = resample(cell, metric, indices)
+        return self.resampled[key]
+
+
+def _summarize(metric: str, mean: float, drawn: np.ndarray, seeds: int, examples: int) -> Difference:
     drawn = drawn[~np.isnan(drawn)]
     tails = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
     low, high = np.quantile(drawn, tails).tolist()
-    mean = sign * (means[0] - means[1]) + 0.0  # no negative zero
-    return Difference(metric, mean, low, high, len(seeds), len(ids))
+    return Difference(metric, mean + 0.0, low, high, seeds, examples)  # + 0.0: no negative zero
 
 
-def _draw(num_examples: int, num_seeds: int, resamples: int) -> tuple[np.ndarray, np.ndarray]:
-    """Examples (R, N) and seeds (S, R) of each resample; always the same ones."""
-    generator = np.random.default_rng(0)
-    indices = generator.integers(num_examples, size=(resamples, num_examples))
-    return indices, generator.integers(num_seeds, size=(num_seeds, resamples))
-
-
-def _resample(cell: Cell, metric: str, indices: np.ndarray) -> np.ndarray:
+def resample(cell: Cell, metric: str, indices: np.ndarray) -> np.ndarray:
     """The metric of each seed and resample. indices (R, N) -> (S, R)"""
     step = max(1, CHUNK // indices.shape[1])
     rows = []

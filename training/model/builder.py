@@ -34,6 +34,7 @@ from .language_model import (
     quantization,
     with_lora_targets,
 )
+from .readout import READOUTS, EGMFWithHead, describe_tasks, model_class
 
 
 # ---- checkpoints ----------------------------------------------------------------------------------------------
@@ -69,7 +70,7 @@ def load(
                 # A standalone checkpoint also holds our own layers, which stay in float32.
                 four_bit.llm_int8_skip_modules = ["egmf", "lm_head"]
             load_kwargs["quantization_config"] = four_bit
-        model = EGMFForConditionalGeneration.from_pretrained(checkpoint, **load_kwargs)
+        model = model_class(checkpoint).from_pretrained(checkpoint, **load_kwargs)
     except OSError as error:
         if Path(checkpoint).is_dir():
             raise
@@ -95,6 +96,11 @@ def load_for_training(
     warn_of_ignored_options(arguments)
     for task in tasks.values():
         stored = processor.task_objects.get(task.name)
+        if stored is None and isinstance(model, EGMFWithHead):
+            raise ValueError(
+                f"{checkpoint} answers with a head that has no outputs for the task {task.name!r}. Give --only_tasks "
+                f"{' '.join(processor.task_objects)}, or train a new model."
+            )
         if stored is None:
             processor.add_task(task)
         elif task not in (stored, BUILT_IN_TASKS.get(task.name)):
@@ -136,6 +142,8 @@ def build(
             possible, or settings contradict each other.
     """
     four_bit = quantization(arguments)
+    if arguments.readout not in READOUTS:
+        raise ValueError(f"--readout is {arguments.readout!r}; use one of {', '.join(READOUTS)}.")
     if arguments.model_name_or_path is not None and arguments.backbone is not None:
         raise ValueError(
             "Give either --model_name_or_path, which has its own language model, or --backbone for a new model."
@@ -166,7 +174,11 @@ def build(
             **fusion_settings(arguments),
         )
     set_labels(config, processor)
-    model = EGMFForConditionalGeneration.from_language_model(language_model, config, audio.backbone, video.backbone)
+    kind = EGMFForConditionalGeneration
+    if arguments.readout == "head":
+        kind = EGMFWithHead
+        config.readout = describe_tasks(processor.task_objects)
+    model = kind.from_language_model(language_model, config, audio.backbone, video.backbone)
     return model, processor
 
 

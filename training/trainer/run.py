@@ -29,14 +29,22 @@ from ..data.dataset import EGMFDataset, load_examples
 from ..data.dataset_options import DatasetOptions
 from ..data.encoder_cache import EncoderCache
 from ..data.feature_stats import set_feature_stats
-from ..data.selection import check_encoder_inputs, remove_unusable, select_examples, used_tasks, warn_of_missing_labels
+from ..data.selection import (
+    check_encoder_inputs,
+    remove_unusable,
+    select_examples,
+    select_values,
+    used_tasks,
+    warn_of_missing_labels,
+)
 from ..data.windows import cut_examples, num_clips
 from ..evaluation.processes import require_examples
 from ..model.builder import build
 from ..model.encoders import without_untrained_encoders
 from ..model.language_model import quantization, with_lora_targets
+from ..model.readout import EGMFWithHead
 from ..model.tasks_file import read_tasks
-from ..records import check_writable, commit, only_writer, read_json, versions, write_json
+from ..records import check_writable, commit, only_writer, peak_gib, read_json, versions, write_json
 from .checkpointing import (
     FINISHED,
     FUSION_PRETRAINING,
@@ -150,6 +158,7 @@ class TrainingRun:
         default_task = next(iter(tasks))
         options = DatasetOptions.from_arguments(vars(data_args))
         examples = load_examples(data_args.dataset, manifest=data_args.split_manifest, options=options)
+        examples = select_values(examples, data_args.where)
         selected = []
         for option, split, max_samples in (
             ("--train_split", data_args.train_split, data_args.max_train_samples),
@@ -204,7 +213,9 @@ class TrainingRun:
         }
         train_examples = cut_examples(self.train_examples, self.processor, data_args.window_hop)
         eval_examples = cut_examples(self.eval_examples, self.processor, data_args.window_hop)
-        self.train_set = EGMFDataset(train_examples, with_labels=True, augmentation=augmentation, **shared)
+        # A head reads its answer at the end of the prompt.
+        with_labels = not isinstance(self.model, EGMFWithHead)
+        self.train_set = EGMFDataset(train_examples, with_labels=with_labels, augmentation=augmentation, **shared)
         self.eval_set = EGMFDataset(eval_examples, **shared)
         show = self.is_main_process
         check_encoder_inputs(self.train_examples, self.processor, self.train_set.modalities)
@@ -374,6 +385,7 @@ class TrainingRun:
                 "trained": sum(num_elements(p) for p in parameters if p.requires_grad),
                 "all": sum(num_elements(p) for p in parameters),
             },
+            "peak_gib": peak_gib(self.args.device.type),
             "resumed_from": self.checkpoint or reused,
             # For a resumed run, the time since it was resumed.
             "seconds": {"fusion_pretraining": self.pretraining["seconds"], "all": time.time() - self.started},

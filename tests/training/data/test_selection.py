@@ -10,6 +10,7 @@ from training.data.selection import (
     check_encoder_inputs,
     remove_unusable,
     select_examples,
+    select_values,
     used_tasks,
     warn_of_missing_labels,
 )
@@ -33,6 +34,32 @@ def test_tasks_are_selected_before_samples_are_counted():
     assert [e["id"] for e in select_examples(examples, ["x"], None, "x")] == ["a", "b"]
     with pytest.raises(ValueError, match="No example has a task of --only_tasks z"):
         select_examples(examples, ["z"], None, "x")
+
+
+def test_examples_with_values_of_columns():
+    examples = [
+        {"id": "a", "task": "x", "extra": {"language": "en", "year": 1999}},
+        {"id": "b", "task": "x", "extra": {"language": "zh", "year": 2000}},
+        {"id": "c", "task": "y", "extra": {"language": "zh"}},
+        {"id": "d", "task": "y"},
+    ]
+
+    def names(*conditions):
+        return "".join(example["id"] for example in select_values(examples, conditions))
+
+    assert select_values(examples, None) == examples
+    assert names("language=zh") == "bc"
+    assert names("language=zh", "language=en") == "abc"
+    assert names("language=zh", "task=x") == "b"
+    assert names("year=2000") == "b"
+    with pytest.raises(
+        ValueError, match="--where language=es: no example has it. Values of the column language: en, zh"
+    ):
+        names("language=es")
+    with pytest.raises(ValueError, match="--where accent=es: .* there is no such column"):
+        names("accent=es")
+    with pytest.raises(ValueError, match="--where language is not COLUMN=VALUE"):
+        names("language")
 
 
 def test_modality_that_no_example_has_is_refused(make_processor):

@@ -4,8 +4,8 @@ import pytest
 import yaml
 
 from training.arguments import parse_arguments
-from training.experiments.plan import check_plan, plan_names, read_plan, select_variants, with_recipe
-from training.experiments.runner import command_line
+from training.experiments.commands import command_line
+from training.experiments.plan import check_plan, plan_names, read_plan, select_variants, split_cell, with_recipe
 
 
 MINIMAL = {
@@ -14,8 +14,9 @@ MINIMAL = {
     "recipe": "demo",
     "reference": "with_it",
     "variants": {"with_it": None, "without": {"train": {"lora_r": 0}}},
-    "checks": [{"claim": "It helps", "better": "with_it", "worse": "without", "by": 0.1}],
+    "checks": [{"claim": "It helps", "better": "with_it", "worse": "without", "kind": "regression", "by": 0.1}],
 }
+CHECK = {"claim": "It helps", "better": "with_it", "worse": "without"}
 
 
 def write(folder, **changes):
@@ -44,6 +45,24 @@ def test_a_plan_of_ones_own(tmp_path):
     other = with_recipe(plan, "mosi-smollm2-135m", "small", [0, 1])
     assert (other.recipe, other.protocol) == ("mosi-smollm2-135m", "small")
     assert with_recipe(other, None, "full", [0]).protocol is None
+    with pytest.raises(ValueError, match="is about the corpora of its own recipes, demo, not about mosi-smollm2-135m"):
+        with_recipe(read_plan("transfer"), "mosi-smollm2-135m", None, [0])
+
+
+def test_the_metric_that_decides_is_the_recipes():
+    plan = read_plan("gating")
+    assert plan.metric_of("emotion", "classification") == "accuracy"
+    meld = with_recipe(plan, "meld-smollm2-135m", "full", [0])
+    assert meld.metric_of("meld", "classification") == "weighted_f1"
+    assert meld.metric_of("another", "classification") == "accuracy"
+    transfer = read_plan("transfer_meld_cherma")
+    assert transfer.metric_of("cherma", "classification") == "weighted_f1"
+
+
+def test_cells():
+    assert split_cell("ours") == ("ours", "all", None)
+    assert split_cell("ours/text@zh") == ("ours", "text", "zh")
+    assert split_cell("ours@zh") == ("ours", "all", "zh")
 
 
 @pytest.mark.parametrize(
@@ -59,6 +78,18 @@ def test_a_plan_of_ones_own(tmp_path):
         ({"variants": {"with_it": {"same_run_as": "x"}}}, "same_run_as names the variant 'x'"),
         ({"checks": [{"claim": "It helps", "better": "with_it"}]}, "check 1 needs the field 'worse'"),
         ({"checks": [{"claim": "c", "better": "with_it", "worse": "wihtout"}]}, "names the variant 'wihtout'"),
+        ({"checks": [CHECK | {"by": 0.1}]}, "`by` is in units of a metric, so give `kind` as well"),
+        ({"checks": [CHECK | {"kind": "ranking"}]}, "kind is 'ranking'; give one of classification, regression"),
+        ({"checks": [CHECK | {"than": ["with_it"]}]}, "give two cells"),
+        ({"checks": [CHECK | {"better": "with_it@zh"}]}, "names the group 'zh', but the plan has no `groups`"),
+        (
+            {"variants": {"with_it": None, "other": {"same_run_as": "with_it", "recipe": "demo"}}},
+            "variant other is not trained",
+        ),
+        (
+            {"variants": {"with_it": {"starts_from": "b"}, "b": {"starts_from": "with_it"}}},
+            "itself starts from another",
+        ),
     ],
 )
 def test_wrong_plans(tmp_path, changes, message):

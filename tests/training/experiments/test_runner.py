@@ -1,14 +1,14 @@
-"""A plan carried out with a tiny model: what is missing is trained and evaluated, what is there is kept."""
+"""Plans carried out with a tiny model: what is missing is trained and evaluated, what is there is kept."""
 
 import json
-import sys
 
 import pytest
 import yaml
 
 from tests.helpers.corpus_files import tiny_llama, write_corpus, write_language_model
 from training import run_eval, run_experiment, train
-from training.experiments.runner import Commands, command_line, options_name
+from training.experiments import cost, diagnosis, language_models
+from training.experiments.commands import Commands
 
 
 RECIPE = {
@@ -22,42 +22,58 @@ PLAN = {
     "reference": "gated",
     "subsets": ["all"],
     "variants": {
-        "gated": {"subsets": ["text", "all"]},
+        "gated": {"subsets": ["text", "all"], "train": {"lora_r": 2}},
         "uniform": {"train": {"gate": "uniform"}},
         "masked": {"same_run_as": "gated", "evaluate": {"experts": ["local"]}},
     },
     "checks": [{"claim": "It helps", "better": "gated", "worse": "uniform"}],
 }
+MODULES = {
+    "train": train.main,
+    "run_eval": run_eval.main,
+    "cost": cost.main,
+    "diagnosis": diagnosis.main,
+    "language_models": language_models.main,
+}
+FULL = "text+audio+video"
 
 
 @pytest.fixture
 def place(tmp_path, trained_tokenizer):
-    write_corpus(tmp_path / "corpus")
+    corpus = write_corpus(tmp_path / "corpus")
+    lines = (corpus / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
+    examples = [json.loads(line) | {"language": ["zh", "en"][number % 4 // 2]} for number, line in enumerate(lines)]
+    text = "".join(json.dumps(example) + "\n" for example in examples)
+    (corpus / "metadata.jsonl").write_text(text, encoding="utf-8")
     write_language_model(tmp_path / "llm", tiny_llama(trained_tokenizer), trained_tokenizer)
-    recipe = RECIPE | {"dataset": str(tmp_path / "corpus"), "text_model_name_or_path": str(tmp_path / "llm")}
+    recipe = RECIPE | {"dataset": str(corpus), "text_model_name_or_path": str(tmp_path / "llm")}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
-    plan = PLAN | {"recipe": str(tmp_path / "recipe.yaml")}
-    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan, sort_keys=False), encoding="utf-8")
+    write_plan(tmp_path, PLAN)
     return tmp_path
+
+
+def write_plan(place, plan):
+    plan = plan | {"recipe": str(place / "recipe.yaml")}
+    (place / "plan.yaml").write_text(yaml.safe_dump(plan, sort_keys=False), encoding="utf-8")
 
 
 @pytest.fixture
 def started(monkeypatch):
     """Calls commands in this process, because starting processes takes seconds. Lists their names."""
     names = []
-    modules = {"train": train.main, "run_eval": run_eval.main}
 
-    def run(self, name, command, log):
+    def run(self, kind, name, command, log):
         names.append(name)
-        module = command[2].rpartition(".")[2]
-        modules[module](command[3:])
+        MODULES[command[2].rpartition(".")[2]](command[3:])
+        self.report(kind, name, 60)
 
     monkeypatch.setattr(Commands, "run", run)
     return names
 
 
-def experiment(place, *options):
-    run_experiment.main([str(place / "plan.yaml"), "--folder", str(place / "runs"), *map(str, options)])
+def experiment(place, *options, plans=("plan",)):
+    files = [str(place / f"{name}.yaml") for name in plans]
+    run_experiment.main([*files, "--folder", str(place / "runs"), *map(str, options)])
 
 
 @pytest.mark.integration
@@ -76,27 +92,36 @@ def test_a_plan_from_nothing_to_its_verdicts(place, started, capsys):
         "gate=uniform-seed0: training",
         "gate=uniform-seed0: results-test.json",
     ]
+    printed = capsys.readouterr().out
+    assert "[2 of 5] default-seed0: results-test.json: done in 1.0 min, about 3 min left" in printed
     record = json.loads((place / "runs/plan.json").read_text())
     assert list(record["variants"]) == ["gated", "uniform", "masked"]
-    full = "text+audio+video"
-    assert set(record["variants"]["gated"]["subsets"]) == {"text", full}
-    assert set(record["variants"]["uniform"]["subsets"]) == {full}
-    cells = {name: variant["subsets"][full]["emotion"] for name, variant in record["variants"].items()}
+    assert set(record["variants"]["gated"]["subsets"]) == {"text", FULL}
+    assert set(record["variants"]["uniform"]["subsets"]) == {FULL}
+    cells = {name: variant["subsets"][FULL]["emotion"] for name, variant in record["variants"].items()}
     assert cells["gated"]["difference"] is None
     assert cells["uniform"]["difference"]["seeds"] == 1
     assert all(entry["mean"] == 0 for entry in cells["uniform"]["gate_spread"].values())
     masked = json.loads((place / "runs/recipe-full/default-seed0/results-test-experts=local.json").read_text())
-    experts = masked["subsets"][full]["tasks"]["emotion"]["predictions"][0]["experts"]
+    experts = masked["subsets"][FULL]["tasks"]["emotion"]["predictions"][0]["experts"]
     assert experts == {"local": 1.0, "semantic": 0.0, "global": 0.0}
     (check,) = record["checks"]
     assert {found["verdict"] for found in check["tasks"].values()} <= {"yes", "no", "undecided"}
     page = (place / "runs/plan.md").read_text()
     assert "# Does the gate help?" in page
-    assert "| It helps | gated better than uniform | emotion |" in page
+    assert "| It helps | gated better than uniform | emotion | accuracy |" in page
     assert (place / "runs/plan.png").read_bytes().startswith(b"\x89PNG")
 
+    # Finished work is kept, and shared with another plan, which needs more of it.
     started.clear()
-    experiment(place, "--seeds", 0, "--variants", "masked")  # finished work is kept
+    other = yaml.safe_load((place / "plan.yaml").read_text()) | {"subsets": ["every"]}
+    other["variants"] = {"gated": None}
+    (place / "other.yaml").write_text(yaml.safe_dump(other | {"checks": []}), encoding="utf-8")
+    experiment(place, "--seeds", 0, plans=("plan", "other"))
+    assert started == ["default-seed0: results-test.json"]
+    assert len(json.loads((place / "runs/other.json").read_text())["variants"]["gated"]["subsets"]) == 7
+    started.clear()
+    experiment(place, "--seeds", 0, "--variants", "masked")
     assert started == []
     assert list(json.loads((place / "runs/plan.json").read_text())["variants"]) == ["gated", "masked"]
 
@@ -106,32 +131,39 @@ def test_a_plan_from_nothing_to_its_verdicts(place, started, capsys):
         experiment(place, "--seeds", 0)
 
 
-def test_a_command_that_fails_is_named_with_the_end_of_its_log(tmp_path, capsys):
-    commands = Commands(jobs=2)
-    log = tmp_path / "logs/one.log"
-    failing = [sys.executable, "-S", "-c", "import sys; print('reading'); sys.exit('error: there is no corpus')"]
-    with pytest.raises(ValueError, match=r"one failed \(exit 1\): reading / error: there is no corpus\. Its log is"):
-        commands.run_all([lambda: commands.run("one", failing, log)])
-    working = [sys.executable, "-S", "-c", "print('fine')"]
-    commands.run("two", working, tmp_path / "two.log")
-    assert "two: done in" in capsys.readouterr().out
-    commands.stop()
-    commands.run("three", working, tmp_path / "three.log")
-    assert not (tmp_path / "three.log").exists()
-
-
-def test_options_on_the_command_line():
-    options = {"experts": ["local", "global"], "lora_r": 0, "augmentation": False, "dataset": None, "lora_options": {}}
-    assert command_line(options) == [
-        *("--experts", "local", "global", "--lora_r", "0", "--augmentation", "false"),
-        *("--lora_options", "{}"),
-    ]
-    assert command_line({"load_in_4bit": True, "overwrite": False}, flags=True) == ["--load_in_4bit"]
-
-
-def test_names_of_runs():
-    assert options_name({"lora_r": 0, "experts": ["a:2:gelu", "b"]}) == "experts=a_2_gelu+b,lora_r=0"
-    long = options_name({f"option_{i}": i for i in range(20)})
-    assert len(long) < 60
-    assert long != options_name({f"option_{i}": i + 1 for i in range(20)})
-    assert options_name({}) == ""
+@pytest.mark.slow
+def test_languages_starts_heads_and_costs(place, started):
+    """A plan with groups of examples, runs that start from others, another language model, a head and measurements."""
+    plan = PLAN | {"groups": "language", "measure": True, "diagnose": True, "subsets": ["text", "all"]}
+    plan["variants"] = {
+        "gated": None,
+        "chinese": {"starts_from": "gated", "train": {"where": ["language=zh"]}},
+        "head": {"train": {"readout": "head"}},
+        "one_layer": {"language_model": {"layers": 1}},
+    }
+    better, worse = "gated@en", "gated/text@en"
+    plan["checks"] = [{"claim": "More so", "better": better, "worse": worse, "than": ["gated@en", "gated/text@en"]}]
+    write_plan(place, plan)
+    experiment(place, "--seeds", 0)
+    assert started[:2] == ["llm-layers=1", f"diagnosis of {place / 'llm'}"]
+    trained = [name.removesuffix(": training") for name in started if name.endswith("training")]
+    assert trained[:3] == ["default-seed0", "readout=head-seed0", "language_model=layers=1-seed0"]
+    assert trained[3:] == ["starts_from=default-seed0,where=language=zh-seed0"]
+    record = json.loads((place / "runs/plan.json").read_text())
+    groups = record["variants"]["chinese"]["subsets"][FULL]["emotion"]["groups"]
+    assert groups
+    assert set(groups) <= {"en", "zh"}
+    variants = record["variants"]
+    assert variants["one_layer"]["parameters"]["all"] < variants["gated"]["parameters"]["all"]
+    assert variants["one_layer"]["cost"]["flops"]["answer"] < variants["gated"]["cost"]["flops"]["answer"]
+    assert variants["gated"]["cost"]["flops"]["training"] > variants["gated"]["cost"]["flops"]["answer"] / 3 > 0
+    assert set(variants["gated"]["generated"]) == {"emotion", "sentiment"}
+    assert "generated" in variants["head"]
+    assert "generate" not in variants["head"]["cost"]["seconds"]
+    assert all(peak > 0 for peak in variants["head"]["peak_gib"])
+    figures = record["diagnosis"]["tasks"]["emotion"]["all"]
+    assert 0 <= figures["probability"] < 1
+    assert figures["tokens_per_character"] > 0
+    page = (place / "runs/plan.md").read_text()
+    for heading in ("## emotion by language", "## Cost", "## The language model before training"):
+        assert heading in page

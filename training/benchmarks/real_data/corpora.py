@@ -65,7 +65,7 @@ def read_sims_v2(source: Path, folder: Path, column: str = "chinese", task: str 
                 GROUP: row["name"].rpartition("_")[0],
             }
         )
-    return _write_metadata(folder, examples)
+    return write_metadata(folder, examples)
 
 
 def read_emotiontalk(source: Path, folder: Path) -> Path:
@@ -82,7 +82,7 @@ def read_emotiontalk(source: Path, folder: Path) -> Path:
                 GROUP: row["session"],
             }
         )
-    return _write_metadata(folder, examples)
+    return write_metadata(folder, examples)
 
 
 def read_mosi(source: Path, folder: Path) -> Path:
@@ -113,7 +113,7 @@ def read_mosi(source: Path, folder: Path) -> Path:
                 "video_features": f"{i}-video.npy",
             }
         )
-    return _write_metadata(folder, examples)
+    return write_metadata(folder, examples)
 
 
 def read_ravdess(source: Path, folder: Path, reported_actors: Sequence[str] = ("11", "12")) -> Path:
@@ -134,10 +134,10 @@ def read_ravdess(source: Path, folder: Path, reported_actors: Sequence[str] = ("
                 GROUP: f"actor {actor}",
             }
         )
-    return _write_metadata(folder, examples)
+    return write_metadata(folder, examples)
 
 
-def _write_metadata(folder: Path, examples: list[dict[str, Any]]) -> Path:
+def write_metadata(folder: Path, examples: list[dict[str, Any]]) -> Path:
     """Write `metadata.jsonl` for the folder converter."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(example, ensure_ascii=False) + "\n" for example in examples]

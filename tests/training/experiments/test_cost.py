@@ -1,0 +1,30 @@
+"""The cost of a run's answers."""
+
+import json
+
+import pytest
+import torch
+
+from tests.helpers.corpus_files import write_corpus
+from training.experiments.cost import count_flops, main
+
+
+def test_flops_of_a_product():
+    first, second = torch.randn(4, 3), torch.randn(3, 5)
+    assert count_flops(lambda: first @ second, size=2) == 2 * 4 * 3 * 5 / 2
+
+
+@pytest.mark.integration
+def test_measurement_of_a_checkpoint(make_model, make_processor, tmp_path):
+    corpus = write_corpus(tmp_path / "corpus")
+    run = tmp_path / "run"
+    make_model("waveform", "frames", lora=None).save_pretrained(run)
+    make_processor("waveform", "frames").save_pretrained(run)
+    main([str(run), "--dataset", str(corpus), "--device", "cpu", "--batch_size", "2"])
+    cost = json.loads((run / "cost.json").read_text())
+    assert cost["examples"] == cost["batch_size"] == 2
+    assert cost["flops"]["training"] > 0
+    assert cost["flops"]["answer"] > 0
+    assert all(entry["median_s"] >= entry["min_s"] > 0 for entry in cost["seconds"].values())
+    assert cost["generated"]["emotion"]["metric"] == "accuracy"
+    assert cost["generated"]["sentiment"]["unreadable"] in (0, 1)

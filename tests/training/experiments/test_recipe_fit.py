@@ -1,0 +1,63 @@
+"""Every plan fits every recipe: what a corpus lacks is left out by name."""
+
+from pathlib import Path
+
+import yaml
+
+from training.experiments.plan import plan_names, read_plan, with_recipe
+from training.experiments.recipe_fit import fit_to_recipe
+from training.experiments.runner import Laboratory, Runner
+from training.paths import CONFIGS
+
+
+def recipe_without(tmp_path, **settings):
+    content = yaml.safe_load((CONFIGS / "demo.yaml").read_text(encoding="utf-8")) | settings
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return str(path)
+
+
+def test_every_plan_with_every_recipe(tmp_path):
+    """As `--dry_run` lists them, every recipe with one plan and every plan with one recipe."""
+    recipes = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+    pairs = [("modality_ablation", recipe) for recipe in recipes]
+    pairs += [(name, (read_plan(name).recipes or ["cherma-glm3-6b"])[0]) for name in plan_names()]
+    for name, recipe in pairs:
+        adapted = fit_to_recipe(with_recipe(read_plan(name), recipe, "full", [0]))
+        assert adapted.left_out == []
+        lines = Laboratory([Runner(adapted, [0], tmp_path)]).describe()
+        assert f"{len(lines) - 2} trainings" in lines[-2]
+
+
+def test_a_corpus_without_video(tmp_path):
+    plan = with_recipe(read_plan("modality_ablation"), recipe_without(tmp_path, video="none"), None, [0])
+    adapted = fit_to_recipe(plan)
+    assert list(adapted.variants) == ["everything", "no_text", "no_audio"]
+    assert adapted.variants["no_audio"].train == {"modalities": ["text"]}
+    assert adapted.left_out == ["variant no_video: text, audio is all that the recipe has"]
+    claims = {check.claim: check for check in adapted.checks}
+    assert "Audio matters more than video" not in claims
+    assert claims["Text matters more than audio"].worse == "no_text/all"
+    assert claims["Retraining without a modality beats leaving it out"].worse == "everything/audio"
+
+
+def test_a_corpus_without_text(tmp_path):
+    """As of recordings whose sentences say nothing."""
+    plan = with_recipe(
+        read_plan("modality_ablation"), recipe_without(tmp_path, modalities=["audio", "video"]), None, [0]
+    )
+    adapted = fit_to_recipe(plan)
+    assert list(adapted.variants) == ["everything", "no_audio", "no_video"]
+    assert [check.claim for check in adapted.checks] == ["Audio matters more than video"]
+    lora_on_text = read_plan("efficiency")
+    adapted = fit_to_recipe(with_recipe(lora_on_text, recipe_without(tmp_path, modalities=["audio"]), None, [0]))
+    assert list(adapted.variants) == ["egmf", "egmf_head"]
+
+
+def test_every_other_plan_is_the_same_without_video(tmp_path):
+    recipe = recipe_without(tmp_path, video="none")
+    for name in ("gating", "expert_ablation", "paper_faithful", "pseudo_tokens", "lora", "learnable_experts"):
+        plan = with_recipe(read_plan(name), recipe, None, [0])
+        adapted = fit_to_recipe(plan)
+        assert (adapted.variants, adapted.left_out) == (plan.variants, [])
+        assert Path(adapted.recipe).stem == "mine"
