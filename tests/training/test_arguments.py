@@ -141,6 +141,7 @@ def test_options_are_the_fields_of_the_dataclasses():
         "lora_target_modules",
         "modalities",
         "only_tasks",
+        "where",
     }
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.helpers.corpus_files import write_corpus
+from training.experiments import cost as cost_module
 from training.experiments.cost import count_flops, main
 
 
@@ -15,7 +16,8 @@ def test_flops_of_a_product():
 
 
 @pytest.mark.integration
-def test_measurement_of_a_checkpoint(make_model, make_processor, tmp_path):
+def test_measurement_of_a_checkpoint(make_model, make_processor, tmp_path, monkeypatch):
+    monkeypatch.setattr(cost_module, "REPEATS", 1)
     corpus = write_corpus(tmp_path / "corpus")
     run = tmp_path / "run"
     make_model("waveform", "frames", lora=None).save_pretrained(run)
