@@ -10,7 +10,8 @@ import pytest
 
 from tests.helpers.sources import ROOT, SOURCES, imported_modules, relative_name, syntax_tree
 from training.arguments import parse_arguments
-from training.demo.update_readme import markers, render_blocks
+from training.demo.update_readme import render_blocks
+from training.evaluation.tables import markers
 
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "training").glob("**/*.md"), *(ROOT / "hub_cards").glob("**/*.md")])

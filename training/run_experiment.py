@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .cli import CommandParser, command_errors
+from .cli import CommandParser, command_errors, did_you_mean
 
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def make_parser() -> CommandParser:
     parser = CommandParser(prog="egmf experiment", description=__doc__.splitlines()[0])
     parser.add_argument("plans", nargs="+", help="names of plans in training/experiments/plans, or YAML files")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
-    parser.add_argument("--variants", nargs="+", help="only these, and the reference; default: all of the plan")
+    parser.add_argument("--variants", nargs="+", help="only these, and the references; default: all")
     parser.add_argument("--recipe", help="another recipe: a name in training/configs, or a YAML file")
     parser.add_argument("--protocol", help="another protocol, or full for the recipe as it is")
     parser.add_argument("--dataset", help="dataset folder, if it is not the recipe's")
@@ -53,8 +53,14 @@ def read_plans(arguments: Any) -> "list[Plan]":
     plans = []
     for name in dict.fromkeys(arguments.plans):
         plan = with_recipe(read_plan(name), arguments.recipe, arguments.protocol, arguments.seeds)
-        plans.append(select_variants(fit_to_recipe(plan), arguments.variants))
-    return plans
+        plans.append(fit_to_recipe(plan))
+    if arguments.variants is None:
+        return plans
+    known = [name for plan in plans for name in plan.variants]
+    for name in arguments.variants:
+        if name not in known:
+            raise ValueError(f"--variants {name}: there is no such variant.{did_you_mean(name, known)}")
+    return [select_variants(plan, arguments.variants) for plan in plans]
 
 
 def results_file(plan: "Plan", arguments: Any) -> Path:

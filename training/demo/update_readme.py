@@ -8,14 +8,20 @@ real_data.json ─► data ─► training/YOUR_FIRST_CORPUS.md
 """
 
 import pprint
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..cli import CommandParser, command_errors
 from ..evaluation.subsets import ALL_MODALITIES, SUBSET_NAMES
-from ..evaluation.tables import MISSING, format_mean_std, format_number, format_subset, markdown_table
+from ..evaluation.tables import (
+    MISSING,
+    format_mean_std,
+    format_number,
+    format_subset,
+    markdown_table,
+    replace_block,
+)
 from ..paths import RESULTS
 from ..records import read_json, write_text
 
@@ -252,26 +258,6 @@ def _backbone_row(record: dict[str, Any]) -> list[str]:
 def _format_peak(peak: dict[str, Any]) -> str:
     gpu = f"{peak['gpu_gb']} GB GPU" if peak["gpu_gb"] else MISSING
     return f"{peak['bytes'] / 2**30:.1f} GiB, {gpu}"
-
-
-# ---- pages ----------------------------------------------------------------------------------------------------
-
-
-def markers(name: str) -> tuple[str, str]:
-    """The comments that enclose a block."""
-    return f"<!-- {name}:start -->", f"<!-- {name}:end -->"
-
-
-def replace_block(text: str, name: str, block: str) -> str:
-    """Replace the text between the markers of a block.
-
-    Raises:
-        ValueError: a marker is missing.
-    """
-    start, end = markers(name)
-    if start not in text or end not in text:
-        raise ValueError(f"The page has no {start} ... {end}.")
-    return re.sub(f"{start}.*{end}", lambda _: f"{start}\n{block}\n{end}", text, flags=re.DOTALL)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -6,6 +6,7 @@ markdown_table(["modalities", "accuracy"], [["text", format_mean_std(summary)]])
     | text | 0.596 ± 0.011 |
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -47,3 +48,23 @@ def format_mean_std(summary: dict[str, Any] | None, decimals: int = 3) -> str:
 def format_subset(subset: str) -> str:
     """`text+audio` -> `text + audio`."""
     return subset.replace("+", " + ")
+
+
+# ---- blocks of a page -------------------------------------------------------------------------------------------
+
+
+def markers(name: str) -> tuple[str, str]:
+    """The comments that enclose a block."""
+    return f"<!-- {name}:start -->", f"<!-- {name}:end -->"
+
+
+def replace_block(text: str, name: str, block: str) -> str:
+    """Replace the text between the markers of a block.
+
+    Raises:
+        ValueError: a marker is missing.
+    """
+    start, end = markers(name)
+    if start not in text or end not in text:
+        raise ValueError(f"The page has no {start} ... {end}.")
+    return re.sub(f"{re.escape(start)}.*{re.escape(end)}", lambda _: f"{start}\n{block}\n{end}", text, flags=re.DOTALL)

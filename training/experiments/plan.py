@@ -346,6 +346,8 @@ def _no_variant(where: str, name: str, plan: Plan) -> str:
 def with_recipe(plan: Plan, recipe: str | None, protocol: str | None, seeds: Sequence[int]) -> Plan:
     """A plan with another recipe or protocol (`full` for none), as given on the command line.
 
+    Another recipe is trained in full unless a protocol is given, because those of the plans are made for the demo.
+
     Raises:
         ValueError: there is no such file, or a seed is repeated.
     """
@@ -357,26 +359,19 @@ def with_recipe(plan: Plan, recipe: str | None, protocol: str | None, seeds: Seq
             f"{recipe}. Copy its file, and change what depends on the corpus."
         )
     if recipe is not None:
-        plan = dataclasses.replace(plan, recipe=recipe)
+        plan = dataclasses.replace(plan, recipe=recipe, protocol=None)
     if protocol is not None:
         plan = dataclasses.replace(plan, protocol=None if protocol == "full" else protocol)
     check_plan(plan)
     return plan
 
 
-def select_variants(plan: Plan, names: Sequence[str] | None) -> Plan:
-    """A plan with only some of its variants, the reference always among them.
-
-    Raises:
-        ValueError: there is no such variant.
-    """
-    if names is None:
-        return plan
-    kept = {plan.reference}
+def select_variants(plan: Plan, names: Sequence[str]) -> Plan:
+    """A plan with only some of its variants: those of the names that it has, and what they and it refer to."""
+    kept = {plan.reference, plan.run_of(plan.reference)}
     for name in names:
-        if name not in plan.variants:
-            raise ValueError(_no_variant("--variants", name, plan) + did_you_mean(name, plan.variants))
-        kept |= {name, plan.run_of(name)}
+        if name in plan.variants:
+            kept |= {name, plan.run_of(name)}
     kept |= {start for name in kept if (start := plan.variants[name].starts_from) is not None}
     return keep_variants(plan, kept)
 

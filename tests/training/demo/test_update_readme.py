@@ -7,14 +7,13 @@ from training.demo.study import collect
 from training.demo.update_readme import (
     COMMANDS,
     main,
-    markers,
     render,
     render_backbones,
     render_blocks,
     render_data_needed,
     render_real_data,
-    replace_block,
 )
+from training.evaluation.tables import markers
 from training.paths import RESULTS
 from training.records import read_json
 
@@ -121,17 +120,6 @@ def test_backbones_are_sorted_by_size():
     assert list(table) == ["`small`", "`large`"]
     assert table["`small`"] == ["0.10 B", "0.0 M", *["16.0 GiB, 24 GB GPU"] * 3]
     assert table["`large`"][2] == "16.0 GiB, –"
-
-
-def test_only_the_block_is_replaced():
-    start, end = markers("results")
-    text = f"before\n{start}\nold \\1 figures\n{end}\nafter {{}}\n"
-    block = "new figures \\g<0>"
-    replaced = replace_block(text, "results", block)
-    assert replaced == f"before\n{start}\n{block}\n{end}\nafter {{}}\n"
-    assert replace_block(replaced, "results", block) == replaced
-    with pytest.raises(ValueError, match="The page has no <!-- other:start -->"):
-        replace_block(text, "other", block)
 
 
 @pytest.mark.parametrize("missing", COMMANDS)

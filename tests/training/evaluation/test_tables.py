@@ -7,6 +7,8 @@ from training.evaluation.tables import (
     format_number,
     format_subset,
     markdown_table,
+    markers,
+    replace_block,
 )
 
 
@@ -43,3 +45,14 @@ def test_mean_and_standard_deviation(summary, text):
 
 def test_subsets_are_spaced():
     assert format_subset("text+audio") == "text + audio"
+
+
+def test_only_the_block_is_replaced():
+    start, end = markers("results")
+    text = f"before\n{start}\nold \\1 figures\n{end}\nafter {{}}\n"
+    block = "new figures \\g<0>"
+    replaced = replace_block(text, "results", block)
+    assert replaced == f"before\n{start}\n{block}\n{end}\nafter {{}}\n"
+    assert replace_block(replaced, "results", block) == replaced
+    with pytest.raises(ValueError, match="The page has no <!-- other:start -->"):
+        replace_block(text, "other", block)

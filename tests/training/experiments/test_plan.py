@@ -3,6 +3,7 @@
 import pytest
 import yaml
 
+from training import run_experiment
 from training.arguments import parse_arguments
 from training.experiments.commands import command_line
 from training.experiments.plan import check_plan, plan_names, read_plan, select_variants, split_cell, with_recipe
@@ -45,6 +46,7 @@ def test_a_plan_of_ones_own(tmp_path):
     other = with_recipe(plan, "mosi-smollm2-135m", "small", [0, 1])
     assert (other.recipe, other.protocol) == ("mosi-smollm2-135m", "small")
     assert with_recipe(other, None, "full", [0]).protocol is None
+    assert with_recipe(read_plan("gating"), "mosi-smollm2-135m", None, [0]).protocol is None
     with pytest.raises(ValueError, match="is about the corpora of its own recipes, demo, not about mosi-smollm2-135m"):
         with_recipe(read_plan("transfer"), "mosi-smollm2-135m", None, [0])
 
@@ -109,8 +111,13 @@ def test_chosen_variants_bring_the_reference_and_the_runs_that_they_share():
     assert list(plan.variants) == ["all_three", "masked_local"]
     assert plan.checks == []
     check_plan(plan)
-    with pytest.raises(ValueError, match=r"--variants names the variant 'no_locl'.*Did you mean"):
-        select_variants(read_plan("expert_ablation"), ["no_locl"])
+    assert list(select_variants(read_plan("languages"), ["spanish_from_all"]).variants) == [
+        *("all_languages", "spanish_from_all"),
+    ]
+    with pytest.raises(
+        SystemExit, match=r"--variants no_locl: there is no such variant. Did you mean no_local, no_global\?"
+    ):
+        run_experiment.main(["expert_ablation", "gating", "--variants", "uniform", "no_locl", "--dry_run"])
 
 
 def test_repeated_seeds():
