@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 from transformers import BatchFeature
 
 from modeling_egmf import EGMFForConditionalGeneration
@@ -159,9 +159,27 @@ def generate(model: EGMFForConditionalGeneration, batch: BatchFeature) -> torch.
     return model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False)
 
 
+def _attention_flops(query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any) -> int:
+    return sdpa_flop_count(query, key, value)
+
+
+def _attention_backward_flops(
+    gradient: torch.Size, query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any
+) -> int:
+    return sdpa_backward_flop_count(gradient, query, key, value)
+
+
+# Attention on a CPU, which torch does not count by itself.
+CPU_ATTENTION = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
+}
+
+
 def count_flops(call: Callable[[], Any], size: int, gradients: bool = False) -> float:
     """FLOPs of a call, per example of its batch."""
-    with FlopCounterMode(display=False) as counter, nullcontext() if gradients else torch.no_grad():
+    counter = FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION)
+    with counter, nullcontext() if gradients else torch.no_grad():
         call()
     return counter.get_total_flops() / size
 

@@ -5,6 +5,7 @@ Laboratory ─► results files ─► summarize_experiment ─┬─ variants: 
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ..evaluation.gates import gate_spread
@@ -13,6 +14,7 @@ from ..evaluation.subsets import full_subset
 from ..records import commit, read_json, versions
 from .plan import Check, Plan, split_cell
 from .runner import Runner
+from .runs import Diagnosis
 from .statistics import Cell, Difference, Resampler, are_comparable, group_of, read_cell, verdict
 
 
@@ -231,6 +233,14 @@ def rounded(value: Any) -> Any:
     return value
 
 
+def describe_diagnosis(diagnosis: Diagnosis | None) -> dict[str, Any] | None:
+    """A diagnosis with names instead of paths, which are those of a machine; None if there is none."""
+    if diagnosis is None or not diagnosis.is_finished:
+        return None
+    names = {"language_model": Path(diagnosis.text_model).name, "dataset": Path(diagnosis.dataset).name}
+    return read_json(diagnosis.output) | names
+
+
 def summarize_experiment(runner: Runner) -> dict[str, Any]:
     """All figures of an experiment.
 
@@ -239,13 +249,12 @@ def summarize_experiment(runner: Runner) -> dict[str, Any]:
     """
     figures = ExperimentFigures(runner)
     plan = runner.plan
-    diagnosis = runner.diagnosis
     record = {
         "plan": plan.name,
         "question": plan.question,
         "claim": plan.claim,
-        "recipe": plan.recipe,
-        "protocol": plan.protocol,
+        "recipe": plan.recipe_name,
+        "protocol": plan.protocol_name,
         "reference": plan.reference,
         "seeds": runner.seeds,
         "tasks": figures.kinds,
@@ -254,7 +263,7 @@ def summarize_experiment(runner: Runner) -> dict[str, Any]:
         "left_out": plan.left_out,
         "versions": versions(),
         "commit": commit(),
-        "diagnosis": read_json(diagnosis.output) if diagnosis is not None and diagnosis.is_finished else None,
+        "diagnosis": describe_diagnosis(runner.diagnosis),
         "variants": {name: figures.summarize_variant(name) for name in plan.variants if name in figures.results},
         "checks": [figures.decide(check) for check in plan.checks],
     }

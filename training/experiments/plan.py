@@ -137,6 +137,16 @@ class Plan:
     recipes: list[str] | None = None
     left_out: list[str] = field(default_factory=list)
 
+    @property
+    def recipe_name(self) -> str:
+        """The recipe without the folders of its path."""
+        return Path(self.recipe).stem
+
+    @property
+    def protocol_name(self) -> str | None:
+        """The protocol without the folders of its path; None for the full recipe."""
+        return None if self.protocol is None else Path(self.protocol).stem
+
     def run_of(self, variant: str) -> str:
         """The variant whose training a variant uses: itself, or the one that `same_run_as` names."""
         return self.variants[variant].same_run_as or variant

@@ -56,7 +56,9 @@ def render_results(record: Mapping[str, Any], level: int = 2) -> list[str]:
     if any("cost" in variant for variant in record["variants"].values()):
         lines += ["", f"{heading} Cost", "", *_cost_table(record), "", *_generated_table(record)]
     if record["diagnosis"]:
-        lines += ["", f"{heading} The language model before training", "", *diagnosis_table(record["diagnosis"])]
+        name = record["diagnosis"]["language_model"]
+        table = diagnosis_table(record["diagnosis"])
+        lines += ["", f"{heading} The language model {name} before training", "", *table]
     if record["checks"]:
         lines += ["", f"{heading} Did the claims hold?", "", *_checks_table(record["checks"])]
     return lines

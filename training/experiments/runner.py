@@ -152,6 +152,10 @@ class Laboratory:
             lines.append(f"{run.folder}: {state}, {len(missing)} of {len(evaluations)} evaluations missing")
         counts = {kind: len(entries) for kind, entries in self.missing().items()}
         lines.append(f"{counts['training']} trainings and {counts['evaluation']} evaluations to do.")
+        others = {"language models to copy": "language model", "diagnoses": "diagnosis", "measurements": "measurement"}
+        also = [f"{counts[kind]} {name}" for name, kind in others.items() if counts[kind]]
+        if also:
+            lines.append(f"Also {', '.join(also)}.")
         estimate = self.estimate_minutes()
         if estimate is None:
             lines.append("No run of this recipe is finished yet, so that there is no estimate of the time.")
@@ -166,9 +170,9 @@ class Laboratory:
         missing = self.missing()
         known = {folder: _seconds_of(folder) for folder in {run.folder.parent for run in self.runs.values()}}
         for runner in self.runners:
-            folder = experiment_folder(runner.plan, runner.folder)
-            if not known[folder]["training"]:
-                known[folder]["training"] = _stored_seconds(runner.plan)
+            seconds = known.get(experiment_folder(runner.plan, runner.folder))
+            if seconds is not None and not seconds["training"]:
+                seconds["training"] = _stored_seconds(runner.plan)
         total = 0.0
         for run in missing["training"]:
             seconds = known[run.folder.parent]["training"]
@@ -251,6 +255,6 @@ def _stored_seconds(plan: Plan) -> list[float]:
     seconds = []
     for path in (RESULTS / "experiments").glob("*.json"):
         stored = read_json(path)
-        if (stored["recipe"], stored["protocol"]) == (plan.recipe, plan.protocol):
+        if (stored["recipe"], stored["protocol"]) == (plan.recipe_name, plan.protocol_name):
             seconds += [60 * value for part in stored["variants"].values() for value in part["minutes"]]
     return seconds

@@ -231,7 +231,7 @@ def recipe_file(plan: Plan, variant: str) -> Path:
 def experiment_folder(plan: Plan, folder: Path, variant: str | None = None) -> Path:
     """The folder of the runs of a recipe and a protocol, which all plans share."""
     recipe = plan.recipe if variant is None else plan.recipe_of(variant)
-    return folder / "-".join([Path(recipe).stem, Path(plan.protocol or "full").stem])
+    return folder / "-".join([Path(recipe).stem, plan.protocol_name or "full"])
 
 
 def text_model_of(options: Mapping[str, Any], recipe: Path) -> str:

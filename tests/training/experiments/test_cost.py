@@ -15,6 +15,19 @@ def test_flops_of_a_product():
     assert count_flops(lambda: first @ second, size=2) == 2 * 4 * 3 * 5 / 2
 
 
+def test_flops_of_attention_are_counted_on_a_cpu():
+    """Two products of 10 x 10 x 8 per head; backward, five."""
+    states = torch.randn(2, 3, 10, 8, requires_grad=True)
+    product = 2 * 10 * 10 * 8
+    mask = torch.zeros(2, 1, 10, 10)
+
+    def attend():
+        return torch.nn.functional.scaled_dot_product_attention(states, states, states, attn_mask=mask)
+
+    assert count_flops(attend, size=2) == 3 * 2 * product
+    assert count_flops(lambda: attend().sum().backward(), size=2, gradients=True) == 3 * 7 * product
+
+
 @pytest.mark.integration
 def test_measurement_of_a_checkpoint(make_model, make_processor, tmp_path, monkeypatch):
     monkeypatch.setattr(cost_module, "REPEATS", 1)

@@ -132,7 +132,7 @@ def test_a_plan_from_nothing_to_its_verdicts(place, started, capsys):
 
 
 @pytest.mark.slow
-def test_languages_starts_heads_and_costs(place, started):
+def test_languages_starts_heads_and_costs(place, started, capsys):
     """A plan with groups of examples, runs that start from others, another language model, a head and measurements."""
     plan = PLAN | {"groups": "language", "measure": True, "diagnose": True, "subsets": ["text", "all"]}
     plan["variants"] = {
@@ -144,6 +144,8 @@ def test_languages_starts_heads_and_costs(place, started):
     better, worse = "gated@en", "gated/text@en"
     plan["checks"] = [{"claim": "More so", "better": better, "worse": worse, "than": ["gated@en", "gated/text@en"]}]
     write_plan(place, plan)
+    experiment(place, "--seeds", 0, "--dry_run")
+    assert "Also 1 language models to copy, 1 diagnoses, 4 measurements." in capsys.readouterr().out
     experiment(place, "--seeds", 0)
     assert started[:2] == ["llm-layers=1", f"diagnosis of {place / 'llm'}"]
     trained = [name.removesuffix(": training") for name in started if name.endswith("training")]
@@ -164,6 +166,7 @@ def test_languages_starts_heads_and_costs(place, started):
     figures = record["diagnosis"]["tasks"]["emotion"]["all"]
     assert 0 <= figures["probability"] < 1
     assert figures["tokens_per_character"] > 0
+    assert str(place) not in (place / "runs/plan.json").read_text()
     page = (place / "runs/plan.md").read_text()
-    for heading in ("## emotion by language", "## Cost", "## The language model before training"):
+    for heading in ("## emotion by language", "## Cost", "## The language model llm before training"):
         assert heading in page
