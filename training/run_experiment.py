@@ -94,11 +94,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         print("\n".join([*left_out, *laboratory.describe(arguments.jobs)]), flush=True)
         if arguments.dry_run:
             return
-        with ended_as_by_ctrl_c():
-            laboratory.carry_out(arguments.jobs)
-        from .experiments.report import render_experiment, write_experiment  # imports numpy and scikit-learn
+        # Imported before the runs, which may take days: their report is not to be written by code of another version.
+        from .experiments.report import render_experiment, write_experiment
         from .records import read_json
 
+        with ended_as_by_ctrl_c():
+            laboratory.carry_out(arguments.jobs)
         for runner in runners:
             output = write_experiment(runner, results_file(runner.plan, arguments))
             print(f"\n{render_experiment(read_json(output))}\nresults: {output}")

@@ -19,6 +19,7 @@ from training.records import (
     digest_of_file,
     digest_of_json,
     only_writer,
+    peak_gib,
     read_json,
     read_yaml,
     replacing,
@@ -36,6 +37,13 @@ READERS = {
     "a.pkl": read_pickle,
     "metadata.parquet": read_metadata,
 }
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="the system does not say it in another way")
+def test_peak_memory_of_this_process():
+    with open("/proc/self/status", encoding="utf-8") as file:
+        kilobytes = next(int(line.split()[1]) for line in file if line.startswith("VmHWM"))
+    assert peak_gib("cpu") == pytest.approx(kilobytes / 2**20, rel=0.1)
 
 
 def test_json_round_trip(tmp_path):

@@ -47,6 +47,10 @@ def render_results(record: Mapping[str, Any], level: int = 2) -> list[str]:
         f"`{record['reference']}`, positive where the variant is better, with bootstrap intervals over examples and "
         "seeds (95%)."
     ]
+    commits = sorted({commit for variant in record["variants"].values() for commit in variant["commits"]})
+    if len(commits) > 1:
+        shown = ", ".join(commit[:7] for commit in commits)
+        lines += ["", f"The runs were trained by {len(commits)} versions of the code, which may differ: {shown}."]
     if record["left_out"]:
         lines += ["", f"Left out: {'; '.join(record['left_out'])}."]
     for task in record["tasks"]:

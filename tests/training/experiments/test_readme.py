@@ -30,7 +30,9 @@ RECORD = {
     "groups": "language",
     "left_out": ["variant other: text is all that the recipe has"],
     "diagnosis": None,
-    "variants": {"with_it": {"seeds": [0, 1], "subsets": {"text": {"emotion": CELL}}}},
+    "variants": {
+        "with_it": {"seeds": [0, 1], "subsets": {"text": {"emotion": CELL}}, "commits": ["abcdefgh", "01234567"]}
+    },
     "checks": [
         {
             "claim": "It helps more",
@@ -64,6 +66,7 @@ def test_results_are_stored_and_shown(tmp_path):
     assert "| with_it | text | 0.500 ± 0.100 | – |" in page
     assert "with_it better than without by 0.05, more so than a than b | emotion | accuracy |" in page
     assert "Left out: variant other" in page
+    assert "The runs were trained by 2 versions of the code, which may differ: 0123456, abcdefg." in page
     # What is written by hand stays, and figures follow the file.
     written = page.replace(start, f"It was found that it does.\n\n{start}")
     assert update_page(written, folder) == written
