@@ -32,7 +32,7 @@ from .video_egmf import has_video
 TASK = "multimodal-emotion-recognition"
 OWN_FIELDS = (*CONTENT, "context", "name")  # of one clip; the others may be shared by several
 FIELDS = (*OWN_FIELDS, "sampling_rate", "fps", "task", "modalities")
-OPTIONS = ("top_k", "interval", "labels", "return_experts")
+OPTIONS = ("top_k", "interval", "labels", "calibrated", "return_experts")
 OUTPUTS = ("probabilities", "log_probs", "expert_weights", "residual_weight", "modality_mask")
 EXPERT_FIELDS = ("expert", "experts", "residual")
 
@@ -126,6 +126,7 @@ class EGMFPipeline(Pipeline):
             top_k: keep only this many of the probabilities, the largest first.
             interval: minimum probability that the interval of a number covers.
             labels: answer only with these labels: the probabilities given that it is one of them.
+            calibrated: apply the temperature that `egmf calibrate` stored with the task for the clip's modalities.
             return_experts: also return the `expert` with the largest weight, the weights of all `experts`, and the
                 `residual`.
             fetch: function from an http(s) URL to bytes or an open file; None rejects URLs. It must reject private

@@ -326,9 +326,7 @@ class EGMFProcessor(ProcessorMixin):
             prompts = [render_prompt(self, sample, options) for sample in samples]
             return prompts if is_batch else prompts[0]
         columns = {name: [sample.get(name) for sample in samples] for name in set().union(*samples)}
-        if return_tensors == "auto":
-            return_tensors = "pt"
-        batch = self(**columns, **options, return_tensors=return_tensors)
+        batch = self(**columns, **options, return_tensors="pt" if return_tensors == "auto" else return_tensors)
         return batch if return_dict else batch["input_ids"]
 
     @refuses_unknown_arguments
@@ -467,6 +465,7 @@ class EGMFProcessor(ProcessorMixin):
         interval: float = 0.9,
         tasks: Sequence[str] | None = None,
         labels: Sequence[str] | None = None,
+        calibrated: bool = False,
     ) -> list[EGMFAnswer]:
         """Turn the output of `model.score_answers` into labels and numbers, one `EGMFAnswer` per sample.
 
@@ -476,12 +475,13 @@ class EGMFProcessor(ProcessorMixin):
             interval: minimum probability that the interval of a number covers, in (0, 1).
             tasks: names, one per sample, if the inputs' `task_ids` were not passed through the model.
             labels: answer only with these labels: the probabilities given that it is one of them, in this order.
+            calibrated: apply the temperature that `egmf calibrate` stored with the task for the sample's modalities.
         """
-        check_summary_options(top_k, interval)
+        check_summary_options(top_k, interval, calibrated)
         if tasks is None:
             tasks = find_sample_tasks(output, list(self.task_objects.values()))
         tasks = [find_task(task, self.task_objects) for task in tasks]
-        return summarize_output(output, tasks, top_k, interval, labels)
+        return summarize_output(output, tasks, top_k, interval, labels, calibrated)
 
     def post_process_generation(
         self, generated_ids: torch.Tensor, inputs: Mapping[str, torch.Tensor]

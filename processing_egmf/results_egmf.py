@@ -19,11 +19,13 @@ from .batches_egmf import MODALITIES
 from .tasks_egmf import EGMFAnswer, EGMFTask
 
 
-def check_summary_options(top_k: Any, interval: Any) -> None:
+def check_summary_options(top_k: Any, interval: Any, calibrated: Any) -> None:
     if not is_number(interval) or not 0 < interval < 1:
         raise ValueError(f"`interval` is {shorten(interval)}; it must be a number between 0 and 1.")
     if top_k is not None and not is_count(top_k):
         raise ValueError(f"`top_k` is {shorten(top_k)}; give a whole number, at least 1, or None for all.")
+    if not isinstance(calibrated, bool):
+        raise ValueError(f"`calibrated` is {shorten(calibrated)}; give True or False.")
 
 
 def find_sample_tasks(output: Any, tasks: list[EGMFTask]) -> list[EGMFTask]:
@@ -49,6 +51,7 @@ def summarize_output(
     top_k: int | None,
     interval: float,
     labels: Sequence[str] | None,
+    calibrated: bool,
 ) -> list[EGMFAnswer]:
     """One `EGMFAnswer` per sample of the output of `score_answers`; `tasks` holds one task per sample."""
     if len(tasks) != len(output.probabilities):
@@ -66,18 +69,21 @@ def summarize_output(
                 f"Task {task.name!r} has {task.num_answers} answers, but the output has "
                 f"{output.probabilities.shape[1]}; use the processor that prepared the inputs."
             )
+        modalities = list(compress(MODALITIES, output.modality_mask[i].tolist()))
         probabilities = output.probabilities[i, : task.num_answers].cpu().double().numpy()  # (A,)
         experts = dict(zip(output.expert_names, output.expert_weights[i].tolist(), strict=True))
-        if labels is not None:
-            log_probs = output.log_probs[i, task.choose_labels(labels)].cpu().double()
-            probabilities = torch.softmax(log_probs, dim=0).numpy()
+        if labels is not None or calibrated:
+            chosen = slice(task.num_answers) if labels is None else task.choose_labels(labels)
+            temperature = task.temperature(modalities) if calibrated else 1.0
+            log_probs = output.log_probs[i, chosen].cpu().double()
+            probabilities = torch.softmax(log_probs / temperature, dim=0).numpy()
         answer = task.summarize(probabilities, interval, top_k, labels)
         answer |= EGMFAnswer(
             task=task.name,
             expert=max(experts, key=experts.get),
             experts=experts,
             residual=float(output.residual_weight[i]),
-            modalities=list(compress(MODALITIES, output.modality_mask[i].tolist())),
+            modalities=modalities,
         )
         answers.append(answer)
     return answers

@@ -64,6 +64,7 @@ class EGMFTask:
         separator: text between prompt and answer: a space, or nothing in Chinese.
         prompt_format: `"plain"`, or `"chat"` to wrap all of this in the chat template of the language model's
             tokenizer, as a message of the user. The answer then begins the reply, without the separator.
+        calibration: temperatures for `calibrated=True`, by what an answer is based on: `{"text+audio": 1.4, ...}`.
 
     Raises:
         ValueError: the fields contradict one another.
@@ -80,6 +81,7 @@ class EGMFTask:
     prompt: str = ""
     separator: str = " "
     prompt_format: str = "plain"
+    calibration: dict[str, float] = field(default_factory=dict, compare=False)  # measured, not part of the question
 
     def __post_init__(self):
         try:
@@ -103,6 +105,9 @@ class EGMFTask:
             if task_field.type is float and not (is_number(value) and abs(value) <= MAX_NUMBER):
                 between = f"{-MAX_NUMBER:g} and {MAX_NUMBER:g}"
                 raise ValueError(f"{task_field.name} is {shorten(value)}; give a number between {between}.")
+        temperatures = self.calibration.values() if isinstance(self.calibration, dict) else [None]
+        if not all(is_number(temperature) and temperature > 0 for temperature in temperatures):
+            raise ValueError(f"calibration is {shorten(self.calibration)}; give positive numbers by modalities.")
         self.labels = _read_labels({} if self.labels is None else self.labels)
         if self.kind == "classification":
             self._check_labels()
@@ -232,6 +237,21 @@ class EGMFTask:
                 f"Known labels: {', '.join(self.labels)}."
             )
         return [self.answer_keys.index(label) for label in labels]
+
+    def temperature(self, modalities: Sequence[str]) -> float:
+        """The number that log-probabilities of answers based on these modalities are divided by to calibrate them.
+
+        Raises:
+            ValueError: none was measured.
+        """
+        name = "+".join(modalities)
+        if name not in self.calibration:
+            known = ", ".join(self.calibration) or "nothing"
+            raise ValueError(
+                f"Task {self.name!r} is not calibrated for {name}, only for {known}. "
+                "Measure it with `egmf calibrate`, or leave `calibrated` out."
+            )
+        return self.calibration[name]
 
     def parse(self, text: str) -> str | float | None:
         """Read generated text as a label or as a number of the scale.

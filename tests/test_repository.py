@@ -136,7 +136,7 @@ def test_model_and_processor_meet_only_in_training_and_hub_cards():
 
 # ---- directions within training/ -------------------------------------------------------------------------------
 
-COMMANDS = {"cli", "train", "run_eval", "run_experiment", "predict", "report", "push_to_hub", "push_metrics"}
+COMMANDS = {"cli", "train", "run_eval", "run_experiment", "predict", "calibrate", "push_to_hub", "push_metrics"}
 # What each part of training/ may import of the others; everything else is a forbidden direction.
 MAY_IMPORT = {
     "records": set(),

@@ -240,6 +240,21 @@ def weight_files(checkpoint: Path) -> list[Path]:
     return sorted([*checkpoint.glob("model*.safetensors"), *checkpoint.glob("*/adapter_model*.safetensors")])
 
 
+def weights_digest(checkpoint: Path) -> str | None:
+    """A digest that tells checkpoints apart, from both ends and the sizes of their weight files; None if it has none.
+
+    A file of 15 GB is not read in full for it.
+    """
+    chunks = []
+    for path in weight_files(checkpoint):
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            chunks += [str(size).encode(), file.read(2**20)]
+            file.seek(max(size - 2**20, 0))
+            chunks.append(file.read())
+    return digest_of_chunks(chunks) if chunks else None
+
+
 def check_placeholder(path: str | Path) -> None:
     """Refuse a file that is only a placeholder for its content.
 

@@ -57,6 +57,7 @@ PARAMETERS = {  # name -> what is accepted
     "top_k": "a whole number, at least 1",
     "labels": "a list of labels",
     "interval": "a number between 0 and 1",
+    "calibrated": "true or false",
     "return_experts": "true or false",
 }
 ERROR_TYPES = {

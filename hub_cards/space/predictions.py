@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ class Prediction:
         absent: modalities that were chosen but that the clip does not have.
         seconds: length of the clip; 0 for text only.
         used_seconds: how much of it, from its beginning, the model used.
+        calibrated: whether the probabilities were calibrated for the modalities they are based on.
     """
 
     answer: dict[str, Any]
@@ -55,6 +57,7 @@ class Prediction:
     absent: list[str]
     seconds: float
     used_seconds: float
+    calibrated: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,14 +119,23 @@ class Predictor:
         if len(present) > 1:
             subsets += [[name for name in present if name != left_out] for left_out in present]
         variants = [{**sample, "modalities": subset} for subset in subsets]
-        answers = self.pipe(variants, task=task, batch_size=len(variants), return_experts=True)
+        options = self.calibration_options(task)
+        answers = self.pipe(variants, task=task, batch_size=len(variants), return_experts=True, **options)
         return Prediction(
             answer=answers[0],
             without=dict(zip(present, answers[1:], strict=False)),
             absent=[name for name in chosen if name not in present],
             seconds=seconds,
             used_seconds=min(seconds, self.processor.max_clip_seconds),
+            calibrated=bool(options),
         )
+
+    def calibration_options(self, task: str) -> dict[str, bool]:
+        """`calibrated=True` if the checkpoint has a temperature of the task for every subset of its modalities."""
+        temperatures = self.tasks[task].get("calibration", {})  # checkpoints had none before
+        counts = range(1, len(self.modalities) + 1)
+        subsets = [subset for count in counts for subset in combinations(self.modalities, count)]
+        return {"calibrated": True} if all("+".join(subset) in temperatures for subset in subsets) else {}
 
     def check_input(self, clip: str | None, text: str, chosen: list[str]) -> None:
         """Raises RefusedError if there is nothing to predict from, or too much text."""
@@ -169,7 +181,7 @@ class Predictor:
             self.add_frames(samples, clip, part_seconds)
         filled = [(number, sample) for number, sample in enumerate(samples) if sample]
         inputs = [{**sample, "name": CLIP_NAME} for _, sample in filled]
-        answers = self.pipe(inputs, task=task, batch_size=BATCH_SIZE)
+        answers = self.pipe(inputs, task=task, batch_size=BATCH_SIZE, **self.calibration_options(task))
         return [
             Part(number * part_seconds, (number + 1) * part_seconds, answer)
             for (number, _), answer in zip(filled, answers, strict=True)

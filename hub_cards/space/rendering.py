@@ -131,6 +131,8 @@ def _modalities(result: Prediction) -> str:
             f'<p class="egmf-small">Based on the first {result.used_seconds:.1f} s of {result.seconds:.1f} s: '
             "this checkpoint uses no more of a clip.</p>"
         )
+    if result.calibrated:
+        remark += '<p class="egmf-small">Calibrated on clips that the model was not trained on.</p>'
     return f'<p class="egmf-chips">Predicted from {"".join(chips)}</p>{remark}'
 
 

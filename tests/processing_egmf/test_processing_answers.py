@@ -1,5 +1,6 @@
 """From the model's outputs to answers: distributions as labels and scores, and generated text."""
 
+import copy
 import json
 
 import pytest
@@ -215,3 +216,33 @@ def test_generation_longer_than_the_prompt_is_not_cut(features):
     ids = torch.tensor([features.tokenizer(long, add_special_tokens=False)["input_ids"]])
     assert ids.shape[1] > inputs["input_ids"].shape[1]
     assert features.post_process_generation(ids, inputs)[0]["text"] == long
+
+
+def test_calibrated_answers_by_hand(features, scale):
+    given = [0.05, 0.05, 0.1, 0.5, 0.1, 0.15, 0.05]
+    output = make_output(features, "emotion", given)
+    with pytest.raises(ValueError, match="not calibrated for text\\+video, only for nothing.*egmf calibrate"):
+        features.post_process_answers(output, calibrated=True)
+    with pytest.raises(ValueError, match="`calibrated` is 'yes'; give True or False"):
+        features.post_process_answers(output, calibrated="yes")
+    processor = copy.copy(features)
+    calibrated = EGMFTask.from_dict({**features.task_objects["emotion"].to_dict(), "calibration": {"text+video": 2.0}})
+    processor.task_objects = {**features.task_objects, "emotion": calibrated}
+    powers = [share**0.5 for share in given]
+    found = processor.post_process_answers(output, calibrated=True)[0]
+    assert list(found["probabilities"].values()) == pytest.approx([power / sum(powers) for power in powers])
+    assert found["label"] == "sadness"
+    assert processor.post_process_answers(output)[0]["score"] == pytest.approx(0.5)
+    two = processor.post_process_answers(output, calibrated=True, labels=["joy", "sadness"])[0]
+    assert two["score"] == pytest.approx(0.5**0.5 / (0.5**0.5 + 0.1**0.5))
+    assert features.task_objects["emotion"] == calibrated  # the question is the same
+    scale.task_objects["scale"].calibration = {"text+video": 0.5}
+    output = make_output(scale, "scale", [0.1, 0.2, 0.4, 0.2, 0.1])
+    assert scale.post_process_answers(output, calibrated=True)[0]["interval"] == [-0.5, 0.5]
+    assert scale.post_process_answers(output)[0]["interval"] == [-1.0, 1.0]
+
+
+@pytest.mark.parametrize("calibration", [1.5, {"text": 0}, {"text": "high"}, {"text": float("nan")}])
+def test_calibration_is_positive_numbers(calibration):
+    with pytest.raises(ValueError, match="Task 'mood': calibration is .*give positive numbers by modalities"):
+        EGMFTask("mood", "classification", ["good", "bad"], prompt="\nMood:", calibration=calibration)

@@ -2,8 +2,8 @@
 
     python -m training.demo [--output runs/demo] [--seed 0] [-- any option of training.train]
 
-    assets -> corpus -> training -> evaluation of every subset of modalities -> report, model card
-                                 -> three predictions in a fresh process
+    assets -> corpus -> training -> calibration -> evaluation of every subset of modalities -> report, model card
+                                                -> three predictions in a fresh process
 
 Each stage runs in a process of its own; its duration and peak memory are written to `timings.json`. An interrupted
 demo resumes with the same command: existing assets and clips are kept, and training continues from its last
@@ -57,6 +57,7 @@ def train_and_evaluate(arguments: argparse.Namespace, language_model: Path, timi
     corpus = python_command("demo.corpus", "--output", arguments.dataset, "--sources", arguments.cache)
     run_stage("corpus", corpus, timings)
     run_stage("training", python_command("train", *training_options(arguments, language_model)), timings)
+    run_stage("calibration", python_command("calibrate", output), timings)
     evaluate = python_command("run_eval", "--model_name_or_path", output, "--dataset", arguments.dataset)
     evaluate += ["--subsets", "every", "--seed", str(arguments.seed), "--overwrite"]
     run_stage("evaluation", evaluate, timings)

@@ -29,11 +29,13 @@ from ..data.collator import SampleCollator
 from ..data.dataset import EGMFDataset, load_examples, stream_examples
 from ..data.dataset_options import DatasetOptions
 from ..data.selection import select_examples
+from ..data.tables import MEDIA
 from ..data.windows import cut_examples, merge_records
 from ..model.builder import load
 from ..model.language_model import quantization
 from ..options import ModelArguments
-from ..records import check_writable, commit, peak_gib, read_json, versions, write_json
+from ..records import check_writable, commit, peak_gib, read_json, versions, weights_digest, write_json
+from .calibration import calibration_figures
 from .gates import expert_weights, find_collapse, gate_figures
 from .metrics import numbers_of, prefixed_warnings, task_metrics
 from .processes import choose_device, merge_over_processes, own_part, processes, require_all, require_examples
@@ -239,6 +241,7 @@ def compute_results(
                 with prefixed_warnings(name, subset):
                     parts[name] = _compute_task_results(task, of_task, bootstrap)
                 _print_figures(subset, name, parts[name])
+                parts[name]["calibration"] = calibration_figures(parts[name]["predictions"], task.calibration)
                 if "experts" in of_task[0]["answer"]:
                     parts[name]["gate"] = _describe_gate(parts[name]["predictions"], f"{subset}, {name}", gate)
         results[subset] = {"left_out": len(of_subset) - len(usable), "tasks": parts}
@@ -283,8 +286,9 @@ def evaluate(
     """Metrics and raw predictions for every subset of modalities.
 
     Returns:
-        `{subset: {"left_out", "tasks": {task: {"examples", "metrics", "predictions"}}}}`. Examples that have none of a
-        subset's modalities are left out of it and counted.
+        `{subset: {"left_out", "tasks": {task: {"examples", "metrics", "predictions", "calibration"}}}}`. Examples that
+        have none of a subset's modalities are left out of it and counted. Predictions are as the model gave them;
+        `calibration` has figures before and after.
     """
     records = predict_dataset(model, processor, dataset, subsets, batch_size)
     return compute_results(records, processor.task_objects, subsets)
@@ -336,6 +340,7 @@ def evaluate_checkpoint(options: EvaluationOptions) -> Path | None:
         "commit": commit(),
         "device": options.device,
         "processes": state.num_processes,
+        "weights": weights_digest(Path(options.model_name_or_path)),
         "modalities": list(modalities),
         "tasks": {name: task.to_dict() for name, task in processor.task_objects.items()},
         "subsets": compute_results(records, processor.task_objects, subsets, BOOTSTRAP, model.config.gate),
@@ -392,9 +397,24 @@ def _predict_own_part(
     dataset = EGMFDataset(cut_examples(own_examples, processor, options.window_hop), processor)
     records = predict_dataset(model, processor, dataset, subsets, options.batch_size, options.num_workers)
     index_of_clip = {example["id"]: index for index, example in zip(indices, own_examples, strict=True)}
+    media = {example["id"]: media_paths(example, Path(options.dataset)) for example in own_examples}
     for record in records:
         record["place"] = index_of_clip[record["clip"]]
+        if record["answer"] is not None and media[record["clip"]]:
+            record["answer"]["media"] = media[record["clip"]]
     return records
+
+
+def media_paths(example: dict[str, Any], dataset: Path) -> dict[str, str]:
+    """The files of an example, relative to its dataset's folder: results files hold no path of a machine."""
+    files = {}
+    for column in MEDIA:
+        value = example.get(column)
+        if isinstance(value, str):
+            path = Path(value)
+            folder = dataset.resolve()
+            files[column] = str(path.relative_to(folder)) if path.is_relative_to(folder) else path.name
+    return files
 
 
 def _predict_stream(

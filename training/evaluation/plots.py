@@ -51,8 +51,10 @@ def plot_training(record: dict[str, Any], path: Path) -> str:
         last_epoch = max([epoch for epoch, _ in steps], default=1.0)
         epochs = np.linspace(-last_epoch / 2, 0, len(pretraining))
         axes.plot(epochs, pretraining, color=MUTED, label="fusion pretraining (its head is discarded afterward)")
-    axes.plot(*zip(*steps, strict=True), color=BLUE, label="training, per sample")
-    axes.plot(*zip(*evaluations, strict=True), marker="o", color=RED, label="validation, per answer")
+    if steps:
+        axes.plot(*zip(*steps, strict=True), color=BLUE, label="training, per sample")
+    if evaluations:
+        axes.plot(*zip(*evaluations, strict=True), marker="o", color=RED, label="validation, per answer")
     axes.axvline(0, color=MUTED, linewidth=0.8)
     axes.set_xlabel("epoch with the language model")
     axes.set_ylabel("training: nats per token; validation: nats per answer")
@@ -61,23 +63,48 @@ def plot_training(record: dict[str, Any], path: Path) -> str:
     return save_figure(figure, path)
 
 
-def plot_confusion(predictions: Sequence[dict[str, Any]], labels: Sequence[str], path: Path) -> str:
+def plot_learning(curves: dict[str, dict[str, list[tuple[float, float]]]], path: Path) -> str:
+    """Figures of the evaluations during training, one panel per group of figures.
+
+    Args:
+        curves: title of a panel -> name of a curve -> (epoch, value) of each evaluation.
+        path: PNG file to write.
+    """
+    figure, panels = plt.subplots(
+        len(curves), 1, figsize=(7, 2.6 * len(curves)), layout="constrained", squeeze=False, sharex=True
+    )
+    for axes, (title, named) in zip(panels[:, 0], curves.items(), strict=True):
+        for name, points in named.items():
+            axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=name)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_title(title)
+        axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    panels[-1, 0].set_xlabel("epoch")
+    return save_figure(figure, path)
+
+
+def plot_confusion(
+    predictions: Sequence[dict[str, Any]], labels: Sequence[str], path: Path, title: str = "Emotion"
+) -> str:
     """Confusion matrix: a row per true label, a column per predicted one, in shares of the row."""
     truth = [prediction["truth"] for prediction in predictions]
     predicted = [prediction["label"] for prediction in predictions]
     matrix = confusion_matrix(truth, predicted, labels=labels, normalize="true")
-    figure, axes = plt.subplots(figsize=(5.6, 5), layout="constrained")
+    side = max(5.0, 0.55 * len(labels))
+    figure, axes = plt.subplots(figsize=(side + 0.6, side), layout="constrained")
     axes.imshow(matrix, cmap="Blues", vmin=0, vmax=1)
     for (row, column), share in np.ndenumerate(matrix):
         color = "white" if share > 0.5 else INK
         axes.text(column, row, f"{share:.2f}", ha="center", va="center", color=color, size=8)
     axes.set_xticks(range(len(labels)), labels, rotation=40, ha="right")
     axes.set_yticks(range(len(labels)), labels)
-    axes.set(xlabel="predicted", ylabel="true", title="Emotion, all modalities")
+    axes.set(xlabel="predicted", ylabel="true", title=title)
     return save_figure(figure, path)
 
 
-def plot_scores(predictions: Sequence[dict[str, Any]], limits: tuple[float, float], path: Path) -> str:
+def plot_scores(
+    predictions: Sequence[dict[str, Any]], limits: tuple[float, float], path: Path, title: str = "Sentiment"
+) -> str:
     """Predicted median with its 90% interval against the true score."""
     figure, axes = new_figure(5.2, 5)
     truth = np.array([prediction["truth"] for prediction in predictions])
@@ -86,7 +113,7 @@ def plot_scores(predictions: Sequence[dict[str, Any]], limits: tuple[float, floa
     axes.vlines(truth, bounds[:, 0], bounds[:, 1], color=MUTED, alpha=0.35, linewidth=1)
     axes.scatter(truth, medians, s=14, color=BLUE, zorder=3)
     axes.plot(limits, limits, color=RED, linewidth=1)
-    axes.set(xlabel="true score", ylabel="predicted median, 90% interval", title="Sentiment, all modalities")
+    axes.set(xlabel="true score", ylabel="predicted median, 90% interval", title=title)
     return save_figure(figure, path)
 
 
@@ -124,21 +151,26 @@ def _weights_by_label(predictions: Sequence[dict[str, Any]], labels: Sequence[st
     return list(groups.values())
 
 
-def plot_reliability(predictions: Sequence[dict[str, Any]], path: Path, bins: int = 10) -> str:
-    """How often answers of a given confidence are correct."""
-    confidence = np.array([prediction["score"] for prediction in predictions])
-    correct = np.array([prediction["label"] == prediction["truth"] for prediction in predictions])
-    bin_index = np.minimum((confidence * bins).astype(int), bins - 1)
-    figure, axes = new_figure(5.2, 5)
-    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1)
-    for number in np.unique(bin_index):
-        inside = bin_index == number
-        accuracy = correct[inside].mean()
-        center = (number + 0.5) / bins
-        axes.bar(center, accuracy, 0.9 / bins, color=BLUE, alpha=0.8)
-        axes.text(center, accuracy + 0.01, f"{inside.sum()}", ha="center", size=8, color=INK)
-    axes.set(xlim=(0, 1), ylim=(0, 1.05), xlabel="confidence", ylabel="accuracy")
-    axes.set_title("Reliability (counts above)")
+def plot_reliability(panels: dict[str, tuple[np.ndarray, np.ndarray]], path: Path, bins: int = 15) -> str:
+    """How often answers of a given confidence are correct.
+
+    Args:
+        panels: title -> confidences (N,) and whether each answer is correct (N,).
+        path: PNG file to write.
+        bins: number of bins of equal width.
+    """
+    figure, columns = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 5), layout="constrained", squeeze=False)
+    for axes, (title, (confidence, correct)) in zip(columns[0], panels.items(), strict=True):
+        bin_index = np.minimum((confidence * bins).astype(int), bins - 1)
+        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1)
+        for number in np.unique(bin_index):
+            inside = bin_index == number
+            accuracy = correct[inside].mean()
+            center = (number + 0.5) / bins
+            axes.bar(center, accuracy, 0.9 / bins, color=BLUE, alpha=0.8)
+            axes.text(center, accuracy + 0.01, f"{inside.sum()}", ha="center", size=8, color=INK)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set(xlim=(0, 1), ylim=(0, 1.05), xlabel="confidence", ylabel="accuracy", title=title)
     return save_figure(figure, path)
 
 
@@ -172,7 +204,7 @@ def plot_overview(
         axes.text(position, value / 2, f"{value:.2f}", ha="center", va="center", color="white", size=9)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_xticks(positions, [name.replace("+", "\n+ ") for name in names])
-    axes.set(ylabel="emotion accuracy", ylim=(0, 1))
+    axes.set(ylabel="accuracy", ylim=(0, 1))
     axes.legend(frameon=False, ncols=3, loc="upper left")
     return save_figure(figure, path)
 
@@ -219,5 +251,6 @@ def plot_weights_by_group(panels: dict[str, dict[str, dict[str, float]]], path: 
         axes.set_yticks(positions, list(groups), size=8)
         axes.set(xlim=(0, 1), title=title)
         axes.spines[["top", "right"]].set_visible(False)
-    rows[0, 0].legend(frameon=False, ncols=4, loc="lower right", bbox_to_anchor=(1, 1))
+    handles, names = rows[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, frameon=False, ncols=4, loc="outside upper center")
     return save_figure(figure, path)

@@ -16,7 +16,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..evaluation.gates import gate_spread
-from ..evaluation.report import results_table
+from ..evaluation.report_tables import results_table
 from ..evaluation.subsets import ALL_MODALITIES, SUBSET_NAMES, full_subset, modalities_of_config, trained_modalities
 from ..evaluation.tables import format_mean_std, format_number, format_subset, markdown_table
 from ..paths import HUB_CARDS

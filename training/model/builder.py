@@ -94,6 +94,8 @@ def load_for_training(
     checkpoint = arguments.model_name_or_path
     model, processor = load(checkpoint, arguments.text_model_name_or_path)
     warn_of_ignored_options(arguments)
+    for stored in processor.task_objects.values():
+        stored.calibration = {}  # measured for the weights before this training
     for task in tasks.values():
         stored = processor.task_objects.get(task.name)
         if stored is None and isinstance(model, EGMFWithHead):

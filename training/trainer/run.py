@@ -365,7 +365,17 @@ class TrainingRun:
         rotate_checkpoints(str(self.folder), self.args.save_total_limit, trainer.state.best_model_checkpoint)
         trainer.state.save_to_json(str(self.folder / TRAINER_STATE_NAME))
         write_json(self.folder / FINISHED, self.describe())
+        self.print_next_steps()
         (self.folder / FUSION_PRETRAINING_WEIGHTS).unlink(missing_ok=True)
+
+    def print_next_steps(self) -> None:
+        """Where the run lies, and what to do with it."""
+        run = self.folder
+        dataset = self.data_args.dataset
+        print(f"The run is in {run}: the model, its processor, and training.json. Next:")
+        print(f"  egmf calibrate {run}")
+        print(f"  egmf evaluate --model_name_or_path {run} --dataset {dataset} --subsets every")
+        print(f"  egmf report {run}")
 
     def describe(self) -> dict[str, Any]:
         """The content of `training.json`."""

@@ -1,4 +1,4 @@
-"""Report and model card of a run, written only from its files."""
+"""Reports of runs of any tasks, as Markdown and as one HTML file, written only from the files of a run."""
 
 import re
 
@@ -6,31 +6,46 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
+from processing_egmf import BUILT_IN_TASKS
 from tests.helpers.run_files import EVERY, write_ceilings, write_run
-from training.evaluation import plots, report
-from training.evaluation.gates import gate_spread
-from training.evaluation.report import results_table, write_report
-from training.report import main
+from training.evaluation import calibration, gate_factors, plots, report_sections
+from training.evaluation.calibration import calibration_figures
+from training.evaluation.report import main, write_report
+from training.evaluation.report_blocks import Heading, Paragraph, Table, to_html, to_markdown
+from training.evaluation.report_tables import results_table, speaker_table, worst_table
+from training.records import write_json
 
 
-PICTURES = ["overview", "training", "confusion", "sentiment", "gates", "reliability"]
+PICTURES = [
+    "overview",
+    "confusion-emotion",
+    "reliability-emotion",
+    "scores-sentiment",
+    "gates",
+    "gates-by-group",
+    "training",
+]
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """A folder with a fake run in `run` and ceilings in `data`."""
-    folder = tmp_path_factory.mktemp("place")
-    results = write_run(folder / "run")
-    ceilings = write_ceilings(folder / "data")
-    return folder, results, ceilings
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch):
+    monkeypatch.setattr(gate_factors, "PERMUTATIONS", 20)
+    monkeypatch.setattr(calibration, "DRAWS", 10)
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """As without matplotlib: the pictures of one report take seconds."""
+    monkeypatch.setattr(report_sections.importlib.util, "find_spec", lambda name: None)
 
 
 def cells(line):
     return [cell.strip() for cell in line.strip().strip("|").split("|")]
 
 
-def test_table_holds_every_subset_next_to_its_bound(place):
-    _, results, ceilings = place
+def test_table_of_the_demo_holds_every_subset_next_to_its_bound(tmp_path):
+    results = write_run(tmp_path)
+    ceilings = write_ceilings(tmp_path)
     header, _, *lines = map(cells, results_table(results, ceilings))
     assert [line[0].replace(" ", "") for line in lines] == EVERY
     for subset, line in zip(EVERY, lines, strict=True):
@@ -58,32 +73,123 @@ def test_table_shows_what_is_missing_as_a_dash(tmp_path):
     assert audio == ["audio"] + ["–"] * 7
 
 
-def test_gate_spread_by_hand():
-    shares = [{"local": 0.2, "global": 0.8}, {"local": 0.6, "global": 0.4}]
-    assert gate_spread([{"experts": experts} for experts in shares]) == pytest.approx({"local": 0.2, "global": 0.2})
-
-
-@pytest.mark.parametrize("with_ceilings", [True, False])
-def test_report_and_its_plots_are_written(place, tmp_path, capsys, with_ceilings):
-    _, results, ceilings = place
-    write_run(tmp_path / "run")
-    if with_ceilings:
-        write_ceilings(tmp_path / "data")
-    main(["--run", str(tmp_path / "run"), "--dataset", str(tmp_path / "data")])
-    assert str(tmp_path / "run/report.md") in capsys.readouterr().out
-    text = (tmp_path / "run/report.md").read_text(encoding="utf-8")
-    assert "\n".join(results_table(results, ceilings if with_ceilings else {})) in text
-    for words in ("ceiling", "best possible", "synthetic", "Chance is"):
-        assert (words in text) == with_ceilings, words
-    assert "14 clips with an emotion, 14 with a sentiment score in [-3, 3]. Seed 0" in text
+def test_report_of_the_demo_with_its_pictures(tmp_path, capsys):
+    run = tmp_path / "run"
+    results = write_run(run)
+    ceilings = write_ceilings(run)
+    task = {**BUILT_IN_TASKS["emotion"].to_dict(), "calibration": {"text": 2.0}}
+    write_json(run / "processor_config.json", {"tasks": [task]})
+    main([str(run)])
+    assert str(run / "report.html") in capsys.readouterr().out
+    text = (run / "report.md").read_text(encoding="utf-8")
+    assert "\n".join(results_table(results, ceilings)) in text
+    assert "The corpus is synthetic" in text
+    assert "14 examples of emotion, 14 examples of sentiment" in text
+    assert "Temperatures in the checkpoint: text 2.00." in text
+    assert "The checkpoint is not calibrated" in text  # for sentiment
     assert "Training took 10.0 minutes; fusion pretraining ended after 1.5." in text
-    assert "1,234,567 of 7,654,321 parameters were trained" in text
-    assert re.findall(r"!\[\w+\]\(([\w.]+)\)", text) == [f"{name}.png" for name in PICTURES]
+    assert "1,234,567 of 7,654,321 parameters were trained, on 1,234 examples" in text
+    for subset in EVERY:  # confidence beside accuracy
+        predictions = results["subsets"][subset]["tasks"]["emotion"]["predictions"]
+        figures = calibration_figures(predictions, {"text": 2.0})
+        shown = [figures["before"][name] for name in ("accuracy", "confidence")] + [figures["after"]["confidence"]]
+        shown += [figures[state]["error"] for state in ("before", "after")]
+        assert f"| {subset.replace('+', ' + ')} | {' | '.join(f'{value:.3f}' for value in shown)} |" in text
+    assert re.findall(r"!\[[^\]]+\]\(([\w.-]+)\.png\)", text) == PICTURES
     for name in PICTURES:
-        picture = plt.imread(tmp_path / f"run/{name}.png")
+        picture = plt.imread(run / f"{name}.png")
         assert min(picture.shape[:2]) > 200
         assert np.ptp(picture) > 0.5  # something is drawn
     assert plt.get_fignums() == []
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert page.count('src="data:image/png;base64,') == len(PICTURES)
+    assert "<script" not in page
+    assert "http" not in page
+
+
+@pytest.mark.parametrize("task", ["emotion", "sentiment"])
+def test_report_of_one_task_and_one_subset(tmp_path, no_pictures, task):
+    results = write_run(tmp_path, tasks=(task,), subsets=["text"])
+    for number, prediction in enumerate(results["subsets"]["text"]["tasks"][task]["predictions"]):
+        prediction |= {"columns": {"speaker": f"S{number % 2}"}, "media": {"audio": f"clips/{number}.wav"}}
+    write_json(tmp_path / "results-test.json", results)
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "no pictures, because matplotlib is not installed. Run `pip install 'egmf[training]'`" in text
+    assert f"## Task {task}" in text
+    assert "Not evaluated: audio, video, text + audio" in text
+    assert "| S0 | 7 |" in text
+    assert re.search(r"\| clips/\d+.wav \|", text)
+    assert "| depends on | examples | variance of local explained |" in text
+    assert "synthetic" not in text
+
+
+def test_runs_without_results_or_record(tmp_path, no_pictures):
+    write_run(tmp_path)
+    (tmp_path / "results-test.json").rename(tmp_path / "results-validation.json")
+    assert "## Task emotion" in write_report(tmp_path).read_text()
+    (tmp_path / "results-validation.json").unlink()
+    text = write_report(tmp_path).read_text()
+    assert "The run was not evaluated. Next: `egmf evaluate" in text
+    assert "Training took 10.0 minutes" in text
+    write_run(tmp_path)
+    (tmp_path / "training.json").unlink()
+    assert "Training took" not in write_report(tmp_path).read_text()
+
+
+def test_what_is_no_run_is_refused(tmp_path):
+    run = tmp_path / "run"
+    with pytest.raises(ValueError, match="is not a folder"):
+        write_report(run)
+    run.mkdir()
+    with pytest.raises(ValueError, match="is not a run: it has neither training.json nor results"):
+        write_report(run)
+    results = write_run(run)
+    with pytest.raises(ValueError, match="There is no .*nowhere.json"):
+        write_report(run, results_file=tmp_path / "nowhere.json")
+    write_json(run / "results-test.json", {**results, "weights": "of another"})
+    with pytest.raises(ValueError, match="results of another checkpoint.*egmf evaluate"):
+        write_report(run)
+    whole = (run / "results-test.json").read_text()
+    (run / "results-test.json").write_text(whole[:500])
+    with pytest.raises(ValueError, match="results-test.json is not a JSON file"):
+        write_report(run)
+    (run / "results-test.json").write_text("{}")
+    with pytest.raises(ValueError, match="does not have the entry 'subsets'"):
+        write_report(run)
+
+
+def test_worst_mistakes_and_speakers_by_hand():
+    labels = [("a", "joy", 0.9), ("b", "anger", 0.6), ("c", "joy", 0.7)]
+    predictions = [
+        {"id": name, "truth": "anger", "label": label, "score": score, "columns": {"speaker": speaker}}
+        for (name, label, score), speaker in zip(labels, ("Ann", "Ben", "Ben"), strict=True)
+    ]
+    assert [row[0] for row in worst_table(predictions).rows] == ["a", "c"]  # the surest first
+    assert speaker_table(predictions).rows == [["Ann", 1, "0.000"], ["Ben", 2, "0.500"]]
+    assert speaker_table(predictions[1:]) is None
+    scores = [{"id": "d", "truth": 1.0, "median": -1.0, "interval": [-2.0, 0.5]}]
+    assert worst_table(scores).rows == [["d", 1.0, -1.0, "-2 to 0.5", "–"]]
+
+
+def test_blocks_are_escaped(tmp_path):
+    blocks = [Heading("<b>", 1), Paragraph("run `egmf` & see", warning=True), Table(["a"], [["x|y<z"]])]
+    assert to_markdown(blocks) == "# <b>\n\n**run `egmf` & see**\n\n| a |\n|---|\n| x\\|y<z |\n"
+    page = to_html(blocks, tmp_path)
+    assert "<h1>&lt;b&gt;</h1>" in page
+    assert '<p class="warning">run <code>egmf</code> &amp; see</p>' in page
+    assert "<td>x|y&lt;z</td>" in page
+
+
+def test_learning_curves_of_every_task_and_of_the_gate():
+    history = [
+        {"epoch": 1.0, "loss": 1.5},
+        {"epoch": 1.0, "eval_loss": 2.0, "eval_mood_accuracy": 0.5, "eval_gate_spread_local": 0.1},
+        {"epoch": 2.0, "eval_mood_accuracy": 0.75, "eval_score_mae": float("nan")},
+    ]
+    assert report_sections.learning_curves(history) == {
+        "accuracy": {"mood_accuracy": [(1.0, 0.5), (2.0, 0.75)]},
+        "gate spread": {"gate_spread_local": [(1.0, 0.1)]},
+    }
 
 
 def test_faces_are_above_the_bars_of_the_overview(tmp_path):
@@ -107,26 +213,3 @@ def test_run_without_evaluations_or_fusion_pretraining(tmp_path, monkeypatch):
     record = {"fusion_pretraining_losses": [], "log_history": [{"epoch": 1.0, "loss": 1.5}]}
     plots.plot_training(record, tmp_path / "training.png")
     assert [label for label in labels if not label.startswith("_")] == ["training, per sample"]
-
-
-def test_other_results_can_be_reported(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "draw_plots", lambda files, run: [])
-    write_run(tmp_path / "run")
-    other = write_run(tmp_path / "other", seed=5)
-    path = write_report(tmp_path / "run", tmp_path, tmp_path / "other/results-test.json")
-    assert "\n".join(results_table(other, {})) in path.read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize("task", ["emotion", "sentiment"])
-def test_run_of_other_tasks_has_no_report(tmp_path, task):
-    write_run(tmp_path, tasks=(task,))
-    with pytest.raises(ValueError, match=f"results-test.json has {task} for all modalities; .*egmf push --dry_run"):
-        write_report(tmp_path, tmp_path)
-
-
-@pytest.mark.parametrize("absent", ["results-test.json", "training.json"])
-def test_run_without_its_files_has_no_report(tmp_path, absent):
-    write_run(tmp_path)
-    (tmp_path / absent).unlink()
-    with pytest.raises(ValueError, match=f"There is no .*{absent}: a report needs a finished run"):
-        write_report(tmp_path, tmp_path)

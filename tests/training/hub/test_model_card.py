@@ -13,7 +13,7 @@ from tests.helpers.hub_metadata import metadata_errors
 from tests.helpers.run_files import EVERY, write_ceilings, write_run
 from training.demo.study import collect
 from training.evaluation.gates import gate_spread
-from training.evaluation.report import results_table
+from training.evaluation.report_tables import results_table
 from training.hub.card_facts import DEMO_TEXT_MODEL_FINGERPRINT, CardFacts, demo_facts, read_facts
 from training.hub.card_metadata import check_card
 from training.hub.model_card import CardOptions, run_table, study_table, write_card

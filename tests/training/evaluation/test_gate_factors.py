@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from training.experiments.gates import find_factors, group_means, main, measure_dependence
+from training.evaluation.gate_factors import analyze, find_factors, group_means, measure_dependence
+from training.experiments.gates import main
 
 
 NAMES = ["local", "semantic", "global"]
@@ -68,6 +69,7 @@ def test_groups_of_numbers_are_quarters():
     weights = np.arange(8.0)[:, None]
     groups = group_means(weights, [10, 20, 30, 40, 50, 60, 70, None])
     assert [entry["examples"] for entry in groups.values()] == [2, 1, 2, 2]
+    assert list(groups) == list(group_means(weights, [70, 60, 50, 40, 30, 20, 10, None]))  # ascending
     assert sum(entry["examples"] for entry in groups.values()) == 7
 
 
@@ -82,11 +84,27 @@ def test_page_of_a_run(tmp_path, capsys):
     (tmp_path / "results-test.json").write_text(json.dumps(results), encoding="utf-8")
     main([str(tmp_path)])
     record = json.loads((tmp_path / "gates.json").read_text())
-    assert set(record["tasks"]["mood"]["factors"]) == {"label", "age", "weekday"}
+    assert set(record["tasks"]["mood"]["factors"]) == {"label", "age", "weekday", "modalities"}
+    assert record["tasks"]["mood"]["factors"]["modalities"]["p_value"] > 0.05  # the same answers for both subsets
     assert record["tasks"]["mood"]["collapse"] is None
     page = (tmp_path / "gates.md").read_text()
     assert "| depends on | examples | variance of local explained |" in page
     assert "| text+audio |" in page
-    assert (tmp_path / "gates.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "gates-by-group.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(SystemExit, match="Evaluate the run first"):
         main([str(tmp_path / "nothing")])
+
+
+def test_scores_and_models_without_a_gate():
+    predictions = [
+        {"truth": float(truth), "value": 0.0, "experts": {"local": 0.5 + 0.1 * (truth > 0), "global": 0.5}}
+        for truth in range(-10, 11)
+    ]
+    results = {"model": "runs/mine", "modalities": ["text"], "subsets": {}}
+    results["subsets"]["text"] = {"tasks": {"mood": {"predictions": predictions}}}
+    factors = analyze(results)["tasks"]["mood"]["factors"]
+    assert set(factors) == {"intensity", "polarity"}
+    assert factors["polarity"]["explained"][0] == pytest.approx(1)
+    assert factors["polarity"]["p_value"] < 0.01
+    results["subsets"]["text"]["tasks"]["mood"]["predictions"] = [{"truth": 1.0, "value": 0.0}]
+    assert analyze(results)["tasks"] == {}

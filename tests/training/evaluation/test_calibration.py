@@ -1,0 +1,121 @@
+"""Temperatures: fitted, applied, stored with the checkpoint, and never fitted on the test split."""
+
+import numpy as np
+import pytest
+
+from processing_egmf import BUILT_IN_TASKS, EGMFTask
+from tests.helpers.run_files import write_run
+from training.calibrate import main
+from training.evaluation import calibration
+from training.evaluation.calibration import (
+    apply_temperature,
+    calibration_error,
+    calibration_figures,
+    calibration_noise,
+    fit_temperature,
+    fit_temperatures,
+)
+from training.records import read_json, write_json
+
+
+def draw_answers(number, temperature, num_answers=7, seed=0):
+    """Distributions that are too sure by a factor: the truths are drawn from calibrated ones. (N, A), (N,)"""
+    generator = np.random.default_rng(seed)
+    calibrated = generator.dirichlet(np.full(num_answers, 0.4), size=number)
+    truth = np.array([generator.choice(num_answers, p=row) for row in calibrated])
+    return apply_temperature(calibrated, 1 / temperature), truth
+
+
+def as_predictions(probabilities, truth, modalities):
+    labels = [f"label {index}" for index in range(probabilities.shape[1])]
+    return [
+        {
+            "id": f"clip {number}",
+            "label": labels[row.argmax()],
+            "truth": labels[answer],
+            "probabilities": dict(zip(labels, row.tolist(), strict=True)),
+            "modalities": modalities,
+        }
+        for number, (row, answer) in enumerate(zip(probabilities, truth, strict=True))
+    ]
+
+
+def test_error_by_hand():
+    confidence = np.array([0.51, 0.52, 0.99, 1.0])
+    correct = np.array([True, False, True, True])
+    assert calibration_error(confidence, correct) == pytest.approx((0.03 + 0.01) / 4)
+    mean, quantile = calibration_noise(np.full(240, 0.6))
+    assert 0.01 < mean < quantile < 0.1  # a calibrated model is measured to have an error
+    assert calibration_noise(np.ones(50)) == (0, 0)
+
+
+def test_temperature_of_labels_is_found_and_mends_the_error():
+    probabilities, truth = draw_answers(1500, temperature=2.0)
+    temperature = fit_temperature(probabilities, truth, has_labels=True)
+    assert temperature == pytest.approx(2.0, rel=0.1)
+    figures = calibration_figures(as_predictions(probabilities, truth, ["text"]), {"text": temperature})
+    assert figures["before"]["error"] > 0.1
+    assert figures["after"]["error"] < 0.05
+    assert figures["after"]["accuracy"] == figures["before"]["accuracy"]
+    assert "after" not in calibration_figures(as_predictions(probabilities[:9], truth[:9], ["audio"]), {"text": 2.0})
+
+
+def test_width_of_scores_makes_intervals_cover_what_they_promise():
+    generator = np.random.default_rng(0)
+    values = np.arange(61)
+    centers = generator.uniform(20, 40, 1500)
+    truth = np.clip(np.round(generator.normal(centers, 6)), 0, 60).astype(int)
+    logarithms = -((values - centers[:, None]) ** 2) / (2 * 3.0**2)  # half as wide as they should be
+    narrow = np.exp(logarithms) / np.exp(logarithms).sum(axis=1, keepdims=True)
+    temperature = fit_temperature(narrow, truth, has_labels=False)
+    assert temperature**0.5 == pytest.approx(2.0, rel=0.1)
+    before = calibration.distribution_figures(narrow, truth, has_labels=False)
+    after = calibration.distribution_figures(apply_temperature(narrow, temperature), truth, has_labels=False)
+    assert before["coverage"] < 0.7
+    assert after["coverage"] == pytest.approx(0.9, abs=3 * after["coverage_deviation"])
+
+
+def test_every_combination_of_modalities_has_a_temperature(monkeypatch):
+    monkeypatch.setattr(calibration, "TEMPERATURES", np.array([1.0, 1.5, 2.0]))
+    sure = as_predictions(*draw_answers(400, temperature=2.0), ["text"])
+    honest = as_predictions(*draw_answers(400, temperature=1.0), ["text", "audio"])
+    rare = as_predictions(*draw_answers(5, temperature=1.0), ["audio"])  # asked with both, without a transcript
+    subsets = {
+        "text": {"tasks": {"mood": {"predictions": sure}}},
+        "text+audio": {"tasks": {"mood": {"predictions": honest + rare}}},
+    }
+    assert fit_temperatures(subsets, "mood") == {"text": 2.0, "text+audio": 1.0, "audio": 1.5}
+    assert fit_temperatures(subsets, "other") == {}
+
+
+def test_command_stores_temperatures_with_the_checkpoint(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(calibration, "TEMPERATURES", np.array([1.0, 1.5, 2.0]))
+    monkeypatch.setattr(calibration, "DRAWS", 10)
+    run = tmp_path / "run"
+    results = write_run(run)
+    tasks = [BUILT_IN_TASKS[name].to_dict() for name in ("emotion", "sentiment", "meld")]
+    write_json(run / "processor_config.json", {"tasks": tasks, "num_frames": 8})
+    with pytest.raises(SystemExit, match="not calibrated on the test split"):
+        main([str(run), "--results", str(run / "results-test.json")])
+    results["split"] = "validation"
+    path = write_json(run / "results-validation.json", results)
+    main([str(run)])
+    printed = capsys.readouterr().out
+    assert "| emotion | text + audio + video | 14 |" in printed
+    assert "| sentiment | text | 14 |" in printed
+    stored = read_json(run / "processor_config.json")
+    assert stored["num_frames"] == 8
+    emotion, sentiment, meld = map(EGMFTask.from_dict, stored["tasks"])
+    assert set(emotion.calibration) == set(sentiment.calibration) == {"text"}  # what the answers are based on
+    assert meld.calibration == {}
+    write_json(path, {**results, "weights": "of another"})
+    with pytest.raises(SystemExit, match="results of another checkpoint"):
+        main([str(run)])
+    write_json(path, {**results, "subsets": {"text": results["subsets"]["text"]}})
+    with pytest.raises(SystemExit, match="every subset of the modalities.*--subsets every"):
+        main([str(run)])
+    path.write_text('{"subsets": {"te')
+    with pytest.raises(SystemExit, match="results-validation.json is not a JSON file"):
+        main([str(run)])
+    with pytest.raises(SystemExit, match="is not a checkpoint"):
+        main([str(tmp_path)])

@@ -1,0 +1,40 @@
+"""Measure how sure a finished run may be: a temperature per task and subset of modalities, stored in the checkpoint.
+
+    egmf calibrate runs/demo
+    egmf calibrate runs/demo --results runs/demo/results-validation.json
+
+Asks the run for its validation split with every subset of the modalities, unless a results file has the answers. Then
+`calibrated=True` in `post_process_answers` and the pipeline gives calibrated answers. See evaluation/calibration.py.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from .cli import CommandParser, command_errors
+
+
+def make_parser() -> CommandParser:
+    parser = CommandParser(prog="egmf calibrate", description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("run", type=Path, help="folder of a finished run")
+    add("--results", type=Path, help="results of the run with every subset; default: evaluate, or the earlier results")
+    add("--dataset", help="dataset; default: that of the training")
+    add("--split", help="split to measure on, never the test split; default: the validation split of the training")
+    add("--text_model_name_or_path", help="language model of an adapter checkpoint, if it was moved")
+    add("--batch_size", type=int, default=16, help="examples per batch; default: 16")
+    add("--num_workers", type=int, default=0, help="processes that decode clips; default: 0")
+    add("--device", help="cpu or cuda; default: cuda if there is a GPU")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    with command_errors("The checkpoint is unchanged. Run the same command again."):
+        arguments = vars(make_parser().parse_args(argv))
+        from .evaluation.calibrator import calibrate  # imports torch
+
+        run = arguments.pop("run")
+        print(calibrate(run, arguments.pop("results"), **arguments))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""Calibrates a finished run: answers on its validation split ─► temperatures ─► its processor_config.json.
+
+The temperatures are fields of the tasks, so that they travel with the checkpoint. calibration.py fits them; the
+options are in training/calibrate.py.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from ..data.dataset_options import AS_IS, DatasetOptions
+from ..records import read_json, weights_digest, write_json
+from .calibration import calibration_figures, fit_temperatures
+from .evaluator import EvaluationOptions, evaluate_checkpoint
+from .subsets import full_subset
+from .tables import format_number, format_subset, markdown_table
+
+
+PROCESSOR = "processor_config.json"
+
+
+def calibrate(
+    run: Path,
+    results_file: Path | None = None,
+    dataset: str | None = None,
+    split: str | None = None,
+    **evaluation: Any,
+) -> str:
+    """Fit temperatures on the validation split and store them in the checkpoint.
+
+    Args:
+        run: folder of the run.
+        results_file: results with every subset of the modalities; None for `results-SPLIT.json` of the run, which is
+            made if it does not exist.
+        dataset: None for that of the training.
+        split: None for the validation split of the training.
+        evaluation: other fields of `EvaluationOptions`.
+
+    Returns:
+        A table of the temperatures, and of the figures on the validation split before and after.
+
+    Raises:
+        ValueError: the folder is no checkpoint; no dataset is known; the split is the test split; or the results are
+            of another checkpoint, or lack subsets.
+    """
+    if not (run / PROCESSOR).is_file():
+        raise ValueError(f"{run} is not a checkpoint: it has no {PROCESSOR}. Give the folder of a finished run.")
+    record = read_json(run / "training.json") if (run / "training.json").is_file() else {}
+    data_arguments = record.get("data_arguments", {})
+    split = split or data_arguments.get("eval_split", "validation")
+    path = results_file or run / f"results-{split}.json"
+    if results_file is None and split != "test" and not path.is_file():
+        dataset = dataset or data_arguments.get("dataset")
+        if dataset is None:
+            raise ValueError(f"{run} has no training.json that names its dataset. Give --dataset, or --results.")
+        options = EvaluationOptions(
+            model_name_or_path=str(run),
+            dataset=dataset,
+            split=split,
+            split_manifest=data_arguments.get("split_manifest", "official"),
+            subsets=["every"],
+            window_hop=data_arguments.get("window_hop"),
+            reading=DatasetOptions.from_arguments(data_arguments) if data_arguments else AS_IS,
+            **evaluation,
+        )
+        if evaluate_checkpoint(options) is None:
+            return ""  # another process writes
+    elif not path.is_file() and split != "test":
+        raise ValueError(f"{path} does not exist. Leave out --results to evaluate the run.")
+    results = {"split": split} if split == "test" else read_json(path)
+    check_results(results, path, run)
+    return store_temperatures(run, results)
+
+
+def check_results(results: dict[str, Any], path: Path, run: Path) -> None:
+    """Refuse results that temperatures must not be fitted on."""
+    if results.get("split") == "test":
+        raise ValueError(
+            "A model is not calibrated on the test split: its figures would say nothing about new clips. Give --split "
+            "validation."
+        )
+    subsets = results.get("subsets")
+    if not isinstance(subsets, dict) or not subsets:
+        raise ValueError(f"{path} is not a results file of egmf evaluate.")
+    if results.get("weights") not in (None, weights_digest(run)):
+        raise ValueError(f"{path} has the results of another checkpoint than {run}. Evaluate this one again.")
+    count = len(full_subset(results).split("+"))
+    if len(subsets) < 2**count - 1:
+        raise ValueError(
+            f"{path} has {', '.join(subsets)}, but every subset of the modalities gets a temperature. Evaluate again "
+            "with --subsets every --overwrite."
+        )
+
+
+def store_temperatures(run: Path, results: dict[str, Any]) -> str:
+    """Fit, write into the checkpoint; returns the table that `calibrate` returns."""
+    stored = read_json(run / PROCESSOR)
+    rows = []
+    for task in stored["tasks"]:
+        task["calibration"] = fit_temperatures(results["subsets"], task["name"])
+        for subset, part in results["subsets"].items():
+            if task["name"] not in part["tasks"]:
+                continue
+            figures = calibration_figures(part["tasks"][task["name"]]["predictions"], task["calibration"])
+            before = figures["before"]
+            after = figures["after"]
+            name = "error" if "error" in before else "coverage"
+            rows.append(
+                [
+                    task["name"],
+                    format_subset(subset),
+                    part["tasks"][task["name"]]["examples"],
+                    format_number(task["calibration"].get(subset), 2),
+                    "calibration error" if name == "error" else "coverage of 90% intervals",
+                    format_number(before[name]),
+                    format_number(after[name]),
+                ]
+            )
+    path = write_json(run / PROCESSOR, stored)
+    header = ["task", "modalities", "examples", "temperature", "figure", "before", "after"]
+    return "\n".join(
+        [
+            *markdown_table(header, rows),
+            "",
+            f"These are the examples that the temperatures were fitted on. Stored in {path}; next: egmf evaluate on "
+            f"the test split, then egmf report {run}.",
+        ]
+    )
