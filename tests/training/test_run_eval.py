@@ -17,7 +17,7 @@ pytestmark = pytest.mark.integration
 KEYS = {
     "model", "dataset", "split", "seed", "versions", "split_manifest", "max_samples", "window_hop", "load_in_4bit",
     "commit", "experts", "tasks", "device", "processes", "seconds", "config", "modalities", "subsets",
-    "peak_gib", "task_map",
+    "peak_gib", "task_map", "weights",
 }  # fmt: skip
 
 
@@ -53,7 +53,7 @@ def results(checkpoint, corpus, tmp_path_factory):
     return json.loads(output.read_text(encoding="utf-8"))
 
 
-def test_results_hold_all_subsets_and_every_prediction(results, checkpoint):
+def test_results_hold_all_subsets_and_every_prediction(results, checkpoint, corpus):
     assert set(results) == KEYS
     assert results["seed"] == 5
     assert list(results["subsets"]) == SUBSET_NAMES
@@ -69,6 +69,11 @@ def test_results_hold_all_subsets_and_every_prediction(results, checkpoint):
                 assert sum(prediction["probabilities"].values()) == pytest.approx(1, abs=1e-5)
                 assert set(prediction["gate"]) == set(prediction["experts"]) == {"local", "semantic", "global"}
                 assert "truth" in prediction
+                for path in prediction.get("media", {}).values():  # relative: no path of a machine
+                    assert (corpus / path).is_file()
+                    assert not path.startswith("/")
+            assert set(part["calibration"]) == {"before"}  # the checkpoint has no temperatures
+    assert sum("media" in prediction for prediction in predictions) > 0
     assert not (checkpoint / "results-train.json").exists()  # another output was given
 
 

@@ -1,0 +1,33 @@
+"""`egmf calibrate`: from a checkpoint and a corpus to calibrated answers. The fit: evaluation/test_calibration.py."""
+
+import pytest
+
+from processing_egmf import EGMFProcessor
+from tests.helpers.corpus_files import write_corpus
+from training.calibrate import main
+
+
+pytestmark = pytest.mark.integration
+
+
+def test_checkpoint_is_evaluated_and_answers_calibrated(make_model, make_processor, tmp_path, capsys):
+    corpus = write_corpus(tmp_path / "corpus")
+    run = tmp_path / "run"
+    model = make_model("waveform", None, lora=None)
+    model.save_pretrained(run)
+    make_processor("waveform", None).save_pretrained(run)
+    with pytest.raises(SystemExit, match="no training.json that names its dataset. Give --dataset"):
+        main([str(run)])
+    main([str(run), "--dataset", str(corpus), "--split", "train", "--device", "cpu"])
+    assert "egmf report" in capsys.readouterr().out
+    assert (run / "results-train.json").is_file()
+    processor = EGMFProcessor.from_pretrained(run)
+    calibrated = [task for task in processor.task_objects.values() if task.calibration]
+    assert calibrated
+    for task in calibrated:
+        output = model.score_answers(**processor(text="Hello.", task=task.name))
+        plain = processor.post_process_answers(output)[0]["probabilities"]
+        powers = {key: share ** (1 / task.temperature(["text"])) for key, share in plain.items()}
+        found = processor.post_process_answers(output, calibrated=True)[0]["probabilities"]
+        expected = {key: power / sum(powers.values()) for key, power in powers.items()}
+        assert found == pytest.approx(expected, abs=1e-5)
