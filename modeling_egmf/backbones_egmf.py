@@ -88,10 +88,15 @@ class EGMFLayerSum(EGMFFloat32Module):
     @in_float32
     def forward(self, states: Tensor) -> Tensor:
         """states (..., K * width) of all layers -> (..., width)."""
-        standardized = (states - self.mean) / self.std.clamp(min=1e-5)
-        layers = standardized.unflatten(-1, (len(self.weights), -1))  # (..., K, width)
+        num_layers = len(self.weights)
         shares = torch.softmax(self.SPEED * self.weights, dim=0)
-        return torch.einsum("k,...kw->...w", shares, layers)
+        mean = self.mean.unflatten(0, (num_layers, -1))  # (K, width)
+        scales = shares[:, None] / self.std.unflatten(0, (num_layers, -1)).clamp(min=1e-5)
+        total = -(scales * mean).sum(dim=0)
+        # Layer by layer: a standardized copy of all states would take most of a step's memory and time.
+        for scale, layer in zip(scales, states.chunk(num_layers, dim=-1), strict=True):
+            total = total + scale * layer
+        return total
 
 
 class EGMFPretrainedStem(EGMFFloat32Module):

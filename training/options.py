@@ -233,6 +233,11 @@ class DataArguments(DatasetArguments):
         None,
         "Folder for the outputs of frozen pretrained encoders, which are computed once for all runs.",
     )
+    speaker_normalization: bool = described(
+        False,
+        "Give each speaker's features and cached encoder outputs (column `speaker`) the mean and deviation of the "
+        "whole training set. Needs other clips of the same speaker, but no labels.",
+    )
     cache_media: bool = described(False, "Keep decoded clips in memory; for a few thousand short clips.")
 
 

@@ -9,6 +9,7 @@ r"""Evaluate a checkpoint with all modalities or with every subset of them, and 
 The third command evaluates several runs of one recipe (evaluation/seeds.py), the others a single run (evaluator.py).
 """
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -48,6 +49,13 @@ def make_parser() -> CommandParser:
         help="tasks and labels of the dataset -> those of the model: a YAML file or JSON (evaluation/task_map.py)",
     )
     add("--window_hop", type=float, group=data, help="seconds between the windows that longer clips are cut into")
+    add("--encoder_cache", group=data, help="folder for the outputs of frozen pretrained encoders, used by all runs")
+    add(
+        "--speaker_normalization",
+        action=argparse.BooleanOptionalAction,
+        group=data,
+        help="normalize each speaker's features and encoder outputs; default: as in training",
+    )
     add("--batch_size", type=int, default=16, group=data, help="examples per batch; default: 16")
     add("--num_workers", type=int, default=0, group=data, help="processes that decode clips; default: 0")
     add(

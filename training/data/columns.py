@@ -37,6 +37,7 @@ SYNONYMS = {
     "context": ("history", "dialogue", "dialog"),
 }
 MAX_SHOWN_COLUMNS = 30
+SPEAKER = "speaker"  # read by --speaker_normalization
 SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 
 logger = logging.getLogger(__name__)
@@ -191,7 +192,7 @@ def warn_of_unused(table: Table) -> None:
     """Warn once about the columns that training does not read."""
     unused = []
     for column in table.columns:
-        if column not in COLUMNS:
+        if column not in COLUMNS and column != SPEAKER:
             meant = synonym_of(column, table)
             unused.append(column if meant is None else f"{column} (did you mean `{meant}`?)")
     if table.unnamed:

@@ -27,7 +27,7 @@ import dataclasses
 import os
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -255,6 +255,7 @@ class EGMFDataset(Dataset):
         self.modalities = check_modalities(modalities)
         self.augmentation = augmentation or AugmentationSettings()
         self.encoder_cache = encoder_cache
+        self.speaker_normalization: Callable[..., Any] | None = None  # of speakers.py, which needs a dataset
         self.examples = self._check_all(examples)
         self.media: list[dict[str, np.ndarray]] | None = None
         if cache_media:
@@ -311,7 +312,7 @@ class EGMFDataset(Dataset):
         if modalities is None:
             cached = self.encoder_cache.stems if self.encoder_cache is not None else ()
             modalities = [modality for modality in ("audio", "video") if modality not in cached]
-        inputs = {"audio": self.processor.audio_input, "video": self.processor.video_input}
+        inputs = self._inputs()
         inputs = {modality: inputs[modality] for modality in modalities if inputs[modality] is not None}
         sources: dict[str, Any] = {}
         for modality, input_type in inputs.items():
@@ -330,11 +331,14 @@ class EGMFDataset(Dataset):
             return load_window(self.processor, window, name=name, modalities=tuple(inputs), **sources)
         return self.processor.load_media(name=name, modalities=tuple(inputs), **sources)
 
+    def _inputs(self) -> dict[str, str | None]:
+        """Modality -> input type of the model's encoder."""
+        return {"audio": self.processor.audio_input, "video": self.processor.video_input}
+
     def load_vectors(self, index: int) -> dict[str, np.ndarray | torch.Tensor]:
         """Modality -> precomputed features or cached encoder outputs (T, width) of an example, where it has them."""
         example = self.examples[index]
-        inputs = {"audio": self.processor.audio_input, "video": self.processor.video_input}
-        with_features = [modality for modality, kind in inputs.items() if kind == "features"]
+        with_features = [modality for modality, kind in self._inputs().items() if kind == "features"]
         media = self.media[index] if self.media is not None else self.decode(example, with_features)
         vectors: dict[str, np.ndarray | torch.Tensor] = dict(self._read_states(example))
         for modality in with_features:
@@ -359,8 +363,7 @@ class EGMFDataset(Dataset):
         if self.media is not None:
             return _present_modalities(example, self.media[index], example.get("state_keys", ()))
         present = set()
-        inputs = {"audio": self.processor.audio_input, "video": self.processor.video_input}
-        for modality, input_type in inputs.items():
+        for modality, input_type in self._inputs().items():
             columns = SOURCES[modality].get(input_type, ())
             if any(example.get(column) is not None for column in columns):
                 present.add(modality)
@@ -402,6 +405,8 @@ class EGMFDataset(Dataset):
         example = self.examples[index]
         media = self.load_media(index)
         states = self._read_states(example)
+        if self.speaker_normalization is not None:
+            media, states = self.speaker_normalization(example, media, states)
         present = _present_modalities(example, media, states)
         present = [modality for modality in present if modality in self.modalities]
 

@@ -17,14 +17,15 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from modeling_egmf import EGMFForConditionalGeneration
@@ -38,6 +39,7 @@ from .parquet import StoredMedia
 # Incremented when the states of the same clip change, so that those of an older version are computed again.
 STATES_VERSION = 2
 
+BATCH_SIZE = 8  # clips that are encoded together
 # A temporary file is written in seconds: one that is this old belongs to a process that was killed.
 STALE_SECONDS = 24 * 60 * 60
 
@@ -81,18 +83,51 @@ def pretrained_stems(model: EGMFForConditionalGeneration) -> dict[str, EGMFPretr
 
 
 @torch.no_grad()
+def encode_samples(stems: dict[str, EGMFPretrainedStem], samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Samples of `processor.prepare` with the outputs of pretrained encoders instead of their inputs, on the CPU.
+
+    The clips are encoded as one batch: frames of all clips together, and audio of equal length together.
+
+    Args:
+        stems: modality -> pretrained encoder, in evaluation mode.
+        samples: they stay unchanged.
+    """
+    encoded = [dict(sample) for sample in samples]
+    for modality, stem in stems.items():
+        values_name = f"{modality}_values"
+        mask_name = f"{modality}_mask"
+        present = [sample for sample in encoded if values_name in sample]
+        if not present:
+            continue
+        device = stem.backbone.device
+        values = pad_sequence([sample[values_name] for sample in present], batch_first=True).to(device)
+        mask = pad_sequence([sample[mask_name] for sample in present], batch_first=True).to(device)
+        states, state_mask = stem.run_backbone(values, mask)
+        for sample, own_states, own_mask in zip(present, states, state_mask, strict=True):
+            sample[values_name] = own_states[own_mask].cpu().contiguous()
+            sample[mask_name] = torch.ones(len(sample[values_name]), dtype=torch.bool)
+    return encoded
+
+
 def encode_clip(
     stem: EGMFPretrainedStem, processor: EGMFProcessor, modality: str, arrays: dict[str, Any], name: str
 ) -> torch.Tensor:
     """Decoded media of one clip -> states (T, output size) on the CPU; no steps without the modality."""
-    encoded = processor.encode_media(arrays, name)
-    if f"{modality}_values" not in encoded:
-        return torch.zeros(0, stem.output_size)
-    device = stem.backbone.device
-    values = encoded[f"{modality}_values"][None].to(device)
-    mask = encoded[f"{modality}_mask"][None].to(device)
-    states, mask = stem.run_backbone(values, mask)
-    return states[mask].cpu().contiguous()
+    [sample] = encode_samples({modality: stem}, [processor.encode_media(arrays, name)])
+    return sample.get(f"{modality}_values", torch.zeros(0, stem.output_size))
+
+
+@contextmanager
+def taking_outputs(stems: Iterable[EGMFPretrainedStem]) -> Iterator[None]:
+    """Within the context, the model takes the outputs of these encoders instead of their inputs."""
+    before = {stem: stem.precomputed for stem in stems}
+    for stem in before:
+        stem.precomputed = True
+    try:
+        yield
+    finally:
+        for stem, precomputed in before.items():
+            stem.precomputed = precomputed
 
 
 class EncoderCache:
@@ -209,15 +244,28 @@ class EncoderCache:
         for stem in self.stems.values():
             stem.backbone.to(device).eval()
         index, count = share
-        counts = {"stored": 0, "computed": 0}
         own_entries = list(entries)[index::count]
-        for modality, key in tqdm(own_entries, desc="frozen encoders", unit="clip", disable=index > 0):
-            if self.is_intact(modality, key):
-                counts["stored"] += 1
-                continue
-            dataset, example = entries[modality, key]
-            arrays = dataset.decode(example, (modality,))
-            name = f"example {example['id']!r}"
-            self._write(modality, key, encode_clip(self.stems[modality], self.processor, modality, arrays, name))
-            counts["computed"] += 1
-        return counts
+        computed = 0
+        missing: list[tuple[str, str]] = []
+        for position, (modality, key) in enumerate(
+            tqdm(own_entries, desc="frozen encoders", unit="clip", disable=index > 0), start=1
+        ):
+            if not self.is_intact(modality, key):
+                missing.append((modality, key))
+            if len(missing) == BATCH_SIZE or position == len(own_entries):
+                self._compute([(*entry, *entries[entry]) for entry in missing])
+                computed += len(missing)
+                missing = []
+        return {"stored": len(own_entries) - computed, "computed": computed}
+
+    def _compute(self, entries: Sequence[tuple[str, str, Any, dict[str, Any]]]) -> None:
+        """Encode clips, each given as (modality, key, dataset, example), as one batch per modality, and write them."""
+        for modality, stem in self.stems.items():
+            chosen = [entry for entry in entries if entry[0] == modality]
+            samples = []
+            for _, _, dataset, example in chosen:
+                arrays = dataset.decode(example, (modality,))
+                samples.append(self.processor.encode_media(arrays, f"example {example['id']!r}"))
+            none = torch.zeros(0, stem.output_size)
+            for (_, key, _, _), sample in zip(chosen, encode_samples({modality: stem}, samples), strict=True):
+                self._write(modality, key, sample.get(f"{modality}_values", none))

@@ -28,7 +28,9 @@ from processing_egmf import EGMFProcessor, EGMFTask
 from ..data.collator import SampleCollator
 from ..data.dataset import EGMFDataset, load_examples, stream_examples
 from ..data.dataset_options import DatasetOptions
+from ..data.encoder_cache import EncoderCache, encode_samples, pretrained_stems, taking_outputs
 from ..data.selection import select_examples
+from ..data.speakers import SpeakerNormalization
 from ..data.tables import MEDIA
 from ..data.windows import cut_examples, merge_records
 from ..model.builder import load
@@ -66,6 +68,8 @@ class EvaluationOptions:
         num_workers: processes that decode clips.
         max_samples: number of examples to evaluate, stratified by label; None for all.
         window_hop: seconds between the windows that longer clips are cut into; None to cut off their end.
+        encoder_cache: folder for the outputs of frozen pretrained encoders; None to compute them.
+        speaker_normalization: whether to normalize per speaker; None to do as in training.
         reading: names of columns and labels, what to read of a dataset on the Hub, and whether to stream it.
         seed: random seed.
         device: `cpu` or `cuda`; None for CUDA if there is a GPU.
@@ -86,6 +90,8 @@ class EvaluationOptions:
     num_workers: int = 0
     max_samples: int | None = None
     window_hop: float | None = None
+    encoder_cache: str | None = None
+    speaker_normalization: bool | None = None
     reading: DatasetOptions = field(default_factory=DatasetOptions)
     seed: int = 0
     device: str | None = None
@@ -178,8 +184,8 @@ def predict_dataset(
 
     The answer has the table's other columns as `columns`.
 
-    Clips are decoded once, a batch at a time, for all subsets. A clip that was cut into windows (see windows.py) has
-    one record.
+    Clips are decoded and encoded once, a batch at a time, for all subsets. A clip that was cut into windows
+    (see windows.py) has one record.
 
     Args:
         subsets: subsets of the modalities.
@@ -188,11 +194,14 @@ def predict_dataset(
     """
     model.eval()
     collators = {subset_name(subset): SampleCollator(processor, subset) for subset in subsets}
+    stems = {modality: stem for modality, stem in pretrained_stems(model).items() if not stem.precomputed}
     records = []
     for batch in load_batches(dataset, batch_size, num_workers):
+        encoded = encode_samples(stems, [sample for _, sample, _ in batch])
         for name, collator in collators.items():
-            usable = [sample for _, sample, _ in batch if set(sample["modalities"]) & set(collator.modalities)]
-            predictions = predict_batch(model, collator, usable) if usable else []
+            usable = [sample for sample in encoded if set(sample["modalities"]) & set(collator.modalities)]
+            with taking_outputs(stems.values()):
+                predictions = predict_batch(model, collator, usable) if usable else []
             by_id = {sample["id"]: prediction for sample, prediction in zip(usable, predictions, strict=True)}
             for example, sample, length in batch:
                 record = {
@@ -321,6 +330,8 @@ def evaluate_checkpoint(options: EvaluationOptions) -> Path | None:
     subsets = parse_subsets(options.subsets, modalities)
     warn_of_other_splits(Path(options.model_name_or_path), options.split_manifest)
     model.to(state.device if state.num_processes > 1 else options.device)
+    if options.speaker_normalization is None:
+        options.speaker_normalization = trained_with_normalization(Path(options.model_name_or_path))
     started = time.time()
     if examples is None:
         records = _predict_stream(model, processor, subsets, options)
@@ -361,6 +372,7 @@ def describe_evaluation(options: EvaluationOptions) -> dict[str, Any]:
         "split_manifest": options.split_manifest,
         "max_samples": options.max_samples,
         "window_hop": options.window_hop,
+        "speaker_normalization": bool(options.speaker_normalization),
         "load_in_4bit": options.load_in_4bit,
         "experts": options.experts,
         "task_map": describe_task_map(read_task_map(options.task_map)),
@@ -377,6 +389,8 @@ def _choose_examples(options: EvaluationOptions, state: PartialState) -> list[di
     if options.reading.streaming:
         if state.num_processes > 1:
             raise ValueError("--streaming is for one process. Leave it out, or start one (--num_processes 1).")
+        if options.speaker_normalization:
+            raise ValueError("--speaker_normalization needs all clips of a speaker. Leave out --streaming.")
         return None
     examples = load_examples(options.dataset, options.split, options.split_manifest, options.reading)
     examples = select_examples(examples, None, options.max_samples, default_task="")
@@ -394,7 +408,16 @@ def _predict_own_part(
 ) -> list[dict[str, Any]]:
     """Records of this process's examples; `place` is an example's index among all of them."""
     indices, own_examples = own_part(examples, state)
-    dataset = EGMFDataset(cut_examples(own_examples, processor, options.window_hop), processor)
+    cache = _open_cache(model, processor, options)
+    dataset = EGMFDataset(cut_examples(own_examples, processor, options.window_hop), processor, encoder_cache=cache)
+    if cache is not None:
+        cache.fill((dataset,), model.device)
+    if options.speaker_normalization:
+        state.wait_for_everyone()  # until the outputs of all processes are stored
+        # A speaker's clips may be on several processes.
+        all_examples = cut_examples(examples, processor, options.window_hop)
+        whole = EGMFDataset(all_examples, processor, encoder_cache=cache)
+        dataset.speaker_normalization = SpeakerNormalization(model, whole, state.is_main_process)
     records = predict_dataset(model, processor, dataset, subsets, options.batch_size, options.num_workers)
     index_of_clip = {example["id"]: index for index, example in zip(indices, own_examples, strict=True)}
     media = {example["id"]: media_paths(example, Path(options.dataset)) for example in own_examples}
@@ -417,6 +440,15 @@ def media_paths(example: dict[str, Any], dataset: Path) -> dict[str, str]:
     return files
 
 
+def _open_cache(
+    model: EGMFForConditionalGeneration, processor: EGMFProcessor, options: EvaluationOptions
+) -> EncoderCache | None:
+    if options.encoder_cache is None:
+        return None
+    check_writable(Path(options.encoder_cache))
+    return EncoderCache(options.encoder_cache, model, processor)
+
+
 def _predict_stream(
     model: EGMFForConditionalGeneration,
     processor: EGMFProcessor,
@@ -425,11 +457,14 @@ def _predict_stream(
 ) -> list[dict[str, Any]]:
     """Records of a streamed dataset, or of its first `max_samples` examples, as from `_predict_own_part`."""
     records: list[dict[str, Any]] = []
+    cache = _open_cache(model, processor, options)
     left = options.max_samples
     first = 0
     for examples in stream_examples(options.dataset, options.split, options.reading, STREAMED * options.batch_size):
         examples = examples[:left]
-        dataset = EGMFDataset(cut_examples(examples, processor, options.window_hop), processor)
+        dataset = EGMFDataset(cut_examples(examples, processor, options.window_hop), processor, encoder_cache=cache)
+        if cache is not None:
+            cache.fill((dataset,), model.device)
         of_chunk = predict_dataset(model, processor, dataset, subsets, options.batch_size, options.num_workers)
         place_of_clip = {example["id"]: first + index for index, example in enumerate(examples)}
         records += [record | {"place": place_of_clip[record["clip"]]} for record in of_chunk]
@@ -438,6 +473,14 @@ def _predict_stream(
         if left == 0:
             break
     return records
+
+
+def trained_with_normalization(model: Path) -> bool:
+    """Whether a run was trained with `--speaker_normalization`, according to `training.json`."""
+    record_file = model / "training.json"
+    if not record_file.is_file():
+        return False
+    return bool(read_json(record_file).get("data_arguments", {}).get("speaker_normalization"))
 
 
 def warn_of_other_splits(model: Path, manifest: str) -> None:

@@ -155,8 +155,8 @@ def load_pretrained_encoder(arguments: ModelArguments, modality: str, model_id: 
             f"{option}: the checkpoint has no weights for {sorted(missing)[:3]} ({len(missing)}) of a "
             f"{backbone_config.model_type} encoder. Give a checkpoint of the encoder itself."
         )
-    has_layers = "num_hidden_layers" in dir(backbone.config)
-    if arguments.pretrained_layers == "weighted" and not has_layers:
+    layers = arguments.pretrained_layers or ("weighted" if has_layers(backbone.config) else "last")
+    if layers == "weighted" and not has_layers(backbone.config):
         raise ValueError(f"{option} has no layers of one width to weight. Leave out --pretrained_layers weighted.")
     config = EGMFEncoderConfig(
         input_type=RAW_INPUTS[modality],
@@ -164,7 +164,7 @@ def load_pretrained_encoder(arguments: ModelArguments, modality: str, model_id: 
         backbone_id=absolute_id(model_id),
         backbone_trainable=arguments.train_backbones,
         backbone_pooler=not any("pooler" in key for key in info["missing_keys"]),
-        backbone_layers=arguments.pretrained_layers or ("weighted" if has_layers else "last"),
+        backbone_layers=layers,
         backbone_dtype=arguments.pretrained_dtype,
         pooling=arguments.encoder_pooling or "statistics",
         **shared_settings(arguments),
@@ -176,6 +176,14 @@ def load_pretrained_encoder(arguments: ModelArguments, modality: str, model_id: 
     if modality == "audio" and arguments.pretrained_chunk_seconds is not None:
         config.backbone_chunk_steps = round(arguments.pretrained_chunk_seconds * steps_per_second)
     return encoder
+
+
+def has_layers(config: PreTrainedConfig) -> bool:
+    """Whether a pretrained encoder has layers of one width, which can be weighted; convolutional ones have stages."""
+    try:
+        return config.num_hidden_layers > 0  # of some models another name for an attribute
+    except AttributeError:
+        return False
 
 
 def check_pretrained_options(arguments: ModelArguments) -> None:

@@ -37,6 +37,7 @@ from ..data.selection import (
     used_tasks,
     warn_of_missing_labels,
 )
+from ..data.speakers import SpeakerNormalization
 from ..data.windows import cut_examples, num_clips
 from ..evaluation.processes import require_examples
 from ..model.builder import build
@@ -118,6 +119,7 @@ class TrainingRun:
         self.make_datasets()
         self.prepare_folder()
         self.fill_encoder_cache()
+        self.normalize_speakers()
         self.trainer = self.make_trainer()
         self.pretrain()
         self.train()
@@ -248,6 +250,13 @@ class TrainingRun:
             f"Frozen encoders: {counts['computed']} clips computed, {counts['stored']} found in "
             f"{self.encoder_cache.root}."
         )
+
+    def normalize_speakers(self) -> None:
+        if not self.data_args.speaker_normalization:
+            return
+        for dataset in (self.train_set, self.eval_set):
+            progress = not self.args.disable_tqdm and self.is_main_process
+            dataset.speaker_normalization = SpeakerNormalization(self.model, dataset, progress)
 
     def make_trainer(self) -> EGMFTrainer:
         callbacks = [LogAtSave()]

@@ -152,7 +152,9 @@ def test_clips_longer_than_whisper_takes_are_refused(write_encoder):
     folder = write_encoder(AUDIO_BACKBONES["whisper"], "whisper")
     with pytest.raises(ValueError, match="takes at most 1 s of audio; set --max_clip_seconds 1"):
         build("audio", folder, max_clip_seconds=2.0)
-    assert build("audio", folder, max_clip_seconds=1.0).config.backbone_config.model_type == "whisper"
+    config = build("audio", folder, max_clip_seconds=1.0).config
+    assert config.backbone_config.model_type == "whisper"
+    assert config.backbone_layers == "weighted"
 
 
 # ---- pseudo tokens -------------------------------------------------------------------------------------------

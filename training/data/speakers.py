@@ -1,0 +1,150 @@
+"""Per-speaker normalization: each speaker's recordings get the mean and deviation of the whole training set.
+
+    one speaker's features or cached encoder outputs, all clips ─► mean m, deviation s of each column
+    a clip x of the speaker ─► (x - m) / s * std + mean          mean, std: of the training set (feature_stats.py)
+
+Voices and faces differ more between people than between the moods of one person. The normalization needs no labels,
+but other recordings of the same speaker: of the split that is used, which holds for test speakers as well. Because the
+result has the training set's scale, the model also takes a clip that is not normalized, as if its speaker were an
+average one; it is then less accurate.
+"""
+
+# T steps  F width of features or of encoder outputs
+
+import logging
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from modeling_egmf import EGMFForConditionalGeneration
+
+from .columns import SPEAKER
+from .dataset import EGMFDataset
+from .examples import list_first
+from .feature_stats import standardizers
+from .text_files import shorten
+
+
+FEW_CLIPS = 5  # too few for the statistics of a speaker
+
+logger = logging.getLogger(__name__)
+
+
+class Moments(NamedTuple):
+    """Mean and deviation of each column over a speaker's clips, float32 (F,)."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+
+class SpeakerNormalization:
+    """Normalizes the features and encoder outputs of the examples of one dataset.
+
+    Args:
+        model: gives the statistics of the training set; they are read when a clip is normalized.
+        dataset: its examples need the column `speaker`; audio and video need features or an encoder cache.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: an example has no speaker, or nothing of the model can be normalized.
+    """
+
+    def __init__(self, model: EGMFForConditionalGeneration, dataset: EGMFDataset, progress: bool = True):
+        self.targets: dict[str, nn.Module] = normalizable(model, dataset)
+        check_speakers(dataset.examples)
+        self.moments = measure_speakers(dataset, list(self.targets), progress)
+
+    def __call__(
+        self, example: dict[str, Any], media: dict[str, np.ndarray], states: dict[str, torch.Tensor]
+    ) -> tuple[dict[str, np.ndarray], dict[str, torch.Tensor]]:
+        """An example's decoded media and cached encoder outputs -> the same, its features and outputs normalized."""
+        media = dict(media)
+        states = dict(states)
+        for modality in self.targets:
+            features = f"{modality}_features"
+            if features in media:
+                media[features] = self._normalize(example, modality, torch.from_numpy(media[features])).numpy()
+            if modality in states:
+                states[modality] = self._normalize(example, modality, states[modality])
+        return media, states
+
+    def _normalize(self, example: dict[str, Any], modality: str, values: torch.Tensor) -> torch.Tensor:
+        """values (T, F) -> float32 (T, F)."""
+        moments = self.moments[speaker_of(example), modality]
+        target = self.targets[modality]
+        normalized = (values.float() - moments.mean) / moments.std
+        return normalized * target.std.cpu() + target.mean.cpu()
+
+
+def speaker_of(example: dict[str, Any]) -> str | None:
+    """The speaker of an example as text; None without one."""
+    speaker = (example.get("extra") or {}).get(SPEAKER)
+    return None if speaker is None or str(speaker).strip() == "" else str(speaker)
+
+
+def normalizable(model: EGMFForConditionalGeneration, dataset: EGMFDataset) -> dict[str, nn.Module]:
+    """Modality -> the part of the model with its statistics, for features and cached encoder outputs.
+
+    Raises:
+        ValueError: there is none, or a pretrained encoder's outputs are not cached.
+    """
+    modules = standardizers(model)
+    inputs = {"audio": dataset.processor.audio_input, "video": dataset.processor.video_input}
+    cached = dataset.encoder_cache.stems if dataset.encoder_cache is not None else ()
+    uncached = [modality for modality in modules if inputs[modality] != "features" and modality not in cached]
+    if uncached:
+        raise ValueError(
+            f"--speaker_normalization needs all outputs of the {uncached[0]} encoder of a speaker at once. "
+            "Give --encoder_cache, a folder for them."
+        )
+    if not modules:
+        raise ValueError(
+            "--speaker_normalization is for features and for pretrained encoders whose layers are weighted, and this "
+            "model has neither. Leave it out."
+        )
+    return modules
+
+
+def check_speakers(examples: list[dict[str, Any]]) -> None:
+    """Refuse examples without a speaker, and warn of speakers with few clips."""
+    missing = [example["id"] for example in examples if speaker_of(example) is None]
+    if missing:
+        raise ValueError(
+            f"--speaker_normalization needs a column {SPEAKER!r}, and {len(missing)} of {len(examples)} examples have "
+            f"none: {list_first([shorten(name) for name in missing])}. Add it, or leave the option out."
+        )
+    counts: dict[str, int] = {}
+    for example in examples:
+        counts[speaker_of(example)] = counts.get(speaker_of(example), 0) + 1
+    few = [shorten(speaker) for speaker, count in counts.items() if count < FEW_CLIPS]
+    if few:
+        logger.warning(
+            f"{len(few)} of {len(counts)} speakers have fewer than {FEW_CLIPS} clips ({list_first(few)}): what is "
+            "particular about a clip is taken for the speaker's."
+        )
+
+
+def measure_speakers(dataset: EGMFDataset, modalities: list[str], progress: bool) -> dict[tuple[str, str], Moments]:
+    """(speaker, modality) -> mean and deviation over all steps of the speaker's clips."""
+    sums: dict[tuple[str, str], list[Any]] = {}
+    for index in tqdm(range(len(dataset)), desc="measuring speakers", unit="example", disable=not progress):
+        speaker = speaker_of(dataset.examples[index])
+        for modality, values in dataset.load_vectors(index).items():
+            if modality not in modalities or len(values) == 0:
+                continue
+            values = torch.as_tensor(values).double()
+            total = sums.setdefault((speaker, modality), [0, 0.0, 0.0])
+            total[0] += len(values)
+            total[1] = total[1] + values.sum(dim=0)
+            total[2] = total[2] + values.square().sum(dim=0)
+    moments = {}
+    for key, (count, total, squares) in sums.items():
+        mean = total / count
+        variance = squares / count - mean.square()
+        # A column that never changes stays at the training set's mean.
+        std = variance.clamp(min=0).sqrt().clamp(min=1e-6 * (1 + mean.abs()))
+        moments[key] = Moments(mean.float(), std.float())
+    return moments
