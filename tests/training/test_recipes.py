@@ -15,11 +15,14 @@ from processing_egmf import BUILT_IN_TASKS
 from tests.helpers.corpus_files import write_corpus, write_language_model
 from training.arguments import parse_arguments
 from training.model.backbones import backbone_config
+from training.model.presets import locate_preset
 from training.trainer.run import train
 
 
 pytestmark = pytest.mark.integration
-CONFIGS = sorted((Path(__file__).parents[2] / "training/configs").glob("*.yaml"))
+FOLDER = Path(__file__).parents[2] / "training/configs"
+RAW_CONFIGS = sorted(FOLDER.glob("*_raw-*.yaml"))  # with pretrained encoders
+CONFIGS = sorted(set(FOLDER.glob("*.yaml")) - set(RAW_CONFIGS))
 OTHER_CONFIGS = ("demo", "demo-languages", "first-corpus")  # of clips, and of no benchmark
 EXPERIMENTS = {"mosi_vectors-smollm2-135m"}  # of one backbone
 RECIPES = [path for path in CONFIGS if path.stem not in OTHER_CONFIGS]
@@ -67,6 +70,20 @@ def write_features(folder, settings, language):
 def test_every_benchmark_has_a_recipe_for_every_backbone():
     expected = {f"{benchmark}-{name}" for benchmark in BENCHMARKS for name in BACKBONES}
     assert {path.stem for path in RECIPES} == expected | EXPERIMENTS
+
+
+@pytest.mark.parametrize("benchmark", ["meld", "mosei", "sims_v2"])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_recipe_of_raw_clips_is_that_of_features_with_pretrained_encoders(benchmark, backbone):
+    raw = yaml.safe_load((FOLDER / f"{benchmark}_raw-{backbone}.yaml").read_text(encoding="utf-8"))
+    features = yaml.safe_load((FOLDER / f"{benchmark}-{backbone}.yaml").read_text(encoding="utf-8"))
+    model_args, data_args, _ = parse_arguments(["--config", str(FOLDER / f"{benchmark}_raw-{backbone}.yaml")])
+    assert locate_preset(model_args.audio, "audio") != model_args.audio
+    assert locate_preset(model_args.video, "video") != model_args.video
+    assert data_args.encoder_cache
+    for name in ("only_tasks", "text_model_name_or_path", "lora_r", "modality_dropout", "metric_for_best_model"):
+        assert raw[name] == features[name]
+    assert len(RAW_CONFIGS) == 6
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -171,10 +171,12 @@ class EncoderCache:
         """Data-loader workers only read files, so they get no encoders."""
         return {**vars(self), "stems": dict.fromkeys(self.stems)}
 
-    def _clip_digest(self, clip: str | StoredMedia) -> str:
+    def _clip_digest(self, clip: str | bytes | StoredMedia) -> str:
         """A hash of the bytes of a clip."""
         if isinstance(clip, StoredMedia):
-            return digest_of_bytes(clip.read())
+            clip = clip.read()
+        if isinstance(clip, bytes):
+            return digest_of_bytes(clip)
         if clip not in self._file_digests:
             self._file_digests[clip] = digest_of_file(clip)
         return self._file_digests[clip]
@@ -198,6 +200,20 @@ class EncoderCache:
         """Read the states (T, encoder width) that `fill` has written."""
         with safe_open(self.path(modality, key), "pt") as file:
             return file.get_tensor("states")
+
+    def load(self, modality: str, key: str, sources: dict[str, Any], name: str) -> torch.Tensor:
+        """The states (T, encoder width) of one clip, computed and written if they are missing or damaged.
+
+        Args:
+            modality: `audio` or `video`.
+            key: from `keys`.
+            sources: the clip's `audio` and `video`, as the processor takes them.
+            name: the clip's name in messages.
+        """
+        if not self.is_intact(modality, key):
+            arrays = self.processor.load_media(**sources, modalities=(modality,), name=name)
+            self._write(modality, key, encode_clip(self.stems[modality], self.processor, modality, arrays, name))
+        return self.read(modality, key)
 
     def is_intact(self, modality: str, key: str) -> bool:
         """Whether the file exists and holds the states that were written."""

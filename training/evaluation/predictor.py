@@ -19,18 +19,21 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from modeling_egmf import EGMFForConditionalGeneration
+from modeling_egmf.outputs_egmf import EGMFAnswerOutput
 from processing_egmf import EGMFProcessor
 from processing_egmf.video_egmf import has_video
 
 from ..data.clips import load_features, read_stored
 from ..data.dataset import load_examples, stream_examples
 from ..data.dataset_options import DatasetOptions
+from ..data.encoder_cache import EncoderCache, taking_outputs
 from ..data.media_paths import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from ..data.windows import predict_windows, require_hop
 from ..model.builder import load
 from ..model.language_model import quantization
 from ..options import ModelArguments
 from ..records import check_writable, replacing
+from .evaluator import trained_with_normalization
 from .processes import choose_device, merge_over_processes, own_part, processes, require_all, require_examples
 
 
@@ -70,6 +73,7 @@ class PredictionOptions:
         task: name of a task; None for the checkpoint's first one.
         modalities: the modalities to use; None for all.
         window_hop: seconds between the windows that longer clips are cut into; None to cut off their end.
+        encoder_cache: folder for the outputs of frozen pretrained encoders; None to compute them.
         top_k: number of probabilities to keep; None for all.
         output: file to write, JSON lines or Parquet; None for the terminal.
         overwrite: replace the file if it exists.
@@ -89,6 +93,7 @@ class PredictionOptions:
     task: str | None = None
     modalities: list[str] | None = None
     window_hop: float | None = None
+    encoder_cache: str | None = None
     top_k: int | None = None
     output: Path | None = None
     overwrite: bool = False
@@ -152,6 +157,7 @@ class Predictor:
         modalities: the modalities to use; None for all.
         top_k: number of probabilities to keep; None for all.
         window_hop: seconds between the windows that longer clips are cut into; None to cut off their end.
+        encoder_cache: stored outputs of the model's frozen encoders, for clips that are not cut; None to compute them.
     """
 
     model: EGMFForConditionalGeneration
@@ -160,6 +166,7 @@ class Predictor:
     modalities: Sequence[str] | None = None
     top_k: int | None = None
     window_hop: float | None = None
+    encoder_cache: EncoderCache | None = None
 
     def predict(self, **sample: Any) -> dict[str, Any]:
         """One sample's processor arguments -> its answer, over all of its windows if it is cut."""
@@ -171,9 +178,25 @@ class Predictor:
             answer = predict_windows(self.model, self.processor, inputs, self.window_hop, self.top_k)
             if answer is not None:
                 return answer
-        batch = self.processor(**inputs).to(self.model.device)
-        output = self.model.score_answers(**batch)
+        if self.encoder_cache is None:
+            batch = self.processor(**inputs).to(self.model.device)
+            output = self.model.score_answers(**batch)
+        else:
+            output = self._score_stored(inputs)
         return self.processor.post_process_answers(output, top_k=self.top_k)[0]
+
+    def _score_stored(self, inputs: dict[str, Any]) -> EGMFAnswerOutput:
+        """Score one sample with the stored outputs of the encoders."""
+        inputs = dict(inputs)
+        name = inputs.pop("sample_names", None) or "the clip"
+        sources = {modality: inputs.get(modality) for modality in ("audio", "video")}
+        chosen = inputs["modalities"] or self.processor.modalities
+        for modality, key in self.encoder_cache.keys(sources).items():
+            if modality in chosen:
+                inputs[f"{modality}_states"] = self.encoder_cache.load(modality, key, sources, name)
+        batch = self.processor.collate([self.processor.prepare(**inputs, name=name)]).to(self.model.device)
+        with taking_outputs(self.encoder_cache.stems.values()):
+            return self.model.score_answers(**batch)
 
     def predict_all(self, clips: Iterable[Clip]) -> Iterator[dict[str, Any]]:
         """Per clip, `clip` (its name) with the fields of its answer, or with `error` (why there is no answer)."""
@@ -308,7 +331,18 @@ def predict(options: PredictionOptions) -> int:
             f"--modalities {' '.join(options.modalities)}: this model has {', '.join(processor.modalities)}."
         )
     model.to(state.device if state.num_processes > 1 else options.device)
-    predictor = Predictor(model, processor, options.task, options.modalities, options.top_k, options.window_hop)
+    if trained_with_normalization(Path(options.model_name_or_path)) and state.is_main_process:
+        logger.warning(
+            f"{options.model_name_or_path} was trained with --speaker_normalization, but egmf predict does not know "
+            "who speaks: it takes every speaker for an average one, and is less accurate than egmf evaluate."
+        )
+    cache = None
+    if options.encoder_cache is not None:
+        check_writable(Path(options.encoder_cache))
+        cache = EncoderCache(options.encoder_cache, model, processor)
+        for stem in cache.stems.values():
+            stem.precomputed = False  # windows are encoded anew
+    predictor = Predictor(model, processor, options.task, options.modalities, options.top_k, options.window_hop, cache)
     if state.num_processes == 1:
         predictions: Iterable[dict[str, Any]] = predictor.predict_all(clips)
     else:

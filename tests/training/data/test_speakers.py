@@ -18,6 +18,7 @@ from training.data.encoder_cache import encode_samples
 from training.data.speakers import check_speakers, speaker_of
 from training.evaluation import evaluator
 from training.evaluation.evaluator import EvaluationOptions, evaluate_checkpoint
+from training.evaluation.predictor import PredictionOptions, predict
 from training.records import read_json
 from training.trainer.run import TrainingRun
 
@@ -128,6 +129,26 @@ def test_evaluation_normalizes_as_in_training_and_encodes_each_clip_once(run, pl
     assert answers["uncached"] == pytest.approx(answers["without"], abs=1e-5)
     with pytest.raises(ValueError, match="needs all outputs of the audio encoder.*Give --encoder_cache"):
         evaluate_checkpoint(EvaluationOptions(**shared, output=place / "refused.json", device="cpu"))
+
+
+def test_prediction_with_the_cache_is_that_without(run, place, caplog):
+    predictions = {}
+    for name, cache in {"plain": None, "first": place / "predict_cache", "second": place / "predict_cache"}.items():
+        output = place / f"{name}.jsonl"
+        options = PredictionOptions(
+            str(run.folder),
+            dataset=str(place / "corpus"),
+            split="validation",
+            device="cpu",
+            encoder_cache=cache,
+            output=output,
+        )
+        assert predict(options) == 0
+        lines = output.read_text(encoding="utf-8").splitlines()
+        predictions[name] = [next(iter(json.loads(line)["probabilities"].values())) for line in lines]
+    assert predictions["first"] == predictions["second"] == pytest.approx(predictions["plain"], abs=1e-5)
+    assert len(list((place / "predict_cache").rglob("*.safetensors"))) == 12
+    assert "it takes every speaker for an average one" in caplog.text
 
 
 def everything_of(results):
