@@ -39,7 +39,10 @@ from .parquet import StoredMedia
 # Incremented when the states of the same clip change, so that those of an older version are computed again.
 STATES_VERSION = 2
 
-BATCH_SIZE = 8  # clips that are encoded together
+# Clips that are encoded together on a GPU. On a CPU there is little to gain, and one at a time gives the same bits
+# whichever other clips are missing.
+BATCH_SIZE = 8
+
 # A temporary file is written in seconds: one that is this old belongs to a process that was killed.
 STALE_SECONDS = 24 * 60 * 60
 
@@ -261,6 +264,7 @@ class EncoderCache:
             stem.backbone.to(device).eval()
         index, count = share
         own_entries = list(entries)[index::count]
+        batch_size = 1 if torch.device(device).type == "cpu" else BATCH_SIZE
         computed = 0
         missing: list[tuple[str, str]] = []
         for position, (modality, key) in enumerate(
@@ -268,7 +272,7 @@ class EncoderCache:
         ):
             if not self.is_intact(modality, key):
                 missing.append((modality, key))
-            if len(missing) == BATCH_SIZE or position == len(own_entries):
+            if len(missing) == batch_size or position == len(own_entries):
                 self._compute([(*entry, *entries[entry]) for entry in missing])
                 computed += len(missing)
                 missing = []
