@@ -33,7 +33,8 @@ WHISPER_BASE = {
     "encoder_layers": 6,
     "encoder_attention_heads": 8,
     "encoder_ffn_dim": 2048,
-    "decoder_layers": 1,  # not used
+    "decoder_layers": 1,  # not used, like its heads
+    "decoder_attention_heads": 8,
 }
 
 

@@ -8,7 +8,7 @@ from training.benchmarks.cost import clip_length
 
 
 pytestmark = pytest.mark.integration
-TINY = {"d_model": 16, "encoder_layers": 1, "encoder_attention_heads": 2, "decoder_layers": 1}
+TINY = {"d_model": 24, "encoder_layers": 1, "decoder_layers": 1}
 
 
 def test_record(capsys, monkeypatch):
