@@ -24,7 +24,7 @@ BINS = 15  # of equal width, over confidences from 0 to 1
 DRAWS = 500  # of answers that a calibrated model could have given
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9)  # probabilities of the intervals whose coverage is fitted
 TEMPERATURES = np.exp(np.linspace(np.log(0.25), np.log(8), 81))
-MIN_EXAMPLES = 30  # fewer get the temperature of all subsets together
+POOLED = 30  # examples that the temperature of all subsets together counts for in that of each subset
 
 
 # ---- distributions --------------------------------------------------------------------------------------------
@@ -164,6 +164,9 @@ def fit_temperature(probabilities: np.ndarray, truth: np.ndarray, has_labels: bo
 def fit_temperatures(subsets: Mapping[str, Any], task: str) -> dict[str, float]:
     """A temperature for each combination of modalities that a task's answers are based on.
 
+    With few examples a temperature is uncertain, so each is drawn toward that of all combinations together, in
+    proportion to `POOLED`. The value was chosen by cross-validation on the demo's validation split.
+
     Args:
         subsets: `subsets` of a results file. An example without audio, asked with everything, counts for text+video.
         task: the task's name.
@@ -183,7 +186,7 @@ def fit_temperatures(subsets: Mapping[str, Any], task: str) -> dict[str, float]:
     of_all = fit_temperature(*read_distributions(every), has_labels)
     temperatures = {}
     for name, group in groups.items():
-        temperatures[name] = of_all
-        if len(group) >= MIN_EXAMPLES:
-            temperatures[name] = fit_temperature(*read_distributions([*group.values()]), has_labels)
+        own = fit_temperature(*read_distributions([*group.values()]), has_labels)
+        weight = len(group) / (len(group) + POOLED)
+        temperatures[name] = own**weight * of_all ** (1 - weight)
     return temperatures
