@@ -105,7 +105,7 @@ def check_lora_targets(language_model: PreTrainedModel, targets: list[str] | str
     layer_names = linear_layer_names(language_model)
     missing = []
     for target in targets:
-        if not any(name == target or name.endswith(f".{target}") for name in layer_names):
+        if not any(f".{name}".endswith(f".{target}") for name in layer_names):
             missing.append(target)
     if missing or not targets:
         raise ValueError(

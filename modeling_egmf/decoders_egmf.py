@@ -164,21 +164,22 @@ def argument_names(model_class: type[PreTrainedModel]) -> set[str]:
     return set(inspect.signature(model_class.forward).parameters)
 
 
-def check_keywords(function: Callable, given: Iterable[str], language_model: PreTrainedModel) -> None:
-    """Reject arguments that neither a function nor the language model knows, instead of ignoring them in silence.
+def check_keywords(function: Callable, given: Iterable[str], other: Callable) -> None:
+    """Reject arguments that no function knows, instead of ignoring them in silence or naming one of our own.
 
     Args:
-        function: with all of its arguments in its signature.
-        given: names of the arguments that were passed.
-        language_model: to whose forward pass the function passes further arguments.
+        function: that was called.
+        given: names of the arguments that are not in its own signature.
+        other: the function to which it passes them: ours, or the language model's `forward`.
 
     Raises:
         TypeError: with the name that was probably meant.
     """
-    known = {*inspect.signature(function).parameters, *argument_names(type(language_model))}
-    known |= {*TransformersKwargs.__optional_keys__, "cache_position", "return_dict"}
+    known = {*inspect.signature(function).parameters, *inspect.signature(other).parameters}
+    if "kwargs" in inspect.signature(function).parameters:  # they go to the language model
+        known |= {*TransformersKwargs.__optional_keys__, "cache_position", "return_dict"}
     for name in given:
-        if name not in known - {"self", "kwargs", *DATASET_COLUMNS}:
+        if name not in known - {"self", "kwargs", "inputs", *DATASET_COLUMNS}:
             hint = did_you_mean(name, sorted(known)) or " Leave it out."
             if name in DATASET_COLUMNS:
                 hint = " It is an argument of the processor."

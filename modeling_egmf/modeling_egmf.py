@@ -327,7 +327,7 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFCheckpointMixin, EGMFPr
             Embeddings (B, S, D), and the output of the fusion.
         """
         if utterance_mask is None:
-            raise ValueError("`utterance_mask` is missing; the processor returns it with `input_ids`.")
+            raise ValueError("`utterance_mask` is missing; give all that the processor returns.")
         masks = {"utterance_mask": utterance_mask, "text_mask": text_mask, "modality_mask": modality_mask}
         check_masks(input_ids, masks)
         placeholder_mask = self.get_placeholder_mask(input_ids)  # (B, S)
@@ -365,7 +365,7 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFCheckpointMixin, EGMFPr
     ) -> EGMFCausalLMOutput:
         """Next-token logits and, with `labels`, their loss. The class docstring describes the arguments."""
         if kwargs:
-            check_keywords(self.forward, kwargs, self.language_model)
+            check_keywords(self.forward, kwargs, self.language_model.forward)
         media = (audio_values, audio_mask, video_values, video_mask, modality_mask)
         if labels is not None and answer_ids is not None and not self.training:
             prompt = (input_ids, attention_mask, utterance_mask, text_mask)
@@ -417,6 +417,7 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFCheckpointMixin, EGMFPr
                 decoding samples from.
             labels: not accepted: with an answer in the prompt there is nothing left to score.
         """
+        check_keywords(self.score_answers, inputs, self.embed_prompt)
         if normalization not in NORMALIZATIONS:
             raise ValueError(f"`normalization` is {normalization!r}; use one of {', '.join(NORMALIZATIONS)}.")
         if labels is not None:

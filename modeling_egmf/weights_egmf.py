@@ -21,6 +21,12 @@ from torch import Tensor, nn
 from transformers.utils import cached_file
 from transformers.utils.hub import get_checkpoint_shard_files
 
+from .fields_egmf import did_you_mean
+
+
+# Arguments of `from_pretrained` to suggest instead of an unknown one.
+COMMON_ARGUMENTS = ("attn_implementation", "device_map", "dtype", "revision", "subfolder")
+
 
 @contextmanager
 def explain_loading_errors(name: str, remedy: str = "Download or save it again.") -> Iterator[None]:
@@ -32,7 +38,7 @@ def explain_loading_errors(name: str, remedy: str = "Download or save it again."
 
     Raises:
         OSError: instead of the error of the library that reads the file.
-        TypeError: the library does not know a keyword argument.
+        TypeError: no class that the library builds knows a keyword argument of `from_pretrained`.
     """
     try:
         yield
@@ -41,9 +47,10 @@ def explain_loading_errors(name: str, remedy: str = "Download or save it again."
     # Of any kind: damaged content can make the libraries raise anything.
     except Exception as error:
         problem = str(error) or type(error).__name__
-        # Of `from_pretrained`.
         if "unexpected keyword argument" in problem:
-            raise
+            name = problem.split("'")[1]
+            hint = did_you_mean(name, COMMON_ARGUMENTS) or " Leave it out."
+            raise TypeError(f"from_pretrained() got an unexpected keyword argument {name!r}.{hint}") from error
         raise OSError(f"{name} could not be loaded ({problem}). {remedy}") from error
 
 

@@ -20,9 +20,7 @@ LIMITS = ("max_clip_seconds", "max_decode_seconds")
 NESTED_KEYWORDS = {
     "text_kwargs": ("padding", "truncation", "max_length", "return_tensors"),
     "audio_kwargs": ("sampling_rate", "return_tensors"),
-    "videos_kwargs": ("return_tensors",),
-    "images_kwargs": ("return_tensors",),
-    "common_kwargs": ("return_tensors",),
+    **dict.fromkeys(("videos_kwargs", "images_kwargs", "common_kwargs"), ("return_tensors",)),
 }
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")

@@ -18,17 +18,13 @@ import torch
 from transformers.image_utils import is_pil_image
 
 from .arguments_egmf import refuse_unknown, shorten
-from .prompts_egmf import read_text
+from .prompts_egmf import MEDIA_NAME, read_text
 from .tasks_egmf import find_task
 
 
 # Type of an item -> keys that may hold its value. An image is a video of one frame.
-ITEM_KEYS = {
-    "text": ("text",),
-    "audio": ("audio", "path", "url"),
-    "video": ("video", "path", "url"),
-    "image": ("image", "path", "url"),
-}
+ITEM_KEYS = {kind: (kind, "path", "url") for kind in ("audio", "video", "image")}
+ITEM_KEYS = {"text": ("text",), **ITEM_KEYS}
 # Options of `apply_chat_template` that change nothing here: the prompt always ends where the answer begins, the audio
 # track of a video is read, and special tokens in a message are plain text.
 ALWAYS_SO = ("add_generation_prompt", "load_audio_from_video", "sanitize_control_tokens")
@@ -52,6 +48,12 @@ def read_options(options: Mapping[str, Any]) -> dict[str, Any]:
         if options.get(name) not in (None, False):
             raise ValueError(f"apply_chat_template: {name} is {shorten(options[name])}, but {reason}.")
     return {name: value for name, value in options.items() if name not in (*ALWAYS_SO, *REFUSED)}
+
+
+def is_conversation(value: Any) -> bool:
+    """Whether a value is a list of messages."""
+    first = value[0] if isinstance(value, list | tuple) and value else None
+    return isinstance(first, Mapping) and "role" in first
 
 
 def render_prompt(processor: Any, sample: Mapping[str, Any], options: Mapping[str, Any]) -> str:
@@ -107,7 +109,16 @@ def _read_message(message: Any, name: str) -> dict[str, Any]:
         argument = "video" if kind == "image" else kind
         if len(values) != 1 or argument in content:
             raise ValueError(f"{name} has {shorten(list(items))}; give one {argument}, as {' or '.join(keys)}.")
-        is_array = isinstance(values[0], np.ndarray | torch.Tensor)
-        is_frame = kind == "image" and (is_array or is_pil_image(values[0]))
-        content[argument] = values if is_frame else values[0]
+        content[argument] = values[0] if kind == "text" else _read_media(item, values[0], name)
     return content
+
+
+def _read_media(item: Mapping[str, Any], value: Any, name: str) -> Any:
+    """The value of an item as an argument of the processor: a list of one frame for an image."""
+    if item["type"] != "image":
+        return value
+    is_media = isinstance(value, str) and MEDIA_NAME.search(value)
+    if is_media and not value.lower().endswith((".jpg", ".jpeg", ".png")):
+        raise ValueError(f"{name} has {shorten(value)} as an image. Give it as an item of type video or audio.")
+    is_frame = isinstance(value, np.ndarray | torch.Tensor) or is_pil_image(value)
+    return [value] if is_frame else value

@@ -16,13 +16,14 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
 from transformers import AutoModel, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .agreement_egmf import check_agreement
 from .arguments_egmf import is_count, printable, refuse_unknown, shorten
 from .batches_egmf import CONTENT, RATES, check_rates, numbered_name, rates_needed
+from .chat_egmf import is_conversation, read_conversation
 from .media_egmf import URL, is_recording, media_kind
 from .prompts_egmf import MEDIA_NAME
 from .tasks_egmf import EGMFAnswer
@@ -35,6 +36,7 @@ FIELDS = (*OWN_FIELDS, "sampling_rate", "fps", "task", "modalities")
 OPTIONS = ("top_k", "interval", "labels", "calibrated", "return_experts")
 OUTPUTS = ("probabilities", "log_probs", "expert_weights", "residual_weight", "modality_mask")
 EXPERT_FIELDS = ("expert", "experts", "residual")
+ERRORS = (FileNotFoundError, OSError, TypeError, ValueError)  # of a clip that cannot be used
 
 
 class NumberedClip(NamedTuple):
@@ -75,13 +77,14 @@ class PreparedClip:
         name: its name in messages.
         sample: from `processor.prepare`; None if the clip cannot be used.
         shared: the fields of the call that it needs, because it has none of its own.
-        error: why it cannot be used.
+        error: why it cannot be used. It is raised by `postprocess`, because the library would add a worker's
+            traceback to what a worker raises.
     """
 
     name: str = ""
     sample: dict[str, Any] | None = None
     shared: set[str] = field(default_factory=set)
-    error: str | None = None
+    error: Exception | None = None
 
 
 class EGMFPipeline(Pipeline):
@@ -91,17 +94,15 @@ class EGMFPipeline(Pipeline):
     if `fetch` is given; an array of audio, with `sampling_rate`, or of frames (T, height, width, 3); a pair
     (sampling rate, array); a decoder of torchcodec, as `datasets` gives it; a PIL image, which is one frame; or a dict
     with any of `FIELDS`: the arguments of `EGMFProcessor.__call__` for one sample, and `name`, for messages. Several
-    images are several clips; the frames of one clip are `{"video": [image, ...]}`.
+    images are several clips; the frames of one clip are `{"video": [image, ...]}`. A list of messages, as in
+    chat_egmf.py, is one clip as well.
 
     Markup in a text is read as plain text. Faces and voices are not detected: a clip without any is answered too.
     Missing modalities are left out; `modalities` in the answer lists those that it is based on.
     """
 
     _load_processor = True
-    _load_tokenizer = False
-    _load_image_processor = False
-    _load_video_processor = False
-    _load_feature_extractor = False
+    _load_tokenizer = _load_image_processor = _load_video_processor = _load_feature_extractor = False
 
     def __init__(self, *args: Any, **kwargs: Any):
         """As any pipeline; refuses a processor that does not fit the model."""
@@ -140,7 +141,7 @@ class EGMFPipeline(Pipeline):
             ValueError: a field of one clip given for several or twice, or a rate that no clip needs.
             ValueError, FileNotFoundError: a clip that cannot be used, by name, unless `on_error` is `"skip"`.
         """
-        if is_recording(inputs):
+        if is_recording(inputs) or is_conversation(inputs):
             (answer,) = super().__call__(IndexedClips([inputs]), **{**kwargs, "num_workers": 0, "batch_size": 1})
             return answer
         if batch_size is None:
@@ -152,6 +153,10 @@ class EGMFPipeline(Pipeline):
         clips = IndexedClips(inputs) if is_indexed else StreamedClips(inputs)
         answers = super().__call__(clips, batch_size=batch_size, **kwargs)
         return list(answers) if isinstance(inputs, list | tuple) else answers
+
+    def __repr__(self) -> str:
+        settings = {"model": type(self.model).__name__, "dtype": self.dtype, "device": self.device}
+        return f"{type(self).__name__}: {settings | {'modalities': self.processor.modalities}}"
 
     def _sanitize_parameters(self, **params: Any) -> tuple[dict, dict, dict]:
         known = (*FIELDS, "fetch", "on_error", *OPTIONS, "num_workers", "batch_size")
@@ -195,15 +200,18 @@ class EGMFPipeline(Pipeline):
             fields["name"] = fields.get("name") or name
             shared = (set(given) - set(RATES)) | rates_needed(fields)
             return {"clip": PreparedClip(name, self.processor.prepare(**fields), shared)}
-        except (ValueError, TypeError, OSError) as error:
-            if on_error != "skip":
+        except ERRORS as error:
+            if on_error != "skip" and get_worker_info() is None:
                 raise
-            return {"clip": PreparedClip(shared={*OWN_FIELDS, *RATES}, error=str(error) or repr(error))}  # perhaps
+            kind = next(kind for kind in ERRORS if isinstance(error, kind))  # others may be lost between processes
+            return {"clip": PreparedClip(shared={*OWN_FIELDS, *RATES}, error=kind(str(error) or repr(error)))}
 
     def _fields(self, clip: Any, name: str) -> dict[str, Any]:
         """The processor's arguments for one clip."""
         if clip is None:
             return {}
+        if is_conversation(clip):
+            return read_conversation(clip, name)
         if isinstance(clip, Mapping) and clip.get("raw") is not None:  # as the library's pipelines for audio name it
             clip = {**clip, "array": clip["raw"]}
         if isinstance(clip, Mapping) and not set(clip) & {"array", "bytes", "path"}:
@@ -224,9 +232,8 @@ class EGMFPipeline(Pipeline):
     def _forward(self, inputs: dict[str, PreparedClip | list[PreparedClip]]) -> dict[str, Any]:
         """Score one prepared clip, or a batch, which the base class has collated into a list, without padding."""
         clips = inputs["clip"]
-        if not isinstance(clips, list):
-            return {"clip": clips, "output": self._score([clips])[0]}
-        return {"clip": clips, "output": self._score(clips)}
+        outputs = self._score(clips if isinstance(clips, list) else [clips])
+        return {"clip": clips, "output": outputs if isinstance(clips, list) else outputs[0]}
 
     def _score(self, clips: list[PreparedClip]) -> list[dict[str, Any] | None]:
         """The output of `score_answers` for each clip, as a batch of one; None for those that cannot be used."""
@@ -253,15 +260,15 @@ class EGMFPipeline(Pipeline):
         error = clip.error
         repeated = [name for name in OWN_FIELDS if name in clip.shared & shared]
         if error is None and repeated:
-            error = (
+            error = ValueError(
                 f"{clip.name}: {repeated[0]} is given once, and another clip has it already. Give each clip as a dict "
                 "with its own, e.g. {'video': 'clip.mp4', 'text': 'Well.'}."
             )
         shared |= clip.shared
         if error is not None:
             if on_error != "skip":
-                raise ValueError(error)
-            return {"error": error}
+                raise error
+            return {"error": str(error)}
         tasks = [clip.sample["prompt"]["task"]]
         (answer,) = self.processor.post_process_answers(SimpleNamespace(**output["output"]), tasks=tasks, **options)
         if not return_experts:

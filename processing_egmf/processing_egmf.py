@@ -11,7 +11,6 @@ chat_egmf.py (conversations).
 
 # B batch  S prompt tokens  P slots  T steps or frames  F feature size  M modalities  A answers  L answer tokens
 
-import inspect
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import BatchFeature, ProcessorMixin
-from transformers.utils import PushToHubMixin
 
 from .arguments_egmf import (
     check_settings,
@@ -55,10 +53,11 @@ from .stored_processor_egmf import (
     SUB_PROCESSORS,
     build_sub_processors,
     check_loading_arguments,
+    describe_processor,
     explain_failure,
     prepare_tokenizer,
 )
-from .tasks_egmf import BUILT_IN_TASKS, EGMFAnswer, EGMFTask, find_task, read_task, read_tasks
+from .tasks_egmf import BUILT_IN_TASKS, EGMFAnswer, EGMFTask, find_task, number_task, read_task, read_tasks
 
 
 class EGMFProcessor(ProcessorMixin):
@@ -145,7 +144,8 @@ class EGMFProcessor(ProcessorMixin):
         self.vocabulary = prepare_tokenizer(tokenizer, placeholder_token, vocabulary)
         self.task_objects = read_tasks(BUILT_IN_TASKS if tasks is None else tasks)
         check_prompt_format(tokenizer, self.task_objects.values())
-        self._answer_ids: dict[str, list[list[int]]] = {}
+        self._call_tasks: list[EGMFTask] = []
+        self._answer_ids: dict[str, tuple[EGMFTask, list[list[int]]]] = {}  # the last task of each name
         super().__init__(tokenizer)
         if image_processor is not None and video_processor is not None:
             raise ValueError("Give an image_processor or a video_processor, not both: frames go through one of them.")
@@ -207,14 +207,7 @@ class EGMFProcessor(ProcessorMixin):
 
     def __repr__(self) -> str:
         """The settings; tasks by name, tokenizer and other sub-processors by class. `to_dict` has everything."""
-        fields = {**vars(self), "tasks": list(self.task_objects)[:20]}
-        lines = []
-        for name in inspect.signature(type(self)).parameters:
-            if name in fields:
-                is_object = isinstance(fields[name], PushToHubMixin)
-                shown = type(fields[name]).__name__ if is_object else repr(fields[name])
-                lines.append(f"  {name}={shown[:500]}")
-        return "\n".join([f"{type(self).__name__}(", *lines, ")"])
+        return describe_processor(self)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -262,7 +255,7 @@ class EGMFProcessor(ProcessorMixin):
             audio_features, video_features: precomputed features (T, F) instead.
             sampling_rate, fps: samples per second of an audio array, frames per second of a video array or images.
             context: earlier turns of the dialogue, oldest first: text, or (speaker, text). They belong to the text.
-            task: name of one of `self.tasks`, or an `EGMFTask` or its fields, which is added; None for the first task.
+            task: name of one of `self.tasks`; an `EGMFTask` or its fields, for this call; None for the first task.
             answer: true label or score; then `labels` is returned, -100 except on the answer's tokens.
             modalities: those to use, e.g. `["audio", "video"]`; None for all. Without `"text"`, no context is read.
             sample_names: for messages.
@@ -437,15 +430,21 @@ class EGMFProcessor(ProcessorMixin):
         return {
             **encode_parts(parts, target, self.transcript_in_prompt),
             "answer_ids": answer_ids,
-            "task_id": list(self.task_objects).index(task.name),
+            "task_id": number_task(task, list(self.task_objects.values()), self._call_tasks),
         }
+
+    @property
+    def numbered_tasks(self) -> dict[int, EGMFTask]:
+        """The tasks by their `task_ids`: `self.tasks` from 0, and below 0 those that were given to a call."""
+        call_tasks = {-1 - index: task for index, task in enumerate(self._call_tasks)}
+        return {**dict(enumerate(self.task_objects.values())), **call_tasks}
 
     def answer_token_ids(self, task: str | EGMFTask | dict | None = None) -> list[list[int]]:
         """Token ids of every answer as the continuation of the task's prompt, in the order of the answers."""
         task = find_task(task, self.task_objects)
-        if task.name not in self._answer_ids:
-            self._answer_ids[task.name] = tokenize_answers(self.tokenizer, task)
-        return self._answer_ids[task.name]
+        if task.name not in self._answer_ids or self._answer_ids[task.name][0] != task:
+            self._answer_ids[task.name] = (task, tokenize_answers(self.tokenizer, task))
+        return self._answer_ids[task.name][1]
 
     def add_task(self, task: EGMFTask | dict) -> None:
         """Add a task, which is then saved with the processor.
@@ -453,9 +452,9 @@ class EGMFProcessor(ProcessorMixin):
         Raises:
             ValueError: the processor has another task of this name, or its tokenizer lacks the chat template.
         """
-        task = read_task(task)
+        task = find_task(read_task(task), self.task_objects, "add_task")
         check_prompt_format(self.tokenizer, [task])
-        find_task(task, self.task_objects, "add_task")
+        self.task_objects[task.name] = task
 
     @refuses_unknown_arguments
     def post_process_answers(
@@ -479,7 +478,7 @@ class EGMFProcessor(ProcessorMixin):
         """
         check_summary_options(top_k, interval, calibrated)
         if tasks is None:
-            tasks = find_sample_tasks(output, list(self.task_objects.values()))
+            tasks = find_sample_tasks(output, self.numbered_tasks)
         tasks = [find_task(task, self.task_objects) for task in tasks]
         return summarize_output(output, tasks, top_k, interval, labels, calibrated)
 
@@ -496,4 +495,4 @@ class EGMFProcessor(ProcessorMixin):
         Returns:
             One dict per sequence: `text`; `answer`, a label or a number, or None if the text contains none; `task`.
         """
-        return parse_generation(generated_ids, inputs, self.tokenizer, list(self.task_objects.values()))
+        return parse_generation(generated_ids, inputs, self.tokenizer, self.numbered_tasks)

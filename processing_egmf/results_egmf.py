@@ -28,8 +28,8 @@ def check_summary_options(top_k: Any, interval: Any, calibrated: Any) -> None:
         raise ValueError(f"`calibrated` is {shorten(calibrated)}; give True or False.")
 
 
-def find_sample_tasks(output: Any, tasks: list[EGMFTask]) -> list[EGMFTask]:
-    """The task of each sample, from the output of `score_answers`; `tasks` are those of the processor."""
+def find_sample_tasks(output: Any, tasks: Mapping[int, EGMFTask]) -> list[EGMFTask]:
+    """The task of each sample, from the output of `score_answers`; `tasks` are the processor's `numbered_tasks`."""
     for name in ("probabilities", "task_ids"):
         if getattr(output, name, None) is None:
             raise ValueError(
@@ -37,7 +37,7 @@ def find_sample_tasks(output: Any, tasks: list[EGMFTask]) -> list[EGMFTask]:
                 "for all of the processor's output, or name the task of each sample in `tasks`."
             )
     indices = output.task_ids.tolist()
-    if any(not 0 <= index < len(tasks) for index in indices):
+    if any(index not in tasks for index in indices):
         raise ValueError(
             f"The `task_ids` {shorten(indices)} are not all among the {len(tasks)} tasks of this processor; "
             "use the processor that prepared the inputs."
@@ -93,9 +93,9 @@ def parse_generation(
     generated_ids: torch.Tensor,
     inputs: Mapping[str, torch.Tensor],
     tokenizer: PreTrainedTokenizerBase,
-    tasks: list[EGMFTask],
+    tasks: Mapping[int, EGMFTask],
 ) -> list[dict[str, Any]]:
-    """`EGMFProcessor.post_process_generation`; `tasks` are those of the processor."""
+    """`EGMFProcessor.post_process_generation`; `tasks` are the processor's `numbered_tasks`."""
     num_sequences = max(len(generated_ids) // len(inputs["task_ids"]), 1)  # per sample
     prompts = inputs["input_ids"].to(generated_ids.device).repeat_interleave(num_sequences, dim=0)
     if torch.equal(generated_ids[:, : prompts.shape[1]], prompts):

@@ -13,7 +13,7 @@ from typing import Any
 
 import transformers
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
-from transformers.utils import cached_file
+from transformers.utils import PushToHubMixin, cached_file
 
 from .arguments_egmf import printable, refuse_unknown
 from .media_egmf import check_content
@@ -175,3 +175,15 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, placeholder_token: str
         )
     tokenizer.padding_side = "left"
     return checksum
+
+
+def describe_processor(processor: Any) -> str:
+    """The settings of a processor; tasks by name, tokenizer and other sub-processors by class."""
+    fields = {**vars(processor), "tasks": list(processor.task_objects)[:20]}
+    lines = []
+    for name in inspect.signature(type(processor)).parameters:
+        if name in fields:
+            value = fields[name]
+            shown = type(value).__name__ if isinstance(value, PushToHubMixin) else repr(value)
+            lines.append(f"  {name}={shown[:500]}")
+    return "\n".join([f"{type(processor).__name__}(", *lines, ")"])

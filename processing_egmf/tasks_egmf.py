@@ -203,12 +203,8 @@ class EGMFTask:
             ValueError: an unknown label, not a number, or a number outside the scale.
         """
         if self.kind == "classification":
-            if not isinstance(answer, str) or answer not in self.labels:
-                raise ValueError(
-                    f"{sample}: unknown label {shorten(answer)} for task {self.name!r}. "
-                    f"Known labels: {', '.join(self.labels)}."
-                )
-            return list(self.labels).index(answer)
+            refuse_unknown([answer], self.labels, f"{sample}: unknown label for task {self.name!r}:", ValueError)
+            return list(self.labels).index(str(answer))
         number = _plain_number(answer)
         if number is None:
             raise ValueError(f"{sample}: task {self.name!r} needs a number as its answer, not {shorten(answer)}.")
@@ -230,12 +226,7 @@ class EGMFTask:
             raise ValueError(f"`labels` are given, but task {self.name!r} is a regression. Leave `labels` out.")
         if not isinstance(labels, list | tuple) or len({*map(str, labels)}) < max(len(labels), 2):
             raise ValueError(f"`labels` is {shorten(labels)}; give a list of at least two labels, each once.")
-        unknown = [label for label in labels if label not in self.answer_keys]
-        if unknown:
-            raise ValueError(
-                f"`labels` has {shorten(unknown)}, which task {self.name!r} does not have. "
-                f"Known labels: {', '.join(self.labels)}."
-            )
+        refuse_unknown(labels, self.labels, f"`labels` that task {self.name!r} does not have:", ValueError)
         return [self.answer_keys.index(label) for label in labels]
 
     def temperature(self, modalities: Sequence[str]) -> float:
@@ -350,19 +341,18 @@ def read_tasks(tasks: Mapping | Sequence) -> dict[str, EGMFTask]:
 
 
 def read_task(task: Any, name: str | None = None) -> EGMFTask:
-    """A task, also one of another copy of this code (the installed one, a checkpoint's), or the fields of a task."""
-    if isinstance(task, EGMFTask):
-        return task
-    is_other_copy = is_dataclass(task) and not isinstance(task, type)
-    return EGMFTask.from_dict(asdict(task) if is_other_copy else task, name)
+    """A copy of a task, also of another copy of this code (the installed one, a checkpoint's), or of its fields."""
+    if is_dataclass(task) and not isinstance(task, type):
+        task = asdict(task)
+    return EGMFTask.from_dict(task, name)
 
 
 def find_task(task: Any, tasks: dict[str, EGMFTask], sample: str = "the sample") -> EGMFTask:
-    """One of a processor's tasks.
+    """The task of a call.
 
     Args:
-        task: its name; a task or its fields, which is added to `tasks` if its name is new; or None for the first.
-        tasks: by name.
+        task: the name of one of the processor's; a task or its fields, for this call; or None for the first.
+        tasks: the processor's, by name.
         sample: the sample's name in error messages.
 
     Raises:
@@ -371,16 +361,30 @@ def find_task(task: Any, tasks: dict[str, EGMFTask], sample: str = "the sample")
     if task is None:
         return next(iter(tasks.values()))
     if isinstance(task, str):
-        if task not in tasks:
-            raise ValueError(f"{sample}: unknown task {shorten(task)}. This processor has {', '.join(tasks)}.")
+        refuse_unknown([task], tasks, f"{sample}: unknown task", ValueError)
         return tasks[task]
     try:
         task = read_task(task)
     except ValueError as error:
         raise ValueError(f"{sample}: {error}") from None
-    if tasks.setdefault(task.name, task) != task:
+    if tasks.get(task.name, task) != task:
         raise ValueError(f"{sample}: this processor has another task {task.name!r}. Give yours another name.")
-    return tasks[task.name]
+    return task
+
+
+def number_task(task: EGMFTask, tasks: list[EGMFTask], call_tasks: list[EGMFTask]) -> int:
+    """The number of a task in a batch: its index in `tasks`, or below 0 among those that were given to calls.
+
+    Args:
+        task: of one sample.
+        tasks: the processor's own.
+        call_tasks: those of calls, to which a new one is added, so that `post_process_answers` can name its answers.
+    """
+    if task in tasks:
+        return tasks.index(task)
+    if task not in call_tasks:
+        call_tasks.append(task)
+    return -1 - call_tasks.index(task)
 
 
 def _read_labels(labels: Any) -> dict[str, str]:

@@ -136,7 +136,7 @@ def test_requests_without_inputs_or_with_bad_parameters(endpoint, data):
         ({"path": "/etc/passwd"}, 400, "A clip is a string or an object"),
         ({"text": "a", "name": "b"}, 400, "A clip is a string or an object"),
         ({"text": ["a"]}, 400, "text must be a string"),
-        ({"text": "a", "task": "mood"}, 400, "unknown task 'mood'"),
+        ({"text": "a", "task": "mood"}, 400, "unknown task ['mood']"),
         (5, 400, "A clip is a string or an object"),
         ({"text": "a", "context": ["b\ud800"]}, 400, "half a character"),
         ({"text": "a", "context": [{"speaker": "Ann"}]}, 400, "must be a string or a pair (speaker, text)"),

@@ -97,7 +97,7 @@ def test_utterance_mask_is_required(setting, process):
     model, processor, samples = setting()
     inputs = process(processor, samples)
     del inputs["utterance_mask"]
-    with pytest.raises(ValueError, match="`utterance_mask` is missing"):
+    with pytest.raises(ValueError, match="`utterance_mask` is missing; give all that the processor returns"):
         model(**inputs)
 
 

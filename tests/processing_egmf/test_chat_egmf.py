@@ -77,6 +77,7 @@ REFUSED = {
     r"item of type 'video' with unknown keys \['fps'\]": [message({"type": "video", "path": "a.mp4", "fps": 2})],
     "give one audio, as audio or path or url": [message({"type": "audio"})],
     "give one video, as image or path": [message({"type": "video", "path": "a"}, {"type": "image", "path": "b"})],
+    "'a.mp4' as an image. Give it as an item of type video": [message({"type": "image", "path": "a.mp4"})],
     "this code opens no connections": [message({"type": "video", "url": "https://example.org/a.mp4"})],
 }
 

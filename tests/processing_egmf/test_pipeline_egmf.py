@@ -336,7 +336,7 @@ def test_a_clips_own_fields_replace_the_shared_ones(pipe):
             {"text": "a", "name": "my clip", "task": "mood"},
             {},
             ValueError,
-            "my clip: unknown task 'mood'",
+            r"my clip: unknown task \['mood'\]; use any of ",
         ),
         ("I am fine.", {}, FileNotFoundError, r"'I am fine.' does not exist.*or give a transcript as text="),
         ({"video": "absent.mp4"}, {}, FileNotFoundError, "'absent.mp4' does not exist"),

@@ -60,6 +60,28 @@ def test_workers_prepare_clips_in_order(pipe, expected, clips):
     again.processor = copy.copy(pipe.processor)
     again.processor.task_objects = dict(list(pipe.processor.task_objects.items())[:1])
     assert again(bad, **options) == found
+    with pytest.raises(FileNotFoundError, match="^absent.mp4: 'absent.mp4' does not exist") as caught:
+        pipe([clips["silent"], "absent.mp4"], num_workers=2)
+    assert "Traceback" not in str(caught.value)
+
+
+def test_chats(pipe, clips):
+    """One, and several; a message's media are read as those of any other clip."""
+    chat = [
+        {"role": "assistant", "content": "How are you?"},
+        {"role": "user", "content": [{"type": "video", "path": clips["silent"]}, {"type": "text", "text": "Well."}]},
+    ]
+    expected = pipe(clips["silent"], text="Well.", context=[("assistant", "How are you?")], task=MOOD)
+    assert pipe(chat, task=MOOD) == expected
+    assert pipe([chat, [{"role": "user", "content": "Well."}]], task=MOOD)[0] == expected
+    with pytest.raises(ValueError, match="clip 1: the last message must be the user's"):
+        pipe([chat, chat[:1]])
+
+
+def test_printed(pipe):
+    printed = repr(pipe)
+    assert printed.startswith("EGMFPipeline: {'model': 'EGMFForConditionalGeneration', 'dtype': torch.float32")
+    assert "'modalities': ('text', 'audio', 'video')" in printed
 
 
 def test_batches_do_not_depend_on_sub_processors(pipe, expected):

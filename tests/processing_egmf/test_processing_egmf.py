@@ -2,8 +2,10 @@
 
 import dataclasses
 import importlib.util
+from types import SimpleNamespace
 
 import pytest
+import torch
 from transformers import Wav2Vec2FeatureExtractor
 
 from processing_egmf import BUILT_IN_TASKS, EGMFProcessor
@@ -89,11 +91,43 @@ def test_tasks_of_every_kind_are_accepted(make_processor, two_label_task):
         assert make_processor(tasks=[task]).task_objects == expected.task_objects
         added = make_processor()
         added.add_task(task)
+        assert [task["name"] for task in added.tasks] == [*BUILT_IN_TASKS, "mood"]
         given = make_processor()
-        assert given(text="a", task=task)["task_ids"] == len(BUILT_IN_TASKS)
-        assert_same(given(text="a", task=task), added(text="a", task="mood"))
-        assert added.tasks == given.tasks
-        assert [task["name"] for task in given.tasks] == [*BUILT_IN_TASKS, "mood"]
+        inputs = given(text="a", task=task)
+        assert inputs.pop("task_ids") == -1
+        expected_inputs = added(text="a", task="mood")
+        assert expected_inputs.pop("task_ids") == len(BUILT_IN_TASKS)
+        assert_same(inputs, expected_inputs)
+
+
+def test_a_task_given_to_a_call_serves_that_call_only(make_processor, tmp_path):
+    """It is neither kept nor saved, can be edited, and its answers are named after the call."""
+    processor = make_processor()
+    task = {"name": "mood", "kind": "classification", "labels": ["good", "bad"], "prompt": "\nThe mood is"}
+    first = processor(text="a", task=task)
+    task["labels"].append("so so")
+    second = processor(text=["a", "a"], task=task)
+    third = processor(text=["a"] * 2, task=[processor.tasks[1], task])
+    assert [inputs["answer_ids"].shape[1] for inputs in (first, second)] == [2, 3]
+    assert [inputs["task_ids"].tolist() for inputs in (first, second, third)] == [[-1], [-2, -2], [1, -2]]
+    assert [task["name"] for task in processor.tasks] == list(BUILT_IN_TASKS)
+    assert reloaded(processor, tmp_path).tasks == processor.tasks
+    output = SimpleNamespace(
+        probabilities=torch.full((2, 3), 1 / 3),
+        log_probs=torch.full((2, 3), 1 / 3).log(),
+        task_ids=second["task_ids"],
+        expert_names=("local",),
+        expert_weights=torch.ones(2, 1),
+        residual_weight=torch.ones(2),
+        modality_mask=torch.ones(2, 3),
+    )
+    answers = processor.post_process_answers(output)
+    assert [set(answer["probabilities"]) for answer in answers] == [{"good", "bad", "so so"}] * 2
+    ids = processor.tokenizer("so so", return_tensors="pt")["input_ids"]
+    (parsed, _) = processor.post_process_generation(ids.repeat(2, 1), second)
+    assert (parsed["answer"], parsed["task"]) == ("so so", "mood")
+    with pytest.raises(ValueError, match=r"`task_ids` \[-2, -2\] are not all among the 6 tasks of this processor"):
+        make_processor().post_process_answers(output)
 
 
 def test_another_task_of_the_same_name_is_refused(make_processor, two_label_task):

@@ -232,7 +232,7 @@ def test_output_is_not_overwritten(predict, tmp_path, capsys):
         (["--folder", ".", "--text", "a"], 2, "--folder takes no --text"),
         (["--text", "a", "--output", "EMPTY"], 2, "--output EMPTY is a folder"),
         (["--text", "a", "--output", "absent/x.jsonl"], 2, "there is no folder absent to write into"),
-        (["--text", "a", "--task", "mood"], 1, "nknown task 'mood'"),
+        (["--text", "a", "--task", "mood"], 1, "nknown task ['mood']; use any of "),
         (["--video", "absent.mp4"], 1, "'absent.mp4' does not exist"),
         (["--text", "a", "--modalities", "smell"], "error: --modalities smell: this model has text, audio, video", ""),
     ],

@@ -56,8 +56,9 @@ from .examples import (
     split_columns,
     warn_of_unnamed,
 )
-from .hub_datasets import is_hub_id, is_saved, stream_tables
+from .hub_datasets import is_saved, stream_tables
 from .hub_datasets import read_tables as read_dataset_tables
+from .locations import check_dataset, is_hub_id
 from .manifest import FILES, check_files, read_record
 from .parquet import RECORD, is_converted, load_converted
 from .tables import read_table
@@ -186,13 +187,12 @@ def _read_corpus(
 
 def _read_tables(dataset: Path, options: DatasetOptions) -> list[Table]:
     """The tables of a dataset of any kind, with our names for their columns."""
+    check_dataset(dataset)
     columns = options.columns
     if is_hub_id(dataset) or is_saved(dataset):
         tables = read_dataset_tables(dataset, options)
     elif dataset.is_file():
         tables = [read_table(dataset)]
-    elif not dataset.is_dir():
-        raise ValueError(f"--dataset {dataset} does not exist. Check the path.")
     else:
         tables = read_tables(dataset)
         if not tables and any(dataset.glob("**/*.parquet")):

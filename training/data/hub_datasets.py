@@ -7,7 +7,6 @@ Clips are never decoded here, so torchcodec is not needed: the processor decodes
 becomes its name.
 """
 
-import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -18,20 +17,14 @@ import pyarrow.compute as pc
 
 from .csv_tables import Table, column_name
 from .dataset_options import DatasetOptions
+from .locations import is_hub_id
 from .parquet import StoredMedia
 from .tables import KNOWN_COLUMNS
 
 
-HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 SAVED = ("dataset_dict.json", "state.json")  # by `save_to_disk`
 # Names of splits on the Hub -> ours.
 SPLIT_NAMES = {"valid": "validation", "val": "validation", "dev": "validation"}
-
-
-def is_hub_id(dataset: str | Path) -> bool:
-    """Whether `--dataset` is the id of a dataset on the Hub. `data/typo` is a path if there is a folder `data`."""
-    path = Path(dataset)
-    return HUB_ID.fullmatch(str(dataset)) is not None and not path.exists() and not path.parent.is_dir()
 
 
 def is_saved(folder: Path) -> bool:

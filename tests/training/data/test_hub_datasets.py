@@ -8,7 +8,7 @@ from tests.helpers.media_files import sine, write_audio
 from training.data.collator import SampleCollator
 from training.data.dataset import EGMFDataset, load_examples
 from training.data.dataset_options import DatasetOptions
-from training.data.hub_datasets import is_hub_id
+from training.data.locations import is_hub_id
 from training.data.parquet import StoredMedia
 
 
@@ -82,7 +82,7 @@ def test_columns_labels_and_clips_of_a_dataset(folder, wav, make_processor, capl
 
 def test_labels_that_the_task_lacks_are_listed_once_with_the_ways_to_map_them(folder, make_processor):
     examples = load_examples(folder, options=DatasetOptions(columns=COLUMNS))
-    with pytest.raises(ValueError, match=r"2 examples, .*'happy'.*Known labels.*--label_map OLD=NEW.*--tasks_file"):
+    with pytest.raises(ValueError, match=r"2 examples, .*'happy'.*use any of.*--label_map OLD=NEW.*--tasks_file"):
         EGMFDataset(examples, make_processor("waveform", None))
 
 

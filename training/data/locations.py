@@ -1,0 +1,41 @@
+"""Where datasets and checkpoints are: a path here, or an id on the Hub. Nothing here imports torch.
+
+The commands call the checks before they import anything heavy, so that a misspelled path is answered immediately.
+"""
+
+import re
+from pathlib import Path
+
+
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+NEEDS_DATASET = "Give --dataset, the folder of a corpus or the id of a dataset on the Hub."
+
+
+def is_hub_id(location: str | Path) -> bool:
+    """Whether it is the id of a repo on the Hub. `data/typo` is a path if there is a folder `data`."""
+    path = Path(location)
+    return HUB_ID.fullmatch(str(location)) is not None and not path.exists() and not path.parent.is_dir()
+
+
+def check_dataset(dataset: str | Path | None) -> None:
+    """Refuse a dataset that is nowhere.
+
+    Raises:
+        ValueError: there is none, or it is a path that does not exist.
+    """
+    if dataset is None:
+        raise ValueError(NEEDS_DATASET)
+    if not is_hub_id(dataset) and not Path(dataset).exists():
+        raise ValueError(f"--dataset {dataset} does not exist. Check the path.")
+
+
+def check_checkpoint(checkpoint: str | Path) -> None:
+    """Refuse a checkpoint that is a path, but not that of a folder; ids on the Hub are not looked up.
+
+    Raises:
+        ValueError: it is neither a folder nor an id.
+    """
+    path = Path(checkpoint)
+    is_path = len(path.parts) > 1 and not is_hub_id(checkpoint)
+    if is_path and not path.is_dir():
+        raise ValueError(f"There is no folder {checkpoint}, and it is not a Hub id (ORG/NAME). Check the path.")
