@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .cli import CommandParser, command_errors
+from .data.locations import check_checkpoint, check_dataset
 from .options import add_dataset_options, take_dataset_options
 
 
@@ -76,6 +77,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser = make_parser()
         arguments = parser.parse_args(argv)
         check_arguments(parser, arguments)
+        check_checkpoint(arguments.model_name_or_path)
+        if arguments.dataset is not None:
+            check_dataset(arguments.dataset)
         given = vars(arguments)
         reading = take_dataset_options(given)
         from .data.dataset_options import DatasetOptions

@@ -48,6 +48,14 @@ def read_settings(argv: Sequence[str] | None = None) -> dict[str, Any]:
     return {**defaults, **settings}
 
 
+def chosen_dataset(argv: Sequence[str] | None, settings: dict[str, Any]) -> str | None:
+    """The dataset of the command line, or else of the settings in the files."""
+    parser = CommandParser(prog="egmf train", add_help=False)
+    parser.add_argument("--dataset")
+    named, _ = parser.parse_known_args(argv)
+    return named.dataset or settings.get("dataset")
+
+
 def read_recipe(path: Path, options: dict[str, Option]) -> dict[str, Any]:
     """Read the settings of a YAML file and check them."""
     if not path.is_file():

@@ -11,9 +11,11 @@ The third command evaluates several runs of one recipe (evaluation/seeds.py), th
 
 import argparse
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 
-from .cli import CommandParser, command_errors
+from .cli import CommandParser, command_errors, did_you_mean
+from .data.locations import check_checkpoint, check_dataset
 from .options import add_dataset_options, take_dataset_options
 
 
@@ -79,13 +81,28 @@ def make_parser() -> CommandParser:
     return parser
 
 
+def check_subsets(names: Sequence[str]) -> None:
+    """Refuse unknown subsets of the modalities before torch is imported; evaluation/subsets.py reads the names."""
+    modalities = ("text", "audio", "video")
+    subsets = ["+".join(subset) for size in (1, 2, 3) for subset in combinations(modalities, size)]
+    known = ["all", "every", *subsets]
+    for name in names:
+        if name not in known:
+            hint = did_you_mean(name, known)
+            raise ValueError(f"--subsets: unknown subset {name!r}; use any of {', '.join(known)}.{hint}")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     with command_errors(
         "Existing results files are complete, and none was left half-written. Run the same command again."
     ):
         arguments = vars(make_parser().parse_args(argv))
+        check_dataset(arguments["dataset"])
+        check_subsets(arguments["subsets"])
         seeds = arguments.pop("seeds")
         recipe = arguments.pop("config")
+        if seeds is None:
+            check_checkpoint(arguments["model_name_or_path"])
         reading = take_dataset_options(arguments)
         from .data.dataset_options import DatasetOptions
         from .evaluation.evaluator import EvaluationOptions, evaluate_checkpoint

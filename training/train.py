@@ -11,14 +11,16 @@ is refused, unless `--overwrite` moves it aside. The steps of a run are in train
 from collections.abc import Sequence
 
 from .cli import command_errors
-from .recipes import read_settings
+from .data.locations import check_dataset
+from .recipes import chosen_dataset, read_settings
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     with command_errors(
         "Complete checkpoints are kept in --output_dir; run the same command again to resume from the last one."
     ):
-        read_settings(argv)  # answers --help and misspelled options before torch is imported
+        # Before torch is imported, for immediate answers: --help, misspelled options, no such dataset.
+        check_dataset(chosen_dataset(argv, read_settings(argv)))
         from .arguments import parse_arguments
         from .trainer.run import train
 

@@ -22,7 +22,21 @@ for command in sys.argv[1:]:
             main([command, option])
         except SystemExit as exit:
             print(exit.code, sorted({"torch", "transformers", "datasets"} & set(sys.modules)))
+for line in WRONG:
+    try:
+        main(line.split())
+    except SystemExit as exit:
+        print(str(exit.code)[:9], sorted({"torch", "transformers", "datasets"} & set(sys.modules)))
 """
+WRONG = [
+    "train",
+    "train --dataset nowhere",
+    "evaluate --model_name_or_path . --dataset ./nowhere",
+    "evaluate --model_name_or_path ./no/such/run --dataset .",
+    "evaluate --model_name_or_path . --dataset . --subsets smell",
+    "predict --model_name_or_path ./no/such/run --text hi",
+    "predict --model_name_or_path . --dataset nowhere",
+]
 
 
 @pytest.fixture
@@ -191,9 +205,15 @@ def test_output_file_is_checked_before_any_work(tmp_path):
 
 def test_help_and_misspelled_options_do_not_import_torch():
     commands = ["train", "evaluate", "predict", "push", "report", "memory", "demo"]
-    process = [sys.executable, "-c", LIGHT, *commands]
+    process = [sys.executable, "-c", f"WRONG = {WRONG}\n{LIGHT}", *commands]
     finished = subprocess.run(process, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     endings = [line for line in finished.stdout.splitlines() if line[:2] in ("0 ", "2 ")]
     assert endings == ["0 []", "2 []"] * len(commands)
+    assert finished.stdout.splitlines()[-len(WRONG) :] == ["error: Gi []"] + ["error: -- []"] * 2 + [
+        "error: Th []",
+        "error: -- []",
+        "error: Th []",
+        "error: -- []",
+    ]
     assert [command for command in commands if f"usage: egmf {command}" not in finished.stdout] == []
     assert finished.stderr.count("There is no option --lerning_rate") == len(commands)

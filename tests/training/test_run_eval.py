@@ -154,7 +154,7 @@ def test_checkpoint_that_does_not_exist(run_eval, model, message, monkeypatch, t
 
 
 def test_hub_model_needs_an_output(run_eval):
-    with pytest.raises(SystemExit, match="org/model is not a local folder. Give --output"):
+    with pytest.raises(SystemExit, match="There is no folder org/model. Check the path; for .* the Hub give --output"):
         run_eval(model="org/model")
 
 

@@ -115,7 +115,8 @@ class EvaluationOptions:
         """
         if self.output is None and not Path(self.model_name_or_path).is_dir():
             raise ValueError(
-                f"{self.model_name_or_path} is not a local folder. Give --output, the file for the results."
+                f"There is no folder {self.model_name_or_path}. Check the path; for a checkpoint on the Hub give "
+                "--output, the file for the results."
             )
         output = self.output or Path(self.model_name_or_path) / f"results-{self.split}.json"
         if output.is_dir():

@@ -29,6 +29,7 @@ from ..data.dataset import EGMFDataset, load_examples
 from ..data.dataset_options import DatasetOptions
 from ..data.encoder_cache import EncoderCache
 from ..data.feature_stats import set_feature_stats
+from ..data.locations import check_dataset
 from ..data.selection import (
     check_encoder_inputs,
     remove_unusable,
@@ -128,8 +129,7 @@ class TrainingRun:
 
     def check_options(self) -> None:
         """Refuse options that cannot work, before any data is read."""
-        if self.data_args.dataset is None:
-            raise ValueError("Give --dataset, the folder of a corpus or the id of a dataset on the Hub.")
+        check_dataset(self.data_args.dataset)
         if self.data_args.streaming:
             raise ValueError(
                 "Training draws its examples at random, so it needs all of them. Leave out --streaming, which is for "
