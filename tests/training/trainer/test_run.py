@@ -278,3 +278,42 @@ def test_errors_in_settings_say_what_to_do(place, changes, message):
     with pytest.raises(ValueError, match=message):
         run(place, "bad", **changes)
     assert not (place / "runs/bad").exists()
+
+
+# ---- logs ----------------------------------------------------------------------------------------------------
+
+# What `transformers.integrations.TrackioCallback` uses of the package.
+TRACKIO = """
+from contextvars import ContextVar
+from types import SimpleNamespace
+
+class Config(dict):
+    def update(self, values, allow_val_change):
+        super().update(values)
+
+__version__ = "0.43.0"
+calls, config = [], Config()
+context_vars = SimpleNamespace(current_space_id=ContextVar("space", default=None))
+
+def init(**settings):
+    calls.append(("init", settings))
+
+def log(values):
+    calls.append(("log", values))
+
+def finish():
+    calls.append(("finish", None))
+"""
+
+
+def test_report_to_trackio(place, tmp_path, monkeypatch):
+    (tmp_path / "trackio.py").write_text(TRACKIO)
+    monkeypatch.syspath_prepend(tmp_path)
+    run(place, "trackio", **SHORT, report_to="trackio", project="feelings", run_name="first", logging_steps=1)
+    trackio = sys.modules["trackio"]
+    (start, settings), *logged, (end, _) = trackio.calls
+    assert (start, end) == ("init", "finish")
+    assert (settings["project"], settings["name"]) == ("feelings", "first")
+    assert any(values.get("train/loss", 0) > 0 for _, values in logged)
+    assert trackio.config["model_type"] == "egmf"
+    assert trackio.config["model/num_parameters"] > 0
