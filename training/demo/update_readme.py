@@ -150,7 +150,8 @@ def _describe_training(results: dict[str, Any]) -> str:
     egmf = results["variants"]["egmf"]
     return (
         f"Chance is {results['ceilings']['emotion']['chance']:.3f}. A run trains {egmf['trained_parameters']:,} "
-        f"parameters, which took {_format_range(egmf['minutes']['values'])} minutes here."
+        f"parameters, which took {_format_range(egmf['minutes']['values'])} minutes here. "
+        f"Measured at commit {', '.join(commit[:7] for commit in egmf['commits'])}."
     )
 
 
