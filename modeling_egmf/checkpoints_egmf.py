@@ -17,6 +17,7 @@ checks, adapters_egmf.py for LoRA.
 """
 
 import copy
+import json
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -49,6 +50,7 @@ from .parts_egmf import (
     with_located_parts,
     with_relative_parts,
 )
+from .settings_egmf import settings_checksums
 from .weights_egmf import (
     check_weights,
     checksum,
@@ -140,6 +142,7 @@ def save_adapters(
         )
         config.weights_checksum[file_name] = checksum(adapter_weights.items())
         config.adapters[name] = name in model.active_adapters()
+    config.config_checksum = settings_checksums(json.loads(config.to_json_string()))
     config.to_json_file(os.path.join(folder, "config.json"))
 
 
@@ -161,8 +164,8 @@ def compare_checksum(
     if actual != expected:
         raise ValueError(
             f"The weights of {checkpoint} ({file_name}) are not those that were saved: their checksum "
-            f"is {actual}, but config.json has {expected}. Download or save the checkpoint again. "
-            "If you edited the weights on purpose, remove `weights_checksum` from config.json."
+            f"is {actual}, but config.json has {expected}. Download or save it again. "
+            "To keep the edit, delete `weights_checksum` from config.json."
         )
 
 
@@ -276,12 +279,6 @@ def load_adapters(
     Raises:
         OSError, ValueError: files of an adapter are missing, damaged or changed; by name.
     """
-    recorded = [path for path in config.weights_checksum or () if "/" in path]
-    if config.adapters is None and recorded:
-        raise ValueError(
-            f"The config.json of {checkpoint} has the checksum of {recorded[0]}, but no `adapters`. "
-            "Download or save the checkpoint again."
-        )
     adapters = config.adapters or {}
     variant = kwargs.get("variant")
     hub_kwargs = file_arguments(kwargs)

@@ -33,6 +33,7 @@ from .fields_egmf import (
     ties_word_embeddings,
     validate_attention_width,
 )
+from .settings_egmf import check_settings
 
 
 PIPELINE_TASK = "multimodal-emotion-recognition"
@@ -391,8 +392,12 @@ class EGMFConfig(PreTrainedConfig):
         """As in `transformers`, but fields in `kwargs` are checked like those of `config_dict`.
 
         A dict for a nested configuration replaces only the fields that it names.
+
+        Raises:
+            ValueError: `config_dict` is not as it was saved.
         """
         config_dict = dict(config_dict)
+        check_settings(config_dict)
         for name in field_names(cls) & set(kwargs) - {"dtype"}:
             value = kwargs.pop(name)
             if isinstance(value, os.PathLike):

@@ -16,7 +16,7 @@ from transformers import GenerationMixin
 
 from .decoders_egmf import describe_decoder
 from .padding_egmf import must_regroup, read_groups
-from .prompt_egmf import PREFILL_INPUTS, TEXT_INPUTS, hide_switched_off_text
+from .prompt_egmf import PREFILL_INPUTS, TEXT_INPUTS, check_masks, hide_switched_off_text, is_prefill
 
 
 # Prompt-sized inputs (B, S), whose columns are regrouped.
@@ -42,10 +42,13 @@ class EGMFGenerationMixin(GenerationMixin):
         Language models that do not take padding generate in groups of equal length, some without a cache.
 
         Raises:
-            ValueError: an argument is unknown, or does not work with groups or with a language model without a cache.
+            ValueError: an argument is unknown, or does not work with groups or with a language model without a cache;
+                a mask does not belong to the prompt.
         """
         if inputs is not None:
             kwargs["input_ids"] = inputs
+        if kwargs.get("input_ids") is not None and is_prefill(kwargs.get("past_key_values")):
+            check_masks(**kwargs)
         given_mask = kwargs.get("attention_mask")
         attention_mask = hide_switched_off_text(given_mask, *map(kwargs.get, TEXT_INPUTS))
         if given_mask is not None:

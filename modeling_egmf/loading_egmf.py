@@ -99,8 +99,6 @@ def check_arguments(
     """
     if config.text_config is None:
         raise ValueError(f"The configuration of {checkpoint} has no `text_config`.")
-    if config.lora is not None:
-        raise ValueError(f"{checkpoint} has `lora`, which only a new model has: train it again.")
     if kwargs.get("use_safetensors") is False:
         raise ValueError("EGMF reads only safetensors files: leave out use_safetensors=False.")
     if kwargs.get("ignore_mismatched_sizes"):

@@ -10,6 +10,7 @@ Next: modeling_egmf.py, where the prompt is embedded.
 
 # B batch  S prompt tokens  P pseudo tokens  H fusion width  D LLM width
 
+from itertools import compress
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from .precision_egmf import EGMFFloat32Module, in_float32
 
 # What the model needs to hide text that is switched off.
 TEXT_INPUTS = ("utterance_mask", "text_mask", "modality_mask")
+MASKS = ("attention_mask", *TEXT_INPUTS)
 # Inputs that only the prefill needs: after it, their content is in the cache.
 PREFILL_INPUTS = ("audio_values", "audio_mask", "video_values", "video_mask", *TEXT_INPUTS)
 
@@ -52,25 +54,32 @@ class EGMFPseudoTokens(EGMFFloat32Module):
         return tokens.unflatten(1, (-1, self.width)).expand(-1, self.num_tokens, -1)
 
 
-def check_masks(input_ids: Tensor, masks: dict[str, Tensor | None]) -> None:
+def check_masks(input_ids: Tensor, **inputs: Any) -> None:
     """Reject masks that do not belong to `input_ids` (B, S): (B, 3) for `modality_mask`, (B, S) for the others.
+
+    Args:
+        input_ids: of the prompt.
+        inputs: of the model; masks that are missing or None are not checked.
 
     Raises:
         ValueError: one has another shape, or values other than 0 and 1; the message names it.
     """
     if input_ids.ndim != 2:
         raise ValueError(f"`input_ids` has shape {tuple(input_ids.shape)}; give (samples, tokens).")
+    masks = {name: inputs[name] for name in MASKS if inputs.get(name) is not None}
+    are_wrong = []
     for name, mask in masks.items():
         shape = (len(input_ids), 3) if name == "modality_mask" else tuple(input_ids.shape)
-        if mask is None:
-            continue
         if mask.shape != shape:
             raise ValueError(
                 f"`{name}` has shape {tuple(mask.shape)}, not {shape}, for `input_ids` of shape "
                 f"{tuple(input_ids.shape)}. Give all that the processor returned."
             )
-        if not torch.equal(mask.bool().to(mask.dtype), mask):
-            raise ValueError(f"`{name}` has values other than 0 and 1. Give all that the processor returned.")
+        are_wrong.append((mask != mask.bool()).any().to(input_ids.device))
+    # At once, because each look at a value waits for the device.
+    wrong = list(compress(masks, torch.stack(are_wrong).tolist())) if masks else []
+    if wrong:
+        raise ValueError(f"`{wrong[0]}` has values other than 0 and 1. Give all that the processor returned.")
 
 
 def check_token_ids(name: str, token_ids: Tensor, vocab_size: int) -> None:

@@ -53,9 +53,11 @@ from .stored_processor_egmf import (
     SUB_PROCESSORS,
     build_sub_processors,
     check_loading_arguments,
+    check_stored_fields,
     describe_processor,
     explain_failure,
     prepare_tokenizer,
+    settings_checksums,
 )
 from .tasks_egmf import BUILT_IN_TASKS, EGMFAnswer, EGMFTask, find_task, number_task, read_task, read_tasks
 
@@ -183,13 +185,9 @@ class EGMFProcessor(ProcessorMixin):
     def get_processor_dict(
         cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The stored fields and sub-processors; without processor_config.json they would silently be the defaults."""
+        """The stored fields and sub-processors, which are checked."""
         fields, unused = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
-        if "tasks" not in fields:
-            raise OSError(
-                f"{pretrained_model_name_or_path} has no processor_config.json with the fields of an "
-                "EGMFProcessor. Give the folder or id of an EGMF checkpoint, or its `subfolder`."
-            )
+        check_stored_fields(fields, pretrained_model_name_or_path)
         return build_sub_processors(fields), unused
 
     @property
@@ -203,7 +201,8 @@ class EGMFProcessor(ProcessorMixin):
         return [task.to_dict() for task in self.task_objects.values()]
 
     def to_dict(self) -> dict[str, Any]:
-        return {**super().to_dict(), "tasks": self.tasks}
+        fields = {**super().to_dict(), "tasks": self.tasks}
+        return {**fields, "settings_checksum": settings_checksums(fields)}
 
     def __repr__(self) -> str:
         """The settings; tasks by name, tokenizer and other sub-processors by class. `to_dict` has everything."""

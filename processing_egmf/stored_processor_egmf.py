@@ -8,6 +8,7 @@ import inspect
 import json
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ SUB_PROCESSORS = {
     "image_processor": (("image_processor_type",), ("ImageProcessor",)),
     "video_processor": (("video_processor_type",), ("VideoProcessor",)),
 }
-OLD_FIELDS = {"audio_frontend": "feature_extractor", "video_frontend": "image_processor"}
+# Of processor_config.json: the model's inputs do not depend on them, or they have checks of their own.
+UNRELATED_FIELDS = {"auto_map", "processor_class", "chat_template", "vocabulary", "max_decode_seconds"}
 
 
 def check_loading_arguments(processor_class: type, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -66,19 +68,49 @@ def build_sub_processors(fields: dict[str, Any]) -> dict[str, Any]:
     """The fields of a processor with its feature extractor and image or video processor instead of their fields.
 
     Raises:
-        ValueError: they name no class, or one that `transformers` does not have; or the processor was saved before
-            these names.
+        ValueError: they name no class, or one that `transformers` does not have.
     """
-    for old_name, name in OLD_FIELDS.items():
-        if fields.get(old_name) is not None:
-            raise ValueError(
-                f"processor_config.json has {old_name!r}, of an older version. Rename it to {name!r} in that file."
-            )
     built = dict(fields)
     for name in SUB_PROCESSORS:
         if fields.get(name) is not None:
             built[name] = _build_sub_processor(name, fields[name], fields.get("image_backend"))
     return built
+
+
+def settings_checksums(fields: Mapping[str, Any]) -> dict[str, str]:
+    """Name of each field of processor_config.json on which the model's inputs depend -> checksum of its value."""
+    checksums = {}
+    for name in fields.keys() - UNRELATED_FIELDS:
+        content = json.dumps(fields[name], sort_keys=True)
+        checksums[name] = f"{zlib.crc32(content.encode()):08x}"
+    return checksums
+
+
+def check_stored_fields(fields: dict[str, Any], checkpoint: Any) -> None:
+    """Refuse stored fields that are not as they were saved, and take their checksums out.
+
+    Args:
+        checkpoint: folder or id, for the message.
+
+    Raises:
+        OSError: they are none of an EGMFProcessor: without processor_config.json they would silently be the defaults;
+            or one has another value.
+    """
+    if "tasks" not in fields:
+        raise OSError(
+            f"{checkpoint} has no processor_config.json with the fields of an EGMFProcessor. Give the folder or id of "
+            "an EGMF checkpoint, or its `subfolder`."
+        )
+    recorded = fields.pop("settings_checksum", None)
+    if recorded is None:
+        return
+    changed = {name for name, _ in settings_checksums(fields).items() ^ recorded.items()}
+    if changed:
+        raise OSError(
+            f"The processor_config.json of {checkpoint} was saved with another value of "
+            f"{', '.join(sorted(changed)[:5])}. Download it again. To keep the edit, delete `settings_checksum`; to "
+            "change a value in memory only, pass it to from_pretrained()."
+        )
 
 
 def _build_sub_processor(name: str, fields: dict[str, Any], image_backend: str | None) -> Any:
@@ -109,19 +141,17 @@ def explain_failure(error: Exception, checkpoint: Any, loading_arguments: Mappin
 
     Raises:
         OSError: one file is empty, cut off, or not a JSON object.
-        ValueError: the files contradict one another or have fields of the wrong type.
+        ValueError: one is a placeholder; the files contradict one another or have fields of the wrong type.
     """
     where = {name: loading_arguments.get(name) for name in ("cache_dir", "revision")}
     where["subfolder"] = loading_arguments.get("subfolder", "")
-    present = []
+    paths = {}
     for name in FILES:
-        try:
-            path = cached_file(checkpoint, name, local_files_only=True, **where)
-        except OSError:
-            path = None
-        if path is not None:
-            present.append(name)
-            _check_file(Path(path))
+        with suppress(OSError):
+            paths[name] = cached_file(checkpoint, name, local_files_only=True, **where)
+    present = [name for name, path in paths.items() if path is not None]
+    for name in present:
+        _check_file(Path(paths[name]))
     if not isinstance(error, OSError | ImportError):
         raise ValueError(
             f"The processor of {checkpoint} could not be loaded ({type(error).__name__}: {printable(str(error))}). "
@@ -131,10 +161,7 @@ def explain_failure(error: Exception, checkpoint: Any, loading_arguments: Mappin
 
 def _check_file(path: Path) -> None:
     content = path.read_bytes()
-    try:
-        check_content(content, str(path))
-    except ValueError as error:
-        raise OSError(str(error)) from None
+    check_content(content, str(path))
     try:
         is_readable = path.suffix != ".json" or isinstance(json.loads(content), dict)
         content.decode("utf-8")

@@ -203,20 +203,14 @@ def test_wrong_configuration_is_refused(adapter, fields, message):
         load(adapter[0])
 
 
-def test_checkpoint_of_an_earlier_version_is_refused(adapter):
-    path = adapter[0] / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "lora": {"r": 2}}))
-    with pytest.raises(ValueError, match=r"has `lora`, which only a new model has: train it again"):
-        load(adapter[0])
-
-
 def test_configuration_that_no_longer_names_its_adapters_is_refused(adapter):
     path = adapter[0] / "config.json"
     config = json.loads(path.read_text())
     del config["adapters"]
     path.write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=rf"has the checksum of {WEIGHTS}, but no `adapters`"):
+    with pytest.raises(ValueError, match="config.json was saved with another value of adapters"):
         load(adapter[0])
+    path.write_text(json.dumps({**config, "config_checksum": None}))
     assert load(adapter[0], adapters={"default": True}).active_adapters() == ["default"]
 
 

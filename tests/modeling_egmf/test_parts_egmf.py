@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from modeling_egmf import EGMFForConditionalGeneration
-from modeling_egmf.parts_egmf import text_model_checksum
+from modeling_egmf.parts_egmf import sum_of_bits, text_model_checksum
 from tests.helpers.checkpoint_files import edit_weights, outputs_of
 
 
@@ -104,11 +104,54 @@ def test_every_precision_and_sharding_is_the_same_model(checked, make_language_m
 def test_model_trained_in_lower_precision_takes_the_original(adapter, make_language_model, bases):
     """Trained in bfloat16 with a language model that is stored in float32."""
     folder = adapter[0]
-    checksum = text_model_checksum(make_language_model().to(torch.bfloat16))
     path = folder / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "text_model_checksum": checksum}))
+    config = json.loads(path.read_text())
+    config["text_model_checksum"] = text_model_checksum(make_language_model().to(torch.bfloat16))
+    config["text_config"]["dtype"] = "bfloat16"
+    path.write_text(json.dumps(config))
     assert load_file(bases / "llm/model.safetensors")["lm_head.weight"].dtype == torch.float32
     for dtype in (torch.float32, torch.bfloat16):
         load(folder, text_model_id=bases / "llm", dtype=dtype)
     with pytest.raises(ValueError, match="checksum"):
         load(folder, text_model_id=bases / "llm_other_weights")
+
+
+def test_flipped_bit_below_the_stored_precision_is_refused(adapter, make_language_model, tmp_path):
+    """Trained in float32 with a language model that was stored in bfloat16."""
+    rounded = make_language_model().to(torch.bfloat16).float()
+    path = adapter[0] / "config.json"
+    config = {**json.loads(path.read_text()), "text_model_checksum": text_model_checksum(rounded)}
+    path.write_text(json.dumps(config))
+    rounded.save_pretrained(tmp_path / "copy")
+    load(adapter[0], text_model_id=tmp_path / "copy")
+    edit_weights(tmp_path / "copy", lambda state: state["lm_head.weight"].view(torch.int32)[:1, :1].bitwise_xor_(1))
+    with pytest.raises(ValueError, match="checksum"):
+        load(adapter[0], text_model_id=tmp_path / "copy")
+
+
+def test_every_bit_counts_once():
+    """Tied weights, buffers, and weights whose bytes are no multiple of eight."""
+    layer = torch.nn.Linear(3, 3, bias=False)
+    layer.tied = layer.weight
+    layer.register_buffer("stored", torch.ones(1))
+    layer.register_buffer("computed", torch.ones(1), persistent=False)
+    expected = sum_of_bits(layer)
+    for weight, is_summed in ((layer.weight, True), (layer.stored, True), (layer.computed, False)):
+        for bit in (1, -(1 << 31)):
+            last = weight.data.flatten()[-1:].view(torch.int32)
+            last.bitwise_xor_(bit)
+            assert (sum_of_bits(layer) != expected) == is_summed
+            last.bitwise_xor_(bit)
+    assert sum_of_bits(layer) == expected
+
+
+@pytest.mark.parametrize("name", ["rope_parameters", "rms_norm_eps"])
+def test_other_settings_of_the_language_model_are_refused(checked, name):
+    folder, copy = checked
+    path = copy / "config.json"
+    config = json.loads(path.read_text())
+    config[name] = {**config[name], "rope_theta": 500.0} if name == "rope_parameters" else 0.1
+    path.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=f"copy has {name}=.* was trained with one that has .*pass text_config="):
+        load(folder, text_model_id=copy)
+    load(folder, text_model_id=copy, text_config={name: config[name]})

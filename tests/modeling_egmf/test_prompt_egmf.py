@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from modeling_egmf.prompt_egmf import (
     EGMFPseudoTokens,
+    check_masks,
     hide_switched_off_text,
     make_position_ids,
     transcript_columns,
@@ -178,3 +180,29 @@ def test_media_in_float64_are_read_in_float32(setting, process):
     for name in ("audio_values", "video_values"):
         inputs[name] = inputs[name].double()
     assert torch.equal(model.score_answers(**inputs).probabilities, expected)
+
+
+def test_masks_are_checked_in_one_look_at_the_device():
+    class CountLooks(TorchDispatchMode):
+        looks = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            self.looks += func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.default)
+            return func(*args, **kwargs or {})
+
+    masks = {name: torch.ones(2, 3, dtype=torch.long) for name in ("attention_mask", "text_mask", "modality_mask")}
+    with CountLooks() as counter:
+        check_masks(torch.ones(2, 3, dtype=torch.long), **masks)
+    assert counter.looks == 0  # besides `tolist`, which copies all results at once
+
+
+@pytest.mark.parametrize("name", ["text_mask", "utterance_mask", "modality_mask"])
+def test_forward_and_generate_refuse_masks_of_another_shape(setting, process, name):
+    model, processor, samples = setting("waveform", "frames")
+    inputs = process(processor, samples)
+    for each in ("answer_ids", "task_ids"):
+        del inputs[each]
+    inputs[name] = inputs[name][:, 1:]
+    for method in (model, model.generate):
+        with pytest.raises(ValueError, match=f"`{name}` has shape .*Give all that the processor returned"):
+            method(**inputs)

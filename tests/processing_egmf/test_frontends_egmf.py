@@ -28,9 +28,10 @@ from tests.helpers.processor_outputs import assert_same_media, reloaded
 
 @contextmanager
 def edited_fields(folder):
-    """The fields of a stored processor, written again at the end."""
+    """The fields of a stored processor, written again at the end, without their checksums: the edit is meant."""
     path = folder / "processor_config.json"
     fields = json.loads(path.read_text())
+    fields.pop("settings_checksum", None)
     yield fields
     path.write_text(json.dumps(fields))
 
@@ -122,11 +123,10 @@ def test_stored_fields_that_are_no_sub_processor_are_refused(make_processor, tmp
         "is of the class 'AutoModel', which is not ImageProcessor of": {
             "image_processor": {"image_processor_type": "AutoModel"}
         },
-        "'audio_frontend', of an older version. Rename it to 'feature_extractor'": {"audio_frontend": {}},
     }
     for message, changed in cases.items():
         with edited_fields(tmp_path) as fields:
-            for name in ("feature_extractor", "image_processor", "audio_frontend"):
+            for name in ("feature_extractor", "image_processor"):
                 fields.pop(name, None)
             fields.update(changed)
         with pytest.raises(ValueError, match=message):

@@ -12,7 +12,10 @@ from processing_egmf import EGMFProcessor
 from tests.helpers.processor_outputs import assert_same
 
 
-REMEDY = "Copy or download|copy these files|Run `git lfs pull`|download the file again|Give the folder or id"
+REMEDY = (
+    "Copy or download|copy these files|Download it again|Run `git lfs pull`|download the file again|"
+    "Give the folder or id"
+)
 
 
 def replace_by(content):
@@ -133,3 +136,28 @@ def test_tokens_may_be_added_to_a_stored_tokenizer(make_processor, tmp_path):
 def test_a_bad_field_in_a_keyword_is_named(stored):
     with pytest.raises(ValueError, match="`num_frames` is 0; give a whole number, at least 1"):
         EGMFProcessor.from_pretrained(stored[0], num_frames=0)
+
+
+# ---- changed fields -----------------------------------------------------------------------------------------
+
+
+def edit(folder, **changes):
+    path = folder / "processor_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}, indent=1))
+
+
+def test_changed_fields_are_refused_by_name(stored, tmp_path):
+    folder, expected = stored
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    edit(tmp_path, max_decode_seconds=5.0, processor_class="Other", auto_map={})
+    assert_same(EGMFProcessor.from_pretrained(tmp_path)(text="I'm fine."), expected)
+    assert EGMFProcessor.from_pretrained(tmp_path, num_frames=2).num_frames == 2
+    edit(tmp_path, num_frames=3, frame_fit="crop", tasks=EGMFProcessor.from_pretrained(folder).tasks[:1])
+    message = "processor_config.json of .* was saved with another value of frame_fit, num_frames, tasks. Download it"
+    with pytest.raises(OSError, match=message):
+        EGMFProcessor.from_pretrained(tmp_path)
+    edit(tmp_path, settings_checksum=None)  # as the message says
+    processor = EGMFProcessor.from_pretrained(tmp_path)
+    assert (processor.num_frames, len(processor.tasks)) == (3, 1)
+    processor.save_pretrained(tmp_path)
+    assert EGMFProcessor.from_pretrained(tmp_path).num_frames == 3

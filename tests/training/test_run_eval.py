@@ -17,7 +17,7 @@ pytestmark = pytest.mark.integration
 KEYS = {
     "model", "dataset", "split", "seed", "versions", "split_manifest", "max_samples", "window_hop", "load_in_4bit",
     "commit", "experts", "tasks", "device", "processes", "seconds", "config", "modalities", "subsets",
-    "peak_gib", "task_map", "weights",
+    "peak_gib", "task_map", "weights", "speaker_normalization",
 }  # fmt: skip
 
 
@@ -143,7 +143,7 @@ def test_unwritable_output_is_refused_before_any_work(run_eval, corpus):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("runs/nope", "There is no folder runs/nope, and the Hub"),
+        ("runs/nope", "There is no folder runs/nope, and (the Hub|it is not)"),
         ("/no/such/run", "There is no folder /no/such/run"),
     ],
 )

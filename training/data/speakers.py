@@ -135,7 +135,7 @@ def measure_speakers(dataset: EGMFDataset, modalities: list[str], progress: bool
         for modality, values in dataset.load_vectors(index).items():
             if modality not in modalities or len(values) == 0:
                 continue
-            values = torch.as_tensor(values).double()
+            values = torch.as_tensor(values).cpu().double()
             total = sums.setdefault((speaker, modality), [0, 0.0, 0.0])
             total[0] += len(values)
             total[1] = total[1] + values.sum(dim=0)

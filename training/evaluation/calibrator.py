@@ -7,6 +7,8 @@ options are in training/calibrate.py.
 from pathlib import Path
 from typing import Any
 
+from processing_egmf.stored_processor_egmf import settings_checksums
+
 from ..data.dataset_options import AS_IS, DatasetOptions
 from ..records import read_json, weights_digest, write_json
 from .calibration import calibration_figures, fit_temperatures
@@ -115,6 +117,8 @@ def store_temperatures(run: Path, results: dict[str, Any]) -> str:
                     format_number(after[name]),
                 ]
             )
+    if stored.pop("settings_checksum", None) is not None:
+        stored["settings_checksum"] = settings_checksums(stored)
     path = write_json(run / PROCESSOR, stored)
     header = ["task", "modalities", "examples", "temperature", "figure", "before", "after"]
     return "\n".join(

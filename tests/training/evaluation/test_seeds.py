@@ -116,13 +116,13 @@ def test_every_option_reaches_the_command_of_a_run():
 @pytest.mark.parametrize(("model", "numbers"), [("runs/tiny", ["0"]), ("runs/{seed}", ["1", "1"])])
 def test_each_run_needs_its_own_folder(model, numbers):
     with pytest.raises(SystemExit, match="write {seed}"):
-        main(["--model_name_or_path", model, "--dataset", "nowhere", "--seeds", *numbers])
+        main(["--model_name_or_path", model, "--dataset", ".", "--seeds", *numbers])
 
 
 def test_several_processes_are_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(SystemExit, match="run it in a single process"):
-        main(["--model_name_or_path", "runs/{seed}", "--dataset", "nowhere", "--seeds", "0"])
+        main(["--model_name_or_path", "runs/{seed}", "--dataset", ".", "--seeds", "0"])
 
 
 # ---- the table -----------------------------------------------------------------------------------------------

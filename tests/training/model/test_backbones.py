@@ -272,7 +272,7 @@ def test_missing_bitsandbytes_is_reported_before_anything_is_read(four_bit, monk
         "--load_in_4bit",
         "true",
         "--dataset",
-        "nowhere",
+        tmp_path,
         "--output_dir",
         tmp_path,
     )
@@ -288,7 +288,7 @@ def test_missing_gpu_is_reported_before_anything_is_read(four_bit, monkeypatch, 
         "--load_in_4bit",
         "true",
         "--dataset",
-        "nowhere",
+        tmp_path,
         "--output_dir",
         tmp_path,
     )
@@ -298,7 +298,7 @@ def test_missing_gpu_is_reported_before_anything_is_read(four_bit, monkeypatch, 
 
 @pytest.mark.parametrize("module", [run_eval, predict])
 def test_4_bit_is_refused_by_all_commands(module, four_bit, monkeypatch, tmp_path):
-    asked = {run_eval: ("--dataset", "nowhere"), predict: ("--text", "a")}[module]
+    asked = {run_eval: ("--dataset", "."), predict: ("--text", "a")}[module]
     words = ["--model_name_or_path", str(tmp_path), *asked, "--device", "cpu", "--load_in_4bit"]
     with monkeypatch.context() as patched:
         patched.setattr(torch.cuda, "is_available", lambda: False)

@@ -42,7 +42,7 @@ def test_absent_layers_are_refused_before_weights_are_loaded(gpt2, monkeypatch):
 
 
 def test_absent_layers_are_refused_before_data_are_read(gpt2, tmp_path):
-    options = {"text_model_name_or_path": gpt2, "dataset": tmp_path / "absent", "output_dir": tmp_path / "run"}
+    options = {"text_model_name_or_path": gpt2, "dataset": tmp_path, "output_dir": tmp_path / "run"}
     line = [text for name, value in options.items() for text in (f"--{name}", str(value))]
     with pytest.raises(SystemExit, match="no linear layer q_proj"):
         main([*line, "--lora_target_modules", "q_proj", "--use_cpu"])
