@@ -76,6 +76,7 @@ def experiment(place, *options, plans=("plan",)):
     run_experiment.main([*files, "--folder", str(place / "runs"), *map(str, options)])
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_a_plan_from_nothing_to_its_verdicts(place, started, capsys):
     experiment(place, "--seeds", 0, "--dry_run")
