@@ -61,7 +61,7 @@ def test_workers_prepare_clips_in_order(pipe, expected, clips):
     again.processor.task_objects = dict(list(pipe.processor.task_objects.items())[:1])
     assert again(bad, **options) == found
     with pytest.raises(FileNotFoundError, match="^absent.mp4: 'absent.mp4' does not exist") as caught:
-        pipe([clips["silent"], "absent.mp4"], num_workers=2)
+        pipe([clips["silent"], "absent.mp4"], num_workers=1)
     assert "Traceback" not in str(caught.value)
 
 
