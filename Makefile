@@ -1,4 +1,5 @@
 # make demo       from nothing to a trained model that has predicted three clips
+# make real       from the downloaded RAVDESS (DATA=its folder) to a model of real voices; CLIP=a recording of your own
 # make test       unit and integration tests (minutes); make test-unit runs only the unit tests
 # make space      a web page to try the trained model
 # make style      format and fix the code; make quality only checks it
@@ -12,7 +13,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 # Two processes with one thread each share the tests; the one that finishes first takes over tests of the other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
-.PHONY: demo demo-study space test test-unit test-space test-slow test-gpu test-versions quality style clean help
+.PHONY: demo demo-study real space test test-unit test-space test-slow test-gpu test-versions quality style clean help
 
 help:
 	@sed -n 's/^# \(make.*\)/\1/p' Makefile
@@ -30,6 +31,11 @@ demo: .venv/installed
 # Three seeds, and the variants that the README's table compares: hours on two cores. Finished runs are reused.
 demo-study: .venv/installed
 	$(BIN)/python -m training.demo.study
+
+# REAL_OPTIONS: any option of `python -m training.real`, such as --audio FOLDER for a copy of Whisper base.
+real: .venv/installed
+	@test -n '$(DATA)' || { echo 'Give the folder with the unpacked archives of RAVDESS: make real DATA=FOLDER'; exit 1; }
+	$(BIN)/python -m training.real --data '$(DATA)' $(if $(CLIP),--clip '$(CLIP)') $(REAL_OPTIONS)
 
 test: .venv/installed
 	$(PYTEST) -m "not slow and not gpu"

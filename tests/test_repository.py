@@ -154,6 +154,7 @@ MAY_IMPORT = {
     "converters": {"records", "paths", "arguments", "data", "model", "hub", "cli"},
     "experiments": {"records", "paths", "cli", "data", "model", "evaluation"},
     "demo": {"records", "paths", "arguments", "data", "model", "evaluation", "trainer", "hub", "cli"},
+    "real": {"records", "paths", "arguments", "data", "evaluation", "demo", "cli"},
     "benchmarks": {
         *("records", "paths", "cli", "options", "arguments", "data", "model", "evaluation", "trainer", "converters"),
         *("demo", "train"),

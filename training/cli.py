@@ -48,6 +48,7 @@ COMMANDS = {  # name -> (module with `main(argv)`, one line of help)
     "convert": (None, "convert a corpus, or your own folder, to Parquet"),
     "memory": ("benchmarks.cost.memory", "estimate the GPU memory that a configuration needs"),
     "demo": ("demo.__main__", "build the demo corpus, train on it, evaluate"),
+    "real": ("real.__main__", "train on RAVDESS, evaluate on unseen speakers, predict a clip"),
 }
 CORPORA = {  # argument of `egmf convert` -> one line of help; the module is converters/<name>.py
     "folder": "your own clips with a table metadata.csv or metadata.jsonl",

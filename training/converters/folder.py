@@ -3,8 +3,9 @@
     python -m training.converters.folder my_corpus data/my_corpus --tasks_file my_tasks.yaml
 
 All columns are kept, even those that training ignores; a `video_id` in every row adds a video-disjoint split manifest.
-Features are read from their .npy files; clips become paths relative to DEST, or are embedded. Labels and scores are
-checked against the tasks: the built-in ones and those in `--tasks_file`.
+Features are read from their .npy files; clips become paths relative to DEST, or are embedded. With `--landmarks`, each
+clip's table of OpenFace, py-feat or MediaPipe becomes its `video_features`. Labels and scores are checked against the
+tasks: the built-in ones and those in `--tasks_file`.
 """
 
 import argparse
@@ -22,12 +23,13 @@ from ..data.media_paths import MediaFolder
 from ..data.tables import COLUMNS
 from ..data.text_files import shorten
 from .core.arrays import common_width, load_npy, npy_width, repair_sequence
-from .core.clips import check_clip, example_bytes, media_cell
+from .core.clips import ClipInfo, check_clip, example_bytes, media_cell
 from .core.columns import media_columns, vectors
 from .core.command import dest_path, make_parser, run
 from .core.conversion_report import ConversionReport
 from .core.corpus import Corpus
 from .core.labels import check_label, clean_text
+from .core.landmarks import LandmarkOptions, add_landmark_options, plan_landmarks, read_face_features
 from .core.splits import SPLIT_NAMES
 
 
@@ -67,10 +69,13 @@ def plan(arguments: argparse.Namespace) -> Corpus:
     extra = [column for column in columns if column not in COLUMNS]
     examples = _plan_examples(arguments, tables, extra, tasks, report)
     everything = [example for part in examples.values() for example in part]
+    landmarks = _add_landmarks(arguments, columns, everything, report)
     widths = {}
     for modality in MODALITIES:
         features = [example[f"{modality}_features"] for example in everything]
         widths[modality] = common_width(_features_width(value) for value in features)
+    if landmarks is not None:
+        widths["video"] = landmarks.width
     types = {column: column_type([example[EXTRA][column] for example in everything]) for column in extra}
     _unify_types(everything, tasks, types)
     used_tasks = sorted({example["task"] for example in everything})
@@ -78,7 +83,12 @@ def plan(arguments: argparse.Namespace) -> Corpus:
         name=arguments.name or arguments.source.resolve().name,
         examples=examples,
         finish=finish,
-        finish_options={"media": arguments.media, "dest": dest_path(arguments), "widths": widths},
+        finish_options={
+            "media": arguments.media,
+            "dest": dest_path(arguments),
+            "widths": widths,
+            "landmarks": landmarks,
+        },
         columns=_typed_columns(arguments.media, columns, everything, widths, types),
         report=report,
         bytes_per_example=_bytes_per_example(everything, arguments.media),
@@ -173,6 +183,33 @@ def _plan_example(
     return example
 
 
+def _add_landmarks(
+    arguments: argparse.Namespace,
+    columns: Sequence[str],
+    examples: Sequence[dict[str, Any]],
+    report: ConversionReport,
+) -> LandmarkOptions | None:
+    """Add to every example the table that is named like its clip, or like its id, and return how tables are read.
+
+    Raises:
+        ValueError: the metadata have video features as well, or no table fits.
+    """
+    if arguments.landmarks is not None and "video_features" in columns:
+        raise ValueError("The metadata have video_features, and --landmarks would replace them. Use only one of them.")
+    names = [_clip_name(example) for example in examples]
+    tables, landmarks = plan_landmarks(arguments, names, report)
+    for name, example in zip(names, examples, strict=True):
+        table = tables.get(name)
+        example["landmarks"] = None if table is None else str(table)
+    return landmarks
+
+
+def _clip_name(example: dict[str, Any]) -> str:
+    """Name of an example's clip without its extension; its id if it has none."""
+    clip = example["video"] or example["audio"]
+    return example["id"] if clip is None else Path(clip).stem
+
+
 def _find_file(media: MediaFolder, name: str) -> str:
     """The path of a file, whether or not it exists."""
     return media.find(name) or os.path.join(media.folder, name)
@@ -256,7 +293,7 @@ def _named_files(examples: Sequence[dict[str, Any]], media: str) -> list[str]:
     columns = [f"{modality}_features" for modality in MODALITIES]
     if media != "none":
         columns += MODALITIES
-    values = [example[column] for example in examples for column in columns]
+    values = [example[column] for example in examples for column in (*columns, "landmarks")]
     return [value for value in values if isinstance(value, str)]
 
 
@@ -281,30 +318,38 @@ def finish(
     media: str,
     dest: str | None,
     widths: dict[str, int | None],
+    landmarks: LandmarkOptions | None,
 ) -> dict[str, Any] | None:
     """Read the features and check the clips of an example; None if nothing usable is left."""
-    finished = {name: value for name, value in example.items() if name not in (EXTRA, "video_id")}
+    finished = {name: value for name, value in example.items() if name not in (EXTRA, "video_id", "landmarks")}
     finished |= example[EXTRA]
     usable = bool(example["text"])
+    seconds = None
     for modality in MODALITIES:
-        clip = _store_clip(example, modality, report, media, dest)
+        clip, info = _store_clip(example, modality, report, media, dest)
+        seconds = seconds or (None if info is None else info.seconds)
         features = _read_features(example, modality, report, widths[modality])
         finished[modality] = clip
         finished[f"{modality}_features"] = features
         usable = usable or clip is not None or features is not None
+    if landmarks is not None:
+        finished["video_features"] = read_face_features(example, seconds, landmarks, report)
+        usable = usable or finished["video_features"] is not None
     if not usable:
         report.drop("no text, audio or video", example["id"])
         return None
     return finished
 
 
-def _store_clip(example: dict[str, Any], modality: str, report: ConversionReport, media: str, dest: str | None) -> Any:
+def _store_clip(
+    example: dict[str, Any], modality: str, report: ConversionReport, media: str, dest: str | None
+) -> tuple[Any, ClipInfo | None]:
+    """Stored form of a clip, and its length; None for both if it is missing or broken."""
     path = example[modality]
     if path is None or media == "none":
-        return None
-    if check_clip(path, example["id"], report) is None:
-        return None
-    return media_cell(path, media, dest)
+        return None, None
+    info = check_clip(path, example["id"], report)
+    return (None, None) if info is None else (media_cell(path, media, dest), info)
 
 
 def _read_features(example: dict[str, Any], modality: str, report: ConversionReport, width: int | None) -> Any:
@@ -324,6 +369,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--tasks_file", type=Path, metavar="FILE", help="YAML file with your own tasks")
     parser.add_argument("--name", help="name of the corpus in its card (default: the folder's name)")
     parser.add_argument("--language", nargs="+", default=["en"], help="language codes, for the card")
+    add_landmark_options(parser)
     run(parser, plan, argv)
 
 

@@ -1,4 +1,4 @@
-"""Stages of the demo and the study: commands in their own processes, with their durations and peak memory."""
+"""Stages of `make demo` and `make real`: commands in processes of their own, with their durations and peak memory."""
 
 import os
 import subprocess
@@ -11,7 +11,13 @@ from typing import Any
 SECONDS_BETWEEN_SAMPLES = 0.2
 
 
-def run_stage(name: str, command: Sequence[str], timings: dict[str, Any], cwd: Path | None = None) -> None:
+def run_stage(
+    name: str,
+    command: Sequence[str],
+    timings: dict[str, Any],
+    cwd: Path | None = None,
+    offline: bool = True,
+) -> None:
     """Run one stage and show its output.
 
     Args:
@@ -19,6 +25,7 @@ def run_stage(name: str, command: Sequence[str], timings: dict[str, Any], cwd: P
         command: program and arguments.
         timings: receives `seconds` and `peak_gib` of the stage.
         cwd: working folder; None for the current one.
+        offline: whether nothing is to be downloaded from the Hub.
 
     Raises:
         SystemExit: the stage failed, after printing its own message.
@@ -26,7 +33,9 @@ def run_stage(name: str, command: Sequence[str], timings: dict[str, Any], cwd: P
     print(f"\n== {name} ==", flush=True)
     started = time.time()
     peak_gib = 0.0
-    environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+    environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
+    if offline:
+        environment["HF_HUB_OFFLINE"] = "1"
     process = subprocess.Popen(command, cwd=cwd, env=environment)
     try:
         while process.poll() is None:

@@ -6,6 +6,7 @@ import os
 import numpy as np
 import pytest
 
+from tests.helpers.acted_speech import face_points, openface_rows, write_table
 from tests.helpers.media_files import sine, write_audio
 from tests.helpers.release_files import read_back, reasons, write_clip
 from training.converters import folder
@@ -194,3 +195,20 @@ def test_paths_do_not_depend_on_the_working_folder(tmp_path, own, monkeypatch):
     row = read_back(tmp_path / "x/y", tmp_path / "cache")["train"][0]
     assert row["video"] == os.path.join("..", "..", "mine", "clips", "a.mp4")
     assert (tmp_path / "x/y" / row["video"]).is_file()
+
+
+def test_landmark_tables_become_video_features(tmp_path, convert, refuse, own):
+    rows = [
+        {"id": "r1", "answer": "calm", "task": "mood", "audio": "b.wav"},
+        {"id": "r2", "answer": "glad", "task": "mood", "text": "Hi."},
+        {"id": "r3", "answer": "glad", "task": "mood", "video": "clips/a.mp4"},
+    ]
+    options = ("--tasks_file", str(tmp_path / "tasks.yaml"), "--landmarks", str(tmp_path / "faces"))
+    write_table(tmp_path / "faces/b.csv", openface_rows(face_points(6)))
+    write_table(tmp_path / "faces/r2.csv", openface_rows(face_points(5)))
+    write_table(tmp_path / "faces/a.csv", openface_rows(face_points(60)))
+    found, table = convert(folder, own(rows), *options)
+    assert [len(row["video_features"] or ()) for row in found["train"]] == [6, 5, 0]
+    assert reasons(table, "repaired") == {"landmarks of another length than the recording: left out": ["r3"]}
+    rows[0]["video_features"] = "a.npy"
+    assert "--landmarks would replace them" in refuse(folder, own(rows), *options)

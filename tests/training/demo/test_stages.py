@@ -51,3 +51,10 @@ def test_failing_stage_ends_the_demo():
     with pytest.raises(SystemExit, match=r"The stage 'breaking' failed \(exit 3\)"):
         run_stage("breaking", [sys.executable, "-c", "raise SystemExit(3)"], timings)
     assert "breaking" in timings
+
+
+def test_stage_may_download(capfd, monkeypatch):
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    code = "import os; print(os.environ.get('HF_HUB_OFFLINE'))"
+    run_stage("fetching", [sys.executable, "-c", code], {}, offline=False)
+    assert "None" in capfd.readouterr().out
