@@ -20,6 +20,7 @@ def recipe_without(tmp_path, **settings):
 def test_every_plan_with_every_recipe(tmp_path):
     """As `--dry_run` lists them, every recipe with one plan and every plan with one recipe."""
     recipes = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+    recipes.remove("ravdess-whisper-base")  # sound alone, from which no modality can be taken
     pairs = [("modality_ablation", recipe) for recipe in recipes]
     pairs += [(name, (read_plan(name).recipes or ["cherma-glm3-6b"])[0]) for name in plan_names()]
     for name, recipe in pairs:
