@@ -328,6 +328,12 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFCheckpointMixin, EGMFPr
         """
         if utterance_mask is None:
             raise ValueError("`utterance_mask` is missing; give all that the processor returns.")
+        check_masks(
+            input_ids,
+            utterance_mask=utterance_mask,
+            text_mask=text_mask,
+            modality_mask=modality_mask,
+        )
         placeholder_mask = self.get_placeholder_mask(input_ids)  # (B, S)
         embeds = self.embed_input_ids(input_ids, placeholder_mask)  # (B, S, D)
         columns = transcript_columns(utterance_mask)
@@ -370,12 +376,6 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFCheckpointMixin, EGMFPr
             return score_true_answers(self, prompt, media, labels, answer_ids)
         fusion = {}
         if inputs_embeds is None and is_prefill(past_key_values):
-            check_masks(
-                input_ids,
-                utterance_mask=utterance_mask,
-                text_mask=text_mask,
-                modality_mask=modality_mask,
-            )
             inputs_embeds, fusion = self.embed_prompt(input_ids, utterance_mask, *media, text_mask)
             attention_mask = hide_switched_off_text(attention_mask, utterance_mask, text_mask, modality_mask)
         elif inputs_embeds is None:
@@ -432,7 +432,7 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFCheckpointMixin, EGMFPr
             raise ValueError(f"`answer_ids` has shape {tuple(answer_ids.shape)}; give (samples, answers, tokens).")
         vocab_size = self.config.text_config.get_text_config().vocab_size
         check_token_ids("answer_ids", answer_ids.clamp(min=0), vocab_size)
-        check_masks(input_ids, attention_mask=attention_mask, **inputs)
+        check_masks(input_ids, attention_mask=attention_mask)
         if self.training and self.language_model.is_gradient_checkpointing:
             raise ValueError("Gradient checkpointing disables the cache: call model.eval() first.")
         answers = AnswerSet.from_answer_ids(answer_ids, attention_mask.device)

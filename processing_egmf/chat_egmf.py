@@ -23,8 +23,10 @@ from .tasks_egmf import find_task
 
 
 # Type of an item -> keys that may hold its value. An image is a video of one frame.
-ITEM_KEYS = {kind: (kind, "path", "url") for kind in ("audio", "video", "image")}
-ITEM_KEYS = {"text": ("text",), **ITEM_KEYS}
+ITEM_KEYS = {
+    "text": ("text",),
+    **{kind: (kind, "path", "url") for kind in ("audio", "video", "image")},
+}
 # Options of `apply_chat_template` that change nothing here: the prompt always ends where the answer begins, the audio
 # track of a video is read, and special tokens in a message are plain text.
 ALWAYS_SO = ("add_generation_prompt", "load_audio_from_video", "sanitize_control_tokens")

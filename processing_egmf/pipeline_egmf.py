@@ -102,7 +102,10 @@ class EGMFPipeline(Pipeline):
     """
 
     _load_processor = True
-    _load_tokenizer = _load_image_processor = _load_video_processor = _load_feature_extractor = False
+    _load_tokenizer = False
+    _load_image_processor = False
+    _load_video_processor = False
+    _load_feature_extractor = False
 
     def __init__(self, *args: Any, **kwargs: Any):
         """As any pipeline; refuses a processor that does not fit the model."""

@@ -61,7 +61,8 @@ def test_copy_finds_the_language_model_in_the_hub_cache(adapter, bases, tmp_path
 def test_copy_without_the_language_model_says_what_to_pass(adapter, bases, tmp_path, monkeypatch):
     (tmp_path / "llm").unlink()
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    with pytest.raises(OSError, match=r"language model '../llm' could not be loaded.*text_model_id=.*model_kwargs="):
+    message = r"language model '../llm' could not be loaded \(there is no such folder\).*text_model_id=.*model_kwargs="
+    with pytest.raises(OSError, match=message):
         load(adapter[0])
     monkeypatch.chdir(bases)
     assert_same_answers(adapter[0], adapter, text_model_id="llm")
@@ -155,3 +156,15 @@ def test_other_settings_of_the_language_model_are_refused(checked, name):
     with pytest.raises(ValueError, match=f"copy has {name}=.* was trained with one that has .*pass text_config="):
         load(folder, text_model_id=copy)
     load(folder, text_model_id=copy, text_config={name: config[name]})
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_that_are_views_of_others_have_the_same_sum(dtype):
+    """A view may begin at any byte of its storage."""
+    layer = torch.nn.Linear(3, 3, bias=False, dtype=dtype)
+    expected = sum_of_bits(layer)
+    for offset in range(1, 5):
+        storage = torch.cat([torch.ones(offset, dtype=dtype), layer.weight.detach().flatten()])
+        view = torch.nn.Linear(3, 3, bias=False, dtype=dtype)
+        view.weight = torch.nn.Parameter(storage[offset:].view(3, 3))
+        assert sum_of_bits(view) == expected

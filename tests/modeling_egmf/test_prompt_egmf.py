@@ -197,12 +197,13 @@ def test_masks_are_checked_in_one_look_at_the_device():
 
 
 @pytest.mark.parametrize("name", ["text_mask", "utterance_mask", "modality_mask"])
-def test_forward_and_generate_refuse_masks_of_another_shape(setting, process, name):
+def test_forward_generate_and_embed_prompt_refuse_masks_of_another_shape(setting, process, name):
     model, processor, samples = setting("waveform", "frames")
     inputs = process(processor, samples)
     for each in ("answer_ids", "task_ids"):
         del inputs[each]
     inputs[name] = inputs[name][:, 1:]
-    for method in (model, model.generate):
+    prompt = {key: value for key, value in inputs.items() if key != "attention_mask"}
+    for method, given in ((model, inputs), (model.generate, inputs), (model.embed_prompt, prompt)):
         with pytest.raises(ValueError, match=f"`{name}` has shape .*Give all that the processor returned"):
-            method(**inputs)
+            method(**given)

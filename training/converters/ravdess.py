@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .core.clips import example_bytes, list_files
-from .core.columns import media_columns, typed_columns
 from .core.command import dest_path, make_parser, run
 from .core.conversion_report import ConversionReport
 from .core.corpus import Corpus
 from .core.folds import add_fold_options, make_folds, split_examples
-from .core.landmarks import LandmarkOptions, add_landmark_options, find_tables, landmark_options, table_files
+from .core.landmarks import add_landmark_options, find_tables, landmark_options, table_files
 from .core.layouts import find_recordings
-from .core.recordings import finish_recording, note_missing
+from .core.recordings import finish_recording, note_missing, recording_columns
 
 
 TASK = "ravdess"
@@ -113,7 +112,7 @@ def plan(arguments: argparse.Namespace) -> Corpus:
             "dest": dest_path(arguments),
             "landmarks": landmarks,
         },
-        columns=_columns(arguments, landmarks),
+        columns=recording_columns(TASK, TASKS, arguments.media, landmarks, EXTRA_COLUMNS),
         report=report,
         bytes_per_example=example_bytes(used, arguments.media),
         languages=["en"],
@@ -131,17 +130,6 @@ def plan(arguments: argparse.Namespace) -> Corpus:
         files=[*used, *tables.values()],
         folds=folds,
         tasks=TASKS,
-    )
-
-
-def _columns(arguments: argparse.Namespace, landmarks: LandmarkOptions | None) -> Any:
-    from processing_egmf import EGMFTask
-
-    return typed_columns(
-        EGMFTask.from_dict(TASKS[TASK], TASK),
-        video_width=None if landmarks is None else landmarks.width,
-        media=media_columns(arguments.media, ("audio", "video")),
-        extra=EXTRA_COLUMNS,
     )
 
 

@@ -198,7 +198,7 @@ def warn_of_unused(table: Table) -> None:
     if table.unnamed:
         unused.append(f"{table.unnamed} without a name")
     if unused:
-        logger.warning(f"{table.path}: these columns are not used: {_shown(unused)}.")
+        logger.warning(f"{table.path}: these columns are not inputs: {_shown(unused)}.")
 
 
 def _shown(columns: list[str]) -> str:

@@ -67,6 +67,8 @@ def _explain(dataset: str | Path, options: DatasetOptions, error: Exception) -> 
             f"--dataset {dataset} is neither a folder here nor a dataset on the Hub{revision} that you may read "
             f"({reason}). Check the name, or log in with `hf auth login`."
         )
+    if isinstance(error, ConnectionError) and is_hub_id(dataset):
+        return f"--dataset {dataset} is not a folder here, and the Hub cannot be reached ({reason}). Check the path."
     if "onfig" in reason:
         return f"--dataset {dataset}: {reason} Give --dataset_config."
     return f"--dataset {dataset} cannot be read: {type(error).__name__}: {reason}"

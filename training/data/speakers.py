@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 from tqdm import tqdm
 
@@ -129,22 +130,14 @@ def check_speakers(examples: list[dict[str, Any]]) -> None:
 
 def measure_speakers(dataset: EGMFDataset, modalities: list[str], progress: bool) -> dict[tuple[str, str], Moments]:
     """(speaker, modality) -> mean and deviation over all steps of the speaker's clips."""
-    sums: dict[tuple[str, str], list[Any]] = {}
+    scalers: dict[tuple[str, str], StandardScaler] = {}
     for index in tqdm(range(len(dataset)), desc="measuring speakers", unit="example", disable=not progress):
         speaker = speaker_of(dataset.examples[index])
         for modality, values in dataset.load_vectors(index).items():
-            if modality not in modalities or len(values) == 0:
-                continue
-            values = torch.as_tensor(values).cpu().double()
-            total = sums.setdefault((speaker, modality), [0, 0.0, 0.0])
-            total[0] += len(values)
-            total[1] = total[1] + values.sum(dim=0)
-            total[2] = total[2] + values.square().sum(dim=0)
-    moments = {}
-    for key, (count, total, squares) in sums.items():
-        mean = total / count
-        variance = squares / count - mean.square()
-        # A column that never changes stays at the training set's mean.
-        std = variance.clamp(min=0).sqrt().clamp(min=1e-6 * (1 + mean.abs()))
-        moments[key] = Moments(mean.float(), std.float())
-    return moments
+            if modality in modalities and len(values):
+                # A column that never changes has a scale of 1, so it stays at the training set's mean.
+                scalers.setdefault((speaker, modality), StandardScaler()).partial_fit(values)
+    return {
+        key: Moments(torch.from_numpy(scaler.mean_).float(), torch.from_numpy(scaler.scale_).float())
+        for key, scaler in scalers.items()
+    }

@@ -15,12 +15,11 @@ import numpy as np
 
 from processing_egmf.tasks_egmf import quantile_index
 
-from .metrics import INTERVAL, interval_coverage, negative_log_likelihood
+from .metrics import CALIBRATION_BINS, INTERVAL, interval_coverage, negative_log_likelihood
 
 
 # N examples  A answers
 
-BINS = 15  # of equal width, over confidences from 0 to 1
 DRAWS = 500  # of answers that a calibrated model could have given
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9)  # probabilities of the intervals whose coverage is fitted
 TEMPERATURES = np.exp(np.linspace(np.log(0.25), np.log(8), 81))
@@ -58,9 +57,9 @@ def apply_temperature(probabilities: np.ndarray, temperature: float | np.ndarray
 
 
 def calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
-    """Expected calibration error over `BINS` bins. confidence, correct (N,)"""
-    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    gaps = np.bincount(bins, weights=correct - confidence, minlength=BINS)
+    """Expected calibration error over `CALIBRATION_BINS` bins, as egmf_erc's. confidence, correct (N,)"""
+    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    gaps = np.bincount(bins, weights=correct - confidence, minlength=CALIBRATION_BINS)
     return float(np.abs(gaps).sum() / len(confidence))
 
 

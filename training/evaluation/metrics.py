@@ -31,6 +31,7 @@ from ..paths import HUB_CARDS
 METRICS_FOLDER = HUB_CARDS / "metrics"
 CORPORA = {(-3.0, 3.0): "mosei", (-1.0, 1.0): "sims_v2"}  # a scale -> the corpus whose classes egmf_msa uses
 INTERVAL = 0.9  # probability inside an interval
+CALIBRATION_BINS = 15  # of equal width, over confidences from 0 to 1
 
 
 @functools.cache
@@ -73,7 +74,8 @@ def answer_metrics(
     if task.kind == "classification":
         module = load_metric_module("egmf_erc")
         labels = list(task.labels)
-        return module.compute_figures(predictions, references, probabilities, labels=labels, bootstrap=bootstrap)
+        options = {"labels": labels, "calibration_bins": CALIBRATION_BINS, "bootstrap": bootstrap}
+        return module.compute_figures(predictions, references, probabilities, **options)
     module = load_metric_module("egmf_msa")
     corpus = CORPORA.get((task.low, task.high))
     if corpus is None:

@@ -42,7 +42,7 @@ def make_parser() -> CommandParser:
     parser = CommandParser(prog="egmf report", description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="folder of a run")
     parser.add_argument("--dataset", type=Path, help="folder of the demo corpus, for its best possible figures")
-    parser.add_argument("--results", type=Path, help="results file; default: RUN/results-test.json")
+    parser.add_argument("--results", type=Path, help="results file; default: RUN/results-test.json, else the newest")
     return parser
 
 

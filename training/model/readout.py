@@ -57,7 +57,14 @@ class Readout(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(hidden_size, size) for size in sizes)
 
     def forward(self, hidden: Tensor, task_ids: Tensor) -> Tensor:
-        """hidden (B, D), task_ids (B,) -> log-probabilities (B, A), -inf past the end of a smaller set."""
+        """hidden (B, D), task_ids (B,) -> log-probabilities (B, A), -inf past the end of a smaller set.
+
+        Raises:
+            ValueError: a task has no layer, such as one that was given to a call.
+        """
+        if not ((task_ids >= 0) & (task_ids < len(self.tasks))).all():
+            names = ", ".join(task["name"] for task in self.tasks)
+            raise ValueError(f"This checkpoint answers with a head (--readout head), which has no task but {names}.")
         log_probs = hidden.new_full((len(hidden), self.max_answers), -torch.inf)
         for index, (task, layer) in enumerate(zip(self.tasks, self.layers, strict=True)):
             rows = torch.where(task_ids == index)[0]

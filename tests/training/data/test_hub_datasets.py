@@ -71,7 +71,7 @@ def test_columns_labels_and_clips_of_a_dataset(folder, wav, make_processor, capl
     assert examples[0]["audio"].read() == wav.read_bytes()
     assert examples[0]["audio"].mark() == [None, wav.stat().st_size]
     assert "audio" not in examples[2]
-    assert "not used: picture" in caplog.text
+    assert "not inputs: picture" in caplog.text
 
     processor = make_processor("waveform", None)
     dataset = EGMFDataset(examples, processor)

@@ -35,7 +35,7 @@ def test_classification_by_hand():
     assert metrics["per_class_f1"] == pytest.approx(dict(zip(LABELS.labels, f1)))
     assert metrics["negative_log_likelihood"] == pytest.approx(-np.log([0.8, 0.4, 0.5, 0.9]).mean())
     assert metrics["largest_predicted_share"] == pytest.approx(2 / 4)
-    # bins of width 0.1: the confidences 0.8, 0.6, 0.5, 0.9 are in different ones
+    # bins of width 1/15: the confidences 0.8, 0.6, 0.5, 0.9 are in different ones
     assert metrics["calibration_error"] == pytest.approx((0.2 + 0.6 + 0.5 + 0.1) / 4)
 
 

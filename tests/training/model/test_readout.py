@@ -42,6 +42,9 @@ def test_labels_and_scores_of_a_batch():
     assert probabilities[[0, 2], 3:].eq(0).all()
     assert probabilities[1].argmax() == 3
     assert torch.isclose(probabilities[1, 2], probabilities[1, 4])
+    for unknown in (-1, 2):  # -1: the first task that was given to a call
+        with pytest.raises(ValueError, match="which has no task but mood, score"):
+            readout(torch.randn(2, 4), torch.tensor([0, unknown]))
 
 
 def test_answers_are_the_heads(model, batch, processor):

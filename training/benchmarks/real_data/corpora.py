@@ -6,7 +6,7 @@ A group is a video, a speaker or a session, and must not be divided between spli
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,21 +90,46 @@ def read_mosi(source: Path, folder: Path) -> Path:
 
     The vectors of text and audio, concatenated, are the audio features; the vector of video is the video features.
     """
-    names = ("id", "text", "text_feat", "audio_feat", "video_feat", "label")
+
+    def split_videos(videos: Sequence[str]) -> dict[str, str]:
+        reported = first_groups(videos, round(MOSI_REPORTED_SHARE * len(videos)))
+        return dict.fromkeys(videos, "train") | dict.fromkeys(reported, REPORTED)
+
+    return write_mosi(source, folder, ("text_feat", "audio_feat"), split_videos)
+
+
+def write_mosi(
+    source: Path,
+    folder: Path,
+    audio_vectors: Sequence[str],
+    split_videos: Callable[[Sequence[str]], dict[str, str]],
+) -> Path:
+    """Write CMU-MOSI with one vector per modality, as .npy files of shape (1, width).
+
+    Args:
+        source: folder with train.npz.
+        folder: folder to write.
+        audio_vectors: arrays of the source that, concatenated, are the audio features.
+        split_videos: from the video of every example, in order, to the split of every video.
+
+    Raises:
+        OSError: there is no train.npz in the source.
+    """
+    names = ("id", "text", "video_feat", "label", *audio_vectors)
     with np.load(source / "train.npz", allow_pickle=False) as arrays:
         columns = {name: arrays[name] for name in names}
     videos = [str(name).rpartition("_")[0] for name in columns["id"]]
-    reported = set(first_groups(videos, round(MOSI_REPORTED_SHARE * len(videos))))
+    splits = split_videos(videos)
     folder.mkdir(parents=True, exist_ok=True)
     examples = []
     for i, video in enumerate(videos):
-        text_and_audio = np.concatenate([columns["text_feat"][i], columns["audio_feat"][i]])
-        np.save(folder / f"{i}-audio.npy", text_and_audio[None].astype(np.float32))
+        audio = np.concatenate([columns[name][i] for name in audio_vectors])
+        np.save(folder / f"{i}-audio.npy", audio[None].astype(np.float32))
         np.save(folder / f"{i}-video.npy", columns["video_feat"][i][None].astype(np.float32))
         examples.append(
             {
                 "id": str(columns["id"][i]),
-                "split": REPORTED if video in reported else "train",
+                "split": splits[video],
                 "task": "sentiment",
                 GROUP: video,
                 "text": str(columns["text"][i]).capitalize(),

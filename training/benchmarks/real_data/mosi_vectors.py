@@ -10,43 +10,11 @@ are not used: text is what the language model reads. Its video vectors were trai
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from ...cli import CommandParser, command_errors
-from .corpora import GROUP, first_groups, write_metadata
+from .corpora import first_groups, write_mosi
 
 
 SHARES = {"test": 0.2, "validation": 0.15}  # of the examples, by whole videos; the others are for training
-
-
-def read_mosi_vectors(source: Path, folder: Path) -> Path:
-    """Write the corpus: `metadata.jsonl` and the vectors as .npy files.
-
-    Raises:
-        OSError: there is no train.npz in the source.
-    """
-    with np.load(source / "train.npz", allow_pickle=False) as arrays:
-        columns = {name: arrays[name] for name in ("id", "text", "audio_feat", "video_feat", "label")}
-    videos = [str(name).rpartition("_")[0] for name in columns["id"]]
-    splits = split_groups(videos)
-    folder.mkdir(parents=True, exist_ok=True)
-    examples = []
-    for i, video in enumerate(videos):
-        for modality in ("audio", "video"):
-            np.save(folder / f"{i}-{modality}.npy", columns[f"{modality}_feat"][i][None].astype(np.float32))
-        examples.append(
-            {
-                "id": str(columns["id"][i]),
-                "split": splits[video],
-                "task": "sentiment",
-                GROUP: video,
-                "text": str(columns["text"][i]).capitalize(),
-                "answer": round(float(columns["label"][i]), 6),
-                "audio_features": f"{i}-audio.npy",
-                "video_features": f"{i}-video.npy",
-            }
-        )
-    return write_metadata(folder, examples)
 
 
 def split_groups(groups: Sequence[str]) -> dict[str, str]:
@@ -65,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.add_argument("source", type=Path, help="folder with train.npz")
         parser.add_argument("folder", type=Path, help="folder to write")
         arguments = parser.parse_args(argv)
-        print(f"corpus: {read_mosi_vectors(arguments.source, arguments.folder)}")
+        path = write_mosi(arguments.source, arguments.folder, ("audio_feat",), split_groups)
+        print(f"corpus: {path}")
 
 
 if __name__ == "__main__":

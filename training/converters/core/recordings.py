@@ -4,12 +4,13 @@ A short recording that was cut off by an interrupted download still plays; its h
 """
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...records import check_placeholder
 from .clips import ClipInfo, media_cell, probe_clip
+from .columns import media_columns, typed_columns
 from .conversion_report import ConversionReport
 from .landmarks import LandmarkOptions, read_face_features
 
@@ -92,6 +93,32 @@ def finish_recording(
         report.drop("no file of the recording can be used", example["id"])
         return None
     return finished
+
+
+def recording_columns(
+    task: str,
+    tasks: Mapping[str, Mapping[str, Any]],
+    media: str,
+    landmarks: LandmarkOptions | None,
+    extra: Mapping[str, str],
+) -> Any:
+    """The typed columns of recordings with sound, video or landmarks.
+
+    Args:
+        task: name of their task.
+        tasks: the corpus's tasks, name -> fields.
+        media: one of `MEDIA_CHOICES`.
+        landmarks: how the tables are read; None if there are none.
+        extra: other columns, name -> type.
+    """
+    from processing_egmf import EGMFTask  # imports torch
+
+    return typed_columns(
+        EGMFTask.from_dict(tasks[task], task),
+        video_width=None if landmarks is None else landmarks.width,
+        media=media_columns(media, MODALITIES),
+        extra=extra,
+    )
 
 
 def note_missing(
