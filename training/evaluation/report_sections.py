@@ -119,12 +119,15 @@ def _overview(files: RunFiles, pictures: Pictures) -> list[Block]:
     """The best possible figures of the demo, and the picture of the first task with labels."""
     blocks: list[Block] = []
     if files.ceilings and {"emotion", "sentiment"} <= set(files.tasks):
-        header, _, *rows = [line.strip("| ").split(" | ") for line in results_table(files.results, files.ceilings)]
         chance = (
             f"Chance is {files.ceilings['emotion']['chance']:.3f}. Sentiment with text has no computed bound: the "
             "rating belongs to the sentence, and how well it can be predicted from the sentence is not known."
         )
-        blocks += [Heading("Every subset of the modalities"), Table(header, rows), Paragraph(chance)]
+        blocks += [
+            Heading("Every subset of the modalities"),
+            results_table(files.results, files.ceilings),
+            Paragraph(chance),
+        ]
     task = next((task for task, part in files.tasks.items() if "accuracy" in part["metrics"]), None)
     if task is None:
         return blocks

@@ -7,7 +7,7 @@ from .calibration import calibration_figures
 from .report_blocks import Table
 from .report_files import RunFiles
 from .subsets import SUBSET_NAMES
-from .tables import MISSING, format_number, format_subset, markdown_table
+from .tables import MISSING, format_number, format_subset
 
 
 RESULTS_HEADER = (
@@ -26,12 +26,12 @@ SCORE_METRICS = {"mae": "MAE", "correlation": "correlation", "correlation_of_mea
 SPEAKERS_SHOWN = 40
 
 
-def results_table(results: dict[str, Any], ceilings: dict[str, Any]) -> list[str]:
-    """Markdown table of the demo's two tasks, for every subset, next to the best possible figures if there are any."""
+def results_table(results: dict[str, Any], ceilings: dict[str, Any]) -> Table:
+    """The demo's two tasks, for every subset, next to the best possible figures if there are any."""
     names = [name for name in SUBSET_NAMES if name in results["subsets"]]
     shown = [index for index, column in enumerate(RESULTS_HEADER) if ceilings or column not in OF_CEILINGS]
     rows = [_results_row(name, results, ceilings) for name in names]
-    return markdown_table([RESULTS_HEADER[i] for i in shown], [[row[i] for i in shown] for row in rows])
+    return Table([RESULTS_HEADER[i] for i in shown], [[row[i] for i in shown] for row in rows])
 
 
 def _results_row(subset: str, results: dict[str, Any], ceilings: dict[str, Any]) -> list[str]:

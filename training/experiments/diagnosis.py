@@ -39,7 +39,7 @@ ALL = "all"
 NEW_TOKENS = 8  # that the language model may write as an answer
 
 
-class Diagnosis:
+class LanguageModelDiagnosis:
     """A language model and the examples that it reads.
 
     Args:
@@ -175,7 +175,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         arguments = make_parser().parse_args(argv)
         from .report import diagnosis_table
 
-        diagnosis = Diagnosis(
+        diagnosis = LanguageModelDiagnosis(
             arguments.text_model,
             arguments.dataset,
             arguments.split,

@@ -142,7 +142,8 @@ def run_table(results: dict[str, Any], ceilings: dict[str, Any]) -> list[str]:
     subsets = {name: part["tasks"] for name, part in results["subsets"].items()}
     tasks = {task for parts in subsets.values() for task in parts}
     if ceilings and tasks <= DEMO_TASKS:
-        return results_table(results, ceilings)
+        table = results_table(results, ceilings)
+        return markdown_table(table.header, table.rows)
     every_part = [part for parts in subsets.values() for part in parts.values()]
     metrics = [key for key in METRIC_NAMES if any(part["metrics"].get(key) is not None for part in every_part)]
     rows = []

@@ -13,6 +13,7 @@ from training.evaluation.calibration import calibration_figures
 from training.evaluation.report import main, write_report
 from training.evaluation.report_blocks import Heading, Paragraph, Table, to_html, to_markdown
 from training.evaluation.report_tables import results_table, speaker_table, worst_table
+from training.evaluation.tables import markdown_table
 from training.records import write_json
 
 
@@ -39,17 +40,13 @@ def no_pictures(monkeypatch):
     monkeypatch.setattr(report_sections.importlib.util, "find_spec", lambda name: None)
 
 
-def cells(line):
-    return [cell.strip() for cell in line.strip().strip("|").split("|")]
-
-
 def test_table_of_the_demo_holds_every_subset_next_to_its_bound(tmp_path):
     results = write_run(tmp_path)
     ceilings = write_ceilings(tmp_path)
-    header, _, *lines = map(cells, results_table(results, ceilings))
-    assert [line[0].replace(" ", "") for line in lines] == EVERY
-    for subset, line in zip(EVERY, lines, strict=True):
-        found = dict(zip(header, line, strict=True))
+    table = results_table(results, ceilings)
+    assert [row[0].replace(" ", "") for row in table.rows] == EVERY
+    for subset, row in zip(EVERY, table.rows, strict=True):
+        found = dict(zip(table.header, row, strict=True))
         emotion, sentiment = (results["subsets"][subset]["tasks"][t]["metrics"] for t in ("emotion", "sentiment"))
         bound = ceilings["emotion"][subset]
         error = ceilings["sentiment"][subset]
@@ -66,7 +63,7 @@ def test_table_shows_what_is_missing_as_a_dash(tmp_path):
     results = write_run(tmp_path, subsets=["text"])
     results["subsets"]["audio"] = {"left_out": 20, "tasks": {}}
     bounds = {"emotion": {"video": 0.9}}
-    _, _, text, audio = map(cells, results_table(results, bounds))  # no rows of other subsets
+    text, audio = results_table(results, bounds).rows  # no rows of other subsets
     assert text[0] == "text"
     assert text[2] == text[3] == "–"
     assert text[1] != "–"
@@ -82,7 +79,8 @@ def test_report_of_the_demo_with_its_pictures(tmp_path, capsys):
     main([str(run)])
     assert str(run / "report.html") in capsys.readouterr().out
     text = (run / "report.md").read_text(encoding="utf-8")
-    assert "\n".join(results_table(results, ceilings)) in text
+    table = results_table(results, ceilings)
+    assert "\n".join(markdown_table(table.header, table.rows)) in text
     assert "The corpus is synthetic" in text
     assert "14 examples of emotion, 14 examples of sentiment" in text
     assert "Temperatures in the checkpoint: text 2.00." in text

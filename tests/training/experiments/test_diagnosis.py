@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.helpers.corpus_files import tiny_llama, write_language_model
-from training.experiments.diagnosis import Diagnosis, main, summarize_rows
+from training.experiments.diagnosis import LanguageModelDiagnosis, main, summarize_rows
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_figures_of_every_group(place, capsys):
 
 @torch.no_grad()
 def test_probability_and_bits_are_those_of_the_language_model(place):
-    diagnosis = Diagnosis(str(place / "llm"), str(place / "corpus"), device="cpu")
+    diagnosis = LanguageModelDiagnosis(str(place / "llm"), str(place / "corpus"), device="cpu")
     row = diagnosis.read_example(0)
     sample = diagnosis.examples[0]
     prompt = [token for token in sample["input_ids"] if token != diagnosis.processor.placeholder_token_id]

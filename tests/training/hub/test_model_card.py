@@ -14,6 +14,7 @@ from tests.helpers.run_files import EVERY, write_ceilings, write_run
 from training.demo.study import collect
 from training.evaluation.gates import gate_spread
 from training.evaluation.report_tables import results_table
+from training.evaluation.tables import markdown_table
 from training.hub.card_facts import DEMO_TEXT_MODEL_FINGERPRINT, CardFacts, demo_facts, read_facts
 from training.hub.card_metadata import check_card
 from training.hub.model_card import CardOptions, run_table, study_table, write_card
@@ -410,7 +411,8 @@ def test_only_the_demo_has_bounds_in_its_table(run):
 
 def test_card_says_what_a_reader_needs(card, run):
     _, results, ceilings = run
-    assert "\n".join(results_table(results, ceilings)) in card.content
+    table = results_table(results, ceilings)
+    assert "\n".join(markdown_table(table.header, table.rows)) in card.content
     assert "teaching checkpoint, trained on a synthetic corpus" in card.content
     assert "test split of EGMF demo corpus, seed 0, n = 1 run" in card.content
     assert "An adapter checkpoint: 2.3 MB of trained weights" in card.content
