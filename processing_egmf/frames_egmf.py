@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 
-FRAME_FITS = ("letterbox", "crop")
+FRAME_VIEWS = ("full", "center")
 NEUTRAL = 128  # gray of the bars of a letterboxed frame: 0 after scaling to [-1, 1]
 BLANK_RANGE = 4  # levels between the pixels of a blank clip; encoders leave a little noise
 WHITE_NITS = 203.0  # luminance of white in standard content shown beside HDR content (ITU-R BT.2408)
@@ -26,18 +26,18 @@ BT2020_TO_BT709 = np.array(
 BT2020_LUMA = np.array([0.2627, 0.6780, 0.0593], np.float32)
 
 
-def scale_frames(frames: np.ndarray, size: tuple[int, int] | None, frame_fit: str) -> np.ndarray:
+def scale_frames(frames: np.ndarray, size: tuple[int, int] | None, view: str) -> np.ndarray:
     """Resize frames, uint8 (T, y, x, 3), in their own proportions, bilinearly with antialiasing.
 
     Args:
         frames: the frames.
         size: (height, width) in pixels; None to change nothing.
-        frame_fit: `"letterbox"` to fit the whole frame into `size`; `"crop"` to fill `size` with its center.
+        view: `"full"` to fit the whole frame into `size`; `"center"` to fill `size` with its center.
     """
     if size is None or frames.shape[1:3] == tuple(size):
         return frames
     height, width = size
-    if frame_fit == "crop":
+    if view == "center":
         return resize(_crop(frames, size), size)
     scale = min(height / frames.shape[1], width / frames.shape[2])
     inner_height = max(1, round(frames.shape[1] * scale))
@@ -75,10 +75,10 @@ def pad_frames(
     return padded
 
 
-def check_frame_fit(frame_fit: str) -> str:
-    if frame_fit not in FRAME_FITS:
-        raise ValueError(f"`frame_fit` is {frame_fit!r}; use {' or '.join(map(repr, FRAME_FITS))}.")
-    return frame_fit
+def check_view(view: str) -> str:
+    if view not in FRAME_VIEWS:
+        raise ValueError(f"`frames` is {view!r}; use {' or '.join(map(repr, FRAME_VIEWS))}.")
+    return view
 
 
 def _crop(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:

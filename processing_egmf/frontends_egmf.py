@@ -60,8 +60,7 @@ def load_clip(
         check_input_kind("video", "frames", processor.video_input, name)
         # An image processor resizes them itself.
         size = (processor.frame_height, processor.frame_width) if processor.frame_processor is None else None
-        fit = processor.frame_fit
-        arrays["video"] = load_video(video, processor.num_frames, fps, limit, name, size, fit, work)
+        arrays["video"] = load_video(video, processor.num_frames, fps, limit, name, size, processor.frames, work)
     return {key: values for key, values in arrays.items() if values is not None}
 
 
@@ -72,7 +71,7 @@ def encode_clip(processor: Any, arrays: dict[str, np.ndarray], name: str) -> dic
         feature_extractor = vars(processor).get("feature_extractor")
         inputs |= encode_waveform(arrays["audio"], processor.sampling_rate, feature_extractor, name)
     if "video" in arrays:
-        inputs |= encode_frames(arrays["video"], processor.frame_processor, processor.frame_fit)
+        inputs |= encode_frames(arrays["video"], processor.frame_processor, processor.frames)
     for modality in ("audio", "video"):
         if f"{modality}_features" in arrays:
             inputs |= with_full_mask(modality, torch.from_numpy(arrays[f"{modality}_features"]))
@@ -134,12 +133,12 @@ def longest_recording(feature_extractor: Any) -> float:
     return math.inf if num_samples is None else num_samples / feature_extractor.sampling_rate
 
 
-def encode_frames(frames: np.ndarray, image_processor: Any, frame_fit: str) -> dict[str, torch.Tensor]:
+def encode_frames(frames: np.ndarray, image_processor: Any, view: str) -> dict[str, torch.Tensor]:
     """Video inputs from frames, uint8 (T, y, x, 3). To letterbox them, they get bars before the image processor."""
     if image_processor is None:
         values = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 127.5 - 1.0  # (T, 3, y, x)
     else:
-        if frame_fit == "letterbox":
+        if view == "full":
             frames = _letterbox(frames, image_processor)
         processed = image_processor(list(frames), return_tensors="pt")
         values = processed[image_processor.model_input_names[0]].float()

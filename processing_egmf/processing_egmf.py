@@ -35,7 +35,7 @@ from .batches_egmf import (
 )
 from .chat_egmf import read_conversation, read_options, render_prompt
 from .collator_egmf import EGMFDataCollator
-from .frames_egmf import check_frame_fit
+from .frames_egmf import check_view
 from .frontends_egmf import check_image_backend, encode_clip, encode_states, load_clip
 from .media_egmf import MAX_DECODE_SECONDS
 from .pipeline_egmf import EGMFPipeline  # noqa: F401  not used here: the task is registered, the code saved as well
@@ -84,7 +84,7 @@ class EGMFProcessor(ProcessorMixin):
         video_input: `"frames"`, `"features"`, or None for a model without video.
         num_frames: largest number of frames taken from a clip, spread evenly over it.
         frame_height, frame_width: pixels that frames are resized to.
-        frame_fit: `"letterbox"`, the whole frame between gray bars; or `"crop"`, its center in these proportions.
+        frames: `"full"`, the whole frame between gray bars; or `"center"`, its center in these proportions.
         image_backend: the library that resizes frames, `"torchvision"` or `"pil"`; None for the one in use.
         max_clip_seconds: longer clips are used only up to here, with a warning.
         max_decode_seconds: a clip that takes longer to decode is an error; None for no limit.
@@ -117,7 +117,7 @@ class EGMFProcessor(ProcessorMixin):
         num_frames: int = 8,
         frame_height: int = 64,
         frame_width: int = 64,
-        frame_fit: str = "letterbox",
+        frames: str = "full",
         image_backend: str | None = None,
         max_clip_seconds: float = 30.0,
         max_decode_seconds: float | None = MAX_DECODE_SECONDS,
@@ -135,7 +135,7 @@ class EGMFProcessor(ProcessorMixin):
         self.num_frames = num_frames
         self.frame_height = frame_height
         self.frame_width = frame_width
-        self.frame_fit = check_frame_fit(frame_fit)
+        self.frames = check_view(frames)
         self.image_backend = image_backend
         self.max_clip_seconds = max_clip_seconds
         self.max_decode_seconds = max_decode_seconds

@@ -44,6 +44,7 @@ SUB_PROCESSORS = {
 }
 # Of processor_config.json: the model's inputs do not depend on them, or they have checks of their own.
 UNRELATED_FIELDS = {"auto_map", "processor_class", "chat_template", "vocabulary", "max_decode_seconds"}
+OLD_FRAME_FITS = {"letterbox": "full", "crop": "center"}
 
 
 def check_loading_arguments(processor_class: type, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -102,9 +103,12 @@ def check_stored_fields(fields: dict[str, Any], checkpoint: Any) -> None:
             "an EGMF checkpoint, or its `subfolder`."
         )
     recorded = fields.pop("settings_checksum", None)
+    checksums = settings_checksums(fields)
+    if "frame_fit" in fields:  # the name of `frames` in older checkpoints
+        fields["frames"] = OLD_FRAME_FITS.get(fields.pop("frame_fit"))
     if recorded is None:
         return
-    changed = {name for name, _ in settings_checksums(fields).items() ^ recorded.items()}
+    changed = {name for name, _ in checksums.items() ^ recorded.items()}
     if changed:
         raise OSError(
             f"The processor_config.json of {checkpoint} was saved with another value of "

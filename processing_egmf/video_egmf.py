@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from transformers.utils import logging
 
-from .frames_egmf import HLG, PQ, check_frame_fit, is_blank, over_black, pad_frames, scale_frames, to_upright, tone_map
+from .frames_egmf import HLG, PQ, check_view, is_blank, over_black, pad_frames, scale_frames, to_upright, tone_map
 from .media_egmf import (
     ARRAYS,
     MAX_DECODE_SECONDS,
@@ -76,7 +76,7 @@ def load_video(
     max_seconds: float | None = MAX_SECONDS,
     name: str = "the sample",
     size: tuple[int, int] | None = None,
-    frame_fit: str = "letterbox",
+    view: str = "full",
     max_decode_seconds: float | None = MAX_DECODE_SECONDS,
 ) -> np.ndarray | None:
     """At most `num_frames` frames, spread evenly in time.
@@ -93,7 +93,7 @@ def load_video(
         max_seconds: longer clips are used only up to here, with a warning; None for three hours.
         name: the sample's name in messages.
         size: (height, width) that each frame is brought to as it is decoded; None for the clip's own.
-        frame_fit: `"letterbox"` or `"crop"`, how.
+        view: `"full"` or `"center"`, as in `scale_frames`.
         max_decode_seconds: limit on the work of decoding; None for none.
 
     Returns:
@@ -105,13 +105,13 @@ def load_video(
     """
     if num_frames < 1:
         raise ValueError(f"{name}: num_frames is {num_frames}; give at least 1.")
-    check_frame_fit(frame_fit)
+    check_view(view)
     name = name_with_path(source, name)
     budget = DecodingBudget(name, max_seconds, max_decode_seconds)
     kind = media_kind(source)
     if is_rate_and_array(source) or (kind == "audio" and not isinstance(source, ARRAYS)):
         raise ValueError(f"{name}: {type(source).__name__} has no frames. Give it as `audio`.")
-    scale = partial(scale_frames, size=size, frame_fit=frame_fit)
+    scale = partial(scale_frames, size=size, view=view)
     if kind is None:
         frames = _load_file(source, num_frames, budget, scale)
     else:

@@ -7,7 +7,7 @@ from transformers import CLIPImageProcessor
 from processing_egmf.frames_egmf import (
     HLG,
     PQ,
-    check_frame_fit,
+    check_view,
     is_blank,
     over_black,
     pad_frames,
@@ -18,8 +18,8 @@ from processing_egmf.frames_egmf import (
 from processing_egmf.frontends_egmf import encode_frames
 
 
-def fit_frames(frames, size, frame_fit="letterbox"):
-    return pad_frames(scale_frames(frames, size, frame_fit), size)
+def fit_frames(frames, size, view="full"):
+    return pad_frames(scale_frames(frames, size, view), size)
 
 
 def test_letterbox_keeps_the_whole_frame_between_gray_bars():
@@ -34,38 +34,38 @@ def test_letterbox_keeps_the_whole_frame_between_gray_bars():
     assert np.array_equal(tall, fitted.transpose(0, 2, 1, 3))
 
 
-@pytest.mark.parametrize("frame_fit", ["letterbox", "crop"])
-def test_frames_in_the_right_proportions_are_resized_alike(frame_fit):
+@pytest.mark.parametrize("view", ["full", "center"])
+def test_frames_in_the_right_proportions_are_resized_alike(view):
     frames = np.random.default_rng(0).integers(0, 255, (2, 32, 64, 3), np.uint8)
-    assert np.array_equal(fit_frames(frames, (8, 16), frame_fit), fit_frames(frames, (8, 16), "crop"))
-    assert fit_frames(frames, (32, 64), frame_fit) is frames
+    assert np.array_equal(fit_frames(frames, (8, 16), view), fit_frames(frames, (8, 16), "center"))
+    assert fit_frames(frames, (32, 64), view) is frames
 
 
 def test_crop_takes_the_middle_and_smooths():
     frames = np.zeros((2, 40, 80, 3), np.uint8)
     frames[:, :, 20:60] = np.arange(40)[None, None, :, None] % 2 * 200  # stripes in the middle, black beside them
-    resized = fit_frames(frames, (10, 10), "crop")
+    resized = fit_frames(frames, (10, 10), "center")
     assert resized.shape == (2, 10, 10, 3)
     assert resized.dtype == np.uint8
     assert np.abs(resized[:, :, 1:-1].astype(int) - 100).max() <= 15  # no black, no aliasing
-    assert fit_frames(frames[:, :, :, ::-1], (20, 5), "crop").shape == (2, 20, 5, 3)
+    assert fit_frames(frames[:, :, :, ::-1], (20, 5), "center").shape == (2, 20, 5, 3)
     flat = np.full((1, 3, 5, 3), 77, np.uint8)
-    assert fit_frames(flat, (8, 8), "crop").tolist() == np.full((1, 8, 8, 3), 77).tolist()
+    assert fit_frames(flat, (8, 8), "center").tolist() == np.full((1, 8, 8, 3), 77).tolist()
 
 
 def test_an_unknown_fit_is_refused():
-    with pytest.raises(ValueError, match="`frame_fit` is 'squeeze'; use 'letterbox' or 'crop'"):
-        check_frame_fit("squeeze")
+    with pytest.raises(ValueError, match="`frames` is 'squeeze'; use 'full' or 'center'"):
+        check_view("squeeze")
 
 
 def test_pretrained_encoders_see_the_whole_frame():
     processor = CLIPImageProcessor(size={"shortest_edge": 8}, crop_size={"height": 8, "width": 8})
     frames = np.zeros((1, 16, 32, 3), np.uint8)
     frames[:, :, :4] = 255  # at the left edge
-    whole = encode_frames(frames, processor, "letterbox")["video_values"]  # (1, 3, 8, 8)
+    whole = encode_frames(frames, processor, "full")["video_values"]  # (1, 3, 8, 8)
     assert whole[0, :, 0].abs().max() < 0.05  # bars of the mean color are 0
     assert whole[0, 0, 4, 0] > 1.5
-    cropped = encode_frames(frames, processor, "crop")["video_values"]
+    cropped = encode_frames(frames, processor, "center")["video_values"]
     assert cropped.max() < 0
 
 

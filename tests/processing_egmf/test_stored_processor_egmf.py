@@ -152,8 +152,8 @@ def test_changed_fields_are_refused_by_name(stored, tmp_path):
     edit(tmp_path, max_decode_seconds=5.0, processor_class="Other", auto_map={})
     assert_same(EGMFProcessor.from_pretrained(tmp_path)(text="I'm fine."), expected)
     assert EGMFProcessor.from_pretrained(tmp_path, num_frames=2).num_frames == 2
-    edit(tmp_path, num_frames=3, frame_fit="crop", tasks=EGMFProcessor.from_pretrained(folder).tasks[:1])
-    message = "processor_config.json of .* was saved with another value of frame_fit, num_frames, tasks. Download it"
+    edit(tmp_path, num_frames=3, frames="center", tasks=EGMFProcessor.from_pretrained(folder).tasks[:1])
+    message = "processor_config.json of .* was saved with another value of frames, num_frames, tasks. Download it"
     with pytest.raises(OSError, match=message):
         EGMFProcessor.from_pretrained(tmp_path)
     edit(tmp_path, settings_checksum=None)  # as the message says
@@ -161,3 +161,12 @@ def test_changed_fields_are_refused_by_name(stored, tmp_path):
     assert (processor.num_frames, len(processor.tasks)) == (3, 1)
     processor.save_pretrained(tmp_path)
     assert EGMFProcessor.from_pretrained(tmp_path).num_frames == 3
+
+
+def test_the_older_name_of_frames_is_read(stored, tmp_path):
+    shutil.copytree(stored[0], tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "processor_config.json"
+    fields = json.loads(path.read_text())
+    del fields["frames"], fields["settings_checksum"]
+    path.write_text(json.dumps({**fields, "frame_fit": "crop"}))
+    assert EGMFProcessor.from_pretrained(tmp_path).frames == "center"

@@ -53,7 +53,7 @@ PREPROCESSING = {
         "num_frames",
         "frame_height",
         "frame_width",
-        "frame_fit",
+        "frames",
         "image_processor",
         "video_processor",
         "image_backend",

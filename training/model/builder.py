@@ -216,7 +216,7 @@ def build_processor(
         num_frames=video.num_frames or arguments.num_frames,
         frame_height=arguments.frame_size,
         frame_width=arguments.frame_size,
-        frame_fit=arguments.frame_fit,
+        frames=arguments.frames,
         max_clip_seconds=arguments.max_clip_seconds,
         max_length=arguments.max_length,
         transcript_in_prompt=arguments.transcript_in_prompt,

@@ -273,7 +273,7 @@ def check_output(option: str, modality: str, encoder: Encoder) -> float:
             inputs = encode_waveform(waveform, rate, encoder.frontend)
         else:
             frames = rng.integers(0, 256, (3, 48, 64, 3), dtype=np.uint8)
-            inputs = encode_frames(frames, encoder.frontend, "letterbox")
+            inputs = encode_frames(frames, encoder.frontend, "full")
         values = inputs[f"{modality}_values"][None]
         states, mask = stem.run_backbone(values, inputs[f"{modality}_mask"][None])
         shape = tuple(states.shape)
