@@ -73,6 +73,9 @@ class EGMFEncoderConfig(PreTrainedConfig):
             relative to the checkpoint's folder. `None` stores them in the checkpoint.
         backbone_revision (`str`, *optional*):
             Branch, tag or commit of `backbone_id`. `None` means `"main"`.
+        backbone_checksum (`str`, *optional*):
+            Checksum of a frozen backbone's weights, from `parts_egmf.sum_of_bits`, recorded when it is first loaded.
+            If it is set, loading the checkpoint with other weights is refused.
         backbone_trainable (`bool`, *optional*, defaults to `False`):
             Train the backbone and store it in every checkpoint. Frozen by default, because the corpora are small.
         backbone_pooler (`bool`, *optional*, defaults to `True`):
@@ -128,6 +131,7 @@ class EGMFEncoderConfig(PreTrainedConfig):
     backbone_config: dict | PreTrainedConfig | None = None
     backbone_id: str | None = None
     backbone_revision: str | None = None
+    backbone_checksum: str | None = None
     backbone_trainable: bool = False
     backbone_pooler: bool = True
     backbone_layers: Literal["last", "weighted"] = "last"

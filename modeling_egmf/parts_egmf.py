@@ -15,7 +15,7 @@ import glob
 import hashlib
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -135,19 +135,20 @@ def fingerprint(language_model: PreTrainedModel) -> str:
     return hashlib.sha256(piece.float().numpy().tobytes()).hexdigest()[:16]
 
 
-def floating_weights(language_model: PreTrainedModel) -> set[Tensor]:
-    """Its parameters and stored buffers, those that are tied once."""
-    weights = set(language_model.state_dict(keep_vars=True).values())
-    return {weight for weight in weights if weight.is_floating_point()}
+def floating_weights(model: PreTrainedModel, excluded: Collection[str] = ()) -> set[Tensor]:
+    """Parameters and stored buffers, those that are tied once, without the names in `excluded`."""
+    weights = model.state_dict(keep_vars=True)
+    included = [weights[name] for name in weights.keys() - set(excluded)]
+    return {weight for weight in included if weight.is_floating_point()}
 
 
-def sum_of_bits(language_model: PreTrainedModel, *roundings: torch.dtype) -> str:
+def sum_of_bits(model: PreTrainedModel, *roundings: torch.dtype, excluded: Collection[str] = ()) -> str:
     """The sum of the bits of all weights, eight bytes at a time, after rounding them to other precisions in turn.
 
     A single changed bit changes it; names, order and shards do not.
     """
     total = 0
-    for weight in floating_weights(language_model):
+    for weight in floating_weights(model, excluded):
         for piece in weight.detach().flatten().split(PIECE):
             for dtype in roundings:
                 piece = piece.to(dtype)
@@ -271,15 +272,32 @@ def load_backbone(
         encoder: configuration of the modality's encoder.
         modality: "audio" or "video".
         kwargs: passed to `AutoModel.from_pretrained`.
+
+    Raises:
+        OSError: it cannot be found or read.
+        ValueError: it has other weights than in training, unless `encoder.backbone_checksum` is None, which is set.
     """
     if not is_stored_elsewhere(encoder):
         return None
-    revision = encoder.backbone_revision or "main"
+    path = encoder.backbone_id
     with explain_loading_errors(
-        f"{checkpoint} is an adapter checkpoint: its {modality} encoder {encoder.backbone_id!r}",
+        f"{checkpoint} is an adapter checkpoint: its {modality} encoder {path!r}",
         f"Set config.{modality}_config.backbone_id to a local copy.",
     ):
-        dtype = getattr(torch, encoder.backbone_dtype)
-        return AutoModel.from_pretrained(
-            encoder.backbone_id, config=encoder.backbone_config, revision=revision, dtype=dtype, **kwargs
+        backbone, info = AutoModel.from_pretrained(
+            path,
+            config=encoder.backbone_config,
+            revision=encoder.backbone_revision or "main",
+            dtype=getattr(torch, encoder.backbone_dtype),
+            output_loading_info=True,
+            **kwargs,
         )
+    checksum = sum_of_bits(backbone, excluded=info["missing_keys"])  # which would be random
+    if encoder.backbone_checksum not in (None, checksum):
+        raise ValueError(
+            f"The checksum of the {modality} encoder at {path} is not that of the one {checkpoint} was trained with. "
+            f"Download it again, or point `{modality}_config.backbone_id` to a true copy. "
+            f"To keep the edit, pass {modality}_config={{'backbone_checksum': None}}."
+        )
+    encoder.backbone_checksum = checksum
+    return backbone

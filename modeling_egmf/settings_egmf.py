@@ -18,7 +18,7 @@ UNRELATED = """
 architectures auto_map custom_pipelines transformers_version
 name_or_path _name_or_path _commit_hash _attn_implementation
 text_model_id text_model_revision backbone_id backbone_revision
-text_model_fingerprint text_model_checksum weights_checksum
+text_model_fingerprint text_model_checksum backbone_checksum weights_checksum
 dtype torch_dtype quantization_config use_cache initializer_range
 id2label label2id num_labels problem_type
 bos_token_id eos_token_id pad_token_id

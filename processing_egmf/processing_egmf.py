@@ -54,10 +54,12 @@ from .stored_processor_egmf import (
     build_sub_processors,
     check_loading_arguments,
     check_stored_fields,
+    check_tokenizer_files,
     describe_processor,
-    explain_failure,
+    explained_failures,
     prepare_tokenizer,
     settings_checksums,
+    tokenizer_checksums,
 )
 from .tasks_egmf import BUILT_IN_TASKS, EGMFAnswer, EGMFTask, find_task, number_task, read_task, read_tasks
 
@@ -92,11 +94,12 @@ class EGMFProcessor(ProcessorMixin):
             the transcript, with a warning.
         transcript_in_prompt: whether the language model reads the transcript; if not, only the fusion does.
         placeholder_token: the token in the slots of the pseudo tokens.
-        vocabulary: checksum of the tokenizer's vocabulary, stored when the processor is saved; None to accept any.
+        tokenizer_checksum: checksums of the tokenizer's files, recorded when the processor is saved and compared when
+            it is loaded; None to accept any.
 
     Raises:
         TypeError: a sub-processor of another class.
-        ValueError: an unknown kind of input, two tasks with the same name, or a tokenizer with another vocabulary.
+        ValueError: an unknown kind of input, two tasks with the same name, or a tokenizer without a token to pad with.
     """
 
     _auto_class = "AutoProcessor"
@@ -124,7 +127,7 @@ class EGMFProcessor(ProcessorMixin):
         max_length: int = 512,
         transcript_in_prompt: bool = True,
         placeholder_token: str = "<|egmf|>",
-        vocabulary: str | None = None,
+        tokenizer_checksum: Mapping[str, str] | None = None,
     ):
         self.num_pseudo_tokens = num_pseudo_tokens
         self.audio_input = audio_input
@@ -143,7 +146,8 @@ class EGMFProcessor(ProcessorMixin):
         self.transcript_in_prompt = transcript_in_prompt
         self.placeholder_token = placeholder_token
         check_settings(self)
-        self.vocabulary = prepare_tokenizer(tokenizer, placeholder_token, vocabulary)
+        self.tokenizer_checksum = tokenizer_checksum
+        prepare_tokenizer(tokenizer, placeholder_token)
         self.task_objects = read_tasks(BUILT_IN_TASKS if tasks is None else tasks)
         check_prompt_format(tokenizer, self.task_objects.values())
         self._call_tasks: list[EGMFTask] = []
@@ -175,11 +179,10 @@ class EGMFProcessor(ProcessorMixin):
         """
         kwargs = check_loading_arguments(cls, kwargs)
         kwargs.setdefault("trust_remote_code", False)  # else, loading the tokenizer asks to import this code
-        try:
-            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        except Exception as error:  # of many types, if a file is damaged
-            explain_failure(error, pretrained_model_name_or_path, kwargs)
-            raise
+        with explained_failures(pretrained_model_name_or_path, kwargs):
+            processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+            check_tokenizer_files(processor.tokenizer_checksum, pretrained_model_name_or_path, kwargs)
+        return processor
 
     @classmethod
     def get_processor_dict(
@@ -203,6 +206,12 @@ class EGMFProcessor(ProcessorMixin):
     def to_dict(self) -> dict[str, Any]:
         fields = {**super().to_dict(), "tasks": self.tasks}
         return {**fields, "settings_checksum": settings_checksums(fields)}
+
+    def to_json_file(self, json_file_path: str | os.PathLike) -> None:
+        """Write processor_config.json, with checksums of the tokenizer's files, which are saved before."""
+        names = self.tokenizer.vocab_files_names.values()
+        self.tokenizer_checksum = tokenizer_checksums(os.path.dirname(json_file_path), names)
+        super().to_json_file(json_file_path)
 
     def __repr__(self) -> str:
         """The settings; tasks by name, tokenizer and other sub-processors by class. `to_dict` has everything."""
@@ -355,12 +364,8 @@ class EGMFProcessor(ProcessorMixin):
         chosen = MODALITIES if modalities is None else check_modalities(modalities, name, self.modalities)
         text = read_text(text, name) if "text" in chosen else ""
         turns = read_context(context, name) if "text" in chosen else []
-        sources = {
-            "audio": audio,
-            "video": video,
-            "audio_features": audio_features,
-            "video_features": video_features,
-        }
+        sources = {"audio": audio, "video": video}
+        sources |= {"audio_features": audio_features, "video_features": video_features}
         states = {"audio": audio_states, "video": video_states}
         # Earlier turns alone are not a sample: nothing is known about the speaker.
         has_media = any(source is not None for source in (*sources.values(), *states.values()))
@@ -400,12 +405,8 @@ class EGMFProcessor(ProcessorMixin):
             Those that the clip has: `audio` (samples,) float32 at `self.sampling_rate`, `video` (T, height, width, 3)
             uint8, and `audio_features`, `video_features` (T, F) float32.
         """
-        sources = {
-            "audio": audio,
-            "video": video,
-            "audio_features": audio_features,
-            "video_features": video_features,
-        }
+        sources = {"audio": audio, "video": video}
+        sources |= {"audio_features": audio_features, "video_features": video_features}
         return load_clip(self, sources, modalities, sampling_rate, fps, name)
 
     def encode_media(self, arrays: dict[str, np.ndarray], name: str = "the sample") -> dict[str, torch.Tensor]:

@@ -1,14 +1,16 @@
 """The files of a stored processor: what `from_pretrained` accepts, its sub-processors, and which file is damaged.
 
-`transformers` reads these files without naming them in its errors. A tokenizer of another vocabulary would even load,
-and give the model other tokens than it was trained on, so processor_config.json holds a checksum of the vocabulary.
+`transformers` reads these files without naming them in its errors. A tokenizer with another vocabulary, other merges
+or another chat template would even load, and give the model other tokens than it was trained on, so
+processor_config.json holds checksums of its own fields and of the tokenizer's files.
 """
 
 import inspect
 import json
+import os
 import zlib
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,8 @@ FILES = (
     "added_tokens.json",
     "chat_template.jinja",
 )
+# Those that decide the token ids of a prompt, beside those that the tokenizer itself names.
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 # Keywords of `from_pretrained` that neither the processor nor the signature of `transformers` names.
 LOADING_ARGUMENTS = ("code_revision", "proxies", "return_unused_kwargs", "subfolder", "trust_remote_code", "use_fast")
 
@@ -42,8 +46,9 @@ SUB_PROCESSORS = {
     "image_processor": (("image_processor_type",), ("ImageProcessor",)),
     "video_processor": (("video_processor_type",), ("VideoProcessor",)),
 }
-# Of processor_config.json: the model's inputs do not depend on them, or they have checks of their own.
-UNRELATED_FIELDS = {"auto_map", "processor_class", "chat_template", "vocabulary", "max_decode_seconds"}
+# Of processor_config.json: the model's inputs do not depend on them, or they have checks of their own. Earlier
+# checkpoints have a `vocabulary`.
+UNRELATED = {"auto_map", "processor_class", "chat_template", "vocabulary", "tokenizer_checksum", "max_decode_seconds"}
 OLD_FRAME_FITS = {"letterbox": "full", "crop": "center"}
 
 
@@ -81,9 +86,24 @@ def build_sub_processors(fields: dict[str, Any]) -> dict[str, Any]:
 def settings_checksums(fields: Mapping[str, Any]) -> dict[str, str]:
     """Name of each field of processor_config.json on which the model's inputs depend -> checksum of its value."""
     checksums = {}
-    for name in fields.keys() - UNRELATED_FIELDS:
+    for name in fields.keys() - UNRELATED:
         content = json.dumps(fields[name], sort_keys=True)
         checksums[name] = f"{zlib.crc32(content.encode()):08x}"
+    return checksums
+
+
+def tokenizer_checksums(folder: str | os.PathLike, names: Iterable[str]) -> dict[str, str]:
+    """Name of each of a tokenizer's files in a folder -> checksum of its content, whatever the line ends.
+
+    Args:
+        names: of further files than `TOKENIZER_FILES`.
+    """
+    checksums = {}
+    for name in {*TOKENIZER_FILES, *names}:
+        path = Path(folder, name)
+        if path.is_file():
+            content = path.read_bytes().replace(b"\r\n", b"\n")
+            checksums[name] = f"{zlib.crc32(content):08x}"
     return checksums
 
 
@@ -117,6 +137,31 @@ def check_stored_fields(fields: dict[str, Any], checkpoint: Any) -> None:
         )
 
 
+def check_tokenizer_files(
+    recorded: Mapping[str, str] | None, checkpoint: Any, loading_arguments: Mapping[str, Any]
+) -> None:
+    """Refuse a tokenizer that was loaded from other files than those that were saved with the processor.
+
+    Args:
+        recorded: name of each file -> checksum; None to accept any.
+        checkpoint: folder or id.
+        loading_arguments: keywords of `from_pretrained`.
+
+    Raises:
+        OSError: the message names the files.
+    """
+    if recorded is None:
+        return
+    folder = _stored_files(checkpoint, loading_arguments)["processor_config.json"].parent
+    changed = {name for name, _ in recorded.items() ^ tokenizer_checksums(folder, recorded).items()}
+    if changed:
+        raise OSError(
+            f"{', '.join(sorted(changed))} of {checkpoint} differs from what was saved with the processor: the token "
+            "ids may be others than in training. Download it again. To keep the edit, pass tokenizer_checksum=None "
+            "to from_pretrained(), or delete it from processor_config.json."
+        )
+
+
 def _build_sub_processor(name: str, fields: dict[str, Any], image_backend: str | None) -> Any:
     type_keys, endings = SUB_PROCESSORS[name]
     class_name = next((fields[key] for key in type_keys if key in fields), "")
@@ -135,11 +180,13 @@ def _build_sub_processor(name: str, fields: dict[str, Any], image_backend: str |
     raise ValueError(f"`{name}` is of the class {class_name!r}, which is not {' or '.join(endings)} of transformers.")
 
 
-def explain_failure(error: Exception, checkpoint: Any, loading_arguments: Mapping[str, Any]) -> None:
-    """Raise an error that names the damaged file of a checkpoint that cannot be loaded.
+@contextmanager
+def explained_failures(checkpoint: Any, loading_arguments: Mapping[str, Any]) -> Iterator[None]:
+    """Turn the error of a checkpoint that cannot be loaded into one that names the damaged file.
+
+    Errors of the Hub and of missing packages are clear, so they stay.
 
     Args:
-        error: what `transformers` raised. Errors of the Hub and of missing packages are clear, so nothing is raised.
         checkpoint: folder or id.
         loading_arguments: keywords of `from_pretrained`.
 
@@ -147,20 +194,31 @@ def explain_failure(error: Exception, checkpoint: Any, loading_arguments: Mappin
         OSError: one file is empty, cut off, or not a JSON object.
         ValueError: one is a placeholder; the files contradict one another or have fields of the wrong type.
     """
+    try:
+        yield
+    except Exception as error:  # of many types, if a file is damaged
+        paths = _stored_files(checkpoint, loading_arguments)
+        for path in paths.values():
+            _check_file(path)
+        if isinstance(error, OSError | ImportError):
+            raise
+        raise ValueError(
+            f"The processor of {checkpoint} could not be loaded ({type(error).__name__}: {printable(str(error))}). "
+            f"Check the fields of {', '.join(paths)}, or copy these files and tokenizer.json again."
+        ) from error
+
+
+def _stored_files(checkpoint: Any, loading_arguments: Mapping[str, Any]) -> dict[str, Path]:
+    """Paths of those of `FILES` that a checkpoint has, in its folder or in the cache, by their names."""
     where = {name: loading_arguments.get(name) for name in ("cache_dir", "revision")}
     where["subfolder"] = loading_arguments.get("subfolder", "")
     paths = {}
     for name in FILES:
         with suppress(OSError):
-            paths[name] = cached_file(checkpoint, name, local_files_only=True, **where)
-    present = [name for name, path in paths.items() if path is not None]
-    for name in present:
-        _check_file(Path(paths[name]))
-    if not isinstance(error, OSError | ImportError):
-        raise ValueError(
-            f"The processor of {checkpoint} could not be loaded ({type(error).__name__}: {printable(str(error))}). "
-            f"Check the fields of {', '.join(present)}, or copy these files and tokenizer.json again."
-        ) from error
+            path = cached_file(checkpoint, name, local_files_only=True, **where)
+            if path is not None:
+                paths[name] = Path(path)
+    return paths
 
 
 def _check_file(path: Path) -> None:
@@ -176,25 +234,12 @@ def _check_file(path: Path) -> None:
         raise OSError(f"{path} is not {kind} in UTF-8; it has {len(content)} bytes. Copy or download it again.")
 
 
-def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, placeholder_token: str, recorded: str | None) -> str:
+def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, placeholder_token: str) -> None:
     """Add the placeholder to a tokenizer, and make it pad on the left.
 
-    Args:
-        recorded: checksum of the vocabulary when the processor was saved; None to accept any.
-
-    Returns:
-        Checksum of the tokens and their ids, without those that were added past the vocabulary.
-
     Raises:
-        ValueError: it is not the one that was recorded, or has no token to pad with.
+        ValueError: it has no token to pad with.
     """
-    vocabulary = sorted((i, token) for token, i in tokenizer.get_vocab().items() if i < tokenizer.vocab_size)
-    checksum = f"{zlib.crc32(json.dumps(vocabulary).encode()):08x}"
-    if recorded not in (None, checksum):
-        raise ValueError(
-            f"The checksum of the tokenizer's vocabulary is {checksum}, but was {recorded!r} when "
-            "the processor was saved: it is another tokenizer, or tokenizer.json is damaged."
-        )
     if tokenizer.convert_tokens_to_ids(placeholder_token) in (None, tokenizer.unk_token_id):
         tokenizer.add_special_tokens({"additional_special_tokens": [placeholder_token]})
     if tokenizer.pad_token is None:
@@ -205,7 +250,6 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, placeholder_token: str
             "one, its tokenizer_config.json is missing or damaged."
         )
     tokenizer.padding_side = "left"
-    return checksum
 
 
 def describe_processor(processor: Any) -> str:

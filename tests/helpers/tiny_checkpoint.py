@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from modeling_egmf import EGMFConfig, EGMFEncoderConfig, EGMFForConditionalGeneration
+from modeling_egmf.parts_egmf import text_model_checksum
 from processing_egmf import EGMFProcessor
 from tests.helpers.corpus_files import tiny_llama, write_language_model
 from tests.helpers.tiny_tokenizer import train_tokenizer
@@ -52,6 +53,7 @@ def make_model_and_processor(
         lora={"r": 2, "lora_alpha": 4, "target_modules": ["q_proj", "v_proj"]},
         placeholder_token_id=len(tokenizer),
         text_model_id=None if folder is None else "../llm",
+        text_model_checksum=None if folder is None else text_model_checksum(language_model),
     )
     torch.manual_seed(1)
     model = EGMFForConditionalGeneration(config, language_model).eval()

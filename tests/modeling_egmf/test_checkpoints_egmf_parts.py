@@ -1,5 +1,7 @@
 """Parts that an adapter checkpoint names but does not hold: language model and frozen backbones. Merging LoRA."""
 
+import shutil
+
 import huggingface_hub
 import pytest
 import torch
@@ -145,6 +147,21 @@ def test_frozen_backbone_stays_out_and_comes_back(
     after = outputs_of(loaded, inputs)
     assert torch.equal(before["logits"], after["logits"])
     assert before["trainable"] == after["trainable"]
+
+
+def test_other_weights_of_a_frozen_backbone_are_refused(make_adapter_model, make_backbones, bases, tmp_path):
+    shutil.copytree(bases / "vit", tmp_path / "vit")
+    folder = tmp_path / "adapter"
+    model = make_adapter_model(text_model_id=str(bases / "llm"), **make_backbones(str(tmp_path / "vit")))
+    assert model.config.video_config.backbone_checksum is None
+    model.save_pretrained(folder)
+    load(folder).save_pretrained(folder)  # the checksum is recorded when the backbone is first loaded
+    load(folder)
+    for change in (lambda state: state.popitem(), lambda state: state["layernorm.bias"].add_(1e-6)):
+        edit_weights(tmp_path / "vit", change)
+        with pytest.raises(ValueError, match=r"video encoder at .*vit is not that of .*{'backbone_checksum': None}"):
+            load(folder)
+    load(folder, video_config={"backbone_checksum": None})
 
 
 def test_relative_path_of_a_backbone_starts_at_the_checkpoint(

@@ -69,9 +69,9 @@ def stored(make_processor, tmp_path_factory):
     """A folder with the files of a processor, of old versions of `transformers` too, and what it makes of a text."""
     folder = tmp_path_factory.mktemp("stored")
     processor = make_processor()
+    processor.tokenizer.chat_template = "{{ messages }}"
     processor.save_pretrained(folder)
     (folder / "special_tokens_map.json").write_text('{"bos_token": "<s>", "eos_token": "</s>"}')
-    (folder / "chat_template.jinja").write_text("{{ messages }}")
     return folder, processor(text="I'm fine.")
 
 
@@ -102,16 +102,40 @@ def test_every_damage_of_a_tokenizer_is_noticed(stored, tmp_path):
             EGMFProcessor.from_pretrained(damaged)
 
 
-def test_a_tokenizer_of_another_vocabulary_is_refused(stored, tmp_path):
-    folder, _ = stored
-    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
-    path = tmp_path / "tokenizer.json"
-    content = json.loads(path.read_text())
+def swap_tokens(content):
     vocabulary = content["model"]["vocab"]
     vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
-    path.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=r"checksum of the tokenizer's vocabulary is .*tokenizer.json is damaged"):
-        EGMFProcessor.from_pretrained(tmp_path)
+
+
+EDITS = {  # of tokenizer.json; each changes the token ids of some text
+    "vocabulary": swap_tokens,
+    "merges": lambda content: content["model"]["merges"].pop(),
+    "normalizer": lambda content: content.update(normalizer={"type": "Lowercase"}),
+    "pre-tokenizer": lambda content: content["pre_tokenizer"].update(add_prefix_space=True),
+    "added tokens": lambda content: content["added_tokens"][0].update(lstrip=True),
+}
+
+
+def test_another_tokenizer_is_refused_by_the_name_of_its_file(stored, tmp_path):
+    folder, expected = stored
+    for name, edit in EDITS.items():
+        edited = shutil.copytree(folder, tmp_path / name)
+        path = edited / "tokenizer.json"
+        content = json.loads(path.read_text())
+        edit(content)
+        path.write_text(json.dumps(content))
+        message = r"^tokenizer.json of .* differs from what was saved .* Download it again.*tokenizer_checksum=None"
+        with pytest.raises(OSError, match=message):
+            EGMFProcessor.from_pretrained(edited)
+    # As the message says; the next processor that is saved has the edit.
+    EGMFProcessor.from_pretrained(edited, tokenizer_checksum=None).save_pretrained(edited)
+    EGMFProcessor.from_pretrained(edited)
+
+    (tmp_path / "merges/tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes().replace(b"\n", b"\r\n"))
+    assert_same(EGMFProcessor.from_pretrained(tmp_path / "merges")(text="I'm fine."), expected)
+    (tmp_path / "merges/chat_template.jinja").unlink()
+    with pytest.raises(OSError, match=r"^chat_template.jinja of .* differs"):
+        EGMFProcessor.from_pretrained(tmp_path / "merges")
 
 
 def test_a_tokenizer_without_a_token_to_pad_with_is_refused(stored, tmp_path):
@@ -130,7 +154,7 @@ def test_tokens_may_be_added_to_a_stored_tokenizer(make_processor, tmp_path):
     processor.save_pretrained(tmp_path)
     again = EGMFProcessor.from_pretrained(tmp_path)
     assert len(again.tokenizer) == len(processor.tokenizer)
-    assert again.vocabulary == processor.vocabulary
+    assert again.tokenizer.get_vocab() == processor.tokenizer.get_vocab()
 
 
 def test_a_bad_field_in_a_keyword_is_named(stored):

@@ -21,6 +21,7 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from modeling_egmf import EGMFEncoderConfig
 from modeling_egmf.backbones_egmf import EGMFPretrainedStem, backbone_width, clip_layout
+from modeling_egmf.parts_egmf import sum_of_bits
 from processing_egmf.frontends_egmf import encode_frames, encode_waveform
 
 from ..options import ModelArguments
@@ -162,6 +163,7 @@ def load_pretrained_encoder(arguments: ModelArguments, modality: str, model_id: 
         input_type=RAW_INPUTS[modality],
         backbone_config=backbone.config,
         backbone_id=absolute_id(model_id),
+        backbone_checksum=sum_of_bits(backbone, excluded=info["missing_keys"]),
         backbone_trainable=arguments.train_backbones,
         backbone_pooler=not any("pooler" in key for key in info["missing_keys"]),
         backbone_layers=layers,

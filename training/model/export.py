@@ -28,6 +28,7 @@ def stand_alone(model: EGMFForConditionalGeneration) -> EGMFForConditionalGenera
         if encoder is not None:
             encoder.backbone_id = None
             encoder.backbone_revision = None
+            encoder.backbone_checksum = None
     return model
 
 
