@@ -59,7 +59,8 @@ def is_stored_elsewhere(config: EGMFEncoderConfig | None) -> bool:
 
 def is_local(model_id: str) -> bool:
     """Whether it is a folder or has the form of a path, unlike a Hub id."""
-    return model_id.startswith((os.curdir, os.sep)) or os.path.isabs(model_id) or os.path.isdir(model_id)
+    has_form = model_id.startswith((os.curdir, os.sep)) or model_id.count("/") > 1
+    return has_form or os.path.isabs(model_id) or os.path.isdir(model_id)
 
 
 def with_located_parts(config: EGMFConfig, checkpoint: str | os.PathLike, subfolder: str = "") -> EGMFConfig:
@@ -124,6 +125,22 @@ def find_moved_part(path: str, checkpoint: str | os.PathLike) -> str:
     return candidates[0]
 
 
+def check_location(path: str, name: str, checkpoint: str | os.PathLike, remedy: str) -> None:
+    """Refuse a path without a model; a Hub id is looked up when it is loaded.
+
+    Args:
+        name: what is being loaded; it starts the message.
+        remedy: what the user can do about it.
+
+    Raises:
+        OSError: the message says where the part was expected.
+    """
+    if is_local(path) and not os.path.isfile(os.path.join(path, "config.json")):
+        start = checkpoint if os.path.isdir(checkpoint) else os.curdir
+        expected = os.path.abspath(os.path.join(start, path))
+        raise OSError(f"{name} was not found at {expected}, in a folder above it or in the Hub cache. {remedy}")
+
+
 # ---- whether they are the right ones --------------------------------------------------------------------------------
 
 
@@ -142,7 +159,11 @@ def floating_weights(model: PreTrainedModel, excluded: Collection[str] = ()) -> 
     return {weight for weight in included if weight.is_floating_point()}
 
 
-def sum_of_bits(model: PreTrainedModel, *roundings: torch.dtype, excluded: Collection[str] = ()) -> str:
+def sum_of_bits(
+    model: PreTrainedModel,
+    *roundings: torch.dtype,
+    excluded: Collection[str] = (),
+) -> str:
     """The sum of the bits of all weights, eight bytes at a time, after rounding them to other precisions in turn.
 
     A single changed bit changes it; names, order and shards do not.
@@ -243,16 +264,18 @@ def load_text_model(
         ValueError: it is not the one of the training, or its weights are incomplete or not finite.
     """
     path = config.text_model_id
+    name = f"{checkpoint} is an adapter checkpoint: its language model {path!r}"
+    remedy = (
+        "Point to a copy: from_pretrained(..., text_model_id='/path/to/a/copy'), "
+        "pipeline(..., model_kwargs={'text_model_id': ...}) or --text_model_name_or_path."
+    )
+    check_location(path, name, checkpoint, remedy)
     if kwargs.get("dtype") in (None, "auto"):
         kwargs["dtype"] = config.text_config.dtype or "auto"
     if kwargs.get("attn_implementation") is None and config._attn_implementation is not None:
         kwargs["attn_implementation"] = config._attn_implementation  # AutoConfig has taken the argument
     kwargs["revision"] = config.text_model_revision or "main"
-    with explain_loading_errors(
-        f"{checkpoint} is an adapter checkpoint: its language model {path!r}",
-        "Point to a copy with from_pretrained(..., text_model_id='/path/to/the/language/model'), or "
-        "pipeline(..., model_kwargs={'text_model_id': ...}).",
-    ):
+    with explain_loading_errors(name, remedy):
         language_model, info = AutoModelForCausalLM.from_pretrained(path, output_loading_info=True, **kwargs)
     check_weights(path, info, dict(language_model.named_parameters()))
     check_text_model(path, language_model, checkpoint, config)
@@ -280,10 +303,10 @@ def load_backbone(
     if not is_stored_elsewhere(encoder):
         return None
     path = encoder.backbone_id
-    with explain_loading_errors(
-        f"{checkpoint} is an adapter checkpoint: its {modality} encoder {path!r}",
-        f"Set config.{modality}_config.backbone_id to a local copy.",
-    ):
+    name = f"{checkpoint} is an adapter checkpoint: its {modality} encoder {path!r}"
+    remedy = f"Point to a copy: from_pretrained(..., {modality}_config={{'backbone_id': '/path/to/a/copy'}})."
+    check_location(path, name, checkpoint, remedy)
+    with explain_loading_errors(name, remedy):
         backbone, info = AutoModel.from_pretrained(
             path,
             config=encoder.backbone_config,
@@ -295,9 +318,8 @@ def load_backbone(
     checksum = sum_of_bits(backbone, excluded=info["missing_keys"])  # which would be random
     if encoder.backbone_checksum not in (None, checksum):
         raise ValueError(
-            f"The checksum of the {modality} encoder at {path} is not that of the one {checkpoint} was trained with. "
-            f"Download it again, or point `{modality}_config.backbone_id` to a true copy. "
-            f"To keep the edit, pass {modality}_config={{'backbone_checksum': None}}."
+            f"The {modality} encoder at {path} has other weights than the one {checkpoint} was trained with. "
+            f"{remedy} To keep the edit, pass {modality}_config={{'backbone_checksum': None}}."
         )
     encoder.backbone_checksum = checksum
     return backbone

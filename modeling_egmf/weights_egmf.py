@@ -51,9 +51,6 @@ def explain_loading_errors(name: str, remedy: str = "Download or save it again."
             name = problem.split("'")[1]
             hint = did_you_mean(name, COMMON_ARGUMENTS) or " Leave it out."
             raise TypeError(f"from_pretrained() got an unexpected keyword argument {name!r}.{hint}") from error
-        # What the library says of a path.
-        if "Repo id must" in problem:
-            problem = "there is no such folder"
         raise OSError(f"{name} could not be loaded ({problem}). {remedy}") from error
 
 

@@ -22,17 +22,10 @@ from .arguments_egmf import printable, refuse_unknown
 from .media_egmf import check_content
 
 
-FILES = (
-    "config.json",  # which the loader of tokenizers reads
-    "processor_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-)
-# Those that decide the token ids of a prompt, beside those that the tokenizer itself names.
+# Files that decide the token ids of a prompt, beside those that the tokenizer itself names.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+# The loader of tokenizers reads config.json as well.
+FILES = ("config.json", "processor_config.json", *TOKENIZER_FILES, "special_tokens_map.json", "added_tokens.json")
 # Keywords of `from_pretrained` that neither the processor nor the signature of `transformers` names.
 LOADING_ARGUMENTS = ("code_revision", "proxies", "return_unused_kwargs", "subfolder", "trust_remote_code", "use_fast")
 
@@ -138,7 +131,9 @@ def check_stored_fields(fields: dict[str, Any], checkpoint: Any) -> None:
 
 
 def check_tokenizer_files(
-    recorded: Mapping[str, str] | None, checkpoint: Any, loading_arguments: Mapping[str, Any]
+    recorded: Mapping[str, str] | None,
+    checkpoint: Any,
+    loading_arguments: Mapping[str, Any],
 ) -> None:
     """Refuse a tokenizer that was loaded from other files than those that were saved with the processor.
 
@@ -156,9 +151,9 @@ def check_tokenizer_files(
     changed = {name for name, _ in recorded.items() ^ tokenizer_checksums(folder, recorded).items()}
     if changed:
         raise OSError(
-            f"{', '.join(sorted(changed))} of {checkpoint} differs from what was saved with the processor: the token "
-            "ids may be others than in training. Download it again. To keep the edit, pass tokenizer_checksum=None "
-            "to from_pretrained(), or delete it from processor_config.json."
+            f"{', '.join(sorted(changed))} of {checkpoint} differs from what was saved with the processor, "
+            "so that prompts may have other tokens than in training. Download it again. "
+            "To keep the edit, pass tokenizer_checksum=None, or delete it from processor_config.json."
         )
 
 

@@ -1,6 +1,7 @@
 """Seeded damage to inputs: each one is read correctly, or refused by an error that names it.
 
-    python -m tests.helpers.damage media tables pickles checkpoints requests --number 200 --seed 0
+    python -m tests.helpers.damage --number 200 --seed 0
+    python -m tests.helpers.damage checkpoints --seed 0 --only 97
 
 Each damaged input is read in a process of its own, forked from one that has imported everything, with limits on memory
 and time. Results:
@@ -222,7 +223,7 @@ def run(kind: str, number: int, seed: int = 0, only: Sequence[int] = ()) -> list
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("kinds", nargs="*", default=list(KINDS), choices=[[], *KINDS])
+    parser.add_argument("kinds", nargs="*", default=[], choices=[[], *KINDS], help="default: all")
     parser.add_argument("--number", type=int, default=200, help="damaged inputs of each kind")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int, nargs="+", default=(), help="numbers of single inputs")
@@ -230,7 +231,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     failures = 0
-    for kind in arguments.kinds:
+    for kind in arguments.kinds or KINDS:
         start = time.monotonic()
         results = run(kind, arguments.number, arguments.seed, arguments.only)
         bad = [result for result in results if result.outcome not in GOOD]

@@ -159,7 +159,9 @@ def test_other_weights_of_a_frozen_backbone_are_refused(make_adapter_model, make
     load(folder)
     for change in (lambda state: state.popitem(), lambda state: state["layernorm.bias"].add_(1e-6)):
         edit_weights(tmp_path / "vit", change)
-        with pytest.raises(ValueError, match=r"video encoder at .*vit is not that of .*{'backbone_checksum': None}"):
+        with pytest.raises(
+            ValueError, match=r"video encoder at .*vit has other weights .*{'backbone_checksum': None}"
+        ):
             load(folder)
     load(folder, video_config={"backbone_checksum": None})
 
@@ -202,5 +204,5 @@ def test_absent_backbone_is_named(make_adapter_model, make_backbones, bases, tmp
     make_adapter_model(text_model_id=str(bases / "llm"), **make_backbones("../nowhere")).save_pretrained(
         tmp_path / "adapter"
     )
-    with pytest.raises(OSError, match=r"video encoder '../nowhere'.*video_config\.backbone_id"):
+    with pytest.raises(OSError, match=r"video encoder '../nowhere' was not found at .*video_config={'backbone_id': "):
         load(tmp_path / "adapter", local_files_only=True)

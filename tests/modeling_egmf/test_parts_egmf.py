@@ -61,9 +61,11 @@ def test_copy_finds_the_language_model_in_the_hub_cache(adapter, bases, tmp_path
 def test_copy_without_the_language_model_says_what_to_pass(adapter, bases, tmp_path, monkeypatch):
     (tmp_path / "llm").unlink()
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    message = r"language model '../llm' could not be loaded \(there is no such folder\).*text_model_id=.*model_kwargs="
-    with pytest.raises(OSError, match=message):
+    expected = tmp_path / "llm"
+    message = rf"language model '../llm' was not found at {expected},.*text_model_id=.*--text_model_name_or_path\.$"
+    with pytest.raises(OSError, match=message) as caught:
         load(adapter[0])
+    assert caught.value.__context__ is None  # one traceback
     monkeypatch.chdir(bases)
     assert_same_answers(adapter[0], adapter, text_model_id="llm")
 
