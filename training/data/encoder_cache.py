@@ -9,9 +9,12 @@ clip or setting gives a different key. Files are written under a temporary name 
 share a folder at the same time. The encoder runs exactly as in the model (backbones_egmf.py): without padding and in
 its own precision. A clip without the modality gets a file with no steps. The temporary files of killed processes are
 removed a day later, when the cache is opened.
+
+Where the model takes only the mean and deviation over time, a clip is kept as a few steps that have the same ones
+(`condense`). This saves nine tenths of the disk and most of the time of a training step.
 """
 
-# T steps of the encoder's output
+# T steps of the encoder's output  K layers  W encoder width
 
 import os
 import secrets
@@ -37,7 +40,7 @@ from .parquet import StoredMedia
 
 
 # Incremented when the states of the same clip change, so that those of an older version are computed again.
-STATES_VERSION = 2
+STATES_VERSION = 3
 
 # Clips that are encoded together on a GPU. On a CPU there is little to gain, and one at a time gives the same bits
 # whichever other clips are missing.
@@ -120,6 +123,29 @@ def encode_clip(
     return sample.get(f"{modality}_values", torch.zeros(0, stem.output_size))
 
 
+def condense(states: torch.Tensor, num_layers: int) -> torch.Tensor:
+    """states (T, K * W) of a clip -> (K + 1, K * W) with the same mean, deviations and covariances between layers.
+
+    Every weighted sum over the layers then has the same mean and deviation over time as before, to rounding: all that
+    `pooling="statistics"` uses. A clip of no more than K + 1 steps stays as it is.
+    """
+    num_steps = num_layers + 1
+    if len(states) <= num_steps:
+        return states
+    layers = states.float().unflatten(1, (num_layers, -1))  # (T, K, W)
+    mean = layers.mean(dim=0)
+    centered = layers - mean
+    covariance = torch.einsum("tkw,tlw->wkl", centered, centered) / len(states)
+    # In double precision: of layers whose scales differ by orders of magnitude, the smaller ones would be inexact.
+    scales, directions = torch.linalg.eigh(covariance.double())
+    factors = directions * scales.clamp(min=0).sqrt()[:, None]  # (W, K, K), covariance = factors @ factors.mT
+    # Orthonormal columns, each with a sum of 0: steps made of them have exactly this covariance around the mean.
+    columns = torch.cat([torch.ones(num_steps, 1), torch.eye(num_steps, num_layers)], dim=1)
+    basis = torch.linalg.qr(columns).Q[:, 1:]  # (K + 1, K)
+    steps = mean + num_steps**0.5 * torch.einsum("sj,wkj->skw", basis, factors.float())
+    return steps.flatten(1).to(states.dtype)
+
+
 @contextmanager
 def taking_outputs(stems: Iterable[EGMFPretrainedStem]) -> Iterator[None]:
     """Within the context, the model takes the outputs of these encoders instead of their inputs."""
@@ -150,6 +176,8 @@ class EncoderCache:
         self.processor = processor
         stems = pretrained_stems(model)
         self.stems = {modality: stem for modality, stem in stems.items() if not stem.trainable}
+        encoder = model.egmf.audio_visual_encoder
+        self.condensed = {name for name in self.stems if encoder.get_submodule(name).pooling == "statistics"}
         if not self.stems:
             raise ValueError(
                 "`encoder_cache` keeps the outputs of frozen pretrained encoders, but this model has none. Set "
@@ -162,7 +190,7 @@ class EncoderCache:
             weights = sorted(stem.backbone.state_dict().items())
             weights = {name: _checksum(values) for name, values in weights}
             parts = [STATES_VERSION, stem.uses_pooler, weights, stem.backbone.config.to_dict()]
-            parts += [stem.layer_sum is not None, stem.chunk_steps]
+            parts += [stem.layer_sum is not None, stem.chunk_steps, modality in self.condensed]
             digest = digest_of_json(parts, sort_keys=True)
             self.folders[modality] = self.root / f"{modality}-{digest[:16]}"
             self.settings[modality] = {name: fields.get(name) for name in PREPROCESSING[modality]}
@@ -215,7 +243,7 @@ class EncoderCache:
         """
         if not self.is_intact(modality, key):
             arrays = self.processor.load_media(**sources, modalities=(modality,), name=name)
-            self._write(modality, key, encode_clip(self.stems[modality], self.processor, modality, arrays, name))
+            self._store(modality, key, encode_clip(self.stems[modality], self.processor, modality, arrays, name))
         return self.read(modality, key)
 
     def is_intact(self, modality: str, key: str) -> bool:
@@ -225,6 +253,13 @@ class EncoderCache:
                 return (file.metadata() or {}).get("digest") == _checksum(file.get_tensor("states"))
         except (OSError, SafetensorError):
             return False
+
+    def _store(self, modality: str, key: str, states: torch.Tensor) -> None:
+        """Write states (T, encoder width), condensed where the model takes only their statistics."""
+        if modality in self.condensed:
+            layer_sum = self.stems[modality].layer_sum
+            states = condense(states, 1 if layer_sum is None else len(layer_sum.weights))
+        self._write(modality, key, states)
 
     def _write(self, modality: str, key: str, states: torch.Tensor) -> None:
         path = self.path(modality, key)
@@ -288,4 +323,4 @@ class EncoderCache:
                 samples.append(self.processor.encode_media(arrays, f"example {example['id']!r}"))
             none = torch.zeros(0, stem.output_size)
             for (_, key, _, _), sample in zip(chosen, encode_samples({modality: stem}, samples), strict=True):
-                self._write(modality, key, sample.get(f"{modality}_values", none))
+                self._store(modality, key, sample.get(f"{modality}_values", none))

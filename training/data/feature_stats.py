@@ -40,7 +40,7 @@ def standardizers(model: EGMFForConditionalGeneration) -> dict[str, nn.Module]:
 
 
 def set_feature_stats(model: EGMFForConditionalGeneration, dataset: EGMFDataset, progress: bool = True) -> list[str]:
-    """Set `mean` and `std` of every encoder that has them over all vectors of the examples; a constant column keeps a
+    """Set `mean` and `std` of every encoder that has them over the vectors of the examples, each example with the same weight; a constant column keeps a
     std of 1.
 
     Args:
@@ -58,11 +58,16 @@ def set_feature_stats(model: EGMFForConditionalGeneration, dataset: EGMFDataset,
     for index in tqdm(range(len(dataset)), desc="measuring features", unit="example", disable=not progress):
         for modality, values in _vectors(model, dataset, index, list(modules)).items():
             scaler = scalers.setdefault(modality, StandardScaler())
-            scaler.partial_fit(values)
+            scaler.partial_fit(values, sample_weight=clip_weights(values))
     for modality, scaler in scalers.items():
         modules[modality].mean.copy_(torch.from_numpy(scaler.mean_))
         modules[modality].std.copy_(torch.from_numpy(scaler.scale_))
     return [modality for modality in modules if modality in scalers]
+
+
+def clip_weights(values: np.ndarray | torch.Tensor) -> np.ndarray:
+    """values (T, F) -> (T,) that sum to 1: every clip counts the same, long or short, cached as it is or condensed."""
+    return np.full(len(values), 1 / len(values))
 
 
 @torch.no_grad()

@@ -25,7 +25,7 @@ from modeling_egmf import EGMFForConditionalGeneration
 from .columns import SPEAKER
 from .dataset import EGMFDataset
 from .examples import list_first
-from .feature_stats import standardizers
+from .feature_stats import clip_weights, standardizers
 from .text_files import shorten
 
 
@@ -129,14 +129,15 @@ def check_speakers(examples: list[dict[str, Any]]) -> None:
 
 
 def measure_speakers(dataset: EGMFDataset, modalities: list[str], progress: bool) -> dict[tuple[str, str], Moments]:
-    """(speaker, modality) -> mean and deviation over all steps of the speaker's clips."""
+    """(speaker, modality) -> mean and deviation over the speaker's clips, each with the same weight."""
     scalers: dict[tuple[str, str], StandardScaler] = {}
     for index in tqdm(range(len(dataset)), desc="measuring speakers", unit="example", disable=not progress):
         speaker = speaker_of(dataset.examples[index])
         for modality, values in dataset.load_vectors(index).items():
             if modality in modalities and len(values):
                 # A column that never changes has a scale of 1, so it stays at the training set's mean.
-                scalers.setdefault((speaker, modality), StandardScaler()).partial_fit(values)
+                scaler = scalers.setdefault((speaker, modality), StandardScaler())
+                scaler.partial_fit(values, sample_weight=clip_weights(values))
     return {
         key: Moments(torch.from_numpy(scaler.mean_).float(), torch.from_numpy(scaler.scale_).float())
         for key, scaler in scalers.items()

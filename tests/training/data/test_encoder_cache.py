@@ -19,6 +19,7 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
+from modeling_egmf.encoders_egmf import mean_and_deviation
 from tests.helpers.backbone_configs import AUDIO_BACKBONES, CLIP_BACKBONES, SPEECH_BACKBONES, VISION_BACKBONES
 from tests.helpers.corpus_files import tiny_llama, write_corpus, write_language_model
 from tests.helpers.media_files import gray_frames, sine, write_video
@@ -27,7 +28,7 @@ from training.arguments import parse_arguments
 from training.benchmarks.cost import encoder_cache as benchmark
 from training.data.collator import SampleCollator
 from training.data.dataset import EGMFDataset, load_examples
-from training.data.encoder_cache import EncoderCache
+from training.data.encoder_cache import EncoderCache, condense
 from training.model.builder import build
 from training.trainer.run import train
 
@@ -97,10 +98,15 @@ def prepared(place, cache=None, with_labels=False, **changes):
         ("whisper", "vit", True),
         ("none", "vit", True),
         ("none", "videomae", False),
+        ("statistics of whisper", "vit", False),
     ],
 )
 def test_batch_and_answers_match_the_encoders(place, tmp_path, audio, video, with_labels):
+    pooled = audio.startswith("statistics of ")
+    audio = audio.removeprefix("statistics of ")
     changes = {"audio": "none" if audio == "none" else place / audio, "video": place / video}
+    if pooled:
+        changes |= {"encoder_pooling": "statistics", "sequence_encoder": "none"}
     plain, plain_set, *_ = prepared(place, with_labels=with_labels, **changes)
     model, cached_set, _, counts = prepared(place, tmp_path / "cache", with_labels, **changes)
     num_states = sum(len(example["state_keys"]) for example in cached_set.examples)
@@ -126,6 +132,20 @@ def test_batch_and_answers_match_the_encoders(place, tmp_path, audio, video, wit
                 for m, b in zip((plain, model), batches, strict=True)
             ]
         torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("num_layers", "num_steps"), [(1, 20), (3, 20), (3, 5), (3, 4)])
+def test_condensed_clip_has_the_statistics_of_every_sum_over_layers(num_layers, num_steps):
+    torch.manual_seed(0)
+    states = torch.randn(num_steps, num_layers * 4) * torch.logspace(-2, 2, num_layers * 4) + 5
+    condensed = condense(states, num_layers)
+    assert condensed.shape == (num_layers + 1, num_layers * 4)
+    for weights in torch.rand(3, num_layers):
+        pooled = []
+        for steps in (states, condensed):
+            total = torch.einsum("k,tkw->tw", weights, steps.unflatten(1, (num_layers, 4)))
+            pooled.append(mean_and_deviation(total[None], torch.ones(1, len(steps))))
+        torch.testing.assert_close(*pooled, rtol=1e-5, atol=1e-5)
 
 
 def test_training_with_and_without_the_cache_gives_the_same_losses(place, tmp_path, capsys):
