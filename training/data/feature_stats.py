@@ -40,8 +40,9 @@ def standardizers(model: EGMFForConditionalGeneration) -> dict[str, nn.Module]:
 
 
 def set_feature_stats(model: EGMFForConditionalGeneration, dataset: EGMFDataset, progress: bool = True) -> list[str]:
-    """Set `mean` and `std` of every encoder that has them over the vectors of the examples, each example with the same weight; a constant column keeps a
-    std of 1.
+    """Set `mean` and `std` of every encoder that has them over the vectors of all examples.
+
+    Every example has the same weight, however many vectors it has. A constant column keeps a std of 1.
 
     Args:
         model: a new model; a trained checkpoint must keep the statistics that it was trained with.

@@ -48,7 +48,7 @@ def write_rows(folder, split_sizes, seed=0):
 
 
 def by_hand(folder, modality):
-    """Mean and standard deviation over the training examples, each with the same weight however many vectors it has."""
+    """Mean and standard deviation over the training examples, which all have the same weight."""
     clips = [np.load(path).astype(np.float64) for path in sorted(folder.glob(f"train*-{modality}.npy"))]
     mean = np.mean([clip.mean(axis=0) for clip in clips], axis=0)
     return mean, np.mean([((clip - mean) ** 2).mean(axis=0) for clip in clips], axis=0) ** 0.5
