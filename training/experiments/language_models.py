@@ -1,23 +1,40 @@
 """Write a language model made from another one: its first layers only, or the same design with random weights.
 
     python -m training.experiments.language_models MODEL FOLDER --changes '{"layers": 10}'
+    python -m training.experiments.language_models MODEL FOLDER --changes '{"layers": 8}' --fit_on data/demo-english
     python -m training.experiments.language_models MODEL FOLDER --changes '{"random": true, "hidden_size": 192}'
 
-Plans of several backbones use it (`language_model` of a variant); the folder loads as any language model does.
+Plans of several backbones use it (`language_model` of a variant); the folder loads as any language model does. With
+`--fit_on`, the output matrix reads the states of the last layer that is kept instead of those of the original's last:
+
+    original:   states of layer 30 ─► norm ─► output matrix
+    copy:       states of layer 8  ─► norm ─► linear map ─► output matrix     (one matrix in the copy)
+
+The map is a ridge regression over the corpus's training texts in their prompts. Labels play no part in it.
 """
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..cli import CommandParser, command_errors
 
 
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
 SEED = 0  # of random weights
+RIDGE = 0.03  # of each input's variance
+FIT_BATCH_SIZE = 16
 
 
-def write_changed_copy(source: str, folder: Path, changes: Mapping[str, Any]) -> Path:
+def write_changed_copy(
+    source: str, folder: Path, changes: Mapping[str, Any], texts: Sequence[str] | None = None
+) -> Path:
     """Write the copy with its tokenizer.
 
     Args:
@@ -25,6 +42,7 @@ def write_changed_copy(source: str, folder: Path, changes: Mapping[str, Any]) ->
         folder: to write.
         changes: `layers`: how many of the first layers are kept; `random`: new weights, with any other fields of the
             configuration.
+        texts: that the output matrix is fitted on, for the first layers of a model; None to keep it.
 
     Raises:
         ValueError: the language model has fewer layers or no such field, or fields are changed without new weights.
@@ -45,19 +63,102 @@ def write_changed_copy(source: str, folder: Path, changes: Mapping[str, Any]) ->
             fields["layer_types"] = types[:layers]
     elif fields and not is_random:
         raise ValueError(f'{", ".join(fields)} can only be changed together with new weights: add "random": true.')
+    if texts is not None and (is_random or layers is None):
+        raise ValueError("--fit_on is for the first layers of a language model: give layers, and not random.")
     unknown = [name for name in fields if name not in config.to_dict()]
     if unknown:
         raise ValueError(f"The configuration of {source} has no field {', '.join(unknown)}.")
     for name, value in fields.items():
         setattr(config, name, value)
+    tokenizer = AutoTokenizer.from_pretrained(source)
     if is_random:
         torch.manual_seed(SEED)
         model = AutoModelForCausalLM.from_config(config)
+    elif texts is not None:
+        model = AutoModelForCausalLM.from_pretrained(source, dtype="float32")
+        fit_first_layers(model, layers, tokenizer, texts)
     else:
         model = AutoModelForCausalLM.from_pretrained(source, config=config, dtype="auto")
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     return folder
+
+
+# ---- an output matrix for fewer layers ---------------------------------------------------------------------------
+
+
+def fit_first_layers(
+    model: "PreTrainedModel", layers: int, tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]
+) -> None:
+    """Keep the first layers of a model of Llama's design, with an output matrix fitted to their states.
+
+    Args:
+        model: changed in place.
+        layers: how many to keep.
+        tokenizer: the model's.
+        texts: that the states are computed on.
+    """
+    import torch
+
+    states, targets = states_of(model, layers, tokenizer, texts)  # (N, H) each
+    gram = states.T @ states
+    ridge = RIDGE * torch.diag(gram)
+    linear_map = torch.linalg.solve(gram + torch.diag(ridge), states.T @ targets)  # (H, H)
+    output = model.lm_head
+    head = torch.nn.Linear(output.in_features, output.out_features, bias=False)
+    head.weight.data = (output.weight.detach() @ linear_map.T).contiguous()
+    model.lm_head = head
+    model.config.tie_word_embeddings = False
+    model.model.norm.weight.data.fill_(1.0)  # the map has its scales
+    model.model.layers = model.model.layers[:layers]
+    model.config.num_hidden_layers = layers
+    if model.config.to_dict().get("layer_types") is not None:
+        model.config.layer_types = model.config.layer_types[:layers]
+
+
+def states_of(
+    model: "PreTrainedModel", layers: int, tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]
+) -> "tuple[torch.Tensor, torch.Tensor]":
+    """States of a layer, divided by their root mean square, and those in front of the output matrix, (N, H) each.
+
+    The first token of a text is left out: its states are hundreds of times as large as those of all others.
+    """
+    import torch
+
+    states = []
+    targets = []
+    epsilon = model.config.rms_norm_eps
+    for start in range(0, len(texts), FIT_BATCH_SIZE):
+        batch = tokenizer(list(texts[start : start + FIT_BATCH_SIZE]), return_tensors="pt", padding=True)
+        with torch.no_grad():
+            all_states = model(**batch, use_cache=False, output_hidden_states=True).hidden_states
+        mask = batch["attention_mask"].bool()
+        is_first = mask.cumsum(dim=1) == 1
+        chosen = mask & ~is_first
+        kept = all_states[layers][chosen]
+        states.append(kept * torch.rsqrt(kept.square().mean(dim=1, keepdim=True) + epsilon))
+        targets.append(all_states[-1][chosen])
+    return torch.cat(states), torch.cat(targets)
+
+
+def prompts_of(corpora: Sequence[str]) -> list[str]:
+    """The distinct training texts of corpora in the prompts of their tasks, each with one of the labels in turn."""
+    from processing_egmf import BUILT_IN_TASKS
+
+    from ..data.dataset import load_examples
+
+    found = {
+        (example["task"], example["text"]): None
+        for corpus in corpora
+        for example in load_examples(corpus, split="train")
+        if example["text"]
+    }
+    answers = {name: cycle(BUILT_IN_TASKS[name].answers) for name in {task for task, _ in found}}
+    prompts = []
+    for name, text in found:
+        task = BUILT_IN_TASKS[name]
+        prompts.append(f"{task.prefix}{task.suffix}{text}{task.prompt}{task.separator}{next(answers[name])}")
+    return prompts
 
 
 def make_parser() -> CommandParser:
@@ -65,6 +166,7 @@ def make_parser() -> CommandParser:
     parser.add_argument("source", help="language model: a folder or a Hub id")
     parser.add_argument("folder", type=Path, help="folder to write")
     parser.add_argument("--changes", required=True, help="JSON: layers, random, or fields of the configuration")
+    parser.add_argument("--fit_on", nargs="+", help="corpora whose texts the output matrix of fewer layers is fitted on")
     return parser
 
 
@@ -75,7 +177,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             changes = dict(json.loads(arguments.changes))
         except (TypeError, ValueError) as error:
             raise ValueError(f"--changes {arguments.changes} is not a JSON object ({error}).") from error
-        print(f"language model: {write_changed_copy(arguments.source, arguments.folder, changes)}")
+        texts = None if arguments.fit_on is None else prompts_of(arguments.fit_on)
+        print(f"language model: {write_changed_copy(arguments.source, arguments.folder, changes, texts)}")
 
 
 if __name__ == "__main__":

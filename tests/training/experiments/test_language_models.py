@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from tests.helpers.corpus_files import tiny_llama, write_language_model
+from tests.helpers.corpus_files import tiny_llama, write_corpus, write_language_model
 from training.experiments.language_models import main
 
 
@@ -48,3 +48,22 @@ def test_wrong_changes(source):
         copy(source, random=True, hiden_size=8)
     with pytest.raises(SystemExit, match=r"--changes \[1\] is not a JSON object"):
         main([str(source), str(source), "--changes", "[1]"])
+
+
+def test_the_output_matrix_of_fewer_layers_is_fitted_to_the_states_of_all(source, tmp_path):
+    corpus = write_corpus(tmp_path / "corpus")
+    lines = (corpus / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(lines[0]) | {"id": f"r{i}", "text": f"Words {i * i} of {i} things"} for i in range(40)]
+    (corpus / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    original = AutoModelForCausalLM.from_pretrained(source)
+    plain = copy(source, layers=1)
+    main([str(source), str(source.with_name("fit")), "--changes", '{"layers": 1}', "--fit_on", str(corpus)])
+    fitted = AutoModelForCausalLM.from_pretrained(source.with_name("fit"))
+    assert len(fitted.model.layers) == 1
+    tokens = torch.arange(2, 14)[None]
+    with torch.no_grad():
+        expected = original(tokens).logits[:, 1:]
+        errors = [(model(tokens).logits[:, 1:] - expected).square().mean().item() for model in (plain, fitted)]
+    assert errors[1] < errors[0]
+    with pytest.raises(SystemExit, match="--fit_on is for the first layers"):
+        main([str(source), str(source), "--changes", '{"random": true}', "--fit_on", str(corpus)])

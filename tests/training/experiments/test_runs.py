@@ -10,7 +10,7 @@ def runner(plan, tmp_path, **options):
 
 def test_what_the_recipe_says_anyway_makes_no_other_run(tmp_path):
     demo = runner(read_plan("lora"), tmp_path)
-    assert demo.evaluations["rank_8", 0].run.folder == tmp_path / "demo-small/default-seed0"
+    assert demo.evaluations["rank_8", 0].run.folder == tmp_path / "demo-features-full/default-seed0"
     gating = runner(read_plan("gating"), tmp_path)
     laboratory = Laboratory([demo, gating])
     assert len(laboratory.runs) == len(demo.runs) + len(gating.runs) - 1
@@ -25,13 +25,13 @@ def test_transfer_evaluates_each_run_on_both_corpora(tmp_path):
     there = transfer.evaluations["demo_on_languages", 0]
     back = transfer.evaluations["languages_on_demo", 0]
     assert there.run == transfer.evaluations["demo_on_demo", 0].run
-    assert back.run.folder == tmp_path / "demo-languages-small/default-seed0"
-    assert there.options["dataset"] == "data/demo-languages"
+    assert back.run.folder == tmp_path / "demo-languages-features-full/default-seed0"
+    assert there.options["dataset"] == "data/demo-languages-features"
     assert (there.run.options["dataset"], "dataset" in back.run.options) == ("elsewhere/demo", False)
-    assert transfer.evaluations["languages_on_languages", 0].options["dataset"] == "data/demo-languages"
+    assert transfer.evaluations["languages_on_languages", 0].options["dataset"] == "data/demo-languages-features"
     command = back.command()
     task_map = command[command.index("--task_map") + 1]
-    assert task_map == '{"emotion": {"task": "emotion"}, "sentiment": null}'
+    assert task_map == '{"emotion": {"task": "emotion"}}'
 
 
 def test_runs_that_start_from_others_and_copies_of_language_models(tmp_path):
@@ -40,10 +40,12 @@ def test_runs_that_start_from_others_and_copies_of_language_models(tmp_path):
     assert run.start == languages.evaluations["all_languages", 0].run
     assert run.options["model_name_or_path"] == str(run.start.folder)
     backbones = runner(read_plan("backbones"), tmp_path)
-    run = backbones.evaluations["first_10_layers", 0].run
-    assert run.language_model.changes == {"layers": 10}
+    run = backbones.evaluations["first_8_layers", 0].run
+    assert run.language_model.changes == {"layers": 8}
     assert run.options["text_model_name_or_path"] == str(run.language_model.folder)
     assert run.language_model.source == ".cache/assets/SmolLM2-135M-Instruct"
+    random = backbones.evaluations["random_weights", 0].run
+    assert random.language_model.source == ".cache/assets/SmolLM2-8-layers"
 
 
 def test_results_on_another_corpus_have_its_names_of_tasks():
