@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 SEED = 0  # of random weights
 RIDGE = 0.03  # of each input's variance
-FIT_BATCH_SIZE = 16
 
 
 def write_changed_copy(
@@ -128,16 +127,13 @@ def states_of(
     states = []
     targets = []
     epsilon = model.config.rms_norm_eps
-    for start in range(0, len(texts), FIT_BATCH_SIZE):
-        batch = tokenizer(list(texts[start : start + FIT_BATCH_SIZE]), return_tensors="pt", padding=True)
+    for text in texts:
+        tokens = tokenizer(text, return_tensors="pt")
         with torch.no_grad():
-            all_states = model(**batch, use_cache=False, output_hidden_states=True).hidden_states
-        mask = batch["attention_mask"].bool()
-        is_first = mask.cumsum(dim=1) == 1
-        chosen = mask & ~is_first
-        kept = all_states[layers][chosen]
+            all_states = model(**tokens, use_cache=False, output_hidden_states=True).hidden_states
+        kept = all_states[layers][0, 1:]
         states.append(kept * torch.rsqrt(kept.square().mean(dim=1, keepdim=True) + epsilon))
-        targets.append(all_states[-1][chosen])
+        targets.append(all_states[-1][0, 1:])
     return torch.cat(states), torch.cat(targets)
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.helpers.corpus_files import tiny_llama, write_corpus, write_language_model
 from training.experiments.language_models import main
@@ -60,7 +60,7 @@ def test_the_output_matrix_of_fewer_layers_is_fitted_to_the_states_of_all(source
     main([str(source), str(source.with_name("fit")), "--changes", '{"layers": 1}', "--fit_on", str(corpus)])
     fitted = AutoModelForCausalLM.from_pretrained(source.with_name("fit"))
     assert len(fitted.model.layers) == 1
-    tokens = torch.arange(2, 14)[None]
+    tokens = AutoTokenizer.from_pretrained(source)("Words 1521 of 39 things", return_tensors="pt")["input_ids"]
     with torch.no_grad():
         expected = original(tokens).logits[:, 1:]
         errors = [(model(tokens).logits[:, 1:] - expected).square().mean().item() for model in (plain, fitted)]
