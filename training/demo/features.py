@@ -4,7 +4,7 @@
 
     clip ─► audio encoder, video encoder of the run ─► one vector each ─► ID-audio.npy, ID-video.npy
 
-The experiments of the paper train on them: a run then takes minutes, because nothing is decoded and no encoder trained.
+The experiments train on them: nothing is decoded and no encoder trained, so that a run takes a fraction of the time.
 The run must have been trained on another corpus. Its encoders know their own training clips by heart, and a model
 trained on such vectors would trust them too much.
 """

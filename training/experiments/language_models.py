@@ -162,7 +162,7 @@ def make_parser() -> CommandParser:
     parser.add_argument("source", help="language model: a folder or a Hub id")
     parser.add_argument("folder", type=Path, help="folder to write")
     parser.add_argument("--changes", required=True, help="JSON: layers, random, or fields of the configuration")
-    parser.add_argument("--fit_on", nargs="+", help="corpora whose texts the output matrix of fewer layers is fitted on")
+    parser.add_argument("--fit_on", nargs="+", help="corpora whose texts the output matrix is fitted on")
     return parser
 
 
