@@ -14,6 +14,7 @@ import numpy as np
 
 
 INPUT_KINDS = {"audio_input": ("waveform", "features", None), "video_input": ("frames", "features", None)}
+FRAME_VIEWS = ("full", "center", "face")
 FEATURE_SIZES = ("audio_feature_size", "video_feature_size")
 LIMITS = ("max_clip_seconds", "max_decode_seconds")
 # Keywords of a call that may also be in a dict for one kind of input, as in other processors.
@@ -139,6 +140,8 @@ def check_settings(processor: Any) -> None:
         given = f"`{name}` is {shorten(value)}"
         if name in INPUT_KINDS and value not in INPUT_KINDS[name]:
             raise ValueError(f"{given}; use {', '.join(map(repr, INPUT_KINDS[name][:2]))} or None.")
+        if name == "frames" and value not in FRAME_VIEWS:
+            raise ValueError(f"{given}; use {', '.join(map(repr, FRAME_VIEWS))}.")
         if name in COUNTS and not is_count(value):
             raise ValueError(f"{given}; give a whole number, at least 1.")
         if name in FEATURE_SIZES and not (value is None or is_count(value)):

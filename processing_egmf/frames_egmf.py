@@ -12,13 +12,18 @@ import numpy as np
 import torch
 
 
-FRAME_VIEWS = ("full", "center")
-NEUTRAL = 128  # gray of the bars of a letterboxed frame: 0 after scaling to [-1, 1]
-BLANK_RANGE = 4  # levels between the pixels of a blank clip; encoders leave a little noise
-WHITE_NITS = 203.0  # luminance of white in standard content shown beside HDR content (ITU-R BT.2408)
-PEAK_NITS = 1000.0  # luminance that becomes the brightest white
-KNEE = 0.3  # share of white up to which the tone curve is straight
-PQ = 16  # transfer characteristics of high dynamic range (ITU-T H.273)
+# Gray of the bars of a letterboxed frame: 0 after scaling to [-1, 1].
+NEUTRAL = 128
+# Levels between the pixels of a blank clip; encoders leave a little noise.
+BLANK_RANGE = 4
+# Luminance of white in standard content shown beside HDR content (ITU-R BT.2408).
+WHITE_NITS = 203.0
+# Luminance that becomes the brightest white.
+PEAK_NITS = 1000.0
+# Share of white up to which the tone curve is straight.
+KNEE = 0.3
+# Transfer characteristics of high dynamic range (ITU-T H.273).
+PQ = 16
 HLG = 18
 BT2020_TO_BT709 = np.array(
     [[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]], np.float32
@@ -32,30 +37,21 @@ def scale_frames(frames: np.ndarray, size: tuple[int, int] | None, view: str) ->
     Args:
         frames: the frames.
         size: (height, width) in pixels; None to change nothing.
-        view: `"full"` to fit the whole frame into `size`; `"center"` to fill `size` with its center.
+        view: `"full"` to fit the whole frame into `size`; `"center"` to fill `size` with its center; `"face"`, whose
+            crop follows, to make larger frames fit.
     """
     if size is None or frames.shape[1:3] == tuple(size):
         return frames
     height, width = size
-    if view == "center":
-        return resize(_crop(frames, size), size)
-    scale = min(height / frames.shape[1], width / frames.shape[2])
+    ratios = (height / frames.shape[1], width / frames.shape[2])
+    scale = max(ratios) if view == "center" else min(ratios)
+    if view == "face" and scale > 1:
+        return frames
     inner_height = max(1, round(frames.shape[1] * scale))
     inner_width = max(1, round(frames.shape[2] * scale))
-    return resize(frames, (inner_height, inner_width))
-
-
-def pad_to_aspect(
-    frames: np.ndarray,
-    size: tuple[int, int],
-    color: tuple[int, int, int],
-) -> np.ndarray:
-    """Add bars to frames (T, y, x, 3), so that they get the proportions of `size` (height, width); not resized."""
-    height, width = size
-    old_height, old_width = frames.shape[1:3]
-    padded_height = max(old_height, round(old_width * height / width))
-    padded_width = max(old_width, round(old_height * width / height))
-    return pad_frames(frames, (padded_height, padded_width), color)
+    top = max(0, inner_height - height) // 2
+    left = max(0, inner_width - width) // 2
+    return resize(frames, (inner_height, inner_width))[:, top : top + height, left : left + width]
 
 
 def pad_frames(
@@ -73,24 +69,6 @@ def pad_frames(
     left = (size[1] - width) // 2
     padded[:, top : top + height, left : left + width] = frames
     return padded
-
-
-def check_view(view: str) -> str:
-    if view not in FRAME_VIEWS:
-        raise ValueError(f"`frames` is {view!r}; use {' or '.join(map(repr, FRAME_VIEWS))}.")
-    return view
-
-
-def _crop(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The center of the frames, in the proportions of `size`."""
-    height, width = size
-    old_height, old_width = frames.shape[1:3]
-    scale = min(old_height / height, old_width / width)
-    crop_height = max(1, round(height * scale))
-    crop_width = max(1, round(width * scale))
-    top = (old_height - crop_height) // 2
-    left = (old_width - crop_width) // 2
-    return frames[:, top : top + crop_height, left : left + crop_width]
 
 
 def resize(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:

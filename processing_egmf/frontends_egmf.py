@@ -22,7 +22,8 @@ from transformers.utils import logging
 from .arguments_egmf import printable
 from .audio_egmf import load_audio
 from .batches_egmf import check_one_source
-from .frames_egmf import NEUTRAL, pad_to_aspect
+from .faces_egmf import FACE_FRAME, crop_main_face
+from .frames_egmf import NEUTRAL, pad_frames, scale_frames
 from .media_egmf import media_kind
 from .video_egmf import load_video
 
@@ -58,20 +59,34 @@ def load_clip(
             arrays["audio"] = load_audio(video, sampling_rate, rate, limit, name, True, work)
     if "video" in modalities and sources["video_features"] is None and video is not None:
         check_input_kind("video", "frames", processor.video_input, name)
-        # An image processor resizes them itself.
-        size = (processor.frame_height, processor.frame_width) if processor.frame_processor is None else None
+        size = FACE_FRAME if processor.frames == "face" else encoder_size(processor)
         arrays["video"] = load_video(video, processor.num_frames, fps, limit, name, size, processor.frames, work)
     return {key: values for key, values in arrays.items() if values is not None}
 
 
+def encoder_size(processor: Any) -> tuple[int, int] | None:
+    """Height and width of the encoder's frames; None for an image processor, which resizes them itself."""
+    if processor.frame_processor is not None:
+        return None
+    return processor.frame_height, processor.frame_width
+
+
 def encode_clip(processor: Any, arrays: dict[str, np.ndarray], name: str) -> dict[str, torch.Tensor]:
-    """Arrays from `load_clip` as the values and masks of one sample, without a batch dimension."""
+    """Arrays from `load_clip` as the values and masks of one sample, without a batch dimension.
+
+    For `frames="face"`, also `face_share`: the share of the frames in which the face was found.
+    """
     inputs = {}
     if "audio" in arrays:
         feature_extractor = vars(processor).get("feature_extractor")
         inputs |= encode_waveform(arrays["audio"], processor.sampling_rate, feature_extractor, name)
     if "video" in arrays:
-        inputs |= encode_frames(arrays["video"], processor.frame_processor, processor.frames)
+        frames = arrays["video"]
+        if processor.frames == "face":
+            size = encoder_size(processor)
+            frames, inputs["face_share"] = crop_main_face(frames, processor.face_detector, name)
+            frames = pad_frames(scale_frames(frames, size, "full"), size)
+        inputs |= encode_frames(frames, processor.frame_processor, processor.frames)
     for modality in ("audio", "video"):
         if f"{modality}_features" in arrays:
             inputs |= with_full_mask(modality, torch.from_numpy(arrays[f"{modality}_features"]))
@@ -138,7 +153,7 @@ def encode_frames(frames: np.ndarray, image_processor: Any, view: str) -> dict[s
     if image_processor is None:
         values = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 127.5 - 1.0  # (T, 3, y, x)
     else:
-        if view == "full":
+        if view != "center":
             frames = _letterbox(frames, image_processor)
         processed = image_processor(list(frames), return_tensors="pt")
         values = processed[image_processor.model_input_names[0]].float()
@@ -156,7 +171,8 @@ def _letterbox(frames: np.ndarray, image_processor: Any) -> np.ndarray:
     color = (NEUTRAL,) * 3
     if fields.get("do_normalize") and fields.get("image_mean"):
         color = tuple(round(255 * mean) for mean in fields["image_mean"])  # 0 after the normalization
-    return pad_to_aspect(frames, (size["height"], size["width"]), color)
+    scale = max(frames.shape[1] / size["height"], frames.shape[2] / size["width"])
+    return pad_frames(frames, (round(size["height"] * scale), round(size["width"] * scale)), color)
 
 
 def with_full_mask(modality: str, values: torch.Tensor) -> dict[str, torch.Tensor]:

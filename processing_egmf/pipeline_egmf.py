@@ -97,8 +97,9 @@ class EGMFPipeline(Pipeline):
     images are several clips; the frames of one clip are `{"video": [image, ...]}`. A list of messages, as in
     chat_egmf.py, is one clip as well.
 
-    Markup in a text is read as plain text. Faces and voices are not detected: a clip without any is answered too.
-    Missing modalities are left out; `modalities` in the answer lists those that it is based on.
+    Markup in a text is read as plain text. Voices are not detected, and faces only if the processor crops them: a clip
+    without any is answered too. Missing modalities are left out; `modalities` in the answer lists those that it is
+    based on.
     """
 
     _load_processor = True
@@ -277,6 +278,8 @@ class EGMFPipeline(Pipeline):
         if not return_experts:
             for expert_field in EXPERT_FIELDS:
                 del answer[expert_field]
+        if "face_share" in clip.sample:
+            answer["face_share"] = clip.sample["face_share"]
         return answer
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:

@@ -5,14 +5,13 @@
     model.score_answers(**batch) ──► post_process_answers ──► label, score, probabilities, experts, modalities
 
 `prepare` makes one sample, `collate` a batch, `__call__` does both. Read next: prompts_egmf.py (token ids),
-audio_egmf.py, video_egmf.py (decoding), frontends_egmf.py (encoder inputs), batches_egmf.py, results_egmf.py,
-chat_egmf.py (conversations).
+audio_egmf.py, video_egmf.py (decoding), frontends_egmf.py, batches_egmf.py, results_egmf.py, chat_egmf.py.
 """
 
 # B batch  S prompt tokens  P slots  T steps or frames  F feature size  M modalities  A answers  L answer tokens
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,7 +34,7 @@ from .batches_egmf import (
 )
 from .chat_egmf import read_conversation, read_options, render_prompt
 from .collator_egmf import EGMFDataCollator
-from .frames_egmf import check_view
+from .faces_egmf import check_face_detector, with_detector_name
 from .frontends_egmf import check_image_backend, encode_clip, encode_states, load_clip
 from .media_egmf import MAX_DECODE_SECONDS
 from .pipeline_egmf import EGMFPipeline  # noqa: F401  not used here: the task is registered, the code saved as well
@@ -86,7 +85,8 @@ class EGMFProcessor(ProcessorMixin):
         video_input: `"frames"`, `"features"`, or None for a model without video.
         num_frames: largest number of frames taken from a clip, spread evenly over it.
         frame_height, frame_width: pixels that frames are resized to.
-        frames: `"full"`, the whole frame between gray bars; or `"center"`, its center in these proportions.
+        frames: `"full"`, the whole frame between gray bars; `"center"`; or `"face"`, as faces_egmf.py describes.
+        face_detector: a callable, as faces_egmf.py describes; None for dlib. Only its name is saved.
         image_backend: the library that resizes frames, `"torchvision"` or `"pil"`; None for the one in use.
         max_clip_seconds: longer clips are used only up to here, with a warning.
         max_decode_seconds: a clip that takes longer to decode is an error; None for no limit.
@@ -121,6 +121,7 @@ class EGMFProcessor(ProcessorMixin):
         frame_height: int = 64,
         frame_width: int = 64,
         frames: str = "full",
+        face_detector: Callable | None = None,
         image_backend: str | None = None,
         max_clip_seconds: float = 30.0,
         max_decode_seconds: float | None = MAX_DECODE_SECONDS,
@@ -138,7 +139,8 @@ class EGMFProcessor(ProcessorMixin):
         self.num_frames = num_frames
         self.frame_height = frame_height
         self.frame_width = frame_width
-        self.frames = check_view(frames)
+        self.frames = frames
+        self.face_detector = check_face_detector(frames, video_input, face_detector)
         self.image_backend = image_backend
         self.max_clip_seconds = max_clip_seconds
         self.max_decode_seconds = max_decode_seconds
@@ -204,7 +206,7 @@ class EGMFProcessor(ProcessorMixin):
         return [task.to_dict() for task in self.task_objects.values()]
 
     def to_dict(self) -> dict[str, Any]:
-        fields = {**super().to_dict(), "tasks": self.tasks}
+        fields = {**super(EGMFProcessor, with_detector_name(self)).to_dict(), "tasks": self.tasks}
         return {**fields, "settings_checksum": settings_checksums(fields)}
 
     def to_json_file(self, json_file_path: str | os.PathLike) -> None:
@@ -359,7 +361,7 @@ class EGMFProcessor(ProcessorMixin):
 
         Returns:
             `name`; `prompt`, the arguments of `encode_prompt`, and what it returns; and
-            `audio_values`, `audio_mask`, `video_values`, `video_mask` of the media that the sample has.
+            `audio_values`, `audio_mask`, `video_values`, `video_mask` and `face_share` of the media that it has.
         """
         chosen = MODALITIES if modalities is None else check_modalities(modalities, name, self.modalities)
         text = read_text(text, name) if "text" in chosen else ""

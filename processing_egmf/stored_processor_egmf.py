@@ -42,7 +42,6 @@ SUB_PROCESSORS = {
 # Of processor_config.json: the model's inputs do not depend on them, or they have checks of their own. Earlier
 # checkpoints have a `vocabulary`.
 UNRELATED = {"auto_map", "processor_class", "chat_template", "vocabulary", "tokenizer_checksum", "max_decode_seconds"}
-OLD_FRAME_FITS = {"letterbox": "full", "crop": "center"}
 
 
 def check_loading_arguments(processor_class: type, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -118,7 +117,7 @@ def check_stored_fields(fields: dict[str, Any], checkpoint: Any) -> None:
     recorded = fields.pop("settings_checksum", None)
     checksums = settings_checksums(fields)
     if "frame_fit" in fields:  # the name of `frames` in older checkpoints
-        fields["frames"] = OLD_FRAME_FITS.get(fields.pop("frame_fit"))
+        fields["frames"] = "center" if fields.pop("frame_fit") == "crop" else "full"
     if recorded is None:
         return
     changed = {name for name, _ in checksums.items() ^ recorded.items()}

@@ -46,6 +46,8 @@ class EGMFAnswer(TypedDict, total=False):
     experts: dict[str, float]  # weight of each expert; they sum to 1
     residual: float  # share of the fused vector that bypassed the experts, in (0, 1)
     modalities: list[str]  # of text (a transcript or earlier turns), audio and video: what the answer is based on
+    # With frames="face": share of the clip's frames in which the face was found; 0 if the whole frames were used.
+    face_share: float
 
 
 @dataclass

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from transformers.utils import logging
 
-from .frames_egmf import HLG, PQ, check_view, is_blank, over_black, pad_frames, scale_frames, to_upright, tone_map
+from .frames_egmf import HLG, PQ, is_blank, over_black, pad_frames, scale_frames, to_upright, tone_map
 from .media_egmf import (
     ARRAYS,
     MAX_DECODE_SECONDS,
@@ -47,10 +47,13 @@ logger = logging.get_logger(__name__)
 
 DEFAULT_FPS = 25  # for files that do not state their frame rate
 SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")  # containers with an index of key frames
-MIN_SKIPPED = 16  # frames; a seek that skips fewer costs more than it saves
+# Frames; a seek that skips fewer costs more than it saves.
+MIN_SKIPPED = 16
 UNSPECIFIED = 2  # color space (ITU-T H.273)
-MAX_SD_HEIGHT = 576  # pixels; of untagged videos, players take taller ones for BT.709, others for BT.601
-MAX_HDR_PIXELS = 1024 * 576  # larger frames of high dynamic range are scaled down before their colors are mapped
+# Pixels; of untagged videos, players take taller ones for BT.709, others for BT.601.
+MAX_SD_HEIGHT = 576
+# Larger frames of high dynamic range are scaled down before their colors are mapped.
+MAX_HDR_PIXELS = 1024 * 576
 
 
 class FrameTimes(NamedTuple):
@@ -93,7 +96,7 @@ def load_video(
         max_seconds: longer clips are used only up to here, with a warning; None for three hours.
         name: the sample's name in messages.
         size: (height, width) that each frame is brought to as it is decoded; None for the clip's own.
-        view: `"full"` or `"center"`, as in `scale_frames`.
+        view: `"full"`, `"center"` or `"face"`, as in `scale_frames`.
         max_decode_seconds: limit on the work of decoding; None for none.
 
     Returns:
@@ -103,23 +106,29 @@ def load_video(
     Raises:
         FileNotFoundError, ValueError: the source cannot be used; the message says why and what to do.
     """
-    if num_frames < 1:
-        raise ValueError(f"{name}: num_frames is {num_frames}; give at least 1.")
-    check_view(view)
     name = name_with_path(source, name)
     budget = DecodingBudget(name, max_seconds, max_decode_seconds)
     kind = media_kind(source)
     if is_rate_and_array(source) or (kind == "audio" and not isinstance(source, ARRAYS)):
         raise ValueError(f"{name}: {type(source).__name__} has no frames. Give it as `audio`.")
     scale = partial(scale_frames, size=size, view=view)
-    if kind is None:
-        frames = _load_file(source, num_frames, budget, scale)
-    else:
+    if kind is not None:
         frames = scale(sample_pictures(source, num_frames, fps, budget))
+    elif is_picture(source, name):
+        frames = scale(load_picture(source, num_frames, budget))
+    else:
+        with open_video(source, budget) as track:
+            clip = read_frame_times(track)
+        indices = spread_frames(clip.times, clip.stop, num_frames)
+        try:
+            decoded = _decode_clip(source, clip, indices, budget, scale)
+        except SeekError:
+            decoded = _decode_clip(source, clip._replace(key_frames={}), indices, budget, scale)
+        frames = np.stack(decoded[:num_frames])
     if is_blank(frames):
         logger.warning(f"{name}: all frames are of one color. Video is left out.")
         return None
-    return pad_frames(frames, size)
+    return frames if view == "face" else pad_frames(frames, size)
 
 
 def has_video(source: Any, name: str = "the sample") -> bool:
@@ -137,24 +146,6 @@ def has_video(source: Any, name: str = "the sample") -> bool:
 
 
 # ---- files ---------------------------------------------------------------------------------------------------
-
-
-def _load_file(
-    source: Any,
-    num_frames: int,
-    budget: DecodingBudget,
-    scale: Callable,
-) -> np.ndarray:
-    if is_picture(source, budget.name):
-        return scale(load_picture(source, num_frames, budget))
-    with open_video(source, budget) as track:
-        clip = read_frame_times(track)
-    indices = spread_frames(clip.times, clip.stop, num_frames)
-    try:
-        frames = _decode_clip(source, clip, indices, budget, scale)
-    except SeekError:
-        frames = _decode_clip(source, clip._replace(key_frames={}), indices, budget, scale)
-    return np.stack(frames[:num_frames])
 
 
 @contextmanager

@@ -53,7 +53,7 @@ MODELING_LAYERS = (
 PROCESSING_LAYERS = (
     {"agreement_egmf", "arguments_egmf"},
     {"media_egmf", "frames_egmf"},
-    {"tasks_egmf", "batches_egmf", "audio_egmf", "pictures_egmf", "stored_processor_egmf"},
+    {"faces_egmf", "tasks_egmf", "batches_egmf", "audio_egmf", "pictures_egmf", "stored_processor_egmf"},
     {"collator_egmf", "prompts_egmf", "results_egmf", "video_egmf"},
     {"frontends_egmf", "chat_egmf"},
     {"processing_egmf"},

@@ -130,7 +130,11 @@ class ModelArguments:
     train_backbones: bool = described(False, "Train pretrained audio and vision encoders instead of freezing them.")
     num_frames: int = described(8, "Number of frames sampled from a clip.")
     frame_size: int = described(64, "Height and width of a frame in pixels.")
-    frames: str = described("full", "Part of each frame that the model sees: full (letterboxed) or center.")
+    frames: str = described(
+        "full",
+        "Part of each frame that the model sees: full (letterboxed), center, or face, which is detected, followed and "
+        "cropped; needs dlib: pip install 'egmf[faces]'.",
+    )
     max_clip_seconds: float = described(30.0, "Maximum length of a clip in seconds; the rest is cut off.")
     max_length: int = described(512, "Maximum number of tokens in prompt plus answer.")
     fusion_hidden_size: int = described(256, "Width of the fusion (d_h in the paper).")

@@ -42,6 +42,7 @@ def test_values_are_shown_cut_short(depth):
 
 
 NOT_SETTINGS = [
+    ("frames", "squeeze", "`frames` is 'squeeze'; use 'full', 'center', 'face'"),
     ("num_frames", 0, "`num_frames` is 0; give a whole number, at least 1"),
     ("max_length", "512", "`max_length` is '512'; give a whole number"),
     ("num_pseudo_tokens", True, "`num_pseudo_tokens` is True"),

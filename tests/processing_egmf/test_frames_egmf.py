@@ -7,7 +7,6 @@ from transformers import CLIPImageProcessor
 from processing_egmf.frames_egmf import (
     HLG,
     PQ,
-    check_view,
     is_blank,
     over_black,
     pad_frames,
@@ -51,11 +50,6 @@ def test_crop_takes_the_middle_and_smooths():
     assert fit_frames(frames[:, :, :, ::-1], (20, 5), "center").shape == (2, 20, 5, 3)
     flat = np.full((1, 3, 5, 3), 77, np.uint8)
     assert fit_frames(flat, (8, 8), "center").tolist() == np.full((1, 8, 8, 3), 77).tolist()
-
-
-def test_an_unknown_fit_is_refused():
-    with pytest.raises(ValueError, match="`frames` is 'squeeze'; use 'full' or 'center'"):
-        check_view("squeeze")
 
 
 def test_pretrained_encoders_see_the_whole_frame():

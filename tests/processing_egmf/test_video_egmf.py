@@ -160,11 +160,6 @@ def test_bad_frames(frames, fps, message):
         load_video(frames, 2, fps=fps, name="sample 3")
 
 
-def test_bad_num_frames(clip):
-    with pytest.raises(ValueError, match="num_frames is 0"):
-        load_video(clip, 0)
-
-
 def test_huge_frames_in_a_file_are_refused(clip, monkeypatch):
     monkeypatch.setattr(pictures_egmf, "MAX_FRAME_SIDE", 63)
     with pytest.raises(ValueError, match="64 x 48 pixels; each side may have at most 63"):

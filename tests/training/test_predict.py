@@ -7,7 +7,7 @@ import shutil
 import pyarrow.parquet as pq
 import pytest
 
-from processing_egmf import EGMFProcessor
+from processing_egmf import EGMFPipeline, EGMFProcessor
 from processing_egmf.batches_egmf import modalities_of
 from tests.helpers.corpus_files import write_corpus
 from tests.helpers.media_files import gray_frames, sine, write_audio, write_video
@@ -245,3 +245,16 @@ def test_wrong_options_and_clips_are_reported(predict, tmp_path, monkeypatch, ca
     assert str(caught.value.code).startswith(str(code))
     captured = capsys.readouterr()
     assert message in captured.out + captured.err
+
+
+def test_the_answer_says_how_many_frames_show_the_face(make_model, make_processor, folder):
+    def detect(frames):
+        return [[(0, 0, 24, 24, 1.0)] if index else [] for index in range(len(frames))]
+
+    model = make_model("waveform", "frames", lora=None)
+    processor = make_processor("waveform", "frames", frames="face", face_detector=detect)
+    answer = Predictor(model, processor, "emotion").predict(video=str(folder / "a.mp4"))
+    assert 0.5 <= answer["face_share"] < 1
+    pipe = EGMFPipeline(model=model, processor=processor)
+    assert pipe(str(folder / "a.mp4"), task="emotion")["face_share"] == answer["face_share"]
+    assert "face_share" not in pipe(text="Fine.", task="emotion")

@@ -52,6 +52,8 @@ def drop_modalities(processor: EGMFProcessor, sample: dict[str, Any], keep: Sequ
         if modality not in keep:
             reduced.pop(f"{modality}_values", None)
             reduced.pop(f"{modality}_mask", None)
+    if "video" not in keep:
+        reduced.pop("face_share", None)
     if "text" not in keep and any(sample["text_mask"]):
         reduced["prompt"] = {**sample["prompt"], "text": "", "context": []}
         reduced |= processor.encode_prompt(**reduced["prompt"], name=name)

@@ -57,6 +57,7 @@ PREPROCESSING = {
         "frame_height",
         "frame_width",
         "frames",
+        "face_detector",
         "image_processor",
         "video_processor",
         "image_backend",

@@ -197,16 +197,18 @@ def predict_windows(
     windows = cut_windows(clip_seconds, processor.max_clip_seconds, hop)
     if len(windows) == 1:
         return None
-    shared = {key: value for key, value in inputs.items() if key not in ("audio", "video")}
+    shared = {key: value for key, value in inputs.items() if key not in ("audio", "video", "sample_names")}
     modalities = inputs.get("modalities") or MODALITIES
     answers = []
     probabilities = []
     for window in windows:
         media = load_window(processor, window, audio=audio, video=video, modalities=modalities, name=name)
         rate = {"sampling_rate": processor.sampling_rate} if "audio" in media else {}
-        batch = processor(**shared, **media, **rate).to(model.device)
-        output = model.score_answers(**batch)
+        sample = processor.prepare(**shared, **media, **rate, name=name)
+        output = model.score_answers(**processor.collate([sample]).to(model.device))
         answers.append(processor.post_process_answers(output)[0])
+        if "face_share" in sample:
+            answers[-1]["face_share"] = sample["face_share"]
         probabilities.append(output.probabilities[0].cpu().double().numpy())
     examples = [{"id": name, "clip": name, "task": answer["task"]} for answer in answers]
     _, merged, _ = merge_windows(processor, examples, answers, np.stack(probabilities), top_k)
@@ -275,6 +277,9 @@ def _merge_answers(
         merged |= {"id": clip, "truth": first["truth"]}
     if "gate" in first:
         merged["gate"] = {expert: _mean(answers, "gate", expert) for expert in first["gate"]}
+    shares = [answer["face_share"] for answer in answers if "face_share" in answer]
+    if shares:
+        merged["face_share"] = sum(shares) / len(shares)
     merged["windows"] = len(answers)
     return merged
 

@@ -19,7 +19,6 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from modeling_egmf import EGMFForConditionalGeneration
-from modeling_egmf.outputs_egmf import EGMFAnswerOutput
 from processing_egmf import EGMFProcessor
 from processing_egmf.video_egmf import has_video
 
@@ -178,25 +177,26 @@ class Predictor:
             answer = predict_windows(self.model, self.processor, inputs, self.window_hop, self.top_k)
             if answer is not None:
                 return answer
-        if self.encoder_cache is None:
-            batch = self.processor(**inputs).to(self.model.device)
-            output = self.model.score_answers(**batch)
-        else:
-            output = self._score_stored(inputs)
-        return self.processor.post_process_answers(output, top_k=self.top_k)[0]
+        prepared = self._prepare(inputs)
+        stems = self.encoder_cache.stems.values() if self.encoder_cache is not None else ()
+        with taking_outputs(stems):
+            output = self.model.score_answers(**self.processor.collate([prepared]).to(self.model.device))
+        answer = self.processor.post_process_answers(output, top_k=self.top_k)[0]
+        if "face_share" in prepared:
+            answer["face_share"] = prepared["face_share"]
+        return answer
 
-    def _score_stored(self, inputs: dict[str, Any]) -> EGMFAnswerOutput:
-        """Score one sample with the stored outputs of the encoders."""
+    def _prepare(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """One prepared sample, with the stored outputs of the encoders that are cached."""
         inputs = dict(inputs)
         name = inputs.pop("sample_names", None) or "the clip"
-        sources = {modality: inputs.get(modality) for modality in ("audio", "video")}
-        chosen = inputs["modalities"] or self.processor.modalities
-        for modality, key in self.encoder_cache.keys(sources).items():
-            if modality in chosen:
-                inputs[f"{modality}_states"] = self.encoder_cache.load(modality, key, sources, name)
-        batch = self.processor.collate([self.processor.prepare(**inputs, name=name)]).to(self.model.device)
-        with taking_outputs(self.encoder_cache.stems.values()):
-            return self.model.score_answers(**batch)
+        if self.encoder_cache is not None:
+            sources = {modality: inputs.get(modality) for modality in ("audio", "video")}
+            chosen = inputs["modalities"] or self.processor.modalities
+            for modality, key in self.encoder_cache.keys(sources).items():
+                if modality in chosen:
+                    inputs[f"{modality}_states"] = self.encoder_cache.load(modality, key, sources, name)
+        return self.processor.prepare(**inputs, name=name)
 
     def predict_all(self, clips: Iterable[Clip]) -> Iterator[dict[str, Any]]:
         """Per clip, `clip` (its name) with the fields of its answer, or with `error` (why there is no answer)."""
