@@ -181,7 +181,7 @@ def detect_with_dlib(frames: np.ndarray) -> list[list[np.ndarray]]:
         boxes = [_run_dlib(frame, scale) for frame in scaled]
         if any(map(len, boxes)):
             break
-    return [[_refine(frame, box) for box in of_frame] for frame, of_frame in zip(frames, boxes)]
+    return [[_refine(frame, _refine(frame, box)) for box in of_frame] for frame, of_frame in zip(frames, boxes)]
 
 
 def _run_dlib(frame: np.ndarray, scale: float) -> np.ndarray:
