@@ -237,7 +237,12 @@ def resample(cell: Cell, metric: str, indices: np.ndarray) -> np.ndarray:
 
 
 def verdict(found: Difference, by: float = 0.0) -> str:
-    """Whether a claim held: `yes` if the interval lies above `by`, `no` if below, otherwise `undecided`."""
+    """Whether a claim held: `yes` if the interval lies above `by`, `no` if below, otherwise `undecided`.
+
+    The interval of a single seed does not cover how much runs differ, so that one run decides nothing.
+    """
+    if found.seeds < 2:
+        return "undecided"
     if found.low > by:
         return "yes"
     return "no" if found.high < by else "undecided"

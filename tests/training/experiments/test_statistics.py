@@ -43,6 +43,7 @@ def test_difference_of_a_better_variant():
     assert verdict(found) == verdict(found, by=0.05) == "yes"
     assert verdict(found, by=0.5) == "no"
     assert verdict(found, by=found.mean) == "undecided"
+    assert verdict(dataclasses.replace(found, seeds=1)) == "undecided"
     assert verdict(difference(worse, better, "accuracy", resamples=100)) == "no"
 
 
@@ -76,8 +77,7 @@ def test_lower_errors_are_better():
     close = Cell("close", SCORE, "", ids, truth, {0: tuple(np.clip(np.array(truth) + 0.1, -3, 3).tolist())})
     far = Cell("far", SCORE, "", ids, truth, {0: tuple(np.clip(np.array(truth) + 1.0, -3, 3).tolist())})
     found = difference(close, far, "mae")
-    assert found.mean > 0.5
-    assert verdict(found) == "yes"
+    assert found.low > 0.5
     assert difference(close, far, "correlation").mean == pytest.approx(
         close.values("correlation")[0] - far.values("correlation")[0]
     )
