@@ -152,8 +152,8 @@ class EGMFProcessor(ProcessorMixin):
         prepare_tokenizer(tokenizer, placeholder_token)
         self.task_objects = read_tasks(BUILT_IN_TASKS if tasks is None else tasks)
         check_prompt_format(tokenizer, self.task_objects.values())
-        self._call_tasks: list[EGMFTask] = []
-        self._answer_ids: dict[str, tuple[EGMFTask, list[list[int]]]] = {}  # the last task of each name
+        self._call_tasks: dict[int, EGMFTask] = {}
+        self._answer_ids: dict = {}  # name of one of `tasks`, or None for the latest other -> task, its answers' ids
         super().__init__(tokenizer)
         if image_processor is not None and video_processor is not None:
             raise ValueError("Give an image_processor or a video_processor, not both: frames go through one of them.")
@@ -432,21 +432,21 @@ class EGMFProcessor(ProcessorMixin):
         return {
             **encode_parts(parts, target, self.transcript_in_prompt),
             "answer_ids": answer_ids,
-            "task_id": number_task(task, list(self.task_objects.values()), self._call_tasks),
+            "task_id": number_task(task, self.numbered_tasks, self._call_tasks),
         }
 
     @property
     def numbered_tasks(self) -> dict[int, EGMFTask]:
         """The tasks by their `task_ids`: `self.tasks` from 0, and below 0 those that were given to a call."""
-        call_tasks = {-1 - index: task for index, task in enumerate(self._call_tasks)}
-        return {**dict(enumerate(self.task_objects.values())), **call_tasks}
+        return {**dict(enumerate(self.task_objects.values())), **self._call_tasks}
 
     def answer_token_ids(self, task: str | EGMFTask | dict | None = None) -> list[list[int]]:
         """Token ids of every answer as the continuation of the task's prompt, in the order of the answers."""
         task = find_task(task, self.task_objects)
-        if task.name not in self._answer_ids or self._answer_ids[task.name][0] != task:
-            self._answer_ids[task.name] = (task, tokenize_answers(self.tokenizer, task))
-        return self._answer_ids[task.name][1]
+        key = task.name if task.name in self.task_objects else None
+        if key not in self._answer_ids or self._answer_ids[key][0] != task:
+            self._answer_ids[key] = (task, tokenize_answers(self.tokenizer, task))
+        return self._answer_ids[key][1]
 
     def add_task(self, task: EGMFTask | dict) -> None:
         """Add a task, which is then saved with the processor.

@@ -24,8 +24,8 @@ from .media_egmf import check_content
 
 # Files that decide the token ids of a prompt, beside those that the tokenizer itself names.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
-# The loader of tokenizers reads config.json as well.
-FILES = ("config.json", "processor_config.json", *TOKENIZER_FILES, "special_tokens_map.json", "added_tokens.json")
+# The others of a processor; the loader of tokenizers reads config.json as well.
+OTHER_FILES = ("config.json", "processor_config.json", "special_tokens_map.json", "added_tokens.json")
 # Keywords of `from_pretrained` that neither the processor nor the signature of `transformers` names.
 LOADING_ARGUMENTS = ("code_revision", "proxies", "return_unused_kwargs", "subfolder", "trust_remote_code", "use_fast")
 
@@ -90,13 +90,9 @@ def tokenizer_checksums(folder: str | os.PathLike, names: Iterable[str]) -> dict
     Args:
         names: of further files than `TOKENIZER_FILES`.
     """
-    checksums = {}
-    for name in {*TOKENIZER_FILES, *names}:
-        path = Path(folder, name)
-        if path.is_file():
-            content = path.read_bytes().replace(b"\r\n", b"\n")
-            checksums[name] = f"{zlib.crc32(content):08x}"
-    return checksums
+    paths = [Path(folder, name) for name in {*TOKENIZER_FILES, *names}]
+    contents = {path.name: path.read_bytes().replace(b"\r\n", b"\n") for path in paths if path.is_file()}
+    return {name: f"{zlib.crc32(content):08x}" for name, content in contents.items()}
 
 
 def check_stored_fields(fields: dict[str, Any], checkpoint: Any) -> None:
@@ -150,8 +146,8 @@ def check_tokenizer_files(
     changed = {name for name, _ in recorded.items() ^ tokenizer_checksums(folder, recorded).items()}
     if changed:
         raise OSError(
-            f"{', '.join(sorted(changed))} of {checkpoint} differs from what was saved with the processor, "
-            "so that prompts may have other tokens than in training. Download it again. "
+            f"{', '.join(sorted(changed))} of {checkpoint} differs from the file saved with the processor, "
+            "so prompts may have other tokens than in training. Download it again. "
             "To keep the edit, pass tokenizer_checksum=None, or delete it from processor_config.json."
         )
 
@@ -203,11 +199,11 @@ def explained_failures(checkpoint: Any, loading_arguments: Mapping[str, Any]) ->
 
 
 def _stored_files(checkpoint: Any, loading_arguments: Mapping[str, Any]) -> dict[str, Path]:
-    """Paths of those of `FILES` that a checkpoint has, in its folder or in the cache, by their names."""
+    """Paths of the processor's files that a checkpoint has, in its folder or in the cache, by their names."""
     where = {name: loading_arguments.get(name) for name in ("cache_dir", "revision")}
     where["subfolder"] = loading_arguments.get("subfolder", "")
     paths = {}
-    for name in FILES:
+    for name in (*TOKENIZER_FILES, *OTHER_FILES):
         with suppress(OSError):
             path = cached_file(checkpoint, name, local_files_only=True, **where)
             if path is not None:
@@ -225,7 +221,7 @@ def _check_file(path: Path) -> None:
         is_readable = False
     if not is_readable:
         kind = "a JSON object" if path.suffix == ".json" else "text"
-        raise OSError(f"{path} is not {kind} in UTF-8; it has {len(content)} bytes. Copy or download it again.")
+        raise OSError(f"{path} is not {kind} in UTF-8 ({len(content)} bytes). Copy or download it again.")
 
 
 def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, placeholder_token: str) -> None:

@@ -23,6 +23,7 @@ from .arguments_egmf import has_half_character, is_number, refuse_unknown, short
 
 
 MAX_ANSWERS = 1001
+MAX_CALL_TASKS = 1000  # that a processor remembers
 MAX_NUMBER = 1e9  # of a scale
 SMALLEST_STEP = 1e-6
 NEGATION = re.compile(r"\b(?:not|no|never|without)\b|n't|n\u2019t|[不没非无]", re.IGNORECASE)
@@ -374,19 +375,23 @@ def find_task(task: Any, tasks: dict[str, EGMFTask], sample: str = "the sample")
     return task
 
 
-def number_task(task: EGMFTask, tasks: list[EGMFTask], call_tasks: list[EGMFTask]) -> int:
-    """The number of a task in a batch: its index in `tasks`, or below 0 among those that were given to calls.
+def number_task(task: EGMFTask, tasks: dict[int, EGMFTask], call_tasks: dict[int, EGMFTask]) -> int:
+    """The number of a task in a batch: its index in the processor's `tasks`, or below 0 if it was given to a call.
 
     Args:
         task: of one sample.
-        tasks: the processor's own.
-        call_tasks: those of calls, to which a new one is added, so that `post_process_answers` can name its answers.
+        tasks: the processor's `numbered_tasks`.
+        call_tasks: the latest `MAX_CALL_TASKS` of calls, by number, so that `post_process_answers` can name its
+            answers. A new one is added.
     """
-    if task in tasks:
-        return tasks.index(task)
-    if task not in call_tasks:
-        call_tasks.append(task)
-    return -1 - call_tasks.index(task)
+    for number, known in tasks.items():
+        if known == task:
+            return number
+    number = min(call_tasks, default=0) - 1
+    call_tasks[number] = task
+    if len(call_tasks) > MAX_CALL_TASKS:
+        del call_tasks[next(iter(call_tasks))]
+    return number
 
 
 def _read_labels(labels: Any) -> dict[str, str]:

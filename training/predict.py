@@ -44,6 +44,9 @@ def make_parser() -> CommandParser:
     add("--window_hop", type=float, group=clip, help="seconds between the windows that longer clips are cut into")
     add("--encoder_cache", group=model, help="folder for the outputs of frozen pretrained encoders, used by all runs")
     add("--top_k", type=int, group=output, help="number of probabilities to keep, largest first")
+    add(
+        "--calibrated", action="store_true", group=output, help="probabilities with the temperatures of egmf calibrate"
+    )
     add("--output", type=Path, group=output, help="output file, JSON Lines or .parquet; default: the terminal")
     add("--overwrite", action="store_true", group=output, help="replace the output file if it exists")
     return parser

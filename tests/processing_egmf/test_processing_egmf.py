@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import Wav2Vec2FeatureExtractor
 
-from processing_egmf import BUILT_IN_TASKS, EGMFProcessor
+from processing_egmf import BUILT_IN_TASKS, EGMFProcessor, EGMFTask, tasks_egmf
 from tests.helpers.processor_outputs import assert_same, assert_same_media, reloaded
 
 
@@ -98,6 +98,17 @@ def test_tasks_of_every_kind_are_accepted(make_processor, two_label_task):
         expected_inputs = added(text="a", task="mood")
         assert expected_inputs.pop("task_ids") == len(BUILT_IN_TASKS)
         assert_same(inputs, expected_inputs)
+
+
+def test_tasks_of_calls_are_forgotten_at_last(features, monkeypatch):
+    monkeypatch.setattr(tasks_egmf, "MAX_CALL_TASKS", 3)
+    numbers = []
+    for name in ("a", "b", "c", "d", "d", "a"):
+        task = EGMFTask(name, "classification", labels=["good", "bad"], prompt="\nThe mood is")
+        numbers += features(text="a", task=task)["task_ids"].tolist()
+    assert numbers == [-1, -2, -3, -4, -4, -5]
+    assert sorted(number for number in features.numbered_tasks if number < 0) == [-5, -4, -3]
+    assert set(features._answer_ids) <= {*features.task_objects, None}
 
 
 def test_a_task_given_to_a_call_serves_that_call_only(make_processor, tmp_path):

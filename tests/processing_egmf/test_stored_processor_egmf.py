@@ -124,7 +124,7 @@ def test_another_tokenizer_is_refused_by_the_name_of_its_file(stored, tmp_path):
         content = json.loads(path.read_text())
         edit(content)
         path.write_text(json.dumps(content))
-        message = r"^tokenizer.json of .* differs from what was saved .* Download it again.*tokenizer_checksum=None"
+        message = r"^tokenizer.json of .* differs from the file saved .* Download it again.*tokenizer_checksum=None"
         with pytest.raises(OSError, match=message):
             EGMFProcessor.from_pretrained(edited)
     # As the message says; the next processor that is saved has the edit.

@@ -201,6 +201,21 @@ def test_predictions_match_the_model(checkpoint, make_model, corpus):
     assert list(largest["probabilities"]) == [expected["label"]]
 
 
+def test_calibrated_predictions(predict, checkpoint, corpus, tmp_path, capsys):
+    options = ("--text", "a", "--task", "emotion", "--calibrated")
+    with pytest.raises(SystemExit, match=r"--calibrated: .* is not calibrated. Run egmf calibrate on it"):
+        predict(*options)
+    processor = EGMFProcessor.from_pretrained(checkpoint)
+    processor.task_objects["emotion"].calibration["text"] = 2.0
+    processor.save_pretrained(shutil.copytree(checkpoint, tmp_path / "calibrated"))
+    main(["--model_name_or_path", str(tmp_path / "calibrated"), "--device", "cpu", *options])
+    calibrated = printed(capsys)["probabilities"]
+    predict(*options[:-1])
+    roots = {label: probability**0.5 for label, probability in printed(capsys)["probabilities"].items()}
+    total = sum(roots.values())
+    assert calibrated == pytest.approx({label: root / total for label, root in roots.items()})
+
+
 def test_a_model_without_video_hears_the_soundtrack(make_model, make_processor, corpus, tmp_path, capsys):
     make_model("waveform", None, lora=None).save_pretrained(tmp_path)
     make_processor("waveform", None).save_pretrained(tmp_path)

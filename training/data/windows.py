@@ -187,6 +187,7 @@ def predict_windows(
     inputs: dict[str, Any],
     hop: float,
     top_k: int | None = None,
+    calibrated: bool = False,
 ) -> dict[str, Any] | None:
     """One sample's processor arguments -> its answer over all of its windows; None if it fits in one."""
     name = inputs.get("sample_names") or "the clip"
@@ -211,7 +212,7 @@ def predict_windows(
             answers[-1]["face_share"] = sample["face_share"]
         probabilities.append(output.probabilities[0].cpu().double().numpy())
     examples = [{"id": name, "clip": name, "task": answer["task"]} for answer in answers]
-    _, merged, _ = merge_windows(processor, examples, answers, np.stack(probabilities), top_k)
+    _, merged, _ = merge_windows(processor, examples, answers, np.stack(probabilities), top_k, calibrated)
     return merged[0]
 
 
@@ -221,6 +222,7 @@ def merge_windows(
     answers: Sequence[dict[str, Any]],
     probabilities: np.ndarray,
     top_k: int | None = None,
+    calibrated: bool = False,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], np.ndarray]:
     """Merge windows into one example, answer and distribution per clip: the mean over its windows. Examples that were
     not cut stay unchanged.
@@ -231,6 +233,7 @@ def merge_windows(
         answers: from `post_process_answers`, one per example.
         probabilities: (N, largest answer set).
         top_k: number of probabilities to keep per answer; None for all.
+        calibrated: apply the task's temperature to the mean.
     """
     windows_of: dict[str, list[int]] = {}
     for index, example in enumerate(examples):
@@ -249,7 +252,8 @@ def merge_windows(
         if len(parts) == 1:
             merged_answers.append(parts[0])
         else:
-            merged_answers.append(_merge_answers(processor, clip, example["task"], parts, mean, top_k))
+            answer = _merge_answers(processor, clip, example["task"], parts, mean, top_k, calibrated)
+            merged_answers.append(answer)
     return merged_examples, merged_answers, np.stack(means)
 
 
@@ -260,19 +264,22 @@ def _merge_answers(
     answers: Sequence[dict[str, Any]],
     probabilities: np.ndarray,
     top_k: int | None,
+    calibrated: bool,
 ) -> dict[str, Any]:
     """The answer of a clip, from its windows' answers and their mean distribution."""
     first = answers[0]
     present = {modality for answer in answers for modality in answer["modalities"]}
     expert_weights = [_mean(answers, "experts", expert) for expert in first["experts"]]
+    distribution = torch.from_numpy(probabilities[None])
     output = SimpleNamespace(
-        probabilities=torch.from_numpy(probabilities[None]),
+        probabilities=distribution,
+        log_probs=distribution.log(),
         expert_names=tuple(first["experts"]),
         expert_weights=torch.tensor([expert_weights]),
         residual_weight=torch.tensor([sum(answer["residual"] for answer in answers) / len(answers)]),
         modality_mask=torch.tensor([[modality in present for modality in MODALITIES]]),
     )
-    merged = processor.post_process_answers(output, top_k=top_k, tasks=[task])[0]
+    merged = processor.post_process_answers(output, top_k=top_k, tasks=[task], calibrated=calibrated)[0]
     if "truth" in first:
         merged |= {"id": clip, "truth": first["truth"]}
     if "gate" in first:

@@ -74,6 +74,7 @@ class PredictionOptions:
         window_hop: seconds between the windows that longer clips are cut into; None to cut off their end.
         encoder_cache: folder for the outputs of frozen pretrained encoders; None to compute them.
         top_k: number of probabilities to keep; None for all.
+        calibrated: apply the temperatures that `egmf calibrate` stored with the checkpoint.
         output: file to write, JSON lines or Parquet; None for the terminal.
         overwrite: replace the file if it exists.
     """
@@ -94,6 +95,7 @@ class PredictionOptions:
     window_hop: float | None = None
     encoder_cache: str | None = None
     top_k: int | None = None
+    calibrated: bool = False
     output: Path | None = None
     overwrite: bool = False
 
@@ -157,6 +159,7 @@ class Predictor:
         top_k: number of probabilities to keep; None for all.
         window_hop: seconds between the windows that longer clips are cut into; None to cut off their end.
         encoder_cache: stored outputs of the model's frozen encoders, for clips that are not cut; None to compute them.
+        calibrated: apply the temperatures that are stored with the processor's tasks.
     """
 
     model: EGMFForConditionalGeneration
@@ -166,6 +169,7 @@ class Predictor:
     top_k: int | None = None
     window_hop: float | None = None
     encoder_cache: EncoderCache | None = None
+    calibrated: bool = False
 
     def predict(self, **sample: Any) -> dict[str, Any]:
         """One sample's processor arguments -> its answer, over all of its windows if it is cut."""
@@ -174,14 +178,16 @@ class Predictor:
         if self.processor.video_input is None and inputs.get("audio") is None:
             inputs["audio"] = inputs.pop("video", None)  # a model without video hears the soundtrack
         if self.window_hop is not None:
-            answer = predict_windows(self.model, self.processor, inputs, self.window_hop, self.top_k)
+            window_options = (self.window_hop, self.top_k, self.calibrated)
+            answer = predict_windows(self.model, self.processor, inputs, *window_options)
             if answer is not None:
                 return answer
         prepared = self._prepare(inputs)
         stems = self.encoder_cache.stems.values() if self.encoder_cache is not None else ()
         with taking_outputs(stems):
             output = self.model.score_answers(**self.processor.collate([prepared]).to(self.model.device))
-        answer = self.processor.post_process_answers(output, top_k=self.top_k)[0]
+        options = {"top_k": self.top_k, "calibrated": self.calibrated}
+        answer = self.processor.post_process_answers(output, **options)[0]
         if "face_share" in prepared:
             answer["face_share"] = prepared["face_share"]
         return answer
@@ -330,6 +336,10 @@ def predict(options: PredictionOptions) -> int:
         raise ValueError(
             f"--modalities {' '.join(options.modalities)}: this model has {', '.join(processor.modalities)}."
         )
+    if options.calibrated and not any(task.calibration for task in processor.task_objects.values()):
+        raise ValueError(
+            f"--calibrated: {options.model_name_or_path} is not calibrated. Run egmf calibrate on it, or leave it out."
+        )
     model.to(state.device if state.num_processes > 1 else options.device)
     if trained_with_normalization(Path(options.model_name_or_path)) and state.is_main_process:
         logger.warning(
@@ -343,6 +353,7 @@ def predict(options: PredictionOptions) -> int:
         for stem in cache.stems.values():
             stem.precomputed = False  # windows are encoded anew
     predictor = Predictor(model, processor, options.task, options.modalities, options.top_k, options.window_hop, cache)
+    predictor.calibrated = options.calibrated
     if state.num_processes == 1:
         predictions: Iterable[dict[str, Any]] = predictor.predict_all(clips)
     else:

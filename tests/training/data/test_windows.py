@@ -108,7 +108,7 @@ def test_examples_of_long_clips_become_one_per_window(clip, processor, tmp_path)
     assert dataset.examples[0]["text"] == "Oh."
 
 
-def test_answer_is_the_mean_of_the_windows(clip, processor, make_model):
+def test_answer_is_the_mean_of_the_windows(clip, processor, make_model, monkeypatch):
     model = make_model("waveform", "frames")
     inputs = {"text": "Oh.", "video": str(clip), "task": "emotion", "sample_names": "x"}
     found = Predictor(model, processor, window_hop=0.7).predict(**inputs)
@@ -131,6 +131,9 @@ def test_answer_is_the_mean_of_the_windows(clip, processor, make_model):
         [Clip("x", "Oh.", video=str(clip))]
     )
     assert from_all["probabilities"] == pytest.approx(found["probabilities"])
+    monkeypatch.setitem(processor.task_objects["emotion"].calibration, "text+audio+video", 1.0)
+    calibrated = Predictor(model, processor, window_hop=0.7, calibrated=True).predict(**inputs)
+    assert calibrated["probabilities"] == pytest.approx(found["probabilities"])
 
 
 def test_short_clips_and_no_hop_are_predicted_as_usual(clip, make_processor, make_model):
