@@ -2,8 +2,8 @@
 
 python -m training.demo.update_readme     # after the commands that create the results files
 
-demo.json, demo_ideal.json, real_data.json, speed.json ─► results ──┐
-memory.json ─► backbones ───────────────────────────────────────────┴─► README.md
+demo.json, demo_ideal.json, ravdess.json, real_data.json, speed.json ─► results ──┐
+memory.json ─► backbones ─────────────────────────────────────────────────────────┴─► README.md
 real_data.json ─► data ─► training/YOUR_FIRST_CORPUS.md
 """
 
@@ -33,6 +33,7 @@ HEADER = ("modalities", "emotion accuracy", "best on these clips", "best expecte
 COMMANDS = {  # results file -> the command that creates it
     "demo.json": "make demo-study",
     "demo_ideal.json": "python -m training.demo.ideal data/demo",
+    "ravdess.json": "python -m training.benchmarks.real_data.ravdess_folds",
     "real_data.json": "python -m training.benchmarks.real_data",
     "speed.json": "python -m training.benchmarks.cost.speed",
     "memory.json": "python -m training.benchmarks.cost.memory --backbone all",
@@ -52,6 +53,7 @@ def render_blocks() -> dict[str, dict[str, str]]:
     real_data = read_json(RESULTS / "real_data.json")
     results = [
         render(read_json(RESULTS / "demo.json"), read_json(RESULTS / "demo_ideal.json")),
+        render_ravdess(read_json(RESULTS / "ravdess.json")),
         render_real_data(real_data),
         _describe_speed(read_json(RESULTS / "speed.json")),
     ]
@@ -174,6 +176,25 @@ def _describe_speed(speed: dict[str, Any]) -> str:
 
 
 # ---- real data ------------------------------------------------------------------------------------------------
+
+
+def render_ravdess(results: dict[str, Any]) -> str:
+    """EGMF on unseen speakers beside logistic regression on the same frozen features, from `ravdess.json`."""
+    introduction = (
+        "**Real voices and faces**, RAVDESS, eight emotions (chance 0.125), two unseen actors in each of "
+        f"{len(results['folds'])} folds (mean ± standard deviation), the model of `make real`: a frozen "
+        f"{results['audio']} and face landmarks; [every figure and its conditions](training/results/ravdess.md), "
+        f"rebuilt by `{COMMANDS['ravdess.json']}`. *Per speaker*: each speaker's own mean and deviation are taken off:"
+    )
+    rows = []
+    for subset in results["variants"]["as_it_is"]["subsets"]:
+        row = [format_subset(subset)]
+        for variant in results["variants"].values():
+            figures = variant["subsets"][subset]
+            row += [format_mean_std(figures["logistic_regression"]), format_mean_std(figures["accuracy"])]
+        rows.append(row)
+    header = ("evaluated with", "logistic regression", "EGMF", "the same per speaker", "EGMF per speaker")
+    return "\n".join([introduction, "", *markdown_table(header, rows)])
 
 
 def render_real_data(results: dict[str, Any]) -> str:

@@ -33,7 +33,9 @@ PRESETS = {
     "whisper-base": Preset("audio", "openai/whisper-base", "Apache-2.0", "transcription in 99 languages, 21 M"),
     "wav2vec2-base": Preset("audio", "facebook/wav2vec2-base", "Apache-2.0", "English audiobooks, 95 M"),
     "wavlm-base-plus": Preset("audio", "microsoft/wavlm-base-plus", "CC BY-SA 3.0", "English speech, noise, 94 M"),
-    "clip-vit-base": Preset("video", "openai/clip-vit-base-patch32", "MIT", "images with captions, 87 M"),
+    "clip-vit-base": Preset(
+        "video", "openai/clip-vit-base-patch32", "MIT, for research", "images with captions, 87 M"
+    ),
     "dinov2-small": Preset("video", "facebook/dinov2-small", "Apache-2.0", "images, 22 M"),
 }
 

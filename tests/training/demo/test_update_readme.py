@@ -11,6 +11,7 @@ from training.demo.update_readme import (
     render_backbones,
     render_blocks,
     render_data_needed,
+    render_ravdess,
     render_real_data,
 )
 from training.evaluation.tables import markers
@@ -101,6 +102,19 @@ def test_loss_to_the_baseline_is_stated():
     assert table["Lost"] == ["correlation", "–", "0.500", "0.400, below the baseline", "0.300 to 0.500"]
     needed = table_of(render_data_needed(results))
     assert needed["Lost"] == ["600", "correlation", "–", "0.500", "0.400, below the baseline"]
+
+
+def test_unseen_speakers_are_shown_beside_the_regression():
+    variants = {}
+    for name, shift in (("as_it_is", 0.0), ("per_speaker", 0.1)):
+        figures = {
+            "logistic_regression": {"mean": 0.5 + shift, "std": 0.05},
+            "accuracy": {"mean": 0.6 + shift, "std": None},
+        }
+        variants[name] = {"subsets": {"audio": figures}}
+    text = render_ravdess({"folds": [1, 2], "audio": "whisper-base", "variants": variants})
+    assert "in each of 2 folds" in text
+    assert table_of(text) == {"audio": ["0.500 ± 0.050", "0.600", "0.600 ± 0.050", "0.700"]}
 
 
 def record(backbone, parameters, gpu_gb):
