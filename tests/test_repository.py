@@ -157,7 +157,7 @@ MAY_IMPORT = {
     "real": {"records", "paths", "arguments", "data", "evaluation", "demo", "cli"},
     "benchmarks": {
         *("records", "paths", "cli", "options", "arguments", "data", "model", "evaluation", "trainer", "converters"),
-        *("demo", "train"),
+        *("demo", "train", "real"),
     },
 }
 
