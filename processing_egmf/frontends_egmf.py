@@ -124,9 +124,11 @@ def encode_waveform(
             f"{name}: the audio has {seconds:.2f} s, but {type(feature_extractor).__name__} takes {max_seconds:g} s; "
             "only its beginning is used. Cut it into shorter clips."
         )
-    extracted = feature_extractor(
-        waveform, sampling_rate=sampling_rate, return_attention_mask=True, return_tensors="pt"
-    )
+    options = {"sampling_rate": sampling_rate, "return_attention_mask": True, "return_tensors": "pt"}
+    if hasattr(feature_extractor, "n_samples"):
+        # Whisper's, which would compute 30 seconds. The zeros keep the last frames as they would be.
+        options["max_length"] = min(len(waveform) + feature_extractor.n_fft, feature_extractor.n_samples)
+    extracted = feature_extractor(waveform, **options)
     values = extracted[feature_extractor.model_input_names[0]][0].float()
     mask_name = next((name for name in extracted if name.endswith("mask")), None)
     if mask_name is not None:
