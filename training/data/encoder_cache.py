@@ -190,7 +190,9 @@ class EncoderCache:
         for modality, stem in self.stems.items():
             weights = sorted(stem.backbone.state_dict().items())
             weights = {name: _checksum(values) for name, values in weights}
-            parts = [STATES_VERSION, stem.uses_pooler, weights, stem.backbone.config.to_dict()]
+            config = stem.backbone.config.to_dict()
+            config.pop("_name_or_path", None)  # where it was loaded from
+            parts = [STATES_VERSION, stem.uses_pooler, weights, config]
             parts += [stem.layer_sum is not None, stem.chunk_steps, modality in self.condensed]
             digest = digest_of_json(parts, sort_keys=True)
             self.folders[modality] = self.root / f"{modality}-{digest[:16]}"
