@@ -225,6 +225,15 @@ def test_keys_depend_on_content_settings_and_weights(place, tmp_path):
     assert others.folders["audio"] == encoder_cache.folders["audio"]
 
 
+def test_copy_of_the_encoder_finds_the_same_entries(place, tmp_path):
+    shutil.copytree(place / "wav2vec2", tmp_path / "copy")
+    folders = [
+        prepared(place, tmp_path / "cache", audio=audio)[2].folders
+        for audio in (place / "wav2vec2", tmp_path / "copy")
+    ]
+    assert folders[0] == folders[1]
+
+
 def test_cache_is_filled_in_parts_and_concurrently(place, tmp_path):
     model, processor = build(options(place, "unused")[0])
     encoder_cache = EncoderCache(tmp_path, model, processor)
