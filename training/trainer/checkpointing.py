@@ -39,6 +39,7 @@ FINISHED = "training.json"
 PARTIAL = ".partial"
 FUSION_PRETRAINING = "fusion_pretraining.json"
 FUSION_PRETRAINING_WEIGHTS = "fusion_pretraining.safetensors"
+HEADS = "heads."  # prefix, in that file, of the weights of the pretraining's heads
 # Files of a complete checkpoint, each matching one of its patterns; FSDP has its own names.
 REQUIRED_FILES = {
     "weights": ("model*.safetensors",),
@@ -80,6 +81,7 @@ DECISIVE_ARGUMENTS = (
     "fusion_pretraining_epochs",
     "fusion_pretraining_learning_rate",
     "fusion_pretraining_batch_size",
+    "distillation",
     "train_sampling_strategy",
     "dataloader_drop_last",
     "bf16",

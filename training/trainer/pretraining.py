@@ -121,20 +121,20 @@ def rate_factor(step: int, steps: int) -> float:
 
 def pretrain_fusion(
     model: EGMFForConditionalGeneration,
-    processor: EGMFProcessor,
+    heads: AnswerHeads,
     loader: DataLoader,
     epochs: float,
     learning_rate: float,
     device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> list[float]:
-    """Train `model.egmf` with temporary heads; returns the mean loss of each epoch.
+    """Train `model.egmf` and temporary heads; returns the mean loss of each epoch.
 
     Several processes train together, from equal weights, each on its part of every batch.
 
     Args:
         model: trained in place.
-        processor: defines the tasks.
+        heads: new ones, trained in place, on the device.
         loader: batches without labels in the prompt, with `label_index` (B,), from `SampleCollator`.
         epochs: may be fractional; rounded up to a full step.
         learning_rate: peak learning rate; see `rate_factor`.
@@ -144,7 +144,6 @@ def pretrain_fusion(
     steps = math.ceil(epochs * len(loader))
     if steps == 0:
         return []
-    heads = AnswerHeads(processor, model.config.fusion_hidden_size).to(device)
     if torch.distributed.is_initialized():
         for tensor in heads.state_dict().values():
             torch.distributed.broadcast(tensor, src=0)

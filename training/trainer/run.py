@@ -51,6 +51,7 @@ from .checkpointing import (
     FINISHED,
     FUSION_PRETRAINING,
     FUSION_PRETRAINING_WEIGHTS,
+    HEADS,
     PARTIAL,
     SETTINGS,
     LogAtSave,
@@ -66,8 +67,9 @@ from .checkpointing import (
     resolve_output_dir,
     run_settings,
 )
+from .distillation import Distillation
 from .distributed import num_elements
-from .pretraining import pretrain_fusion
+from .pretraining import AnswerHeads, pretrain_fusion
 from .sampling import EpochBatchSampler
 from .trainer import PUSHING, EGMFTrainer, make_compute_metrics
 
@@ -123,6 +125,7 @@ class TrainingRun:
         self.normalize_speakers()
         self.trainer = self.make_trainer()
         self.pretrain()
+        self.distill()
         self.train()
         self.save()
         return self.trainer
@@ -292,6 +295,7 @@ class TrainingRun:
         reused = record.is_file() and weights.is_file()
         if self.is_main_process and reused:
             state = {name.removeprefix("egmf."): tensor for name, tensor in load_file(weights).items()}
+            state = {name: tensor for name, tensor in state.items() if not name.startswith(HEADS)}
             self.model.egmf.load_state_dict(state, strict=False)
         elif self.is_main_process and self.model_args.model_name_or_path is None:
             set_feature_stats(self.model, self.train_set, progress=not self.args.disable_tqdm)
@@ -325,9 +329,10 @@ class TrainingRun:
             collate_fn=SampleCollator(self.processor),
             num_workers=args.dataloader_num_workers,
         )
+        self.heads = AnswerHeads(self.processor, self.model.config.fusion_hidden_size).to(args.device)
         return pretrain_fusion(
             self.model,
-            self.processor,
+            self.heads,
             loader,
             args.fusion_pretraining_epochs,
             args.fusion_pretraining_learning_rate,
@@ -340,11 +345,24 @@ class TrainingRun:
         with report_write_errors(self.folder, FUSION_PRETRAINING_WEIGHTS):
             if self.pretraining["losses"]:
                 partial = weights.with_name(f".{FUSION_PRETRAINING_WEIGHTS}")
-                save_file(pretrained_weights(self.model), partial)
+                heads = {HEADS + name: tensor for name, tensor in self.heads.state_dict().items()}
+                save_file(pretrained_weights(self.model) | heads, partial)
                 os.replace(partial, weights)
             write_json(self.folder / FUSION_PRETRAINING, self.pretraining)
 
     # ---- training ------------------------------------------------------------------------------------------------
+
+    def distill(self) -> None:
+        """Let the trainer follow the pretraining's heads, which every process reads from the folder of the run."""
+        if not self.args.distillation:
+            return
+        weights = load_file(self.folder / FUSION_PRETRAINING_WEIGHTS)
+        state = {name.removeprefix(HEADS): tensor for name, tensor in weights.items() if name.startswith(HEADS)}
+        with torch.random.fork_rng(devices=[]):  # so that the run draws the same numbers as without
+            heads = AnswerHeads(self.processor, self.model.config.fusion_hidden_size)
+        heads.load_state_dict(state)
+        self.trainer.distillation = Distillation(heads.to(self.args.device), self.processor)
+        self.trainer.distillation.attach(self.model)
 
     def train(self) -> None:
         """Train, from the checkpoint if there is one."""

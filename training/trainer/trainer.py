@@ -31,6 +31,7 @@ from ..evaluation.gates import find_collapse, gate_figures, gate_metrics
 from ..evaluation.metrics import training_metrics
 from ..records import weight_files
 from .checkpointing import PARTIAL, final_folder, finalize_checkpoint, parts_named_from, report_write_errors
+from .distillation import Distillation
 from .distributed import (
     check_sharded_decoder,
     gather_adapter_state,
@@ -90,6 +91,7 @@ class EGMFTrainer(Trainer):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.scalars: set[str] = set()
+        self.distillation: Distillation | None = None
         self.max_answers = max(task.num_answers for task in self.processing_class.task_objects.values())
 
     # Why: it is called at the start if `push_to_hub` is set, and later by the method of that name.
@@ -159,7 +161,13 @@ class EGMFTrainer(Trainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         weight = inputs.pop("loss_weight")
+        if self.distillation is not None:
+            self.distillation.begin(inputs["task_ids"])
+            inputs["output_experts"] = True
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        if self.distillation is not None:
+            changes = self.distillation.change_of_loss
+            loss = loss + changes(outputs.logits, outputs.fused, inputs["labels"], inputs["task_ids"])
         loss = loss * weight
         if self.is_fsdp_enabled:
             loss = loss + zero_through_all(self.accelerator.unwrap_model(model))

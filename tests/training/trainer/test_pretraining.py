@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from tests.helpers.training_runs import SHORT, run
 from training.data.collator import SampleCollator
 from training.data.dataset import EGMFDataset, load_examples
-from training.trainer.pretraining import fuse_modalities, pretrain_fusion
+from training.trainer.pretraining import AnswerHeads, fuse_modalities, pretrain_fusion
 
 
 pytestmark = pytest.mark.integration
@@ -20,22 +20,23 @@ MODALITIES = ("text", "audio", "video")
 
 @pytest.fixture
 def setting(make_model, make_processor, place):
-    """`setting(batch_size)` -> model, processor, loader over the training examples."""
+    """`setting(batch_size)` -> model, new heads, loader over the training examples."""
     model = make_model("waveform", "frames")
     processor = make_processor("waveform", "frames")
     dataset = EGMFDataset(load_examples(place / "corpus", "train"), processor, cache_media=True)
 
     def make(batch_size):
-        return model, processor, DataLoader(dataset, batch_size, collate_fn=SampleCollator(processor))
+        heads = AnswerHeads(processor, model.config.fusion_hidden_size)
+        return model, heads, DataLoader(dataset, batch_size, collate_fn=SampleCollator(processor))
 
     return make
 
 
 @pytest.mark.parametrize("progress", [False, True])
 def test_only_our_own_layers_change(setting, progress):
-    model, processor, loader = setting(3)
+    model, heads, loader = setting(3)
     before = copy.deepcopy(model.state_dict())
-    losses = pretrain_fusion(model, processor, loader, epochs=2, learning_rate=1e-2, progress=progress)
+    losses = pretrain_fusion(model, heads, loader, epochs=2, learning_rate=1e-2, progress=progress)
     assert len(losses) == 2
     after = model.state_dict()
     assert set(after) == set(before)
@@ -46,17 +47,17 @@ def test_only_our_own_layers_change(setting, progress):
 
 
 def test_loss_falls(setting):
-    model, processor, loader = setting(6)
-    losses = pretrain_fusion(model, processor, loader, epochs=15, learning_rate=1e-2, progress=False)
+    model, heads, loader = setting(6)
+    losses = pretrain_fusion(model, heads, loader, epochs=15, learning_rate=1e-2, progress=False)
     assert losses[-1] < 0.7 * losses[0]
 
 
 @pytest.mark.parametrize(("epochs", "steps"), [(0.0, 0), (0.1, 1), (1.0, 2), (1.5, 3)])
 def test_fractions_of_an_epoch_are_rounded_up(setting, epochs, steps):
-    model, processor, loader = setting(3)
+    model, heads, loader = setting(3)
     calls = []
     model.egmf.audio_visual_encoder.register_forward_hook(lambda *_: calls.append(1))  # once per step
-    losses = pretrain_fusion(model, processor, loader, epochs=epochs, learning_rate=1e-3, progress=False)
+    losses = pretrain_fusion(model, heads, loader, epochs=epochs, learning_rate=1e-3, progress=False)
     assert len(calls) == steps
     assert len(losses) == math.ceil(epochs)
 
@@ -66,7 +67,7 @@ def test_pretraining_sees_all_modalities_and_training_loses_some(place, monkeypa
     loaders = []
     monkeypatch.setattr(
         "training.trainer.run.pretrain_fusion",
-        lambda model, processor, loader, *_, **__: loaders.append(loader) or [],
+        lambda model, heads, loader, *_, **__: loaders.append(loader) or [],
     )
     options = {"augmentation": "true", "modality_dropout": 0.4, "fusion_pretraining_epochs": 1}
     trainer = run(place, "pretrained", fusion_pretraining_batch_size=2, **options, **SHORT)

@@ -1,0 +1,106 @@
+"""Distillation: the language model learns to read the fused vector as the head of the fusion pretraining reads it.
+
+    f_enhanced of two samples ─► a point on the line through them ─┬─► pretraining's head ─► probabilities of answers
+                                                                   └─► pseudo tokens ─► language model ─► first token
+
+The head is linear, and knows how much a fused vector says. The language model bends: it learns the training clips by
+heart, and takes what lies between or beyond them, as other people's clips do, for one favorite answer. Between clips
+there are no labels, but the head has an answer everywhere: its probabilities are the target of the answer's first
+token. LOG.md has the figures.
+"""
+
+# B batch  K columns with logits  V vocabulary  H fusion width  A answers of a task
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from modeling_egmf import EGMFForConditionalGeneration
+from modeling_egmf.outputs_egmf import EGMFFusionOutput
+from processing_egmf import EGMFProcessor
+
+from .pretraining import AnswerHeads
+
+
+# How far from the sample towards another one; negative values lead away from it.
+MIX_RANGE = (-0.5, 1.0)
+
+
+class Distillation:
+    """Mixes fused vectors in training, and replaces the loss of an answer's first token by the head's probabilities.
+
+    It applies to tasks of classification whose labels differ in their first token; all others are trained as usual.
+
+    Args:
+        heads: of the fusion pretraining.
+        processor: has the tasks that the heads were trained for.
+
+    Raises:
+        ValueError: no task is suitable.
+    """
+
+    def __init__(self, heads: AnswerHeads, processor: EGMFProcessor):
+        self.heads = heads.eval().requires_grad_(False)
+        self.first_tokens: dict[int, torch.Tensor] = {}  # index of the task -> (A,) first token of each label
+        for index, task in enumerate(processor.task_objects.values()):
+            tokens = [int(ids[0]) for ids in processor.answer_token_ids(task.name)]
+            if task.kind == "classification" and len(set(tokens)) == len(tokens):
+                self.first_tokens[index] = torch.tensor(tokens)
+        if not self.first_tokens:
+            raise ValueError(
+                "--distillation is for classification whose labels differ in their first token, and no task of this "
+                "run is. Leave it out."
+            )
+        self._is_mixed: torch.Tensor | None = None  # (B,) bool, of the coming forward pass
+
+    def attach(self, model: EGMFForConditionalGeneration) -> None:
+        """Let the model's experts return mixed vectors whenever `begin` was called before."""
+        model.egmf.experts.register_forward_hook(self._mix)
+
+    def begin(self, task_ids: torch.Tensor) -> None:
+        """Announce a training step, task_ids (B,)."""
+        suitable = torch.tensor([*self.first_tokens], device=task_ids.device)
+        self._is_mixed = torch.isin(task_ids, suitable)
+
+    def _mix(self, module: nn.Module, arguments: Any, output: EGMFFusionOutput) -> EGMFFusionOutput:
+        if self._is_mixed is None:
+            return output
+        fused = output.fused  # (B, H)
+        shares = torch.empty(len(fused), 1, device=fused.device).uniform_(*MIX_RANGE)
+        shares = shares * self._is_mixed[:, None]
+        others = torch.randperm(len(fused), device=fused.device)
+        output.fused = fused + shares * (fused[others] - fused)
+        self._is_mixed = None
+        return output
+
+    def change_of_loss(
+        self, logits: torch.Tensor, fused: torch.Tensor, labels: torch.Tensor, task_ids: torch.Tensor
+    ) -> torch.Tensor:
+        """What to add to the loss of the labels.
+
+        Args:
+            logits: (B, K, V) of the last K columns.
+            fused: (B, H) the mixed vectors.
+            labels: (B, S), -100 except on the answer's tokens.
+            task_ids: (B,).
+
+        Returns:
+            Change of the loss, which is a mean over samples of the mean over an answer's tokens, ().
+        """
+        total = logits.new_zeros((), dtype=torch.float32)
+        num_tokens = (labels != -100).sum(dim=1)
+        first = (labels != -100).int().argmax(dim=1)  # (B,) column of the answer's first token
+        column = first - 1 - (labels.shape[1] - logits.shape[1])  # of the logits that predict it
+        for index, tokens in self.first_tokens.items():
+            rows = torch.where(task_ids == index)[0]
+            if len(rows) == 0:
+                continue
+            log_probs = torch.log_softmax(logits[rows, column[rows]].float(), dim=-1)  # (n, V)
+            with torch.no_grad():
+                outputs = self.heads.heads[index](self.heads.norm(fused[rows].float()))
+            targets = torch.softmax(outputs, dim=-1)  # (n, A)
+            soft = -(targets * log_probs[:, tokens.to(log_probs.device)]).sum(dim=1)
+            hard = -log_probs.gather(1, labels[rows, first[rows]][:, None]).squeeze(1)
+            total = total + ((soft - hard) / num_tokens[rows]).sum()
+        return total / len(labels)
