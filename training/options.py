@@ -263,9 +263,7 @@ class FusionTrainingArguments:
     fusion_pretraining_learning_rate: float = described(1e-3, "Peak learning rate of the fusion pretraining.")
     fusion_pretraining_batch_size: int = described(32, "Batch size of the fusion pretraining over all processes.")
     distillation: bool = described(
-        False,
-        "The language model learns to answer as the head of the fusion pretraining does, also between the training "
-        "clips; for classification, when there are few clips.",
+        False, "The language model learns to answer as the fusion pretraining's head; for few clips."
     )
     early_stopping_patience: int | None = described(
         None, "Number of evaluations without improvement after which training stops."

@@ -36,22 +36,17 @@ class Distillation:
         heads: of the fusion pretraining.
         processor: has the tasks that the heads were trained for.
 
-    Raises:
-        ValueError: no task is suitable.
+    Attributes:
+        first_tokens: index of each task that it applies to -> (A,) first token of every label.
     """
 
     def __init__(self, heads: AnswerHeads, processor: EGMFProcessor):
         self.heads = heads.eval().requires_grad_(False)
-        self.first_tokens: dict[int, torch.Tensor] = {}  # index of the task -> (A,) first token of each label
+        self.first_tokens: dict[int, torch.Tensor] = {}
         for index, task in enumerate(processor.task_objects.values()):
             tokens = [int(ids[0]) for ids in processor.answer_token_ids(task.name)]
             if task.kind == "classification" and len(set(tokens)) == len(tokens):
                 self.first_tokens[index] = torch.tensor(tokens)
-        if not self.first_tokens:
-            raise ValueError(
-                "--distillation is for classification whose labels differ in their first token, and no task of this "
-                "run is. Leave it out."
-            )
         self._is_mixed: torch.Tensor | None = None  # (B,) bool, of the coming forward pass
 
     def attach(self, model: EGMFForConditionalGeneration) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.logging import get_logger
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader, RandomSampler
 from transformers import EarlyStoppingCallback, TrainerState, set_seed
@@ -72,6 +73,9 @@ from .distributed import num_elements
 from .pretraining import AnswerHeads, pretrain_fusion
 from .sampling import EpochBatchSampler
 from .trainer import PUSHING, EGMFTrainer, make_compute_metrics
+
+
+logger = get_logger(__name__)
 
 
 def train(model_args: ModelArguments, data_args: DataArguments, args: EGMFTrainingArguments) -> EGMFTrainer:
@@ -141,6 +145,8 @@ class TrainingRun:
         if self.args.push_to_hub:
             raise ValueError(PUSHING)
         quantization(self.model_args)
+        if self.args.distillation and self.model_args.readout == "head":
+            raise ValueError("--distillation is for answers of the language model. Leave it out with --readout head.")
         if self.data_args.encoder_cache is not None:
             changing = {
                 "augmentation": self.data_args.augmentation,
@@ -361,8 +367,14 @@ class TrainingRun:
         with torch.random.fork_rng(devices=[]):  # so that the run draws the same numbers as without
             heads = AnswerHeads(self.processor, self.model.config.fusion_hidden_size)
         heads.load_state_dict(state)
-        self.trainer.distillation = Distillation(heads.to(self.args.device), self.processor)
-        self.trainer.distillation.attach(self.model)
+        distillation = Distillation(heads.to(self.args.device), self.processor)
+        if not distillation.first_tokens:
+            logger.warning(
+                "--distillation has no effect: it is for classification whose labels differ in their first token."
+            )
+            return
+        distillation.attach(self.model)
+        self.trainer.distillation = distillation
 
     def train(self) -> None:
         """Train, from the checkpoint if there is one."""

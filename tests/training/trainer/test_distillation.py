@@ -63,11 +63,10 @@ def test_target_of_the_first_token_is_the_answer_of_the_head(distillation):
     assert distillation.change_of_loss(logits, fused, labels, task_ids + 1) == 0
 
 
-def test_labels_that_begin_alike_are_refused(make_processor):
-    alike = EGMFTask("mood", "classification", labels=("very sad", "very glad"), prompt="\nMood:")
-    processor = make_processor(None, None, tasks=[alike])
-    with pytest.raises(ValueError, match="labels differ in their first token"):
-        Distillation(AnswerHeads(processor, 8), processor)
+def test_run_whose_labels_begin_alike_is_trained_as_usual(place, caplog):
+    trainer = run(place, "alike", distillation="true", **PRETRAINING, **SHORT)
+    assert trainer.distillation is None
+    assert "--distillation has no effect" in caplog.text
 
 
 def test_run_follows_its_pretraining(place, tmp_path):

@@ -101,7 +101,8 @@ def training_options(arguments: Namespace, corpus: Path, fold: int, seed: int, p
 def train_and_evaluate(arguments: Namespace, corpus: Path, fold: int, seed: int, per_speaker: bool) -> dict[str, Any]:
     """Subset -> figures on the actors held out, and the minutes of training."""
     options = training_options(arguments, corpus, fold, seed, per_speaker)
-    run = arguments.work / "runs" / f"fold{fold}-seed{seed}-{digest_of_json(options)[:8]}"
+    settings = digest_of_json([options, RECIPE.read_text(encoding="utf-8")])
+    run = arguments.work / "runs" / f"fold{fold}-seed{seed}-{settings[:8]}"
     if not (run / "training.json").is_file():
         train(*parse_arguments([*options, "--output_dir", str(run), *training_flags(run)]))
     results = run / f"results-{SPLIT}.json"
