@@ -70,7 +70,7 @@ def test_run_whose_labels_begin_alike_is_trained_as_usual(place, caplog):
 
 
 def test_run_follows_its_pretraining(place, tmp_path):
-    words = dict(zip(BUILT_IN_TASKS["emotion"].labels, "abcdefg", strict=True))
+    words = {label: label for label in BUILT_IN_TASKS["emotion"].labels} | {"surprise": "wonder"}  # not s, as sadness
     tasks = {"emotion": {"kind": "classification", "labels": words, "prompt": "\nEmotion:"}}
     options = {
         "tasks_file": write_json(tmp_path / "tasks.yaml", tasks),
