@@ -124,7 +124,11 @@ def encode_waveform(
             f"{name}: the audio has {seconds:.2f} s, but {type(feature_extractor).__name__} takes {max_seconds:g} s; "
             "only its beginning is used. Cut it into shorter clips."
         )
-    options = {"sampling_rate": sampling_rate, "return_attention_mask": True, "return_tensors": "pt"}
+    options = {
+        "sampling_rate": sampling_rate,
+        "return_attention_mask": True,
+        "return_tensors": "pt",
+    }
     if hasattr(feature_extractor, "n_samples"):
         # Whisper's, which would compute 30 seconds. The zeros keep the last frames as they would be.
         options["max_length"] = min(len(waveform) + feature_extractor.n_fft, feature_extractor.n_samples)

@@ -33,7 +33,6 @@ HEADER = ("modalities", "emotion accuracy", "best on these clips", "best expecte
 COMMANDS = {  # results file -> the command that creates it
     "demo.json": "make demo-study",
     "demo_ideal.json": "python -m training.demo.ideal data/demo",
-    "ravdess.json": "python -m training.benchmarks.real_data.ravdess_folds",
     "real_data.json": "python -m training.benchmarks.real_data",
     "speed.json": "python -m training.benchmarks.cost.speed",
     "memory.json": "python -m training.benchmarks.cost.memory --backbone all",
@@ -53,7 +52,6 @@ def render_blocks() -> dict[str, dict[str, str]]:
     real_data = read_json(RESULTS / "real_data.json")
     results = [
         render(read_json(RESULTS / "demo.json"), read_json(RESULTS / "demo_ideal.json")),
-        render_ravdess(read_json(RESULTS / "ravdess.json")),
         render_real_data(real_data),
         _describe_speed(read_json(RESULTS / "speed.json")),
     ]
@@ -184,7 +182,8 @@ def render_ravdess(results: dict[str, Any]) -> str:
         "**Real voices and faces**, RAVDESS, eight emotions (chance 0.125), two unseen actors in each of "
         f"{len(results['folds'])} folds (mean ± standard deviation), the model of `make real`: a frozen "
         f"{results['audio']} and face landmarks; [every figure and its conditions](training/results/ravdess.md), "
-        f"rebuilt by `{COMMANDS['ravdess.json']}`. *Per speaker*: each speaker's own mean and deviation are taken off:"
+        "rebuilt by `python -m training.benchmarks.real_data.ravdess_folds`. *Per speaker*: each speaker's own mean "
+        "and deviation are taken off:"
     )
     rows = []
     for subset in results["variants"]["as_it_is"]["subsets"]:
