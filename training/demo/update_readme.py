@@ -186,13 +186,16 @@ def render_ravdess(results: dict[str, Any]) -> str:
         "and deviation are taken off:"
     )
     rows = []
-    for subset in results["variants"]["as_it_is"]["subsets"]:
+    for subset in next(iter(results["variants"].values()))["subsets"]:
         row = [format_subset(subset)]
         for variant in results["variants"].values():
             figures = variant["subsets"][subset]
             row += [format_mean_std(figures["logistic_regression"]), format_mean_std(figures["accuracy"])]
         rows.append(row)
-    header = ("evaluated with", "logistic regression", "EGMF", "the same per speaker", "EGMF per speaker")
+    header = ["evaluated with"]
+    for name in results["variants"]:
+        per_speaker = ", per speaker" if name == "per_speaker" else ""
+        header += [f"logistic regression{per_speaker}", f"EGMF{per_speaker}"]
     return "\n".join([introduction, "", *markdown_table(header, rows)])
 
 
