@@ -129,8 +129,8 @@ def encode_waveform(
         "return_attention_mask": True,
         "return_tensors": "pt",
     }
-    if hasattr(feature_extractor, "n_samples"):
-        # Whisper's, which would compute 30 seconds. The zeros keep the last frames as they would be.
+    if type(feature_extractor).__name__ == "WhisperFeatureExtractor":
+        # It would compute 30 seconds. The zeros keep the last frames as they would be.
         options["max_length"] = min(len(waveform) + feature_extractor.n_fft, feature_extractor.n_samples)
     extracted = feature_extractor(waveform, **options)
     values = extracted[feature_extractor.model_input_names[0]][0].float()

@@ -43,10 +43,8 @@ class EGMFTrainingArguments(FusionTrainingArguments, TrainingArguments):
             raise ValueError(
                 f"--fusion_pretraining_epochs is {self.fusion_pretraining_epochs}; it must not be negative."
             )
-        if self.distillation and self.fusion_pretraining_epochs == 0:
-            raise ValueError(
-                "--distillation follows the fusion pretraining. Give --fusion_pretraining_epochs as well."
-            )
+        if self.distillation and self.label_smoothing_factor != 0:
+            raise ValueError("--distillation gives soft labels itself. Leave out --label_smoothing_factor.")
         if self.fusion_pretraining_batch_size < 0:
             raise ValueError(
                 f"--fusion_pretraining_batch_size is {self.fusion_pretraining_batch_size}; it must not be negative."

@@ -138,7 +138,7 @@ def condense(states: torch.Tensor, num_layers: int) -> torch.Tensor:
     centered = layers - mean
     covariance = torch.einsum("tkw,tlw->wkl", centered, centered) / len(states)
     # In double precision: of layers whose scales differ by orders of magnitude, the smaller ones would be inexact.
-    scales, directions = torch.linalg.eigh(covariance.double())
+    scales, directions = torch.linalg.eigh(covariance.cpu().double())
     factors = directions * scales.clamp(min=0).sqrt()[:, None]  # (W, K, K), covariance = factors @ factors.mT
     # Orthonormal columns, each with a sum of 0: steps made of them have exactly this covariance around the mean.
     columns = torch.cat([torch.ones(num_steps, 1), torch.eye(num_steps, num_layers)], dim=1)

@@ -62,8 +62,14 @@ def set_feature_stats(model: EGMFForConditionalGeneration, dataset: EGMFDataset,
             scaler.partial_fit(values, sample_weight=clip_weights(values))
     for modality, scaler in scalers.items():
         modules[modality].mean.copy_(torch.from_numpy(scaler.mean_))
-        modules[modality].std.copy_(torch.from_numpy(scaler.scale_))
+        modules[modality].std.copy_(torch.from_numpy(deviations(scaler)))
     return [modality for modality in modules if modality in scalers]
+
+
+def deviations(scaler: StandardScaler) -> np.ndarray:
+    """(F,) standard deviation of each column, 1 for one that is constant to the precision of float32."""
+    scales = np.sqrt(scaler.var_)
+    return np.where(scales <= 1e-6 * np.abs(scaler.mean_), 1.0, scales)
 
 
 def clip_weights(values: np.ndarray | torch.Tensor) -> np.ndarray:

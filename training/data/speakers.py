@@ -25,7 +25,7 @@ from modeling_egmf import EGMFForConditionalGeneration
 from .columns import SPEAKER
 from .dataset import EGMFDataset
 from .examples import list_first
-from .feature_stats import clip_weights, standardizers
+from .feature_stats import clip_weights, deviations, standardizers
 from .text_files import shorten
 
 
@@ -139,6 +139,6 @@ def measure_speakers(dataset: EGMFDataset, modalities: list[str], progress: bool
                 scaler = scalers.setdefault((speaker, modality), StandardScaler())
                 scaler.partial_fit(values, sample_weight=clip_weights(values))
     return {
-        key: Moments(torch.from_numpy(scaler.mean_).float(), torch.from_numpy(scaler.scale_).float())
+        key: Moments(torch.from_numpy(scaler.mean_).float(), torch.from_numpy(deviations(scaler)).float())
         for key, scaler in scalers.items()
     }

@@ -179,11 +179,12 @@ def _describe_speed(speed: dict[str, Any]) -> str:
 def render_ravdess(results: dict[str, Any]) -> str:
     """EGMF on unseen speakers beside logistic regression on the same frozen features, from `ravdess.json`."""
     introduction = (
-        "**Real voices and faces**, RAVDESS, eight emotions (chance 0.125), two unseen actors in each of "
-        f"{len(results['folds'])} folds (mean ± standard deviation), the model of `make real`: a frozen "
-        f"{results['audio']} and face landmarks; [every figure and its conditions](training/results/ravdess.md), "
-        "rebuilt by `python -m training.benchmarks.real_data.ravdess_folds`. *Per speaker*: each speaker's own mean "
-        "and deviation are taken off:"
+        f"**Real voices and faces**, RAVDESS, {results['actors']} actors, eight emotions (chance 0.125), unseen "
+        f"actors in each of {len(results['folds'])} folds (mean ± standard deviation), the model of `make real`: a "
+        f"frozen {results['audio']} and face landmarks; "
+        "[every figure and its conditions](training/results/ravdess.md), "
+        "rebuilt by `python -m training.benchmarks.real_data.ravdess_folds`. "
+        "*Per speaker*: features are standardized for each speaker:"
     )
     rows = []
     for subset in next(iter(results["variants"].values()))["subsets"]:

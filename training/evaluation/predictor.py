@@ -336,7 +336,9 @@ def predict(options: PredictionOptions) -> int:
         raise ValueError(
             f"--modalities {' '.join(options.modalities)}: this model has {', '.join(processor.modalities)}."
         )
-    if options.calibrated and not any(task.calibration for task in processor.task_objects.values()):
+    tasks = processor.task_objects
+    asked = [tasks[options.task]] if options.task in tasks else tasks.values()
+    if options.calibrated and not any(task.calibration for task in asked):
         raise ValueError(
             f"--calibrated: {options.model_name_or_path} is not calibrated. Run egmf calibrate on it, or leave it out."
         )

@@ -3,8 +3,8 @@
     f_enhanced of two samples ─► a point on the line through them ─┬─► pretraining's head ─► probabilities of answers
                                                                    └─► pseudo tokens ─► language model ─► first token
 
-The head is linear, and knows how much a fused vector says. The language model bends: it learns the training clips by
-heart, and takes what lies between or beyond them, as other people's clips do, for one favorite answer. Between clips
+The head is linear, and knows how much a fused vector says. The language model bends: it memorizes the training
+clips, and takes what lies between or beyond them, as other people's clips do, for one favorite answer. Between clips
 there are no labels, but the head has an answer everywhere: its probabilities are the target of the answer's first
 token. LOG.md has the figures.
 """

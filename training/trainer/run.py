@@ -28,7 +28,7 @@ from ..data.augmentation import AugmentationSettings
 from ..data.collator import SampleCollator
 from ..data.dataset import EGMFDataset, load_examples
 from ..data.dataset_options import DatasetOptions
-from ..data.encoder_cache import EncoderCache
+from ..data.encoder_cache import EncoderCache, pretrained_stems
 from ..data.feature_stats import set_feature_stats
 from ..data.locations import check_dataset
 from ..data.selection import (
@@ -145,16 +145,17 @@ class TrainingRun:
         if self.args.push_to_hub:
             raise ValueError(PUSHING)
         quantization(self.model_args)
-        if self.args.distillation and self.model_args.readout == "head":
-            raise ValueError("--distillation is for answers of the language model. Leave it out with --readout head.")
-        if self.data_args.encoder_cache is not None:
+        if self.data_args.encoder_cache:
             changing = {
                 "augmentation": self.data_args.augmentation,
                 "voice_augmentation": self.data_args.voice_augmentation,
             }
             for name, used in changing.items():
                 if used:
-                    raise ValueError(f"--{name} changes clips every time they are used. Leave out --encoder_cache.")
+                    raise ValueError(
+                        f"--{name} changes clips every time they are used. Leave out --encoder_cache; where the "
+                        "recipe sets it, give --encoder_cache ''."
+                    )
             check_writable(Path(self.data_args.encoder_cache))
         start = self.model_args.model_name_or_path
         if start is not None and Path(start).resolve().is_relative_to(self.folder.resolve()):
@@ -211,7 +212,9 @@ class TrainingRun:
     def make_datasets(self) -> None:
         data_args = self.data_args
         self.encoder_cache = None
-        if data_args.encoder_cache:
+        if data_args.encoder_cache and all(stem.trainable for stem in pretrained_stems(self.model).values()):
+            logger.warning("--encoder_cache has no effect: this model has no frozen pretrained encoder.")
+        elif data_args.encoder_cache:
             self.encoder_cache = EncoderCache(data_args.encoder_cache, self.model, self.processor)
         augmentation = AugmentationSettings(
             data_args.modality_dropout, data_args.augmentation, data_args.voice_augmentation
@@ -361,6 +364,11 @@ class TrainingRun:
     def distill(self) -> None:
         """Let the trainer follow the pretraining's heads, which every process reads from the folder of the run."""
         if not self.args.distillation:
+            return
+        if isinstance(self.model, EGMFWithHead) or self.args.fusion_pretraining_epochs == 0:
+            logger.warning(
+                "--distillation has no effect: it is for answers of the language model after fusion pretraining."
+            )
             return
         weights = load_file(self.folder / FUSION_PRETRAINING_WEIGHTS)
         state = {name.removeprefix(HEADS): tensor for name, tensor in weights.items() if name.startswith(HEADS)}

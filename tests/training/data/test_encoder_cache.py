@@ -303,8 +303,6 @@ def test_workers_read_the_cache_without_the_encoder(place, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"audio": "waveform", "video": "frames"}, "this model has none. Set --audio or --video"),
-        ({"train_backbones": "true"}, "this model has none. Set --audio or --video"),
         ({"augmentation": "true"}, "--augmentation changes clips every time"),
         ({"voice_augmentation": "true"}, "--voice_augmentation changes clips every time"),
         (
@@ -318,6 +316,14 @@ def test_encoders_that_cannot_be_cached_are_refused(place, tmp_path, changes, sa
         changes = {"encoder_cache": place / changes["encoder_cache"]}
     with pytest.raises(ValueError, match=said):
         train(*options(place, "refused", **{"encoder_cache": tmp_path, **changes}))
+
+
+@pytest.mark.parametrize("changes", [{"audio": "waveform", "video": "frames"}, {"train_backbones": "true"}])
+def test_cache_of_a_recipe_has_no_effect_on_trained_encoders(place, tmp_path, caplog, changes):
+    settings = {"encoder_cache": tmp_path / "cache", "max_steps": 1, "overwrite": "true", **changes}
+    train(*options(place, "trained encoders", **settings))
+    assert "--encoder_cache has no effect" in caplog.text
+    assert not (tmp_path / "cache").exists()
 
 
 def test_full_disk_is_reported(place, tmp_path, monkeypatch):

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from sklearn.preprocessing import StandardScaler
 
 from tests.helpers.corpus_files import tiny_llama, write_language_model
 from training.arguments import parse_arguments
 from training.data.dataset import EGMFDataset
-from training.data.feature_stats import set_feature_stats
+from training.data.feature_stats import clip_weights, deviations, set_feature_stats
 from training.trainer.run import train
 
 
@@ -130,3 +131,11 @@ def test_modality_missing_from_all_examples_is_unchanged(make_model, make_proces
 
 def test_model_without_features_reads_no_examples(make_model):
     assert set_feature_stats(make_model("waveform", "frames"), None) == []
+
+
+def test_constant_column_keeps_a_deviation_of_one():
+    scaler = StandardScaler()
+    for length in range(1, 40):
+        values = np.full((length, 2), [0.3, 7e4], np.float32)
+        scaler.partial_fit(values, sample_weight=clip_weights(values))
+    assert deviations(scaler).tolist() == [1, 1]

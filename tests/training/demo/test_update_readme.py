@@ -112,8 +112,8 @@ def test_unseen_speakers_are_shown_beside_the_regression():
             "accuracy": {"mean": 0.6 + shift, "std": None},
         }
         variants[name] = {"subsets": {"audio": figures}}
-    text = render_ravdess({"folds": [1, 2], "audio": "whisper-base", "variants": variants})
-    assert "in each of 2 folds" in text
+    text = render_ravdess({"folds": [1, 2], "actors": 4, "audio": "whisper-base", "variants": variants})
+    assert "unseen actors in each of 2 folds" in text
     assert table_of(text) == {"audio": ["0.500 ± 0.050", "0.600", "0.600 ± 0.050", "0.700"]}
 
 

@@ -88,6 +88,15 @@ def test_run_follows_its_pretraining(place, tmp_path):
     assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-def test_distillation_without_pretraining_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="--distillation follows the fusion pretraining"):
-        parse_arguments(["--output_dir", str(tmp_path), "--distillation", "true"])
+def test_distillation_without_pretraining_has_no_effect(place, caplog):
+    trainer = run(
+        place, "unpretrained", distillation="true", **{**PRETRAINING, "fusion_pretraining_epochs": 0}, **SHORT
+    )
+    assert trainer.distillation is None
+    assert "--distillation has no effect" in caplog.text
+
+
+def test_distillation_with_smoothed_labels_is_refused(tmp_path):
+    argv = ["--output_dir", str(tmp_path), "--distillation", "true", "--label_smoothing_factor", "0.1"]
+    with pytest.raises(ValueError, match="--distillation gives soft labels itself"):
+        parse_arguments(argv)

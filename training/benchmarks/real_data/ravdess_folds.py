@@ -148,6 +148,9 @@ def measure_statistics(arguments: Namespace, corpus: Path) -> tuple[dict[str, np
                 states = states[:, LAYER * width : (LAYER + 1) * width]
             statistics = mean_and_deviation(states[None], torch.ones(1, len(states)))[0]
             vectors.setdefault(modality, []).append(statistics.numpy())
+    lacking = [modality for modality in ("audio", "video") if len(vectors.get(modality, [])) < len(dataset)]
+    if lacking:
+        raise ValueError(f"{corpus}: some clips lack {' and '.join(lacking)}. Give --landmarks with a table per clip.")
     return {modality: np.stack(rows) for modality, rows in vectors.items()}, dataset.examples
 
 
@@ -209,12 +212,13 @@ def render(results: dict[str, Any]) -> str:
         "",
         "Rendered by `python -m training.benchmarks.real_data.ravdess_folds` from `ravdess.json`. Accuracy over eight "
         f"emotions (chance 0.125), mean ± standard deviation over folds {results['folds']} and seeds "
-        f"{results['seeds']}: {results['examples']} clips, two actors held out in each fold. Sound goes through a "
-        f"frozen {results['audio']}, faces are landmarks; the sentences say nothing about the emotion. Per speaker: "
-        "each speaker's own mean and deviation are taken off, which needs other, unlabeled clips of the same speaker. "
+        f"{results['seeds']}: {results['examples']} clips of {results['actors']} actors, those of a fold held out. "
+        f"Audio goes through a frozen {results['audio']}, faces are landmarks; the sentences say nothing about the "
+        "emotion. Per speaker: features are standardized for each speaker, which needs other, unlabeled clips of the "
+        "same speaker. "
         "Logistic regression is fitted on mean and deviation over time of the same features "
         f"(layer {LAYER}, C={STRENGTH}: the best on these folds, which flatters it). EGMF is one model, trained on "
-        "sound and faces and asked with each subset; its dropout was chosen on these folds.",
+        "both and evaluated with each subset; its dropout was chosen on these folds.",
         "",
         *markdown_table(HEADER, rows),
         "",
@@ -236,6 +240,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "audio": Path(arguments.audio or "whisper-base").name,
             "text_model": Path(arguments.text_model_name_or_path).name,
             "examples": len(examples),
+            "actors": len({example[EXTRA]["speaker"] for example in examples}),
             "folds": arguments.folds,
             "seeds": arguments.seeds,
             "commit": commit(),

@@ -47,7 +47,7 @@ def test_table_has_every_fold_beside_the_regression():
         runs.append({"fold": fold, "seed": 0, "minutes": 3.0, **dict.fromkeys(ravdess_folds.SUBSETS, own)})
     baselines = [dict.fromkeys(ravdess_folds.SUBSETS, value) for value in (0.3, 0.5)]
     variant = ravdess_folds.summarize_runs(runs, baselines)
-    results = {"folds": [1, 2], "seeds": [0], "examples": 240, "audio": "whisper-base"}
+    results = {"folds": [1, 2], "seeds": [0], "examples": 240, "actors": 4, "audio": "whisper-base"}
     text = ravdess_folds.render({**results, "variants": {"per_speaker": variant}})
     assert "| audio | yes | 0.400 ± 0.141 | 0.600 ± 0.141 | 0.500, 0.700 | 0.100 ± 0.000 |" in text
     assert json.dumps(variant)
