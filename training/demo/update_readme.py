@@ -33,6 +33,7 @@ HEADER = ("modalities", "emotion accuracy", "best on these clips", "best expecte
 COMMANDS = {  # results file -> the command that creates it
     "demo.json": "make demo-study",
     "demo_ideal.json": "python -m training.demo.ideal data/demo",
+    "ravdess.json": "python -m training.benchmarks.real_data.ravdess_folds",
     "real_data.json": "python -m training.benchmarks.real_data",
     "speed.json": "python -m training.benchmarks.cost.speed",
     "memory.json": "python -m training.benchmarks.cost.memory --backbone all",
@@ -52,6 +53,7 @@ def render_blocks() -> dict[str, dict[str, str]]:
     real_data = read_json(RESULTS / "real_data.json")
     results = [
         render(read_json(RESULTS / "demo.json"), read_json(RESULTS / "demo_ideal.json")),
+        render_ravdess(read_json(RESULTS / "ravdess.json")),
         render_real_data(real_data),
         _describe_speed(read_json(RESULTS / "speed.json")),
     ]
@@ -183,8 +185,7 @@ def render_ravdess(results: dict[str, Any]) -> str:
         f"actors in each of {len(results['folds'])} folds (mean ± standard deviation), the model of `make real`: a "
         f"frozen {results['audio']} and face landmarks; "
         "[every figure and its conditions](training/results/ravdess.md), "
-        "rebuilt by `python -m training.benchmarks.real_data.ravdess_folds`. "
-        "*Per speaker*: features are standardized for each speaker:"
+        f"rebuilt by `{COMMANDS['ravdess.json']}`:"
     )
     rows = []
     for subset in next(iter(results["variants"].values()))["subsets"]:

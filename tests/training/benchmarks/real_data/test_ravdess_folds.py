@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from training.benchmarks.real_data import ravdess_folds
+from training.paths import RESULTS
+from training.records import read_json
 
 
 ANSWERS = ("calm", "angry")
@@ -51,3 +53,8 @@ def test_table_has_every_fold_beside_the_regression():
     text = ravdess_folds.render({**results, "variants": {"per_speaker": variant}})
     assert "| audio | yes | 0.400 ± 0.141 | 0.600 ± 0.141 | 0.500, 0.700 | 0.100 ± 0.000 |" in text
     assert json.dumps(variant)
+
+
+def test_shipped_table_is_rendered_from_the_shipped_results():
+    results = read_json(RESULTS / "ravdess.json")
+    assert (RESULTS / "ravdess.md").read_text(encoding="utf-8") == ravdess_folds.render(results)
