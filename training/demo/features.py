@@ -5,11 +5,13 @@
     clip ─► audio encoder, video encoder of the run ─► one vector each ─► ID-audio.npy, ID-video.npy
 
 The experiments train on them: nothing is decoded and no encoder trained, so that a run takes a fraction of the time.
-The run must have been trained on another corpus. Its encoders know their own training clips by heart, and a model
+The run must have been trained on another corpus. Its encoders have memorized their own training clips, and a model
 trained on such vectors would trust them too much.
 """
 
 import json
+import os
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,7 +55,7 @@ def encode_clips(
 
 
 def write_features(run: Path, corpus: Path, folder: Path, progress: bool = True) -> Path:
-    """Write the corpus with features instead of clips. Returns its folder.
+    """Write the corpus with features instead of clips, whole or not at all. Returns its folder.
 
     Args:
         run: a trained demo, whose model takes waveforms and frames.
@@ -64,11 +66,15 @@ def write_features(run: Path, corpus: Path, folder: Path, progress: bool = True)
         ValueError: the corpus is not one, or a clip lacks audio or video.
         FileExistsError: the folder already exists.
     """
+    if folder.exists():
+        raise FileExistsError(f"{folder} already exists. Remove it, or give another folder.")
     examples = load_examples(corpus)
     model, processor = load(run)
     encoder = model.egmf.audio_visual_encoder.eval()
     dataset = EGMFDataset(examples, processor)
-    folder.mkdir(parents=True)
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of an interrupted run
+    partial.mkdir(parents=True)
     lines = (corpus / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
     rows = {row["id"]: row for row in map(json.loads, lines)}
     for start in tqdm(range(0, len(dataset), BATCH_SIZE), desc="batches", disable=not progress):
@@ -78,13 +84,15 @@ def write_features(run: Path, corpus: Path, folder: Path, progress: bool = True)
                 raise ValueError(f"{corpus}: the clip of {sample['id']} lacks audio or video, so it has no features.")
         for sample, vectors in zip(samples, encode_clips(encoder, processor, samples), strict=True):
             row = rows[sample["id"]]
-            del row["video"]
+            row.pop("video", None)
+            row.pop("audio", None)
             for name, vector in vectors.items():
                 path = f"{sample['id']}-{name}.npy"
-                np.save(folder / path, vector)
+                np.save(partial / path, vector)
                 row[f"{name}_features"] = path
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows.values())
-    write_text(folder / "metadata.jsonl", text)
+    write_text(partial / "metadata.jsonl", text)
+    os.replace(partial, folder)
     return folder
 
 

