@@ -201,6 +201,8 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFCheckpointMixin, EGMFPr
         labels          (B, S) -100 everywhere except on the answer's tokens
         answer_ids, task_ids   for `score_answers`; with `labels`, in evaluation mode, for `answer_log_probs`
 
+    Only `input_ids` and `attention_mask`, as the tokenizer makes them: a call of the language model with its adapter.
+
     `forward` also takes:
         logits_to_keep  how many positions at the end get logits, or which ones; 0 for all. By default, those that
                         `labels` need, or all without labels
@@ -307,7 +309,7 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFCheckpointMixin, EGMFPr
     def embed_input_ids(self, input_ids: Tensor, placeholder_mask: Tensor) -> Tensor:
         """input_ids (B, S) -> (B, S, D); placeholders, which have no embedding, get that of token 0."""
         token_ids = input_ids.masked_fill(placeholder_mask, 0)
-        check_token_ids("input_ids", token_ids, self.config.text_config.get_text_config().vocab_size)
+        check_token_ids("input_ids", token_ids, self.config)
         return self.get_input_embeddings()(token_ids)
 
     def embed_prompt(
@@ -327,7 +329,7 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFCheckpointMixin, EGMFPr
             Embeddings (B, S, D), and the output of the fusion.
         """
         if utterance_mask is None:
-            raise ValueError("`utterance_mask` is missing; give all that the processor returns.")
+            raise ValueError("`utterance_mask` is missing; give all that processor(text=...) returns.")
         check_masks(
             input_ids,
             utterance_mask=utterance_mask,
@@ -372,13 +374,18 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFCheckpointMixin, EGMFPr
             check_keywords(self.forward, kwargs, self.language_model.forward)
         media = (audio_values, audio_mask, video_values, video_mask, modality_mask)
         if labels is not None and answer_ids is not None and not self.training:
-            prompt = (input_ids, attention_mask, utterance_mask, text_mask)
-            return score_true_answers(self, prompt, media, labels, answer_ids)
+            inputs = (input_ids, attention_mask, utterance_mask, text_mask)
+            return score_true_answers(self, inputs, media, labels, answer_ids)
         fusion = {}
-        if inputs_embeds is None and is_prefill(past_key_values):
-            inputs_embeds, fusion = self.embed_prompt(input_ids, utterance_mask, *media, text_mask)
+        is_first = inputs_embeds is None and is_prefill(past_key_values)
+        prompt = (utterance_mask, *media, text_mask)
+        if is_first and any(values is not None for values in prompt):
+            inputs_embeds, fusion = self.embed_prompt(input_ids, *prompt)
             attention_mask = hide_switched_off_text(attention_mask, utterance_mask, text_mask, modality_mask)
         elif inputs_embeds is None:
+            if is_first:
+                # Text that was not prepared by the processor: only the language model reads it.
+                check_token_ids("input_ids", input_ids, self.config)
             inputs_embeds = self.get_input_embeddings()(input_ids)
         logits_to_keep = choose_logits_to_keep(logits_to_keep, labels, inputs_embeds)
         output = run_language_model(
@@ -427,11 +434,10 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFCheckpointMixin, EGMFPr
         if labels is not None:
             raise ValueError("The inputs already contain an answer. Call the processor without `answer`.")
         if answer_ids is None:
-            raise ValueError("`answer_ids` is missing; the processor returns it if no `answer` is given.")
+            raise ValueError("`answer_ids` is missing; give all that processor(text=...) returns, without `answer`.")
         if answer_ids.ndim != 3 or answer_ids.numel() == 0:
             raise ValueError(f"`answer_ids` has shape {tuple(answer_ids.shape)}; give (samples, answers, tokens).")
-        vocab_size = self.config.text_config.get_text_config().vocab_size
-        check_token_ids("answer_ids", answer_ids.clamp(min=0), vocab_size)
+        check_token_ids("answer_ids", answer_ids.clamp(min=0), self.config)
         check_masks(input_ids, attention_mask=attention_mask)
         if self.training and self.language_model.is_gradient_checkpointing:
             raise ValueError("Gradient checkpointing disables the cache: call model.eval() first.")
@@ -439,8 +445,7 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFCheckpointMixin, EGMFPr
         embeds, fusion = self.embed_prompt(input_ids, **inputs)
         attention_mask = hide_switched_off_text(attention_mask, *map(inputs.get, TEXT_INPUTS))
         with float32_logits(self.language_model):
-            scorer = AnswerScorer(self.language_model, answers)
-            edge_log_probs = scorer.score(embeds, attention_mask)  # (B, G)
+            edge_log_probs = AnswerScorer(self.language_model, answers).score(embeds, attention_mask)  # (B, G)
         log_probs = answers.log_probs(edge_log_probs, normalization)
         return EGMFAnswerOutput(
             probabilities=log_probs.exp(),

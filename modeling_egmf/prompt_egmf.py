@@ -82,15 +82,18 @@ def check_masks(input_ids: Tensor, **inputs: Any) -> None:
         raise ValueError(f"`{wrong[0]}` has values other than 0 and 1. Give all that the processor returned.")
 
 
-def check_token_ids(name: str, token_ids: Tensor, vocab_size: int) -> None:
+def check_token_ids(name: str, token_ids: Tensor | None, config: EGMFConfig) -> None:
     """Reject tokens that the language model does not have; on a GPU, they would end the process."""
+    if token_ids is None:
+        raise ValueError(f"`{name}` is missing; give all that processor(text=...) returns.")
     if token_ids.dtype not in (torch.int64, torch.int32):
         raise ValueError(f"`{name}` has type {token_ids.dtype}; give whole numbers, as the processor returned them.")
+    vocab_size = config.text_config.get_text_config().vocab_size
     lowest, highest = token_ids.aminmax()
     if lowest < 0 or highest >= vocab_size:
         raise ValueError(
             f"`{name}` contains token {int(lowest if lowest < 0 else highest)}, but the language model has "
-            f"{vocab_size} tokens. Use the processor of the model's own checkpoint."
+            f"{vocab_size} tokens. Give all that the processor of the model's own checkpoint returns."
         )
 
 

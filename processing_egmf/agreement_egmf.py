@@ -32,11 +32,7 @@ def check_agreement(config: PreTrainedConfig, processor: Any) -> None:
         )
 
 
-def _encoder_settings(
-    modality: str,
-    encoder: PreTrainedConfig | None,
-    raw_settings: tuple[str, ...],
-) -> dict:
+def _encoder_settings(modality: str, encoder: PreTrainedConfig | None, raw_settings: tuple[str, ...]) -> dict:
     """The model's values of a modality's settings; `raw_settings` hold if no pretrained encoder has its own."""
     if encoder is None:
         return {f"{modality}_input": None}

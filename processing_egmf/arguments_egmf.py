@@ -13,8 +13,12 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 
 
-INPUT_KINDS = {"audio_input": ("waveform", "features", None), "video_input": ("frames", "features", None)}
-FRAME_VIEWS = ("full", "center", "face")
+CHOICES = {
+    "audio_input": ("waveform", "features", None),
+    "video_input": ("frames", "features", None),
+    "frames": ("full", "center", "face"),
+    "image_backend": ("torchvision", "pil", None),
+}
 FEATURE_SIZES = ("audio_feature_size", "video_feature_size")
 LIMITS = ("max_clip_seconds", "max_decode_seconds")
 # Keywords of a call that may also be in a dict for one kind of input, as in other processors.
@@ -138,18 +142,14 @@ def check_settings(processor: Any) -> None:
     """
     for name, value in vars(processor).items():
         given = f"`{name}` is {shorten(value)}"
-        if name in INPUT_KINDS and value not in INPUT_KINDS[name]:
-            raise ValueError(f"{given}; use {', '.join(map(repr, INPUT_KINDS[name][:2]))} or None.")
-        if name == "frames" and value not in FRAME_VIEWS:
-            raise ValueError(f"{given}; use {', '.join(map(repr, FRAME_VIEWS))}.")
+        if name in CHOICES and value not in CHOICES[name]:
+            raise ValueError(f"{given}; use one of {', '.join(map(repr, CHOICES[name]))}.")
         if name in COUNTS and not is_count(value):
             raise ValueError(f"{given}; give a whole number, at least 1.")
         if name in FEATURE_SIZES and not (value is None or is_count(value)):
             raise ValueError(f"{given}; give a whole number, at least 1, or None for any.")
         if name in LIMITS and not (value is None or (is_number(value) and value > 0)):
             raise ValueError(f"{given}; give a number above 0, or None for no limit.")
-        if name == "image_backend" and value not in (None, "torchvision", "pil"):
-            raise ValueError(f"{given}; use 'torchvision', 'pil' or None.")
         if name == "transcript_in_prompt" and not isinstance(value, bool):
             raise ValueError(f"{given}; use True or False.")
         if name == "placeholder_token" and not (

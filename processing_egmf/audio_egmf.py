@@ -40,10 +40,13 @@ logger = logging.get_logger(__name__)
 
 MIN_SECONDS = 0.025  # one analysis window of a speech encoder
 MAX_SAMPLING_RATE = 768_000  # Hz; the highest rate of recording hardware
-MAX_PEAK = 64.0  # floats beyond it are integer samples that were never scaled to [-1, 1]
-USUAL_PEAK = 2.5  # lossy codecs and augmentation overshoot 1; floats beyond this were normalized, or wrongly scaled
+# Floats beyond it are integer samples that were never scaled to [-1, 1].
+MAX_PEAK = 64.0
+# Lossy codecs and augmentation overshoot 1; floats beyond this were normalized, or wrongly scaled.
+USUAL_PEAK = 2.5
 MAX_CHANNELS = 8
-SILENCE = 2**-14  # range of the samples of digital silence: the dither of 16 bits
+# Range of the samples of digital silence: the dither of 16 bits.
+SILENCE = 2**-14
 # Gaps in the track that are filled with silence, in seconds. Shorter ones are jitter, longer ones damage.
 MIN_GAP = 0.1
 MAX_GAP = 60.0
@@ -68,7 +71,7 @@ def load_audio(
     """Load audio as one channel at one rate.
 
     Args:
-        source: a path, bytes or a seekable binary file object (audio, or a video with an audio track); an array
+        source: a path, `data:` URI, bytes or a seekable binary file (audio, or a video with an audio track); an array
             (samples,), (channels, samples) or (samples, channels), whose smaller dimension is the channels;
             `{"path": ..., "bytes": ...}` or `{"array": ..., "sampling_rate": ...}` as in `datasets`; its decoder
             object; or a pair of sampling rate and array. Integers (8, 16, 32 bits) are scaled by the range of their

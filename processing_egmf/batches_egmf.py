@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import BatchFeature
 from transformers.image_utils import is_pil_image
 
-from .arguments_egmf import is_number, printable, shorten
+from .arguments_egmf import is_number, printable, refuse_unknown, shorten
 from .media_egmf import ARRAYS, is_rate_and_array, is_recording
 
 
@@ -114,9 +114,9 @@ def check_rates(arguments: Mapping[str, Any], needed: set[str]) -> None:
 
 
 def numbered_name(kind: str, number: int, sources: list[Any]) -> str:
-    """The name of a sample in messages: its number, with the path of its clip if it has one."""
+    """The name of a sample in messages: its number, with the path of its clip if it has one, or its media type."""
     paths = [os.fsdecode(source) for source in sources if isinstance(source, str | os.PathLike)]
-    return f"{kind} {number}" + (f" ({printable(paths[0])})" if paths else "")
+    return f"{kind} {number}" + (f" ({printable(paths[0].partition(';base64,')[0])})" if paths else "")
 
 
 def holds_a_batch(name: str, value: Any) -> bool:
@@ -149,21 +149,10 @@ def _is_matrix(value: Any) -> bool:
 
 def check_modalities(modalities: Any, name: str, available: Sequence[str]) -> Sequence[str]:
     """Chosen modalities, checked against those that the model has."""
-    accepted = ", ".join(available)
     if not isinstance(modalities, list | tuple):
-        raise TypeError(f"{name}: modalities must be a list of {accepted}, not {shorten(modalities)}.")
-    for modality in modalities:
-        if modality not in MODALITIES:
-            raise ValueError(f"{name}: unknown modality {shorten(modality)}; use any of {accepted}.")
-        if modality not in available:
-            raise ValueError(f"{name}: this model has no {modality}; use any of {accepted}.")
+        raise TypeError(f"{name}: modalities must be a list of {', '.join(available)}, not {shorten(modalities)}.")
+    refuse_unknown(modalities, available, f"{name}: this model does not have the modalities", ValueError)
     return modalities
-
-
-def check_one_source(modality: str, media: Any, features: Any, name: str) -> None:
-    """Refuse a clip and precomputed features of it together: only one of them would be read."""
-    if media is not None and features is not None:
-        raise ValueError(f"{name}: both {modality} and {modality}_features are given; give one of them.")
 
 
 def check_not_empty(has_content: bool, name: str, modalities: Sequence[str] | None) -> None:
@@ -242,10 +231,6 @@ def _collate_media(samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
 def collate_answer_ids(samples: list[dict[str, Any]]) -> torch.Tensor:
     """Token ids of the answers of each sample's task, (B, A, L) padded with -1."""
     answers = [sample["answer_ids"] for sample in samples]
-    num_answers = max(len(own_answers) for own_answers in answers)
     length = max(len(ids) for own_answers in answers for ids in own_answers)
-    padded = []
-    for own_answers in answers:
-        missing_answers = [[]] * (num_answers - len(own_answers))
-        padded.append([ids + [-1] * (length - len(ids)) for ids in [*own_answers, *missing_answers]])
-    return torch.tensor(padded)
+    rows = [torch.tensor([ids + [-1] * (length - len(ids)) for ids in own_answers]) for own_answers in answers]
+    return pad_sequence(rows, batch_first=True, padding_value=-1)

@@ -4,6 +4,9 @@
      {"role": "user", "content": [{"type": "video", "path": "clip.mp4"},             ─► video
                                   {"type": "text", "text": "I'm fine."}]}]           ─► text
 
+Items in the format of OpenAI are read as well: `{"type": "audio_url", "audio_url": {"url": ...}}`, also of video and
+image, and `{"type": "input_audio", "input_audio": {"data": ..., "format": "wav"}}`.
+
 The last message, the user's, is the sample; its clip and its text are what the task asks about. Of earlier messages,
 the text is read, with `name` or `role` as the speaker. Used by `EGMFProcessor.apply_chat_template`, and so by
 `pipeline("any-to-any", model=model, processor=processor)`, which generates text. `transformers serve` loads only
@@ -18,6 +21,7 @@ import torch
 from transformers.image_utils import is_pil_image
 
 from .arguments_egmf import refuse_unknown, shorten
+from .media_egmf import DATA_URI
 from .prompts_egmf import MEDIA_NAME, read_text
 from .tasks_egmf import find_task
 
@@ -25,8 +29,10 @@ from .tasks_egmf import find_task
 # Type of an item -> keys that may hold its value. An image is a video of one frame.
 ITEM_KEYS = {
     "text": ("text",),
-    **{kind: (kind, "path", "url") for kind in ("audio", "video", "image")},
+    **{kind: (kind, "path", "url", "base64") for kind in ("audio", "video", "image")},
 }
+# Types of OpenAI, whose value is in the key of this name.
+OPENAI_TYPES = ("input_audio", "audio_url", "video_url", "image_url")
 # Options of `apply_chat_template` that change nothing here: the prompt always ends where the answer begins, the audio
 # track of a video is read, and special tokens in a message are plain text.
 ALWAYS_SO = ("add_generation_prompt", "load_audio_from_video", "sanitize_control_tokens")
@@ -103,20 +109,36 @@ def _read_message(message: Any, name: str) -> dict[str, Any]:
     content: dict[str, Any] = {}
     for item in items:
         kind = item.get("type") if isinstance(item, Mapping) else None
-        if kind not in ITEM_KEYS:
-            raise ValueError(f"{name} has {shorten(item)}; its `type` must be any of {', '.join(ITEM_KEYS)}.")
-        keys = ITEM_KEYS[kind]
+        if kind in OPENAI_TYPES:
+            item = _from_openai(item, name)
+        elif kind not in [*ITEM_KEYS]:
+            accepted = ", ".join([*ITEM_KEYS, *OPENAI_TYPES])
+            raise ValueError(f"{name} has {shorten(item)}; its `type` must be any of {accepted}.")
+        argument = "video" if item["type"] == "image" else item["type"]
+        keys = ITEM_KEYS[item["type"]]
         refuse_unknown(item, ("type", *keys), f"{name} has an item of type {kind!r} with unknown keys", ValueError)
         values = [item[key] for key in keys if item.get(key) is not None]
-        argument = "video" if kind == "image" else kind
         if len(values) != 1 or argument in content:
             raise ValueError(f"{name} has {shorten(list(items))}; give one {argument}, as {' or '.join(keys)}.")
-        content[argument] = values[0] if kind == "text" else _read_media(item, values[0], name)
+        content[argument] = values[0] if argument == "text" else _read_media(item, values[0], name)
     return content
+
+
+def _from_openai(item: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """An item of `OPENAI_TYPES` as one of `ITEM_KEYS`."""
+    kind = item["type"]
+    value = item.get(kind)
+    given = value if isinstance(value, Mapping) else {"url": value}
+    known = ("type", kind, "url", "detail", "data", "format")
+    refuse_unknown([*item, *given], known, f"{name} has an item of type {kind!r} with unknown keys", ValueError)
+    kind = kind.removeprefix("input_").removesuffix("_url")
+    return {"type": kind, "url": given.get("url"), "base64": given.get("data")}
 
 
 def _read_media(item: Mapping[str, Any], value: Any, name: str) -> Any:
     """The value of an item as an argument of the processor: a list of one frame for an image."""
+    if item.get("base64") is not None and not DATA_URI.match(str(value)):
+        return f"data:;base64,{value}"
     if item["type"] != "image":
         return value
     is_media = isinstance(value, str) and MEDIA_NAME.search(value)

@@ -21,10 +21,9 @@ from transformers.utils import logging
 
 from .arguments_egmf import printable
 from .audio_egmf import load_audio
-from .batches_egmf import check_one_source
 from .faces_egmf import FACE_FRAME, crop_main_face
 from .frames_egmf import NEUTRAL, pad_frames, scale_frames
-from .media_egmf import media_kind
+from .media_egmf import media_kind, take_from_list
 from .video_egmf import load_video
 
 
@@ -35,28 +34,25 @@ def load_clip(
     processor: Any, sources: dict[str, Any], modalities: Sequence[str], sampling_rate: Any, fps: Any, name: str
 ) -> dict[str, np.ndarray]:
     """`EGMFProcessor.load_media`; `sources` are its audio, video, audio_features and video_features."""
-    audio = sources["audio"]
-    video = sources["video"]
-    check_one_source("audio", audio, sources["audio_features"], name)
-    if audio is not None or processor.audio_input != "waveform":  # else the audio track of the video is read
-        check_one_source("video", video, sources["video_features"], name)
+    audio = take_from_list(sources["audio"], name)
+    video = take_from_list(sources["video"], name)
+    may_have_track = audio is None and media_kind(video) is None and processor.audio_input == "waveform"
     arrays = {}
-    for modality in ("audio", "video"):
-        key = f"{modality}_features"
-        if modality in modalities and sources[key] is not None:
+    for modality, clip in (("audio", audio), ("video", None if may_have_track else video)):
+        features = sources[f"{modality}_features"]
+        if clip is not None and features is not None:
+            raise ValueError(f"{name}: both {modality} and {modality}_features are given; give one of them.")
+        if modality in modalities and features is not None:
             check_input_kind(modality, "features", getattr(processor, f"{modality}_input"), name)
             feature_size = getattr(processor, f"{modality}_feature_size")
-            arrays[key] = read_features(modality, sources[key], feature_size, name)
+            arrays[f"{modality}_features"] = read_features(modality, features, feature_size, name)
     limit = processor.max_clip_seconds
     work = processor.max_decode_seconds
-    if "audio" in modalities and sources["audio_features"] is None:
-        has_track = video is not None and media_kind(video) is None and processor.audio_input == "waveform"
+    recording = video if may_have_track else audio
+    if "audio" in modalities and sources["audio_features"] is None and recording is not None:
+        check_input_kind("audio", "waveform", processor.audio_input, name)
         rate = processor.sampling_rate
-        if audio is not None:
-            check_input_kind("audio", "waveform", processor.audio_input, name)
-            arrays["audio"] = load_audio(audio, sampling_rate, rate, limit, name, False, work)
-        elif has_track:
-            arrays["audio"] = load_audio(video, sampling_rate, rate, limit, name, True, work)
+        arrays["audio"] = load_audio(recording, sampling_rate, rate, limit, name, may_have_track, work)
     if "video" in modalities and sources["video_features"] is None and video is not None:
         check_input_kind("video", "frames", processor.video_input, name)
         size = FACE_FRAME if processor.frames == "face" else encoder_size(processor)
@@ -99,7 +95,8 @@ def check_image_backend(recorded: str | None, image_processor: Any) -> str | Non
     Without torchvision, `transformers` resizes with Pillow, and pixels differ a little. A recorded library is kept; if
     it is not the one in use, a warning says so.
     """
-    backend = getattr(image_processor, "backend", None)  # a few processors have only one, and no such attribute
+    # A few processors have only one, and no such attribute.
+    backend = getattr(image_processor, "backend", None)
     if backend is not None and recorded not in (None, backend):
         logger.warning(
             f"The model was trained on frames resized by {recorded}, but here they are resized by {backend}: "
@@ -124,11 +121,7 @@ def encode_waveform(
             f"{name}: the audio has {seconds:.2f} s, but {type(feature_extractor).__name__} takes {max_seconds:g} s; "
             "only its beginning is used. Cut it into shorter clips."
         )
-    options = {
-        "sampling_rate": sampling_rate,
-        "return_attention_mask": True,
-        "return_tensors": "pt",
-    }
+    options = {"sampling_rate": sampling_rate, "return_attention_mask": True, "return_tensors": "pt"}
     if type(feature_extractor).__name__ == "WhisperFeatureExtractor":
         # It would compute 30 seconds. The zeros keep the last frames as they would be.
         options["max_length"] = min(len(waveform) + feature_extractor.n_fft, feature_extractor.n_samples)
@@ -204,8 +197,7 @@ def read_features(modality: str, features: Any, feature_size: int | None, name: 
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"{name}: {modality}_features cannot be read as an array of numbers (steps, width): "
-            f"{printable(str(error))}. "
-            "Give a numeric array, a tensor or a list of equally long vectors."
+            f"{printable(str(error))}. Give a numeric array, a tensor or a list of equally long vectors."
         ) from error
     if values.ndim != 2 or len(values) == 0 or (feature_size and values.shape[1] != feature_size):
         raise ValueError(

@@ -5,10 +5,11 @@
 
 Files are decoded by PyAV (FFmpeg). FFmpeg follows URLs and playlists on its own, so it is never given a file name:
 Python opens the file, and FFmpeg gets only the open file, with no protocols and only the containers listed below.
-Nothing is written, and no connection is opened. A small file can unpack into hours of work: `DecodingBudget` and
-`check_sample_tables` bound it.
+Nothing is written, and no connection is opened; `data:` URIs hold their content. A small file can unpack into hours of
+work: `DecodingBudget` and `check_sample_tables` bound it.
 """
 
+import base64
 import io
 import math
 import os
@@ -39,18 +40,25 @@ ESTIMATED_DURATION = ("aac", "mp3", "mpeg", "mpegts")
 # Boxes of mp4 and mov files that contain the sample tables.
 NESTED_BOXES = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf")
 
-MAX_SECONDS = 30.0  # default limit on the length of a clip; the rest is not decoded
-LONGEST_CLIP = 3 * 3600.0  # seconds; the limit if none is set, for the memory's sake
+# Default limit on the length of a clip; the rest is not decoded.
+MAX_SECONDS = 30.0
+# Seconds; the limit if none is set, for the memory's sake.
+LONGEST_CLIP = 3 * 3600.0
 MAX_DECODE_SECONDS = 30.0  # default limit on the work of decoding a clip
-PIXELS_PER_SECOND = 250_000_000  # decoded by a slow processor; converts the limit into pixels
-MAX_FRAME_PIXELS = 4096 * 4096  # of a video; a decoder keeps up to 17 frames in memory
+# Decoded by a slow processor; converts the limit into pixels.
+PIXELS_PER_SECOND = 250_000_000
+# Of a video; a decoder keeps up to 17 frames in memory.
+MAX_FRAME_PIXELS = 4096 * 4096
 MAX_FRAME_SIDE = 8192  # pixels
-MAX_SAMPLES = 2_000_000  # declared by an mp4 file, which needs memory for each, present or not
+# Declared by an mp4 file, which needs memory for each, present or not.
+MAX_SAMPLES = 2_000_000
 TIME_TOLERANCE = 1e-3  # seconds; Matroska rounds timestamps to milliseconds
 LESS_WORK = "Cut the clip or scale it down, or raise `max_decode_seconds` of the processor."
 HEAD_BYTES = 1024  # enough to recognize a file by its beginning
+MAX_BASE64 = 2**28  # characters of a `data:` URI, 200 MB of media
 
 URL = re.compile(r"(?i)[a-z][a-z0-9+.-]*://|(data|blob):")
+DATA_URI = re.compile(r"(?i)data:[^,]{0,200};base64,")
 ARRAYS = np.ndarray | torch.Tensor | list | tuple
 PICTURE_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*")
 # Boxes that an mp4 or mov file begins with.
@@ -72,6 +80,15 @@ def is_recording(value: Any) -> bool:
     is_file = isinstance(value, str | bytes | bytearray | memoryview | os.PathLike | Mapping) or hasattr(value, "read")
     is_collection = hasattr(value, "__iter__") or hasattr(value, "__getitem__")
     return is_file or media_kind(value) is not None or not is_collection
+
+
+def take_from_list(source: Any, name: str) -> Any:
+    """The file of a list of one, as `videos=[["clip.mp4"]]` nests it for other processors; other sources unchanged."""
+    if not isinstance(source, list | tuple) or not source or not isinstance(source[0], str | bytes | os.PathLike):
+        return source
+    if len(source) > 1:
+        raise ValueError(f"{name}: {len(source)} files for one sample. Give one clip, or its frames as PIL images.")
+    return source[0]
 
 
 def media_kind(source: Any) -> str | None:
@@ -269,8 +286,8 @@ def open_file(source: Any, name: str) -> Iterator[Any]:
     """A media source as an open file at its start, checked by its size and its first bytes.
 
     Args:
-        source: a path, bytes, a file object, which is returned to its previous position at the end, or a `datasets`
-            dict of bytes or a path.
+        source: a path, a `data:` URI in base64, bytes, a file object, which is returned to its previous position at
+            the end, or a `datasets` dict of one of these.
         name: the sample's name in messages.
 
     Raises:
@@ -278,6 +295,8 @@ def open_file(source: Any, name: str) -> Iterator[Any]:
     """
     if isinstance(source, dict):
         source = _content_of_dict(source, name)
+    if isinstance(source, str) and DATA_URI.match(source):
+        source = _decode_base64(source, name)
     with ExitStack() as stack:
         if isinstance(source, str | os.PathLike):
             file = stack.enter_context(_open_path(os.fsdecode(source), name))
@@ -311,6 +330,17 @@ def _content_of_dict(source: dict[str, Any], name: str) -> Any:
     )
 
 
+def _decode_base64(uri: str, name: str) -> bytes:
+    """The content of a `data:` URI."""
+    if len(uri) > MAX_BASE64:
+        raise ValueError(f"{name}: {len(uri)} characters of base64; at most {MAX_BASE64} are read. Give the path.")
+    _, _, content = uri.partition(",")
+    try:
+        return base64.b64decode("".join(content.split()), validate=True)
+    except ValueError as error:
+        raise ValueError(f"{name}: not valid base64 ({error}). Encode the file's bytes again.") from error
+
+
 def _open_path(path: str, name: str) -> Any:
     if URL.match(path):
         raise ValueError(
@@ -327,7 +357,10 @@ def _open_path(path: str, name: str) -> Any:
         ) from error
     except (OSError, ValueError) as error:  # a symlink loop, a name too long, a null character, half a character
         reason = error.strerror if isinstance(error, OSError) else "a character that no file name can have"
-        raise ValueError(f"{name}: {shown} cannot be opened ({reason}). Check the path and permissions.") from error
+        raise ValueError(
+            f"{name}: {shown} cannot be opened ({reason}). Check the path and permissions; base64 needs "
+            "'data:audio/wav;base64,' before it."
+        ) from error
     raise ValueError(f"{name}: {shown} is a directory or a device. Give the path of one media file.")
 
 

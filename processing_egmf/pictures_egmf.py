@@ -37,20 +37,18 @@ from .media_egmf import (
 logger = logging.get_logger(__name__)
 
 MAX_FPS = 1000
-MAX_STRETCH = 16  # of a pixel's sides; beyond it, the declared aspect is damaged
+# Of a pixel's sides; beyond it, the declared aspect is damaged.
+MAX_STRETCH = 16
 # Pictures that Pillow reads; each decoder is one more way for a damaged file to do harm.
 PICTURE_FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
-ANIMATED_FORMATS = ("GIF", "WEBP", "PNG")  # a TIFF file holds several pictures, not the frames of a clip
-SHORTEST_FRAME = 0.02  # seconds; browsers show frames that state less for `DEFAULT_FRAME`
+# A TIFF file holds several pictures, not the frames of a clip.
+ANIMATED_FORMATS = ("GIF", "WEBP", "PNG")
+# Seconds; browsers show frames that state less for `DEFAULT_FRAME`.
+SHORTEST_FRAME = 0.02
 DEFAULT_FRAME = 0.1
 
 
-def sample_pictures(
-    source: Any,
-    num_frames: int,
-    fps: float | None,
-    budget: DecodingBudget,
-) -> np.ndarray:
+def sample_pictures(source: Any, num_frames: int, fps: float | None, budget: DecodingBudget) -> np.ndarray:
     """Frames (T, y, x, 3) of an array, an image, a list of either or a decoder object, sampled like a file."""
     name = budget.name
     if fps is not None and not (is_number(fps) and 0 < fps <= MAX_FPS):
@@ -107,7 +105,8 @@ def load_picture(source: Any, num_frames: int, budget: DecodingBudget) -> np.nda
             image = pillow.Image.open(file, formats=PICTURE_FORMATS)
             count = image.n_frames if image.format in ANIMATED_FORMATS else 1
         check_frame_size(image.height, image.width, name)
-        budget.check_pixels(2 * count, image.height, image.width)  # once for the times, once for the pixels
+        # Once for the times, once for the pixels.
+        budget.check_pixels(2 * count, image.height, image.width)
         with _errors_of_pillow(name):
             return _sample_animation(image, num_frames, budget) if count > 1 else image_to_rgb(image)[None]
 
@@ -144,12 +143,7 @@ def image_to_rgb(image: Any) -> np.ndarray:
     return np.asarray(image.convert("RGB"))
 
 
-def check_frame_size(
-    height: int,
-    width: int,
-    name: str,
-    max_pixels: int = MAX_FRAME_SIDE**2,
-) -> None:
+def check_frame_size(height: int, width: int, name: str, max_pixels: int = MAX_FRAME_SIDE**2) -> None:
     if max(height, width) > MAX_FRAME_SIDE or height * width > max_pixels:
         raise ValueError(
             f"{name}: frames of {width} x {height} pixels; each side may have at most {MAX_FRAME_SIDE}, "

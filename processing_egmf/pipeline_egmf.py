@@ -31,12 +31,14 @@ from .video_egmf import has_video
 
 
 TASK = "multimodal-emotion-recognition"
-OWN_FIELDS = (*CONTENT, "context", "name")  # of one clip; the others may be shared by several
+# Of one clip; the others may be shared by several.
+OWN_FIELDS = (*CONTENT, "context", "name")
 FIELDS = (*OWN_FIELDS, "sampling_rate", "fps", "task", "modalities")
 OPTIONS = ("top_k", "interval", "labels", "calibrated", "return_experts")
 OUTPUTS = ("probabilities", "log_probs", "expert_weights", "residual_weight", "modality_mask")
 EXPERT_FIELDS = ("expert", "experts", "residual")
-ERRORS = (FileNotFoundError, OSError, TypeError, ValueError)  # of a clip that cannot be used
+# Of a clip that cannot be used.
+ERRORS = (FileNotFoundError, OSError, TypeError, ValueError)
 
 
 class NumberedClip(NamedTuple):
@@ -207,7 +209,8 @@ class EGMFPipeline(Pipeline):
         except ERRORS as error:
             if on_error != "skip" and get_worker_info() is None:
                 raise
-            kind = next(kind for kind in ERRORS if isinstance(error, kind))  # others may be lost between processes
+            # Errors of other types may be lost between processes.
+            kind = next(kind for kind in ERRORS if isinstance(error, kind))
             return {"clip": PreparedClip(shared={*OWN_FIELDS, *RATES}, error=kind(str(error) or repr(error)))}
 
     def _fields(self, clip: Any, name: str) -> dict[str, Any]:
@@ -301,7 +304,7 @@ PIPELINE_REGISTRY.supported_tasks[TASK] = {"impl": EGMFPipeline, "pt": (AutoMode
 def _name(clip: Any, number: int) -> str:
     """The name of a clip in messages: its path, or its number with the path of its file."""
     if isinstance(clip, str | os.PathLike):
-        return printable(os.fsdecode(clip))
+        return printable(os.fsdecode(clip).partition(";base64,")[0])
     sources = [clip.get(key) for key in ("video", "audio", "path")] if isinstance(clip, Mapping) else []
     return numbered_name("clip", number, sources)
 

@@ -260,8 +260,8 @@ class EGMFProcessor(ProcessorMixin):
 
         Args:
             text: the transcript. Empty text counts as missing.
-            audio: path, bytes, array (with `sampling_rate`), or as in `load_audio`; None for the track of `video`.
-            video: path, bytes, open file, PIL images, array (T, height, width, 3) (with `fps`), or as in `load_video`.
+            audio: path, bytes, `data:` URI, array (with `sampling_rate`), as in `load_audio`; None: the video's track.
+            video: path, bytes, `data:` URI, PIL images, array (T, height, width, 3) (with `fps`), as in `load_video`.
             audio_features, video_features: precomputed features (T, F) instead.
             sampling_rate, fps: samples per second of an audio array, frames per second of a video array or images.
             context: earlier turns of the dialogue, oldest first: text, or (speaker, text). They belong to the text.

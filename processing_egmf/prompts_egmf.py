@@ -212,7 +212,8 @@ def tokenize_answers(tokenizer: PreTrainedTokenizerBase, task: EGMFTask) -> list
                 "prompt_format 'chat', use 'plain'."
             )
         answer_ids.append(joined[len(prompt) :])
-    ascending = sorted(answer_ids)  # an answer that begins another comes right before one that it begins
+    # An answer that begins another comes right before one that it begins.
+    ascending = sorted(answer_ids)
     if any(first != second and second[: len(first)] == first for first, second in pairwise(ascending)):
         return [[*ids, tokenizer.eos_token_id] for ids in answer_ids]
     return answer_ids

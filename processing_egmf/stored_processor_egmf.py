@@ -29,15 +29,12 @@ OTHER_FILES = ("config.json", "processor_config.json", "special_tokens_map.json"
 # Keywords of `from_pretrained` that neither the processor nor the signature of `transformers` names.
 LOADING_ARGUMENTS = ("code_revision", "proxies", "return_unused_kwargs", "subfolder", "trust_remote_code", "use_fast")
 
-# Name in processor_config.json -> keys of the class name, and endings of class names. `transformers` is renaming
-# FeatureExtractor to AudioProcessor.
+# Name in processor_config.json -> endings of class names. `transformers` is renaming FeatureExtractor to
+# AudioProcessor.
 SUB_PROCESSORS = {
-    "feature_extractor": (
-        ("feature_extractor_type", "audio_processor_type"),
-        ("FeatureExtractor", "AudioProcessor"),
-    ),
-    "image_processor": (("image_processor_type",), ("ImageProcessor",)),
-    "video_processor": (("video_processor_type",), ("VideoProcessor",)),
+    "feature_extractor": ("FeatureExtractor", "AudioProcessor"),
+    "image_processor": ("ImageProcessor",),
+    "video_processor": ("VideoProcessor",),
 }
 # Of processor_config.json: the model's inputs do not depend on them, or they have checks of their own. Earlier
 # checkpoints have a `vocabulary`.
@@ -153,16 +150,14 @@ def check_tokenizer_files(
 
 
 def _build_sub_processor(name: str, fields: dict[str, Any], image_backend: str | None) -> Any:
-    type_keys, endings = SUB_PROCESSORS[name]
+    endings = SUB_PROCESSORS[name]
+    type_keys = (f"{name}_type", "audio_processor_type")
     class_name = next((fields[key] for key in type_keys if key in fields), "")
     stem = class_name.removesuffix("Fast")
     if stem.endswith(endings):
-        candidates = [stem]
-        for ending in endings:
-            stem = stem.removesuffix(ending)
-        candidates += [stem + ending for ending in endings]
+        candidates = [stem.replace(old, new) for old in endings for new in endings]
         if image_backend == "pil":
-            candidates.insert(0, candidates[0] + "Pil")
+            candidates.insert(0, stem + "Pil")
         for candidate in candidates:
             if hasattr(transformers, candidate):
                 arguments = {key: value for key, value in fields.items() if key not in type_keys}

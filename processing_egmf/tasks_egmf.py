@@ -41,12 +41,14 @@ class EGMFAnswer(TypedDict, total=False):
     mean: float
     most_likely: float
     interval: list[float]  # [low, high], the central part of the distribution
-    probabilities: dict[str, float]  # of all answers in the task's order, of `labels`, or of the `top_k` most probable
+    # Of all answers in the task's order, of `labels`, or of the `top_k` most probable.
+    probabilities: dict[str, float]
     task: str
     expert: str  # the expert with the largest weight
     experts: dict[str, float]  # weight of each expert; they sum to 1
     residual: float  # share of the fused vector that bypassed the experts, in (0, 1)
-    modalities: list[str]  # of text (a transcript or earlier turns), audio and video: what the answer is based on
+    # What the answer is based on: text (a transcript or earlier turns), audio and video.
+    modalities: list[str]
     # With frames="face": share of the clip's frames in which the face was found; 0 if the whole frames were used.
     face_share: float
 
@@ -84,7 +86,8 @@ class EGMFTask:
     prompt: str = ""
     separator: str = " "
     prompt_format: str = "plain"
-    calibration: dict[str, float] = field(default_factory=dict, compare=False)  # measured, not part of the question
+    # Measured, not part of the question.
+    calibration: dict[str, float] = field(default_factory=dict, compare=False)
 
     def __post_init__(self):
         try:

@@ -46,7 +46,8 @@ from .pictures_egmf import check_frame_size, load_picture, sample_pictures, show
 logger = logging.get_logger(__name__)
 
 DEFAULT_FPS = 25  # for files that do not state their frame rate
-SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")  # containers with an index of key frames
+# Containers with an index of key frames.
+SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 # Frames; a seek that skips fewer costs more than it saves.
 MIN_SKIPPED = 16
 UNSPECIFIED = 2  # color space (ITU-T H.273)
@@ -88,7 +89,7 @@ def load_video(
     timestamp. No frame is taken twice; if a clip has fewer frames, each is taken once.
 
     Args:
-        source: a path, bytes or a seekable binary file object of a video, picture or animation; `{"path": ...,
+        source: a path, `data:` URI, bytes or seekable binary file of a video, picture or animation; `{"path": ...,
             "bytes": ...}`; a decoder object of `datasets`; a PIL image or a list of PIL images of the same size; an
             array (T, y, x, 3) or (T, 3, y, x), uint8 or float in [0, 1], or a single picture (y, x, 3).
         num_frames: maximum number of frames.
@@ -291,11 +292,7 @@ def _decode_frames(
             raise SeekError
 
 
-def _timed_frames(
-    track: Track,
-    clip: FrameTimes,
-    key_frame: int | None,
-) -> Iterator[tuple[float, Any]]:
+def _timed_frames(track: Track, clip: FrameTimes, key_frame: int | None) -> Iterator[tuple[float, Any]]:
     """Seconds from the clip's start, and the frame that appears then: all frames, or those from a key frame on."""
     step = float(track.stream.time_base)
     start = clip.times[0]

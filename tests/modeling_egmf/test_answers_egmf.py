@@ -386,7 +386,7 @@ def test_answers_must_be_given(setting, process):
     model, processor, samples = setting
     inputs = process(processor, samples)
     del inputs["answer_ids"]
-    with pytest.raises(ValueError, match="`answer_ids` is missing; the processor returns it"):
+    with pytest.raises(ValueError, match=r"`answer_ids` is missing; give all that processor\(text=...\) returns"):
         model.score_answers(**inputs)
 
 

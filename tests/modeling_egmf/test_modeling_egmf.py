@@ -139,6 +139,19 @@ def test_logits_equal_the_plain_language_model(setting, process):
     assert_close(model(**inputs).logits, model.language_model(inputs_embeds=embeds).logits)
 
 
+def test_tokens_of_the_tokenizer_alone_are_a_call_of_the_language_model(setting):
+    model, processor, _ = setting()
+    tokens = processor.tokenizer("I'm fine.", return_tensors="pt")
+    labels = tokens["input_ids"]
+    expected = model.language_model(**tokens, labels=labels)
+    output = model(**tokens)
+    assert torch.equal(output.logits, expected.logits)
+    assert_close(model(**tokens, labels=labels).loss, expected.loss)
+    assert output.pseudo_tokens is None
+    greedy = {"max_new_tokens": 4, "do_sample": False}
+    assert torch.equal(model.generate(**tokens, **greedy), model.language_model.generate(**tokens, **greedy))
+
+
 # ---- modalities ---------------------------------------------------------------------------------------------
 
 

@@ -99,8 +99,13 @@ def test_utterance_mask_is_required(setting, process):
     model, processor, samples = setting()
     inputs = process(processor, samples)
     del inputs["utterance_mask"]
-    with pytest.raises(ValueError, match="`utterance_mask` is missing; give all that the processor returns"):
+    with pytest.raises(ValueError, match=r"`utterance_mask` is missing; give all that processor\(text=...\) returns"):
         model(**inputs)
+    placeholders = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    with pytest.raises(ValueError, match="contains token .*Give all that the processor of the model's own checkpoint"):
+        model.generate(**placeholders)
+    with pytest.raises(ValueError, match=r"`input_ids` is missing; give all that processor\(text=...\) returns"):
+        model()
 
 
 def test_placeholders_are_counted_per_sample(make_model):

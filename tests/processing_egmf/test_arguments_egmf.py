@@ -42,17 +42,17 @@ def test_values_are_shown_cut_short(depth):
 
 
 NOT_SETTINGS = [
-    ("frames", "squeeze", "`frames` is 'squeeze'; use 'full', 'center', 'face'"),
+    ("frames", "squeeze", "`frames` is 'squeeze'; use one of 'full', 'center', 'face'"),
     ("num_frames", 0, "`num_frames` is 0; give a whole number, at least 1"),
     ("max_length", "512", "`max_length` is '512'; give a whole number"),
     ("num_pseudo_tokens", True, "`num_pseudo_tokens` is True"),
     ("sampling_rate", float("nan"), "`sampling_rate` is nan"),
     ("audio_feature_size", 0, "`audio_feature_size` is 0; give a whole number, at least 1, or None for any"),
-    ("image_backend", "opencv", "`image_backend` is 'opencv'; use 'torchvision', 'pil' or None"),
+    ("image_backend", "opencv", "`image_backend` is 'opencv'; use one of 'torchvision', 'pil', None"),
     ("max_clip_seconds", -1, "`max_clip_seconds` is -1; give a number above 0, or None"),
     ("transcript_in_prompt", "no", "`transcript_in_prompt` is 'no'; use True or False"),
     ("placeholder_token", "\ud800", "`placeholder_token` is"),
-    ("audio_input", ["waveform"], r"`audio_input` is \['waveform'\]; use 'waveform', 'features' or None"),
+    ("audio_input", ["waveform"], r"`audio_input` is \['waveform'\]; use one of 'waveform', 'features', None"),
 ]
 
 
@@ -81,6 +81,7 @@ def test_keywords_mean_what_they_mean_elsewhere(raw, clips):
         "common_kwargs": {"return_tensors": "pt"},
     }
     assert_same(raw(text=["I'm fine.", "No."], videos=[clips["both"], None], task="emotion", **same), batch)
+    assert_same(raw(text=["I'm fine.", "No."], videos=[[clips["both"]], None], task="emotion", **same), batch)
     tone = sine(300, 0.1, 16_000)
     nested = raw(audio=tone, audio_kwargs={"sampling_rate": 16_000}, text_kwargs=None)
     assert_same(nested, raw(audio=tone, sampling_rate=16_000))
@@ -107,6 +108,7 @@ NOT_KEYWORDS = [
     ({"audios": ["a.wav"]}, r"unknown arguments \['audios'\].*Did you mean 'audio' instead of 'audios'"),
     ({"images": ["a.png"]}, "takes no `images`. Give a picture as `video`"),
     ({"video": "a.mp4", "videos": "a.mp4"}, "`video` is given twice, the second time by `videos`"),
+    ({"videos": [["a.mp4", "b.mp4"]]}, "sample 0: 2 files for one sample. Give one clip, or its frames as PIL images"),
     (
         {"max_length": 9, "text_kwargs": {"max_length": 8}},
         "`max_length` is given twice, the second time by `text_kwargs`",

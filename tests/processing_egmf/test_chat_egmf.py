@@ -1,7 +1,12 @@
 """Conversations: the tensors of the plain call, the prompt as text, refusals, and the any-to-any pipeline."""
 
+import base64
+import io
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
 from transformers import pipeline
 
 from tests.helpers.media_files import sine
@@ -14,6 +19,11 @@ EARLIER = [
     {"role": "user", "name": "Ann", "content": [{"type": "text", "text": "Well."}]},
 ]
 CONTEXT = [("assistant", "How are you?"), ("Ann", "Well.")]
+
+
+BUFFER = io.BytesIO()
+Image.effect_mandelbrot((16, 16), (-2, -1.5, 1, 1.5), 50).save(BUFFER, "PNG")
+PNG = BUFFER.getvalue()
 
 
 def message(*items):
@@ -53,6 +63,26 @@ def test_conversations_give_the_tensors_of_the_batch(raw, clips):
     assert texts == raw.tokenizer.batch_decode(rows)
 
 
+def test_items_of_openai_give_the_tensors_of_the_plain_call(raw, clips):
+    encoded = base64.b64encode(Path(clips["audio"]).read_bytes()).decode()
+    uri = f"data:audio/wav;base64,{encoded}"
+    expected = raw(text="I'm fine.", audio=clips["audio"])
+    for item in (
+        {"type": "input_audio", "input_audio": {"data": encoded, "format": "wav"}},
+        {"type": "audio_url", "audio_url": {"url": uri}},
+        {"type": "audio_url", "audio_url": clips["audio"]},
+        {"type": "audio", "base64": encoded},
+        {"type": "audio", "base64": uri},
+    ):
+        assert_same(raw.apply_chat_template([message(text(), item)], **FULL), expected)
+    for kind in ("video", "image"):
+        item = {"type": f"{kind}_url", f"{kind}_url": {"url": clips["both"]}}
+        if kind == "image":
+            item["image_url"] = {"url": f"data:;base64,{base64.b64encode(PNG).decode()}", "detail": "low"}
+        inputs = raw.apply_chat_template([message(text(), item)], **FULL)
+        assert_same(inputs, raw(text="I'm fine.", video=PNG if kind == "image" else clips["both"]))
+
+
 def test_only_token_ids_or_only_text(raw):
     conversation = [message({"type": "video", "path": "absent.mp4"}, text())]  # it is not read
     prompt = raw.apply_chat_template(conversation, task="mosei")
@@ -74,8 +104,14 @@ REFUSED = {
         message(text()),
     ],
     "`type` must be any of text, audio, video, image": [message({"type": "smell"})],
+    r"has .*'type': \[\].*; its `type` must be any of": [message({"type": []})],
     r"item of type 'video' with unknown keys \['fps'\]": [message({"type": "video", "path": "a.mp4", "fps": 2})],
     "give one audio, as audio or path or url": [message({"type": "audio"})],
+    "'input_audio'.*; give one audio, as audio or path or url or base64": [message({"type": "input_audio"})],
+    r"item of type 'video_url' with unknown keys \['fps'\]": [
+        message({"type": "video_url", "video_url": {"url": "a.mp4", "fps": 2}})
+    ],
+    r"sample 0 \(data:\).*not valid base64": [message({"type": "input_audio", "input_audio": {"data": "U"}})],
     "give one video, as image or path": [message({"type": "video", "path": "a"}, {"type": "image", "path": "b"})],
     "'a.mp4' as an image. Give it as an item of type video": [message({"type": "image", "path": "a.mp4"})],
     "this code opens no connections": [message({"type": "video", "url": "https://example.org/a.mp4"})],

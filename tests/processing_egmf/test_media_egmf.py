@@ -1,5 +1,6 @@
 """Sources and containers: every form of a file, refused files, playlists and URLs, and damage."""
 
+import base64
 import builtins
 import io
 import os
@@ -25,7 +26,13 @@ def assert_both_refuse(source, match, error=ValueError):
         load_video(source, 4, name="sample 3")
 
 
-@pytest.mark.parametrize("form", [str, lambda path: path.read_bytes(), lambda path: bytearray(path.read_bytes())])
+def data_uri(path):
+    return "Data:video/mp4;base64," + base64.encodebytes(path.read_bytes()).decode()
+
+
+@pytest.mark.parametrize(
+    "form", [str, lambda path: path.read_bytes(), lambda path: bytearray(path.read_bytes()), data_uri]
+)
 def test_path_bytes_and_dict_give_the_same(clip, form):
     source = form(clip)
     key = "path" if isinstance(source, str) else "bytes"
@@ -121,6 +128,13 @@ def test_placeholders_are_named_as_what_they_are(tmp_path, kind):
 def test_urls_are_refused(url):
     assert_both_refuse(url, "is a URL.*download the file first")
     assert_both_refuse({"path": url}, "is a URL")
+
+
+def test_damaged_or_too_long_base64_is_refused(monkeypatch):
+    assert_both_refuse("data:audio/wav;base64,UklG*", "not valid base64.*Encode the file's bytes again")
+    assert_both_refuse("UklG" * 2000, "cannot be opened .*; base64 needs 'data:audio/wav;base64,' before it")
+    monkeypatch.setattr("processing_egmf.media_egmf.MAX_BASE64", 25)
+    assert_both_refuse("data:audio/wav;base64,UklGRg==", "30 characters of base64; at most 25 are read")
 
 
 @pytest.mark.parametrize("as_bytes", [False, True])

@@ -46,7 +46,7 @@ CONTENT_ERRORS = {
     ),
     "unknown modality": (
         {"text": "a", "modalities": ["smell"]},
-        "unknown modality 'smell'; use any of text",
+        r"does not have the modalities \['smell'\]; use any of text",
     ),
     "modalities as a string": (
         {"text": "a", "modalities": "text"},
@@ -172,7 +172,7 @@ def test_a_modality_that_the_model_does_not_have_is_refused(make_processor, moda
     assert without.modalities == ("text", other)
     assert_refused(
         without,
-        f"this model has no {modality}; use any of text, {other}",
+        rf"this model does not have the modalities \['{modality}'\]; use any of text, {other}",
         True,
         text="a",
         modalities=["text", modality],
