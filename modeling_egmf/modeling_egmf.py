@@ -167,7 +167,8 @@ class EGMFModel(EGMFPreTrainedModel):
         media_tokens, media_mask = self.audio_visual_encoder(modality_mask[:, 1:].bool(), *media)
         has_text = text_mask.bool().any(dim=1, keepdim=True) & reads_text  # (B, 1)
         present = torch.cat([has_text, media_mask], dim=1)  # (B, M)
-        if not torch.compiler.is_exporting():  # an exported program cannot raise
+        # An exported program cannot raise.
+        if not torch.compiler.is_exporting():
             empty = torch.where(~present.any(dim=1))[0].tolist()
             if empty:
                 raise ValueError(f"Sample {empty} of the batch has neither text nor audio nor video.")
@@ -235,8 +236,9 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFCheckpointMixin, EGMFPr
         check_decoder(language_model.config, type(language_model))
         if config.lora is not None:
             add_adapter(language_model, new_adapter_config(language_model, config.lora), "default")
+            # So that post_init keeps peft's values, which have no effect yet.
             for module in language_model.modules():
-                module._is_hf_initialized = True  # so post_init keeps peft's values, with no effect yet
+                module._is_hf_initialized = True
         # First, because "auto" offloads the last modules.
         self.egmf = EGMFModel(config, audio_backbone, video_backbone)
         self.language_model = language_model
@@ -250,7 +252,8 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFCheckpointMixin, EGMFPr
 
     @property
     def device(self) -> torch.device:
-        return self.egmf.device  # never offloaded
+        # It is never offloaded.
+        return self.egmf.device
 
     def freeze(self) -> None:
         """Unfreeze the fusion, our encoders and the active adapters; freeze the language model and other backbones."""
@@ -279,6 +282,10 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFCheckpointMixin, EGMFPr
 
     def get_output_embeddings(self) -> nn.Module:
         return self.language_model.get_output_embeddings()
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Module:
+        """Refused: the placeholder, which the tokenizer has in addition, needs no embedding."""
+        raise ValueError("The language model keeps its vocabulary: leave resize_token_embeddings() out.")
 
     def get_audio_features(self, audio_values: Tensor, audio_mask: Tensor) -> Tensor:
         """The audio token of each clip, (B, H), zeros for a clip without audio."""

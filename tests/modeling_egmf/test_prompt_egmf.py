@@ -106,6 +106,8 @@ def test_utterance_mask_is_required(setting, process):
         model.generate(**placeholders)
     with pytest.raises(ValueError, match=r"`input_ids` is missing; give all that processor\(text=...\) returns"):
         model()
+    with pytest.raises(ValueError, match=r"keeps its vocabulary: leave resize_token_embeddings\(\) out"):
+        model.resize_token_embeddings(len(processor.tokenizer))
 
 
 def test_placeholders_are_counted_per_sample(make_model):
