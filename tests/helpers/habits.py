@@ -4,7 +4,7 @@
 
 CHECKPOINT takes audio and video and has the task `emotion`; CLIP is a video file; FOLDER gets what is saved. Our
 packages are out of reach, and the checkpoint's own code runs (`trust_remote_code=True`); with `--installed` they are
-imported instead. habits_user.py has the user.
+imported instead. habits_user.py has the user, habits_of_objects.py further habits.
 
 Prints a JSON object with the outcome of each habit by its name: `works`, `refused: MESSAGE` or `fails: MESSAGE`. What
 cannot work may be refused, with one line that contains the habit's `replacement`: what to type instead.
@@ -21,6 +21,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import habits_of_objects  # noqa: F401  its habits are registered
 import numpy as np
 import torch
 from habits_user import HABITS, TASK, TEXT, User, habit, may_be_refused
