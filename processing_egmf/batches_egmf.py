@@ -173,7 +173,7 @@ def modalities_of(sample: Mapping[str, Any]) -> list[str]:
 
 
 def collate_samples(
-    samples: list[dict[str, Any]], pad_token_id: int, return_tensors: str, min_length: int
+    samples: list[dict[str, Any]], pad_token_id: int, return_tensors: str | None, min_length: int
 ) -> EGMFBatch:
     """Prepared samples as the inputs of the model, padded; prompts to at least `min_length` tokens."""
     without_answer = [sample["name"] for sample in samples if sample["labels"] is None]

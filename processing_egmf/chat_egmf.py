@@ -109,11 +109,9 @@ def _read_message(message: Any, name: str) -> dict[str, Any]:
     content: dict[str, Any] = {}
     for item in items:
         kind = item.get("type") if isinstance(item, Mapping) else None
+        refuse_unknown([kind], (*ITEM_KEYS, *OPENAI_TYPES), f"{name} has an item of unknown type", ValueError)
         if kind in OPENAI_TYPES:
             item = _from_openai(item, name)
-        elif kind not in [*ITEM_KEYS]:
-            accepted = ", ".join([*ITEM_KEYS, *OPENAI_TYPES])
-            raise ValueError(f"{name} has {shorten(item)}; its `type` must be any of {accepted}.")
         argument = "video" if item["type"] == "image" else item["type"]
         keys = ITEM_KEYS[item["type"]]
         refuse_unknown(item, ("type", *keys), f"{name} has an item of type {kind!r} with unknown keys", ValueError)

@@ -381,7 +381,7 @@ class EGMFProcessor(ProcessorMixin):
         encoded = self.encode_prompt(**prompt, name=name)
         return {"name": name, "prompt": prompt, **encoded, **self.encode_media(arrays, name), **states_media}
 
-    def collate(self, samples: list[dict[str, Any]], return_tensors: str = "pt", min_length: int = 0) -> BatchFeature:
+    def collate(self, samples: list[dict], return_tensors: str | None = "pt", min_length: int = 0) -> BatchFeature:
         """Samples of `prepare` as a batch: prompts padded on the left, to `min_length` or more; media on the right."""
         return collate_samples(samples, self.tokenizer.pad_token_id, return_tensors, min_length)
 
@@ -464,7 +464,7 @@ class EGMFProcessor(ProcessorMixin):
         output: Any,
         top_k: int | None = None,
         interval: float = 0.9,
-        tasks: Sequence[str] | None = None,
+        tasks: Sequence[str | EGMFTask] | None = None,
         labels: Sequence[str] | None = None,
         calibrated: bool = False,
     ) -> list[EGMFAnswer]:
@@ -474,7 +474,7 @@ class EGMFProcessor(ProcessorMixin):
             output: `EGMFAnswerOutput`.
             top_k: keep only this many of the probabilities, the largest first; None for all, in the task's order.
             interval: minimum probability that the interval of a number covers, in (0, 1).
-            tasks: names, one per sample, if the inputs' `task_ids` were not passed through the model.
+            tasks: one per sample, by name or whole, if the inputs' `task_ids` were not passed through the model.
             labels: answer only with these labels: the probabilities given that it is one of them, in this order.
             calibrated: apply the temperature that `egmf calibrate` stored with the task for the sample's modalities.
         """

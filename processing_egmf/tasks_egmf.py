@@ -51,6 +51,8 @@ class EGMFAnswer(TypedDict, total=False):
     modalities: list[str]
     # With frames="face": share of the clip's frames in which the face was found; 0 if the whole frames were used.
     face_share: float
+    # Of a pipeline with on_error="skip": why there is no answer; then it is the only key.
+    error: str
 
 
 @dataclass
