@@ -81,6 +81,7 @@ DECISIVE_ARGUMENTS = (
     "fusion_pretraining_epochs",
     "fusion_pretraining_learning_rate",
     "fusion_pretraining_batch_size",
+    "fit_pseudo_tokens",
     "distillation",
     "train_sampling_strategy",
     "dataloader_drop_last",

@@ -71,6 +71,7 @@ from .checkpointing import (
 from .distillation import Distillation
 from .distributed import num_elements
 from .pretraining import AnswerHeads, pretrain_fusion
+from .pseudo_tokens import fit_pseudo_tokens
 from .sampling import EpochBatchSampler
 from .trainer import PUSHING, EGMFTrainer, make_compute_metrics
 
@@ -338,7 +339,7 @@ class TrainingRun:
             num_workers=args.dataloader_num_workers,
         )
         self.heads = AnswerHeads(self.processor, self.model.config.fusion_hidden_size).to(args.device)
-        return pretrain_fusion(
+        losses = pretrain_fusion(
             self.model,
             self.heads,
             loader,
@@ -347,6 +348,17 @@ class TrainingRun:
             args.device,
             progress=not args.disable_tqdm and self.is_main_process,
         )
+        if args.fit_pseudo_tokens and self.follows_pretraining("fit_pseudo_tokens"):
+            self.fit_pseudo_tokens(loader)
+        return losses
+
+    def fit_pseudo_tokens(self, loader: DataLoader) -> None:
+        """Fit them on the main process's part of the examples; all processes get the same ones."""
+        explained = fit_pseudo_tokens(self.model, self.heads, self.processor, loader, self.args.device)
+        logger.info(f"Pseudo tokens were fitted to the answers of the pretraining's heads: R2 is {explained:.3f}.")
+        if self.trainer.accelerator.num_processes > 1:
+            for tensor in self.model.egmf.pseudo_tokens.state_dict().values():
+                torch.distributed.broadcast(tensor, src=0)
 
     def save_pretraining(self) -> None:
         weights = self.folder / FUSION_PRETRAINING_WEIGHTS
@@ -362,12 +374,7 @@ class TrainingRun:
 
     def distill(self) -> None:
         """Let the trainer follow the pretraining's heads, which every process reads from the folder of the run."""
-        if not self.args.distillation:
-            return
-        if isinstance(self.model, EGMFWithHead) or self.args.fusion_pretraining_epochs == 0:
-            logger.warning(
-                "--distillation has no effect: it is for answers of the language model after fusion pretraining."
-            )
+        if not self.args.distillation or not self.follows_pretraining("distillation"):
             return
         weights = load_file(self.folder / FUSION_PRETRAINING_WEIGHTS)
         state = {name.removeprefix(HEADS): tensor for name, tensor in weights.items() if name.startswith(HEADS)}
@@ -382,6 +389,15 @@ class TrainingRun:
             return
         distillation.attach(self.model)
         self.trainer.distillation = distillation
+
+    def follows_pretraining(self, option: str) -> bool:
+        """Whether the language model's answers can be made to follow the pretraining's heads; warns if they cannot."""
+        if isinstance(self.model, EGMFWithHead) or self.args.fusion_pretraining_epochs == 0:
+            logger.warning(
+                f"--{option} has no effect: it is for answers of the language model after fusion pretraining."
+            )
+            return False
+        return True
 
     def train(self) -> None:
         """Train, from the checkpoint if there is one."""

@@ -183,8 +183,9 @@ class EGMFTrainer(Trainer):
         for name, parameter in self.model.named_parameters():
             if not parameter.requires_grad:
                 continue
-            # The language model reads the pseudo tokens, so they share its learning rate.
-            in_fusion = name.startswith("egmf.") and not name.startswith("egmf.pseudo_tokens.")
+            # Pseudo tokens share the learning rate of the language model, which reads them, unless they were fitted.
+            is_fitted = args.fit_pseudo_tokens or not name.startswith("egmf.pseudo_tokens.")
+            in_fusion = name.startswith("egmf.") and is_fitted
             is_matrix = parameter.ndim > 1
             parameters.setdefault((in_fusion, is_matrix), []).append(parameter)
         groups = [

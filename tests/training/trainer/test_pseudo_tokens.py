@@ -1,0 +1,69 @@
+"""Fitted pseudo tokens: they start as the words that the heads of the fusion pretraining answer."""
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from processing_egmf import EGMFTask
+from tests.helpers.training_runs import PRETRAINING, SHORT, run
+from training.data.collator import SampleCollator
+from training.data.dataset import EGMFDataset, load_examples
+from training.trainer.pretraining import AnswerHeads, fuse_modalities
+from training.trainer.pseudo_tokens import (
+    answer_embeddings,
+    answer_probabilities,
+    fit_pseudo_tokens,
+    share_projections,
+)
+
+
+def test_score_is_shared_between_the_answers_next_to_it():
+    task = EGMFTask("score", "regression", low=-1, high=1, step=0.5, prompt="\nScore:")
+    probabilities = answer_probabilities(task, torch.tensor([[-2.0], [-0.5], [0.125]]))
+    expected = [[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 0.75, 0.25, 0]]
+    torch.testing.assert_close(probabilities, torch.tensor(expected, dtype=torch.float32))
+
+
+def test_separate_tokens_take_turns_with_the_tasks():
+    assert share_projections(2, 1).tolist() == [[0.5, 0.5]]
+    assert share_projections(2, 4).tolist() == [[1, 0], [0, 1], [1, 0], [0, 1]]
+    assert share_projections(4, 2).tolist() == [[0.5, 0, 0.5, 0], [0, 0.5, 0, 0.5]]
+
+
+@pytest.mark.parametrize("projection", ["repeat", "separate"])
+def test_tokens_are_the_words_that_the_heads_answer(make_model, make_processor, place, projection):
+    model = make_model("waveform", "frames", pseudo_token_projection=projection)
+    processor = make_processor("waveform", "frames")
+    heads = AnswerHeads(processor, model.config.fusion_hidden_size)
+    dataset = EGMFDataset(load_examples(place / "corpus", "train"), processor)
+    loader = DataLoader(dataset, 4, collate_fn=SampleCollator(processor))
+    explained = fit_pseudo_tokens(model, heads, processor, loader)
+    model.eval()
+    fused = torch.cat([fuse_modalities(model, batch)[0] for batch in loader]).detach()
+    tokens = model.egmf.pseudo_tokens(fused)  # (N, P, D)
+    wanted = torch.zeros(len(processor.task_objects), *tokens[:, 0].shape)
+    for index, task in enumerate(processor.task_objects.values()):
+        probabilities = answer_probabilities(task, heads.heads[index](heads.norm(fused)))
+        wanted[index] = probabilities @ answer_embeddings(model, processor, task)
+    num_projections = 1 if projection == "repeat" else tokens.shape[1]
+    shares = share_projections(len(wanted), num_projections).expand(tokens.shape[1], -1)
+    of_tokens = torch.einsum("pt,tnd->npd", shares, wanted)
+    spread = (of_tokens - of_tokens.mean(dim=0)).square().sum()
+    measured = 1 - (tokens - of_tokens).square().sum() / spread
+    assert measured.item() == pytest.approx(explained, abs=1e-4)
+    assert explained > 0.5
+
+
+def test_run_starts_from_fitted_tokens(place):
+    no_rates = {"learning_rate": 0, "fusion_learning_rate": 0}
+    projections = []
+    for name, fitted in (("fitted", "true"), ("random", "false")):
+        options = {**PRETRAINING, **SHORT, **no_rates, "fit_pseudo_tokens": fitted}
+        projections.append(run(place, name, **options).model.egmf.pseudo_tokens.projection.weight.detach())
+    assert not torch.allclose(*projections)
+
+
+def test_without_pretraining_it_has_no_effect(place, caplog):
+    options = {**PRETRAINING, **SHORT, "fusion_pretraining_epochs": 0}
+    run(place, "unfitted", fit_pseudo_tokens="true", **options)
+    assert "--fit_pseudo_tokens has no effect" in caplog.text
