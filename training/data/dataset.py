@@ -25,7 +25,6 @@ The next step, batching, is in collator.py.
 import copy
 import dataclasses
 import os
-import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -37,14 +36,14 @@ import torch
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from processing_egmf import MODALITIES, EGMFProcessor, EGMFTask
+from processing_egmf import MODALITIES, EGMFProcessor
 
 from .augmentation import AugmentationSettings, augment, augment_voice, choose_modalities
 from .class_folders import read_class_folders
 from .clips import load_features, read_stored
 from .collator import check_modalities
 from .columns import check_columns, found_instead, name_media, read_tables, warn_of_unused
-from .csv_tables import Table, parse_number
+from .csv_tables import Table
 from .dataset_options import AS_IS, DatasetOptions, map_labels, rename_columns, rename_label
 from .encoder_cache import EncoderCache
 from .examples import (
@@ -52,6 +51,7 @@ from .examples import (
     check_ids,
     describe_errors,
     make_examples,
+    parse_answer,
     resolve_media,
     split_columns,
     warn_of_unnamed,
@@ -61,8 +61,9 @@ from .hub_datasets import read_tables as read_dataset_tables
 from .locations import check_dataset, is_hub_id
 from .manifest import FILES, check_files, read_record
 from .parquet import RECORD, is_converted, load_converted
+from .prepared_samples import PreparedSamples
 from .tables import read_table
-from .text_files import MAX_SHOWN, shorten, shorten_path
+from .text_files import shorten, shorten_path
 from .windows import load_window
 
 
@@ -71,9 +72,6 @@ SOURCES = {
     "audio": {"waveform": ("audio", "video"), "features": ("audio_features",)},
     "video": {"frames": ("video",), "features": ("video_features",)},
 }
-
-MAX_SCORE = 1e9
-THOUSANDS = re.compile(r"[-+]?\d{1,3},\d{3}")  # 1,234 is 1.234 or 1234
 
 BUILD_RECORD = "build.json"  # of the demo corpus
 
@@ -256,6 +254,7 @@ class EGMFDataset(Dataset):
         self.augmentation = augmentation or AugmentationSettings()
         self.encoder_cache = encoder_cache
         self.speaker_normalization: Callable[..., Any] | None = None  # of speakers.py, which needs a dataset
+        self.prepared = PreparedSamples()
         self.examples = self._check_all(examples)
         self.media: list[dict[str, np.ndarray]] | None = None
         if cache_media:
@@ -286,7 +285,7 @@ class EGMFDataset(Dataset):
         if not isinstance(example.get("text") or "", str):
             raise ValueError(f"{name}: text is {shorten(example['text'])}; it must be a string. Quote it.")
         task = tasks[example["task"]]
-        example["answer"] = _parse_answer(example["answer"], task, name)
+        example["answer"] = parse_answer(example["answer"], task, name)
         example["label_index"] = task.index(example["answer"], name)
         if self.encoder_cache is not None:
             example["state_keys"] = self.encoder_cache.keys(example)
@@ -378,11 +377,18 @@ class EGMFDataset(Dataset):
         if self.media is not None:
             self.media = [self.media[index] for index in kept]
         self.examples = [self.examples[index] for index in kept]
+        self.prepared = PreparedSamples()
+
+    def normalize_speakers(self, normalization: Callable[..., Any]) -> None:
+        """Take each speaker's own mean and deviation off: a `SpeakerNormalization` of this dataset."""
+        self.speaker_normalization = normalization
+        self.prepared = PreparedSamples()
 
     def without_labels(self) -> "EGMFDataset":
         """The same examples, sharing decoded clips, without labels in the prompt and without modality dropout."""
         dataset = copy.copy(self)
         dataset.with_labels = False
+        dataset.prepared = PreparedSamples()
         dataset.augmentation = dataclasses.replace(self.augmentation, modality_dropout=0.0)
         return dataset
 
@@ -403,13 +409,6 @@ class EGMFDataset(Dataset):
         use = index if isinstance(index, SampleIndex) else None
         index = use.index if use is not None else index
         example = self.examples[index]
-        media = self.load_media(index)
-        states = self._read_states(example)
-        if self.speaker_normalization is not None:
-            media, states = self.speaker_normalization(example, media, states)
-        present = _present_modalities(example, media, states)
-        present = [modality for modality in present if modality in self.modalities]
-
         fields = ("id", "task", "answer", "label_index")
         sample: dict[str, Any] = {name: example[name] for name in fields}
         if use is not None:
@@ -420,12 +419,32 @@ class EGMFDataset(Dataset):
         seed = sample["sample_seed"] if use is not None else int(torch.randint(2**31, ()))
         rng = np.random.default_rng(seed)
         # One generator makes all choices for a sample: the modalities first, then the voice, then the rest.
-        sample["modalities"] = choose_modalities(present, self.augmentation.modality_dropout, rng)
+        modality_dropout = self.augmentation.modality_dropout
+        if index in self.prepared:
+            present, prepared = self.prepared[index]
+            sample["modalities"] = choose_modalities(present, modality_dropout, rng)
+            return {**sample, **prepared}
+        media, states = self._read(index)
+        present = _present_modalities(example, media, states)
+        present = [modality for modality in present if modality in self.modalities]
+        sample["modalities"] = choose_modalities(present, modality_dropout, rng)
         if self.augmentation.voice_augmentation and "audio" in media:
             media = {**media, "audio": augment_voice(media["audio"], rng)}
         if self.augmentation.augmentation:
             media = augment(media, rng)
-        return {**sample, **self._prepare(example, media, states, present)} if present else sample
+        prepared = self._prepare(example, media, states, present) if present else {}
+        if not (self.augmentation.voice_augmentation or self.augmentation.augmentation):
+            self.prepared.keep(index, (present, prepared))
+        return {**sample, **prepared}
+
+    def _read(self, index: int) -> tuple[dict[str, np.ndarray], dict[str, torch.Tensor]]:
+        """The clip of an example and its cached encoder outputs, normalized by speaker if that is wanted."""
+        example = self.examples[index]
+        media = self.load_media(index)
+        states = self._read_states(example)
+        if self.speaker_normalization is not None:
+            media, states = self.speaker_normalization(example, media, states)
+        return media, states
 
     def _read_states(self, example: dict[str, Any]) -> dict[str, torch.Tensor]:
         """Modality -> cached encoder outputs (T, encoder width), if there are any."""
@@ -455,26 +474,6 @@ class EGMFDataset(Dataset):
             name=f"example {example['id']!r}",
             **inputs,
         )
-
-
-def _parse_answer(answer: Any, task: EGMFTask, name: str) -> Any:
-    """Convert a score to a number; in a CSV file it is a string, possibly with a decimal comma."""
-    is_label = task.kind == "classification" and isinstance(answer, str)
-    if is_label and len(answer) <= MAX_SHOWN:
-        return answer
-    if task.kind == "classification":
-        known = ", ".join(task.labels)
-        raise ValueError(f"{name}: unknown label {shorten(answer)} for task {task.name!r}. Known labels: {known}.")
-    if isinstance(answer, int) and abs(answer) > MAX_SCORE:
-        raise ValueError(f"{name}: score {shorten(answer)} is outside the range of task {task.name!r}.")
-    if not isinstance(answer, str):
-        return answer
-    number = parse_number(answer)
-    if number is None:
-        raise ValueError(f"{name}: {shorten(answer)} is not a number, and task {task.name!r} needs a number.")
-    if THOUSANDS.fullmatch(answer.strip()) and task.low <= 1000 * number <= task.high:
-        raise ValueError(f"{name}: {answer!r} may be {number:g} or {1000 * number:g}. Write it with a decimal point.")
-    return number
 
 
 def _present_modalities(example: dict[str, Any], *media: Any) -> list[str]:

@@ -5,20 +5,25 @@ Table ─► make_examples ─► of one split ─► check_answers, resolve_med
 
 import logging
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .csv_tables import Table
+from processing_egmf import EGMFTask
+
+from .csv_tables import Table, parse_number
 from .media_paths import AUDIO_SUFFIXES, FEATURES_SUFFIXES, VIDEO_SUFFIXES, MediaFolder, list_media
 from .tables import COLUMNS, MEDIA
-from .text_files import shorten
+from .text_files import MAX_SHOWN, shorten
 
 
 EXTRA = "extra"  # the field for columns that training does not read, so that none overwrites a field of ours
 MAX_LISTED = 5  # examples in an error
 MAX_KINDS = 20  # errors in a message
 MAX_ID_LENGTH = 500
+MAX_SCORE = 1e9
+THOUSANDS = re.compile(r"[-+]?\d{1,3},\d{3}")  # 1,234 is 1.234 or 1234
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +76,30 @@ def check_ids(examples: Sequence[dict[str, Any]], folder: Path) -> None:
         if name in numbers:
             raise ValueError(f"{folder}: rows {numbers[name]} and {number} have the same id {name!r}.")
         numbers[name] = number
+
+
+def parse_answer(answer: Any, task: EGMFTask, name: str) -> Any:
+    """Convert a score to a number; in a CSV file it is a string, possibly with a decimal comma.
+
+    Raises:
+        ValueError: not a label of the task, or not a number that can be read in only one way.
+    """
+    is_label = task.kind == "classification" and isinstance(answer, str)
+    if is_label and len(answer) <= MAX_SHOWN:
+        return answer
+    if task.kind == "classification":
+        known = ", ".join(task.labels)
+        raise ValueError(f"{name}: unknown label {shorten(answer)} for task {task.name!r}. Known labels: {known}.")
+    if isinstance(answer, int) and abs(answer) > MAX_SCORE:
+        raise ValueError(f"{name}: score {shorten(answer)} is outside the range of task {task.name!r}.")
+    if not isinstance(answer, str):
+        return answer
+    number = parse_number(answer)
+    if number is None:
+        raise ValueError(f"{name}: {shorten(answer)} is not a number, and task {task.name!r} needs a number.")
+    if THOUSANDS.fullmatch(answer.strip()) and task.low <= 1000 * number <= task.high:
+        raise ValueError(f"{name}: {answer!r} may be {number:g} or {1000 * number:g}. Write it with a decimal point.")
+    return number
 
 
 def check_answers(examples: Sequence[dict[str, Any]], folder: Path, places: dict[str, str]) -> None:

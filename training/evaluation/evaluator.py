@@ -418,7 +418,7 @@ def _predict_own_part(
         # A speaker's clips may be on several processes.
         all_examples = cut_examples(examples, processor, options.window_hop)
         whole = EGMFDataset(all_examples, processor, encoder_cache=cache)
-        dataset.speaker_normalization = SpeakerNormalization(model, whole, state.is_main_process)
+        dataset.normalize_speakers(SpeakerNormalization(model, whole, state.is_main_process))
     records = predict_dataset(model, processor, dataset, subsets, options.batch_size, options.num_workers)
     index_of_clip = {example["id"]: index for index, example in zip(indices, own_examples, strict=True)}
     media = {example["id"]: media_paths(example, Path(options.dataset)) for example in own_examples}

@@ -269,7 +269,7 @@ class TrainingRun:
             return
         for dataset in (self.train_set, self.eval_set):
             progress = not self.args.disable_tqdm and self.is_main_process
-            dataset.speaker_normalization = SpeakerNormalization(self.model, dataset, progress)
+            dataset.normalize_speakers(SpeakerNormalization(self.model, dataset, progress))
 
     def make_trainer(self) -> EGMFTrainer:
         callbacks = [LogAtSave()]
