@@ -15,9 +15,9 @@ def test_record(capsys, monkeypatch):
     monkeypatch.setattr(clip_length, "WHISPER_BASE", TINY)
     clip_length.main(["--seconds", "0.5", "--repeats", "1"])
     record = json.loads(capsys.readouterr().out)
-    assert record["ratio"] == pytest.approx(
-        record["encode"]["padded"]["median_s"] / record["encode"]["own_length"]["median_s"]
-    )
+    for ratio, suffix in (("ratio", ""), ("encoder_ratio", "_encoder")):
+        padded, own_length = (record["seconds"][name + suffix]["median_s"] for name in ("padded", "own_length"))
+        assert record[ratio] == pytest.approx(padded / own_length)
     assert record["settings"] == {"seconds": 0.5, "threads": 1, "repeats": 1}
 
 
