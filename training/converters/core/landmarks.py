@@ -1,13 +1,14 @@
 """Face landmarks and action units as features: `video_features` of a clip, read from a table of its frames.
 
     table ─► FaceTrack ─► frames without a face interpolated ─► points relative to their center, in units of the
-                                                        face's size ─► [x, y, movement, other columns] (T, D)
+                                     face's size ─► [x, y, movement, other columns], and how each changes (T, D)
 
 A face in another place, or closer to the camera, gives the same features. Its movement within the clip is kept: the
-center's distance from its median, also in face sizes.
+center's distance from its median, also in face sizes. The changes from frame to frame say how lively a face is, which
+depends less on whose face it is than its shape does (figures in training/LOG.md).
 """
 
-# T frames  N points  D = 2 N + 2 + other columns
+# T frames  N points  D = 2 (2 N + 2 + other columns)
 
 import argparse
 from collections.abc import Collection, Iterable
@@ -42,7 +43,7 @@ class LandmarkOptions(NamedTuple):
     def width(self) -> int:
         """D of the features."""
         movement = 2 if self.points else 0
-        return 2 * len(self.points) + movement + len(self.names)
+        return 2 * (2 * len(self.points) + movement + len(self.names))
 
 
 def add_landmark_options(parser: argparse.ArgumentParser) -> None:
@@ -177,22 +178,28 @@ def face_features(track: FaceTrack) -> np.ndarray:
     """Features that do not depend on where the face is, and how large.
 
     Returns:
-        (T, D) float32: x of all points, y of all points, movement in x and y, the other columns.
+        (T, D) float32: x of all points, y of all points, movement in x and y, the other columns; then the change of
+        each of these since the frame before, 0 in the first frame.
     """
     indices = np.arange(len(track.present))
     known = indices[track.present]
     values = _interpolate(track.values, indices, known)
     num_points = track.points.shape[2]
     if not num_points:
-        return values.astype(np.float32)
+        return with_changes(values)
     flat = track.points.reshape(len(indices), -1)
     points = _interpolate(flat, indices, known).reshape(-1, 2, num_points)
     centers = points.mean(axis=2)  # (T, 2)
     sizes = face_sizes(points)  # (T,)
     shapes = (points - centers[:, :, None]) / sizes[:, None, None]
     movement = (centers - np.median(centers, axis=0)) / np.median(sizes)
-    features = np.concatenate([shapes.reshape(len(indices), -1), movement, values], axis=1)
-    return features.astype(np.float32)
+    return with_changes(np.concatenate([shapes.reshape(len(indices), -1), movement, values], axis=1))
+
+
+def with_changes(columns: np.ndarray) -> np.ndarray:
+    """(T, F) -> (T, 2 F) float32: the columns, and the change of each since the frame before."""
+    changes = np.diff(columns, axis=0, prepend=columns[:1])
+    return np.concatenate([columns, changes], axis=1).astype(np.float32)
 
 
 def _interpolate(columns: np.ndarray, indices: np.ndarray, known: np.ndarray) -> np.ndarray:

@@ -26,9 +26,10 @@ def test_openface_columns_are_chosen(tmp_path):
     path = write_table(tmp_path / "a.csv", openface_rows(face_points()))
     assert table_columns(path) == (("0", "1", "2", "3"), ("AU01_r", "AU12_c"))
     values, reasons, _ = features_of(path)
-    assert values.shape == (FRAMES, 4 + 4 + 2 + 2)
+    assert values.shape == (FRAMES, 2 * (4 + 4 + 2 + 2))
     assert reasons == []
-    assert values[:, -2] == pytest.approx(0.1 * np.arange(FRAMES))
+    assert values[:, 10] == pytest.approx(0.1 * np.arange(FRAMES))
+    assert values[:, 22] == pytest.approx([0.0] + [0.1] * (FRAMES - 1))
 
 
 def test_face_in_another_place_gives_the_same_features(tmp_path):
@@ -46,7 +47,7 @@ def test_frames_without_a_face_are_interpolated_and_counted(tmp_path):
     del rows[9]  # not even a row
     values, reasons, report = features_of(write_table(tmp_path / "b.csv", rows))
     assert values.shape == complete.shape
-    assert values[[4, 9], -2] == pytest.approx([0.4, 0.9])
+    assert values[[4, 9], 10] == pytest.approx([0.4, 0.9])
     assert reasons == ["frames without a face: interpolated"]
     assert report.num_values["frames without a face: interpolated"] == 2
     for row in rows[:9]:
@@ -79,7 +80,7 @@ def test_py_feat_and_mediapipe(tmp_path):
     path = write_table(tmp_path / "feat.csv", rows)
     assert table_columns(path)[1] == ("AU01", "AU12")
     values, reasons, _ = features_of(path)
-    assert values.shape == (FRAMES, 12)
+    assert values.shape == (FRAMES, 24)
     assert reasons == ["landmarks without time stamps: length not compared (give --landmark_fps)"]
     assert features_of(path, fps=30)[1] == []
     assert features_of(path, fps=10)[1] == ["landmarks of another length than the recording: left out"]
@@ -88,7 +89,7 @@ def test_py_feat_and_mediapipe(tmp_path):
         row |= {"chin_x": 5, "chin_y": 9}
     path = write_table(tmp_path / "mediapipe.csv", shapes)
     assert table_columns(path) == (("nose", "chin"), ("jawOpen",))
-    assert features_of(path, 0.3)[0].shape == (9, 7)
+    assert features_of(path, 0.3)[0].shape == (9, 14)
     assert features_of(path, 1.0)[1] == ["landmarks of another length than the recording: left out"]
 
 
@@ -97,7 +98,7 @@ def test_npz(tmp_path):
     points[3] = 0
     np.savez(tmp_path / "a.npz", landmarks=points.reshape(FRAMES, 8).round().astype(np.int16))
     values, reasons, _ = features_of(tmp_path / "a.npz", fps=30)
-    assert values.shape == (FRAMES, 10)
+    assert values.shape == (FRAMES, 20)
     assert reasons == ["frames without a face: interpolated"]
     assert values == pytest.approx(face_features(read_track(tmp_path / "a.npz")))
 
