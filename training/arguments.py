@@ -39,16 +39,12 @@ class EGMFTrainingArguments(FusionTrainingArguments, TrainingArguments):
                 f"--train_sampling_strategy is {self.train_sampling_strategy!r}. "
                 f"Use one of {', '.join(SAMPLING_STRATEGIES)}."
             )
-        if self.fusion_pretraining_epochs < 0:
-            raise ValueError(
-                f"--fusion_pretraining_epochs is {self.fusion_pretraining_epochs}; it must not be negative."
-            )
+        for name in ("epochs", "batch_size", "weight_decay"):
+            value = getattr(self, f"fusion_pretraining_{name}")
+            if value < 0:
+                raise ValueError(f"--fusion_pretraining_{name} is {value}; it must not be negative.")
         if self.distillation and self.label_smoothing_factor != 0:
             raise ValueError("--distillation gives soft labels itself. Leave out --label_smoothing_factor.")
-        if self.fusion_pretraining_batch_size < 0:
-            raise ValueError(
-                f"--fusion_pretraining_batch_size is {self.fusion_pretraining_batch_size}; it must not be negative."
-            )
 
 
 def parse_arguments(

@@ -261,9 +261,10 @@ class FusionTrainingArguments:
         "classification head, without the language model.",
     )
     fusion_pretraining_learning_rate: float = described(1e-3, "Peak learning rate of the fusion pretraining.")
+    fusion_pretraining_weight_decay: float = described(0.01, "Its weight decay; 1 for a few hundred clips.")
     fusion_pretraining_batch_size: int = described(32, "Batch size of the fusion pretraining over all processes.")
     fit_pseudo_tokens: bool = described(
-        False, "After fusion pretraining, pseudo tokens start as the words that its head answers; for few clips."
+        False, "Pseudo tokens start as the words that its head answers; for few clips."
     )
     distillation: bool = described(
         False, "The language model learns to answer as the fusion pretraining's head; for few clips."

@@ -169,4 +169,4 @@ def test_help_is_short_and_grouped(capsys):
         read_settings(["--help_all"])
     full = capsys.readouterr().out
     assert "--torch_compile" in full
-    assert len(short.splitlines()) < 290 < len(full.splitlines())
+    assert len(short.splitlines()) < 295 < len(full.splitlines())

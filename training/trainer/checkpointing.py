@@ -80,6 +80,7 @@ DECISIVE_ARGUMENTS = (
     "adam_epsilon",
     "fusion_pretraining_epochs",
     "fusion_pretraining_learning_rate",
+    "fusion_pretraining_weight_decay",
     "fusion_pretraining_batch_size",
     "fit_pseudo_tokens",
     "distillation",

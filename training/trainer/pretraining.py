@@ -27,7 +27,6 @@ from .sampling import EpochBatchSampler
 
 
 LABEL_SMOOTHING = 0.1
-WEIGHT_DECAY = 0.01
 MAX_GRAD_NORM = 1.0
 MEDIA_INPUTS = ("audio_values", "audio_mask", "video_values", "video_mask")
 
@@ -119,12 +118,20 @@ def rate_factor(step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
 
 
+def make_optimizer(
+    model: EGMFForConditionalGeneration, heads: AnswerHeads, learning_rate: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    """AdamW over what the fusion pretraining trains: encoders, fusion, experts and heads."""
+    parameters = [p for p in (*model.egmf.parameters(), *heads.parameters()) if p.requires_grad]
+    return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
+
+
 def pretrain_fusion(
     model: EGMFForConditionalGeneration,
     heads: AnswerHeads,
     loader: DataLoader,
+    optimizer: torch.optim.Optimizer,
     epochs: float,
-    learning_rate: float,
     device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> list[float]:
@@ -136,8 +143,8 @@ def pretrain_fusion(
         model: trained in place.
         heads: new ones, trained in place, on the device.
         loader: batches without labels in the prompt, with `label_index` (B,), from `SampleCollator`.
+        optimizer: from `make_optimizer`, with the peak learning rate; see `rate_factor`.
         epochs: may be fractional; rounded up to a full step.
-        learning_rate: peak learning rate; see `rate_factor`.
         device: device of the batches.
         progress: show a progress bar.
     """
@@ -147,8 +154,7 @@ def pretrain_fusion(
     if torch.distributed.is_initialized():
         for tensor in heads.state_dict().values():
             torch.distributed.broadcast(tensor, src=0)
-    parameters = [p for p in (*model.egmf.parameters(), *heads.parameters()) if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=WEIGHT_DECAY)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(step, steps))
     model.train()
     epoch_losses = []

@@ -70,7 +70,7 @@ from .checkpointing import (
 )
 from .distillation import Distillation
 from .distributed import num_elements
-from .pretraining import AnswerHeads, pretrain_fusion
+from .pretraining import AnswerHeads, make_optimizer, pretrain_fusion
 from .pseudo_tokens import fit_pseudo_tokens
 from .sampling import EpochBatchSampler
 from .trainer import PUSHING, EGMFTrainer, make_compute_metrics
@@ -339,12 +339,13 @@ class TrainingRun:
             num_workers=args.dataloader_num_workers,
         )
         self.heads = AnswerHeads(self.processor, self.model.config.fusion_hidden_size).to(args.device)
+        rates = (args.fusion_pretraining_learning_rate, args.fusion_pretraining_weight_decay)
         losses = pretrain_fusion(
             self.model,
             self.heads,
             loader,
+            make_optimizer(self.model, self.heads, *rates),
             args.fusion_pretraining_epochs,
-            args.fusion_pretraining_learning_rate,
             args.device,
             progress=not args.disable_tqdm and self.is_main_process,
         )

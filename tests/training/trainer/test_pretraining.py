@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from tests.helpers.training_runs import SHORT, run
 from training.data.collator import SampleCollator
 from training.data.dataset import EGMFDataset, load_examples
-from training.trainer.pretraining import AnswerHeads, fuse_modalities, pretrain_fusion
+from training.trainer.pretraining import AnswerHeads, fuse_modalities, make_optimizer, pretrain_fusion
 
 
 pytestmark = pytest.mark.integration
@@ -36,7 +36,8 @@ def setting(make_model, make_processor, place):
 def test_only_our_own_layers_change(setting, progress):
     model, heads, loader = setting(3)
     before = copy.deepcopy(model.state_dict())
-    losses = pretrain_fusion(model, heads, loader, epochs=2, learning_rate=1e-2, progress=progress)
+    optimizer = make_optimizer(model, heads, 1e-2, 0.01)
+    losses = pretrain_fusion(model, heads, loader, optimizer, epochs=2, progress=progress)
     assert len(losses) == 2
     after = model.state_dict()
     assert set(after) == set(before)
@@ -48,7 +49,8 @@ def test_only_our_own_layers_change(setting, progress):
 
 def test_loss_falls(setting):
     model, heads, loader = setting(6)
-    losses = pretrain_fusion(model, heads, loader, epochs=15, learning_rate=1e-2, progress=False)
+    optimizer = make_optimizer(model, heads, 1e-2, 0.01)
+    losses = pretrain_fusion(model, heads, loader, optimizer, epochs=15, progress=False)
     assert losses[-1] < 0.7 * losses[0]
 
 
@@ -57,7 +59,8 @@ def test_fractions_of_an_epoch_are_rounded_up(setting, epochs, steps):
     model, heads, loader = setting(3)
     calls = []
     model.egmf.audio_visual_encoder.register_forward_hook(lambda *_: calls.append(1))  # once per step
-    losses = pretrain_fusion(model, heads, loader, epochs=epochs, learning_rate=1e-3, progress=False)
+    optimizer = make_optimizer(model, heads, 1e-3, 0.01)
+    losses = pretrain_fusion(model, heads, loader, optimizer, epochs=epochs, progress=False)
     assert len(calls) == steps
     assert len(losses) == math.ceil(epochs)
 
