@@ -36,7 +36,8 @@ from .weights_egmf import (
 )
 
 
-LINEAR_LAYERS = (nn.Linear, Conv1D)  # quantized linear layers are subclasses of nn.Linear
+# Quantized linear layers are subclasses of nn.Linear.
+LINEAR_LAYERS = (nn.Linear, Conv1D)
 # For an architecture without an entry in peft's table: query and value, or the layer that computes them together.
 DEFAULT_TARGETS = (["q_proj", "v_proj"], ["qkv_proj"], ["query_key_value"], ["c_attn"], ["Wqkv"])
 # Initial values of LoRA that leave the frozen weights as they are; others subtract a part of them.
@@ -101,12 +102,11 @@ def check_lora_targets(language_model: PreTrainedModel, targets: list[str] | str
         ValueError: a target is missing or not a linear layer; the message names the linear layers.
     """
     if isinstance(targets, str):
-        return  # peft itself refuses a pattern that matches nothing
+        # peft itself refuses a pattern that matches nothing.
+        return
     layer_names = linear_layer_names(language_model)
-    missing = []
-    for target in targets:
-        if not any(f".{name}".endswith(f".{target}") for name in layer_names):
-            missing.append(target)
+    known = " ".join(f".{name}" for name in layer_names) + " "
+    missing = [target for target in targets if f".{target} " not in known]
     if missing or not targets:
         raise ValueError(
             f"LoRA's `target_modules` (--lora_target_modules) are {list(targets)}, but this "
@@ -158,7 +158,8 @@ def add_adapter(language_model: PreTrainedModel, peft_config: Any, name: str) ->
             "Leave it out, or use True, 'gaussian' or 'orthogonal'."
         )
     language_model.add_adapter(peft_config, name)
-    peft_config.base_model_name_or_path = None  # a local path, which is not to be published
+    # A local path, which is not to be published.
+    peft_config.base_model_name_or_path = None
     place_adapter_of_offloaded_layers(language_model, name)
     import_peft().functional.cast_adapter_dtype(language_model, name)
     language_model.train(language_model.training)
@@ -179,7 +180,8 @@ def place_adapter_of_offloaded_layers(language_model: PreTrainedModel, name: str
             continue
         with in_memory(base_layer):
             device = base_layer.weight.device
-        if device.type == "meta":  # the whole model is without weights
+        # The whole model is without weights.
+        if device.type == "meta":
             return
         if not isinstance(layer, tuners.lora.LoraLayer) or name in layer.lora_variant:
             raise ValueError(
@@ -193,7 +195,8 @@ def place_adapter_of_offloaded_layers(language_model: PreTrainedModel, name: str
 
 def adapter_configs(language_model: PreTrainedModel) -> dict[str, Any]:
     """The configuration of each adapter, by name."""
-    return vars(language_model).get("peft_config", {})  # peft sets it with the first adapter
+    # peft sets it with the first adapter.
+    return vars(language_model).get("peft_config", {})
 
 
 # ---- the same on the whole model --------------------------------------------------------------------------------
@@ -236,8 +239,8 @@ class EGMFAdapterMixin:
         folder = self.adapter_folders.get(checksum(state_dict.items()))
         if folder is None:
             raise ValueError(
-                f"The weights of the adapter {missing[0]!r} are missing: they have a file of their own. Load the "
-                "model with from_pretrained() from the checkpoint that you resume from, or resume with `EGMFTrainer`."
+                f"The weights of the adapter {missing[0]!r} are missing: they have a file of their own. "
+                "Load the model from the checkpoint that you resume from, or resume with `EGMFTrainer`."
             )
         for name in missing:
             path = os.path.join(folder, name, weights_name(stem="adapter_model"))

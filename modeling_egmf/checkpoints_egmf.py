@@ -20,13 +20,14 @@ import copy
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Self
 
 from huggingface_hub import file_exists, save_torch_state_dict
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoProcessor, PreTrainedModel
 from transformers.integrations.accelerate import load_offloaded_parameter
+from transformers.utils import cached_file
 
 from .adapters_egmf import adapter_configs
 from .configuration_egmf import IS_REMOTE_CODE, EGMFConfig
@@ -50,7 +51,7 @@ from .parts_egmf import (
     with_located_parts,
     with_relative_parts,
 )
-from .settings_egmf import settings_checksums
+from .settings_egmf import settings_checksum, settings_checksums
 from .weights_egmf import (
     check_weights,
     checksum,
@@ -101,7 +102,8 @@ def split_weights(
         del weights[key]
     own_weights = {}
     for key, weight in weights.items():
-        plain_key = key.replace(".base_layer.", ".")  # as without adapters
+        # As without adapters.
+        plain_key = key.replace(".base_layer.", ".")
         if weight.is_meta and plain_key != key:
             weight = load_offloaded_parameter(model, key)
         own_weights[plain_key] = weight
@@ -123,7 +125,8 @@ def save_adapters(
     own_checksum = checksum(stored_weights(find_weights(folder, variant)))
     config.weights_checksum = {weights_name(variant): own_checksum}
     model.adapter_folders[own_checksum] = os.path.abspath(folder)
-    config.lora = None  # from now on, adapter_config.json says it
+    # From now on, adapter_config.json says it.
+    config.lora = None
     config.adapters = {}
     for name, peft_config in adapter_configs(model.language_model).items():
         peft_config = copy.copy(peft_config)
@@ -138,9 +141,12 @@ def save_adapters(
             adapter_weights,
             os.path.join(folder, name),
             filename_pattern=weights_name(variant, "adapter_model{suffix}"),
-            max_shard_size=sys.maxsize,  # peft reads a single file
+            # peft reads a single file.
+            max_shard_size=sys.maxsize,
         )
         config.weights_checksum[file_name] = checksum(adapter_weights.items())
+        fields = peft_config.from_json_file(os.path.join(folder, name, "adapter_config.json"))
+        config.weights_checksum[f"{name}/adapter_config.json"] = settings_checksum(fields)
         config.adapters[name] = name in model.active_adapters()
     config.config_checksum = settings_checksums(json.loads(config.to_json_string()))
     config.to_json_file(os.path.join(folder, "config.json"))
@@ -150,21 +156,17 @@ def compare_checksum(
     checkpoint: str | os.PathLike,
     config: EGMFConfig,
     file_name: str,
-    weights: Iterable[tuple[str, Tensor]],
+    actual: str,
 ) -> None:
-    """Reject weights that changed after they were saved; nothing is read if the configuration has no checksum.
+    """Reject a file that changed after it was saved, if the configuration has its checksum.
 
     Raises:
-        ValueError: a file was damaged, or edited without saving the model.
+        ValueError: it was damaged, or edited without saving the model.
     """
     expected = (config.weights_checksum or {}).get(file_name)
-    if expected is None:
-        return
-    actual = checksum(weights)
-    if actual != expected:
+    if expected not in (None, actual):
         raise ValueError(
-            f"The weights of {checkpoint} ({file_name}) are not those that were saved: their checksum "
-            f"is {actual}, but config.json has {expected}. Download or save it again. "
+            f"{file_name} of {checkpoint} is not as it was saved. Download or save it again. "
             "To keep the edit, delete `weights_checksum` from config.json."
         )
 
@@ -204,20 +206,22 @@ def load_adapter_checkpoint(
         model = model_class(config, language_model, audio_backbone, video_backbone)
     keys = model.state_dict().keys() - (keys_stored_elsewhere(model) - weights.keys())
     load_weights(checkpoint, model, {key: key for key in keys}, weights)
-    compare_checksum(checkpoint, config, weights_name(kwargs.get("variant")), weights.items())
+    compare_checksum(checkpoint, config, weights_name(kwargs.get("variant")), checksum(weights.items()))
 
     embeddings = language_model.get_input_embeddings()
     with in_memory(embeddings):
         device = embeddings.weight.device
     model.egmf.to(device)
-    device_map = vars(language_model).get("hf_device_map")  # set if accelerate split or offloaded the language model
+    # Set if accelerate split or offloaded the language model.
+    device_map = vars(language_model).get("hf_device_map")
     if device_map is not None:
         text_device_map = {f"language_model.{name}".rstrip("."): place for name, place in device_map.items()}
         model.hf_device_map = {"egmf": device, **text_device_map}
     model.name_or_path = str(checkpoint)
     model.eval()
     kinds = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
-    return model, {kind: [] for kind in kinds}  # anything else has raised an error
+    # Anything else has raised an error.
+    return model, {kind: [] for kind in kinds}
 
 
 def load_standalone_checkpoint(
@@ -243,7 +247,8 @@ def load_standalone_checkpoint(
     if "device_map" in kwargs:
         kwargs["device_map"] = full_device_map(kwargs["device_map"])
     kwargs["output_loading_info"] = True
-    kwargs["ignore_mismatched_sizes"] = True  # check_weights reports them with all other mismatches
+    # check_weights reports them with all other mismatches.
+    kwargs["ignore_mismatched_sizes"] = True
     with explain_loading_errors(str(checkpoint)):
         model, info = load(checkpoint, config=config, **kwargs)
     weights = model.state_dict()
@@ -251,7 +256,7 @@ def load_standalone_checkpoint(
     if "quantization_config" not in vars(model.config):
         mistakes["wrong types"] = wrong_types(stored_weights(paths), weights)
     check_weights(checkpoint, mistakes, weights)
-    compare_checksum(checkpoint, config, weights_name(kwargs.get("variant")), stored_weights(paths))
+    compare_checksum(checkpoint, config, weights_name(kwargs.get("variant")), checksum(stored_weights(paths)))
     offloaded = [name for name, weight in weights.items() if weight.is_meta and name.startswith("egmf.")]
     if offloaded:
         raise ValueError(
@@ -284,9 +289,13 @@ def load_adapters(
     hub_kwargs = file_arguments(kwargs)
     for name in adapters:
         hub_kwargs["subfolder"] = os.path.join(kwargs.get("subfolder", ""), name)
+        path = cached_file(checkpoint, "adapter_config.json", **hub_kwargs)
+        with explain_loading_errors(path), open(path, encoding="utf-8") as file:
+            fields_checksum = settings_checksum(json.load(file))
+        compare_checksum(checkpoint, config, f"{name}/adapter_config.json", fields_checksum)
         weights = model.load_adapter(checkpoint, name, variant, **hub_kwargs)
         file_name = f"{name}/{weights_name(variant, 'adapter_model')}"
-        compare_checksum(checkpoint, config, file_name, weights.items())
+        compare_checksum(checkpoint, config, file_name, checksum(weights.items()))
     own_checksum = (config.weights_checksum or {}).get(weights_name(variant))
     if own_checksum is not None and os.path.isdir(checkpoint):
         model.adapter_folders[own_checksum] = os.path.join(checkpoint, kwargs.get("subfolder", ""))
@@ -338,9 +347,11 @@ class EGMFCheckpointMixin:
             config.text_model_fingerprint = fingerprint(language_model)
             config.text_model_checksum = text_model_checksum(language_model)
         text_config = language_model.config
-        text_config.name_or_path = ""  # a local path, which is not to be published
+        # A local path, which is not to be published.
+        text_config.name_or_path = ""
         text_config.dtype = language_model.dtype
-        if "quantization_config" in vars(text_config):  # whoever loads a checkpoint chooses the precision
+        # Whoever loads a checkpoint chooses the precision.
+        if "quantization_config" in vars(text_config):
             text_config = copy.copy(text_config)
             del text_config.quantization_config
         config.text_config = text_config

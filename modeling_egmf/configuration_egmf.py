@@ -33,7 +33,7 @@ from .fields_egmf import (
     ties_word_embeddings,
     validate_attention_width,
 )
-from .settings_egmf import check_settings
+from .settings_egmf import check_dtypes, check_settings
 
 
 PIPELINE_TASK = "multimodal-emotion-recognition"
@@ -47,7 +47,8 @@ PAPER_EXPERTS = (
     {"name": "semantic", "bottleneck_ratio": 4, "activation": "gelu"},
     {"name": "global", "bottleneck_ratio": 2, "activation": "silu"},
 )
-LEARNED_ACTIVATION = "mixture"  # of an expert: a learned mixture of the paper's three
+# Activation of an expert: a learned mixture of the paper's three.
+LEARNED_ACTIVATION = "mixture"
 
 
 class EGMFConfigError(StrictDataclassError, ValueError):
@@ -237,7 +238,8 @@ class EGMFConfig(PreTrainedConfig):
             If it is set, loading the checkpoint with other weights is refused; not for quantized or offloaded ones.
         weights_checksum (`dict[str, str]`, *optional*):
             Written into config.json by `save_pretrained`: path of a weights' file -> checksum of its tensors, from
-            `weights_egmf.checksum`. Loading compares it. `None` for checkpoints without one.
+            `weights_egmf.checksum`, and of an adapter's configuration -> checksum of its fields. Loading compares
+            them. `None` for checkpoints without any.
         adapters (`dict[str, bool]`, *optional*):
             Written into config.json by `save_pretrained`: name of each PEFT adapter of the language model -> whether
             it was active. Each has a folder of its name in the checkpoint. `None` for a model in memory.
@@ -371,7 +373,7 @@ class EGMFConfig(PreTrainedConfig):
         check_overrides(cls, kwargs)
         try:
             return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
-        except (StrictDataclassError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+        except (StrictDataclassError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
             problem = " ".join(str(error).split())
             raise EGMFConfigError(
                 f"The config.json of {pretrained_model_name_or_path} is not valid: {problem[:300]}"
@@ -402,6 +404,7 @@ class EGMFConfig(PreTrainedConfig):
         """
         config_dict = dict(config_dict)
         check_settings(config_dict)
+        check_dtypes(config_dict)
         for name in field_names(cls) & set(kwargs) - {"dtype"}:
             value = kwargs.pop(name)
             if isinstance(value, os.PathLike):

@@ -64,7 +64,8 @@ def load_config(
     changes = {name: kwargs[name] for name in kwargs if name in fields}
     kwargs = {name: value for name, value in kwargs.items() if name not in fields and value is not None}
     if changes.get("text_model_id", "") is None:
-        del changes["text_model_id"]  # the checkpoint's own
+        # The checkpoint's own.
+        del changes["text_model_id"]
     if "torch_dtype" in kwargs:
         kwargs.setdefault("dtype", kwargs.pop("torch_dtype"))
     if isinstance(config, PreTrainedConfig):

@@ -35,7 +35,8 @@ logger = logging.get_logger(__name__)
 
 # Precisions in which a copy of the language model may be stored, and in which it may be loaded.
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-PIECE = 2**24  # weights that are rounded at once
+# Weights that are rounded at once.
+PIECE = 2**24
 
 
 # ---- where they are -------------------------------------------------------------------------------------------------
@@ -112,13 +113,11 @@ def find_moved_part(path: str, checkpoint: str | os.PathLike) -> str:
     names = [name for name in Path(path).parts if name not in (os.pardir, os.curdir, Path(path).anchor)]
     if not names:
         return path
-    candidates = []
-    if os.path.isdir(checkpoint):
-        for place in Path(checkpoint).absolute().parents:
-            if place.joinpath(*names, "config.json").is_file():
-                candidates.append(str(place.joinpath(*names)))
+    places = Path(checkpoint).absolute().parents if os.path.isdir(checkpoint) else ()
+    configs = [place.joinpath(*names, "config.json") for place in places]
     cached = f"models--*--{glob.escape(names[-1])}/snapshots/*/config.json"
-    candidates += [str(config.parent) for config in sorted(Path(constants.HF_HUB_CACHE).glob(cached))]
+    configs += sorted(Path(constants.HF_HUB_CACHE).glob(cached))
+    candidates = [str(config.parent) for config in configs if config.is_file()]
     if not candidates:
         return path
     logger.warning(f"{path}, which {checkpoint} names, does not exist: {candidates[0]} is loaded instead.")
@@ -273,7 +272,8 @@ def load_text_model(
     if kwargs.get("dtype") in (None, "auto"):
         kwargs["dtype"] = config.text_config.dtype or "auto"
     if kwargs.get("attn_implementation") is None and config._attn_implementation is not None:
-        kwargs["attn_implementation"] = config._attn_implementation  # AutoConfig has taken the argument
+        # AutoConfig has taken the argument.
+        kwargs["attn_implementation"] = config._attn_implementation
     kwargs["revision"] = config.text_model_revision or "main"
     with explain_loading_errors(name, remedy):
         language_model, info = AutoModelForCausalLM.from_pretrained(path, output_loading_info=True, **kwargs)
@@ -315,7 +315,8 @@ def load_backbone(
             output_loading_info=True,
             **kwargs,
         )
-    checksum = sum_of_bits(backbone, excluded=info["missing_keys"])  # which would be random
+    # Those would be random.
+    checksum = sum_of_bits(backbone, excluded=info["missing_keys"])
     if encoder.backbone_checksum not in (None, checksum):
         raise ValueError(
             f"The {modality} encoder at {path} has other weights than the one {checkpoint} was trained with. "

@@ -77,11 +77,8 @@ def float32_linear(states: Tensor, weight: Tensor, bias: Tensor | None) -> Tenso
     """states (..., D), weight (V, D), bias (V,) -> (..., V), without a float32 copy of the whole weight."""
     with torch.autocast(states.device.type, enabled=False):
         states = states.float()
-        logits = states.new_empty(*states.shape[:-1], len(weight))
-        start = 0
-        for chunk in float32_chunks(weight):
-            logits[..., start : start + len(chunk)] = nn.functional.linear(states, chunk)
-            start += len(chunk)
+        chunks = [nn.functional.linear(states, rows) for rows in float32_chunks(weight)]
+        logits = torch.cat(chunks, dim=-1)
     return logits if bias is None else logits + bias
 
 

@@ -1,6 +1,7 @@
-"""The fields of config.json on which answers depend, and their checksums.
+"""The fields of config.json and adapter_config.json on which answers depend, and their checksums.
 
-    config.json ─► without `UNRELATED` ─► settings_checksums ─► recorded in it as `config_checksum`
+    config.json ─────────► without `UNRELATED` ─► settings_checksums ─► recorded in it as `config_checksum`
+    adapter_config.json ─► without `UNRELATED` ─► settings_checksum ──► recorded beside those of the weights
 
 Many a field changes the answers but no shape of a weight, so that a checkpoint with another value would load. What is
 recorded is compared with the file as it is read: keywords of `from_pretrained` change the configuration in memory.
@@ -22,14 +23,22 @@ text_model_fingerprint text_model_checksum backbone_checksum weights_checksum
 dtype torch_dtype quantization_config use_cache initializer_range
 id2label label2id num_labels problem_type
 bos_token_id eos_token_id pad_token_id
+base_model_name_or_path revision peft_version inference_mode
 """.split()  # noqa: SIM905
+DTYPES = (None, "float16", "bfloat16", "float32", "float64")
 
 
 def answer_settings(fields: Any) -> Any:
-    """The content of a config.json without unrelated fields, those of nested configurations included."""
+    """The content of a file without unrelated fields, those of nested configurations included."""
     if not isinstance(fields, Mapping):
         return fields
     return {name: answer_settings(value) for name, value in fields.items() if name not in UNRELATED}
+
+
+def settings_checksum(value: Any) -> str:
+    """A checksum of a field, or of a file's content, without unrelated fields."""
+    content = json.dumps(answer_settings(value), sort_keys=True)
+    return f"{zlib.crc32(content.encode()):08x}"
 
 
 def settings_checksums(fields: Mapping[str, Any]) -> dict[str, str]:
@@ -38,11 +47,7 @@ def settings_checksums(fields: Mapping[str, Any]) -> dict[str, str]:
     Of the adapters, only their names count, not which ones are active.
     """
     settings = answer_settings({**fields, "adapters": sorted(fields.get("adapters") or ())})
-    checksums = {}
-    for name, value in settings.items():
-        content = json.dumps(value, sort_keys=True)
-        checksums[name] = f"{zlib.crc32(content.encode()):08x}"
-    return checksums
+    return {name: settings_checksum(value) for name, value in settings.items()}
 
 
 def check_settings(fields: dict[str, Any]) -> None:
@@ -52,11 +57,23 @@ def check_settings(fields: dict[str, Any]) -> None:
         ValueError: a field has another value, is missing or was added; the message names it.
     """
     recorded = fields.pop("config_checksum", None)
-    if recorded is None:
-        return
-    changed = {name for name, _ in settings_checksums(fields).items() ^ recorded.items()}
+    actual = settings_checksums(fields)
+    changed = {name for name, _ in actual.items() ^ (recorded or actual).items()}
     if changed:
         raise ValueError(
             f"config.json was saved with another value of {', '.join(sorted(changed)[:5])}. Download it again. "
             "To keep the edit, delete `config_checksum`; for this time only, pass it to from_pretrained()."
         )
+
+
+def check_dtypes(fields: Mapping[str, Any]) -> None:
+    """Refuse the content of a config.json with a precision that does not exist, in nested configurations too.
+
+    Raises:
+        ValueError: the message says which ones do.
+    """
+    if fields.get("dtype") not in DTYPES:
+        raise ValueError(f"`dtype` is {fields['dtype']!r}; use one of {', '.join(DTYPES[1:])}.")
+    for value in fields.values():
+        if isinstance(value, Mapping) and "model_type" in value:
+            check_dtypes(value)

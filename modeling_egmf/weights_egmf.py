@@ -12,7 +12,7 @@ import hashlib
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -111,16 +111,14 @@ def checksum(weights: Iterable[tuple[str, Tensor]]) -> str:
 # ---- weights in memory ----------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def in_memory(module: nn.Module) -> Iterator[None]:
+def in_memory(module: nn.Module) -> AbstractContextManager:
     """Bring the weights of a module that was offloaded by a device map to the device that it computes on."""
     try:
         from accelerate.utils import align_module_device
-    except ImportError:  # only accelerate offloads
-        yield
-        return
-    with align_module_device(module):
-        yield
+    except ImportError:
+        # Only accelerate offloads.
+        return nullcontext()
+    return align_module_device(module)
 
 
 def not_finite(weights: Mapping[str, Tensor]) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+import processing_egmf.media_egmf  # noqa: F401, which reading a placeholder imports
 from tests.helpers.damage import Case, damage_file
 from training.converters.core.arrays import load_npy
 from training.converters.core.conversion_report import ConversionReport

@@ -164,7 +164,7 @@ CHANGES = {
     "integers": (lambda state: state.update({KEY: state[KEY].int()}), rf"wrong types: \['{KEY} \(torch.int32\)'\]"),
     "not a number": (lambda state: state[KEY][0].fill_(float("nan")), rf"NaN or infinite: \['{KEY}'\]"),
     "overflow": (lambda state: state.update({KEY: state[KEY].double() + 1e300}), rf"NaN or infinite: \['{KEY}'\]"),
-    "changed": (lambda state: state[KEY].add_(1), rf"\({WEIGHTS}\) are not those that were saved"),
+    "changed": (lambda state: state[KEY].add_(1), rf"{WEIGHTS} of .* is not as it was saved"),
 }
 
 
@@ -188,6 +188,10 @@ def test_damaged_file_is_named(adapter, name, damage):
         load(adapter[0])
 
 
+def edit_json(path, fields):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -197,10 +201,24 @@ def test_damaged_file_is_named(adapter, name, damage):
     ],
 )
 def test_wrong_configuration_is_refused(adapter, fields, message):
-    path = adapter[0] / "default/adapter_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+    edit_json(adapter[0] / "default/adapter_config.json", fields)
+    edit_json(adapter[0] / "config.json", {"weights_checksum": None})  # as the message below says
     with pytest.raises(OSError, match=rf"adapter_config.json could not be loaded.*{message}"):
         load(adapter[0])
+
+
+def test_configuration_that_changed_is_refused(adapter):
+    folder, model, inputs = adapter
+    path = folder / "default/adapter_config.json"
+    saved = path.read_text()
+    refusal = f"default/adapter_config.json of {folder} is not as it was saved.*delete `weights_checksum`"
+    for change in ({"lora_alpha": float("nan")}, {"lora_alpha": 3}, {"use_rslora": True}, {"rr": 3}):
+        edit_json(path, change)
+        with pytest.raises(ValueError, match=refusal):
+            load(folder)
+        path.write_text(saved)
+    edit_json(path, {"base_model_name_or_path": "ORG/LLM", "peft_version": "9.9", "inference_mode": True})
+    assert torch.equal(logits_of(load(folder), inputs), logits_of(model, inputs))
 
 
 def test_configuration_that_no_longer_names_its_adapters_is_refused(adapter):

@@ -55,6 +55,15 @@ def test_other_fields_may_be_edited(adapter, bases):
     assert load(folder, dtype="float32").config.id2label == {0: "joy"}
 
 
+@pytest.mark.parametrize("value", [float("nan"), [], "Tensor", "int64"])
+def test_precision_that_does_not_exist_is_refused(standalone, value):
+    folder = standalone[0]
+    for change in ({"dtype": value}, {"text_config": {"dtype": value}}, {"audio_config": {"dtype": value}}):
+        edit(folder, **{"dtype": None, "text_config": {"dtype": None}, **change})
+        with pytest.raises(ValueError, match=r"config.json of .* is not valid: `dtype` is .*; use one of float16, bf"):
+            load(folder)
+
+
 def test_keywords_change_the_configuration_only_in_memory(adapter, tmp_path):
     folder, model, inputs = adapter
     loaded = load(folder, fusion_dropout=0.5, audio_config={"dropout": 0.5})
