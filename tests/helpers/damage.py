@@ -194,7 +194,7 @@ def limit_process() -> None:
     limit = pages * resource.getpagesize() + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 1))
-    signal.alarm(6 * SECONDS)  # waiting for nothing: a busy computer may be slow
+    signal.alarm(60 * SECONDS)  # waiting for nothing; long, because a busy computer is slow
 
 
 # ---- all cases ------------------------------------------------------------------------------------------------
