@@ -43,6 +43,13 @@ def make_parser() -> CommandParser:
     add("--modalities", nargs="+", group=clip, help="modalities to use: any of text, audio and video")
     add("--window_hop", type=float, group=clip, help="seconds between the windows that longer clips are cut into")
     add("--encoder_cache", group=model, help="folder for the outputs of frozen pretrained encoders, used by all runs")
+    add(
+        "--speaker_normalization",
+        action="store_true",
+        group=model,
+        help="take each speaker's own mean and deviation off: --folder has a folder for each speaker, --dataset a "
+        "column speaker (needs no labels)",
+    )
     add("--top_k", type=int, group=output, help="number of probabilities to keep, largest first")
     add(
         "--calibrated", action="store_true", group=output, help="probabilities with the temperatures of egmf calibrate"
@@ -71,6 +78,13 @@ def check_arguments(parser: CommandParser, arguments: argparse.Namespace) -> Non
         parser.error("--dataset takes no --text, --audio, --video or --folder. Its columns are read.")
     if arguments.dataset is None and folder is None and not has_clip:
         parser.error("Give --text, --audio or --video, --folder with clips, or --dataset.")
+    if arguments.speaker_normalization and (has_clip or arguments.streaming):
+        parser.error(
+            "--speaker_normalization needs all clips of a speaker: give --folder with a folder for each speaker, or "
+            "--dataset with a column speaker, without --streaming."
+        )
+    if arguments.speaker_normalization and arguments.window_hop is not None:
+        parser.error("--speaker_normalization is of whole clips. Leave out --window_hop.")
     if folder is not None and not folder.is_dir():
         parser.error(f"--folder {folder} is not a folder.")
 

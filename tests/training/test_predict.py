@@ -12,7 +12,7 @@ from processing_egmf.batches_egmf import modalities_of
 from tests.helpers.corpus_files import write_corpus
 from tests.helpers.media_files import gray_frames, sine, write_audio, write_video
 from training.evaluation.predictor import Clip, Predictor, find_clips
-from training.predict import main
+from training.predict import check_arguments, main, make_parser
 
 
 pytestmark = pytest.mark.integration
@@ -105,7 +105,8 @@ def test_clips_of_a_folder(folder):
     assert [clip.name.removeprefix(f"{folder}/") for clip in clips] == ["a.mp4", "b.wav", "deep/c.MP4"]
     assert [clip.transcript_file.name for clip in clips] == ["a.txt", "b.txt", "c.txt"]
     audio = str(folder / "b.wav")
-    assert clips[1] == Clip(audio, recording=audio, transcript_file=folder / "b.txt")
+    assert clips[1] == Clip(audio, recording=audio, transcript_file=folder / "b.txt", speaker=folder.name)
+    assert clips[2].speaker == "deep"
 
 
 def test_every_kind_of_recording_is_found_and_the_rest_is_counted(tmp_path):
@@ -166,6 +167,20 @@ def test_transcript_in_another_encoding_is_an_error_of_that_clip(predict, folder
     first, last = lines(output)
     assert "error" in first
     assert "error" not in last
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--text", "Hi", "--speaker_normalization"], "needs all clips of a speaker: give --folder"),
+        (["--folder", ".", "--speaker_normalization", "--window_hop", "2"], "is of whole clips"),
+    ],
+)
+def test_speakers_of_one_clip_or_of_windows_are_refused(options, message, capsys):
+    parser = make_parser()
+    with pytest.raises(SystemExit):
+        check_arguments(parser, parser.parse_args(["--model_name_or_path", "runs/any", *options]))
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("hop", ["0", "-1", "99", "nan"])

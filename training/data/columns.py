@@ -12,7 +12,7 @@ from typing import Any
 
 from .csv_tables import BLANKS, Table
 from .media_paths import column_of_file, is_absolute
-from .tables import COLUMNS, FILE_NAME, KNOWN_COLUMNS, MEDIA, METADATA_FILES, find_metadata, read_table
+from .tables import COLUMNS, FILE_NAME, KNOWN_COLUMNS, MEDIA, METADATA_FILES, SPEAKER, find_metadata, read_table
 from .text_files import shorten
 
 
@@ -37,7 +37,6 @@ SYNONYMS = {
     "context": ("history", "dialogue", "dialog"),
 }
 MAX_SHOWN_COLUMNS = 30
-SPEAKER = "speaker"  # read by --speaker_normalization
 SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 
 logger = logging.getLogger(__name__)

@@ -53,6 +53,7 @@ from .examples import (
     make_examples,
     parse_answer,
     resolve_media,
+    speaker_of,
     split_columns,
     warn_of_unnamed,
 )
@@ -443,7 +444,7 @@ class EGMFDataset(Dataset):
         media = self.load_media(index)
         states = self._read_states(example)
         if self.speaker_normalization is not None:
-            media, states = self.speaker_normalization(example, media, states)
+            media, states = self.speaker_normalization(speaker_of(example), media, states)
         return media, states
 
     def _read_states(self, example: dict[str, Any]) -> dict[str, torch.Tensor]:

@@ -14,7 +14,7 @@ from processing_egmf import EGMFTask
 
 from .csv_tables import Table, parse_number
 from .media_paths import AUDIO_SUFFIXES, FEATURES_SUFFIXES, VIDEO_SUFFIXES, MediaFolder, list_media
-from .tables import COLUMNS, MEDIA
+from .tables import COLUMNS, MEDIA, SPEAKER
 from .text_files import MAX_SHOWN, shorten
 
 
@@ -54,6 +54,12 @@ def split_columns(row: dict[str, Any]) -> dict[str, Any]:
     example = {name: value for name, value in row.items() if name in COLUMNS}
     example[EXTRA] = {name: value for name, value in row.items() if name not in COLUMNS}
     return example
+
+
+def speaker_of(example: dict[str, Any]) -> str | None:
+    """The speaker of an example as text; None without one."""
+    speaker = (example.get(EXTRA) or {}).get(SPEAKER)
+    return None if speaker is None or str(speaker).strip() == "" else str(speaker)
 
 
 def _read_id(name: Any, place: str) -> str:

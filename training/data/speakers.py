@@ -22,10 +22,10 @@ from tqdm import tqdm
 
 from modeling_egmf import EGMFForConditionalGeneration
 
-from .columns import SPEAKER
 from .dataset import EGMFDataset
-from .examples import list_first
+from .examples import list_first, speaker_of
 from .feature_stats import clip_weights, deviations, standardizers
+from .tables import SPEAKER
 from .text_files import shorten
 
 
@@ -46,7 +46,8 @@ class SpeakerNormalization:
 
     Args:
         model: gives the statistics of the training set; they are read when a clip is normalized.
-        dataset: its examples need the column `speaker`; audio and video need features or an encoder cache.
+        dataset: its examples need the column `speaker`; audio and video need features or an encoder cache. An
+            `EGMFDataset`, or anything that has its `examples`, `processor`, `encoder_cache` and `load_vectors`.
         progress: show a progress bar.
 
     Raises:
@@ -59,31 +60,25 @@ class SpeakerNormalization:
         self.moments = measure_speakers(dataset, list(self.targets), progress)
 
     def __call__(
-        self, example: dict[str, Any], media: dict[str, np.ndarray], states: dict[str, torch.Tensor]
+        self, speaker: str | None, media: dict[str, np.ndarray], states: dict[str, torch.Tensor]
     ) -> tuple[dict[str, np.ndarray], dict[str, torch.Tensor]]:
-        """An example's decoded media and cached encoder outputs -> the same, its features and outputs normalized."""
+        """A speaker's decoded media and cached encoder outputs -> the same, its features and outputs normalized."""
         media = dict(media)
         states = dict(states)
         for modality in self.targets:
             features = f"{modality}_features"
             if features in media:
-                media[features] = self._normalize(example, modality, torch.from_numpy(media[features])).numpy()
+                media[features] = self._normalize(speaker, modality, torch.from_numpy(media[features])).numpy()
             if modality in states:
-                states[modality] = self._normalize(example, modality, states[modality])
+                states[modality] = self._normalize(speaker, modality, states[modality])
         return media, states
 
-    def _normalize(self, example: dict[str, Any], modality: str, values: torch.Tensor) -> torch.Tensor:
+    def _normalize(self, speaker: str | None, modality: str, values: torch.Tensor) -> torch.Tensor:
         """values (T, F) -> float32 (T, F)."""
-        moments = self.moments[speaker_of(example), modality]
+        moments = self.moments[speaker, modality]
         target = self.targets[modality]
         normalized = (values.float() - moments.mean) / moments.std
         return normalized * target.std.cpu() + target.mean.cpu()
-
-
-def speaker_of(example: dict[str, Any]) -> str | None:
-    """The speaker of an example as text; None without one."""
-    speaker = (example.get("extra") or {}).get(SPEAKER)
-    return None if speaker is None or str(speaker).strip() == "" else str(speaker)
 
 
 def normalizable(model: EGMFForConditionalGeneration, dataset: EGMFDataset) -> dict[str, nn.Module]:

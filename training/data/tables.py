@@ -21,6 +21,7 @@ from .text_files import MAX_SHOWN, check_value, read_text, shorten
 
 MEDIA = ("audio", "video", "audio_features", "video_features")
 COLUMNS = ("id", "split", "task", "text", *MEDIA, "context", "answer")  # of metadata; other columns are allowed
+SPEAKER = "speaker"  # one of the others, read by --speaker_normalization
 # Columns of `datasets`' audiofolder and videofolder, which hold paths of files.
 FILE_NAME = "file_name"
 FILE_COLUMNS = (FILE_NAME, *(f"{name}_{FILE_NAME}" for name in MEDIA))

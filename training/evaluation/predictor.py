@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
+import torch
 from tqdm import tqdm
 
 from modeling_egmf import EGMFForConditionalGeneration
@@ -26,7 +28,10 @@ from ..data.clips import load_features, read_stored
 from ..data.dataset import load_examples, stream_examples
 from ..data.dataset_options import DatasetOptions
 from ..data.encoder_cache import EncoderCache, taking_outputs
+from ..data.examples import EXTRA, speaker_of
 from ..data.media_paths import AUDIO_SUFFIXES, VIDEO_SUFFIXES
+from ..data.speakers import SpeakerNormalization
+from ..data.tables import SPEAKER
 from ..data.windows import predict_windows, require_hop
 from ..model.builder import load
 from ..model.language_model import quantization
@@ -39,7 +44,8 @@ from .processes import choose_device, merge_over_processes, own_part, processes,
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 # Extensions that the processor decodes; the content of a file decides whether it is audio or video.
 RECORDING_SUFFIXES = (*VIDEO_SUFFIXES, *AUDIO_SUFFIXES, *PICTURE_SUFFIXES)
-OTHER_INPUTS = ("audio_features", "video_features", "context", "task")  # of an example
+FEATURES = ("audio_features", "video_features")
+OTHER_INPUTS = (*FEATURES, "context", "task")  # of an example
 STREAMED = 64  # examples that are in memory together
 COLUMNS = {  # of Parquet; then `answer`, the complete answer as JSON
     "clip": "string",
@@ -75,6 +81,7 @@ class PredictionOptions:
         encoder_cache: folder for the outputs of frozen pretrained encoders; None to compute them.
         top_k: number of probabilities to keep; None for all.
         calibrated: apply the temperatures that `egmf calibrate` stored with the checkpoint.
+        speaker_normalization: take each speaker's own mean and deviation off, over all of the speaker's clips.
         output: file to write, JSON lines or Parquet; None for the terminal.
         overwrite: replace the file if it exists.
     """
@@ -96,6 +103,7 @@ class PredictionOptions:
     encoder_cache: str | None = None
     top_k: int | None = None
     calibrated: bool = False
+    speaker_normalization: bool = False
     output: Path | None = None
     overwrite: bool = False
 
@@ -115,6 +123,7 @@ class Clip:
         others: other arguments of the processor, such as `context` and `audio_features`.
         recording: a file whose content decides whether it is audio or video, instead of these.
         transcript_file: text file with the transcript, read if it exists.
+        speaker: who is recorded, if known.
     """
 
     name: str
@@ -124,6 +133,7 @@ class Clip:
     others: dict[str, Any] = field(default_factory=dict)
     recording: str | None = None
     transcript_file: Path | None = None
+    speaker: str | None = None
 
     def processor_arguments(self, processor: EGMFProcessor) -> dict[str, Any]:
         """Keyword arguments of the processor for this clip.
@@ -160,6 +170,7 @@ class Predictor:
         window_hop: seconds between the windows that longer clips are cut into; None to cut off their end.
         encoder_cache: stored outputs of the model's frozen encoders, for clips that are not cut; None to compute them.
         calibrated: apply the temperatures that are stored with the processor's tasks.
+        speakers: normalizes features and encoder outputs by speaker; None to take every speaker for an average one.
     """
 
     model: EGMFForConditionalGeneration
@@ -170,8 +181,9 @@ class Predictor:
     window_hop: float | None = None
     encoder_cache: EncoderCache | None = None
     calibrated: bool = False
+    speakers: SpeakerNormalization | None = None
 
-    def predict(self, **sample: Any) -> dict[str, Any]:
+    def predict(self, speaker: str | None = None, **sample: Any) -> dict[str, Any]:
         """One sample's processor arguments -> its answer, over all of its windows if it is cut."""
         inputs = {**sample, "modalities": self.modalities}
         inputs["task"] = self.task or sample.get("task")
@@ -182,7 +194,7 @@ class Predictor:
             answer = predict_windows(self.model, self.processor, inputs, *window_options)
             if answer is not None:
                 return answer
-        prepared = self._prepare(inputs)
+        prepared = self._prepare(inputs, speaker)
         stems = self.encoder_cache.stems.values() if self.encoder_cache is not None else ()
         with taking_outputs(stems):
             output = self.model.score_answers(**self.processor.collate([prepared]).to(self.model.device))
@@ -192,24 +204,37 @@ class Predictor:
             answer["face_share"] = prepared["face_share"]
         return answer
 
-    def _prepare(self, inputs: dict[str, Any]) -> dict[str, Any]:
+    def _prepare(self, inputs: dict[str, Any], speaker: str | None) -> dict[str, Any]:
         """One prepared sample, with the stored outputs of the encoders that are cached."""
         inputs = dict(inputs)
         name = inputs.pop("sample_names", None) or "the clip"
-        if self.encoder_cache is not None:
-            sources = {modality: inputs.get(modality) for modality in ("audio", "video")}
-            chosen = inputs["modalities"] or self.processor.modalities
-            for modality, key in self.encoder_cache.keys(sources).items():
-                if modality in chosen:
-                    inputs[f"{modality}_states"] = self.encoder_cache.load(modality, key, sources, name)
+        states = self.load_states(inputs, name)
+        features = {name: inputs[name] for name in FEATURES if inputs.get(name) is not None}
+        if self.speakers is not None:
+            features, states = self.speakers(speaker, features, states)
+        inputs |= features
+        inputs |= {f"{modality}_states": values for modality, values in states.items()}
         return self.processor.prepare(**inputs, name=name)
+
+    def load_states(self, inputs: dict[str, Any], name: str) -> dict[str, torch.Tensor]:
+        """Modality -> stored outputs (T, encoder width) of the encoders that are cached."""
+        if self.encoder_cache is None:
+            return {}
+        sources = {modality: inputs.get(modality) for modality in ("audio", "video")}
+        chosen = self.modalities or self.processor.modalities
+        keys = self.encoder_cache.keys(sources)
+        return {
+            modality: self.encoder_cache.load(modality, key, sources, name)
+            for modality, key in keys.items()
+            if modality in chosen
+        }
 
     def predict_all(self, clips: Iterable[Clip]) -> Iterator[dict[str, Any]]:
         """Per clip, `clip` (its name) with the fields of its answer, or with `error` (why there is no answer)."""
         is_single = isinstance(clips, Sequence) and len(clips) < 2
         for clip in tqdm(clips, desc="predicting", unit="clip", disable=is_single):
             try:
-                answer = self.predict(**clip.processor_arguments(self.processor))
+                answer = self.predict(clip.speaker, **clip.processor_arguments(self.processor))
             except (ValueError, TypeError, OSError) as error:
                 answer = {"error": str(error)}
             yield {"clip": clip.name, **answer}
@@ -221,6 +246,8 @@ class Predictor:
 def find_clips(folder: Path) -> tuple[list[Clip], Counter]:
     """All recordings in a folder and its subfolders, sorted by path, and the number of other files by extension.
 
+    Each subfolder has the recordings of one speaker, unless nobody asks for speakers.
+
     Raises:
         ValueError: there are none.
     """
@@ -231,7 +258,10 @@ def find_clips(folder: Path) -> tuple[list[Clip], Counter]:
             continue
         is_hidden = path.name.startswith(".")  # such as the `._x` files of macOS
         if path.suffix.lower() in RECORDING_SUFFIXES and path.is_file() and not is_hidden:
-            clips.append(Clip(str(path), recording=str(path), transcript_file=path.with_suffix(".txt")))
+            inner = path.relative_to(folder).parts[:-1]
+            speaker = inner[0] if inner else folder.resolve().name
+            transcript_file = path.with_suffix(".txt")
+            clips.append(Clip(str(path), recording=str(path), transcript_file=transcript_file, speaker=speaker))
         else:
             others.append(path)
     transcripts = {clip.transcript_file for clip in clips}
@@ -258,7 +288,40 @@ def read_clips(options: PredictionOptions) -> list[Clip] | Iterator[Clip]:
 
 def _as_clip(example: dict[str, Any]) -> Clip:
     others = {name: example[name] for name in OTHER_INPUTS if example.get(name) is not None}
-    return Clip(example["id"], example.get("text"), example.get("audio"), example.get("video"), others)
+    media = (example.get("audio"), example.get("video"))
+    return Clip(example["id"], example.get("text"), *media, others, speaker=speaker_of(example))
+
+
+class ClipVectors:
+    """The features and encoder outputs of clips, in the form in which `SpeakerNormalization` reads a dataset.
+
+    Args:
+        predictor: loads them.
+        clips: of all speakers.
+    """
+
+    def __init__(self, predictor: Predictor, clips: Sequence[Clip]):
+        self.predictor = predictor
+        self.clips = clips
+        self.processor = predictor.processor
+        self.encoder_cache = predictor.encoder_cache
+        self.examples = [{"id": clip.name, EXTRA: {SPEAKER: clip.speaker}} for clip in clips]
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def load_vectors(self, index: int) -> dict[str, np.ndarray | torch.Tensor]:
+        """Modality -> (T, width); nothing for a clip that cannot be read, which gets an error when it is predicted."""
+        clip = self.clips[index]
+        try:
+            inputs = clip.processor_arguments(self.processor)
+            vectors: dict[str, np.ndarray | torch.Tensor] = dict(self.predictor.load_states(inputs, clip.name))
+        except (ValueError, TypeError, OSError):
+            return {}
+        for name in FEATURES:
+            if inputs.get(name) is not None:
+                vectors[name.removesuffix("_features")] = inputs[name]
+        return vectors
 
 
 # ---- output ---------------------------------------------------------------------------------------------------
@@ -343,10 +406,12 @@ def predict(options: PredictionOptions) -> int:
             f"--calibrated: {options.model_name_or_path} is not calibrated. Run egmf calibrate on it, or leave it out."
         )
     model.to(state.device if state.num_processes > 1 else options.device)
-    if trained_with_normalization(Path(options.model_name_or_path)) and state.is_main_process:
+    is_normalized = trained_with_normalization(Path(options.model_name_or_path))
+    if is_normalized and not options.speaker_normalization and state.is_main_process:
         logger.warning(
-            f"{options.model_name_or_path} was trained with --speaker_normalization, but egmf predict does not know "
-            "who speaks: it takes every speaker for an average one, and is less accurate than egmf evaluate."
+            f"{options.model_name_or_path} was trained with --speaker_normalization, and without it every speaker is "
+            "taken for an average one, which is less accurate. Give it with --folder, which has a folder for each "
+            f"speaker, or with --dataset, which has a column {SPEAKER!r}."
         )
     cache = None
     if options.encoder_cache is not None:
@@ -356,6 +421,8 @@ def predict(options: PredictionOptions) -> int:
             stem.precomputed = False  # windows are encoded anew
     predictor = Predictor(model, processor, options.task, options.modalities, options.top_k, options.window_hop, cache)
     predictor.calibrated = options.calibrated
+    if options.speaker_normalization:
+        predictor.speakers = SpeakerNormalization(model, ClipVectors(predictor, clips), state.is_main_process)
     if state.num_processes == 1:
         predictions: Iterable[dict[str, Any]] = predictor.predict_all(clips)
     else:

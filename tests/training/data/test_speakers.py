@@ -15,7 +15,8 @@ from tests.helpers.media_files import sine, write_audio
 from tests.helpers.run_files import SMALL_RUN
 from training.arguments import parse_arguments
 from training.data.encoder_cache import encode_samples
-from training.data.speakers import check_speakers, speaker_of
+from training.data.examples import speaker_of
+from training.data.speakers import check_speakers
 from training.evaluation import evaluator
 from training.evaluation.evaluator import EvaluationOptions, evaluate_checkpoint
 from training.evaluation.predictor import PredictionOptions, predict
@@ -148,7 +149,42 @@ def test_prediction_with_the_cache_is_that_without(run, place, caplog):
         predictions[name] = [next(iter(json.loads(line)["probabilities"].values())) for line in lines]
     assert predictions["first"] == predictions["second"] == pytest.approx(predictions["plain"], abs=1e-5)
     assert len(list((place / "predict_cache").rglob("*.safetensors"))) == 12
-    assert "it takes every speaker for an average one" in caplog.text
+    assert "without it every speaker is taken for an average one" in caplog.text
+
+
+def test_prediction_normalizes_as_evaluation_does(run, place):
+    shared = {"device": "cpu", "encoder_cache": str(place / "cache"), "speaker_normalization": True}
+    evaluated = EvaluationOptions(
+        str(run.folder), dataset=str(place / "corpus"), split="validation", output=place / "expected.json", **shared
+    )
+    evaluate_checkpoint(evaluated)
+    expected = everything_of(read_json(place / "expected.json"))
+    output = place / "normalized.jsonl"
+    dataset = {"dataset": str(place / "corpus"), "split": "validation"}
+    assert predict(PredictionOptions(str(run.folder), **dataset, output=output, **shared)) == 0
+    lines = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    assert [next(iter(line["probabilities"].values())) for line in lines] == pytest.approx(expected, abs=1e-5)
+
+
+def test_each_folder_is_a_speaker(run, place):
+    for number in range(6):
+        for speaker in ("ann", "bob"):
+            (place / "people" / speaker).mkdir(parents=True, exist_ok=True)
+            sound = sine(200 + 60 * number, 0.3, 16_000) * (1 if speaker == "ann" else 0.1)
+            write_audio(place / "people" / speaker / f"{number}.wav", sound, 16_000)
+    (place / "people/bob/9.wav").write_bytes(b"RIFF")
+    shared = {"device": "cpu", "encoder_cache": str(place / "people_cache"), "speaker_normalization": True}
+    lines = {}
+    for folder, failures in (("people", 1), ("people/ann", 0)):
+        output = place / f"{folder.replace('/', '-')}.jsonl"
+        assert predict(PredictionOptions(str(run.folder), folder=place / folder, output=output, **shared)) == failures
+        for line in output.read_text(encoding="utf-8").splitlines():
+            lines.setdefault(json.loads(line)["clip"], []).append(json.loads(line))
+    for name, answers in lines.items():
+        if "ann" in name:
+            first, second = (list(answer["probabilities"].values()) for answer in answers)
+            assert first == pytest.approx(second, abs=1e-6)
+    assert "error" in lines[str(place / "people/bob/9.wav")][0]
 
 
 def everything_of(results):
