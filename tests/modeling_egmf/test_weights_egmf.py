@@ -90,6 +90,13 @@ def test_flipped_bit_is_told(folder):
         load(folder)
 
 
+def test_pointer_of_git_lfs_is_named(folder):
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+    (folder / "model.safetensors").write_text(pointer)
+    with pytest.raises(OSError, match=f"{folder}.* could not be loaded .*Git LFS pointer.*Download"):
+        load(folder)
+
+
 def test_checkpoint_without_a_checksum_loads(folder):
     path = folder / "config.json"
     config = json.loads(path.read_text())
