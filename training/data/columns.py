@@ -105,6 +105,7 @@ def name_media(table: Table) -> Table:
     rows = []
     for index, row in enumerate(table.rows):
         named: dict[str, Any] = {}
+        sources: dict[str, str] = {}  # column of `named` -> column of the table
         for column, value in row.items():
             if column in STRIPPED and isinstance(value, str):
                 value = value.strip(BLANKS)
@@ -112,8 +113,11 @@ def name_media(table: Table) -> Table:
                 continue
             target = _media_column(column, value, table.place(index))
             if target in named:
-                raise ValueError(f"{table.place(index)}: {column} and {target} both name a file. Leave one out.")
+                raise ValueError(
+                    f"{table.place(index)}: {sources[target]} and {column} both name the {target}. Leave one out."
+                )
             named[target] = value
+            sources[target] = column
         rows.append(named)
     columns = list(dict.fromkeys(column for row in rows for column in row))
     known = [column for column in table.columns if column not in KNOWN_COLUMNS or column in COLUMNS]
