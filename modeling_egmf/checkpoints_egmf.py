@@ -21,6 +21,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Self
 
 from huggingface_hub import file_exists, save_torch_state_dict
@@ -156,15 +157,15 @@ def compare_checksum(
     checkpoint: str | os.PathLike,
     config: EGMFConfig,
     file_name: str,
-    actual: str,
+    actual: Callable[[], str],
 ) -> None:
-    """Reject a file that changed after it was saved, if the configuration has its checksum.
+    """Reject a file that changed after it was saved, if the configuration has its checksum; else nothing is read.
 
     Raises:
         ValueError: it was damaged, or edited without saving the model.
     """
     expected = (config.weights_checksum or {}).get(file_name)
-    if expected not in (None, actual):
+    if expected is not None and actual() != expected:
         raise ValueError(
             f"{file_name} of {checkpoint} is not as it was saved. Download or save it again. "
             "To keep the edit, delete `weights_checksum` from config.json."
@@ -206,7 +207,7 @@ def load_adapter_checkpoint(
         model = model_class(config, language_model, audio_backbone, video_backbone)
     keys = model.state_dict().keys() - (keys_stored_elsewhere(model) - weights.keys())
     load_weights(checkpoint, model, {key: key for key in keys}, weights)
-    compare_checksum(checkpoint, config, weights_name(kwargs.get("variant")), checksum(weights.items()))
+    compare_checksum(checkpoint, config, weights_name(kwargs.get("variant")), partial(checksum, weights.items()))
 
     embeddings = language_model.get_input_embeddings()
     with in_memory(embeddings):
@@ -256,7 +257,7 @@ def load_standalone_checkpoint(
     if "quantization_config" not in vars(model.config):
         mistakes["wrong types"] = wrong_types(stored_weights(paths), weights)
     check_weights(checkpoint, mistakes, weights)
-    compare_checksum(checkpoint, config, weights_name(kwargs.get("variant")), checksum(stored_weights(paths)))
+    compare_checksum(checkpoint, config, weights_name(kwargs.get("variant")), partial(checksum, stored_weights(paths)))
     offloaded = [name for name, weight in weights.items() if weight.is_meta and name.startswith("egmf.")]
     if offloaded:
         raise ValueError(
@@ -291,11 +292,11 @@ def load_adapters(
         hub_kwargs["subfolder"] = os.path.join(kwargs.get("subfolder", ""), name)
         path = cached_file(checkpoint, "adapter_config.json", **hub_kwargs)
         with explain_loading_errors(path), open(path, encoding="utf-8") as file:
-            fields_checksum = settings_checksum(json.load(file))
-        compare_checksum(checkpoint, config, f"{name}/adapter_config.json", fields_checksum)
+            fields = json.load(file)
+        compare_checksum(checkpoint, config, f"{name}/adapter_config.json", partial(settings_checksum, fields))
         weights = model.load_adapter(checkpoint, name, variant, **hub_kwargs)
         file_name = f"{name}/{weights_name(variant, 'adapter_model')}"
-        compare_checksum(checkpoint, config, file_name, checksum(weights.items()))
+        compare_checksum(checkpoint, config, file_name, partial(checksum, weights.items()))
     own_checksum = (config.weights_checksum or {}).get(weights_name(variant))
     if own_checksum is not None and os.path.isdir(checkpoint):
         model.adapter_folders[own_checksum] = os.path.join(checkpoint, kwargs.get("subfolder", ""))

@@ -77,8 +77,7 @@ def float32_linear(states: Tensor, weight: Tensor, bias: Tensor | None) -> Tenso
     """states (..., D), weight (V, D), bias (V,) -> (..., V), without a float32 copy of the whole weight."""
     with torch.autocast(states.device.type, enabled=False):
         states = states.float()
-        chunks = [nn.functional.linear(states, rows) for rows in float32_chunks(weight)]
-        logits = torch.cat(chunks, dim=-1)
+        logits = torch.cat([nn.functional.linear(states, rows) for rows in float32_chunks(weight)], dim=-1)
     return logits if bias is None else logits + bias
 
 

@@ -87,13 +87,15 @@ def check_token_ids(name: str, token_ids: Tensor | None, config: EGMFConfig) -> 
     if token_ids is None:
         raise ValueError(f"`{name}` is missing; give all that processor(text=...) returns.")
     if token_ids.dtype not in (torch.int64, torch.int32):
-        raise ValueError(f"`{name}` has type {token_ids.dtype}; give whole numbers, as the processor returned them.")
+        raise ValueError(f"`{name}` has type {token_ids.dtype}; give whole numbers, as the processor does.")
     vocab_size = config.text_config.get_text_config().vocab_size
+    # The placeholder is none of them, even where the embedding matrix has room for it.
+    token_ids = token_ids.masked_fill(token_ids == (config.placeholder_token_id or -1), vocab_size)
     lowest, highest = token_ids.aminmax()
     if lowest < 0 or highest >= vocab_size:
         raise ValueError(
-            f"`{name}` contains token {int(lowest if lowest < 0 else highest)}, but the language model has "
-            f"{vocab_size} tokens. Give all that the processor of the model's own checkpoint returns."
+            f"`{name}` contains token {int(lowest if lowest < 0 else highest)}; the language model has "
+            f"{vocab_size} tokens. Give all that the checkpoint's own processor returns."
         )
 
 

@@ -46,7 +46,9 @@ def explain_loading_errors(name: str, remedy: str = "Download or save it again."
         raise
     # Of any kind: damaged content can make the libraries raise anything.
     except Exception as error:
-        problem = str(error).replace("too large", "too large, as in a Git LFS pointer") or type(error).__name__
+        problem = (
+            str(error).replace("header too large", "header too large, as in a Git LFS pointer") or type(error).__name__
+        )
         if "unexpected keyword argument" in problem:
             name = problem.split("'")[1]
             hint = did_you_mean(name, COMMON_ARGUMENTS) or " Leave it out."

@@ -142,5 +142,4 @@ def _read_media(item: Mapping[str, Any], value: Any, name: str) -> Any:
     is_media = isinstance(value, str) and MEDIA_NAME.search(value)
     if is_media and not value.lower().endswith((".jpg", ".jpeg", ".png")):
         raise ValueError(f"{name} has {shorten(value)} as an image. Give it as an item of type video or audio.")
-    is_frame = isinstance(value, np.ndarray | torch.Tensor) or is_pil_image(value)
-    return [value] if is_frame else value
+    return [value] if isinstance(value, np.ndarray | torch.Tensor) or is_pil_image(value) else value

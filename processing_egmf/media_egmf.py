@@ -334,9 +334,8 @@ def _decode_base64(uri: str, name: str) -> bytes:
     """The content of a `data:` URI."""
     if len(uri) > MAX_BASE64:
         raise ValueError(f"{name}: {len(uri)} characters of base64; at most {MAX_BASE64} are read. Give the path.")
-    _, _, content = uri.partition(",")
     try:
-        return base64.b64decode("".join(content.split()), validate=True)
+        return base64.b64decode(re.sub(r"\s", "", uri.partition(",")[2]), validate=True)
     except ValueError as error:
         raise ValueError(f"{name}: not valid base64 ({error}). Encode the file's bytes again.") from error
 

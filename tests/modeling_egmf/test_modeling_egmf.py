@@ -150,6 +150,10 @@ def test_tokens_of_the_tokenizer_alone_are_a_call_of_the_language_model(setting)
     assert output.pseudo_tokens is None
     greedy = {"max_new_tokens": 4, "do_sample": False}
     assert torch.equal(model.generate(**tokens, **greedy), model.language_model.generate(**tokens, **greedy))
+    # A part of the processor's tensors is refused, even where the embedding matrix has room for the placeholder.
+    model.config.placeholder_token_id = int(labels.max())
+    with pytest.raises(ValueError, match="Give all that the checkpoint's own processor returns"):
+        model(**tokens)
 
 
 # ---- modalities ---------------------------------------------------------------------------------------------

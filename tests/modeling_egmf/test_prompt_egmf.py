@@ -102,7 +102,7 @@ def test_utterance_mask_is_required(setting, process):
     with pytest.raises(ValueError, match=r"`utterance_mask` is missing; give all that processor\(text=...\) returns"):
         model(**inputs)
     placeholders = {name: inputs[name] for name in ("input_ids", "attention_mask")}
-    with pytest.raises(ValueError, match="contains token .*Give all that the processor of the model's own checkpoint"):
+    with pytest.raises(ValueError, match="contains token .*Give all that the checkpoint's own processor"):
         model.generate(**placeholders)
     with pytest.raises(ValueError, match=r"`input_ids` is missing; give all that processor\(text=...\) returns"):
         model()

@@ -8,14 +8,15 @@ import torch
 from torch.utils.data import get_worker_info
 
 
-MAX_BYTES = 2**29
+MAX_BYTES = 2**28
 ITEM_BYTES = 32  # of a number in a list, or of anything else
 
 
 class PreparedSamples(dict):
     """Index of an example -> what was prepared for it.
 
-    Worker processes keep nothing: each would keep all of it, and loses it after an epoch.
+    Worker processes keep nothing, because each would keep all of it. The limit is that of one dataset: a training set
+    has one for pretraining and one for training.
 
     Args:
         max_bytes: what does not fit is not kept.

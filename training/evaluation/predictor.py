@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from modeling_egmf import EGMFForConditionalGeneration
 from processing_egmf import EGMFProcessor
+from processing_egmf.frontends_egmf import read_features
 from processing_egmf.video_egmf import has_video
 
 from ..data.clips import load_features, read_stored
@@ -44,8 +45,7 @@ from .processes import choose_device, merge_over_processes, own_part, processes,
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 # Extensions that the processor decodes; the content of a file decides whether it is audio or video.
 RECORDING_SUFFIXES = (*VIDEO_SUFFIXES, *AUDIO_SUFFIXES, *PICTURE_SUFFIXES)
-FEATURES = ("audio_features", "video_features")
-OTHER_INPUTS = (*FEATURES, "context", "task")  # of an example
+OTHER_INPUTS = ("audio_features", "video_features", "context", "task")  # of an example
 STREAMED = 64  # examples that are in memory together
 COLUMNS = {  # of Parquet; then `answer`, the complete answer as JSON
     "clip": "string",
@@ -209,7 +209,7 @@ class Predictor:
         inputs = dict(inputs)
         name = inputs.pop("sample_names", None) or "the clip"
         states = self.load_states(inputs, name)
-        features = {name: inputs[name] for name in FEATURES if inputs.get(name) is not None}
+        features = self.load_features(inputs, name)
         if self.speakers is not None:
             features, states = self.speakers(speaker, features, states)
         inputs |= features
@@ -222,12 +222,25 @@ class Predictor:
             return {}
         sources = {modality: inputs.get(modality) for modality in ("audio", "video")}
         chosen = self.modalities or self.processor.modalities
-        keys = self.encoder_cache.keys(sources)
-        return {
-            modality: self.encoder_cache.load(modality, key, sources, name)
-            for modality, key in keys.items()
-            if modality in chosen
+        states = {}
+        for modality, key in self.encoder_cache.keys(sources).items():
+            values = self.encoder_cache.load(modality, key, sources, name) if modality in chosen else ()
+            if len(values):  # not of a silent clip, or a video without sound
+                states[modality] = values
+        return states
+
+    def load_features(self, inputs: dict[str, Any], name: str) -> dict[str, np.ndarray]:
+        """`audio_features` and `video_features`, as far as they are given, (T, width)."""
+        sizes = {
+            "audio": self.processor.audio_feature_size,
+            "video": self.processor.video_feature_size,
         }
+        features = {}
+        for modality, size in sizes.items():
+            column = f"{modality}_features"
+            if inputs.get(column) is not None:
+                features[column] = read_features(modality, inputs[column], size, name)
+        return features
 
     def predict_all(self, clips: Iterable[Clip]) -> Iterator[dict[str, Any]]:
         """Per clip, `clip` (its name) with the fields of its answer, or with `error` (why there is no answer)."""
@@ -246,7 +259,7 @@ class Predictor:
 def find_clips(folder: Path) -> tuple[list[Clip], Counter]:
     """All recordings in a folder and its subfolders, sorted by path, and the number of other files by extension.
 
-    Each subfolder has the recordings of one speaker, unless nobody asks for speakers.
+    The speaker of a clip is the subfolder that it is in, for `--speaker_normalization`.
 
     Raises:
         ValueError: there are none.
@@ -316,12 +329,31 @@ class ClipVectors:
         try:
             inputs = clip.processor_arguments(self.processor)
             vectors: dict[str, np.ndarray | torch.Tensor] = dict(self.predictor.load_states(inputs, clip.name))
+            features = self.predictor.load_features(inputs, clip.name)
         except (ValueError, TypeError, OSError):
             return {}
-        for name in FEATURES:
-            if inputs.get(name) is not None:
-                vectors[name.removesuffix("_features")] = inputs[name]
+        for column, values in features.items():
+            vectors[column.removesuffix("_features")] = values
         return vectors
+
+
+def check_speaker_folders(folder: Path, clips: Sequence[Clip]) -> None:
+    """Refuse a folder with clips beside folders of speakers, and warn of clips that are taken for one speaker's.
+
+    Raises:
+        ValueError: whose clips the ones beside the folders are is unknown.
+    """
+    beside = [clip for clip in clips if Path(clip.name).parent == folder]
+    if beside and len(beside) < len(clips):
+        raise ValueError(
+            f"--speaker_normalization: {folder} has {len(beside)} clips beside its folders, such as {beside[0].name}. "
+            "Move each into the folder of its speaker."
+        )
+    if beside:
+        logger.warning(
+            f"--speaker_normalization: the {len(beside)} clips directly in {folder} are taken for one speaker's. "
+            "Give each speaker a folder in it if there are several."
+        )
 
 
 # ---- output ---------------------------------------------------------------------------------------------------
@@ -422,6 +454,13 @@ def predict(options: PredictionOptions) -> int:
     predictor = Predictor(model, processor, options.task, options.modalities, options.top_k, options.window_hop, cache)
     predictor.calibrated = options.calibrated
     if options.speaker_normalization:
+        if options.folder is not None and state.is_main_process:
+            check_speaker_folders(options.folder, clips)
+        if state.num_processes > 1:  # each encodes its part, and then reads what all have stored
+            own = ClipVectors(predictor, own_part(clips, state)[1])
+            for index in range(len(own)):
+                own.load_vectors(index)
+            state.wait_for_everyone()
         predictor.speakers = SpeakerNormalization(model, ClipVectors(predictor, clips), state.is_main_process)
     if state.num_processes == 1:
         predictions: Iterable[dict[str, Any]] = predictor.predict_all(clips)

@@ -62,7 +62,7 @@ def fit_pseudo_tokens(
     loader: DataLoader,
     device: torch.device | str = "cpu",
 ) -> float:
-    """Replace the projection to pseudo tokens by the fitted one.
+    """Replace the projection to pseudo tokens by the fitted one. Every process must call this, each with its examples.
 
     Args:
         model: after the fusion pretraining; changed in place.
@@ -80,28 +80,60 @@ def fit_pseudo_tokens(
     was_training = model.training
     model.eval()
     # Sums over the fused vectors, in float64 on the CPU: the weights follow from them.
-    gram = cross = squares = total = 0.0
-    count = 0
+    sums = FitSums(model.config.fusion_hidden_size, len(shares) * pseudo_tokens.width)
     for batch in loader:
         fused, _ = fuse_modalities(model, batch.to(device))
-        wanted = wanted_tokens(heads, fused, words, shares)  # (N, G * D)
         inputs = pseudo_tokens.norm(fused).cpu().double()
-        inputs = nn.functional.pad(inputs, (0, 1), value=1.0)  # the last column is for the bias
-        gram = gram + inputs.T @ inputs
-        cross = cross + inputs.T @ wanted
-        squares = squares + wanted.square().sum(dim=0)
-        total = total + wanted.sum(dim=0)
-        count += len(fused)
+        sums.add(nn.functional.pad(inputs, (0, 1), value=1.0), wanted_tokens(heads, fused, words, shares))
     model.train(was_training)
-    penalty = torch.full((len(gram),), RIDGE * count, dtype=torch.float64)
-    penalty[-1] = 0
-    solution = torch.linalg.solve(gram + penalty.diag(), cross)  # (H + 1, G * D)
+    sums.add_over_processes(device)
+    solution = sums.solve()  # (H + 1, G * D); the last row is the bias
     weights = (solution / float(pseudo_tokens.scale)).T
     pseudo_tokens.projection.weight.copy_(weights[:, :-1])
     pseudo_tokens.projection.bias.copy_(weights[:, -1])
-    errors = squares - 2 * (solution * cross).sum(dim=0) + (solution * (gram @ solution)).sum(dim=0)
-    variance = squares - total.square() / count
-    return float(1 - errors.sum() / variance.sum())
+    return sums.explained(solution)
+
+
+class FitSums:
+    """Sums over fused vectors from which ridge regression follows, float64 on the CPU.
+
+    Args:
+        inputs: width of the inputs, H, without the column of ones.
+        outputs: width of the wanted tokens, G * D.
+    """
+
+    def __init__(self, inputs: int, outputs: int):
+        self.gram = torch.zeros(inputs + 1, inputs + 1, dtype=torch.float64)
+        self.cross = torch.zeros(inputs + 1, outputs, dtype=torch.float64)
+        self.squares = torch.zeros(outputs, dtype=torch.float64)
+
+    def add(self, inputs: torch.Tensor, wanted: torch.Tensor) -> None:
+        """inputs (N, H + 1), whose last column is 1, and wanted (N, G * D)."""
+        self.gram += inputs.T @ inputs
+        self.cross += inputs.T @ wanted
+        self.squares += wanted.square().sum(dim=0)
+
+    def add_over_processes(self, device: torch.device | str) -> None:
+        """Give every process the sums over the vectors of all."""
+        if not torch.distributed.is_initialized():
+            return
+        for tensor in (self.gram, self.cross, self.squares):
+            shared = tensor.to(device)
+            torch.distributed.all_reduce(shared)
+            tensor.copy_(shared)
+
+    def solve(self) -> torch.Tensor:
+        """(H + 1, G * D): weights with a penalty, and in the last row the bias without one."""
+        count = self.gram[-1, -1]
+        penalty = torch.full((len(self.gram),), RIDGE, dtype=torch.float64) * count
+        penalty[-1] = 0
+        return torch.linalg.solve(self.gram + penalty.diag(), self.cross)
+
+    def explained(self, solution: torch.Tensor) -> float:
+        """Share of the variance of the wanted tokens."""
+        errors = self.squares - 2 * (solution * self.cross).sum(dim=0) + (solution * (self.gram @ solution)).sum(dim=0)
+        variance = self.squares - self.cross[-1].square() / self.gram[-1, -1]
+        return float(1 - errors.sum() / variance.sum())
 
 
 def wanted_tokens(

@@ -108,6 +108,7 @@ class TrainingRun:
         self.folder = Path(args.output_dir)
         self.started = time.time()
         self.is_main_process = args.process_index == 0
+        self.pseudo_token_fit: float | None = None  # share of the variance that it explains
 
     def run(self) -> EGMFTrainer:
         """All steps, while no other run may use the folder."""
@@ -275,7 +276,7 @@ class TrainingRun:
         callbacks = [LogAtSave()]
         if self.args.early_stopping_patience is not None:
             callbacks.append(EarlyStoppingCallback(self.args.early_stopping_patience))
-        return EGMFTrainer(
+        trainer = EGMFTrainer(
             model=self.model,
             args=self.args,
             train_dataset=self.train_set,
@@ -285,13 +286,22 @@ class TrainingRun:
             compute_metrics=make_compute_metrics(self.processor, self.model.config),
             callbacks=callbacks,
         )
+        trainer.fits_pseudo_tokens = self.args.fit_pseudo_tokens and self.can_fit_pseudo_tokens()
+        return trainer
+
+    def can_fit_pseudo_tokens(self) -> bool:
+        """Whether there is a new projection to fit, and heads to fit it to; warns if not."""
+        if self.model_args.model_name_or_path is not None:
+            logger.warning("--fit_pseudo_tokens has no effect: this model has learned to read its pseudo tokens.")
+            return False
+        return self.follows_pretraining("fit_pseudo_tokens")
 
     # ---- fusion pretraining --------------------------------------------------------------------------------------
 
     def pretrain(self) -> None:
         """Measure a new model's feature statistics and pretrain its fusion, unless that was done before.
 
-        Sets `self.pretraining` to `{"losses", "seconds" since the start of the run, "reused"}`.
+        Sets `self.pretraining` to `{"losses", "seconds" since the start of the run, "pseudo_token_fit", "reused"}`.
         """
         record = self.folder / FUSION_PRETRAINING
         if self.checkpoint is not None:
@@ -316,6 +326,8 @@ class TrainingRun:
         else:
             losses = self.run_pretraining()
             self.pretraining = {"losses": losses, "seconds": time.time() - self.started}
+            if self.pseudo_token_fit is not None:
+                self.pretraining["pseudo_token_fit"] = self.pseudo_token_fit
             if self.is_main_process:
                 self.save_pretraining()
             accelerator.wait_for_everyone()
@@ -349,17 +361,10 @@ class TrainingRun:
             args.device,
             progress=not args.disable_tqdm and self.is_main_process,
         )
-        if args.fit_pseudo_tokens and self.follows_pretraining("fit_pseudo_tokens"):
-            self.fit_pseudo_tokens(loader)
+        if self.trainer.fits_pseudo_tokens:
+            fit = (self.model, self.heads, self.processor, loader, args.device)
+            self.pseudo_token_fit = fit_pseudo_tokens(*fit)
         return losses
-
-    def fit_pseudo_tokens(self, loader: DataLoader) -> None:
-        """Fit them on the main process's part of the examples; all processes get the same ones."""
-        explained = fit_pseudo_tokens(self.model, self.heads, self.processor, loader, self.args.device)
-        logger.info(f"Pseudo tokens were fitted to the answers of the pretraining's heads: R2 is {explained:.3f}.")
-        if self.trainer.accelerator.num_processes > 1:
-            for tensor in self.model.egmf.pseudo_tokens.state_dict().values():
-                torch.distributed.broadcast(tensor, src=0)
 
     def save_pretraining(self) -> None:
         weights = self.folder / FUSION_PRETRAINING_WEIGHTS
@@ -463,6 +468,7 @@ class TrainingRun:
             # For a resumed run, the time since it was resumed.
             "seconds": {"fusion_pretraining": self.pretraining["seconds"], "all": time.time() - self.started},
             "fusion_pretraining_losses": self.pretraining["losses"],
+            "pseudo_token_fit": self.pretraining.get("pseudo_token_fit"),
             "best_metric": state.best_metric,
             "best_step": state.best_global_step,
             "log_history": state.log_history,

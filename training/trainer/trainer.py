@@ -92,6 +92,7 @@ class EGMFTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.scalars: set[str] = set()
         self.distillation: Distillation | None = None
+        self.fits_pseudo_tokens = False  # the projection starts fitted, and learns as slowly as the fusion
         self.max_answers = max(task.num_answers for task in self.processing_class.task_objects.values())
 
     # Why: it is called at the start if `push_to_hub` is set, and later by the method of that name.
@@ -184,8 +185,8 @@ class EGMFTrainer(Trainer):
             if not parameter.requires_grad:
                 continue
             # Pseudo tokens share the learning rate of the language model, which reads them, unless they were fitted.
-            is_fitted = args.fit_pseudo_tokens or not name.startswith("egmf.pseudo_tokens.")
-            in_fusion = name.startswith("egmf.") and is_fitted
+            has_own_rate = self.fits_pseudo_tokens or not name.startswith("egmf.pseudo_tokens.")
+            in_fusion = name.startswith("egmf.") and has_own_rate
             is_matrix = parameter.ndim > 1
             parameters.setdefault((in_fusion, is_matrix), []).append(parameter)
         groups = [

@@ -3,6 +3,7 @@
 import copy
 import json
 import logging
+import shutil
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from training.data.examples import speaker_of
 from training.data.speakers import check_speakers
 from training.evaluation import evaluator
 from training.evaluation.evaluator import EvaluationOptions, evaluate_checkpoint
-from training.evaluation.predictor import PredictionOptions, predict
+from training.evaluation.predictor import Clip, ClipVectors, PredictionOptions, Predictor, predict
 from training.records import read_json
 from training.trainer.run import TrainingRun
 
@@ -185,6 +186,18 @@ def test_each_folder_is_a_speaker(run, place):
             first, second = (list(answer["probabilities"].values()) for answer in answers)
             assert first == pytest.approx(second, abs=1e-6)
     assert "error" in lines[str(place / "people/bob/9.wav")][0]
+    shutil.copy(place / "people/bob/0.wav", place / "people")
+    with pytest.raises(ValueError, match="has 1 clips beside its folders, such as .*0.wav"):
+        predict(PredictionOptions(str(run.folder), folder=place / "people", **shared))
+
+
+def test_features_of_any_kind_are_measured_and_unusable_ones_left_to_their_error(run):
+    values = np.arange(12.0).reshape(4, 3)
+    given = [values.tolist(), values[:, :2], torch.from_numpy(values), "absent.npy"]
+    clips = [Clip(str(n), "fine", others={"video_features": features}) for n, features in enumerate(given)]
+    vectors = ClipVectors(Predictor(run.model, run.processor), clips)
+    assert [list(vectors.load_vectors(n)) for n in range(4)] == [["video"], [], ["video"], []]
+    assert vectors.load_vectors(0)["video"] == pytest.approx(values)
 
 
 def everything_of(results):

@@ -39,7 +39,7 @@ def corpora(tmp_path_factory):
         (
             "landmarks",
             "auto",
-            ["--video", "features", "--modalities", "audio", "video", "--video_feature_size", "12"],
+            ["--video", "features", "--modalities", "audio", "video", "--video_feature_size", "24"],
         ),
     ],
 )

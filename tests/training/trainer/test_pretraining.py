@@ -39,6 +39,8 @@ def test_only_our_own_layers_change(setting, progress):
     optimizer = make_optimizer(model, heads, 1e-2, 0.01)
     losses = pretrain_fusion(model, heads, loader, optimizer, epochs=2, progress=progress)
     assert len(losses) == 2
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    assert not set(trained) & set(model.egmf.pseudo_tokens.parameters())
     after = model.state_dict()
     assert set(after) == set(before)
     changed = {name for name in before if not torch.equal(before[name], after[name])}

@@ -63,7 +63,18 @@ def test_run_starts_from_fitted_tokens(place):
     assert not torch.allclose(*projections)
 
 
-def test_without_pretraining_it_has_no_effect(place, caplog):
-    options = {**PRETRAINING, **SHORT, "fusion_pretraining_epochs": 0}
-    run(place, "unfitted", fit_pseudo_tokens="true", **options)
-    assert "--fit_pseudo_tokens has no effect" in caplog.text
+def test_only_fitted_tokens_learn_as_slowly_as_the_fusion(place, caplog):
+    rates = {}
+    for name, epochs in (("fitted_slowly", 1), ("unfitted", 0)):
+        options = {**PRETRAINING, **SHORT, "fusion_pretraining_epochs": epochs, "learning_rate": 1e-4}
+        trainer = run(place, name, fit_pseudo_tokens="true", **options)
+        weight = trainer.model.egmf.pseudo_tokens.projection.weight
+        for group in trainer.optimizer.param_groups:
+            if any(parameter is weight for parameter in group["params"]):
+                rates[name] = group["initial_lr"]
+    assert rates == {"fitted_slowly": 2e-2, "unfitted": 1e-4}
+    assert caplog.text.count("--fit_pseudo_tokens has no effect") == 1
+    again = {"model_name_or_path": place / "runs/unfitted", "text_model_name_or_path": place / "llm"}
+    trainer = run(place, "fine-tuned", fit_pseudo_tokens="true", **{**PRETRAINING, **SHORT, **again})
+    assert not trainer.fits_pseudo_tokens
+    assert "has learned to read its pseudo tokens" in caplog.text

@@ -3,8 +3,8 @@
     python -m training.benchmarks.cost.clip_length --seconds 4
 
 One clip, with the same random weights of Whisper base: `padded` is Whisper's own feature extractor and encoder, which
-take 30 seconds only; `own_length` is `encode_waveform` and `EGMFPretrainedStem`. `encoder` holds the times of the
-encoders alone.
+take 30 seconds only; `own_length` is `encode_waveform` and `EGMFPretrainedStem`. `padded_encoder` and
+`own_length_encoder` are the encoders alone.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from modeling_egmf.backbones_egmf import EGMFPretrainedStem
 from processing_egmf.frontends_egmf import encode_waveform
 
 from ...cli import CommandParser, command_errors, output_file
-from ...records import versions, write_json
+from ...records import commit, versions, write_json
 from ..option_ranges import COUNT, check_ranges
 from .timing import timed
 
@@ -68,10 +68,11 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     medians = {name: figures["median_s"] for name, figures in times.items()}
     return {
         "settings": {name: value for name, value in vars(arguments).items() if name != "output"},
-        "seconds": times,
+        "times": times,
         "ratio": medians["padded"] / medians["own_length"],
         "encoder_ratio": medians["padded_encoder"] / medians["own_length_encoder"],
         "versions": versions(),
+        "commit": commit(),
     }
 
 

@@ -74,9 +74,8 @@ def make_parser() -> ArgumentParser:
 def convert(arguments: Namespace) -> Path:
     """The converted corpus."""
     corpus = arguments.work / "corpus"
-    if not (corpus / "conversion.json").is_file():
-        landmarks = [] if arguments.landmarks is None else ["--landmarks", str(arguments.landmarks)]
-        ravdess.main([str(arguments.source), str(corpus), *landmarks, "--no_progress"])
+    landmarks = [] if arguments.landmarks is None else ["--landmarks", str(arguments.landmarks)]
+    ravdess.main([str(arguments.source), str(corpus), *landmarks, "--no_progress"])
     return corpus
 
 

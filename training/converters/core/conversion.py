@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 SUBFOLDERS = ("data", "splits", "clips")
 TASKS_FILE = "tasks.yaml"
-CONVERTER_VERSION = 3  # raised whenever the same files and options give a different result
+CONVERTER_VERSION = 4  # raised whenever the same files and options give a different result
 
 
 def convert_corpus(

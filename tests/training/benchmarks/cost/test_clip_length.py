@@ -16,7 +16,7 @@ def test_record(capsys, monkeypatch):
     clip_length.main(["--seconds", "0.5", "--repeats", "1"])
     record = json.loads(capsys.readouterr().out)
     for ratio, suffix in (("ratio", ""), ("encoder_ratio", "_encoder")):
-        padded, own_length = (record["seconds"][name + suffix]["median_s"] for name in ("padded", "own_length"))
+        padded, own_length = (record["times"][name + suffix]["median_s"] for name in ("padded", "own_length"))
         assert record[ratio] == pytest.approx(padded / own_length)
     assert record["settings"] == {"seconds": 0.5, "threads": 1, "repeats": 1}
 
