@@ -409,7 +409,7 @@ def test_duplicates_are_refused(setting, process):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda ids: ids.where(ids < 0, ids + 10_000), r"contains token 10\d+, but the language model has \d+ tokens"),
+        (lambda ids: ids.where(ids < 0, ids + 10_000), r"contains token 10\d+; the language model has \d+ tokens"),
         (lambda ids: ids.float(), "type torch.float32; give whole numbers"),
         (lambda ids: ids[0], r"has shape \(\d+, \d+\)"),
     ],

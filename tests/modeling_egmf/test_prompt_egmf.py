@@ -158,8 +158,8 @@ def test_positions_start_at_the_first_real_token():
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("input_ids", lambda ids: ids.where(ids > 5, 10**6), "contains token 1000000, but the language model has"),
-        ("input_ids", lambda ids: ids.where(ids > 5, -1), "contains token -1, but the language model has"),
+        ("input_ids", lambda ids: ids.where(ids > 5, 10**6), "contains token 1000000; the language model has"),
+        ("input_ids", lambda ids: ids.where(ids > 5, -1), "contains token -1; the language model has"),
         ("input_ids", lambda ids: ids.float(), "has type torch.float32; give whole numbers"),
         ("input_ids", lambda ids: ids[0], r"has shape \(\d+,\); give \(samples, tokens\)"),
         ("attention_mask", lambda mask: mask[:, 1:], "Give all that the processor returned"),
