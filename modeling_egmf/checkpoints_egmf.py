@@ -30,7 +30,7 @@ from transformers import AutoModelForCausalLM, AutoProcessor, PreTrainedModel
 from transformers.integrations.accelerate import load_offloaded_parameter
 from transformers.utils import cached_file
 
-from .adapters_egmf import adapter_configs
+from .adapters_egmf import adapter_configs, import_peft
 from .configuration_egmf import IS_REMOTE_CODE, EGMFConfig
 from .decoders_egmf import check_decoder
 from .fields_egmf import ties_word_embeddings
@@ -167,7 +167,7 @@ def compare_checksum(
     expected = (config.weights_checksum or {}).get(file_name)
     if expected is not None and actual() != expected:
         raise ValueError(
-            f"{file_name} of {checkpoint} is not as it was saved. Download or save it again. "
+            f"{file_name} of {checkpoint} has changed. Download or save it again. "
             "To keep the edit, delete `weights_checksum` from config.json."
         )
 
@@ -291,8 +291,8 @@ def load_adapters(
     for name in adapters:
         hub_kwargs["subfolder"] = os.path.join(kwargs.get("subfolder", ""), name)
         path = cached_file(checkpoint, "adapter_config.json", **hub_kwargs)
-        with explain_loading_errors(path), open(path, encoding="utf-8") as file:
-            fields = json.load(file)
+        with explain_loading_errors(path):
+            fields = import_peft().PeftConfig.from_json_file(path)
         compare_checksum(checkpoint, config, f"{name}/adapter_config.json", partial(settings_checksum, fields))
         weights = model.load_adapter(checkpoint, name, variant, **hub_kwargs)
         file_name = f"{name}/{weights_name(variant, 'adapter_model')}"

@@ -11,6 +11,7 @@ likely answers. Training continues from there. LOG.md has the figures.
 
 # N fused vectors  H fusion width  D LLM width  G projections  T tasks  A answers of a task
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
@@ -79,23 +80,22 @@ def fit_pseudo_tokens(
     shares = share_projections(len(words), pseudo_tokens.projection.out_features // pseudo_tokens.width)
     was_training = model.training
     model.eval()
-    # Sums over the fused vectors, in float64 on the CPU: the weights follow from them.
     sums = FitSums(model.config.fusion_hidden_size, len(shares) * pseudo_tokens.width)
     for batch in loader:
         fused, _ = fuse_modalities(model, batch.to(device))
-        inputs = pseudo_tokens.norm(fused).cpu().double()
-        sums.add(nn.functional.pad(inputs, (0, 1), value=1.0), wanted_tokens(heads, fused, words, shares))
+        inputs = nn.functional.pad(pseudo_tokens.norm(fused), (0, 1), value=1.0)
+        sums.add(inputs.cpu().numpy(), wanted_tokens(heads, fused, words, shares).numpy())
     model.train(was_training)
     sums.add_over_processes(device)
     solution = sums.solve()  # (H + 1, G * D); the last row is the bias
-    weights = (solution / float(pseudo_tokens.scale)).T
+    weights = torch.from_numpy(solution / float(pseudo_tokens.scale)).T
     pseudo_tokens.projection.weight.copy_(weights[:, :-1])
     pseudo_tokens.projection.bias.copy_(weights[:, -1])
     return sums.explained(solution)
 
 
 class FitSums:
-    """Sums over fused vectors from which ridge regression follows, float64 on the CPU.
+    """Sums over fused vectors from which ridge regression follows, float64.
 
     Args:
         inputs: width of the inputs, H, without the column of ones.
@@ -103,46 +103,48 @@ class FitSums:
     """
 
     def __init__(self, inputs: int, outputs: int):
-        self.gram = torch.zeros(inputs + 1, inputs + 1, dtype=torch.float64)
-        self.cross = torch.zeros(inputs + 1, outputs, dtype=torch.float64)
-        self.squares = torch.zeros(outputs, dtype=torch.float64)
+        self.gram = np.zeros((inputs + 1, inputs + 1))
+        self.cross = np.zeros((inputs + 1, outputs))
+        self.squares = np.zeros(outputs)
 
-    def add(self, inputs: torch.Tensor, wanted: torch.Tensor) -> None:
+    def add(self, inputs: np.ndarray, wanted: np.ndarray) -> None:
         """inputs (N, H + 1), whose last column is 1, and wanted (N, G * D)."""
+        inputs = inputs.astype(np.float64)
+        wanted = wanted.astype(np.float64)
         self.gram += inputs.T @ inputs
         self.cross += inputs.T @ wanted
-        self.squares += wanted.square().sum(dim=0)
+        self.squares += np.square(wanted).sum(axis=0)
 
     def add_over_processes(self, device: torch.device | str) -> None:
-        """Give every process the sums over the vectors of all."""
+        """Give every process the sums over the vectors of all, added in float32, which every device has."""
         if not torch.distributed.is_initialized():
             return
-        for tensor in (self.gram, self.cross, self.squares):
-            shared = tensor.to(device)
+        for sums in (self.gram, self.cross, self.squares):
+            shared = torch.from_numpy(sums).float().to(device)
             torch.distributed.all_reduce(shared)
-            tensor.copy_(shared)
+            sums[:] = shared.cpu().numpy()
 
-    def solve(self) -> torch.Tensor:
+    def solve(self) -> np.ndarray:
         """(H + 1, G * D): weights with a penalty, and in the last row the bias without one."""
-        count = self.gram[-1, -1]
-        penalty = torch.full((len(self.gram),), RIDGE, dtype=torch.float64) * count
+        penalty = np.full(len(self.gram), RIDGE * self.gram[-1, -1])
         penalty[-1] = 0
-        return torch.linalg.solve(self.gram + penalty.diag(), self.cross)
+        return np.linalg.solve(self.gram + np.diag(penalty), self.cross)
 
-    def explained(self, solution: torch.Tensor) -> float:
+    def explained(self, solution: np.ndarray) -> float:
         """Share of the variance of the wanted tokens."""
-        errors = self.squares - 2 * (solution * self.cross).sum(dim=0) + (solution * (self.gram @ solution)).sum(dim=0)
-        variance = self.squares - self.cross[-1].square() / self.gram[-1, -1]
+        errors = self.squares - 2 * (solution * self.cross).sum(axis=0)
+        errors += (solution * (self.gram @ solution)).sum(axis=0)
+        variance = self.squares - np.square(self.cross[-1]) / self.gram[-1, -1]
         return float(1 - errors.sum() / variance.sum())
 
 
 def wanted_tokens(
     heads: AnswerHeads, fused: torch.Tensor, words: list[torch.Tensor], shares: torch.Tensor
 ) -> torch.Tensor:
-    """fused (N, H), embeddings (A, D) of each task's answers, shares (G, T) -> (N, G * D), float64 on the CPU."""
+    """fused (N, H), embeddings (A, D) of each task's answers, shares (G, T) -> (N, G * D) on the CPU."""
     normalized = heads.norm(fused)
     tokens = []
     for task, head, embeddings in zip(heads.tasks, heads.heads, words, strict=True):
         probabilities = answer_probabilities(task, head(normalized))
         tokens.append(probabilities.cpu() @ embeddings)
-    return torch.einsum("gt,tnd->ngd", shares, torch.stack(tokens)).flatten(1).double()
+    return torch.einsum("gt,tnd->ngd", shares, torch.stack(tokens)).flatten(1)
