@@ -21,6 +21,7 @@ def make_parser() -> CommandParser:
     add("--dataset", help="dataset; default: that of the training")
     add("--split", help="split to measure on, never the test split; default: the validation split of the training")
     add("--text_model_name_or_path", help="language model of an adapter checkpoint, if it was moved")
+    add("--encoder_cache", help="folder for the outputs of frozen pretrained encoders; default: that of the training")
     add("--batch_size", type=int, default=16, help="examples per batch; default: 16")
     add("--num_workers", type=int, default=0, help="processes that decode clips; default: 0")
     add("--device", help="cpu or cuda; default: cuda if there is a GPU")

@@ -25,6 +25,7 @@ def calibrate(
     results_file: Path | None = None,
     dataset: str | None = None,
     split: str | None = None,
+    encoder_cache: str | None = None,
     **evaluation: Any,
 ) -> str:
     """Fit temperatures on the validation split and store them in the checkpoint.
@@ -35,6 +36,7 @@ def calibrate(
             made if it does not exist.
         dataset: None for that of the training.
         split: None for the validation split of the training.
+        encoder_cache: None for that of the training, if it had one.
         evaluation: other fields of `EvaluationOptions`.
 
     Returns:
@@ -61,6 +63,7 @@ def calibrate(
             split_manifest=data_arguments.get("split_manifest", "official"),
             subsets=["every"],
             window_hop=data_arguments.get("window_hop"),
+            encoder_cache=encoder_cache or data_arguments.get("encoder_cache") or None,
             reading=DatasetOptions.from_arguments(data_arguments) if data_arguments else AS_IS,
             **evaluation,
         )

@@ -19,6 +19,7 @@ from training.data.encoder_cache import encode_samples
 from training.data.examples import speaker_of
 from training.data.speakers import check_speakers
 from training.evaluation import evaluator
+from training.evaluation.calibrator import calibrate
 from training.evaluation.evaluator import EvaluationOptions, evaluate_checkpoint
 from training.evaluation.predictor import Clip, ClipVectors, PredictionOptions, Predictor, predict
 from training.records import read_json
@@ -167,6 +168,10 @@ def test_prediction_normalizes_as_evaluation_does(run, place):
     assert [next(iter(line["probabilities"].values())) for line in lines] == pytest.approx(expected, abs=1e-5)
 
 
+def test_calibration_takes_the_cache_of_the_training(run):
+    assert "emotion" in calibrate(run.folder, device="cpu")
+
+
 def test_each_folder_is_a_speaker(run, place):
     for number in range(6):
         for speaker in ("ann", "bob"):
@@ -174,9 +179,11 @@ def test_each_folder_is_a_speaker(run, place):
             sound = sine(200 + 60 * number, 0.3, 16_000) * (1 if speaker == "ann" else 0.1)
             write_audio(place / "people" / speaker / f"{number}.wav", sound, 16_000)
     (place / "people/bob/9.wav").write_bytes(b"RIFF")
+    (place / "people/mute").mkdir()
+    write_audio(place / "people/mute/0.wav", np.zeros(4000, np.float32), 16_000)
     shared = {"device": "cpu", "encoder_cache": str(place / "people_cache"), "speaker_normalization": True}
     lines = {}
-    for folder, failures in (("people", 1), ("people/ann", 0)):
+    for folder, failures in (("people", 2), ("people/ann", 0)):
         output = place / f"{folder.replace('/', '-')}.jsonl"
         assert predict(PredictionOptions(str(run.folder), folder=place / folder, output=output, **shared)) == failures
         for line in output.read_text(encoding="utf-8").splitlines():
@@ -185,7 +192,8 @@ def test_each_folder_is_a_speaker(run, place):
         if "ann" in name:
             first, second = (list(answer["probabilities"].values()) for answer in answers)
             assert first == pytest.approx(second, abs=1e-6)
-    assert "error" in lines[str(place / "people/bob/9.wav")][0]
+    for name in ("bob/9", "mute/0"):
+        assert "error" in lines[str(place / f"people/{name}.wav")][0]
     shutil.copy(place / "people/bob/0.wav", place / "people")
     with pytest.raises(ValueError, match="has 1 clips beside its folders, such as .*0.wav"):
         predict(PredictionOptions(str(run.folder), folder=place / "people", **shared))
