@@ -454,7 +454,7 @@ def predict(options: PredictionOptions) -> int:
     predictor = Predictor(model, processor, options.task, options.modalities, options.top_k, options.window_hop, cache)
     predictor.calibrated = options.calibrated
     if options.speaker_normalization:
-        if options.folder is not None and state.is_main_process:
+        if options.folder is not None:
             check_speaker_folders(options.folder, clips)
         if state.num_processes > 1:  # each encodes its part, and then reads what all have stored
             own = ClipVectors(predictor, own_part(clips, state)[1])
