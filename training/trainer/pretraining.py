@@ -122,9 +122,8 @@ def make_optimizer(
     model: EGMFForConditionalGeneration, heads: AnswerHeads, learning_rate: float, weight_decay: float
 ) -> torch.optim.Optimizer:
     """AdamW over what the fusion pretraining trains: encoders, fusion, experts and heads, not the pseudo tokens."""
-    pseudo_tokens = set(model.egmf.pseudo_tokens.parameters())
-    parameters = [p for p in (*model.egmf.parameters(), *heads.parameters()) if p.requires_grad]
-    parameters = [p for p in parameters if p not in pseudo_tokens]
+    own = [p for name, p in model.egmf.named_parameters() if not name.startswith("pseudo_tokens.")]
+    parameters = [p for p in (*own, *heads.parameters()) if p.requires_grad]
     return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
 
 

@@ -108,7 +108,6 @@ class TrainingRun:
         self.folder = Path(args.output_dir)
         self.started = time.time()
         self.is_main_process = args.process_index == 0
-        self.pseudo_token_fit: float | None = None  # share of the variance that it explains
 
     def run(self) -> EGMFTrainer:
         """All steps, while no other run may use the folder."""
@@ -324,16 +323,14 @@ class TrainingRun:
         if reused:
             self.pretraining = {**read_json(record), "reused": True}
         else:
-            losses = self.run_pretraining()
-            self.pretraining = {"losses": losses, "seconds": time.time() - self.started}
-            if self.pseudo_token_fit is not None:
-                self.pretraining["pseudo_token_fit"] = self.pseudo_token_fit
+            self.pretraining = {**self.run_pretraining(), "seconds": time.time() - self.started}
             if self.is_main_process:
                 self.save_pretraining()
             accelerator.wait_for_everyone()
         set_seed(self.args.seed)  # the same random numbers, whether the pretraining was reused or not
 
-    def run_pretraining(self) -> list[float]:
+    def run_pretraining(self) -> dict[str, Any]:
+        """Returns `losses` of the epochs, and `pseudo_token_fit` if they were fitted."""
         args = self.args
         dataset = self.train_set.without_labels()
         processes = self.trainer.accelerator.num_processes
@@ -352,7 +349,8 @@ class TrainingRun:
         )
         self.heads = AnswerHeads(self.processor, self.model.config.fusion_hidden_size).to(args.device)
         rates = (args.fusion_pretraining_learning_rate, args.fusion_pretraining_weight_decay)
-        losses = pretrain_fusion(
+        result: dict[str, Any] = {}
+        result["losses"] = pretrain_fusion(
             self.model,
             self.heads,
             loader,
@@ -363,8 +361,8 @@ class TrainingRun:
         )
         if self.trainer.fits_pseudo_tokens:
             fit = (self.model, self.heads, self.processor, loader, args.device)
-            self.pseudo_token_fit = fit_pseudo_tokens(*fit)
-        return losses
+            result["pseudo_token_fit"] = fit_pseudo_tokens(*fit)  # share of the variance that is explained
+        return result
 
     def save_pretraining(self) -> None:
         weights = self.folder / FUSION_PRETRAINING_WEIGHTS
