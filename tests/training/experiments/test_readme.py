@@ -6,7 +6,7 @@ import pytest
 
 from training.evaluation.tables import markers
 from training.experiments.plan import plan_names
-from training.experiments.readme import PAGE, STORED, main, store_results, update_page
+from training.experiments.readme import PAGE, STORED, main, render_gates, store_results, update_page
 
 
 SUMMARY = {"n": 2, "mean": 0.5, "std": 0.1, "values": [0.4, 0.6]}
@@ -85,3 +85,19 @@ def test_other_and_large_files_are_not_stored(tmp_path):
     other.write_text(json.dumps(RECORD | {"note": "x" * 200_000}), encoding="utf-8")
     with pytest.raises(ValueError, match="at most 200,000 are stored"):
         store_results(other, tmp_path / "stored")
+
+
+def test_what_the_weights_depend_on_is_shown_by_property_and_run(tmp_path):
+    for seed in (0, 1):
+        factors = {
+            "label": {"explained": [0.5 + seed / 10, 0.25], "p_value": 0.00049975},
+            "speaker": {"explained": [0.031, 0.004], "p_value": 0.26},
+        }
+        record = {"tasks": {"emotion": {"experts": ["a", "b"], "factors": factors}}}
+        (tmp_path / f"run-seed{seed}.json").write_text(json.dumps(record), encoding="utf-8")
+    assert render_gates(tmp_path).splitlines()[2:] == [
+        "| label | emotion | run-seed0 | 50% | 25% | 0.0005 |",
+        "| label | emotion | run-seed1 | 60% | 25% | 0.0005 |",
+        "| speaker | emotion | run-seed0 | 3% | 0% | 0.26 |",
+        "| speaker | emotion | run-seed1 | 3% | 0% | 0.26 |",
+    ]
