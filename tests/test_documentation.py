@@ -1,6 +1,7 @@
 """Documentation: commands, options, targets and links exist, and figures match the results files."""
 
 import ast
+import dataclasses
 import importlib.util
 import re
 from functools import cache
@@ -10,13 +11,18 @@ import pytest
 
 from tests.helpers.sources import ROOT, SOURCES, imported_modules, relative_name, syntax_tree
 from training.arguments import parse_arguments
+from training.cli import COMMANDS
 from training.demo.update_readme import render_blocks
 from training.evaluation.tables import markers
+from training.options import DatasetArguments
 
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "training").glob("**/*.md"), *(ROOT / "hub_cards").glob("**/*.md")])
 # Results and logs name commands of their time; templates are filled before they are read.
-COMMAND_PAGES = [path for path in PAGES if path.parent.name not in ("results", "templates") and path.name != "LOG.md"]
+RESULT_PAGES = [path for path in PAGES if path.parent.name == "results" and path.name != "README.md"]
+COMMAND_PAGES = [
+    path for path in PAGES if path not in RESULT_PAGES and path.parent.name != "templates" and path.name != "LOG.md"
+]
 
 
 # ---- figures ------------------------------------------------------------------------------------------------------
@@ -45,17 +51,28 @@ def code_of(text):
     return "\n".join(fenced + re.findall(r"`([^`]+)`", rest)).replace("\\\n", " ")
 
 
-def python_commands(text):
-    """(module, options) of every `python -m module ...` and `accelerate launch ... -m module ...`."""
+def named_commands(text):
+    """(module, options) of every `python -m module`, `accelerate launch ... -m module` and `egmf command`."""
     for module, rest in re.findall(r"(?:python3?|accelerate launch)[^\n]*? -m ([\w.]+)(?!\S)([^\n]*)", text):
-        yield module, re.findall(r"--([a-z][\w-]*)", rest)
+        yield module, options_in(rest)
+    for command, rest in re.findall(r"(?:^|[`\s])egmf ([a-z][\w-]*)([^\n]*)", text):
+        corpus = re.match(r" ([a-z]\w*)", rest)
+        if command != "convert":
+            yield f"training.{COMMANDS[command][0]}" if command in COMMANDS else command, options_in(rest)
+        elif corpus is not None:
+            yield f"training.converters.{corpus[1]}", options_in(rest)
+
+
+def options_in(command):
+    """Names of the options of one command, without a comment after it."""
+    return re.findall(r"--([a-z][\w-]*)", command.partition(" #")[0])
 
 
 def documented_commands():
     texts = {path: code_of(path.read_text(encoding="utf-8")) for path in COMMAND_PAGES}
     for path in SOURCES:
         texts[path] = (ast.get_docstring(syntax_tree(path)) or "").replace("\\\n", " ")
-    return [(relative_name(path), *command) for path, text in texts.items() for command in python_commands(text)]
+    return [(relative_name(path), *command) for path, text in texts.items() for command in named_commands(text)]
 
 
 def source_of(module):
@@ -73,7 +90,8 @@ def options_of(module):
     """Option names that a command or what it imports defines."""
     waiting = [source_of(module)]
     seen = set()
-    options = set()
+    takes_datasets = waiting[0] is not None and "add_dataset_options(" in waiting[0].read_text(encoding="utf-8")
+    options = {field.name for field in dataclasses.fields(DatasetArguments)} if takes_datasets else set()
     while waiting:
         path = waiting.pop()
         if path is None or path in seen or not path.is_relative_to(ROOT / "training"):
@@ -134,11 +152,11 @@ def test_makefile_calls_modules_that_exist():
 
 
 def test_documented_targets_exist():
-    for name in ("README.md", "CONTRIBUTING.md"):
-        code = code_of((ROOT / name).read_text(encoding="utf-8"))
+    for page in COMMAND_PAGES:
+        code = code_of(page.read_text(encoding="utf-8"))
         named = set(re.findall(r"(?:^|&& |; |\$ )make ([a-z][\w-]*)", code, re.MULTILINE))
-        assert named, name
-        assert named <= make_targets(), name
+        assert named or page not in (ROOT / "README.md", ROOT / "CONTRIBUTING.md"), page
+        assert named <= make_targets(), page
 
 
 # ---- links --------------------------------------------------------------------------------------------------------
@@ -152,4 +170,21 @@ def test_linked_files_exist():
             outside = "://" in link or link.startswith("#") or "{" in link
             if not outside and not (page.parent / target).exists():
                 offenders.append(f"{relative_name(page)}: {link}")
+    assert offenders == []
+
+
+def anchors(page):
+    """The ids that GitHub gives to the headings of a page."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+def test_linked_headings_exist():
+    offenders = []
+    for page in (page for page in PAGES if page.parent.name != "templates"):
+        for target, anchor in re.findall(r"\]\(([^)\s#:{]*)#([\w-]+)\)", page.read_text(encoding="utf-8")):
+            linked = page.parent / target if target else page
+            if linked.suffix == ".md" and anchor not in anchors(linked):
+                offenders.append(f"{relative_name(page)}: {target}#{anchor}")
     assert offenders == []

@@ -16,6 +16,7 @@ from ..records import commit, versions, write_json
 CLIP = "clips/test_0000.mp4"
 TEXT = "I'm fine."
 TASK = "emotion"
+TOP_K = 3
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -28,11 +29,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         from transformers import pipeline
 
         pipe = pipeline("multimodal-emotion-recognition", model=arguments.model_name_or_path, trust_remote_code=True)
-        prediction = pipe(str(arguments.dataset / CLIP), text=TEXT, task=TASK)
+        prediction = pipe(str(arguments.dataset / CLIP), text=TEXT, task=TASK, top_k=TOP_K)
         record = {
             "clip": CLIP,
             "text": TEXT,
             "task": TASK,
+            "top_k": TOP_K,
             "prediction": prediction,
             "commit": commit(),
             "versions": versions(),

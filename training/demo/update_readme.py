@@ -1,10 +1,10 @@
-"""The figures in the README and in the guide to a first corpus, rendered from the results files between markers.
+"""The figures in the pages, rendered from the results files between markers.
 
 python -m training.demo.update_readme     # after the commands that create the results files
 
-demo.json, demo_ideal.json, ravdess.json, real_data.json, speed.json ─► results ──┐
-memory.json ─► backbones ─────────────────────────────────────────────────────────┴─► README.md
-real_data.json ─► data ─► training/YOUR_FIRST_CORPUS.md
+results files ─┬─► short tables, quickstart ─► README.md
+               ├─► full tables ─► training/results/README.md
+               └─► data ─► training/YOUR_FIRST_CORPUS.md
 """
 
 import pprint
@@ -27,9 +27,12 @@ from ..records import read_json, write_text
 
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-LINE_LENGTH = 110
+LINE_LENGTH = 120
 MEDIA = {"features": "with precomputed features", "raw": "from samples and frames"}
 HEADER = ("modalities", "emotion accuracy", "best on these clips", "best expected", "sentiment MAE", "best expected")
+SUMMARY_COLUMNS = (0, 1, 2, 4)  # of HEADER, in the README
+PEAKS = ("train, bfloat16", "train, 4-bit", "predict, bfloat16")
+SUMMARY_SUBSETS = ("text", "audio", "video", ALL_MODALITIES)
 COMMANDS = {  # results file -> the command that creates it
     "demo.json": "make demo-study",
     "demo_ideal.json": "python -m training.demo.ideal data/demo",
@@ -50,20 +53,26 @@ def render_blocks() -> dict[str, dict[str, str]]:
     for name, command in COMMANDS.items():
         if not (RESULTS / name).is_file():
             raise ValueError(f"There is no {RESULTS / name}. Run `{command}` to create it.")
-    real_data = read_json(RESULTS / "real_data.json")
-    results = [
-        render(read_json(RESULTS / "demo.json"), read_json(RESULTS / "demo_ideal.json")),
-        render_ravdess(read_json(RESULTS / "ravdess.json")),
-        render_real_data(real_data),
-        _describe_speed(read_json(RESULTS / "speed.json")),
-    ]
+    files = {name.removesuffix(".json"): read_json(RESULTS / name) for name in COMMANDS}
     return {
         "README.md": {
-            "quickstart": render_quickstart(read_json(RESULTS / "quickstart.json")),
-            "results": "\n\n".join(results),
-            "backbones": render_backbones(read_json(RESULTS / "memory.json")),
+            "quickstart": render_quickstart(files["quickstart"]),
+            "results": "\n\n".join(
+                [
+                    summarize_demo(files["demo"], files["demo_ideal"]),
+                    summarize_real_data(files["ravdess"], files["real_data"]),
+                ]
+            ),
+            "backbones": summarize_backbones(files["memory"]),
         },
-        "training/YOUR_FIRST_CORPUS.md": {"data": render_data_needed(real_data)},
+        "training/results/README.md": {
+            "demo": render_demo(files["demo"], files["demo_ideal"]),
+            "ravdess": render_ravdess(files["ravdess"]),
+            "real_data": render_real_data(files["real_data"]),
+            "speed": _describe_speed(files["speed"]),
+            "backbones": render_backbones(files["memory"]),
+        },
+        "training/YOUR_FIRST_CORPUS.md": {"data": render_data_needed(files["real_data"])},
     }
 
 
@@ -71,30 +80,40 @@ def render_blocks() -> dict[str, dict[str, str]]:
 
 
 def render_quickstart(record: dict[str, Any]) -> str:
-    """The call of the quickstart and what it prints, from `quickstart.json`."""
-    output = pprint.pformat(record["prediction"], sort_dicts=False, width=LINE_LENGTH)
-    return "\n".join(
-        [
-            "```python",
-            "from pprint import pprint",
-            "from transformers import pipeline",
-            "",
-            'pipe = pipeline("multimodal-emotion-recognition", model="runs/demo", trust_remote_code=True)',
-            f'prediction = pipe("data/demo/{record["clip"]}", text="{record["text"]}", task="{record["task"]}")',
-            f"pprint(prediction, sort_dicts=False, width={LINE_LENGTH})",
-            "```",
-            "",
-            "```text",
-            output,
-            "```",
-        ]
-    )
+    """The call of the quickstart and, as comments, what it prints, from `quickstart.json`."""
+    arguments = f'text="{record["text"]}", task="{record["task"]}", top_k={record["top_k"]}'
+    printed = pprint.pformat(record["prediction"], sort_dicts=False, width=LINE_LENGTH)
+    lines = [
+        "```python",
+        "from transformers import pipeline",
+        "",
+        'pipe = pipeline("multimodal-emotion-recognition", model="runs/demo", trust_remote_code=True)',
+        f'print(pipe("data/demo/{record["clip"]}", {arguments}))',
+        *(f"# {line}" for line in printed.splitlines()),
+        "```",
+    ]
+    return "\n".join(lines)
 
 
 # ---- the demo -------------------------------------------------------------------------------------------------
 
 
-def render(results: dict[str, Any], ideal: dict[str, Any]) -> str:
+def summarize_demo(results: dict[str, Any], ideal: dict[str, Any]) -> str:
+    """Each modality and all of them, from `demo.json` and `demo_ideal.json`."""
+    egmf = results["variants"]["egmf"]
+    introduction = (
+        f"**The demo**, synthetic clips, {len(egmf['seeds'])} seeds (mean ± standard deviation, chance "
+        f"{results['ceilings']['emotion']['chance']:.3f}). Training took {_format_range(egmf['minutes']['values'])} "
+        "minutes here. *Best on these clips* is what an answerer reaches that sees every cue and knows the generator. "
+        "[All subsets, variants, and how to rebuild them](training/results/README.md#the-demo)."
+    )
+    rows = accuracy_rows(results, ideal)
+    columns = zip(HEADER, *(rows[subset] for subset in SUMMARY_SUBSETS), strict=True)
+    header, *shown = [column for index, column in enumerate(columns) if index in SUMMARY_COLUMNS]
+    return "\n".join([introduction, "", *markdown_table(header, shown)])
+
+
+def render_demo(results: dict[str, Any], ideal: dict[str, Any]) -> str:
     """The demo's table, from `demo.json` and `demo_ideal.json`."""
     num_seeds = len(results["variants"]["egmf"]["seeds"])
     introduction = (
@@ -108,17 +127,28 @@ def render(results: dict[str, Any], ideal: dict[str, Any]) -> str:
 def accuracy_table(results: dict[str, Any], ideal: dict[str, Any]) -> list[str]:
     """Markdown table of every subset of modalities, and of the variants, next to the best possible figures."""
     variants = results["variants"]
-    bounds = {**results["ceilings"], "ideal": ideal["ideal"]}
-    rows = []
-    for subset in SUBSET_NAMES:
-        best_mae = format_number(bounds["sentiment"].get(subset))
-        rows.append(_table_row(format_subset(subset), variants["egmf"], subset, bounds, best_mae))
+    bounds = _bounds(results, ideal)
+    rows = list(accuracy_rows(results, ideal).values())
     if "text_only" in variants:
         rows.append(_variant_row("text, model trained on text only", variants["text_only"], "text", bounds))
     if "no_fusion_pretraining" in variants:
         variant = variants["no_fusion_pretraining"]
         rows.append(_variant_row("all three, no fusion pretraining", variant, ALL_MODALITIES, bounds))
     return markdown_table(HEADER, rows)
+
+
+def accuracy_rows(results: dict[str, Any], ideal: dict[str, Any]) -> dict[str, list[str]]:
+    """Subset of the modalities -> its row of the table, by `HEADER`."""
+    bounds = _bounds(results, ideal)
+    rows = {}
+    for subset in SUBSET_NAMES:
+        best_mae = format_number(bounds["sentiment"].get(subset))
+        rows[subset] = _table_row(format_subset(subset), results["variants"]["egmf"], subset, bounds, best_mae)
+    return rows
+
+
+def _bounds(results: dict[str, Any], ideal: dict[str, Any]) -> dict[str, Any]:
+    return {**results["ceilings"], "ideal": ideal["ideal"]}
 
 
 def _variant_row(label: str, variant: dict[str, Any], subset: str, bounds: dict[str, Any]) -> list[str]:
@@ -178,13 +208,43 @@ def _describe_speed(speed: dict[str, Any]) -> str:
 # ---- real data ------------------------------------------------------------------------------------------------
 
 
+def summarize_real_data(ravdess: dict[str, Any], real_data: dict[str, Any]) -> str:
+    """Every corpus beside its baseline, losses included, from `ravdess.json` and `real_data.json`."""
+    introduction = (
+        f"**Real data**, {real_data['text_model']} on a CPU. `make real` trains on a frozen {ravdess['audio']} and "
+        f"face landmarks: eight emotions (chance 0.125), actors unseen in each of {len(ravdess['folds'])} folds. The "
+        "others train on subsets, most with one seed. Baselines are scikit-learn's logistic and ridge regression. "
+        "[Intervals and conditions](training/results/README.md#other-corpora)."
+    )
+    header = ["corpus", "metric"]
+    for name in ravdess["variants"]:
+        header += [f"baseline{_per_speaker(name)}", f"EGMF{_per_speaker(name)}"]
+    rows = []
+    for subset in next(iter(ravdess["variants"].values()))["subsets"]:
+        row = [f"RAVDESS by `make real`, {format_subset(subset)}", "accuracy"]
+        for variant in ravdess["variants"].values():
+            figures = variant["subsets"][subset]
+            baseline = figures["logistic_regression"]
+            row += [format_mean_std(baseline), _beside_baseline(figures["accuracy"], baseline["mean"])]
+        rows.append(row)
+    for benchmark in real_data["benchmarks"].values():
+        metric = _main_figure(benchmark)
+        row = [benchmark["title"], metric, *_compared(benchmark, metric)[1:]]
+        rows.append(row + [""] * (len(header) - len(row)))
+    return "\n".join([introduction, "", *markdown_table(header, rows)])
+
+
+def _per_speaker(variant: str) -> str:
+    return ", per speaker" if variant == "per_speaker" else ""
+
+
 def render_ravdess(results: dict[str, Any]) -> str:
     """EGMF on unseen speakers beside logistic regression on the same frozen features, from `ravdess.json`."""
     introduction = (
         f"**Real voices and faces**, RAVDESS, {results['actors']} actors, eight emotions (chance 0.125), unseen "
         f"actors in each of {len(results['folds'])} folds (mean ± standard deviation), the model of `make real`: a "
         f"frozen {results['audio']} and face landmarks; "
-        "[every figure and its conditions](training/results/ravdess.md), "
+        "[every figure and its conditions](ravdess.md), "
         f"rebuilt by `{COMMANDS['ravdess.json']}`:"
     )
     rows = []
@@ -196,8 +256,7 @@ def render_ravdess(results: dict[str, Any]) -> str:
         rows.append(row)
     header = ["evaluated with"]
     for name in results["variants"]:
-        per_speaker = ", per speaker" if name == "per_speaker" else ""
-        header += [f"logistic regression{per_speaker}", f"EGMF{per_speaker}"]
+        header += [f"logistic regression{_per_speaker(name)}", f"EGMF{_per_speaker(name)}"]
     return "\n".join([introduction, "", *markdown_table(header, rows)])
 
 
@@ -206,11 +265,11 @@ def render_real_data(results: dict[str, Any]) -> str:
     benchmarks = results["benchmarks"].values()
     introduction = (
         f"**Real data**, {results['text_model']} on a CPU, subsets of the training sets, one seed unless a deviation "
-        "is given; [every figure and its conditions](training/results/real_data.md), rebuilt by "
+        "is given; [every figure and its conditions](real_data.md), rebuilt by "
         f"`{COMMANDS['real_data.json']}`:"
     )
     table = markdown_table(
-        ("corpus", "figure", "constant prediction", "scikit-learn baseline", "EGMF", "95% interval"),
+        ("corpus", "metric", "constant prediction", "scikit-learn baseline", "EGMF", "95% interval"),
         [_real_data_row(benchmark) for benchmark in benchmarks],
     )
     return "\n".join([introduction, "", *table])
@@ -232,10 +291,13 @@ def _compared(benchmark: dict[str, Any], figure: str) -> tuple[str, str, str]:
     """Figures of the constant prediction, the baseline and EGMF; a figure below the baseline is labeled as such."""
     baseline = benchmark["baseline"]["figures"][figure]
     egmf = benchmark["egmf"]["subsets"][benchmark["egmf"]["everything"]][figure]
+    constant = format_number(benchmark["baseline"]["constant"][figure])
+    return constant, format_number(baseline), _beside_baseline(egmf, baseline)
+
+
+def _beside_baseline(egmf: dict[str, Any], baseline: float) -> str:
     text = format_mean_std(egmf)
-    if egmf["mean"] < baseline:
-        text += ", below the baseline"
-    return format_number(benchmark["baseline"]["constant"][figure]), format_number(baseline), text
+    return f"{text}, below the baseline" if egmf["mean"] < baseline else text
 
 
 def render_data_needed(results: dict[str, Any]) -> str:
@@ -244,41 +306,68 @@ def render_data_needed(results: dict[str, Any]) -> str:
     for benchmark in results["benchmarks"].values():
         figure = _main_figure(benchmark)
         rows.append([benchmark["title"], benchmark["examples"]["train"], figure, *_compared(benchmark, figure)])
-    header = ("corpus", "training examples", "figure", "constant prediction", "baseline", "EGMF")
+    header = ("corpus", "training examples", "metric", "constant prediction", "baseline", "EGMF")
     return "\n".join(markdown_table(header, rows))
 
 
 # ---- memory ---------------------------------------------------------------------------------------------------
 
 
-def render_backbones(results: dict[str, Any]) -> str:
+def summarize_backbones(results: dict[str, Any]) -> str:
     """The smallest GPU for each shipped backbone, from `memory.json`."""
-    records = sorted(results["backbones"], key=lambda record: _total_parameters(record))
-    batch = records[0]["batch"]
-    header = ("`--backbone`", "parameters", "trained", "train, bfloat16", "train, 4-bit", "predict, bfloat16")
+    records = sorted(results["backbones"], key=_total_parameters)
+    columns = [["parameters", *(f"GPU to {peak}" for peak in PEAKS)]]
+    for record in records:
+        gpus = [f"{peak['gpu_gb']} GB" if peak["gpu_gb"] else MISSING for peak in _shown_peaks(record)]
+        columns.append([_billions(record), *gpus])
+    header = ["`--backbone`", *(f"`{record['backbone']}`" for record in records)]
+    note = (
+        f"Estimated for {_describe_batch(records)}; `egmf memory --backbone NAME` estimates others. "
+        "Nothing was measured on a GPU."
+    )
+    return "\n".join([*markdown_table(header, zip(*columns, strict=True)), "", note])
+
+
+def render_backbones(results: dict[str, Any]) -> str:
+    """Peak memory and the smallest GPU for each shipped backbone, from `memory.json`."""
+    records = sorted(results["backbones"], key=_total_parameters)
+    header = ("`--backbone`", "parameters", "trained", *PEAKS)
     table = markdown_table(header, [_backbone_row(record) for record in records])
     note = (
-        f"Estimated peak memory and the smallest GPU that has it: batch {batch['samples']}, {batch['length']} tokens, "
-        "gradient checkpointing; `egmf memory --backbone NAME` estimates other settings. Nothing was measured on a "
-        f"GPU. From `training/results/memory.json` (`{COMMANDS['memory.json']}`)."
+        f"Estimated peak memory and the smallest GPU that has it: {_describe_batch(records)}; `egmf memory --backbone "
+        "NAME` estimates other settings. Nothing was measured on a GPU. From `training/results/memory.json` "
+        f"(`{COMMANDS['memory.json']}`)."
     )
     return "\n".join([*table, "", note])
+
+
+def _describe_batch(records: Sequence[dict[str, Any]]) -> str:
+    batch = records[0]["batch"]
+    return f"batch {batch['samples']}, {batch['length']} tokens, gradient checkpointing"
 
 
 def _total_parameters(record: dict[str, Any]) -> int:
     return sum(counts["total"] for counts in record["parameters"].values())
 
 
+def _billions(record: dict[str, Any]) -> str:
+    return f"{_total_parameters(record) / 1e9:.2f} B"
+
+
+def _shown_peaks(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of training in bfloat16 and in 4 bit, and of predicting in bfloat16."""
+    training = record["peaks"]["training"]
+    return [
+        training["bfloat16, checkpointed"],
+        training["4-bit, checkpointed"],
+        record["peaks"]["answering"]["bfloat16"],
+    ]
+
+
 def _backbone_row(record: dict[str, Any]) -> list[str]:
     trained = sum(counts["trainable"] for counts in record["parameters"].values())
-    return [
-        f"`{record['backbone']}`",
-        f"{_total_parameters(record) / 1e9:.2f} B",
-        f"{trained / 1e6:.1f} M",
-        _format_peak(record["peaks"]["training"]["bfloat16, checkpointed"]),
-        _format_peak(record["peaks"]["training"]["4-bit, checkpointed"]),
-        _format_peak(record["peaks"]["answering"]["bfloat16"]),
-    ]
+    peaks = map(_format_peak, _shown_peaks(record))
+    return [f"`{record['backbone']}`", _billions(record), f"{trained / 1e6:.1f} M", *peaks]
 
 
 def _format_peak(peak: dict[str, Any]) -> str:

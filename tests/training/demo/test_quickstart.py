@@ -18,9 +18,10 @@ def test_stored_prediction_is_the_pipelines(tmp_path, monkeypatch, make_model, m
     quickstart.main(["--dataset", str(tmp_path / "corpus"), "--output", str(output)])
     record = read_json(output)
     clip = str(tmp_path / "corpus/clips/0.mp4")
-    assert record["prediction"] == pipe(clip, text=quickstart.TEXT, task=quickstart.TASK)
+    assert record["prediction"] == pipe(clip, text=quickstart.TEXT, task=quickstart.TASK, top_k=quickstart.TOP_K)
 
     block = render_quickstart(record)
-    call, printed = block.removeprefix("```python\n").split("```text\n")
-    assert 'pipe("data/demo/clips/0.mp4", text="I\'m fine.", task="emotion")' in call
-    assert ast.literal_eval(printed.removesuffix("```")) == record["prediction"]
+    call, printed = block.split("top_k=3))\n")
+    assert 'print(pipe("data/demo/clips/0.mp4", text="I\'m fine.", task="emotion", ' in call
+    printed = "\n".join(line.removeprefix("# ") for line in printed.removesuffix("\n```").splitlines())
+    assert ast.literal_eval(printed) == record["prediction"]

@@ -1,4 +1,4 @@
-"""The figures of the README, from the results files."""
+"""The figures of the pages, from the results files."""
 
 import pytest
 
@@ -7,12 +7,15 @@ from training.demo.study import collect
 from training.demo.update_readme import (
     COMMANDS,
     main,
-    render,
     render_backbones,
     render_blocks,
     render_data_needed,
+    render_demo,
     render_ravdess,
     render_real_data,
+    summarize_backbones,
+    summarize_demo,
+    summarize_real_data,
 )
 from training.evaluation.tables import markers
 from training.paths import RESULTS
@@ -49,7 +52,7 @@ IDEAL = {
 
 
 def test_table_shows_every_subset_next_to_its_bound(results):
-    table = table_of(render(results, IDEAL))
+    table = table_of(render_demo(results, IDEAL))
     assert list(table)[:7] == [name.replace("+", " + ") for name in EVERY]
     for subset, tasks in results["variants"]["egmf"]["subsets"].items():
         bound = results["ceilings"]["sentiment"][subset]
@@ -63,7 +66,7 @@ def test_table_shows_every_subset_next_to_its_bound(results):
 
 
 def test_table_shows_only_variants_that_were_run(results):
-    table = table_of(render(results, IDEAL))
+    table = table_of(render_demo(results, IDEAL))
     (name,) = [name for name in table if "(n = " in name]
     assert "(n = 1)" in name
     metrics = results["variants"]["text_only"]["subsets"]["text"]
@@ -71,8 +74,24 @@ def test_table_shows_only_variants_that_were_run(results):
     assert "±" not in table[name][0]
 
 
+def test_summary_shows_each_modality_and_all_of_them(results):
+    text = summarize_demo(results, IDEAL)
+    assert "2 seeds" in text
+    assert "chance 0.143" in text
+    assert "10.0 to 11.0 minutes" in text
+    header = next(line for line in text.splitlines() if line.startswith("|"))
+    assert header == "| modalities | text | audio | video | text + audio + video |"
+    shown_subsets = ("text", "audio", "video", "text+audio+video")
+    subsets = [results["variants"]["egmf"]["subsets"][name] for name in shown_subsets]
+    assert table_of(text) == {
+        "emotion accuracy": [shown(tasks["emotion"]["accuracy"]) for tasks in subsets],
+        "best on these clips": [f"{IDEAL['ideal'][name]:.3f}" for name in shown_subsets],
+        "sentiment MAE": [shown(tasks["sentiment"]["mae"]) for tasks in subsets],
+    }
+
+
 def test_text_shows_seeds_and_size(results):
-    text = render(results, IDEAL)
+    text = render_demo(results, IDEAL)
     assert "2 seeds" in text
     assert "0.143" in text
     assert "1,234,567" in text
@@ -104,7 +123,7 @@ def test_loss_to_the_baseline_is_stated():
     assert needed["Lost"] == ["600", "correlation", "–", "0.500", "0.400, below the baseline"]
 
 
-def test_unseen_speakers_are_shown_beside_the_regression():
+def ravdess_results():
     variants = {}
     for name, shift in (("as_it_is", 0.0), ("per_speaker", 0.1)):
         figures = {
@@ -112,9 +131,32 @@ def test_unseen_speakers_are_shown_beside_the_regression():
             "accuracy": {"mean": 0.6 + shift, "std": None},
         }
         variants[name] = {"subsets": {"audio": figures}}
-    text = render_ravdess({"folds": [1, 2], "actors": 4, "audio": "whisper-base", "variants": variants})
+    return {"folds": [1, 2], "actors": 4, "audio": "whisper-base", "variants": variants}
+
+
+def test_unseen_speakers_are_shown_beside_the_regression():
+    text = render_ravdess(ravdess_results())
     assert "unseen actors in each of 2 folds" in text
     assert table_of(text) == {"audio": ["0.500 ± 0.050", "0.600", "0.600 ± 0.050", "0.700"]}
+
+
+def test_summary_of_real_data_states_every_loss():
+    ravdess = ravdess_results()
+    ravdess["variants"]["per_speaker"]["subsets"]["audio"]["accuracy"]["mean"] = 0.59
+    benchmarks = {"a": benchmark("Won", 0.4, 0.5), "b": benchmark("Lost", 0.5, 0.4, ("mae", "correlation"))}
+    text = summarize_real_data(ravdess, {"text_model": "llm", "benchmarks": benchmarks})
+    assert "unseen in each of 2 folds" in text
+    assert table_of(text) == {
+        "RAVDESS by `make real`, audio": [
+            "accuracy",
+            "0.500 ± 0.050",
+            "0.600",
+            "0.600 ± 0.050",
+            "0.590, below the baseline",
+        ],
+        "Won": ["accuracy", "0.400", "0.500", "", ""],
+        "Lost": ["correlation", "0.500", "0.400, below the baseline", "", ""],
+    }
 
 
 def record(backbone, parameters, gpu_gb):
@@ -134,6 +176,13 @@ def test_backbones_are_sorted_by_size():
     assert list(table) == ["`small`", "`large`"]
     assert table["`small`"] == ["0.10 B", "0.0 M", *["16.0 GiB, 24 GB GPU"] * 3]
     assert table["`large`"][2] == "16.0 GiB, –"
+    summary = summarize_backbones({"backbones": records})
+    assert summary.splitlines()[0] == "| `--backbone` | `small` | `large` |"
+    assert "batch 8, 128 tokens" in summary
+    assert table_of(summary) == {
+        "parameters": ["0.10 B", "7.00 B"],
+        **{f"GPU to {peak}": ["24 GB", "–"] for peak in ("train, bfloat16", "train, 4-bit", "predict, bfloat16")},
+    }
 
 
 @pytest.mark.parametrize("missing", COMMANDS)
@@ -152,11 +201,11 @@ def test_command_updates_every_page(tmp_path):
     blocks = render_blocks()
     for page, named in blocks.items():
         path = tmp_path / page
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("\n".join("\n".join(markers(name)) for name in named), encoding="utf-8")
     main(["--repository", str(tmp_path)])
     for page, named in blocks.items():
         text = (tmp_path / page).read_text(encoding="utf-8")
         assert all(block in text for block in named.values())
     speed = read_json(RESULTS / "speed.json")
-    assert f"{speed['ratios']['training_step']:.2f} times" in blocks["README.md"]["results"]
+    assert f"{speed['ratios']['training_step']:.2f} times" in blocks["training/results/README.md"]["speed"]
