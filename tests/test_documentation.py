@@ -188,3 +188,19 @@ def test_linked_headings_exist():
             if linked.suffix == ".md" and anchor not in anchors(linked):
                 offenders.append(f"{relative_name(page)}: {target}#{anchor}")
     assert offenders == []
+
+
+def test_map_names_what_exists():
+    """In "To change X, edit Y": every file, and every name in one of the row's files."""
+    text = (ROOT / "training/README.md").read_text(encoding="utf-8")
+    table = text[text.index("## To change X, edit Y") :]
+    rows = [line.split("|")[2] for line in table.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) > 10
+    for row in rows:
+        spans = re.findall(r"`([\w./]+)`", row)
+        named = [span for span in spans if span.endswith((".py", ".md"))]
+        files = [path for name in named for path in (ROOT / name, ROOT / "training" / name) if path.is_file()]
+        assert len(files) == len(named), row
+        sources = "".join(path.read_text(encoding="utf-8") for path in files)
+        names = [span for span in spans if span.isidentifier()]
+        assert [name for name in names if not re.search(rf"\b{name}\b", sources)] == [], row
