@@ -28,7 +28,7 @@ help:
 demo: .venv/installed
 	$(BIN)/python -m training.demo $(DEMO_OPTIONS)
 
-# Three seeds, and the variants that the README's table compares: hours on two cores. Finished runs are reused.
+# Three seeds, and the variants that training/results/README.md compares: hours on two cores. Finished runs are reused.
 demo-study: .venv/installed
 	$(BIN)/python -m training.demo.study
 
