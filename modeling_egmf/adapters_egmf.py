@@ -155,7 +155,7 @@ def add_adapter(language_model: PreTrainedModel, peft_config: Any, name: str) ->
     if init not in KEEPING_INITS:
         raise ValueError(
             f"init_lora_weights={init!r} changes the weights of the language model, which stays frozen. "
-            "Leave it out, or use True, 'gaussian' or 'orthogonal'."
+            "Use True, 'gaussian' or 'orthogonal'."
         )
     language_model.add_adapter(peft_config, name)
     # A local path, which is not to be published.

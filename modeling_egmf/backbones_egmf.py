@@ -192,10 +192,8 @@ class EGMFPretrainedStem(EGMFFloat32Module):
         pooled = output.get("pooler_output") if self.uses_pooler and self.layer_sum is None else None
         if pooled is not None:
             return put_back_frames(pooled.flatten(1), mask), mask
-        layers = []
-        for states in self.layers_of(output):
-            # A sequence of patches, or a map (real frames, backbone width, y, x).
-            layers.append(states.mean(dim=1 if states.ndim == 3 else (2, 3)))
+        # Sequences of patches, or maps (real frames, backbone width, y, x).
+        layers = [states.mean(dim=1 if states.ndim == 3 else (2, 3)) for states in self.layers_of(output)]
         return put_back_frames(torch.cat(layers, dim=1), mask), mask
 
     def encode_video(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

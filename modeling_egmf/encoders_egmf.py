@@ -52,11 +52,9 @@ class EGMFFeatureStem(EGMFFloat32Module):
         if values.shape[-1] != feature_size:
             raise ValueError(
                 f"The features are {values.shape[-1]} wide but the model was built for {feature_size}. "
-                "Use the extractor that it was trained with."
+                "Use its extractor."
             )
-        standardized = (values - self.mean) / self.std.clamp(min=1e-5)
-        # 10 deviations bound outliers.
-        states = standardized.clamp(-10, 10)
+        states = standardize(values, self.mean, self.std)
         return states if self.projection is None else self.projection(states), mask
 
 
@@ -144,7 +142,7 @@ class EGMFFrameStem(EGMFFloat32Module):
         if values.shape[-2:] != self.frame_size:
             raise ValueError(
                 f"The frames are {tuple(values.shape[-2:])} pixels but the model was built for "
-                f"{self.frame_size}. Use the model's own processor."
+                f"{self.frame_size}. Use its processor."
             )
         # Motion is doubled, so that a small one has more weight.
         motion = 2 * (values - values[:, :1])
@@ -180,7 +178,11 @@ class EGMFModalityEncoder(EGMFFloat32Module):
             self.stem = STEMS[config.input_type](config)
         self.dropout = nn.Dropout(config.dropout)
         if self.pooling == "statistics":
-            self.projection = nn.Linear(2 * self.stem.width, fusion_width)
+            width = 2 * self.stem.width
+            # Of pooled features over the training set's clips; set for features only.
+            self.register_buffer("mean", torch.zeros(width))
+            self.register_buffer("std", torch.ones(width))
+            self.projection = nn.Linear(width, fusion_width)
             return
         width = config.hidden_size
         if self.sequence_type == "gru":
@@ -225,7 +227,7 @@ class EGMFModalityEncoder(EGMFFloat32Module):
         """states (B, T, W), mask (B, T) -> (B, H)."""
         if self.pooling == "statistics":
             statistics = mean_and_deviation(states, mask)  # (B, 2 * W)
-            return self.projection(self.dropout(statistics))
+            return self.projection(self.dropout(standardize(statistics, self.mean, self.std)))
         states = self.norm(self.run_sequence(self.dropout(states), mask))  # (B, T, W)
         scores = self.pooling_score(states).squeeze(-1)  # (B, T)
         scores = scores.masked_fill(~mask, float("-inf"))
@@ -295,7 +297,7 @@ class EGMFAudioVisualEncoder(EGMFFloat32Module):
         modality: str,
         values: Tensor | None,
         mask: Tensor | None,
-        enabled: Tensor | None = None,
+        enabled: Tensor | bool = True,
     ) -> tuple[Tensor, Tensor]:
         """values (B, T or S, ...), mask (B, T or S), enabled (B,) -> token (B, H), and which samples have one (B,)."""
         encoder = self.audio if modality == "audio" else self.video
@@ -312,9 +314,7 @@ class EGMFAudioVisualEncoder(EGMFFloat32Module):
                 f"`{modality}_mask` has shape {tuple(mask.shape)}, `{modality}_values` {tuple(values.shape)}. "
                 "Give both as the processor returned them."
             )
-        present = mask.bool().any(dim=1)
-        if enabled is not None:
-            present = present & enabled
+        present = mask.bool().any(dim=1) & enabled
         token = (encoder(values, mask, present) + embed) * present[:, None]
         return token, present
 
@@ -336,6 +336,11 @@ def sinusoidal_positions(states: Tensor) -> Tensor:
     angles = steps * torch.exp(even * (-math.log(10000.0) / width))  # (T, W / 2)
     positions = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
     return positions[:, :width].to(states.dtype)
+
+
+def standardize(values: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """values (..., F), mean and std (F,) -> (..., F); 10 deviations bound outliers."""
+    return ((values - mean) / std.clamp(min=1e-5)).clamp(-10, 10)
 
 
 def mean_and_deviation(states: Tensor, mask: Tensor) -> Tensor:

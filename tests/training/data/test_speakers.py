@@ -236,3 +236,20 @@ def test_raw_media_without_features_cannot_be_normalized(place):
     run.data_args.encoder_cache = None
     with pytest.raises(ValueError, match="this model has neither"):
         run.run()
+
+
+@pytest.mark.parametrize("speaker_normalization", [True, False])
+def test_pooled_features_are_standardized_over_the_training_clips(place, speaker_normalization):
+    changes = {"encoder_pooling": "statistics", "sequence_encoder": "none", "fusion_learning_rate": 0.0}
+    changes |= {"speaker_normalization": speaker_normalization, "encoder_cache": place / "pooled_cache"}
+    run = make_run(place, f"pooled-{speaker_normalization}", fusion_pretraining_epochs=0, **changes)
+    model = run.run().model.eval()
+    clips = [run.train_set[index]["video_values"] for index in range(12)]
+    encoder = model.egmf.audio_visual_encoder.video
+    pooled = []
+    with encoder.dropout.register_forward_pre_hook(lambda _, inputs: pooled.append(inputs[0].detach())):
+        for values in clips:
+            encoder(values[None], torch.ones(1, len(values), dtype=torch.bool), torch.ones(1, dtype=torch.bool))
+    pooled = torch.cat(pooled)
+    torch.testing.assert_close(pooled.mean(dim=0), torch.zeros(pooled.shape[1]), rtol=0, atol=1e-3)
+    torch.testing.assert_close(pooled.std(dim=0, unbiased=False), torch.ones(pooled.shape[1]), rtol=1e-3, atol=0)
