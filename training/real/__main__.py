@@ -47,6 +47,7 @@ def make_parser() -> CommandParser:
     parser.add_argument("--fold", type=int, default=1, help="fold whose actors are held out (default: 1)")
     parser.add_argument("--output", type=Path, default=Path("runs/real"), help="folder for the run")
     parser.add_argument("--dataset", type=Path, default=Path("data/real"), help="folder for the converted corpus")
+    parser.add_argument("--overwrite", action="store_true", help="replace a corpus that was converted differently")
     parser.add_argument("--cache", type=Path, default=Path(".cache/assets"), help="folder of the language model")
     parser.add_argument("--text_model_name_or_path", help="another language model: folder or Hub id")
     parser.add_argument("--config", type=Path, default=RECIPE, help="YAML file with training options")
@@ -63,6 +64,8 @@ def convert(arguments: argparse.Namespace, timings: dict[str, Any]) -> None:
     command = python_command("converters.ravdess", arguments.data, arguments.dataset, "--no_progress")
     if arguments.landmarks is not None:
         command += ["--landmarks", str(arguments.landmarks)]
+    if arguments.overwrite:
+        command += ["--overwrite"]
     run_stage("corpus", command, timings)
 
 

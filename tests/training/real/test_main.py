@@ -9,7 +9,7 @@ from transformers import AutoModel, WhisperFeatureExtractor
 from tests.helpers.acted_speech import copy_to, face_points, openface_rows, ravdess_name, write_table, write_wave
 from tests.helpers.backbone_configs import AUDIO_BACKBONES
 from tests.helpers.corpus_files import tiny_llama, write_language_model
-from training.real.__main__ import main
+from training.real.__main__ import convert, main, make_parser
 from training.records import read_json
 
 
@@ -40,6 +40,15 @@ def test_wrong_options_are_refused_before_any_work(tmp_path):
     with pytest.raises(SystemExit):
         main(["--data", str(tmp_path), *paths, "--", "--lora_rank", "3"])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_corpus_of_an_older_converter_is_replaced_if_asked(tmp_path, monkeypatch):
+    commands = []
+    monkeypatch.setattr("training.real.__main__.run_stage", lambda name, command, timings: commands.append(command))
+    options = ["--data", str(tmp_path)]
+    convert(make_parser().parse_args(options), {})
+    convert(make_parser().parse_args([*options, "--overwrite"]), {})
+    assert commands[1] == [*commands[0], "--overwrite"]
 
 
 @pytest.mark.slow
