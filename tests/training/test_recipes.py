@@ -24,7 +24,8 @@ pytestmark = pytest.mark.integration
 FOLDER = Path(__file__).parents[2] / "training/configs"
 RAW_CONFIGS = sorted(FOLDER.glob("*_raw-*.yaml"))  # with pretrained encoders
 REAL_CONFIG = FOLDER / "ravdess-whisper-base.yaml"  # tests/training/real trains it, with a tiny encoder
-CONFIGS = sorted(set(FOLDER.glob("*.yaml")) - {*RAW_CONFIGS, REAL_CONFIG})
+LANDMARKS_CONFIG = FOLDER / "ravdess_landmarks-whisper-base.yaml"  # the same with landmarks
+CONFIGS = sorted(set(FOLDER.glob("*.yaml")) - {*RAW_CONFIGS, REAL_CONFIG, LANDMARKS_CONFIG})
 OTHER_CONFIGS = ("demo", "demo-languages", "first-corpus")  # of clips, and of no benchmark
 FEATURES = ("demo-features", "demo-languages-features")  # of the demo's clips, without raw media
 EXPERIMENTS = {"mosi_vectors-smollm2-135m"}  # of one backbone
@@ -105,6 +106,13 @@ def test_recipe_of_raw_clips_is_that_of_features_with_pretrained_encoders(benchm
     for name in ("only_tasks", "text_model_name_or_path", "lora_r", "modality_dropout", "metric_for_best_model"):
         assert raw[name] == features[name]
     assert len(RAW_CONFIGS) == 6
+
+
+def test_recipe_of_landmarks_is_that_of_real_voices_with_faces():
+    real, landmarks = (yaml.safe_load(path.read_text(encoding="utf-8")) for path in (REAL_CONFIG, LANDMARKS_CONFIG))
+    changed = {name for name in landmarks if landmarks[name] != real.get(name)}
+    assert changed == {"output_dir", "video", "video_feature_size", "modalities"}
+    assert real.keys() <= landmarks.keys()
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

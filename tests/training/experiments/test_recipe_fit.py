@@ -21,6 +21,7 @@ def test_every_plan_with_every_recipe(tmp_path):
     """As `--dry_run` lists them, every recipe with one plan and every plan with one recipe."""
     recipes = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
     recipes.remove("ravdess-whisper-base")  # sound alone, from which no modality can be taken
+    recipes.remove("ravdess_landmarks-whisper-base")  # without text, as in test_a_corpus_without_text
     pairs = [("modality_ablation", recipe) for recipe in recipes]
     pairs += [(name, (read_plan(name).recipes or ["cherma-glm3-6b"])[0]) for name in plan_names()]
     for name, recipe in pairs:
@@ -50,6 +51,8 @@ def test_a_corpus_without_text(tmp_path):
     adapted = fit_to_recipe(plan)
     assert list(adapted.variants) == ["everything", "no_audio", "no_video"]
     assert [check.claim for check in adapted.checks] == ["Audio matters more than video"]
+    landmarks = fit_to_recipe(with_recipe(read_plan("modality_ablation"), "ravdess_landmarks-whisper-base", None, [0]))
+    assert list(landmarks.variants) == ["everything", "no_audio", "no_video"]
     lora_on_text = read_plan("efficiency")
     adapted = fit_to_recipe(with_recipe(lora_on_text, recipe_without(tmp_path, modalities=["audio"]), None, [0]))
     assert list(adapted.variants) == ["egmf", "egmf_head"]
