@@ -339,7 +339,8 @@ class EGMFConfig(PreTrainedConfig):
         # With our pipeline registered in this process, `pipeline` need not be told of the one in the checkpoint.
         kwargs.pop("custom_pipelines", None)
         if IS_REMOTE_CODE or PIPELINE_TASK not in PIPELINE_REGISTRY.get_supported_tasks():
-            self.custom_pipelines = copy.deepcopy(CUSTOM_PIPELINES)  # which `pipeline` changes
+            # A copy: `pipeline` changes it.
+            self.custom_pipelines = copy.deepcopy(CUSTOM_PIPELINES)
         if kwargs.get("attn_implementation") is None:
             # Nested configurations keep their own, with which models were loaded; `None` would be passed down.
             kwargs["attn_implementation"] = {name: {} for name in self.sub_configs}

@@ -176,7 +176,8 @@ def check_keywords(function: Callable, given: Iterable[str], other: Callable) ->
         TypeError: with the name that was probably meant.
     """
     known = {*inspect.signature(function).parameters, *inspect.signature(other).parameters}
-    if "kwargs" in inspect.signature(function).parameters:  # they go to the language model
+    # Those go to the language model.
+    if "kwargs" in inspect.signature(function).parameters:
         known |= {*TransformersKwargs.__optional_keys__, "cache_position", "return_dict"}
     for name in given:
         if name not in known - {"self", "kwargs", "inputs", *DATASET_COLUMNS}:

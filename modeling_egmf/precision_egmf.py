@@ -29,7 +29,8 @@ from transformers.utils.generic import maybe_autocast
 
 
 SIXTEEN_BITS = (torch.float16, torch.bfloat16)
-CHUNK_ELEMENTS = 2**24  # elements of a large matrix that are processed at a time
+# Elements of a large matrix that are processed at a time.
+CHUNK_ELEMENTS = 2**24
 CPU_CHUNK_ELEMENTS = 2**18
 
 
