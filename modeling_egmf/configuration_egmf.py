@@ -23,7 +23,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.activations import ACT2FN
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
-from transformers.utils.type_validators import interval
+from transformers.utils.type_validators import interval, positive_int_field
 
 from .fields_egmf import (
     as_sub_config,
@@ -137,7 +137,7 @@ class EGMFEncoderConfig(PreTrainedConfig):
     backbone_pooler: bool = True
     backbone_layers: Literal["last", "weighted"] = "last"
     backbone_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    backbone_chunk_steps: int | None = None
+    backbone_chunk_steps: int | None = positive_int_field(default=None)
     sequence_encoder: Literal["gru", "transformer", "none"] = "gru"
     pooling: Literal["attention", "statistics"] = "attention"
     hidden_size: int = interval(min=1)(default=128)
@@ -176,8 +176,6 @@ class EGMFEncoderConfig(PreTrainedConfig):
                 "Precomputed features do not use a backbone. Leave out `backbone_config`, or set `input_type` to "
                 "'waveform' or 'frames'."
             )
-        if self.backbone_chunk_steps is not None and self.backbone_chunk_steps < 1:
-            raise ValueError(f"`backbone_chunk_steps` is {self.backbone_chunk_steps}; it must be at least 1.")
         if self.backbone_trainable and self.backbone_dtype != "float32":
             raise ValueError(
                 f"`backbone_dtype` is {self.backbone_dtype!r}, but a backbone is trained in float32. "

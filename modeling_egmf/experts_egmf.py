@@ -44,8 +44,10 @@ class EGMFExpert(EGMFFloat32Module):
         bottleneck_ratio: float,
         activation: str,
         learned_width: bool = False,
+        name: str = "",
     ):
         super().__init__()
+        self.name = name
         num_units = max(1, int(width / bottleneck_ratio))
         self.down = nn.Linear(width, num_units)
         if activation == LEARNED_ACTIVATION:
@@ -96,10 +98,9 @@ class EGMFHierarchicalGate(EGMFFloat32Module):
         """fused (B, H) -> output with the weights of the gate."""
         output = EGMFFusionOutput()
         logits = fused.new_zeros(fused.shape[0], self.num_experts)  # uniform
-        output.gate_weights = torch.softmax(logits, dim=-1)
         if self.feature_gate is not None:
             logits = self.feature_gate(fused)
-            output.gate_weights = torch.softmax(logits, dim=-1)
+        output.gate_weights = torch.softmax(logits, dim=-1)
         if self.context_gate is not None:
             context = torch.cat([fused, output.gate_weights], dim=-1)  # (B, H + E)
             logits = self.context_gate(context)
@@ -119,11 +120,7 @@ class EGMFExperts(EGMFFloat32Module):
     def __init__(self, config: EGMFConfig):
         super().__init__()
         width = config.fusion_hidden_size
-        self.experts = nn.ModuleList()
-        for expert in config.experts:
-            settings = dict(expert)
-            del settings["name"]
-            self.experts.append(EGMFExpert(width, **settings))
+        self.experts = nn.ModuleList(EGMFExpert(width, **expert) for expert in config.experts)
         self.gate = EGMFHierarchicalGate(config)
 
     @in_float32

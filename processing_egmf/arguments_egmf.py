@@ -6,6 +6,7 @@ A typo must never change an answer in silence, so every public function refuses 
 import difflib
 import functools
 import inspect
+import re
 import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ParamSpec, TypeVar
@@ -48,6 +49,11 @@ def shorten(value: Any) -> str:
 def printable(text: str) -> str:
     """The beginning of a text, with unprintable characters escaped."""
     return text[:200].encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def show_path(path: str) -> str:
+    """A path for a message, or the beginning of a `data:` URI, without its content."""
+    return printable(re.sub(r"(?is)^(data:[^,]*?)(;base64)?,.*", r"\1", path))
 
 
 def has_half_character(text: str) -> bool:

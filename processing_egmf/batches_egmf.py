@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import BatchFeature
 from transformers.image_utils import is_pil_image
 
-from .arguments_egmf import is_number, printable, refuse_unknown, shorten
+from .arguments_egmf import is_number, refuse_unknown, shorten, show_path
 from .media_egmf import ARRAYS, is_rate_and_array, is_recording
 
 
@@ -116,7 +116,7 @@ def check_rates(arguments: Mapping[str, Any], needed: set[str]) -> None:
 def numbered_name(kind: str, number: int, sources: list[Any]) -> str:
     """The name of a sample in messages: its number, with the path of its clip if it has one, or its media type."""
     paths = [os.fsdecode(source) for source in sources if isinstance(source, str | os.PathLike)]
-    return f"{kind} {number}" + (f" ({printable(paths[0].partition(';base64,')[0])})" if paths else "")
+    return f"{kind} {number} ({show_path(paths[0])})" if paths else f"{kind} {number}"
 
 
 def holds_a_batch(name: str, value: Any) -> bool:

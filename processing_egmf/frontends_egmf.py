@@ -1,6 +1,6 @@
 """Front ends: from a clip to the values and masks that the encoders take.
 
-    audio, video, features ─► load_clip ─► arrays ─► encode_clip ─► audio_values, audio_mask, video_values, video_mask
+    audio, video, features ─► load_media ─► arrays ─► encode_media ─► values and masks of audio and video
 
     waveform (samples,) ─► [feature extractor] ─► audio_values (T, ...), audio_mask (T,)
     frames (T, y, x, 3) ─► [image processor], or scaled to [-1, 1] ─► video_values (T, 3, y, x), video_mask (T,)
@@ -21,6 +21,7 @@ from transformers.utils import logging
 
 from .arguments_egmf import printable
 from .audio_egmf import load_audio
+from .batches_egmf import MODALITIES
 from .faces_egmf import FACE_FRAME, crop_main_face
 from .frames_egmf import NEUTRAL, pad_frames, scale_frames
 from .media_egmf import media_kind, take_from_list
@@ -30,34 +31,72 @@ from .video_egmf import load_video
 logger = logging.get_logger(__name__)
 
 
-def load_clip(
-    processor: Any, sources: dict[str, Any], modalities: Sequence[str], sampling_rate: Any, fps: Any, name: str
-) -> dict[str, np.ndarray]:
-    """`EGMFProcessor.load_media`; `sources` are its audio, video, audio_features and video_features."""
-    audio = take_from_list(sources["audio"], name)
-    video = take_from_list(sources["video"], name)
-    may_have_track = audio is None and media_kind(video) is None and processor.audio_input == "waveform"
-    arrays = {}
-    for modality, clip in (("audio", audio), ("video", None if may_have_track else video)):
-        features = sources[f"{modality}_features"]
-        if clip is not None and features is not None:
-            raise ValueError(f"{name}: both {modality} and {modality}_features are given; give one of them.")
-        if modality in modalities and features is not None:
-            check_input_kind(modality, "features", getattr(processor, f"{modality}_input"), name)
-            feature_size = getattr(processor, f"{modality}_feature_size")
-            arrays[f"{modality}_features"] = read_features(modality, features, feature_size, name)
-    limit = processor.max_clip_seconds
-    work = processor.max_decode_seconds
-    recording = video if may_have_track else audio
-    if "audio" in modalities and sources["audio_features"] is None and recording is not None:
-        check_input_kind("audio", "waveform", processor.audio_input, name)
-        rate = processor.sampling_rate
-        arrays["audio"] = load_audio(recording, sampling_rate, rate, limit, name, may_have_track, work)
-    if "video" in modalities and sources["video_features"] is None and video is not None:
-        check_input_kind("video", "frames", processor.video_input, name)
-        size = FACE_FRAME if processor.frames == "face" else encoder_size(processor)
-        arrays["video"] = load_video(video, processor.num_frames, fps, limit, name, size, processor.frames, work)
-    return {key: values for key, values in arrays.items() if values is not None}
+class EGMFMediaMixin:
+    """The methods of `EGMFProcessor` that decode and encode clips."""
+
+    def load_media(
+        self,
+        *,
+        audio: Any = None,
+        video: Any = None,
+        audio_features: Any = None,
+        video_features: Any = None,
+        modalities: Sequence[str] = MODALITIES,
+        sampling_rate: int | None = None,
+        fps: float | None = None,
+        name: str = "the sample",
+    ) -> dict[str, np.ndarray]:
+        """Decode a clip. The processor takes the arrays instead of the clip, with the same result.
+
+        Returns:
+            Those that the clip has: `audio` (samples,) float32 at `self.sampling_rate`, `video` (T, height, width, 3)
+            uint8, and `audio_features`, `video_features` (T, F) float32.
+        """
+        audio = take_from_list(audio, name)
+        video = take_from_list(video, name)
+        may_have_track = audio is None and media_kind(video) is None and self.audio_input == "waveform"
+        arrays = {}
+        sources = {"audio": (audio, audio_features), "video": (None if may_have_track else video, video_features)}
+        for modality, (clip, features) in sources.items():
+            if clip is not None and features is not None:
+                raise ValueError(f"{name}: both {modality} and {modality}_features are given; give one of them.")
+            if modality in modalities and features is not None:
+                check_input_kind(modality, "features", getattr(self, f"{modality}_input"), name)
+                feature_size = getattr(self, f"{modality}_feature_size")
+                arrays[f"{modality}_features"] = read_features(modality, features, feature_size, name)
+        limit = self.max_clip_seconds
+        work = self.max_decode_seconds
+        recording = video if may_have_track else audio
+        if "audio" in modalities and audio_features is None and recording is not None:
+            check_input_kind("audio", "waveform", self.audio_input, name)
+            rate = self.sampling_rate
+            arrays["audio"] = load_audio(recording, sampling_rate, rate, limit, name, may_have_track, work)
+        if "video" in modalities and video_features is None and video is not None:
+            check_input_kind("video", "frames", self.video_input, name)
+            size = FACE_FRAME if self.frames == "face" else encoder_size(self)
+            arrays["video"] = load_video(video, self.num_frames, fps, limit, name, size, self.frames, work)
+        return {key: values for key, values in arrays.items() if values is not None}
+
+    def encode_media(self, arrays: dict[str, np.ndarray], name: str = "the sample") -> dict[str, torch.Tensor]:
+        """Arrays from `load_media` as the values and masks of one sample, without a batch dimension.
+
+        For `frames="face"`, also `face_share`: the share of the frames in which the face was found.
+        """
+        inputs = {}
+        if "audio" in arrays:
+            feature_extractor = vars(self).get("feature_extractor")
+            inputs |= encode_waveform(arrays["audio"], self.sampling_rate, feature_extractor, name)
+        if "video" in arrays:
+            frames = arrays["video"]
+            if self.frames == "face":
+                size = encoder_size(self)
+                frames, inputs["face_share"] = crop_main_face(frames, self.face_detector, name)
+                frames = pad_frames(scale_frames(frames, size, "full"), size)
+            inputs |= encode_frames(frames, self.frame_processor, self.frames)
+        for modality in ("audio", "video"):
+            if f"{modality}_features" in arrays:
+                inputs |= with_full_mask(modality, torch.from_numpy(arrays[f"{modality}_features"]))
+        return inputs
 
 
 def encoder_size(processor: Any) -> tuple[int, int] | None:
@@ -65,28 +104,6 @@ def encoder_size(processor: Any) -> tuple[int, int] | None:
     if processor.frame_processor is not None:
         return None
     return processor.frame_height, processor.frame_width
-
-
-def encode_clip(processor: Any, arrays: dict[str, np.ndarray], name: str) -> dict[str, torch.Tensor]:
-    """Arrays from `load_clip` as the values and masks of one sample, without a batch dimension.
-
-    For `frames="face"`, also `face_share`: the share of the frames in which the face was found.
-    """
-    inputs = {}
-    if "audio" in arrays:
-        feature_extractor = vars(processor).get("feature_extractor")
-        inputs |= encode_waveform(arrays["audio"], processor.sampling_rate, feature_extractor, name)
-    if "video" in arrays:
-        frames = arrays["video"]
-        if processor.frames == "face":
-            size = encoder_size(processor)
-            frames, inputs["face_share"] = crop_main_face(frames, processor.face_detector, name)
-            frames = pad_frames(scale_frames(frames, size, "full"), size)
-        inputs |= encode_frames(frames, processor.frame_processor, processor.frames)
-    for modality in ("audio", "video"):
-        if f"{modality}_features" in arrays:
-            inputs |= with_full_mask(modality, torch.from_numpy(arrays[f"{modality}_features"]))
-    return inputs
 
 
 def check_image_backend(recorded: str | None, image_processor: Any) -> str | None:

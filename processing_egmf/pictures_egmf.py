@@ -133,7 +133,8 @@ def _errors_of_pillow(name: str) -> Iterator[None]:
 def image_to_rgb(image: Any) -> np.ndarray:
     """A PIL image as uint8 (y, x, 3): upright, and over black where it is transparent."""
     image = import_pillow().ImageOps.exif_transpose(image)
-    if image.mode.startswith(("I", "F")):  # 16 bits in one channel; `convert` would cut the levels off at 255
+    # 16 bits in one channel; `convert` would cut the levels off at 255.
+    if image.mode.startswith(("I", "F")):
         levels = np.asarray(image, np.float32)
         scale = 1 / 257 if levels.max(initial=0) > 255 else 1.0
         gray = np.clip(np.rint(levels * scale), 0, 255).astype(np.uint8)

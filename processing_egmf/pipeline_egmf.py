@@ -14,18 +14,17 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
-from torch.utils.data import Dataset, IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset, StackDataset, get_worker_info
 from transformers import AutoModel, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .agreement_egmf import check_agreement
-from .arguments_egmf import is_count, printable, refuse_unknown, shorten
+from .arguments_egmf import is_count, refuse_unknown, shorten, show_path
 from .batches_egmf import CONTENT, RATES, check_rates, numbered_name, rates_needed
 from .chat_egmf import is_conversation, read_conversation
-from .media_egmf import URL, is_recording, media_kind
-from .prompts_egmf import MEDIA_NAME
+from .media_egmf import is_recording, media_kind
 from .tasks_egmf import EGMFAnswer
 from .video_egmf import has_video
 
@@ -41,34 +40,14 @@ EXPERT_FIELDS = ("expert", "experts", "residual")
 ERRORS = (FileNotFoundError, OSError, TypeError, ValueError)
 
 
-class NumberedClip(NamedTuple):
-    """A clip and its number among those of a call, for messages."""
-
-    number: int
-    clip: Any
-
-
-class IndexedClips(Dataset):
-    """Clips of a list or a dataset with a length, numbered."""
-
-    def __init__(self, clips: Any):
-        self.clips = clips
-
-    def __len__(self) -> int:
-        return len(self.clips)
-
-    def __getitem__(self, number: int) -> NumberedClip:
-        return NumberedClip(number, self.clips[number])
-
-
 class StreamedClips(IterableDataset):
-    """Clips of a generator or another iterable, numbered."""
+    """Clips of a generator or another iterable, each with its number, for messages."""
 
     def __init__(self, clips: Any):
         self.clips = clips
 
-    def __iter__(self) -> Iterator[NumberedClip]:
-        return map(NumberedClip._make, enumerate(self.clips))
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return ({"number": number, "clip": clip} for number, clip in enumerate(self.clips))
 
 
 @dataclass
@@ -148,7 +127,8 @@ class EGMFPipeline(Pipeline):
             ValueError, FileNotFoundError: a clip that cannot be used, by name, unless `on_error` is `"skip"`.
         """
         if is_recording(inputs) or is_conversation(inputs):
-            (answer,) = super().__call__(IndexedClips([inputs]), **{**kwargs, "num_workers": 0, "batch_size": 1})
+            clips = StackDataset(number=[0], clip=[inputs])
+            (answer,) = super().__call__(clips, **{**kwargs, "num_workers": 0, "batch_size": 1})
             return answer
         if batch_size is None:
             batch_size = self._batch_size or 1
@@ -156,7 +136,7 @@ class EGMFPipeline(Pipeline):
             raise ValueError(f"`batch_size` is {shorten(batch_size)}; give a whole number of clips, at least 1.")
         is_indexed = isinstance(inputs, Sequence) or hasattr(inputs, "__getitems__") or not hasattr(inputs, "__iter__")
         # As a Dataset, because the base class reads the beginning of lists and generators, to look for messages.
-        clips = IndexedClips(inputs) if is_indexed else StreamedClips(inputs)
+        clips = StackDataset(number=range(len(inputs)), clip=inputs) if is_indexed else StreamedClips(inputs)
         answers = super().__call__(clips, batch_size=batch_size, **kwargs)
         return list(answers) if isinstance(inputs, list | tuple) else answers
 
@@ -182,11 +162,10 @@ class EGMFPipeline(Pipeline):
     def get_iterator(self, *args: Any) -> Iterator[EGMFAnswer]:
         """As in the base class; afterwards, fields of the call that no clip needed are refused."""
         *_, call_fields, _, options = args
-        num_answers = 0
+        answer = None
         for answer in super().get_iterator(*args):
-            num_answers += 1
             yield answer
-        if num_answers == 0:
+        if answer is None:
             return
         check_rates(call_fields, options["shared"])
         for name in OWN_FIELDS:
@@ -195,7 +174,7 @@ class EGMFPipeline(Pipeline):
 
     def preprocess(self, clip: Any, fetch: Any = None, on_error: str = "raise", **call_fields: Any) -> dict:
         """Prepare one clip; `call_fields` are those of the call, for a clip without its own."""
-        number, clip = clip if isinstance(clip, NumberedClip) else (0, clip)
+        number, clip = clip.values() if isinstance(clip, Mapping) and "number" in clip else (0, clip)
         try:
             name = _name(clip, number)
             fields = self._fields(_fetch(clip, fetch), name)
@@ -219,7 +198,8 @@ class EGMFPipeline(Pipeline):
             return {}
         if is_conversation(clip):
             return read_conversation(clip, name)
-        if isinstance(clip, Mapping) and clip.get("raw") is not None:  # as the library's pipelines for audio name it
+        # As the library's pipelines for audio name it.
+        if isinstance(clip, Mapping) and clip.get("raw") is not None:
             clip = {**clip, "array": clip["raw"]}
         if isinstance(clip, Mapping) and not set(clip) & {"array", "bytes", "path"}:
             refuse_unknown(clip, FIELDS, f"{name}: unknown keys")
@@ -228,12 +208,7 @@ class EGMFPipeline(Pipeline):
         kind = media_kind(clip)
         if kind is not None:
             return {kind: clip}
-        if isinstance(clip, str) and not MEDIA_NAME.search(clip) and not os.path.exists(clip) and not URL.match(clip):
-            raise FileNotFoundError(
-                f"{name}: {shorten(clip)} does not exist. Check the path and the working directory, "
-                'or give a transcript as text=..., e.g. pipe(text="I\'m fine.").'
-            )
-        is_video = self.processor.video_input == "frames" and has_video(clip, name)
+        is_video = has_video(clip, name) and self.processor.video_input == "frames"
         return {"video" if is_video else "audio": clip}
 
     def _forward(self, inputs: dict[str, PreparedClip | list[PreparedClip]]) -> dict[str, Any]:
@@ -304,7 +279,7 @@ PIPELINE_REGISTRY.supported_tasks[TASK] = {"impl": EGMFPipeline, "pt": (AutoMode
 def _name(clip: Any, number: int) -> str:
     """The name of a clip in messages: its path, or its number with the path of its file."""
     if isinstance(clip, str | os.PathLike):
-        return printable(os.fsdecode(clip).partition(";base64,")[0])
+        return show_path(os.fsdecode(clip))
     sources = [clip.get(key) for key in ("video", "audio", "path")] if isinstance(clip, Mapping) else []
     return numbered_name("clip", number, sources)
 

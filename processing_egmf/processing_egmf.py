@@ -35,7 +35,7 @@ from .batches_egmf import (
 from .chat_egmf import read_conversation, read_options, render_prompt
 from .collator_egmf import EGMFDataCollator
 from .faces_egmf import check_face_detector, with_detector_name
-from .frontends_egmf import check_image_backend, encode_clip, encode_states, load_clip
+from .frontends_egmf import EGMFMediaMixin, check_image_backend, encode_states
 from .media_egmf import MAX_DECODE_SECONDS
 from .pipeline_egmf import EGMFPipeline  # noqa: F401  not used here: the task is registered, the code saved as well
 from .prompts_egmf import (
@@ -47,7 +47,7 @@ from .prompts_egmf import (
     tokenize_answers,
     tokenize_prompt,
 )
-from .results_egmf import check_summary_options, find_sample_tasks, parse_generation, summarize_output
+from .results_egmf import EGMFResultsMixin
 from .stored_processor_egmf import (
     SUB_PROCESSORS,
     build_sub_processors,
@@ -60,10 +60,10 @@ from .stored_processor_egmf import (
     settings_checksums,
     tokenizer_checksums,
 )
-from .tasks_egmf import BUILT_IN_TASKS, EGMFAnswer, EGMFTask, find_task, number_task, read_task, read_tasks
+from .tasks_egmf import BUILT_IN_TASKS, EGMFTask, find_task, number_task, read_task, read_tasks
 
 
-class EGMFProcessor(ProcessorMixin):
+class EGMFProcessor(EGMFMediaMixin, EGMFResultsMixin, ProcessorMixin):
     """Turns text, audio and video into the inputs of `EGMFForConditionalGeneration`, one sample or a batch.
 
     A call returns input_ids and attention_mask (B, S), padded on the left; utterance_mask (B, S), 1 on the transcript;
@@ -153,7 +153,8 @@ class EGMFProcessor(ProcessorMixin):
         self.task_objects = read_tasks(BUILT_IN_TASKS if tasks is None else tasks)
         check_prompt_format(tokenizer, self.task_objects.values())
         self._call_tasks: dict[int, EGMFTask] = {}
-        self._answer_ids: dict = {}  # name of one of `tasks`, or None for the latest other -> task, its answers' ids
+        # Name of one of `tasks`, or None for the latest other -> task, its answers' ids.
+        self._answer_ids: dict = {}
         super().__init__(tokenizer)
         if image_processor is not None and video_processor is not None:
             raise ValueError("Give an image_processor or a video_processor, not both: frames go through one of them.")
@@ -180,7 +181,8 @@ class EGMFProcessor(ProcessorMixin):
             OSError, ValueError: a file is missing or damaged; the message names it.
         """
         kwargs = check_loading_arguments(cls, kwargs)
-        kwargs.setdefault("trust_remote_code", False)  # else, loading the tokenizer asks to import this code
+        # Else, loading the tokenizer asks to import this code.
+        kwargs.setdefault("trust_remote_code", False)
         with explained_failures(pretrained_model_name_or_path, kwargs):
             processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
             check_tokenizer_files(processor.tokenizer_checksum, pretrained_model_name_or_path, kwargs)
@@ -389,32 +391,6 @@ class EGMFProcessor(ProcessorMixin):
         """The `data_collator` of `transformers.Trainer`; `EGMFDataCollator` describes the rows that it takes."""
         return EGMFDataCollator(self, score_answers)
 
-    def load_media(
-        self,
-        *,
-        audio: Any = None,
-        video: Any = None,
-        audio_features: Any = None,
-        video_features: Any = None,
-        modalities: Sequence[str] = MODALITIES,
-        sampling_rate: int | None = None,
-        fps: float | None = None,
-        name: str = "the sample",
-    ) -> dict[str, np.ndarray]:
-        """Decode a clip. The processor takes the arrays instead of the clip, with the same result.
-
-        Returns:
-            Those that the clip has: `audio` (samples,) float32 at `self.sampling_rate`, `video` (T, height, width, 3)
-            uint8, and `audio_features`, `video_features` (T, F) float32.
-        """
-        sources = {"audio": audio, "video": video}
-        sources |= {"audio_features": audio_features, "video_features": video_features}
-        return load_clip(self, sources, modalities, sampling_rate, fps, name)
-
-    def encode_media(self, arrays: dict[str, np.ndarray], name: str = "the sample") -> dict[str, torch.Tensor]:
-        """Arrays from `load_media` as the values and masks of one sample, without a batch dimension."""
-        return encode_clip(self, arrays, name)
-
     def encode_prompt(
         self, text: str, context: Sequence, task: EGMFTask, answer: Any, name: str, max_length: int | None = None
     ) -> dict[str, Any]:
@@ -457,44 +433,3 @@ class EGMFProcessor(ProcessorMixin):
         task = find_task(read_task(task), self.task_objects, "add_task")
         check_prompt_format(self.tokenizer, [task])
         self.task_objects[task.name] = task
-
-    @refuses_unknown_arguments
-    def post_process_answers(
-        self,
-        output: Any,
-        top_k: int | None = None,
-        interval: float = 0.9,
-        tasks: Sequence[str | EGMFTask] | None = None,
-        labels: Sequence[str] | None = None,
-        calibrated: bool = False,
-    ) -> list[EGMFAnswer]:
-        """Turn the output of `model.score_answers` into labels and numbers, one `EGMFAnswer` per sample.
-
-        Args:
-            output: `EGMFAnswerOutput`.
-            top_k: keep only this many of the probabilities, the largest first; None for all, in the task's order.
-            interval: minimum probability that the interval of a number covers, in (0, 1).
-            tasks: one per sample, by name or whole, if the inputs' `task_ids` were not passed through the model.
-            labels: answer only with these labels: the probabilities given that it is one of them, in this order.
-            calibrated: apply the temperature that `egmf calibrate` stored with the task for the sample's modalities.
-        """
-        check_summary_options(top_k, interval, calibrated)
-        if tasks is None:
-            tasks = find_sample_tasks(output, self.numbered_tasks)
-        tasks = [find_task(task, self.task_objects) for task in tasks]
-        return summarize_output(output, tasks, top_k, interval, labels, calibrated)
-
-    def post_process_generation(
-        self, generated_ids: torch.Tensor, inputs: Mapping[str, torch.Tensor]
-    ) -> list[dict[str, Any]]:
-        """Parse the output of `model.generate(**inputs)`.
-
-        Args:
-            generated_ids: with the prompt, as `generate` returns them for token ids, or without it. With
-                `num_return_sequences`, the sequences of a sample follow one another.
-            inputs: the processor's output.
-
-        Returns:
-            One dict per sequence: `text`; `answer`, a label or a number, or None if the text contains none; `task`.
-        """
-        return parse_generation(generated_ids, inputs, self.tokenizer, self.numbered_tasks)

@@ -1,8 +1,9 @@
 """Results: the model's output as labels and numbers.
 
-    model.score_answers ─► distribution over the answers ─► summarize_output ─► EGMFAnswer per sample
+    model.score_answers ─► distribution over the answers ─► post_process_answers ─► EGMFAnswer per sample
+    model.generate ─► token ids ─► post_process_generation ─► text, and the answer that it contains
 
-Used by processing_egmf.py; the summary of one distribution is in tasks_egmf.py.
+The summary of one distribution is in tasks_egmf.py.
 """
 
 # B batch  M modalities  A answers
@@ -12,20 +13,35 @@ from itertools import compress
 from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase
 
-from .arguments_egmf import is_count, is_number, shorten
+from .arguments_egmf import is_count, is_number, refuses_unknown_arguments, shorten
 from .batches_egmf import MODALITIES
-from .tasks_egmf import EGMFAnswer, EGMFTask
+from .tasks_egmf import EGMFAnswer, EGMFTask, find_task
 
 
-def check_summary_options(top_k: Any, interval: Any, calibrated: Any) -> None:
+def check_summary(output: Any, tasks: Sequence[EGMFTask], top_k: Any, interval: Any, calibrated: Any) -> None:
+    """Refuse options that have no meaning, and an output of `score_answers` that does not fit the tasks."""
     if not is_number(interval) or not 0 < interval < 1:
         raise ValueError(f"`interval` is {shorten(interval)}; it must be a number between 0 and 1.")
     if top_k is not None and not is_count(top_k):
         raise ValueError(f"`top_k` is {shorten(top_k)}; give a whole number, at least 1, or None for all.")
     if not isinstance(calibrated, bool):
         raise ValueError(f"`calibrated` is {shorten(calibrated)}; give True or False.")
+    if len(tasks) != len(output.probabilities):
+        raise ValueError(f"There are {len(tasks)} tasks for {len(output.probabilities)} samples; give one for each.")
+    not_finite = torch.where(~torch.isfinite(output.probabilities).all(dim=1))[0].tolist()
+    if not_finite:
+        raise ValueError(
+            f"The probabilities of samples {shorten(not_finite)} are not finite: the model computed NaN or infinity. "
+            "Load it in float32 or bfloat16, or check its weights."
+        )
+    num_answers = output.probabilities.shape[1]
+    for task in tasks:
+        if num_answers < task.num_answers:
+            raise ValueError(
+                f"Task {task.name!r} has {task.num_answers} answers, but the output has "
+                f"{num_answers}; use the processor that prepared the inputs."
+            )
 
 
 def find_sample_tasks(output: Any, tasks: Mapping[int, EGMFTask]) -> list[EGMFTask]:
@@ -45,64 +61,74 @@ def find_sample_tasks(output: Any, tasks: Mapping[int, EGMFTask]) -> list[EGMFTa
     return [tasks[index] for index in indices]
 
 
-def summarize_output(
-    output: Any,
-    tasks: Sequence[EGMFTask],
-    top_k: int | None,
-    interval: float,
-    labels: Sequence[str] | None,
-    calibrated: bool,
-) -> list[EGMFAnswer]:
-    """One `EGMFAnswer` per sample of the output of `score_answers`; `tasks` holds one task per sample."""
-    if len(tasks) != len(output.probabilities):
-        raise ValueError(f"There are {len(tasks)} tasks for {len(output.probabilities)} samples; give one for each.")
-    not_finite = torch.where(~torch.isfinite(output.probabilities).all(dim=1))[0].tolist()
-    if not_finite:
-        raise ValueError(
-            f"The probabilities of samples {shorten(not_finite)} are not finite: the model computed NaN or infinity. "
-            "Load it in float32 or bfloat16, or check its weights."
-        )
-    answers = []
-    for i, task in enumerate(tasks):
-        if output.probabilities.shape[1] < task.num_answers:
-            raise ValueError(
-                f"Task {task.name!r} has {task.num_answers} answers, but the output has "
-                f"{output.probabilities.shape[1]}; use the processor that prepared the inputs."
+class EGMFResultsMixin:
+    """The methods of `EGMFProcessor` that read the model's output."""
+
+    @refuses_unknown_arguments
+    def post_process_answers(
+        self,
+        output: Any,
+        top_k: int | None = None,
+        interval: float = 0.9,
+        tasks: Sequence[str | EGMFTask] | None = None,
+        labels: Sequence[str] | None = None,
+        calibrated: bool = False,
+    ) -> list[EGMFAnswer]:
+        """Turn the output of `model.score_answers` into labels and numbers, one `EGMFAnswer` per sample.
+
+        Args:
+            output: `EGMFAnswerOutput`.
+            top_k: keep only this many of the probabilities, the largest first; None for all, in the task's order.
+            interval: minimum probability that the interval of a number covers, in (0, 1).
+            tasks: one per sample, by name or whole, if the inputs' `task_ids` were not passed through the model.
+            labels: answer only with these labels: the probabilities given that it is one of them, in this order.
+            calibrated: apply the temperature that `egmf calibrate` stored with the task for the sample's modalities.
+        """
+        if tasks is None:
+            tasks = find_sample_tasks(output, self.numbered_tasks)
+        tasks = [find_task(task, self.task_objects) for task in tasks]
+        check_summary(output, tasks, top_k, interval, calibrated)
+        answers = []
+        for i, task in enumerate(tasks):
+            modalities = list(compress(MODALITIES, output.modality_mask[i].tolist()))
+            probabilities = output.probabilities[i, : task.num_answers].cpu().double().numpy()  # (A,)
+            experts = dict(zip(output.expert_names, output.expert_weights[i].tolist(), strict=True))
+            if labels is not None or calibrated:
+                chosen = slice(task.num_answers) if labels is None else task.choose_labels(labels)
+                temperature = task.temperature(modalities) if calibrated else 1.0
+                log_probs = output.log_probs[i, chosen].cpu().double()
+                probabilities = torch.softmax(log_probs / temperature, dim=0).numpy()
+            answer = task.summarize(probabilities, interval, top_k, labels)
+            answer |= EGMFAnswer(
+                task=task.name,
+                expert=max(experts, key=experts.get),
+                experts=experts,
+                residual=float(output.residual_weight[i]),
+                modalities=modalities,
             )
-        modalities = list(compress(MODALITIES, output.modality_mask[i].tolist()))
-        probabilities = output.probabilities[i, : task.num_answers].cpu().double().numpy()  # (A,)
-        experts = dict(zip(output.expert_names, output.expert_weights[i].tolist(), strict=True))
-        if labels is not None or calibrated:
-            chosen = slice(task.num_answers) if labels is None else task.choose_labels(labels)
-            temperature = task.temperature(modalities) if calibrated else 1.0
-            log_probs = output.log_probs[i, chosen].cpu().double()
-            probabilities = torch.softmax(log_probs / temperature, dim=0).numpy()
-        answer = task.summarize(probabilities, interval, top_k, labels)
-        answer |= EGMFAnswer(
-            task=task.name,
-            expert=max(experts, key=experts.get),
-            experts=experts,
-            residual=float(output.residual_weight[i]),
-            modalities=modalities,
-        )
-        answers.append(answer)
-    return answers
+            answers.append(answer)
+        return answers
 
+    def post_process_generation(
+        self, generated_ids: torch.Tensor, inputs: Mapping[str, torch.Tensor]
+    ) -> list[dict[str, Any]]:
+        """Parse the output of `model.generate(**inputs)`.
 
-def parse_generation(
-    generated_ids: torch.Tensor,
-    inputs: Mapping[str, torch.Tensor],
-    tokenizer: PreTrainedTokenizerBase,
-    tasks: Mapping[int, EGMFTask],
-) -> list[dict[str, Any]]:
-    """`EGMFProcessor.post_process_generation`; `tasks` are the processor's `numbered_tasks`."""
-    num_sequences = max(len(generated_ids) // len(inputs["task_ids"]), 1)  # per sample
-    prompts = inputs["input_ids"].to(generated_ids.device).repeat_interleave(num_sequences, dim=0)
-    if torch.equal(generated_ids[:, : prompts.shape[1]], prompts):
-        generated_ids = generated_ids[:, prompts.shape[1] :]
-    texts = tokenizer.batch_decode(generated_ids, skip_special_tokens=True)
-    sample_tasks = [tasks[i] for i in inputs["task_ids"].repeat_interleave(num_sequences).tolist()]
-    return [
-        {"text": text, "answer": task.parse(text), "task": task.name}
-        for text, task in zip(texts, sample_tasks, strict=True)
-    ]
+        Args:
+            generated_ids: with the prompt, as `generate` returns them for token ids, or without it. With
+                `num_return_sequences`, the sequences of a sample follow one another.
+            inputs: the processor's output.
+
+        Returns:
+            One dict per sequence: `text`; `answer`, a label or a number, or None if the text contains none; `task`.
+        """
+        num_sequences = max(len(generated_ids) // len(inputs["task_ids"]), 1)  # per sample
+        prompts = inputs["input_ids"].to(generated_ids.device).repeat_interleave(num_sequences, dim=0)
+        if torch.equal(generated_ids[:, : prompts.shape[1]], prompts):
+            generated_ids = generated_ids[:, prompts.shape[1] :]
+        texts = self.tokenizer.batch_decode(generated_ids, skip_special_tokens=True)
+        tasks = [self.numbered_tasks[i] for i in inputs["task_ids"].repeat_interleave(num_sequences).tolist()]
+        return [
+            {"text": text, "answer": task.parse(text), "task": task.name}
+            for text, task in zip(texts, tasks, strict=True)
+        ]

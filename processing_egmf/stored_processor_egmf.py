@@ -111,9 +111,7 @@ def check_stored_fields(fields: dict[str, Any], checkpoint: Any) -> None:
     checksums = settings_checksums(fields)
     if "frame_fit" in fields:  # the name of `frames` in older checkpoints
         fields["frames"] = "center" if fields.pop("frame_fit") == "crop" else "full"
-    if recorded is None:
-        return
-    changed = {name for name, _ in checksums.items() ^ recorded.items()}
+    changed = {name for name, _ in checksums.items() ^ (checksums if recorded is None else recorded).items()}
     if changed:
         raise OSError(
             f"The processor_config.json of {checkpoint} was saved with another value of "

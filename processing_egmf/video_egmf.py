@@ -133,12 +133,7 @@ def load_video(
 
 
 def has_video(source: Any, name: str = "the sample") -> bool:
-    """Whether a recording has frames: its type or its content decides, not its name. Raises like `load_video`."""
-    kind = media_kind(source)
-    if isinstance(source, list | tuple) and not is_rate_and_array(source):
-        raise ValueError(f"{name}: cannot read media from {type(source).__name__}; give one clip.")
-    if kind is not None:
-        return kind == "video"
+    """Whether a file has frames: its content decides, not its name. Raises like `load_video`."""
     name = name_with_path(source, name)
     if is_picture(source, name):
         return True

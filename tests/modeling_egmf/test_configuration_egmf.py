@@ -194,7 +194,7 @@ def test_wrong_value_is_refused_with_its_bound(fields, message):
         ({"dropout": 1.5}, "'dropout':\n.*must be greater or equal to 0 and smaller than 1, got 1.5"),
         ({"backbone_config": {"model_type": "vit"}}, "Precomputed features do not use a backbone"),
         ({"backbone_trainable": True, "backbone_dtype": "bfloat16"}, "a backbone is trained in float32"),
-        ({"backbone_chunk_steps": 0}, "`backbone_chunk_steps` is 0; it must be at least 1"),
+        ({"backbone_chunk_steps": 0}, "'backbone_chunk_steps':\n.*must be a positive integer, got 0"),
         ({"input_type": "frames", "pooling": "statistics"}, "Use 'attention' for an encoder that is trained from"),
     ],
 )

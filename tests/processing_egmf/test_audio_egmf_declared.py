@@ -12,7 +12,7 @@ import torch
 
 from processing_egmf.audio_egmf import load_audio
 from processing_egmf.media_egmf import is_recording, media_kind
-from processing_egmf.video_egmf import has_video, load_video
+from processing_egmf.video_egmf import load_video
 from tests.helpers.media_files import gray_frames, sine, write_audio, write_video
 
 
@@ -164,7 +164,6 @@ def test_pairs_of_rate_and_array_are_one_recording():
     for pair in ((RATE, stereo), [RATE, stereo], (stereo, RATE), (torch.from_numpy(stereo.T.copy()), RATE)):
         assert is_recording(pair)
         assert media_kind(pair) == "audio"
-        assert not has_video(pair)
         assert np.array_equal(load_audio(pair, 8000), expected)
         with pytest.raises(ValueError, match="has no frames. Give it as `audio`"):
             load_video(pair, 4)
@@ -187,7 +186,7 @@ class AudioDecoder:
 def test_a_decoder_object_is_one_recording():
     decoder = AudioDecoder(np.stack([TONE, np.zeros_like(TONE)]), RATE)
     assert is_recording(decoder)
-    assert not has_video(decoder)
+    assert media_kind(decoder) == "audio"
     assert np.array_equal(load_audio(decoder), TONE / 2)
     surround = np.zeros((6, len(TONE)), np.float32)
     surround[2] = TONE

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from processing_egmf.audio_egmf import load_audio
+from processing_egmf.media_egmf import media_kind
 from processing_egmf.video_egmf import has_video, load_video
 from tests.helpers.media_files import gray_frames, gray_index
 
@@ -38,7 +39,7 @@ def test_a_picture_file_is_one_frame(tmp_path, file_format):
 def test_an_image_or_array_is_one_frame():
     for source in (Image.fromarray(FACE), FACE, FACE.transpose(2, 0, 1), torch.from_numpy(FACE), FACE / 255):
         assert np.array_equal(load_video(source, 8), FACE[None])
-        assert has_video(source)
+        assert media_kind(source) == "video"
 
 
 def test_a_photo_is_turned_upright():
@@ -106,7 +107,7 @@ class VideoDecoder:
 
 def test_a_decoder_object_gives_the_frames_of_its_file(clip, warnings_of):
     decoder = VideoDecoder(gray_frames(25), 12.5)
-    assert has_video(decoder)
+    assert media_kind(decoder) == "video"
     assert gray_index(load_video(decoder, 5)) == gray_index(load_video(clip, 5))
     assert gray_index(load_video(decoder, 99, max_seconds=0.4)) == list(range(5))
     assert "longer than 0.4 s" in warnings_of()

@@ -197,5 +197,5 @@ def test_content_of_a_file_decides_whether_it_has_video(tmp_path, clip):
     song = write_audio(tmp_path / "song.mp4", sine(440, 0.5, RATE), RATE)
     assert has_video(clip) and has_video(clip.read_bytes())
     assert not has_video(song)
-    with pytest.raises(ValueError, match="sample 3: cannot read media from list; give one clip"):
+    with pytest.raises(ValueError, match="sample 3: cannot read media from list. Give a path"):
         has_video([SMALL], "sample 3")
