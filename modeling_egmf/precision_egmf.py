@@ -75,11 +75,18 @@ def float32_chunks(matrix: Tensor) -> Iterator[Tensor]:
 
 
 def float32_linear(states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """states (..., D), weight (V, D), bias (V,) -> (..., V), without a float32 copy of the whole weight."""
+    """states (..., D), weight (V, D), bias (V,) -> (..., V), without a float32 copy of the whole weight.
+
+    The logits are written into one tensor: joining chunks would take their memory twice.
+    """
     with torch.autocast(states.device.type, enabled=False):
         states = states.float()
-        logits = torch.cat([nn.functional.linear(states, rows) for rows in float32_chunks(weight)], dim=-1)
-    return logits if bias is None else logits + bias
+        logits = states.new_empty(*states.shape[:-1], len(weight))
+        start = 0
+        for rows in float32_chunks(weight):
+            logits[..., start : start + len(rows)] = nn.functional.linear(states, rows)
+            start += len(rows)
+    return logits if bias is None else logits.add_(bias)
 
 
 @contextmanager

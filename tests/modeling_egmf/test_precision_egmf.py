@@ -9,6 +9,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from modeling_egmf.precision_egmf import float32_linear, float32_logits
+from tests.helpers.tensor_memory import TensorMemory
 
 
 SIZES = {
@@ -133,6 +134,27 @@ def test_whole_weight_is_never_copied(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "float", record)
     float32_linear(torch.randn(1, 8), torch.randn(7, 8).bfloat16(), None)
     assert copied == [8, 16, 16, 16, 8]
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_logits_are_in_memory_once(monkeypatch, bias):
+    monkeypatch.setattr("modeling_egmf.precision_egmf.CPU_CHUNK_ELEMENTS", 8 * 64)
+    layer = nn.Linear(8, 1024, bias=bias, dtype=torch.bfloat16).requires_grad_(False)
+    states = torch.randn(32, 8).bfloat16()
+    with TensorMemory() as memory:
+        logits = float32_linear(states, layer.weight, layer.bias)
+    assert memory.peak < 1.2 * logits.nbytes
+
+
+def test_gradients_are_those_of_the_whole_product(monkeypatch):
+    monkeypatch.setattr("modeling_egmf.precision_egmf.CPU_CHUNK_ELEMENTS", 8 * 7)
+    layer = nn.Linear(8, 20, dtype=torch.bfloat16)
+    states = torch.randn(2, 3, 8).bfloat16().requires_grad_()
+    whole = nn.functional.linear(states.float(), layer.weight.float(), layer.bias.float())
+    inputs = (states, layer.weight, layer.bias)
+    expected = torch.autograd.grad(whole.square().sum(), inputs)
+    gradients = torch.autograd.grad(float32_linear(*inputs).square().sum(), inputs)
+    torch.testing.assert_close(gradients, expected)
 
 
 @torch.no_grad()
