@@ -16,8 +16,10 @@ ignores a target that the model does not have as long as another one matches; he
 """
 
 import os
+import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -151,7 +153,7 @@ def add_adapter(language_model: PreTrainedModel, peft_config: Any, name: str) ->
         ValueError: peft refuses the layers, the method cannot be combined with `device_map`, or it would change the
             frozen weights.
     """
-    init = vars(peft_config).get("init_lora_weights", True)
+    init = getattr(peft_config, "init_lora_weights", True)
     if init not in KEEPING_INITS:
         raise ValueError(
             f"init_lora_weights={init!r} changes the weights of the language model, which stays frozen. "
@@ -197,6 +199,33 @@ def adapter_configs(language_model: PreTrainedModel) -> dict[str, Any]:
     """The configuration of each adapter, by name."""
     # peft sets it with the first adapter.
     return vars(language_model).get("peft_config", {})
+
+
+@contextmanager
+def undone_on_error(language_model: PreTrainedModel, name: str) -> Iterator[None]:
+    """If adding an adapter fails, even midway, the language model gets its layers and active adapters back.
+
+    Raises:
+        ValueError: it has an adapter of this name already, or the name could not be that of a folder.
+    """
+    configs = dict(adapter_configs(language_model))
+    if name in configs:
+        raise ValueError(f"The model has an adapter {name!r} already; delete_adapter({name!r}) removes it.")
+    if not re.fullmatch(r"[\w-]+", name):
+        raise ValueError(f"The name of an adapter is {name!r}; use letters, digits, '_' and '-'.")
+    active = language_model.active_adapters() if configs else []
+    children = [(parent, *named) for parent in language_model.modules() for named in parent.named_children()]
+    try:
+        yield
+    except Exception:
+        for parent, child_name, child in children:
+            setattr(parent, child_name, child)
+        if active:
+            language_model.set_adapter(active)
+        import_peft().functional.delete_adapter(language_model, name, "lora_")
+        language_model.peft_config = configs
+        language_model._hf_peft_config_loaded = bool(configs)
+        raise
 
 
 # ---- the same on the whole model --------------------------------------------------------------------------------
@@ -252,10 +281,14 @@ class EGMFAdapterMixin:
 
         Args:
             adapter_config: a configuration of peft, or fields as in `EGMFConfig.lora`.
+
+        Raises:
+            TypeError, ValueError: the adapter cannot be added; the model is as before.
         """
         if isinstance(adapter_config, dict):
             adapter_config = new_adapter_config(self.language_model, adapter_config)
-        add_adapter(self.language_model, adapter_config, adapter_name)
+        with undone_on_error(self.language_model, adapter_name):
+            add_adapter(self.language_model, adapter_config, adapter_name)
 
     def load_adapter(
         self,
@@ -277,19 +310,21 @@ class EGMFAdapterMixin:
         Raises:
             ImportError: peft is not installed.
             OSError: a file is missing or damaged, or the language model does not have the adapter's layers.
-            ValueError: the weights are not exactly those of the adapter.
+            ValueError: the weights are not exactly those of the adapter, or the model has one of this name. After any
+                error, the model is as before.
         """
         peft = import_peft()
         path = cached_file(peft_model_id, weights_name(variant, "adapter_model"), **hub_kwargs)
         config_path = cached_file(peft_model_id, "adapter_config.json", **hub_kwargs)
-        with explain_loading_errors(config_path), warnings.catch_warnings():
-            # peft would ignore them.
-            warnings.filterwarnings("error", message="Unexpected keyword arguments")
-            peft_config = peft.PeftConfig.from_pretrained(os.path.dirname(config_path))
-            peft_config.inference_mode = False
-            add_adapter(self.language_model, peft_config, adapter_name)
-        weights = dict(stored_weights([path]))
-        load_weights(path, self, self.adapter_keys()[adapter_name], weights)
+        with undone_on_error(self.language_model, adapter_name):
+            with explain_loading_errors(config_path), warnings.catch_warnings():
+                # peft would ignore them.
+                warnings.filterwarnings("error", message="Unexpected keyword arguments")
+                peft_config = peft.PeftConfig.from_pretrained(os.path.dirname(config_path))
+                peft_config.inference_mode = False
+                add_adapter(self.language_model, peft_config, adapter_name)
+            weights = dict(stored_weights([path]))
+            load_weights(path, self, self.adapter_keys()[adapter_name], weights)
         return weights
 
     def set_adapter(self, adapter_name: str | list[str]) -> None:

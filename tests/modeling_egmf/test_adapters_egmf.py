@@ -1,7 +1,9 @@
 """Layers and fields of an adapter: an architecture's default, and the refusal of what model or peft do not have."""
 
+import peft
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from modeling_egmf import EGMFForConditionalGeneration
@@ -91,3 +93,97 @@ def test_linear_layers_are_the_same_with_adapters(make_config):
     plain = EGMFForConditionalGeneration(make_config(lora=None)).language_model
     adapted = EGMFForConditionalGeneration(make_config(lora={"r": 2, "target_modules": ["q_proj", "down_proj"]}))
     assert set(linear_layer_names(adapted.language_model)) == set(linear_layer_names(plain))
+
+
+# ---- adding one that cannot be added ------------------------------------------------------------------------
+
+TARGETS = ["q_proj", "v_proj"]
+REFUSED = {
+    "at once": ({"r": 0}, "`r` should be a positive integer"),
+    "midway": ({"r": 2, "target_modules": TARGETS, "rank_pattern": {"v_proj": 0}}, "`r` should be a positive"),
+    "another method": (
+        {"peft_type": "LOHA", "r": 2, "target_modules": TARGETS, "rank_pattern": {"v_proj": 0}},
+        "`r` should be a positive",
+    ),
+    "no configuration": (0, "should be an instance of PeftConfig"),
+    "no method for layers": (peft.PromptTuningConfig(task_type="CAUSAL_LM"), "does not support prompt learning"),
+    "no such layers": (peft.LoraConfig(target_modules=["nowhere"]), "nowhere"),
+    "no such field": ({"rr": 2}, "'rr'"),
+}
+
+
+def state_of(model):
+    """What a failed call must not change."""
+    weights = {name: weight.clone() for name, weight in model.state_dict().items()}
+    trained = [name for name, weight in model.named_parameters() if weight.requires_grad]
+    configs = dict(vars(model.language_model).get("peft_config", {}))
+    return weights, trained, configs, configs and model.active_adapters()
+
+
+def assert_unchanged(model, before):
+    weights, *others = state_of(model)
+    assert weights.keys() == before[0].keys()
+    assert all(torch.equal(weights[name], weight) for name, weight in before[0].items())
+    assert others == list(before[1:])
+
+
+@pytest.fixture(params=["none", "one", "two, one active", "one deleted"])
+def adapted(request, make_config):
+    """A model with so many adapters."""
+    has_lora = request.param != "none"
+    model = EGMFForConditionalGeneration(make_config(lora={"r": 2, "target_modules": TARGETS} if has_lora else None))
+    if request.param == "two, one active":
+        model.add_adapter({"r": 3, "target_modules": ["q_proj", "down_proj"]}, "german")
+        model.set_adapter("default")
+    if request.param == "one deleted":
+        model.delete_adapter("default")
+    return model
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_after_a_failed_add_adapter_the_model_is_as_before(adapted, reason, tmp_path):
+    config, message = REFUSED[reason]
+    before = state_of(adapted)
+    with pytest.raises((TypeError, ValueError), match=message):
+        adapted.add_adapter(config, "x")
+    assert_unchanged(adapted, before)
+    if reason == "midway":
+        adapted.save_pretrained(tmp_path)
+        loaded = EGMFForConditionalGeneration.from_pretrained(tmp_path)
+        assert loaded.config.lora is None
+        assert set(loaded.language_model.peft_config if before[2] else {}) == set(before[2])
+    adapted.add_adapter({"r": 2}, "x")
+    assert adapted.active_adapters() == ["x"]
+
+
+def test_a_name_that_is_taken_is_refused(adapted):
+    adapted.add_adapter({"r": 2}, "x")
+    before = state_of(adapted)
+    with pytest.raises(ValueError, match=r"has an adapter 'x' already; delete_adapter\('x'\)"):
+        adapted.add_adapter({"r": 4}, "x")
+    assert_unchanged(adapted, before)
+
+
+@pytest.mark.parametrize("name", ["", "a.b", "../x", "two words"])
+def test_a_name_that_no_checkpoint_could_have_is_refused(adapted, name):
+    before = state_of(adapted)
+    with pytest.raises(ValueError, match="name of an adapter is .*; use letters, digits"):
+        adapted.add_adapter({"r": 2}, name)
+    assert_unchanged(adapted, before)
+
+
+@pytest.mark.parametrize("change", ["other rank", "missing weight", "cut off"])
+def test_after_a_failed_load_adapter_the_model_is_as_before(adapted, make_config, change, tmp_path):
+    EGMFForConditionalGeneration(make_config(lora={"r": 2, "target_modules": TARGETS})).save_pretrained(tmp_path)
+    path = tmp_path / "default/adapter_model.safetensors"
+    weights = load_file(path)
+    name = next(iter(weights))
+    if change == "cut off":
+        path.write_bytes(path.read_bytes()[:-8])
+    else:
+        weights[name] = weights[name][:1].clone() if change == "other rank" else weights.pop(name)[:0].clone()
+        save_file(weights, path)
+    before = state_of(adapted)
+    with pytest.raises((OSError, ValueError), match="adapter_model.safetensors"):
+        adapted.load_adapter(tmp_path / "default", "x")
+    assert_unchanged(adapted, before)
