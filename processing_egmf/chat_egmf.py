@@ -4,8 +4,11 @@
      {"role": "user", "content": [{"type": "video", "path": "clip.mp4"},             ─► video
                                   {"type": "text", "text": "I'm fine."}]}]           ─► text
 
-Items in the format of OpenAI are read as well: `{"type": "audio_url", "audio_url": {"url": ...}}`, also of video and
-image, and `{"type": "input_audio", "input_audio": {"data": ..., "format": "wav"}}`.
+Items in the formats of OpenAI are read as well: `{"type": "audio_url", "audio_url": {"url": ...}}`, also of video and
+image; `{"type": "input_audio", "input_audio": {"data": ..., "format": "wav"}}`; and of responses, `{"type":
+"input_text", "text": ...}` and `{"type": "input_image", "image_url": ...}`. `format` and `detail` change nothing.
+
+A system message is refused: the prompt is the task's, and what is not followed must not be accepted in silence.
 
 The last message, the user's, is the sample; its clip and its text are what the task asks about. Of earlier messages,
 the text is read, with `name` or `role` as the speaker. Used by `EGMFProcessor.apply_chat_template`, and so by
@@ -13,7 +16,7 @@ the text is read, with `name` or `role` as the speaker. Used by `EGMFProcessor.a
 architectures of `transformers` itself, so no EGMF checkpoint; hub_cards/endpoint answers over HTTP.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,13 +29,13 @@ from .prompts_egmf import MEDIA_NAME, read_text
 from .tasks_egmf import find_task
 
 
-# Type of an item -> keys that may hold its value. An image is a video of one frame.
-ITEM_KEYS = {
-    "text": ("text",),
-    **{kind: (kind, "path", "url", "base64") for kind in ("audio", "video", "image")},
-}
-# Types of OpenAI, whose value is in the key of this name.
-OPENAI_TYPES = ("input_audio", "audio_url", "video_url", "image_url")
+# Types of items, those of OpenAI's chats and responses included. An image is a video of one frame.
+TEXT_TYPES = ("text", "input_text", "output_text")
+MEDIA_TYPES = ("audio", "video", "image", "audio_url", "video_url", "image_url", "input_audio", "input_image")
+# Keys of the place of a clip, or of its content in base64: of an item, or of a dict in it.
+SOURCE_KEYS = ("path", "url", "base64", "data")
+# They change nothing: the content decides the format, and the processor the size of frames.
+HINTS = ("format", "detail")
 # Options of `apply_chat_template` that change nothing here: the prompt always ends where the answer begins, the audio
 # track of a video is read, and special tokens in a message are plain text.
 ALWAYS_SO = ("add_generation_prompt", "load_audio_from_video", "sanitize_control_tokens")
@@ -98,7 +101,13 @@ def read_conversation(messages: Any, name: str) -> dict[str, Any]:
 
 def _read_message(message: Any, name: str) -> dict[str, Any]:
     """The `text`, `audio` and `video` of a message, those that it has."""
-    if not isinstance(message, Mapping) or message.get("role") not in ("user", "assistant"):
+    role = message.get("role") if isinstance(message, Mapping) else None
+    if role in ("system", "developer"):
+        raise ValueError(
+            f"{name} has the role {role!r}, but EGMF only asks the question of its task. Use task= (an EGMFTask has "
+            "a prompt of its own), or an earlier message of the role user with `name` for what was said."
+        )
+    if role not in ("user", "assistant"):
         raise ValueError(f"{name} is {shorten(message)}; give a dict with `content` and the `role` user or assistant.")
     refuse_unknown(message, ("role", "content", "name"), f"{name} has unknown keys", ValueError)
     items = message.get("content")
@@ -108,38 +117,40 @@ def _read_message(message: Any, name: str) -> dict[str, Any]:
         raise ValueError(f"{name} has the content {shorten(items)}; give text or a list of items.")
     content: dict[str, Any] = {}
     for item in items:
-        kind = item.get("type") if isinstance(item, Mapping) else None
-        refuse_unknown([kind], (*ITEM_KEYS, *OPENAI_TYPES), f"{name} has an item of unknown type", ValueError)
-        if kind in OPENAI_TYPES:
-            item = _from_openai(item, name)
-        argument = "video" if item["type"] == "image" else item["type"]
-        keys = ITEM_KEYS[item["type"]]
-        refuse_unknown(item, ("type", *keys), f"{name} has an item of type {kind!r} with unknown keys", ValueError)
-        values = [item[key] for key in keys if item.get(key) is not None]
-        if len(values) != 1 or argument in content:
-            raise ValueError(f"{name} has {shorten(list(items))}; give one {argument}, as {' or '.join(keys)}.")
-        content[argument] = values[0] if argument == "text" else _read_media(item, values[0], name)
+        argument, value = _read_item(item, name)
+        if argument in content:
+            raise ValueError(f"{name} has {shorten(list(items))}; give one {argument}.")
+        content[argument] = value
     return content
 
 
-def _from_openai(item: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """An item of `OPENAI_TYPES` as one of `ITEM_KEYS`."""
-    kind = item["type"]
-    value = item.get(kind)
-    given = value if isinstance(value, Mapping) else {"url": value}
-    known = ("type", kind, "url", "detail", "data", "format")
-    refuse_unknown([*item, *given], known, f"{name} has an item of type {kind!r} with unknown keys", ValueError)
-    kind = kind.removeprefix("input_").removesuffix("_url")
-    return {"type": kind, "url": given.get("url"), "base64": given.get("data")}
-
-
-def _read_media(item: Mapping[str, Any], value: Any, name: str) -> Any:
-    """The value of an item as an argument of the processor: a list of one frame for an image."""
-    if item.get("base64") is not None and not DATA_URI.match(str(value)):
-        return f"data:;base64,{value}"
-    if item["type"] != "image":
-        return value
+def _read_item(item: Any, name: str) -> tuple[str, Any]:
+    """The argument of the processor that an item is for, and its value: a list of one frame for an image."""
+    given = item.get("type") if isinstance(item, Mapping) else None
+    refuse_unknown([given], (*TEXT_TYPES, *MEDIA_TYPES), f"{name} has an item of unknown type", ValueError)
+    name = f"{name} has an item of type {given!r}"
+    if given in TEXT_TYPES:
+        return "text", _read_value(item, ("text",), name)
+    kind = given.removeprefix("input_").removesuffix("_url")
+    value = _read_value(item, (kind, *SOURCE_KEYS, f"{kind}_url", f"input_{kind}"), name)
+    if kind != "image":
+        return kind, value
     is_media = isinstance(value, str) and MEDIA_NAME.search(value)
     if is_media and not value.lower().endswith((".jpg", ".jpeg", ".png")):
-        raise ValueError(f"{name} has {shorten(value)} as an image. Give it as an item of type video or audio.")
-    return [value] if isinstance(value, np.ndarray | torch.Tensor) or is_pil_image(value) else value
+        raise ValueError(f"{name}: {shorten(value)}. Give it as an item of type video or audio.")
+    return "video", [value] if isinstance(value, np.ndarray | torch.Tensor) or is_pil_image(value) else value
+
+
+def _read_value(given: Mapping[str, Any], keys: Sequence[str], name: str) -> Any:
+    """The value of an item, or of the dict in it that says where its content is."""
+    refuse_unknown(given, ("type", *keys, *HINTS), f"{name} with unknown keys", ValueError)
+    present = [key for key in keys if given.get(key) is not None]
+    if len(present) != 1:
+        raise ValueError(f"{name} with {', '.join(present) or 'no content'}; give one of {', '.join(keys)}.")
+    key = present[0]
+    value = given[key]
+    is_nested = isinstance(value, Mapping) and key not in ("text", *SOURCE_KEYS)
+    if is_nested and not {"array", "bytes"} & value.keys():
+        return _read_value(value, SOURCE_KEYS, name)
+    is_base64 = key in ("base64", "data") and not DATA_URI.match(str(value))
+    return f"data:;base64,{value}" if is_base64 else value

@@ -55,10 +55,11 @@ MAX_SAMPLES = 2_000_000
 TIME_TOLERANCE = 1e-3  # seconds; Matroska rounds timestamps to milliseconds
 LESS_WORK = "Cut the clip or scale it down, or raise `max_decode_seconds` of the processor."
 HEAD_BYTES = 1024  # enough to recognize a file by its beginning
-MAX_BASE64 = 2**28  # characters of a `data:` URI, 200 MB of media
+MAX_DATA_URI = 2**28  # characters; 200 MB of media in base64
 
 URL = re.compile(r"(?i)[a-z][a-z0-9+.-]*://|(data|blob):")
-DATA_URI = re.compile(r"(?i)data:[^,]{0,200};base64,")
+DATA_URI = re.compile(r"(?i)data:")
+PERCENT_CODE = re.compile(rb"%([0-9a-fA-F]{2})")
 ARRAYS = np.ndarray | torch.Tensor | list | tuple
 PICTURE_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*")
 # Boxes that an mp4 or mov file begins with.
@@ -286,7 +287,7 @@ def open_file(source: Any, name: str) -> Iterator[Any]:
     """A media source as an open file at its start, checked by its size and its first bytes.
 
     Args:
-        source: a path, a `data:` URI in base64, bytes, a file object, which is returned to its previous position at
+        source: a path, a `data:` URI, bytes, a file object, which is returned to its previous position at
             the end, or a `datasets` dict of one of these.
         name: the sample's name in messages.
 
@@ -296,7 +297,7 @@ def open_file(source: Any, name: str) -> Iterator[Any]:
     if isinstance(source, dict):
         source = _content_of_dict(source, name)
     if isinstance(source, str) and DATA_URI.match(source):
-        source = _decode_base64(source, name)
+        source = _decode_data_uri(source, name)
     with ExitStack() as stack:
         if isinstance(source, str | os.PathLike):
             file = stack.enter_context(_open_path(os.fsdecode(source), name))
@@ -330,12 +331,16 @@ def _content_of_dict(source: dict[str, Any], name: str) -> Any:
     )
 
 
-def _decode_base64(uri: str, name: str) -> bytes:
-    """The content of a `data:` URI."""
-    if len(uri) > MAX_BASE64:
-        raise ValueError(f"{name}: {len(uri)} characters of base64; at most {MAX_BASE64} are read. Give the path.")
+def _decode_data_uri(uri: str, name: str) -> bytes:
+    """The content of a `data:` URI, which is percent-encoded if it is not in base64, or both."""
+    if len(uri) > MAX_DATA_URI:
+        raise ValueError(f"{name}: a `data:` URI of {len(uri)} characters; at most {MAX_DATA_URI}. Give the path.")
+    header, _, encoded = uri.partition(",")
+    content = PERCENT_CODE.sub(lambda code: bytes.fromhex(code[1].decode()), encoded.encode("utf-8", "replace"))
+    if not header.lower().rstrip().endswith(";base64"):
+        return content
     try:
-        return base64.b64decode(re.sub(r"\s", "", uri.partition(",")[2]), validate=True)
+        return base64.b64decode(re.sub(rb"\s", b"", content), validate=True)
     except ValueError as error:
         raise ValueError(f"{name}: not valid base64 ({error}). Encode the file's bytes again.") from error
 
@@ -352,9 +357,10 @@ def _open_path(path: str, name: str) -> Any:
             return open(path, "rb")
     except (FileNotFoundError, NotADirectoryError) as error:
         raise FileNotFoundError(
-            f"{name}: {shown} does not exist. Check the path and the working directory."
+            f"{name}: {shown} does not exist. Check the path and working directory, or give a transcript as text=..."
         ) from error
-    except (OSError, ValueError) as error:  # a symlink loop, a name too long, a null character, half a character
+    # A symlink loop, a name too long, a null character, half a character.
+    except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "a character that no file name can have"
         raise ValueError(
             f"{name}: {shown} cannot be opened ({reason}). Check the path and permissions; base64 needs "
@@ -385,7 +391,8 @@ def open_media(source: Any, name: str) -> Iterator[Any]:
                 file,
                 container_options={"format_whitelist": CONTAINERS, "protocol_whitelist": ""},
                 options={"max_pixels": str(MAX_FRAME_SIDE**2)},
-                metadata_errors="replace",  # do not reject a clip because of titles in an old encoding
+                # Do not reject a clip because of titles in an old encoding.
+                metadata_errors="replace",
             )
         except av.FFmpegError as error:
             raise ValueError(

@@ -2,12 +2,15 @@
 
 import base64
 import copy
+import io
 import json
 import pickle
 from pathlib import Path
+from urllib.parse import quote_from_bytes
 
 import torch
 from habits_user import TASK, TEXT, habit, may_be_refused
+from PIL import Image
 
 
 # ---- model ------------------------------------------------------------------------------------------------------
@@ -133,6 +136,29 @@ def base64_in_a_chat(user):
         inputs = user.processor.apply_chat_template(conversation, task="emotion", **options)
         user.check(user.answer(user.model, inputs))
     user.check(user.pipe(f"data:video/mp4;base64,{encoded}", text=TEXT, task="emotion")["probabilities"])
+
+
+@habit
+def items_of_responses(user):
+    """Of OpenAI; and a place of a clip in a dict, as some templates have it."""
+    uri = "data:video/mp4," + quote_from_bytes(Path(user.clip).read_bytes())
+    for item in ({"type": "video", "video": {"url": user.clip}}, {"type": "video_url", "video_url": uri}):
+        conversation = [{"role": "user", "content": [item, {"type": "input_text", "text": TEXT}]}]
+        options = {"tokenize": True, "return_dict": True, "return_tensors": "pt"}
+        inputs = user.processor.apply_chat_template(conversation, task="emotion", **options)
+        user.check(user.answer(user.model, inputs))
+    frame = io.BytesIO()
+    Image.effect_mandelbrot((16, 16), (-2, -1.5, 1, 1.5), 50).save(frame, "PNG")
+    uri = f"data:image/png;base64,{base64.b64encode(frame.getvalue()).decode()}"
+    content = [{"type": "input_image", "image_url": uri}, {"type": "input_text", "text": TEXT}]
+    assert user.pipe([{"role": "user", "content": content}], task="emotion")["modalities"] == ["text", "video"]
+
+
+@may_be_refused("task=")
+def system_message(user):
+    """What is not followed must not be accepted in silence."""
+    messages = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": TEXT}]
+    user.pipe(messages, task="emotion")
 
 
 @habit

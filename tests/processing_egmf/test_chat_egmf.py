@@ -73,6 +73,10 @@ def test_items_of_openai_give_the_tensors_of_the_plain_call(raw, clips):
         {"type": "audio_url", "audio_url": clips["audio"]},
         {"type": "audio", "base64": encoded},
         {"type": "audio", "base64": uri},
+        {"type": "audio", "audio": {"url": clips["audio"]}},
+        {"type": "audio", "audio": {"path": clips["audio"]}},
+        {"type": "audio", "audio": {"data": encoded, "format": "wav"}},
+        {"type": "audio", "audio": {"bytes": None, "path": clips["audio"]}},  # as in `datasets`
     ):
         assert_same(raw.apply_chat_template([message(text(), item)], **FULL), expected)
     for kind in ("video", "image"):
@@ -81,6 +85,26 @@ def test_items_of_openai_give_the_tensors_of_the_plain_call(raw, clips):
             item["image_url"] = {"url": f"data:;base64,{base64.b64encode(PNG).decode()}", "detail": "low"}
         inputs = raw.apply_chat_template([message(text(), item)], **FULL)
         assert_same(inputs, raw(text="I'm fine.", video=PNG if kind == "image" else clips["both"]))
+
+
+def test_items_of_openai_responses_give_the_tensors_of_the_plain_call(raw):
+    uri = f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
+    conversation = [
+        {"role": "assistant", "content": [{"type": "output_text", "text": "How are you?"}]},
+        EARLIER[1],
+        message(
+            {"type": "input_text", "text": "I'm fine."}, {"type": "input_image", "image_url": uri, "detail": "auto"}
+        ),
+    ]
+    inputs = raw.apply_chat_template(conversation, **FULL)
+    assert_same(inputs, raw(text="I'm fine.", video=PNG, context=CONTEXT))
+
+
+@pytest.mark.parametrize("value", [{"url": "a.mp4"}, {"path": "a.mp4"}])
+def test_place_of_a_clip_in_a_dict(raw, clips, value):
+    value = dict.fromkeys(value, clips["both"])
+    inputs = raw.apply_chat_template([message({"type": "video", "video": value}, text())], **FULL)
+    assert_same(inputs, raw(text="I'm fine.", video=clips["both"]))
 
 
 def test_only_token_ids_or_only_text(raw):
@@ -95,7 +119,16 @@ def test_only_token_ids_or_only_text(raw):
 REFUSED = {
     "give a list of messages": "I'm fine.",
     r"conversation 1 is \[\]; give a list": [[message(text())], []],
-    "message 0 is .*'system'.*role` user or assistant": [{"role": "system", "content": "Be kind."}],
+    "message 0 has the role 'system', but .*Use task= .*EGMFTask.*earlier message of the role user with `name`": [
+        {"role": "system", "content": "Be kind."},
+        message(text()),
+    ],
+    "message 1 has the role 'developer', but EGMF only asks the question of its task": [
+        EARLIER[0],
+        {"role": "developer", "content": "Be kind."},
+        message(text()),
+    ],
+    "message 0 is .*'tool'.*role` user or assistant": [{"role": "tool", "content": "3"}],
     r"unknown keys \['tool_calls'\]": [{**message(text()), "tool_calls": []}],
     "has the content None; give text or": [{"role": "user", "content": None}],
     "the last message must be the user's": EARLIER[:1],
@@ -103,18 +136,23 @@ REFUSED = {
         message({"type": "video", "path": "a.mp4"}),
         message(text()),
     ],
-    r"an item of unknown type \['smell'\]; use any of text, audio, video, image": [message({"type": "smell"})],
+    r"of unknown type \['smell'\]; use any of text, input_text, output_text, audio": [message({"type": "smell"})],
     r"an item of unknown type \['\[\]'\]; use any of text": [message({"type": []})],
     r"an item of unknown type \['None'\]; use any of text": [message("I'm fine.")],
     r"item of type 'video' with unknown keys \['fps'\]": [message({"type": "video", "path": "a.mp4", "fps": 2})],
-    "give one audio, as audio or path or url": [message({"type": "audio"})],
-    "'input_audio'.*; give one audio, as audio or path or url or base64": [message({"type": "input_audio"})],
+    "item of type 'audio' with no content; give one of audio, path, url, base64": [message({"type": "audio"})],
+    "'input_audio' with no content; give one of audio, path.*input_audio": [message({"type": "input_audio"})],
+    "'input_text' with no content; give one of text": [message({"type": "input_text"})],
+    r"'input_image' with unknown keys \['file_id'\]": [message({"type": "input_image", "file_id": "a"})],
+    "item of type 'video' with video, url; give one": [message({"type": "video", "video": "a.mp4", "url": "b.mp4"})],
+    "text must be a string": [message({"type": "text", "text": {"value": "a"}})],
+    "a dict with keys .*has no media": [message({"type": "video", "url": {"url": {"url": "a.mp4"}}})],
     r"item of type 'video_url' with unknown keys \['fps'\]": [
         message({"type": "video_url", "video_url": {"url": "a.mp4", "fps": 2}})
     ],
     r"sample 0 \(data:\).*not valid base64": [message({"type": "input_audio", "input_audio": {"data": "U"}})],
-    "give one video, as image or path": [message({"type": "video", "path": "a"}, {"type": "image", "path": "b"})],
-    "'a.mp4' as an image. Give it as an item of type video": [message({"type": "image", "path": "a.mp4"})],
+    "give one video": [message({"type": "video", "path": "a"}, {"type": "image", "path": "b"})],
+    "item of type 'image': 'a.mp4'. Give it as an item of type video": [message({"type": "image", "path": "a.mp4"})],
     "this code opens no connections": [message({"type": "video", "url": "https://example.org/a.mp4"})],
 }
 

@@ -5,6 +5,7 @@ import builtins
 import io
 import os
 import sys
+from urllib.parse import quote, quote_from_bytes
 
 import av
 import numpy as np
@@ -30,8 +31,12 @@ def data_uri(path):
     return "Data:video/mp4;base64," + base64.encodebytes(path.read_bytes()).decode()
 
 
+def percent_encoded(path):
+    return "data:video/mp4;name=a," + quote_from_bytes(path.read_bytes())
+
+
 @pytest.mark.parametrize(
-    "form", [str, lambda path: path.read_bytes(), lambda path: bytearray(path.read_bytes()), data_uri]
+    "form", [str, lambda path: path.read_bytes(), lambda path: bytearray(path.read_bytes()), data_uri, percent_encoded]
 )
 def test_path_bytes_and_dict_give_the_same(clip, form):
     source = form(clip)
@@ -123,18 +128,28 @@ def test_placeholders_are_named_as_what_they_are(tmp_path, kind):
 
 @pytest.mark.parametrize(
     "url",
-    ["http://x.org/a.mp4", "https://x.org/a.mp4", "file:///etc/passwd", "rtsp://x", "data:,"],
+    ["http://x.org/a.mp4", "https://x.org/a.mp4", "file:///etc/passwd", "rtsp://x", "blob:x"],
 )
 def test_urls_are_refused(url):
     assert_both_refuse(url, "is a URL.*download the file first")
     assert_both_refuse({"path": url}, "is a URL")
 
 
-def test_damaged_or_too_long_base64_is_refused(monkeypatch):
+def test_base64_may_be_percent_encoded(clip):
+    encoded = base64.b64encode(clip.read_bytes()).decode()
+    assert "+" in encoded and "/" in encoded
+    source = f"data:;base64,{quote(encoded, safe='')}"
+    assert np.array_equal(load_audio(source, None, RATE), load_audio(clip, None, RATE))
+
+
+def test_damaged_or_too_long_data_uri_is_refused(monkeypatch):
+    assert_both_refuse("data:,", "empty, 0 bytes")
+    assert_both_refuse("data:audio/wav;base64", "empty, 0 bytes")
+    assert_both_refuse("data:audio/wav,RIFF%00", "not a readable media file, or cut off")
     assert_both_refuse("data:audio/wav;base64,UklG*", "not valid base64.*Encode the file's bytes again")
     assert_both_refuse("UklG" * 2000, "cannot be opened .*; base64 needs 'data:audio/wav;base64,' before it")
-    monkeypatch.setattr("processing_egmf.media_egmf.MAX_BASE64", 25)
-    assert_both_refuse("data:audio/wav;base64,UklGRg==", "30 characters of base64; at most 25 are read")
+    monkeypatch.setattr("processing_egmf.media_egmf.MAX_DATA_URI", 25)
+    assert_both_refuse("data:audio/wav;base64,UklGRg==", "a `data:` URI of 30 characters; at most 25. Give the path")
 
 
 @pytest.mark.parametrize("as_bytes", [False, True])
