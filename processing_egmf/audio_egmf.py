@@ -98,7 +98,7 @@ def load_audio(
         piece = AudioPiece(_mono_from_array(source, name), int(sampling_rate))
         pieces = list(_limit([piece], budget))
     else:
-        pieces = _load_file(source, budget)
+        pieces = _load_file(source, budget, missing_ok)
     if pieces is None:
         if missing_ok:
             return None
@@ -141,12 +141,20 @@ def _unpack(source: Any, sampling_rate: int | None, name: str) -> tuple[Any, int
 # ---- files ---------------------------------------------------------------------------------------------------
 
 
-def _load_file(source: Any, budget: DecodingBudget) -> list[AudioPiece] | None:
-    """The audio of a file, or None if it has no audio track."""
+def _load_file(source: Any, budget: DecodingBudget, missing_ok: bool) -> list[AudioPiece] | None:
+    """The audio of a file, or None if it has no audio track.
+
+    Raises:
+        ValueError: nothing of the track can be decoded, as when FFmpeg takes other bytes for audio. With `missing_ok`,
+            of a video, a warning says so.
+    """
     if is_picture(source, budget.name):
         return None
     with open_track(source, "audio", budget) as track:
-        return None if track is None else list(_limit(_decode(track), budget))
+        pieces = None if track is None else list(_limit(_decode(track), budget))
+        if pieces == [] and track.damage and not (missing_ok and choose_stream(track.container, "video")):
+            raise ValueError(f"{budget.name}: not audio, or damaged ({track.damage[0]}). Copy it again as wav.")
+    return pieces
 
 
 def _decode(track: Track) -> Iterator[AudioPiece]:

@@ -3,6 +3,7 @@
 `write_video("clip.mp4", frames, fps=12.5, audio=sine(440, 1.0, 16000), sampling_rate=16000)` writes a real clip.
 """
 
+import random
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,20 @@ AUDIO_CODECS = {
     ".avi": ("pcm_s16le", "s16"),
     ".ts": ("aac", "fltp"),
 }
+
+
+JUNK = ("random", "text", "empty", "aac", "mp3")
+
+
+def junk(kind: str) -> bytes:
+    """Content that is no medium: `"random"` bytes, `"text"`, `"empty"`, what FFmpeg takes for `"aac"` or `"mp3"`."""
+    content = bytearray({"text": b"I'm fine. " * 200, "empty": b""}.get(kind, random.Random(0).randbytes(1_000)))
+    marks = {"aac": (b"\xff\xf1", 200), "mp3": (b"\xff\xfb\x90\0", 417)}
+    if kind in marks:
+        mark, step = marks[kind]
+        for start in range(0, len(content), step):
+            content[start : start + len(mark)] = mark
+    return bytes(content)
 
 
 def sine(frequency: float, seconds: float, sampling_rate: int, level: float = 0.5) -> np.ndarray:

@@ -1,11 +1,12 @@
 """Audio: length, frequency and level, truncation at the limit, and bad arrays."""
 
+import av
 import numpy as np
 import pytest
 import torch
 
 from processing_egmf.audio_egmf import load_audio
-from tests.helpers.media_files import gray_frames, sine, write_audio, write_video
+from tests.helpers.media_files import JUNK, gray_frames, junk, sine, write_audio, write_video
 
 
 RATE = 16_000
@@ -168,3 +169,27 @@ def test_audio_file_without_samples(tmp_path, warnings_of):
     header = path.read_bytes()[: path.read_bytes().find(b"data")] + b"data\0\0\0\0"
     assert load_audio(header, None, RATE, name="sample 3") is None
     assert "sample 3: only 0.000 s of audio; at least 0.025 s are needed" in warnings_of()
+
+
+@pytest.mark.parametrize("kind", JUNK)
+@pytest.mark.parametrize("missing_ok", [False, True])
+def test_a_file_of_junk_does_not_count_as_silence(tmp_path, kind, missing_ok):
+    """Nothing of it can be decoded, although FFmpeg finds the beginnings of frames in some junk."""
+    path = tmp_path / "clip.wav"
+    path.write_bytes(junk(kind))
+    for source in (path, junk(kind)):
+        with pytest.raises(ValueError, match="sample 3.*(not a readable media file|not audio, or damaged|empty)"):
+            load_audio(source, None, RATE, name="sample 3", missing_ok=missing_ok)
+
+
+def test_a_video_whose_audio_is_damaged_keeps_its_frames(tmp_path, warnings_of):
+    path = write_video(tmp_path / "clip.mp4", gray_frames(8), audio=sine(440, 0.6, RATE))
+    with av.open(path) as container:
+        packets = [bytes(packet) for packet in container.demux(audio=0) if packet.size]
+    content = path.read_bytes()
+    for packet in packets:
+        content = content.replace(packet, b"\xff" * len(packet))
+    with pytest.raises(ValueError, match="not audio, or damaged"):
+        load_audio(content)
+    assert load_audio(content, missing_ok=True, name="sample 3") is None
+    assert "sample 3: damaged audio" in warnings_of()

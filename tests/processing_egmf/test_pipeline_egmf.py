@@ -11,7 +11,7 @@ from PIL import Image
 
 from processing_egmf import EGMFPipeline
 from processing_egmf.pipeline_egmf import EXPERT_FIELDS
-from tests.helpers.media_files import gray_frames, sine, write_audio, write_video
+from tests.helpers.media_files import JUNK, gray_frames, junk, sine, write_audio, write_video
 
 
 TASK = "multimodal-emotion-recognition"
@@ -388,6 +388,20 @@ def test_a_bad_clip_may_be_skipped(pipe, clips, batch_size):
     close(found[1:2], [pipe(clips["both"])])
 
 
+@pytest.mark.parametrize("kind", JUNK)
+def test_a_file_of_junk_is_refused_also_beside_a_text(pipe, tmp_path, kind):
+    paths = [tmp_path / "clip.wav", tmp_path / "clip.mp4"]
+    for path in paths:
+        path.write_bytes(junk(kind))
+    given = [*paths, *({modality: path, "text": "a"} for path in paths for modality in ("audio", "video"))]
+    found = pipe([*given, {"text": "a"}], on_error="skip", batch_size=2)
+    assert [set(entry) == {"error"} for entry in found] == [True] * len(given) + [False]
+    for path in paths:
+        for sample in ({"audio": path}, {"video": path}, {"video": path, "modalities": ["text", "audio"]}):
+            with pytest.raises(ValueError, match=f"{path.name}.*(not a readable|not audio|no video|empty)"):
+                pipe.processor(text="a", **sample)
+
+
 def test_unknown_options_are_refused_when_building_the_pipeline(pipe):
     with pytest.raises(TypeError, match="Did you mean 'interval' instead of 'intervals'"):
         EGMFPipeline(model=pipe.model, processor=pipe.processor, device="cpu", intervals=0.5)
@@ -456,7 +470,7 @@ def test_an_error_without_a_message_is_named_by_its_type(pipe):
 
 @pytest.mark.parametrize(
     "url",
-    ["file:///etc/passwd", "FILE:/etc/passwd", "ftp://example.org/a", "data:,a", "blob:x"],
+    ["file:///etc/passwd", "FILE:/etc/passwd", "ftp://example.org/a", "blob:x"],
 )
 def test_other_schemes_are_refused(pipe, url):
     for clip in (url, {"audio": url}):

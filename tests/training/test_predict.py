@@ -2,6 +2,7 @@
 
 import builtins
 import json
+import re
 import shutil
 
 import pyarrow.parquet as pq
@@ -10,7 +11,7 @@ import pytest
 from processing_egmf import EGMFPipeline, EGMFProcessor
 from processing_egmf.batches_egmf import modalities_of
 from tests.helpers.corpus_files import write_corpus
-from tests.helpers.media_files import gray_frames, sine, write_audio, write_video
+from tests.helpers.media_files import JUNK, gray_frames, junk, sine, write_audio, write_video
 from training.evaluation.predictor import Clip, Predictor, find_clips
 from training.predict import check_arguments, main, make_parser
 
@@ -139,6 +140,16 @@ def test_transcript_next_to_a_clip_is_read(make_model, make_processor, folder):
     prediction = next(predictor.predict_all(find_clips(folder)[0]))
     answer = predictor.predict(video=str(folder / "a.mp4"), text="I'm fine.")
     assert prediction == {"clip": str(folder / "a.mp4"), **answer}
+
+
+@pytest.mark.parametrize("kind", JUNK)
+@pytest.mark.parametrize("modality", ["audio", "video"])
+def test_a_file_of_junk_is_refused_also_beside_a_text(predict, tmp_path, capsys, kind, modality):
+    path = tmp_path / "clip.wav"
+    path.write_bytes(junk(kind))
+    with pytest.raises(SystemExit):
+        predict(f"--{modality}", path, "--text", "I'm fine.")
+    assert re.search("clip.wav: (not a readable|not audio|no video|empty)", capsys.readouterr().out)
 
 
 def test_unreadable_clip_does_not_stop_the_others(predict, folder, tmp_path, capsys):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.helpers.media_files import gray_frames, sine, write_video
+from tests.helpers.media_files import JUNK, gray_frames, junk, sine, write_video
 from training.data.augmentation import AugmentationSettings, augment, augment_voice
 from training.data.collator import SUBSETS
 from training.data.dataset import EGMFDataset, SampleIndex, load_examples
@@ -409,10 +409,11 @@ def test_bad_feature_file_names_the_example(folder, make_processor, write):
         dataset[0]
 
 
-def test_broken_clip_names_the_example(folder, make_processor):
-    (folder / "clip.mp4").write_text("no film")
+@pytest.mark.parametrize("kind", JUNK)
+def test_broken_clip_names_the_example(folder, make_processor, kind):
+    (folder / "clip.mp4").write_bytes(junk(kind))
     write_jsonl(folder, ROWS[:1])
-    with pytest.raises(ValueError, match=r"example 'a' \(.*clip.mp4\): not a readable media file"):
+    with pytest.raises(ValueError, match=r"example 'a' \(.*clip.mp4\): (not a readable media file|not audio|empty)"):
         EGMFDataset(load_examples(folder), make_processor("waveform", "frames"), cache_media=True)
 
 
