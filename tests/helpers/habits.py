@@ -429,17 +429,6 @@ def second_adapter(user):
     user.check_model(model)
 
 
-@habit
-def adapter_that_cannot_be_added(user):
-    """The model goes on as if nothing had happened, and its checkpoint loads."""
-    model = user.load_model(user.checkpoint)
-    with contextlib.suppress(ValueError):
-        model.add_adapter({**LORA, "r": 0}, "german")
-    user.check_model(model)
-    model.save_pretrained(user.folder / "after-a-failure")
-    user.check_model(user.load_model(user.folder / "after-a-failure"))
-
-
 # ---- training ---------------------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,7 @@
 """Further habits of habits.py: what users do with a model, a processor and a pipeline that they have loaded."""
 
 import base64
+import contextlib
 import copy
 import io
 import json
@@ -104,6 +105,17 @@ def accelerator(user):
     prepare.backward(model(**inputs).loss)
     optimizer.step()
     assert model(**inputs).loss > 0
+
+
+@habit
+def adapter_that_cannot_be_added(user):
+    """The model goes on as if nothing had happened, and its checkpoint loads."""
+    model = user.load_model(user.checkpoint)
+    with contextlib.suppress(ValueError):
+        model.add_adapter({"r": 0}, "german")
+    user.check_model(model)
+    model.save_pretrained(user.folder / "after-a-failure")
+    user.check_model(user.load_model(user.folder / "after-a-failure"))
 
 
 # ---- processor --------------------------------------------------------------------------------------------------
