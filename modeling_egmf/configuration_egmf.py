@@ -375,7 +375,8 @@ class EGMFConfig(PreTrainedConfig):
         except (StrictDataclassError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
             problem = " ".join(str(error).split())
             raise EGMFConfigError(
-                f"The config.json of {pretrained_model_name_or_path} is not valid: {problem[:300]}"
+                f"The config.json of {pretrained_model_name_or_path} is not valid: {problem[:300]} "
+                "If this code is of another version, renew the checkpoint: training/PYTHON_API.md."
             ) from error
 
     @classmethod

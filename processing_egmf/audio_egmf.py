@@ -128,7 +128,8 @@ def _unpack(source: Any, sampling_rate: int | None, name: str) -> tuple[Any, int
             decoded = source.get_all_samples()
         except (RuntimeError, OSError) as error:  # of torchcodec
             raise ValueError(f"{name}: the audio cannot be decoded ({error}). Convert it to wav.") from error
-        samples = to_numpy(decoded.data, name)  # (channels, samples), which torchcodec does not name
+        # (channels, samples), which torchcodec does not name.
+        samples = to_numpy(decoded.data, name)
         layout = f"{len(samples)} channels"
         frame = import_av().AudioFrame.from_ndarray(samples.T.reshape(1, -1), "flt", layout)
         frame.sample_rate = decoded.sample_rate

@@ -173,7 +173,8 @@ def encode_frames(frames: np.ndarray, image_processor: Any, view: str) -> dict[s
             frames = _letterbox(frames, image_processor)
         processed = image_processor(list(frames), return_tensors="pt")
         values = processed[image_processor.model_input_names[0]].float()
-        if values.ndim == 5:  # processors of video encoders return a batch of one clip
+        # Processors of video encoders return a batch of one clip.
+        if values.ndim == 5:
             values = values[0]
     return with_full_mask("video", values)
 

@@ -187,7 +187,8 @@ def explained_failures(checkpoint: Any, loading_arguments: Mapping[str, Any]) ->
             raise
         raise ValueError(
             f"The processor of {checkpoint} could not be loaded ({type(error).__name__}: {printable(str(error))}). "
-            f"Check the fields of {', '.join(paths)}, or copy these files and tokenizer.json again."
+            f"Check the fields of {', '.join(paths)}, or copy these files and tokenizer.json again. "
+            "If this code is of another version, renew the checkpoint: training/PYTHON_API.md."
         ) from error
 
 

@@ -64,6 +64,13 @@ def test_precision_that_does_not_exist_is_refused(standalone, value):
             load(folder)
 
 
+def test_field_of_another_version_names_how_to_renew_the_checkpoint(standalone):
+    folder = standalone[0]
+    edit(folder, config_checksum=None, gate="three_stage")
+    with pytest.raises(ValueError, match=r"'gate'.* renew the checkpoint: training/PYTHON_API.md"):
+        load(folder)
+
+
 def test_keywords_change_the_configuration_only_in_memory(adapter, tmp_path):
     folder, model, inputs = adapter
     loaded = load(folder, fusion_dropout=0.5, audio_config={"dropout": 0.5})

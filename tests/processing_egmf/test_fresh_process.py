@@ -166,6 +166,24 @@ def test_without_consent_the_installed_code_runs(checkpoints):
         assert type(part).__module__.startswith(("processing_egmf.", "modeling_egmf."))
 
 
+@pytest.mark.parametrize("name", ["adapter", "standalone"])
+def test_a_pipeline_renews_the_code_of_a_checkpoint(checkpoints, name):
+    """As PYTHON_API.md says; the code of the repository is that of the installed package."""
+    old = checkpoints[name].with_name(f"{name}-old")
+    shutil.copytree(checkpoints[name], old)
+    for path in old.glob("*.py"):
+        path.write_text(f"raise RuntimeError('an earlier version')\n{path.read_text()}")
+    (old / "forgotten_egmf.py").write_text("")
+    pipe = pipeline(TASK, model=str(old))
+    renewed = old.with_name(f"{name}-renewed")
+    pipe.save_pretrained(renewed)
+    sources = [path for folder in ("modeling_egmf", "processing_egmf") for path in (ROOT / folder).glob("*_egmf.py")]
+    stored = {path.name: path.read_text() for path in renewed.glob("*.py")}
+    assert stored == {path.name: path.read_text() for path in sources}
+    again = pipeline(TASK, model=str(renewed))
+    assert again(text="I'm fine.", task="emotion") == pipe(text="I'm fine.", task="emotion")
+
+
 @pytest.mark.integration
 def test_without_consent_no_code_runs(fresh):
     assert "trust_remote_code=True" in fresh["without consent"]

@@ -194,3 +194,11 @@ def test_the_older_name_of_frames_is_read(stored, tmp_path):
     del fields["frames"], fields["settings_checksum"]
     path.write_text(json.dumps({**fields, "frame_fit": "crop"}))
     assert EGMFProcessor.from_pretrained(tmp_path).frames == "center"
+
+
+def test_field_of_another_version_names_how_to_renew_the_checkpoint(stored, tmp_path):
+    shutil.copytree(stored[0], tmp_path, dirs_exist_ok=True)
+    tasks = EGMFProcessor.from_pretrained(tmp_path).tasks
+    edit(tmp_path, settings_checksum=None, tasks=[{**tasks[0], "scale": "log"}])
+    with pytest.raises(ValueError, match=r"unknown keys \['scale'\].*renew the checkpoint: training/PYTHON_API.md"):
+        EGMFProcessor.from_pretrained(tmp_path)
