@@ -15,7 +15,8 @@ import processing_egmf.media_egmf  # noqa: F401, which reading a placeholder imp
 from tests.helpers.damage import Case, damage_file
 from training.converters.core.arrays import load_npy
 from training.converters.core.conversion_report import ConversionReport
-from training.converters.core.pickles import PickledArray, Span, read_pickle
+from training.converters.core.pickle_spans import Span
+from training.converters.core.pickles import PickledArray, read_pickle
 
 
 class MakesFolder:

@@ -14,7 +14,7 @@ import re
 import struct
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -30,60 +30,7 @@ from .pickle_limits import (
     check_result,
     check_shape,
 )
-
-
-LONG = 4096  # bytes; longer strings stay in the file
-MARK_EVERY = 1 << 20  # bytes of encoded text between two marks
-
-
-class Span(NamedTuple):
-    """Bytes in a file, or in memory if there are few.
-
-    `marks` is for bytes that protocols 0 to 2 wrote as text: entry k is the number of decoded bytes before encoded
-    byte k * MARK_EVERY, and the last entry is their total.
-    """
-
-    path: str
-    offset: int
-    size: int
-    data: bytes | None = None
-    marks: np.ndarray | None = None
-
-    @property
-    def decoded_size(self) -> int:
-        """Number of bytes that `read` can return."""
-        return self.size if self.marks is None else int(self.marks[-1])
-
-    def read(self, start: int, stop: int) -> bytes:
-        """Bytes `start` to `stop` (excluded)."""
-        if self.data is not None:
-            return self.data[start:stop]
-        if self.marks is not None:
-            return self._read_text(start, stop)
-        return self._read_file(start, stop)
-
-    def __str__(self) -> str:
-        """The text, if a long string was text."""
-        return self.read(0, self.size).decode("utf-8", "replace")
-
-    def _read_file(self, start: int, stop: int) -> bytes:
-        with open(self.path, "rb") as file:
-            file.seek(self.offset + start)
-            return file.read(stop - start)
-
-    def _read_text(self, start: int, stop: int) -> bytes:
-        """Bytes `start` to `stop`, each of which is stored as a character of one or two bytes."""
-        if stop <= start:
-            return b""
-        first = int(np.searchsorted(self.marks[:-1], start, side="right")) - 1
-        last = int(np.searchsorted(self.marks, stop, side="left"))
-        end = min(last * MARK_EVERY + 1, self.size)  # one more: the second byte of a character
-        encoded = np.frombuffer(self._read_file(first * MARK_EVERY, end), np.uint8)
-        character_starts = np.flatnonzero(encoded & 0xC0 != 0x80)
-        skipped = int(self.marks[first])
-        chosen = character_starts[start - skipped : stop - skipped + 1]
-        until = chosen[-1] if len(chosen) > stop - start else len(encoded)
-        return encoded[chosen[0] : until].tobytes().decode("utf-8").encode("latin-1")
+from .pickle_spans import LONG, Span, mark_characters
 
 
 class PickledArray:
@@ -230,19 +177,7 @@ def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> PickledArray:
 def _encode(text: Any, encoding: Any) -> bytes | Span:
     if encoding not in ("latin1", "latin-1"):
         raise ValueError(f"bytes written as {shorten(encoding)}")
-    return _mark(text) if isinstance(text, Span) else text.encode("latin-1")
-
-
-def _mark(span: Span) -> Span:
-    """Count characters, so that any part of a long text can be found without reading everything before it."""
-    marks = [0]
-    with open(span.path, "rb") as file:
-        file.seek(span.offset)
-        for begin in range(0, span.size, MARK_EVERY):
-            part = np.frombuffer(file.read(min(MARK_EVERY, span.size - begin)), np.uint8)
-            num_characters = int(np.count_nonzero(part & 0xC0 != 0x80))
-            marks.append(marks[-1] + num_characters)
-    return span._replace(marks=np.array(marks))
+    return mark_characters(text) if isinstance(text, Span) else text.encode("latin-1")
 
 
 def _no_bytes() -> bytes:

@@ -10,7 +10,7 @@ import struct
 import numpy as np
 import pytest
 
-from training.converters.core import pickles
+from training.converters.core import pickle_spans
 from training.converters.core.pickles import PickledArray, read_pickle
 
 
@@ -63,7 +63,7 @@ def write(tmp_path):
 @pytest.mark.parametrize("protocol", range(6))
 @pytest.mark.parametrize("name", [name for name in VALUES if name != "a long word"])
 def test_admitted_values_round_trip(write, name, protocol, monkeypatch):
-    monkeypatch.setattr(pickles, "MARK_EVERY", 1000)  # so that text is found by its marks
+    monkeypatch.setattr(pickle_spans, "MARK_EVERY", 1000)  # so that text is found by its marks
     assert same(read_pickle(write(VALUES[name], protocol)), VALUES[name])
 
 
@@ -75,7 +75,7 @@ def test_long_text_stays_text(write, protocol):
 @pytest.mark.parametrize("protocol", range(6))
 @pytest.mark.parametrize("name", ["float64", "float32", "uint8", "big endian", "part of an array"])
 def test_rows_are_read_one_at_a_time(write, name, protocol, monkeypatch):
-    monkeypatch.setattr(pickles, "MARK_EVERY", 777)
+    monkeypatch.setattr(pickle_spans, "MARK_EVERY", 777)
     found = read_pickle(write(VALUES[name], protocol))
     assert len(found) == len(VALUES[name])
     for index in range(len(found)):
@@ -102,6 +102,18 @@ def test_long_arrays_stay_in_the_file(write, protocol):
     there = pickle.loads(sent)  # noqa: S301
     assert np.array_equal(there[7], np.asarray(found)[7])
     assert np.array_equal(there[7], np.random.default_rng(0).normal(size=(100, 1000))[7])
+
+
+def test_damage_in_a_long_array_is_named_when_its_rows_are_read(write):
+    """Protocol 2 writes bytes as text, which stays in the file: damage is seen only where it is read."""
+    path = write(NUMBERS.astype(np.uint8), 2)
+    content = bytearray(path.read_bytes())
+    first = next(place for place in range(6000, 7000) if content[place] in (0xC2, 0xC3))
+    content[first] = 0xE6  # begins a character of three bytes
+    path.write_bytes(bytes(content))
+    found = read_pickle(path)
+    with pytest.raises(ValueError, match=rf"{path.name} is damaged after byte \d+ .*Copy it again"):
+        [found[row] for row in range(len(found))]
 
 
 def test_python_2_pickle_is_read(write):
