@@ -12,9 +12,10 @@ The methods of `PeftAdapterMixin` add and switch adapters. Its `load_adapter` is
 leaves out DoRA's magnitudes, rounds to the language model's precision, and leaves offloaded weights empty.
 
 An adapter's weights are in float32, and never offloaded: they stay on the device that their layer computes on. peft
-ignores a target that the model does not have as long as another one matches; here every target must match.
+ignores a target or a layer that the model does not have as long as another one matches; here each must match.
 """
 
+import json
 import os
 import re
 import warnings
@@ -150,14 +151,21 @@ def add_adapter(language_model: PreTrainedModel, peft_config: Any, name: str) ->
         name: of the adapter.
 
     Raises:
-        ValueError: peft refuses the layers, the method cannot be combined with `device_map`, or it would change the
-            frozen weights.
+        ValueError: peft refuses the layers, or the language model does not have them; the method cannot be combined
+            with `device_map`, or it would change the frozen weights.
     """
     init = getattr(peft_config, "init_lora_weights", True)
     if init not in KEEPING_INITS:
         raise ValueError(
             f"init_lora_weights={init!r} changes the weights of the language model, which stays frozen. "
             "Use True, 'gaussian' or 'orthogonal'."
+        )
+    layers = getattr(peft_config, "layers_to_transform", None) or []
+    layers = {layers} if isinstance(layers, int) else {*layers}
+    depth = language_model.config.get_text_config().num_hidden_layers
+    if not layers <= {*range(depth)}:
+        raise ValueError(
+            f"LoRA's `layers_to_transform` is {sorted(layers)}; the language model has layers 0 to {depth - 1}."
         )
     language_model.add_adapter(peft_config, name)
     # A local path, which is not to be published.
@@ -175,7 +183,8 @@ def place_adapter_of_offloaded_layers(language_model: PreTrainedModel, name: str
     """
     tuners = import_peft().tuners
     for layer in language_model.modules():
-        if not isinstance(layer, tuners.tuners_utils.BaseTunerLayer):
+        adapted = isinstance(layer, tuners.tuners_utils.BaseTunerLayer)
+        if not adapted or name not in layer._get_available_adapters():
             continue
         base_layer = layer.get_base_layer()
         if not base_layer.weight.is_meta:
@@ -321,6 +330,8 @@ class EGMFAdapterMixin:
                 # peft would ignore them.
                 warnings.filterwarnings("error", message="Unexpected keyword arguments")
                 peft_config = peft.PeftConfig.from_pretrained(os.path.dirname(config_path))
+                # NaN and infinity would show only in the answers.
+                json.dumps(vars(peft_config), default=str, allow_nan=False)
                 peft_config.inference_mode = False
                 add_adapter(self.language_model, peft_config, adapter_name)
             weights = dict(stored_weights([path]))

@@ -252,6 +252,8 @@ def load_standalone_checkpoint(
     kwargs["ignore_mismatched_sizes"] = True
     with explain_loading_errors(str(checkpoint)):
         model, info = load(checkpoint, config=config, **kwargs)
+    # The library keeps it in float32 only from 16 bits.
+    model.egmf.float()
     weights = model.state_dict()
     mistakes = dict(info)
     if "quantization_config" not in vars(model.config):

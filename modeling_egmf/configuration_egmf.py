@@ -382,16 +382,16 @@ class EGMFConfig(PreTrainedConfig):
     @classmethod
     def get_config_dict(cls, checkpoint: str | os.PathLike, **kwargs: Any) -> tuple[dict, dict]:
         """As in `transformers`, but the file must be there and describe an EGMF model."""
-        config_dict, kwargs = super().get_config_dict(checkpoint, **kwargs)
+        config_dict, rest = super().get_config_dict(checkpoint, **kwargs)
         fields = config_dict if isinstance(config_dict, dict) else {}
         model_type = fields.get("model_type")
         if model_type != cls.model_type or not isinstance(fields.get("text_config"), dict):
             raise OSError(
-                f"The config.json of {checkpoint} is missing, or not that of an EGMF model with a "
-                f"`text_config`: it has `model_type` {model_type!r}. Give an EGMF checkpoint, or download "
-                "or save it again."
+                f"The config.json of {os.path.join(checkpoint, kwargs.get('subfolder', ''))} is missing, or not "
+                f"that of an EGMF model with a `text_config`: it has `model_type` {model_type!r}. "
+                "Give an EGMF checkpoint, or download or save it again."
             )
-        return config_dict, kwargs
+        return config_dict, rest
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:

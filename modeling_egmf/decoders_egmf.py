@@ -105,10 +105,14 @@ def describe_decoder(config: PreTrainedConfig) -> DecoderSupport:
     model_type = config.model_type
     if attention not in PADDED_ATTENTIONS or model_type not in PLAIN_TYPES + BIASED_TYPES + CACHED_TYPES:
         return DecoderSupport("recompute", "right")
+    layer_types, cache_kwargs = get_layer_types_and_kwargs(text_config)
+    # The library's cache of a window of one token forgets nothing.
+    if any(kwargs.get("sliding_window") == 1 for kwargs in cache_kwargs):
+        return DecoderSupport("recompute", "right")
     if model_type in CACHED_TYPES:
         return DecoderSupport("rows", "right")
 
-    layer_types = set(get_layer_types_and_kwargs(text_config)[0]) - {"dummy"}
+    layer_types = set(layer_types) - {"dummy"}
     if not layer_types <= ATTENTION_LAYERS:
         return DecoderSupport("recompute", "right")
     has_bias = model_type in BIASED_TYPES or text_config.to_dict().get("alibi", False)
@@ -139,8 +143,7 @@ def refusal(config: PreTrainedConfig, model_class: type[PreTrainedModel] | None 
     """The reason why a language model of this configuration and class cannot be used; None if it can."""
     if config.model_type in REFUSED_TYPES:
         return REFUSED_TYPES[config.model_type]
-    text_config = config.get_text_config(decoder=True)
-    fields = text_config.to_dict()
+    fields = config.get_text_config(decoder=True).to_dict()
     for name in ("hidden_size_per_layer_input", "ple_layer_ids"):
         if fields.get(name):
             return f"its layers embed token ids (`{name}`), which pseudo tokens do not have"

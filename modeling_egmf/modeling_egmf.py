@@ -65,7 +65,7 @@ from .checkpoints_egmf import EGMFCheckpointMixin
 from .configuration_egmf import EGMFConfig
 from .decoders_egmf import check_decoder, check_keywords
 from .encoders_egmf import EGMFAudioVisualEncoder, EGMFPretrainedStem
-from .experts_egmf import EGMFExpert, EGMFExperts, EGMFMixedActivation
+from .experts_egmf import EGMFExperts
 from .fusion_egmf import EGMFFusion
 from .generation_egmf import EGMFGenerationMixin
 from .outputs_egmf import EGMFAnswerOutput, EGMFCausalLMOutput, EGMFFusionOutput
@@ -110,12 +110,6 @@ class EGMFPreTrainedModel(PreTrainedModel):
             init.normal_(module.no_text_query, std=self.config.initializer_range)
         elif isinstance(module, EGMFPseudoTokens):
             init.normal_(module.projection.weight, std=self.config.fusion_hidden_size**-0.5)
-            if self.config.pseudo_token_norm:
-                init.ones_(module.scale)
-        elif isinstance(module, EGMFMixedActivation):
-            init.zeros_(module.mixture)
-        elif isinstance(module, EGMFExpert) and module.unit_gates is not None:
-            init.constant_(module.unit_gates, 2.0)
 
 
 class EGMFModel(EGMFPreTrainedModel):
@@ -276,8 +270,7 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFCheckpointMixin, EGMFPr
             return
         embed_tokens = self.get_input_embeddings()
         token_ids = torch.arange(len(embed_tokens.weight), device=embed_tokens.weight.device)
-        embeddings = embed_tokens(token_ids)  # (V, D)
-        root_mean_square = embeddings.float().square().mean().sqrt()
+        root_mean_square = embed_tokens(token_ids).float().square().mean().sqrt()
         self.egmf.pseudo_tokens.scale.fill_(root_mean_square.item())
 
     def get_output_embeddings(self) -> nn.Module:

@@ -27,6 +27,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils.generic import maybe_autocast
 
+from .weights_egmf import in_memory
+
 
 SIXTEEN_BITS = (torch.float16, torch.bfloat16)
 # Elements of a large matrix that are processed at a time.
@@ -35,7 +37,7 @@ CPU_CHUNK_ELEMENTS = 2**18
 
 
 class EGMFFloat32Module(nn.Module):
-    """A module whose float32 parameters and buffers are moved between devices, but never cast to 16 bits."""
+    """A module whose float32 parameters and buffers are moved between devices, but never cast."""
 
     def _apply(
         self,
@@ -44,7 +46,7 @@ class EGMFFloat32Module(nn.Module):
     ) -> "EGMFFloat32Module":
         def keep_precision(tensor: Tensor) -> Tensor:
             applied = fn(tensor)
-            if tensor.dtype == torch.float32 and applied.dtype in SIXTEEN_BITS:
+            if tensor.dtype == torch.float32 and applied.dtype != torch.float32:
                 return tensor.to(applied.device)
             return applied
 
@@ -101,7 +103,9 @@ def float32_logits(language_model: PreTrainedModel) -> Iterator[None]:
     def widen(layer: nn.Linear, inputs: tuple[Tensor], logits: Tensor) -> Tensor:
         if threading.get_ident() != owner or logits.dtype not in SIXTEEN_BITS:
             return logits
-        return float32_linear(inputs[0], layer.weight, layer.bias)
+        # A device map may have offloaded them.
+        with in_memory(layer):
+            return float32_linear(inputs[0], layer.weight, layer.bias)
 
     output_layer = language_model.get_output_embeddings()
     layers = output_layer.modules() if output_layer is not None else ()

@@ -150,8 +150,7 @@ def make_position_ids(attention_mask: Tensor | None, length: int) -> Tensor | No
     """attention_mask (B, past + length) -> (B, length), counted from the first real token of each sample."""
     if not is_padding_mask(attention_mask):
         return None
-    position_ids = (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)
-    return position_ids[:, -length:]
+    return (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)[:, -length:]
 
 
 def is_prefill(past_key_values: Cache | None) -> bool:

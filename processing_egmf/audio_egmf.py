@@ -258,8 +258,7 @@ def _mono_from_array(array: Any, name: str) -> np.ndarray:
             f"{name}: audio has shape {array.shape}; expected (samples,), (channels, samples) or "
             f"(samples, channels) with at most {MAX_CHANNELS} channels. Give one clip at a time."
         )
-    channel_axis = 1 if array.shape[1] < array.shape[0] else 0
-    return _scale(array).mean(axis=channel_axis)
+    return _scale(array).mean(axis=1 if array.shape[1] < array.shape[0] else 0)
 
 
 def _limit(pieces: Iterable[AudioPiece], budget: DecodingBudget) -> Iterator[AudioPiece]:

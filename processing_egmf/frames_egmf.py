@@ -140,8 +140,7 @@ def _pq_to_nits(encoded: np.ndarray) -> np.ndarray:
 def _hlg_to_nits(encoded: np.ndarray) -> np.ndarray:
     """ARIB STD-B67, on a display of `PEAK_NITS`."""
     scene = np.where(encoded <= 0.5, encoded**2 / 3, (np.exp((encoded - 0.55991073) / 0.17883277) + 0.28466892) / 12)
-    luminance = (scene @ BT2020_LUMA)[..., None]
-    return PEAK_NITS * scene * np.maximum(luminance, 1e-6) ** 0.2
+    return PEAK_NITS * scene * np.maximum((scene @ BT2020_LUMA)[..., None], 1e-6) ** 0.2
 
 
 def _moebius(light: np.ndarray) -> np.ndarray:

@@ -153,8 +153,7 @@ class EGMFPipeline(Pipeline):
         fetch = params.get("fetch")
         if fetch is not None and not callable(fetch):
             raise TypeError(f"`fetch` is {shorten(fetch)}; give a function from a URL to bytes or an open file.")
-        options = {name: params.pop(name) for name in OPTIONS if name in params}
-        options = {name: value for name, value in options.items() if value is not None}
+        options = {name: params.pop(name) for name in OPTIONS if params.get(name) is not None}
         if "on_error" in params:
             options["on_error"] = on_error
         return params, {}, {**options, "shared": set()}

@@ -221,8 +221,7 @@ class EGMFTask:
                 f"{sample}: score {shorten(number)} is outside the range [{self.low}, {self.high}] "
                 f"of task {self.name!r}."
             )
-        nearest = round((number - self.low) / self.step)
-        return min(max(nearest, 0), self.num_answers - 1)
+        return min(max(round((number - self.low) / self.step), 0), self.num_answers - 1)
 
     def choose_labels(self, labels: Any) -> list[int]:
         """Indices of some of the labels, in the order given.
@@ -326,8 +325,7 @@ def quantile_index(probabilities: np.ndarray, share: float) -> np.ndarray:
         (...) indices.
     """
     cumulative = np.cumsum(probabilities, axis=-1) / probabilities.sum(axis=-1, keepdims=True)
-    index = (cumulative < share - 1e-9).sum(axis=-1)
-    return np.minimum(index, probabilities.shape[-1] - 1)
+    return np.minimum((cumulative < share - 1e-9).sum(axis=-1), probabilities.shape[-1] - 1)
 
 
 def read_tasks(tasks: Mapping | Sequence) -> dict[str, EGMFTask]:

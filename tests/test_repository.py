@@ -34,7 +34,8 @@ DEMANDED = {"torch", "numpy", "transformers", "huggingface_hub", "safetensors"}
 # Layers of the Hub code, lowest first; a file imports from lower layers only.
 MODELING_LAYERS = (
     {"fields_egmf", "settings_egmf"},
-    {"configuration_egmf", "precision_egmf", "weights_egmf", "outputs_egmf"},
+    {"weights_egmf"},
+    {"configuration_egmf", "precision_egmf", "outputs_egmf"},
     {"trainer_egmf"},
     {"adapters_egmf", "backbones_egmf", "decoders_egmf", "loading_egmf", "parts_egmf"},
     {

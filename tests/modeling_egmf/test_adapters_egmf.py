@@ -187,3 +187,16 @@ def test_after_a_failed_load_adapter_the_model_is_as_before(adapted, make_config
     with pytest.raises((OSError, ValueError), match="adapter_model.safetensors"):
         adapted.load_adapter(tmp_path / "default", "x")
     assert_unchanged(adapted, before)
+
+
+@pytest.mark.parametrize("layers", [[0, 7], 5, [-1]])
+def test_layers_that_the_language_model_does_not_have_are_refused(make_model, layers):
+    """peft ignores those that are named beside others."""
+    lora = {"r": 2, "target_modules": ["q_proj"], "layers_to_transform": layers}
+    with pytest.raises(ValueError, match=r"`layers_to_transform` is \[.*\]; the language model has layers 0 to 1"):
+        make_model(lora=lora)
+
+
+def test_layers_to_transform(make_model):
+    model = make_model(lora={"r": 2, "target_modules": ["q_proj"], "layers_to_transform": [1]})
+    assert all(".layers.1." in name for name in model.adapter_keys()["default"])

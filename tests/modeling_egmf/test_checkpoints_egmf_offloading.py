@@ -75,3 +75,27 @@ def test_offloaded_lora_is_not_merged(adapter, tmp_path):
     model = load(adapter[0], device_map=device_map("layers.0"), offload_folder=tmp_path)
     with pytest.raises(ValueError, match="is offloaded"):
         merge(model)
+
+
+@pytest.mark.parametrize("kind", ["adapter", "standalone"])
+def test_offloaded_output_layer_of_16_bits(make_adapter_model, inputs_for, bases, kind, tmp_path):
+    """Its logits are computed again in float32, after the layer's own weights have gone back to the disk."""
+    model = make_adapter_model("llm_bfloat16", text_model_id=str(bases / "llm_bfloat16"))
+    if kind == "standalone":
+        stand_alone(model)
+    model.save_pretrained(tmp_path / "model")
+    loaded = load(tmp_path / "model", device_map=device_map("lm_head"), offload_folder=tmp_path / "offload")
+    inputs = inputs_for(model)
+    after = loaded.score_answers(**inputs).probabilities
+    torch.testing.assert_close(after, model.score_answers(**inputs).probabilities, atol=1e-5, rtol=0)
+
+
+def test_new_adapter_for_some_of_the_offloaded_layers(adapter, tmp_path):
+    folder, model, inputs = adapter
+    loaded = load(folder, device_map=device_map("layers.0"), offload_folder=tmp_path / "offload")
+    for each in (model, loaded):
+        each.add_adapter({"r": 2, "target_modules": ["q_proj"]}, "second")  # "default" also has v_proj
+        each.set_adapter("default")
+    assert loaded.adapter_keys()["second"].keys() == model.adapter_keys()["second"].keys()
+    after = loaded.score_answers(**inputs).probabilities
+    torch.testing.assert_close(after, model.score_answers(**inputs).probabilities, atol=1e-5, rtol=0)

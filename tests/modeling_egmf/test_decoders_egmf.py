@@ -41,6 +41,8 @@ class LlamaOfTokens(LlamaForCausalLM):
         ("falcon", {}, ("tree", "any")),
         ("falcon", {"alibi": True}, ("rows", "left")),
         ("llama4_text", {}, ("rows", "right")),
+        ("llama4_text", {"attention_chunk_size": 1}, ("recompute", "right")),
+        ("gemma3_text", {"sliding_window": 1}, ("recompute", "right")),
         ("jamba", {}, ("rows", "right")),
         ("mamba", {}, ("recompute", "right")),
     ],

@@ -24,6 +24,7 @@ KINDS = {
     "sparse attention": ("deepseek_v32", {}),
     "sliding": ("mistral", {}),
     "sliding and full": ("gemma3_text", {}),
+    "a window of one token": ("gemma3_text", {"sliding_window": 1}),
     "soft caps": ("gemma2", {}),
     "two head sizes": ("gemma4_text", {}),
     "sinks": ("gpt_oss", {}),

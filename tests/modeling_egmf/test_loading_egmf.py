@@ -81,6 +81,17 @@ def test_subfolder_and_variant(checkpoint, tmp_path, bases):
         load(tmp_path / "repo", subfolder="sub", **location)
     with pytest.raises(OSError, match=r"config\.json"):
         load(tmp_path / "repo", **location)
+    with pytest.raises(OSError, match=rf"config\.json of {tmp_path / 'repo' / 'sbu'} is missing"):
+        load(tmp_path / "repo", subfolder="sbu", **location)
+
+
+def test_float64(checkpoint):
+    """Only the language model is in it."""
+    folder, model, inputs = checkpoint
+    loaded = load(folder, dtype=torch.float64)
+    assert loaded.dtype == torch.float64
+    expected = model.score_answers(**inputs).probabilities
+    torch.testing.assert_close(loaded.score_answers(**inputs).probabilities, expected, atol=1e-5, rtol=0)
 
 
 def test_shards_are_read(checkpoint, tmp_path, bases):

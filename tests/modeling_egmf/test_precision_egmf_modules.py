@@ -19,8 +19,9 @@ from tests.helpers.backbone_configs import AUDIO_BACKBONES, VISION_BACKBONES
 
 HALF = torch.float16
 BFLOAT = torch.bfloat16
+DOUBLE = torch.float64
 # Of probabilities: rounding inside a language model with random weights, which amplifies it.
-TOLERANCES = {HALF: 0.01, BFLOAT: 0.08}
+TOLERANCES = {HALF: 0.01, BFLOAT: 0.08, DOUBLE: 1e-5}
 KINDS = ["features", "media", "waveform encoder", "whisper"]
 
 
@@ -41,6 +42,7 @@ WAYS = {
     "half()": (lambda model: model.half(), HALF, True, False),
     "to(bfloat16)": (lambda model: model.to(BFLOAT), BFLOAT, True, False),
     "bfloat16() with float32 inputs": (lambda model: model.bfloat16(), BFLOAT, False, False),
+    "double()": (lambda model: model.double(), DOUBLE, True, False),
     "float16 language model": (cast_language_model(HALF), HALF, False, False),
     "bfloat16 language model": (cast_language_model(BFLOAT), BFLOAT, True, False),
     "float16 inputs": (unchanged, HALF, True, False),
@@ -156,11 +158,11 @@ def test_statistics_of_features_survive_a_cast(make_encoder_config):
     assert stem.std[0] == pytest.approx(1e-4)
 
 
-def test_other_casts_and_moves_still_apply():
+def test_moves_still_apply():
     module = EGMFFloat32Module()
     module.layer = nn.Linear(2, 2)
-    assert module.double().layer.weight.dtype == torch.float64
-    assert module.float().to("meta", BFLOAT).layer.weight.device.type == "meta"
+    assert module.double().layer.weight.dtype == torch.float32
+    assert module.to("meta", BFLOAT).layer.weight.device.type == "meta"
     assert module.layer.weight.dtype == torch.float32
     assert module.to_empty(device="cpu").layer.weight.device.type == "cpu"
 
