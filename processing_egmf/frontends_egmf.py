@@ -148,7 +148,8 @@ def encode_waveform(
     if mask_name is not None:
         mask = extracted[mask_name][0].bool()
         mask[:1] = True  # at least one step of a very short clip
-        if len(mask) != len(values):  # Whisper's values are (mel bands, T)
+        # Whisper's values are (mel bands, T).
+        if len(mask) != len(values):
             values = values.transpose(0, 1)
         values = values[mask]
     # Extractors that standardize each band over time turn a single step, whose deviation is 0, into NaN.

@@ -44,7 +44,8 @@ NESTED_BOXES = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf")
 MAX_SECONDS = 30.0
 # Seconds; the limit if none is set, for the memory's sake.
 LONGEST_CLIP = 3 * 3600.0
-MAX_DECODE_SECONDS = 30.0  # default limit on the work of decoding a clip
+# Default limit on the work of decoding a clip.
+MAX_DECODE_SECONDS = 30.0
 # Decoded by a slow processor; converts the limit into pixels.
 PIXELS_PER_SECOND = 250_000_000
 # Of a video; a decoder keeps up to 17 frames in memory.

@@ -153,9 +153,8 @@ class EGMFPipeline(Pipeline):
         fetch = params.get("fetch")
         if fetch is not None and not callable(fetch):
             raise TypeError(f"`fetch` is {shorten(fetch)}; give a function from a URL to bytes or an open file.")
-        options = {name: params.pop(name) for name in OPTIONS if params.get(name) is not None}
-        if "on_error" in params:
-            options["on_error"] = on_error
+        options = {name: params[name] for name in (*OPTIONS, "on_error") if params.get(name) is not None}
+        params = {name: value for name, value in params.items() if name not in OPTIONS}
         return params, {}, {**options, "shared": set()}
 
     def get_iterator(self, *args: Any) -> Iterator[EGMFAnswer]:

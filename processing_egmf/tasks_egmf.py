@@ -221,7 +221,8 @@ class EGMFTask:
                 f"{sample}: score {shorten(number)} is outside the range [{self.low}, {self.high}] "
                 f"of task {self.name!r}."
             )
-        return min(max(round((number - self.low) / self.step), 0), self.num_answers - 1)
+        nearest = round((number - self.low) / self.step)
+        return min(max(nearest, 0), self.num_answers - 1)
 
     def choose_labels(self, labels: Any) -> list[int]:
         """Indices of some of the labels, in the order given.

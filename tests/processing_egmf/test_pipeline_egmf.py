@@ -93,6 +93,8 @@ def test_regression(pipe, direct, clips):
 def test_top_k(pipe, direct):
     found = pipe(text="Well.", task="emotion", top_k=2)
     assert found == without_experts(direct(text="Well.", task="emotion", top_k=2))
+    defaults = dict.fromkeys(("top_k", "labels"))
+    assert pipe(text="Well.", task="emotion", **defaults) == without_experts(direct(text="Well.", task="emotion"))
     assert next(iter(found["probabilities"])) == found["label"]
     assert len(found["probabilities"]) == 2
 
