@@ -1,6 +1,7 @@
 """The examples of training/PYTHON_API.md, run in their order with a tiny checkpoint."""
 
 import re
+import shutil
 
 import pytest
 
@@ -18,11 +19,12 @@ def test_examples_run(tmp_path, monkeypatch):
     model, processor = make_model_and_processor("waveform", "frames", tmp_path / "runs")
     model.save_pretrained(tmp_path / "runs/demo")
     processor.save_pretrained(tmp_path / "runs/demo")
+    shutil.copytree(tmp_path / "runs/demo", tmp_path / "runs/old")
     (tmp_path / CLIP).parent.mkdir(parents=True)
     write_video(tmp_path / CLIP, gray_frames(20), fps=12.5, audio=sine(440, 1.6, 16000), sampling_rate=16000)
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     printed = []
     scope = {"print": printed.append}
     for block in blocks:
@@ -32,3 +34,4 @@ def test_examples_run(tmp_path, monkeypatch):
     assert [prediction["modalities"] for prediction in printed[4:6]] == [["text", "audio", "video"], ["text"]]
     assert set(scope["model"].language_model.peft_config) == {"default", "german"}
     assert scope["model"].language_model.active_adapters() == ["default"]
+    assert (tmp_path / "runs/renewed/config.json").is_file()

@@ -74,6 +74,10 @@ def test_checkpoint_loads_here_and_is_refused_by_the_code_on_the_hub(model, batc
     assert model_class(tmp_path) is EGMFWithHead
     loaded, _ = load(tmp_path)
     expected = model.score_answers(**batch).probabilities
-    assert torch.equal(loaded.score_answers(**batch).probabilities, expected)
+    found = loaded.score_answers(**batch).probabilities
+    # Not bit for bit: with AVX-512, the last bit depends on where the weights, here of a mapped file, are in memory.
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    for name, weight in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], weight), name
     with pytest.raises(ValueError, match="readout"):
         EGMFForConditionalGeneration.from_pretrained(tmp_path)
