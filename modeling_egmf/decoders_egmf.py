@@ -105,17 +105,17 @@ def describe_decoder(config: PreTrainedConfig) -> DecoderSupport:
     model_type = config.model_type
     if attention not in PADDED_ATTENTIONS or model_type not in PLAIN_TYPES + BIASED_TYPES + CACHED_TYPES:
         return DecoderSupport("recompute", "right")
-    layer_types, cache_kwargs = get_layer_types_and_kwargs(text_config)
+    fields = text_config.to_dict()
     # The library's cache of a window of one token forgets nothing.
-    if any(kwargs.get("sliding_window") == 1 for kwargs in cache_kwargs):
+    if 1 in (fields.get("sliding_window"), fields.get("attention_chunk_size")):
         return DecoderSupport("recompute", "right")
     if model_type in CACHED_TYPES:
         return DecoderSupport("rows", "right")
 
-    layer_types = set(layer_types) - {"dummy"}
+    layer_types = set(get_layer_types_and_kwargs(text_config)[0]) - {"dummy"}
     if not layer_types <= ATTENTION_LAYERS:
         return DecoderSupport("recompute", "right")
-    has_bias = model_type in BIASED_TYPES or text_config.to_dict().get("alibi", False)
+    has_bias = model_type in BIASED_TYPES or fields.get("alibi", False)
     if layer_types == {"full_attention"} and not has_bias and attention in MASKED_ATTENTIONS:
         return DecoderSupport("tree", "any")
     return DecoderSupport("rows", "left")
