@@ -220,8 +220,8 @@ def undone_on_error(language_model: PreTrainedModel, name: str) -> Iterator[None
     configs = dict(adapter_configs(language_model))
     if name in configs:
         raise ValueError(f"The model has an adapter {name!r} already; delete_adapter({name!r}) removes it.")
-    if not re.fullmatch(r"[\w-]+", name):
-        raise ValueError(f"The name of an adapter is {name!r}; use letters, digits, '_' and '-'.")
+    if not re.fullmatch(r"[\w-]+", str(name)):
+        raise ValueError(f"An adapter's name is {name!r}; use letters, digits, '_' and '-'.")
     active = language_model.active_adapters() if configs else []
     children = [(parent, *named) for parent in language_model.modules() for named in parent.named_children()]
     try:
@@ -254,7 +254,8 @@ class EGMFAdapterMixin:
         for adapter in adapter_configs(self.language_model):
             # Given names instead of weights, peft selects the adapter's, by their names in its file.
             keys = select(self.language_model, names, adapter, save_embedding_layers=False)
-            adapters[adapter] = {f"base_model.model.{key}": name for key, name in keys.items()}
+            # Without the layer that another method wraps around this adapter's.
+            adapters[adapter] = {f"base_model.model.{k.replace('.base_layer.', '.')}": v for k, v in keys.items()}
         return adapters
 
     def load_state_dict(

@@ -8,6 +8,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from modeling_egmf import EGMFForConditionalGeneration
 from modeling_egmf.adapters_egmf import check_lora_targets, default_lora_targets, linear_layer_names
+from tests.helpers.tiny_checkpoint import make_model_and_processor
 
 
 SMALL = {"vocab_size": 32, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -164,10 +165,10 @@ def test_a_name_that_is_taken_is_refused(adapted):
     assert_unchanged(adapted, before)
 
 
-@pytest.mark.parametrize("name", ["", "a.b", "../x", "two words"])
+@pytest.mark.parametrize("name", ["", "a.b", "../x", "two words", 2.5])
 def test_a_name_that_no_checkpoint_could_have_is_refused(adapted, name):
     before = state_of(adapted)
-    with pytest.raises(ValueError, match="name of an adapter is .*; use letters, digits"):
+    with pytest.raises(ValueError, match="adapter's name is .*; use letters, digits"):
         adapted.add_adapter({"r": 2}, name)
     assert_unchanged(adapted, before)
 
@@ -200,3 +201,22 @@ def test_layers_that_the_language_model_does_not_have_are_refused(make_model, la
 def test_layers_to_transform(make_model):
     model = make_model(lora={"r": 2, "target_modules": ["q_proj"], "layers_to_transform": [1]})
     assert all(".layers.1." in name for name in model.adapter_keys()["default"])
+
+
+@pytest.mark.parametrize("other", [{"peft_type": "IA3", "feedforward_modules": []}, {"peft_type": "LOHA", "r": 2}])
+def test_adapters_of_two_methods_survive_saving(other, tmp_path):
+    """The second wraps the layers of the first, which must not change the names in the first one's file."""
+    model, processor = make_model_and_processor("waveform", "frames", tmp_path / "parts")
+    model.eval().add_adapter(other, "other")
+    for name, weight in model.language_model.named_parameters():
+        if any(part in name for part in ("lora_B", "ia3", "hada")):
+            torch.nn.init.normal_(weight, 1.0, 0.1)
+    model.config.text_model_id = None
+    model.save_pretrained(tmp_path / "saved")
+    loaded = EGMFForConditionalGeneration.from_pretrained(tmp_path / "saved").eval()
+    inputs = processor(text="Hello there.", task="emotion")
+    for adapter in ("default", "other"):
+        model.set_adapter(adapter)
+        loaded.set_adapter(adapter)
+        expected = model.score_answers(**inputs).log_probs
+        torch.testing.assert_close(loaded.score_answers(**inputs).log_probs, expected, rtol=0, atol=1e-6)

@@ -104,7 +104,8 @@ def summarize_demo(results: dict[str, Any], ideal: dict[str, Any]) -> str:
     introduction = (
         f"**The demo**, synthetic clips, {len(egmf['seeds'])} seeds (mean ± standard deviation, chance "
         f"{results['ceilings']['emotion']['chance']:.3f}). Training took {_format_range(egmf['minutes']['values'])} "
-        "minutes here. *Best on these clips* is what an answerer reaches that sees every cue and knows the generator. "
+        "minutes here. *Best on these clips* is the accuracy of an ideal observer, which sees every cue and knows the "
+        "generator. "
         "[All subsets, variants, and how to rebuild them](training/results/README.md#the-demo)."
     )
     rows = accuracy_rows(results, ideal)
@@ -171,7 +172,7 @@ def _table_row(label: str, variant: dict[str, Any], subset: str, bounds: dict[st
 def _describe_bounds(ideal: dict[str, Any]) -> str:
     learner = ideal["learner"]
     return (
-        "*Best on these clips*: an answerer that sees every cue and knows the generator, on the same "
+        "*Best on these clips*: an ideal observer, which sees every cue and knows the generator, on the same "
         f"{ideal['examples']} clips. One that has to learn what each phrase expresses from the noisy "
         f"labels of the training clips reaches {learner['text']:.3f} from text and {learner['text+audio+video']:.3f} "
         f"from everything (`training/results/demo_ideal.json`, `{COMMANDS['demo_ideal.json']}`)."
