@@ -67,7 +67,7 @@ def linear_layer_names(language_model: PreTrainedModel) -> list[str]:
     """Full names of a language model's own linear layers, such as `model.layers.0.mlp.up_proj`."""
     modules = language_model.named_modules()
     names = [name for name, module in modules if isinstance(module, LINEAR_LAYERS)]
-    adapted = [name.removesuffix(".base_layer") for name in names if name.endswith(".base_layer")]
+    adapted = [name.replace(".base_layer", "") for name in names if name.endswith(".base_layer")]
     inside = tuple(f"{name}." for name in adapted)
     return adapted + [name for name in names if not name.startswith(inside)]
 
@@ -255,7 +255,7 @@ class EGMFAdapterMixin:
             # Given names instead of weights, peft selects the adapter's, by their names in its file.
             keys = select(self.language_model, names, adapter, save_embedding_layers=False)
             # Without the layer that another method wraps around this adapter's.
-            adapters[adapter] = {f"base_model.model.{k.replace('.base_layer.', '.')}": v for k, v in keys.items()}
+            adapters[adapter] = {f"base_model.model.{k.replace('base_layer.', '')}": v for k, v in keys.items()}
         return adapters
 
     def load_state_dict(

@@ -104,7 +104,7 @@ def split_weights(
     own_weights = {}
     for key, weight in weights.items():
         # As without adapters.
-        plain_key = key.replace(".base_layer.", ".")
+        plain_key = key.replace("base_layer.", "")
         if weight.is_meta and plain_key != key:
             weight = load_offloaded_parameter(model, key)
         own_weights[plain_key] = weight

@@ -219,4 +219,4 @@ def test_adapters_of_two_methods_survive_saving(other, tmp_path):
         model.set_adapter(adapter)
         loaded.set_adapter(adapter)
         expected = model.score_answers(**inputs).log_probs
-        torch.testing.assert_close(loaded.score_answers(**inputs).log_probs, expected, rtol=0, atol=1e-6)
+        torch.testing.assert_close(loaded.score_answers(**inputs).log_probs, expected, rtol=0, atol=1e-5)
