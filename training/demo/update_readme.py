@@ -39,7 +39,7 @@ COMMANDS = {  # results file -> the command that creates it
     "ravdess.json": "python -m training.benchmarks.real_data.ravdess_folds",
     "real_data.json": "python -m training.benchmarks.real_data",
     "speed.json": "python -m training.benchmarks.cost.speed",
-    "memory.json": "python -m training.benchmarks.cost.memory --backbone all",
+    "memory.json": "python -m training.benchmarks.cost.memory --backbone all --output training/results/memory.json",
     "quickstart.json": "python -m training.demo.quickstart",
 }
 

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 
 GPU_GIGABYTES = (16, 24, 40, 48, 80, 141)
-# Memory reserved by the GPU, and CUDA's context: conservative values, not yet measured on a GPU.
-USABLE_SHARE = 0.95
+# Memory reserved by the GPU (one of 16 GB may report less than 15 GiB), and CUDA's context: not yet measured on a GPU.
+USABLE_SHARE = 0.93
 CONTEXT_BYTES = 600 * 2**20
 FLOAT32_BYTES = 4
 NF4_BLOCK = 64  # weights that share a scale

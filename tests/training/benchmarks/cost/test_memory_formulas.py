@@ -173,7 +173,7 @@ def test_four_bit_by_hand():
 
 def test_smallest_gpu():
     assert smallest_gpu(0) == 16
-    assert smallest_gpu(0.95 * 16 * 2**30) == 16
-    assert smallest_gpu(0.95 * 16 * 2**30 + 1) == 24
-    assert [smallest_gpu(n * 2**30) for n in (22, 23, 39, 47, 77, 133)] == [24, 40, 48, 80, 141, 141]
-    assert smallest_gpu(200 * 2**30) is None
+    assert smallest_gpu(0.93 * 16 * 2**30) == 16
+    assert smallest_gpu(0.93 * 16 * 2**30 + 1) == 24
+    assert [smallest_gpu(n * 2**30) for n in (22, 23, 37, 38, 45, 75)] == [24, 40, 40, 48, 80, 141]
+    assert smallest_gpu(132 * 2**30) is None
