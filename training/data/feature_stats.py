@@ -45,10 +45,12 @@ def standardizers(model: EGMFForConditionalGeneration) -> dict[str, nn.Module]:
 
 def pooling_encoders(model: EGMFForConditionalGeneration) -> dict[str, EGMFModalityEncoder]:
     """Modality -> its encoder, where that pools mean and deviation over time of features."""
-    encoder = model.egmf.audio_visual_encoder
-    parts = {modality: encoder.get_submodule(modality) for modality in standardizers(model)}
-    has_features = {modality: isinstance(part.stem, EGMFFeatureStem) for modality, part in parts.items()}
-    return {name: part for name, part in parts.items() if has_features[name] and part.pooling == "statistics"}
+    encoders = {}
+    for modality, stem in standardizers(model).items():
+        encoder = model.egmf.audio_visual_encoder.get_submodule(modality)
+        if isinstance(stem, EGMFFeatureStem) and encoder.pooling == "statistics":
+            encoders[modality] = encoder
+    return encoders
 
 
 def set_feature_stats(model: EGMFForConditionalGeneration, dataset: EGMFDataset, progress: bool = True) -> list[str]:
