@@ -10,11 +10,13 @@ used: some videos show no face, and the release does not say which.
 
 import argparse
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..data.tables import read_csv
+from ..data.text_files import read_text
 from .core.clips import find_file, list_files, store_clip
 from .core.columns import media_columns, typed_columns
 from .core.command import dest_path, make_parser, run
@@ -64,27 +66,51 @@ class Transcripts:
     def take(self, video_id: str, clip_id: str) -> Segment | None:
         if video_id not in self.segments:
             self.segments[video_id] = self._read(video_id)
-        segments = self.segments[video_id]
-        exact = segments.pop(clip_id, None)
-        return exact or segments.pop(clip_id.lstrip("0") or "0", None)
+        return self.segments[video_id].pop(_without_zeros(clip_id), None)
 
     def _read(self, video_id: str) -> dict[str, Segment]:
         if video_id not in self.paths:
             return {}
         path = self.paths[video_id]
-        segments = {}
-        lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+        segments: dict[str, Segment] = {}
+        try:
+            # Not `splitlines`, which also splits at characters that a transcript may contain.
+            lines = re.split(r"\r\n|\r|\n", read_text(path))
+        except ValueError:
+            self.report.note("unreadable transcript", path.name)
+            return {}
         for number, line in enumerate(lines, 1):
-            try:
-                _, clip_id, start, end, text = line.split("___", 4)
-                times = (float(start), float(end))
-                if not all(map(math.isfinite, times)):
-                    raise ValueError(f"{times} are not times")
-                segments[clip_id.strip()] = Segment(*times, clean_text(text))
-            except ValueError:
+            parsed = _parse_line(line, video_id)
+            if parsed is None:
                 if line.strip():
                     self.report.note("unreadable line in a transcript", f"{path.name}:{number}")
+                continue
+            clip_id, segment = parsed
+            if clip_id in segments:
+                self.report.note("repeated segment in a transcript: the first kept", f"{path.name}:{number}")
+            segments.setdefault(clip_id, segment)
         return segments
+
+
+def _parse_line(line: str, video_id: str) -> tuple[str, Segment] | None:
+    """The id and the segment of a line of a video's transcript; None if it is not one."""
+    prefix = f"{video_id}___"
+    if not line.startswith(prefix):
+        return None
+    try:
+        clip_id, start, end, text = line.removeprefix(prefix).split("___", 3)
+        times = (float(start), float(end))
+    except ValueError:
+        return None
+    if not all(map(math.isfinite, times)):
+        return None
+    return _without_zeros(clip_id.strip()), Segment(*times, clean_text(text))
+
+
+def _without_zeros(clip_id: str) -> str:
+    """The number of a segment as transcripts write it: `0` for `00`, and for `0.0` of a table that held floats."""
+    number = re.fullmatch(r"0*(\d+)(\.0)?", clip_id)
+    return number[1] if number else clip_id
 
 
 def plan(arguments: argparse.Namespace) -> Corpus:

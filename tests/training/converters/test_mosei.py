@@ -138,3 +138,39 @@ def test_mosei_bad_layout_is_refused(tmp_path, refuse, mosei_folder):
     assert "label.csv has no column mode" in refuse(mosei, mosei_folder, "--media", "none")
     (mosei_folder / "label.csv").unlink()
     assert "has no label.csv" in refuse(mosei, mosei_folder)
+
+
+def test_transcripts_as_tools_and_people_write_them(convert, mosei_folder):
+    """Two lines of one segment, a video id with the separator in it, another video's line, old encodings, ids."""
+    lines = {
+        "twice": b"twice___0___0.0___1.0___first\ntwice___0___2.0___3.0___second\n",
+        "a___b": b"a___b___0___0.0___1.0___under\n",
+        "moved": b"other___0___0.0___1.0___of another video\n",
+        "breaks": "breaks___0___0.0___1.0___one\u2028two\x0cthree\nbreaks___1___1___2___next\n".encode(),
+        "windows": "windows___0___0.0___1.0___I\u2019m in a caf\xe9\r\n".encode("cp1252"),
+        "wide": "wide___0___0.0___1.0___wide\r\n".encode("utf-16"),
+        "zeros": b"zeros___00___0.0___1.0___padded\nzeros___1___1___2___one\n",
+        "cut": b"cut___0___0.0___1.0___\xff\xfe\x81\n",
+    }
+    transcripts = mosei_folder / "Transcript/Segmented/Combined"
+    for name, content in lines.items():
+        (transcripts / f"{name}.txt").write_bytes(content)
+    rows = [mosei_row(name, "0") for name in lines] + [mosei_row("breaks", "1"), mosei_row("zeros", "1.0")]
+    write_csv(mosei_folder / "label.csv", rows)
+    found, table = convert(mosei, mosei_folder, "--media", "none")
+    assert {row["id"]: row["text"] for row in found["train"]} == {
+        "twice$_$0": "first",
+        "a___b$_$0": "under",
+        "moved$_$0": "of the table",
+        "breaks$_$0": "one\u2028two three",
+        "breaks$_$1": "next",
+        "windows$_$0": "I\u2019m in a caf\xe9",
+        "wide$_$0": "wide",
+        "zeros$_$0": "padded",
+        "zeros$_$1.0": "one",
+        "cut$_$0": "of the table",
+    }
+    notes = reasons(table, "notes")
+    assert notes["repeated segment in a transcript: the first kept"] == ["twice.txt:2"]
+    assert notes["unreadable line in a transcript"] == ["moved.txt:1"]
+    assert notes["unreadable transcript"] == ["cut.txt"]

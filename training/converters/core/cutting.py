@@ -67,7 +67,7 @@ def is_black(clip: bytes) -> bool:
 
 
 def _copy_frames(source: Any, target: Any, start: float, end: float, with_video: bool) -> int:
-    """Write the frames between two times and return their number."""
+    """Write the frames between two times, from the one that is on screen at the first, and return their number."""
     kinds = ("audio", "video") if with_video else ("audio",)
     streams = [stream for kind in kinds if (stream := choose_stream(source, kind)) is not None]
     if not streams:
@@ -76,26 +76,40 @@ def _copy_frames(source: Any, target: Any, start: float, end: float, with_video:
     source.seek(max(0, int((start - 1) * av.time_base)))
     num_frames = 0
     finished = set()
+    on_screen = None  # the video's frame at the start of the clip
     for packet in source.demux(streams):
         index = packet.stream.index
         for frame in packet.decode():
-            if frame.time is None or frame.time + _duration(frame) <= start:
+            if frame.time is None:
                 continue
+            if isinstance(frame, av.VideoFrame):
+                if frame.time <= start:
+                    on_screen = frame
+                    continue
+                if on_screen is not None:
+                    num_frames += 1
+                    writers[index].write(on_screen, start, end)
+                    on_screen = None
             if frame.time >= end:
                 finished.add(index)
-                continue
-            num_frames += 1
-            writers[index].write(frame, start, end)
+            elif frame.time + _duration(frame) > start:
+                num_frames += 1
+                writers[index].write(frame, start, end)
         if len(finished) == len(writers):
             break
+    if on_screen is not None and on_screen.time + _duration(on_screen) > start:
+        num_frames += 1
+        next(writer for writer in writers.values() if isinstance(writer, VideoWriter)).write(on_screen, start, end)
     for writer in writers.values():
         writer.close(flush=num_frames > 0)
     return num_frames
 
 
 def _duration(frame: Any) -> float:
-    """Seconds of an audio frame; 0 for a video frame, which has no length of its own."""
-    return frame.samples / frame.sample_rate if isinstance(frame, av.AudioFrame) else 0.0
+    """Seconds of a frame, as far as the file states them."""
+    if isinstance(frame, av.AudioFrame):
+        return frame.samples / frame.sample_rate
+    return float((frame.duration or 0) * frame.time_base)
 
 
 def make_writer(target: Any, stream: Any) -> "AudioWriter | VideoWriter":

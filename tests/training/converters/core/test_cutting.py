@@ -39,3 +39,13 @@ def test_empty_cut_is_refused(clip, tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"no film")
     with pytest.raises(ValueError, match="."):
         cut_clip(tmp_path / "a.mp4", 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "shown"), [(1.2, 1.8, [1]), (1.2, 3.5, [1, 2, 3]), (2.0, 3.0, [2]), (3.4, 3.6, [3])]
+)
+def test_cut_starts_with_the_frame_on_screen(tmp_path, start, end, shown):
+    """Also of slides, with a frame per second, where none appears within the clip."""
+    path = write_video(tmp_path / "slides.mp4", gray_frames(4, 32, 48), fps=1, audio=sine(440, 4, 16_000))
+    levels = load_video(cut_clip(path, start, end), 10).mean(axis=(1, 2, 3))
+    assert levels == pytest.approx([16 + 3 * index for index in shown], abs=1)
