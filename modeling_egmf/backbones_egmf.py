@@ -14,6 +14,7 @@ Next: encoders_egmf.py, where the states become one token.
 """
 
 # B batch  N clips of equal length  S audio samples  T frames or steps in time  F feature width  K layers
+# W encoder width
 
 import inspect
 from typing import NamedTuple
@@ -107,8 +108,8 @@ class EGMFPretrainedStem(EGMFFloat32Module):
     Attributes:
         precomputed: if true, `forward` takes the stored output of the frozen backbone, as `run_backbone` returns it,
             instead of raw media.
+        width: width of the backbone's states.
         output_size: width of `run_backbone`'s states, over all layers if they are weighted.
-        width: width of `forward`'s states.
     """
 
     def __init__(self, config: EGMFEncoderConfig, backbone: PreTrainedModel | None = None):
@@ -133,14 +134,12 @@ class EGMFPretrainedStem(EGMFFloat32Module):
         self.output_size = self.width
         self.layer_sum = None
         if config.backbone_layers == "weighted":
-            num_layers = backbone.config.num_hidden_layers + 1  # with the embeddings
+            # With the embeddings.
+            num_layers = backbone.config.num_hidden_layers + 1
             self.output_size = num_layers * self.width
             self.options["output_hidden_states"] = True
             self.layer_sum = EGMFLayerSum(num_layers, self.width)
-        self.projection = None
-        if config.pooling == "attention":
-            self.projection = nn.Linear(self.width, config.hidden_size)
-            self.width = config.hidden_size
+        self.projection = stem_projection(self.width, config)
 
     def train(self, mode: bool = True) -> "EGMFPretrainedStem":
         super().train(mode)
@@ -150,7 +149,7 @@ class EGMFPretrainedStem(EGMFFloat32Module):
         return self
 
     def forward(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """values as the backbone takes them, mask (B, S) or (B, T) of its input -> (B, T, width), (B, T)."""
+        """values as the backbone takes them, mask (B, S) or (B, T) of its input -> (B, T, width or W), (B, T)."""
         states = values
         if not self.precomputed:
             states, mask = self.run_backbone(values, mask)
@@ -158,10 +157,10 @@ class EGMFPretrainedStem(EGMFFloat32Module):
 
     @in_float32
     def project(self, states: Tensor) -> Tensor:
-        """states (B, T, output size) -> (B, T, width)."""
+        """states (B, T, output size) -> (B, T, width or W)."""
         if self.layer_sum is not None:
             states = self.layer_sum(states)
-        return states if self.projection is None else self.projection(states)
+        return self.projection(states)
 
     def run_backbone(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """values and mask as in `forward`, a real step in every row -> (B, T, output size), (B, T)."""
@@ -290,6 +289,11 @@ def run_whisper_encoder(encoder: PreTrainedModel, features: Tensor) -> BaseModel
 
 
 # ---- shared steps -------------------------------------------------------------------------------------------------
+
+
+def stem_projection(width: int, config: EGMFEncoderConfig) -> nn.Module:
+    """From the width of a stem's vectors to W; statistics are pooled of the vectors themselves."""
+    return nn.Linear(width, config.hidden_size) if config.pooling == "attention" else nn.Identity()
 
 
 def evenly_spaced(length: int, count: int) -> list[int]:

@@ -21,7 +21,6 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Self
 
 from huggingface_hub import file_exists, save_torch_state_dict
@@ -40,7 +39,6 @@ from .loading_egmf import (
     full_device_map,
     load_config,
     text_model_arguments,
-    text_model_device_map,
 )
 from .parts_egmf import (
     fingerprint,
@@ -157,15 +155,19 @@ def compare_checksum(
     checkpoint: str | os.PathLike,
     config: EGMFConfig,
     file_name: str,
-    actual: Callable[[], str],
+    compute: Callable[[Any], str],
+    content: Any,
 ) -> None:
     """Reject a file that changed after it was saved, if the configuration has its checksum; else nothing is read.
+
+    Args:
+        compute: `checksum` or `settings_checksum`, of the content.
 
     Raises:
         ValueError: it was damaged, or edited without saving the model.
     """
     expected = (config.weights_checksum or {}).get(file_name)
-    if expected is not None and actual() != expected:
+    if expected is not None and compute(content) != expected:
         raise ValueError(
             f"{file_name} of {checkpoint} has changed. Download or save it again. "
             "To keep the edit, delete `weights_checksum` from config.json."
@@ -193,13 +195,9 @@ def load_adapter_checkpoint(
         The model in evaluation mode, and the loading info.
     """
     hub_kwargs = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
-    text_kwargs = text_model_arguments(kwargs)
-    if "device_map" in text_kwargs:
-        text_kwargs["device_map"] = text_model_device_map(text_kwargs["device_map"])
-
     paths = find_weights(checkpoint, kwargs.get("variant"), **file_arguments(kwargs))
     weights = dict(stored_weights(paths))
-    language_model = load_text_model(checkpoint, config, **hub_kwargs, **text_kwargs)
+    language_model = load_text_model(checkpoint, config, **hub_kwargs, **text_model_arguments(kwargs))
     config.text_config.dtype = language_model.dtype
     audio_backbone = load_backbone(checkpoint, config.audio_config, "audio", **hub_kwargs)
     video_backbone = load_backbone(checkpoint, config.video_config, "video", **hub_kwargs)
@@ -207,7 +205,8 @@ def load_adapter_checkpoint(
         model = model_class(config, language_model, audio_backbone, video_backbone)
     keys = model.state_dict().keys() - (keys_stored_elsewhere(model) - weights.keys())
     load_weights(checkpoint, model, {key: key for key in keys}, weights)
-    compare_checksum(checkpoint, config, weights_name(kwargs.get("variant")), partial(checksum, weights.items()))
+    file_name = weights_name(kwargs.get("variant"))
+    compare_checksum(checkpoint, config, file_name, checksum, weights.items())
 
     embeddings = language_model.get_input_embeddings()
     with in_memory(embeddings):
@@ -259,7 +258,8 @@ def load_standalone_checkpoint(
     if "quantization_config" not in vars(model.config):
         mistakes["wrong types"] = wrong_types(stored_weights(paths), weights)
     check_weights(checkpoint, mistakes, weights)
-    compare_checksum(checkpoint, config, weights_name(kwargs.get("variant")), partial(checksum, stored_weights(paths)))
+    file_name = weights_name(kwargs.get("variant"))
+    compare_checksum(checkpoint, config, file_name, checksum, stored_weights(paths))
     offloaded = [name for name, weight in weights.items() if weight.is_meta and name.startswith("egmf.")]
     if offloaded:
         raise ValueError(
@@ -295,10 +295,10 @@ def load_adapters(
         path = cached_file(checkpoint, "adapter_config.json", **hub_kwargs)
         with explain_loading_errors(path):
             fields = import_peft().PeftConfig.from_json_file(path)
-        compare_checksum(checkpoint, config, f"{name}/adapter_config.json", partial(settings_checksum, fields))
+        compare_checksum(checkpoint, config, f"{name}/adapter_config.json", settings_checksum, fields)
         weights = model.load_adapter(checkpoint, name, variant, **hub_kwargs)
         file_name = f"{name}/{weights_name(variant, 'adapter_model')}"
-        compare_checksum(checkpoint, config, file_name, partial(checksum, weights.items()))
+        compare_checksum(checkpoint, config, file_name, checksum, weights.items())
     own_checksum = (config.weights_checksum or {}).get(weights_name(variant))
     if own_checksum is not None and os.path.isdir(checkpoint):
         model.adapter_folders[own_checksum] = os.path.join(checkpoint, kwargs.get("subfolder", ""))
@@ -404,7 +404,7 @@ class EGMFCheckpointMixin:
             OSError, ValueError: a part is absent or damaged, or its weights do not match the model; by name.
         """
         checkpoint = pretrained_model_name_or_path
-        config, kwargs = load_config(cls.config_class, config, checkpoint, kwargs)
+        config, kwargs = load_config(config, checkpoint, kwargs)
         config = with_located_parts(config, checkpoint, kwargs.get("subfolder", ""))
         check_decoder(config.text_config)
         if config.text_model_id is not None:

@@ -184,7 +184,8 @@ class EGMFEncoderConfig(PreTrainedConfig):
 
     def validate_pooling(self):
         """Part of `@strict`-powered validation. Statistics are those of features or of a pretrained encoder."""
-        if self.pooling == "statistics" and self.input_type != "features" and self.backbone_config is None:
+        has_own_stem = self.input_type != "features" and self.backbone_config is None
+        if self.pooling == "statistics" and has_own_stem:
             raise ValueError(
                 "`pooling` is 'statistics', which is for features and pretrained encoders. Use 'attention' for an "
                 "encoder that is trained from scratch."
@@ -195,10 +196,8 @@ class EGMFEncoderConfig(PreTrainedConfig):
         for name in ("window_seconds", "hop_seconds"):
             seconds = getattr(self, name)
             if round(seconds * self.sampling_rate) < 1:
-                raise ValueError(
-                    f"`{name}` is {seconds}; it must be at least one sample long, which is "
-                    f"{1 / self.sampling_rate:.2g} seconds at {self.sampling_rate} Hz."
-                )
+                shortest = f"{1 / self.sampling_rate:.2g} seconds at {self.sampling_rate} Hz"
+                raise ValueError(f"`{name}` is {seconds}; it must be at least one sample long, {shortest}.")
 
 
 @strict
@@ -331,7 +330,8 @@ class EGMFConfig(PreTrainedConfig):
         if self.text_config is not None:
             self.tie_word_embeddings = ties_word_embeddings(self.text_config)
         if self.id2label is None and "num_labels" not in kwargs:
-            self.id2label = {}  # `transformers` would make up two labels
+            # `transformers` would make up two labels.
+            self.id2label = {}
         if self.label2id is None:
             self.label2id = {label: int(index) for index, label in (self.id2label or {}).items()}
         # With our pipeline registered in this process, `pipeline` need not be told of the one in the checkpoint.
@@ -345,13 +345,9 @@ class EGMFConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
         # Where the Auto classes and `pipeline` find a checkpoint's code. The processor saves pipeline_egmf.py.
-        model_class = "modeling_egmf.EGMFForConditionalGeneration"
-        self.auto_map = {
-            "AutoConfig": "configuration_egmf.EGMFConfig",
-            "AutoModel": model_class,
-            "AutoModelForCausalLM": model_class,
-            "AutoModelForMultimodalLM": model_class,
-        }
+        auto_classes = ("AutoModel", "AutoModelForCausalLM", "AutoModelForMultimodalLM")
+        self.auto_map = dict.fromkeys(auto_classes, "modeling_egmf.EGMFForConditionalGeneration")
+        self.auto_map["AutoConfig"] = "configuration_egmf.EGMFConfig"
 
     def to_dict(self) -> dict[str, Any]:
         return {**super().to_dict(), "custom_pipelines": copy.deepcopy(CUSTOM_PIPELINES)}

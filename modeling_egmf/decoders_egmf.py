@@ -121,16 +121,18 @@ def describe_decoder(config: PreTrainedConfig) -> DecoderSupport:
     return DecoderSupport("rows", "left")
 
 
-def check_decoder(config: PreTrainedConfig, model_class: type[PreTrainedModel] | None = None) -> None:
+def check_decoder(config: PreTrainedConfig | None, model_class: type[PreTrainedModel] | None = None) -> None:
     """Refuse a language model that cannot be scored exactly, before its weights are loaded.
 
     Args:
-        config: of the language model.
+        config: of the language model; None for an `EGMFConfig` without any, which is refused as well.
         model_class: its class, if it has been loaded; those of `transformers` that do not work are known by name.
 
     Raises:
         ValueError: with the model type and the reason.
     """
+    if config is None:
+        raise ValueError("The configuration has no `text_config`: there is no language model to build.")
     reason = refusal(config, model_class)
     if reason is not None:
         raise ValueError(

@@ -24,7 +24,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from transformers import PreTrainedModel
 from transformers.audio_utils import mel_filter_bank
 
-from .backbones_egmf import EGMFPretrainedStem, length_mask, put_back_frames, take_frames
+from .backbones_egmf import EGMFPretrainedStem, length_mask, put_back_frames, stem_projection, take_frames
 from .configuration_egmf import EGMFConfig, EGMFEncoderConfig
 from .precision_egmf import EGMFFloat32Module, in_float32
 
@@ -40,22 +40,17 @@ class EGMFFeatureStem(EGMFFloat32Module):
         self.register_buffer("mean", torch.zeros(config.feature_size))
         self.register_buffer("std", torch.ones(config.feature_size))
         self.width = config.feature_size
-        self.projection = None
-        if config.pooling == "attention":
-            self.projection = nn.Linear(config.feature_size, config.hidden_size)
-            self.width = config.hidden_size
+        self.projection = stem_projection(self.width, config)
 
     @in_float32
     def forward(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """values (B, T, F), mask (B, T) -> (B, T, width), (B, T)."""
-        feature_size = self.mean.shape[0]
-        if values.shape[-1] != feature_size:
+        """values (B, T, F), mask (B, T) -> (B, T, F or W), (B, T)."""
+        if values.shape[-1] != self.width:
+            width = values.shape[-1]
             raise ValueError(
-                f"The features are {values.shape[-1]} wide but the model was built for {feature_size}. "
-                "Use its extractor."
+                f"The features are {width} wide but the model was built for {self.width}. Use its extractor."
             )
-        states = standardize(values, self.mean, self.std)
-        return states if self.projection is None else self.projection(states), mask
+        return self.projection(standardize(values, self.mean, self.std)), mask
 
 
 class EGMFWaveformStem(EGMFFloat32Module):
@@ -140,9 +135,9 @@ class EGMFFrameStem(EGMFFloat32Module):
     def forward(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """values (B, T, 3, y, x) in about [-1, 1], mask (B, T) -> (B, T, W), (B, T)."""
         if values.shape[-2:] != self.frame_size:
+            size = tuple(values.shape[-2:])
             raise ValueError(
-                f"The frames are {tuple(values.shape[-2:])} pixels but the model was built for "
-                f"{self.frame_size}. Use its processor."
+                f"The frames are {size} pixels but the model was built for {self.frame_size}. Use its processor."
             )
         # Motion is doubled, so that a small one has more weight.
         motion = 2 * (values - values[:, :1])
@@ -300,8 +295,8 @@ class EGMFAudioVisualEncoder(EGMFFloat32Module):
         enabled: Tensor | bool = True,
     ) -> tuple[Tensor, Tensor]:
         """values (B, T or S, ...), mask (B, T or S), enabled (B,) -> token (B, H), and which samples have one (B,)."""
-        encoder = self.audio if modality == "audio" else self.video
-        embed = self.modality_embeds[0 if modality == "audio" else 1]
+        encoder = getattr(self, modality)
+        embed = self.modality_embeds[("audio", "video").index(modality)]
         if (values is None) != (mask is None):
             raise ValueError(f"`{modality}_values` and `{modality}_mask` go together; the processor returns both.")
         if values is None:

@@ -97,7 +97,8 @@ class EGMFHierarchicalGate(EGMFFloat32Module):
     def forward(self, fused: Tensor) -> EGMFFusionOutput:
         """fused (B, H) -> output with the weights of the gate."""
         output = EGMFFusionOutput()
-        logits = fused.new_zeros(fused.shape[0], self.num_experts)  # uniform
+        # Equal weights.
+        logits = fused.new_zeros(fused.shape[0], self.num_experts)
         if self.feature_gate is not None:
             logits = self.feature_gate(fused)
         output.gate_weights = torch.softmax(logits, dim=-1)

@@ -41,7 +41,6 @@ OTHER_ARGUMENTS = (
 
 
 def load_config(
-    config_class: type[EGMFConfig],
     config: PreTrainedConfig | str | os.PathLike | None,
     checkpoint: str | os.PathLike,
     kwargs: dict[str, Any],
@@ -49,7 +48,6 @@ def load_config(
     """The configuration, passed to `from_pretrained` or else the checkpoint's, and the arguments that are left.
 
     Args:
-        config_class: `EGMFConfig`.
         config: that of `from_pretrained`.
         checkpoint: folder or Hub id.
         kwargs: those of `from_pretrained`, among them fields of the configuration.
@@ -59,8 +57,8 @@ def load_config(
         OSError: config.json is missing or damaged.
         ValueError: config.json is not valid, or an argument would leave weights unchecked.
     """
-    fields = field_names(config_class) - {"dtype"}
-    refuse_typos(config_class, kwargs)
+    fields = field_names(EGMFConfig) - {"dtype"}
+    refuse_typos(EGMFConfig, kwargs)
     changes = {name: kwargs[name] for name in kwargs if name in fields}
     kwargs = {name: value for name, value in kwargs.items() if name not in fields and value is not None}
     if changes.get("text_model_id", "") is None:
@@ -72,7 +70,7 @@ def load_config(
         if changes:
             raise TypeError(f"Set {', '.join(sorted(changes))} in the `config` that you pass.")
     else:
-        config = config_class.from_pretrained(config or checkpoint, **file_arguments(kwargs), **changes)
+        config = EGMFConfig.from_pretrained(config or checkpoint, **file_arguments(kwargs), **changes)
     check_arguments(checkpoint, config, kwargs)
     return config, kwargs
 
@@ -83,9 +81,12 @@ def file_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def text_model_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Those of the arguments that are for the language model."""
+    """Those of the arguments that are for the language model, with a device map by its own names."""
     others = {*HUB_ARGUMENTS, *LOCATION_ARGUMENTS, *STANDALONE_ARGUMENTS, *OTHER_ARGUMENTS}
-    return {name: kwargs[name] for name in kwargs if name not in others}
+    arguments = {name: kwargs[name] for name in kwargs if name not in others}
+    if "device_map" in arguments:
+        arguments["device_map"] = text_model_device_map(arguments["device_map"])
+    return arguments
 
 
 def check_arguments(
@@ -98,8 +99,6 @@ def check_arguments(
     Raises:
         ValueError: the message says what to do instead.
     """
-    if config.text_config is None:
-        raise ValueError(f"The configuration of {checkpoint} has no `text_config`.")
     if kwargs.get("use_safetensors") is False:
         raise ValueError("EGMF reads only safetensors files: leave out use_safetensors=False.")
     if kwargs.get("ignore_mismatched_sizes"):

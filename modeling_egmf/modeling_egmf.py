@@ -222,10 +222,8 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFCheckpointMixin, EGMFPr
         super().__init__(config)
         # Checksum of a checkpoint's model.safetensors -> its folder, with the adapters' files.
         self.adapter_folders: dict[str, str] = {}
-        if config.text_config is None:
-            raise ValueError("The configuration has no `text_config`: there is no language model to build.")
+        check_decoder(config.text_config)
         if language_model is None:
-            check_decoder(config.text_config)
             language_model = AutoModelForCausalLM.from_config(config.text_config)
         check_decoder(language_model.config, type(language_model))
         if config.lora is not None:
@@ -444,8 +442,9 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFCheckpointMixin, EGMFPr
         answers = AnswerSet.from_answer_ids(answer_ids, attention_mask.device)
         embeds, fusion = self.embed_prompt(input_ids, **inputs)
         attention_mask = hide_switched_off_text(attention_mask, *map(inputs.get, TEXT_INPUTS))
+        scorer = AnswerScorer(self.language_model, answers)
         with float32_logits(self.language_model):
-            edge_log_probs = AnswerScorer(self.language_model, answers).score(embeds, attention_mask)  # (B, G)
+            edge_log_probs = scorer.score(embeds, attention_mask)  # (B, G)
         log_probs = answers.log_probs(edge_log_probs, normalization)
         return EGMFAnswerOutput(
             probabilities=log_probs.exp(),

@@ -78,7 +78,8 @@ def with_relative_parts(config: EGMFConfig, folder: str | os.PathLike) -> EGMFCo
     for owner, field, _ in named_parts(config):
         path = getattr(owner, field)
         if os.path.isabs(path):
-            with suppress(ValueError):  # on another drive
+            # On another drive, there is none.
+            with suppress(ValueError):
                 setattr(owner, field, os.path.relpath(path, folder))
     return config
 
@@ -153,9 +154,8 @@ def fingerprint(language_model: PreTrainedModel) -> str:
 
 def floating_weights(model: PreTrainedModel, excluded: Collection[str] = ()) -> set[Tensor]:
     """Parameters and stored buffers, those that are tied once, without the names in `excluded`."""
-    weights = model.state_dict(keep_vars=True)
-    included = [weights[name] for name in weights.keys() - set(excluded)]
-    return {weight for weight in included if weight.is_floating_point()}
+    weights = model.state_dict(keep_vars=True).items()
+    return {weight for name, weight in weights if weight.is_floating_point() and name not in excluded}
 
 
 def sum_of_bits(

@@ -70,7 +70,8 @@ def score_true_answers(
     columns = torch.arange(labels.shape[1], device=labels.device) - num_labels  # (B, S)
     inputs = dict(zip(MEDIA_INPUTS, media, strict=True))
     for name, values in zip(PROMPT_INPUTS, prompt, strict=True):
-        if values is not None:  # the answer makes way for padding, which is on the left
+        if values is not None:
+            # The answer makes way for padding, which is on the left.
             inputs[name] = values.gather(1, columns.clamp(min=0)).masked_fill(columns < 0, 0)
     output = model.score_answers(**inputs, answer_ids=answer_ids)
     label_index = find_true_answers(labels, answer_ids, num_labels)
@@ -88,7 +89,8 @@ def find_true_answers(labels: Tensor, answer_ids: Tensor, num_labels: Tensor) ->
     steps = torch.arange(answer_ids.shape[2], device=labels.device)
     columns = (length - num_labels + steps).clamp(max=length - 1)  # (B, L)
     tokens = labels.gather(1, columns)[:, None]  # (B, 1, L)
-    is_same = ((tokens == answer_ids) | (answer_ids < 0)).all(dim=2) & (answer_ids[..., 0] >= 0)  # (B, A)
+    is_equal = (tokens == answer_ids) | (answer_ids < 0)  # (B, A, L)
+    is_same = is_equal.all(dim=2) & (answer_ids[..., 0] >= 0)  # (B, A)
     unknown = torch.where(~is_same.any(dim=1))[0].tolist()
     if unknown:
         raise ValueError(f"The `labels` of sample {unknown} of the batch are none of its `answer_ids`.")

@@ -46,9 +46,8 @@ def explain_loading_errors(name: str, remedy: str = "Download or save it again."
         raise
     # Of any kind: damaged content can make the libraries raise anything.
     except Exception as error:
-        problem = (
-            str(error).replace("header too large", "header too large, as in a Git LFS pointer") or type(error).__name__
-        )
+        problem = str(error) or type(error).__name__
+        problem = problem.replace("header too large", "header too large, as in a Git LFS pointer")
         if "unexpected keyword argument" in problem:
             name = problem.split("'")[1]
             hint = did_you_mean(name, COMMON_ARGUMENTS) or " Leave it out."
