@@ -199,8 +199,8 @@ def load_adapter_checkpoint(
     weights = dict(stored_weights(paths))
     language_model = load_text_model(checkpoint, config, **hub_kwargs, **text_model_arguments(kwargs))
     config.text_config.dtype = language_model.dtype
-    audio_backbone = load_backbone(checkpoint, config.audio_config, "audio", **hub_kwargs)
-    video_backbone = load_backbone(checkpoint, config.video_config, "video", **hub_kwargs)
+    audio_backbone = load_backbone(checkpoint, config, "audio", **hub_kwargs)
+    video_backbone = load_backbone(checkpoint, config, "video", **hub_kwargs)
     with explain_loading_errors(str(checkpoint)):
         model = model_class(config, language_model, audio_backbone, video_backbone)
     keys = model.state_dict().keys() - (keys_stored_elsewhere(model) - weights.keys())
@@ -360,8 +360,8 @@ class EGMFCheckpointMixin:
         config.text_config = text_config
         config.tie_word_embeddings = ties_word_embeddings(text_config)
         config = with_located_parts(config, os.curdir)
-        audio_backbone = audio_backbone or load_backbone("A new model", config.audio_config, "audio")
-        video_backbone = video_backbone or load_backbone("A new model", config.video_config, "video")
+        audio_backbone = audio_backbone or load_backbone("A new model", config, "audio")
+        video_backbone = video_backbone or load_backbone("A new model", config, "video")
         model = cls(config, language_model, audio_backbone, video_backbone)
         model.calibrate_pseudo_tokens()
         return model

@@ -363,9 +363,16 @@ class EGMFConfig(PreTrainedConfig):
         Raises:
             OSError: config.json is missing or is not the one of an EGMF checkpoint.
             EGMFConfigError: a field has a wrong value.
-            TypeError: a keyword is misspelled.
+            TypeError: a keyword is misspelled; the message suggests the field.
         """
-        check_overrides(cls, kwargs)
+        refuse_typos(cls, kwargs)
+        known = field_names(EGMFEncoderConfig) | {"model_type"}
+        for name in ("audio_config", "video_config"):
+            fields = kwargs.get(name)
+            unknown = sorted(set(fields) - known) if isinstance(fields, dict) else []
+            if unknown:
+                hint = did_you_mean(unknown[0], known)
+                raise TypeError(f"`{name}` has no field {unknown[0]!r}.{hint}")
         try:
             return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         except (StrictDataclassError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
@@ -456,25 +463,6 @@ class EGMFConfig(PreTrainedConfig):
             raise ValueError("`audio_config.input_type` is 'frames'; use 'features' or 'waveform'.")
         if self.video_config is not None and self.video_config.input_type == "waveform":
             raise ValueError("`video_config.input_type` is 'waveform'; use 'features' or 'frames'.")
-
-
-# ---- keyword arguments -----------------------------------------------------------------------------------------
-
-
-def check_overrides(config_class: type[PreTrainedConfig], kwargs: dict[str, Any]) -> None:
-    """Refuse misspelled fields among the keywords of `from_pretrained`, which also takes keywords of other classes.
-
-    Raises:
-        TypeError: the message suggests the field.
-    """
-    refuse_typos(config_class, kwargs)
-    for name in ("audio_config", "video_config"):
-        if isinstance(kwargs.get(name), dict):
-            known = field_names(EGMFEncoderConfig) | {"model_type"}
-            unknown = sorted(set(kwargs[name]) - known)
-            if unknown:
-                hint = did_you_mean(unknown[0], known)
-                raise TypeError(f"`{name}` has no field {unknown[0]!r}.{hint}")
 
 
 # ---- nested configurations -------------------------------------------------------------------------------------

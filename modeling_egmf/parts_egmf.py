@@ -284,22 +284,23 @@ def load_text_model(
 
 def load_backbone(
     checkpoint: str | os.PathLike,
-    encoder: EGMFEncoderConfig | None,
+    config: EGMFConfig,
     modality: str,
     **kwargs: Any,
 ) -> PreTrainedModel | None:
-    """The frozen backbone that `encoder.backbone_id` names, or None if the checkpoint holds the encoder's weights.
+    """The frozen backbone that a modality's `backbone_id` names, or None if the checkpoint holds its weights.
 
     Args:
         checkpoint: folder or Hub id of the EGMF checkpoint.
-        encoder: configuration of the modality's encoder.
+        config: its configuration, with located parts.
         modality: "audio" or "video".
         kwargs: passed to `AutoModel.from_pretrained`.
 
     Raises:
         OSError: it cannot be found or read.
-        ValueError: it has other weights than in training, unless `encoder.backbone_checksum` is None, which is set.
+        ValueError: it has other weights than in training, unless its `backbone_checksum` is None, which is set.
     """
+    encoder = getattr(config, f"{modality}_config")
     if not is_stored_elsewhere(encoder):
         return None
     path = encoder.backbone_id
