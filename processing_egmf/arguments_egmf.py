@@ -8,7 +8,8 @@ import functools
 import inspect
 import re
 import reprlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
@@ -61,11 +62,19 @@ def has_half_character(text: str) -> bool:
     return any("\ud800" <= character <= "\udfff" for character in text)
 
 
+@contextmanager
+def errors_named(name: str) -> Iterator[None]:
+    """Errors of a block begin with a sample's name, if they do not yet."""
+    try:
+        yield
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        if not str(error).startswith((f"{name}: ", f"{name} (")):
+            error.args = (f"{name}: {error}",)
+        raise
+
+
 def refuse_unknown(
-    names: Iterable[Any],
-    known: Iterable[str],
-    beginning: str,
-    error: type[Exception] = TypeError,
+    names: Iterable[Any], known: Iterable[str], beginning: str, error: type[Exception] = TypeError
 ) -> None:
     """Refuse names that are not known.
 
@@ -133,8 +142,8 @@ def check_text_options(padding: Any, truncation: Any, max_length: Any, num_sampl
         raise ValueError(f"`padding` is {shorten(padding)}; a batch is padded: use True, 'longest' or 'max_length'.")
     if truncation not in (True, "longest_first"):
         raise ValueError(
-            f"`truncation` is {shorten(truncation)}, but a prompt longer than max_length is always shortened, with a "
-            "warning. Leave truncation out, and raise max_length."
+            f"`truncation` is {shorten(truncation)}, but too long a prompt is always shortened. "
+            "Leave truncation out, and raise max_length."
         )
     if max_length is not None and not is_count(max_length):
         raise ValueError(f"`max_length` is {shorten(max_length)}; give a whole number, at least 1.")

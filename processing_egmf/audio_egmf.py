@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from transformers.utils import logging
 
-from .arguments_egmf import is_number, shorten
+from .arguments_egmf import errors_named, is_number, shorten
 from .media_egmf import (
     ARRAYS,
     MAX_DECODE_SECONDS,
     MAX_SECONDS,
+    TENSORS,
     TIME_TOLERANCE,
     DecodingBudget,
     Track,
@@ -91,19 +92,14 @@ def load_audio(
         FileNotFoundError, ValueError: the source cannot be used; the message says why and what to do.
     """
     name = name_with_path(source, name)
-    budget = DecodingBudget(name, max_seconds, max_decode_seconds)
-    source, sampling_rate = _unpack(source, sampling_rate, name)
-    if isinstance(source, ARRAYS):
-        _check_sampling_rate(sampling_rate, name)
-        piece = AudioPiece(_mono_from_array(source, name), int(sampling_rate))
-        pieces = list(_limit([piece], budget))
-    else:
-        pieces = _load_file(source, budget, missing_ok)
-    if pieces is None:
-        if missing_ok:
+    with errors_named(name):
+        budget = DecodingBudget(name, max_seconds, max_decode_seconds)
+        pieces = _read_pieces(source, sampling_rate, budget, missing_ok)
+        if pieces is None and not missing_ok:
+            raise ValueError("no audio track that can be decoded. Give `audio`, or leave audio out.")
+        if pieces is None:
             return None
-        raise ValueError(f"{name}: no audio track that can be decoded. Give `audio`, or leave audio out.")
-    _check_peak(pieces, name)
+        _check_peak(pieces, name)
     seconds = sum(len(samples) / rate for samples, rate in pieces)
     if seconds < MIN_SECONDS:
         logger.warning(
@@ -116,26 +112,38 @@ def load_audio(
     return _resample(pieces, target_sampling_rate)
 
 
-def _unpack(source: Any, sampling_rate: int | None, name: str) -> tuple[Any, int | None]:
+def _read_pieces(
+    source: Any, sampling_rate: int | None, budget: DecodingBudget, missing_ok: bool
+) -> list[AudioPiece] | None:
+    """The audio of any source, up to `max_seconds` of the budget; None for a file without an audio track."""
+    source, sampling_rate = _unpack(source, sampling_rate)
+    if not isinstance(source, ARRAYS):
+        return _load_file(source, budget, missing_ok)
+    _check_sampling_rate(sampling_rate)
+    piece = AudioPiece(_mono_from_array(source), int(sampling_rate))
+    return list(_limit([piece], budget))
+
+
+def _unpack(source: Any, sampling_rate: int | None) -> tuple[Any, int | None]:
     """The array and sampling rate of a dict, a pair or a decoder object; other sources unchanged."""
     if isinstance(source, Mapping) and source.get("array") is not None:
         return source["array"], source.get("sampling_rate", sampling_rate)
     if is_rate_and_array(source):
         first, second = source
-        return (first, second) if isinstance(first, np.ndarray | torch.Tensor) else (second, first)
+        return (first, second) if isinstance(first, TENSORS) else (second, first)
     if is_audio_decoder(source):
         try:
             decoded = source.get_all_samples()
         except (RuntimeError, OSError) as error:  # of torchcodec
-            raise ValueError(f"{name}: the audio cannot be decoded ({error}). Convert it to wav.") from error
+            raise ValueError(f"the audio cannot be decoded ({error}). Convert it to wav.") from error
         # (channels, samples), which torchcodec does not name.
-        samples = to_numpy(decoded.data, name)
+        samples = to_numpy(decoded.data)
         layout = f"{len(samples)} channels"
         frame = import_av().AudioFrame.from_ndarray(samples.T.reshape(1, -1), "flt", layout)
         frame.sample_rate = decoded.sample_rate
-        return _mix(frame, _mixing_graph(frame)), decoded.sample_rate
+        return _mix(frame, {}), decoded.sample_rate
     if media_kind(source) == "video" and not isinstance(source, ARRAYS):
-        raise ValueError(f"{name}: {type(source).__name__} has no audio. Give it as `video`.")
+        raise ValueError(f"{type(source).__name__} has no audio. Give it as `video`.")
     return source, sampling_rate
 
 
@@ -154,7 +162,7 @@ def _load_file(source: Any, budget: DecodingBudget, missing_ok: bool) -> list[Au
     with open_track(source, "audio", budget) as track:
         pieces = None if track is None else list(_limit(_decode(track), budget))
         if pieces == [] and track.damage and not (missing_ok and choose_stream(track.container, "video")):
-            raise ValueError(f"{budget.name}: not audio, or damaged ({track.damage[0]}). Copy it again as wav.")
+            raise ValueError(f"not audio, or damaged ({track.damage[0]}). Copy it again as wav.")
     return pieces
 
 
@@ -168,12 +176,9 @@ def _decode(track: Track) -> Iterator[AudioPiece]:
         if frame.is_corrupt:
             track.damage.append("a frame with errors")
         rate = frame.sample_rate
-        _check_sampling_rate(rate, track.budget.name)
-        kind = (frame.format.name, frame.layout.name, rate)
+        _check_sampling_rate(rate)
         try:
-            if kind not in graphs:
-                graphs[kind] = _mixing_graph(frame)
-            samples = _mix(frame, graphs[kind])
+            samples = _mix(frame, graphs)
         except import_av().FFmpegError as error:
             track.damage.append(str(error))
             continue
@@ -194,10 +199,13 @@ def _clip_start(track: Track) -> float:
     return min((float(stream.start_time * stream.time_base) for stream in timed), default=0.0)
 
 
-def _mix(frame: Any, graph: Any) -> np.ndarray:
-    """A frame as float32 (samples,), by its `_mixing_graph`."""
-    graph.push(frame)
-    return graph.pull().to_ndarray()[0]
+def _mix(frame: Any, graphs: dict) -> np.ndarray:
+    """A frame as float32 (samples,), by its `_mixing_graph`, which is kept in `graphs` for frames of the same kind."""
+    kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+    if kind not in graphs:
+        graphs[kind] = _mixing_graph(frame)
+    graphs[kind].push(frame)
+    return graphs[kind].pull().to_ndarray()[0]
 
 
 def _mixing_graph(frame: Any) -> Any:
@@ -239,23 +247,22 @@ def _scale(samples: np.ndarray) -> np.ndarray:
     return ((samples.astype(np.float64) - zero) / half_range).astype(np.float32)
 
 
-def _mono_from_array(array: Any, name: str) -> np.ndarray:
-    array = to_numpy(array, name)
+def _mono_from_array(array: Any) -> np.ndarray:
+    """The mean of the channels, float32 (samples,) in about [-1, 1]."""
+    array = to_numpy(array)
     is_float = array.dtype.kind == "f"
     is_small_integer = array.dtype.kind in "iu" and array.dtype.itemsize <= 4
     if not is_float and not is_small_integer:
         raise ValueError(
-            f"{name}: audio of type {array.dtype}, whose range is unknown. Give floats in [-1, 1], int16 or int32."
+            f"audio of type {array.dtype}, whose range is unknown. Give floats in [-1, 1], int16 or int32."
         )
     if array.size == 0:
-        raise ValueError(
-            f"{name}: audio of zero length, shape {array.shape}. Leave it out, or check how the clip was cut."
-        )
+        raise ValueError(f"audio of zero length, shape {array.shape}. Leave it out, or check how the clip was cut.")
     if array.ndim == 1:
         return _scale(array)
     if array.ndim != 2 or min(array.shape) > MAX_CHANNELS:
         raise ValueError(
-            f"{name}: audio has shape {array.shape}; expected (samples,), (channels, samples) or "
+            f"audio has shape {array.shape}; expected (samples,), (channels, samples) or "
             f"(samples, channels) with at most {MAX_CHANNELS} channels. Give one clip at a time."
         )
     return _scale(array).mean(axis=1 if array.shape[1] < array.shape[0] else 0)
@@ -276,11 +283,11 @@ def _limit(pieces: Iterable[AudioPiece], budget: DecodingBudget) -> Iterator[Aud
 def _check_peak(pieces: list[AudioPiece], name: str) -> None:
     peak = np.max([np.abs(samples).max(initial=0) for samples, _ in pieces], initial=0)
     if not np.isfinite(peak):
-        raise ValueError(f"{name}: the audio contains NaN or infinite samples. Repair or replace the clip.")
+        raise ValueError("the audio contains NaN or infinite samples. Repair or replace the clip.")
     if peak > MAX_PEAK:
         raise ValueError(
-            f"{name}: the audio reaches {peak:g}, but floats should be in about [-1, 1]. "
-            "Divide by the range of the original integers, 32768 for 16 bits."
+            f"the audio reaches {peak:g}, but floats should be in about [-1, 1]. "
+            "Divide by the range of the integers, 32768 for 16 bits."
         )
     if peak > USUAL_PEAK:
         logger.warning(
@@ -313,10 +320,10 @@ def _resample(pieces: Iterable[AudioPiece], target_sampling_rate: int) -> np.nda
     return np.concatenate(resampled).astype(np.float32, copy=False)
 
 
-def _check_sampling_rate(rate: Any, name: str) -> None:
+def _check_sampling_rate(rate: Any) -> None:
     is_scalar = isinstance(rate, torch.Tensor) and rate.ndim == 0
     if not (is_scalar or is_number(rate)) or not 1 <= rate <= MAX_SAMPLING_RATE:
         raise ValueError(
-            f"{name}: sampling_rate is {shorten(rate)} Hz; an array needs sampling_rate, in Hz, a number from 1 up to "
-            f"{MAX_SAMPLING_RATE}. Check the unit: it is samples per second, e.g. sampling_rate=16000."
+            f"sampling_rate is {shorten(rate)} Hz; an array needs sampling_rate, in Hz, a number from 1 up to "
+            f"{MAX_SAMPLING_RATE}, e.g. sampling_rate=16000."
         )

@@ -10,17 +10,15 @@ Used by processing_egmf.py only.
 
 import os
 from collections.abc import Mapping, Sequence
-from itertools import compress
 from typing import Any
 
-import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import BatchFeature
 from transformers.image_utils import is_pil_image
 
 from .arguments_egmf import is_number, refuse_unknown, shorten, show_path
-from .media_egmf import ARRAYS, is_rate_and_array, is_recording
+from .media_egmf import ARRAYS, TENSORS, is_rate_and_array, is_recording
 
 
 MODALITIES = ("text", "audio", "video")
@@ -121,7 +119,7 @@ def numbered_name(kind: str, number: int, sources: list[Any]) -> str:
 
 def holds_a_batch(name: str, value: Any) -> bool:
     """Whether an argument has one entry per sample, rather than a single sample's value."""
-    if isinstance(value, np.ndarray | torch.Tensor):
+    if isinstance(value, TENSORS):
         return (name == "answer" and value.ndim > 0) or (name.endswith("_features") and value.ndim == 3)
     if not isinstance(value, list | tuple) or (name in ("audio", "video") and is_recording(value)):
         return False
@@ -133,7 +131,7 @@ def holds_a_batch(name: str, value: Any) -> bool:
         return not is_number(value[0])
     first = next((entry for entry in value if entry is not None), None)
     if name == "video":  # a list of frames is one video
-        is_array = isinstance(first, np.ndarray | torch.Tensor)
+        is_array = isinstance(first, TENSORS)
         return first.ndim == 4 if is_array else not is_pil_image(first)
     if name.endswith("_features"):  # a list of vectors is one sequence
         return first is None or _is_matrix(first)
@@ -142,16 +140,16 @@ def holds_a_batch(name: str, value: Any) -> bool:
 
 def _is_matrix(value: Any) -> bool:
     """Whether a value has rows: an array (T, F), or a list of vectors."""
-    if isinstance(value, np.ndarray | torch.Tensor):
+    if isinstance(value, TENSORS):
         return value.ndim == 2
     return isinstance(value, list | tuple) and len(value) > 0 and isinstance(value[0], ARRAYS)
 
 
-def check_modalities(modalities: Any, name: str, available: Sequence[str]) -> Sequence[str]:
+def check_modalities(modalities: Any, available: Sequence[str]) -> Sequence[str]:
     """Chosen modalities, checked against those that the model has."""
     if not isinstance(modalities, list | tuple):
-        raise TypeError(f"{name}: modalities must be a list of {', '.join(available)}, not {shorten(modalities)}.")
-    refuse_unknown(modalities, available, f"{name}: this model does not have the modalities", ValueError)
+        raise TypeError(f"modalities must be a list of {', '.join(available)}, not {shorten(modalities)}.")
+    refuse_unknown(modalities, available, "this model does not have the modalities", ValueError)
     return modalities
 
 
@@ -169,7 +167,8 @@ def check_not_empty(has_content: bool, name: str, modalities: Sequence[str] | No
 
 def modalities_of(sample: Mapping[str, Any]) -> list[str]:
     """The modalities that a prepared sample has; earlier turns count as text."""
-    return list(compress(MODALITIES, [any(sample["text_mask"]), "audio_values" in sample, "video_values" in sample]))
+    text = ["text"] if any(sample["text_mask"]) else []
+    return text + [modality for modality in ("audio", "video") if f"{modality}_values" in sample]
 
 
 def collate_samples(
@@ -220,7 +219,7 @@ def _collate_media(samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         if len(set(shapes.values())) > 1:
             raise ValueError(
                 f"`{name}` cannot be batched, because their shapes differ: {shapes}. "
-                "Use clips of the same size, or process them one at a time."
+                "Use clips of one size, or one clip at a time."
             )
         if present:
             missing = next(iter(present.values()))[:0]

@@ -19,12 +19,10 @@ architectures of `transformers` itself, so no EGMF checkpoint; hub_cards/endpoin
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import torch
 from transformers.image_utils import is_pil_image
 
-from .arguments_egmf import refuse_unknown, shorten
-from .media_egmf import DATA_URI
+from .arguments_egmf import errors_named, refuse_unknown, shorten
+from .media_egmf import DATA_URI, TENSORS
 from .prompts_egmf import MEDIA_NAME, read_text
 from .tasks_egmf import find_task
 
@@ -71,9 +69,10 @@ def render_prompt(processor: Any, sample: Mapping[str, Any], options: Mapping[st
     """The prompt of a conversation as text, with its special tokens; media are not read."""
     refuse_unknown(options, ("task",), "apply_chat_template with tokenize=False: unknown arguments")
     name = "the conversation"
-    text = read_text(sample.get("text"), name)
-    task = find_task(options.get("task"), processor.task_objects, name)
-    encoded = processor.encode_prompt(text, sample.get("context", []), task, None, name)
+    with errors_named(name):
+        text = read_text(sample.get("text"))
+        task = find_task(options.get("task"), processor.task_objects)
+        encoded = processor.encode_prompt(text, sample.get("context", []), task, None, name)
     return processor.tokenizer.decode(encoded["input_ids"], clean_up_tokenization_spaces=False)
 
 
@@ -138,7 +137,8 @@ def _read_item(item: Any, name: str) -> tuple[str, Any]:
     is_media = isinstance(value, str) and MEDIA_NAME.search(value)
     if is_media and not value.lower().endswith((".jpg", ".jpeg", ".png")):
         raise ValueError(f"{name}: {shorten(value)}. Give it as an item of type video or audio.")
-    return "video", [value] if isinstance(value, np.ndarray | torch.Tensor) or is_pil_image(value) else value
+    is_frame = isinstance(value, TENSORS) or is_pil_image(value)
+    return "video", [value] if is_frame else value
 
 
 def _read_value(given: Mapping[str, Any], keys: Sequence[str], name: str) -> Any:

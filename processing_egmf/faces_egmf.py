@@ -11,7 +11,6 @@ in pixels. The default is dlib, whose detector of frontal faces is part of its c
 # T frames  y, x height and width
 
 from collections.abc import Callable, Sequence
-from copy import copy
 from functools import cache
 from typing import Any
 
@@ -65,15 +64,6 @@ def check_face_detector(view: str, video_input: str | None, detector: Any) -> Ca
         raise ValueError(f"`face_detector` is {shorten(detector)}; give the callable of the training.")
     load_dlib()
     return detect_with_dlib
-
-
-def with_detector_name(processor: Any) -> Any:
-    """A copy of a processor to save, with the name of its detector instead of the callable."""
-    processor = copy(processor)
-    detector = processor.face_detector
-    if detector is not None:
-        processor.face_detector = getattr(detector, "__name__", type(detector).__name__)
-    return processor
 
 
 @cache

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from transformers.utils import logging
 
-from .arguments_egmf import printable
+from .arguments_egmf import errors_named, printable
 from .audio_egmf import load_audio
 from .batches_egmf import MODALITIES
 from .faces_egmf import FACE_FRAME, crop_main_face
@@ -52,29 +52,30 @@ class EGMFMediaMixin:
             Those that the clip has: `audio` (samples,) float32 at `self.sampling_rate`, `video` (T, height, width, 3)
             uint8, and `audio_features`, `video_features` (T, F) float32.
         """
-        audio = take_from_list(audio, name)
-        video = take_from_list(video, name)
-        may_have_track = audio is None and media_kind(video) is None and self.audio_input == "waveform"
-        arrays = {}
-        sources = {"audio": (audio, audio_features), "video": (None if may_have_track else video, video_features)}
-        for modality, (clip, features) in sources.items():
-            if clip is not None and features is not None:
-                raise ValueError(f"{name}: both {modality} and {modality}_features are given; give one of them.")
-            if modality in modalities and features is not None:
-                check_input_kind(modality, "features", getattr(self, f"{modality}_input"), name)
-                feature_size = getattr(self, f"{modality}_feature_size")
-                arrays[f"{modality}_features"] = read_features(modality, features, feature_size, name)
         limit = self.max_clip_seconds
         work = self.max_decode_seconds
-        recording = video if may_have_track else audio
-        if "audio" in modalities and audio_features is None and recording is not None:
-            check_input_kind("audio", "waveform", self.audio_input, name)
-            rate = self.sampling_rate
-            arrays["audio"] = load_audio(recording, sampling_rate, rate, limit, name, may_have_track, work)
-        if "video" in modalities and video_features is None and video is not None:
-            check_input_kind("video", "frames", self.video_input, name)
-            size = FACE_FRAME if self.frames == "face" else encoder_size(self)
-            arrays["video"] = load_video(video, self.num_frames, fps, limit, name, size, self.frames, work)
+        arrays = {}
+        with errors_named(name):
+            audio = take_from_list(audio)
+            video = take_from_list(video)
+            may_have_track = audio is None and media_kind(video) is None and self.audio_input == "waveform"
+            sources = {"audio": (audio, audio_features), "video": (None if may_have_track else video, video_features)}
+            for modality, (clip, features) in sources.items():
+                if clip is not None and features is not None:
+                    raise ValueError(f"both {modality} and {modality}_features are given; give one of them.")
+                if modality in modalities and features is not None:
+                    check_input_kind(modality, "features", getattr(self, f"{modality}_input"))
+                    feature_size = getattr(self, f"{modality}_feature_size")
+                    arrays[f"{modality}_features"] = read_features(modality, features, feature_size)
+            recording = video if may_have_track else audio
+            if "audio" in modalities and audio_features is None and recording is not None:
+                check_input_kind("audio", "waveform", self.audio_input)
+                rate = self.sampling_rate
+                arrays["audio"] = load_audio(recording, sampling_rate, rate, limit, name, may_have_track, work)
+            if "video" in modalities and video_features is None and video is not None:
+                check_input_kind("video", "frames", self.video_input)
+                size = FACE_FRAME if self.frames == "face" else encoder_size(self)
+                arrays["video"] = load_video(video, self.num_frames, fps, limit, name, size, self.frames, work)
         return {key: values for key, values in arrays.items() if values is not None}
 
     def encode_media(self, arrays: dict[str, np.ndarray], name: str = "the sample") -> dict[str, torch.Tensor]:
@@ -84,8 +85,8 @@ class EGMFMediaMixin:
         """
         inputs = {}
         if "audio" in arrays:
-            feature_extractor = vars(self).get("feature_extractor")
-            inputs |= encode_waveform(arrays["audio"], self.sampling_rate, feature_extractor, name)
+            extractor = vars(self).get("feature_extractor")
+            inputs |= encode_waveform(arrays["audio"], self.sampling_rate, extractor, name)
         if "video" in arrays:
             frames = arrays["video"]
             if self.frames == "face":
@@ -123,27 +124,31 @@ def check_image_backend(recorded: str | None, image_processor: Any) -> str | Non
 
 
 def encode_waveform(
-    waveform: np.ndarray, sampling_rate: int, feature_extractor: Any, name: str = "the sample"
+    waveform: np.ndarray, sampling_rate: int, extractor: Any, name: str = "the sample"
 ) -> dict[str, torch.Tensor]:
     """Audio inputs from a waveform, float32 (samples,), which is unchanged without a feature extractor.
 
     Padding that the extractor adds, such as Whisper's to 30 seconds, is cut off again.
     """
-    if feature_extractor is None:
+    if extractor is None:
         return with_full_mask("audio", torch.from_numpy(waveform))
     seconds = len(waveform) / sampling_rate
-    max_seconds = longest_recording(feature_extractor)
+    max_seconds = longest_recording(extractor)
     if seconds > max_seconds + 0.01:  # a frame
         logger.warning(
-            f"{name}: the audio has {seconds:.2f} s, but {type(feature_extractor).__name__} takes {max_seconds:g} s; "
+            f"{name}: the audio has {seconds:.2f} s, but {type(extractor).__name__} takes {max_seconds:g} s; "
             "only its beginning is used. Cut it into shorter clips."
         )
-    options = {"sampling_rate": sampling_rate, "return_attention_mask": True, "return_tensors": "pt"}
-    if type(feature_extractor).__name__ == "WhisperFeatureExtractor":
+    options = {
+        "sampling_rate": sampling_rate,
+        "return_attention_mask": True,
+        "return_tensors": "pt",
+    }
+    if type(extractor).__name__ == "WhisperFeatureExtractor":
         # It would compute 30 seconds. The zeros keep the last frames as they would be.
-        options["max_length"] = min(len(waveform) + feature_extractor.n_fft, feature_extractor.n_samples)
-    extracted = feature_extractor(waveform, **options)
-    values = extracted[feature_extractor.model_input_names[0]][0].float()
+        options["max_length"] = min(len(waveform) + extractor.n_fft, extractor.n_samples)
+    extracted = extractor(waveform, **options)
+    values = extracted[extractor.model_input_names[0]][0].float()
     mask_name = next((name for name in extracted if name.endswith("mask")), None)
     if mask_name is not None:
         mask = extracted[mask_name][0].bool()
@@ -156,13 +161,13 @@ def encode_waveform(
     return with_full_mask("audio", values.nan_to_num())
 
 
-def longest_recording(feature_extractor: Any) -> float:
+def longest_recording(extractor: Any) -> float:
     """Seconds after which a feature extractor silently cuts a recording off; infinite if it does not."""
-    fields = vars(feature_extractor)
-    if type(feature_extractor).__name__.startswith("AST"):
+    fields = vars(extractor)
+    if type(extractor).__name__.startswith("AST"):
         return fields["max_length"] / 100  # frames of 10 ms
     num_samples = fields.get("n_samples", fields.get("nb_max_samples"))  # of Whisper, of CLAP
-    return math.inf if num_samples is None else num_samples / feature_extractor.sampling_rate
+    return math.inf if num_samples is None else num_samples / extractor.sampling_rate
 
 
 def encode_frames(frames: np.ndarray, image_processor: Any, view: str) -> dict[str, torch.Tensor]:
@@ -201,44 +206,42 @@ def with_full_mask(modality: str, values: torch.Tensor) -> dict[str, torch.Tenso
     }
 
 
-def check_input_kind(modality: str, kind: str, accepted: str | None, name: str) -> None:
+def check_input_kind(modality: str, kind: str, accepted: str | None) -> None:
     if accepted is None:
-        raise ValueError(f"{name}: this model takes no {modality}. Leave {modality} out.")
+        raise ValueError(f"this model takes no {modality}. Leave {modality} out.")
     if kind != accepted:
         argument = f"{modality}_features" if accepted == "features" else modality
-        raise ValueError(f"{name}: this model takes {modality} as {accepted}, not as {kind}. Give `{argument}`.")
+        raise ValueError(f"this model takes {modality} as {accepted}, not as {kind}. Give `{argument}`.")
 
 
-def read_features(modality: str, features: Any, feature_size: int | None, name: str) -> np.ndarray:
+def read_features(modality: str, features: Any, feature_size: int | None) -> np.ndarray:
     """Precomputed features as float32 (T, F), checked."""
     try:
         values = np.asarray(features, dtype=np.float32)
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(
-            f"{name}: {modality}_features cannot be read as an array of numbers (steps, width): "
-            f"{printable(str(error))}. Give a numeric array, a tensor or a list of equally long vectors."
+            f"{modality}_features cannot be read as an array of numbers (steps, width): "
+            f"{printable(str(error))}. Give an array, a tensor or a list of vectors of one length."
         ) from error
     if values.ndim != 2 or len(values) == 0 or (feature_size and values.shape[1] != feature_size):
         raise ValueError(
-            f"{name}: {modality}_features have shape {values.shape}; expected (steps, {feature_size or 'width'}) with "
-            "at least one step. Use the same extractor as in training, or train a model with another feature size."
+            f"{modality}_features have shape {values.shape}; expected (steps, {feature_size or 'width'}) with "
+            "at least one step. Use the same extractor as in training."
         )
     if not np.isfinite(values).all():
-        raise ValueError(f"{name}: {modality}_features contain NaN or infinite values. Replace them, e.g. with 0.")
+        raise ValueError(f"{modality}_features contain NaN or infinite values. Replace them, e.g. with 0.")
     return values
 
 
-def encode_states(states: dict[str, torch.Tensor | np.ndarray], name: str) -> dict[str, torch.Tensor]:
+def encode_states(states: dict[str, torch.Tensor | np.ndarray]) -> dict[str, torch.Tensor]:
     """Values and masks from stored encoder outputs, modality -> (T, encoder width); empty ones are left out."""
     inputs = {}
     for modality, values in states.items():
         if values.ndim != 2:
-            raise ValueError(
-                f"{name}: {modality}_states have shape {tuple(values.shape)}; expected (steps, encoder width)."
-            )
+            raise ValueError(f"{modality}_states have shape {tuple(values.shape)}; expected (steps, encoder width).")
         values = torch.as_tensor(values)
         if not values.isfinite().all():
-            raise ValueError(f"{name}: {modality}_states contain NaN or infinite values. Encode the clip again.")
+            raise ValueError(f"{modality}_states contain NaN or infinite values. Encode the clip again.")
         if len(values) > 0:
             inputs |= with_full_mask(modality, values)
     return inputs

@@ -28,7 +28,7 @@ import torch
 from transformers.image_utils import is_pil_image
 from transformers.utils import logging
 
-from .arguments_egmf import shorten
+from .arguments_egmf import errors_named, is_number, shorten
 
 
 logger = logging.get_logger(__name__)
@@ -61,7 +61,8 @@ MAX_DATA_URI = 2**28  # characters; 200 MB of media in base64
 URL = re.compile(r"(?i)[a-z][a-z0-9+.-]*://|(data|blob):")
 DATA_URI = re.compile(r"(?i)data:")
 PERCENT_CODE = re.compile(rb"%([0-9a-fA-F]{2})")
-ARRAYS = np.ndarray | torch.Tensor | list | tuple
+TENSORS = np.ndarray | torch.Tensor
+ARRAYS = TENSORS | list | tuple
 PICTURE_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*")
 # Boxes that an mp4 or mov file begins with.
 MP4_BOXES = (b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"sidx", b"free", b"skip", b"wide")
@@ -84,12 +85,12 @@ def is_recording(value: Any) -> bool:
     return is_file or media_kind(value) is not None or not is_collection
 
 
-def take_from_list(source: Any, name: str) -> Any:
+def take_from_list(source: Any) -> Any:
     """The file of a list of one, as `videos=[["clip.mp4"]]` nests it for other processors; other sources unchanged."""
     if not isinstance(source, list | tuple) or not source or not isinstance(source[0], str | bytes | os.PathLike):
         return source
     if len(source) > 1:
-        raise ValueError(f"{name}: {len(source)} files for one sample. Give one clip, or its frames as PIL images.")
+        raise ValueError(f"{len(source)} files for one sample. Give one clip, or its frames as PIL images.")
     return source[0]
 
 
@@ -101,11 +102,10 @@ def media_kind(source: Any) -> str | None:
         return "audio"
     if is_video_decoder(source) or is_pil_image(source):
         return "video"
-    if isinstance(source, np.ndarray | torch.Tensor):
+    if isinstance(source, TENSORS):
         return "video" if source.ndim == 4 or is_picture_shape(source.shape) else "audio"
     if isinstance(source, list | tuple):
-        is_waveform = len(source) > 0 and isinstance(source[0], int | float | np.number)
-        return "audio" if is_waveform else "video"
+        return "audio" if source and is_number(source[0]) else "video"
     return None
 
 
@@ -113,9 +113,8 @@ def is_rate_and_array(value: Any) -> bool:
     """A pair of sampling rate and samples, in either order."""
     if not isinstance(value, list | tuple) or len(value) != 2:
         return False
-    rates = [isinstance(part, int | float | np.number) and not isinstance(part, bool) for part in value]
-    arrays = [isinstance(part, np.ndarray | torch.Tensor) and part.ndim in (1, 2) for part in value]
-    return any(rates) and any(arrays)
+    arrays = [isinstance(part, TENSORS) and part.ndim in (1, 2) for part in value]
+    return any(map(is_number, value)) and any(arrays)
 
 
 def is_picture_shape(shape: tuple[int, ...]) -> bool:
@@ -146,14 +145,14 @@ def name_with_path(source: Any, name: str) -> str:
     return name if is_named else f"{name} ({shorten(path)[1:-1]})"
 
 
-def to_numpy(array: Any, name: str) -> np.ndarray:
+def to_numpy(array: Any) -> np.ndarray:
     if isinstance(array, torch.Tensor):
         array = array.detach().cpu()
         array = array.float() if array.is_floating_point() else array
     try:
         return np.asarray(array)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{name}: cannot convert the list to an array ({error}). Use parts of one size.") from error
+        raise ValueError(f"cannot convert the list to an array ({error}). Use parts of one size.") from error
 
 
 # ---- content -------------------------------------------------------------------------------------------------
@@ -171,15 +170,12 @@ def check_content(head: bytes, name: str) -> None:
     """
     start = head[:HEAD_BYTES].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if start.startswith((b"version https://git-lfs.", b"version https://hawser.")):
-        raise ValueError(
-            f"{name}: a Git LFS pointer, not the file itself. "
-            "Run `git lfs pull` in its repository, or download the file again."
-        )
+        raise ValueError(f"{name}: a Git LFS pointer, not the file itself. Run `git lfs pull`, or download it again.")
     if start.startswith((b"/annex/objects/", b"../.git/annex/", b".git/annex/")):
         raise ValueError(f"{name}: a git-annex pointer, not the file itself. Run `git annex get` in its repository.")
     if start.startswith(b"<") and any(mark in start for mark in WEB_PAGE_MARKS):
         raise ValueError(
-            f"{name}: a web page that was saved in the file's place, often a login or an error. "
+            f"{name}: a web page that was saved in the file's place. "
             "Open the address in a browser, and download the file again."
         )
 
@@ -208,9 +204,7 @@ class DecodingBudget:
 
     def __init__(self, name: str, max_seconds: float | None, max_decode_seconds: float | None):
         if max_seconds is not None and not max_seconds > 0:
-            raise ValueError(
-                f"{name}: max_seconds is {max_seconds}; give a number above 0, or None for the whole clip."
-            )
+            raise ValueError(f"max_seconds is {max_seconds}; give a number above 0, or None for the whole clip.")
         self.name = name
         self.max_seconds = LONGEST_CLIP if max_seconds is None else max_seconds
         self.max_decode_seconds = math.inf if max_decode_seconds is None else max_decode_seconds
@@ -221,30 +215,28 @@ class DecodingBudget:
 
     def check_time(self) -> None:
         if time.monotonic() > self._deadline:
-            raise ValueError(f"{self.name}: decoding takes longer than {self.max_decode_seconds:g} s. {LESS_WORK}")
+            raise ValueError(f"decoding takes longer than {self.max_decode_seconds:g} s. {LESS_WORK}")
 
     def check_pixels(self, num_frames: int, height: int, width: int) -> None:
         seconds = num_frames * height * width / PIXELS_PER_SECOND
         if seconds > self.max_decode_seconds:
             raise ValueError(
-                f"{self.name}: {num_frames} frames of {width} x {height} pixels must be decoded, about "
-                f"{seconds:.0f} s of work; at most {self.max_decode_seconds:g} s are spent on a clip. {LESS_WORK}"
+                f"{num_frames} frames of {width} x {height} pixels must be decoded, about "
+                f"{seconds:.0f} s of work; the limit is {self.max_decode_seconds:g} s. {LESS_WORK}"
             )
 
 
-def check_sample_tables(file: Any, size: int, name: str) -> None:
+def check_sample_tables(file: Any, size: int) -> None:
     """Refuse an mp4 or mov file that declares far more samples than it can hold; FFmpeg needs memory for each.
 
     Args:
         file: open, in binary mode.
         size: bytes of the file.
-        name: the sample's name in messages.
     """
     num_samples = sum(_declared_samples(file, 0, size, size))
     if num_samples > MAX_SAMPLES:
         raise ValueError(
-            f"{name}: the file declares {num_samples} samples; at most {MAX_SAMPLES} are read. "
-            "It is damaged, or must be cut into shorter clips."
+            f"the file declares {num_samples} samples; at most {MAX_SAMPLES} are read. It is damaged, or must be cut."
         )
 
 
@@ -295,47 +287,53 @@ def open_file(source: Any, name: str) -> Iterator[Any]:
     Raises:
         FileNotFoundError, ValueError: the source cannot be read as media.
     """
-    if isinstance(source, dict):
-        source = _content_of_dict(source, name)
-    if isinstance(source, str) and DATA_URI.match(source):
-        source = _decode_data_uri(source, name)
     with ExitStack() as stack:
-        if isinstance(source, str | os.PathLike):
-            file = stack.enter_context(_open_path(os.fsdecode(source), name))
-        elif isinstance(source, bytes | bytearray | memoryview):
-            file = io.BytesIO(source)
-        else:
-            file = _check_file_object(source, name)
-        try:
-            stack.callback(file.seek, file.tell())
-            size = file.seek(0, io.SEEK_END) or file.tell()
-            file.seek(0)
-            head = file.read(HEAD_BYTES)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{name}: cannot be read ({error}). Check permissions, or give the bytes.") from error
-        if size == 0:
-            raise ValueError(f"{name}: empty, 0 bytes. Copy or download it again.")
-        check_content(head, name)
-        if head[4:8] in MP4_BOXES:
-            check_sample_tables(file, size, name)
+        with errors_named(name):
+            file = _open_source(source, stack)
+            try:
+                stack.callback(file.seek, file.tell())
+                size = file.seek(0, io.SEEK_END) or file.tell()
+                file.seek(0)
+                head = file.read(HEAD_BYTES)
+            except (OSError, ValueError) as error:
+                raise ValueError(f"cannot be read ({error}). Check permissions, or give the bytes.") from error
+            if size == 0:
+                raise ValueError("empty, 0 bytes. Copy or download it again.")
+            check_content(head, name)
+            if head[4:8] in MP4_BOXES:
+                check_sample_tables(file, size)
         file.seek(0)
         yield file
 
 
-def _content_of_dict(source: dict[str, Any], name: str) -> Any:
-    for key in ("bytes", "path"):
-        if source.get(key) is not None:
-            return source[key]
-    raise ValueError(
-        f"{name}: a dict with keys {shorten(sorted(map(str, source)))} has no media; "
-        "fill in `bytes`, `path` or `array`."
-    )
+def _open_source(source: Any, stack: ExitStack) -> Any:
+    """The file of a source of `open_file`; the stack closes it if it is opened here."""
+    if isinstance(source, dict):
+        contents = [source[key] for key in ("bytes", "path") if source.get(key) is not None]
+        if not contents:
+            keys = shorten(sorted(map(str, source)))
+            raise ValueError(f"a dict with keys {keys} has no media; fill in `bytes`, `path` or `array`.")
+        source = contents[0]
+    if isinstance(source, str) and DATA_URI.match(source):
+        source = _decode_data_uri(source)
+    if isinstance(source, str | os.PathLike):
+        return stack.enter_context(_open_path(os.fsdecode(source)))
+    if isinstance(source, bytes | bytearray | memoryview):
+        return io.BytesIO(source)
+    # Open files have no common base class (tempfile's wrappers, fsspec), so their methods decide.
+    can_seek = all(callable(getattr(source, method, None)) for method in ("read", "seek", "tell"))
+    if not can_seek or isinstance(source, io.TextIOBase):
+        raise ValueError(
+            f"cannot read media from {type(source).__name__}. "
+            "Give a path, bytes, an array, or a file from open(path, 'rb')."
+        )
+    return source
 
 
-def _decode_data_uri(uri: str, name: str) -> bytes:
+def _decode_data_uri(uri: str) -> bytes:
     """The content of a `data:` URI, which is percent-encoded if it is not in base64, or both."""
     if len(uri) > MAX_DATA_URI:
-        raise ValueError(f"{name}: a `data:` URI of {len(uri)} characters; at most {MAX_DATA_URI}. Give the path.")
+        raise ValueError(f"a `data:` URI of {len(uri)} characters; at most {MAX_DATA_URI}. Give the path.")
     header, _, encoded = uri.partition(",")
     content = PERCENT_CODE.sub(lambda code: bytes.fromhex(code[1].decode()), encoded.encode("utf-8", "replace"))
     if not header.lower().rstrip().endswith(";base64"):
@@ -343,13 +341,13 @@ def _decode_data_uri(uri: str, name: str) -> bytes:
     try:
         return base64.b64decode(re.sub(rb"\s", b"", content), validate=True)
     except ValueError as error:
-        raise ValueError(f"{name}: not valid base64 ({error}). Encode the file's bytes again.") from error
+        raise ValueError(f"not valid base64 ({error}). Encode the file's bytes again.") from error
 
 
-def _open_path(path: str, name: str) -> Any:
+def _open_path(path: str) -> Any:
     if URL.match(path):
         raise ValueError(
-            f"{name}: {path[:200]!r} is a URL, and this code opens no connections: download the file first, "
+            f"{path[:200]!r} is a URL, and this code opens no connections: download the file first, "
             "or give the pipeline `fetch`, a function that returns the bytes of an http or https URL."
         )
     shown = shorten(path)
@@ -358,27 +356,16 @@ def _open_path(path: str, name: str) -> Any:
             return open(path, "rb")
     except (FileNotFoundError, NotADirectoryError) as error:
         raise FileNotFoundError(
-            f"{name}: {shown} does not exist. Check the path and working directory, or give a transcript as text=..."
+            f"{shown} does not exist. Check the path and working directory, or give a transcript as text=..."
         ) from error
     # A symlink loop, a name too long, a null character, half a character.
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "a character that no file name can have"
         raise ValueError(
-            f"{name}: {shown} cannot be opened ({reason}). Check the path and permissions; base64 needs "
+            f"{shown} cannot be opened ({reason}). Check the path and permissions; base64 needs "
             "'data:audio/wav;base64,' before it."
         ) from error
-    raise ValueError(f"{name}: {shown} is a directory or a device. Give the path of one media file.")
-
-
-def _check_file_object(source: Any, name: str) -> Any:
-    """Open files have no common base class (tempfile's wrappers, fsspec), so their methods decide."""
-    can_seek = all(callable(getattr(source, method, None)) for method in ("read", "seek", "tell"))
-    if not can_seek or isinstance(source, io.TextIOBase):
-        raise ValueError(
-            f"{name}: cannot read media from {type(source).__name__}. "
-            "Give a path, bytes, an array, or a file opened in binary mode, open(path, 'rb')."
-        )
-    return source
+    raise ValueError(f"{shown} is a directory or a device. Give the path of one media file.")
 
 
 @contextmanager
@@ -456,14 +443,11 @@ class Track:
 
     def warn_if_cut_off(self, seconds: float) -> None:
         """A file that was cut off while being copied often decodes without an error, but declares more seconds."""
-        kind = self.stream.type
         declared = float((self.stream.duration or 0) * self.stream.time_base)
         is_estimate = self.container.format.name in ESTIMATED_DURATION
         if not is_estimate and seconds < 0.95 * declared - 0.1:
-            logger.warning(
-                f"{self.budget.name}: only {seconds:.2f} of {declared:.2f} s of {kind} decode; "
-                "the file may be cut off."
-            )
+            decoded = f"only {seconds:.2f} of {declared:.2f} s of {self.stream.type} decode"
+            logger.warning(f"{self.budget.name}: {decoded}; the file may be cut off.")
 
 
 @contextmanager
@@ -477,7 +461,5 @@ def open_track(source: Any, kind: str, budget: DecodingBudget) -> Iterator[Track
         track = Track(container, stream, budget)
         yield track
         if track.damage:
-            count = len(track.damage)
-            logger.warning(
-                f"{budget.name}: damaged {kind} ({count} errors, first: {track.damage[0]}); using the rest."
-            )
+            errors = f"{len(track.damage)} errors, first: {track.damage[0]}"
+            logger.warning(f"{budget.name}: damaged {kind} ({errors}); using the rest.")

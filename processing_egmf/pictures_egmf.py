@@ -50,31 +50,30 @@ DEFAULT_FRAME = 0.1
 
 def sample_pictures(source: Any, num_frames: int, fps: float | None, budget: DecodingBudget) -> np.ndarray:
     """Frames (T, y, x, 3) of an array, an image, a list of either or a decoder object, sampled like a file."""
-    name = budget.name
     if fps is not None and not (is_number(fps) and 0 < fps <= MAX_FPS):
         raise ValueError(
-            f"{name}: fps is {shorten(fps)}; give the frames per second of the array, above 0 and up to {MAX_FPS}."
+            f"fps is {shorten(fps)}; give the frames per second of the array, above 0 and up to {MAX_FPS}."
         )
     aspect = None
     frames = [source] if is_pil_image(source) else source
     if is_video_decoder(source):
         fps = source.metadata.average_fps
         aspect = getattr(source.metadata, "pixel_aspect_ratio", None)  # new in torchcodec 0.8
-    elif not _are_images(frames, name):
-        frames = _to_clip(frames, name)
+    elif not _are_images(frames):
+        frames = _to_clip(frames)
     count = len(frames)
     if fps and count / fps > budget.max_seconds + TIME_TOLERANCE:
         budget.warn_of_length("video")
         count = max(1, math.ceil((budget.max_seconds - TIME_TOLERANCE) * fps))
     try:
-        pictures = [_to_pixels(frames[index], name) for index in spread_frames(range(count), count, num_frames)]
+        pictures = [_to_pixels(frames[index]) for index in spread_frames(range(count), count, num_frames)]
     except (RuntimeError, OSError, IndexError) as error:  # of torchcodec
-        raise ValueError(f"{name}: the video cannot be decoded ({error}). Convert it to mp4.") from error
+        raise ValueError(f"the video cannot be decoded ({error}). Convert it to mp4.") from error
     shapes = {picture.shape for picture in pictures}
     if len(shapes) > 1:
-        raise ValueError(f"{name}: frames of different sizes, {shorten(shapes)}. Resize them to the same size.")
-    pixels = _to_rgb(np.stack(pictures), name)
-    return resize(pixels, shown_size(*pixels.shape[1:3], aspect, name))
+        raise ValueError(f"frames of different sizes, {shorten(shapes)}. Resize them to the same size.")
+    pixels = _to_rgb(np.stack(pictures))
+    return resize(pixels, shown_size(*pixels.shape[1:3], aspect, budget.name))
 
 
 def spread_frames(times: Sequence[float], stop: float, num_frames: int) -> list[int]:
@@ -99,15 +98,14 @@ def load_picture(source: Any, num_frames: int, budget: DecodingBudget) -> np.nda
         ValueError: the picture cannot be decoded, or is too large.
     """
     pillow = import_pillow()
-    name = budget.name
-    with open_file(source, name) as file:
-        with _errors_of_pillow(name):
+    with open_file(source, budget.name) as file:
+        with _errors_of_pillow():
             image = pillow.Image.open(file, formats=PICTURE_FORMATS)
             count = image.n_frames if image.format in ANIMATED_FORMATS else 1
-        check_frame_size(image.height, image.width, name)
+        check_frame_size(image.height, image.width)
         # Once for the times, once for the pixels.
         budget.check_pixels(2 * count, image.height, image.width)
-        with _errors_of_pillow(name):
+        with _errors_of_pillow():
             return _sample_animation(image, num_frames, budget) if count > 1 else image_to_rgb(image)[None]
 
 
@@ -121,12 +119,12 @@ def import_pillow() -> ModuleType:
 
 
 @contextmanager
-def _errors_of_pillow(name: str) -> Iterator[None]:
+def _errors_of_pillow() -> Iterator[None]:
     try:
         yield
     except Exception as error:  # the decoders raise many types on damaged files
         raise ValueError(
-            f"{name}: not a readable image, or cut off ({error}). Convert it to png or jpg, or copy it again."
+            f"not a readable image, or cut off ({error}). Convert it to png or jpg, or copy it again."
         ) from error
 
 
@@ -144,10 +142,10 @@ def image_to_rgb(image: Any) -> np.ndarray:
     return np.asarray(image.convert("RGB"))
 
 
-def check_frame_size(height: int, width: int, name: str, max_pixels: int = MAX_FRAME_SIDE**2) -> None:
+def check_frame_size(height: int, width: int, max_pixels: int = MAX_FRAME_SIDE**2) -> None:
     if max(height, width) > MAX_FRAME_SIDE or height * width > max_pixels:
         raise ValueError(
-            f"{name}: frames of {width} x {height} pixels; each side may have at most {MAX_FRAME_SIDE}, "
+            f"frames of {width} x {height} pixels; each side may have at most {MAX_FRAME_SIDE}, "
             f"and a frame at most {max_pixels // 10**6} million. Scale the video down."
         )
 
@@ -195,51 +193,51 @@ def _sample_animation(image: Any, num_frames: int, budget: DecodingBudget) -> np
 # ---- arrays and images ---------------------------------------------------------------------------------------
 
 
-def _are_images(frames: Any, name: str) -> bool:
+def _are_images(frames: Any) -> bool:
     """Whether a source is a list of PIL images."""
     kinds = {is_pil_image(frame) for frame in frames} if isinstance(frames, list | tuple) else {False}
     if len(kinds) > 1:
-        raise ValueError(f"{name}: a list of frames mixes PIL images with other types. Make all of them PIL images.")
+        raise ValueError("a list of frames mixes PIL images with other types. Make all of them PIL images.")
     return kinds == {True}
 
 
-def _to_clip(source: Any, name: str) -> np.ndarray:
+def _to_clip(source: Any) -> np.ndarray:
     """An array or a list of arrays as (T, y, x, 3 or 4) or (T, 3, y, x), of any type."""
-    frames = to_numpy(source, name)
+    frames = to_numpy(source)
     if frames.size == 0:
-        raise ValueError(f"{name}: the video has no frames. Leave it out, or check how the clip was cut.")
+        raise ValueError("the video has no frames. Leave it out, or check how the clip was cut.")
     if is_picture_shape(frames.shape):
         frames = frames[None]
     if frames.ndim != 4 or not is_picture_shape(frames.shape[1:]):
         raise ValueError(
-            f"{name}: the array does not contain RGB frames; expected (T, height, width, 3) "
+            f"the array does not contain RGB frames; expected (T, height, width, 3) "
             f"or (T, 3, height, width), got {np.shape(source)}."
         )
     return frames
 
 
-def _to_pixels(picture: Any, name: str) -> np.ndarray:
+def _to_pixels(picture: Any) -> np.ndarray:
     """A PIL image, a tensor or an array as an array."""
     if is_pil_image(picture):
-        check_frame_size(picture.height, picture.width, name)
+        check_frame_size(picture.height, picture.width)
         return image_to_rgb(picture)
-    return to_numpy(picture, name)
+    return to_numpy(picture)
 
 
-def _to_rgb(frames: np.ndarray, name: str) -> np.ndarray:
+def _to_rgb(frames: np.ndarray) -> np.ndarray:
     """Frames (T, y, x, 3 or 4) or (T, 3, y, x) of any type as uint8 (T, y, x, 3)."""
     if frames.shape[-1] not in (3, 4):
         frames = frames.transpose(0, 2, 3, 1)
-    check_frame_size(frames.shape[1], frames.shape[2], name)
+    check_frame_size(frames.shape[1], frames.shape[2])
     if frames.dtype.kind == "f":
         low = frames.min()
         high = frames.max()
         if not (low >= 0 and high <= 1):
             raise ValueError(
-                f"{name}: float frames range from {low:g} to {high:g}; expected [0, 1]. "
+                f"float frames range from {low:g} to {high:g}; expected [0, 1]. "
                 "Divide by 255, undo the normalization, replace NaN, or give uint8."
             )
         frames = np.rint(frames.astype(np.float32) * 255).astype(np.uint8)
     if frames.dtype != np.uint8:
-        raise ValueError(f"{name}: frames of type {frames.dtype}; give uint8, or floats in [0, 1].")
+        raise ValueError(f"frames of type {frames.dtype}; give uint8, or floats in [0, 1].")
     return np.ascontiguousarray(over_black(frames) if frames.shape[-1] == 4 else frames)

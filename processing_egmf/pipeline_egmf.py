@@ -172,7 +172,9 @@ class EGMFPipeline(Pipeline):
 
     def preprocess(self, clip: Any, fetch: Any = None, on_error: str = "raise", **call_fields: Any) -> dict:
         """Prepare one clip; `call_fields` are those of the call, for a clip without its own."""
-        number, clip = clip.values() if isinstance(clip, Mapping) and "number" in clip else (0, clip)
+        number = 0
+        if isinstance(clip, Mapping) and "number" in clip:
+            number, clip = clip.values()
         try:
             name = _name(clip, number)
             fields = self._fields(_fetch(clip, fetch), name)

@@ -10,7 +10,6 @@ audio_egmf.py, video_egmf.py (decoding), frontends_egmf.py, batches_egmf.py, res
 
 # B batch  S prompt tokens  P slots  T steps or frames  F feature size  M modalities  A answers  L answer tokens
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +20,7 @@ from transformers import BatchFeature, ProcessorMixin
 from .arguments_egmf import (
     check_settings,
     check_text_options,
+    errors_named,
     refuses_unknown_arguments,
     takes_keywords_of_other_processors,
 )
@@ -34,36 +34,17 @@ from .batches_egmf import (
 )
 from .chat_egmf import read_conversation, read_options, render_prompt
 from .collator_egmf import EGMFDataCollator
-from .faces_egmf import check_face_detector, with_detector_name
+from .faces_egmf import check_face_detector
 from .frontends_egmf import EGMFMediaMixin, check_image_backend, encode_states
 from .media_egmf import MAX_DECODE_SECONDS
 from .pipeline_egmf import EGMFPipeline  # noqa: F401  not used here: the task is registered, the code saved as well
-from .prompts_egmf import (
-    check_prompt_format,
-    encode_parts,
-    fit_prompt,
-    read_context,
-    read_text,
-    tokenize_answers,
-    tokenize_prompt,
-)
+from .prompts_egmf import EGMFPromptMixin, read_context, read_text
 from .results_egmf import EGMFResultsMixin
-from .stored_processor_egmf import (
-    SUB_PROCESSORS,
-    build_sub_processors,
-    check_loading_arguments,
-    check_stored_fields,
-    check_tokenizer_files,
-    describe_processor,
-    explained_failures,
-    prepare_tokenizer,
-    settings_checksums,
-    tokenizer_checksums,
-)
-from .tasks_egmf import BUILT_IN_TASKS, EGMFTask, find_task, number_task, read_task, read_tasks
+from .stored_processor_egmf import SUB_PROCESSORS, EGMFStoredProcessorMixin, prepare_tokenizer
+from .tasks_egmf import BUILT_IN_TASKS, EGMFTask, find_task, read_tasks
 
 
-class EGMFProcessor(EGMFMediaMixin, EGMFResultsMixin, ProcessorMixin):
+class EGMFProcessor(EGMFMediaMixin, EGMFPromptMixin, EGMFResultsMixin, EGMFStoredProcessorMixin, ProcessorMixin):
     """Turns text, audio and video into the inputs of `EGMFForConditionalGeneration`, one sample or a batch.
 
     A call returns input_ids and attention_mask (B, S), padded on the left; utterance_mask (B, S), 1 on the transcript;
@@ -151,11 +132,11 @@ class EGMFProcessor(EGMFMediaMixin, EGMFResultsMixin, ProcessorMixin):
         self.tokenizer_checksum = tokenizer_checksum
         prepare_tokenizer(tokenizer, placeholder_token)
         self.task_objects = read_tasks(BUILT_IN_TASKS if tasks is None else tasks)
-        check_prompt_format(tokenizer, self.task_objects.values())
         self._call_tasks: dict[int, EGMFTask] = {}
         # Name of one of `tasks`, or None for the latest other -> task, its answers' ids.
         self._answer_ids: dict = {}
         super().__init__(tokenizer)
+        self.check_prompt_format(self.task_objects.values())
         if image_processor is not None and video_processor is not None:
             raise ValueError("Give an image_processor or a video_processor, not both: frames go through one of them.")
         sub_processors = (feature_extractor, image_processor, video_processor)
@@ -170,33 +151,6 @@ class EGMFProcessor(EGMFMediaMixin, EGMFResultsMixin, ProcessorMixin):
         """The sub-processors that every processor has. The others are saved and loaded as fields, if there are any."""
         return ["tokenizer"]
 
-    @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any
-    ) -> "EGMFProcessor":
-        """Load a processor; keywords of its constructor replace the stored fields.
-
-        Raises:
-            TypeError: a keyword that is neither a field nor an argument of loading.
-            OSError, ValueError: a file is missing or damaged; the message names it.
-        """
-        kwargs = check_loading_arguments(cls, kwargs)
-        # Else, loading the tokenizer asks to import this code.
-        kwargs.setdefault("trust_remote_code", False)
-        with explained_failures(pretrained_model_name_or_path, kwargs):
-            processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-            check_tokenizer_files(processor.tokenizer_checksum, pretrained_model_name_or_path, kwargs)
-        return processor
-
-    @classmethod
-    def get_processor_dict(
-        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The stored fields and sub-processors, which are checked."""
-        fields, unused = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
-        check_stored_fields(fields, pretrained_model_name_or_path)
-        return build_sub_processors(fields), unused
-
     @property
     def frame_processor(self) -> Any:
         """The image or video processor of a pretrained video encoder; None without one."""
@@ -206,20 +160,6 @@ class EGMFProcessor(EGMFMediaMixin, EGMFResultsMixin, ProcessorMixin):
     def tasks(self) -> list[dict]:
         """The tasks as they are saved: in a list, because JSON files are saved with sorted keys."""
         return [task.to_dict() for task in self.task_objects.values()]
-
-    def to_dict(self) -> dict[str, Any]:
-        fields = {**super(EGMFProcessor, with_detector_name(self)).to_dict(), "tasks": self.tasks}
-        return {**fields, "settings_checksum": settings_checksums(fields)}
-
-    def to_json_file(self, json_file_path: str | os.PathLike) -> None:
-        """Write processor_config.json, with checksums of the tokenizer's files, which are saved before."""
-        names = self.tokenizer.vocab_files_names.values()
-        self.tokenizer_checksum = tokenizer_checksums(os.path.dirname(json_file_path), names)
-        super().to_json_file(json_file_path)
-
-    def __repr__(self) -> str:
-        """The settings; tasks by name, tokenizer and other sub-processors by class. `to_dict` has everything."""
-        return describe_processor(self)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -331,7 +271,9 @@ class EGMFProcessor(EGMFMediaMixin, EGMFResultsMixin, ProcessorMixin):
             prompts = [render_prompt(self, sample, options) for sample in samples]
             return prompts if is_batch else prompts[0]
         columns = {name: [sample.get(name) for sample in samples] for name in set().union(*samples)}
-        batch = self(**columns, **options, return_tensors="pt" if return_tensors == "auto" else return_tensors)
+        if return_tensors == "auto":
+            return_tensors = "pt"
+        batch = self(**columns, **options, return_tensors=return_tensors)
         return batch if return_dict else batch["input_ids"]
 
     @refuses_unknown_arguments
@@ -365,21 +307,33 @@ class EGMFProcessor(EGMFMediaMixin, EGMFResultsMixin, ProcessorMixin):
             `name`; `prompt`, the arguments of `encode_prompt`, and what it returns; and
             `audio_values`, `audio_mask`, `video_values`, `video_mask` and `face_share` of the media that it has.
         """
-        chosen = MODALITIES if modalities is None else check_modalities(modalities, name, self.modalities)
-        text = read_text(text, name) if "text" in chosen else ""
-        turns = read_context(context, name) if "text" in chosen else []
-        sources = {"audio": audio, "video": video}
-        sources |= {"audio_features": audio_features, "video_features": video_features}
+        with errors_named(name):
+            chosen = MODALITIES if modalities is None else check_modalities(modalities, self.modalities)
+            text = read_text(text) if "text" in chosen else ""
+            turns = read_context(context) if "text" in chosen else []
+        sources = {
+            "audio": audio,
+            "video": video,
+            "audio_features": audio_features,
+            "video_features": video_features,
+        }
         states = {"audio": audio_states, "video": video_states}
         # Earlier turns alone are not a sample: nothing is known about the speaker.
         has_media = any(source is not None for source in (*sources.values(), *states.values()))
         states = {modality: states[modality] for modality in chosen if states.get(modality) is not None}
         decoded = [modality for modality in chosen if modality not in states]
         arrays = self.load_media(**sources, modalities=decoded, sampling_rate=sampling_rate, fps=fps, name=name)
-        states_media = encode_states(states, name)
+        with errors_named(name):
+            states_media = encode_states(states)
+            task = find_task(task, self.task_objects)
         check_not_empty(bool(text or arrays or states_media or (turns and has_media)), name, modalities)
-        task = find_task(task, self.task_objects, name)
-        prompt = {"text": text, "context": turns, "task": task, "answer": answer, "max_length": max_length}
+        prompt = {
+            "text": text,
+            "context": turns,
+            "task": task,
+            "answer": answer,
+            "max_length": max_length,
+        }
         encoded = self.encode_prompt(**prompt, name=name)
         return {"name": name, "prompt": prompt, **encoded, **self.encode_media(arrays, name), **states_media}
 
@@ -391,38 +345,10 @@ class EGMFProcessor(EGMFMediaMixin, EGMFResultsMixin, ProcessorMixin):
         """The `data_collator` of `transformers.Trainer`; `EGMFDataCollator` describes the rows that it takes."""
         return EGMFDataCollator(self, score_answers)
 
-    def encode_prompt(
-        self, text: str, context: Sequence, task: EGMFTask, answer: Any, name: str, max_length: int | None = None
-    ) -> dict[str, Any]:
-        """Token ids and masks of one prompt, and labels if there is an answer; as lists."""
-        answer_ids = self.answer_token_ids(task)
-        target = []
-        if answer is not None:
-            target = answer_ids[task.index(answer, name)]
-            if target[-1] != self.tokenizer.eos_token_id:
-                target = [*target, self.tokenizer.eos_token_id]
-        parts = tokenize_prompt(self.tokenizer, task, text, context, name)
-        parts["slots"] = [self.placeholder_token_id] * self.num_pseudo_tokens
-        longest_answer = max(len(ids) for ids in answer_ids) + 1  # with the end token
-        parts = fit_prompt(parts, max_length or self.max_length, longest_answer, task.name, name)
-        return {
-            **encode_parts(parts, target, self.transcript_in_prompt),
-            "answer_ids": answer_ids,
-            "task_id": number_task(task, self.numbered_tasks, self._call_tasks),
-        }
-
     @property
     def numbered_tasks(self) -> dict[int, EGMFTask]:
         """The tasks by their `task_ids`: `self.tasks` from 0, and below 0 those that were given to a call."""
         return {**dict(enumerate(self.task_objects.values())), **self._call_tasks}
-
-    def answer_token_ids(self, task: str | EGMFTask | dict | None = None) -> list[list[int]]:
-        """Token ids of every answer as the continuation of the task's prompt, in the order of the answers."""
-        task = find_task(task, self.task_objects)
-        key = task.name if task.name in self.task_objects else None
-        if key not in self._answer_ids or self._answer_ids[key][0] != task:
-            self._answer_ids[key] = (task, tokenize_answers(self.tokenizer, task))
-        return self._answer_ids[key][1]
 
     def add_task(self, task: EGMFTask | dict) -> None:
         """Add a task, which is then saved with the processor.
@@ -430,6 +356,7 @@ class EGMFProcessor(EGMFMediaMixin, EGMFResultsMixin, ProcessorMixin):
         Raises:
             ValueError: the processor has another task of this name, or its tokenizer lacks the chat template.
         """
-        task = find_task(read_task(task), self.task_objects, "add_task")
-        check_prompt_format(self.tokenizer, [task])
+        with errors_named("add_task"):
+            task = find_task(EGMFTask.from_dict(task), self.task_objects)
+        self.check_prompt_format([task])
         self.task_objects[task.name] = task

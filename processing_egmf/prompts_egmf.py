@@ -13,16 +13,15 @@ are in tasks_egmf.py.
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from .arguments_egmf import has_half_character, shorten
+from .arguments_egmf import errors_named, has_half_character, shorten
 from .batches_egmf import IGNORE_INDEX
-from .tasks_egmf import EGMFTask
+from .tasks_egmf import EGMFTask, find_task, number_task
 
 
 MEDIA_NAME = re.compile(
@@ -36,45 +35,17 @@ TEMPLATE_VARIABLES = {"enable_thinking": False, "date_string": "26 Jul 2024"}
 logger = logging.get_logger(__name__)
 
 
-def tokenize_prompt(
-    tokenizer: PreTrainedTokenizerBase, task: EGMFTask, text: str, context: list, sample: str
-) -> dict[str, list]:
-    """Token ids of the parts of one prompt, in order; of the context, one list per turn. The slots are empty.
-
-    Args:
-        tokenizer: the language model's tokenizer.
-        task: gives the text around the pseudo tokens and the transcript.
-        text: the transcript; empty if missing, and then the suffix is left out too.
-        context: earlier turns, oldest first: text, or (speaker, text).
-        sample: the sample's name in error messages.
-    """
-    if task.prompt_format == "chat":
-        beginning, ending = [tokenize_template(tokenizer, part) for part in split_chat_template(tokenizer, task)]
-    else:
-        beginning = beginning_ids(tokenizer)
-        ending = []
-    return {
-        "beginning": beginning,
-        "context": [tokenize(tokenizer, format_turn(turn, sample) + "\n", sample) for turn in context],
-        "prefix": tokenize(tokenizer, task.prefix),
-        "slots": [],
-        "suffix": tokenize(tokenizer, task.suffix) if text else [],
-        "transcript": tokenize(tokenizer, text, sample) if text else [],
-        "question": tokenize(tokenizer, task.prompt),
-        "ending": ending,
-    }
-
-
 def fit_prompt(
     parts: dict[str, list], max_length: int, answer_length: int, task: str, sample: str
 ) -> dict[str, list[int]]:
     """The parts of a prompt, without the oldest turns and then the end of the transcript if they do not fit.
 
     Args:
-        parts: from `tokenize_prompt`.
+        parts: from `EGMFPromptMixin._tokenize_prompt`.
         max_length: limit on the tokens of prompt and answer.
         answer_length: number of tokens of the longest answer.
-        task, sample: names for messages.
+        task: its name for messages.
+        sample: its name for warnings.
 
     Returns:
         Token ids of each part, in order.
@@ -87,7 +58,7 @@ def fit_prompt(
     fixed = answer_length + sum(map(len, parts.values())) - len(context) - len(transcript)
     if fixed + min(len(transcript), 1) > max_length:
         raise ValueError(
-            f"{sample}: max_length {max_length} is too short for the task {task!r}, "
+            f"max_length {max_length} is too short for the task {task!r}, "
             f"which needs {fixed} tokens without a transcript. Raise max_length."
         )
     available = max_length - fixed
@@ -137,89 +108,7 @@ def encode_parts(parts: dict[str, list[int]], target: list[int], transcript_in_p
     }
 
 
-def split_chat_template(tokenizer: PreTrainedTokenizerBase, task: EGMFTask) -> tuple[str, str]:
-    """What the tokenizer's chat template puts before a message of the user, and between it and the reply.
-
-    Raises:
-        ValueError: the tokenizer has no template, or it does not repeat the message once, as it is.
-    """
-    if tokenizer.chat_template is None:
-        raise ValueError(
-            f"Task {task.name!r} has prompt_format 'chat', but the language model's tokenizer has no chat template. "
-            "Use prompt_format 'plain', or a language model that is tuned for chats."
-        )
-    message = {"role": "user", "content": MESSAGE}
-    rendered = tokenizer.apply_chat_template(
-        [message], tokenize=False, add_generation_prompt=True, **TEMPLATE_VARIABLES
-    )
-    if rendered.count(MESSAGE) != 1:
-        raise ValueError(
-            f"Task {task.name!r}: the chat template of the language model has a user's message "
-            f"{rendered.count(MESSAGE)} times instead of once. Use prompt_format 'plain'."
-        )
-    before, _, after = rendered.partition(MESSAGE)
-    return before, after
-
-
-def check_prompt_format(tokenizer: PreTrainedTokenizerBase, tasks: Iterable[EGMFTask]) -> None:
-    """Refuse tasks in the format of a chat for a tokenizer whose chat template cannot be used."""
-    for task in tasks:
-        if task.prompt_format == "chat":
-            split_chat_template(tokenizer, task)
-
-
-def tokenize_template(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Token ids of a part of a chat template, which spells out its special tokens."""
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
-
-
-def tokenize(tokenizer: PreTrainedTokenizerBase, text: str, name: str = "the task") -> list[int]:
-    """Token ids of a text; special tokens that a user has spelled out are treated as plain text."""
-    if has_half_character(text):
-        raise ValueError(f"{name}: the text contains a lone surrogate, half a character. Decode it as UTF-8 again.")
-    return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-
-
-def beginning_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The special tokens that the tokenizer puts before every text (bos, or [gMASK] sop)."""
-    plain = tokenizer("a", add_special_tokens=False)["input_ids"]
-    ids = tokenizer("a", add_special_tokens=True)["input_ids"]
-    starts = [start for start in range(len(ids)) if ids[start : start + len(plain)] == plain]
-    return ids[: starts[0]] if starts else []
-
-
-def tokenize_answers(tokenizer: PreTrainedTokenizerBase, task: EGMFTask) -> list[list[int]]:
-    """Token ids of every answer as the continuation of the task's prompt, in the order of `task.answers`.
-
-    Raises:
-        ValueError: the tokenizer merges the end of the prompt with the beginning of an answer.
-    """
-    ending = task.prompt
-    separator = task.separator
-    encode = tokenize
-    if task.prompt_format == "chat":
-        _, ending = split_chat_template(tokenizer, task)
-        separator = ""
-        encode = tokenize_template
-    prompt = encode(tokenizer, ending)
-    answer_ids = []
-    for answer in task.answers:
-        joined = encode(tokenizer, ending + separator + answer)
-        if joined[: len(prompt)] != prompt or len(joined) == len(prompt):
-            raise ValueError(
-                f"Task {task.name!r}: this tokenizer merges the end of the prompt with the answer "
-                f"{answer!r}. End the prompt with a word or punctuation mark that is its own token; with "
-                "prompt_format 'chat', use 'plain'."
-            )
-        answer_ids.append(joined[len(prompt) :])
-    # An answer that begins another comes right before one that it begins.
-    ascending = sorted(answer_ids)
-    if any(first != second and second[: len(first)] == first for first, second in pairwise(ascending)):
-        return [[*ids, tokenizer.eos_token_id] for ids in answer_ids]
-    return answer_ids
-
-
-def read_text(text: Any, sample: str) -> str:
+def read_text(text: Any) -> str:
     """The transcript without surrounding spaces, empty for None.
 
     Raises:
@@ -229,33 +118,161 @@ def read_text(text: Any, sample: str) -> str:
     if text is None:
         return ""
     if not isinstance(text, str):
-        raise TypeError(f"{sample}: text must be a string or None, not {type(text).__name__}.")
+        raise TypeError(f"text must be a string or None, not {type(text).__name__}.")
     text = text.strip()
     # With a space in it, it may be a sentence, so only an existing file is refused.
     if MEDIA_NAME.search(text) and (len(text.split()) == 1 or os.path.isfile(text)):
         raise ValueError(
-            f"{sample}: text is {shorten(text)}, the name of a media file, not a transcript. "
-            "Give it as video or audio instead."
+            f"text is {shorten(text)}, the name of a media file, not a transcript. Give it as video or audio instead."
         )
     return text
 
 
-def read_context(context: Any, sample: str) -> list[Any]:
+def read_context(context: Any) -> list[Any]:
     """The earlier turns as a list, empty for None."""
     if context is None:
         return []
     if not isinstance(context, list | tuple):
-        raise TypeError(f"{sample}: context must be a list of turns, not {type(context).__name__}.")
+        raise TypeError(f"context must be a list of turns, not {type(context).__name__}.")
     return list(context)
 
 
-def format_turn(turn: Any, sample: str) -> str:
+def format_turn(turn: Any) -> str:
     """One earlier turn as a line of text."""
     if isinstance(turn, str):
         return turn
     if isinstance(turn, list | tuple) and len(turn) == 2 and all(isinstance(part, str) for part in turn):
         speaker, words = turn
         return f"{speaker}: {words}"
-    raise TypeError(
-        f"{sample}: a turn of the context must be a string or a pair (speaker, text), not {shorten(turn)}."
-    )
+    raise TypeError(f"a turn of the context must be a string or a pair (speaker, text), not {shorten(turn)}.")
+
+
+class EGMFPromptMixin:
+    """The methods of `EGMFProcessor` that make the token ids of prompts and answers."""
+
+    def encode_prompt(
+        self, text: str, context: Sequence, task: EGMFTask, answer: Any, name: str, max_length: int | None = None
+    ) -> dict[str, Any]:
+        """Token ids and masks of one prompt, and labels if there is an answer; as lists."""
+        answer_ids = self.answer_token_ids(task)
+        target = []
+        if answer is not None:
+            target = answer_ids[task.index(answer, name)]
+            if target[-1] != self.tokenizer.eos_token_id:
+                target = [*target, self.tokenizer.eos_token_id]
+        longest_answer = max(len(ids) for ids in answer_ids) + 1  # with the end token
+        with errors_named(name):
+            parts = self._tokenize_prompt(task, text, context)
+            parts = fit_prompt(parts, max_length or self.max_length, longest_answer, task.name, name)
+        return {
+            **encode_parts(parts, target, self.transcript_in_prompt),
+            "answer_ids": answer_ids,
+            "task_id": number_task(task, self.numbered_tasks, self._call_tasks),
+        }
+
+    def _tokenize_prompt(self, task: EGMFTask, text: str, context: Sequence) -> dict[str, list]:
+        """Token ids of the parts of one prompt, in order; of the context, one list per turn.
+
+        Args:
+            task: gives the text around the pseudo tokens and the transcript.
+            text: the transcript; empty if missing, and then the suffix is left out too.
+            context: earlier turns, oldest first: text, or (speaker, text).
+        """
+        if task.prompt_format == "chat":
+            beginning, ending = map(self._tokenize_template, self._split_chat_template(task))
+        else:
+            beginning = self._beginning_ids()
+            ending = []
+        return {
+            "beginning": beginning,
+            "context": [self._tokenize(format_turn(turn) + "\n") for turn in context],
+            "prefix": self._tokenize(task.prefix),
+            "slots": [self.placeholder_token_id] * self.num_pseudo_tokens,
+            "suffix": self._tokenize(task.suffix) if text else [],
+            "transcript": self._tokenize(text) if text else [],
+            "question": self._tokenize(task.prompt),
+            "ending": ending,
+        }
+
+    def answer_token_ids(self, task: str | EGMFTask | dict | None = None) -> list[list[int]]:
+        """Token ids of every answer as the continuation of the task's prompt, in the order of the answers."""
+        task = find_task(task, self.task_objects)
+        key = task.name if task.name in self.task_objects else None
+        if key not in self._answer_ids or self._answer_ids[key][0] != task:
+            self._answer_ids[key] = (task, self._tokenize_answers(task))
+        return self._answer_ids[key][1]
+
+    def _tokenize_answers(self, task: EGMFTask) -> list[list[int]]:
+        """Token ids of every answer as the continuation of the task's prompt, in the order of `task.answers`.
+
+        Raises:
+            ValueError: the tokenizer merges the end of the prompt with the beginning of an answer.
+        """
+        encode = self._tokenize
+        ending = task.prompt
+        separator = task.separator
+        if task.prompt_format == "chat":
+            encode = self._tokenize_template
+            _, ending = self._split_chat_template(task)
+            separator = ""
+        prompt = encode(ending)
+        answer_ids = []
+        for answer in task.answers:
+            joined = encode(ending + separator + answer)
+            if joined[: len(prompt)] != prompt or len(joined) == len(prompt):
+                raise ValueError(
+                    f"Task {task.name!r}: this tokenizer merges the end of the prompt with the answer {answer!r}. "
+                    "End it with a word or punctuation mark that is its own token; instead of 'chat', use 'plain'."
+                )
+            answer_ids.append(joined[len(prompt) :])
+        # An answer that begins another comes right before one that it begins.
+        ascending = sorted(answer_ids)
+        if any(first != second and second[: len(first)] == first for first, second in pairwise(ascending)):
+            return [[*ids, self.tokenizer.eos_token_id] for ids in answer_ids]
+        return answer_ids
+
+    def check_prompt_format(self, tasks: Iterable[EGMFTask]) -> None:
+        """Refuse tasks in the format of a chat if the tokenizer's chat template cannot be used."""
+        for task in tasks:
+            if task.prompt_format == "chat":
+                self._split_chat_template(task)
+
+    def _split_chat_template(self, task: EGMFTask) -> tuple[str, str]:
+        """What the tokenizer's chat template puts before a message of the user, and between it and the reply.
+
+        Raises:
+            ValueError: the tokenizer has no template, or it does not repeat the message once, as it is.
+        """
+        if self.tokenizer.chat_template is None:
+            raise ValueError(
+                f"Task {task.name!r} has prompt_format 'chat', but the language model's tokenizer has no chat "
+                "template. Use prompt_format 'plain', or a model that is tuned for chats."
+            )
+        messages = [{"role": "user", "content": MESSAGE}]
+        rendered = self.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True, **TEMPLATE_VARIABLES
+        )
+        if rendered.count(MESSAGE) != 1:
+            raise ValueError(
+                f"Task {task.name!r}: the chat template of the language model has a user's message "
+                f"{rendered.count(MESSAGE)} times instead of once. Use prompt_format 'plain'."
+            )
+        before, _, after = rendered.partition(MESSAGE)
+        return before, after
+
+    def _tokenize(self, text: str) -> list[int]:
+        """Token ids of a text; special tokens that a user has spelled out are treated as plain text."""
+        if has_half_character(text):
+            raise ValueError("the text contains a lone surrogate, half a character. Decode it as UTF-8 again.")
+        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+    def _tokenize_template(self, text: str) -> list[int]:
+        """Token ids of a part of a chat template, which spells out its special tokens."""
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def _beginning_ids(self) -> list[int]:
+        """The special tokens that the tokenizer puts before every text (bos, or [gMASK] sop)."""
+        plain = self.tokenizer("a", add_special_tokens=False)["input_ids"]
+        ids = self.tokenizer("a", add_special_tokens=True)["input_ids"]
+        starts = [start for start in range(len(ids)) if ids[start : start + len(plain)] == plain]
+        return ids[: starts[0]] if starts else []

@@ -32,8 +32,8 @@ def check_summary(output: Any, tasks: Sequence[EGMFTask], top_k: Any, interval: 
     not_finite = torch.where(~torch.isfinite(output.probabilities).all(dim=1))[0].tolist()
     if not_finite:
         raise ValueError(
-            f"The probabilities of samples {shorten(not_finite)} are not finite: the model computed NaN or infinity. "
-            "Load it in float32 or bfloat16, or check its weights."
+            f"The probabilities of samples {shorten(not_finite)} are not finite. "
+            "Load the model in float32 or bfloat16, or check its weights."
         )
     num_answers = output.probabilities.shape[1]
     for task in tasks:

@@ -11,6 +11,7 @@ import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -59,19 +60,6 @@ def check_loading_arguments(processor_class: type, arguments: dict[str, Any]) ->
     return own
 
 
-def build_sub_processors(fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a processor with its feature extractor and image or video processor instead of their fields.
-
-    Raises:
-        ValueError: they name no class, or one that `transformers` does not have.
-    """
-    built = dict(fields)
-    for name in SUB_PROCESSORS:
-        if fields.get(name) is not None:
-            built[name] = _build_sub_processor(name, fields[name], fields.get("image_backend"))
-    return built
-
-
 def settings_checksums(fields: Mapping[str, Any]) -> dict[str, str]:
     """Name of each field of processor_config.json on which the model's inputs depend -> checksum of its value."""
     checksums = {}
@@ -111,43 +99,52 @@ def check_stored_fields(fields: dict[str, Any], checkpoint: Any) -> None:
     checksums = settings_checksums(fields)
     if "frame_fit" in fields:  # the name of `frames` in older checkpoints
         fields["frames"] = "center" if fields.pop("frame_fit") == "crop" else "full"
-    changed = {name for name, _ in checksums.items() ^ (checksums if recorded is None else recorded).items()}
-    if changed:
+    names = _changed_names(checksums if recorded is None else recorded, checksums)
+    if names:
         raise OSError(
-            f"The processor_config.json of {checkpoint} was saved with another value of "
-            f"{', '.join(sorted(changed)[:5])}. Download it again. To keep the edit, delete `settings_checksum`; to "
-            "change a value in memory only, pass it to from_pretrained()."
+            f"The processor_config.json of {checkpoint} was saved with another value of {names}. Download it again. "
+            "To keep the edit, delete `settings_checksum`; for a change in memory only, pass it to from_pretrained()."
         )
 
 
 def check_tokenizer_files(
     recorded: Mapping[str, str] | None,
     checkpoint: Any,
-    loading_arguments: Mapping[str, Any],
+    load_kwargs: Mapping[str, Any],
 ) -> None:
     """Refuse a tokenizer that was loaded from other files than those that were saved with the processor.
 
     Args:
         recorded: name of each file -> checksum; None to accept any.
         checkpoint: folder or id.
-        loading_arguments: keywords of `from_pretrained`.
+        load_kwargs: keywords of `from_pretrained`.
 
     Raises:
         OSError: the message names the files.
     """
     if recorded is None:
         return
-    folder = _stored_files(checkpoint, loading_arguments)["processor_config.json"].parent
-    changed = {name for name, _ in recorded.items() ^ tokenizer_checksums(folder, recorded).items()}
-    if changed:
+    folder = _stored_files(checkpoint, load_kwargs)["processor_config.json"].parent
+    names = _changed_names(recorded, tokenizer_checksums(folder, recorded))
+    if names:
         raise OSError(
-            f"{', '.join(sorted(changed))} of {checkpoint} differs from the file saved with the processor, "
-            "so prompts may have other tokens than in training. Download it again. "
+            f"{names} of {checkpoint} differs from the file saved with the processor, "
+            "so prompts may differ from those of training. Download it again. "
             "To keep the edit, pass tokenizer_checksum=None, or delete it from processor_config.json."
         )
 
 
-def _build_sub_processor(name: str, fields: dict[str, Any], image_backend: str | None) -> Any:
+def _changed_names(recorded: Mapping[str, str], current: Mapping[str, str]) -> str:
+    """The first names whose checksums differ, for a message; empty if none do."""
+    return ", ".join(sorted({name for name, _ in recorded.items() ^ current.items()})[:8])
+
+
+def build_sub_processor(name: str, fields: dict[str, Any], image_backend: str | None) -> Any:
+    """A feature extractor, image processor or video processor from its stored fields.
+
+    Raises:
+        ValueError: they name no class, or one that `transformers` does not have.
+    """
     endings = SUB_PROCESSORS[name]
     type_keys = (f"{name}_type", "audio_processor_type")
     class_name = next((fields[key] for key in type_keys if key in fields), "")
@@ -164,14 +161,14 @@ def _build_sub_processor(name: str, fields: dict[str, Any], image_backend: str |
 
 
 @contextmanager
-def explained_failures(checkpoint: Any, loading_arguments: Mapping[str, Any]) -> Iterator[None]:
+def explained_failures(checkpoint: Any, load_kwargs: Mapping[str, Any]) -> Iterator[None]:
     """Turn the error of a checkpoint that cannot be loaded into one that names the damaged file.
 
     Errors of the Hub and of missing packages are clear, so they stay.
 
     Args:
         checkpoint: folder or id.
-        loading_arguments: keywords of `from_pretrained`.
+        load_kwargs: keywords of `from_pretrained`.
 
     Raises:
         OSError: one file is empty, cut off, or not a JSON object.
@@ -180,7 +177,7 @@ def explained_failures(checkpoint: Any, loading_arguments: Mapping[str, Any]) ->
     try:
         yield
     except Exception as error:  # of many types, if a file is damaged
-        paths = _stored_files(checkpoint, loading_arguments)
+        paths = _stored_files(checkpoint, load_kwargs)
         for path in paths.values():
             _check_file(path)
         if isinstance(error, OSError | ImportError):
@@ -192,10 +189,10 @@ def explained_failures(checkpoint: Any, loading_arguments: Mapping[str, Any]) ->
         ) from error
 
 
-def _stored_files(checkpoint: Any, loading_arguments: Mapping[str, Any]) -> dict[str, Path]:
+def _stored_files(checkpoint: Any, load_kwargs: Mapping[str, Any]) -> dict[str, Path]:
     """Paths of the processor's files that a checkpoint has, in its folder or in the cache, by their names."""
-    where = {name: loading_arguments.get(name) for name in ("cache_dir", "revision")}
-    where["subfolder"] = loading_arguments.get("subfolder", "")
+    where = {name: load_kwargs.get(name) for name in ("cache_dir", "revision")}
+    where["subfolder"] = load_kwargs.get("subfolder", "")
     paths = {}
     for name in (*TOKENIZER_FILES, *OTHER_FILES):
         with suppress(OSError):
@@ -236,13 +233,56 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, placeholder_token: str
     tokenizer.padding_side = "left"
 
 
-def describe_processor(processor: Any) -> str:
-    """The settings of a processor; tasks by name, tokenizer and other sub-processors by class."""
-    fields = {**vars(processor), "tasks": list(processor.task_objects)[:20]}
-    lines = []
-    for name in inspect.signature(type(processor)).parameters:
-        if name in fields:
-            value = fields[name]
-            shown = type(value).__name__ if isinstance(value, PushToHubMixin) else repr(value)
-            lines.append(f"  {name}={shown[:500]}")
-    return "\n".join([f"{type(processor).__name__}(", *lines, ")"])
+class EGMFStoredProcessorMixin:
+    """The methods of `EGMFProcessor` that load and save it."""
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
+        """Load a processor; keywords of its constructor replace the stored fields.
+
+        Raises:
+            TypeError: a keyword that is neither a field nor an argument of loading.
+            OSError, ValueError: a file is missing or damaged; the message names it.
+        """
+        kwargs = check_loading_arguments(cls, kwargs)
+        # Else, loading the tokenizer asks to import this code.
+        kwargs.setdefault("trust_remote_code", False)
+        with explained_failures(pretrained_model_name_or_path, kwargs):
+            processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+            check_tokenizer_files(processor.tokenizer_checksum, pretrained_model_name_or_path, kwargs)
+        return processor
+
+    @classmethod
+    def get_processor_dict(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> tuple[dict, dict]:
+        """The stored fields, which are checked, with the sub-processors instead of their fields."""
+        fields, unused = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
+        check_stored_fields(fields, pretrained_model_name_or_path)
+        for name in SUB_PROCESSORS:
+            if fields.get(name) is not None:
+                fields[name] = build_sub_processor(name, fields[name], fields.get("image_backend"))
+        return fields, unused
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as they are saved: tasks as a list, and the name of the face detector."""
+        stored = copy(self)
+        if self.face_detector is not None:
+            stored.face_detector = getattr(self.face_detector, "__name__", type(self.face_detector).__name__)
+        fields = {**super(EGMFStoredProcessorMixin, stored).to_dict(), "tasks": self.tasks}
+        return {**fields, "settings_checksum": settings_checksums(fields)}
+
+    def to_json_file(self, json_file_path: str | os.PathLike) -> None:
+        """Write processor_config.json, with checksums of the tokenizer's files, which are saved before."""
+        names = self.tokenizer.vocab_files_names.values()
+        self.tokenizer_checksum = tokenizer_checksums(os.path.dirname(json_file_path), names)
+        super().to_json_file(json_file_path)
+
+    def __repr__(self) -> str:
+        """The settings; tasks by name, tokenizer and other sub-processors by class. `to_dict` has everything."""
+        fields = {**vars(self), "tasks": list(self.task_objects)[:20]}
+        lines = []
+        for name in inspect.signature(type(self)).parameters:
+            if name in fields:
+                value = fields[name]
+                shown = type(value).__name__ if isinstance(value, PushToHubMixin) else repr(value)
+                lines.append(f"  {name}={shown[:500]}")
+        return "\n".join([f"{type(self).__name__}(", *lines, ")"])

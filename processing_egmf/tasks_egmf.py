@@ -9,7 +9,6 @@ A task holds the text around the pseudo tokens and the transcript, which prompts
 
 # A answers of a task
 
-import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -129,8 +128,7 @@ class EGMFTask:
             )
         if not self.prompt or self.prompt.endswith(" "):
             raise ValueError(
-                f"`prompt` must not be empty or end in a space (it is {self.prompt!r}). "
-                "Put the space between prompt and answer into `separator`."
+                f"`prompt` must not be empty or end in a space (it is {self.prompt!r}). Put spaces into `separator`."
             )
 
     def _check_labels(self) -> None:
@@ -154,13 +152,16 @@ class EGMFTask:
             raise ValueError(f"steps of {self.step} from {self.low} do not reach {self.high}.")
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any], name: str | None = None) -> "EGMFTask":
-        """A task from YAML or processor_config.json.
+    def from_dict(cls, values: Any, name: str | None = None) -> "EGMFTask":
+        """A task from YAML or processor_config.json, or a copy of one.
 
         Args:
-            values: the fields. Unknown keys are errors.
+            values: the fields, or a task, also of another copy of this code (the installed one, a checkpoint's).
+                Unknown keys are errors.
             name: the task's name if `values` has none.
         """
+        if is_dataclass(values) and not isinstance(values, type):
+            values = asdict(values)
         if not isinstance(values, dict):
             raise ValueError(f"A task is a dict of fields (kind, labels, prompt, ...), not {shorten(values)}.")
         values = {"name": name, "kind": None, **values}
@@ -261,7 +262,9 @@ class EGMFTask:
         """
         if self.kind == "regression":
             match = NUMBER.match(text)
-            number = float(match.group().replace("\u2212", "-").replace(",", ".")) if match else math.nan
+            if match is None:
+                return None
+            number = float(match.group().replace("\u2212", "-").replace(",", "."))
             return number + 0.0 if self.low <= number <= self.high else None
         said = f" {_normalize(text)} "
         words = {label: _normalize(label_words) for label, label_words in self.labels.items()}
@@ -297,7 +300,9 @@ class EGMFTask:
             answer = EGMFAnswer(label=keys[best], score=float(probabilities[best]))
         else:
             answer = self._summarize_scale(probabilities, interval)
-        shown = range(len(keys)) if top_k is None else np.argsort(-probabilities, kind="stable")[:top_k]
+        shown = range(len(keys))
+        if top_k is not None:
+            shown = np.argsort(-probabilities, kind="stable")[:top_k]
         answer["probabilities"] = {keys[i]: float(probabilities[i]) for i in shown}
         return answer
 
@@ -336,7 +341,7 @@ def read_tasks(tasks: Mapping | Sequence) -> dict[str, EGMFTask]:
     entries = tasks.items() if isinstance(tasks, Mapping) else [(None, task) for task in tasks]
     named = {}
     for key, task in entries:
-        task = read_task(task, key)
+        task = EGMFTask.from_dict(task, key)
         if task.name in named:
             raise ValueError(f"Two tasks are called {task.name!r}; give each a unique name.")
         if key not in (None, task.name):
@@ -347,20 +352,12 @@ def read_tasks(tasks: Mapping | Sequence) -> dict[str, EGMFTask]:
     return named
 
 
-def read_task(task: Any, name: str | None = None) -> EGMFTask:
-    """A copy of a task, also of another copy of this code (the installed one, a checkpoint's), or of its fields."""
-    if is_dataclass(task) and not isinstance(task, type):
-        task = asdict(task)
-    return EGMFTask.from_dict(task, name)
-
-
-def find_task(task: Any, tasks: dict[str, EGMFTask], sample: str = "the sample") -> EGMFTask:
+def find_task(task: Any, tasks: dict[str, EGMFTask]) -> EGMFTask:
     """The task of a call.
 
     Args:
         task: the name of one of the processor's; a task or its fields, for this call; or None for the first.
         tasks: the processor's, by name.
-        sample: the sample's name in error messages.
 
     Raises:
         ValueError: an unknown name, or the name of a task that differs.
@@ -368,14 +365,11 @@ def find_task(task: Any, tasks: dict[str, EGMFTask], sample: str = "the sample")
     if task is None:
         return next(iter(tasks.values()))
     if isinstance(task, str):
-        refuse_unknown([task], tasks, f"{sample}: unknown task", ValueError)
+        refuse_unknown([task], tasks, "unknown task", ValueError)
         return tasks[task]
-    try:
-        task = read_task(task)
-    except ValueError as error:
-        raise ValueError(f"{sample}: {error}") from None
+    task = EGMFTask.from_dict(task)
     if tasks.get(task.name, task) != task:
-        raise ValueError(f"{sample}: this processor has another task {task.name!r}. Give yours another name.")
+        raise ValueError(f"this processor has another task {task.name!r}. Give yours another name.")
     return task
 
 

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from transformers.utils import logging
 
+from .arguments_egmf import errors_named
 from .frames_egmf import HLG, PQ, is_blank, over_black, pad_frames, scale_frames, to_upright, tone_map
 from .media_egmf import (
     ARRAYS,
@@ -108,24 +109,18 @@ def load_video(
         FileNotFoundError, ValueError: the source cannot be used; the message says why and what to do.
     """
     name = name_with_path(source, name)
-    budget = DecodingBudget(name, max_seconds, max_decode_seconds)
     kind = media_kind(source)
-    if is_rate_and_array(source) or (kind == "audio" and not isinstance(source, ARRAYS)):
-        raise ValueError(f"{name}: {type(source).__name__} has no frames. Give it as `audio`.")
     scale = partial(scale_frames, size=size, view=view)
-    if kind is not None:
-        frames = scale(sample_pictures(source, num_frames, fps, budget))
-    elif is_picture(source, name):
-        frames = scale(load_picture(source, num_frames, budget))
-    else:
-        with open_video(source, budget) as track:
-            clip = read_frame_times(track)
-        indices = spread_frames(clip.times, clip.stop, num_frames)
-        try:
-            decoded = _decode_clip(source, clip, indices, budget, scale)
-        except SeekError:
-            decoded = _decode_clip(source, clip._replace(key_frames={}), indices, budget, scale)
-        frames = np.stack(decoded[:num_frames])
+    with errors_named(name):
+        budget = DecodingBudget(name, max_seconds, max_decode_seconds)
+        if is_rate_and_array(source) or (kind == "audio" and not isinstance(source, ARRAYS)):
+            raise ValueError(f"{type(source).__name__} has no frames. Give it as `audio`.")
+        if kind is not None:
+            frames = scale(sample_pictures(source, num_frames, fps, budget))
+        elif is_picture(source, name):
+            frames = scale(load_picture(source, num_frames, budget))
+        else:
+            frames = _load_file(source, num_frames, budget, scale)
     if is_blank(frames):
         logger.warning(f"{name}: all frames are of one color. Video is left out.")
         return None
@@ -144,16 +139,26 @@ def has_video(source: Any, name: str = "the sample") -> bool:
 # ---- files ---------------------------------------------------------------------------------------------------
 
 
+def _load_file(source: Any, num_frames: int, budget: DecodingBudget, scale: Callable) -> np.ndarray:
+    """At most `num_frames` frames of a video file, as `load_video` chooses them."""
+    with open_video(source, budget) as track:
+        clip = read_frame_times(track)
+    indices = spread_frames(clip.times, clip.stop, num_frames)
+    try:
+        frames = _decode_clip(source, clip, indices, budget, scale)
+    except SeekError:
+        frames = _decode_clip(source, clip._replace(key_frames={}), indices, budget, scale)
+    return np.stack(frames[:num_frames])
+
+
 @contextmanager
 def open_video(source: Any, budget: DecodingBudget) -> Iterator[Track]:
     """The video track that a player would show, with its frame size checked."""
     with open_track(source, "video", budget) as track:
         if track is None:
-            raise ValueError(
-                f"{budget.name}: no video track that can be decoded. Give it as `audio`, or leave video out."
-            )
+            raise ValueError("no video track that can be decoded. Give it as `audio`, or leave video out.")
         context = track.stream.codec_context
-        check_frame_size(context.height, context.width, budget.name, MAX_FRAME_PIXELS)
+        check_frame_size(context.height, context.width, MAX_FRAME_PIXELS)
         context.options = {"max_pixels": str(MAX_FRAME_PIXELS)}
         yield track
 
@@ -183,9 +188,7 @@ def read_frame_times(track: Track) -> FrameTimes:
     except import_av().FFmpegError:
         pass  # the decoder will hit the same damage and report it
     if not frames:
-        raise ValueError(
-            f"{track.budget.name}: the video track has no frames. Record the clip again, or leave video out."
-        )
+        raise ValueError("the video track has no frames. Record the clip again, or leave video out.")
     frames.sort(key=itemgetter(0))
     start = frames[0][0]
     if frames[-1][0] - start >= limit:
@@ -251,9 +254,7 @@ def _decode_clip(
             raise SeekError
         if not frames:
             reason = track.damage[0] if track.damage else "the track is empty"
-            raise ValueError(
-                f"{budget.name}: no frame can be decoded ({reason}). Convert the clip to mp4, or leave video out."
-            )
+            raise ValueError(f"no frame can be decoded ({reason}). Convert the clip to mp4, or leave video out.")
     return frames
 
 

@@ -11,6 +11,7 @@ import torch
 from transformers import BatchFeature
 
 from processing_egmf import MODALITIES, EGMFDataCollator, EGMFProcessor
+from processing_egmf.arguments_egmf import errors_named
 from processing_egmf.batches_egmf import check_modalities as check_sample_modalities
 from processing_egmf.batches_egmf import check_not_empty, modalities_of
 
@@ -46,7 +47,8 @@ def drop_modalities(processor: EGMFProcessor, sample: dict[str, Any], keep: Sequ
         ValueError: an unknown modality, or a sample that has none of `keep`.
     """
     name = sample["name"]
-    check_sample_modalities(keep, name, processor.modalities)
+    with errors_named(name):
+        check_sample_modalities(keep, processor.modalities)
     reduced = dict(sample)
     for modality in ("audio", "video"):
         if modality not in keep:

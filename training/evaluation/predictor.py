@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from modeling_egmf import EGMFForConditionalGeneration
 from processing_egmf import EGMFProcessor
+from processing_egmf.arguments_egmf import errors_named
 from processing_egmf.frontends_egmf import read_features
 from processing_egmf.video_egmf import has_video
 
@@ -239,7 +240,8 @@ class Predictor:
         for modality, size in sizes.items():
             column = f"{modality}_features"
             if inputs.get(column) is not None:
-                features[column] = read_features(modality, inputs[column], size, name)
+                with errors_named(name):
+                    features[column] = read_features(modality, inputs[column], size)
         return features
 
     def predict_all(self, clips: Iterable[Clip]) -> Iterator[dict[str, Any]]:
