@@ -85,6 +85,13 @@ def test_refused_before_it_is_built_or_loaded(tmp_path, monkeypatch):
         EGMFForConditionalGeneration.from_pretrained(tmp_path)
 
 
+def test_configuration_without_a_language_model_is_refused():
+    with pytest.raises(ValueError, match="no `text_config`"):
+        EGMFForConditionalGeneration(EGMFConfig())
+    with pytest.raises(ValueError, match="no `text_config`"):
+        EGMFForConditionalGeneration.from_pretrained("folder", config=EGMFConfig())
+
+
 def test_class_without_input_embeddings_is_refused(tiny_text_config):
     with pytest.raises(ValueError, match=r"`LlamaOfTokens.forward` does not take `inputs_embeds`"):
         EGMFForConditionalGeneration(EGMFConfig(text_config=tiny_text_config), LlamaOfTokens(tiny_text_config))
