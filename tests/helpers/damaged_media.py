@@ -76,9 +76,9 @@ def read_media(path: Path) -> Media:
 
 
 def decodes_without_error(path: Path) -> bool:
-    """Whether FFmpeg's decoders see no damage."""
+    """Whether FFmpeg's decoders see no damage; that of titles is none of theirs."""
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             for stream in [*container.streams.audio[:1], *container.streams.video[:1]]:
                 stream.thread_type = "NONE"
             for packet in container.demux():
