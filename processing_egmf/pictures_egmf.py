@@ -21,7 +21,7 @@ from transformers.image_utils import is_pil_image
 from transformers.utils import logging
 
 from .arguments_egmf import is_number, shorten
-from .frames_egmf import over_black, resize
+from .frames_egmf import HLG, PQ, over_black, resize, tone_map
 from .media_egmf import (
     MAX_FRAME_PIXELS,
     MAX_FRAME_SIDE,
@@ -43,6 +43,8 @@ MAX_STRETCH = 16
 PICTURE_FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
 # A TIFF file holds several pictures, not the frames of a clip.
 ANIMATED_FORMATS = ("GIF", "WEBP", "PNG")
+# Of high dynamic range, by the names that torchcodec has for them.
+TRANSFERS = {"smpte2084": PQ, "arib-std-b67": HLG}
 # Seconds; browsers show frames that state less for `DEFAULT_FRAME`.
 SHORTEST_FRAME = 0.02
 DEFAULT_FRAME = 0.1
@@ -54,26 +56,52 @@ def sample_pictures(source: Any, num_frames: int, fps: float | None, budget: Dec
         raise ValueError(
             f"fps is {shorten(fps)}; give the frames per second of the array, above 0 and up to {MAX_FPS}."
         )
-    aspect = None
-    frames = [source] if is_pil_image(source) else source
     if is_video_decoder(source):
-        fps = source.metadata.average_fps
-        aspect = getattr(source.metadata, "pixel_aspect_ratio", None)  # new in torchcodec 0.8
-    elif not _are_images(frames):
+        return _sample_decoder(source, num_frames, budget)
+    frames = [source] if is_pil_image(source) else source
+    if not _are_images(frames):
         frames = _to_clip(frames)
     count = len(frames)
     if fps and count / fps > budget.max_seconds + TIME_TOLERANCE:
         budget.warn_of_length("video")
         count = max(1, math.ceil((budget.max_seconds - TIME_TOLERANCE) * fps))
-    try:
-        pictures = [_to_pixels(frames[index]) for index in spread_frames(range(count), count, num_frames)]
-    except (RuntimeError, OSError, IndexError) as error:  # of torchcodec
-        raise ValueError(f"the video cannot be decoded ({error}). Convert it to mp4.") from error
+    pictures = [_to_pixels(frames[index]) for index in spread_frames(range(count), count, num_frames)]
     shapes = {picture.shape for picture in pictures}
     if len(shapes) > 1:
         raise ValueError(f"frames of different sizes, {shorten(shapes)}. Resize them to the same size.")
-    pixels = _to_rgb(np.stack(pictures))
+    return _to_rgb(np.stack(pictures))
+
+
+def _sample_decoder(decoder: Any, num_frames: int, budget: DecodingBudget) -> np.ndarray:
+    """The frames of a decoder of torchcodec, chosen by their times and shown as those of a file."""
+    metadata = decoder.metadata
+    start = metadata.begin_stream_seconds
+    seconds = metadata.end_stream_seconds - start
+    is_long = seconds > budget.max_seconds + TIME_TOLERANCE
+    if is_long:
+        budget.warn_of_length("video")
+    middles = span_middles(start, start + min(seconds, budget.max_seconds), num_frames)
+    try:
+        if is_long or len(decoder) > num_frames:
+            batch = decoder.get_frames_played_at(middles.tolist())
+            frames = batch.data[np.unique(batch.pts_seconds, return_index=True)[1]]
+        else:
+            frames = decoder[:]
+    except (RuntimeError, OSError, IndexError) as error:
+        raise ValueError(f"the video cannot be decoded ({error}). Convert it to mp4.") from error
+    pixels = _to_rgb(to_numpy(frames))
+    # New in torchcodec 0.8 and later.
+    aspect = getattr(metadata, "pixel_aspect_ratio", None)
+    transfer = getattr(metadata, "color_transfer_characteristic", None)
+    if transfer in TRANSFERS:
+        pixels = np.stack([tone_map(frame.astype(np.uint16) * 257, TRANSFERS[transfer]) for frame in pixels])
     return resize(pixels, shown_size(*pixels.shape[1:3], aspect, budget.name))
+
+
+def span_middles(start: float, stop: float, count: int) -> np.ndarray:
+    """The middles of `count` equal spans of a clip, in seconds."""
+    span = (stop - start) / count
+    return start + (np.arange(count) + 0.5) * span + min(TIME_TOLERANCE, span / 4)
 
 
 def spread_frames(times: Sequence[float], stop: float, num_frames: int) -> list[int]:
@@ -86,8 +114,7 @@ def spread_frames(times: Sequence[float], stop: float, num_frames: int) -> list[
     """
     if len(times) <= num_frames:
         return list(range(len(times)))
-    span = (stop - times[0]) / num_frames
-    middles = times[0] + (np.arange(num_frames) + 0.5) * span + TIME_TOLERANCE
+    middles = span_middles(times[0], stop, num_frames)
     return np.unique(np.searchsorted(times, middles, side="right") - 1).tolist()
 
 

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from processing_egmf.audio_egmf import load_audio
+from processing_egmf.frames_egmf import HLG, PQ, tone_map
 from processing_egmf.media_egmf import media_kind
 from processing_egmf.video_egmf import has_video, load_video
 from tests.helpers.media_files import gray_frames, gray_index
@@ -89,11 +90,12 @@ def test_damaged_and_huge_pictures_are_refused(monkeypatch):
 
 
 class VideoDecoder:
-    """The methods of torchcodec's decoder that `datasets` documents."""
+    """The methods of torchcodec's decoder that `datasets` documents; its frames appear at `times`, after 1.5 s."""
 
-    def __init__(self, frames, fps):
+    def __init__(self, frames, times, stop):
         self.frames = torch.from_numpy(frames).permute(0, 3, 1, 2)
-        self.metadata = SimpleNamespace(num_frames=len(frames), average_fps=fps)
+        self.times = torch.tensor(times) + 1.5
+        self.metadata = SimpleNamespace(begin_stream_seconds=1.5, end_stream_seconds=1.5 + stop)
 
     def __len__(self):
         return len(self.frames)
@@ -104,9 +106,14 @@ class VideoDecoder:
     def get_frames_in_range(self, start, stop):
         return SimpleNamespace(data=self.frames[start:stop])
 
+    def get_frames_played_at(self, seconds):
+        assert max(seconds) < self.metadata.end_stream_seconds
+        indices = torch.searchsorted(self.times, torch.tensor(seconds), side="right") - 1
+        return SimpleNamespace(data=self.frames[indices], pts_seconds=self.times[indices])
+
 
 def test_a_decoder_object_gives_the_frames_of_its_file(clip, warnings_of):
-    decoder = VideoDecoder(gray_frames(25), 12.5)
+    decoder = VideoDecoder(gray_frames(25), np.arange(25) / 12.5, 2.0)
     assert media_kind(decoder) == "video"
     assert gray_index(load_video(decoder, 5)) == gray_index(load_video(clip, 5))
     assert gray_index(load_video(decoder, 99, max_seconds=0.4)) == list(range(5))
@@ -115,3 +122,23 @@ def test_a_decoder_object_gives_the_frames_of_its_file(clip, warnings_of):
     assert load_video(decoder, 5).shape == (5, 48, 128, 3)
     with pytest.raises(ValueError, match="sample 3: VideoDecoder has no audio. Give it as `video`"):
         load_audio(decoder, name="sample 3")
+
+
+def test_frames_of_a_decoder_are_chosen_by_their_times():
+    """As on a phone that records fewer frames in the dark."""
+    times = [*np.arange(15) / 20, 0.75, 1.35, 1.95, 2.55, 3.15]
+    decoder = VideoDecoder(gray_frames(20), times, 3.75)
+    assert gray_index(load_video(decoder, 5)) == [7, 15, 16, 18, 19]  # at 0.375, 1.125, 1.875, 2.625 and 3.375 s
+    assert gray_index(load_video(decoder, 20)) == list(range(20))
+    assert gray_index(load_video(decoder, 50, max_seconds=1.0)) == list(range(16))
+
+
+def test_a_decoder_object_of_high_dynamic_range_is_tone_mapped():
+    times = [0.0, 0.1]
+    decoder = VideoDecoder(gray_frames(2), times, 0.2)
+    plain = load_video(decoder, 2)
+    for name, transfer in (("arib-std-b67", HLG), ("smpte2084", PQ), ("bt709", None)):
+        decoder.metadata.color_transfer_characteristic = name
+        expected = plain if transfer is None else tone_map(plain.astype(np.uint16) * 257, transfer)
+        assert np.array_equal(load_video(decoder, 2), expected)
+        assert (transfer is None) == np.array_equal(expected, plain)
