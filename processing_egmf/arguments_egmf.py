@@ -54,7 +54,7 @@ def printable(text: str) -> str:
 
 def show_path(path: str) -> str:
     """A path for a message, or the beginning of a `data:` URI, without its content."""
-    return printable(re.sub(r"(?is)^(data:[^,]*?)(;base64)?,.*", r"\1", path))
+    return printable(re.sub(r"(?is)^(\s*data:[^,]*?)(;base64)?,.*", r"\1", path))
 
 
 def has_half_character(text: str) -> bool:
