@@ -146,6 +146,10 @@ class EGMFPretrainedStem(EGMFFloat32Module):
         if not self.trainable:
             # So that its output is the same in training and can be stored.
             self.backbone.eval()
+        for module in self.backbone.modules():
+            # Clips are encoded in groups, whose statistics are not those of the corpus, and a step alone has none.
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
         return self
 
     def forward(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
