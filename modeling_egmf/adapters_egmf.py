@@ -218,10 +218,10 @@ def undone_on_error(language_model: PreTrainedModel, name: str) -> Iterator[None
         ValueError: it has an adapter of this name already, or the name could not be that of a folder.
     """
     configs = dict(adapter_configs(language_model))
+    if not isinstance(name, str) or not re.fullmatch(r"[\w-]+", name):
+        raise ValueError(f"An adapter's name is {name!r}; use letters, digits, '_' and '-'.")
     if name in configs:
         raise ValueError(f"The model has an adapter {name!r} already; delete_adapter({name!r}) removes it.")
-    if not re.fullmatch(r"[\w-]+", str(name)):
-        raise ValueError(f"An adapter's name is {name!r}; use letters, digits, '_' and '-'.")
     active = language_model.active_adapters() if configs else []
     children = [(parent, *named) for parent in language_model.modules() for named in parent.named_children()]
     try:

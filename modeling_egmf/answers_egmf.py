@@ -172,8 +172,7 @@ class AnswerSet(NamedTuple):
             samples = torch.where(~is_finite)[0].tolist()
             raise ValueError(
                 f"The answers of samples {samples} in the batch of {len(log_probs)} are not finite numbers. "
-                "If all are, the weights contain NaN, or overflow 16 bits: load the model in float32. "
-                "Otherwise, look for NaN and infinity in their audio and video."
+                "The weights contain NaN, or overflow: load the model in float32."
             )
         return log_probs
 

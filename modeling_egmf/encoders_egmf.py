@@ -209,7 +209,7 @@ class EGMFModalityEncoder(EGMFFloat32Module):
         Returns:
             (B, H), zeros where the sample does not have the modality.
         """
-        tokens = self.projection.weight.new_zeros(len(values), self.projection.out_features)
+        tokens = torch.zeros(len(values), self.projection.out_features, device=values.device)
         if not present.any():
             return tokens
         indices = torch.where(present)[0]
@@ -304,11 +304,16 @@ class EGMFAudioVisualEncoder(EGMFFloat32Module):
             return embed.expand(enabled.shape[0], -1) * 0, torch.zeros_like(enabled)
         if encoder is None:
             raise ValueError(f"The batch has {modality}, but this model was built without {modality}.")
-        if mask.ndim != 2 or mask.shape[0] != values.shape[0]:
+        if mask.ndim != 2 or mask.shape[0] != values.shape[0] or mask.shape[1] not in values.shape[1:3]:
             raise ValueError(
                 f"`{modality}_mask` has shape {tuple(mask.shape)}, `{modality}_values` {tuple(values.shape)}. "
                 "Give both as the processor returned them."
             )
+        # An exported program cannot raise.
+        if not torch.compiler.is_exporting():
+            is_wrong = mask != length_mask(mask.sum(dim=1), mask.shape[1])
+            if is_wrong.any():
+                raise ValueError(f"`{modality}_mask` must be ones, then zeros.")
         present = mask.bool().any(dim=1) & enabled
         token = (encoder(values, mask, present) + embed) * present[:, None]
         return token, present

@@ -74,6 +74,7 @@ from .precision_egmf import float32_logits
 from .prompt_egmf import (
     TEXT_INPUTS,
     EGMFPseudoTokens,
+    check_finite,
     check_masks,
     check_token_ids,
     hide_switched_off_text,
@@ -342,6 +343,8 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFCheckpointMixin, EGMFPr
         media = (audio_values, audio_mask, video_values, video_mask)
         fusion = self.egmf(text_embeds, transcript_mask, *media, modality_mask, text_mask)
         pseudo_tokens = fusion.pseudo_tokens.to(embeds.dtype)  # (B, P, D)
+        if not pseudo_tokens.isfinite().all():
+            check_finite(audio_values=audio_values, video_values=video_values)
         return embeds.masked_scatter(placeholder_mask[..., None], pseudo_tokens), fusion
 
     @keeps_dataset_columns

@@ -66,7 +66,12 @@ def call_language_model(llm: PreTrainedModel, logits_to_keep: Tensor, **kwargs: 
 
     Args:
         logits_to_keep: (K,) columns.
+
+    Raises:
+        ValueError: flex attention on a CPU, where torch cannot train with it, nor compile it for every shape.
     """
+    if llm.config._attn_implementation == "flex_attention" and logits_to_keep.is_cpu:
+        raise ValueError("Flex attention needs a GPU: use attn_implementation='sdpa'.")
     kwargs["logits_to_keep"] = logits_to_keep
     left_out = set(OPTIONAL_ARGUMENTS) - argument_names(type(llm))
     output = llm(**{name: kwargs[name] for name in kwargs if name not in left_out})

@@ -82,6 +82,15 @@ def check_masks(input_ids: Tensor, **inputs: Any) -> None:
         raise ValueError(f"`{wrong[0]}` has values other than 0 and 1. Give all that the processor returned.")
 
 
+def check_finite(
+    **media: Tensor | None,
+) -> None:
+    """Reject NaN and infinite values, naming the input."""
+    for name, values in media.items():
+        if values is not None and not values.isfinite().all():
+            raise ValueError(f"`{name}` has NaN or infinity. Repair it.")
+
+
 def check_token_ids(name: str, token_ids: Tensor | None, config: EGMFConfig) -> None:
     """Reject tokens that the language model does not have; on a GPU, they would end the process."""
     if token_ids is None:

@@ -165,7 +165,7 @@ def test_a_name_that_is_taken_is_refused(adapted):
     assert_unchanged(adapted, before)
 
 
-@pytest.mark.parametrize("name", ["", "a.b", "../x", "two words", 2.5])
+@pytest.mark.parametrize("name", ["", "a.b", "../x", "two words", 2.5, 8, {"r": 2}])
 def test_a_name_that_no_checkpoint_could_have_is_refused(adapted, name):
     before = state_of(adapted)
     with pytest.raises(ValueError, match="adapter's name is .*; use letters, digits"):

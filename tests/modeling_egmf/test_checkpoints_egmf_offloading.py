@@ -1,5 +1,6 @@
 """Language models that a device map offloads to disk: the same answers, also after saving; or a refusal."""
 
+import accelerate
 import pytest
 import torch
 
@@ -99,3 +100,27 @@ def test_new_adapter_for_some_of_the_offloaded_layers(adapter, tmp_path):
     assert loaded.adapter_keys()["second"].keys() == model.adapter_keys()["second"].keys()
     after = loaded.score_answers(**inputs).probabilities
     torch.testing.assert_close(after, model.score_answers(**inputs).probabilities, atol=1e-5, rtol=0)
+
+
+DISPATCHED = {"egmf": "cpu", "language_model.lm_head": "cpu", "language_model.model": "disk"}
+
+
+@pytest.fixture(params=["cpu_offload", "disk_offload", "dispatch_model"])
+def offloaded(request, adapter, tmp_path):
+    """A model that accelerate has offloaded after it was loaded, and the same model before."""
+    folder, model, inputs = adapter
+    loaded = load(folder)
+    if request.param == "cpu_offload":
+        accelerate.cpu_offload(loaded, execution_device="cpu")
+    elif request.param == "disk_offload":
+        accelerate.disk_offload(loaded, tmp_path / "offload", execution_device="cpu")
+    else:
+        accelerate.dispatch_model(loaded, DISPATCHED, main_device="cpu", offload_dir=tmp_path / "offload")
+    assert any(parameter.is_meta for parameter in loaded.parameters())
+    return loaded, model, inputs
+
+
+def test_model_that_accelerate_offloads_gives_the_same_answers(offloaded):
+    loaded, model, inputs = offloaded
+    before = model.score_answers(**inputs).probabilities
+    torch.testing.assert_close(loaded.score_answers(**inputs).probabilities, before, atol=1e-5, rtol=0)

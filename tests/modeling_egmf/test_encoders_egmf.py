@@ -334,6 +334,16 @@ def test_modality_the_model_lacks_is_refused(audio_visual, media_batch):
         audio_visual(video=None)(BOTH, **media_batch())
 
 
+@pytest.mark.parametrize("steps", [[0, 1, 1], [1, 0, 1], [1, 2, 0], [1, math.nan, 0]])
+def test_mask_with_padding_before_or_between_real_steps_is_refused(audio_visual, steps):
+    encode = audio_visual().encode_modality
+    mask = torch.tensor([[1.0, 1.0, 0.0], steps])
+    with pytest.raises(ValueError, match="`video_mask` must be ones, then zeros"):
+        encode("video", torch.zeros(2, 3, 3, 16, 16), mask)
+    with pytest.raises(ValueError, match=r"`video_mask` has shape \(2, 4\), `video_values` \(2, 6,"):
+        encode("video", torch.zeros(2, 6, 5, 16, 16), torch.ones(2, 4))
+
+
 def test_values_without_mask_are_refused(audio_visual, media_batch):
     batch = media_batch()
     del batch["audio_mask"]

@@ -100,3 +100,14 @@ def test_cache_of_a_model_without_one_is_refused():
 def test_attention_weights_of_a_padded_batch_are_refused(lfm2):
     with pytest.raises(ValueError, match=r"no attention weights over the batch's columns"):
         lfm2(**make_inputs(lfm2), output_attentions=True)
+
+
+def test_flex_attention_on_a_cpu_is_refused(setting, scores, labeled):
+    """Torch cannot train with it there, and some shapes of it end in an error of the C++ compiler."""
+    model, processor, samples = setting()
+    model.language_model.set_attn_implementation("flex_attention")
+    for call in (lambda: scores(model, processor, samples), lambda: model.train()(**labeled())):
+        with pytest.raises(ValueError, match="Flex attention needs a GPU: use attn_implementation='sdpa'"):
+            call()
+    model.language_model.set_attn_implementation("sdpa")
+    assert scores(model.eval(), processor, samples).isfinite().all()

@@ -1,5 +1,7 @@
 """Pseudo tokens against plain loops, and their place in the prompt."""
 
+import math
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -214,3 +216,21 @@ def test_forward_generate_and_embed_prompt_refuse_masks_of_another_shape(setting
     for method, given in ((model, inputs), (model.generate, inputs), (model.embed_prompt, prompt)):
         with pytest.raises(ValueError, match=f"`{name}` has shape .*Give all that the processor returned"):
             method(**given)
+
+
+@pytest.mark.parametrize("name", ["audio_values", "video_values"])
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_input_that_is_not_finite_is_named(setting, process, labeled, name, number):
+    """Also in training, where it would turn all weights into NaN, and in `generate`, which would write anything."""
+    model, processor, samples = setting("waveform", "frames")
+    inputs = process(processor, samples)
+    example = labeled("waveform", "frames")
+    for each in (inputs, example):
+        each[name][1, 0] = number
+    prompt = {key: value for key, value in inputs.items() if key not in ("answer_ids", "task_ids")}
+    message = rf"`{name}` has NaN or infinity"
+    for method, given in ((model.score_answers, inputs), (model.generate, prompt), (model.train(), example)):
+        with pytest.raises(ValueError, match=message):
+            method(**given)
+    inputs["modality_mask"][1, 1 if name == "audio_values" else 2] = 0
+    assert model.eval().score_answers(**inputs).probabilities.isfinite().all()
