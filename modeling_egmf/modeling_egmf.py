@@ -248,6 +248,13 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFCheckpointMixin, EGMFPr
         # It is never offloaded.
         return self.egmf.device
 
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """As of any module; offloaded weights, which are on the meta device, can be cast, but not moved."""
+        try:
+            return super()._apply(fn, recurse)
+        except NotImplementedError as error:
+            raise ValueError("Offloaded weights cannot be moved: leave out .to().") from error
+
     def freeze(self) -> None:
         """Unfreeze the fusion, our encoders and the active adapters; freeze the language model and other backbones."""
         self.egmf.requires_grad_(True)

@@ -102,6 +102,15 @@ def test_new_adapter_for_some_of_the_offloaded_layers(adapter, tmp_path):
     torch.testing.assert_close(after, model.score_answers(**inputs).probabilities, atol=1e-5, rtol=0)
 
 
+def test_offloaded_model_is_cast_but_not_moved(adapter, tmp_path):
+    folder, model, inputs = adapter
+    loaded = load(folder, device_map=device_map("layers.1"), offload_folder=tmp_path / "offload")
+    with pytest.raises(ValueError, match=r"Offloaded weights cannot be moved: leave out .to\(\)"):
+        loaded.to("cpu")
+    after = loaded.to(torch.bfloat16).score_answers(**inputs).probabilities
+    torch.testing.assert_close(after, model.score_answers(**inputs).probabilities, atol=0.05, rtol=0)
+
+
 DISPATCHED = {"egmf": "cpu", "language_model.lm_head": "cpu", "language_model.model": "disk"}
 
 
