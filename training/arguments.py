@@ -39,7 +39,7 @@ class EGMFTrainingArguments(FusionTrainingArguments, TrainingArguments):
                 f"--train_sampling_strategy is {self.train_sampling_strategy!r}. "
                 f"Use one of {', '.join(SAMPLING_STRATEGIES)}."
             )
-        for name in ("epochs", "batch_size", "weight_decay"):
+        for name in ("epochs", "batch_size", "weight_decay", "mixup"):
             value = getattr(self, f"fusion_pretraining_{name}")
             if value < 0:
                 raise ValueError(f"--fusion_pretraining_{name} is {value}; it must not be negative.")

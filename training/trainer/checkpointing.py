@@ -82,6 +82,7 @@ DECISIVE_ARGUMENTS = (
     "fusion_pretraining_learning_rate",
     "fusion_pretraining_weight_decay",
     "fusion_pretraining_batch_size",
+    "fusion_pretraining_mixup",
     "fit_pseudo_tokens",
     "distillation",
     "train_sampling_strategy",

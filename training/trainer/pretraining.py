@@ -23,6 +23,7 @@ from modeling_egmf import EGMFForConditionalGeneration
 from modeling_egmf.prompt_egmf import transcript_columns
 from processing_egmf import MODALITIES, EGMFProcessor, EGMFTask
 
+from .mixup import Mixup
 from .sampling import EpochBatchSampler
 
 
@@ -135,6 +136,7 @@ def pretrain_fusion(
     epochs: float,
     device: torch.device | str = "cpu",
     progress: bool = True,
+    mixup: Mixup | None = None,
 ) -> list[float]:
     """Train `model.egmf` and temporary heads; returns the mean loss of each epoch.
 
@@ -148,6 +150,7 @@ def pretrain_fusion(
         epochs: may be fractional; rounded up to a full step.
         device: device of the batches.
         progress: show a progress bar.
+        mixup: mixes the clips of every batch.
     """
     steps = math.ceil(epochs * len(loader))
     if steps == 0:
@@ -165,7 +168,7 @@ def pretrain_fusion(
             loader.batch_sampler.set_epoch(epoch)
         losses = []
         for batch in islice(loader, steps - epoch * len(loader)):
-            loss = pretraining_loss(model, heads, batch.to(device))
+            loss = pretraining_loss(model, heads, batch.to(device), mixup)
             optimizer.zero_grad()
             loss.backward()
             losses.append(average_over_processes(parameters, loss))
@@ -180,11 +183,23 @@ def pretrain_fusion(
 
 
 def pretraining_loss(
-    model: EGMFForConditionalGeneration, heads: AnswerHeads, batch: dict[str, torch.Tensor]
+    model: EGMFForConditionalGeneration,
+    heads: AnswerHeads,
+    batch: dict[str, torch.Tensor],
+    mixup: Mixup | None = None,
 ) -> torch.Tensor:
     """Mean loss () of a batch: every sample has the same weight, however many modalities it has."""
-    fused, samples = fuse_modalities(model, batch)
+    label_index = batch["label_index"]
+    if mixup is None:
+        fused, samples = fuse_modalities(model, batch)
+        labels = [(label_index, torch.ones_like(label_index, dtype=fused.dtype))]
+    else:
+        with mixup.applied(batch) as (partners, own):
+            fused, samples = fuse_modalities(model, batch)
+        labels = [(label_index, own), (label_index[partners], 1 - own)]
     num_forms = torch.bincount(samples)[samples]
     shares = 1 / (num_forms * len(batch["task_ids"]))
-    loss = heads.loss(fused, batch["task_ids"][samples], batch["label_index"][samples], shares)
+    loss = fused.new_zeros(())
+    for answers, weights in labels:
+        loss = loss + heads.loss(fused, batch["task_ids"][samples], answers[samples], shares * weights[samples])
     return batch.get("loss_weight", 1.0) * loss
