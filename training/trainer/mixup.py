@@ -26,7 +26,9 @@ MASKS = dict(zip(MODALITIES, ("utterance_mask", "audio_mask", "video_mask"), str
 
 
 class Mixup:
-    """Mixes clips of the same task and the same modalities. Those with a transcript stay as they are: tokens do not mix.
+    """Mixes clips of the same task and the same modalities.
+
+    Those with a transcript stay as they are, since tokens do not mix.
 
     Args:
         model: its encoders with `pooling="statistics"` are mixed.
@@ -81,7 +83,10 @@ def choose_partners(keys: torch.Tensor) -> torch.Tensor:
 def mixing(
     present: torch.Tensor, partners: torch.Tensor, shares: torch.Tensor
 ) -> Callable[[nn.Module, tuple[Any, ...]], tuple[torch.Tensor]]:
-    """A hook that mixes the (n, 2 * W) statistics of the samples that have a modality; present, partners, shares (B,)."""
+    """A hook that mixes the statistics (n, 2 * W) of the samples that have a modality.
+
+    present, partners and shares are (B,).
+    """
     rows = torch.where(present)[0]  # (n,)
     positions = present.long().cumsum(dim=0) - 1  # (B,) of a sample among them
 

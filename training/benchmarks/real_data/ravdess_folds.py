@@ -217,8 +217,8 @@ def render(results: dict[str, Any]) -> str:
         "same speaker. "
         "Logistic regression is fitted on mean and deviation over time of the same features "
         f"(layer {LAYER}, C={STRENGTH}: the best on these folds, which flatters it). EGMF is one model, trained on "
-        "both and evaluated with each subset; its dropout, weight decay, fitted pseudo tokens, distillation, batch "
-        "size and epochs were chosen on these folds.",
+        "both and evaluated with each subset; its dropout, weight decay, mixup, fitted pseudo tokens, distillation, "
+        "batch size and epochs were chosen on these folds.",
         "",
         *markdown_table(HEADER, rows),
         "",
