@@ -47,6 +47,16 @@ training   option  Fusion pretraining: encoders, fusion and experts are trained 
 
 Next: configuration_egmf.py for the hyperparameters; encoders_egmf.py, fusion_egmf.py, experts_egmf.py and
 prompt_egmf.py in the order of the diagram; answers_egmf.py; checkpoints_egmf.py for saving and loading.
+
+When several processes load this file from the Hub at once, `transformers` waits only for the files that it names,
+with a regular expression that finds docstrings as well. So these, which the others import, are named here:
+
+    from .backbones_egmf import EGMFPretrainedStem
+    from .fields_egmf import did_you_mean
+    from .loading_egmf import load_config
+    from .parts_egmf import fingerprint
+    from .settings_egmf import settings_checksum
+    from .weights_egmf import in_memory
 """
 
 # B batch  S prompt tokens  L transcript columns  K positions with logits  P pseudo tokens  A answers  E experts

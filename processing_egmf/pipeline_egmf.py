@@ -8,6 +8,13 @@
 
 The base class iterates. A single clip gets exactly the answer of processor and model. No connection is opened: a URL
 needs a `fetch` function. Importing this file tells `transformers.pipeline` of the task, for models that are loaded.
+
+When several processes load this file from the Hub at once, `transformers` waits only for the files that it names,
+with a regular expression that finds docstrings as well. So these, which the others import, are named here:
+
+    from .frames_egmf import resize
+    from .pictures_egmf import load_picture
+    from .prompts_egmf import read_text
 """
 
 import os

@@ -6,6 +6,15 @@
 
 `prepare` makes one sample, `collate` a batch, `__call__` does both. Read next: prompts_egmf.py (token ids),
 audio_egmf.py, video_egmf.py (decoding), frontends_egmf.py, batches_egmf.py, results_egmf.py, chat_egmf.py.
+
+When several processes load this file from the Hub at once, `transformers` waits only for the files that it names,
+with a regular expression that finds docstrings as well. So these, which the others import, are named here:
+
+    from .agreement_egmf import check_agreement
+    from .audio_egmf import load_audio
+    from .frames_egmf import resize
+    from .pictures_egmf import load_picture
+    from .video_egmf import load_video
 """
 
 # B batch  S prompt tokens  P slots  T steps or frames  F feature size  M modalities  A answers  L answer tokens

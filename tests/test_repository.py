@@ -64,6 +64,7 @@ PROCESSING_LAYERS = (
 LAYERS = {"modeling_egmf": MODELING_LAYERS, "processing_egmf": PROCESSING_LAYERS}
 # Imported for type checkers only, so that the pipeline is saved wherever the processor is.
 CARRIED_ALONG = {("processing_egmf", "pipeline_egmf")}
+LOADED_BY_NAME = ("configuration_egmf", "modeling_egmf", "processing_egmf", "pipeline_egmf")
 
 
 def layer_of(path):
@@ -103,9 +104,25 @@ def test_hub_files_import_siblings_in_the_one_form_that_the_loader_finds():
     for path in HUB_FILES:
         siblings = {(level, module) for level, module in raw_imports(path) if level}
         plain = all(level == 1 and module and "." not in module for level, module in siblings)
-        if not plain or set(get_relative_imports(path)) != {module for _, module in siblings}:
+        expected = {module for _, module in siblings}
+        if path.stem in LOADED_BY_NAME:
+            expected = files_needed(path)
+        if not plain or set(get_relative_imports(path)) != expected:
             offenders.append(relative_name(path))
     assert offenders == []
+
+
+def files_needed(path):
+    """Names of the files that this one imports, directly or through others."""
+    imported = [path.with_name(f"{module}.py") for level, module in raw_imports(path) if level]
+    return {file.stem for file in imported}.union(*map(files_needed, imported))
+
+
+def test_files_that_are_loaded_by_name_name_all_that_they_need():
+    """A process that finds a file copied by another one does not look for what that file imports."""
+    paths = [path for path in HUB_FILES if path.stem in LOADED_BY_NAME]
+    assert len(paths) == len(LOADED_BY_NAME)
+    assert [path.stem for path in paths if set(get_relative_imports(path)) != files_needed(path)] == []
 
 
 def test_hub_files_require_few_packages():
