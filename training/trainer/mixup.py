@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
+from accelerate.logging import get_logger
 from torch import nn
 
 from modeling_egmf import EGMFForConditionalGeneration
@@ -23,6 +24,9 @@ from processing_egmf import MODALITIES
 
 
 MASKS = dict(zip(MODALITIES, ("utterance_mask", "audio_mask", "video_mask"), strict=True))
+
+
+logger = get_logger(__name__)
 
 
 class Mixup:
@@ -59,6 +63,19 @@ class Mixup:
                 mix = mixing(present[:, MODALITIES.index(modality)], partners, shares)
                 stack.callback(encoder.dropout.register_forward_pre_hook(mix).remove)
             yield partners, shares
+
+
+def make_mixup(model: EGMFForConditionalGeneration, alpha: float) -> Mixup | None:
+    """None for `alpha` 0; warns if no encoder of the model can be mixed."""
+    if alpha == 0:
+        return None
+    mixup = Mixup(model, alpha)
+    if not mixup.encoders:
+        logger.warning(
+            "--fusion_pretraining_mixup has no effect: it mixes what encoders pool with --encoder_pooling statistics."
+        )
+        return None
+    return mixup
 
 
 def present_modalities(batch: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -70,7 +70,7 @@ from .checkpointing import (
 )
 from .distillation import Distillation
 from .distributed import num_elements
-from .mixup import Mixup
+from .mixup import make_mixup
 from .pretraining import AnswerHeads, make_optimizer, pretrain_fusion
 from .pseudo_tokens import fit_pseudo_tokens
 from .sampling import EpochBatchSampler
@@ -359,25 +359,12 @@ class TrainingRun:
             args.fusion_pretraining_epochs,
             args.device,
             progress=not args.disable_tqdm and self.is_main_process,
-            mixup=self.make_mixup(),
+            mixup=make_mixup(self.model, args.fusion_pretraining_mixup),
         )
         if self.trainer.fits_pseudo_tokens:
             fit = (self.model, self.heads, self.processor, loader, args.device)
             result["pseudo_token_fit"] = fit_pseudo_tokens(*fit)  # share of the variance that is explained
         return result
-
-    def make_mixup(self) -> Mixup | None:
-        alpha = self.args.fusion_pretraining_mixup
-        if alpha == 0:
-            return None
-        mixup = Mixup(self.model, alpha)
-        if not mixup.encoders:
-            logger.warning(
-                "--fusion_pretraining_mixup has no effect: it mixes what encoders pool with "
-                "--encoder_pooling statistics."
-            )
-            return None
-        return mixup
 
     def save_pretraining(self) -> None:
         weights = self.folder / FUSION_PRETRAINING_WEIGHTS
