@@ -263,7 +263,7 @@ class FusionTrainingArguments:
     fusion_pretraining_learning_rate: float = described(1e-3, "Peak learning rate.")
     fusion_pretraining_weight_decay: float = described(0.01, "Its weight decay; 1 for a few hundred clips.")
     fusion_pretraining_batch_size: int = described(32, "Its batch size over all processes.")
-    fusion_pretraining_mixup: float = described(0.0, "Its mixup (alpha); 0.4 for a few clips.")
+    fusion_pretraining_mixup: float = described(0.0, "Mixup (alpha); 0.4 for a few hundred clips.")
     fit_pseudo_tokens: bool = described(
         False, "Pseudo tokens start as the words that its head answers; for few clips."
     )
