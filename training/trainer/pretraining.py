@@ -13,6 +13,7 @@ accuracy from 0.63 to 0.84 in the same time (variant `no_fusion_pretraining` of 
 
 import math
 from itertools import islice, product
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -43,38 +44,63 @@ class AnswerHeads(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def loss(
-        self, fused: torch.Tensor, task_ids: torch.Tensor, label_index: torch.Tensor, shares: torch.Tensor
+        self,
+        fused: torch.Tensor,
+        task_ids: torch.Tensor,
+        label_index: torch.Tensor,
+        weights: torch.Tensor,
+        smoothing: torch.Tensor,
     ) -> torch.Tensor:
-        """fused (N, H), task_ids (N,), label_index (N,), shares (N,) that sum to 1 -> weighted mean loss ()."""
+        """fused (N, H), task_ids (N,), label_index (N,), weights (N,), smoothing (N,) of labels -> weighted sum ()."""
         fused = self.norm(fused)
         total = fused.new_zeros(())
         for index in task_ids.unique().tolist():
             chosen = task_ids == index
             outputs = self.heads[index](fused[chosen])
-            losses = task_losses(self.tasks[index], outputs, label_index[chosen])
-            total = total + (losses * shares[chosen]).sum()
+            losses = task_losses(self.tasks[index], outputs, label_index[chosen], smoothing[chosen])
+            total = total + (losses * weights[chosen]).sum()
         return total
 
 
-def task_losses(task: EGMFTask, outputs: torch.Tensor, label_index: torch.Tensor) -> torch.Tensor:
-    """outputs (n, answers) or (n, 1), label_index (n,) -> losses (n,): cross entropy, or a smooth L1 loss."""
+def task_losses(
+    task: EGMFTask, outputs: torch.Tensor, label_index: torch.Tensor, smoothing: torch.Tensor
+) -> torch.Tensor:
+    """outputs (n, answers) or (n, 1), label_index (n,) -> losses (n,): cross entropy, or a smooth L1 loss.
+
+    Of each label, the share smoothing (n,) is spread over all answers.
+    """
     if task.kind == "classification":
-        return nn.functional.cross_entropy(outputs, label_index, reduction="none", label_smoothing=LABEL_SMOOTHING)
+        losses = nn.functional.cross_entropy(outputs, label_index, reduction="none")
+        return torch.lerp(losses, -torch.log_softmax(outputs, dim=1).mean(dim=1), smoothing)
     scores = label_index.float() / (task.num_answers - 1) * 2 - 1
     return 4 * nn.functional.smooth_l1_loss(outputs.squeeze(-1), scores, reduction="none", beta=0.25)
 
 
+class FusedVectors(NamedTuple):
+    """Every sample of a batch with each subset of its modalities, ordered by subset.
+
+    Attributes:
+        vectors: (N, H) f_enhanced.
+        samples: (N,) index of the sample in the batch.
+        subsets: (N, M) bool, the modalities that it is asked with.
+        partners: (N,) index of the sample that it is mixed with; without mixup, of the sample itself.
+        shares: (N,) share of the sample itself, from 0 to 1.
+    """
+
+    vectors: torch.Tensor
+    samples: torch.Tensor
+    subsets: torch.Tensor
+    partners: torch.Tensor
+    shares: torch.Tensor
+
+
 def fuse_modalities(
-    model: EGMFForConditionalGeneration, batch: dict[str, torch.Tensor]
-) -> tuple[torch.Tensor, torch.Tensor]:
+    model: EGMFForConditionalGeneration, batch: dict[str, torch.Tensor], mixup: Mixup | None = None
+) -> FusedVectors:
     """Encode each sample once, and fuse it with every nonempty subset of its modalities.
 
     This way each encoder learns from its own errors, not only from those that the strongest modality leaves, and the
     fusion learns how much to trust each modality whatever else is there. A subset costs little: encoders run once.
-
-    Returns:
-        fused: (N, H) f_enhanced, ordered by subset.
-        samples: (N,) index of the sample in the batch.
     """
     egmf = model.egmf
     input_ids = batch["input_ids"]
@@ -91,9 +117,14 @@ def fuse_modalities(
     subsets = torch.tensor(list(choices)[1:], device=present.device)  # (2^M - 1, M)
     is_given = (present | ~subsets[:, None]).all(dim=2)  # (2^M - 1, B)
     forms, samples = torch.where(is_given)  # (N,), (N,)
-    mask = subsets[forms]  # (N, M)
-    fused = egmf.fusion(embeds[samples], text_mask[samples] & mask[:, :1], media_tokens[samples], mask[:, 1:])
-    return egmf.experts(fused).fused, samples
+    subsets = subsets[forms]  # (N, M)
+    media_tokens = media_tokens[samples]  # (N, 2, H)
+    partners, shares = torch.arange(len(samples), device=samples.device), torch.ones_like(media_tokens[:, 0, 0])
+    if mixup is not None:
+        partners, shares = mixup.choose(batch["task_ids"][samples], subsets)
+        media_tokens = torch.lerp(media_tokens[partners], media_tokens, shares[:, None, None])
+    fused = egmf.fusion(embeds[samples], text_mask[samples] & subsets[:, :1], media_tokens, subsets[:, 1:])
+    return FusedVectors(egmf.experts(fused).fused, samples, subsets, samples[partners], shares)
 
 
 def average_over_processes(parameters: list[nn.Parameter], loss: torch.Tensor) -> float:
@@ -189,17 +220,15 @@ def pretraining_loss(
     mixup: Mixup | None = None,
 ) -> torch.Tensor:
     """Mean loss () of a batch: every sample has the same weight, however many modalities it has."""
-    label_index = batch["label_index"]
-    if mixup is None:
-        fused, samples = fuse_modalities(model, batch)
-        labels = [(label_index, torch.ones_like(label_index, dtype=fused.dtype))]
-    else:
-        with mixup.applied(batch) as (partners, own):
-            fused, samples = fuse_modalities(model, batch)
-        labels = [(label_index, own), (label_index[partners], 1 - own)]
-    num_forms = torch.bincount(samples)[samples]
-    shares = 1 / (num_forms * len(batch["task_ids"]))
-    loss = fused.new_zeros(())
-    for answers, weights in labels:
-        loss = loss + heads.loss(fused, batch["task_ids"][samples], answers[samples], shares * weights[samples])
+    fused = fuse_modalities(model, batch, mixup)
+    num_forms = torch.bincount(fused.samples)[fused.samples]
+    weights = 1 / (num_forms * len(batch["task_ids"]))  # (N,)
+    smoothing = torch.full_like(weights, LABEL_SMOOTHING)
+    if mixup is not None:
+        smoothing[mixup.mixes(fused.subsets)] = 0.0  # mixed labels are soft already, and the answers too unsure
+    task_ids = batch["task_ids"][fused.samples]
+    loss = fused.vectors.new_zeros(())
+    for samples, shares in ((fused.samples, fused.shares), (fused.partners, 1 - fused.shares)):
+        labels = batch["label_index"][samples]
+        loss = loss + heads.loss(fused.vectors, task_ids, labels, weights * shares, smoothing)
     return batch.get("loss_weight", 1.0) * loss

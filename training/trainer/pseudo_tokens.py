@@ -82,7 +82,7 @@ def fit_pseudo_tokens(
     model.eval()
     sums = FitSums(model.config.fusion_hidden_size, len(shares) * pseudo_tokens.width)
     for batch in loader:
-        fused, _ = fuse_modalities(model, batch.to(device))
+        fused = fuse_modalities(model, batch.to(device)).vectors
         inputs = nn.functional.pad(pseudo_tokens.norm(fused), (0, 1), value=1.0)
         sums.add(inputs.cpu().numpy(), wanted_tokens(heads, fused, words, shares).numpy())
     model.train(was_training)

@@ -1,40 +1,23 @@
-"""Mixup mixes what encoders pool, and the labels, of clips with the same task and modalities."""
+"""Mixup mixes media tokens, and the labels, of clips with the same task that are asked with the same modalities."""
 
 import pytest
 import torch
-from torch import nn
 
 from tests.helpers.training_runs import PRETRAINING, SHORT, run
-from training.trainer.mixup import Mixup, choose_partners, mixing, present_modalities
-from training.trainer.pretraining import AnswerHeads, pretraining_loss
+from training.trainer import pretraining
+from training.trainer.mixup import Mixup, choose_partners
+from training.trainer.pretraining import AnswerHeads, fuse_modalities, pretraining_loss
 
 
 pytestmark = pytest.mark.integration
 
-
-@pytest.fixture
-def batch():
-    """Four clips with sound and faces, two with sound only, one with text and sound."""
-    texts = torch.zeros(7, 3, dtype=torch.long)
-    texts[6, 0] = 1
-    faces = torch.ones(7, 2, dtype=torch.long)
-    faces[4:] = 0
-    return {
-        "task_ids": torch.tensor([0, 0, 0, 1, 0, 0, 0]),
-        "utterance_mask": texts,
-        "audio_mask": torch.ones(7, 5, dtype=torch.long),
-        "video_mask": faces,
-    }
+AUDIO, BOTH, TEXT_AND_AUDIO = [False, True, False], [False, True, True], [True, True, False]
+TASK_IDS = torch.tensor([0, 0, 0, 1, 0, 0, 0])
+SUBSETS = torch.tensor([BOTH] * 4 + [AUDIO] * 2 + [TEXT_AND_AUDIO])
 
 
-def test_modalities_that_a_batch_lacks_altogether_are_absent(batch):
-    del batch["video_mask"]
-    assert present_modalities(batch).tolist() == [[False, True, False]] * 6 + [[True, True, False]]
-
-
-def test_partners_share_task_and_modalities(batch):
-    present = present_modalities(batch)
-    keys = torch.cat([batch["task_ids"][:, None], present.long()], dim=1)
+def test_partners_share_task_and_modalities():
+    keys = torch.cat([TASK_IDS[:, None], SUBSETS.long()], dim=1)
     seen = set()
     for seed in range(30):
         torch.manual_seed(seed)
@@ -46,56 +29,74 @@ def test_partners_share_task_and_modalities(batch):
     assert len(seen) == 6  # all permutations of the three
 
 
-def test_statistics_are_mixed_with_those_of_the_partner():
-    present = torch.tensor([False, True, True, True])
-    partners = torch.tensor([0, 3, 2, 1])
-    shares = torch.tensor([0.5, 0.75, 0.2, 1.0])
-    statistics = torch.tensor([[0.0, 1.0], [10.0, 20.0], [4.0, 5.0]])  # of samples 1 to 3
-    (mixed,) = mixing(present, partners, shares)(nn.Identity(), (statistics,))
-    torch.testing.assert_close(mixed, torch.tensor([[1.0, 2.0], [10.0, 20.0], [4.0, 5.0]]))
+def test_what_is_asked_with_its_text_stays_as_it_is():
+    _, shares = Mixup(0.4).choose(TASK_IDS, SUBSETS)
+    assert shares[6] == 1
+    assert ((shares[:6] >= 0) & (shares[:6] < 1)).all()
+    assert len(shares.unique()) == 7
 
 
 @pytest.fixture
-def model(make_model, make_encoder_config):
-    """Sound pools mean and deviation, video pools by attention."""
-    return make_model(make_encoder_config("features", "audio", pooling="statistics"), "features")
+def model(make_model):
+    return make_model("features", "features")
 
 
-def test_only_encoders_that_pool_statistics_are_mixed(model, make_model):
-    assert [*Mixup(model, 0.4).encoders] == ["audio"]
-    assert not Mixup(make_model("features", "features"), 0.4).encoders
+def make_batch(config):
+    """Six clips, the last two with a transcript."""
+    input_ids = torch.full((6, 8), 3)
+    input_ids[:, : config.num_pseudo_tokens] = config.placeholder_token_id
+    transcripts = torch.zeros(6, 8, dtype=torch.long)
+    transcripts[4:, -1] = 1
+    batch = {"input_ids": input_ids, "utterance_mask": transcripts}
+    for modality, encoder in (("audio", config.audio_config), ("video", config.video_config)):
+        batch[f"{modality}_values"] = torch.randn(6, 3, encoder.feature_size)
+        batch[f"{modality}_mask"] = torch.ones(6, 3, dtype=torch.long)
+    return {**batch, "task_ids": torch.zeros(6, dtype=torch.long), "label_index": torch.tensor([0, 1, 2, 0, 1, 2])}
+
+
+def fix_shares(monkeypatch, mixup, share):
+    monkeypatch.setattr(mixup.distribution, "sample", lambda shape: torch.full(shape, share))
+    torch.manual_seed(1)  # of the partners
+
+
+def test_media_of_a_clip_are_replaced_by_those_of_its_partner(model, monkeypatch):
+    batch = make_batch(model.config)
+    plain = fuse_modalities(model, batch)
+    mixup = Mixup(0.4)
+    fix_shares(monkeypatch, mixup, 0.0)
+    mixed = fuse_modalities(model, batch, mixup)
+    assert torch.equal(mixed.samples, plain.samples)
+    assert not torch.equal(mixed.partners, plain.samples)
+    assert mixed.shares.count_nonzero() == 8  # text, and text with each of the others, of two clips
+    subsets = torch.bincount(plain.samples, minlength=6).tolist()
+    assert subsets == [3, 3, 3, 3, 7, 7]
+    for row, partner in enumerate(mixed.partners.tolist()):
+        # In the same subset, without mixup.
+        expected = [row] if mixed.shares[row] == 1 else torch.where(plain.samples == partner)[0].tolist()
+        assert any(torch.allclose(mixed.vectors[row], plain.vectors[other], atol=1e-6) for other in expected)
 
 
 def test_loss_of_mixed_clips(model, make_processor, monkeypatch):
-    """Nothing changes if only one of both counts, and something in between; hooks do not outlive the batch."""
-    processor = make_processor("features", "features")
-    heads = AnswerHeads(processor, model.config.fusion_hidden_size)
-    config = model.config
-    input_ids = torch.ones(6, 4, dtype=torch.long)
-    input_ids[:, : config.num_pseudo_tokens] = config.placeholder_token_id
-    batch = {
-        "input_ids": input_ids,
-        "utterance_mask": torch.zeros(6, 4, dtype=torch.long),
-        "audio_values": torch.randn(6, 3, config.audio_config.feature_size),
-        "audio_mask": torch.ones(6, 3, dtype=torch.long),
-        "task_ids": torch.zeros(6, dtype=torch.long),
-        "label_index": torch.tensor([0, 1, 2, 0, 1, 2]),
-    }
-    mixup = Mixup(model, 0.4)
+    """Nothing changes if only one of both counts, and something in between does. Mixed labels are not smoothed."""
+    monkeypatch.setattr(pretraining, "LABEL_SMOOTHING", 0.0)
+    heads = AnswerHeads(make_processor("features", "features"), model.config.fusion_hidden_size)
+    batch = make_batch(model.config)
+    batch["utterance_mask"].zero_()
     plain = pretraining_loss(model, heads, batch)
+    mixup = Mixup(0.4)
     losses = {}
     for share in (1.0, 0.0, 0.5):
-        torch.manual_seed(1)
-        monkeypatch.setattr(mixup.distribution, "sample", lambda shape, share=share: torch.full(shape, share))
+        fix_shares(monkeypatch, mixup, share)
         losses[share] = pretraining_loss(model, heads, batch, mixup)
     torch.testing.assert_close(losses[1.0], plain)
     torch.testing.assert_close(losses[0.0], plain)
     assert abs(losses[0.5] - plain) > 1e-3
-    torch.testing.assert_close(pretraining_loss(model, heads, batch), plain)
+    monkeypatch.setattr(pretraining, "LABEL_SMOOTHING", 0.1)
+    fix_shares(monkeypatch, mixup, 1.0)
+    torch.testing.assert_close(pretraining_loss(model, heads, batch, mixup), plain)
+    assert abs(pretraining_loss(model, heads, batch) - plain) > 1e-3
 
 
-def test_mixup_that_cannot_work_is_named(place, caplog):
-    run(place, "unmixed", fusion_pretraining_mixup=0.4, **PRETRAINING, **SHORT)
-    assert "--fusion_pretraining_mixup has no effect" in caplog.text
+def test_negative_mixup_is_refused(place):
     with pytest.raises(ValueError, match="--fusion_pretraining_mixup is -1.0"):
         run(place, "refused", fusion_pretraining_mixup=-1, **PRETRAINING, **SHORT)

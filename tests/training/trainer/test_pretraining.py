@@ -96,7 +96,7 @@ def test_every_subset_is_fused_as_if_it_were_a_sample(make_model, make_processor
         audio_features=[audio if "audio" in present else None for present in given],
         video_features=[video if "video" in present else None for present in given],
     )
-    fused, samples = fuse_modalities(model, batch)
+    fused, samples, *_ = fuse_modalities(model, batch)
     subsets = [subset for size in (1, 2, 3) for subset in combinations(MODALITIES, size)]
     expected = [(i, subset) for i, present in enumerate(given) for subset in subsets if set(subset) <= set(present)]
     assert len(expected) == len(samples) == 7 + 3 + 1
