@@ -150,6 +150,8 @@ def predict_batch(
         answer["id"] = sample["id"]
         answer["truth"] = sample["answer"]
         answer["gate"] = dict(zip(output.expert_names, output.gate_weights[index].tolist(), strict=True))
+        if "face_share" in sample and "video" in answer["modalities"]:
+            answer["face_share"] = sample["face_share"]
         probabilities = output.probabilities[index, : task.num_answers].tolist()
         predictions.append({"answer": answer, "probabilities": probabilities})
     return predictions

@@ -60,3 +60,17 @@ def test_subset_missing_from_all_examples(model, processor, corpus):
     examples = [example for example in load_examples(corpus, "train") if not example.get("text")]
     results = evaluate(model, processor, EGMFDataset(examples, processor), [("text",)])
     assert results == {"text": {"left_out": 1, "tasks": {}}}
+
+
+def test_answers_that_saw_frames_say_in_how_many_the_face_was_found(model, make_processor, corpus):
+    def detect(frames):
+        return [[(0, 0, 24, 24, 1.0)] if index else [] for index in range(len(frames))]
+
+    processor = make_processor("waveform", "frames", frames="face", face_detector=detect)
+    dataset = EGMFDataset(load_examples(corpus, "train"), processor)
+    results = evaluate(model, processor, dataset, [("text",), ("text", "audio", "video")])
+    parts = [part for result in results.values() for part in result["tasks"].values()]
+    predictions = [prediction for part in parts for prediction in part["predictions"]]
+    shares = [prediction["face_share"] for prediction in predictions if "video" in prediction["modalities"]]
+    assert len(shares) >= 3 and all(0.5 <= share < 1 for share in shares)
+    assert sum("face_share" in prediction for prediction in predictions) == len(shares)
