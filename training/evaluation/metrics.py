@@ -127,10 +127,15 @@ def _metrics_of_another_scale(module: ModuleType, truth: np.ndarray, scores: np.
 # ---- metrics of the distributions -------------------------------------------------------------------------------
 
 
-def negative_log_likelihood(probabilities: np.ndarray, truth: np.ndarray) -> float:
-    """Mean of -log p(true answer), p at least 1e-12. probabilities (N, A), truth (N,) indices"""
+def surprisals(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """-log p(true answer), p at least 1e-12, (N,). probabilities (N, A), truth (N,) indices"""
     likelihood = probabilities[np.arange(len(truth)), truth]
-    return float(-np.log(np.clip(likelihood, 1e-12, None)).mean())
+    return -np.log(np.clip(likelihood, 1e-12, None))
+
+
+def negative_log_likelihood(probabilities: np.ndarray, truth: np.ndarray) -> float:
+    """Mean of `surprisals`."""
+    return float(surprisals(probabilities, truth).mean())
 
 
 def interval_coverage(probabilities: np.ndarray, truth: np.ndarray) -> float:

@@ -15,6 +15,10 @@ from .plan import LOWER_IS_BETTER
 from .runner import Runner
 
 
+# Shown beside a metric that says little by itself.
+BESIDE = {"negative_log_likelihood": ("accuracy", "calibration error")}
+
+
 def format_difference(found: Mapping[str, Any] | None) -> str:
     """`+0.012 (-0.003 to +0.027)`; a dash for None."""
     if found is None:
@@ -84,14 +88,16 @@ def _direction(metric: str) -> str:
 
 def _results_table(record: Mapping[str, Any], task: str) -> list[str]:
     metric = record["metrics"][task]
+    beside = BESIDE.get(metric, ())
     rows = []
     for name, subset, cell in _cells(record, task):
         spread = max(entry["mean"] for entry in cell["gate_spread"].values())
         seeds = len(record["variants"][name]["seeds"])
         value = format_mean_std(cell["metrics"].get(metric))
         difference = format_difference(cell["difference"])
-        rows.append([name, format_subset(subset), seeds, value, difference, format_number(spread)])
-    header = ["variant", "modalities", "n", _direction(metric), "difference", "largest gate spread"]
+        others = [format_mean_std(cell["metrics"].get(other.replace(" ", "_"))) for other in beside]
+        rows.append([name, format_subset(subset), seeds, value, difference, *others, format_number(spread)])
+    header = ["variant", "modalities", "n", _direction(metric), "difference", *beside, "largest gate spread"]
     return markdown_table(header, rows)
 
 

@@ -9,14 +9,15 @@ difference are computed on the same draw. Differences are positive where the fir
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from processing_egmf import EGMFTask
 
-from ..evaluation.metrics import answer_metrics, quiet, resampled_metrics
+from ..evaluation.calibration import read_distributions
+from ..evaluation.metrics import answer_metrics, quiet, resampled_metrics, surprisals
 from .plan import LOWER_IS_BETTER
 
 
@@ -25,6 +26,7 @@ from .plan import LOWER_IS_BETTER
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 CHUNK = 1_000_000  # examples times resamples that are in memory at once
+LIKELIHOOD = "negative_log_likelihood"  # of the probabilities; all other metrics are of the answers
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Cell:
         ids: (N,) of the examples.
         references: (N,) true labels or scores.
         predictions: seed -> (N,) predicted labels or scores.
+        surprisals: seed -> (N,) -log of the true answer's probability.
     """
 
     name: str
@@ -46,17 +49,21 @@ class Cell:
     ids: tuple[str, ...]
     references: tuple[str | float, ...]
     predictions: dict[int, tuple[str | float, ...]]
+    surprisals: dict[int, tuple[float, ...]] = field(default_factory=dict)
 
     def only(self, ids: Sequence[str], seeds: Sequence[int]) -> "Cell":
         """The same for some of the examples and seeds."""
         index = {example: position for position, example in enumerate(self.ids)}
         chosen = [index[example] for example in ids]
         predictions = {seed: tuple(self.predictions[seed][i] for i in chosen) for seed in seeds}
+        surprisals = {seed: tuple(self.surprisals[seed][i] for i in chosen) for seed in seeds if self.surprisals}
         references = tuple(self.references[i] for i in chosen)
-        return replace(self, ids=tuple(ids), references=references, predictions=predictions)
+        return replace(self, ids=tuple(ids), references=references, predictions=predictions, surprisals=surprisals)
 
     def values(self, metric: str) -> list[float]:
         """The metric of each seed, in the order of `predictions`."""
+        if metric == LIKELIHOOD:
+            return [float(np.mean(self.surprisals[seed])) for seed in self.predictions]
         with quiet():  # its evaluation has warned already
             return [
                 answer_metrics(self.task, list(predictions), list(self.references))[metric]
@@ -131,6 +138,10 @@ def read_cell(
         tuple(first[example]["truth"] for example in ids),
         {
             seed: tuple(predicted_answer(of_seed[example], definition) for example in ids)
+            for seed, of_seed in answers.items()
+        },
+        {
+            seed: tuple(surprisals(*read_distributions([of_seed[example] for example in ids])).tolist())
             for seed, of_seed in answers.items()
         },
     )
@@ -224,6 +235,8 @@ def _summarize(metric: str, mean: float, drawn: np.ndarray, seeds: int, examples
 
 def resample(cell: Cell, metric: str, indices: np.ndarray) -> np.ndarray:
     """The metric of each seed and resample. indices (R, N) -> (S, R)"""
+    if metric == LIKELIHOOD:
+        return np.stack([np.array(cell.surprisals[seed])[indices].mean(axis=1) for seed in cell.predictions])
     step = max(1, CHUNK // indices.shape[1])
     rows = []
     for predictions in cell.predictions.values():

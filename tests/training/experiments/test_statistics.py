@@ -47,6 +47,14 @@ def test_difference_of_a_better_variant():
     assert verdict(difference(worse, better, "accuracy", resamples=100)) == "no"
 
 
+def test_lower_likelihoods_are_worse():
+    cell = make_cell(0.8)
+    sure = dataclasses.replace(cell, surprisals=dict.fromkeys(range(SEEDS), (0.2,) * 400))
+    unsure = dataclasses.replace(cell, surprisals=dict.fromkeys(range(SEEDS), (0.7,) * 400), name="unsure")
+    found = difference(sure, unsure, "negative_log_likelihood", resamples=10)
+    assert (found.mean, found.low, found.high) == pytest.approx((0.5, 0.5, 0.5))
+
+
 @pytest.mark.slow
 def test_interval_covers_the_truth_as_often_as_it_says():
     """Over 25 pairs of variants with the same accuracy, about 95% of the intervals contain 0."""
@@ -125,8 +133,15 @@ def test_a_cell_is_resampled_once(monkeypatch):
 
 def test_cell_of_results_files():
     def results(labels):
+        rest = dict.fromkeys(MOOD.labels, 0.0)
         predictions = [
-            {"id": str(i), "truth": "joy", "label": label, "columns": {"year": 2000 + i}}
+            {
+                "id": str(i),
+                "truth": "joy",
+                "label": label,
+                "probabilities": {**rest, "joy": 0.25, "anger": 0.15, label: 0.6},
+                "columns": {"year": 2000 + i},
+            }
             for i, label in enumerate(labels)
         ]
         return {
@@ -138,6 +153,12 @@ def test_cell_of_results_files():
     assert cell.ids == ("0", "1")
     assert cell.predictions == {0: ("joy", "fear"), 5: ("fear", "joy")}
     assert cell.values("accuracy") == [0.5, 0.5]
+    expected = -(np.log(0.6) + np.log(0.25)) / 2
+    assert cell.values("negative_log_likelihood") == pytest.approx([expected, expected])
+    only = cell.only(["1"], [5])
+    assert only.values("negative_log_likelihood") == pytest.approx([-np.log(0.6)])
+    drawn = resample(cell, "negative_log_likelihood", np.array([[0, 0], [1, 1], [0, 1]]))
+    np.testing.assert_allclose(drawn[0], [-np.log(0.6), -np.log(0.25), expected])
     assert read_cell({0: results(["joy"])}, "audio", "emotion") is None
     of_year = read_cell({0: results(["joy", "fear"])}, "text", "emotion", group=("year", "2001"))
     assert of_year.predictions == {0: ("fear",)}
