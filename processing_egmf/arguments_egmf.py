@@ -10,9 +10,10 @@ import re
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import numpy as np
+from transformers.utils import logging
 
 
 CHOICES = {
@@ -20,6 +21,7 @@ CHOICES = {
     "video_input": ("frames", "features", None),
     "frames": ("full", "center", "face"),
     "image_backend": ("torchvision", "pil", None),
+    "transcript_in_prompt": (True, False),
 }
 FEATURE_SIZES = ("audio_feature_size", "video_feature_size")
 LIMITS = ("max_clip_seconds", "max_decode_seconds")
@@ -29,10 +31,10 @@ NESTED_KEYWORDS = {
     "audio_kwargs": ("sampling_rate", "return_tensors"),
     **dict.fromkeys(("videos_kwargs", "images_kwargs", "common_kwargs"), ("return_tensors",)),
 }
-Parameters = ParamSpec("Parameters")
-Result = TypeVar("Result")
 COUNTS = ("num_pseudo_tokens", "sampling_rate", "num_frames", "frame_height", "frame_width", "max_length")
 
+# Of all files of the processor.
+logger = logging.get_logger(__name__)
 _short_repr = reprlib.Repr()
 _short_repr.maxlevel = 3
 _short_repr.maxstring = 120
@@ -43,7 +45,8 @@ def shorten(value: Any) -> str:
     """A value for a message: at most a few hundred characters, however deep, long or large it is."""
     try:
         return _short_repr.repr(value)
-    except (ValueError, RecursionError):  # a whole number of more than 4,300 digits
+    # A whole number of more than 4,300 digits.
+    except (ValueError, RecursionError):
         return f"a value of type {type(value).__name__} that is too large to show"
 
 
@@ -94,19 +97,19 @@ def refuse_unknown(
     raise error(f"{beginning} {shorten(unknown)}; use any of {', '.join(known)}.{''.join(hints)}")
 
 
-def refuses_unknown_arguments(method: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+def refuses_unknown_arguments(method: Callable) -> Callable:
     """Decorator: a keyword that the method does not name is refused with a suggestion."""
     known = [name for name in inspect.signature(method).parameters if name != "self"]
 
     @functools.wraps(method)
-    def checked(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+    def checked(*args: Any, **kwargs: Any) -> Any:
         refuse_unknown(kwargs, known, f"{method.__qualname__}: unknown arguments")
         return method(*args, **kwargs)
 
     return checked
 
 
-def takes_keywords_of_other_processors(method: Callable[..., Result]) -> Callable[..., Result]:
+def takes_keywords_of_other_processors(method: Callable) -> Callable:
     """Decorator of `EGMFProcessor.__call__`: `videos` is `video`, and keywords may be in `text_kwargs` and the like.
 
     Raises:
@@ -115,7 +118,7 @@ def takes_keywords_of_other_processors(method: Callable[..., Result]) -> Callabl
     """
 
     @functools.wraps(method)
-    def translated(processor: Any, *args: Any, **kwargs: Any) -> Result:
+    def translated(processor: Any, *args: Any, **kwargs: Any) -> Any:
         if kwargs.pop("images", None) is not None:
             raise TypeError("EGMFProcessor takes no `images`. Give a picture as `video`, where it is one frame.")
         nested = [("videos", "video", kwargs.pop("videos", None))]
@@ -165,8 +168,6 @@ def check_settings(processor: Any) -> None:
             raise ValueError(f"{given}; give a whole number, at least 1, or None for any.")
         if name in LIMITS and not (value is None or (is_number(value) and value > 0)):
             raise ValueError(f"{given}; give a number above 0, or None for no limit.")
-        if name == "transcript_in_prompt" and not isinstance(value, bool):
-            raise ValueError(f"{given}; use True or False.")
         if name == "placeholder_token" and not (
             isinstance(value, str) and value.strip() and printable(value) == value
         ):

@@ -14,9 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from transformers.utils import logging
 
-from .arguments_egmf import errors_named, is_number, shorten
+from .arguments_egmf import errors_named, is_number, logger, shorten
 from .media_egmf import (
     ARRAYS,
     MAX_DECODE_SECONDS,
@@ -37,10 +36,10 @@ from .media_egmf import (
 )
 
 
-logger = logging.get_logger(__name__)
-
-MIN_SECONDS = 0.025  # one analysis window of a speech encoder
-MAX_SAMPLING_RATE = 768_000  # Hz; the highest rate of recording hardware
+# One analysis window of a speech encoder.
+MIN_SECONDS = 0.025
+# Hz; the highest rate of recording hardware.
+MAX_SAMPLING_RATE = 768_000
 # Floats beyond it are integer samples that were never scaled to [-1, 1].
 MAX_PEAK = 64.0
 # Lossy codecs and augmentation overshoot 1; floats beyond this were normalized, or wrongly scaled.
@@ -56,7 +55,8 @@ MAX_GAP = 60.0
 class AudioPiece(NamedTuple):
     """A stretch of audio; the rate of a file may change between pieces."""
 
-    samples: np.ndarray  # float32 (samples,), one channel
+    # float32 (samples,), one channel.
+    samples: np.ndarray
     sampling_rate: int  # Hz
 
 

@@ -125,15 +125,19 @@ def holds_a_batch(name: str, value: Any) -> bool:
         return False
     if len(value) == 0:
         return name != "modalities"
-    if name == "modalities":  # a list of names is one sample's
+    # A list of names is one sample's.
+    if name == "modalities":
         return not isinstance(value[0], str)
-    if name == "audio":  # a list of numbers is one waveform
+    # A list of numbers is one waveform.
+    if name == "audio":
         return not is_number(value[0])
     first = next((entry for entry in value if entry is not None), None)
-    if name == "video":  # a list of frames is one video
+    # A list of frames is one video.
+    if name == "video":
         is_array = isinstance(first, TENSORS)
         return first.ndim == 4 if is_array else not is_pil_image(first)
-    if name.endswith("_features"):  # a list of vectors is one sequence
+    # A list of vectors is one sequence.
+    if name.endswith("_features"):
         return first is None or _is_matrix(first)
     return True
 

@@ -15,13 +15,10 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from transformers.utils import logging
 
-from .arguments_egmf import shorten
+from .arguments_egmf import logger, shorten
 from .frames_egmf import resize
 
-
-logger = logging.get_logger(__name__)
 
 # Longer side in pixels of the frames that dlib searches, whose smallest face has about 80; larger ones only if no face
 # has been found, because the time grows with the area.
@@ -95,7 +92,8 @@ def crop_main_face(frames: np.ndarray, detector: Callable, name: str) -> tuple[n
     if not track:
         logger.warning(f"{name}: no face was found in {len(frames)} frames. The whole frames are used.")
         return frames, 0.0
-    positions = np.array(list(track.values()))  # (frames with the face, 3)
+    # (frames with the face, 3)
+    positions = np.array(list(track.values()))
     usual_x, usual_y, usual_side = np.median(positions, axis=0)
     side = round(MARGIN * usual_side) + 1
     centers = []

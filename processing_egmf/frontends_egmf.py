@@ -17,18 +17,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers.utils import logging
 
-from .arguments_egmf import errors_named, printable
+from .arguments_egmf import errors_named, logger, printable
 from .audio_egmf import load_audio
 from .batches_egmf import MODALITIES
 from .faces_egmf import FACE_FRAME, crop_main_face
 from .frames_egmf import NEUTRAL, pad_frames, scale_frames
 from .media_egmf import media_kind, take_from_list
 from .video_egmf import load_video
-
-
-logger = logging.get_logger(__name__)
 
 
 class EGMFMediaMixin:
@@ -139,11 +135,7 @@ def encode_waveform(
             f"{name}: the audio has {seconds:.2f} s, but {type(extractor).__name__} takes {max_seconds:g} s; "
             "only its beginning is used. Cut it into shorter clips."
         )
-    options = {
-        "sampling_rate": sampling_rate,
-        "return_attention_mask": True,
-        "return_tensors": "pt",
-    }
+    options = {"sampling_rate": sampling_rate, "return_attention_mask": True, "return_tensors": "pt"}
     if type(extractor).__name__ == "WhisperFeatureExtractor":
         # It would compute 30 seconds. The zeros keep the last frames as they would be.
         options["max_length"] = min(len(waveform) + extractor.n_fft, extractor.n_samples)
@@ -152,7 +144,8 @@ def encode_waveform(
     mask_name = next((name for name in extracted if name.endswith("mask")), None)
     if mask_name is not None:
         mask = extracted[mask_name][0].bool()
-        mask[:1] = True  # at least one step of a very short clip
+        # At least one step of a very short clip.
+        mask[:1] = True
         # Whisper's values are (mel bands, T).
         if len(mask) != len(values):
             values = values.transpose(0, 1)
@@ -190,20 +183,19 @@ def _letterbox(frames: np.ndarray, image_processor: Any) -> np.ndarray:
     fields = image_processor.to_dict()
     size = fields["crop_size"] if fields.get("do_center_crop") else fields.get("size")
     if not size or not size.get("height") or not size.get("width"):
-        return frames  # they keep their proportions
+        # They keep their proportions.
+        return frames
     color = (NEUTRAL,) * 3
     if fields.get("do_normalize") and fields.get("image_mean"):
-        color = tuple(round(255 * mean) for mean in fields["image_mean"])  # 0 after the normalization
+        # 0 after the normalization.
+        color = tuple(round(255 * mean) for mean in fields["image_mean"])
     scale = max(frames.shape[1] / size["height"], frames.shape[2] / size["width"])
     return pad_frames(frames, (round(size["height"] * scale), round(size["width"] * scale)), color)
 
 
 def with_full_mask(modality: str, values: torch.Tensor) -> dict[str, torch.Tensor]:
     """Inputs without padding: every step is real."""
-    return {
-        f"{modality}_values": values,
-        f"{modality}_mask": torch.ones(len(values), dtype=torch.bool),
-    }
+    return {f"{modality}_values": values, f"{modality}_mask": torch.ones(len(values), dtype=torch.bool)}
 
 
 def check_input_kind(modality: str, kind: str, accepted: str | None) -> None:

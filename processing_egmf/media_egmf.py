@@ -27,12 +27,9 @@ from typing import Any
 import numpy as np
 import torch
 from transformers.image_utils import is_pil_image
-from transformers.utils import logging
 
-from .arguments_egmf import errors_named, is_number, shorten
+from .arguments_egmf import errors_named, is_number, logger, shorten
 
-
-logger = logging.get_logger(__name__)
 
 # Containers that hold their own media. Playlists (hls, dash, concat, sdp) point at other files and are left out.
 CONTAINERS = "mov,mp4,matroska,webm,avi,flv,mpegts,mpeg,asf,ogg,wav,w64,flac,mp3,aac,aiff,au,caf,amr,mxf"
@@ -54,10 +51,13 @@ MAX_FRAME_PIXELS = 4096 * 4096
 MAX_FRAME_SIDE = 8192  # pixels
 # Declared by an mp4 file, which needs memory for each, present or not.
 MAX_SAMPLES = 2_000_000
-TIME_TOLERANCE = 1e-3  # seconds; Matroska rounds timestamps to milliseconds
+# Seconds; Matroska rounds timestamps to milliseconds.
+TIME_TOLERANCE = 1e-3
 LESS_WORK = "Cut the clip or scale it down, or raise `max_decode_seconds` of the processor."
-HEAD_BYTES = 1024  # enough to recognize a file by its beginning
-MAX_DATA_URI = 2**28  # characters; 200 MB of media in base64
+# Enough to recognize a file by its beginning.
+HEAD_BYTES = 1024
+# Characters; 200 MB of media in base64.
+MAX_DATA_URI = 2**28
 
 URL = re.compile(r"(?i)\s*([a-z][a-z0-9+.-]*://|(data|blob):)")
 DATA_URI = re.compile(r"(?i)\s*data:")
@@ -252,7 +252,8 @@ def _declared_samples(file: Any, start: int, stop: int, file_size: int, depth: i
         elif box_size == 0:  # up to the end
             box_size = stop - start
         if box_size < header_size:
-            return  # damaged, or not an mp4 file
+            # Damaged, or not an mp4 file.
+            return
         _, sample_size, count = struct.unpack(">3I", header[header_size : header_size + 12])
         if kind in NESTED_BOXES and depth < len(NESTED_BOXES):
             end = min(start + box_size, stop)
@@ -260,7 +261,8 @@ def _declared_samples(file: Any, start: int, stop: int, file_size: int, depth: i
         elif kind == b"trun":
             yield sample_size  # its second field
         elif kind == b"stz2" or (kind == b"stsz" and not 0 < sample_size * count <= file_size):
-            yield count  # uncompressed audio has a size that fits
+            # Uncompressed audio has a size that fits.
+            yield count
         start += box_size
 
 

@@ -18,9 +18,8 @@ from typing import Any
 
 import numpy as np
 from transformers.image_utils import is_pil_image
-from transformers.utils import logging
 
-from .arguments_egmf import is_number, shorten
+from .arguments_egmf import is_number, logger, shorten
 from .frames_egmf import HLG, PQ, over_black, resize, tone_map
 from .media_egmf import (
     MAX_FRAME_PIXELS,
@@ -33,8 +32,6 @@ from .media_egmf import (
     to_numpy,
 )
 
-
-logger = logging.get_logger(__name__)
 
 MAX_FPS = 1000
 # Of a pixel's sides; beyond it, the declared aspect is damaged.
@@ -149,7 +146,8 @@ def import_pillow() -> ModuleType:
 def _errors_of_pillow() -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # the decoders raise many types on damaged files
+    # The decoders raise many types on damaged files.
+    except Exception as error:
         raise ValueError(
             f"not a readable image, or cut off ({error}). Convert it to png or jpg, or copy it again."
         ) from error
@@ -206,7 +204,8 @@ def _sample_animation(image: Any, num_frames: int, budget: DecodingBudget) -> np
             break
         image.seek(index)
         if image.format == "WEBP":
-            image.load()  # it states a frame's duration only then
+            # It states a frame's duration only then.
+            image.load()
         starts.append(seconds)
         duration = image.info.get("duration", 0) / 1000
         seconds += duration if duration >= SHORTEST_FRAME else DEFAULT_FRAME

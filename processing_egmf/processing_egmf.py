@@ -336,13 +336,7 @@ class EGMFProcessor(EGMFMediaMixin, EGMFPromptMixin, EGMFResultsMixin, EGMFStore
             states_media = encode_states(states)
             task = find_task(task, self.task_objects)
         check_not_empty(bool(text or arrays or states_media or (turns and has_media)), name, modalities)
-        prompt = {
-            "text": text,
-            "context": turns,
-            "task": task,
-            "answer": answer,
-            "max_length": max_length,
-        }
+        prompt = {"text": text, "context": turns, "task": task, "answer": answer, "max_length": max_length}
         encoded = self.encode_prompt(**prompt, name=name)
         return {"name": name, "prompt": prompt, **encoded, **self.encode_media(arrays, name), **states_media}
 

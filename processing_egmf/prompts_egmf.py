@@ -17,9 +17,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
-from transformers.utils import logging
-
-from .arguments_egmf import errors_named, has_half_character, shorten
+from .arguments_egmf import errors_named, has_half_character, logger, shorten
 from .batches_egmf import IGNORE_INDEX
 from .tasks_egmf import EGMFTask, find_task, number_task
 
@@ -28,11 +26,10 @@ MEDIA_NAME = re.compile(
     r"(?i)\.(mp4|mkv|mov|avi|webm|m4v|flv|3gp|mpe?g|wmv|wav|flac|ogg|mp3|m4a|opus|aac|amr|wma|aiff|caf|jpe?g|png)$"
 )
 
+# Stands for a message while a chat template is rendered.
+MESSAGE = "THEMESSAGE"
 # Variables of chat templates: no reasoning before the answer, and no date of the day, which would change the prompt.
-MESSAGE = "THEMESSAGE"  # stands for it while a chat template is rendered
 TEMPLATE_VARIABLES = {"enable_thinking": False, "date_string": "26 Jul 2024"}
-
-logger = logging.get_logger(__name__)
 
 
 def fit_prompt(

@@ -97,7 +97,8 @@ def check_stored_fields(fields: dict[str, Any], checkpoint: Any) -> None:
         )
     recorded = fields.pop("settings_checksum", None)
     checksums = settings_checksums(fields)
-    if "frame_fit" in fields:  # the name of `frames` in older checkpoints
+    # The name of `frames` in older checkpoints.
+    if "frame_fit" in fields:
         fields["frames"] = "center" if fields.pop("frame_fit") == "crop" else "full"
     names = _changed_names(checksums if recorded is None else recorded, checksums)
     if names:
@@ -176,7 +177,8 @@ def explained_failures(checkpoint: Any, load_kwargs: Mapping[str, Any]) -> Itera
     """
     try:
         yield
-    except Exception as error:  # of many types, if a file is damaged
+    # Of many types, if a file is damaged.
+    except Exception as error:
         paths = _stored_files(checkpoint, load_kwargs)
         for path in paths.values():
             _check_file(path)

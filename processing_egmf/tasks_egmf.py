@@ -18,11 +18,12 @@ from typing import Any, TypedDict
 import numpy as np
 import torch
 
-from .arguments_egmf import has_half_character, is_number, refuse_unknown, shorten
+from .arguments_egmf import errors_named, has_half_character, is_number, refuse_unknown, shorten
 
 
 MAX_ANSWERS = 1001
-MAX_CALL_TASKS = 1000  # that a processor remembers
+# Tasks of calls that a processor remembers.
+MAX_CALL_TASKS = 1000
 MAX_NUMBER = 1e9  # of a scale
 SMALLEST_STEP = 1e-6
 NEGATION = re.compile(r"\b(?:not|no|never|without)\b|n't|n\u2019t|[不没非无]", re.IGNORECASE)
@@ -33,19 +34,27 @@ NUMBER = re.compile(r"\s*[-+\u2212]?\d+(?:[.,]\d+)?(?![\w/:.,]*\w)")
 class EGMFAnswer(TypedDict, total=False):
     """The answer for one clip, in plain JSON types."""
 
-    label: str  # classification: the most probable label
-    score: float  # classification: its probability
-    value: float  # regression, as all fields to `interval`, in the units of the task's scale: the median,
-    median: float  # which minimizes the expected absolute error
+    # Classification: the most probable label.
+    label: str
+    # Classification: its probability.
+    score: float
+    # Regression, as all fields to `interval`, in the units of the task's scale: the median, which minimizes the
+    # expected absolute error.
+    value: float
+    median: float
     mean: float
     most_likely: float
-    interval: list[float]  # [low, high], the central part of the distribution
+    # [low, high], the central part of the distribution.
+    interval: list[float]
     # Of all answers in the task's order, of `labels`, or of the `top_k` most probable.
     probabilities: dict[str, float]
     task: str
-    expert: str  # the expert with the largest weight
-    experts: dict[str, float]  # weight of each expert; they sum to 1
-    residual: float  # share of the fused vector that bypassed the experts, in (0, 1)
+    # The expert with the largest weight.
+    expert: str
+    # Weight of each expert; they sum to 1.
+    experts: dict[str, float]
+    # Share of the fused vector that bypassed the experts, in (0, 1).
+    residual: float
     # What the answer is based on: text (a transcript or earlier turns), audio and video.
     modalities: list[str]
     # With frames="face": share of the clip's frames in which the face was found; 0 if the whole frames were used.
@@ -91,10 +100,8 @@ class EGMFTask:
     calibration: dict[str, float] = field(default_factory=dict, compare=False)
 
     def __post_init__(self):
-        try:
+        with errors_named(f"Task {shorten(self.name)}"):
             self._check()
-        except ValueError as error:
-            raise ValueError(f"Task {shorten(self.name)}: {error}") from None
 
     def _check(self) -> None:
         """Check the fields, and bring the labels into the form label -> words."""
@@ -187,14 +194,15 @@ class EGMFTask:
     @property
     def values(self) -> list[float]:
         """The numbers of a regression's scale, ascending."""
-        return [round(self.low + i * self.step, self.decimals) for i in range(self.num_answers)]
+        # + 0.0 turns -0.0 into 0.0.
+        return [round(self.low + i * self.step, self.decimals) + 0.0 for i in range(self.num_answers)]
 
     @property
     def answers(self) -> list[str]:
         """Every answer as it is written after the prompt, in the order of the probabilities."""
         if self.kind == "classification":
             return list(self.labels.values())
-        return [f"{value + 0.0:.{self.decimals}f}" for value in self.values]  # + 0.0 turns -0.0 into 0.0
+        return [f"{value:.{self.decimals}f}" for value in self.values]
 
     @property
     def answer_keys(self) -> list[str]:

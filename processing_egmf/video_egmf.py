@@ -20,9 +20,8 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
-from transformers.utils import logging
 
-from .arguments_egmf import errors_named
+from .arguments_egmf import errors_named, logger
 from .frames_egmf import HLG, PQ, is_blank, over_black, pad_frames, scale_frames, to_upright, tone_map
 from .media_egmf import (
     ARRAYS,
@@ -44,14 +43,14 @@ from .media_egmf import (
 from .pictures_egmf import check_frame_size, load_picture, sample_pictures, shown_size, spread_frames
 
 
-logger = logging.get_logger(__name__)
-
-DEFAULT_FPS = 25  # for files that do not state their frame rate
+# For files that do not state their frame rate.
+DEFAULT_FPS = 25
 # Containers with an index of key frames.
 SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 # Frames; a seek that skips fewer costs more than it saves.
 MIN_SKIPPED = 16
-UNSPECIFIED = 2  # color space (ITU-T H.273)
+# Color space (ITU-T H.273).
+UNSPECIFIED = 2
 # Pixels; of untagged videos, players take taller ones for BT.709, others for BT.601.
 MAX_SD_HEIGHT = 576
 # Larger frames of high dynamic range are scaled down before their colors are mapped.
@@ -168,7 +167,8 @@ def read_frame_times(track: Track) -> FrameTimes:
     stream = track.stream
     limit = track.budget.max_seconds - TIME_TOLERANCE
     step = float(stream.time_base)
-    frames = []  # (seconds, ticks for seeking a key frame)
+    # (seconds, ticks for seeking a key frame)
+    frames = []
     stop = -math.inf
     try:
         for packet in track.container.demux(stream):
@@ -186,7 +186,8 @@ def read_frame_times(track: Track) -> FrameTimes:
         else:
             track.warn_if_cut_off(stop - min(frames)[0] if frames else 0.0)
     except import_av().FFmpegError:
-        pass  # the decoder will hit the same damage and report it
+        # The decoder will hit the same damage and report it.
+        pass
     if not frames:
         raise ValueError("the video track has no frames. Record the clip again, or leave video out.")
     frames.sort(key=itemgetter(0))
@@ -213,7 +214,8 @@ def plan_seeks(clip: FrameTimes, indices: Sequence[int]) -> tuple[dict[int, int]
     key_frames = sorted({0, *clip.key_frames})
     seeks = {}
     num_decoded = 0
-    position = -1  # the frame that has been decoded last
+    # The frame that has been decoded last.
+    position = -1
     for index in indices:
         key_frame = key_frames[bisect_right(key_frames, index) - 1]
         if key_frame - position > MIN_SKIPPED:
@@ -249,7 +251,8 @@ def _decode_clip(
             if size is None:
                 size = shown_size(frame.height, frame.width, stream.sample_aspect_ratio, budget.name, max_pixels)
             frames.append(scale(frame_to_rgb(frame, size, context.color_trc)[None])[0])
-            del frame  # its buffer goes back to the decoder
+            # Its buffer goes back to the decoder.
+            del frame
         if track.damage and seeks:
             raise SeekError
         if not frames:
@@ -270,7 +273,8 @@ def _decode_frames(
         SeekError: seeking fails, or leads past the frame.
     """
     decoded = _timed_frames(track, clip, seeks.get(indices[0]))
-    if len(indices) == len(clip.times):  # all of them, even if damaged timestamps repeat
+    # All of them, even if damaged timestamps repeat.
+    if len(indices) == len(clip.times):
         yield from (frame for _, frame in decoded)
         return
     following = next(decoded, None)
@@ -305,12 +309,14 @@ def _timed_frames(track: Track, clip: FrameTimes, key_frame: int | None) -> Iter
         if ticks is None:
             seconds += _frame_seconds(track.stream)
         else:
-            if index == 0 and _is_avi(track):  # the decoding times of frames lag by the decoder's delay
+            # The decoding times of frames lag by the decoder's delay.
+            if index == 0 and _is_avi(track):
                 start = ticks * step
             seconds = ticks * step - start
         if seconds >= clip.stop - clip.times[0] - TIME_TOLERANCE:
             return
-        if seconds < first:  # it needs frames before the key frame, which were skipped
+        # It needs frames before the key frame, which were skipped.
+        if seconds < first:
             continue
         if frame.is_corrupt:
             track.damage.append("a frame with errors")
@@ -387,7 +393,8 @@ def _top_field(frame: Any) -> Any:
 def _upright(pixels: np.ndarray, frame: Any) -> np.ndarray:
     try:
         side_data = frame.side_data
-    except ValueError:  # one of a kind that PyAV does not know
+    # One of a kind that PyAV does not know.
+    except ValueError:
         return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90) % 4))
     matrix = side_data.get("DISPLAYMATRIX")
     return to_upright(pixels, None if matrix is None else bytes(matrix))

@@ -50,7 +50,7 @@ NOT_SETTINGS = [
     ("audio_feature_size", 0, "`audio_feature_size` is 0; give a whole number, at least 1, or None for any"),
     ("image_backend", "opencv", "`image_backend` is 'opencv'; use one of 'torchvision', 'pil', None"),
     ("max_clip_seconds", -1, "`max_clip_seconds` is -1; give a number above 0, or None"),
-    ("transcript_in_prompt", "no", "`transcript_in_prompt` is 'no'; use True or False"),
+    ("transcript_in_prompt", "no", "`transcript_in_prompt` is 'no'; use one of True, False"),
     ("placeholder_token", "\ud800", "`placeholder_token` is"),
     ("audio_input", ["waveform"], r"`audio_input` is \['waveform'\]; use one of 'waveform', 'features', None"),
 ]
