@@ -133,9 +133,12 @@ def new_adapter_config(language_model: PreTrainedModel, lora: dict[str, Any]) ->
     """
     peft = import_peft()
     fields = {"peft_type": "LORA", **lora}
-    if fields["peft_type"] not in peft.PEFT_TYPE_TO_CONFIG_MAPPING:
-        known = ", ".join(method.value for method in peft.PEFT_TYPE_TO_CONFIG_MAPPING)
-        raise ValueError(f"`lora` has `peft_type` {fields['peft_type']!r}; peft's methods are {known}.")
+    config_classes = peft.PEFT_TYPE_TO_CONFIG_MAPPING
+    methods = [method.value for method in config_classes if hasattr(config_classes[method], "target_modules")]
+    if fields["peft_type"] not in methods:
+        raise ValueError(
+            f"`peft_type` is {fields['peft_type']!r}; methods that adapt layers are {', '.join(methods)}."
+        )
     if fields.get("target_modules") is None:
         fields["target_modules"] = default_lora_targets(language_model)
     check_lora_targets(language_model, fields["target_modules"])

@@ -158,10 +158,12 @@ class AnswerSet(NamedTuple):
             ValueError: an answer's log-probability is NaN or infinite.
         """
         if normalization == "tree":
-            are_siblings = self.edge_parents[:, :, None] == self.edge_parents[:, None]  # (B, G, G)
+            # (B, G, G)
+            are_siblings = self.edge_parents[:, :, None] == self.edge_parents[:, None]
             siblings = edge_log_probs[:, None].masked_fill(~are_siblings, float("-inf"))
             edge_log_probs = edge_log_probs - siblings.logsumexp(dim=2)
-        is_step = self.answer_edges >= 0  # (B, A, L)
+        # (B, A, L)
+        is_step = self.answer_edges >= 0
         steps = edge_log_probs.gather(1, self.answer_edges.clamp(min=0).flatten(1)).view_as(is_step)
         is_padding = ~is_step[:, :, 0]  # (B, A)
         scores = steps.masked_fill(~is_step, 0.0).sum(dim=2).masked_fill(is_padding, float("-inf"))
@@ -247,7 +249,8 @@ def answer_loss(logits: Tensor, labels: Tensor, logits_to_keep: Tensor) -> Tenso
         logits_to_keep: (K,) columns of the logits.
     """
     targets = next_labels(labels)[:, logits_to_keep]  # (B, K)
-    logits = logits.float().transpose(1, 2)  # (B, V, K)
+    # (B, V, K)
+    logits = logits.float().transpose(1, 2)
     losses = nn.functional.cross_entropy(logits, targets, ignore_index=-100, reduction="none")  # (B, K)
     num_labels = (targets != -100).sum(dim=1)
     sample_losses = losses.sum(dim=1) / num_labels.clamp(min=1)

@@ -91,7 +91,8 @@ class EGMFLayerSum(EGMFFloat32Module):
         """states (..., K * width) of all layers -> (..., width)."""
         num_layers = len(self.weights)
         shares = torch.softmax(self.SPEED * self.weights, dim=0)
-        mean = self.mean.unflatten(0, (num_layers, -1))  # (K, width)
+        # (K, width)
+        mean = self.mean.unflatten(0, (num_layers, -1))
         scales = shares[:, None] / self.std.unflatten(0, (num_layers, -1)).clamp(min=1e-5)
         total = -(scales * mean).sum(dim=0)
         # Layer by layer: a standardized copy of all states would take most of a step's memory and time.
@@ -226,7 +227,8 @@ class EGMFPretrainedStem(EGMFFloat32Module):
         Clips of equal length are encoded together, each without its padding.
         """
         if values.shape[1] != mask.shape[1]:
-            values = values.transpose(1, 2)  # (B, T, F)
+            # (B, T, F)
+            values = values.transpose(1, 2)
         lengths = mask.sum(dim=1)
         states = {}
         for length in lengths.unique().tolist():
@@ -281,7 +283,8 @@ def run_whisper_encoder(encoder: PreTrainedModel, features: Tensor) -> BaseModel
     states that attend to silence. These are its steps with the positions of the clip.
     """
     states = nn.functional.gelu(encoder.conv1(features))
-    states = nn.functional.gelu(encoder.conv2(states)).transpose(1, 2)  # (N, T / 2, width)
+    # (N, T / 2, width)
+    states = nn.functional.gelu(encoder.conv2(states)).transpose(1, 2)
     states = states + encoder.embed_positions.weight[: states.shape[1]]
     states = nn.functional.dropout(states, encoder.dropout, encoder.training)
     hidden_states = []

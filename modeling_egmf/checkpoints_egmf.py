@@ -19,7 +19,6 @@ checks, adapters_egmf.py for LoRA.
 import copy
 import json
 import os
-import sys
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -96,17 +95,23 @@ def split_weights(
     weights = dict(model.state_dict() if state_dict is None else state_dict)
     adapters = {}
     for name, keys in model.adapter_keys().items():
-        adapters[name] = {stored: weights.pop(key) for stored, key in keys.items()}
+        adapters[name] = {stored: loaded(model, key, weights.pop(key)) for stored, key in keys.items()}
     for key in keys_stored_elsewhere(model) & weights.keys():
         del weights[key]
     own_weights = {}
     for key, weight in weights.items():
         # As without adapters.
         plain_key = key.replace("base_layer.", "")
-        if weight.is_meta and plain_key != key:
-            weight = load_offloaded_parameter(model, key)
+        # With a device map, the library loads those that it knows by name, one shard at a time.
+        if plain_key != key or "hf_device_map" not in vars(model):
+            weight = loaded(model, key, weight)
         own_weights[plain_key] = weight
     return own_weights, adapters
+
+
+def loaded(model: PreTrainedModel, key: str, weight: Tensor) -> Tensor:
+    """A weight of the model, which accelerate may have offloaded."""
+    return load_offloaded_parameter(model, key) if weight.is_meta else weight
 
 
 def save_adapters(
@@ -141,7 +146,7 @@ def save_adapters(
             os.path.join(folder, name),
             filename_pattern=weights_name(variant, "adapter_model{suffix}"),
             # peft reads a single file.
-            max_shard_size=sys.maxsize,
+            max_shard_size="1000TB",
         )
         config.weights_checksum[file_name] = checksum(adapter_weights.items())
         fields = peft_config.from_json_file(os.path.join(folder, name, "adapter_config.json"))

@@ -109,16 +109,25 @@ def describe_decoder(config: PreTrainedConfig) -> DecoderSupport:
     # The library's cache of a window of one token forgets nothing.
     if 1 in (fields.get("sliding_window"), fields.get("attention_chunk_size")):
         return DecoderSupport("recompute", "right")
-    if model_type in CACHED_TYPES:
-        return DecoderSupport("rows", "right")
-
     layer_types = set(get_layer_types_and_kwargs(text_config)[0]) - {"dummy"}
+    # Without attention, a cache has no length.
+    if model_type in CACHED_TYPES and not layer_types <= {"conv", "linear_attention"}:
+        return DecoderSupport("rows", "right")
     if not layer_types <= ATTENTION_LAYERS:
         return DecoderSupport("recompute", "right")
     has_bias = model_type in BIASED_TYPES or fields.get("alibi", False)
     if layer_types == {"full_attention"} and not has_bias and attention in MASKED_ATTENTIONS:
         return DecoderSupport("tree", "any")
     return DecoderSupport("rows", "left")
+
+
+def max_positions(config: PreTrainedConfig) -> int | None:
+    """Number of positions, above which the rotary embeddings of all positions change; None for most models."""
+    text_config = config.get_text_config(decoder=True)
+    rope = text_config.to_dict().get("rope_parameters") or {}
+    if rope.get("rope_type") not in ("dynamic", "longrope"):
+        return None
+    return rope.get("original_max_position_embeddings") or text_config.max_position_embeddings
 
 
 def check_decoder(config: PreTrainedConfig | None, model_class: type[PreTrainedModel] | None = None) -> None:

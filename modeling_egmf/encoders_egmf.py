@@ -88,7 +88,8 @@ class EGMFWaveformStem(EGMFFloat32Module):
         states = states - (states * mask[..., None]).sum(dim=(1, 2), keepdim=True) / num_values
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             states = states * mask[..., None]
-            states = convolution(states.transpose(1, 2)).transpose(1, 2)  # (B, T / 2, C)
+            # (B, T / 2, C)
+            states = convolution(states.transpose(1, 2)).transpose(1, 2)
             states = nn.functional.gelu(norm(states))
             mask = length_mask((mask.sum(dim=1) + 1) // 2, states.shape[1])
         return self.projection(states), mask
@@ -106,7 +107,8 @@ class EGMFWaveformStem(EGMFFloat32Module):
             pad_mode="constant",
             return_complex=True,
         )
-        power = spectrum.abs().square().transpose(1, 2) @ self.mel_filters  # (B, T, mel bins)
+        # (B, T, mel bins)
+        power = spectrum.abs().square().transpose(1, 2) @ self.mel_filters
         decibels = 10 * torch.log10(power.clamp(min=1e-10))
         num_frames = mask.sum(dim=1) // self.hop_length + 1
         # Maps -70 to 10 dB to [-1, 1].
@@ -141,9 +143,11 @@ class EGMFFrameStem(EGMFFloat32Module):
             )
         # Motion is doubled, so that a small one has more weight.
         motion = 2 * (values - values[:, :1])
-        states = take_frames(torch.cat([values, motion], dim=2), mask)  # (real frames, 6, y, x)
+        # (real frames, 6, y, x)
+        states = take_frames(torch.cat([values, motion], dim=2), mask)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-            states = nn.functional.gelu(norm(convolution(states)))  # (real frames, C, y / 2, x / 2)
+            # (real frames, C, y / 2, x / 2)
+            states = nn.functional.gelu(norm(convolution(states)))
         grid = average_over_grid(states, self.GRID_SIZE)
         states = self.projection(grid.flatten(1))
         return put_back_frames(states, mask), mask
@@ -221,9 +225,11 @@ class EGMFModalityEncoder(EGMFFloat32Module):
     def encode_sequence(self, states: Tensor, mask: Tensor) -> Tensor:
         """states (B, T, W), mask (B, T) -> (B, H)."""
         if self.pooling == "statistics":
-            statistics = mean_and_deviation(states, mask)  # (B, 2 * W)
+            # (B, 2 * W)
+            statistics = mean_and_deviation(states, mask)
             return self.projection(self.dropout(standardize(statistics, self.mean, self.std)))
-        states = self.norm(self.run_sequence(self.dropout(states), mask))  # (B, T, W)
+        # (B, T, W)
+        states = self.norm(self.run_sequence(self.dropout(states), mask))
         scores = self.pooling_score(states).squeeze(-1)  # (B, T)
         scores = scores.masked_fill(~mask, float("-inf"))
         weights = torch.softmax(scores, dim=1)
@@ -333,7 +339,8 @@ def sinusoidal_positions(states: Tensor) -> Tensor:
     _, length, width = states.shape
     steps = torch.arange(length, device=states.device, dtype=torch.float32)[:, None]  # (T, 1)
     even = torch.arange(0, width, 2, device=states.device)
-    angles = steps * torch.exp(even * (-math.log(10000.0) / width))  # (T, W / 2)
+    # (T, W / 2)
+    angles = steps * torch.exp(even * (-math.log(10000.0) / width))
     positions = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
     return positions[:, :width].to(states.dtype)
 
@@ -345,7 +352,8 @@ def standardize(values: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 def mean_and_deviation(states: Tensor, mask: Tensor) -> Tensor:
     """states (B, T, W), mask (B, T) -> (B, 2 * W): mean and standard deviation over the real steps."""
-    weights = (mask / mask.sum(dim=1, keepdim=True))[..., None]  # (B, T, 1)
+    # (B, T, 1)
+    weights = (mask / mask.sum(dim=1, keepdim=True))[..., None]
     mean = (weights * states).sum(dim=1)
     variance = (weights * (states - mean[:, None]).square()).sum(dim=1)
     # The root of 0, of a clip of one step, has no gradient.
@@ -358,8 +366,10 @@ def average_over_grid(states: Tensor, size: int) -> Tensor:
     The same as `adaptive_avg_pool2d`, which Apple GPUs only have for sides that are multiples of `size`.
     """
     height, width = states.shape[-2:]
-    rows = cell_means(height, size).to(states)  # (size, y)
-    columns = cell_means(width, size).to(states)  # (size, x)
+    # (size, y)
+    rows = cell_means(height, size).to(states)
+    # (size, x)
+    columns = cell_means(width, size).to(states)
     return rows @ states @ columns.T
 
 

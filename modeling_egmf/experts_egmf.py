@@ -62,7 +62,8 @@ class EGMFExpert(EGMFFloat32Module):
 
     def forward(self, fused: Tensor) -> Tensor:
         """fused (B, H) -> (B, H)."""
-        hidden = self.activation(self.down(fused))  # (B, units)
+        # (B, units)
+        hidden = self.activation(self.down(fused))
         if self.unit_gates is not None:
             hidden = hidden * torch.sigmoid(self.unit_gates)
         return self.up(hidden)
@@ -103,7 +104,8 @@ class EGMFHierarchicalGate(EGMFFloat32Module):
             logits = self.feature_gate(fused)
         output.gate_weights = torch.softmax(logits, dim=-1)
         if self.context_gate is not None:
-            context = torch.cat([fused, output.gate_weights], dim=-1)  # (B, H + E)
+            # (B, H + E)
+            context = torch.cat([fused, output.gate_weights], dim=-1)
             logits = self.context_gate(context)
         if self.masked:
             masked = torch.tensor(self.masked, device=logits.device)
@@ -128,7 +130,8 @@ class EGMFExperts(EGMFFloat32Module):
     def forward(self, fused: Tensor) -> EGMFFusionOutput:
         """fused (B, H) -> output with f_enhanced (B, H) and the weights that it was mixed with."""
         output = self.gate(fused)
-        expert_outputs = torch.stack([expert(fused) for expert in self.experts], dim=1)  # (B, E, H)
+        # (B, E, H)
+        expert_outputs = torch.stack([expert(fused) for expert in self.experts], dim=1)
         mixed = torch.einsum("be,beh->bh", output.expert_weights, expert_outputs)  # (B, H)
         output.fused = mixed + output.residual_weight[:, None] * fused
         return output

@@ -58,6 +58,14 @@ def ties_word_embeddings(text_config: PreTrainedConfig) -> bool:
     return bool(text_config.get_text_config().to_dict().get("tie_word_embeddings"))
 
 
+def embedding_width(text_config: PreTrainedConfig) -> int:
+    """Width of the language model's embeddings, which some project to their hidden size."""
+    text_config = text_config.get_text_config()
+    names = ("word_embed_proj_dim", "input_embedding_size", "embedding_size")
+    own_widths = filter(None, map(text_config.to_dict().get, names))
+    return next(own_widths, text_config.hidden_size)
+
+
 def validate_attention_width(config: PreTrainedConfig, width_name: str, heads_name: str) -> None:
     """Every attention head has the same width."""
     width = getattr(config, width_name)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .configuration_egmf import EGMFConfig
+from .fields_egmf import embedding_width
 from .precision_egmf import EGMFFloat32Module, in_float32
 
 
@@ -45,7 +46,8 @@ class EGMFAttention(EGMFFloat32Module):
             attn_mask=visible[:, None, None, :],
             dropout_p=self.dropout if self.training else 0.0,
         )
-        attended = attended.transpose(1, 2).flatten(2)  # (B, Q, H)
+        # (B, Q, H)
+        attended = attended.transpose(1, 2).flatten(2)
         return self.output(attended) * has_key[:, None, None]
 
 
@@ -56,7 +58,7 @@ class EGMFFusion(EGMFFloat32Module):
         super().__init__()
         width = config.fusion_hidden_size
         norm = nn.LayerNorm if config.fusion_norms else nn.Identity
-        self.text_projection = nn.Linear(config.text_config.get_text_config().hidden_size, width)
+        self.text_projection = nn.Linear(embedding_width(config.text_config), width)
         self.no_text_query = nn.Parameter(torch.zeros(width))
         self.text_norm = norm(width)
         self.media_norm = norm(width)
@@ -88,17 +90,21 @@ class EGMFFusion(EGMFFloat32Module):
         """
         # The first query is learned, and is used only for samples without text.
         has_text = text_mask.any(dim=1, keepdim=True)  # (B, 1)
-        query_mask = torch.cat([~has_text, text_mask], dim=1)  # (B, 1 + L)
+        # (B, 1 + L)
+        query_mask = torch.cat([~has_text, text_mask], dim=1)
         no_text_query = self.no_text_query.expand(text_embeds.shape[0], 1, -1)
         text = torch.cat([no_text_query, self.text_projection(text_embeds)], dim=1)
-        text = self.text_norm(text)  # (B, 1 + L, H)
-        media = self.media_norm(media_tokens)  # (B, 2, H)
+        # (B, 1 + L, H)
+        text = self.text_norm(text)
+        # (B, 2, H)
+        media = self.media_norm(media_tokens)
         if self.media_attention is not None:
             media = media + self.media_attention(media, text, query_mask & has_text)
 
         z_cross = self.cross_attention(text, media, media_mask) + text  # Eq. 1
         z_self = self.self_attention(z_cross, z_cross, query_mask) + z_cross  # Eq. 2
 
-        weights = query_mask / query_mask.sum(dim=1, keepdim=True)  # (B, 1 + L)
+        # (B, 1 + L)
+        weights = query_mask / query_mask.sum(dim=1, keepdim=True)
         pooled = torch.einsum("bl,blh->bh", weights.to(z_self.dtype), z_self)  # (B, H)
         return self.fused_norm(pooled)

@@ -108,7 +108,8 @@ class EGMFGenerationMixin(GenerationMixin):
         # After the end of a shorter sequence.
         filler = settings.eos_token_id if settings.pad_token_id is None else settings.pad_token_id
         filler = filler[0] if isinstance(filler, list | tuple) else filler
-        tokens = pad_sequence(new_tokens, batch_first=True, padding_value=filler or 0)  # (B * X, T)
+        # (B * X, T)
+        tokens = pad_sequence(new_tokens, batch_first=True, padding_value=filler or 0)
         order = torch.cat(groups).argsort()
         tokens = tokens.unflatten(0, (len(input_ids), -1))[order].flatten(0, 1)
         prompts = input_ids.repeat_interleave(len(tokens) // len(input_ids), dim=0)

@@ -146,6 +146,4 @@ def text_model_device_map(device_map: Any) -> Any:
     full_map = full_device_map(device_map)
     if not isinstance(full_map, dict):
         return full_map
-    prefix = "language_model"
-    text_map = {name: device for name, device in full_map.items() if name.startswith(prefix)}
-    return {name.removeprefix(prefix).removeprefix("."): device for name, device in text_map.items()}
+    return {name.partition(".")[2]: place for name, place in full_map.items() if not name.startswith("egmf")}

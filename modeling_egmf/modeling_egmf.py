@@ -93,6 +93,7 @@ from .prompt_egmf import (
 )
 from .scoring_egmf import AnswerScorer
 from .trainer_egmf import keeps_dataset_columns, score_true_answers
+from .weights_egmf import check_trainable
 
 
 class EGMFPreTrainedModel(PreTrainedModel):
@@ -181,7 +182,8 @@ class EGMFModel(EGMFPreTrainedModel):
         text_embeds = text_embeds.to(self.fusion.no_text_query.dtype)
         fused = self.fusion(text_embeds, transcript_mask, media_tokens, media_mask)  # (B, H)
         output = self.experts(fused)
-        output.pseudo_tokens = self.pseudo_tokens(output.fused)  # (B, P, D)
+        # (B, P, D)
+        output.pseudo_tokens = self.pseudo_tokens(output.fused)
         output.modality_mask = present
         return output
 
@@ -248,6 +250,12 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFCheckpointMixin, EGMFPr
         self.generation_config = language_model.generation_config
         self.post_init()
         self.freeze()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """As of any module; what hides the language model's arguments or the names of weights is no part of it."""
+        if name in ("egmf", "language_model") and not isinstance(value, PreTrainedModel):
+            raise TypeError(f"`{name}` is a {type(value).__name__}: use {name}.compile(), or model.add_adapter().")
+        super().__setattr__(name, value)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -353,13 +361,16 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFCheckpointMixin, EGMFPr
             modality_mask=modality_mask,
         )
         placeholder_mask = self.get_placeholder_mask(input_ids)  # (B, S)
-        embeds = self.embed_input_ids(input_ids, placeholder_mask)  # (B, S, D)
+        # (B, S, D)
+        embeds = self.embed_input_ids(input_ids, placeholder_mask)
         columns = transcript_columns(utterance_mask)
-        text_embeds = embeds[:, columns]  # (B, L, D)
+        # (B, L, D)
+        text_embeds = embeds[:, columns]
         transcript_mask = utterance_mask[:, columns].bool()
         media = (audio_values, audio_mask, video_values, video_mask)
         fusion = self.egmf(text_embeds, transcript_mask, *media, modality_mask, text_mask)
-        pseudo_tokens = fusion.pseudo_tokens.to(embeds.dtype)  # (B, P, D)
+        # (B, P, D)
+        pseudo_tokens = fusion.pseudo_tokens.to(embeds.dtype)
         if not pseudo_tokens.isfinite().all():
             check_finite(audio_values=audio_values, video_values=video_values)
         return embeds.masked_scatter(placeholder_mask[..., None], pseudo_tokens), fusion
@@ -394,6 +405,7 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFCheckpointMixin, EGMFPr
         if labels is not None and answer_ids is not None and not self.training:
             inputs = (input_ids, attention_mask, utterance_mask, text_mask)
             return score_true_answers(self, inputs, media, labels, answer_ids)
+        check_trainable(self, labels)
         fusion = {}
         is_first = inputs_embeds is None and is_prefill(past_key_values)
         prompt = (utterance_mask, *media, text_mask)

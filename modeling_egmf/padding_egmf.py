@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import Cache, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast, ModelOutput
 
-from .decoders_egmf import DecoderSupport, argument_names, describe_decoder
+from .decoders_egmf import DecoderSupport, argument_names, describe_decoder, max_positions
 from .prompt_egmf import is_padding_mask, is_prefill, make_position_ids
 
 
@@ -68,8 +68,15 @@ def call_language_model(llm: PreTrainedModel, logits_to_keep: Tensor, **kwargs: 
         logits_to_keep: (K,) columns.
 
     Raises:
-        ValueError: flex attention on a CPU, where torch cannot train with it, nor compile it for every shape.
+        ValueError: flex attention on a CPU, where torch cannot train with it, nor compile it for every shape; more
+            tokens than the rotary embeddings are the same for, so that the cache and other samples would be wrong.
     """
+    limit = max_positions(llm.config)
+    positions = kwargs.get("position_ids")
+    if limit and positions is None:
+        positions = torch.tensor(kwargs["inputs_embeds"].shape[1] - 1)
+    if limit and positions.max() >= limit:
+        raise ValueError(f"The language model's positions change after {limit} tokens. Lower max_length.")
     if llm.config._attn_implementation == "flex_attention" and logits_to_keep.is_cpu:
         raise ValueError("Flex attention needs a GPU: use attn_implementation='sdpa'.")
     kwargs["logits_to_keep"] = logits_to_keep

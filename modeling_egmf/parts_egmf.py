@@ -16,7 +16,7 @@ import hashlib
 import itertools
 import os
 from collections.abc import Collection, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +114,8 @@ def find_moved_part(path: str, checkpoint: str | os.PathLike) -> str:
     names = [name for name in Path(path).parts if name not in (os.pardir, os.curdir, Path(path).anchor)]
     if not names:
         return path
-    places = Path(checkpoint).absolute().parents if os.path.isdir(checkpoint) else ()
+    folder = Path(checkpoint)
+    places = (*folder.absolute().parents, *folder.resolve().parents) if folder.is_dir() else ()
     configs = [place.joinpath(*names, "config.json") for place in places]
     cached = f"models--*--{glob.escape(names[-1])}/snapshots/*/config.json"
     configs += sorted(Path(constants.HF_HUB_CACHE).glob(cached))
@@ -125,20 +126,24 @@ def find_moved_part(path: str, checkpoint: str | os.PathLike) -> str:
     return candidates[0]
 
 
-def check_location(path: str, name: str, checkpoint: str | os.PathLike, remedy: str) -> None:
-    """Refuse a path without a model; a Hub id is looked up when it is loaded.
+@contextmanager
+def loading_part(part: str, path: str, checkpoint: str | os.PathLike, remedy: str) -> Iterator[None]:
+    """Explain errors of loading a part, and refuse a path without a model; a Hub id is looked up when it is loaded.
 
     Args:
-        name: what is being loaded; it starts the message.
+        part: what is being loaded, for the message.
         remedy: what the user can do about it.
 
     Raises:
-        OSError: the message says where the part was expected.
+        OSError: it cannot be read, or is not where it was expected; the message says where that is.
     """
+    name = f"{checkpoint} is an adapter checkpoint: its {part} {path!r}"
     if is_local(path) and not os.path.isfile(os.path.join(path, "config.json")):
         start = checkpoint if os.path.isdir(checkpoint) else os.curdir
         expected = os.path.abspath(os.path.join(start, path))
         raise OSError(f"{name} was not found at {expected}, in a folder above it or in the Hub cache. {remedy}")
+    with explain_loading_errors(name, remedy):
+        yield
 
 
 # ---- whether they are the right ones --------------------------------------------------------------------------------
@@ -158,11 +163,7 @@ def floating_weights(model: PreTrainedModel, excluded: Collection[str] = ()) -> 
     return {weight for name, weight in weights if weight.is_floating_point() and name not in excluded}
 
 
-def sum_of_bits(
-    model: PreTrainedModel,
-    *roundings: torch.dtype,
-    excluded: Collection[str] = (),
-) -> str:
+def sum_of_bits(model: PreTrainedModel, *roundings: torch.dtype, excluded: Collection[str] = ()) -> str:
     """The sum of the bits of all weights, eight bytes at a time, after rounding them to other precisions in turn.
 
     A single changed bit changes it; names, order and shards do not.
@@ -263,19 +264,17 @@ def load_text_model(
         ValueError: it is not the one of the training, or its weights are incomplete or not finite.
     """
     path = config.text_model_id
-    name = f"{checkpoint} is an adapter checkpoint: its language model {path!r}"
     remedy = (
         "Point to a copy: from_pretrained(..., text_model_id='/path/to/a/copy'), "
         "pipeline(..., model_kwargs={'text_model_id': ...}) or --text_model_name_or_path."
     )
-    check_location(path, name, checkpoint, remedy)
     if kwargs.get("dtype") in (None, "auto"):
         kwargs["dtype"] = config.text_config.dtype or "auto"
     if kwargs.get("attn_implementation") is None and config._attn_implementation is not None:
         # AutoConfig has taken the argument.
         kwargs["attn_implementation"] = config._attn_implementation
     kwargs["revision"] = config.text_model_revision or "main"
-    with explain_loading_errors(name, remedy):
+    with loading_part("language model", path, checkpoint, remedy):
         language_model, info = AutoModelForCausalLM.from_pretrained(path, output_loading_info=True, **kwargs)
     check_weights(path, info, dict(language_model.named_parameters()))
     check_text_model(path, language_model, checkpoint, config)
@@ -304,10 +303,8 @@ def load_backbone(
     if not is_stored_elsewhere(encoder):
         return None
     path = encoder.backbone_id
-    name = f"{checkpoint} is an adapter checkpoint: its {modality} encoder {path!r}"
     remedy = f"Point to a copy: from_pretrained(..., {modality}_config={{'backbone_id': '/path/to/a/copy'}})."
-    check_location(path, name, checkpoint, remedy)
-    with explain_loading_errors(name, remedy):
+    with loading_part(f"{modality} encoder", path, checkpoint, remedy):
         backbone, info = AutoModel.from_pretrained(
             path,
             config=encoder.backbone_config,

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import Cache
 
 from .configuration_egmf import EGMFConfig
+from .fields_egmf import embedding_width
 from .precision_egmf import EGMFFloat32Module, in_float32
 
 
@@ -38,7 +39,7 @@ class EGMFPseudoTokens(EGMFFloat32Module):
     def __init__(self, config: EGMFConfig):
         super().__init__()
         self.num_tokens = config.num_pseudo_tokens
-        self.width = config.text_config.get_text_config().hidden_size
+        self.width = embedding_width(config.text_config)
         num_projections = 1 if config.pseudo_token_projection == "repeat" else self.num_tokens
         norm = nn.LayerNorm if config.pseudo_token_norm else nn.Identity
         self.norm = norm(config.fusion_hidden_size)
@@ -50,7 +51,8 @@ class EGMFPseudoTokens(EGMFFloat32Module):
     @in_float32
     def forward(self, enhanced: Tensor) -> Tensor:
         """enhanced (B, H) -> (B, P, D)."""
-        tokens = self.scale * self.projection(self.norm(enhanced))  # (B, D) or (B, P * D)
+        # (B, D) or (B, P * D)
+        tokens = self.scale * self.projection(self.norm(enhanced))
         return tokens.unflatten(1, (-1, self.width)).expand(-1, self.num_tokens, -1)
 
 
@@ -82,13 +84,12 @@ def check_masks(input_ids: Tensor, **inputs: Any) -> None:
         raise ValueError(f"`{wrong[0]}` has values other than 0 and 1. Give all that the processor returned.")
 
 
-def check_finite(
-    **media: Tensor | None,
-) -> None:
-    """Reject NaN and infinite values, naming the input."""
+def check_finite(**media: Tensor | None) -> None:
+    """Reject NaN and infinite values, naming the input and the samples."""
     for name, values in media.items():
         if values is not None and not values.isfinite().all():
-            raise ValueError(f"`{name}` has NaN or infinity. Repair it.")
+            samples = torch.where(~values.isfinite().flatten(1).all(dim=1))[0].tolist()
+            raise ValueError(f"`{name}` of sample {samples} of the batch has NaN or infinity. Repair it.")
 
 
 def check_token_ids(name: str, token_ids: Tensor | None, config: EGMFConfig) -> None:

@@ -108,7 +108,8 @@ class AnswerScorer:
 
     def score_tree(self, samples: Tensor, prompt_mask: Tensor, cache: Cache) -> Tensor:
         """Score all inner nodes in one forward pass, in which each sees the prompt, its ancestors and itself."""
-        visible = visible_columns(self.answers, prompt_mask)[:, 1:]  # (B, N, S + N)
+        # (B, N, S + N)
+        visible = visible_columns(self.answers, prompt_mask)[:, 1:]
         dtype = self.llm.dtype
         attention_mask = torch.zeros_like(visible, dtype=dtype)
         attention_mask = attention_mask.masked_fill(~visible, torch.finfo(dtype).min)
@@ -163,12 +164,16 @@ class AnswerScorer:
         """
         embed_tokens = self.llm.get_input_embeddings()
         node_embeds = embed_tokens(self.answers.node_tokens).to(prompt_embeds.dtype)
-        embeds = torch.cat([prompt_embeds, node_embeds], dim=1)  # (B, S + N, D)
+        # (B, S + N, D)
+        embeds = torch.cat([prompt_embeds, node_embeds], dim=1)
         # A branch ends at a node that only the node itself sees; without inner nodes, at the root.
         is_end = self.answers.node_sees.sum(dim=1) == 1  # (B, N)
-        is_end = torch.cat([~is_end.any(dim=1, keepdim=True), is_end], dim=1)  # (B, 1 + N)
-        branch_samples, ends = torch.where(is_end)  # (R,), (R,)
-        branch_masks = visible_columns(self.answers, prompt_mask)[branch_samples, ends]  # (R, S + N)
+        # (B, 1 + N)
+        is_end = torch.cat([~is_end.any(dim=1, keepdim=True), is_end], dim=1)
+        # (R,), (R,)
+        branch_samples, ends = torch.where(is_end)
+        # (R, S + N)
+        branch_masks = visible_columns(self.answers, prompt_mask)[branch_samples, ends]
 
         scores = torch.zeros(self.answers.edge_tokens.shape, device=prompt_mask.device)
         for branches in branch_masks.sum(dim=1).argsort().split(MAX_ROWS):
@@ -194,6 +199,7 @@ class AnswerScorer:
 
 def visible_columns(answers: AnswerSet, prompt_mask: Tensor) -> Tensor:
     """prompt_mask (B, S) -> (B, 1 + N, S + N) bool: each node sees the prompt, its ancestors and itself."""
-    sees_nodes = nn.functional.pad(answers.node_sees, (0, 0, 1, 0))  # (B, 1 + N, N)
+    # (B, 1 + N, N)
+    sees_nodes = nn.functional.pad(answers.node_sees, (0, 0, 1, 0))
     sees_prompt = prompt_mask.bool()[:, None].expand(-1, sees_nodes.shape[1], -1)
     return torch.cat([sees_prompt, sees_nodes], dim=2)

@@ -88,8 +88,10 @@ def find_true_answers(labels: Tensor, answer_ids: Tensor, num_labels: Tensor) ->
     length = labels.shape[1]
     steps = torch.arange(answer_ids.shape[2], device=labels.device)
     columns = (length - num_labels + steps).clamp(max=length - 1)  # (B, L)
-    tokens = labels.gather(1, columns)[:, None]  # (B, 1, L)
-    is_equal = (tokens == answer_ids) | (answer_ids < 0)  # (B, A, L)
+    # (B, 1, L)
+    tokens = labels.gather(1, columns)[:, None]
+    # (B, A, L)
+    is_equal = (tokens == answer_ids) | (answer_ids < 0)
     is_same = is_equal.all(dim=2) & (answer_ids[..., 0] >= 0)  # (B, A)
     unknown = torch.where(~is_same.any(dim=1))[0].tolist()
     if unknown:

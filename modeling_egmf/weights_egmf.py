@@ -122,6 +122,25 @@ def in_memory(module: nn.Module) -> AbstractContextManager:
     return align_module_device(module)
 
 
+def check_trainable(module: nn.Module, labels: Tensor | None) -> None:
+    """Refuse to train weights that accelerate has offloaded, which neither get gradients nor change.
+
+    Args:
+        labels: None if nothing is trained.
+
+    Raises:
+        ValueError: a trainable parameter is not in memory; the message names it.
+    """
+    if labels is None or labels.is_meta or not torch.is_grad_enabled():
+        return
+    for name, weight in module.named_parameters():
+        if weight.requires_grad and weight.is_meta:
+            raise ValueError(
+                f"{name} is offloaded: training would lose its gradient. "
+                "Offload by `device_map`, or use torch.no_grad()."
+            )
+
+
 def not_finite(weights: Mapping[str, Tensor]) -> list[str]:
     """Names of the floating-point weights with NaN or infinite values; offloaded weights are not checked."""
     names = []

@@ -81,7 +81,8 @@ def test_layers_are_the_default_if_none_are_named(make_config):
     ("lora", "error", "message"),
     [
         ({"r": 2, "rr": 3}, TypeError, "'rr'"),
-        ({"peft_type": "NOTHING"}, ValueError, "`peft_type` 'NOTHING'; peft's methods are LORA"),
+        ({"peft_type": "NOTHING"}, ValueError, "`peft_type` is 'NOTHING'; methods that adapt layers are LORA"),
+        ({"peft_type": "PROMPT_TUNING"}, ValueError, "'PROMPT_TUNING'; methods that adapt layers are LORA"),
         ({"r": 2, "init_lora_weights": "pissa"}, ValueError, "'pissa' changes the weights of the language model"),
     ],
 )

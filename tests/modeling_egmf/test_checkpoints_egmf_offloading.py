@@ -133,3 +133,32 @@ def test_model_that_accelerate_offloads_gives_the_same_answers(offloaded):
     loaded, model, inputs = offloaded
     before = model.score_answers(**inputs).probabilities
     torch.testing.assert_close(loaded.score_answers(**inputs).probabilities, before, atol=1e-5, rtol=0)
+
+
+def test_training_what_accelerate_offloads_is_refused(offloaded, labeled):
+    """The gradients would be lost, and nothing would change."""
+    loaded, model, _ = offloaded
+    inputs = labeled()
+    with pytest.raises(ValueError, match=r"is offloaded: training would lose its gradient\. .*`device_map`, or use"):
+        loaded(**inputs)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(**inputs).loss, model(**inputs).loss)
+
+
+def test_offloading_by_a_device_map_changes_no_gradient(adapter, labeled, tmp_path):
+    folder, model, _ = adapter
+    loaded = load(folder, device_map=device_map(*PARTS), offload_folder=tmp_path / "offload")
+    gradients = []
+    for each in (model, loaded):
+        each(**labeled()).loss.backward()
+        trained = {name: parameter for name, parameter in each.named_parameters() if parameter.requires_grad}
+        gradients.append({name: parameter.grad for name, parameter in trained.items()})
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("keeps_the_language_model", [True, False])
+def test_saving_what_accelerate_offloads_keeps_all_weights(offloaded, keeps_the_language_model, tmp_path):
+    loaded, model, inputs = offloaded
+    (stand_alone(loaded) if keeps_the_language_model else loaded).save_pretrained(tmp_path / "again")
+    after = load(tmp_path / "again").score_answers(**inputs).probabilities
+    torch.testing.assert_close(after, model.score_answers(**inputs).probabilities, atol=1e-5, rtol=0)

@@ -17,6 +17,7 @@ NUM_NEW_TOKENS = 2
 KINDS = {
     "plain": ("llama", {}),
     "positions from 2": ("opt", {}),
+    "narrow embeddings": ("opt", {"word_embed_proj_dim": 16}),
     "learned positions": ("gpt2", {}),
     "sinusoidal positions": ("xglm", {}),
     "experts": ("mixtral", {}),
@@ -35,6 +36,7 @@ KINDS = {
     "alibi as an option": ("falcon", {"alibi": True}),
     "positions by column": ("bart", {}),
     "convolutions": ("lfm2", {}),
+    "convolutions only": ("lfm2", {"layer_types": ["conv", "conv"]}),
     "linear attention": ("qwen3_5_text", {}),
     "linear attention and experts": ("qwen3_next", {}),
     "mamba": ("mamba", {}),
@@ -92,6 +94,36 @@ def test_batch_equals_each_sample_alone(kind):
         expected = [greedy_tokens(model, embeds, NUM_NEW_TOKENS) for embeds in alone]
     assert text[:, -NUM_NEW_TOKENS:].tolist() == expected
     assert torch.equal(text[:, :-NUM_NEW_TOKENS], inputs["input_ids"])
+
+
+LONG_ROPE = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [4.0] * 4}
+CHANGING_POSITIONS = {
+    "dynamic": {"max_position_embeddings": 16, "rope_parameters": {"rope_type": "dynamic", "factor": 4.0}},
+    "longrope": {"rope_parameters": {**LONG_ROPE, "original_max_position_embeddings": 16}},
+}
+
+
+@pytest.mark.parametrize("kind", CHANGING_POSITIONS)
+def test_positions_that_change_with_the_length_are_refused(kind):
+    """The cache would hold other positions than those of a longer prompt, and a batch those of its longest sample."""
+    model = build("llama", CHANGING_POSITIONS[kind])
+    inputs = make_inputs(model)  # up to 21 tokens
+    answer_ids = torch.tensor([answer + [-1] * (3 - len(answer)) for answer in ANSWERS])
+    calls = {
+        "score_answers": lambda: model.score_answers(**inputs, answer_ids=answer_ids.expand(4, -1, -1)),
+        "forward": lambda: model(**inputs),
+        "generate": lambda: model.generate(**inputs, max_new_tokens=1),
+    }
+    for call in calls.values():
+        with pytest.raises(ValueError, match=r"positions change after 16 tokens\. Lower max_length"):
+            call()
+    short = {name: value[2:3] for name, value in make_inputs(model).items()}  # 13 tokens
+    short = {name: value[:, -13:] if value.shape[1] == 21 else value for name, value in short.items()}
+    embeds = prompt_embeds(model, short, 0).detach()
+    with torch.no_grad():
+        expected = answer_probabilities(model, embeds, ANSWERS)
+    actual = model.score_answers(**short, answer_ids=answer_ids[None]).probabilities[0]
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("model_type", ["lfm2", "mistral"])

@@ -2,6 +2,7 @@
 
 import itertools
 
+import peft
 import pytest
 import torch
 
@@ -324,3 +325,13 @@ def test_no_part_is_idle(setting, process, name):
     with torch.no_grad():
         parameter.add_(torch.linspace(-2, 2, parameter.numel()).view_as(parameter) + 0.5)
     assert (model(**inputs, logits_to_keep=1).logits - before).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("part", ["language_model", "egmf"])
+def test_wrapped_parts_are_refused(make_model, part):
+    """A wrapper hides the arguments of the language model, which would be left out, and renames the weights."""
+    model = make_model()
+    with pytest.raises(TypeError, match=rf"`{part}` is a OptimizedModule: use {part}\.compile\(\)"):
+        setattr(model, part, torch.compile(getattr(model, part), backend="eager"))
+    with pytest.raises(TypeError, match=r"`language_model` is a PeftModelForCausalLM: .* or model\.add_adapter\(\)"):
+        model.language_model = peft.get_peft_model(model.language_model, peft.LoraConfig(r=2, task_type="CAUSAL_LM"))

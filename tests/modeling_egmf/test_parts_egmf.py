@@ -51,6 +51,14 @@ def test_copy_finds_the_language_model_in_a_folder_above(adapter, tmp_path, capl
     assert f"does not exist: {tmp_path / 'llm'} is loaded instead" in caplog.text
 
 
+def test_link_to_a_checkpoint_finds_the_language_model_beside_it(adapter, tmp_path):
+    shutil.copytree(adapter[0], tmp_path / "disk/runs/run")
+    (tmp_path / "llm").rename(tmp_path / "disk/runs/llm")
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project/runs").symlink_to(tmp_path / "disk/runs/run")
+    assert_same_answers(tmp_path / "project/runs", adapter)
+
+
 def test_copy_finds_the_language_model_in_the_hub_cache(adapter, bases, tmp_path, monkeypatch):
     (tmp_path / "llm").unlink()
     shutil.copytree(bases / "llm", tmp_path / "cache/models--org--llm/snapshots/0123")

@@ -228,7 +228,7 @@ def test_input_that_is_not_finite_is_named(setting, process, labeled, name, numb
     for each in (inputs, example):
         each[name][1, 0] = number
     prompt = {key: value for key, value in inputs.items() if key not in ("answer_ids", "task_ids")}
-    message = rf"`{name}` has NaN or infinity"
+    message = rf"`{name}` of sample \[1\] of the batch has NaN or infinity"
     for method, given in ((model.score_answers, inputs), (model.generate, prompt), (model.train(), example)):
         with pytest.raises(ValueError, match=message):
             method(**given)

@@ -11,6 +11,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 from modeling_egmf import EGMFConfig, EGMFEncoderConfig, EGMFForConditionalGeneration, EGMFModel
+from modeling_egmf.fields_egmf import embedding_width
 
 from ...model.builder import fusion_settings
 from ...model.encoders import RAW_INPUTS, shared_settings
@@ -178,7 +179,7 @@ def egmf_activations(config: EGMFConfig, load: Load, num_frames: int) -> int:
         media[f"{modality}_values"] = torch.zeros(1, *shape)
         media[f"{modality}_mask"] = torch.ones(1, shape[0], dtype=torch.bool)
     num_words = max(load.words, 1)
-    text = torch.zeros(1, num_words, config.text_config.get_text_config().hidden_size)
+    text = torch.zeros(1, num_words, embedding_width(config.text_config))
     return _kept_bytes(EGMFModel(config).train(), text, torch.ones(1, num_words), media)
 
 
