@@ -59,6 +59,12 @@ def commit() -> str:
     return head.stdout.strip() + suffix
 
 
+def short_commit(name: str) -> str:
+    """`1856149`, or `1856149+changes`, of what `commit` returns."""
+    head, plus, changes = name.partition("+")
+    return head[:7] + plus + changes
+
+
 def peak_gib(device: str) -> float:
     """Largest memory of this process so far in GiB: allocated on the GPU for `cuda`, else resident in main memory."""
     if device == "cuda":

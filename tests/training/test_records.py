@@ -23,6 +23,7 @@ from training.records import (
     read_json,
     read_yaml,
     replacing,
+    short_commit,
     temporary_name,
     write_json,
     write_text,
@@ -44,6 +45,12 @@ def test_peak_memory_of_this_process():
     with open("/proc/self/status", encoding="utf-8") as file:
         kilobytes = next(int(line.split()[1]) for line in file if line.startswith("VmHWM"))
     assert peak_gib("cpu") == pytest.approx(kilobytes / 2**20, rel=0.1)
+
+
+def test_short_commit_keeps_that_files_were_changed():
+    assert short_commit("0123456789abcdef") == "0123456"
+    assert short_commit("0123456789abcdef+changes") == "0123456+changes"
+    assert short_commit("unknown") == "unknown"
 
 
 def test_json_round_trip(tmp_path):

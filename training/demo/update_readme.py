@@ -23,7 +23,7 @@ from ..evaluation.tables import (
     replace_block,
 )
 from ..paths import RESULTS
-from ..records import read_json, write_text
+from ..records import read_json, short_commit, write_text
 
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -184,7 +184,7 @@ def _describe_training(results: dict[str, Any]) -> str:
     return (
         f"Chance is {results['ceilings']['emotion']['chance']:.3f}. A run trains {egmf['trained_parameters']:,} "
         f"parameters, which took {_format_range(egmf['minutes']['values'])} minutes here. "
-        f"Measured at commit {', '.join(commit[:7] for commit in egmf['commits'])}."
+        f"Measured at commit {', '.join(map(short_commit, egmf['commits']))}."
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluation.tables import MISSING, format_mean_std, format_number, format_subset, markdown_table
-from ..records import write_json, write_text
+from ..records import short_commit, write_json, write_text
 from .figures import summarize_experiment
 from .plan import LOWER_IS_BETTER
 from .runner import Runner
@@ -53,7 +53,7 @@ def render_results(record: Mapping[str, Any], level: int = 2) -> list[str]:
     ]
     commits = sorted({commit for variant in record["variants"].values() for commit in variant["commits"]})
     if len(commits) > 1:
-        shown = ", ".join(commit[:7] for commit in commits)
+        shown = ", ".join(map(short_commit, commits))
         lines += ["", f"The runs were trained by {len(commits)} versions of the code, which may differ: {shown}."]
     if record["left_out"]:
         lines += ["", f"Left out: {'; '.join(record['left_out'])}."]
