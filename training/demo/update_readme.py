@@ -182,8 +182,8 @@ def _describe_bounds(ideal: dict[str, Any]) -> str:
 def _describe_training(results: dict[str, Any]) -> str:
     egmf = results["variants"]["egmf"]
     return (
-        f"Chance is {results['ceilings']['emotion']['chance']:.3f}. A run trains {egmf['trained_parameters']:,} "
-        f"parameters, which took {_format_range(egmf['minutes']['values'])} minutes here. "
+        f"Chance is {results['ceilings']['emotion']['chance']:.3f}. Training the {egmf['trained_parameters']:,} "
+        f"parameters of a run took {_format_range(egmf['minutes']['values'])} minutes here. "
         f"Measured at commit {', '.join(map(short_commit, egmf['commits']))}."
     )
 
@@ -212,9 +212,11 @@ def _describe_speed(speed: dict[str, Any]) -> str:
 def summarize_real_data(ravdess: dict[str, Any], real_data: dict[str, Any]) -> str:
     """Every corpus beside its baseline, losses included, from `ravdess.json` and `real_data.json`."""
     introduction = (
-        f"**Real data**, {real_data['text_model']} on a CPU. `make real` trains on a frozen {ravdess['audio']} and "
-        f"face landmarks: eight emotions (chance 0.125), actors unseen in each of {len(ravdess['folds'])} folds. The "
-        "others train on subsets, most with one seed. Baselines are scikit-learn's logistic and ridge regression. "
+        f"**Real data**, {real_data['text_model']} on a CPU. `make real` trains on the outputs of a frozen "
+        f"{ravdess['audio']} and face landmarks: eight emotions (chance 0.125), actors unseen in each of "
+        f"{len(ravdess['folds'])} folds (mean ± standard deviation); *per speaker*: features normalized with other, "
+        "unlabeled clips of the same speaker. The others train on subsets, most with one seed. Baselines are "
+        "scikit-learn's logistic and ridge regression. "
         "[Intervals and conditions](training/results/README.md#other-corpora)."
     )
     header = ["corpus", "metric"]
@@ -244,8 +246,8 @@ def render_ravdess(results: dict[str, Any]) -> str:
     introduction = (
         f"**Real voices and faces**, RAVDESS, {results['actors']} actors, eight emotions (chance 0.125), unseen "
         f"actors in each of {len(results['folds'])} folds (mean ± standard deviation), the model of `make real`: a "
-        f"frozen {results['audio']} and face landmarks; "
-        "[every figure and its conditions](ravdess.md), "
+        f"frozen {results['audio']} and face landmarks; *per speaker*: features normalized with other, unlabeled "
+        "clips of the same speaker; [every figure and its conditions](ravdess.md), "
         f"rebuilt by `{COMMANDS['ravdess.json']}`:"
     )
     rows = []
@@ -265,8 +267,8 @@ def render_real_data(results: dict[str, Any]) -> str:
     """EGMF compared with the baseline by each corpus's main figure, losses included, from `real_data.json`."""
     benchmarks = results["benchmarks"].values()
     introduction = (
-        f"**Real data**, {results['text_model']} on a CPU, subsets of the training sets, one seed unless a deviation "
-        "is given; [every figure and its conditions](real_data.md), rebuilt by "
+        f"**Real data**, {results['text_model']} on a CPU, subsets of the training sets, one seed unless a standard "
+        "deviation is given; [every figure and its conditions](real_data.md), rebuilt by "
         f"`{COMMANDS['real_data.json']}`:"
     )
     table = markdown_table(

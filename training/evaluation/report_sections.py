@@ -31,8 +31,7 @@ SYNTHETIC = (
     "exactly from the generator."
 )
 NO_PICTURES = (
-    "This report has no pictures, because matplotlib is not installed. Run `pip install 'egmf[training]'` and write "
-    "it again."
+    "This report has no plots, because matplotlib is not installed. Run `pip install matplotlib` and write it again."
 )
 CALIBRATION = (
     "Confidence is the mean probability of the answer; a calibrated model is right as often as its confidence says. "

@@ -112,7 +112,7 @@ def test_report_of_one_task_and_one_subset(tmp_path, no_pictures, task):
         prediction |= {"columns": {"speaker": f"S{number % 2}"}, "media": {"audio": f"clips/{number}.wav"}}
     write_json(tmp_path / "results-test.json", results)
     text = write_report(tmp_path).read_text(encoding="utf-8")
-    assert "no pictures, because matplotlib is not installed. Run `pip install 'egmf[training]'`" in text
+    assert "no plots, because matplotlib is not installed. Run `pip install matplotlib`" in text
     assert f"## Task {task}" in text
     assert "Not evaluated: audio, video, text + audio" in text
     assert "| S0 | 7 |" in text
