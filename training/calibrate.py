@@ -1,10 +1,11 @@
-"""Measure how sure a finished run may be: a temperature per task and subset of modalities, stored in the checkpoint.
+"""Calibrate a finished run: fit a temperature per task and subset of the modalities, and store it in the checkpoint.
 
     egmf calibrate runs/demo
     egmf calibrate runs/demo --results runs/demo/results-validation.json
 
-Asks the run for its validation split with every subset of the modalities, unless a results file has the answers. Then
-`calibrated=True` in `post_process_answers` and the pipeline gives calibrated answers. See evaluation/calibration.py.
+Evaluates the run on its validation split with every subset of the modalities, unless a results file has the
+predictions. Then `calibrated=True` in `post_process_answers` and the pipeline gives calibrated probabilities. The
+fitting is in evaluation/calibration.py.
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ def make_parser() -> CommandParser:
     add("run", type=Path, help="folder of a finished run")
     add("--results", type=Path, help="results of the run with every subset; default: evaluate, or the earlier results")
     add("--dataset", help="dataset; default: that of the training")
-    add("--split", help="split to measure on, never the test split; default: the validation split of the training")
+    add("--split", help="split to fit on, never the test split; default: the validation split of the training")
     add("--text_model_name_or_path", help="language model of an adapter checkpoint, if it was moved")
     add("--encoder_cache", help="folder for the outputs of frozen pretrained encoders; default: that of the training")
     add("--batch_size", type=int, default=16, help="examples per batch; default: 16")

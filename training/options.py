@@ -113,12 +113,12 @@ class ModelArguments:
     )
     encoder_pooling: str | None = described(
         None,
-        "From a sequence to one vector: attention, or statistics (mean and deviation of features or of a pretrained "
-        "encoder's states; the default for pretrained encoders).",
+        "Pooling of a sequence to one vector: attention, or statistics (mean and standard deviation over time of "
+        "features or encoder states; the default for pretrained encoders).",
     )
     pretrained_layers: str | None = described(
         None,
-        "Layers of pretrained encoders: weighted (a learned weighted sum over all, the default) or last.",
+        "Layers of pretrained encoders: weighted (a learned weighted sum over all; the default) or last.",
     )
     pretrained_dtype: str = described(
         "float32", "Precision of frozen pretrained encoders: float32, bfloat16, float16."
@@ -132,7 +132,7 @@ class ModelArguments:
     frame_size: int = described(64, "Height and width of a frame in pixels.")
     frames: str = described(
         "full",
-        "Part of each frame that the model sees: full (letterboxed), center, or face, which is detected, followed and "
+        "Part of each frame that the model sees: full (letterboxed), center, or face, which is detected, tracked and "
         "cropped; needs dlib: pip install 'egmf[faces]'.",
     )
     max_clip_seconds: float = described(30.0, "Maximum length of a clip in seconds; the rest is cut off.")
@@ -157,8 +157,8 @@ class ModelArguments:
     )
     readout: str = described(
         "answers",
-        "Source of the answer: answers scores each with the language model; head is a linear layer on the last hidden "
-        "state, to compare with (only for egmf evaluate and egmf predict).",
+        "Source of the prediction: answers scores each with the language model; head is a linear layer on the last "
+        "hidden state, for comparison (only for egmf evaluate and egmf predict).",
     )
     transcript_in_prompt: bool = described(True, "Put the transcript into the language model's prompt.")
     prompt_format: str | None = described(
@@ -239,8 +239,8 @@ class DataArguments(DatasetArguments):
     )
     speaker_normalization: bool = described(
         False,
-        "Give each speaker's features and cached encoder outputs (column `speaker`) the mean and deviation of the "
-        "whole training set. Needs other clips of the same speaker, but no labels.",
+        "Normalize each speaker's features and cached encoder outputs (column `speaker`) to the mean and standard "
+        "deviation of the training set. Needs other clips of the speaker, but no labels.",
     )
     cache_media: bool = described(False, "Keep decoded clips in memory; for a few thousand short clips.")
 
@@ -265,10 +265,10 @@ class FusionTrainingArguments:
     fusion_pretraining_batch_size: int = described(32, "Its batch size over all processes.")
     fusion_pretraining_mixup: float = described(0.0, "Mixup (alpha); 0.4 for a few hundred clips.")
     fit_pseudo_tokens: bool = described(
-        False, "Pseudo tokens start as the words that its head answers; for few clips."
+        False, "Initialize the pseudo tokens from the answers of its head; for few clips."
     )
     distillation: bool = described(
-        False, "The language model learns to answer as the fusion pretraining's head; for few clips."
+        False, "Distill the fusion pretraining's head into the language model; for few clips."
     )
     early_stopping_patience: int | None = described(
         None, "Number of evaluations without improvement after which training stops."

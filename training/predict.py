@@ -47,8 +47,8 @@ def make_parser() -> CommandParser:
         "--speaker_normalization",
         action="store_true",
         group=model,
-        help="take each speaker's own mean and deviation off: --folder has a folder for each speaker, --dataset a "
-        "column speaker (needs no labels)",
+        help="normalize each speaker's features and encoder outputs, as in training: --folder has a folder for each "
+        "speaker, --dataset a column speaker (needs no labels)",
     )
     add("--top_k", type=int, group=output, help="number of probabilities to keep, largest first")
     add(
@@ -84,7 +84,7 @@ def check_arguments(parser: CommandParser, arguments: argparse.Namespace) -> Non
             "--dataset with a column speaker, without --streaming."
         )
     if arguments.speaker_normalization and arguments.window_hop is not None:
-        parser.error("--speaker_normalization is of whole clips. Leave out --window_hop.")
+        parser.error("--speaker_normalization is for whole clips. Leave out --window_hop.")
     if folder is not None and not folder.is_dir():
         parser.error(f"--folder {folder} is not a folder.")
 

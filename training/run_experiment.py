@@ -1,4 +1,4 @@
-"""Carry out experiment plans: train what is missing, evaluate, and decide the plans' claims.
+"""Run experiment plans: train what is missing, evaluate, and test the plans' claims.
 
     egmf experiment gating --seeds 0 1 2 --jobs 2
     egmf experiment gating expert_ablation lora      # share the runs that they have in common

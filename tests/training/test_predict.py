@@ -184,7 +184,7 @@ def test_transcript_in_another_encoding_is_an_error_of_that_clip(predict, folder
     ("options", "message"),
     [
         (["--text", "Hi", "--speaker_normalization"], "needs all clips of a speaker: give --folder"),
-        (["--folder", ".", "--speaker_normalization", "--window_hop", "2"], "is of whole clips"),
+        (["--folder", ".", "--speaker_normalization", "--window_hop", "2"], "is for whole clips"),
     ],
 )
 def test_speakers_of_one_clip_or_of_windows_are_refused(options, message, capsys):

@@ -33,7 +33,7 @@ RECORD = "real.json"  # which options the finished stages were run with
 def make_parser() -> CommandParser:
     parser = CommandParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder with the unpacked archives of RAVDESS")
-    parser.add_argument("--clip", type=Path, help="sound or video to predict; default: one of an actor held out")
+    parser.add_argument("--clip", type=Path, help="audio or video file to predict; default: one of a held-out actor")
     parser.add_argument(
         "--landmarks", type=Path, help="folder with tables of face landmarks, if they are not in --data"
     )
