@@ -24,15 +24,15 @@ def make_parser() -> CommandParser:
     parser = CommandParser(prog="egmf experiment", description=__doc__.splitlines()[0])
     parser.add_argument("plans", nargs="+", help="names of plans in training/experiments/plans, or YAML files")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
-    parser.add_argument("--variants", nargs="+", help="only these, and the references; default: all")
+    parser.add_argument("--variants", nargs="+", help="variants to run, besides the references; default: all")
     parser.add_argument("--recipe", help="another recipe: a name in training/configs, or a YAML file")
-    parser.add_argument("--protocol", help="another protocol, or full for the recipe as it is")
+    parser.add_argument("--protocol", help="another file of options that shorten the runs, or full for none")
     parser.add_argument("--dataset", help="dataset folder, if it is not the recipe's")
     parser.add_argument("--text_model_name_or_path", help="language model, if it is not the recipe's")
     parser.add_argument("--max_samples", type=int, help="number of test examples, stratified by label")
     parser.add_argument("--folder", type=Path, default=Path("runs/experiments"), help="folder of all runs")
     parser.add_argument("--output", type=Path, help="results file of a single plan; default: FOLDER/PLAN.json")
-    parser.add_argument("--jobs", type=int, default=1, help="commands that run side by side; default: 1")
+    parser.add_argument("--jobs", type=int, default=1, help="number of commands to run in parallel; default: 1")
     parser.add_argument("--dry_run", action="store_true", help="only list the runs, with an estimate of their time")
     return parser
 

@@ -1,4 +1,4 @@
-"""Ranges of the benchmarks' numbers: what cannot be measured is refused in one line that names the option."""
+"""Ranges of the benchmarks' options: a number outside is refused in one line that names the option."""
 
 import argparse
 from collections.abc import Mapping

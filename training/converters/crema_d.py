@@ -1,4 +1,4 @@
-"""CREMA-D: twelve sentences spoken by 91 actors in six emotions, rated by many people from sound, face, or both.
+"""CREMA-D: twelve sentences spoken by 91 actors in six emotions, rated by many people from voice, face, or both.
 
     python -m training.converters.crema_d CREMA-D data/crema_d
 

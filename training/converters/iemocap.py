@@ -390,7 +390,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--labels",
         choices=list(LABELS),
         default="four",
-        help="angry, happy (with excited), sad, neutral (four, default); excited apart, and frustrated (six); or all",
+        help="four (default): angry, happy (with excited), sad, neutral; six: also excited and frustrated; or all",
     )
     parser.add_argument("--context_turns", type=int, default=0, help="earlier turns to store with each example")
     parser.add_argument("--video", action="store_true", help="cut the videos of the dialogues into utterances")

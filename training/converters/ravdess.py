@@ -1,4 +1,4 @@
-"""RAVDESS: acted speech and song of 24 actors, as sound, as video, or with face landmarks.
+"""RAVDESS: acted speech and song of 24 actors, as audio, as video, or with face landmarks.
 
     python -m training.converters.ravdess RAVDESS data/ravdess --landmarks RAVDESS/FacialTracking
 

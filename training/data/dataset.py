@@ -108,7 +108,8 @@ def load_examples(
     if converted:
         if options.columns or options.label_map:
             raise ValueError(
-                f"{folder} was converted: its columns and labels have their names. Leave the options out."
+                f"{folder} is a converted corpus: its columns and labels already have EGMF's names. Leave out the "
+                "options that rename them."
             )
         examples = [split_columns(row) for row in load_converted(folder, manifest)]
     else:
@@ -144,7 +145,7 @@ def stream_examples(
         ValueError: as for `load_examples`, or the dataset is not on the Hub.
     """
     if not is_hub_id(dataset):
-        raise ValueError(f"--streaming is for datasets on the Hub, and --dataset {dataset} is here. Leave it out.")
+        raise ValueError(f"--streaming is for datasets on the Hub, but --dataset {dataset} is local. Leave it out.")
     number = 0
     for table in stream_tables(dataset, split, options, size):
         table = name_media(rename_columns(table, options.columns))

@@ -118,8 +118,8 @@ def check_speakers(examples: list[dict[str, Any]]) -> None:
     few = [shorten(speaker) for speaker, count in counts.items() if count < FEW_CLIPS]
     if few:
         logger.warning(
-            f"{len(few)} of {len(counts)} speakers have fewer than {FEW_CLIPS} clips ({list_first(few)}): what is "
-            "particular about a clip is taken for the speaker's."
+            f"{len(few)} of {len(counts)} speakers have fewer than {FEW_CLIPS} clips ({list_first(few)}): their mean "
+            "and deviation also hold what distinguishes single clips, which normalization then removes."
         )
 
 

@@ -1,8 +1,8 @@
-"""The best possible accuracy on the very clips of a demo corpus, beside the expectation that `ceilings.json` holds.
+"""Best possible accuracy on the actual test clips of a demo corpus, next to the expected one in `ceilings.json`.
 
-`ceilings.json` holds the expected best accuracy. On a few hundred test clips even an answerer that knows the generator
+`ceilings.json` holds the expected best accuracy. On a few hundred test clips even a predictor that knows the generator
 reaches a little more or less than that, and no model knows from the start which emotions a phrase fits: it learns
-that from the noisy labels of the training clips. Two ideal answerers separate these reasons from what a model misses:
+that from the noisy labels of the training clips. Two ideal predictors separate these effects from what a model misses:
 
     ideal     sees every cue without error, and knows the generator and the emotions that each phrase fits
     learner   the same, but infers what a phrase fits from the labels of the training clips alone

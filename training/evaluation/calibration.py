@@ -3,8 +3,8 @@
     predictions on validation ─► fit_temperatures ─► {"text": 1.7, "text+audio": 1.5, ...} ─► the checkpoint's task
     predictions on test, temperatures ─► calibration_figures ─► figures before and after, and what chance gives
 
-Log-probabilities divided by a temperature above 1 make a model less sure. For labels, the temperature maximizes the
-likelihood of the true ones; for scores, whose distributions it widens, it makes intervals cover what they promise.
+Dividing log-probabilities by a temperature above 1 makes a model less confident. For labels, the temperature maximizes
+the likelihood of the true ones; for scores, whose distributions it widens, it gives intervals their nominal coverage.
 Dividing by T widens a normal distribution by a factor of sqrt(T), the width.
 """
 
@@ -167,7 +167,8 @@ def fit_temperatures(subsets: Mapping[str, Any], task: str) -> dict[str, float]:
     proportion to `POOLED`. The value was chosen by cross-validation on the demo's validation split.
 
     Args:
-        subsets: `subsets` of a results file. An example without audio, asked with everything, counts for text+video.
+        subsets: `subsets` of a results file. An example without audio, in the subset of all modalities, counts for
+            text+video.
         task: the task's name.
 
     Returns:
@@ -176,7 +177,7 @@ def fit_temperatures(subsets: Mapping[str, Any], task: str) -> dict[str, float]:
     groups: dict[str, dict[str, Mapping[str, Any]]] = {}
     for part in subsets.values():
         for prediction in part["tasks"].get(task, {}).get("predictions", ()):
-            # The same example may be asked with the same modalities twice.
+            # The same example may have been predicted with the same modalities twice.
             groups.setdefault("+".join(prediction["modalities"]), {})[prediction["id"]] = prediction
     if not groups:
         return {}

@@ -1,4 +1,4 @@
-"""What the weights of the experts depend on, over the examples of a results file.
+"""Factors that the weights of the experts depend on, over the examples of a results file.
 
 predictions ─► find_factors ─► measure_dependence: share of the variance explained, p-value of a permutation test
                           └─► group_means: weights by label, polarity, speaker, ...

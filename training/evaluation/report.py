@@ -5,8 +5,8 @@
 
 results-test.json, training.json, processor_config.json ─► report_files.py ─► report_sections.py ─► report_blocks.py
 
-Tables of every subset of the modalities, how sure the model is and how often it is right, the gate, scores by speaker,
-the worst mistakes, and learning curves. Figures of the demo stand next to the best possible ones.
+Tables of every subset of the modalities, confidence next to accuracy, the gate, scores by speaker, the worst mistakes,
+and learning curves. Figures of the demo are shown next to the best possible ones.
 """
 
 from collections.abc import Sequence

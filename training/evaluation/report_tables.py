@@ -77,7 +77,7 @@ def task_table(files: RunFiles, task: str) -> Table:
 
 
 def calibration_table(files: RunFiles, task: str) -> Table:
-    """How sure the answers are and how often they are right, for every subset, before and after calibration."""
+    """Confidence and accuracy of every subset, before and after calibration."""
     figures = {
         subset: calibration_figures(part["predictions"], files.calibration.get(task, {}))
         for subset, part in subsets_of_task(files, task).items()

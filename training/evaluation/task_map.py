@@ -1,4 +1,4 @@
-"""Evaluation on a corpus whose task the model does not have: its examples are asked under one of the model's tasks.
+"""Evaluation on a corpus whose task the model does not have, by mapping it to one of the model's tasks.
 
     egmf evaluate --model_name_or_path runs/meld --dataset data/cherma --task_map meld_to_cherma.yaml
 

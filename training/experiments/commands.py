@@ -1,4 +1,4 @@
-"""Runs commands side by side, each with its own log, and says how far an experiment is.
+"""Runs commands in parallel, each with its own log, and reports the progress of an experiment.
 
 Commands(jobs, counts) ─► run(kind, name, command, log) ─► "[3 of 12] ...: done in 8.2 min, about 40 min left"
 """

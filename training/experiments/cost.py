@@ -1,4 +1,4 @@
-"""What the answers of a trained run cost, and how `generate` answers compared with scoring.
+"""Cost of a trained run's predictions, and how well `generate` answers compared with scoring.
 
     python -m training.experiments.cost RUN --dataset DATA [--output RUN/cost.json]
 
@@ -201,11 +201,13 @@ def measure_seconds(call: Callable[[], Any], device: str, size: int) -> dict[str
 def make_parser() -> CommandParser:
     parser = CommandParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="folder of a trained run")
-    parser.add_argument("--dataset", required=True, help="dataset whose examples are answered")
+    parser.add_argument("--dataset", required=True, help="dataset to predict")
     parser.add_argument("--split", default="test", help="default: test")
     parser.add_argument("--output", type=Path, help="results file; default: RUN/cost.json")
     parser.add_argument("--batch_size", type=int, default=8, help="default: 8")
-    parser.add_argument("--max_samples", type=int, default=100, help="examples answered in both ways; default: 100")
+    parser.add_argument(
+        "--max_samples", type=int, default=100, help="examples to score and to generate for; default: 100"
+    )
     parser.add_argument("--device", help="cpu or cuda; default: cuda if there is a GPU")
     return parser
 

@@ -1,4 +1,4 @@
-"""What a language model does with a corpus before any training: does it read the language, and know the answers?
+"""Diagnosis of a language model on a corpus before training: does it know the language, and the answers?
 
     python -m training.experiments.diagnosis MODEL --dataset data/demo-languages --groups language
 
@@ -46,7 +46,7 @@ class LanguageModelDiagnosis:
         text_model: folder or Hub id.
         dataset: whose examples it reads.
         split: of the examples.
-        groups: column whose values are told apart; None for no groups.
+        groups: column that divides the examples into groups; None for no groups.
         max_samples: number of examples, stratified by label; None for all.
         device: `cpu` or `cuda`; None for CUDA if there is a GPU.
         tasks_file: with custom tasks, as for training.
@@ -160,9 +160,9 @@ def summarize_rows(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def make_parser() -> CommandParser:
     parser = CommandParser(description=__doc__.splitlines()[0])
     parser.add_argument("text_model", help="language model: a folder or a Hub id")
-    parser.add_argument("--dataset", required=True, help="dataset whose examples it reads")
+    parser.add_argument("--dataset", required=True, help="dataset to read")
     parser.add_argument("--split", default="test", help="default: test")
-    parser.add_argument("--groups", help="column whose values are told apart, such as language")
+    parser.add_argument("--groups", help="column that divides the examples into groups, such as language")
     parser.add_argument("--max_samples", type=int, default=200, help="number of examples; default: 200")
     parser.add_argument("--tasks_file", help="YAML file with custom tasks, as for training")
     parser.add_argument("--device", help="cpu or cuda; default: cuda if there is a GPU")

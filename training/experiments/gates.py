@@ -1,4 +1,4 @@
-"""What the expert weights of an evaluated run depend on.
+"""Analysis of the gate: what the expert weights of an evaluated run depend on.
 
     python -m training.experiments.gates runs/demo
     python -m training.experiments.gates runs/meld --columns speaker dialogue_position
@@ -19,7 +19,7 @@ from ..records import read_json, write_json, write_text
 def make_parser() -> CommandParser:
     parser = CommandParser(prog="python -m training.experiments.gates", description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="folder of an evaluated run, or a results file")
-    parser.add_argument("--columns", nargs="+", help="columns of the table; default: all of numbers or few values")
+    parser.add_argument("--columns", nargs="+", help="columns to analyze; default: all of numbers or few values")
     parser.add_argument("--output", type=Path, help="JSON file; default: gates.json next to the results")
     return parser
 

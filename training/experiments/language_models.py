@@ -1,4 +1,4 @@
-"""Write a language model made from another one: its first layers only, or the same design with random weights.
+"""Make a language model from another one: its first layers only, or its architecture with random weights.
 
     python -m training.experiments.language_models MODEL FOLDER --changes '{"layers": 10}'
     python -m training.experiments.language_models MODEL FOLDER --changes '{"layers": 8}' --fit_on data/demo-english
@@ -172,7 +172,7 @@ def make_parser() -> CommandParser:
     parser.add_argument("source", help="language model: a folder or a Hub id")
     parser.add_argument("folder", type=Path, help="folder to write")
     parser.add_argument("--changes", required=True, help="JSON: layers, random, or fields of the configuration")
-    parser.add_argument("--fit_on", nargs="+", help="corpora whose texts the output matrix is fitted on")
+    parser.add_argument("--fit_on", nargs="+", help="corpora with the texts to fit the output matrix on")
     return parser
 
 

@@ -317,7 +317,7 @@ def _check_variant(name: str, plan: Plan) -> None:
     shared = variant.same_run_as
     for field_name, other in (("same_run_as", shared), ("starts_from", variant.starts_from)):
         if other is not None and (other not in plan.variants or plan.variants[other].same_run_as):
-            raise ValueError(_no_variant(f"variant {name}: {field_name}", other, plan) + " It must train itself.")
+            raise ValueError(_no_variant(f"variant {name}: {field_name}", other, plan) + " It must be trained.")
     trained_with = {
         "train": variant.train,
         "starts_from": variant.starts_from,

@@ -1,4 +1,4 @@
-"""Carries out plans: trains what is missing, evaluates, and leaves finished work alone.
+"""Runs plans: trains what is missing, evaluates, and leaves finished work alone.
 
     plans ─► Runner each ─► runs, evaluations, ... (runs.py), those of all plans together, each once
                                └─► copies of language models ─► trainings ─► trainings that start from them

@@ -64,7 +64,7 @@ class Readout(nn.Module):
         """
         if not ((task_ids >= 0) & (task_ids < len(self.tasks))).all():
             names = ", ".join(task["name"] for task in self.tasks)
-            raise ValueError(f"This checkpoint answers with a head (--readout head), which has no task but {names}.")
+            raise ValueError(f"This checkpoint answers with a head (--readout head), whose only tasks are {names}.")
         log_probs = hidden.new_full((len(hidden), self.max_answers), -torch.inf)
         for index, (task, layer) in enumerate(zip(self.tasks, self.layers, strict=True)):
             rows = torch.where(task_ids == index)[0]

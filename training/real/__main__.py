@@ -4,7 +4,7 @@
 
     language model -> corpus -> training -> evaluation of every subset, on actors held out -> report -> one prediction
 
-RAVDESS is the folder with the unpacked archives: sound (`Audio_Speech_Actors_01-24`), and, if they are there, videos
+RAVDESS is the folder with the unpacked archives: audio (`Audio_Speech_Actors_01-24`), and, if they are there, videos
 or tables of face landmarks. Each stage runs in a process of its own. The same command resumes an interrupted run, and
 repeats nothing that is finished: with another `--clip` it only predicts. Other options start another run; the finished
 one is moved aside.
@@ -95,7 +95,7 @@ def check_options(arguments: argparse.Namespace) -> None:
     if not arguments.data.is_dir():
         raise ValueError(f"--data {arguments.data} is not a folder. Give the folder with RAVDESS's unpacked archives.")
     if arguments.clip is not None and not arguments.clip.is_file():
-        raise ValueError(f"--clip {arguments.clip} does not exist. Give a sound or video file.")
+        raise ValueError(f"--clip {arguments.clip} does not exist. Give an audio or video file.")
     for folder in (arguments.output, arguments.dataset, arguments.cache):
         check_writable(folder)
     parse_arguments(["--output_dir", str(arguments.output), *training_options(arguments, str(arguments.cache), [])])

@@ -1,4 +1,4 @@
-"""What a converted RAVDESS offers a model: sound, and faces as landmarks or as videos.
+"""Inputs of a model for a converted RAVDESS: audio, and faces as landmarks or as videos.
 
 conversion.json, examples ─► ModelInputs ─► options of training.train
 """
@@ -20,7 +20,7 @@ class ModelInputs(NamedTuple):
     """The modalities of a model.
 
     Args:
-        has_audio: whether the examples have sound.
+        has_audio: whether the examples have audio.
         video: `features`, a preset or encoder, or `none`.
         video_feature_size: width of the landmark features; None without them.
     """
@@ -53,7 +53,7 @@ def choose_inputs(corpus: Path, faces: str = "auto", video_encoder: str = VIDEO_
         video_encoder: pretrained encoder for videos.
 
     Raises:
-        ValueError: the corpus lacks what `faces` asks for, or has neither sound nor faces.
+        ValueError: the corpus lacks the `faces` that were chosen, or has neither audio nor faces.
     """
     examples = load_examples(corpus)
     shares = {column: _share(examples, column) for column in ("audio", "video", "video_features")}
@@ -69,7 +69,7 @@ def choose_inputs(corpus: Path, faces: str = "auto", video_encoder: str = VIDEO_
     if faces in ("auto", "videos") and shares["video"] >= MIN_SHARE:
         return ModelInputs(has_audio, video_encoder)
     if not has_audio:
-        raise ValueError(f"Fewer than half of the examples of {corpus} have sound, and faces are not used.")
+        raise ValueError(f"Fewer than half of the examples of {corpus} have audio, and faces are not used.")
     return ModelInputs(has_audio, "none")
 
 

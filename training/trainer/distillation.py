@@ -1,12 +1,12 @@
-"""Distillation: the language model learns to read the fused vector as the head of the fusion pretraining reads it.
+"""Distillation of the fusion pretraining's head into the language model.
 
     f_enhanced of two samples ─► a point on the line through them ─┬─► pretraining's head ─► probabilities of answers
                                                                    └─► pseudo tokens ─► language model ─► first token
 
-The head is linear, and knows how much a fused vector says. The language model bends: it memorizes the training
-clips, and takes what lies between or beyond them, as other people's clips do, for one favorite answer. Between clips
-there are no labels, but the head has an answer everywhere: its probabilities are the target of the answer's first
-token. LOG.md has the figures.
+The head is linear, so its confidence follows from the fused vector. The language model is not: it memorizes the
+training clips, and for vectors between or beyond them, such as those of unfamiliar speakers, it falls back on one
+favorite answer. Between clips there are no labels, but the head has an answer everywhere: its probabilities are the
+target of the answer's first token. LOG.md has the figures.
 """
 
 # B batch  K columns with logits  V vocabulary  H fusion width  A answers of a task

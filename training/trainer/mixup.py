@@ -1,11 +1,11 @@
-"""Mixup in fusion pretraining: media tokens and labels are mixed between clips that are asked without their text.
+"""Mixup in fusion pretraining: media tokens and labels are mixed between clips that are fused without their text.
 
     media tokens of a clip ───┐
                               ├─► s * clip + (1 - s) * partner ─► fusion, experts ─► heads
     media tokens of a partner ┘   s ~ Beta(alpha, alpha)          loss: s * clip's + (1 - s) * partner's
 
-Fusion and experts learn a few hundred clips by heart; between the clips they have to be straight (Zhang et al., 2018,
-arXiv 1710.09412). Mixing the fused vectors instead comes too late for that. LOG.md has the figures.
+Fusion and experts memorize a few hundred clips; mixup makes them behave linearly between the clips (Zhang et al.,
+2018, arXiv 1710.09412). Mixing the fused vectors instead comes too late for that. LOG.md has the figures.
 """
 
 # N fused vectors: every sample with each subset of its modalities  M modalities (text, audio, video)

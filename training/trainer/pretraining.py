@@ -82,7 +82,7 @@ class FusedVectors(NamedTuple):
     Attributes:
         vectors: (N, H) f_enhanced.
         samples: (N,) index of the sample in the batch.
-        subsets: (N, M) bool, the modalities that it is asked with.
+        subsets: (N, M) bool, the modalities that are fused.
         partners: (N,) index of the sample that it is mixed with; without mixup, of the sample itself.
         shares: (N,) share of the sample itself, from 0 to 1.
     """

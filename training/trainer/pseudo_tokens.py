@@ -1,12 +1,12 @@
-"""Fits the pseudo tokens to what the heads of the fusion pretraining answer, before the language model reads them.
+"""Fits the pseudo tokens to the answers of the fusion pretraining's heads, before the language model reads them.
 
     f_enhanced ─┬─► pretraining's head ─► probabilities ─► mean of the answers' embeddings, weighted by them
                 │                                                        ▲ ridge regression
                 └─► norm ─► projection ──────────────────────────────────┘
 
-A new projection is random: what its tokens mean, the language model has to learn from the training examples, and with
-few of them it learns the examples by heart. After this fit, the tokens start as words that it knows: those of the
-likely answers. Training continues from there. LOG.md has the figures.
+A new projection is random: the language model has to learn the meaning of its tokens from the training examples, and
+memorizes the examples if there are few. After this fit, the tokens start as words that it knows: those of the likely
+answers. Training continues from there. LOG.md has the figures.
 """
 
 # N fused vectors  H fusion width  D LLM width  G projections  T tasks  A answers of a task

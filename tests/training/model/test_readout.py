@@ -43,7 +43,7 @@ def test_labels_and_scores_of_a_batch():
     assert probabilities[1].argmax() == 3
     assert torch.isclose(probabilities[1, 2], probabilities[1, 4])
     for unknown in (-1, 2):  # -1: the first task that was given to a call
-        with pytest.raises(ValueError, match="which has no task but mood, score"):
+        with pytest.raises(ValueError, match="whose only tasks are mood, score"):
             readout(torch.randn(2, 4), torch.tensor([0, unknown]))
 
 

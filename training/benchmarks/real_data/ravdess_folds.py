@@ -3,8 +3,8 @@
     python -m training.benchmarks.real_data.ravdess_folds RAVDESS --landmarks LANDMARKS
 
 RAVDESS is the folder of the unpacked archives, LANDMARKS that of the tables of face landmarks. The model is that of
-`make real`, with and without per-speaker normalization, trained on all actors but those of a fold; each is asked with
-every subset of its modalities:
+`make real`, with and without per-speaker normalization, trained on all actors but those of a fold; each is evaluated
+with every subset of its modalities:
 
     fold ─► training.train, recipe ravdess-whisper-base ─► run_eval, every subset ─┬─► ravdess.json and .md
     mean and deviation over time of the same frozen features ─► scikit-learn ──────┘

@@ -71,7 +71,7 @@ def add_fold_options(parser: argparse.ArgumentParser, num_folds: int) -> None:
         help=f"number of speaker-disjoint folds; all are written to splits/ (default: {num_folds}, or fewer if there "
         "are fewer speakers)",
     )
-    parser.add_argument("--fold", type=int, default=1, help="fold that the corpus's own splits are (default: 1)")
+    parser.add_argument("--fold", type=int, default=1, help="fold to use as the corpus's default splits (default: 1)")
     parser.set_defaults(default_folds=num_folds)
 
 

@@ -52,8 +52,8 @@ def add_landmark_options(parser: argparse.ArgumentParser) -> None:
         "--landmarks",
         type=Path,
         metavar="FOLDER",
-        help="tables of OpenFace, py-feat or MediaPipe (.csv) or landmarks (.npz), one per clip and named like it; "
-        "they become video_features",
+        help="folder of tables of OpenFace, py-feat or MediaPipe (.csv) or landmarks (.npz), one per clip, with the "
+        "clip's name; they become video_features",
     )
     parser.add_argument(
         "--landmark_fps", type=float, metavar="X", help="frames per second of tables without time stamps"

@@ -1,4 +1,4 @@
-"""How the corpora name their files, to recognize one corpus that was given to the converter of another."""
+"""File names of the corpora, to recognize a corpus that was given to the converter of another one."""
 
 import re
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Recordings of acted speech: a sound file, a video, a table of face landmarks, or several of them per example.
+"""Recordings of acted speech: an audio file, a video, a table of face landmarks, or several of them per example.
 
 A short recording that was cut off by an interrupted download still plays; its header says how long it should be.
 """
@@ -102,7 +102,7 @@ def recording_columns(
     landmarks: LandmarkOptions | None,
     extra: Mapping[str, str],
 ) -> Any:
-    """The typed columns of recordings with sound, video or landmarks.
+    """The typed columns of recordings with audio, video or landmarks.
 
     Args:
         task: name of their task.
