@@ -18,7 +18,7 @@ LISTS = ("datasets", "language", "limits")
 
 @dataclass
 class CardFacts:
-    """Fields of `card.yaml`. There are none for widget examples, because the Hub's widgets run no code of a repo.
+    """Fields of `card.yaml`. There are none for widget examples, because the Hub's widgets do not run a repo's code.
 
     Args:
         name: name of the model, the card's title.

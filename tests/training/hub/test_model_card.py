@@ -212,8 +212,8 @@ def test_pipeline_is_shown_if_available(run):
 
 def test_card_says_where_an_answer_can_be_had_in_the_browser(run):
     folder, *_ = run
-    widgets = "The Hub's own widgets run no code of a repo, so this page has none."
-    page = "[lab/page](https://huggingface.co/spaces/lab/page) is a page that answers with this model."
+    widgets = "The Hub's own widgets do not run a repo's code, so this page has none."
+    page = "[lab/page](https://huggingface.co/spaces/lab/page) runs this model on a web page."
     content = body_of(write_card(folder, FACTS))
     assert f"{widgets} EGMF's source code has a Gradio page for it" in content
     content = body_of(write_card(folder, replace(FACTS, space="lab/page")))
