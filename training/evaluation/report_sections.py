@@ -103,7 +103,7 @@ def _describe_run(files: RunFiles) -> str:
         facts.append(f"Commit `{files.results.get('commit', 'unknown')}`.")
     if files.record:
         facts.append(f"Seed {files.record.get('seed')}.")
-    return " ".join(facts) or "This run has a training record and no results."
+    return " ".join(facts) or "This run has a training record but no results."
 
 
 def _file_name(kind: str, task: str) -> str:
@@ -149,7 +149,7 @@ def _task_section(files: RunFiles, task: str, pictures: Pictures) -> list[Block]
     missing = [name for name in possible if name not in files.subsets]
     if missing:
         names = ", ".join(map(format_subset, missing))
-        blocks.append(Paragraph(f"Not evaluated: {names}. `egmf evaluate --subsets every` has them all."))
+        blocks.append(Paragraph(f"Not evaluated: {names}. `egmf evaluate --subsets every` evaluates them all."))
     largest = format_subset(files.full)
     if "label" in predictions[0]:
         labels = list(predictions[0]["probabilities"])
@@ -253,7 +253,7 @@ def _training_section(record: dict[str, Any], pictures: Pictures) -> list[Block]
             "learning", "Evaluations during training", lambda plots, path: plots.plot_learning(curves, path)
         )
     else:
-        blocks.append(Paragraph("The training was not evaluated on its way."))
+        blocks.append(Paragraph("The model was not evaluated during training."))
     return blocks
 
 
