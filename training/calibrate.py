@@ -18,7 +18,7 @@ def make_parser() -> CommandParser:
     parser = CommandParser(prog="egmf calibrate", description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("run", type=Path, help="folder of a finished run")
-    add("--results", type=Path, help="results of the run with every subset; default: earlier ones, or evaluate")
+    add("--results", type=Path, help="results file with every subset; default: the run's, or a new evaluation")
     add("--dataset", help="dataset; default: that of the training")
     add("--split", help="split to fit on, never the test split; default: the validation split of the training")
     add("--text_model_name_or_path", help="language model of an adapter checkpoint, if it was moved")

@@ -185,7 +185,7 @@ class DatasetArguments:
 
     dataset: str | None = described(
         None,
-        "Dataset: a folder with metadata.jsonl, metadata.csv or Parquet, such a table, or ORG/NAME on the Hub.",
+        "Dataset: a folder with metadata.jsonl, metadata.csv or Parquet, one such file, or ORG/NAME on the Hub.",
     )
     dataset_config: str | None = described(None, "Configuration of a dataset on the Hub.")
     dataset_revision: str | None = described(None, "Commit, branch or tag of a dataset on the Hub.")
@@ -193,10 +193,12 @@ class DatasetArguments:
     audio_column: str | None = described(None, "Column of the audio, if it is not `audio`.")
     video_column: str | None = described(None, "Column of the video, if it is not `video`.")
     label_column: str | None = described(None, "Column of the label or score, if it is not `answer`.")
-    id_column: str | None = described(None, "Column of the names of examples, if it is not `id`.")
+    id_column: str | None = described(None, "Column of the example's name, if it is not `id`.")
     split_column: str | None = described(None, "Column of the split, if it is not `split`.")
     task_column: str | None = described(None, "Column of the task, if it is not `task`.")
-    context_column: str | None = described(None, "Column of the earlier turns, if it is not `context`.")
+    context_column: str | None = described(
+        None, "Column of the earlier turns of the dialogue, if it is not `context`."
+    )
     label_map: list[str] | None = described(None, "Labels to rename: OLD=NEW, such as happiness=joy sad=sadness.")
     streaming: bool = described(
         False, "Read a dataset on the Hub while it is used, without downloading all of it; not for training."

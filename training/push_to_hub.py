@@ -33,7 +33,7 @@ def make_parser() -> CommandParser:
         group=content,
         help="Hub id of the language model that an adapter checkpoint names",
     )
-    add("--upload_text_model", action="store_true", group=content, help="first upload the run's language model there")
+    add("--upload_text_model", action="store_true", group=content, help="first upload the language model to that repo")
     add("--card", type=Path, group=content, help="YAML file with facts for the card; see hub/card_facts.py")
     add("--study", type=Path, group=content, help="results over several seeds, from the demo's study.py")
     add("--revision", group=target, help="branch to push to; default: main")

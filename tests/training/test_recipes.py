@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +107,23 @@ def test_recipe_of_raw_clips_is_that_of_features_with_pretrained_encoders(benchm
     for name in ("only_tasks", "text_model_name_or_path", "lora_r", "modality_dropout", "metric_for_best_model"):
         assert raw[name] == features[name]
     assert len(RAW_CONFIGS) == 6
+
+
+def test_every_dataset_folder_is_written_by_one_command():
+    """Commands in recipes and README write where `dataset` reads, and no two corpora share a folder."""
+    commands = {}
+    for path in FOLDER.glob("*.yaml"):
+        text = path.read_text(encoding="utf-8")
+        dataset = yaml.safe_load(text)["dataset"]
+        commands.setdefault(dataset, set())
+        for command, written in re.findall(r"^#   (egmf convert \w+ \S+ (\S+).*)$", text, re.MULTILINE):
+            assert written == dataset, path.name
+            commands[dataset].add(command)
+    assert [dataset for dataset, found in commands.items() if len(found) > 1] == []
+    readme = (FOLDER.parents[1] / "README.md").read_text(encoding="utf-8")
+    documented = set(re.findall(r"`egmf convert \w+ \S+ (data/\w+)", readme))
+    assert "data/meld" in documented
+    assert documented <= commands.keys()
 
 
 def test_recipe_of_landmarks_is_that_of_real_voices_with_faces():

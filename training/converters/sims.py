@@ -1,6 +1,6 @@
 """CH-SIMS and CH-SIMS v2, raw: a table of labels and one mp4 per clip.
 
-    python -m training.converters.sims SIMS data/sims_v2 --corpus sims_v2
+    python -m training.converters.sims SIMS data/sims_v2_raw --corpus sims_v2
 
 SOURCE holds `label.csv` (v2: `meta.csv`) and `Raw/<video_id>/<clip_id>.mp4`. Both ids are text with leading zeros; if
 a spreadsheet has stripped them from the table, they are restored from the clip's path. An example whose clip is
