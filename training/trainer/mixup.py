@@ -11,11 +11,16 @@ Fusion and experts memorize a few hundred clips; mixup makes them behave linearl
 # N fused vectors: every sample with each subset of its modalities  M modalities (text, audio, video)
 
 import torch
+from accelerate.logging import get_logger
 
+from modeling_egmf import EGMFForConditionalGeneration
 from processing_egmf import MODALITIES
 
 
 TEXT = MODALITIES.index("text")
+
+
+logger = get_logger(__name__)
 
 
 class Mixup:
@@ -39,6 +44,17 @@ class Mixup:
         partners = choose_partners(torch.cat([task_ids[:, None], subsets.long()], dim=1))
         shares = self.distribution.sample((len(partners),)).to(partners.device)
         return partners, torch.where(self.mixes(subsets), shares, 1.0)
+
+
+def make_mixup(model: EGMFForConditionalGeneration, alpha: float) -> Mixup | None:
+    """None for `alpha` 0, and, with a warning, for a model of text alone."""
+    if alpha == 0:
+        return None
+    encoders = model.egmf.audio_visual_encoder
+    if encoders.audio is None and encoders.video is None:
+        logger.warning("--fusion_pretraining_mixup has no effect: it mixes audio and video; this model has neither.")
+        return None
+    return Mixup(alpha)
 
 
 def choose_partners(keys: torch.Tensor) -> torch.Tensor:

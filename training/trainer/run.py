@@ -70,7 +70,7 @@ from .checkpointing import (
 )
 from .distillation import Distillation
 from .distributed import num_elements
-from .mixup import Mixup
+from .mixup import make_mixup
 from .pretraining import AnswerHeads, make_optimizer, pretrain_fusion
 from .pseudo_tokens import fit_pseudo_tokens
 from .sampling import EpochBatchSampler
@@ -359,7 +359,7 @@ class TrainingRun:
             args.fusion_pretraining_epochs,
             args.device,
             progress=not args.disable_tqdm and self.is_main_process,
-            mixup=Mixup(args.fusion_pretraining_mixup) if args.fusion_pretraining_mixup else None,
+            mixup=make_mixup(self.model, args.fusion_pretraining_mixup),
         )
         if self.trainer.fits_pseudo_tokens:
             fit = (self.model, self.heads, self.processor, loader, args.device)

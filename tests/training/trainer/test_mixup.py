@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from accelerate import PartialState
 
 from tests.helpers.training_runs import PRETRAINING, SHORT, run
 from training.trainer import pretraining
-from training.trainer.mixup import Mixup, choose_partners
+from training.trainer.mixup import Mixup, choose_partners, make_mixup
 from training.trainer.pretraining import AnswerHeads, fuse_modalities, pretraining_loss
 
 
@@ -95,6 +96,15 @@ def test_loss_of_mixed_clips(model, make_processor, monkeypatch):
     fix_shares(monkeypatch, mixup, 1.0)
     torch.testing.assert_close(pretraining_loss(model, heads, batch, mixup), plain)
     assert abs(pretraining_loss(model, heads, batch) - plain) > 1e-3
+
+
+def test_mixup_of_a_model_of_text_alone_is_named(make_model, caplog):
+    PartialState()  # which the logger needs
+    assert make_mixup(make_model("features", None), 0) is None
+    assert isinstance(make_mixup(make_model("features", None), 0.4), Mixup)
+    assert not caplog.text
+    assert make_mixup(make_model(None, None), 0.4) is None
+    assert "--fusion_pretraining_mixup has no effect" in caplog.text
 
 
 def test_negative_mixup_is_refused(place):
