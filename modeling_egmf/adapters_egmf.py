@@ -43,6 +43,8 @@ from .weights_egmf import (
 LINEAR_LAYERS = (nn.Linear, Conv1D)
 # For an architecture without an entry in peft's table: query and value, or the layer that computes them together.
 DEFAULT_TARGETS = (["q_proj", "v_proj"], ["qkv_proj"], ["query_key_value"], ["c_attn"], ["Wqkv"])
+# Methods of peft that adapt linear layers, have no effect at first, and survive saving and loading.
+METHODS = ("LORA", "ADALORA", "BOFT", "DELORA", "GRALORA", "HRA", "IA3", "LOHA", "LOKR", "MISS", "OFT", "ROAD")
 # Initial values of LoRA that leave the frozen weights as they are; others subtract a part of them.
 KEEPING_INITS = (True, False, "gaussian", "orthogonal")
 
@@ -133,12 +135,11 @@ def new_adapter_config(language_model: PreTrainedModel, lora: dict[str, Any]) ->
     """
     peft = import_peft()
     fields = {"peft_type": "LORA", **lora}
-    config_classes = peft.PEFT_TYPE_TO_CONFIG_MAPPING
-    methods = [method.value for method in config_classes if hasattr(config_classes[method], "target_modules")]
-    if fields["peft_type"] not in methods:
-        raise ValueError(
-            f"`peft_type` is {fields['peft_type']!r}; methods that adapt layers are {', '.join(methods)}."
-        )
+    if fields["peft_type"] not in METHODS:
+        raise ValueError(f"`peft_type` is {fields['peft_type']!r}; use one of {', '.join(METHODS)}.")
+    if fields["peft_type"] == "IA3":
+        # peft's default names layers that are no targets.
+        fields.setdefault("feedforward_modules", [])
     if fields.get("target_modules") is None:
         fields["target_modules"] = default_lora_targets(language_model)
     check_lora_targets(language_model, fields["target_modules"])

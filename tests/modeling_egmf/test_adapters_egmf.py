@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from modeling_egmf import EGMFForConditionalGeneration
-from modeling_egmf.adapters_egmf import check_lora_targets, default_lora_targets, linear_layer_names
+from modeling_egmf.adapters_egmf import METHODS, check_lora_targets, default_lora_targets, linear_layer_names
 from tests.helpers.tiny_checkpoint import make_model_and_processor
 
 
@@ -81,8 +81,9 @@ def test_layers_are_the_default_if_none_are_named(make_config):
     ("lora", "error", "message"),
     [
         ({"r": 2, "rr": 3}, TypeError, "'rr'"),
-        ({"peft_type": "NOTHING"}, ValueError, "`peft_type` is 'NOTHING'; methods that adapt layers are LORA"),
-        ({"peft_type": "PROMPT_TUNING"}, ValueError, "'PROMPT_TUNING'; methods that adapt layers are LORA"),
+        ({"peft_type": "NOTHING"}, ValueError, "`peft_type` is 'NOTHING'; use one of LORA, ADALORA"),
+        ({"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 4}, ValueError, "'PROMPT_TUNING'; use one of LORA"),
+        ({"peft_type": "LN_TUNING"}, ValueError, "'LN_TUNING'; use one of LORA"),
         ({"r": 2, "init_lora_weights": "pissa"}, ValueError, "'pissa' changes the weights of the language model"),
     ],
 )
@@ -202,6 +203,24 @@ def test_layers_that_the_language_model_does_not_have_are_refused(make_model, la
 def test_layers_to_transform(make_model):
     model = make_model(lora={"r": 2, "target_modules": ["q_proj"], "layers_to_transform": [1]})
     assert all(".layers.1." in name for name in model.adapter_keys()["default"])
+
+
+FIELDS = {"ADALORA": {"total_step": 10}, "MISS": {"r": 2}, "ROAD": {"group_size": 8}}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_adapter_has_no_effect_at_first_and_survives_saving(method, enliven, tmp_path):
+    model, processor = make_model_and_processor("features", "features", tmp_path)
+    inputs = processor(text="Hello there.", task="emotion")
+    model.delete_adapter("default")
+    plain = model.score_answers(**inputs).probabilities
+    model.add_adapter({"peft_type": method, **FIELDS.get(method, {})})
+    torch.testing.assert_close(model.score_answers(**inputs).probabilities, plain, atol=1e-5, rtol=0)
+    expected = enliven(model).score_answers(**inputs).probabilities
+    assert (expected - plain).abs().max() > 1e-3
+    model.save_pretrained(tmp_path / "saved")
+    loaded = EGMFForConditionalGeneration.from_pretrained(tmp_path / "saved")
+    torch.testing.assert_close(loaded.score_answers(**inputs).probabilities, expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("other", [{"peft_type": "IA3", "feedforward_modules": []}, {"peft_type": "LOHA", "r": 2}])

@@ -67,7 +67,7 @@ def test_another_method_has_only_its_own_fields():
         ("use_dora", "is not a JSON object"),
         ("[1]", "is not a JSON object"),
         ('{"use_dra": true}', "use_dra"),
-        ('{"peft_type": "NOTHING"}', "methods that adapt layers are LORA"),
+        ('{"peft_type": "NOTHING"}', "use one of LORA"),
     ],
 )
 def test_wrong_options_of_peft_are_refused(gpt2, lora_options, message):
