@@ -32,6 +32,11 @@ from .presets import explain_download, locate_preset, preset_names
 RAW_INPUTS = {"audio": "waveform", "video": "frames"}
 # Names of an encoder's first argument.
 ENCODER_INPUTS = {"audio": ("input_values", "input_features"), "video": ("pixel_values", "pixel_values_videos")}
+# Families of pretrained encoders that work, for messages.
+KNOWN_ENCODERS = {
+    "audio": "Wav2Vec2, HuBERT, WavLM, Whisper, Wav2Vec2-BERT or AST",
+    "video": "ViT, CLIP, DINOv2, SigLIP, ConvNeXt, ResNet, VideoMAE or V-JEPA 2",
+}
 FRONTEND_CLASSES = {
     "audio": {"feature_extractor": AutoFeatureExtractor},
     "video": {"image_processor": AutoImageProcessor, "video_processor": AutoVideoProcessor},
@@ -282,7 +287,10 @@ def check_output(option: str, modality: str, encoder: Encoder) -> float:
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         name = type(encoder.backbone).__name__
-        raise ValueError(f"{option}: {name} cannot be used as the {modality} encoder ({reason}).") from error
+        raise ValueError(
+            f"{option}: {name} cannot be used as the {modality} encoder ({reason}). Give an encoder such as "
+            f"{KNOWN_ENCODERS[modality]}, or one of {', '.join(preset_names(modality))}."
+        ) from error
     expected = (*mask.shape, stem.output_size)
     if shape != expected:
         name = type(encoder.backbone).__name__

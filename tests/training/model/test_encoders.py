@@ -7,6 +7,7 @@ from transformers import (
     BertConfig,
     GemmaConfig,
     GraniteConfig,
+    Qwen2AudioEncoderConfig,
     ViTImageProcessorPil,
     ViTModel,
     VivitImageProcessor,
@@ -104,6 +105,17 @@ def test_missing_pooler_is_not_used(write_encoder, tmp_path):
     folder = write_encoder(VISION_BACKBONES["vit"], "video")
     ViTModel.from_pretrained(folder, add_pooling_layer=False).save_pretrained(folder)
     assert not build("video", folder).config.backbone_pooler
+
+
+def test_encoder_that_takes_clips_in_another_way_is_refused_with_those_that_work(write_encoder):
+    """It insists on 30 seconds, as Whisper's own `forward` does, and gives two lengths instead of one."""
+    sizes = {"d_model": 16, "encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 16}
+    folder = write_encoder(Qwen2AudioEncoderConfig(**sizes, num_mel_bins=8, max_source_positions=20), "whisper")
+    message = (
+        r"Qwen2AudioEncoder cannot be used as the audio encoder .* such as Wav2Vec2, .*, or one of .*whisper-base"
+    )
+    with pytest.raises(ValueError, match=message):
+        build("audio", folder, max_clip_seconds=1)
 
 
 @pytest.mark.parametrize(
