@@ -127,10 +127,12 @@ class EGMFPretrainedStem(EGMFFloat32Module):
         self.backbone = backbone.get_encoder() if backbone.config.is_encoder_decoder else backbone
         self.takes_mask = "attention_mask" in inspect.signature(self.backbone.forward).parameters
         self.clip_layout = clip_layout(backbone.config)
+        model_type = backbone.config.model_type
         # Arguments of every call of the backbone.
-        self.options = {}
-        if backbone.config.model_type == "vjepa2":
-            self.options["skip_predictor"] = True
+        self.options = {"skip_predictor": True} if model_type == "vjepa2" else {}
+        if model_type == "vit_mae":
+            # Else it hides patches at random.
+            backbone.config.mask_ratio = 0.0
         self.width = backbone_width(backbone.config)
         self.output_size = self.width
         self.layer_sum = None
@@ -324,4 +326,5 @@ def put_back_frames(states: Tensor, mask: Tensor) -> Tensor:
     """states of `take_frames` (real frames, W), mask (B, T) -> (B, T, W), zero on padding."""
     if torch.compiler.is_exporting():
         return states.unflatten(0, mask.shape) * mask[..., None]
-    return states.new_zeros(*mask.shape, states.shape[-1]).index_put(torch.where(mask), states)
+    # Raises an error if the encoder has joined frames.
+    return states.new_zeros(*mask.shape, states.shape[-1]).masked_scatter(mask[..., None], states)

@@ -230,10 +230,12 @@ class EGMFModalityEncoder(EGMFFloat32Module):
             return self.projection(self.dropout(standardize(statistics, self.mean, self.std)))
         # (B, T, W)
         states = self.norm(self.run_sequence(self.dropout(states), mask))
-        scores = self.pooling_score(states).squeeze(-1)  # (B, T)
+        # (B, T)
+        scores = self.pooling_score(states).squeeze(-1)
         scores = scores.masked_fill(~mask, float("-inf"))
         weights = torch.softmax(scores, dim=1)
-        pooled = torch.einsum("bt,btw->bw", weights, states)  # (B, W)
+        # (B, W)
+        pooled = torch.einsum("bt,btw->bw", weights, states)
         return self.projection(pooled)
 
     def run_sequence(self, states: Tensor, mask: Tensor) -> Tensor:
@@ -337,7 +339,8 @@ def strided_convolutions(convolution: type[nn.Module], channels: list[int]) -> n
 def sinusoidal_positions(states: Tensor) -> Tensor:
     """states (B, T, W) -> (T, W), interleaved sines and cosines of the step."""
     _, length, width = states.shape
-    steps = torch.arange(length, device=states.device, dtype=torch.float32)[:, None]  # (T, 1)
+    # (T, 1)
+    steps = torch.arange(length, device=states.device, dtype=torch.float32)[:, None]
     even = torch.arange(0, width, 2, device=states.device)
     # (T, W / 2)
     angles = steps * torch.exp(even * (-math.log(10000.0) / width))

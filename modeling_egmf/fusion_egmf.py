@@ -34,9 +34,11 @@ class EGMFAttention(EGMFFloat32Module):
 
     def forward(self, queries: Tensor, keys: Tensor, key_mask: Tensor) -> Tensor:
         """queries (B, Q, H), keys (B, K, H), key_mask (B, K) bool, true on real keys -> (B, Q, H)."""
-        has_key = key_mask.any(dim=1)  # (B,)
+        # (B,)
+        has_key = key_mask.any(dim=1)
         # A softmax over no keys is NaN: a sample without keys sees its masked ones, and is set to zero below.
-        visible = key_mask | ~has_key[:, None]  # (B, K)
+        # (B, K)
+        visible = key_mask | ~has_key[:, None]
         heads = (self.num_heads, -1)
         attended = nn.functional.scaled_dot_product_attention(
             # (B, heads, Q or K, head width)

@@ -7,8 +7,10 @@ from transformers import (
     BertConfig,
     GemmaConfig,
     GraniteConfig,
+    PixtralVisionConfig,
     Qwen2AudioEncoderConfig,
     ViTImageProcessorPil,
+    ViTMAEConfig,
     ViTModel,
     VivitImageProcessor,
     Wav2Vec2FeatureExtractor,
@@ -16,6 +18,7 @@ from transformers import (
 )
 
 from modeling_egmf import EGMFConfig, EGMFForConditionalGeneration
+from modeling_egmf.backbones_egmf import EGMFPretrainedStem
 from tests.helpers.backbone_configs import (
     AUDIO_BACKBONES,
     CLIP_BACKBONES,
@@ -116,6 +119,23 @@ def test_encoder_that_takes_clips_in_another_way_is_refused_with_those_that_work
     )
     with pytest.raises(ValueError, match=message):
         build("audio", folder, max_clip_seconds=1)
+
+
+def test_encoder_that_hides_patches_at_random_hides_none(write_encoder):
+    folder = write_encoder(ViTMAEConfig(image_size=16, patch_size=8, **TRANSFORMER), "video")
+    encoder = build("video", folder)
+    assert encoder.config.backbone_config.mask_ratio == 0
+    stem = EGMFPretrainedStem(encoder.config, encoder.backbone).eval()
+    frames = torch.randn(1, 5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    mask = torch.ones(1, 5, dtype=torch.bool)
+    first, second = (stem(frames, mask)[0] for _ in range(2))
+    torch.testing.assert_close(first, second, atol=1e-5, rtol=0)
+
+
+def test_encoder_that_joins_the_frames_of_a_batch_is_refused(write_encoder):
+    folder = write_encoder(PixtralVisionConfig(image_size=16, patch_size=8, **TRANSFORMER), "video")
+    with pytest.raises(ValueError, match="PixtralVisionModel cannot be used as the video encoder"):
+        build("video", folder)
 
 
 @pytest.mark.parametrize(
