@@ -43,8 +43,9 @@ from .weights_egmf import (
 LINEAR_LAYERS = (nn.Linear, Conv1D)
 # For an architecture without an entry in peft's table: query and value, or the layer that computes them together.
 DEFAULT_TARGETS = (["q_proj", "v_proj"], ["qkv_proj"], ["query_key_value"], ["c_attn"], ["Wqkv"])
-# Methods of peft that adapt linear layers, have no effect at first, and survive saving and loading.
-METHODS = ("LORA", "ADALORA", "BOFT", "DELORA", "GRALORA", "HRA", "IA3", "LOHA", "LOKR", "MISS", "OFT", "ROAD")
+# Methods of peft that adapt linear layers, have no effect at first, and survive saving and loading; not BOFT, which
+# compiles code for the GPU when it is built.
+METHODS = ("LORA", "ADALORA", "DELORA", "GRALORA", "HRA", "IA3", "LOHA", "LOKR", "MISS", "OFT", "ROAD")
 # Initial values of LoRA that leave the frozen weights as they are; others subtract a part of them.
 KEEPING_INITS = (True, False, "gaussian", "orthogonal")
 
