@@ -405,7 +405,7 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFCheckpointMixin, EGMFPr
         if labels is not None and answer_ids is not None and not self.training:
             inputs = (input_ids, attention_mask, utterance_mask, text_mask)
             return score_true_answers(self, inputs, media, labels, answer_ids)
-        check_trainable(self, labels)
+        check_trainable(self, labels, answer_ids)
         fusion = {}
         is_first = inputs_embeds is None and is_prefill(past_key_values)
         prompt = (utterance_mask, *media, text_mask)

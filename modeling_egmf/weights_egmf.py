@@ -122,15 +122,22 @@ def in_memory(module: nn.Module) -> AbstractContextManager:
     return align_module_device(module)
 
 
-def check_trainable(module: nn.Module, labels: Tensor | None) -> None:
-    """Refuse to train weights that accelerate has offloaded, which neither get gradients nor change.
+def check_trainable(module: nn.Module, labels: Tensor | None, answer_ids: Tensor | None) -> None:
+    """Refuse training without labels, and of weights that accelerate has offloaded, which would not change.
 
     Args:
         labels: None if nothing is trained.
+        answer_ids: of a batch of examples, which has labels unless they were taken away.
 
     Raises:
-        ValueError: a trainable parameter is not in memory; the message names it.
+        ValueError: a batch to train on has no labels, or a trainable parameter is not in memory; the message names it.
     """
+    if module.training and labels is None and answer_ids is not None:
+        raise ValueError(
+            "`labels` are missing. "
+            "Set label_smoothing_factor to 0, which takes them away; "
+            "for a loss of your own, leave `answer_ids` out."
+        )
     if labels is None or labels.is_meta or not torch.is_grad_enabled():
         return
     for name, weight in module.named_parameters():

@@ -10,7 +10,7 @@ import re
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 from transformers.utils import logging
@@ -31,6 +31,8 @@ NESTED_KEYWORDS = {
     "audio_kwargs": ("sampling_rate", "return_tensors"),
     **dict.fromkeys(("videos_kwargs", "images_kwargs", "common_kwargs"), ("return_tensors",)),
 }
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 COUNTS = ("num_pseudo_tokens", "sampling_rate", "num_frames", "frame_height", "frame_width", "max_length")
 
 # Of all files of the processor.
@@ -97,19 +99,19 @@ def refuse_unknown(
     raise error(f"{beginning} {shorten(unknown)}; use any of {', '.join(known)}.{''.join(hints)}")
 
 
-def refuses_unknown_arguments(method: Callable) -> Callable:
+def refuses_unknown_arguments(method: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
     """Decorator: a keyword that the method does not name is refused with a suggestion."""
     known = [name for name in inspect.signature(method).parameters if name != "self"]
 
     @functools.wraps(method)
-    def checked(*args: Any, **kwargs: Any) -> Any:
+    def checked(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
         refuse_unknown(kwargs, known, f"{method.__qualname__}: unknown arguments")
         return method(*args, **kwargs)
 
     return checked
 
 
-def takes_keywords_of_other_processors(method: Callable) -> Callable:
+def takes_keywords_of_other_processors(method: Callable[..., Result]) -> Callable[..., Result]:
     """Decorator of `EGMFProcessor.__call__`: `videos` is `video`, and keywords may be in `text_kwargs` and the like.
 
     Raises:
@@ -118,7 +120,7 @@ def takes_keywords_of_other_processors(method: Callable) -> Callable:
     """
 
     @functools.wraps(method)
-    def translated(processor: Any, *args: Any, **kwargs: Any) -> Any:
+    def translated(processor: Any, *args: Any, **kwargs: Any) -> Result:
         if kwargs.pop("images", None) is not None:
             raise TypeError("EGMFProcessor takes no `images`. Give a picture as `video`, where it is one frame.")
         nested = [("videos", "video", kwargs.pop("videos", None))]

@@ -43,6 +43,10 @@ class EGMFTrainingArguments(FusionTrainingArguments, TrainingArguments):
             value = getattr(self, f"fusion_pretraining_{name}")
             if value < 0:
                 raise ValueError(f"--fusion_pretraining_{name} is {value}; it must not be negative.")
+        if not 0 <= self.label_smoothing_factor < 1:
+            raise ValueError(
+                f"--label_smoothing_factor is {self.label_smoothing_factor}; it must be at least 0 and below 1."
+            )
         if self.distillation and self.label_smoothing_factor != 0:
             raise ValueError("--distillation gives soft labels itself. Leave out --label_smoothing_factor.")
 

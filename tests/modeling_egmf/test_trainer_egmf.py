@@ -49,6 +49,18 @@ def test_training_ignores_the_answers(parts, rows):
     assert losses[0] == losses[1] == model(**without).loss.item()
 
 
+def test_training_without_labels_is_refused(parts, rows):
+    """As with `label_smoothing_factor`, for which Trainer takes the labels from the model."""
+    model, processor = parts
+    batch = EGMFDataCollator(processor)(rows)
+    del batch["labels"]
+    model.train()
+    with pytest.raises(ValueError, match="Set label_smoothing_factor to 0"):
+        model(**batch)
+    model.eval()
+    assert model(**batch).loss is None
+
+
 def test_index_of_the_true_answer():
     answers = torch.tensor([[[5, -1], [6, 7], [6, 8]], [[5, 9], [6, -1], [-1, -1]]])
     labels = torch.tensor([[-100, 6, 8, 1], [-100, -100, 6, 1]])

@@ -9,7 +9,7 @@ favorite answer. Between clips there are no labels, but the head has an answer e
 target of the answer's first token. LOG.md has the figures.
 """
 
-# B batch  K columns with logits  V vocabulary  H fusion width  A answers of a task
+# B batch  S tokens  K columns with logits  V vocabulary  H fusion width  A answers of a task
 
 from typing import Any
 
@@ -21,6 +21,7 @@ from modeling_egmf.outputs_egmf import EGMFFusionOutput
 from processing_egmf import EGMFProcessor
 
 from .pretraining import AnswerHeads
+from .soft_labels import SoftLabels
 
 
 # How far from the sample towards another one; negative values lead away from it.
@@ -30,23 +31,16 @@ MIX_RANGE = (-0.5, 1.0)
 class Distillation:
     """Mixes fused vectors in training, and replaces the loss of an answer's first token by the head's probabilities.
 
-    It applies to tasks of classification whose labels differ in their first token; all others are trained as usual.
+    It applies to the tasks of `SoftLabels`; all others are trained as usual.
 
     Args:
         heads: of the fusion pretraining.
         processor: has the tasks that the heads were trained for.
-
-    Attributes:
-        first_tokens: index of each task that it applies to -> (A,) first token of every label.
     """
 
     def __init__(self, heads: AnswerHeads, processor: EGMFProcessor):
         self.heads = heads.eval().requires_grad_(False)
-        self.first_tokens: dict[int, torch.Tensor] = {}
-        for index, task in enumerate(processor.task_objects.values()):
-            tokens = [int(ids[0]) for ids in processor.answer_token_ids(task.name)]
-            if task.kind == "classification" and len(set(tokens)) == len(tokens):
-                self.first_tokens[index] = torch.tensor(tokens)
+        self.soft_labels = SoftLabels(processor)
         self._is_mixed: torch.Tensor | None = None  # (B,) bool, of the coming forward pass
 
     def attach(self, model: EGMFForConditionalGeneration) -> None:
@@ -55,7 +49,7 @@ class Distillation:
 
     def begin(self, task_ids: torch.Tensor) -> None:
         """Announce a training step, task_ids (B,)."""
-        suitable = torch.tensor([*self.first_tokens], device=task_ids.device)
+        suitable = torch.tensor([*self.soft_labels.first_tokens], device=task_ids.device)
         self._is_mixed = torch.isin(task_ids, suitable)
 
     def _mix(self, module: nn.Module, arguments: Any, output: EGMFFusionOutput) -> EGMFFusionOutput:
@@ -72,30 +66,11 @@ class Distillation:
     def change_of_loss(
         self, logits: torch.Tensor, fused: torch.Tensor, labels: torch.Tensor, task_ids: torch.Tensor
     ) -> torch.Tensor:
-        """What to add to the loss of the labels.
+        """What to add to the loss of the labels, fused (B, H) being the mixed vectors; see `SoftLabels`."""
 
-        Args:
-            logits: (B, K, V) of the last K columns.
-            fused: (B, H) the mixed vectors.
-            labels: (B, S), -100 except on the answer's tokens.
-            task_ids: (B,).
-
-        Returns:
-            Change of the loss, which is a mean over samples of the mean over an answer's tokens, ().
-        """
-        total = logits.new_zeros((), dtype=torch.float32)
-        num_tokens = (labels != -100).sum(dim=1)
-        first = (labels != -100).int().argmax(dim=1)  # (B,) column of the answer's first token
-        column = first - 1 - (labels.shape[1] - logits.shape[1])  # of the logits that predict it
-        for index, tokens in self.first_tokens.items():
-            rows = torch.where(task_ids == index)[0]
-            if len(rows) == 0:
-                continue
-            log_probs = torch.log_softmax(logits[rows, column[rows]].float(), dim=-1)  # (n, V)
+        def targets(index: int, rows: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
             with torch.no_grad():
                 outputs = self.heads.heads[index](self.heads.norm(fused[rows].float()))
-            targets = torch.softmax(outputs, dim=-1)  # (n, A)
-            soft = -(targets * log_probs[:, tokens.to(log_probs.device)]).sum(dim=1)
-            hard = -log_probs.gather(1, labels[rows, first[rows]][:, None]).squeeze(1)
-            total = total + ((soft - hard) / num_tokens[rows]).sum()
-        return total / len(labels)
+            return torch.softmax(outputs, dim=-1)
+
+        return self.soft_labels.change_of_loss(logits, labels, task_ids, targets)

@@ -41,6 +41,7 @@ from .distributed import (
     zero_through_all,
 )
 from .sampling import EpochBatchSampler, training_sampler
+from .soft_labels import make_label_smoothing
 
 
 logger = get_logger(__name__)
@@ -92,6 +93,10 @@ class EGMFTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.scalars: set[str] = set()
         self.distillation: Distillation | None = None
+        self.label_smoothing = make_label_smoothing(
+            self.model, self.processing_class, self.args.label_smoothing_factor
+        )
+        self.label_smoother = None  # of `Trainer`, which would take the labels away from the model
         self.fits_pseudo_tokens = False  # the projection starts fitted, and learns as slowly as the fusion
         self.max_answers = max(task.num_answers for task in self.processing_class.task_objects.values())
 
@@ -169,6 +174,8 @@ class EGMFTrainer(Trainer):
         if self.distillation is not None:
             changes = self.distillation.change_of_loss
             loss = loss + changes(outputs.logits, outputs.fused, inputs["labels"], inputs["task_ids"])
+        if self.label_smoothing is not None:
+            loss = loss + self.label_smoothing.change_of_loss(outputs.logits, inputs["labels"], inputs["task_ids"])
         loss = loss * weight
         if self.is_fsdp_enabled:
             loss = loss + zero_through_all(self.accelerator.unwrap_model(model))

@@ -46,8 +46,8 @@ def test_vectors_are_mixed_once_and_only_for_the_task_of_labels(distillation, ma
 
 
 def test_target_of_the_first_token_is_the_answer_of_the_head(distillation):
-    tokens = distillation.first_tokens[0]
-    assert list(distillation.first_tokens) == [0]
+    tokens = distillation.soft_labels.first_tokens[0]
+    assert list(distillation.soft_labels.first_tokens) == [0]
     fused = torch.randn(2, 8)
     # The second answer has two tokens. The logits are those of the last three columns of five.
     labels = torch.tensor([[-100, -100, -100, -100, tokens[1]], [-100, -100, -100, tokens[2], 5]])
