@@ -196,9 +196,7 @@ class DatasetArguments:
     id_column: str | None = described(None, "Column of the example's name, if it is not `id`.")
     split_column: str | None = described(None, "Column of the split, if it is not `split`.")
     task_column: str | None = described(None, "Column of the task, if it is not `task`.")
-    context_column: str | None = described(
-        None, "Column of the earlier turns of the dialogue, if it is not `context`."
-    )
+    context_column: str | None = described(None, "Column of the earlier turns, if it is not `context`.")
     label_map: list[str] | None = described(None, "Labels to rename: OLD=NEW, such as happiness=joy sad=sadness.")
     streaming: bool = described(
         False, "Read a dataset on the Hub while it is used, without downloading all of it; not for training."
