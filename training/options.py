@@ -85,7 +85,7 @@ class ModelArguments:
         False,
         "Quantize the language model to 4 bits (QLoRA). Needs bitsandbytes and a CUDA GPU.",
     )
-    bnb_4bit_quant_type: str = described("nf4", "Data type of 4-bit weights: nf4 or fp4.")
+    bnb_4bit_quant_type: str = described("nf4", "4-bit data type: nf4 or fp4.")
     bnb_4bit_use_double_quant: bool = described(True, "Quantize the scales of 4-bit weights as well.")
     audio: str | None = described(
         "waveform",
@@ -103,7 +103,7 @@ class ModelArguments:
     video_feature_size: int | None = described(
         None, "Width of precomputed video features; required by --video features."
     )
-    sequence_encoder: str = described("gru", "Sequence encoder of audio and video: gru, transformer or none.")
+    sequence_encoder: str = described("gru", "Sequence encoders: gru, transformer or none.")
     encoder_hidden_size: int = described(128, "Width of the audio and video encoders.")
     encoder_layers: int = described(1, "Number of layers of the sequence encoders.")
     encoder_dropout: float = described(0.1, "Dropout in the audio and video encoders.")
