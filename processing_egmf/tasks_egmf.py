@@ -254,9 +254,9 @@ class EGMFTask:
         """
         name = "+".join(modalities)
         if name not in self.calibration:
-            known = ", ".join(self.calibration) or "nothing"
+            known = ", ".join(self.calibration) or "none"
             raise ValueError(
-                f"Task {self.name!r} is not calibrated for {name}, only for {known}. "
+                f"Task {self.name!r} is not calibrated for {name} (calibrated: {known}). "
                 "Measure it with `egmf calibrate`, or leave `calibrated` out."
             )
         return self.calibration[name]

@@ -5,6 +5,7 @@
 options.py defines the fields and checks their names without importing torch; this module parses their values.
 """
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ class EGMFTrainingArguments(FusionTrainingArguments, TrainingArguments):
     """
 
     def __post_init__(self):
+        self._check_numbers()
         super().__post_init__()
         if self.label_names is None:
             self.label_names = ["label_index"]
@@ -49,6 +51,18 @@ class EGMFTrainingArguments(FusionTrainingArguments, TrainingArguments):
             )
         if self.distillation and self.label_smoothing_factor != 0:
             raise ValueError("--distillation gives soft labels itself. Leave out --label_smoothing_factor.")
+
+    def _check_numbers(self) -> None:
+        """Refuse numbers that `TrainingArguments` would ignore, or that would fail without the option's name."""
+        for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.max_steps != -1 and self.max_steps < 1:
+            raise ValueError(f"--max_steps is {self.max_steps}; it must be at least 1, or -1 to train whole epochs.")
+        for name in ("learning_rate", "fusion_learning_rate", "fusion_pretraining_learning_rate", "warmup_steps"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"--{name} is {value}; it must be a number of at least 0.")
 
 
 def parse_arguments(

@@ -221,7 +221,7 @@ def test_generation_longer_than_the_prompt_is_not_cut(features):
 def test_calibrated_answers_by_hand(features, scale):
     given = [0.05, 0.05, 0.1, 0.5, 0.1, 0.15, 0.05]
     output = make_output(features, "emotion", given)
-    with pytest.raises(ValueError, match="not calibrated for text\\+video, only for nothing.*egmf calibrate"):
+    with pytest.raises(ValueError, match="not calibrated for text\\+video .calibrated: none.*egmf calibrate"):
         features.post_process_answers(output, calibrated=True)
     with pytest.raises(ValueError, match="`calibrated` is 'yes'; give True or False"):
         features.post_process_answers(output, calibrated="yes")

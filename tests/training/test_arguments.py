@@ -170,3 +170,26 @@ def test_help_is_short_and_grouped(capsys):
     full = capsys.readouterr().out
     assert "--torch_compile" in full
     assert len(short.splitlines()) < 295 < len(full.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("per_device_train_batch_size", "0"),
+        ("per_device_eval_batch_size", "-4"),
+        ("gradient_accumulation_steps", "0"),
+        ("max_steps", "-5"),
+        ("max_steps", "0"),
+        ("learning_rate", "nan"),
+        ("fusion_learning_rate", "inf"),
+        ("fusion_pretraining_learning_rate", "-0.1"),
+        ("warmup_steps", "-3"),
+    ],
+)
+def test_impossible_numbers_are_refused_by_name(tmp_path, option, value):
+    with pytest.raises(ValueError, match=f"--{option} is {float(value) if '_rate' in option else value}.*must be"):
+        parse_arguments(["--output_dir", str(tmp_path), f"--{option}", value])
+
+
+def test_default_numbers_are_allowed(tmp_path):
+    parse_arguments(["--output_dir", str(tmp_path), "--max_steps", "-1", "--fusion_learning_rate", "0"])
