@@ -124,7 +124,7 @@ def describe_decoder(config: PreTrainedConfig) -> DecoderSupport:
 def max_positions(config: PreTrainedConfig) -> int | None:
     """Number of positions, above which the rotary embeddings of all positions change; None for most models."""
     text_config = config.get_text_config(decoder=True)
-    rope = text_config.to_dict().get("rope_parameters") or {}
+    rope = getattr(text_config, "rope_parameters", None) or {}
     if rope.get("rope_type") not in ("dynamic", "longrope"):
         return None
     return rope.get("original_max_position_embeddings") or text_config.max_position_embeddings

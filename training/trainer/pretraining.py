@@ -227,8 +227,11 @@ def pretraining_loss(
     if mixup is not None:
         smoothing[mixup.mixes(fused.subsets)] = 0.0  # mixed labels are soft already, and the answers too unsure
     task_ids = batch["task_ids"][fused.samples]
+    parts = [(fused.samples, fused.shares)]
+    if mixup is not None:
+        parts.append((fused.partners, 1 - fused.shares))
     loss = fused.vectors.new_zeros(())
-    for samples, shares in ((fused.samples, fused.shares), (fused.partners, 1 - fused.shares)):
+    for samples, shares in parts:
         labels = batch["label_index"][samples]
         loss = loss + heads.loss(fused.vectors, task_ids, labels, weights * shares, smoothing)
     return batch.get("loss_weight", 1.0) * loss
