@@ -16,7 +16,7 @@ from ...converters import meld as meld_converter
 from ...data.dataset import load_examples
 from ...data.examples import EXTRA
 from ...demo.stages import training_flags
-from ...evaluation.calibration import calibration_figures, fit_temperatures
+from ...evaluation.calibration import calibration_figures, fit_temperatures, summarize_calibration
 from ...evaluation.evaluator import EvaluationOptions, evaluate_checkpoint
 from ...evaluation.metrics import summarize
 from ...model.tasks_file import read_tasks
@@ -245,17 +245,6 @@ def summarize_runs(benchmark: Benchmark, runs: Sequence[dict[str, Any]], options
         "minutes": [run["training"]["seconds"]["all"] / 60 for run in runs],
         "trained_parameters": runs[0]["training"]["parameters"]["trained"],
         "settings": {**benchmark.training_options(), "further": list(options.training_options)},
-    }
-
-
-def summarize_calibration(runs: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Subset -> `before` and `after` -> figure -> summary over the seeds; empty without examples to fit on."""
-    return {
-        subset: {
-            when: {figure: summarize([run[subset][when][figure] for run in runs]) for figure in figures}
-            for when, figures in parts.items()
-        }
-        for subset, parts in runs[0].items()
     }
 
 
