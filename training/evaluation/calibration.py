@@ -15,7 +15,7 @@ import numpy as np
 
 from processing_egmf.tasks_egmf import quantile_index
 
-from .metrics import CALIBRATION_BINS, INTERVAL, interval_coverage, negative_log_likelihood
+from .metrics import CALIBRATION_BINS, INTERVAL, interval_coverage, negative_log_likelihood, summarize_metrics
 
 
 # N examples  A answers
@@ -131,6 +131,18 @@ def calibration_figures(
         calibrated = apply_temperature(probabilities, temperatures)
         figures["after"] = distribution_figures(calibrated, truth, has_labels)
     return figures
+
+
+def summarize_calibration(runs: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """Summaries over runs, each with subset -> figures as from `calibration_figures`.
+
+    Returns:
+        Subset -> `before` and `after` -> figure -> as from `summarize`; empty if the runs have no subsets.
+    """
+    return {
+        subset: {when: summarize_metrics([run[subset][when] for run in runs]) for when in figures}
+        for subset, figures in runs[0].items()
+    }
 
 
 # ---- fitting --------------------------------------------------------------------------------------------------

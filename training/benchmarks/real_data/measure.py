@@ -16,6 +16,7 @@ from ...converters import meld as meld_converter
 from ...data.dataset import load_examples
 from ...data.examples import EXTRA
 from ...demo.stages import training_flags
+from ...evaluation.calibration import calibration_figures, fit_temperatures, summarize_calibration
 from ...evaluation.evaluator import EvaluationOptions, evaluate_checkpoint
 from ...evaluation.metrics import summarize
 from ...model.tasks_file import read_tasks
@@ -152,7 +153,7 @@ def measure_baseline(benchmark: Benchmark, task: EGMFTask, corpus: Path) -> dict
 
 
 def train_and_evaluate(name: str, corpus: Path, seed: int, options: BenchmarkOptions) -> dict[str, Any]:
-    """Results of one run on the reported split, with its training record."""
+    """Results of one run on the reported split, with its training record and `calibration`."""
     benchmark = BENCHMARKS[name]
     training = {
         **benchmark.training_options(),
@@ -175,18 +176,41 @@ def train_and_evaluate(name: str, corpus: Path, seed: int, options: BenchmarkOpt
         training["tasks_file"] = write_tasks_file(options.work)
         argv = [*command_line(training), *training_flags(run), *options.training_options]
         train(*parse_arguments(argv))
-    results = run / f"results-{REPORTED}.json"
-    if not results.is_file():
+    results = evaluate(benchmark, run, corpus, REPORTED, seed)
+    calibration = measure_calibration(benchmark, run, corpus, results) if benchmark.inner else {}
+    return {**results, "training": read_json(run / "training.json"), "calibration": calibration}
+
+
+def evaluate(benchmark: Benchmark, run: Path, corpus: Path, split: str, seed: int) -> dict[str, Any]:
+    """Results of a run on a split; existing ones are reused."""
+    path = run / f"results-{split}.json"
+    if not path.is_file():
         evaluation = EvaluationOptions(
             model_name_or_path=str(run),
             dataset=str(corpus),
-            split=REPORTED,
+            split=split,
             split_manifest=MANIFEST,
             subsets=list(benchmark.subsets),
             seed=seed,
         )
         evaluate_checkpoint(evaluation)
-    return {**read_json(results), "training": read_json(run / "training.json")}
+    return read_json(path)
+
+
+def measure_calibration(
+    benchmark: Benchmark, run: Path, corpus: Path, results: dict[str, Any]
+) -> dict[str, dict[str, float]]:
+    """Figures of each subset before and after temperatures, which are fitted on the examples that chose the epoch.
+
+    Returns:
+        Subset -> its figures, as from `calibration_figures`.
+    """
+    fitted_on = evaluate(benchmark, run, corpus, MANIFEST, results["seed"])
+    temperatures = fit_temperatures(fitted_on["subsets"], benchmark.task)
+    return {
+        subset: calibration_figures(part["tasks"][benchmark.task]["predictions"], temperatures)
+        for subset, part in results["subsets"].items()
+    }
 
 
 def command_line(options: dict[str, Any]) -> list[str]:
@@ -217,6 +241,7 @@ def summarize_runs(benchmark: Benchmark, runs: Sequence[dict[str, Any]], options
         "subsets": subsets,
         "everything": everything,
         "confidence_intervals": {figure: intervals[figure] for figure in benchmark.shown},
+        "calibration": summarize_calibration([run["calibration"] for run in runs]),
         "minutes": [run["training"]["seconds"]["all"] / 60 for run in runs],
         "trained_parameters": runs[0]["training"]["parameters"]["trained"],
         "settings": {**benchmark.training_options(), "further": list(options.training_options)},

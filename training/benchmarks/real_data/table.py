@@ -7,6 +7,7 @@ from .corpora import REPORTED
 
 
 HEADER = ("data", "figure", "constant", "baseline", "EGMF", "interval", "aim")
+CALIBRATION_HEADER = ("data", "evaluated with", "figure", "before", "after", "calibrated by chance")
 
 
 def render(results: dict[str, Any]) -> str:
@@ -25,6 +26,7 @@ def render(results: dict[str, Any]) -> str:
         "",
         *markdown_table(HEADER, rows),
         "",
+        *_calibration(benchmarks),
         "## Details of each corpus",
     ]
     for benchmark in benchmarks:
@@ -55,6 +57,36 @@ def _figure_rows(benchmark: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
+def _calibration(benchmarks: list[dict[str, Any]]) -> list[str]:
+    """A section with the calibration before and after temperatures; empty where it was not measured."""
+    rows = []
+    for benchmark in benchmarks:
+        for subset, figures in benchmark["egmf"].get("calibration", {}).items():
+            before, after = figures["before"], figures["after"]
+            name = "error" if "error" in before else "coverage"
+            title = "calibration error" if name == "error" else "coverage of 90% intervals"
+            values = [format_mean_std(before[name]), format_mean_std(after[name])]
+            chance = format_mean_std(after["error_by_chance"]) if name == "error" else "–"
+            rows.append([benchmark["title"], _subset_title(benchmark, subset), title, *values, chance])
+    if not rows:
+        return []
+    return [
+        "## Calibration",
+        "",
+        "Before and after a temperature, fitted on the examples of train that the epoch was chosen on. *Calibrated by "
+        "chance*: the mean error that a calibrated model with the same probabilities is measured to have on as many "
+        "examples.",
+        "",
+        *markdown_table(CALIBRATION_HEADER, rows),
+        "",
+    ]
+
+
+def _subset_title(benchmark: dict[str, Any], subset: str) -> str:
+    title = "text only" if subset == "text" else format_subset(subset)
+    return benchmark.get("subset_titles", {}).get(subset, title)
+
+
 def _format_aim(aim: dict[str, Any] | None) -> str:
     if aim is None:
         return ""
@@ -82,7 +114,6 @@ def _describe(benchmark: dict[str, Any]) -> str:
 def _subset_table(benchmark: dict[str, Any]) -> list[str]:
     rows = []
     for subset, figures in benchmark["egmf"]["subsets"].items():
-        title = "text only" if subset == "text" else format_subset(subset)
-        title = benchmark.get("subset_titles", {}).get(subset, title)
+        title = _subset_title(benchmark, subset)
         rows.append([title, *[format_mean_std(figures[figure]) for figure in benchmark["shown"]]])
     return markdown_table(["evaluated with", *benchmark["shown"]], rows)

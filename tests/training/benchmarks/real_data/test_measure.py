@@ -79,8 +79,15 @@ def test_benchmark_from_release_to_table(name, run_benchmark, releases, tmp_path
     for summary in record["egmf"]["subsets"][record["egmf"]["everything"]].values():
         assert summary["n"] == len(summary["values"])
 
+    calibration = record["egmf"]["calibration"]
+    assert list(calibration) == (list(record["egmf"]["subsets"]) if benchmark.inner else [])
+    for figures in calibration.values():
+        assert set(figures) == {"before", "after"}
+        assert figures["after"]["error" if benchmark.task == "meld" else "negative_log_likelihood"]["mean"] >= 0
+
     table = (tmp_path / "results/real.md").read_text(encoding="utf-8")
     assert table == render(results)
+    assert ("## Calibration" in table) == bool(benchmark.inner)
     assert benchmark.title in table
     assert benchmark.about in table
     assert ("to the last epoch" in table) != bool(benchmark.inner)

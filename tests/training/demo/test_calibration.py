@@ -1,0 +1,56 @@
+"""Calibration of runs of the demo, on results that are at hand."""
+
+import numpy as np
+import pytest
+
+from training.demo.calibration import main
+from training.records import read_json, write_json
+
+
+LABELS = ("joy", "anger")
+
+
+def results(confidence, accuracy, count):
+    """Results whose answers have one confidence, and are right as often as `accuracy` says."""
+    predictions = []
+    for index in range(count):
+        truth = LABELS[index % 2]
+        answer = truth if index < accuracy * count else LABELS[(index + 1) % 2]
+        probabilities = {label: confidence if label == answer else 1 - confidence for label in LABELS}
+        predictions.append(
+            {
+                "id": str(index),
+                "modalities": ["audio"],
+                "label": answer,
+                "truth": truth,
+                "probabilities": probabilities,
+            }
+        )
+    return {"subsets": {"audio": {"tasks": {"emotion": {"predictions": predictions}}}}}
+
+
+def write_run(run, seed):
+    record = {"data_arguments": {"dataset": "data/demo"}, "seed": seed, "commit": "abc"}
+    write_json(run / "training.json", record)
+    write_json(run / "results-validation.json", results(0.9, 0.75, 400))
+    write_json(run / "results-new.json", results(0.9, 0.75 + 0.05 * seed, 200))
+
+
+def test_errors_before_and_after_temperatures_of_several_runs(tmp_path):
+    for seed in (0, 1):
+        write_run(tmp_path / f"run-{seed}", seed)
+    write_json(tmp_path / "new/build.json", {"settings": {"seed": 2}})
+    output = tmp_path / "out/figures.json"
+    runs = [str(tmp_path / f"run-{seed}") for seed in (0, 1)]
+    main([*runs, "--dataset", str(tmp_path / "new"), "--output", str(output)])
+    written = read_json(output)
+    assert (written["seeds"], written["commits"], written["corpus"]) == ([0, 1], ["abc"], {"seed": 2})
+    figures = written["subsets"]["audio"]
+    np.testing.assert_allclose(figures["before"]["error"]["values"], [0.15, 0.1], atol=1e-6)
+    np.testing.assert_allclose(figures["after"]["error"]["values"], [0.0, 0.05], atol=0.01)
+    assert figures["after"]["accuracy"]["mean"] == pytest.approx(0.775)
+
+
+def test_an_unfinished_run_is_named(tmp_path):
+    with pytest.raises(SystemExit, match="run is not a finished run"):
+        main([str(tmp_path / "run"), "--output", str(tmp_path / "out.json")])
