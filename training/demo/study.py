@@ -35,7 +35,10 @@ VARIANTS: dict[str, Variant] = {
     "text_only": Variant(["--modalities", "text"], ["text"]),
     # As long as with fusion pretraining, but always together with the language model, and the fusion learns faster.
     "no_fusion_pretraining": Variant(
-        ["--fusion_pretraining_epochs", "0", "--num_train_epochs", "2.4", "--fusion_learning_rate", "1e-3"],
+        [
+            *("--fusion_pretraining_epochs", "0", "--num_train_epochs", "2.4", "--fusion_learning_rate", "1e-3"),
+            *("--fit_pseudo_tokens", "false", "--distillation", "false"),  # both need the pretraining's head
+        ],
         ["all"],
     ),
 }
