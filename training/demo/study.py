@@ -33,6 +33,10 @@ class Variant(NamedTuple):
 VARIANTS: dict[str, Variant] = {
     "egmf": Variant([], ["every"]),
     "text_only": Variant(["--modalities", "text"], ["text"]),
+    "labels_only": Variant(
+        [*("--fusion_pretraining_mixup", "0"), *("--fit_pseudo_tokens", "false", "--distillation", "false")],
+        ["every"],
+    ),
     # As long as with fusion pretraining, but always together with the language model, and the fusion learns faster.
     "no_fusion_pretraining": Variant(
         [

@@ -22,6 +22,7 @@ from ..evaluation.tables import (
     markdown_table,
     replace_block,
 )
+from ..hub.model_card import VARIANT_NAMES
 from ..paths import RESULTS
 from ..records import read_json, short_commit, write_text
 
@@ -39,11 +40,20 @@ HEADER = (
     "best expected",
 )
 SUMMARY_COLUMNS = (0, 1, 3, 5)  # of HEADER, in the README
+CALIBRATION_HEADER = (
+    "modalities",
+    "accuracy",
+    "mean confidence",
+    "calibration error",
+    "with temperatures",
+    "of a calibrated model, by chance",
+)
 PEAKS = ("train, bfloat16", "train, 4-bit", "predict, bfloat16")
 SUMMARY_SUBSETS = ("text", "audio", "video", ALL_MODALITIES)
 COMMANDS = {  # results file -> the command that creates it
     "demo.json": "make demo-study",
     "demo_ideal.json": "python -m training.demo.ideal data/demo",
+    "demo_calibration.json": "python -m training.demo.calibration",
     "ravdess.json": "python -m training.benchmarks.real_data.ravdess_folds",
     "real_data.json": "python -m training.benchmarks.real_data",
     "speed.json": "python -m training.benchmarks.cost.speed",
@@ -75,6 +85,7 @@ def render_blocks() -> dict[str, dict[str, str]]:
         },
         "training/results/README.md": {
             "demo": render_demo(files["demo"], files["demo_ideal"]),
+            "demo_calibration": render_calibration(files["demo_calibration"]),
             "ravdess": render_ravdess(files["ravdess"]),
             "real_data": render_real_data(files["real_data"]),
             "speed": _describe_speed(files["speed"]),
@@ -138,11 +149,10 @@ def accuracy_table(results: dict[str, Any], ideal: dict[str, Any]) -> list[str]:
     variants = results["variants"]
     bounds = _bounds(results, ideal)
     rows = list(accuracy_rows(results, ideal).values())
-    if "text_only" in variants:
-        rows.append(_variant_row("text, model trained on text only", variants["text_only"], "text", bounds))
-    if "no_fusion_pretraining" in variants:
-        variant = variants["no_fusion_pretraining"]
-        rows.append(_variant_row("all three, no fusion pretraining", variant, ALL_MODALITIES, bounds))
+    for name, label in VARIANT_NAMES.items():
+        if name in variants:
+            subset = "text" if name == "text_only" else ALL_MODALITIES
+            rows.append(_variant_row(label, variants[name], subset, bounds))
     return markdown_table(HEADER, rows)
 
 
@@ -191,11 +201,30 @@ def _describe_bounds(ideal: dict[str, Any]) -> str:
 
 def _describe_training(results: dict[str, Any]) -> str:
     egmf = results["variants"]["egmf"]
+    earlier = {commit for variant in results["variants"].values() for commit in variant["commits"]}
+    earlier -= set(egmf["commits"])
+    others = f", the variants below it at {', '.join(map(short_commit, sorted(earlier)))}" if earlier else ""
     return (
         f"Chance is {results['ceilings']['emotion']['chance']:.3f}. Training the {egmf['trained_parameters']:,} "
         f"parameters of a run took {_format_range(egmf['minutes']['values'])} minutes here. "
-        f"Measured at commit {', '.join(map(short_commit, egmf['commits']))}."
+        f"Measured at commit {', '.join(map(short_commit, egmf['commits']))}{others}."
     )
+
+
+def render_calibration(results: dict[str, Any]) -> str:
+    """The demo's calibration error on new clips, from `demo_calibration.json`."""
+    rows = []
+    for subset in SUBSET_NAMES:
+        before, after = results["subsets"][subset]["before"], results["subsets"][subset]["after"]
+        figures = (before["accuracy"], before["confidence"], before["error"], after["error"], after["error_by_chance"])
+        rows.append([format_subset(subset), *map(format_mean_std, figures)])
+    introduction = (
+        f"**Its calibration**, emotions of {results['corpus']['clips']['test']} new clips, {len(results['seeds'])} "
+        "seed(s), from `training/results/demo_calibration.json` "
+        f"(`{COMMANDS['demo_calibration.json']}`). Temperatures are fitted on the demo's validation split; the last "
+        "column is what a calibrated model is measured to have on so few clips:"
+    )
+    return "\n".join([introduction, "", *markdown_table(CALIBRATION_HEADER, rows)])
 
 
 def _format_range(values: Sequence[float]) -> str:

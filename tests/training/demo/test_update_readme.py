@@ -9,6 +9,7 @@ from training.demo.update_readme import (
     main,
     render_backbones,
     render_blocks,
+    render_calibration,
     render_data_needed,
     render_demo,
     render_ravdess,
@@ -73,6 +74,18 @@ def test_table_shows_only_variants_that_were_run(results):
     metrics = results["variants"]["text_only"]["subsets"]["text"]
     assert table[name][0] == shown(metrics["emotion"]["accuracy"])
     assert "±" not in table[name][0]
+
+
+def test_calibration_before_and_after_temperatures():
+    def summary(mean):
+        return {"n": 1, "mean": mean, "std": None}
+
+    before = {"accuracy": summary(0.7), "confidence": summary(0.9), "error": summary(0.2)}
+    figures = {"before": before, "after": {"error": summary(0.04), "error_by_chance": summary(0.03)}}
+    results = {"corpus": {"clips": {"test": 600}}, "seeds": [0], "subsets": dict.fromkeys(EVERY, figures)}
+    text = render_calibration(results)
+    assert "600 new clips, 1 seed(s)" in text
+    assert table_of(text)["text + audio"] == ["0.700", "0.900", "0.200", "0.040", "0.030"]
 
 
 def test_summary_shows_each_modality_and_all_of_them(results):
