@@ -36,6 +36,7 @@ from .language_model import (
     with_lora_targets,
 )
 from .readout import EGMFWithHead, describe_tasks, model_class
+from .stored_code import warn_of_other_code
 
 
 # ---- checkpoints ----------------------------------------------------------------------------------------------
@@ -61,6 +62,7 @@ def load(
         OSError: it cannot be read.
     """
     check_model_location(checkpoint)
+    warn_of_other_code(checkpoint)
     load_kwargs: dict[str, Any] = {"text_model_id": text_model}
     if active_experts is not None:
         load_kwargs["active_experts"] = active_experts
