@@ -42,7 +42,7 @@ CONTENT_ERRORS = {
     ),
     "no chosen modality": (
         {"text": "a", "modalities": []},
-        "chosen modalities.*Give at least one",
+        "no chosen modalities. Give at least one of text, audio, video, or None for all",
     ),
     "unknown modality": (
         {"text": "a", "modalities": ["smell"]},
@@ -177,6 +177,22 @@ def test_a_modality_that_the_model_does_not_have_is_refused(make_processor, moda
         text="a",
         modalities=["text", modality],
     )
+
+
+@pytest.mark.parametrize(
+    ("audio", "video", "sources"),
+    [
+        ("waveform", "frames", "text, audio, video"),
+        ("features", None, "text, audio_features"),
+        (None, "features", "text, video_features"),
+        (None, None, "text"),
+    ],
+)
+def test_a_sample_without_content_is_told_only_what_the_model_takes(make_processor, audio, video, sources):
+    processor = make_processor(audio, video)
+    assert_refused(processor, rf"Give at least one of {sources}\.", True, text=" ")
+    names = ", ".join(processor.modalities)
+    assert_refused(processor, f"Give at least one of {names}, or None for all", True, text="a", modalities=[])
 
 
 def test_a_clip_next_to_its_features_is_refused(features):
