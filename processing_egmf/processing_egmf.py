@@ -219,12 +219,9 @@ class EGMFProcessor(EGMFMediaMixin, EGMFPromptMixin, EGMFResultsMixin, EGMFStore
         Args:
             text: the transcript. Empty text counts as missing.
             audio: path, bytes, `data:` URI, array (with `sampling_rate`), as in `load_audio`; None: the video's track.
-            video: path, bytes, `data:` URI, PIL images, array (T, height, width, 3), or with the channels first
-                (T, 3, height, width) as torch has them, as in `load_video`.
+            video: path, bytes, `data:` URI, PIL images, array (T, height, width, 3) or (T, 3, height, width).
             audio_features, video_features: precomputed features (T, F) instead.
-            sampling_rate: samples per second of an audio array, which needs it.
-            fps: frames per second of a video array or images. Without it, they are one clip of any length;
-                with it, those after `max_clip_seconds` are left out, as of a file.
+            sampling_rate, fps: per second of an audio array; of a video array or images, which are else used whole.
             context: earlier turns of the dialogue, oldest first: text, or (speaker, text). They belong to the text.
             task: name of one of `self.tasks`; an `EGMFTask` or its fields, for this call; None for the first task.
             answer: true label or score; then `labels` is returned, -100 except on the answer's tokens.
