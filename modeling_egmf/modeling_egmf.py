@@ -325,8 +325,10 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFCheckpointMixin, EGMFPr
         wrong = torch.where(counts != num_tokens)[0]
         if len(wrong):
             raise ValueError(
-                f"Sample {wrong.tolist()} of the batch has {counts[wrong].tolist()} pseudo-token "
-                f"placeholders, not {num_tokens}. Build the processor with num_pseudo_tokens={num_tokens}."
+                f"Sample {wrong.tolist()} of the batch has {counts[wrong].tolist()} placeholders "
+                f"(token {self.config.placeholder_token_id}), not {num_tokens}. "
+                "Give `input_ids` as the checkpoint's own processor returns them, not cut. "
+                f"That of a new model needs num_pseudo_tokens={num_tokens}."
             )
         return mask
 
