@@ -8,11 +8,11 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
-from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
+from transformers import CONFIG_MAPPING, AutoConfig, GenerationConfig, PreTrainedConfig
 
 
-# Attributes of `PreTrainedConfig`, and keywords of it that are none.
-LIBRARY_KEYWORDS = {*dir(PreTrainedConfig), "torch_dtype", "transformers_version"}
+# Keywords of configurations that are no attributes: settings of `generate` used to be among them.
+LIBRARY_KEYWORDS = {*vars(GenerationConfig()), "torch_dtype", "transformers_version"}
 
 # Above the similarity of `sep_token_id` and `pad_token_id`: older fields that `transformers` still takes.
 LIBRARY_CUTOFF = 0.92
@@ -52,7 +52,9 @@ def refuse_typos(
     """
     known = field_names(config_class)
     own_fields = known - field_names(PreTrainedConfig)
-    for name in kwargs.keys() - known - LIBRARY_KEYWORDS - {*config_class.attribute_map}:
+    # Among the class's attributes are properties that can be set.
+    known |= {*dir(config_class), *config_class.attribute_map, *LIBRARY_KEYWORDS}
+    for name in kwargs.keys() - known:
         is_private = name.startswith("_")
         if not is_private and difflib.get_close_matches(name, own_fields, n=1, cutoff=cutoff):
             owner = f"`{field_name}`" if field_name else config_class.__name__

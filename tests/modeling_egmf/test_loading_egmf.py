@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+from transformers import AutoConfig
 
 from modeling_egmf import EGMFConfig, EGMFEncoderConfig, EGMFForConditionalGeneration
 from modeling_egmf.loading_egmf import full_device_map, text_model_device_map
@@ -82,6 +83,13 @@ def test_stored_configuration_of_another_version_may_have_other_fields(make_conf
     assert again.text_config.hidden_size == 64
     assert again.audio_config.backbone_config.hiden_size == 8
     assert EGMFConfig(**make_config().to_dict()).to_dict() == make_config().to_dict()
+
+
+def test_properties_and_older_keywords_of_nested_configurations_are_no_typos():
+    backbone = AutoConfig.for_model("dinov2").to_dict()
+    assert "out_indices" in backbone
+    EGMFEncoderConfig(input_type="frames", backbone_config=backbone)
+    EGMFConfig(text_config={"model_type": "bart", "forced_bos_token_id": 1, "sep_token_id": 2})
 
 
 def test_configuration_that_was_passed_is_not_changed(adapter, bases):
