@@ -15,6 +15,7 @@ An adapter's weights are in float32, and never offloaded: they stay on the devic
 ignores a target or a layer that the model does not have as long as another one matches; here each must match.
 """
 
+import dataclasses
 import json
 import os
 import re
@@ -29,6 +30,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import cached_file
 
+from .fields_egmf import did_you_mean
 from .weights_egmf import (
     checksum,
     explain_loading_errors,
@@ -124,6 +126,13 @@ def check_lora_targets(language_model: PreTrainedModel, targets: list[str] | str
 # ---- adding an adapter ------------------------------------------------------------------------------------------
 
 
+def check_method(peft_type: str) -> None:
+    """Refuse a new adapter of a method that is none of `METHODS`."""
+    method = str(peft_type).rpartition(".")[2]
+    if method not in METHODS:
+        raise ValueError(f"`peft_type` is {method!r}; use one of {', '.join(METHODS)}.")
+
+
 def new_adapter_config(language_model: PreTrainedModel, lora: dict[str, Any]) -> Any:
     """The configuration of a new adapter.
 
@@ -136,8 +145,14 @@ def new_adapter_config(language_model: PreTrainedModel, lora: dict[str, Any]) ->
     """
     peft = import_peft()
     fields = {"peft_type": "LORA", **lora}
-    if fields["peft_type"] not in METHODS:
-        raise ValueError(f"`peft_type` is {fields['peft_type']!r}; use one of {', '.join(METHODS)}.")
+    check_method(fields["peft_type"])
+    config_class = peft.mapping.PEFT_TYPE_TO_CONFIG_MAPPING[fields["peft_type"]]
+    known = [field.name for field in dataclasses.fields(config_class)]
+    for name in fields:
+        if name not in known:
+            hint = did_you_mean(name, known)
+            fields = ", ".join(known)
+            raise TypeError(f"{config_class.__name__} has no field {name!r}.{hint} Its fields: {fields}.")
     if fields["peft_type"] == "IA3":
         # peft's default names layers that are no targets.
         fields.setdefault("feedforward_modules", [])
@@ -165,6 +180,8 @@ def add_adapter(language_model: PreTrainedModel, peft_config: Any, name: str) ->
             f"init_lora_weights={init!r} changes the weights of the language model, which stays frozen. "
             "Use True, 'gaussian' or 'orthogonal'."
         )
+    if getattr(peft_config, "layer_replication", None):
+        raise ValueError("`layer_replication` changes the layers of the language model: leave it out.")
     layers = getattr(peft_config, "layers_to_transform", None) or []
     layers = {layers} if isinstance(layers, int) else {*layers}
     depth = language_model.config.get_text_config().num_hidden_layers
@@ -302,6 +319,8 @@ class EGMFAdapterMixin:
         """
         if isinstance(adapter_config, dict):
             adapter_config = new_adapter_config(self.language_model, adapter_config)
+        elif isinstance(adapter_config, import_peft().PeftConfig):
+            check_method(adapter_config.peft_type)
         with undone_on_error(self.language_model, adapter_name):
             add_adapter(self.language_model, adapter_config, adapter_name)
 

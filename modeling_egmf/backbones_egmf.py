@@ -144,6 +144,13 @@ class EGMFPretrainedStem(EGMFFloat32Module):
             self.layer_sum = EGMFLayerSum(num_layers, self.width)
         self.projection = stem_projection(self.width, config)
 
+    @property
+    def input_sizes(self) -> tuple[int | str, ...]:
+        """Sizes of a sample's values, as for `encoders_egmf.check_values`."""
+        if self.precomputed:
+            return ("steps", self.output_size)
+        return ("steps", 3, "height", "width") if self.is_vision else ("steps", "...")
+
     def train(self, mode: bool = True) -> "EGMFPretrainedStem":
         super().train(mode)
         if not self.trainable:

@@ -26,8 +26,8 @@ from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 from transformers.utils.type_validators import interval, positive_int_field
 
 from .fields_egmf import (
+    UnknownFieldError,
     as_sub_config,
-    did_you_mean,
     field_names,
     refuse_typos,
     ties_word_embeddings,
@@ -153,7 +153,8 @@ class EGMFEncoderConfig(PreTrainedConfig):
     conv_channels: list[int] | tuple[int, ...] = (32, 64, 128)
 
     def __post_init__(self, **kwargs):
-        refuse_typos(type(self), kwargs)
+        is_stored = kwargs.pop("_is_stored", False)
+        refuse_typos(type(self), kwargs if is_stored else {**vars(self), **kwargs})
         self.backbone_config = as_sub_config(self.backbone_config, "backbone_config")
         if kwargs.get("attn_implementation") is None:
             # The backbone keeps its own; `None` would be passed down.
@@ -292,7 +293,11 @@ class EGMFConfig(PreTrainedConfig):
     """
 
     model_type = "egmf"
-    sub_configs: ClassVar = {"text_config": AutoConfig, "audio_config": AutoConfig, "video_config": AutoConfig}
+    sub_configs: ClassVar = {
+        "text_config": AutoConfig,
+        "audio_config": EGMFEncoderConfig,
+        "video_config": EGMFEncoderConfig,
+    }
 
     text_config: dict | PreTrainedConfig | None = None
     text_model_id: str | None = None
@@ -321,10 +326,11 @@ class EGMFConfig(PreTrainedConfig):
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs):
-        refuse_typos(type(self), kwargs)
+        is_stored = kwargs.pop("_is_stored", False)
+        refuse_typos(type(self), kwargs if is_stored else {**vars(self), **kwargs})
         self.text_config = as_sub_config(self.text_config, "text_config")
-        self.audio_config = as_encoder_config(self.audio_config)
-        self.video_config = as_encoder_config(self.video_config)
+        self.audio_config = as_encoder_config(self.audio_config, is_stored)
+        self.video_config = as_encoder_config(self.video_config, is_stored)
         # Copies, because PAPER_EXPERTS is shared.
         self.experts = [dict(expert) for expert in self.experts]
         if self.text_config is not None:
@@ -363,18 +369,13 @@ class EGMFConfig(PreTrainedConfig):
         Raises:
             OSError: config.json is missing or is not the one of an EGMF checkpoint.
             EGMFConfigError: a field has a wrong value.
-            TypeError: a keyword is misspelled; the message suggests the field.
+            UnknownFieldError: a keyword is misspelled, or in the dict of a nested configuration.
         """
         refuse_typos(cls, kwargs)
-        known = field_names(EGMFEncoderConfig) | {"model_type"}
-        for name in ("audio_config", "video_config"):
-            fields = kwargs.get(name)
-            unknown = sorted(set(fields) - known) if isinstance(fields, dict) else []
-            if unknown:
-                hint = did_you_mean(unknown[0], known)
-                raise TypeError(f"`{name}` has no field {unknown[0]!r}.{hint}")
         try:
             return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        except UnknownFieldError:
+            raise
         except (StrictDataclassError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
             problem = " ".join(str(error).split())
             raise EGMFConfigError(
@@ -413,9 +414,11 @@ class EGMFConfig(PreTrainedConfig):
             if isinstance(value, os.PathLike):
                 value = os.fspath(value)
             if name in cls.sub_configs and isinstance(value, dict):
-                value = {**(config_dict.get(name) or {}), **value}
+                stored = config_dict.get(name) or {}
+                refuse_typos(cls, {name: {"model_type": stored.get("model_type"), **value}})
+                value = {**stored, **value}
             config_dict[name] = value
-        return super().from_dict(config_dict, **kwargs)
+        return super().from_dict({**config_dict, "_is_stored": True}, **kwargs)
 
     @property
     def expert_names(self) -> list[str]:
@@ -468,9 +471,13 @@ class EGMFConfig(PreTrainedConfig):
 # ---- nested configurations -------------------------------------------------------------------------------------
 
 
-def as_encoder_config(value: Any) -> PreTrainedConfig | None:
-    """Like `as_sub_config`, but without `AutoConfig`, which does not know "egmf_encoder"; needs no `model_type`."""
+def as_encoder_config(value: Any, is_stored: bool) -> PreTrainedConfig | None:
+    """Like `as_sub_config`, but without `AutoConfig`, which does not know "egmf_encoder"; needs no `model_type`.
+
+    Args:
+        is_stored: whether a dict is that of a config.json, which may be of another version of `transformers`.
+    """
     if isinstance(value, dict):
         fields = {name: field for name, field in value.items() if name != "model_type"}
-        value = EGMFEncoderConfig(**fields)
+        value = EGMFEncoderConfig(**fields, _is_stored=is_stored)
     return value

@@ -178,18 +178,25 @@ def argument_names(model_class: type[PreTrainedModel]) -> set[str]:
     return set(inspect.signature(model_class.forward).parameters)
 
 
-def check_keywords(function: Callable, given: Iterable[str], other: Callable) -> None:
+def check_keywords(
+    function: Callable,
+    given: Iterable[str],
+    other: Callable,
+    names: Iterable[str] = (),
+) -> None:
     """Reject arguments that no function knows, instead of ignoring them in silence or naming one of our own.
 
     Args:
         function: that was called.
         given: names of the arguments that are not in its own signature.
         other: the function to which it passes them: ours, or the language model's `forward`.
+        names: of further arguments that are accepted.
 
     Raises:
         TypeError: with the name that was probably meant.
     """
     known = {*inspect.signature(function).parameters, *inspect.signature(other).parameters}
+    known |= {*names}
     # Those go to the language model.
     if "kwargs" in inspect.signature(function).parameters:
         known |= {*TransformersKwargs.__optional_keys__, "cache_position", "return_dict"}

@@ -40,16 +40,12 @@ class EGMFFeatureStem(EGMFFloat32Module):
         self.register_buffer("mean", torch.zeros(config.feature_size))
         self.register_buffer("std", torch.ones(config.feature_size))
         self.width = config.feature_size
+        self.input_sizes = ("steps", self.width)
         self.projection = stem_projection(self.width, config)
 
     @in_float32
     def forward(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """values (B, T, F), mask (B, T) -> (B, T, F or W), (B, T)."""
-        if values.shape[-1] != self.width:
-            width = values.shape[-1]
-            raise ValueError(
-                f"The features are {width} wide but the model was built for {self.width}. Use its extractor."
-            )
         return self.projection(standardize(values, self.mean, self.std)), mask
 
 
@@ -58,6 +54,7 @@ class EGMFWaveformStem(EGMFFloat32Module):
 
     def __init__(self, config: EGMFEncoderConfig):
         super().__init__()
+        self.input_sizes = ("steps",)
         self.window_length = round(config.window_seconds * config.sampling_rate)
         self.hop_length = round(config.hop_seconds * config.sampling_rate)
         self.fft_length = 2 ** math.ceil(math.log2(self.window_length))
@@ -80,8 +77,6 @@ class EGMFWaveformStem(EGMFFloat32Module):
     @in_float32
     def forward(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """values (B, S), mask (B, S) -> (B, T, W), (B, T)."""
-        if values.shape != mask.shape:
-            raise ValueError(f"`audio_values` has shape {tuple(values.shape)}, `audio_mask` {tuple(mask.shape)}.")
         states, mask = self.log_mel(values, mask)
         # The clip's mean level mostly reflects the distance to the microphone.
         num_values = mask.sum(dim=1)[:, None, None] * states.shape[2]
@@ -126,7 +121,7 @@ class EGMFFrameStem(EGMFFloat32Module):
 
     def __init__(self, config: EGMFEncoderConfig):
         super().__init__()
-        self.frame_size = (config.frame_height, config.frame_width)
+        self.input_sizes = ("steps", 3, config.frame_height, config.frame_width)
         # Red, green, blue, and the difference in each.
         channels = [6, *config.conv_channels]
         self.convolutions = strided_convolutions(nn.Conv2d, channels)
@@ -136,11 +131,6 @@ class EGMFFrameStem(EGMFFloat32Module):
     @in_float32
     def forward(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """values (B, T, 3, y, x) in about [-1, 1], mask (B, T) -> (B, T, W), (B, T)."""
-        if values.shape[-2:] != self.frame_size:
-            size = tuple(values.shape[-2:])
-            raise ValueError(
-                f"The frames are {size} pixels but the model was built for {self.frame_size}. Use its processor."
-            )
         # Motion is doubled, so that a small one has more weight.
         motion = 2 * (values - values[:, :1])
         # (real frames, 6, y, x)
@@ -312,11 +302,8 @@ class EGMFAudioVisualEncoder(EGMFFloat32Module):
             return embed.expand(enabled.shape[0], -1) * 0, torch.zeros_like(enabled)
         if encoder is None:
             raise ValueError(f"The batch has {modality}, but this model was built without {modality}.")
-        if mask.ndim != 2 or mask.shape[0] != values.shape[0] or mask.shape[1] not in values.shape[1:3]:
-            raise ValueError(
-                f"`{modality}_mask` has shape {tuple(mask.shape)}, `{modality}_values` {tuple(values.shape)}. "
-                "Give both as the processor returned them."
-            )
+        num_samples = mask.shape[:1] if enabled is True else enabled.shape
+        check_values(modality, values, mask, (*num_samples, *encoder.stem.input_sizes))
         # An exported program cannot raise.
         if not torch.compiler.is_exporting():
             is_wrong = mask != length_mask(mask.sum(dim=1), mask.shape[1])
@@ -325,6 +312,30 @@ class EGMFAudioVisualEncoder(EGMFFloat32Module):
         present = mask.bool().any(dim=1) & enabled
         token = (encoder(values, mask, present) + embed) * present[:, None]
         return token, present
+
+
+def check_values(modality: str, values: Tensor, mask: Tensor, sizes: tuple[int | str, ...]) -> None:
+    """Refuse values that the encoder does not take, or a mask that does not belong to them.
+
+    Args:
+        modality: for the message.
+        values, mask: of a batch.
+        sizes: of the values; a name stands for any size, "..." for any further ones.
+    """
+    shape = tuple(values.shape)
+    is_open = "..." in sizes
+    fits = is_open or len(shape) == len(sizes)
+    for size, actual in zip(sizes, shape, strict=False):
+        fits = fits and (isinstance(size, str) or size == actual)
+    lengths = shape[1:3] if is_open else shape[1:2]
+    has_mask = mask.ndim == 2 and mask.shape[0] == sizes[0] and mask.shape[1] in lengths
+    if not (fits and has_mask and values.is_floating_point()):
+        wanted = ", ".join(map(str, sizes))
+        raise ValueError(
+            f"`{modality}_values` has shape {shape} and type {values.dtype}, "
+            f"`{modality}_mask` {tuple(mask.shape)}. "
+            f"Give floats ({wanted}) and their mask, as the processor returns them."
+        )
 
 
 # ---- shared steps -------------------------------------------------------------------------------------------------

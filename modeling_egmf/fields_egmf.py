@@ -8,11 +8,18 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import CONFIG_MAPPING, AutoConfig, GenerationConfig, PreTrainedConfig
 
 
-# Of `PreTrainedConfig`, and nearly the name of a field.
-LIBRARY_KEYWORDS = {"num_labels"}
+# Keywords of configurations that are no attributes: settings of `generate` used to be among them.
+LIBRARY_KEYWORDS = {*vars(GenerationConfig()), "torch_dtype", "transformers_version"}
+
+# Above the similarity of `sep_token_id` and `pad_token_id`: older fields that `transformers` still takes.
+LIBRARY_CUTOFF = 0.92
+
+
+class UnknownFieldError(TypeError):
+    """A configuration does not have a field of this name; the message suggests one that it has."""
 
 
 def field_names(config_class: type[PreTrainedConfig]) -> set[str]:
@@ -26,17 +33,40 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" Did you mean `{similar[0]}`?" if similar else ""
 
 
-def refuse_typos(config_class: type[PreTrainedConfig], kwargs: dict[str, Any]) -> None:
-    """Refuse a keyword that is nearly the name of a field; `transformers` keeps any others as attributes.
+def refuse_typos(
+    config_class: type[PreTrainedConfig],
+    kwargs: dict[str, Any],
+    field_name: str = "",
+    cutoff: float = 0.8,
+) -> None:
+    """Refuse a keyword that is nearly the name of a field, also in the dict of a nested configuration.
+
+    `transformers` keeps any others as attributes, and has some that are no fields.
+
+    Args:
+        field_name: of the nested configuration that has the class.
+        cutoff: how similar the name of a field must be; 0 to refuse any unknown keyword.
 
     Raises:
-        TypeError: the message suggests the field.
+        UnknownFieldError: the message suggests the field.
     """
-    own_fields = field_names(config_class) - field_names(PreTrainedConfig)
-    for name in set(kwargs) - own_fields - LIBRARY_KEYWORDS:
-        if difflib.get_close_matches(name, own_fields, n=1, cutoff=0.8):
-            hint = did_you_mean(name, own_fields)
-            raise TypeError(f"{config_class.__name__} has no field {name!r}.{hint}")
+    known = field_names(config_class)
+    own_fields = known - field_names(PreTrainedConfig)
+    # Among the class's attributes are properties that can be set.
+    known |= {*dir(config_class), *config_class.attribute_map, *LIBRARY_KEYWORDS}
+    for name in kwargs.keys() - known:
+        is_private = name.startswith("_")
+        if not is_private and difflib.get_close_matches(name, own_fields, n=1, cutoff=cutoff):
+            owner = f"`{field_name}`" if field_name else config_class.__name__
+            raise UnknownFieldError(f"{owner} has no field {name!r}.{did_you_mean(name, own_fields)}")
+    for name, sub_class in config_class.sub_configs.items():
+        value = kwargs.get(name)
+        if not isinstance(value, dict):
+            continue
+        if sub_class is not AutoConfig:
+            refuse_typos(sub_class, value, name, cutoff=0.0)
+        elif value.get("model_type") in CONFIG_MAPPING:
+            refuse_typos(CONFIG_MAPPING[value["model_type"]], value, name, LIBRARY_CUTOFF)
 
 
 def as_sub_config(value: Any, field_name: str) -> PreTrainedConfig | None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationMixin
 
-from .decoders_egmf import describe_decoder
+from .decoders_egmf import argument_names, check_keywords, describe_decoder
 from .padding_egmf import must_regroup, read_groups
 from .prompt_egmf import PREFILL_INPUTS, TEXT_INPUTS, check_masks, hide_switched_off_text, is_prefill
 
@@ -42,11 +42,14 @@ class EGMFGenerationMixin(GenerationMixin):
         Language models that do not take padding generate in groups of equal length, some without a cache.
 
         Raises:
-            ValueError: an argument is unknown, or does not work with groups or with a language model without a cache;
-                a mask does not belong to the prompt.
+            TypeError: an argument is unknown.
+            ValueError: an argument does not work with groups or with a language model without a cache; a mask does
+                not belong to the prompt.
         """
         if inputs is not None:
             kwargs["input_ids"] = inputs
+        settings = {*vars(self.generation_config), *argument_names(type(self.language_model))}
+        check_keywords(GenerationMixin.generate, kwargs, self.forward, settings)
         if kwargs.get("input_ids") is not None and is_prefill(kwargs.get("past_key_values")):
             check_masks(**kwargs)
         given_mask = kwargs.get("attention_mask")

@@ -5,13 +5,16 @@ Fusion and encoders are never cast, quantized or split: what is not listed here 
 class of the model refuses an unknown one, so that a typo never changes an answer.
 """
 
+import copy
 import os
+from contextlib import suppress
 from typing import Any
 
-from transformers import PreTrainedConfig
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig, PreTrainedModel
+from transformers.utils import cached_file
 
 from .configuration_egmf import EGMFConfig
-from .fields_egmf import field_names, refuse_typos
+from .fields_egmf import field_names, refuse_typos, ties_word_embeddings
 
 
 HUB_ARGUMENTS = ("token", "cache_dir", "local_files_only", "force_download", "proxies")
@@ -61,9 +64,10 @@ def load_config(
     refuse_typos(EGMFConfig, kwargs)
     changes = {name: kwargs[name] for name in kwargs if name in fields}
     kwargs = {name: value for name, value in kwargs.items() if name not in fields and value is not None}
-    if changes.get("text_model_id", "") is None:
-        # The checkpoint's own.
-        del changes["text_model_id"]
+    for name in ("text_model_id", "adapters"):
+        if changes.get(name, "") is None:
+            # The checkpoint's own.
+            changes.pop(name, None)
     if "torch_dtype" in kwargs:
         kwargs.setdefault("dtype", kwargs.pop("torch_dtype"))
     if isinstance(config, PreTrainedConfig):
@@ -72,7 +76,26 @@ def load_config(
     else:
         config = EGMFConfig.from_pretrained(config or checkpoint, **file_arguments(kwargs), **changes)
     check_arguments(checkpoint, config, kwargs)
+    if config.adapters is None:
+        config = with_stored_adapters(config, checkpoint, **file_arguments(kwargs))
     return config, kwargs
+
+
+def with_stored_adapters(config: EGMFConfig, checkpoint: str | os.PathLike, **hub_kwargs: Any) -> EGMFConfig:
+    """A copy of a configuration without names of adapters, such as that of a model in memory, with the checkpoint's.
+
+    They are those in its config.json; if that has none either, the one that new models have, if it is stored.
+    """
+    config = copy.copy(config)
+    with suppress(OSError):
+        config.adapters = EGMFConfig.get_config_dict(checkpoint, **hub_kwargs)[0].get("adapters")
+    if config.adapters is None:
+        with suppress(OSError):
+            cached_file(checkpoint, "default/adapter_config.json", **hub_kwargs)
+            config.adapters = {"default": True}
+    if config.adapters:
+        config.lora = None
+    return config
 
 
 def file_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -107,12 +130,37 @@ def check_arguments(
     devices = device_map.values() if isinstance(device_map, dict) else [device_map]
     if "meta" in map(str, devices):
         raise ValueError("On the meta device a model has no weights: give another `device_map`.")
+    check_tied_layers(text_model_device_map(device_map), config.text_config)
     unsupported = sorted(set(kwargs) & set(STANDALONE_ARGUMENTS))
     if unsupported and config.text_model_id is not None:
         raise ValueError(
             f"{checkpoint} is an adapter checkpoint, which does not take {', '.join(unsupported)}. "
             "Make it standalone first (training/model/export.py), or leave them out."
         )
+
+
+def check_tied_layers(device_map: Any, text_config: PreTrainedConfig) -> None:
+    """Refuse a device map that offloads one of two layers with the same weights, which cannot be loaded then.
+
+    Args:
+        device_map: by the names of the language model.
+        text_config: of the language model; of remote code, it is not known which layers are tied.
+
+    Raises:
+        ValueError: the message names both layers.
+    """
+    if not isinstance(device_map, dict) or not ties_word_embeddings(text_config):
+        return
+    model_class = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(text_config), PreTrainedModel)
+    for weights in (model_class._tied_weights_keys or {}).items():
+        devices = {}
+        for name, device in sorted(device_map.items()):
+            if any(weight.startswith(f"{name}.") for weight in weights):
+                devices[name] = str(device)
+        different = set(devices.values())
+        if len(different) > 1 and different & {"cpu", "disk"}:
+            names = " and ".join(devices)
+            raise ValueError(f"`device_map` separates {names}, which share weights: map both alike.")
 
 
 def full_device_map(device_map: Any) -> Any:

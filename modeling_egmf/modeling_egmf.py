@@ -93,7 +93,7 @@ from .prompt_egmf import (
 )
 from .scoring_egmf import AnswerScorer
 from .trainer_egmf import keeps_dataset_columns, score_true_answers
-from .weights_egmf import check_trainable
+from .weights_egmf import check_trainable, in_memory
 
 
 class EGMFPreTrainedModel(PreTrainedModel):
@@ -293,7 +293,8 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFCheckpointMixin, EGMFPr
         if not self.config.pseudo_token_norm:
             return
         embed_tokens = self.get_input_embeddings()
-        token_ids = torch.arange(len(embed_tokens.weight), device=embed_tokens.weight.device)
+        with in_memory(embed_tokens):
+            token_ids = torch.arange(len(embed_tokens.weight), device=embed_tokens.weight.device)
         root_mean_square = embed_tokens(token_ids).float().square().mean().sqrt()
         self.egmf.pseudo_tokens.scale.fill_(root_mean_square.item())
 
@@ -325,8 +326,10 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFCheckpointMixin, EGMFPr
         wrong = torch.where(counts != num_tokens)[0]
         if len(wrong):
             raise ValueError(
-                f"Sample {wrong.tolist()} of the batch has {counts[wrong].tolist()} pseudo-token "
-                f"placeholders, not {num_tokens}. Build the processor with num_pseudo_tokens={num_tokens}."
+                f"Sample {wrong.tolist()} of the batch has {counts[wrong].tolist()} placeholders "
+                f"(token {self.config.placeholder_token_id}), not {num_tokens}. "
+                "Give `input_ids` as the checkpoint's own processor returns them, not cut. "
+                f"That of a new model needs num_pseudo_tokens={num_tokens}."
             )
         return mask
 

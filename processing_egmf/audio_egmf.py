@@ -95,6 +95,9 @@ def load_audio(
     with errors_named(name):
         budget = DecodingBudget(name, max_seconds, max_decode_seconds)
         pieces = _read_pieces(source, sampling_rate, budget, missing_ok)
+        has_canceled = bool(pieces) and _is_silent(pieces)
+        if has_canceled:
+            pieces = _read_pieces(source, sampling_rate, budget, missing_ok, first_only=True)
         if pieces is None and not missing_ok:
             raise ValueError("no audio track that can be decoded. Give `audio`, or leave audio out.")
         if pieces is None:
@@ -109,22 +112,28 @@ def load_audio(
     if _is_silent(pieces):
         logger.warning(f"{name}: the audio is digital silence. Audio is left out.")
         return None
+    if has_canceled:
+        logger.warning(f"{name}: the channels cancel each other, as when one is inverted; only the first is used.")
     return _resample(pieces, target_sampling_rate)
 
 
 def _read_pieces(
-    source: Any, sampling_rate: int | None, budget: DecodingBudget, missing_ok: bool
+    source: Any, sampling_rate: int | None, budget: DecodingBudget, missing_ok: bool, first_only: bool = False
 ) -> list[AudioPiece] | None:
-    """The audio of any source, up to `max_seconds` of the budget; None for a file without an audio track."""
-    source, sampling_rate = _unpack(source, sampling_rate)
+    """The audio of any source, up to `max_seconds` of the budget; None for a file without an audio track.
+
+    Args:
+        first_only: take the first channel instead of mixing all.
+    """
+    source, sampling_rate = _unpack(source, sampling_rate, first_only)
     if not isinstance(source, ARRAYS):
-        return _load_file(source, budget, missing_ok)
+        return _load_file(source, budget, missing_ok, first_only)
     _check_sampling_rate(sampling_rate)
-    piece = AudioPiece(_mono_from_array(source), int(sampling_rate))
+    piece = AudioPiece(_mono_from_array(source, first_only), int(sampling_rate))
     return list(_limit([piece], budget))
 
 
-def _unpack(source: Any, sampling_rate: int | None) -> tuple[Any, int | None]:
+def _unpack(source: Any, sampling_rate: int | None, first_only: bool) -> tuple[Any, int | None]:
     """The array and sampling rate of a dict, a pair or a decoder object; other sources unchanged."""
     if isinstance(source, Mapping) and source.get("array") is not None:
         return source["array"], source.get("sampling_rate", sampling_rate)
@@ -141,7 +150,7 @@ def _unpack(source: Any, sampling_rate: int | None) -> tuple[Any, int | None]:
         layout = f"{len(samples)} channels"
         frame = import_av().AudioFrame.from_ndarray(samples.T.reshape(1, -1), "flt", layout)
         frame.sample_rate = decoded.sample_rate
-        return _mix(frame, {}), decoded.sample_rate
+        return _mix(frame, {}, first_only), decoded.sample_rate
     if media_kind(source) == "video" and not isinstance(source, ARRAYS):
         raise ValueError(f"{type(source).__name__} has no audio. Give it as `video`.")
     return source, sampling_rate
@@ -150,7 +159,7 @@ def _unpack(source: Any, sampling_rate: int | None) -> tuple[Any, int | None]:
 # ---- files ---------------------------------------------------------------------------------------------------
 
 
-def _load_file(source: Any, budget: DecodingBudget, missing_ok: bool) -> list[AudioPiece] | None:
+def _load_file(source: Any, budget: DecodingBudget, missing_ok: bool, first_only: bool) -> list[AudioPiece] | None:
     """The audio of a file, or None if it has no audio track.
 
     Raises:
@@ -160,13 +169,13 @@ def _load_file(source: Any, budget: DecodingBudget, missing_ok: bool) -> list[Au
     if is_picture(source, budget.name):
         return None
     with open_track(source, "audio", budget) as track:
-        pieces = None if track is None else list(_limit(_decode(track), budget))
+        pieces = None if track is None else list(_limit(_decode(track, first_only), budget))
         if pieces == [] and track.damage and not (missing_ok and choose_stream(track.container, "video")):
             raise ValueError(f"not audio, or damaged ({track.damage[0]}). Copy it again as wav.")
     return pieces
 
 
-def _decode(track: Track) -> Iterator[AudioPiece]:
+def _decode(track: Track, first_only: bool) -> Iterator[AudioPiece]:
     """The track from the start of the clip on, with silence where a player would play nothing."""
     seconds = 0.0
     filled = 0.0
@@ -178,7 +187,7 @@ def _decode(track: Track) -> Iterator[AudioPiece]:
         rate = frame.sample_rate
         _check_sampling_rate(rate)
         try:
-            samples = _mix(frame, graphs)
+            samples = _mix(frame, graphs, first_only)
         except import_av().FFmpegError as error:
             track.damage.append(str(error))
             continue
@@ -199,11 +208,11 @@ def _clip_start(track: Track) -> float:
     return min((float(stream.start_time * stream.time_base) for stream in timed), default=0.0)
 
 
-def _mix(frame: Any, graphs: dict) -> np.ndarray:
+def _mix(frame: Any, graphs: dict, first_only: bool) -> np.ndarray:
     """A frame as float32 (samples,), by its `_mixing_graph`, which is kept in `graphs` for frames of the same kind."""
     kind = (frame.format.name, frame.layout.name, frame.sample_rate)
     if kind not in graphs:
-        graphs[kind] = _mixing_graph(frame)
+        graphs[kind] = _build_graph(frame, "pan", "mono|c0=c0") if first_only else _mixing_graph(frame)
     graphs[kind].push(frame)
     return graphs[kind].pull().to_ndarray()[0]
 
@@ -247,8 +256,8 @@ def _scale(samples: np.ndarray) -> np.ndarray:
     return ((samples.astype(np.float64) - zero) / half_range).astype(np.float32)
 
 
-def _mono_from_array(array: Any) -> np.ndarray:
-    """The mean of the channels, float32 (samples,) in about [-1, 1]."""
+def _mono_from_array(array: Any, first_only: bool) -> np.ndarray:
+    """The mean of the channels, or the first, float32 (samples,) in about [-1, 1]."""
     array = to_numpy(array)
     is_float = array.dtype.kind == "f"
     is_small_integer = array.dtype.kind in "iu" and array.dtype.itemsize <= 4
@@ -265,7 +274,8 @@ def _mono_from_array(array: Any) -> np.ndarray:
             f"audio has shape {array.shape}; expected (samples,), (channels, samples) or "
             f"(samples, channels) with at most {MAX_CHANNELS} channels. Give one clip at a time."
         )
-    return _scale(array).mean(axis=1 if array.shape[1] < array.shape[0] else 0)
+    channels = _scale(array.T if array.shape[1] < array.shape[0] else array)
+    return channels[0] if first_only else channels.mean(axis=0)
 
 
 def _limit(pieces: Iterable[AudioPiece], budget: DecodingBudget) -> Iterator[AudioPiece]:

@@ -153,16 +153,20 @@ def check_modalities(modalities: Any, available: Sequence[str]) -> Sequence[str]
     """Chosen modalities, checked against those that the model has."""
     if not isinstance(modalities, list | tuple):
         raise TypeError(f"modalities must be a list of {', '.join(available)}, not {shorten(modalities)}.")
+    if len(modalities) == 0:
+        raise ValueError(f"no chosen modalities. Give at least one of {', '.join(available)}, or None for all.")
     refuse_unknown(modalities, available, "this model does not have the modalities", ValueError)
     return modalities
 
 
-def check_not_empty(has_content: bool, name: str, modalities: Sequence[str] | None) -> None:
+def check_not_empty(
+    has_content: bool, name: str, modalities: Sequence[str] | None, accepted: Sequence[str] = CONTENT
+) -> None:
     if not has_content:
         chosen = "" if modalities is None else f" among the chosen modalities {list(modalities)}"
         raise ValueError(
             f"{name} has neither text nor audio nor video{chosen}; digital silence, frames of one color and less than "
-            "0.025 s count as none. Give at least one of text, audio, video, audio_features, video_features."
+            f"0.025 s count as none. Give at least one of {', '.join(accepted)}."
         )
 
 

@@ -215,6 +215,8 @@ def read_features(modality: str, features: Any, feature_size: int | None) -> np.
             f"{modality}_features cannot be read as an array of numbers (steps, width): "
             f"{printable(str(error))}. Give an array, a tensor or a list of vectors of one length."
         ) from error
+    if np.ma.is_masked(features) or np.asarray(features).dtype.kind == "c":
+        raise ValueError(f"{modality}_features have masked values or complex numbers. Give plain real numbers.")
     if values.ndim != 2 or len(values) == 0 or (feature_size and values.shape[1] != feature_size):
         raise ValueError(
             f"{modality}_features have shape {values.shape}; expected (steps, {feature_size or 'width'}) with "

@@ -146,6 +146,8 @@ def name_with_path(source: Any, name: str) -> str:
 
 
 def to_numpy(array: Any) -> np.ndarray:
+    if np.ma.is_masked(array):
+        raise ValueError("a masked array, whose masked values would be read. Fill or remove them.")
     if isinstance(array, torch.Tensor):
         array = array.detach().cpu()
         array = array.float() if array.is_floating_point() else array

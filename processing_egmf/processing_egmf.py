@@ -177,6 +177,13 @@ class EGMFProcessor(EGMFMediaMixin, EGMFPromptMixin, EGMFResultsMixin, EGMFStore
         return tuple(modality for modality in MODALITIES if inputs[modality] is not None)
 
     @property
+    def content(self) -> list[str]:
+        """The arguments of a call that the model can be given."""
+        kinds = {"audio": self.audio_input, "video": self.video_input}
+        media = [f"{name}_features" if kind == "features" else name for name, kind in kinds.items() if kind]
+        return ["text", *media]
+
+    @property
     def placeholder_token_id(self) -> int:
         return self.tokenizer.convert_tokens_to_ids(self.placeholder_token)
 
@@ -212,9 +219,9 @@ class EGMFProcessor(EGMFMediaMixin, EGMFPromptMixin, EGMFResultsMixin, EGMFStore
         Args:
             text: the transcript. Empty text counts as missing.
             audio: path, bytes, `data:` URI, array (with `sampling_rate`), as in `load_audio`; None: the video's track.
-            video: path, bytes, `data:` URI, PIL images, array (T, height, width, 3) (with `fps`), as in `load_video`.
+            video: path, bytes, `data:` URI, PIL images, array (T, height, width, 3) or (T, 3, height, width).
             audio_features, video_features: precomputed features (T, F) instead.
-            sampling_rate, fps: samples per second of an audio array, frames per second of a video array or images.
+            sampling_rate, fps: per second of an audio array; of a video array or images, which are else used whole.
             context: earlier turns of the dialogue, oldest first: text, or (speaker, text). They belong to the text.
             task: name of one of `self.tasks`; an `EGMFTask` or its fields, for this call; None for the first task.
             answer: true label or score; then `labels` is returned, -100 except on the answer's tokens.
@@ -335,7 +342,8 @@ class EGMFProcessor(EGMFMediaMixin, EGMFPromptMixin, EGMFResultsMixin, EGMFStore
         with errors_named(name):
             states_media = encode_states(states)
             task = find_task(task, self.task_objects)
-        check_not_empty(bool(text or arrays or states_media or (turns and has_media)), name, modalities)
+        has_content = bool(text or arrays or states_media or (turns and has_media))
+        check_not_empty(has_content, name, modalities, self.content)
         prompt = {"text": text, "context": turns, "task": task, "answer": answer, "max_length": max_length}
         encoded = self.encode_prompt(**prompt, name=name)
         return {"name": name, "prompt": prompt, **encoded, **self.encode_media(arrays, name), **states_media}

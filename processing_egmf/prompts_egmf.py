@@ -126,12 +126,12 @@ def read_text(text: Any) -> str:
 
 
 def read_context(context: Any) -> list[Any]:
-    """The earlier turns as a list, empty for None."""
+    """The earlier turns as a list, without empty ones; empty for None."""
     if context is None:
         return []
     if not isinstance(context, list | tuple):
         raise TypeError(f"context must be a list of turns, not {type(context).__name__}.")
-    return list(context)
+    return [turn for turn in context if not isinstance(turn, str) or turn.strip()]
 
 
 def format_turn(turn: Any) -> str:

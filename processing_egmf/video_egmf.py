@@ -91,9 +91,11 @@ def load_video(
     Args:
         source: a path, `data:` URI, bytes or seekable binary file of a video, picture or animation; `{"path": ...,
             "bytes": ...}`; a decoder object of `datasets`; a PIL image or a list of PIL images of the same size; an
-            array (T, y, x, 3) or (T, 3, y, x), uint8 or float in [0, 1], or a single picture (y, x, 3).
+            array, uint8 or float in [0, 1]: (T, y, x, 3), (T, 3, y, x), or a single picture (y, x, 3) or (3, y, x).
+                Channels are last if the last size is 3 or 4, else first.
         num_frames: maximum number of frames.
-        fps: frames per second of a list or array, for `max_seconds`; files state their own.
+        fps: frames per second of a list or array, for `max_seconds`; None to use all of it, however long. Files state
+            their own.
         max_seconds: longer clips are used only up to here, with a warning; None for three hours.
         name: the sample's name in messages.
         size: (height, width) that each frame is brought to as it is decoded; None for the clip's own.

@@ -5,18 +5,15 @@
 options.py defines the fields and checks their names without importing torch; this module parses their values.
 """
 
-import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from transformers import HfArgumentParser, TrainingArguments
 
+from .option_checks import NO_HALF_PRECISION, check_training_options
 from .options import DataArguments, FusionTrainingArguments, ModelArguments
 from .recipes import read_settings
-
-
-SAMPLING_STRATEGIES = ("group_by_length", "random", "sequential")
 
 
 @dataclass
@@ -28,7 +25,7 @@ class EGMFTrainingArguments(FusionTrainingArguments, TrainingArguments):
     """
 
     def __post_init__(self):
-        self._check_numbers()
+        check_training_options(self)
         super().__post_init__()
         if self.label_names is None:
             self.label_names = ["label_index"]
@@ -36,33 +33,8 @@ class EGMFTrainingArguments(FusionTrainingArguments, TrainingArguments):
             self.save_total_limit = 2  # the best checkpoint, and the last one to resume from
         if self.ddp_find_unused_parameters is None:
             self.ddp_find_unused_parameters = True  # a batch may not use every encoder
-        if self.train_sampling_strategy not in SAMPLING_STRATEGIES:
-            raise ValueError(
-                f"--train_sampling_strategy is {self.train_sampling_strategy!r}. "
-                f"Use one of {', '.join(SAMPLING_STRATEGIES)}."
-            )
-        for name in ("epochs", "batch_size", "weight_decay", "mixup"):
-            value = getattr(self, f"fusion_pretraining_{name}")
-            if value < 0:
-                raise ValueError(f"--fusion_pretraining_{name} is {value}; it must not be negative.")
-        if not 0 <= self.label_smoothing_factor < 1:
-            raise ValueError(
-                f"--label_smoothing_factor is {self.label_smoothing_factor}; it must be at least 0 and below 1."
-            )
-        if self.distillation and self.label_smoothing_factor != 0:
-            raise ValueError("--distillation gives soft labels itself. Leave out --label_smoothing_factor.")
-
-    def _check_numbers(self) -> None:
-        """Refuse numbers that `TrainingArguments` would ignore, or that would fail without the option's name."""
-        for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name} is {getattr(self, name)}; it must be at least 1.")
-        if self.max_steps != -1 and self.max_steps < 1:
-            raise ValueError(f"--max_steps is {self.max_steps}; it must be at least 1, or -1 to train whole epochs.")
-        for name in ("learning_rate", "fusion_learning_rate", "fusion_pretraining_learning_rate", "warmup_steps"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"--{name} is {value}; it must be a number of at least 0.")
+        if self.fp16 and self.device.type == "cpu":
+            raise ValueError(NO_HALF_PRECISION)
 
 
 def parse_arguments(

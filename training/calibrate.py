@@ -23,8 +23,8 @@ def make_parser() -> CommandParser:
     add("--split", help="split to fit on, never the test split; default: the validation split of the training")
     add("--text_model_name_or_path", help="language model of an adapter checkpoint, if it was moved")
     add("--encoder_cache", help="folder for the outputs of frozen pretrained encoders; default: that of the training")
-    add("--batch_size", type=int, default=16, help="examples per batch; default: 16")
-    add("--num_workers", type=int, default=0, help="processes that decode clips; default: 0")
+    add("--batch_size", type=int, default=16, minimum=1, help="examples per batch; default: 16")
+    add("--num_workers", type=int, default=0, minimum=0, help="processes that decode clips; default: 0")
     add("--device", help="cpu or cuda; default: cuda if there is a GPU")
     return parser
 

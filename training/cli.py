@@ -92,21 +92,33 @@ class CommandParser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any):
         self.option_names: list[str] = []
+        self.minimums: dict[str, float] = {}
         options.setdefault("allow_abbrev", False)
         options.setdefault("formatter_class", HelpInColumns)
         super().__init__(**options)
 
-    def add_argument(self, *names: str, group: Any = None, **options: Any) -> argparse.Action:
-        """As in argparse; `group` (from `add_argument_group`) is the section of the help that lists the option."""
+    def add_argument(
+        self, *names: str, group: Any = None, minimum: float | None = None, **options: Any
+    ) -> argparse.Action:
+        """As in argparse; `group` (from `add_argument_group`) is the section of the help that lists the option.
+
+        Args:
+            minimum: smallest number of an option, or of each of its numbers.
+        """
         container = super() if group is None else group
         action = container.add_argument(*names, **options)
         self.option_names += action.option_strings
+        if minimum is not None:
+            self.minimums[action.dest] = minimum
         return action
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> argparse.Namespace:
         arguments = list(sys.argv[1:] if args is None else args)
         self.check_option_names(arguments)
-        return super().parse_args(arguments, namespace)
+        parsed = super().parse_args(arguments, namespace)
+        for name, minimum in self.minimums.items():
+            check_minimum(name, getattr(parsed, name), minimum)
+        return parsed
 
     def check_option_names(self, arguments: Sequence[str]) -> None:
         """Exit with status 2 at the first `--name` that is not an option."""
@@ -119,6 +131,14 @@ class CommandParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message}\nAll options: {self.prog} --help\n")
+
+
+def check_minimum(name: str, value: Any, minimum: float) -> None:
+    """Refuse an option whose number, or one of whose numbers, is too small or no number; None is not checked."""
+    values = value if isinstance(value, list) else [value]
+    for number in values:
+        if number is not None and not number >= minimum:
+            raise ValueError(f"--{name} is {number}; it must be at least {minimum:g}.")
 
 
 def output_file(name: str) -> Path:

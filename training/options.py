@@ -9,6 +9,7 @@ dataclasses.
 
 import argparse
 import ast
+import contextlib
 import dataclasses
 import functools
 import importlib.util
@@ -312,6 +313,13 @@ class Option(NamedTuple):
             return "true|false"
         name = {int: "N", float: "X"}.get(self.scalar_type, "TEXT")
         return f"{name} ..." if self.is_list else name
+
+    @property
+    def default_value(self) -> Any:
+        """Its default value; of an expression, such as a call, the source."""
+        with contextlib.suppress(ValueError, SyntaxError):
+            return ast.literal_eval(self.default)
+        return self.default
 
     @property
     def is_list(self) -> bool:

@@ -41,7 +41,13 @@ def make_parser() -> CommandParser:
     add("--split", default="test", group=data, help="split of the dataset; default: test")
     add("--task", group=clip, help="task; default: the checkpoint's first task")
     add("--modalities", nargs="+", group=clip, help="modalities to use: any of text, audio and video")
-    add("--window_hop", type=float, group=clip, help="seconds between the windows that longer clips are cut into")
+    add(
+        "--window_hop",
+        type=float,
+        minimum=0.001,
+        group=clip,
+        help="seconds between the windows that longer clips are cut into",
+    )
     add("--encoder_cache", group=model, help="folder for the outputs of frozen pretrained encoders, used by all runs")
     add(
         "--speaker_normalization",
@@ -50,7 +56,7 @@ def make_parser() -> CommandParser:
         help="normalize each speaker's features and encoder outputs, as in training: --folder has a folder for each "
         "speaker, --dataset a column speaker (needs no labels)",
     )
-    add("--top_k", type=int, group=output, help="number of probabilities to keep, largest first")
+    add("--top_k", type=int, minimum=1, group=output, help="number of probabilities to keep, largest first")
     add(
         "--calibrated", action="store_true", group=output, help="probabilities with the temperatures of egmf calibrate"
     )

@@ -7,15 +7,25 @@
 The keys are the option names, which options.py lists.
 """
 
+import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from .cli import CommandParser, did_you_mean
 from .model.backbones import backbone_path, backbone_settings
-from .options import Option, make_parser, training_options
+from .options import Option, make_parser, option_names, training_options
 from .paths import CONFIGS
+
+
+# As `transformers.HfArgumentParser` reads them.
+TRUTH_VALUES = {
+    **dict.fromkeys(("yes", "true", "t", "y", "1"), True),
+    **dict.fromkeys(("no", "false", "f", "n", "0"), False),
+}
 
 
 def read_settings(argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -48,12 +58,38 @@ def read_settings(argv: Sequence[str] | None = None) -> dict[str, Any]:
     return {**defaults, **settings}
 
 
-def chosen_dataset(argv: Sequence[str] | None, settings: dict[str, Any]) -> str | None:
-    """The dataset of the command line, or else of the settings in the files."""
-    parser = CommandParser(prog="egmf train", add_help=False)
-    parser.add_argument("--dataset")
-    named, _ = parser.parse_known_args(argv)
-    return named.dataset or settings.get("dataset")
+def chosen_options(argv: Sequence[str] | None, settings: dict[str, Any]) -> SimpleNamespace:
+    """All options by name: those of the command line, or else of the files, or else the defaults.
+
+    A value of the wrong type, which `parse_arguments` refuses, is left out.
+    """
+    parser = CommandParser(prog="egmf train", add_help=False, argument_default=argparse.SUPPRESS)
+    options = training_options()
+    for option in options.values():
+        parser.add_argument(*option_names(option)[:2], dest=option.name, nargs="*")
+    given, _ = parser.parse_known_args(argv)
+    values = {name: option.default_value for name, option in options.items()} | settings
+    for name, texts in vars(given).items():
+        with suppress(ValueError):
+            values[name] = read_value(texts, options[name])
+    return SimpleNamespace(**values)
+
+
+def read_value(texts: list[str], option: Option) -> Any:
+    """The value of an option on the command line; of several kinds, true or false if it is one of these.
+
+    Raises:
+        ValueError: it has the wrong type.
+    """
+    if option.is_list:
+        return check_value(texts, option, option.name)
+    if "bool" in option.kinds and not texts:
+        return True
+    if len(texts) != 1:
+        raise ValueError(f"--{option.name} takes one value.")
+    if "bool" in option.kinds and texts[0].lower() in TRUTH_VALUES:
+        return TRUTH_VALUES[texts[0].lower()]
+    return check_value(texts[0], option, option.name)
 
 
 def read_recipe(path: Path, options: dict[str, Option]) -> dict[str, Any]:

@@ -42,6 +42,7 @@ def make_parser() -> CommandParser:
     add(
         "--max_samples",
         type=int,
+        minimum=1,
         group=data,
         help="number of examples to evaluate, stratified by label; with --streaming the first ones",
     )
@@ -50,7 +51,13 @@ def make_parser() -> CommandParser:
         group=data,
         help="tasks and labels of the dataset -> those of the model: a YAML file or JSON (evaluation/task_map.py)",
     )
-    add("--window_hop", type=float, group=data, help="seconds between the windows that longer clips are cut into")
+    add(
+        "--window_hop",
+        type=float,
+        minimum=0.001,
+        group=data,
+        help="seconds between the windows that longer clips are cut into",
+    )
     add("--encoder_cache", group=data, help="folder for the outputs of frozen pretrained encoders, used by all runs")
     add(
         "--speaker_normalization",
@@ -58,8 +65,8 @@ def make_parser() -> CommandParser:
         group=data,
         help="normalize each speaker's features and encoder outputs; default: as in training",
     )
-    add("--batch_size", type=int, default=16, group=data, help="examples per batch; default: 16")
-    add("--num_workers", type=int, default=0, group=data, help="processes that decode clips; default: 0")
+    add("--batch_size", type=int, default=16, minimum=1, group=data, help="examples per batch; default: 16")
+    add("--num_workers", type=int, default=0, minimum=0, group=data, help="processes that decode clips; default: 0")
     add(
         "--subsets",
         nargs="+",
@@ -69,10 +76,11 @@ def make_parser() -> CommandParser:
     )
     add("--output", type=Path, group=results, help="results file; default: MODEL/results-SPLIT.json")
     add("--overwrite", action="store_true", group=results, help="replace an existing results file")
-    add("--seed", type=int, default=0, group=results, help="random seed; default: 0")
+    add("--seed", type=int, default=0, minimum=0, group=results, help="random seed; default: 0")
     add(
         "--seeds",
         type=int,
+        minimum=0,
         nargs="+",
         group=seeds,
         help="seeds of the runs, which replace {seed} in --model_name_or_path",

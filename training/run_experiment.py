@@ -23,16 +23,18 @@ if TYPE_CHECKING:
 def make_parser() -> CommandParser:
     parser = CommandParser(prog="egmf experiment", description=__doc__.splitlines()[0])
     parser.add_argument("plans", nargs="+", help="names of plans in training/experiments/plans, or YAML files")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
+    parser.add_argument("--seeds", type=int, minimum=0, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     parser.add_argument("--variants", nargs="+", help="variants to run, besides the references; default: all")
     parser.add_argument("--recipe", help="another recipe: a name in training/configs, or a YAML file")
     parser.add_argument("--protocol", help="another file of options that shorten the runs, or full for none")
     parser.add_argument("--dataset", help="dataset folder, if it is not the recipe's")
     parser.add_argument("--text_model_name_or_path", help="language model, if it is not the recipe's")
-    parser.add_argument("--max_samples", type=int, help="number of test examples, stratified by label")
+    parser.add_argument("--max_samples", type=int, minimum=1, help="number of test examples, stratified by label")
     parser.add_argument("--folder", type=Path, default=Path("runs/experiments"), help="folder of all runs")
     parser.add_argument("--output", type=Path, help="results file of a single plan; default: FOLDER/PLAN.json")
-    parser.add_argument("--jobs", type=int, default=1, help="number of commands to run in parallel; default: 1")
+    parser.add_argument(
+        "--jobs", type=int, minimum=1, default=1, help="number of commands to run in parallel; default: 1"
+    )
     parser.add_argument("--dry_run", action="store_true", help="only list the runs, with an estimate of their time")
     return parser
 
@@ -46,8 +48,6 @@ def read_plans(arguments: Any) -> "list[Plan]":
     from .experiments.plan import read_plan, select_variants, with_recipe
     from .experiments.recipe_fit import fit_to_recipe
 
-    if arguments.jobs < 1:
-        raise ValueError(f"--jobs is {arguments.jobs}; it must be at least 1.")
     if arguments.output is not None and len(arguments.plans) > 1:
         raise ValueError("--output is for a single plan. Give --folder, where every plan has its own file.")
     plans = []

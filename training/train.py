@@ -12,15 +12,18 @@ from collections.abc import Sequence
 
 from .cli import command_errors
 from .data.locations import check_dataset
-from .recipes import chosen_dataset, read_settings
+from .option_checks import check_options
+from .recipes import chosen_options, read_settings
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     with command_errors(
         "Complete checkpoints are kept in --output_dir; run the same command again to resume from the last one."
     ):
-        # Before torch is imported, for immediate answers: --help, misspelled options, no such dataset.
-        check_dataset(chosen_dataset(argv, read_settings(argv)))
+        # Before torch is imported, for immediate answers: --help, misspelled options, no such dataset, contradictions.
+        options = chosen_options(argv, read_settings(argv))
+        check_dataset(options.dataset)
+        check_options(options)
         from .arguments import parse_arguments
         from .trainer.run import train
 

@@ -80,7 +80,23 @@ def test_layers_are_the_default_if_none_are_named(make_config):
 @pytest.mark.parametrize(
     ("lora", "error", "message"),
     [
-        ({"r": 2, "rr": 3}, TypeError, "'rr'"),
+        ({"r": 2, "rr": 3}, TypeError, "LoraConfig has no field 'rr'"),
+        (
+            {"rank": 8},
+            TypeError,
+            r"LoraConfig has no field 'rank'\. .*Its fields: .*, r, target_modules, .*lora_alpha",
+        ),
+        ({"alpha": 8}, TypeError, r"has no field 'alpha'\. Did you mean `lora_alpha`\?"),
+        (
+            {"peft_type": "LOHA", "lora_alpha": 8},
+            TypeError,
+            r"LoHaConfig has no field 'lora_alpha'\. Did you mean `alpha",
+        ),
+        (
+            {"r": 2, "layer_replication": [[0, 2], [1, 2]]},
+            ValueError,
+            "`layer_replication` changes the layers of the la",
+        ),
         ({"peft_type": "NOTHING"}, ValueError, "`peft_type` is 'NOTHING'; use one of LORA, ADALORA"),
         ({"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 4}, ValueError, "'PROMPT_TUNING'; use one of LORA"),
         ({"peft_type": "LN_TUNING"}, ValueError, "'LN_TUNING'; use one of LORA"),
@@ -109,7 +125,8 @@ REFUSED = {
         "`r` should be a positive",
     ),
     "no configuration": (0, "should be an instance of PeftConfig"),
-    "no method for layers": (peft.PromptTuningConfig(task_type="CAUSAL_LM"), "does not support prompt learning"),
+    "no method for layers": (peft.PromptTuningConfig(task_type="CAUSAL_LM"), "'PROMPT_TUNING'; use one of LORA"),
+    "another method of peft": (peft.FourierFTConfig(n_frequency=4), "'FOURIERFT'; use one of LORA"),
     "no such layers": (peft.LoraConfig(target_modules=["nowhere"]), "nowhere"),
     "no such field": ({"rr": 2}, "'rr'"),
 }

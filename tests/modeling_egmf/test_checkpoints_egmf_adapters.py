@@ -235,6 +235,20 @@ def test_configuration_that_no_longer_names_its_adapters_is_refused(adapter):
     assert load(adapter[0], adapters={"default": True}).active_adapters() == ["default"]
 
 
+def test_configuration_without_names_of_adapters_drops_none(adapter):
+    """That of a model in memory, or None for the checkpoint's own."""
+    folder, model, inputs = adapter
+    model.config.lora = {"r": 2}
+    saved = load(folder)
+    for arguments in ({"adapters": None}, {"config": model.config}, {"config": saved.config}):
+        loaded = load(folder, **arguments)
+        assert loaded.active_adapters() == ["default"]
+        assert torch.equal(logits_of(loaded, inputs), logits_of(model, inputs))
+    saved.config.save_pretrained(folder)
+    assert torch.equal(logits_of(load(folder), inputs), logits_of(model, inputs))
+    assert load(folder, adapters={}).adapter_keys() == {}
+
+
 @pytest.mark.parametrize("name", ["../other", "", "a.b"])
 def test_name_is_that_of_a_folder(adapter, name):
     with pytest.raises(ValueError, match="`adapters` names"):

@@ -65,6 +65,20 @@ def test_fusion_is_never_offloaded(standalone, adapter, tmp_path):
     assert not any(parameter.is_meta for parameter in model.egmf.parameters())
 
 
+@pytest.mark.parametrize("offloaded", ["embed_tokens", "lm_head"])
+def test_one_of_two_tied_layers_is_not_offloaded(make_adapter_model, bases, offloaded, tmp_path):
+    model = make_adapter_model("llm_tied", text_model_id=str(bases / "llm_tied"))
+    model.save_pretrained(tmp_path / "adapter")
+    stand_alone(model).save_pretrained(tmp_path / "standalone")
+    message = r"`device_map` separates lm_head and model.embed_tokens, which share weights: map both alike\."
+    arguments = {"device_map": device_map(offloaded), "offload_folder": tmp_path}
+    for kind in ("adapter", "standalone"):
+        with pytest.raises(ValueError, match=message):
+            load(tmp_path / kind, **arguments)
+    both = {**arguments, "device_map": device_map("embed_tokens", "lm_head")}
+    EGMFForConditionalGeneration.from_language_model(bases / "llm_tied", model.config, **both)
+
+
 def test_lora_that_reads_offloaded_weights_is_refused(make_adapter_model, tmp_path, bases):
     lora = {"r": 2, "target_modules": ["q_proj"], "use_dora": True}
     make_adapter_model(text_model_id=str(bases / "llm"), lora=lora).save_pretrained(tmp_path / "dora")

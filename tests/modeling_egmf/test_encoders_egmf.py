@@ -132,18 +132,6 @@ def test_no_sample_with_the_modality_gives_zeros(make_encoder, one_stream):
     assert torch.equal(actual, torch.zeros(3, FUSION_WIDTH))
 
 
-def test_feature_width_is_checked(make_encoder):
-    encoder = make_encoder("features", "audio")
-    with pytest.raises(ValueError, match="features are 9 wide but the model was built for 6"):
-        encoder(torch.zeros(1, 3, 9), torch.ones(1, 3, dtype=torch.bool), torch.tensor([True]))
-
-
-def test_frame_size_is_checked(make_encoder):
-    encoder = make_encoder("frames", "video")
-    with pytest.raises(ValueError, match=r"frames are \(16, 24\) pixels but the model was built for \(16, 16\)"):
-        encoder(torch.zeros(1, 2, 3, 16, 24), torch.ones(1, 2, dtype=torch.bool), torch.tensor([True]))
-
-
 def test_features_are_standardized(make_encoder_config):
     stem = EGMFFeatureStem(make_encoder_config("features"))
     stem.mean.fill_(2.0)
@@ -339,9 +327,9 @@ def test_mask_with_padding_before_or_between_real_steps_is_refused(audio_visual,
     encode = audio_visual().encode_modality
     mask = torch.tensor([[1.0, 1.0, 0.0], steps])
     with pytest.raises(ValueError, match="`video_mask` must be ones, then zeros"):
-        encode("video", torch.zeros(2, 3, 3, 16, 16), mask)
-    with pytest.raises(ValueError, match=r"`video_mask` has shape \(2, 4\), `video_values` \(2, 6,"):
-        encode("video", torch.zeros(2, 6, 5, 16, 16), torch.ones(2, 4))
+        encode("video", torch.zeros(2, 3, 5), mask)
+    with pytest.raises(ValueError, match=r"`video_values` has shape \(2, 6, 5\) and .* `video_mask` \(2, 4\)"):
+        encode("video", torch.zeros(2, 6, 5), torch.ones(2, 4))
 
 
 def test_values_without_mask_are_refused(audio_visual, media_batch):

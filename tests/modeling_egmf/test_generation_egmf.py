@@ -98,7 +98,7 @@ def test_switched_off_text_needs_the_mask(llama):
     [
         ("__call__", TypeError, r"'audio_value'. Did you mean `audio_values`\?"),
         ("score_answers", TypeError, r"^score_answers\(\) got .* 'audio_value'. Did you mean `audio_values`\?"),
-        ("generate", ValueError, r"not used by the model: \['audio_value'\]"),
+        ("generate", TypeError, r"^generate\(\) got .* 'audio_value'. Did you mean `audio_values`\?"),
     ],
 )
 def test_typo_is_an_error(llama, call, error, message):
@@ -118,6 +118,8 @@ def test_arguments_of_the_language_model_pass(llama, arguments):
     assert llama(**make_inputs(llama), **arguments).logits.isfinite().all()
 
 
-def test_typo_of_a_generation_option(llama):
-    with pytest.raises(ValueError, match=r"not used by the model: \['max_new_token'\]"):
-        llama.generate(**make_inputs(llama), max_new_token=3)
+@pytest.mark.parametrize("name", ["max_new_token", "max_tokens"])
+def test_typo_of_a_generation_option(llama, name):
+    message = rf"^generate\(\) got an unexpected keyword argument '{name}'. Did you mean `max_new_tokens`\?"
+    with pytest.raises(TypeError, match=message):
+        llama.generate(**make_inputs(llama), **{name: 3})

@@ -4,8 +4,9 @@ import shutil
 
 import pytest
 import torch
+from transformers import AutoConfig
 
-from modeling_egmf import EGMFConfig, EGMFForConditionalGeneration
+from modeling_egmf import EGMFConfig, EGMFEncoderConfig, EGMFForConditionalGeneration
 from modeling_egmf.loading_egmf import full_device_map, text_model_device_map
 from tests.helpers.checkpoint_files import outputs_of
 
@@ -39,6 +40,7 @@ def test_fields_override_the_checkpoint(checkpoint):
         ({"device_mapp": "cpu"}, r"^from_pretrained\(\) got .* 'device_mapp'. Did you mean `device_map`\?"),
         ({"anything": 1}, r"^from_pretrained\(\) got an unexpected keyword argument 'anything'. Leave it out"),
         ({"audio_config": {"droput": 0.5}}, "`audio_config` has no field 'droput'. Did you mean `dropout`"),
+        ({"text_config": {"rms_norm_epps": 1}}, "`text_config` has no field 'rms_norm_epps'. Did you mean `rms_norm"),
     ],
 )
 def test_unknown_keyword_is_refused(checkpoint, keywords, message):
@@ -56,6 +58,38 @@ def test_misspelled_field_of_a_configuration_is_refused():
         EGMFConfig(fusion_droput=0.9)
     with pytest.raises(TypeError, match="Did you mean `hidden_size`"):
         EGMFConfig(audio_config={"hiden_size": 8})
+    with pytest.raises(TypeError, match="`text_config` has no field 'hiden_size'. Did you mean `hidden_size`"):
+        EGMFConfig(text_config={"model_type": "llama", "hiden_size": 8})
+    backbone = {"model_type": "wav2vec2", "hiden_size": 8}
+    message = "`backbone_config` has no field 'hiden_size'"
+    with pytest.raises(TypeError, match=message):
+        EGMFEncoderConfig(input_type="waveform", backbone_config=backbone)
+    with pytest.raises(TypeError, match=message):
+        EGMFConfig(audio_config={"input_type": "waveform", "backbone_config": backbone})
+    with pytest.raises(TypeError, match="`text_config` has no field 'hiden_size'"):
+        EGMFConfig(text_config={"model_type": "gemma3", "text_config": {"model_type": "gemma3_text", "hiden_size": 8}})
+
+
+def test_stored_configuration_of_another_version_may_have_other_fields(make_config, tmp_path):
+    fields = make_config(audio="waveform").to_dict()
+    fields["text_config"]["hidden_sizes"] = 8
+    fields["video_config"]["old_dropout"] = 0.5
+    fields["audio_config"]["backbone_config"] = {"model_type": "wav2vec2", "hiden_size": 8}
+    config = EGMFConfig.from_dict(fields)
+    assert config.text_config.hidden_sizes == 8
+    config.save_pretrained(tmp_path)
+    again = EGMFConfig.from_pretrained(tmp_path, text_config={"hidden_size": 64})
+    assert again.text_config.hidden_sizes == 8
+    assert again.text_config.hidden_size == 64
+    assert again.audio_config.backbone_config.hiden_size == 8
+    assert EGMFConfig(**make_config().to_dict()).to_dict() == make_config().to_dict()
+
+
+def test_properties_and_older_keywords_of_nested_configurations_are_no_typos():
+    backbone = AutoConfig.for_model("dinov2").to_dict()
+    assert "out_indices" in backbone
+    EGMFEncoderConfig(input_type="frames", backbone_config=backbone)
+    EGMFConfig(text_config={"model_type": "bart", "forced_bos_token_id": 1, "sep_token_id": 2})
 
 
 def test_configuration_that_was_passed_is_not_changed(adapter, bases):

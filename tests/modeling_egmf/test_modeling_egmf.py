@@ -16,22 +16,43 @@ def subset_name(subset):
     return "+".join(modality for modality in MODALITIES if modality in subset)
 
 
-@pytest.mark.parametrize(
-    ("name", "shape", "message"),
-    [
-        ("audio_features", (4, 9), "9 wide but the model was built for 6"),
-        ("video", None, "frames are .16, 24. pixels"),
-    ],
-)
-def test_wrong_media_shape_is_refused(setting, process, name, shape, message):
-    model, processor, samples = setting("features", "frames") if name == "video" else setting()
+MEDIA_CHANGES = {
+    "features of another extractor": ("audio_values", lambda values: values[..., :5]),
+    "features of whole numbers": ("audio_values", lambda values: values.long()),
+    "features without samples": ("audio_values", lambda values: values[0]),
+    "features of fewer samples": ("audio_values", lambda values: values[:1]),
+    "mask of fewer steps": ("audio_mask", lambda mask: mask[:, 1:]),
+    "frames of another size": ("video_values", lambda values: values[..., :8]),
+    "channels last": ("video_values", lambda values: values.permute(0, 1, 3, 4, 2)),
+    "bytes": ("video_values", lambda values: (values * 255).byte()),
+    "complex numbers": ("video_values", lambda values: values.to(torch.complex64)),
+    "one frame": ("video_values", lambda values: values[:, 0]),
+}
+
+
+@pytest.mark.parametrize("kind", MEDIA_CHANGES)
+def test_wrong_shape_or_type_of_media_is_refused(setting, process, kind):
+    name, change = MEDIA_CHANGES[kind]
+    model, processor, samples = setting("features", "frames")
     inputs = process(processor, samples)
-    if name == "video":
-        inputs["video_values"] = torch.zeros(3, 4, 3, 16, 24)
-    else:
-        inputs["audio_values"] = torch.zeros(*inputs["audio_mask"].shape, 9)
+    inputs[name] = change(inputs[name])
+    wanted = r"3, steps, 6" if name.startswith("audio") else r"3, steps, 3, 16, 16"
+    message = rf"^`{name[:5]}_values` has shape \(.*\) and type torch.*`{name[:5]}_mask` .* Give floats \({wanted}\)"
     with pytest.raises(ValueError, match=message):
         model(**inputs)
+    if kind != "features of fewer samples":
+        with pytest.raises(ValueError, match="Give floats"):
+            getattr(model, f"get_{name[:5]}_features")(inputs[f"{name[:5]}_values"], inputs[f"{name[:5]}_mask"])
+
+
+@pytest.mark.parametrize("change", ["fewer samples", "no samples", "whole numbers"])
+def test_waveform_of_a_wrong_shape_or_type_is_refused(setting, process, change):
+    model, processor, samples = setting("waveform", None)
+    inputs = process(processor, samples)
+    values = inputs["audio_values"]
+    changed = {"fewer samples": values[:1], "no samples": values[0], "whole numbers": values.short()}[change]
+    with pytest.raises(ValueError, match=r"^`audio_values` has shape .* Give floats \(3, steps\) and their mask"):
+        model.score_answers(**{**inputs, "audio_values": changed})
 
 
 def test_expert_fields_are_filled_on_demand(setting, process):

@@ -116,9 +116,8 @@ def test_placeholders_are_counted_per_sample(make_model):
     model = make_model(num_pseudo_tokens=2, placeholder_token_id=9)
     input_ids = torch.tensor([[7, 9, 9], [9, 7, 9]])
     assert model.get_placeholder_mask(input_ids).tolist() == [[False, True, True], [True, False, True]]
-    with pytest.raises(
-        ValueError, match=r"Sample \[0, 1\] of the batch has \[3, 1\] pseudo-token placeholders, not 2"
-    ):
+    message = r"Sample \[0, 1\] of the batch has \[3, 1\] placeholders \(token 9\), not 2\. Give `input_ids`"
+    with pytest.raises(ValueError, match=message):
         model.get_placeholder_mask(torch.tensor([[9, 9, 9], [9, 7, 7]]))  # four in all, as there should be
 
 
@@ -170,7 +169,7 @@ def test_positions_start_at_the_first_real_token():
         ("attention_mask", lambda mask: -100 * mask, "values other than 0 and 1"),
         ("utterance_mask", lambda mask: 2 * mask, "values other than 0 and 1"),
         ("audio_values", lambda values: None, "and `audio_mask` go together"),
-        ("audio_mask", lambda mask: mask[0], "Give both as the processor returned them"),
+        ("audio_mask", lambda mask: mask[0], "as the processor returns them"),
         ("audio_values", lambda values: values[..., None], "`audio_mask`"),
     ],
 )

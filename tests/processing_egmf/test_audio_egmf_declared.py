@@ -142,6 +142,39 @@ def test_digital_silence_in_a_file_is_left_out(tmp_path, ending, warnings_of):
     assert f"silent{ending}): the audio is digital silence. Audio is left out." in warnings_of()
 
 
+CANCELED = "the channels cancel each other, as when one is inverted; only the first is used."
+
+
+@pytest.mark.parametrize("ending", [".wav", ".flac", ".m4a"])
+def test_of_channels_that_cancel_each_other_the_first_is_used(tmp_path, ending, warnings_of):
+    path = write_audio(tmp_path / f"inverted{ending}", np.stack([TONE, -TONE]), RATE)
+    samples = load_audio(path, name="sample 3")
+    assert level(samples) == pytest.approx(0.5, rel=0.02)
+    assert CANCELED in warnings_of()
+
+
+@pytest.mark.parametrize("kind", ["channels first", "channels last", "pair", "decoder"])
+def test_of_channels_of_an_array_that_cancel_each_other_the_first_is_used(kind, warnings_of):
+    channels = np.stack([TONE, -TONE])
+    decoded = SimpleNamespace(data=torch.from_numpy(channels), sample_rate=RATE)
+    sources = {
+        "channels first": channels,
+        "channels last": channels.T,
+        "pair": (RATE, (channels.T * 32767).astype(np.int16)),
+        "decoder": SimpleNamespace(get_all_samples=lambda: decoded),
+    }
+    samples = load_audio(sources[kind], RATE if kind.startswith("channels") else None)
+    np.testing.assert_allclose(samples, TONE, atol=1e-4)
+    assert CANCELED in warnings_of()
+
+
+def test_silent_channels_do_not_cancel_each_other(tmp_path, warnings_of):
+    path = write_audio(tmp_path / "silent.wav", np.zeros((2, 9000), np.float32), RATE)
+    assert load_audio(path) is None
+    assert load_audio(np.zeros((2, 9000), np.float32), RATE) is None
+    assert CANCELED not in warnings_of()
+
+
 def test_equal_samples_are_silence_and_quiet_speech_is_not():
     for value in (0, 0.25, -1):
         assert load_audio(np.full(9000, value, np.float32), RATE) is None

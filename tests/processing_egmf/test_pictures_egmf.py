@@ -43,6 +43,19 @@ def test_an_image_or_array_is_one_frame():
         assert media_kind(source) == "video"
 
 
+@pytest.mark.parametrize("as_torch_has_them", [False, True])
+def test_frames_without_a_rate_are_one_clip_of_any_length(as_torch_has_them, warnings_of):
+    """Channels are last, or first as torch has them."""
+    clip = np.repeat(np.arange(90, dtype=np.uint8)[:, None, None, None], 16, axis=1) + FACE[None, :16, :16] % 100
+    source = torch.from_numpy(clip.transpose(0, 3, 1, 2)) if as_torch_has_them else clip
+    frames = load_video(source, 3, max_seconds=1.0)
+    assert np.array_equal(frames, clip[[15, 45, 75]])
+    assert warnings_of() == ""
+    frames = load_video(source, 3, fps=30, max_seconds=1.0)
+    assert np.array_equal(frames, clip[[5, 15, 25]])
+    assert "the video is longer than 1 s" in warnings_of()
+
+
 def test_a_photo_is_turned_upright():
     image = Image.fromarray(FACE)
     exif = image.getexif()

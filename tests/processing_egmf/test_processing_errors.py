@@ -42,7 +42,7 @@ CONTENT_ERRORS = {
     ),
     "no chosen modality": (
         {"text": "a", "modalities": []},
-        "chosen modalities.*Give at least one",
+        "no chosen modalities. Give at least one of text, audio, video, or None for all",
     ),
     "unknown modality": (
         {"text": "a", "modalities": ["smell"]},
@@ -74,6 +74,8 @@ CONTENT_ERRORS = {
     "NaN score": (answer("mosei", float("nan")), "needs a number"),
 }
 MEDIA_ERRORS = {
+    "masked audio": (audio(np.ma.masked_array(TONE, TONE > 0)), "a masked array, whose masked values would be read"),
+    "masked frames": ({"video": np.ma.masked_array(FRAMES, FRAMES == 0)}, "a masked array, whose masked values would"),
     "rate of a file": ({"audio": "a.wav", "sampling_rate": RATE}, "files state their own. Leave sampling_rate out"),
     "rate without audio": ({"text": "a", "sampling_rate": RATE}, "no sample has audio as an array"),
     "frame rate of a file": ({"video": "a.mp4", "fps": 25}, "no sample has video as an array.*Leave fps out"),
@@ -111,6 +113,8 @@ FILE_ERRORS = {
     "folder": "is a directory .*Give the path",
 }
 FEATURE_ERRORS = {
+    "masked": (np.ma.masked_array(np.ones((2, 6)), np.eye(2, 6)), "masked values or complex numbers. Give plain"),
+    "complex": (np.ones((2, 6), np.complex64), "masked values or complex numbers. Give plain"),
     "other width": (np.ones((3, 7)), r"shape \(3, 7\); expected \(steps, 6\).*Use the same extractor"),
     "NaN": (np.full((2, 6), np.nan), "NaN or infinite values. Replace"),
     "infinite": (np.full((2, 6), np.inf), "NaN or infinite values. Replace"),
@@ -177,6 +181,22 @@ def test_a_modality_that_the_model_does_not_have_is_refused(make_processor, moda
         text="a",
         modalities=["text", modality],
     )
+
+
+@pytest.mark.parametrize(
+    ("audio", "video", "sources"),
+    [
+        ("waveform", "frames", "text, audio, video"),
+        ("features", None, "text, audio_features"),
+        (None, "features", "text, video_features"),
+        (None, None, "text"),
+    ],
+)
+def test_a_sample_without_content_is_told_only_what_the_model_takes(make_processor, audio, video, sources):
+    processor = make_processor(audio, video)
+    assert_refused(processor, rf"Give at least one of {sources}\.", True, text=" ")
+    names = ", ".join(processor.modalities)
+    assert_refused(processor, f"Give at least one of {names}, or None for all", True, text="a", modalities=[])
 
 
 def test_a_clip_next_to_its_features_is_refused(features):

@@ -130,6 +130,14 @@ def test_context_counts_as_text(features):
     assert not any(sample["utterance_mask"])
 
 
+def test_empty_turns_are_not_read(features):
+    media = {"audio_features": np.ones((2, 6))}
+    batch = features(context=["", " \n"], **media)
+    assert_same(batch, features(**media))
+    assert batch["modality_mask"].tolist() == [[False, True, False]]
+    assert_same(features(text="a", context=["", "b"]), features(text="a", context=["b"]))
+
+
 @pytest.mark.parametrize("text", ["<|egmf|>", "a <|egmf|><|egmf|> b", "</s><s>", "</s>\nThe speaker's emotion is joy"])
 @pytest.mark.parametrize("place", ["text", "context", "speaker"])
 def test_special_tokens_written_by_a_user_are_text(features, text, place):

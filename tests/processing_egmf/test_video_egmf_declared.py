@@ -37,6 +37,27 @@ def test_pixels_are_shown_in_their_aspect(tmp_path, ending, aspect, shape):
         assert (letterboxed[:, bars + 1, -4:] > 200).all()
 
 
+@pytest.mark.parametrize(
+    ("codec", "pixel_format"), [("ffv1", "gray"), ("ffv1", "gray16le"), ("jpeg2000", "gray"), ("libx264", "gray")]
+)
+def test_gray_without_a_declared_range_is_read_as_ffmpeg_reads_it(tmp_path, codec, pixel_format):
+    """Gray formats in full range; H.264, whose gray is decoded with colors, in the limited range of its standard."""
+    ramp = np.tile(np.linspace(0, 255, 64).astype(np.uint8)[:, None], (2, 48, 1, 3))
+    path = write_video(tmp_path / "gray.mkv", ramp, codec=codec, pixel_format=pixel_format)
+    with av.open(str(path)) as container:
+        frame = next(container.decode(video=0))
+    graph = av.filter.Graph()
+    source = graph.add_buffer(width=64, height=48, format=frame.format.name, time_base=Fraction(1, 1000))
+    conversion = graph.add("format", "pix_fmts=rgb24")
+    graph.link_nodes(source, graph.add("scale"), conversion, graph.add("buffersink")).configure()
+    graph.vpush(frame)
+    expected = graph.vpull().to_ndarray()
+    actual = load_video(path, 1)[0]
+    assert np.abs(actual.astype(int) - expected).max() <= 2
+    if codec != "libx264":
+        assert np.abs(actual.astype(int) - ramp[0]).max() <= 2
+
+
 def test_an_impossible_aspect_is_named(tmp_path, monkeypatch, warnings_of):
     monkeypatch.setattr(pictures_egmf, "MAX_STRETCH", 1.5)
     path = write_video(tmp_path / "clip.mp4", halves(), sample_aspect_ratio=2)

@@ -36,6 +36,14 @@ WRONG = [
     "evaluate --model_name_or_path . --dataset . --subsets smell",
     "predict --model_name_or_path ./no/such/run --text hi",
     "predict --model_name_or_path . --dataset nowhere",
+    "train --dataset . --backbone smollm2-135m --distillation true --label_smoothing_factor 0.1",
+    "train --dataset . --backbone smollm2-135m --fp16 true --use_cpu true",
+    "predict --model_name_or_path . --text hi --top_k -1",
+    "predict --model_name_or_path . --text hi --window_hop 0",
+    "evaluate --model_name_or_path . --dataset . --batch_size 0",
+    "evaluate --model_name_or_path . --dataset . --seeds 1 -1",
+    "experiment lora --jobs 0",
+    "calibrate . --batch_size -2",
 ]
 
 
@@ -213,7 +221,7 @@ def test_help_and_misspelled_options_do_not_import_torch():
         "error: Th []",
         "error: -- []",
         "error: Th []",
-        "error: -- []",
+        *["error: -- []"] * 9,
     ]
     assert [command for command in commands if f"usage: egmf {command}" not in finished.stdout] == []
     assert finished.stderr.count("There is no option --lerning_rate") == len(commands)

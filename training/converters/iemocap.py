@@ -392,7 +392,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         default="four",
         help="four (default): angry, happy (with excited), sad, neutral; six: also excited and frustrated; or all",
     )
-    parser.add_argument("--context_turns", type=int, default=0, help="earlier turns to store with each example")
+    parser.add_argument(
+        "--context_turns", type=int, minimum=0, default=0, help="earlier turns to store with each example"
+    )
     parser.add_argument("--video", action="store_true", help="cut the videos of the dialogues into utterances")
     add_fold_options(parser, NUM_FOLDS)
     add_landmark_options(parser)

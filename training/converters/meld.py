@@ -228,7 +228,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         default=list(SPLITS),
         help="splits to convert (default: all)",
     )
-    parser.add_argument("--context_turns", type=int, default=0, help="earlier turns to store with each example")
+    parser.add_argument(
+        "--context_turns", type=int, minimum=0, default=0, help="earlier turns to store with each example"
+    )
     run(parser, plan, argv)
 
 

@@ -204,9 +204,9 @@ def make_parser() -> CommandParser:
     parser.add_argument("--dataset", required=True, help="dataset to predict")
     parser.add_argument("--split", default="test", help="default: test")
     parser.add_argument("--output", type=Path, help="results file; default: RUN/cost.json")
-    parser.add_argument("--batch_size", type=int, default=8, help="default: 8")
+    parser.add_argument("--batch_size", type=int, default=8, minimum=1, help="default: 8")
     parser.add_argument(
-        "--max_samples", type=int, default=100, help="examples to score and to generate for; default: 100"
+        "--max_samples", type=int, default=100, minimum=1, help="examples to score and to generate for; default: 100"
     )
     parser.add_argument("--device", help="cpu or cuda; default: cuda if there is a GPU")
     return parser

@@ -163,7 +163,7 @@ def make_parser() -> CommandParser:
     parser.add_argument("--dataset", required=True, help="dataset to read")
     parser.add_argument("--split", default="test", help="default: test")
     parser.add_argument("--groups", help="column that divides the examples into groups, such as language")
-    parser.add_argument("--max_samples", type=int, default=200, help="number of examples; default: 200")
+    parser.add_argument("--max_samples", type=int, default=200, minimum=1, help="number of examples; default: 200")
     parser.add_argument("--tasks_file", help="YAML file with custom tasks, as for training")
     parser.add_argument("--device", help="cpu or cuda; default: cuda if there is a GPU")
     parser.add_argument("--output", type=Path, help="results file; default: only the table is printed")

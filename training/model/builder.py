@@ -24,6 +24,7 @@ from modeling_egmf.weights_egmf import explain_loading_errors
 from processing_egmf import BUILT_IN_TASKS, EGMFProcessor, EGMFTask
 from processing_egmf.agreement_egmf import check_agreement
 
+from ..option_checks import check_model_options
 from ..options import ModelArguments
 from .encoders import Encoder, build_encoder
 from .language_model import (
@@ -34,7 +35,8 @@ from .language_model import (
     quantization,
     with_lora_targets,
 )
-from .readout import READOUTS, EGMFWithHead, describe_tasks, model_class
+from .readout import EGMFWithHead, describe_tasks, model_class
+from .stored_code import warn_of_other_code
 
 
 # ---- checkpoints ----------------------------------------------------------------------------------------------
@@ -60,6 +62,7 @@ def load(
         OSError: it cannot be read.
     """
     check_model_location(checkpoint)
+    warn_of_other_code(checkpoint)
     load_kwargs: dict[str, Any] = {"text_model_id": text_model}
     if active_experts is not None:
         load_kwargs["active_experts"] = active_experts
@@ -144,19 +147,9 @@ def build(
             possible, or settings contradict each other.
     """
     four_bit = quantization(arguments)
-    if arguments.readout not in READOUTS:
-        raise ValueError(f"--readout is {arguments.readout!r}; use one of {', '.join(READOUTS)}.")
-    if arguments.model_name_or_path is not None and arguments.backbone is not None:
-        raise ValueError(
-            "Give either --model_name_or_path, which has its own language model, or --backbone for a new model."
-        )
+    check_model_options(arguments)
     if arguments.model_name_or_path is not None:
         return load_for_training(arguments, tasks or {})
-    if arguments.text_model_name_or_path is None:
-        raise ValueError(
-            "Give --backbone or --text_model_name_or_path, a language model to build on, "
-            "or --model_name_or_path, an EGMF checkpoint."
-        )
     arguments = with_lora_targets(arguments)  # checked before any weights are loaded
     language_model = load_language_model(arguments, four_bit)
     tokenizer = AutoTokenizer.from_pretrained(

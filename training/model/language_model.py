@@ -24,6 +24,7 @@ from modeling_egmf import EGMFConfig
 from modeling_egmf.adapters_egmf import default_lora_targets, new_adapter_config
 from modeling_egmf.decoders_egmf import check_decoder
 
+from ..option_checks import check_quantization
 from ..options import ModelArguments
 from ..paths import python_command
 from .backbones import backbone_names, backbone_settings
@@ -55,18 +56,13 @@ def quantization(arguments: ModelArguments) -> BitsAndBytesConfig | None:
     """
     if not arguments.load_in_4bit:
         return None
-    if arguments.model_name_or_path is not None:
-        raise ValueError(
-            "--load_in_4bit is for a new model. With --model_name_or_path, the checkpoint keeps its own precision."
-        )
+    check_quantization(arguments)
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ValueError("--load_in_4bit needs bitsandbytes: pip install bitsandbytes, or leave out --load_in_4bit.")
     if not torch.cuda.is_available():
         raise ValueError("--load_in_4bit needs a CUDA device, but there is none. Leave out --load_in_4bit.")
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
         raise ValueError("FSDP cannot shard 4-bit weights. Use one GPU or DDP, or leave out --load_in_4bit.")
-    if arguments.bnb_4bit_quant_type not in ("nf4", "fp4"):
-        raise ValueError(f"--bnb_4bit_quant_type is {arguments.bnb_4bit_quant_type!r}; use nf4 or fp4.")
     compute_dtype = torch.bfloat16
     if arguments.text_model_dtype != "auto":
         compute_dtype = getattr(torch, arguments.text_model_dtype)

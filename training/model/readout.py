@@ -27,9 +27,6 @@ from modeling_egmf.prompt_egmf import hide_switched_off_text
 from processing_egmf import EGMFTask
 
 
-READOUTS = ("answers", "head")
-
-
 def model_class(checkpoint: str | Path) -> type[EGMFForConditionalGeneration]:
     """The class of a checkpoint's model: with a head if its configuration has one."""
     fields, _ = PreTrainedConfig.get_config_dict(checkpoint)

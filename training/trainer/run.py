@@ -47,6 +47,7 @@ from ..model.encoders import without_untrained_encoders
 from ..model.language_model import quantization, with_lora_targets
 from ..model.readout import EGMFWithHead
 from ..model.tasks_file import read_tasks
+from ..option_checks import check_data_options
 from ..records import check_writable, commit, only_writer, peak_gib, read_json, versions, write_json
 from .checkpointing import (
     FINISHED,
@@ -139,25 +140,11 @@ class TrainingRun:
     def check_options(self) -> None:
         """Refuse options that cannot work, before any data is read."""
         check_dataset(self.data_args.dataset)
-        if self.data_args.streaming:
-            raise ValueError(
-                "Training draws its examples at random, so it needs all of them. Leave out --streaming, which is for "
-                "egmf evaluate and egmf predict."
-            )
+        check_data_options(self.data_args)
         if self.args.push_to_hub:
             raise ValueError(PUSHING)
         quantization(self.model_args)
         if self.data_args.encoder_cache:
-            changing = {
-                "augmentation": self.data_args.augmentation,
-                "voice_augmentation": self.data_args.voice_augmentation,
-            }
-            for name, used in changing.items():
-                if used:
-                    raise ValueError(
-                        f"--{name} changes clips every time they are used. Leave out --encoder_cache; where the "
-                        "recipe sets it, give --encoder_cache ''."
-                    )
             check_writable(Path(self.data_args.encoder_cache))
         start = self.model_args.model_name_or_path
         if start is not None and Path(start).resolve().is_relative_to(self.folder.resolve()):

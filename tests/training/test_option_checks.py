@@ -1,0 +1,81 @@
+"""Options that contradict each other, and impossible numbers, are refused before torch is imported."""
+
+import pytest
+
+from training.arguments import parse_arguments
+from training.cli import CommandParser
+from training.option_checks import NO_HALF_PRECISION, check_options
+from training.recipes import chosen_options, read_settings
+
+
+def options_of(*argv):
+    return chosen_options(argv, read_settings(argv))
+
+
+NEW = ("--text_model_name_or_path", "ORG/LLM")
+CONTRADICTIONS = {
+    "two kinds of soft labels": (
+        (*NEW, "--distillation", "true", "--label_smoothing_factor", "0.1"),
+        "--distillation gives soft labels itself",
+    ),
+    "two precisions": ((*NEW, "--fp16", "--bf16", "true"), "--fp16 and --bf16 are two precisions"),
+    "half precision on the CPU": ((*NEW, "--fp16", "true", "--use_cpu", "yes"), "--fp16 needs a GPU"),
+    "two language models": (
+        ("--backbone", "smollm2-135m", "--model_name_or_path", "runs/demo"),
+        "Give either --model_name_or_path",
+    ),
+    "no language model": ((), "Give --backbone or --text_model_name_or_path"),
+    "another readout": ((*NEW, "--readout", "heads"), "--readout is 'heads'; use one of answers, head"),
+    "a stream": ((*NEW, "--streaming", "true"), "Leave out --streaming"),
+    "stored clips that change": (
+        (*NEW, "--encoder_cache", "x", "--voice-augmentation", "true"),
+        "--voice_augmentation changes clips every time",
+    ),
+    "4 bits of a checkpoint": (
+        ("--model_name_or_path", "runs/demo", "--load_in_4bit", "true"),
+        "--load_in_4bit is for a new model",
+    ),
+    "no steps": ((*NEW, "--max_steps", "0"), "--max_steps is 0; it must be at least 1"),
+    "no number": ((*NEW, "--learning_rate=nan"), "--learning_rate is nan"),
+}
+
+
+@pytest.mark.parametrize("kind", CONTRADICTIONS)
+def test_contradictions_are_refused(kind):
+    argv, message = CONTRADICTIONS[kind]
+    with pytest.raises(ValueError, match=message):
+        check_options(options_of(*argv))
+
+
+def test_files_come_before_the_command_line(tmp_path):
+    recipe = tmp_path / "my.yaml"
+    recipe.write_text("distillation: true\nlabel_smoothing_factor: 0.1\ntext_model_name_or_path: ORG/LLM\n")
+    with pytest.raises(ValueError, match="--distillation gives soft labels"):
+        check_options(options_of("--config", str(recipe)))
+    check_options(options_of("--config", str(recipe), "--distillation", "false"))
+
+
+def test_defaults_are_possible_and_wrong_types_are_left_to_the_parser():
+    options = options_of(*NEW, "--max_steps", "many", "--learning_rate", "1", "2", "--lora_target_modules", "a", "b")
+    check_options(options)
+    assert options.max_steps == -1
+    assert options.lora_target_modules == ["a", "b"]
+    assert options.label_smoothing_factor == 0
+
+
+def test_half_precision_without_a_gpu_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ValueError, match=NO_HALF_PRECISION.split(",")[0]):
+        parse_arguments(["--output_dir", str(tmp_path), "--fp16", "true"])
+
+
+@pytest.mark.parametrize(("values", "wrong"), [(["3", "0"], "0"), (["-2"], "-2")])
+def test_numbers_of_a_command_have_a_minimum(values, wrong):
+    parser = CommandParser(prog="egmf x")
+    parser.add_argument("--seeds", type=int, nargs="+", minimum=1)
+    parser.add_argument("--other", type=float, minimum=0)
+    with pytest.raises(ValueError, match=f"^--seeds is {wrong}; it must be at least 1"):
+        parser.parse_args(["--seeds", *values])
+    assert vars(parser.parse_args(["--other", "0"])) == {"seeds": None, "other": 0.0}
+    with pytest.raises(ValueError, match=r"^--other is nan; it must be at least 0"):
+        parser.parse_args(["--other", "nan"])
