@@ -124,5 +124,6 @@ AUGMENTATIONS = {
 
 
 def augment(media: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Randomly change every stream of a decoded clip."""
-    return {name: AUGMENTATIONS[name](values, rng) for name, values in media.items()}
+    """Randomly change every stream of a decoded clip; the rest, such as `face_share`, stays."""
+    changed = {name: AUGMENTATIONS[name](values, rng) for name, values in media.items() if name in AUGMENTATIONS}
+    return {**media, **changed}

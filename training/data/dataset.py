@@ -57,6 +57,7 @@ from .examples import (
     split_columns,
     warn_of_unnamed,
 )
+from .faces import decode_face, prepare_cropped
 from .hub_datasets import is_saved, stream_tables
 from .hub_datasets import read_tables as read_dataset_tables
 from .locations import check_dataset, is_hub_id
@@ -258,7 +259,7 @@ class EGMFDataset(Dataset):
         self.speaker_normalization: Callable[..., Any] | None = None  # of speakers.py, which needs a dataset
         self.prepared = PreparedSamples()
         self.examples = self._check_all(examples)
-        self.media: list[dict[str, np.ndarray]] | None = None
+        self.media: list[dict[str, Any]] | None = None
         if cache_media:
             self.media = self._decode_all()
 
@@ -293,10 +294,10 @@ class EGMFDataset(Dataset):
             example["state_keys"] = self.encoder_cache.keys(example)
         return example
 
-    def _decode_all(self) -> list[dict[str, np.ndarray]]:
+    def _decode_all(self) -> list[dict[str, Any]]:
         pool = ThreadPoolExecutor(os.cpu_count())  # FFmpeg releases the GIL while it decodes
         try:
-            decoded = pool.map(self.decode, self.examples)
+            decoded = pool.map(lambda example: decode_face(self, example), self.examples)
             return list(tqdm(decoded, total=len(self.examples), desc="decoding clips", unit="clip"))
         finally:
             pool.shutdown(cancel_futures=True)
@@ -347,9 +348,9 @@ class EGMFDataset(Dataset):
                 vectors[modality] = media[f"{modality}_features"]
         return vectors
 
-    def load_media(self, index: int) -> dict[str, np.ndarray]:
-        """The decoded clip of an example, from memory if it is cached there."""
-        return self.media[index] if self.media is not None else self.decode(self.examples[index])
+    def load_media(self, index: int) -> dict[str, Any]:
+        """The decoded clip of an example, from memory if it is cached there; with `frames="face"`, only its face."""
+        return self.media[index] if self.media is not None else decode_face(self, self.examples[index])
 
     def ids_without(self, modalities: Sequence[str]) -> list[str]:
         """Ids of the examples that have none of these modalities. Unless clips are in memory, the columns decide, and
@@ -464,9 +465,9 @@ class EGMFDataset(Dataset):
         states: dict[str, torch.Tensor],
         modalities: list[str],
     ) -> dict[str, Any]:
-        inputs = {f"{modality}_states": values for modality, values in states.items()}
-        inputs |= media
-        return self.processor.prepare(
+        inputs = media | {f"{modality}_states": values for modality, values in states.items()}
+        return prepare_cropped(
+            self.processor,
             text=example.get("text"),
             context=example.get("context"),
             task=example["task"],
