@@ -4,6 +4,7 @@ decoded clip ─► crop_face ─► crops in the encoder's size, kept in memory
 """
 
 import copy
+import threading
 from typing import Any
 
 from processing_egmf import EGMFProcessor
@@ -13,6 +14,8 @@ from processing_egmf.frontends_egmf import encoder_size
 
 
 FACE_SHARE = "face_share"
+# Clips are decoded in threads, and neither dlib nor another detector need be safe in several at once.
+ONE_AT_A_TIME = threading.Lock()
 
 
 def crop_face(processor: EGMFProcessor, media: dict[str, Any], name: str) -> dict[str, Any]:
@@ -26,7 +29,8 @@ def crop_face(processor: EGMFProcessor, media: dict[str, Any], name: str) -> dic
     """
     if processor.frames != "face" or "video" not in media:
         return media
-    face, share = crop_main_face(media["video"], processor.face_detector, name)
+    with ONE_AT_A_TIME:
+        face, share = crop_main_face(media["video"], processor.face_detector, name)
     return {**media, "video": scale_frames(face, encoder_size(processor), "full"), FACE_SHARE: share}
 
 
