@@ -10,6 +10,7 @@ in pixels. The default is dlib, whose detector of frontal faces is part of its c
 
 # T frames  y, x height and width
 
+import threading
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -37,6 +38,8 @@ MAX_GROWTH = 2.0
 SURROUNDINGS = 2.4
 # Of this square: within one step of dlib's pyramid of sizes.
 REFINED_SIDES = (230, 239, 248, 257, 267)
+# The detector's own state is not safe in several threads at once: two end in a crash.
+DLIB_LOCK = threading.Lock()
 
 
 def check_face_detector(view: str, video_input: str | None, detector: Any) -> Callable | None:
@@ -65,7 +68,7 @@ def check_face_detector(view: str, video_input: str | None, detector: Any) -> Ca
 
 @cache
 def load_dlib() -> Any:
-    """dlib's detector of frontal faces, a second's work. Threads may share it: it holds the interpreter's lock."""
+    """dlib's detector of frontal faces, a second's work; run it under `DLIB_LOCK`."""
     try:
         import dlib
     except ImportError as error:
@@ -174,7 +177,8 @@ def detect_with_dlib(frames: np.ndarray) -> list[list[np.ndarray]]:
 
 def _run_dlib(frame: np.ndarray, scale: float) -> np.ndarray:
     """Boxes (faces, 5) of a frame that was scaled by `scale`, in the pixels of the original."""
-    rectangles, scores, _ = load_dlib().run(frame, 0, 0.0)
+    with DLIB_LOCK:
+        rectangles, scores, _ = load_dlib().run(frame, 0, 0.0)
     boxes = [(box.left(), box.top(), box.width(), box.height()) for box in rectangles]
     return np.column_stack([np.reshape(boxes, (-1, 4)) / scale, scores])
 

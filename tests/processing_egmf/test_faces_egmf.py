@@ -2,11 +2,13 @@
 
 import json
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from processing_egmf import EGMFProcessor
+from processing_egmf import EGMFProcessor, faces_egmf
 from processing_egmf.faces_egmf import crop_main_face, load_dlib
 from processing_egmf.frames_egmf import resize
 from tests.helpers.processor_outputs import assert_same
@@ -185,3 +187,23 @@ def test_dlib_finds_a_drawn_face(make_processor):
     wide[:, :, :288] = clip
     values = processor.prepare(video=wide)["video_values"]
     assert (values - expected["video_values"]).abs().mean() < 0.1
+
+
+def test_dlib_runs_in_one_thread_at_a_time(monkeypatch):
+    """Two at once crash the process."""
+    running = []
+    most = []
+
+    class Detector:
+        def run(self, frame, upsampling, threshold):
+            running.append(frame)
+            most.append(len(running))
+            time.sleep(0.002)
+            running.pop()
+            return [], [], []
+
+    monkeypatch.setattr(faces_egmf, "load_dlib", Detector)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(faces_egmf.detect_with_dlib, [draw([(50, 30)] * 2)] * 8))
+    assert found == [[[], []]] * 8
+    assert max(most) == 1

@@ -14,7 +14,7 @@ from processing_egmf.frontends_egmf import encoder_size
 
 
 FACE_SHARE = "face_share"
-# Clips are decoded in threads, and neither dlib nor another detector need be safe in several at once.
+# Clips are decoded in threads, and a detector of one's own need not be safe in several at once.
 ONE_AT_A_TIME = threading.Lock()
 
 
