@@ -218,9 +218,11 @@ def render_calibration(results: dict[str, Any]) -> str:
         before, after = results["subsets"][subset]["before"], results["subsets"][subset]["after"]
         figures = (before["accuracy"], before["confidence"], before["error"], after["error"], after["error_by_chance"])
         rows.append([format_subset(subset), *map(format_mean_std, figures)])
+    languages = results["corpus"].get("languages")
+    spoken = f" ({', '.join(languages)})" if languages else ""
     introduction = (
-        f"**Its calibration**, emotions of {results['corpus']['clips']['test']} new clips, {len(results['seeds'])} "
-        "seed(s), from `training/results/demo_calibration.json` "
+        f"**Its calibration**, emotions of {results['corpus']['clips']['test']} new clips{spoken}, "
+        f"{len(results['seeds'])} seed(s), from `training/results/demo_calibration.json` "
         f"(`{COMMANDS['demo_calibration.json']}`). Temperatures are fitted on the demo's validation split; the last "
         "column is what a calibrated model is measured to have on so few clips:"
     )

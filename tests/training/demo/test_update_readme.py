@@ -82,9 +82,9 @@ def test_calibration_before_and_after_temperatures():
 
     before = {"accuracy": summary(0.7), "confidence": summary(0.9), "error": summary(0.2)}
     figures = {"before": before, "after": {"error": summary(0.04), "error_by_chance": summary(0.03)}}
-    results = {"corpus": {"clips": {"test": 600}}, "seeds": [0], "subsets": dict.fromkeys(EVERY, figures)}
-    text = render_calibration(results)
-    assert "600 new clips, 1 seed(s)" in text
+    corpus = {"clips": {"test": 600}, "languages": ["en"]}
+    text = render_calibration({"corpus": corpus, "seeds": [0], "subsets": dict.fromkeys(EVERY, figures)})
+    assert "600 new clips (en), 1 seed(s)" in text
     assert table_of(text)["text + audio"] == ["0.700", "0.900", "0.200", "0.040", "0.030"]
 
 
