@@ -65,7 +65,7 @@ CASES = {
 KEYWORDS = {
     "fields": ({"fusion_dropout": 0.9}, {"fusion_dropout": 0.9}),
     "precision": ({"torch_dtype": "bfloat16"}, {"dtype": "torch.bfloat16"}),
-    "typo": ({"fusion_droput": 0.9}, {"error": "TypeError: EGMFConfig has no field 'fusion_droput'"}),
+    "typo": ({"fusion_droput": 0.9}, {"error": "UnknownFieldError: EGMFConfig has no field 'fusion_droput'"}),
     "unknown": ({"anything": 1}, {"error": "TypeError: "}),
 }
 LOADS = [
