@@ -6,6 +6,7 @@ Next: configuration_egmf.py, which uses them.
 import dataclasses
 import difflib
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from transformers import CONFIG_MAPPING, AutoConfig, GenerationConfig, PreTrainedConfig
@@ -54,6 +55,10 @@ def refuse_typos(
     own_fields = known - field_names(PreTrainedConfig)
     # Among the class's attributes are properties that can be set.
     known |= {*dir(config_class), *config_class.attribute_map, *LIBRARY_KEYWORDS}
+    is_own = cutoff != LIBRARY_CUTOFF
+    if not is_own:
+        with suppress(Exception):  # some have no defaults
+            known |= {*vars(config_class())}
     for name in kwargs.keys() - known:
         is_private = name.startswith("_")
         if not is_private and difflib.get_close_matches(name, own_fields, n=1, cutoff=cutoff):
@@ -64,7 +69,7 @@ def refuse_typos(
         if not isinstance(value, dict):
             continue
         if sub_class is not AutoConfig:
-            refuse_typos(sub_class, value, name, cutoff=0.0)
+            refuse_typos(sub_class, value, name, 0.0 if is_own else LIBRARY_CUTOFF)
         elif value.get("model_type") in CONFIG_MAPPING:
             refuse_typos(CONFIG_MAPPING[value["model_type"]], value, name, LIBRARY_CUTOFF)
 

@@ -33,6 +33,10 @@ BATCH_ARGUMENTS = (
 )
 
 
+# Which `generate` takes from its keywords.
+LIBRARY_ARGUMENTS = ("tokenizer", "assistant_tokenizer", "trust_remote_code")
+
+
 class EGMFGenerationMixin(GenerationMixin):
     """Free text from the processor's output, with any language model."""
 
@@ -48,8 +52,10 @@ class EGMFGenerationMixin(GenerationMixin):
         """
         if inputs is not None:
             kwargs["input_ids"] = inputs
-        settings = {*vars(self.generation_config), *argument_names(type(self.language_model))}
-        check_keywords(GenerationMixin.generate, kwargs, self.forward, settings)
+        if kwargs.get("custom_generate") is None:
+            settings = {*vars(self.generation_config), *argument_names(type(self.language_model)), *LIBRARY_ARGUMENTS}
+            given = [name for name, value in kwargs.items() if value is not None]
+            check_keywords(GenerationMixin.generate, given, self.forward, settings)
         if kwargs.get("input_ids") is not None and is_prefill(kwargs.get("past_key_values")):
             check_masks(**kwargs)
         given_mask = kwargs.get("attention_mask")

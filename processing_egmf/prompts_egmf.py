@@ -131,7 +131,12 @@ def read_context(context: Any) -> list[Any]:
         return []
     if not isinstance(context, list | tuple):
         raise TypeError(f"context must be a list of turns, not {type(context).__name__}.")
-    return [turn for turn in context if not isinstance(turn, str) or turn.strip()]
+    turns = []
+    for turn in context:
+        words = turn[-1] if isinstance(turn, list | tuple) and turn else turn
+        if not isinstance(words, str) or words.strip():
+            turns.append(turn)
+    return turns
 
 
 def format_turn(turn: Any) -> str:

@@ -10,10 +10,29 @@ import math
 from typing import Any
 
 
+COUNTS = (
+    "per_device_train_batch_size",
+    "per_device_eval_batch_size",
+    "gradient_accumulation_steps",
+    "fusion_pretraining_batch_size",
+)
+AMOUNTS = (
+    "learning_rate",
+    "fusion_learning_rate",
+    "fusion_pretraining_learning_rate",
+    "weight_decay",
+    "fusion_pretraining_weight_decay",
+    "num_train_epochs",
+    "fusion_pretraining_epochs",
+    "fusion_pretraining_mixup",
+    "warmup_steps",
+)
 SAMPLING_STRATEGIES = ("group_by_length", "random", "sequential")
 READOUTS = ("answers", "head")
 QUANTIZATION_TYPES = ("nf4", "fp4")
-NO_HALF_PRECISION = "--fp16 needs a GPU: on the CPU, training would be in float32. Leave it out, or give --bf16 true."
+NO_HALF_PRECISION = (
+    "--fp16 needs a GPU: on the CPU, training would be in float32. Leave it out, or give --bf16 true --use_cpu true."
+)
 
 
 def check_options(options: Any) -> None:
@@ -29,19 +48,15 @@ def check_options(options: Any) -> None:
 
 def check_training_options(options: Any) -> None:
     """Refuse values that `TrainingArguments` would ignore, or that would fail without the option's name."""
-    for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
+    for name in COUNTS:
         if getattr(options, name) < 1:
             raise ValueError(f"--{name} is {getattr(options, name)}; it must be at least 1.")
     if options.max_steps != -1 and options.max_steps < 1:
         raise ValueError(f"--max_steps is {options.max_steps}; it must be at least 1, or -1 to train whole epochs.")
-    for name in ("learning_rate", "fusion_learning_rate", "fusion_pretraining_learning_rate", "warmup_steps"):
+    for name in AMOUNTS:
         value = getattr(options, name)
         if value is not None and not (math.isfinite(value) and value >= 0):
             raise ValueError(f"--{name} is {value}; it must be a number of at least 0.")
-    for name in ("epochs", "batch_size", "weight_decay", "mixup"):
-        value = getattr(options, f"fusion_pretraining_{name}")
-        if value < 0:
-            raise ValueError(f"--fusion_pretraining_{name} is {value}; it must not be negative.")
     if options.train_sampling_strategy not in SAMPLING_STRATEGIES:
         raise ValueError(
             f"--train_sampling_strategy is {options.train_sampling_strategy!r}. "

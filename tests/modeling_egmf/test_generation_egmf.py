@@ -123,3 +123,16 @@ def test_typo_of_a_generation_option(llama, name):
     message = rf"^generate\(\) got an unexpected keyword argument '{name}'. Did you mean `max_new_tokens`\?"
     with pytest.raises(TypeError, match=message):
         llama.generate(**make_inputs(llama), **{name: 3})
+
+
+def test_arguments_that_the_library_takes_from_keywords(llama):
+    inputs = make_inputs(llama)
+    expected = llama.generate(**inputs, **GREEDY)
+    none = dict.fromkeys(("tokenizer", "assistant_tokenizer", "token_type_ids"))
+    assert torch.equal(llama.generate(**inputs, **GREEDY, trust_remote_code=True, **none), expected)
+
+    def stop_at_once(model, input_ids, flag=None, **kwargs):
+        assert flag == 3
+        return input_ids
+
+    assert torch.equal(llama.generate(**inputs, custom_generate=stop_at_once, flag=3), inputs["input_ids"])

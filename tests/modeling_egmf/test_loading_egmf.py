@@ -4,9 +4,10 @@ import shutil
 
 import pytest
 import torch
-from transformers import AutoConfig
+from transformers import CONFIG_MAPPING, AutoConfig
 
 from modeling_egmf import EGMFConfig, EGMFEncoderConfig, EGMFForConditionalGeneration
+from modeling_egmf.fields_egmf import refuse_typos
 from modeling_egmf.loading_egmf import full_device_map, text_model_device_map
 from tests.helpers.checkpoint_files import outputs_of
 
@@ -90,6 +91,16 @@ def test_properties_and_older_keywords_of_nested_configurations_are_no_typos():
     assert "out_indices" in backbone
     EGMFEncoderConfig(input_type="frames", backbone_config=backbone)
     EGMFConfig(text_config={"model_type": "bart", "forced_bos_token_id": 1, "sep_token_id": 2})
+
+
+@pytest.mark.parametrize("name", ["gemma3n", "kimi_linear", "phi4_multimodal", "qwen3_vl_moe", "sam"])
+def test_a_library_configuration_accepts_its_own_fields(name):
+    """Some set fields that their class does not declare, or those of a nested configuration of another class."""
+    if name not in CONFIG_MAPPING:
+        pytest.skip(f"this version of transformers has no {name}")
+    fields = {**CONFIG_MAPPING[name]().to_dict(), "model_type": name}
+    refuse_typos(EGMFConfig, {"text_config": fields})
+    refuse_typos(EGMFEncoderConfig, {"backbone_config": fields})
 
 
 def test_configuration_that_was_passed_is_not_changed(adapter, bases):

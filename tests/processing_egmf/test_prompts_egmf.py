@@ -132,7 +132,7 @@ def test_context_counts_as_text(features):
 
 def test_empty_turns_are_not_read(features):
     media = {"audio_features": np.ones((2, 6))}
-    batch = features(context=["", " \n"], **media)
+    batch = features(context=["", " \n", ("Ann", ""), ["Ben", " "]], **media)
     assert_same(batch, features(**media))
     assert batch["modality_mask"].tolist() == [[False, True, False]]
     assert_same(features(text="a", context=["", "b"]), features(text="a", context=["b"]))

@@ -37,6 +37,10 @@ CONTRADICTIONS = {
     ),
     "no steps": ((*NEW, "--max_steps", "0"), "--max_steps is 0; it must be at least 1"),
     "no number": ((*NEW, "--learning_rate=nan"), "--learning_rate is nan"),
+    "no decay": ((*NEW, "--weight_decay=nan"), "--weight_decay is nan"),
+    "no epochs": ((*NEW, "--num_train_epochs=-1"), "--num_train_epochs is -1"),
+    "no pretraining": ((*NEW, "--fusion_pretraining_batch_size", "0"), "--fusion_pretraining_batch_size is 0"),
+    "no mixture": ((*NEW, "--fusion_pretraining_mixup=nan"), "--fusion_pretraining_mixup is nan"),
 }
 
 

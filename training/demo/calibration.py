@@ -1,4 +1,4 @@
-"""Calibration of the demo's runs, on many clips that they have never met.
+"""Calibration of the demo's runs, on many new clips, half of whose phrases do not occur in training either.
 
     python -m training.demo.corpus --output data/demo-new --languages en --seed 2 --train 8 --validation 8 --test 600
     python -m training.demo.calibration runs/study/egmf-*   # writes training/results/demo_calibration.json
@@ -16,7 +16,7 @@ from ..cli import CommandParser, command_errors
 from ..evaluation.calibration import calibration_figures, fit_temperatures, summarize_calibration
 from ..evaluation.evaluator import EvaluationOptions, evaluate_checkpoint
 from ..paths import RESULTS
-from ..records import check_writable, commit, read_json, versions, write_json
+from ..records import check_writable, commit, digest_of_bytes, read_json, versions, write_json
 
 
 TASK = "emotion"
@@ -39,12 +39,40 @@ def evaluate(run: Path, dataset: str, split: str, output: Path, batch_size: int)
     return read_json(output)
 
 
+def read_settings(dataset: Path) -> dict[str, Any]:
+    """Settings of a demo corpus.
+
+    Raises:
+        ValueError: the folder is not a demo corpus.
+    """
+    if not (dataset / "build.json").is_file():
+        raise ValueError(f"{dataset} is not a demo corpus: it has no build.json. training.demo.corpus builds one.")
+    return read_json(dataset / "build.json")["settings"]
+
+
+def check_runs(runs: Sequence[Path]) -> None:
+    """Refuse runs that are not finished, or given twice."""
+    for run in runs:
+        if not (run / "training.json").is_file():
+            raise ValueError(f"{run} is not a finished run: it has no training.json. `make demo-study` makes some.")
+    if len({run.resolve() for run in runs}) < len(runs):
+        raise ValueError("A run is given twice. Give runs that differ in their seed.")
+
+
 def measure(run: Path, dataset: Path, batch_size: int) -> dict[str, dict[str, dict[str, float]]]:
-    """Subset of the modalities -> `before` and `after` temperatures -> figures, as from `calibration_figures`."""
+    """Subset of the modalities -> `before` and `after` temperatures -> figures, as from `calibration_figures`.
+
+    Raises:
+        ValueError: the run or the corpus has no emotions.
+    """
     own = str(read_json(run / "training.json")["data_arguments"]["dataset"])
     fitted_on = evaluate(run, own, FITTED_ON, run / f"results-{FITTED_ON}.json", batch_size)
+    digest = digest_of_bytes(repr(sorted(read_settings(dataset).items())).encode())[:8]
+    results = evaluate(run, str(dataset), "test", run / f"results-new-{digest}.json", batch_size)
+    for part in (*fitted_on["subsets"].values(), *results["subsets"].values()):
+        if TASK not in part["tasks"]:
+            raise ValueError(f"{run} was evaluated without the task {TASK!r}: give a run and a corpus of the demo.")
     temperatures = fit_temperatures(fitted_on["subsets"], TASK)
-    results = evaluate(run, str(dataset), "test", run / f"results-{dataset.name}.json", batch_size)
     return {
         subset: calibration_figures(part["tasks"][TASK]["predictions"], temperatures)
         for subset, part in results["subsets"].items()
@@ -64,16 +92,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     with command_errors("Finished evaluations are kept. Run the same command again."):
         arguments = make_parser().parse_args(argv)
         check_writable(arguments.output.parent)
-        for run in arguments.runs:
-            if not (run / "training.json").is_file():
-                raise ValueError(
-                    f"{run} is not a finished run: it has no training.json. `make demo-study` makes some."
-                )
+        check_runs(arguments.runs)
+        settings = read_settings(arguments.dataset)
         records = [read_json(run / "training.json") for run in arguments.runs]
         figures = [measure(run, arguments.dataset, arguments.batch_size) for run in arguments.runs]
         result = {
             "command": "python -m training.demo.calibration",
-            "corpus": read_json(arguments.dataset / "build.json")["settings"],
+            "corpus": settings,
             "seeds": [record["seed"] for record in records],
             "commits": sorted({record["commit"] for record in records}),
             "commit": commit(),

@@ -222,11 +222,15 @@ def render_calibration(results: dict[str, Any]) -> str:
     spoken = f" ({', '.join(languages)})" if languages else ""
     introduction = (
         f"**Its calibration**, emotions of {results['corpus']['clips']['test']} new clips{spoken}, "
-        f"{len(results['seeds'])} seed(s), from `training/results/demo_calibration.json` "
+        f"{_count_seeds(results['seeds'])}, from `training/results/demo_calibration.json` "
         f"(`{COMMANDS['demo_calibration.json']}`). Temperatures are fitted on the demo's validation split; the last "
         "column is what a calibrated model is measured to have on so few clips:"
     )
     return "\n".join([introduction, "", *markdown_table(CALIBRATION_HEADER, rows)])
+
+
+def _count_seeds(seeds: Sequence[int]) -> str:
+    return "one seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
 
 
 def _format_range(values: Sequence[float]) -> str:

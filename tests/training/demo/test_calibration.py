@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from training.demo.calibration import main
-from training.records import read_json, write_json
+from training.records import digest_of_bytes, read_json, write_json
 
 
 LABELS = ("joy", "anger")
+DIGEST = digest_of_bytes(b"[('seed', 2)]")[:8]
 
 
 def results(confidence, accuracy, count):
@@ -33,7 +34,7 @@ def write_run(run, seed):
     record = {"data_arguments": {"dataset": "data/demo"}, "seed": seed, "commit": "abc"}
     write_json(run / "training.json", record)
     write_json(run / "results-validation.json", results(0.9, 0.75, 400))
-    write_json(run / "results-new.json", results(0.9, 0.75 + 0.05 * seed, 200))
+    write_json(run / f"results-new-{DIGEST}.json", results(0.9, 0.75 + 0.05 * seed, 200))
 
 
 def test_errors_before_and_after_temperatures_of_several_runs(tmp_path):
@@ -51,6 +52,19 @@ def test_errors_before_and_after_temperatures_of_several_runs(tmp_path):
     assert figures["after"]["accuracy"]["mean"] == pytest.approx(0.775)
 
 
-def test_an_unfinished_run_is_named(tmp_path):
-    with pytest.raises(SystemExit, match="run is not a finished run"):
-        main([str(tmp_path / "run"), "--output", str(tmp_path / "out.json")])
+def refused(tmp_path, *runs, dataset="new"):
+    with pytest.raises(SystemExit) as error:
+        main([*runs, "--dataset", str(tmp_path / dataset), "--output", str(tmp_path / "out.json")])
+    assert not (tmp_path / "out.json").exists()
+    return str(error.value)
+
+
+def test_what_is_no_run_or_no_demo_corpus_is_named(tmp_path):
+    run = str(tmp_path / "run-0")
+    write_run(tmp_path / "run-0", 0)
+    write_json(tmp_path / "new/build.json", {"settings": {"seed": 2}})
+    assert "other is not a finished run" in refused(tmp_path, str(tmp_path / "other"))
+    assert "A run is given twice" in refused(tmp_path, run, run)
+    assert "validation is not a demo corpus" in refused(tmp_path, run, dataset="validation")
+    write_json(tmp_path / "run-0/results-validation.json", {"subsets": {"audio": {"tasks": {}}}})
+    assert "without the task 'emotion'" in refused(tmp_path, run)

@@ -84,7 +84,7 @@ def test_calibration_before_and_after_temperatures():
     figures = {"before": before, "after": {"error": summary(0.04), "error_by_chance": summary(0.03)}}
     corpus = {"clips": {"test": 600}, "languages": ["en"]}
     text = render_calibration({"corpus": corpus, "seeds": [0], "subsets": dict.fromkeys(EVERY, figures)})
-    assert "600 new clips (en), 1 seed(s)" in text
+    assert "600 new clips (en), one seed" in text
     assert table_of(text)["text + audio"] == ["0.700", "0.900", "0.200", "0.040", "0.030"]
 
 
