@@ -27,6 +27,14 @@ AMOUNTS = (
     "fusion_pretraining_mixup",
     "warmup_steps",
 )
+REQUIRED = (
+    *COUNTS,
+    "max_steps",
+    "num_train_epochs",
+    "label_smoothing_factor",
+    "fusion_pretraining_epochs",
+    "fusion_pretraining_mixup",
+)
 SAMPLING_STRATEGIES = ("group_by_length", "random", "sequential")
 READOUTS = ("answers", "head")
 QUANTIZATION_TYPES = ("nf4", "fp4")
@@ -48,6 +56,9 @@ def check_options(options: Any) -> None:
 
 def check_training_options(options: Any) -> None:
     """Refuse values that `TrainingArguments` would ignore, or that would fail without the option's name."""
+    for name in REQUIRED:
+        if getattr(options, name) is None:
+            raise ValueError(f"--{name} has no value. Give a number, or leave the option out.")
     for name in COUNTS:
         if getattr(options, name) < 1:
             raise ValueError(f"--{name} is {getattr(options, name)}; it must be at least 1.")

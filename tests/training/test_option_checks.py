@@ -59,6 +59,14 @@ def test_files_come_before_the_command_line(tmp_path):
     check_options(options_of("--config", str(recipe), "--distillation", "false"))
 
 
+@pytest.mark.parametrize("name", ["max_steps", "label_smoothing_factor", "fusion_pretraining_batch_size"])
+def test_a_number_without_a_value_in_a_file_is_named(tmp_path, name):
+    recipe = tmp_path / "my.yaml"
+    recipe.write_text(f"{name}:\ntext_model_name_or_path: ORG/LLM\n")
+    with pytest.raises(ValueError, match=f"--{name} has no value"):
+        check_options(options_of("--config", str(recipe)))
+
+
 def test_defaults_are_possible_and_wrong_types_are_left_to_the_parser():
     options = options_of(*NEW, "--max_steps", "many", "--learning_rate", "1", "2", "--lora_target_modules", "a", "b")
     check_options(options)
