@@ -332,8 +332,8 @@ def _resample(pieces: Iterable[AudioPiece], target_sampling_rate: int) -> np.nda
 
 def _check_sampling_rate(rate: Any) -> None:
     is_scalar = isinstance(rate, torch.Tensor) and rate.ndim == 0
-    if not (is_scalar or is_number(rate)) or not 1 <= rate <= MAX_SAMPLING_RATE:
+    if not (is_scalar or is_number(rate)) or not 1000 <= rate <= MAX_SAMPLING_RATE:
         raise ValueError(
-            f"sampling_rate is {shorten(rate)} Hz; an array needs sampling_rate, in Hz, a number from 1 up to "
+            f"sampling_rate is {shorten(rate)} Hz; an array needs sampling_rate, in Hz, a number from 1000 up to "
             f"{MAX_SAMPLING_RATE}, e.g. sampling_rate=16000."
         )

@@ -130,6 +130,7 @@ def with_value(value):
     [
         (np.zeros(9, np.float32), None, "needs sampling_rate, in Hz"),
         (np.zeros(9, np.float32), 0, "sampling_rate is 0 Hz"),
+        (np.zeros(9, np.float32), 16, "sampling_rate is 16 Hz"),  # in kHz
         (np.zeros(9, np.float32), -16_000, "sampling_rate is -16000 Hz"),
         (np.zeros(9, np.float32), 10**7, "up to 768000"),
         (np.zeros(9, np.float32), float("nan"), "sampling_rate is nan"),
