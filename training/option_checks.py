@@ -6,6 +6,7 @@
 The arguments of every function are the dataclass with the options, or any other object with its fields.
 """
 
+import importlib.util
 import math
 from typing import Any
 
@@ -90,6 +91,8 @@ def check_model_options(options: Any) -> None:
         raise ValueError(f"--readout is {options.readout!r}; use one of {', '.join(READOUTS)}.")
     has_checkpoint = options.model_name_or_path is not None
     check_quantization(options)
+    if options.frames == "face" and not has_checkpoint and importlib.util.find_spec("dlib") is None:
+        raise ValueError("--frames face needs dlib: pip install 'egmf[faces]', or pip install dlib-bin.")
     if has_checkpoint and options.backbone is not None:
         raise ValueError(
             "Give either --model_name_or_path, which has its own language model, or --backbone for a new model."

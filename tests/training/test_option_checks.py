@@ -4,6 +4,7 @@ import pytest
 
 from training.arguments import parse_arguments
 from training.cli import CommandParser
+from training.data.locations import check_dataset
 from training.option_checks import NO_HALF_PRECISION, check_options
 from training.recipes import chosen_options, read_settings
 
@@ -65,6 +66,21 @@ def test_a_number_without_a_value_in_a_file_is_named(tmp_path, name):
     recipe.write_text(f"{name}:\ntext_model_name_or_path: ORG/LLM\n")
     with pytest.raises(ValueError, match=f"--{name} has no value"):
         check_options(options_of("--config", str(recipe)))
+
+
+def test_faces_without_their_detector_are_refused(monkeypatch):
+    options = options_of(*NEW, "--frames", "face")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="--frames face needs dlib: pip install"):
+        check_options(options)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    check_options(options)
+
+
+@pytest.mark.parametrize("dataset", [None, "", " "])
+def test_no_dataset_is_said_at_once(dataset):
+    with pytest.raises(ValueError, match="^Give --dataset"):
+        check_dataset(dataset)
 
 
 def test_defaults_are_possible_and_wrong_types_are_left_to_the_parser():

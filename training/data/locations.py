@@ -23,7 +23,7 @@ def check_dataset(dataset: str | Path | None) -> None:
     Raises:
         ValueError: there is none, or it is a path that does not exist.
     """
-    if dataset is None:
+    if dataset is None or not str(dataset).strip():
         raise ValueError(NEEDS_DATASET)
     if not is_hub_id(dataset) and not Path(dataset).exists():
         raise ValueError(f"--dataset {dataset} does not exist. Check the path.")
