@@ -151,8 +151,7 @@ def new_adapter_config(language_model: PreTrainedModel, lora: dict[str, Any]) ->
     for name in fields:
         if name not in known:
             hint = did_you_mean(name, known)
-            fields = ", ".join(known)
-            raise TypeError(f"{config_class.__name__} has no field {name!r}.{hint} Its fields: {fields}.")
+            raise TypeError(f"{config_class.__name__} has no field {name!r}.{hint} Its fields: {', '.join(known)}.")
     if fields["peft_type"] == "IA3":
         # peft's default names layers that are no targets.
         fields.setdefault("feedforward_modules", [])

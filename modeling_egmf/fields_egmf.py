@@ -56,10 +56,11 @@ def refuse_typos(
     # Among the class's attributes are properties that can be set.
     known |= {*dir(config_class), *config_class.attribute_map, *LIBRARY_KEYWORDS}
     is_own = cutoff != LIBRARY_CUTOFF
-    if not is_own:
+    unknown = kwargs.keys() - known
+    if unknown and not is_own:
         with suppress(Exception):  # some have no defaults
-            known |= {*vars(config_class())}
-    for name in kwargs.keys() - known:
+            unknown -= vars(config_class()).keys()
+    for name in unknown:
         is_private = name.startswith("_")
         if not is_private and difflib.get_close_matches(name, own_fields, n=1, cutoff=cutoff):
             owner = f"`{field_name}`" if field_name else config_class.__name__

@@ -4,10 +4,10 @@ import shutil
 
 import pytest
 import torch
-from transformers import CONFIG_MAPPING, AutoConfig
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
 from modeling_egmf import EGMFConfig, EGMFEncoderConfig, EGMFForConditionalGeneration
-from modeling_egmf.fields_egmf import refuse_typos
+from modeling_egmf.fields_egmf import UnknownFieldError, field_names, refuse_typos
 from modeling_egmf.loading_egmf import full_device_map, text_model_device_map
 from tests.helpers.checkpoint_files import outputs_of
 
@@ -98,9 +98,13 @@ def test_a_library_configuration_accepts_its_own_fields(name):
     """Some set fields that their class does not declare, or those of a nested configuration of another class."""
     if name not in CONFIG_MAPPING:
         pytest.skip(f"this version of transformers has no {name}")
-    fields = {**CONFIG_MAPPING[name]().to_dict(), "model_type": name}
+    config_class = CONFIG_MAPPING[name]
+    fields = {**config_class().to_dict(), "model_type": name}
     refuse_typos(EGMFConfig, {"text_config": fields})
     refuse_typos(EGMFEncoderConfig, {"backbone_config": fields})
+    longest = max(field_names(config_class) - field_names(PreTrainedConfig), key=len)
+    with pytest.raises(UnknownFieldError, match=f"Did you mean `{longest}`"):
+        refuse_typos(EGMFConfig, {"text_config": {**fields, f"{longest}s": 1}})
 
 
 def test_configuration_that_was_passed_is_not_changed(adapter, bases):

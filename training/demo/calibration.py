@@ -1,4 +1,4 @@
-"""Calibration of the demo's runs, on many new clips, half of whose phrases do not occur in training either.
+"""Calibration of the demo's runs, on many new clips, some of whose phrases do not occur in training.
 
     python -m training.demo.corpus --output data/demo-new --languages en --seed 2 --train 8 --validation 8 --test 600
     python -m training.demo.calibration runs/study/egmf-*   # writes training/results/demo_calibration.json
