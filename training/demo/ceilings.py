@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm
 
-from .phrases import EMOTIONS, Phrase, phrase_bank
+from .phrases import EMOTIONS, Phrase
 from .plan import NOISE_STD, RELIABILITIES, cue_probabilities
 from .snippets import SCORE_LIMIT, Snippet
 
@@ -90,18 +90,14 @@ def _median_error(joint: np.ndarray, grid: np.ndarray) -> float:
     return float((joint * np.abs(grid[:, None] - median)).sum())
 
 
-def all_ceilings(
-    seed: int, snippets: dict[str, list[Snippet]], languages: Sequence[str] | None = None
-) -> dict[str, Any]:
+def all_ceilings(bank: Sequence[Phrase], snippets: dict[str, list[Snippet]]) -> dict[str, Any]:
     """The content of `ceilings.json`.
 
     Args:
-        seed: seed of the corpus, which decides the phrases.
+        bank: the phrases of the corpus.
         snippets: the rated sentences of each split.
-        languages: of the phrases, as for `phrase_bank`.
     """
     scores = [score for members in snippets.values() for score, _ in members]
-    bank = phrase_bank(seed, languages)
     return {"emotion": _emotion_record(bank), "sentiment": _sentiment_record(scores)}
 
 

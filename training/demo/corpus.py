@@ -36,7 +36,7 @@ from ..records import digest_of_json, read_json, write_text
 from .ceilings import all_ceilings
 from .clips import FRAMES_PER_SECOND, render_example, write_mp4
 from .corpus_card import render_corpus_card
-from .phrases import EMOTIONS, LANGUAGES
+from .phrases import EMOTIONS, LANGUAGES, corpus_phrases
 from .plan import NOISE_STD, RELIABILITIES, CorpusPlan, plan_corpus
 from .preview import write_preview
 from .snippets import SCORE_LIMIT, SCORE_PER_RATING, VADER_FILE, VADER_SHA256, read_vader_snippets
@@ -58,14 +58,17 @@ class CorpusOptions:
         frame_size: height and width of the video in pixels, even and at least 16.
         languages: any of LANGUAGES, equally often, with the emotion task alone; None for the usual corpus of both
             tasks, with twice as many English as Chinese phrases.
+        phrase_seed: seed of the choice of phrases; None for `seed`. With that of another corpus, the clips are new
+            draws of the same distribution.
     """
 
     seed: int = 0
     num_train: int = 2400
-    num_validation: int = 200
+    num_validation: int = 500
     num_test: int = 400
     frame_size: int = 96
     languages: tuple[str, ...] | None = None
+    phrase_seed: int | None = None
 
     def __post_init__(self) -> None:
         counts = self.counts.values()
@@ -129,7 +132,7 @@ def build_corpus(
         return output
 
     rated_texts = read_vader_snippets(sources) if snippets is None else snippets
-    plan = plan_corpus(options.seed, options.counts, rated_texts, options.languages)
+    plan = plan_corpus(options.seed, options.counts, rated_texts, options.languages, options.phrase_seed)
     partial = _open_partial(output, settings)
     _make_clips(plan.examples, partial, options, num_workers, show_progress)
     source = "none" if options.languages else VADER_FILE if snippets is None else "given by the caller"
@@ -155,6 +158,8 @@ def _settings(options: CorpusOptions, snippets: Sequence[tuple[float, str]] | No
     }
     if options.languages is not None:
         settings["languages"] = list(options.languages)
+    if options.phrase_seed is not None:
+        settings["phrase_seed"] = options.phrase_seed
     return settings
 
 
@@ -230,7 +235,7 @@ def _make_clip(job: tuple[dict[str, Any], int, int, Path]) -> None:
 def _write_descriptions(folder: Path, plan: CorpusPlan, settings: dict[str, Any], source: str) -> None:
     """Write metadata, ceilings, README and build record."""
     languages = settings.get("languages")
-    ceilings = all_ceilings(settings["seed"], plan.snippets, languages)
+    ceilings = all_ceilings(corpus_phrases(settings), plan.snippets)
     lines = [json.dumps(example, ensure_ascii=False) + "\n" for example in plan.examples]
     write_text(folder / "metadata.jsonl", "".join(lines))
     write_text(folder / "ceilings.json", json.dumps(ceilings, indent=2) + "\n")
@@ -278,7 +283,7 @@ def make_parser() -> CommandParser:
     parser.add_argument("--sources", help=f"folder that holds {VADER_FILE}; not needed with --languages")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--train", type=int, default=2400, help="clips in the train split")
-    parser.add_argument("--validation", type=int, default=200, help="clips in the validation split")
+    parser.add_argument("--validation", type=int, default=500, help="clips in the validation split")
     parser.add_argument("--test", type=int, default=400, help="clips in the test split")
     parser.add_argument(
         "--num_workers", type=int, default=2, help="worker processes; the result does not depend on it"
@@ -289,6 +294,7 @@ def make_parser() -> CommandParser:
         nargs="+",
         help=f"build a corpus of the emotion task alone, with equally many phrases in these of {', '.join(LANGUAGES)}",
     )
+    parser.add_argument("--phrase_seed", type=int, help="seed of the choice of phrases; default: --seed")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing corpus")
     parser.add_argument("--preview", help="also write a contact sheet to this PNG file")
     return parser
@@ -300,7 +306,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         languages = None if args.languages is None else tuple(args.languages)
         folder = build_corpus(
             args.output,
-            CorpusOptions(args.seed, args.train, args.validation, args.test, args.frame_size, languages),
+            CorpusOptions(
+                args.seed, args.train, args.validation, args.test, args.frame_size, languages, args.phrase_seed
+            ),
             sources=args.sources,
             num_workers=args.num_workers,
             overwrite=args.overwrite,

@@ -22,7 +22,7 @@ from ..cli import CommandParser, command_errors
 from ..paths import RESULTS
 from ..records import read_json, write_json
 from .ceilings import SUBSETS
-from .phrases import EMOTIONS, Phrase, phrase_bank
+from .phrases import EMOTIONS, Phrase, corpus_phrases
 from .plan import cue_probabilities
 
 
@@ -101,7 +101,7 @@ def ideal_accuracies(folder: Path) -> dict[str, Any]:
     if not record.is_file():
         raise ValueError(f"{folder} is not a demo corpus: it has no build.json. `make demo` builds one.")
     settings = read_json(record)["settings"]
-    bank = phrase_bank(settings["seed"], settings.get("languages"))
+    bank = corpus_phrases(settings)
     examples = [json.loads(line) for line in (folder / METADATA).read_text(encoding="utf-8").splitlines()]
     splits: dict[str, list[dict[str, Any]]] = {"train": [], "test": []}
     for example in examples:

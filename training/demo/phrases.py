@@ -12,9 +12,9 @@ each.
 Next: `plan.py` draws from the bank, `ceilings.py` computes the best possible accuracy.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -71,6 +71,11 @@ def phrase_bank(seed: int = 0, languages: Sequence[str] | None = None) -> list[P
     for block, indices in blocks.items():
         chosen.update(rng.permutation(indices)[: halves[block]].tolist())
     return [phrase for index, phrase in enumerate(phrases) if index in chosen]
+
+
+def corpus_phrases(settings: Mapping[str, Any]) -> list[Phrase]:
+    """The phrases of a corpus, by the settings in its `build.json`."""
+    return phrase_bank(settings.get("phrase_seed", settings["seed"]), settings.get("languages"))
 
 
 def _smallest_half(halves: dict[tuple[tuple[str, ...], str], int], emotions: tuple[str, ...]) -> int:

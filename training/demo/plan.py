@@ -26,6 +26,8 @@ RELIABILITIES = {
     "video": (0.72, 0.84, 0.56, 0.58, 0.90, 0.84, 0.58),
 }
 NOISE_STD = {"audio": 1.0, "video": 0.9}  # in points of the sentiment scale
+# Any more clips of this split are drawn after all others, so that they leave the train and test clips as they are.
+EARLY_VALIDATION = 200
 CYCLE = 5
 EMOTION_CLIPS = 3  # the first EMOTION_CLIPS of every CYCLE clips belong to the emotion task
 
@@ -51,6 +53,7 @@ def plan_corpus(
     counts: dict[str, int],
     snippets: Sequence[tuple[float, str]],
     languages: Sequence[str] | None = None,
+    phrase_seed: int | None = None,
 ) -> CorpusPlan:
     """Draw the metadata of all clips.
 
@@ -60,17 +63,28 @@ def plan_corpus(
         snippets: pairs of rating and raw text.
         languages: of the phrases, equally often; all clips then belong to the emotion task, because the snippets are
             English. None for both tasks, with the usual phrases.
+        phrase_seed: seed of the choice of phrases; None for `seed`.
     """
     rng = np.random.default_rng([seed, 1])
+    num_early = min(counts["validation"], EARLY_VALIDATION)
+    indices = {split: range(count) for split, count in counts.items()} | {"validation": range(num_early)}
+    late = range(num_early, counts["validation"])
     chosen: dict[str, list[Snippet]] = {split: [] for split in SPLITS}
     if languages is None:
-        num_sentiment = {split: sum(not is_emotion(i) for i in range(counts[split])) for split in SPLITS}
-        chosen = select_snippets(snippets, num_sentiment, rng)
-    bank = phrase_bank(seed, languages)
+        chosen = select_snippets(snippets, {split: count_sentiment(indices[split]) for split in SPLITS}, rng)
+    bank = phrase_bank(seed if phrase_seed is None else phrase_seed, languages)
     examples = []
     for split in SPLITS:
-        examples += _plan_split(split, counts[split], chosen[split], bank, rng)
-    return CorpusPlan(examples, chosen)
+        examples += _plan_split(split, indices[split], chosen[split], bank, rng)
+    if not late:
+        return CorpusPlan(examples, chosen)
+    more: list[Snippet] = []
+    if languages is None:
+        used = [snippet for members in chosen.values() for snippet in members]
+        num_more = {"train": 0, "validation": count_sentiment(late), "test": 0}
+        more = select_snippets(snippets, num_more, rng, used)["validation"]
+    examples += _plan_split("validation", late, more, bank, rng)
+    return CorpusPlan(examples, {**chosen, "validation": chosen["validation"] + more})
 
 
 def is_emotion(index: int) -> bool:
@@ -78,15 +92,21 @@ def is_emotion(index: int) -> bool:
     return index % CYCLE < EMOTION_CLIPS
 
 
+def count_sentiment(indices: range) -> int:
+    """How many of the clips with these numbers belong to the sentiment task of the usual corpus."""
+    return sum(not is_emotion(i) for i in indices)
+
+
 def _plan_split(
-    split: str, count: int, snippets: list[Snippet], bank: list[Phrase], rng: np.random.Generator
+    split: str, indices: range, snippets: list[Snippet], bank: list[Phrase], rng: np.random.Generator
 ) -> list[dict[str, Any]]:
-    num_emotion = count - len(snippets)
+    """Draw the clips of a split that have these numbers."""
+    num_emotion = len(indices) - len(snippets)
     labels = iter(rng.permutation(np.arange(num_emotion) % len(EMOTIONS)))
-    speakers = rng.permutation(np.arange(count) % NUM_SPEAKERS[split])
+    speakers = iter(rng.permutation(np.arange(len(indices)) % NUM_SPEAKERS[split]))
     remaining = iter(snippets)
     examples = []
-    for i in range(count):
+    for i in indices:
         if is_emotion(i) or not snippets:
             content = plan_emotion(int(next(labels)), bank, rng)
         else:
@@ -101,7 +121,7 @@ def _plan_split(
                 "video": f"clips/{clip_id}.mp4",
                 "answer": content["answer"],
                 "language": content["language"],
-                "speaker": f"{split}_speaker_{speakers[i]:02d}",
+                "speaker": f"{split}_speaker_{next(speakers):02d}",
                 "cues": content["cues"],
             }
         )

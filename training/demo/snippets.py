@@ -107,7 +107,10 @@ def score_of_rating(rating: float) -> float:
 
 
 def select_snippets(
-    snippets: Sequence[tuple[float, str]], counts: dict[str, int], rng: np.random.Generator
+    snippets: Sequence[tuple[float, str]],
+    counts: dict[str, int],
+    rng: np.random.Generator,
+    used: Sequence[Snippet] = (),
 ) -> dict[str, list[Snippet]]:
     """Pick snippets with evenly spread scores and divide them into splits of similar distribution.
 
@@ -115,6 +118,7 @@ def select_snippets(
         snippets: pairs of rating in [-4, 4] and raw text.
         counts: number of snippets in each split.
         rng: decides which snippets are picked.
+        used: snippets that must not be picked again.
 
     Returns:
         Split -> snippets; no text occurs twice.
@@ -122,7 +126,7 @@ def select_snippets(
     Raises:
         ValueError: too few snippets are usable.
     """
-    bins = _bins_of_scores(snippets)
+    bins = _bins_of_scores(snippets, used)
     num_asked = sum(counts.values())
     num_usable = sum(len(members) for members in bins.values())
     if num_usable < num_asked:
@@ -135,21 +139,26 @@ def select_snippets(
     return {split: [members[i] for i in rng.permutation(len(members))] for split, members in splits.items()}
 
 
-def _bins_of_scores(snippets: Sequence[tuple[float, str]]) -> dict[int, list[Snippet]]:
-    """Cleaned snippets without duplicates, in bins of half a point."""
-    seen: set[str] = set()
+def _bins_of_scores(snippets: Sequence[tuple[float, str]], used: Sequence[Snippet]) -> dict[int, list[Snippet]]:
+    """Cleaned snippets without duplicates and those in `used`, in bins of half a point."""
+    seen = {_letters(snippet.text) for snippet in used}
     bins: dict[int, list[Snippet]] = {}
     for rating, raw_text in snippets:
         text = clean_snippet(raw_text)
         if text is None:
             continue
-        key = re.sub(r"\W+", "", text.lower())
+        key = _letters(text)
         if key in seen:
             continue
         seen.add(key)
         score = score_of_rating(rating)
         bins.setdefault(int(np.floor(score * 2 + 0.5)), []).append(Snippet(score, text))
     return dict(sorted(bins.items()))
+
+
+def _letters(text: str) -> str:
+    """The letters and digits of a text, by which duplicates are found."""
+    return re.sub(r"\W+", "", text.lower())
 
 
 def _pick_evenly(bins: dict[int, list[Snippet]], count: int, rng: np.random.Generator) -> list[Snippet]:

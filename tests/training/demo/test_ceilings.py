@@ -98,7 +98,7 @@ def test_sentiment_ceiling_by_hand():
 def test_ceilings_file(corpus, options, snippets):
     stored = read_json(corpus / "ceilings.json")
     plan = plan_corpus(options.seed, options.counts, snippets)
-    assert stored == all_ceilings(options.seed, plan.snippets)
+    assert stored == all_ceilings(phrase_bank(options.seed), plan.snippets)
     for task in ("emotion", "sentiment"):
         assert set(SUBSETS) <= set(stored[task])
     assert all(stored["sentiment"][subset] is None for subset in SUBSETS if "text" in subset)

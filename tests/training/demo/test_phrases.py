@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from training.demo.ceilings import SUBSETS, emotion_ceilings
-from training.demo.phrases import EMOTIONS, LANGUAGES, PHRASES_FILE, phrase_bank, read_phrases
+from training.demo.phrases import EMOTIONS, LANGUAGES, PHRASES_FILE, corpus_phrases, phrase_bank, read_phrases
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +40,12 @@ def test_bank_is_half_of_the_phrases_and_depends_on_the_seed(phrases):
     assert len(phrases) / 2 <= len(bank) <= len(phrases) / 2 + 40  # odd blocks are rounded up
     assert bank == phrase_bank(3)
     assert bank != phrase_bank(4)
+
+
+def test_phrases_of_a_corpus_follow_its_settings():
+    assert corpus_phrases({"seed": 3}) == phrase_bank(3)
+    assert corpus_phrases({"seed": 3, "phrase_seed": 4}) == phrase_bank(4)
+    assert corpus_phrases({"seed": 3, "languages": ["es"]}) == phrase_bank(3, ["es"])
 
 
 def test_ambiguity_is_the_same_whichever_half_is_used(phrases):

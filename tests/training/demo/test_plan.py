@@ -31,6 +31,31 @@ def test_plan_of_languages_has_one_task():
     assert len({example["language"] for example in examples}) == 2
 
 
+def test_a_larger_validation_split_leaves_the_other_clips_as_they_are():
+    snippets = [
+        (score / 10, f"This is rated sentence number {i} {score}.") for i in range(4) for score in range(-40, 41)
+    ]
+    small = plan_corpus(0, {"train": 70, "validation": 200, "test": 30}, snippets)
+    large = plan_corpus(0, {"train": 70, "validation": 250, "test": 30}, snippets)
+    assert large.examples[: len(small.examples)] == small.examples
+    late = large.examples[len(small.examples) :]
+    assert [example["id"] for example in late] == [f"validation_{i:04d}" for i in range(200, 250)]
+    assert [example["task"] for example in late].count("emotion") == 30
+    texts = [example["text"] for example in large.examples if example["task"] == "sentiment"]
+    assert len(texts) == len(set(texts)) == sum(map(len, large.snippets.values()))
+    languages = plan_corpus(0, {"train": 7, "validation": 210, "test": 7}, (), ("en",)).examples
+    assert len(languages) == 224
+
+
+def test_clips_of_another_seed_may_have_the_same_phrases(snippets):
+    counts = {"train": 140, "validation": 7, "test": 7}
+    usual, new = [plan_corpus(seed, counts, snippets, phrase_seed=0).examples for seed in (0, 3)]
+    assert usual == plan_corpus(0, counts, snippets).examples
+    assert new != usual
+    phrases = {phrase.text for phrase in phrase_bank(0)}
+    assert {example["text"] for example in new if example["task"] == "emotion"} <= phrases
+
+
 def test_speakers_and_snippets_do_not_cross_splits(snippets):
     examples = plan_corpus(0, {"train": 70, "validation": 14, "test": 28}, snippets).examples
     sentiment = [example for example in examples if example["task"] == "sentiment"]

@@ -17,6 +17,7 @@ from training.converters.core.conversion_report import ConversionReport
 from training.converters.core.corpus import Corpus
 from training.demo.ceilings import all_ceilings
 from training.demo.corpus_card import render_corpus_card
+from training.demo.phrases import phrase_bank
 from training.hub.card_metadata import check_card
 
 
@@ -165,7 +166,7 @@ def test_card_that_would_be_refused_is_not_written(tmp_path):
 
 
 def test_card_of_the_demo_corpus():
-    ceilings = all_ceilings(0, {"test": [(score / 10, "x") for score in range(-30, 31)]})
+    ceilings = all_ceilings(phrase_bank(), {"test": [(score / 10, "x") for score in range(-30, 31)]})
     text = render_corpus_card({"train": 2400, "validation": 200, "test": 400}, ceilings)
     card = check_card(text, "dataset")
     assert metadata_errors(text, "dataset") == []
