@@ -119,7 +119,7 @@ class EGMFPipeline(Pipeline):
             top_k: keep only this many of the probabilities, the largest first.
             interval: minimum probability that the interval of a number covers.
             labels: answer only with these labels: the probabilities given that it is one of them.
-            calibrated: apply the temperature that `egmf calibrate` stored with the task for the clip's modalities.
+            calibrated: apply what `egmf calibrate` stored with the task for the clip's modalities.
             return_experts: also return the `expert` with the largest weight, the weights of all `experts`, and the
                 `residual`.
             fetch: function from an http(s) URL to bytes or an open file; None rejects URLs. It must reject private

@@ -8,6 +8,7 @@ The summary of one distribution is in tasks_egmf.py.
 
 # B batch  M modalities  A answers
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import compress
 from typing import Any
@@ -61,6 +62,13 @@ def find_sample_tasks(output: Any, tasks: Mapping[int, EGMFTask]) -> list[EGMFTa
     return [tasks[index] for index in indices]
 
 
+def calibrate(log_probs: torch.Tensor, temperature: float, uniform_weight: float) -> torch.Tensor:
+    """Calibrated log-probabilities (A,) of all answers: divided by the temperature, and mixed with equal ones."""
+    divided = torch.log_softmax(log_probs / temperature, dim=0) + math.log1p(-uniform_weight)
+    equal = torch.full_like(divided, uniform_weight / len(divided)).log()
+    return torch.logaddexp(divided, equal)
+
+
 class EGMFResultsMixin:
     """The methods of `EGMFProcessor` that read the model's output."""
 
@@ -82,7 +90,7 @@ class EGMFResultsMixin:
             interval: minimum probability that the interval of a number covers, in (0, 1).
             tasks: one per sample, by name or whole, if the inputs' `task_ids` were not passed through the model.
             labels: answer only with these labels: the probabilities given that it is one of them, in this order.
-            calibrated: apply the temperature that `egmf calibrate` stored with the task for the sample's modalities.
+            calibrated: apply what `egmf calibrate` stored with the task for the sample's modalities.
         """
         if tasks is None:
             tasks = find_sample_tasks(output, self.numbered_tasks)
@@ -94,10 +102,11 @@ class EGMFResultsMixin:
             probabilities = output.probabilities[i, : task.num_answers].cpu().double().numpy()  # (A,)
             experts = dict(zip(output.expert_names, output.expert_weights[i].tolist(), strict=True))
             if labels is not None or calibrated:
-                chosen = slice(task.num_answers) if labels is None else task.choose_labels(labels)
-                temperature = task.temperature(modalities) if calibrated else 1.0
-                log_probs = output.log_probs[i, chosen].cpu().double()
-                probabilities = torch.softmax(log_probs / temperature, dim=0).numpy()
+                chosen = slice(None) if labels is None else task.choose_labels(labels)
+                log_probs = output.log_probs[i, : task.num_answers].cpu().double()
+                if calibrated:
+                    log_probs = calibrate(log_probs, **task.find_calibration(modalities))
+                probabilities = torch.softmax(log_probs[chosen], dim=0).numpy()
             answer = task.summarize(probabilities, interval, top_k, labels)
             answer |= EGMFAnswer(
                 task=task.name,

@@ -79,7 +79,9 @@ class EGMFTask:
         separator: text between prompt and answer: a space, or nothing in Chinese.
         prompt_format: `"plain"`, or `"chat"` to wrap all of this in the chat template of the language model's
             tokenizer, as a message of the user. The answer then begins the reply, without the separator.
-        calibration: temperatures for `calibrated=True`, by what an answer is based on: `{"text+audio": 1.4, ...}`.
+        calibration: for `calibrated=True`, by what an answer is based on:
+            `{"text+audio": {"temperature": 1.4, "uniform_weight": 0.05}, ...}`. Log-probabilities are divided by the
+            temperature, and equal probabilities get the weight, from 0 to below 1.
 
     Raises:
         ValueError: the fields contradict one another.
@@ -97,7 +99,7 @@ class EGMFTask:
     separator: str = " "
     prompt_format: str = "plain"
     # Measured, not part of the question.
-    calibration: dict[str, float] = field(default_factory=dict, compare=False)
+    calibration: dict[str, dict[str, float]] = field(default_factory=dict, compare=False)
 
     def __post_init__(self):
         with errors_named(f"Task {shorten(self.name)}"):
@@ -119,9 +121,12 @@ class EGMFTask:
             if task_field.type is float and not (is_number(value) and abs(value) <= MAX_NUMBER):
                 between = f"{-MAX_NUMBER:g} and {MAX_NUMBER:g}"
                 raise ValueError(f"{task_field.name} is {shorten(value)}; give a number between {between}.")
-        temperatures = self.calibration.values() if isinstance(self.calibration, dict) else [None]
-        if not all(is_number(temperature) and temperature > 0 for temperature in temperatures):
-            raise ValueError(f"calibration is {shorten(self.calibration)}; give positive numbers by modalities.")
+        entries = self.calibration.values() if isinstance(self.calibration, dict) else [None]
+        if not all(map(_is_calibration, entries)):
+            raise ValueError(
+                f"calibration is {shorten(self.calibration)}; give a positive `temperature` and a `uniform_weight` "
+                "from 0 to below 1 for each combination of modalities."
+            )
         self.labels = _read_labels({} if self.labels is None else self.labels)
         if self.kind == "classification":
             self._check_labels()
@@ -246,11 +251,11 @@ class EGMFTask:
         refuse_unknown(labels, self.labels, f"`labels` that task {self.name!r} does not have:", ValueError)
         return [self.answer_keys.index(label) for label in labels]
 
-    def temperature(self, modalities: Sequence[str]) -> float:
-        """The number that log-probabilities of answers based on these modalities are divided by to calibrate them.
+    def find_calibration(self, modalities: Sequence[str]) -> dict[str, float]:
+        """`temperature` and `uniform_weight` of answers that are based on these modalities.
 
         Raises:
-            ValueError: none was measured.
+            ValueError: they were not measured.
         """
         name = "+".join(modalities)
         if name not in self.calibration:
@@ -419,6 +424,14 @@ def _read_labels(labels: Any) -> dict[str, str]:
     if repeated:
         raise ValueError(f"the labels {shorten(repeated)} are given more than once.")
     return dict(entries)
+
+
+def _is_calibration(entry: Any) -> bool:
+    """Whether an entry of `calibration` has a usable temperature and uniform weight, and nothing else."""
+    if not isinstance(entry, dict) or entry.keys() != {"temperature", "uniform_weight"}:
+        return False
+    is_positive = is_number(entry["temperature"]) and entry["temperature"] > 0
+    return is_positive and is_number(entry["uniform_weight"]) and 0 <= entry["uniform_weight"] < 1
 
 
 def _check_characters(text: str) -> None:

@@ -1,4 +1,4 @@
-"""Calibrate a finished run: fit a temperature per task and subset of the modalities, and store it in the checkpoint.
+"""Calibrate a finished run: fit temperature and uniform weight of each task and subset, and store them in it.
 
     egmf calibrate runs/demo
     egmf calibrate runs/demo --results runs/demo/results-validation.json

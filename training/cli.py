@@ -40,7 +40,7 @@ COMMANDS = {  # name -> (module with `main(argv)`, one line of help)
     "evaluate": ("run_eval", "evaluate a checkpoint on a dataset"),
     "predict": ("predict", "predict one clip, every clip in a folder, or a dataset"),
     "experiment": ("run_experiment", "run experiment plans: train, evaluate, test their claims"),
-    "calibrate": ("calibrate", "fit temperatures on the validation split, for calibrated=True"),
+    "calibrate": ("calibrate", "calibrate a run on its validation split, for calibrated=True"),
     "report": ("evaluation.report", "write the report of a run: report.md and report.html"),
     "export": ("export.__main__", "export encoders, fusion and experts to ONNX or torch.export"),
     "push": ("push_to_hub", "push a run to the Hugging Face Hub"),

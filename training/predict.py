@@ -57,9 +57,7 @@ def make_parser() -> CommandParser:
         "speaker, --dataset a column speaker (needs no labels)",
     )
     add("--top_k", type=int, minimum=1, group=output, help="number of probabilities to keep, largest first")
-    add(
-        "--calibrated", action="store_true", group=output, help="probabilities with the temperatures of egmf calibrate"
-    )
+    add("--calibrated", action="store_true", group=output, help="probabilities as egmf calibrate corrects them")
     add("--output", type=Path, group=output, help="output file, JSON Lines or .parquet; default: the terminal")
     add("--overwrite", action="store_true", group=output, help="replace the output file if it exists")
     return parser

@@ -131,11 +131,11 @@ class Predictor:
         )
 
     def calibration_options(self, task: str) -> dict[str, bool]:
-        """`calibrated=True` if the checkpoint has a temperature of the task for every subset of its modalities."""
-        temperatures = self.tasks[task].get("calibration", {})  # checkpoints had none before
+        """`calibrated=True` if the task is calibrated for every subset of the modalities."""
+        calibration = self.tasks[task].get("calibration", {})  # checkpoints had none before
         counts = range(1, len(self.modalities) + 1)
         subsets = [subset for count in counts for subset in combinations(self.modalities, count)]
-        return {"calibrated": True} if all("+".join(subset) in temperatures for subset in subsets) else {}
+        return {"calibrated": True} if all("+".join(subset) in calibration for subset in subsets) else {}
 
     def check_input(self, clip: str | None, text: str, chosen: list[str]) -> None:
         """Raises RefusedError if there is nothing to predict from, or too much text."""

@@ -63,11 +63,12 @@ def refused(endpoint, status, message, inputs, **parameters):
 # ---- answers -------------------------------------------------------------------------------------------------
 
 
-def test_calibrated_answer_needs_a_temperature(endpoint, pipe, monkeypatch):
+def test_calibrated_answer_needs_a_calibration(endpoint, pipe, monkeypatch):
     inputs = {"text": "I'm fine."}
     refused(endpoint, 400, "give true or false", inputs, calibrated="yes")
     refused(endpoint, 400, "not calibrated for text", inputs, task="emotion", calibrated=True)
-    monkeypatch.setattr(pipe.processor.task_objects["emotion"], "calibration", {"text": 2.0})
+    calibration = {"text": {"temperature": 2.0, "uniform_weight": 0.1}}
+    monkeypatch.setattr(pipe.processor.task_objects["emotion"], "calibration", calibration)
     found = endpoint({"inputs": inputs, "parameters": {"task": "emotion", "calibrated": True}})
     assert found["answer"] == pipe(inputs, task="emotion", calibrated=True)
     assert found["answer"]["score"] < pipe(inputs, task="emotion")["score"]

@@ -111,14 +111,15 @@ def test_a_clip_is_decoded_once_and_all_variants_are_one_batch(predictor, clips,
     assert counts == {"decoded": 1, "batches": 1}
 
 
-def test_answers_are_calibrated_if_every_subset_has_a_temperature(predictor, monkeypatch):
+def test_answers_are_calibrated_if_every_subset_is(predictor, monkeypatch):
     task = predictor.processor.task_objects["emotion"]
     subsets = ("text", "audio", "video", "text+audio", "text+video", "audio+video", "text+audio+video")
-    for temperatures in (dict.fromkeys(subsets[1:], 3.0), dict.fromkeys(subsets, 3.0)):
-        monkeypatch.setattr(task, "calibration", temperatures)
+    numbers = {"temperature": 3.0, "uniform_weight": 0.1}
+    for calibration in (dict.fromkeys(subsets[1:], numbers), dict.fromkeys(subsets, numbers)):
+        monkeypatch.setattr(task, "calibration", calibration)
         monkeypatch.setitem(predictor.tasks, "emotion", task.to_dict())
         result = predictor.predict(None, TRANSCRIPT, "emotion", ["text"])
-        assert result.calibrated == ("text" in temperatures)
+        assert result.calibrated == ("text" in calibration)
         options = {"calibrated": True} if result.calibrated else {}
         assert_same_answer(
             result.answer, predictor.pipe(text=TRANSCRIPT, task="emotion", return_experts=True, **options)

@@ -226,7 +226,10 @@ def test_calibrated_answers_by_hand(features, scale):
     with pytest.raises(ValueError, match="`calibrated` is 'yes'; give True or False"):
         features.post_process_answers(output, calibrated="yes")
     processor = copy.copy(features)
-    calibrated = EGMFTask.from_dict({**features.task_objects["emotion"].to_dict(), "calibration": {"text+video": 2.0}})
+    numbers = {"temperature": 2.0, "uniform_weight": 0.0}
+    calibrated = EGMFTask.from_dict(
+        {**features.task_objects["emotion"].to_dict(), "calibration": {"text+video": numbers}}
+    )
     processor.task_objects = {**features.task_objects, "emotion": calibrated}
     powers = [share**0.5 for share in given]
     found = processor.post_process_answers(output, calibrated=True)[0]
@@ -236,13 +239,34 @@ def test_calibrated_answers_by_hand(features, scale):
     two = processor.post_process_answers(output, calibrated=True, labels=["joy", "sadness"])[0]
     assert two["score"] == pytest.approx(0.5**0.5 / (0.5**0.5 + 0.1**0.5))
     assert features.task_objects["emotion"] == calibrated  # the question is the same
-    scale.task_objects["scale"].calibration = {"text+video": 0.5}
+    calibrated.calibration["text+video"] = {"temperature": 2.0, "uniform_weight": 0.21}
+    mixed = processor.post_process_answers(output, calibrated=True)[0]
+    expected = {label: 0.79 * share + 0.03 for label, share in found["probabilities"].items()}
+    assert mixed["probabilities"] == pytest.approx(expected)
+    two = processor.post_process_answers(output, calibrated=True, labels=["joy", "sadness"])[0]
+    assert two["score"] == pytest.approx(expected["sadness"] / (expected["sadness"] + expected["joy"]))
+    scale.task_objects["scale"].calibration = {"text+video": {"temperature": 0.5, "uniform_weight": 0.0}}
     output = make_output(scale, "scale", [0.1, 0.2, 0.4, 0.2, 0.1])
     assert scale.post_process_answers(output, calibrated=True)[0]["interval"] == [-0.5, 0.5]
     assert scale.post_process_answers(output)[0]["interval"] == [-1.0, 1.0]
 
 
-@pytest.mark.parametrize("calibration", [1.5, {"text": 0}, {"text": "high"}, {"text": float("nan")}])
-def test_calibration_is_positive_numbers(calibration):
-    with pytest.raises(ValueError, match="Task 'mood': calibration is .*give positive numbers by modalities"):
+@pytest.mark.parametrize(
+    "calibration",
+    [
+        1.5,
+        {"text": 2.0},
+        {"text": {"temperature": 1.0}},
+        {"text": {"temperature": 0, "uniform_weight": 0}},
+        {"text": {"temperature": "high", "uniform_weight": 0}},
+        {"text": {"temperature": float("nan"), "uniform_weight": 0}},
+        {"text": {"temperature": 1.0, "uniform_weight": 1.0}},
+        {"text": {"temperature": 1.0, "uniform_weight": -0.1}},
+        {"text": {"temperature": 1.0, "uniform_weight": 0.1, "bias": 1}},
+    ],
+)
+def test_calibration_has_two_numbers_for_each_subset(calibration):
+    with pytest.raises(
+        ValueError, match="Task 'mood': calibration is .*give a positive `temperature` and a `uniform_w"
+    ):
         EGMFTask("mood", "classification", ["good", "bad"], prompt="\nMood:", calibration=calibration)

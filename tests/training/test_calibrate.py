@@ -27,7 +27,9 @@ def test_checkpoint_is_evaluated_and_answers_calibrated(make_model, make_process
     for task in calibrated:
         output = model.score_answers(**processor(text="Hello.", task=task.name))
         plain = processor.post_process_answers(output)[0]["probabilities"]
-        powers = {key: share ** (1 / task.temperature(["text"])) for key, share in plain.items()}
+        numbers = task.find_calibration(["text"])
+        powers = {key: share ** (1 / numbers["temperature"]) for key, share in plain.items()}
         found = processor.post_process_answers(output, calibrated=True)[0]["probabilities"]
-        expected = {key: power / sum(powers.values()) for key, power in powers.items()}
+        weight = numbers["uniform_weight"]
+        expected = {key: (1 - weight) * p / sum(powers.values()) + weight / len(powers) for key, p in powers.items()}
         assert found == pytest.approx(expected, abs=1e-5)

@@ -232,7 +232,7 @@ def test_calibrated_predictions(predict, checkpoint, corpus, tmp_path, capsys):
     with pytest.raises(SystemExit, match=r"--calibrated: .* is not calibrated. Run egmf calibrate on it"):
         predict(*options)
     processor = EGMFProcessor.from_pretrained(checkpoint)
-    processor.task_objects["emotion"].calibration["text"] = 2.0
+    processor.task_objects["emotion"].calibration["text"] = {"temperature": 2.0, "uniform_weight": 0.0}
     processor.save_pretrained(shutil.copytree(checkpoint, tmp_path / "calibrated"))
     main(["--model_name_or_path", str(tmp_path / "calibrated"), "--device", "cpu", *options])
     calibrated = printed(capsys)["probabilities"]

@@ -45,7 +45,7 @@ CALIBRATION_HEADER = (
     "accuracy",
     "mean confidence",
     "calibration error",
-    "with temperatures",
+    "calibrated",
     "of a calibrated model, by chance",
 )
 PEAKS = ("train, bfloat16", "train, 4-bit", "predict, bfloat16")

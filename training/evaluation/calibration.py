@@ -1,11 +1,14 @@
-"""Calibration: a temperature per task and subset of the modalities, and the figures before and after.
+"""Calibration: two numbers per task and subset of the modalities, and the figures before and after.
 
-    predictions on validation ─► fit_temperatures ─► {"text": 1.7, "text+audio": 1.5, ...} ─► the checkpoint's task
-    predictions on test, temperatures ─► calibration_figures ─► figures before and after, and what chance gives
+    predictions on validation ─► fit_calibration ─► {"text": {"temperature", "uniform_weight"}, ...} ─► the task
+    predictions on test, these numbers ─► calibration_figures ─► figures before and after, and what chance gives
 
-Dividing log-probabilities by a temperature above 1 makes a model less confident. For labels, the temperature maximizes
-the likelihood of the true ones; for scores, whose distributions it widens, it gives intervals their nominal coverage.
-Dividing by T widens a normal distribution by a factor of sqrt(T), the width.
+Log-probabilities are divided by a temperature; above 1 it makes a model less confident. Equal probabilities of all
+labels are then mixed in, with the uniform weight: a cue that misleads in some clips, and shows in none of them that it
+does, bounds what any answer can be worth, which no temperature can say. For labels the two maximize the likelihood of
+the true ones (without the third term of Zhang et al., 2020, Mix-n-Match). For scores, whose distributions it widens,
+the temperature gives intervals their nominal coverage, and the weight is 0. Dividing by T widens a normal distribution
+by a factor of sqrt(T), the width.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +26,10 @@ from .metrics import CALIBRATION_BINS, INTERVAL, interval_coverage, negative_log
 DRAWS = 500  # of answers that a calibrated model could have given
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9)  # probabilities of the intervals whose coverage is fitted
 TEMPERATURES = np.exp(np.linspace(np.log(0.25), np.log(8), 81))
-POOLED = 30  # examples that the temperature of all subsets together counts for in that of each subset
+UNIFORM_WEIGHTS = np.linspace(0, 0.7, 29)
+POOLED = 30  # examples that all subsets together count for in the fit of each subset
+
+Calibration = Mapping[str, Mapping[str, float]]  # modalities -> temperature and uniform_weight
 
 
 # ---- distributions --------------------------------------------------------------------------------------------
@@ -51,6 +57,14 @@ def apply_temperature(probabilities: np.ndarray, temperature: float | np.ndarray
     logarithms = np.log(np.clip(probabilities, 1e-30, None)) / np.reshape(temperature, (-1, 1))
     powers = np.exp(logarithms - logarithms.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)
+
+
+def apply_calibration(
+    probabilities: np.ndarray, temperature: float | np.ndarray, uniform_weight: float | np.ndarray
+) -> np.ndarray:
+    """Calibrated distributions (N, A), with numbers for all or (N,)."""
+    weight = np.reshape(uniform_weight, (-1, 1))
+    return (1 - weight) * apply_temperature(probabilities, temperature) + weight / probabilities.shape[1]
 
 
 # ---- figures --------------------------------------------------------------------------------------------------
@@ -103,22 +117,24 @@ def distribution_figures(probabilities: np.ndarray, truth: np.ndarray, has_label
     }
 
 
-def temperatures_of(predictions: Sequence[Mapping[str, Any]], calibration: Mapping[str, float]) -> np.ndarray | None:
-    """The temperature (N,) of each prediction by its modalities; None if any has none."""
+def calibrate_predictions(predictions: Sequence[Mapping[str, Any]], calibration: Calibration) -> np.ndarray | None:
+    """Calibrated probabilities (N, A) of a results file's predictions; None if some modalities have no calibration."""
     names = ["+".join(entry["modalities"]) for entry in predictions]
     if not set(names) <= set(calibration):
         return None
-    return np.array([calibration[name] for name in names])
+    temperatures = np.array([calibration[name]["temperature"] for name in names])
+    weights = np.array([calibration[name]["uniform_weight"] for name in names])
+    return apply_calibration(read_distributions(predictions)[0], temperatures, weights)
 
 
 def calibration_figures(
-    predictions: Sequence[Mapping[str, Any]], calibration: Mapping[str, float]
+    predictions: Sequence[Mapping[str, Any]], calibration: Calibration
 ) -> dict[str, dict[str, float]]:
-    """Figures of one task and subset before and, if every prediction has a temperature, after calibration.
+    """Figures of one task and subset before and, if its modalities are calibrated, after calibration.
 
     Args:
         predictions: from a results file, as the model gave them.
-        calibration: the task's, modalities -> temperature.
+        calibration: the task's.
 
     Returns:
         `before` and `after`, as from `distribution_figures`.
@@ -126,9 +142,8 @@ def calibration_figures(
     probabilities, truth = read_distributions(predictions)
     has_labels = is_classification(predictions)
     figures = {"before": distribution_figures(probabilities, truth, has_labels)}
-    temperatures = temperatures_of(predictions, calibration)
-    if temperatures is not None:
-        calibrated = apply_temperature(probabilities, temperatures)
+    calibrated = calibrate_predictions(predictions, calibration)
+    if calibrated is not None:
         figures["after"] = distribution_figures(calibrated, truth, has_labels)
     return figures
 
@@ -148,35 +163,44 @@ def summarize_calibration(runs: Sequence[Mapping[str, Mapping[str, Any]]]) -> di
 # ---- fitting --------------------------------------------------------------------------------------------------
 
 
-def _misfit(probabilities: np.ndarray, truth: np.ndarray, has_labels: bool) -> float:
-    if has_labels:
-        return negative_log_likelihood(probabilities, truth)
-    cumulative = np.cumsum(probabilities, axis=1)
+def label_losses(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Negative log-likelihoods (temperatures, weights) of the true labels (N,), summed over distributions (N, A)."""
+    losses = np.empty((len(TEMPERATURES), len(UNIFORM_WEIGHTS)))
     rows = np.arange(len(truth))
-    reached = cumulative[rows, truth]
-    below = reached - probabilities[rows, truth]
-    misses = 0.0
-    for level in LEVELS:
-        # As `quantile_index` finds the bounds of an interval: the first answers at which its tails are reached.
-        inside = (reached >= (1 - level) / 2 - 1e-9) & (below < (1 + level) / 2 - 1e-9)
-        misses += (inside.mean() - level) ** 2
-    return misses
+    for i, temperature in enumerate(TEMPERATURES):
+        of_truth = apply_temperature(probabilities, temperature)[rows, truth][:, None]  # (N, 1)
+        mixed = (1 - UNIFORM_WEIGHTS) * of_truth + UNIFORM_WEIGHTS / probabilities.shape[1]  # (N, weights)
+        losses[i] = -np.log(np.clip(mixed, 1e-30, None)).sum(axis=0)
+    return losses
 
 
-def fit_temperature(probabilities: np.ndarray, truth: np.ndarray, has_labels: bool) -> float:
-    """The temperature that fits distributions (N, A) to the true answers (N,) best, from 0.25 to 8."""
-    misfits = [
-        _misfit(apply_temperature(probabilities, temperature), truth, has_labels) for temperature in TEMPERATURES
-    ]
-    best = np.flatnonzero(np.isclose(misfits, np.min(misfits), rtol=0, atol=1e-12))
-    return float(TEMPERATURES[best[len(best) // 2]])
+def score_losses(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """How far the coverage of intervals is from their levels, (temperatures, 1), squared and summed over levels; of
+    distributions (N, A) with true answers (N,), and times N."""
+    losses = np.zeros((len(TEMPERATURES), 1))
+    rows = np.arange(len(truth))
+    for i, temperature in enumerate(TEMPERATURES):
+        widened = apply_temperature(probabilities, temperature)
+        reached = np.cumsum(widened, axis=1)[rows, truth]
+        below = reached - widened[rows, truth]
+        for level in LEVELS:
+            # As `quantile_index` finds the bounds of an interval: the first answers at which its tails are reached.
+            inside = (reached >= (1 - level) / 2 - 1e-9) & (below < (1 + level) / 2 - 1e-9)
+            losses[i] += len(truth) * (inside.mean() - level) ** 2
+    return losses
 
 
-def fit_temperatures(subsets: Mapping[str, Any], task: str) -> dict[str, float]:
-    """A temperature for each combination of modalities that a task's answers are based on.
+def fit(losses: np.ndarray) -> dict[str, float]:
+    """The numbers with the smallest of losses (temperatures, weights); the middle one if several are as good."""
+    best = np.argwhere(np.isclose(losses, losses.min(), rtol=0, atol=1e-9))
+    temperature, weight = best[len(best) // 2]
+    return {"temperature": float(TEMPERATURES[temperature]), "uniform_weight": float(UNIFORM_WEIGHTS[weight])}
 
-    With few examples a temperature is uncertain, so each is drawn toward that of all combinations together, in
-    proportion to `POOLED`. The value was chosen by cross-validation on the demo's validation split.
+
+def fit_calibration(subsets: Mapping[str, Any], task: str) -> dict[str, dict[str, float]]:
+    """Temperature and uniform weight for each combination of modalities that a task's answers are based on.
+
+    With few examples they are uncertain, so all combinations together count as `POOLED` examples in each fit.
 
     Args:
         subsets: `subsets` of a results file. An example without audio, in the subset of all modalities, counts for
@@ -184,7 +208,8 @@ def fit_temperatures(subsets: Mapping[str, Any], task: str) -> dict[str, float]:
         task: the task's name.
 
     Returns:
-        Modalities -> temperature; empty if the task was not evaluated.
+        Modalities -> `temperature` from 0.25 to 8 and `uniform_weight` from 0 to 0.7, which is 0 for scores; empty if
+        the task was not evaluated.
     """
     groups: dict[str, dict[str, Mapping[str, Any]]] = {}
     for part in subsets.values():
@@ -194,11 +219,6 @@ def fit_temperatures(subsets: Mapping[str, Any], task: str) -> dict[str, float]:
     if not groups:
         return {}
     every = [prediction for group in groups.values() for prediction in group.values()]
-    has_labels = is_classification(every)
-    of_all = fit_temperature(*read_distributions(every), has_labels)
-    temperatures = {}
-    for name, group in groups.items():
-        own = fit_temperature(*read_distributions([*group.values()]), has_labels)
-        weight = len(group) / (len(group) + POOLED)
-        temperatures[name] = own**weight * of_all ** (1 - weight)
-    return temperatures
+    find_losses = label_losses if is_classification(every) else score_losses
+    pooled = find_losses(*read_distributions(every)) * POOLED / len(every)
+    return {name: fit(find_losses(*read_distributions([*group.values()])) + pooled) for name, group in groups.items()}

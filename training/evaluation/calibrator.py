@@ -1,6 +1,6 @@
-"""Calibrates a finished run: answers on its validation split ─► temperatures ─► its processor_config.json.
+"""Calibrates a finished run: answers on its validation split ─► calibration ─► its processor_config.json.
 
-The temperatures are fields of the tasks, so that they travel with the checkpoint. calibration.py fits them; the
+The calibration is a field of each task, so that it travels with the checkpoint. calibration.py fits them; the
 options are in training/calibrate.py.
 """
 
@@ -11,7 +11,7 @@ from processing_egmf.stored_processor_egmf import settings_checksums
 
 from ..data.dataset_options import AS_IS, DatasetOptions
 from ..records import read_json, weights_digest, write_json
-from .calibration import calibration_figures, fit_temperatures
+from .calibration import calibration_figures, fit_calibration
 from .evaluator import EvaluationOptions, evaluate_checkpoint
 from .subsets import full_subset
 from .tables import format_number, format_subset, markdown_table
@@ -28,7 +28,7 @@ def calibrate(
     encoder_cache: str | None = None,
     **evaluation: Any,
 ) -> str:
-    """Fit temperatures on the validation split and store them in the checkpoint.
+    """Fit temperatures and uniform weights on the validation split and store them in the checkpoint.
 
     Args:
         run: folder of the run.
@@ -40,7 +40,7 @@ def calibrate(
         evaluation: other fields of `EvaluationOptions`.
 
     Returns:
-        A table of the temperatures, and of the figures on the validation split before and after.
+        A table of them, and of the figures on the validation split before and after.
 
     Raises:
         ValueError: the folder is no checkpoint; no dataset is known; the split is the test split; or the results are
@@ -73,11 +73,11 @@ def calibrate(
         raise ValueError(f"{path} does not exist. Leave out --results to evaluate the run.")
     results = {"split": split} if split == "test" else read_json(path)
     check_results(results, path, run)
-    return store_temperatures(run, results)
+    return store_calibration(run, results)
 
 
 def check_results(results: dict[str, Any], path: Path, run: Path) -> None:
-    """Refuse results that temperatures must not be fitted on."""
+    """Refuse results that a calibration must not be fitted on."""
     if results.get("split") == "test":
         raise ValueError(
             "A model is not calibrated on the test split: its figures would say nothing about new clips. Give --split "
@@ -91,17 +91,17 @@ def check_results(results: dict[str, Any], path: Path, run: Path) -> None:
     count = len(full_subset(results).split("+"))
     if len(subsets) < 2**count - 1:
         raise ValueError(
-            f"{path} has {', '.join(subsets)}, but every subset of the modalities gets a temperature. Evaluate again "
+            f"{path} has {', '.join(subsets)}, but every subset of the modalities is calibrated. Evaluate again "
             "with --subsets every --overwrite."
         )
 
 
-def store_temperatures(run: Path, results: dict[str, Any]) -> str:
+def store_calibration(run: Path, results: dict[str, Any]) -> str:
     """Fit, write into the checkpoint; returns the table that `calibrate` returns."""
     stored = read_json(run / PROCESSOR)
     rows = []
     for task in stored["tasks"]:
-        task["calibration"] = fit_temperatures(results["subsets"], task["name"])
+        task["calibration"] = fit_calibration(results["subsets"], task["name"])
         for subset, part in results["subsets"].items():
             if task["name"] not in part["tasks"]:
                 continue
@@ -109,12 +109,14 @@ def store_temperatures(run: Path, results: dict[str, Any]) -> str:
             before = figures["before"]
             after = figures["after"]
             name = "error" if "error" in before else "coverage"
+            fitted = task["calibration"].get(subset, {})
             rows.append(
                 [
                     task["name"],
                     format_subset(subset),
                     part["tasks"][task["name"]]["examples"],
-                    format_number(task["calibration"].get(subset), 2),
+                    format_number(fitted.get("temperature"), 2),
+                    format_number(fitted.get("uniform_weight"), 2),
                     "calibration error" if name == "error" else "coverage of 90% intervals",
                     format_number(before[name]),
                     format_number(after[name]),
@@ -123,12 +125,12 @@ def store_temperatures(run: Path, results: dict[str, Any]) -> str:
     if stored.pop("settings_checksum", None) is not None:
         stored["settings_checksum"] = settings_checksums(stored)
     path = write_json(run / PROCESSOR, stored)
-    header = ["task", "modalities", "examples", "temperature", "figure", "before", "after"]
+    header = ["task", "modalities", "examples", "temperature", "uniform weight", "figure", "before", "after"]
     return "\n".join(
         [
             *markdown_table(header, rows),
             "",
-            f"These are the examples that the temperatures were fitted on. Stored in {path}; next: egmf evaluate on "
+            f"These are the examples that both were fitted on. Stored in {path}; next: egmf evaluate on "
             f"the test split, then egmf report {run}.",
         ]
     )

@@ -81,7 +81,7 @@ class PredictionOptions:
         window_hop: seconds between the windows that longer clips are cut into; None to cut off their end.
         encoder_cache: folder for the outputs of frozen pretrained encoders; None to compute them.
         top_k: number of probabilities to keep; None for all.
-        calibrated: apply the temperatures that `egmf calibrate` stored with the checkpoint.
+        calibrated: apply the calibration that `egmf calibrate` stored with the checkpoint.
         speaker_normalization: take each speaker's own mean and deviation off, over all of the speaker's clips.
         output: file to write, JSON lines or Parquet; None for the terminal.
         overwrite: replace the file if it exists.
@@ -170,7 +170,7 @@ class Predictor:
         top_k: number of probabilities to keep; None for all.
         window_hop: seconds between the windows that longer clips are cut into; None to cut off their end.
         encoder_cache: stored outputs of the model's frozen encoders, for clips that are not cut; None to compute them.
-        calibrated: apply the temperatures that are stored with the processor's tasks.
+        calibrated: apply the calibration that is stored with the processor's tasks.
         speakers: normalizes features and encoder outputs by speaker; None to take every speaker for an average one.
     """
 

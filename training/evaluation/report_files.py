@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..records import read_json, weights_digest
+from .calibration import Calibration
 from .subsets import full_subset
 
 
@@ -18,14 +19,14 @@ class RunFiles:
         results: from `egmf evaluate`; empty if the run was not evaluated.
         record: `training.json`; empty without one, as in a checkpoint from elsewhere.
         ceilings: best possible figures of the demo corpus; empty where none are known.
-        calibration: task -> modalities -> temperature, as stored in the checkpoint.
+        calibration: task -> modalities -> temperature and uniform weight, as stored in the checkpoint.
     """
 
     run: Path
     results: dict[str, Any] = field(default_factory=dict)
     record: dict[str, Any] = field(default_factory=dict)
     ceilings: dict[str, Any] = field(default_factory=dict)
-    calibration: dict[str, dict[str, float]] = field(default_factory=dict)
+    calibration: dict[str, Calibration] = field(default_factory=dict)
 
     @property
     def subsets(self) -> dict[str, Any]:
@@ -98,8 +99,8 @@ def _read_object(path: Path, key: str | None = None) -> dict[str, Any]:
     return content
 
 
-def read_calibration(run: Path, results: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """Task -> temperatures in the checkpoint; those of the results file for a folder without a processor."""
+def read_calibration(run: Path, results: Mapping[str, Any]) -> dict[str, Calibration]:
+    """Task -> calibration in the checkpoint; those of the results file for a folder without a processor."""
     processor = _read_object(run / "processor_config.json")
     tasks = processor.get("tasks") or list(results.get("tasks", {}).values())
     return {task["name"]: task.get("calibration") or {} for task in tasks}

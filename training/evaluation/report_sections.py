@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .calibration import apply_temperature, read_distributions, temperatures_of
+from .calibration import Calibration, calibrate_predictions, read_distributions
 from .gate_factors import analyze, describe_gate, has_experts, weights_by_group
 from .report_blocks import Block, Heading, Paragraph, Picture, Table
 from .report_files import RunFiles
@@ -188,24 +188,34 @@ def _calibration_section(files: RunFiles, task: str, pictures: Pictures) -> list
         blocks.append(Paragraph(CALIBRATION))
     blocks.append(calibration_table(files, task))
     if calibration:
-        fitted = ", ".join(f"{format_subset(name)} {value:.2f}" for name, value in calibration.items())
-        widths = "" if has_labels else " Their square roots say by how much they widen a distribution."
-        blocks.append(Paragraph(f"Temperatures in the checkpoint: {fitted}.{widths}"))
+        blocks.append(Paragraph(describe_calibration(calibration, has_labels)))
     else:
         blocks.append(Paragraph(f"The checkpoint is not calibrated. `egmf calibrate {files.run}` does it."))
     if not has_labels:
         return blocks
     probabilities, truth = read_distributions(predictions)
     panels = {"as the model says": probabilities}
-    temperatures = temperatures_of(predictions, calibration)
-    if temperatures is not None:
-        panels["calibrated"] = apply_temperature(probabilities, temperatures)
+    calibrated = calibrate_predictions(predictions, calibration)
+    if calibrated is not None:
+        panels["calibrated"] = calibrated
     shown = {name: (rows.max(axis=1), rows.argmax(axis=1) == truth) for name, rows in panels.items()}
     return blocks + pictures.draw(
         _file_name("reliability", task),
         f"Reliability of {task}, {format_subset(files.full)}: accuracy by confidence, with counts",
         lambda plots, path: plots.plot_reliability(shown, path),
     )
+
+
+def describe_calibration(calibration: Calibration, has_labels: bool) -> str:
+    """What is stored in the checkpoint, in words."""
+    fitted = []
+    for name, numbers in calibration.items():
+        weight = f" and {numbers['uniform_weight']:.2f}" if has_labels else ""
+        fitted.append(f"{format_subset(name)} {numbers['temperature']:.2f}{weight}")
+    if has_labels:
+        return f"In the checkpoint, temperature and weight of equal probabilities: {', '.join(fitted)}."
+    widened = "Their square roots say by how much they widen a distribution."
+    return f"Temperatures in the checkpoint: {', '.join(fitted)}. {widened}"
 
 
 # ---- the gate -------------------------------------------------------------------------------------------------

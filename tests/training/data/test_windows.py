@@ -131,7 +131,9 @@ def test_answer_is_the_mean_of_the_windows(clip, processor, make_model, monkeypa
         [Clip("x", "Oh.", video=str(clip))]
     )
     assert from_all["probabilities"] == pytest.approx(found["probabilities"])
-    monkeypatch.setitem(processor.task_objects["emotion"].calibration, "text+audio+video", 1.0)
+    monkeypatch.setitem(
+        processor.task_objects["emotion"].calibration, "text+audio+video", {"temperature": 1.0, "uniform_weight": 0.0}
+    )
     calibrated = Predictor(model, processor, window_hop=0.7, calibrated=True).predict(**inputs)
     assert calibrated["probabilities"] == pytest.approx(found["probabilities"])
 

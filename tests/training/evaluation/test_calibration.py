@@ -1,4 +1,4 @@
-"""Temperatures: fitted, applied, stored with the checkpoint, and never fitted on the test split."""
+"""Calibration: fitted, applied, stored with the checkpoint, and never fitted on the test split."""
 
 import numpy as np
 import pytest
@@ -8,12 +8,15 @@ from tests.helpers.run_files import write_run
 from training.calibrate import main
 from training.evaluation import calibration
 from training.evaluation.calibration import (
+    apply_calibration,
     apply_temperature,
     calibration_error,
     calibration_figures,
     calibration_noise,
-    fit_temperature,
-    fit_temperatures,
+    fit,
+    fit_calibration,
+    label_losses,
+    score_losses,
 )
 from training.records import read_json, write_json
 
@@ -51,13 +54,39 @@ def test_error_by_hand():
 
 def test_temperature_of_labels_is_found_and_mends_the_error():
     probabilities, truth = draw_answers(1500, temperature=2.0)
-    temperature = fit_temperature(probabilities, truth, has_labels=True)
-    assert temperature == pytest.approx(2.0, rel=0.1)
-    figures = calibration_figures(as_predictions(probabilities, truth, ["text"]), {"text": temperature})
+    found = fit(label_losses(probabilities, truth))
+    assert found["temperature"] == pytest.approx(2.0, rel=0.1)
+    assert found["uniform_weight"] <= 0.05
+    figures = calibration_figures(as_predictions(probabilities, truth, ["text"]), {"text": found})
     assert figures["before"]["error"] > 0.1
     assert figures["after"]["error"] < 0.05
     assert figures["after"]["accuracy"] == figures["before"]["accuracy"]
-    assert "after" not in calibration_figures(as_predictions(probabilities[:9], truth[:9], ["audio"]), {"text": 2.0})
+    assert "after" not in calibration_figures(as_predictions(probabilities[:9], truth[:9], ["audio"]), {"text": found})
+
+
+def test_uniform_weight_is_found_where_a_cue_misleads_now_and_then():
+    """A share of the labels is drawn at random, whatever the model says: no temperature mends that."""
+    probabilities, truth = draw_answers(3000, temperature=1.0)
+    generator = np.random.default_rng(1)
+    misled = generator.random(3000) < 0.3
+    truth[misled] = generator.integers(7, size=misled.sum())
+    losses = label_losses(probabilities, truth)
+    found = fit(losses)
+    assert found["temperature"] == pytest.approx(1.0, rel=0.15)
+    assert found["uniform_weight"] == pytest.approx(0.3, abs=0.06)
+    only_temperature = fit(losses[:, :1])["temperature"]
+    predictions = as_predictions(probabilities, truth, ["video"])
+    error = calibration_figures(predictions, {"video": found})["after"]["error"]
+    assert error < 0.03
+    alone = {"video": {"temperature": only_temperature, "uniform_weight": 0.0}}
+    assert calibration_figures(predictions, alone)["after"]["error"] > 2 * error
+
+
+def test_calibration_by_hand():
+    given = np.array([[0.8, 0.2], [0.5, 0.5]])
+    found = apply_calibration(given, np.array([0.5, 1.0]), np.array([0.1, 0.0]))
+    np.testing.assert_allclose(found, [[0.9 * 0.64 / 0.68 + 0.05, 0.9 * 0.04 / 0.68 + 0.05], [0.5, 0.5]])
+    assert found.sum(axis=1) == pytest.approx(1)
 
 
 def test_width_of_scores_makes_intervals_cover_what_they_promise():
@@ -67,7 +96,9 @@ def test_width_of_scores_makes_intervals_cover_what_they_promise():
     truth = np.clip(np.round(generator.normal(centers, 6)), 0, 60).astype(int)
     logarithms = -((values - centers[:, None]) ** 2) / (2 * 3.0**2)  # half as wide as they should be
     narrow = np.exp(logarithms) / np.exp(logarithms).sum(axis=1, keepdims=True)
-    temperature = fit_temperature(narrow, truth, has_labels=False)
+    found = fit(score_losses(narrow, truth))
+    temperature = found["temperature"]
+    assert found["uniform_weight"] == 0
     assert temperature**0.5 == pytest.approx(2.0, rel=0.1)
     before = calibration.distribution_figures(narrow, truth, has_labels=False)
     after = calibration.distribution_figures(apply_temperature(narrow, temperature), truth, has_labels=False)
@@ -75,8 +106,9 @@ def test_width_of_scores_makes_intervals_cover_what_they_promise():
     assert after["coverage"] == pytest.approx(0.9, abs=3 * after["coverage_deviation"])
 
 
-def test_every_combination_of_modalities_has_a_temperature(monkeypatch):
+def test_every_combination_of_modalities_is_calibrated(monkeypatch):
     monkeypatch.setattr(calibration, "TEMPERATURES", np.array([1.0, 1.5, 2.0]))
+    monkeypatch.setattr(calibration, "UNIFORM_WEIGHTS", np.array([0.0]))
     sure = as_predictions(*draw_answers(400, temperature=2.0), ["text"])
     honest = as_predictions(*draw_answers(400, temperature=1.0), ["text", "audio"])
     rare = as_predictions(*draw_answers(5, temperature=1.0), ["audio"])  # asked with both, without a transcript
@@ -84,14 +116,12 @@ def test_every_combination_of_modalities_has_a_temperature(monkeypatch):
         "text": {"tasks": {"mood": {"predictions": sure}}},
         "text+audio": {"tasks": {"mood": {"predictions": honest + rare}}},
     }
-    found = fit_temperatures(subsets, "mood")  # drawn toward 1.5, that of all answers
-    assert found["text"] == pytest.approx(2.0**0.93 * 1.5**0.07, rel=0.01)
-    assert found["text+audio"] == pytest.approx(1.5**0.07, rel=0.01)
-    assert found["audio"] == pytest.approx(1.5, rel=0.06)
-    assert fit_temperatures(subsets, "other") == {}
+    found = {name: numbers["temperature"] for name, numbers in fit_calibration(subsets, "mood").items()}
+    assert found == {"text": 2.0, "text+audio": 1.0, "audio": 1.5}  # five examples say less than all answers together
+    assert fit_calibration(subsets, "other") == {}
 
 
-def test_command_stores_temperatures_with_the_checkpoint(tmp_path, capsys, monkeypatch):
+def test_command_stores_the_calibration_with_the_checkpoint(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(calibration, "TEMPERATURES", np.array([1.0, 1.5, 2.0]))
     monkeypatch.setattr(calibration, "DRAWS", 10)
     run = tmp_path / "run"

@@ -74,7 +74,8 @@ def test_report_of_the_demo_with_its_pictures(tmp_path, capsys):
     run = tmp_path / "run"
     results = write_run(run)
     ceilings = write_ceilings(run)
-    task = {**BUILT_IN_TASKS["emotion"].to_dict(), "calibration": {"text": 2.0}}
+    calibration = {"text": {"temperature": 2.0, "uniform_weight": 0.05}}
+    task = {**BUILT_IN_TASKS["emotion"].to_dict(), "calibration": calibration}
     write_json(run / "processor_config.json", {"tasks": [task]})
     main([str(run)])
     assert str(run / "report.html") in capsys.readouterr().out
@@ -83,13 +84,13 @@ def test_report_of_the_demo_with_its_pictures(tmp_path, capsys):
     assert "\n".join(markdown_table(table.header, table.rows)) in text
     assert "The corpus is synthetic" in text
     assert "14 examples of emotion, 14 examples of sentiment" in text
-    assert "Temperatures in the checkpoint: text 2.00." in text
+    assert "In the checkpoint, temperature and weight of equal probabilities: text 2.00 and 0.05." in text
     assert "The checkpoint is not calibrated" in text  # for sentiment
     assert "Training took 10.0 minutes; fusion pretraining ended after 1.5." in text
     assert "1,234,567 of 7,654,321 parameters were trained, on 1,234 examples" in text
     for subset in EVERY:  # confidence beside accuracy
         predictions = results["subsets"][subset]["tasks"]["emotion"]["predictions"]
-        figures = calibration_figures(predictions, {"text": 2.0})
+        figures = calibration_figures(predictions, calibration)
         shown = [figures["before"][name] for name in ("accuracy", "confidence")] + [figures["after"]["confidence"]]
         shown += [figures[state]["error"] for state in ("before", "after")]
         assert f"| {subset.replace('+', ' + ')} | {' | '.join(f'{value:.3f}' for value in shown)} |" in text

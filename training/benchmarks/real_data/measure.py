@@ -16,7 +16,7 @@ from ...converters import meld as meld_converter
 from ...data.dataset import load_examples
 from ...data.examples import EXTRA
 from ...demo.stages import training_flags
-from ...evaluation.calibration import calibration_figures, fit_temperatures, summarize_calibration
+from ...evaluation.calibration import calibration_figures, fit_calibration, summarize_calibration
 from ...evaluation.evaluator import EvaluationOptions, evaluate_checkpoint
 from ...evaluation.metrics import summarize
 from ...model.tasks_file import read_tasks
@@ -200,15 +200,15 @@ def evaluate(benchmark: Benchmark, run: Path, corpus: Path, split: str, seed: in
 def measure_calibration(
     benchmark: Benchmark, run: Path, corpus: Path, results: dict[str, Any]
 ) -> dict[str, dict[str, float]]:
-    """Figures of each subset before and after temperatures, which are fitted on the examples that chose the epoch.
+    """Figures of each subset before and after calibration, which is fitted on the examples that chose the epoch.
 
     Returns:
         Subset -> its figures, as from `calibration_figures`.
     """
     fitted_on = evaluate(benchmark, run, corpus, MANIFEST, results["seed"])
-    temperatures = fit_temperatures(fitted_on["subsets"], benchmark.task)
+    calibration = fit_calibration(fitted_on["subsets"], benchmark.task)
     return {
-        subset: calibration_figures(part["tasks"][benchmark.task]["predictions"], temperatures)
+        subset: calibration_figures(part["tasks"][benchmark.task]["predictions"], calibration)
         for subset, part in results["subsets"].items()
     }
 

@@ -58,7 +58,7 @@ def _figure_rows(benchmark: dict[str, Any]) -> list[list[str]]:
 
 
 def _calibration(benchmarks: list[dict[str, Any]]) -> list[str]:
-    """A section with the calibration before and after temperatures; empty where it was not measured."""
+    """A section with the calibration error before and after calibration; empty where it was not measured."""
     rows = []
     for benchmark in benchmarks:
         for subset, figures in benchmark["egmf"].get("calibration", {}).items():
@@ -73,9 +73,9 @@ def _calibration(benchmarks: list[dict[str, Any]]) -> list[str]:
     return [
         "## Calibration",
         "",
-        "Before and after a temperature, fitted on the examples of train that the epoch was chosen on. *Calibrated by "
-        "chance*: the mean error that a calibrated model with the same probabilities is measured to have on as many "
-        "examples.",
+        "Before and after calibration (`egmf calibrate`), fitted on the examples of train that the epoch was chosen "
+        "on. *Calibrated by chance*: the mean error that a calibrated model with the same probabilities is measured "
+        "to have on as many examples.",
         "",
         *markdown_table(CALIBRATION_HEADER, rows),
         "",
