@@ -18,6 +18,7 @@ from ..evaluation.calibration import calibration_figures, fit_calibration, summa
 from ..evaluation.evaluator import EvaluationOptions, evaluate_checkpoint
 from ..paths import RESULTS
 from ..records import check_writable, commit, digest_of_bytes, read_json, versions, write_json
+from .ideal import ideal_accuracies, read_settings
 
 
 TASK = "emotion"
@@ -40,34 +41,30 @@ def evaluate(run: Path, dataset: str, split: str, output: Path, batch_size: int)
     return read_json(output)
 
 
-def read_settings(dataset: Path) -> dict[str, Any]:
-    """Settings of a demo corpus.
+def find_corpus(runs: Sequence[Path]) -> Path:
+    """The demo corpus that runs were trained on.
 
     Raises:
-        ValueError: the folder is not a demo corpus.
+        ValueError: a run is not finished, or given twice; or they were trained on several corpora.
     """
-    if not (dataset / "build.json").is_file():
-        raise ValueError(f"{dataset} is not a demo corpus: it has no build.json. training.demo.corpus builds one.")
-    return read_json(dataset / "build.json")["settings"]
-
-
-def check_runs(runs: Sequence[Path]) -> None:
-    """Refuse runs that are not finished, or given twice."""
     for run in runs:
         if not (run / "training.json").is_file():
             raise ValueError(f"{run} is not a finished run: it has no training.json. `make demo-study` makes some.")
     if len({run.resolve() for run in runs}) < len(runs):
         raise ValueError("A run is given twice. Give runs that differ in their seed.")
+    corpora = {str(read_json(run / "training.json")["data_arguments"]["dataset"]) for run in runs}
+    if len(corpora) > 1:
+        raise ValueError(f"The runs were trained on {', '.join(sorted(corpora))}. Give runs on one corpus.")
+    return Path(corpora.pop())
 
 
-def measure(run: Path, dataset: Path, batch_size: int) -> dict[str, dict[str, dict[str, float]]]:
+def measure(run: Path, own: Path, dataset: Path, batch_size: int) -> dict[str, dict[str, dict[str, float]]]:
     """Subset of the modalities -> `before` and `after` -> figures, as from `calibration_figures`.
 
     Raises:
         ValueError: the run or the corpus has no emotions.
     """
-    own = str(read_json(run / "training.json")["data_arguments"]["dataset"])
-    fitted_on = evaluate(run, own, FITTED_ON, run / f"results-{FITTED_ON}.json", batch_size)
+    fitted_on = evaluate(run, str(own), FITTED_ON, run / f"results-{FITTED_ON}.json", batch_size)
     digest = digest_of_bytes(repr(sorted(read_settings(dataset).items())).encode())[:8]
     results = evaluate(run, str(dataset), "test", run / f"results-new-{digest}.json", batch_size)
     for part in (*fitted_on["subsets"].values(), *results["subsets"].values()):
@@ -93,10 +90,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     with command_errors("Finished evaluations are kept. Run the same command again."):
         arguments = make_parser().parse_args(argv)
         check_writable(arguments.output.parent)
-        check_runs(arguments.runs)
+        own = find_corpus(arguments.runs)
         settings = read_settings(arguments.dataset)
+        ideal = ideal_accuracies(own, arguments.dataset)
         records = [read_json(run / "training.json") for run in arguments.runs]
-        figures = [measure(run, arguments.dataset, arguments.batch_size) for run in arguments.runs]
+        figures = [measure(run, own, arguments.dataset, arguments.batch_size) for run in arguments.runs]
         result = {
             "command": "python -m training.demo.calibration",
             "corpus": settings,
@@ -105,6 +103,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "commit": commit(),
             "versions": versions(),
             "subsets": summarize_calibration(figures),
+            **ideal,
         }
         print(f"results: {write_json(arguments.output, result)}")
 

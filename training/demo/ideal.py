@@ -91,8 +91,8 @@ def best_accuracy(examples: Sequence[dict[str, Any]], subset: str, of_text: dict
     return hits / len(examples)
 
 
-def ideal_accuracies(folder: Path) -> dict[str, Any]:
-    """Answerer -> subset of the modalities -> accuracy on the test clips of a corpus.
+def read_settings(folder: Path) -> dict[str, Any]:
+    """Settings of a demo corpus.
 
     Raises:
         ValueError: the folder is not a demo corpus.
@@ -100,19 +100,38 @@ def ideal_accuracies(folder: Path) -> dict[str, Any]:
     record = folder / "build.json"
     if not record.is_file():
         raise ValueError(f"{folder} is not a demo corpus: it has no build.json. `make demo` builds one.")
-    settings = read_json(record)["settings"]
-    bank = corpus_phrases(settings)
-    examples = [json.loads(line) for line in (folder / METADATA).read_text(encoding="utf-8").splitlines()]
-    splits: dict[str, list[dict[str, Any]]] = {"train": [], "test": []}
-    for example in examples:
-        if example["task"] == "emotion" and example["split"] in splits:
-            splits[example["split"]].append(example)
+    return read_json(record)["settings"]
+
+
+def read_emotions(folder: Path, split: str) -> list[dict[str, Any]]:
+    """The examples of the emotion task in one split of a demo corpus."""
+    examples = map(json.loads, (folder / METADATA).read_text(encoding="utf-8").splitlines())
+    return [example for example in examples if example["task"] == "emotion" and example["split"] == split]
+
+
+def ideal_accuracies(folder: Path, tested: Path | None = None) -> dict[str, Any]:
+    """Answerer -> subset of the modalities -> accuracy on test clips.
+
+    Args:
+        folder: corpus to learn from.
+        tested: corpus whose test clips are taken, with phrases of the other; None for the same corpus.
+
+    Raises:
+        ValueError: a folder is not a demo corpus, or the second has other phrases.
+    """
+    bank = corpus_phrases(read_settings(folder))
+    tested = tested or folder
+    if corpus_phrases(read_settings(tested)) != bank:
+        raise ValueError(
+            f"{tested} has other phrases than {folder}. Build it with --phrase_seed, the seed of the other."
+        )
+    examples = read_emotions(tested, "test")
     known = likelihoods_of_texts(bank)
-    learned = learned_likelihoods(bank, splits["train"])
+    learned = learned_likelihoods(bank, read_emotions(folder, "train"))
     return {
-        "examples": len(splits["test"]),
-        "ideal": {subset: round(best_accuracy(splits["test"], subset, known), 6) for subset in SUBSETS},
-        "learner": {subset: round(best_accuracy(splits["test"], subset, learned), 6) for subset in SUBSETS},
+        "examples": len(examples),
+        "ideal": {subset: round(best_accuracy(examples, subset, known), 6) for subset in SUBSETS},
+        "learner": {subset: round(best_accuracy(examples, subset, learned), 6) for subset in SUBSETS},
     }
 
 

@@ -43,6 +43,8 @@ SUMMARY_COLUMNS = (0, 1, 3, 5)  # of HEADER, in the README
 CALIBRATION_HEADER = (
     "modalities",
     "accuracy",
+    "of what can be learned",
+    "best on these clips",
     "mean confidence",
     "calibration error",
     "calibrated",
@@ -212,19 +214,26 @@ def _describe_training(results: dict[str, Any]) -> str:
 
 
 def render_calibration(results: dict[str, Any]) -> str:
-    """The demo's calibration error on new clips, from `demo_calibration.json`."""
+    """The demo's accuracy and calibration on new clips, from `demo_calibration.json`."""
     rows = []
     for subset in SUBSET_NAMES:
         before, after = results["subsets"][subset]["before"], results["subsets"][subset]["after"]
-        figures = (before["accuracy"], before["confidence"], before["error"], after["error"], after["error_by_chance"])
-        rows.append([format_subset(subset), *map(format_mean_std, figures)])
-    languages = results["corpus"].get("languages")
-    spoken = f" ({', '.join(languages)})" if languages else ""
+        learner = results["learner"][subset]
+        figures = (before["confidence"], before["error"], after["error"], after["error_by_chance"])
+        rows.append(
+            [
+                format_subset(subset),
+                format_mean_std(before["accuracy"]),
+                f"{before['accuracy']['mean'] / learner:.0%} of {learner:.3f}",
+                f"{results['ideal'][subset]:.3f}",
+                *map(format_mean_std, figures),
+            ]
+        )
     introduction = (
-        f"**Its calibration**, emotions of {results['corpus']['clips']['test']} new clips{spoken}, "
+        f"**On {results['examples']:,} new clips** with emotions, drawn as the demo's own, "
         f"{_count_seeds(results['seeds'])}, from `training/results/demo_calibration.json` "
-        f"(`{COMMANDS['demo_calibration.json']}`). Temperatures are fitted on the demo's validation split; the last "
-        "column is what a calibrated model is measured to have on so few clips:"
+        f"(`{COMMANDS['demo_calibration.json']}`). *Calibrated*: with what `egmf calibrate` fits on the demo's "
+        "validation split. The last column is what a calibrated model is measured to have on as many clips:"
     )
     return "\n".join([introduction, "", *markdown_table(CALIBRATION_HEADER, rows)])
 

@@ -53,3 +53,20 @@ def test_a_folder_that_is_no_demo_corpus_is_refused(tmp_path):
     (tmp_path / "metadata.jsonl").write_text(json.dumps({"text": "a"}), encoding="utf-8")
     with pytest.raises(ValueError, match="is not a demo corpus"):
         ideal_accuracies(tmp_path)
+
+
+def test_learned_from_one_corpus_and_tested_on_another_with_the_same_phrases(tmp_path):
+    counts = {"train": 300, "validation": 0, "test": 100}
+    for name, seed, phrase_seed in (("own", 0, 0), ("new", 1, 0), ("other", 1, 1)):
+        examples = plan_corpus(seed, counts, [], ("en",), phrase_seed).examples
+        (tmp_path / name).mkdir()
+        lines = [json.dumps(example) for example in examples]
+        (tmp_path / name / "metadata.jsonl").write_text("\n".join(lines), encoding="utf-8")
+        settings = {"seed": seed, "phrase_seed": phrase_seed, "languages": ["en"]}
+        (tmp_path / name / "build.json").write_text(json.dumps({"settings": settings}))
+    found = ideal_accuracies(tmp_path / "own", tmp_path / "new")
+    assert found["examples"] == 100
+    assert found["ideal"] == ideal_accuracies(tmp_path / "new")["ideal"]
+    assert found["learner"] != ideal_accuracies(tmp_path / "new")["learner"]
+    with pytest.raises(ValueError, match="other has other phrases than .*own. Build it with --phrase_seed"):
+        ideal_accuracies(tmp_path / "own", tmp_path / "other")

@@ -76,16 +76,17 @@ def test_table_shows_only_variants_that_were_run(results):
     assert "±" not in table[name][0]
 
 
-def test_calibration_before_and_after_temperatures():
+def test_new_clips_with_accuracy_and_calibration():
     def summary(mean):
         return {"n": 1, "mean": mean, "std": None}
 
     before = {"accuracy": summary(0.7), "confidence": summary(0.9), "error": summary(0.2)}
     figures = {"before": before, "after": {"error": summary(0.04), "error_by_chance": summary(0.03)}}
-    corpus = {"clips": {"test": 600}, "languages": ["en"]}
-    text = render_calibration({"corpus": corpus, "seeds": [0], "subsets": dict.fromkeys(EVERY, figures)})
-    assert "600 new clips (en), one seed" in text
-    assert table_of(text)["text + audio"] == ["0.700", "0.900", "0.200", "0.040", "0.030"]
+    record = {"examples": 1200, "seeds": [0], "subsets": dict.fromkeys(EVERY, figures)}
+    text = render_calibration({**record, "learner": dict.fromkeys(EVERY, 0.8), "ideal": dict.fromkeys(EVERY, 0.9)})
+    assert "On 1,200 new clips** with emotions, drawn as the demo's own, one seed" in text
+    expected = ["0.700", "87% of 0.800", "0.900", "0.900", "0.200", "0.040", "0.030"]
+    assert table_of(text)["text + audio"] == expected
 
 
 def test_summary_shows_each_modality_and_all_of_them(results):
