@@ -26,6 +26,7 @@ AMOUNTS = (
     "num_train_epochs",
     "fusion_pretraining_epochs",
     "fusion_pretraining_mixup",
+    "fusion_pretraining_token_dropout",
     "warmup_steps",
 )
 REQUIRED = (
@@ -35,6 +36,7 @@ REQUIRED = (
     "label_smoothing_factor",
     "fusion_pretraining_epochs",
     "fusion_pretraining_mixup",
+    "fusion_pretraining_token_dropout",
 )
 SAMPLING_STRATEGIES = ("group_by_length", "random", "sequential")
 READOUTS = ("answers", "head")
@@ -69,6 +71,10 @@ def check_training_options(options: Any) -> None:
         value = getattr(options, name)
         if value is not None and not (math.isfinite(value) and value >= 0):
             raise ValueError(f"--{name} is {value}; it must be a number of at least 0.")
+    if options.fusion_pretraining_token_dropout >= 1:
+        raise ValueError(
+            f"--fusion_pretraining_token_dropout is {options.fusion_pretraining_token_dropout}; it must be below 1."
+        )
     if options.train_sampling_strategy not in SAMPLING_STRATEGIES:
         raise ValueError(
             f"--train_sampling_strategy is {options.train_sampling_strategy!r}. "

@@ -259,12 +259,13 @@ class FusionTrainingArguments:
     fusion_pretraining_epochs: float = described(
         0.0,
         "Epochs of fusion pretraining: encoders, fusion and experts learn under a temporary "
-        "classification head, without the language model.",
+        "head, without the language model.",
     )
     fusion_pretraining_learning_rate: float = described(1e-3, "Peak learning rate.")
     fusion_pretraining_weight_decay: float = described(0.01, "Its weight decay; 1 for a few hundred clips.")
     fusion_pretraining_batch_size: int = described(32, "Its batch size over all processes.")
     fusion_pretraining_mixup: float = described(0.0, "Mixup (alpha); 0.4 for a few hundred clips.")
+    fusion_pretraining_token_dropout: float = described(0.0, "Share of a transcript's tokens that it leaves out.")
     fit_pseudo_tokens: bool = described(
         False, "Initialize the pseudo tokens from the answers of its head; for few clips."
     )

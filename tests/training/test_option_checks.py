@@ -41,6 +41,10 @@ CONTRADICTIONS = {
     "no decay": ((*NEW, "--weight_decay=nan"), "--weight_decay is nan"),
     "no epochs": ((*NEW, "--num_train_epochs=-1"), "--num_train_epochs is -1"),
     "no pretraining": ((*NEW, "--fusion_pretraining_batch_size", "0"), "--fusion_pretraining_batch_size is 0"),
+    "no text": (
+        (*NEW, "--fusion_pretraining_token_dropout=1"),
+        "--fusion_pretraining_token_dropout is 1.0; it must be b",
+    ),
     "no mixture": ((*NEW, "--fusion_pretraining_mixup=nan"), "--fusion_pretraining_mixup is nan"),
 }
 

@@ -34,7 +34,11 @@ VARIANTS: dict[str, Variant] = {
     "egmf": Variant([], ["every"]),
     "text_only": Variant(["--modalities", "text"], ["text"]),
     "labels_only": Variant(
-        [*("--fusion_pretraining_mixup", "0"), *("--fit_pseudo_tokens", "false", "--distillation", "false")],
+        [
+            *("--fusion_pretraining_epochs", "6", "--fusion_pretraining_mixup", "0"),
+            *("--fusion_pretraining_token_dropout", "0"),
+            *("--fit_pseudo_tokens", "false", "--distillation", "false"),
+        ],
         ["every"],
     ),
     # As long as with fusion pretraining, but always together with the language model, and the fusion learns faster.

@@ -83,6 +83,7 @@ DECISIVE_ARGUMENTS = (
     "fusion_pretraining_weight_decay",
     "fusion_pretraining_batch_size",
     "fusion_pretraining_mixup",
+    "fusion_pretraining_token_dropout",
     "fit_pseudo_tokens",
     "distillation",
     "train_sampling_strategy",

@@ -12,6 +12,7 @@ accuracy from 0.63 to 0.84 in the same time (variant `no_fusion_pretraining` of 
 # N fused vectors: every sample with each subset of its modalities
 
 import math
+from collections.abc import Callable
 from itertools import islice, product
 from typing import NamedTuple
 
@@ -95,12 +96,21 @@ class FusedVectors(NamedTuple):
 
 
 def fuse_modalities(
-    model: EGMFForConditionalGeneration, batch: dict[str, torch.Tensor], mixup: Mixup | None = None
+    model: EGMFForConditionalGeneration,
+    batch: dict[str, torch.Tensor],
+    mixup: Mixup | None = None,
+    token_dropout: float = 0.0,
 ) -> FusedVectors:
     """Encode each sample once, and fuse it with every nonempty subset of its modalities.
 
     This way each encoder learns from its own errors, not only from those that the strongest modality leaves, and the
     fusion learns how much to trust each modality whatever else is there. A subset costs little: encoders run once.
+
+    Args:
+        model: with or without gradients.
+        batch: from `SampleCollator`, without labels in the prompt.
+        mixup: mixes the media tokens of the clips.
+        token_dropout: share of the transcript's tokens that are left out, drawn anew for each subset.
     """
     egmf = model.egmf
     input_ids = batch["input_ids"]
@@ -123,8 +133,17 @@ def fuse_modalities(
     if mixup is not None:
         partners, shares = mixup.choose(batch["task_ids"][samples], subsets)
         media_tokens = torch.lerp(media_tokens[partners], media_tokens, shares[:, None, None])
-    fused = egmf.fusion(embeds[samples], text_mask[samples] & subsets[:, :1], media_tokens, subsets[:, 1:])
+    text_mask = drop_tokens(text_mask[samples] & subsets[:, :1], token_dropout)
+    fused = egmf.fusion(embeds[samples], text_mask, media_tokens, subsets[:, 1:])
     return FusedVectors(egmf.experts(fused).fused, samples, subsets, samples[partners], shares)
+
+
+def drop_tokens(text_mask: torch.Tensor, share: float) -> torch.Tensor:
+    """text_mask (N, L) bool without a share of its tokens, drawn at random; a text that would lose all keeps them."""
+    if share == 0:
+        return text_mask
+    kept = text_mask & (torch.rand(text_mask.shape, device=text_mask.device) >= share)
+    return torch.where(kept.any(dim=1, keepdim=True), kept, text_mask)
 
 
 def average_over_processes(parameters: list[nn.Parameter], loss: torch.Tensor) -> float:
@@ -167,7 +186,7 @@ def pretrain_fusion(
     epochs: float,
     device: torch.device | str = "cpu",
     progress: bool = True,
-    mixup: Mixup | None = None,
+    compute_loss: Callable[..., torch.Tensor] | None = None,
 ) -> list[float]:
     """Train `model.egmf` and temporary heads; returns the mean loss of each epoch.
 
@@ -181,8 +200,9 @@ def pretrain_fusion(
         epochs: may be fractional; rounded up to a full step.
         device: device of the batches.
         progress: show a progress bar.
-        mixup: mixes the clips of every batch.
+        compute_loss: `pretraining_loss`, or that with mixup and token dropout; None for the first.
     """
+    compute_loss = compute_loss or pretraining_loss
     steps = math.ceil(epochs * len(loader))
     if steps == 0:
         return []
@@ -199,7 +219,7 @@ def pretrain_fusion(
             loader.batch_sampler.set_epoch(epoch)
         losses = []
         for batch in islice(loader, steps - epoch * len(loader)):
-            loss = pretraining_loss(model, heads, batch.to(device), mixup)
+            loss = compute_loss(model, heads, batch.to(device))
             optimizer.zero_grad()
             loss.backward()
             losses.append(average_over_processes(parameters, loss))
@@ -218,9 +238,10 @@ def pretraining_loss(
     heads: AnswerHeads,
     batch: dict[str, torch.Tensor],
     mixup: Mixup | None = None,
+    token_dropout: float = 0.0,
 ) -> torch.Tensor:
     """Mean loss () of a batch: every sample has the same weight, however many modalities it has."""
-    fused = fuse_modalities(model, batch, mixup)
+    fused = fuse_modalities(model, batch, mixup, token_dropout)
     num_forms = torch.bincount(fused.samples)[fused.samples]
     weights = 1 / (num_forms * len(batch["task_ids"]))  # (N,)
     smoothing = torch.full_like(weights, LABEL_SMOOTHING)

@@ -12,6 +12,7 @@ import os
 import shutil
 import time
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ from .checkpointing import (
 from .distillation import Distillation
 from .distributed import num_elements
 from .mixup import make_mixup
-from .pretraining import AnswerHeads, make_optimizer, pretrain_fusion
+from .pretraining import AnswerHeads, make_optimizer, pretrain_fusion, pretraining_loss
 from .pseudo_tokens import fit_pseudo_tokens
 from .sampling import EpochBatchSampler
 from .trainer import PUSHING, EGMFTrainer, make_compute_metrics
@@ -346,7 +347,11 @@ class TrainingRun:
             args.fusion_pretraining_epochs,
             args.device,
             progress=not args.disable_tqdm and self.is_main_process,
-            mixup=make_mixup(self.model, args.fusion_pretraining_mixup),
+            compute_loss=partial(
+                pretraining_loss,
+                mixup=make_mixup(self.model, args.fusion_pretraining_mixup),
+                token_dropout=args.fusion_pretraining_token_dropout,
+            ),
         )
         if self.trainer.fits_pseudo_tokens:
             fit = (self.model, self.heads, self.processor, loader, args.device)

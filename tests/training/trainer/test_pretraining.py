@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from tests.helpers.training_runs import SHORT, run
 from training.data.collator import SampleCollator
 from training.data.dataset import EGMFDataset, load_examples
-from training.trainer.pretraining import AnswerHeads, fuse_modalities, make_optimizer, pretrain_fusion
+from training.trainer.pretraining import AnswerHeads, drop_tokens, fuse_modalities, make_optimizer, pretrain_fusion
 
 
 pytestmark = pytest.mark.integration
@@ -47,6 +47,30 @@ def test_only_our_own_layers_change(setting, progress):
     assert not {name for name in changed if not name.startswith("egmf.")}
     for part in ("audio_visual_encoder.audio", "audio_visual_encoder.video", "fusion", "experts"):
         assert any(name.startswith(f"egmf.{part}") for name in changed), part
+
+
+def test_token_dropout_leaves_out_a_share_and_never_all():
+    text_mask = torch.ones(50, 40, dtype=torch.bool)
+    text_mask[:10, 1:] = False  # texts of one token
+    text_mask[10] = False  # asked without the text
+    kept = drop_tokens(text_mask, 0.3)
+    assert not (kept & ~text_mask).any()
+    assert torch.equal(kept[:11], text_mask[:11])
+    assert kept[11:].float().mean() == pytest.approx(0.7, abs=0.05)
+    assert len(kept[11:].unique(dim=0)) == 39
+    assert drop_tokens(text_mask, 0.0) is text_mask
+
+
+def test_token_dropout_changes_what_is_fused_with_text_alone(setting):
+    model, _, loader = setting(3)
+    model.eval()
+    batch = next(iter(loader))
+    plain = fuse_modalities(model, batch)
+    dropped = fuse_modalities(model, batch, token_dropout=0.7)
+    changed = (plain.vectors != dropped.vectors).any(dim=1)
+    assert torch.equal(plain.subsets, dropped.subsets)
+    assert changed.any()
+    assert not changed[~plain.subsets[:, 0]].any()
 
 
 def test_loss_falls(setting):
