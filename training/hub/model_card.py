@@ -39,7 +39,7 @@ HUB_ID = r"[\w-][\w.-]*/[\w.-]+"
 DEMO_TASKS = {"emotion", "sentiment"}  # their table shows the best possible figures next to ours
 VARIANT_NAMES = {
     "text_only": "text, model trained on text only",
-    "labels_only": "all three, without mixup, fitted pseudo tokens and distillation",
+    "labels_only": "all three, without mixup, token dropout, fitted pseudo tokens and distillation",
     "no_fusion_pretraining": "all three, no fusion pretraining",
 }
 
