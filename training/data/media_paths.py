@@ -11,9 +11,11 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 from .csv_tables import BLANKS
+from .tables import MEDIA
 from .text_files import shorten
 
 
@@ -149,3 +151,15 @@ def list_media(folder: str | Path, suffixes: Iterable[str]) -> Iterator[str]:
         for name in sorted(names):
             if not name.startswith(".") and name.casefold().endswith(endings):
                 yield os.path.join(parent, name)
+
+
+def relative_media(example: dict[str, Any], dataset: Path) -> dict[str, str]:
+    """The files of an example, relative to its dataset's folder: results files hold no path of a machine."""
+    files = {}
+    for column in MEDIA:
+        value = example.get(column)
+        if isinstance(value, str):
+            path = Path(value)
+            folder = dataset.resolve()
+            files[column] = str(path.relative_to(folder)) if path.is_relative_to(folder) else path.name
+    return files

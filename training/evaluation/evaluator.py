@@ -29,9 +29,9 @@ from ..data.collator import SampleCollator
 from ..data.dataset import EGMFDataset, load_examples, stream_examples
 from ..data.dataset_options import DatasetOptions
 from ..data.encoder_cache import EncoderCache, encode_samples, pretrained_stems, taking_outputs
+from ..data.media_paths import relative_media
 from ..data.selection import select_examples
 from ..data.speakers import SpeakerNormalization
-from ..data.tables import MEDIA
 from ..data.windows import cut_examples, merge_records
 from ..model.builder import load
 from ..model.language_model import quantization
@@ -252,7 +252,7 @@ def compute_results(
             if of_task:
                 with prefixed_warnings(name, subset):
                     parts[name] = _compute_task_results(task, of_task, bootstrap)
-                _print_figures(subset, name, parts[name])
+                print_figures(subset, name, parts[name])
                 parts[name]["calibration"] = calibration_figures(parts[name]["predictions"], task.calibration)
                 if "experts" in of_task[0]["answer"]:
                     parts[name]["gate"] = _describe_gate(parts[name]["predictions"], f"{subset}, {name}", gate)
@@ -282,10 +282,14 @@ def _describe_gate(predictions: Sequence[dict[str, Any]], name: str, gate: str) 
     return figures
 
 
-def _print_figures(subset: str, task: str, part: dict[str, Any]) -> None:
+def print_figures(subset: str, task: str, part: dict[str, Any]) -> None:
+    """Print a line with the main metrics of a task, and how many clips were seen whole because no face was found."""
     metrics = numbers_of(part["metrics"])
-    figures = ", ".join(f"{name} {metrics[name]:.3f}" for name in HEADLINES if name in metrics)
-    print(f"{subset:18} {task:10} n={part['examples']:<5} {figures}", flush=True)
+    figures = [f"{name} {metrics[name]:.3f}" for name in HEADLINES if name in metrics]
+    shares = [prediction["face_share"] for prediction in part["predictions"] if "face_share" in prediction]
+    if 0 in shares:
+        figures.append(f"whole frames, for want of a face, in {shares.count(0)} of {len(shares)} clips")
+    print(f"{subset:18} {task:10} n={part['examples']:<5} {', '.join(figures)}", flush=True)
 
 
 def evaluate(
@@ -423,24 +427,12 @@ def _predict_own_part(
         dataset.normalize_speakers(SpeakerNormalization(model, whole, state.is_main_process))
     records = predict_dataset(model, processor, dataset, subsets, options.batch_size, options.num_workers)
     index_of_clip = {example["id"]: index for index, example in zip(indices, own_examples, strict=True)}
-    media = {example["id"]: media_paths(example, Path(options.dataset)) for example in own_examples}
+    media = {example["id"]: relative_media(example, Path(options.dataset)) for example in own_examples}
     for record in records:
         record["place"] = index_of_clip[record["clip"]]
         if record["answer"] is not None and media[record["clip"]]:
             record["answer"]["media"] = media[record["clip"]]
     return records
-
-
-def media_paths(example: dict[str, Any], dataset: Path) -> dict[str, str]:
-    """The files of an example, relative to its dataset's folder: results files hold no path of a machine."""
-    files = {}
-    for column in MEDIA:
-        value = example.get(column)
-        if isinstance(value, str):
-            path = Path(value)
-            folder = dataset.resolve()
-            files[column] = str(path.relative_to(folder)) if path.is_relative_to(folder) else path.name
-    return files
 
 
 def _open_cache(

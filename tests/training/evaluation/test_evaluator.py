@@ -4,7 +4,7 @@ import pytest
 
 from tests.helpers.corpus_files import write_corpus
 from training.data.dataset import EGMFDataset, load_examples
-from training.evaluation.evaluator import evaluate
+from training.evaluation.evaluator import evaluate, print_figures
 from training.evaluation.subsets import ALL_MODALITIES, SUBSETS
 
 
@@ -60,6 +60,15 @@ def test_subset_missing_from_all_examples(model, processor, corpus):
     examples = [example for example in load_examples(corpus, "train") if not example.get("text")]
     results = evaluate(model, processor, EGMFDataset(examples, processor), [("text",)])
     assert results == {"text": {"left_out": 1, "tasks": {}}}
+
+
+def test_clips_without_a_face_are_counted_beside_the_figures(capsys):
+    predictions = [{"face_share": share} for share in (0.0, 0.5, 1.0)] + [{}]
+    part = {"metrics": {"accuracy": 0.75}, "examples": 4, "predictions": predictions}
+    print_figures("video", "emotion", part)
+    assert "accuracy 0.750, whole frames, for want of a face, in 1 of 3 clips" in capsys.readouterr().out
+    print_figures("text", "emotion", {**part, "predictions": predictions[1:]})
+    assert capsys.readouterr().out.rstrip().endswith("accuracy 0.750")
 
 
 def test_answers_that_saw_frames_say_in_how_many_the_face_was_found(model, make_processor, corpus):
