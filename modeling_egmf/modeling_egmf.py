@@ -485,6 +485,7 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFCheckpointMixin, EGMFPr
             probabilities=log_probs.exp(),
             log_probs=log_probs,
             task_ids=task_ids,
+            answer_ids=answer_ids,
             expert_names=tuple(self.config.expert_names),
             **fusion,
         )
