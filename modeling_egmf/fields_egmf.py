@@ -68,36 +68,43 @@ def refuse_typos(
     # Among the class's attributes are properties that can be set.
     known |= {*dir(config_class), *config_class.attribute_map, *LIBRARY_KEYWORDS}
     is_own = cutoff != LIBRARY_CUTOFF
-    unknown = {name for name, value in kwargs.items() if name not in known and stored.get(name, known) != value}
+    changed = {name for name, value in kwargs.items() if stored.get(name, known) != value}
+    unknown = changed - known
     if unknown and not is_own:
         with suppress(Exception):  # some have no defaults
             unknown -= vars(config_class()).keys()
-    must_be_read = not is_own and (stored or WRITTEN_FIELDS.isdisjoint(kwargs))
+    is_from_file = not stored and not WRITTEN_FIELDS.isdisjoint(kwargs)
     for name in unknown:
         is_private = name.startswith("_")
-        is_typo = bool(difflib.get_close_matches(name, own_fields, n=1, cutoff=cutoff))
-        is_ignored = must_be_read and not is_read(config_class, {**stored, **kwargs}, name)
-        if not is_private and (is_typo or is_ignored):
+        is_wrong = bool(difflib.get_close_matches(name, own_fields, n=1, cutoff=cutoff))
+        if not is_wrong and not is_own and not is_from_file:
+            is_wrong = not is_read(config_class, {**stored, **kwargs}, name)
+        if is_wrong and not is_private:
             owner = f"`{field_name}`" if field_name else config_class.__name__
             raise UnknownFieldError(f"{owner} has no field {name!r}.{did_you_mean(name, own_fields)}")
     for name, sub_class in config_class.sub_configs.items():
         value = kwargs.get(name)
         if not isinstance(value, dict):
             continue
+        sub_cutoff = LIBRARY_CUTOFF
         if sub_class is not AutoConfig:
-            refuse_typos(sub_class, value, name, 0.0 if is_own else LIBRARY_CUTOFF, stored.get(name))
+            sub_cutoff = 0.0 if is_own else LIBRARY_CUTOFF
         elif value.get("model_type") in CONFIG_MAPPING:
-            refuse_typos(CONFIG_MAPPING[value["model_type"]], value, name, LIBRARY_CUTOFF, stored.get(name))
+            sub_class = CONFIG_MAPPING[value["model_type"]]
+        else:
+            continue
+        refuse_typos(sub_class, value, name, sub_cutoff, stored.get(name))
 
 
 def is_read(config_class: type[PreTrainedConfig], fields: dict[str, Any], name: str) -> bool:
     """Whether a class of `transformers` reads a keyword for which it has no field, such as `rope_theta`."""
+    fields = {key: field for key, field in fields.items() if key != "model_type"}
     value = fields[name]
     other = not value if isinstance(value, bool | int | float) else None
     contents = []
     try:
         for choice in (value, other):
-            config = config_class(**{**fields, name: choice, "model_type": config_class.model_type})
+            config = config_class(**{**fields, name: choice})
             contents.append({**config.to_dict(), name: None})
     # Of many types: its own errors say what is wrong.
     except Exception:

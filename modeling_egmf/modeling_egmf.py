@@ -273,6 +273,11 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFCheckpointMixin, EGMFPr
         except NotImplementedError as error:
             raise ValueError("Offloaded weights cannot be moved: leave out .to().") from error
 
+    def tie_weights(self, *args: Any, **kwargs: Any) -> None:
+        """As of any model. The language model of an adapter is tied before, and peft's own layers must not be."""
+        if not adapter_configs(self.language_model):
+            super().tie_weights(*args, **kwargs)
+
     def freeze(self) -> None:
         """Unfreeze the fusion, our encoders and the active adapters; freeze the language model and other backbones."""
         self.egmf.requires_grad_(True)
