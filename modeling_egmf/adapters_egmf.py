@@ -210,17 +210,17 @@ def add_adapter(language_model: PreTrainedModel, peft_config: Any, name: str) ->
             f"LoRA's `layers_to_transform` is {sorted(layers)}; the language model has layers 0 to {depth - 1}."
         )
     if getattr(peft_config, "bias", "none") != "none":
-        raise ValueError("`bias` trains the language model itself, which stays frozen: leave it out.")
+        raise ValueError("`bias` trains the frozen language model: leave it out.")
     modules = list(dict(language_model.named_modules()))
     for trained in getattr(peft_config, "modules_to_save", None) or ():
         if not any(module.endswith(trained) for module in modules):
-            raise ValueError(f"`modules_to_save` names {trained!r}, which the language model lacks.")
+            raise ValueError(f"`modules_to_save` has {trained!r}, which the model lacks.")
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message=NO_EFFECT)
             language_model.add_adapter(peft_config, name)
     except (Warning, AttributeError, TypeError) as error:
-        raise ValueError(f"peft refuses a field of adapter {name!r}: {error}") from error
+        raise ValueError(f"peft refuses adapter {name!r}: {error}") from error
     # A local path, which is not to be published.
     peft_config.base_model_name_or_path = None
     place_adapter_of_offloaded_layers(language_model, name)
@@ -338,6 +338,11 @@ class EGMFAdapterMixin:
             path = os.path.join(folder, name, weights_name(stem="adapter_model"))
             load_weights(path, self, adapters[name], dict(stored_weights([path])))
         return super().load_state_dict(state_dict, strict, assign)
+
+    def tie_weights(self, *args: Any, **kwargs: Any) -> None:
+        """As of any model. The language model of an adapter is tied before, and peft's own layers must not be."""
+        if not adapter_configs(self.language_model):
+            super().tie_weights(*args, **kwargs)
 
     def add_adapter(self, adapter_config: Any, adapter_name: str = "default") -> None:
         """Add a new adapter and make it the active one, and the only one that is trained.

@@ -108,8 +108,8 @@ def test_layers_are_the_default_if_none_are_named(make_config):
         ({"lora_dropout": "0.1"}, TypeError, "`lora_dropout` of an adapter is '0.1'; its type is float"),
         ({"use_dora": "false"}, TypeError, "`use_dora` of an adapter is 'false'; its type is bool"),
         ({"peft_type": "LOHA", "r": "4"}, TypeError, "`r` of an adapter is '4'; its type is int"),
-        ({"rank_pattern": {"q_proj": "8"}}, ValueError, "peft refuses a field of adapter 'default'"),
-        ({"rank_pattern": ["q_proj"]}, ValueError, "peft refuses a field of adapter 'default'"),
+        ({"rank_pattern": {"q_proj": "8"}}, ValueError, "peft refuses adapter 'default'"),
+        ({"rank_pattern": ["q_proj"]}, ValueError, "peft refuses adapter 'default'"),
         ({"rank_pattern": {"k_proj": 8}}, ValueError, r"rank_pattern keys did not match any.*\['k_proj'\]"),
         ({"alpha_pattern": {"nowhere": 8}}, ValueError, r"alpha_pattern keys did not match any.*\['nowhere'\]"),
         (
@@ -118,9 +118,9 @@ def test_layers_are_the_default_if_none_are_named(make_config):
             r"target_parameters=\['nowhere.weight'\] were set but",
         ),
         ({"exclude_modules": ["nowhere"]}, ValueError, r"exclude_modules=.*'nowhere'.* but no modules were excluded"),
-        ({"modules_to_save": ["norm", "nowhere"]}, ValueError, "`modules_to_save` names 'nowhere'"),
-        ({"bias": "all"}, ValueError, "`bias` trains the language model itself, which stays frozen"),
-        ({"bias": "lora_only"}, ValueError, "`bias` trains the language model itself, which stays frozen"),
+        ({"modules_to_save": ["norm", "nowhere"]}, ValueError, "`modules_to_save` has 'nowhere'"),
+        ({"bias": "all"}, ValueError, "`bias` trains the frozen language model"),
+        ({"bias": "lora_only"}, ValueError, "`bias` trains the frozen language model"),
     ],
 )
 def test_wrong_fields_of_an_adapter_are_refused(make_config, lora, error, message):
