@@ -422,7 +422,6 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFCheckpointMixin, EGMFPr
             attention_mask = hide_switched_off_text(attention_mask, utterance_mask, text_mask, modality_mask)
         elif inputs_embeds is None:
             if is_first:
-                # Text that was not prepared by the processor: only the language model reads it.
                 check_token_ids("input_ids", input_ids, self.config)
             inputs_embeds = self.get_input_embeddings()(input_ids)
         logits_to_keep = choose_logits_to_keep(logits_to_keep, labels, inputs_embeds)
