@@ -490,8 +490,7 @@ def _present_modalities(example: dict[str, Any], *media: Any) -> list[str]:
 
 def _has_text(example: dict[str, Any], has_media: bool) -> bool:
     """Whether there is any text to read: a transcript, or earlier turns next to audio or video."""
-    has_transcript = not is_blank(example.get("text") or "")
-    return has_transcript or (has_media and bool(example.get("context")))
+    return not is_blank(example.get("text") or "") or (has_media and bool(example.get("context")))
 
 
 def _explain_labels(errors: Sequence[tuple[str, str]]) -> str:
