@@ -50,6 +50,10 @@ DEFAULT_TARGETS = (["q_proj", "v_proj"], ["qkv_proj"], ["query_key_value"], ["c_
 METHODS = ("LORA", "ADALORA", "DELORA", "GRALORA", "HRA", "IA3", "LOHA", "LOKR", "MISS", "OFT", "ROAD")
 # Initial values of LoRA that leave the frozen weights as they are; others subtract a part of them.
 KEEPING_INITS = (True, False, "gaussian", "orthogonal")
+# peft's warnings about fields that name nothing in the language model.
+NO_EFFECT = r"The following (rank|alpha)_pattern keys|target_parameters=|You have passed exclude_modules"
+# Annotation of a field of peft -> types of its values.
+FIELD_TYPES = {"bool": bool, "int": int, "float": int | float}
 
 
 def import_peft() -> ModuleType:
@@ -133,6 +137,22 @@ def check_method(peft_type: str) -> None:
         raise ValueError(f"`peft_type` is {method!r}; use one of {', '.join(METHODS)}.")
 
 
+def check_field_types(config_class: type, fields: dict[str, Any]) -> None:
+    """Refuse numbers that are given as text and the like, on which peft fails without the field's name.
+
+    Raises:
+        TypeError: the message names the field.
+    """
+    for field in dataclasses.fields(config_class):
+        kind = getattr(field.type, "__name__", field.type)
+        if field.name not in fields or kind not in FIELD_TYPES:
+            continue
+        value = fields[field.name]
+        types = FIELD_TYPES["float" if field.name.endswith("alpha") else kind]
+        if not isinstance(value, types) or isinstance(value, bool) != (kind == "bool"):
+            raise TypeError(f"`{field.name}` of an adapter is {value!r}; its type is {kind}.")
+
+
 def new_adapter_config(language_model: PreTrainedModel, lora: dict[str, Any]) -> Any:
     """The configuration of a new adapter.
 
@@ -152,6 +172,7 @@ def new_adapter_config(language_model: PreTrainedModel, lora: dict[str, Any]) ->
         if name not in known:
             hint = did_you_mean(name, known)
             raise TypeError(f"{config_class.__name__} has no field {name!r}.{hint} Its fields: {', '.join(known)}.")
+    check_field_types(config_class, fields)
     if fields["peft_type"] == "IA3":
         # peft's default names layers that are no targets.
         fields.setdefault("feedforward_modules", [])
@@ -188,7 +209,18 @@ def add_adapter(language_model: PreTrainedModel, peft_config: Any, name: str) ->
         raise ValueError(
             f"LoRA's `layers_to_transform` is {sorted(layers)}; the language model has layers 0 to {depth - 1}."
         )
-    language_model.add_adapter(peft_config, name)
+    if getattr(peft_config, "bias", "none") != "none":
+        raise ValueError("`bias` trains the frozen language model: leave it out.")
+    modules = list(dict(language_model.named_modules()))
+    for trained in getattr(peft_config, "modules_to_save", None) or ():
+        if not any(module.endswith(trained) for module in modules):
+            raise ValueError(f"`modules_to_save` has {trained!r}, which the model lacks.")
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message=NO_EFFECT)
+            language_model.add_adapter(peft_config, name)
+    except (Warning, AttributeError, TypeError) as error:
+        raise ValueError(f"peft refuses adapter {name!r}: {error}") from error
     # A local path, which is not to be published.
     peft_config.base_model_name_or_path = None
     place_adapter_of_offloaded_layers(language_model, name)
@@ -306,6 +338,11 @@ class EGMFAdapterMixin:
             path = os.path.join(folder, name, weights_name(stem="adapter_model"))
             load_weights(path, self, adapters[name], dict(stored_weights([path])))
         return super().load_state_dict(state_dict, strict, assign)
+
+    def tie_weights(self, *args: Any, **kwargs: Any) -> None:
+        """As of any model. The language model of an adapter is tied before, and peft's own layers must not be."""
+        if not adapter_configs(self.language_model):
+            super().tie_weights(*args, **kwargs)
 
     def add_adapter(self, adapter_config: Any, adapter_name: str = "default") -> None:
         """Add a new adapter and make it the active one, and the only one that is trained.

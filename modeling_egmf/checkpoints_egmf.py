@@ -19,6 +19,7 @@ checks, adapters_egmf.py for LoRA.
 import copy
 import json
 import os
+import re
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -70,6 +71,9 @@ PARTS = {
     "video_config.backbone_id": "egmf.audio_visual_encoder.video.stem.backbone",
 }
 
+# Parts of the names of weights inside peft's layers, and inside the modules that it trains whole.
+PEFT_WRAPPERS = re.compile(r"\b(base_layer|original_module|token_adapter)\.")
+
 
 # ---- contents of a checkpoint ---------------------------------------------------------------------------------------
 
@@ -100,8 +104,11 @@ def split_weights(
         del weights[key]
     own_weights = {}
     for key, weight in weights.items():
+        # Of an output layer that is tied to the embeddings, which have it too.
+        if "trainable_tokens_delta" in key:
+            continue
         # As without adapters.
-        plain_key = key.replace("base_layer.", "")
+        plain_key = PEFT_WRAPPERS.sub("", key)
         # With a device map, the library loads those that it knows by name, one shard at a time.
         if plain_key != key or "hf_device_map" not in vars(model):
             weight = loaded(model, key, weight)

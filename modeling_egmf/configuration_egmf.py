@@ -154,7 +154,10 @@ class EGMFEncoderConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         is_stored = kwargs.pop("_is_stored", False)
-        refuse_typos(type(self), kwargs if is_stored else {**vars(self), **kwargs})
+        if is_stored:
+            refuse_typos(type(self), kwargs)
+        else:
+            refuse_typos(type(self), {**vars(self), **kwargs}, cutoff=0.0)
         self.backbone_config = as_sub_config(self.backbone_config, "backbone_config")
         if kwargs.get("attn_implementation") is None:
             # The backbone keeps its own; `None` would be passed down.
@@ -327,7 +330,10 @@ class EGMFConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         is_stored = kwargs.pop("_is_stored", False)
-        refuse_typos(type(self), kwargs if is_stored else {**vars(self), **kwargs})
+        if is_stored:
+            refuse_typos(type(self), kwargs)
+        else:
+            refuse_typos(type(self), {**vars(self), **kwargs}, cutoff=0.0)
         self.text_config = as_sub_config(self.text_config, "text_config")
         self.audio_config = as_encoder_config(self.audio_config, is_stored)
         self.video_config = as_encoder_config(self.video_config, is_stored)
@@ -415,8 +421,8 @@ class EGMFConfig(PreTrainedConfig):
                 value = os.fspath(value)
             if name in cls.sub_configs and isinstance(value, dict):
                 stored = config_dict.get(name) or {}
-                refuse_typos(cls, {name: {"model_type": stored.get("model_type"), **value}})
                 value = {**stored, **value}
+                refuse_typos(cls, {name: value}, stored={name: stored})
             config_dict[name] = value
         return super().from_dict({**config_dict, "_is_stored": True}, **kwargs)
 

@@ -12,11 +12,18 @@ from typing import Any
 from transformers import CONFIG_MAPPING, AutoConfig, GenerationConfig, PreTrainedConfig
 
 
-# Keywords of configurations that are no attributes: settings of `generate` used to be among them.
-LIBRARY_KEYWORDS = {*vars(GenerationConfig()), "torch_dtype", "transformers_version"}
+# Keywords of configurations that are no fields: settings of `generate` and those of encoders and decoders used to be.
+LIBRARY_KEYWORDS = {
+    *vars(GenerationConfig()),
+    *("torch_dtype", "transformers_version", "attn_implementation", "experts_implementation"),
+    *("auto_map", "custom_pipelines", "tokenizer_class", "sep_token_id", "decoder_start_token_id"),
+    *("is_decoder", "is_encoder_decoder", "add_cross_attention", "tie_encoder_decoder"),
+}
 
 # Above the similarity of `sep_token_id` and `pad_token_id`: older fields that `transformers` still takes.
 LIBRARY_CUTOFF = 0.92
+# In every configuration that was written to a file, which may have fields of other versions and descriptions.
+WRITTEN_FIELDS = {"architectures", "transformers_version"}
 
 
 class UnknownFieldError(TypeError):
@@ -39,40 +46,70 @@ def refuse_typos(
     kwargs: dict[str, Any],
     field_name: str = "",
     cutoff: float = 0.8,
+    stored: dict[str, Any] | None = None,
 ) -> None:
     """Refuse a keyword that is nearly the name of a field, also in the dict of a nested configuration.
 
-    `transformers` keeps any others as attributes, and has some that are no fields.
+    `transformers` keeps any others as attributes, and has some that are no fields. In a dict for one of its classes
+    that was not read from a file, keywords that have no effect are refused as well, such as another class's name for
+    the same field.
 
     Args:
         field_name: of the nested configuration that has the class.
         cutoff: how similar the name of a field must be; 0 to refuse any unknown keyword.
+        stored: fields of a checkpoint that the keywords replace; equal ones are not checked.
 
     Raises:
         UnknownFieldError: the message suggests the field.
     """
+    stored = stored or {}
     known = field_names(config_class)
     own_fields = known - field_names(PreTrainedConfig)
     # Among the class's attributes are properties that can be set.
     known |= {*dir(config_class), *config_class.attribute_map, *LIBRARY_KEYWORDS}
     is_own = cutoff != LIBRARY_CUTOFF
-    unknown = kwargs.keys() - known
+    changed = {name for name, value in kwargs.items() if stored.get(name, known) != value}
+    unknown = changed - known
     if unknown and not is_own:
         with suppress(Exception):  # some have no defaults
             unknown -= vars(config_class()).keys()
+    is_from_file = not stored and not WRITTEN_FIELDS.isdisjoint(kwargs)
     for name in unknown:
         is_private = name.startswith("_")
-        if not is_private and difflib.get_close_matches(name, own_fields, n=1, cutoff=cutoff):
+        is_wrong = bool(difflib.get_close_matches(name, own_fields, n=1, cutoff=cutoff))
+        if not is_wrong and not is_own and not is_from_file:
+            is_wrong = not is_read(config_class, {**stored, **kwargs}, name)
+        if is_wrong and not is_private:
             owner = f"`{field_name}`" if field_name else config_class.__name__
             raise UnknownFieldError(f"{owner} has no field {name!r}.{did_you_mean(name, own_fields)}")
     for name, sub_class in config_class.sub_configs.items():
         value = kwargs.get(name)
         if not isinstance(value, dict):
             continue
+        sub_cutoff = LIBRARY_CUTOFF
         if sub_class is not AutoConfig:
-            refuse_typos(sub_class, value, name, 0.0 if is_own else LIBRARY_CUTOFF)
+            sub_cutoff = 0.0 if is_own else LIBRARY_CUTOFF
         elif value.get("model_type") in CONFIG_MAPPING:
-            refuse_typos(CONFIG_MAPPING[value["model_type"]], value, name, LIBRARY_CUTOFF)
+            sub_class = CONFIG_MAPPING[value["model_type"]]
+        else:
+            continue
+        refuse_typos(sub_class, value, name, sub_cutoff, stored.get(name))
+
+
+def is_read(config_class: type[PreTrainedConfig], fields: dict[str, Any], name: str) -> bool:
+    """Whether a class of `transformers` reads a keyword for which it has no field, such as `rope_theta`."""
+    fields = {key: field for key, field in fields.items() if key != "model_type"}
+    value = fields[name]
+    other = not value if isinstance(value, bool | int | float) else None
+    contents = []
+    try:
+        for choice in (value, other):
+            config = config_class(**{**fields, name: choice})
+            contents.append({**config.to_dict(), name: None})
+    # Of many types: its own errors say what is wrong.
+    except Exception:
+        return True
+    return value is None or contents[0] != contents[1]
 
 
 def as_sub_config(value: Any, field_name: str) -> PreTrainedConfig | None:

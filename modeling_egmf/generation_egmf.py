@@ -16,7 +16,7 @@ from transformers import GenerationMixin
 
 from .decoders_egmf import argument_names, check_keywords, describe_decoder
 from .padding_egmf import must_regroup, read_groups
-from .prompt_egmf import PREFILL_INPUTS, TEXT_INPUTS, check_masks, hide_switched_off_text, is_prefill
+from .prompt_egmf import PREFILL_INPUTS, TEXT_INPUTS, check_masks, check_tensors, hide_switched_off_text, is_prefill
 
 
 # Prompt-sized inputs (B, S), whose columns are regrouped.
@@ -56,6 +56,7 @@ class EGMFGenerationMixin(GenerationMixin):
             settings = {*vars(self.generation_config), *argument_names(type(self.language_model)), *LIBRARY_ARGUMENTS}
             given = [name for name, value in kwargs.items() if value is not None]
             check_keywords(GenerationMixin.generate, given, self.forward, settings)
+        check_tensors({name: kwargs[name] for name in (*COLUMN_INPUTS, *PREFILL_INPUTS) if name in kwargs})
         if kwargs.get("input_ids") is not None and is_prefill(kwargs.get("past_key_values")):
             check_masks(**kwargs)
         given_mask = kwargs.get("attention_mask")

@@ -82,10 +82,12 @@ from .outputs_egmf import EGMFAnswerOutput, EGMFCausalLMOutput, EGMFFusionOutput
 from .padding_egmf import run_language_model
 from .precision_egmf import float32_logits
 from .prompt_egmf import (
+    PREFILL_INPUTS,
     TEXT_INPUTS,
     EGMFPseudoTokens,
     check_finite,
     check_masks,
+    check_tensors,
     check_token_ids,
     hide_switched_off_text,
     is_prefill,
@@ -357,6 +359,9 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFCheckpointMixin, EGMFPr
         """
         if utterance_mask is None:
             raise ValueError("`utterance_mask` is missing; give all that processor(text=...) returns.")
+        media = (audio_values, audio_mask, video_values, video_mask)
+        prompt_inputs = zip(PREFILL_INPUTS, (*media, utterance_mask, text_mask, modality_mask))
+        check_tensors({"input_ids": input_ids, **dict(prompt_inputs)})
         check_masks(
             input_ids,
             utterance_mask=utterance_mask,
@@ -370,7 +375,6 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFCheckpointMixin, EGMFPr
         # (B, L, D)
         text_embeds = embeds[:, columns]
         transcript_mask = utterance_mask[:, columns].bool()
-        media = (audio_values, audio_mask, video_values, video_mask)
         fusion = self.egmf(text_embeds, transcript_mask, *media, modality_mask, text_mask)
         # (B, P, D)
         pseudo_tokens = fusion.pseudo_tokens.to(embeds.dtype)
@@ -404,6 +408,7 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFCheckpointMixin, EGMFPr
         """Next-token logits and, with `labels`, their loss. The class docstring describes the arguments."""
         if kwargs:
             check_keywords(self.forward, kwargs, self.language_model.forward)
+        check_tensors({"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels})
         media = (audio_values, audio_mask, video_values, video_mask, modality_mask)
         if labels is not None and answer_ids is not None and not self.training:
             inputs = (input_ids, attention_mask, utterance_mask, text_mask)
@@ -417,7 +422,6 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFCheckpointMixin, EGMFPr
             attention_mask = hide_switched_off_text(attention_mask, utterance_mask, text_mask, modality_mask)
         elif inputs_embeds is None:
             if is_first:
-                # Text that was not prepared by the processor: only the language model reads it.
                 check_token_ids("input_ids", input_ids, self.config)
             inputs_embeds = self.get_input_embeddings()(input_ids)
         logits_to_keep = choose_logits_to_keep(logits_to_keep, labels, inputs_embeds)
@@ -468,6 +472,7 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFCheckpointMixin, EGMFPr
             raise ValueError("The inputs already contain an answer. Call the processor without `answer`.")
         if answer_ids is None:
             raise ValueError("`answer_ids` is missing; give all that processor(text=...) returns, without `answer`.")
+        check_tensors({"input_ids": input_ids, "attention_mask": attention_mask, "answer_ids": answer_ids})
         if answer_ids.ndim != 3 or answer_ids.numel() == 0:
             raise ValueError(f"`answer_ids` has shape {tuple(answer_ids.shape)}; give (samples, answers, tokens).")
         check_token_ids("answer_ids", answer_ids.clamp(min=0), self.config)
@@ -485,6 +490,7 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFCheckpointMixin, EGMFPr
             probabilities=log_probs.exp(),
             log_probs=log_probs,
             task_ids=task_ids,
+            answer_ids=answer_ids,
             expert_names=tuple(self.config.expert_names),
             **fusion,
         )

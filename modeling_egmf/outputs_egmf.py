@@ -1,7 +1,7 @@
 """Outputs of the EGMF models, with the meaning and shape of every field."""
 
-# B batch  P pseudo tokens  K positions with logits  A answers  E experts  M modalities (text, audio, video)
-# H fusion width  D LLM width  V vocabulary
+# B batch  P pseudo tokens  K positions with logits  A answers  L tokens of an answer  E experts
+# M modalities (text, audio, video)  H fusion width  D LLM width  V vocabulary
 
 from dataclasses import dataclass
 
@@ -70,6 +70,9 @@ class EGMFAnswerOutput(EGMFFusionOutput):
             Their logarithms, -inf past the end of a smaller set.
         task_ids (`torch.Tensor` of shape (B,), *optional*):
             Index of each sample's task in the processor, as it was passed in.
+        answer_ids (`torch.Tensor` of shape (B, A, L), *optional*):
+            Token ids of the answers that were scored, as they were passed in, so that a processor can tell whether
+            they are those of its task.
         expert_names (`tuple[str]` of length E):
             Names of the experts, in the order of `expert_weights`.
     """
@@ -77,4 +80,5 @@ class EGMFAnswerOutput(EGMFFusionOutput):
     probabilities: Tensor | None = None
     log_probs: Tensor | None = None
     task_ids: Tensor | None = None
+    answer_ids: Tensor | None = None
     expert_names: tuple[str, ...] | None = None

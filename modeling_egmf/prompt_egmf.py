@@ -10,6 +10,7 @@ Next: modeling_egmf.py, where the prompt is embedded.
 
 # B batch  S prompt tokens  P pseudo tokens  H fusion width  D LLM width
 
+from collections.abc import Mapping
 from itertools import compress
 from typing import Any
 
@@ -54,6 +55,19 @@ class EGMFPseudoTokens(EGMFFloat32Module):
         # (B, D) or (B, P * D)
         tokens = self.scale * self.projection(self.norm(enhanced))
         return tokens.unflatten(1, (-1, self.width)).expand(-1, self.num_tokens, -1)
+
+
+def check_tensors(inputs: Mapping[str, Any]) -> None:
+    """Reject arrays and lists, on which torch fails without the input's name. `attention_mask` may be a dict of masks.
+
+    Raises:
+        TypeError: the message names the input.
+    """
+    for name, value in inputs.items():
+        if not isinstance(value, Tensor | Mapping | None):
+            raise TypeError(
+                f'`{name}` is a {type(value).__name__}, not a tensor: call the processor with return_tensors="pt".'
+            )
 
 
 def check_masks(input_ids: Tensor, **inputs: Any) -> None:

@@ -25,6 +25,11 @@ from .tasks_egmf import EGMFTask, find_task, number_task
 MEDIA_NAME = re.compile(
     r"(?i)\.(mp4|mkv|mov|avi|webm|m4v|flv|3gp|mpe?g|wmv|wav|flac|ogg|mp3|m4a|opus|aac|amr|wma|aiff|caf|jpe?g|png)$"
 )
+# Spaces, control characters and those that Unicode calls ignorable: no width, or a blank.
+INVISIBLE = re.compile(
+    r"[\s\x00-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
+    r"\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001d173-\U0001d17a\U000e0000-\U000e0fff]*"
+)
 
 # Stands for a message while a chat template is rendered.
 MESSAGE = "THEMESSAGE"
@@ -105,6 +110,11 @@ def encode_parts(parts: dict[str, list[int]], target: list[int], transcript_in_p
     }
 
 
+def is_blank(text: str) -> bool:
+    """Whether nothing of a text can be seen, such as a zero-width space or the mark of a file's encoding."""
+    return INVISIBLE.fullmatch(text) is not None
+
+
 def read_text(text: Any) -> str:
     """The transcript without surrounding spaces, empty for None.
 
@@ -116,7 +126,7 @@ def read_text(text: Any) -> str:
         return ""
     if not isinstance(text, str):
         raise TypeError(f"text must be a string or None, not {type(text).__name__}.")
-    text = text.strip()
+    text = "" if is_blank(text) else text.strip()
     # With a space in it, it may be a sentence, so only an existing file is refused.
     if MEDIA_NAME.search(text) and (len(text.split()) == 1 or os.path.isfile(text)):
         raise ValueError(
@@ -134,7 +144,7 @@ def read_context(context: Any) -> list[Any]:
     turns = []
     for turn in context:
         words = turn[-1] if isinstance(turn, list | tuple) and turn else turn
-        if not isinstance(words, str) or words.strip():
+        if not isinstance(words, str) or not is_blank(words):
             turns.append(turn)
     return turns
 

@@ -6,7 +6,7 @@
 The summary of one distribution is in tasks_egmf.py.
 """
 
-# B batch  M modalities  A answers
+# B batch  M modalities  A answers  L tokens of an answer
 
 import math
 from collections.abc import Mapping, Sequence
@@ -96,6 +96,7 @@ class EGMFResultsMixin:
             tasks = find_sample_tasks(output, self.numbered_tasks)
         tasks = [find_task(task, self.task_objects) for task in tasks]
         check_summary(output, tasks, top_k, interval, calibrated)
+        self._check_answer_ids(getattr(output, "answer_ids", None), tasks)
         answers = []
         for i, task in enumerate(tasks):
             modalities = list(compress(MODALITIES, output.modality_mask[i].tolist()))
@@ -117,6 +118,25 @@ class EGMFResultsMixin:
             )
             answers.append(answer)
         return answers
+
+    def _check_answer_ids(self, answer_ids: torch.Tensor | None, tasks: Sequence[EGMFTask]) -> None:
+        """Refuse answers that are not those of each sample's task in this processor, in their order.
+
+        Args:
+            answer_ids: (B, A, L) of the output of `score_answers`, padded with -1; None to accept any.
+
+        Raises:
+            ValueError: their labels would be wrong.
+        """
+        if answer_ids is None:
+            return
+        for task, answers in zip(tasks, answer_ids.tolist(), strict=True):
+            scored = [[token for token in answer if token >= 0] for answer in answers]
+            if [ids for ids in scored if ids] != self.answer_token_ids(task):
+                raise ValueError(
+                    f"The answers that were scored are not those of task {task.name!r}, or in another order; "
+                    "use the processor that prepared the inputs."
+                )
 
     def post_process_generation(
         self, generated_ids: torch.Tensor, inputs: Mapping[str, torch.Tensor]

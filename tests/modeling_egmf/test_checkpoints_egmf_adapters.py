@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from modeling_egmf import EGMFConfig, EGMFForConditionalGeneration
 from tests.helpers.checkpoint_files import edit_weights, outputs_of, stored_keys
+from training.model.export import merge
 
 
 load = EGMFForConditionalGeneration.from_pretrained
@@ -61,6 +62,48 @@ def test_method_goes_to_peft_and_back(make_adapter_model, inputs_for, bases, tmp
     assert not torch.equal(logits_of(loaded, inputs), expected)
     loaded.load_adapter(tmp_path / "peft")
     assert torch.equal(logits_of(loaded, inputs), expected)
+
+
+TRAINED = {
+    "output layer": {"modules_to_save": ["lm_head"]},
+    "embeddings": {"modules_to_save": ["embed_tokens"]},
+    "norms": {"modules_to_save": ["norm", "input_layernorm"]},
+    "some tokens": {"trainable_token_indices": [3, 40]},
+    "parameters": {"target_parameters": ["mlp.up_proj.weight"]},
+    "ranks": {"rank_pattern": {"q_proj": 5}, "alpha_pattern": {"v_proj": 9}, "lora_alpha": 2.5},
+}
+
+
+@pytest.mark.parametrize("base", ["llm", "llm_tied"])
+@pytest.mark.parametrize("kind", ["adapter", "standalone", "merged"])
+@pytest.mark.parametrize("fields", TRAINED.values(), ids=TRAINED)
+def test_what_peft_trains_beside_lora_is_saved_and_loaded(
+    make_adapter_model, inputs_for, bases, tmp_path, fields, kind, base
+):
+    fixed = {"text_model_id": str(bases / base) if kind == "adapter" else None}
+    model = make_adapter_model(base, lora={"r": 2, **fields}, **fixed)
+    inputs = inputs_for(model)
+    expected = logits_of(model, inputs)
+    if kind == "merged":
+        merge(model)
+        assert torch.allclose(logits_of(model, inputs), expected, atol=1e-4)
+    model.save_pretrained(tmp_path)
+    loaded = load(tmp_path)
+    assert torch.allclose(logits_of(loaded, inputs), expected, atol=1e-4)
+    if kind == "adapter":
+        assert torch.equal(logits_of(loaded, inputs), expected)
+    if kind != "merged":
+        loaded.delete_adapter("default")
+        assert not torch.allclose(logits_of(loaded, inputs), expected, atol=1e-2)
+
+
+def test_lora_of_a_tied_output_layer_is_not_merged(make_adapter_model, inputs_for, bases, tmp_path):
+    model = make_adapter_model("llm_tied", lora={"r": 2, "target_modules": ["lm_head"]}, text_model_id=None)
+    expected = logits_of(model, inputs_for(model))
+    with pytest.raises(ValueError, match="output layer, whose weights are those of the embeddings.*stand_alone"):
+        merge(model)
+    model.save_pretrained(tmp_path)
+    assert torch.allclose(logits_of(load(tmp_path), inputs_for(model)), expected, atol=1e-4)
 
 
 def test_peft_gives_the_same_logits(adapter, bases):

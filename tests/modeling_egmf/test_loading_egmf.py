@@ -41,6 +41,9 @@ def test_fields_override_the_checkpoint(checkpoint):
         ({"device_mapp": "cpu"}, r"^from_pretrained\(\) got .* 'device_mapp'. Did you mean `device_map`\?"),
         ({"anything": 1}, r"^from_pretrained\(\) got an unexpected keyword argument 'anything'. Leave it out"),
         ({"audio_config": {"droput": 0.5}}, "`audio_config` has no field 'droput'. Did you mean `dropout`"),
+        ({"text_config": {"num_layers": 3}}, "has no field 'num_layers'. Did you mean `num_hidden_layers`"),
+        ({"text_config": {"n_layer": 3}}, "`text_config` has no field 'n_layer'"),
+        ({"text_config": {"rope_theta": 5.0}}, "`text_config` has no field 'rope_theta'"),  # it is in rope_parameters
         ({"text_config": {"rms_norm_epps": 1}}, "`text_config` has no field 'rms_norm_epps'. Did you mean `rms_norm"),
     ],
 )
@@ -69,6 +72,36 @@ def test_misspelled_field_of_a_configuration_is_refused():
         EGMFConfig(audio_config={"input_type": "waveform", "backbone_config": backbone})
     with pytest.raises(TypeError, match="`text_config` has no field 'hiden_size'"):
         EGMFConfig(text_config={"model_type": "gemma3", "text_config": {"model_type": "gemma3_text", "hiden_size": 8}})
+
+
+@pytest.mark.parametrize(
+    ("model_type", "field"),
+    [("llama", "num_layers"), ("llama", "d_model"), ("gpt2", "num_layers"), ("qwen3", "n_head"), ("llama", "foo")],
+)
+def test_field_that_its_class_does_not_read_is_refused(model_type, field):
+    with pytest.raises(TypeError, match=f"`text_config` has no field '{field}'"):
+        EGMFConfig(text_config={"model_type": model_type, field: 3})
+
+
+def test_field_of_no_configuration_is_refused():
+    for name in ("anything", "window", "fusion_size"):
+        with pytest.raises(TypeError, match=f"EGMFEncoderConfig has no field '{name}'"):
+            EGMFEncoderConfig(**{name: 3})
+        with pytest.raises(TypeError, match=f"EGMFConfig has no field '{name}'"):
+            EGMFConfig(**{name: 3})
+
+
+def test_fields_by_other_names_and_of_files_are_accepted():
+    for field in ({"num_hidden_layers": 3}, {"n_layer": 3}, {"attn_implementation": "eager"}, {"use_cache": False}):
+        EGMFConfig(text_config={"model_type": "gpt2", **field})
+    for theta in (5.0, 10_000.0):
+        text_config = EGMFConfig(text_config={"model_type": "llama", "rope_theta": theta}).text_config
+        assert text_config.rope_parameters["rope_theta"] == theta
+    EGMFConfig(text_config={"model_type": "llama", "pretraining_tp": 1, "rope_scaling": None, "anything": None})
+    # As on the Hub.
+    from_file = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_ctx": 1024, "anything": 3}
+    assert EGMFConfig(text_config=from_file).text_config.n_ctx == 1024
+    assert EGMFConfig(attn_implementation="eager")._attn_implementation == "eager"
 
 
 def test_stored_configuration_of_another_version_may_have_other_fields(make_config, tmp_path):

@@ -34,6 +34,21 @@ def test_pseudo_tokens_equal_loops(make_config, enliven, projection):
             assert_close(actual[i, p], expected)
 
 
+@pytest.mark.parametrize("convert", [torch.Tensor.numpy, torch.Tensor.tolist], ids=["array", "list"])
+@pytest.mark.parametrize("method", ["score_answers", "forward", "generate"])
+def test_arrays_and_lists_are_refused_by_name(setting, process, method, convert):
+    model, processor, samples = setting()
+    inputs = dict(process(processor, samples))
+    del inputs["task_ids"]
+    if method != "score_answers":
+        del inputs["answer_ids"]
+    settings = {"max_new_tokens": 1} if method == "generate" else {}
+    getattr(model, method)(**inputs, **settings)
+    for name in inputs:
+        with pytest.raises(TypeError, match=rf'`{name}` is a (ndarray|list), not a tensor.*return_tensors="pt"'):
+            getattr(model, method)(**{**inputs, name: convert(inputs[name])}, **settings)
+
+
 @pytest.mark.parametrize(("projection", "distinct"), [("repeat", 1), ("separate", 3)])
 def test_repeat_repeats_and_separate_does_not(
     make_config,

@@ -270,3 +270,51 @@ def test_calibration_has_two_numbers_for_each_subset(calibration):
         ValueError, match="Task 'mood': calibration is .*give a positive `temperature` and a `uniform_w"
     ):
         EGMFTask("mood", "classification", ["good", "bad"], prompt="\nMood:", calibration=calibration)
+
+
+# ---- another processor than the one that prepared the inputs --------------------------------------------------
+
+LABELS = ["joy", "anger", "fear"]
+OTHERS = {
+    "another order": ["anger", "joy", "fear"],
+    "other words": {"joy": "happy", "anger": "anger", "fear": "fear"},
+    "fewer labels": ["joy", "anger"],
+}
+
+
+def feeling(labels):
+    return EGMFTask("feeling", "classification", labels, prompt="\nThe feeling is")
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("of_call", [False, True])
+def test_answers_of_another_processor_are_refused(make_processor, make_model, kind, of_call):
+    asked, other = feeling(LABELS), feeling(OTHERS[kind])
+    processor = make_processor(tasks=None if of_call else [asked])
+    inputs = processor(text=["Well, well.", "no"], task=asked)
+    output = make_model().score_answers(**inputs)
+    assert list(processor.post_process_answers(output)[0]["probabilities"]) == LABELS
+    another = make_processor(tasks=None if of_call else [other])
+    another(text="Well.", task=other)
+    with pytest.raises(ValueError, match="not those of task 'feeling', or in another order; use the processor that"):
+        another.post_process_answers(output)
+    with pytest.raises(ValueError, match="not those of task 'feeling'"):
+        another.post_process_answers(output, tasks=[other] * 2)
+
+
+def test_same_answers_under_other_names_are_accepted(make_processor, make_model):
+    processor = make_processor(tasks=[feeling(LABELS)])
+    output = make_model().score_answers(**processor(text="Well, well."))
+    names = {"Freude": "joy", "Wut": "anger", "Angst": "fear"}
+    expected = processor.post_process_answers(output)[0]["probabilities"]
+    found = make_processor(tasks=[feeling(names)]).post_process_answers(output)[0]["probabilities"]
+    assert list(found) == list(names)
+    assert list(found.values()) == list(expected.values())
+
+
+def test_answers_of_sets_of_different_sizes_are_those_of_their_tasks(make_processor, make_model):
+    processor = make_processor()
+    output = make_model().score_answers(**processor(text=["Well.", "no"], task=["emotion", "mosei"]))
+    assert len(processor.post_process_answers(output)[0]["probabilities"]) == 7
+    with pytest.raises(ValueError, match="not those of task 'cherma'"):
+        processor.post_process_answers(output, tasks=["cherma", "mosei"])

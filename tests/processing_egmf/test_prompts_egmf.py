@@ -138,6 +138,24 @@ def test_empty_turns_are_not_read(features):
     assert_same(features(text="a", context=["", "b"]), features(text="a", context=["b"]))
 
 
+INVISIBLE = ("\u200b", "\ufeff", "\u2060", "\u200b \u200d\n", "\u00ad", "\u3164", "\u2800", "\ufe0f", "\x00\x1f")
+
+
+@pytest.mark.parametrize("text", INVISIBLE)
+def test_text_without_anything_to_see_is_missing(features, text):
+    media = {"audio_features": np.ones((2, 6))}
+    batch = features(text=text, context=[text, ("Ann", text)], **media)
+    assert_same(batch, features(**media))
+    assert batch["modality_mask"].tolist() == [[False, True, False]]
+    with pytest.raises(ValueError, match="sample 0"):
+        features(text=text)
+
+
+@pytest.mark.parametrize("text", ["a\u200b", "?", "👍", "❤\ufe0f", "好", "\u0e33", "\u064e", "\U0001fae9"])
+def test_text_with_anything_to_see_is_read(features, text):
+    assert features(text=text)["modality_mask"].tolist() == [[True, False, False]]
+
+
 @pytest.mark.parametrize("text", ["<|egmf|>", "a <|egmf|><|egmf|> b", "</s><s>", "</s>\nThe speaker's emotion is joy"])
 @pytest.mark.parametrize("place", ["text", "context", "speaker"])
 def test_special_tokens_written_by_a_user_are_text(features, text, place):

@@ -37,6 +37,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from processing_egmf import MODALITIES, EGMFProcessor
+from processing_egmf.prompts_egmf import is_blank
 
 from .augmentation import AugmentationSettings, augment, augment_voice, choose_modalities
 from .class_folders import read_class_folders
@@ -489,8 +490,7 @@ def _present_modalities(example: dict[str, Any], *media: Any) -> list[str]:
 
 def _has_text(example: dict[str, Any], has_media: bool) -> bool:
     """Whether there is any text to read: a transcript, or earlier turns next to audio or video."""
-    has_transcript = bool((example.get("text") or "").strip())
-    return has_transcript or (has_media and bool(example.get("context")))
+    return not is_blank(example.get("text") or "") or (has_media and bool(example.get("context")))
 
 
 def _explain_labels(errors: Sequence[tuple[str, str]]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from processing_egmf import EGMFProcessor, EGMFTask
+from processing_egmf.prompts_egmf import is_blank
 
 from .csv_tables import parse_number
 from .dataset import SOURCES, EGMFDataset
@@ -203,7 +204,7 @@ def check_encoder_inputs(examples: list[dict[str, Any]], processor: EGMFProcesso
             f"column {columns}, or train without it: --{modality} none, or --modalities {others} for a trained model."
         )
     others = " ".join(modality for modality in modalities if modality != "text")
-    if "text" in modalities and not any((example.get("text") or "").strip() for example in examples):
+    if "text" in modalities and all(is_blank(example.get("text") or "") for example in examples):
         raise ValueError(
             f"No training example has text. Fill in the column `text`, or train without it: --modalities {others}."
         )

@@ -145,6 +145,7 @@ class EGMFWithHead(EGMFForConditionalGeneration):
             probabilities=log_probs.exp(),
             log_probs=log_probs,
             task_ids=inputs["task_ids"],
+            answer_ids=answer_ids,
             expert_names=tuple(self.config.expert_names),
             **fusion,
         )
