@@ -40,6 +40,7 @@ REQUIRED = (
 )
 SAMPLING_STRATEGIES = ("group_by_length", "random", "sequential")
 READOUTS = ("answers", "head")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 QUANTIZATION_TYPES = ("nf4", "fp4")
 NO_HALF_PRECISION = (
     "--fp16 needs a GPU: on the CPU, training would be in float32. Leave it out, or give --bf16 true --use_cpu true."
@@ -95,6 +96,11 @@ def check_model_options(options: Any) -> None:
     """Refuse options of the model that are not possible together."""
     if options.readout not in READOUTS:
         raise ValueError(f"--readout is {options.readout!r}; use one of {', '.join(READOUTS)}.")
+    if options.text_model_dtype not in DTYPES:
+        raise ValueError(f"--text_model_dtype is {options.text_model_dtype!r}; use one of {', '.join(DTYPES)}.")
+    if not options.conv_channels or min(options.conv_channels) < 1:
+        given = " ".join(map(str, options.conv_channels)) or "empty"
+        raise ValueError(f"--conv_channels is {given}; give one or more numbers of channels, each at least 1.")
     has_checkpoint = options.model_name_or_path is not None
     check_quantization(options)
     if options.frames == "face" and not has_checkpoint and importlib.util.find_spec("dlib") is None:

@@ -45,6 +45,11 @@ CONTRADICTIONS = {
         (*NEW, "--fusion_pretraining_token_dropout=1"),
         "--fusion_pretraining_token_dropout is 1.0; it must be b",
     ),
+    "unknown precision": (
+        (*NEW, "--text_model_dtype", "float8"),
+        "--text_model_dtype is 'float8'; use one of auto, f",
+    ),
+    "no channels": ((*NEW, "--conv_channels", "32", "0"), "--conv_channels is 32 0; give one or more numbers"),
     "no mixture": ((*NEW, "--fusion_pretraining_mixup=nan"), "--fusion_pretraining_mixup is nan"),
 }
 
