@@ -162,10 +162,11 @@ def warm_loader(hub, warm_python, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_eighty_first_loads_in_rounds_of_eight(start, pushed, warm_loader, tmp_path):
+@pytest.mark.parametrize("at_once", [2, 8])
+def test_ten_rounds_of_first_loads(start, pushed, warm_loader, tmp_path, at_once):
     _, inputs, expected = pushed
     python, cache = warm_loader
-    pickles = [tmp_path / f"{number}.pickle" for number in range(8)]
+    pickles = [tmp_path / f"{number}.pickle" for number in range(at_once)]
     for _ in range(10):
         shutil.rmtree(cache, ignore_errors=True)
         processes = [start(python, FIRST, cache, inputs, path) for path in pickles]
