@@ -81,7 +81,7 @@ class EGMFTask:
             tokenizer, as a message of the user. The answer then begins the reply, without the separator.
         calibration: for `calibrated=True`, by what an answer is based on:
             `{"text+audio": {"temperature": 1.4, "uniform_weight": 0.05}, ...}`. Log-probabilities are divided by the
-            temperature, and equal probabilities get the weight, from 0 to below 1.
+            temperature, and equal probabilities get the weight, from 0 to below 1. A number is a temperature alone.
 
     Raises:
         ValueError: the fields contradict one another.
@@ -121,6 +121,8 @@ class EGMFTask:
             if task_field.type is float and not (is_number(value) and abs(value) <= MAX_NUMBER):
                 between = f"{-MAX_NUMBER:g} and {MAX_NUMBER:g}"
                 raise ValueError(f"{task_field.name} is {shorten(value)}; give a number between {between}.")
+        if isinstance(self.calibration, dict):
+            self.calibration = {name: _read_calibration(entry) for name, entry in self.calibration.items()}
         entries = self.calibration.values() if isinstance(self.calibration, dict) else [None]
         if not all(map(_is_calibration, entries)):
             raise ValueError(
@@ -424,6 +426,11 @@ def _read_labels(labels: Any) -> dict[str, str]:
     if repeated:
         raise ValueError(f"the labels {shorten(repeated)} are given more than once.")
     return dict(entries)
+
+
+def _read_calibration(entry: Any) -> Any:
+    """An entry of `calibration`; a number, as older checkpoints have, is a temperature alone."""
+    return {"temperature": entry, "uniform_weight": 0.0} if is_number(entry) else entry
 
 
 def _is_calibration(entry: Any) -> bool:

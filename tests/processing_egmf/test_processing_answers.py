@@ -251,11 +251,16 @@ def test_calibrated_answers_by_hand(features, scale):
     assert scale.post_process_answers(output)[0]["interval"] == [-1.0, 1.0]
 
 
+def test_a_number_in_the_calibration_is_a_temperature_alone():
+    task = EGMFTask("mood", "classification", ["good", "bad"], prompt="\nMood:", calibration={"text": 2.0})
+    assert task.find_calibration(["text"]) == {"temperature": 2.0, "uniform_weight": 0.0}
+
+
 @pytest.mark.parametrize(
     "calibration",
     [
         1.5,
-        {"text": 2.0},
+        {"text": 0.0},
         {"text": {"temperature": 1.0}},
         {"text": {"temperature": 0, "uniform_weight": 0}},
         {"text": {"temperature": "high", "uniform_weight": 0}},
