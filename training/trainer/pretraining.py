@@ -178,6 +178,31 @@ def make_optimizer(
     return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
 
 
+def pretraining_loss(
+    model: EGMFForConditionalGeneration,
+    heads: AnswerHeads,
+    batch: dict[str, torch.Tensor],
+    mixup: Mixup | None = None,
+    token_dropout: float = 0.0,
+) -> torch.Tensor:
+    """Mean loss () of a batch: every sample has the same weight, however many modalities it has."""
+    fused = fuse_modalities(model, batch, mixup, token_dropout)
+    num_forms = torch.bincount(fused.samples)[fused.samples]
+    weights = 1 / (num_forms * len(batch["task_ids"]))  # (N,)
+    smoothing = torch.full_like(weights, LABEL_SMOOTHING)
+    if mixup is not None:
+        smoothing[mixup.mixes(fused.subsets)] = 0.0  # mixed labels are soft already, and the answers too unsure
+    task_ids = batch["task_ids"][fused.samples]
+    parts = [(fused.samples, fused.shares)]
+    if mixup is not None:
+        parts.append((fused.partners, 1 - fused.shares))
+    loss = fused.vectors.new_zeros(())
+    for samples, shares in parts:
+        labels = batch["label_index"][samples]
+        loss = loss + heads.loss(fused.vectors, task_ids, labels, weights * shares, smoothing)
+    return batch.get("loss_weight", 1.0) * loss
+
+
 def pretrain_fusion(
     model: EGMFForConditionalGeneration,
     heads: AnswerHeads,
@@ -186,7 +211,7 @@ def pretrain_fusion(
     epochs: float,
     device: torch.device | str = "cpu",
     progress: bool = True,
-    compute_loss: Callable[..., torch.Tensor] | None = None,
+    compute_loss: Callable[..., torch.Tensor] = pretraining_loss,
 ) -> list[float]:
     """Train `model.egmf` and temporary heads; returns the mean loss of each epoch.
 
@@ -200,9 +225,8 @@ def pretrain_fusion(
         epochs: may be fractional; rounded up to a full step.
         device: device of the batches.
         progress: show a progress bar.
-        compute_loss: `pretraining_loss`, or that with mixup and token dropout; None for the first.
+        compute_loss: `pretraining_loss`, or that with mixup and token dropout.
     """
-    compute_loss = compute_loss or pretraining_loss
     steps = math.ceil(epochs * len(loader))
     if steps == 0:
         return []
@@ -231,28 +255,3 @@ def pretrain_fusion(
         epoch_losses.append(sum(losses) / len(losses))
     bar.close()
     return epoch_losses
-
-
-def pretraining_loss(
-    model: EGMFForConditionalGeneration,
-    heads: AnswerHeads,
-    batch: dict[str, torch.Tensor],
-    mixup: Mixup | None = None,
-    token_dropout: float = 0.0,
-) -> torch.Tensor:
-    """Mean loss () of a batch: every sample has the same weight, however many modalities it has."""
-    fused = fuse_modalities(model, batch, mixup, token_dropout)
-    num_forms = torch.bincount(fused.samples)[fused.samples]
-    weights = 1 / (num_forms * len(batch["task_ids"]))  # (N,)
-    smoothing = torch.full_like(weights, LABEL_SMOOTHING)
-    if mixup is not None:
-        smoothing[mixup.mixes(fused.subsets)] = 0.0  # mixed labels are soft already, and the answers too unsure
-    task_ids = batch["task_ids"][fused.samples]
-    parts = [(fused.samples, fused.shares)]
-    if mixup is not None:
-        parts.append((fused.partners, 1 - fused.shares))
-    loss = fused.vectors.new_zeros(())
-    for samples, shares in parts:
-        labels = batch["label_index"][samples]
-        loss = loss + heads.loss(fused.vectors, task_ids, labels, weights * shares, smoothing)
-    return batch.get("loss_weight", 1.0) * loss
