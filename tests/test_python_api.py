@@ -24,7 +24,7 @@ def test_examples_run(tmp_path, monkeypatch):
     write_video(tmp_path / CLIP, gray_frames(20), fps=12.5, audio=sine(440, 1.6, 16000), sampling_rate=16000)
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 8
+    assert len(blocks) == 9
     printed = []
     scope = {"print": printed.append}
     for block in blocks:

@@ -110,7 +110,7 @@ def test_recipe_of_raw_clips_is_that_of_features_with_pretrained_encoders(benchm
 
 
 def test_every_dataset_folder_is_written_by_one_command():
-    """Commands in recipes and README write where `dataset` reads, and no two corpora share a folder."""
+    """Commands in recipes write where `dataset` reads, and no two corpora share a folder."""
     commands = {}
     for path in FOLDER.glob("*.yaml"):
         text = path.read_text(encoding="utf-8")
@@ -120,10 +120,18 @@ def test_every_dataset_folder_is_written_by_one_command():
             assert written == dataset, path.name
             commands[dataset].add(command)
     assert [dataset for dataset, found in commands.items() if len(found) > 1] == []
-    readme = (FOLDER.parents[1] / "README.md").read_text(encoding="utf-8")
-    documented = set(re.findall(r"`egmf convert \w+ \S+ (data/\w+)", readme))
-    assert "data/meld" in documented
-    assert documented <= commands.keys()
+
+
+@pytest.mark.parametrize("page", ["README.md", "training/converters/README.md"])
+def test_tables_of_corpora_write_where_their_recipes_read(page):
+    text = (FOLDER.parents[1] / page).read_text(encoding="utf-8")
+    rows = re.findall(r"`egmf convert \w+ \S+ (data/\w+)[^|]*\| `([\w*-]+)` \|", text)
+    assert ("data/meld", "meld_raw-*") in rows
+    for written, pattern in rows:
+        recipes = sorted(FOLDER.glob(f"{pattern}.yaml"))
+        assert recipes, pattern
+        read = {yaml.safe_load(recipe.read_text(encoding="utf-8"))["dataset"] for recipe in recipes}
+        assert read == {written}, pattern
 
 
 def test_recipe_of_landmarks_is_that_of_real_voices_with_faces():

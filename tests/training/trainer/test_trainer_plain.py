@@ -1,4 +1,4 @@
-"""The plain `transformers.Trainer`: the same losses as our command's, and the README's lines."""
+"""The plain `transformers.Trainer`: the same losses as our command's, and the lines of PYTHON_API.md."""
 
 from pathlib import Path
 
@@ -83,11 +83,13 @@ def test_plain_trainer_has_the_losses_of_our_command(place, start):
     assert seen["index"].tolist() == [e["label_index"] for e in ours.eval_dataset.examples if e["task"] == "emotion"]
 
 
-def test_lines_of_the_readme(place, start, monkeypatch):
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    (code,) = [block.split("```")[0] for block in text.split("```python\n")[1:] if "TrainingArguments" in block]
-    assert "processor.data_collator()" in code
+def test_lines_of_the_python_api(place, start, monkeypatch):
+    text = (ROOT / "training/PYTHON_API.md").read_text(encoding="utf-8")
+    blocks = [block.split("```")[0] for block in text.split("```python\n")[1:]]
+    (training,) = [block for block in blocks if "TrainingArguments" in block]
+    assert "processor.data_collator()" in training
     clip = place / "corpus/clips/0.mp4"
+    code = "\n".join([blocks[0], training])
     code = code.replace("data/demo/clips/test_0000.mp4", str(clip)).replace("runs/demo", str(start))
     monkeypatch.chdir(place)
     scope = {}
