@@ -44,9 +44,16 @@ MAX_SAMPLING_RATE = 768_000
 MAX_PEAK = 64.0
 # Lossy codecs and augmentation overshoot 1; floats beyond this were normalized, or wrongly scaled.
 USUAL_PEAK = 2.5
+# Of an array.
 MAX_CHANNELS = 8
+# That FFmpeg decodes.
+MAX_FILE_CHANNELS = 512
 # Range of the samples of digital silence: the dither of 16 bits.
 SILENCE = 2**-14
+# A mix with a smaller share of the energy that unrelated channels would leave in it has lost what they have in common.
+# Measured on speech: 0 to 0.19 for a channel that is inverted, up to a sample late at 16 kHz or as loud as 4 to 5; at
+# least 0.4 for spaced microphones, two speakers, a speaker in one channel, and sides twice as loud as the middle.
+CANCELED_SHARE = 0.2
 # Gaps in the track that are filled with silence, in seconds. Shorter ones are jitter, longer ones damage.
 MIN_GAP = 0.1
 MAX_GAP = 60.0
@@ -94,10 +101,11 @@ def load_audio(
     name = name_with_path(source, name)
     with errors_named(name):
         budget = DecodingBudget(name, max_seconds, max_decode_seconds)
-        pieces = _read_pieces(source, sampling_rate, budget, missing_ok)
-        has_canceled = bool(pieces) and _is_silent(pieces)
-        if has_canceled:
-            pieces = _read_pieces(source, sampling_rate, budget, missing_ok, first_only=True)
+        mixer = ChannelMixer()
+        pieces = _read_pieces(source, sampling_rate, budget, missing_ok, mixer)
+        channel = mixer.loudest_of_canceled()
+        if channel is not None:
+            pieces = _read_pieces(source, sampling_rate, budget, missing_ok, ChannelMixer(channel))
         if pieces is None and not missing_ok:
             raise ValueError("no audio track that can be decoded. Give `audio`, or leave audio out.")
         if pieces is None:
@@ -112,28 +120,66 @@ def load_audio(
     if _is_silent(pieces):
         logger.warning(f"{name}: the audio is digital silence. Audio is left out.")
         return None
-    if has_canceled:
-        logger.warning(f"{name}: the channels cancel each other, as when one is inverted; only the first is used.")
+    if channel is not None:
+        logger.warning(f"{name}: the channels cancel each other, as when one is inverted; only the loudest is used.")
     return _resample(pieces, target_sampling_rate)
 
 
-def _read_pieces(
-    source: Any, sampling_rate: int | None, budget: DecodingBudget, missing_ok: bool, first_only: bool = False
-) -> list[AudioPiece] | None:
-    """The audio of any source, up to `max_seconds` of the budget; None for a file without an audio track.
+class ChannelMixer:
+    """Mixes the channels of a recording, and measures whether they cancel each other.
 
     Args:
-        first_only: take the first channel instead of mixing all.
+        channel: the only one to read, instead of a mix.
     """
-    source, sampling_rate = _unpack(source, sampling_rate, first_only)
+
+    def __init__(self, channel: int | None = None):
+        self.channel = channel
+        # Sums of products of every two channels as they are in the mix: its energy is the sum of all, and the energies
+        # of the channels are on the diagonal. Without constant offsets.
+        self._products = np.zeros((MAX_FILE_CHANNELS, MAX_FILE_CHANNELS))
+        # Format, layout and rate of frames -> a graph to floats, and the weights of the channels.
+        self._kinds = {}
+
+    def mix_frame(self, frame: Any) -> np.ndarray:
+        """A decoded frame as float32 (samples,)."""
+        kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if kind not in self._kinds:
+            to_floats = _build_graph(frame, {"aformat": "sample_fmts=flt"})
+            self._kinds[kind] = (to_floats, _mixing_weights(frame.layout.name))
+        graph, weights = self._kinds[kind]
+        graph.push(frame)
+        return self.mix(graph.pull().to_ndarray().reshape(-1, len(weights)).T, weights)
+
+    def mix(self, channels: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Channels, float32 (channels, samples), as one, (samples,)."""
+        if self.channel is not None:
+            return channels[min(self.channel, len(channels) - 1)]
+        weighted = np.multiply(weights[:, None], channels, order="C")
+        if len(channels) > 1:
+            varying = weighted - weighted.mean(axis=1, keepdims=True)
+            self._products[: len(channels), : len(channels)] += varying @ varying.T
+        return weighted.sum(axis=0)
+
+    def loudest_of_canceled(self) -> int | None:
+        """Index of the channel that is the loudest in the mix, if the channels cancel each other."""
+        energies = self._products.diagonal()
+        is_canceled = self._products.sum() < CANCELED_SHARE * energies.sum()
+        return int(energies.argmax()) if is_canceled else None
+
+
+def _read_pieces(
+    source: Any, sampling_rate: int | None, budget: DecodingBudget, missing_ok: bool, mixer: ChannelMixer
+) -> list[AudioPiece] | None:
+    """The audio of any source, up to `max_seconds` of the budget; None for a file without an audio track."""
+    source, sampling_rate = _unpack(source, sampling_rate, mixer)
     if not isinstance(source, ARRAYS):
-        return _load_file(source, budget, missing_ok, first_only)
+        return _load_file(source, budget, missing_ok, mixer)
     _check_sampling_rate(sampling_rate)
-    piece = AudioPiece(_mono_from_array(source, first_only), int(sampling_rate))
+    piece = AudioPiece(_mono_from_array(source, mixer), int(sampling_rate))
     return list(_limit([piece], budget))
 
 
-def _unpack(source: Any, sampling_rate: int | None, first_only: bool) -> tuple[Any, int | None]:
+def _unpack(source: Any, sampling_rate: int | None, mixer: ChannelMixer) -> tuple[Any, int | None]:
     """The array and sampling rate of a dict, a pair or a decoder object; other sources unchanged."""
     if isinstance(source, Mapping) and source.get("array") is not None:
         return source["array"], source.get("sampling_rate", sampling_rate)
@@ -147,10 +193,8 @@ def _unpack(source: Any, sampling_rate: int | None, first_only: bool) -> tuple[A
             raise ValueError(f"the audio cannot be decoded ({error}). Convert it to wav.") from error
         # (channels, samples), which torchcodec does not name.
         samples = to_numpy(decoded.data)
-        layout = f"{len(samples)} channels"
-        frame = import_av().AudioFrame.from_ndarray(samples.T.reshape(1, -1), "flt", layout)
-        frame.sample_rate = decoded.sample_rate
-        return _mix(frame, {}, first_only), decoded.sample_rate
+        weights = _mixing_weights(f"{len(samples)} channels")
+        return mixer.mix(samples, weights), decoded.sample_rate
     if media_kind(source) == "video" and not isinstance(source, ARRAYS):
         raise ValueError(f"{type(source).__name__} has no audio. Give it as `video`.")
     return source, sampling_rate
@@ -159,7 +203,7 @@ def _unpack(source: Any, sampling_rate: int | None, first_only: bool) -> tuple[A
 # ---- files ---------------------------------------------------------------------------------------------------
 
 
-def _load_file(source: Any, budget: DecodingBudget, missing_ok: bool, first_only: bool) -> list[AudioPiece] | None:
+def _load_file(source: Any, budget: DecodingBudget, missing_ok: bool, mixer: ChannelMixer) -> list[AudioPiece] | None:
     """The audio of a file, or None if it has no audio track.
 
     Raises:
@@ -169,25 +213,24 @@ def _load_file(source: Any, budget: DecodingBudget, missing_ok: bool, first_only
     if is_picture(source, budget.name):
         return None
     with open_track(source, "audio", budget) as track:
-        pieces = None if track is None else list(_limit(_decode(track, first_only), budget))
+        pieces = None if track is None else list(_limit(_decode(track, mixer), budget))
         if pieces == [] and track.damage and not (missing_ok and choose_stream(track.container, "video")):
             raise ValueError(f"not audio, or damaged ({track.damage[0]}). Copy it again as wav.")
     return pieces
 
 
-def _decode(track: Track, first_only: bool) -> Iterator[AudioPiece]:
+def _decode(track: Track, mixer: ChannelMixer) -> Iterator[AudioPiece]:
     """The track from the start of the clip on, with silence where a player would play nothing."""
     seconds = 0.0
     filled = 0.0
     start = _clip_start(track)
-    graphs = {}
     for frame in track.decode():
         if frame.is_corrupt:
             track.damage.append("a frame with errors")
         rate = frame.sample_rate
         _check_sampling_rate(rate)
         try:
-            samples = _mix(frame, graphs, first_only)
+            samples = mixer.mix_frame(frame)
         except import_av().FFmpegError as error:
             track.damage.append(str(error))
             continue
@@ -208,39 +251,33 @@ def _clip_start(track: Track) -> float:
     return min((float(stream.start_time * stream.time_base) for stream in timed), default=0.0)
 
 
-def _mix(frame: Any, graphs: dict, first_only: bool) -> np.ndarray:
-    """A frame as float32 (samples,), by its `_mixing_graph`, which is kept in `graphs` for frames of the same kind."""
-    kind = (frame.format.name, frame.layout.name, frame.sample_rate)
-    if kind not in graphs:
-        graphs[kind] = _build_graph(frame, "pan", "mono|c0=c0") if first_only else _mixing_graph(frame)
-    graphs[kind].push(frame)
-    return graphs[kind].pull().to_ndarray()[0]
-
-
-def _mixing_graph(frame: Any) -> Any:
-    """A filter graph that mixes frames like this one to one channel of floats, as a player does.
+def _mixing_weights(layout: str) -> np.ndarray:
+    """The weights by which a player mixes the channels of a layout to one, float32 (channels,).
 
     Channels without names are assumed to have the default layout for their number; those that FFmpeg cannot place are
     averaged.
     """
+    av = import_av()
+    count = av.AudioLayout(layout).nb_channels
+    # In each of the samples, one channel is 1.
+    unit = av.AudioFrame.from_ndarray(np.eye(count, dtype=np.float32).reshape(1, -1), "flt", layout)
+    unit.sample_rate = MAX_SAMPLING_RATE
+    # FFmpeg's default makes stereo floats 3 dB louder than stereo integers.
+    mixing = {"aresample": "rematrix_maxval=1", "aformat": "channel_layouts=mono:sample_fmts=flt"}
     try:
-        # FFmpeg's default makes stereo floats 3 dB louder than stereo integers.
-        return _build_graph(frame, "aresample", "rematrix_maxval=1")
-    except import_av().FFmpegError:
-        channels = [f"c{index}" for index in range(frame.layout.nb_channels)]
-        return _build_graph(frame, "pan", f"mono|c0<{'+'.join(channels)}")
+        graph = _build_graph(unit, mixing)
+        graph.push(unit)
+        return graph.pull().to_ndarray()[0]
+    except av.FFmpegError:
+        return np.full(count, 1 / count, np.float32)
 
 
-def _build_graph(frame: Any, mixer: str, options: str) -> Any:
+def _build_graph(frame: Any, filters: dict[str, str]) -> Any:
+    """A graph of filters, name -> options, for frames like this one."""
     graph = import_av().filter.Graph()
-    nodes = [
-        graph.add_abuffer(None, frame.sample_rate, frame.format.name, frame.layout.name),
-        graph.add("aformat", "sample_fmts=fltp"),
-        graph.add(mixer, options),
-        graph.add("aformat", "channel_layouts=mono"),
-        graph.add("abuffersink"),
-    ]
-    graph.link_nodes(*nodes).configure()
+    buffer = graph.add_abuffer(None, frame.sample_rate, frame.format.name, frame.layout.name)
+    nodes = [graph.add(name, options) for name, options in filters.items()]
+    graph.link_nodes(buffer, *nodes, graph.add("abuffersink")).configure()
     return graph
 
 
@@ -256,8 +293,8 @@ def _scale(samples: np.ndarray) -> np.ndarray:
     return ((samples.astype(np.float64) - zero) / half_range).astype(np.float32)
 
 
-def _mono_from_array(array: Any, first_only: bool) -> np.ndarray:
-    """The mean of the channels, or the first, float32 (samples,) in about [-1, 1]."""
+def _mono_from_array(array: Any, mixer: ChannelMixer) -> np.ndarray:
+    """The mean of the channels, or what else the mixer makes of them, float32 (samples,) in about [-1, 1]."""
     array = to_numpy(array)
     is_float = array.dtype.kind == "f"
     is_small_integer = array.dtype.kind in "iu" and array.dtype.itemsize <= 4
@@ -275,7 +312,7 @@ def _mono_from_array(array: Any, first_only: bool) -> np.ndarray:
             f"(samples, channels) with at most {MAX_CHANNELS} channels. Give one clip at a time."
         )
     channels = _scale(array.T if array.shape[1] < array.shape[0] else array)
-    return channels[0] if first_only else channels.mean(axis=0)
+    return mixer.mix(channels, np.full(len(channels), 1 / len(channels), np.float32))
 
 
 def _limit(pieces: Iterable[AudioPiece], budget: DecodingBudget) -> Iterator[AudioPiece]:

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from processing_egmf import audio_egmf
 from processing_egmf.audio_egmf import load_audio
-from processing_egmf.media_egmf import is_recording, media_kind
+from processing_egmf.media_egmf import is_recording, media_kind, open_track
 from processing_egmf.video_egmf import load_video
 from tests.helpers.media_files import gray_frames, sine, write_audio, write_video
 
@@ -39,6 +40,20 @@ def test_surround_is_mixed_as_a_player_does(tmp_path, channel, share):
     assert level(samples) == pytest.approx(0.5 * share, abs=2e-3)
 
 
+def wavpack(channels, layout):
+    """A file of planar floats."""
+    content = io.BytesIO()
+    with av.open(content, "w", format="matroska") as container:
+        stream = container.add_stream("wavpack", rate=RATE, layout=layout, format="fltp")
+        frame = av.AudioFrame.from_ndarray(channels.T.reshape(1, -1).copy(), "flt", layout)
+        frame.sample_rate = RATE
+        resampler = av.AudioResampler("fltp", layout, RATE)
+        for part in [*resampler.resample(frame), *resampler.resample(None)]:
+            container.mux(stream.encode(part))
+        container.mux(stream.encode(None))
+    return content.getvalue()
+
+
 @pytest.mark.parametrize(
     ("layout", "shares"),
     [
@@ -48,19 +63,11 @@ def test_surround_is_mixed_as_a_player_does(tmp_path, channel, share):
 )
 def test_planar_channels_of_other_layouts(layout, shares):
     for channel, share in enumerate(shares):
-        content = io.BytesIO()
-        channels = np.zeros((len(TONE), len(shares)), np.float32)
-        channels[:, channel] = TONE
-        channels[::100, 0] += 0.01  # not silent
-        with av.open(content, "w", format="matroska") as container:
-            stream = container.add_stream("wavpack", rate=RATE, layout=layout, format="fltp")
-            frame = av.AudioFrame.from_ndarray(channels.reshape(1, -1), "flt", layout)
-            frame.sample_rate = RATE
-            resampler = av.AudioResampler("fltp", layout, RATE)
-            for part in [*resampler.resample(frame), *resampler.resample(None)]:
-                container.mux(stream.encode(part))
-            container.mux(stream.encode(None))
-        assert level(load_audio(content.getvalue())) == pytest.approx(0.5 * share, abs=2e-3)
+        channels = np.zeros((len(shares), len(TONE)), np.float32)
+        channels[channel] = TONE
+        channels[0, ::100] += 0.01  # not silent
+        content = wavpack(channels, layout)
+        assert level(load_audio(content)) == pytest.approx(0.5 * share, abs=2e-3)
 
 
 def test_six_channels_without_names_are_taken_for_surround(tmp_path):
@@ -142,11 +149,11 @@ def test_digital_silence_in_a_file_is_left_out(tmp_path, ending, warnings_of):
     assert f"silent{ending}): the audio is digital silence. Audio is left out." in warnings_of()
 
 
-CANCELED = "the channels cancel each other, as when one is inverted; only the first is used."
+CANCELED = "the channels cancel each other, as when one is inverted; only the loudest is used."
 
 
 @pytest.mark.parametrize("ending", [".wav", ".flac", ".m4a"])
-def test_of_channels_that_cancel_each_other_the_first_is_used(tmp_path, ending, warnings_of):
+def test_of_channels_that_cancel_each_other_the_loudest_is_used(tmp_path, ending, warnings_of):
     path = write_audio(tmp_path / f"inverted{ending}", np.stack([TONE, -TONE]), RATE)
     samples = load_audio(path, name="sample 3")
     assert level(samples) == pytest.approx(0.5, rel=0.02)
@@ -154,7 +161,7 @@ def test_of_channels_that_cancel_each_other_the_first_is_used(tmp_path, ending, 
 
 
 @pytest.mark.parametrize("kind", ["channels first", "channels last", "pair", "decoder"])
-def test_of_channels_of_an_array_that_cancel_each_other_the_first_is_used(kind, warnings_of):
+def test_of_channels_of_an_array_that_cancel_each_other_the_loudest_is_used(kind, warnings_of):
     channels = np.stack([TONE, -TONE])
     decoded = SimpleNamespace(data=torch.from_numpy(channels), sample_rate=RATE)
     sources = {
@@ -166,6 +173,67 @@ def test_of_channels_of_an_array_that_cancel_each_other_the_first_is_used(kind, 
     samples = load_audio(sources[kind], RATE if kind.startswith("channels") else None)
     np.testing.assert_allclose(samples, TONE, atol=1e-4)
     assert CANCELED in warnings_of()
+
+
+NOISE = np.random.default_rng(0).normal(size=TONE.shape).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("channels", "loudest"),
+    [
+        ([TONE, -0.95 * TONE + 0.004 * NOISE], 0),
+        ([0.95 * TONE + 0.004 * NOISE, -TONE], 1),
+        ([-np.roll(TONE, 1), 1.05 * TONE], 1),  # a sample late
+        ([TONE + 0.1, -TONE - 0.1], 0),  # with a constant offset
+        ([-0.5 * TONE, TONE, -0.5 * TONE], 1),
+        ([TONE, -TONE, 0.01 * NOISE], 0),
+        ([0.5 * TONE, -0.5 * TONE, 0.9 * TONE, -0.9 * TONE], 2),
+    ],
+)
+def test_of_channels_that_nearly_cancel_each_other_the_loudest_is_used(channels, loudest, warnings_of):
+    channels = np.stack(channels).astype(np.float32)
+    samples = load_audio(channels, RATE)
+    np.testing.assert_array_equal(samples, channels[loudest])
+    assert CANCELED in warnings_of()
+    # Places that FFmpeg averages.
+    content = wavpack(channels, "+".join(["BL", "BR", "SL", "SR"][: len(channels)]))
+    np.testing.assert_allclose(load_audio(content, name="sample 3"), channels[loudest], atol=1e-6)
+    assert f"sample 3: {CANCELED}" in warnings_of()
+
+
+@pytest.mark.parametrize(
+    "channels",
+    [
+        [TONE, 0 * TONE],  # a voice in one channel
+        [0.001 * NOISE, TONE],
+        [TONE, np.roll(TONE, 4)],  # spaced microphones
+        [TONE, NOISE / 4],
+        [TONE + NOISE / 2, TONE - NOISE / 2],  # wide: the sides are as loud as the middle
+        [TONE / 100 + 0.1, TONE / 100 - 0.1],  # opposite offsets
+        [TONE, TONE, -TONE],
+        [TONE, -TONE / 4],
+    ],
+)
+def test_other_channels_are_mixed(channels, warnings_of):
+    channels = np.stack(channels).astype(np.float32)
+    np.testing.assert_allclose(load_audio(channels, RATE), channels.mean(axis=0), atol=1e-7)
+    assert CANCELED not in warnings_of()
+
+
+def test_a_voice_in_one_channel_of_surround_is_mixed_as_a_player_does(warnings_of):
+    channels = np.zeros((8, len(TONE)), np.float32)
+    channels[4] = TONE
+    channels[3] = NOISE / 4  # of the subwoofer, which a player leaves out
+    assert level(load_audio(wavpack(channels, "7.1"))) == pytest.approx(0.5 * 0.113, abs=2e-3)
+    assert CANCELED not in warnings_of()
+
+
+def test_a_silent_file_is_decoded_once(tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr(audio_egmf, "open_track", lambda *args: opened.append(args) or open_track(*args))
+    path = write_audio(tmp_path / "silent.wav", np.zeros((2, 9000), np.float32), RATE)
+    assert load_audio(path) is None
+    assert len(opened) == 1
 
 
 def test_silent_channels_do_not_cancel_each_other(tmp_path, warnings_of):
