@@ -28,12 +28,14 @@ from transformers.utils.type_validators import interval, positive_int_field
 from .fields_egmf import (
     UnknownFieldError,
     as_sub_config,
+    check_fields,
     field_names,
     refuse_typos,
     ties_word_embeddings,
+    unknown_field,
     validate_attention_width,
 )
-from .settings_egmf import check_dtypes, check_settings
+from .settings_egmf import check_settings
 
 
 PIPELINE_TASK = "multimodal-emotion-recognition"
@@ -153,11 +155,7 @@ class EGMFEncoderConfig(PreTrainedConfig):
     conv_channels: list[int] | tuple[int, ...] = (32, 64, 128)
 
     def __post_init__(self, **kwargs):
-        is_stored = kwargs.pop("_is_stored", False)
-        if is_stored:
-            refuse_typos(type(self), kwargs)
-        else:
-            refuse_typos(type(self), {**vars(self), **kwargs}, cutoff=0.0)
+        check_fields(self, kwargs)
         self.backbone_config = as_sub_config(self.backbone_config, "backbone_config")
         if kwargs.get("attn_implementation") is None:
             # The backbone keeps its own; `None` would be passed down.
@@ -329,11 +327,7 @@ class EGMFConfig(PreTrainedConfig):
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs):
-        is_stored = kwargs.pop("_is_stored", False)
-        if is_stored:
-            refuse_typos(type(self), kwargs)
-        else:
-            refuse_typos(type(self), {**vars(self), **kwargs}, cutoff=0.0)
+        is_stored = check_fields(self, kwargs)
         self.text_config = as_sub_config(self.text_config, "text_config")
         self.audio_config = as_encoder_config(self.audio_config, is_stored)
         self.video_config = as_encoder_config(self.video_config, is_stored)
@@ -375,19 +369,29 @@ class EGMFConfig(PreTrainedConfig):
         Raises:
             OSError: config.json is missing or is not the one of an EGMF checkpoint.
             EGMFConfigError: a field has a wrong value.
-            UnknownFieldError: a keyword is misspelled, or in the dict of a nested configuration.
+            UnknownFieldError: a keyword is unknown, also in the dict of a nested configuration.
         """
-        refuse_typos(cls, kwargs)
+        # The Auto classes and `pipeline` pass those of tokenizers and models as well.
+        is_from_auto = "_from_auto" in kwargs
+        returns_unused = kwargs.get("return_unused_kwargs", False)
+        kwargs["return_unused_kwargs"] = True
         try:
-            return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+            config, unused = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         except UnknownFieldError:
             raise
         except (StrictDataclassError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
             problem = " ".join(str(error).split())
+            changes = "".join(f" with your {name}" for name in field_names(cls) & kwargs.keys())
             raise EGMFConfigError(
-                f"The config.json of {pretrained_model_name_or_path} is not valid: {problem[:300]} "
+                f"The config.json of {pretrained_model_name_or_path}{changes} is not valid: {problem[:300]} "
                 "If this code is of another version, renew the checkpoint: training/PYTHON_API.md."
             ) from error
+        if returns_unused:
+            return config, unused
+        for name, value in unused.items():
+            if value is not None and not is_from_auto:
+                raise unknown_field(cls.__name__, name, field_names(cls))
+        return config
 
     @classmethod
     def get_config_dict(cls, checkpoint: str | os.PathLike, **kwargs: Any) -> tuple[dict, dict]:
@@ -405,23 +409,29 @@ class EGMFConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """As in `transformers`, but fields in `kwargs` are checked like those of `config_dict`.
-
-        A dict for a nested configuration replaces only the fields that it names.
+        """As in `transformers`, but a dict for a nested configuration replaces only the fields that it names.
 
         Raises:
             ValueError: `config_dict` is not as it was saved.
+            UnknownFieldError: a keyword is misspelled, or in the dict of a nested configuration.
         """
         config_dict = dict(config_dict)
+        refuse_typos(cls, kwargs)
         check_settings(config_dict)
-        check_dtypes(config_dict)
         for name in field_names(cls) & set(kwargs) - {"dtype"}:
             value = kwargs.pop(name)
             if isinstance(value, os.PathLike):
                 value = os.fspath(value)
             if name in cls.sub_configs and isinstance(value, dict):
                 stored = config_dict.get(name) or {}
-                value = {**stored, **value}
+                changes = dict(value)
+                if "torch_dtype" in changes:
+                    # The library would prefer the stored `dtype`.
+                    changes["dtype"] = changes.pop("torch_dtype")
+                if name == "text_config" and "dtype" in changes:
+                    # The precision of the language model is that of the model.
+                    kwargs.setdefault("dtype", changes["dtype"])
+                value = {**stored, **changes}
                 refuse_typos(cls, {name: value}, stored={name: stored})
             config_dict[name] = value
         return super().from_dict({**config_dict, "_is_stored": True}, **kwargs)

@@ -5,7 +5,7 @@ Next: configuration_egmf.py, which uses them.
 
 import dataclasses
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -22,6 +22,7 @@ LIBRARY_KEYWORDS = {
 
 # Above the similarity of `sep_token_id` and `pad_token_id`: older fields that `transformers` still takes.
 LIBRARY_CUTOFF = 0.92
+DTYPES = ("None", "float16", "bfloat16", "float32", "float64")
 # In every configuration that was written to a file, which may have fields of other versions and descriptions.
 WRITTEN_FIELDS = {"architectures", "transformers_version"}
 
@@ -39,6 +40,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The question "Did you mean ...?" with the most similar name, if there is one, else an empty string."""
     similar = difflib.get_close_matches(name, known, n=1)
     return f" Did you mean `{similar[0]}`?" if similar else ""
+
+
+def unknown_field(owner: str, name: str, known: Iterable[str]) -> UnknownFieldError:
+    """The error of a configuration without a field of this name."""
+    hint = did_you_mean(name, known)
+    return UnknownFieldError(f"{owner} has no field {name!r}.{hint}")
 
 
 def refuse_typos(
@@ -81,7 +88,7 @@ def refuse_typos(
             is_wrong = not is_read(config_class, {**stored, **kwargs}, name)
         if is_wrong and not is_private:
             owner = f"`{field_name}`" if field_name else config_class.__name__
-            raise UnknownFieldError(f"{owner} has no field {name!r}.{did_you_mean(name, own_fields)}")
+            raise unknown_field(owner, name, own_fields)
     for name, sub_class in config_class.sub_configs.items():
         value = kwargs.get(name)
         if not isinstance(value, dict):
@@ -94,6 +101,38 @@ def refuse_typos(
         else:
             continue
         refuse_typos(sub_class, value, name, sub_cutoff, stored.get(name))
+
+
+def check_fields(config: PreTrainedConfig, kwargs: dict[str, Any]) -> bool:
+    """Check the fields of a new configuration of our own, and say whether they are those of a config.json.
+
+    Args:
+        kwargs: those that its class does not declare.
+
+    Raises:
+        UnknownFieldError: as `refuse_typos`, if they are of a config.json; else for any unknown field.
+        ValueError: a precision does not exist.
+    """
+    is_stored = kwargs.pop("_is_stored", False)
+    if is_stored:
+        refuse_typos(type(config), kwargs)
+    else:
+        refuse_typos(type(config), {**vars(config), **kwargs}, cutoff=0.0)
+    check_dtypes(vars(config))
+    return is_stored
+
+
+def check_dtypes(fields: Mapping[str, Any]) -> None:
+    """Refuse a configuration with a precision that does not exist, in the dicts of nested configurations too.
+
+    Raises:
+        ValueError: the message says which ones do.
+    """
+    if str(fields.get("dtype")).removeprefix("torch.") not in DTYPES:
+        raise ValueError(f"`dtype` is {fields['dtype']!r}; use one of {', '.join(DTYPES[1:])}.")
+    for value in fields.values():
+        if isinstance(value, Mapping) and "model_type" in value:
+            check_dtypes(value)
 
 
 def is_read(config_class: type[PreTrainedConfig], fields: dict[str, Any], name: str) -> bool:

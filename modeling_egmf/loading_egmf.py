@@ -14,7 +14,7 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig, PreTrain
 from transformers.utils import cached_file
 
 from .configuration_egmf import EGMFConfig
-from .fields_egmf import field_names, refuse_typos, ties_word_embeddings
+from .fields_egmf import check_dtypes, field_names, refuse_typos, ties_word_embeddings
 
 
 HUB_ARGUMENTS = ("token", "cache_dir", "local_files_only", "force_download", "proxies")
@@ -122,6 +122,8 @@ def check_arguments(
     Raises:
         ValueError: the message says what to do instead.
     """
+    if kwargs.get("dtype") != "auto":
+        check_dtypes(kwargs)
     if kwargs.get("use_safetensors") is False:
         raise ValueError("EGMF reads only safetensors files: leave out use_safetensors=False.")
     if kwargs.get("ignore_mismatched_sizes"):

@@ -25,7 +25,6 @@ id2label label2id num_labels problem_type
 bos_token_id eos_token_id pad_token_id
 base_model_name_or_path revision peft_version inference_mode
 """.split()  # noqa: SIM905
-DTYPES = (None, "float16", "bfloat16", "float32", "float64")
 
 
 def answer_settings(fields: Any) -> Any:
@@ -64,16 +63,3 @@ def check_settings(fields: dict[str, Any]) -> None:
             f"config.json was saved with another value of {', '.join(sorted(changed)[:5])}. Download it again. "
             "To keep the edit, delete `config_checksum`; for this time only, pass it to from_pretrained()."
         )
-
-
-def check_dtypes(fields: Mapping[str, Any]) -> None:
-    """Refuse the content of a config.json with a precision that does not exist, in nested configurations too.
-
-    Raises:
-        ValueError: the message says which ones do.
-    """
-    if fields.get("dtype") not in DTYPES:
-        raise ValueError(f"`dtype` is {fields['dtype']!r}; use one of {', '.join(DTYPES[1:])}.")
-    for value in fields.values():
-        if isinstance(value, Mapping) and "model_type" in value:
-            check_dtypes(value)

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import torch
-from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, PreTrainedConfig
 
 from modeling_egmf import EGMFConfig, EGMFEncoderConfig, EGMFForConditionalGeneration
 from modeling_egmf.fields_egmf import UnknownFieldError, field_names, refuse_typos
@@ -52,8 +52,34 @@ def test_unknown_keyword_is_refused(checkpoint, keywords, message):
         load(checkpoint[0], **keywords)
 
 
+@pytest.mark.parametrize("name", ["anything", "temperature", "device_map"])
+def test_unknown_keyword_of_a_configuration_is_refused(checkpoint, name):
+    with pytest.raises(UnknownFieldError, match=f"EGMFConfig has no field '{name}'"):
+        EGMFConfig.from_pretrained(checkpoint[0], **{name: 3})
+    unused = EGMFConfig.from_pretrained(checkpoint[0], return_unused_kwargs=True, **{name: 3})[1]
+    assert unused == {name: 3}
+    with pytest.raises(UnknownFieldError, match="'fusion_size'. Did you mean `fusion_hidden_size`"):
+        EGMFConfig.from_pretrained(checkpoint[0], fusion_size=8)
+
+
+def test_keywords_of_any_configuration_are_accepted(checkpoint, tmp_path):
+    """Also those that the Auto classes pass on for tokenizers and models."""
+    files = {"revision": "main", "cache_dir": tmp_path, "token": None, "proxies": None, "subfolder": ""}
+    files |= {"force_download": False, "local_files_only": True, "gguf_file": None}
+    fields = {"attn_implementation": "eager", "output_attentions": True, "name_or_path": "x", "dtype": "float16"}
+    for each in (EGMFConfig, AutoConfig):
+        config = each.from_pretrained(checkpoint[0], **files, **fields)
+        assert config.dtype in ("float16", torch.float16)
+        assert config._attn_implementation == "eager"
+        assert each.from_pretrained(checkpoint[0], padding=3, return_unused_kwargs=True, **files)[1]["padding"] == 3
+    assert AutoConfig.from_pretrained(checkpoint[0], code_revision="main", padding_side="right").model_type == "egmf"
+    with pytest.raises(TypeError, match="Did you mean `fusion_dropout`"):
+        AutoConfig.from_pretrained(checkpoint[0], fusion_droput=0.9)
+
+
 def test_wrong_value_of_a_field_is_refused(checkpoint):
-    with pytest.raises(ValueError, match="'fusion_dropout'.* smaller than 1, got 1.5"):
+    message = r"config.json of .* with your fusion_dropout is not valid.*'fusion_dropout'.* smaller than 1, got 1.5"
+    with pytest.raises(ValueError, match=message):
         load(checkpoint[0], fusion_dropout=1.5)
 
 
@@ -192,9 +218,25 @@ def test_shards_are_read(checkpoint, tmp_path, bases):
 @pytest.mark.parametrize("name", ["dtype", "torch_dtype"])
 @pytest.mark.parametrize("value", [torch.bfloat16, "bfloat16"])
 def test_precision_of_the_language_model(checkpoint, name, value):
-    model = load(checkpoint[0], **{name: value})
-    assert model.dtype == torch.bfloat16
-    assert model.get_input_embeddings().weight.dtype == torch.bfloat16
+    keywords = {name: value}
+    models = [load(checkpoint[0], **keywords), load(checkpoint[0], text_config=keywords)]
+    models.append(AutoModel.from_pretrained(checkpoint[0], text_config=keywords))
+    for model in models:
+        assert model.dtype == torch.bfloat16
+        assert model.get_input_embeddings().weight.dtype == torch.bfloat16
+        assert model.config.text_config.dtype == torch.bfloat16
+    assert load(checkpoint[0], text_config=keywords, dtype="auto").dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("value", ["bf16", "float8_e4m3fn", torch.int8, {"text_config": "bfloat16"}])
+def test_unknown_precision_is_refused(checkpoint, value):
+    message = "`dtype` is .*; use one of float16, bfloat16, float32, float64"
+    for keywords in ({"dtype": value}, {"torch_dtype": value}, {"text_config": {"dtype": value}}):
+        with pytest.raises(ValueError, match=message):
+            load(checkpoint[0], **keywords)
+    for keywords in ({"dtype": value}, {"text_config": {"model_type": "llama", "dtype": value}}):
+        with pytest.raises(ValueError, match=message):
+            EGMFConfig(**keywords)
 
 
 @pytest.mark.parametrize(
