@@ -203,7 +203,8 @@ def _analyze_task(results: Mapping[str, Any], task: str, full: str, columns: Seq
         values = [subset for subset, rows in of_subsets.items() for _ in rows]
         together = np.concatenate(list(of_subsets.values()))
         found = measure_dependence(together, values)
-        factors["modalities"] = {**found, "groups": group_means(together, values)}
+        if found:
+            factors["modalities"] = {**found, "groups": group_means(together, values)}
     return {
         "experts": names,
         "examples": len(predictions),

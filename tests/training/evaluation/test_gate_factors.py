@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from training.evaluation.gate_factors import analyze, find_factors, group_means, measure_dependence
+from training.evaluation.gate_factors import analyze, describe_gate, find_factors, group_means, measure_dependence
 from training.experiments.gates import main
 
 
@@ -93,6 +93,16 @@ def test_page_of_a_run(tmp_path, capsys):
     assert (tmp_path / "gates-by-group.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(SystemExit, match="Evaluate the run first"):
         main([str(tmp_path / "nothing")])
+
+
+def test_one_example_depends_on_nothing():
+    part = {"predictions": make_predictions(1)}
+    subsets = {subset: {"tasks": {"mood": part}} for subset in ("text", "audio", "text+audio")}
+    results = {"model": "runs/mine", "modalities": ["text", "audio"], "subsets": subsets}
+    analyzed = analyze(results)["tasks"]["mood"]
+    assert analyzed["factors"] == {}
+    assert list(analyzed["subsets"]) == ["text", "audio", "text+audio"]
+    assert len(describe_gate(analyzed)) == 2
 
 
 def test_scores_and_models_without_a_gate():
