@@ -20,6 +20,8 @@ from .media_egmf import (
     ARRAYS,
     MAX_DECODE_SECONDS,
     MAX_SECONDS,
+    MEDIA_STARTS,
+    MP4_BOXES,
     TENSORS,
     TIME_TOLERANCE,
     DecodingBudget,
@@ -304,6 +306,9 @@ def _mono_from_array(array: Any, mixer: ChannelMixer) -> np.ndarray:
         )
     if array.size == 0:
         raise ValueError(f"audio of zero length, shape {array.shape}. Leave it out, or check how the clip was cut.")
+    head = array[:12].tobytes() if array.dtype == np.uint8 else b""
+    if head.startswith(MEDIA_STARTS) or head[4:8] in MP4_BOXES:
+        raise ValueError("the bytes of a file as an array of numbers. Give them as bytes, `array.tobytes()`.")
     if array.ndim == 1:
         return _scale(array)
     if array.ndim != 2 or min(array.shape) > MAX_CHANNELS:

@@ -18,7 +18,7 @@ from transformers import BatchFeature
 from transformers.image_utils import is_pil_image
 
 from .arguments_egmf import is_number, refuse_unknown, shorten, show_path
-from .media_egmf import ARRAYS, TENSORS, is_rate_and_array, is_recording
+from .media_egmf import ARRAYS, TENSORS, is_recording
 
 
 MODALITIES = ("text", "audio", "video")
@@ -55,11 +55,7 @@ def split_arguments(arguments: dict[str, Any]) -> list[dict[str, Any]]:
         ValueError: lists of different lengths, an empty batch, one text or clip for several samples, or a sampling
             rate or frame rate that no sample uses.
     """
-    # Columns of `datasets` are sequences, but not lists.
-    arguments = {
-        name: list(value) if isinstance(value, Sequence) and not isinstance(value, SINGLE_SEQUENCES) else value
-        for name, value in arguments.items()
-    }
+    arguments = {name: read_column(value) for name, value in arguments.items()}
     batched = [name for name in arguments if name != "context" and holds_a_batch(name, arguments[name])]
     # A single sample's context is a list of turns; in a batch, each sample has such a list.
     if batched and isinstance(arguments["context"], list | tuple):
@@ -89,6 +85,25 @@ def split_arguments(arguments: dict[str, Any]) -> list[dict[str, Any]]:
     return samples
 
 
+def read_column(value: Any) -> Any:
+    """A column of `datasets` as a list; one of pandas as an array of its numbers or a list, None where a value is
+    missing. Any other value is returned unchanged.
+
+    Raises:
+        TypeError: a table with more than numbers.
+    """
+    # By its method, because pandas need not be installed.
+    if not callable(getattr(value, "to_numpy", None)):
+        is_column = isinstance(value, Sequence) and not isinstance(value, SINGLE_SEQUENCES)
+        return list(value) if is_column else value
+    array = value.to_numpy()
+    if array.dtype.kind not in "OUT":
+        return array
+    if array.ndim > 1:
+        raise TypeError("a table with more than numbers. Give its rows: `table.to_dict('records')`.")
+    return [None if isinstance(entry, float) and entry != entry else entry for entry in array]
+
+
 def rates_needed(sample: Mapping[str, Any]) -> set[str]:
     """Which of `sampling_rate` and `fps` a sample needs: those of its arrays, because files state their own."""
     needed = set()
@@ -96,7 +111,8 @@ def rates_needed(sample: Mapping[str, Any]) -> set[str]:
         source = sample.get(modality)
         if isinstance(source, dict):
             source = source.get("array")
-        if isinstance(source, ARRAYS) and not is_rate_and_array(source):
+        # What is no recording at all is refused by its type.
+        if isinstance(source, TENSORS) or not is_recording(source):
             needed.add(name)
     return needed
 

@@ -63,6 +63,8 @@ URL = re.compile(r"(?i)\s*([a-z][a-z0-9+.-]*://|(data|blob):)")
 DATA_URI = re.compile(r"(?i)\s*data:")
 TENSORS = np.ndarray | torch.Tensor
 ARRAYS = TENSORS | list | tuple
+# WAV, AVI and WebP; FLAC; Ogg; mp3 with tags; Matroska and WebM.
+MEDIA_STARTS = (b"RIFF", b"fLaC", b"OggS", b"ID3", b"\x1aE\xdf\xa3")
 PICTURE_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*")
 # Boxes that an mp4 or mov file begins with.
 MP4_BOXES = (b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"sidx", b"free", b"skip", b"wide")
@@ -148,13 +150,15 @@ def name_with_path(source: Any, name: str) -> str:
 def to_numpy(array: Any) -> np.ndarray:
     if np.ma.is_masked(array):
         raise ValueError("a masked array, whose masked values would be read. Fill or remove them.")
-    if isinstance(array, torch.Tensor):
-        array = array.detach().cpu()
-        array = array.float() if array.is_floating_point() else array
     try:
+        if isinstance(array, torch.Tensor):
+            array = array.detach().cpu()
+            array = array.float() if array.is_floating_point() else array
         return np.asarray(array)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"cannot convert the list to an array ({error}). Use parts of one size.") from error
+    # The last one for tensors on the meta device.
+    except (ValueError, TypeError, NotImplementedError) as error:
+        kind = type(array).__name__
+        raise ValueError(f"cannot convert the {kind} to an array ({error}). Use parts of one size.") from error
 
 
 # ---- content -------------------------------------------------------------------------------------------------
@@ -328,8 +332,8 @@ def _open_source(source: Any, stack: ExitStack) -> Any:
     can_seek = all(callable(getattr(source, method, None)) for method in ("read", "seek", "tell"))
     if not can_seek or isinstance(source, io.TextIOBase):
         raise ValueError(
-            f"cannot read media from {type(source).__name__}. "
-            "Give a path, bytes, an array, or a file from open(path, 'rb')."
+            f"cannot read media from {type(source).__name__}. Give a path, bytes, "
+            "an array, or a file from open(path, 'rb'); None if it is missing."
         )
     return source
 

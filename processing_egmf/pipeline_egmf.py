@@ -29,7 +29,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from .agreement_egmf import check_agreement
 from .arguments_egmf import is_count, refuse_unknown, shorten, show_path
-from .batches_egmf import CONTENT, RATES, check_rates, numbered_name, rates_needed
+from .batches_egmf import CONTENT, RATES, check_rates, numbered_name, rates_needed, read_column
 from .chat_egmf import is_conversation, read_conversation
 from .media_egmf import is_recording, media_kind
 from .tasks_egmf import EGMFAnswer
@@ -133,6 +133,7 @@ class EGMFPipeline(Pipeline):
             ValueError: a field of one clip given for several or twice, or a rate that no clip needs.
             ValueError, FileNotFoundError: a clip that cannot be used, by name, unless `on_error` is `"skip"`.
         """
+        inputs = read_column(inputs)
         if is_recording(inputs) or is_conversation(inputs):
             clips = StackDataset(number=[0], clip=[inputs])
             (answer,) = super().__call__(clips, **{**kwargs, "num_workers": 0, "batch_size": 1})
@@ -210,8 +211,9 @@ class EGMFPipeline(Pipeline):
             clip = {**clip, "array": clip["raw"]}
         if isinstance(clip, Mapping) and not set(clip) & {"array", "bytes", "path"}:
             refuse_unknown(clip, FIELDS, f"{name}: unknown keys")
+            clip = {key: read_column(value) for key, value in clip.items()}
             check_rates(clip, rates_needed(clip))
-            return dict(clip)
+            return clip
         kind = media_kind(clip)
         if kind is not None:
             return {kind: clip}

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from processing_egmf import BUILT_IN_TASKS, MODALITIES
+from tests.helpers.media_files import gray_frames, sine
 from tests.helpers.processor_outputs import (
     MEDIA_KEYS,
     PROMPT_KEYS,
@@ -170,3 +171,40 @@ def test_features_of_two_widths_in_one_batch_are_named(make_processor):
         match=r"`audio_values` cannot be batched, because their shapes differ: {'row 1': \(4,\), 'row 2': \(6,\)}",
     ):
         processor(audio_features=[np.ones((3, 4)), np.ones((2, 6))], sample_names=["row 1", "row 2"])
+
+
+def test_columns_of_pandas(raw, features, clips):
+    pandas = pytest.importorskip("pandas")
+    tone = sine(440, 0.5, 16_000)
+    frames = np.stack(gray_frames(6, 32, 48))
+    index = [7, 3]
+    assert_same(raw(audio=pandas.Series(tone), sampling_rate=16_000), raw(audio=tone, sampling_rate=16_000))
+    assert_same(raw(video=pandas.Series(list(frames))), raw(video=frames))
+    stereo = pandas.DataFrame({"left": tone, "right": 0 * tone})
+    assert_same(raw(audio=stereo, sampling_rate=16_000), raw(audio=tone / 2, sampling_rate=16_000))
+    columns = {
+        "text": pandas.Series(["I am fine.", None], index=index),
+        "audio": pandas.Series([None, clips["audio"]], index=index),
+        "answer": pandas.Series(["joy", "anger"], index=index),
+        "task": pandas.Series(["emotion", "meld"], index=index),
+    }
+    expected = raw(
+        text=["I am fine.", None],
+        audio=[None, clips["audio"]],
+        answer=["joy", "anger"],
+        task=["emotion", "meld"],
+    )
+    assert_same(raw(**columns), expected)
+    scores = {"text": ["a", "b"], "task": "mosei"}
+    assert_same(raw(**scores, answer=pandas.Series([1.0, -2.0])), raw(**scores, answer=[1.0, -2.0]))
+    vectors = np.arange(18.0).reshape(3, 6)
+    for column in (pandas.Series(list(vectors)), pandas.DataFrame(vectors)):
+        assert_same(features(audio_features=column), features(audio_features=vectors))
+    turns = ["Hello.", "Good day."]
+    assert_same(raw(text="a", context=pandas.Series(turns)), raw(text="a", context=turns))
+    with pytest.raises(
+        TypeError, match=r"a table with more than numbers. Give its rows: `table.to_dict\('records'\)`"
+    ):
+        raw(text=pandas.DataFrame({"text": ["a"], "audio": ["a.wav"]}))
+    with pytest.raises(ValueError, match="sample 0: cannot read media from Series. Give .* an array"):
+        raw(audio=[pandas.Series(tone)] * 2, sampling_rate=16_000)

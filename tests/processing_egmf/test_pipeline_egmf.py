@@ -268,6 +268,14 @@ def test_a_dataset(pipe):
     assert pipe([]) == []
 
 
+def test_columns_of_pandas(pipe, clips):
+    pandas = pytest.importorskip("pandas")
+    tone = sine(440, 0.5, 16_000)
+    assert pipe(pandas.Series(tone), sampling_rate=16_000) == pipe(tone, sampling_rate=16_000)
+    assert pipe({"audio": pandas.Series(tone), "sampling_rate": 16_000}) == pipe(tone, sampling_rate=16_000)
+    close(pipe(pandas.Series([clips["both"]] * 2, index=[5, 2])), [pipe(clips["both"])] * 2)
+
+
 def test_a_rate_given_once_is_that_of_every_array(pipe):
     tones = [sine(200, 0.2, 8_000), sine(300, 0.3, 8_000)]
     expected = [pipe(tone, sampling_rate=8_000) for tone in tones]
