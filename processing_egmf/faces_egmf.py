@@ -11,14 +11,16 @@ in pixels. The default is dlib, whose detector of frontal faces is part of its c
 # T frames  y, x height and width
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from .arguments_egmf import logger, shorten
 from .frames_egmf import resize
+from .media_egmf import to_numpy
 
 
 # Longer side in pixels of the frames that dlib searches, whose smallest face has about 80; larger ones only if no face
@@ -32,6 +34,8 @@ MARGIN = 1.8
 SLACK = 0.25
 # Weights of the positions in the frame before, in the frame and in the one after.
 SMOOTHING = (0.25, 0.5, 0.25)
+# Of a side, by rounding.
+TOLERANCE = 1e-6
 # Of a face from one frame to the next.
 MAX_GROWTH = 2.0
 # Side of the square that is searched again around a face, in sides of its box.
@@ -89,9 +93,9 @@ def crop_main_face(frames: np.ndarray, detector: Callable, name: str) -> tuple[n
         position is interpolated; before and after them, it stays. Without a face, with a warning, the frames and 0.
 
     Raises:
-        ValueError: the detector returned something else than boxes.
+        ValueError: the detector failed, or returned something else than boxes.
     """
-    track = follow_face(read_boxes(detector(frames), frames, name))
+    track = follow_face(read_boxes(detect(frames, detector, name), frames, name))
     if not track:
         logger.warning(f"{name}: no face was found in {len(frames)} frames. The whole frames are used.")
         return frames, 0.0
@@ -108,19 +112,36 @@ def crop_main_face(frames: np.ndarray, detector: Callable, name: str) -> tuple[n
     return np.stack(crops), len(track) / len(frames)
 
 
+def detect(frames: np.ndarray, detector: Callable, name: str) -> Any:
+    """What a detector returns for a copy of the frames, which it may change. Its errors name the sample."""
+    try:
+        boxes = detector(frames.copy())
+        # One more than wanted, which is refused.
+        return list(islice(boxes, len(frames) + 1)) if isinstance(boxes, Iterator) else boxes
+    # Whatever a detector raises.
+    except Exception as error:
+        raise ValueError(
+            f"{name}: the face detector failed on {len(frames)} frames: {shorten(error)}. "
+            "Correct `face_detector`, or leave video out."
+        ) from error
+
+
 def read_boxes(boxes: Any, frames: np.ndarray, name: str) -> list[np.ndarray]:
     """For each frame, center x, center y and side (faces, 3) of what a detector returned, by descending score."""
     height, width = frames.shape[1:3]
     faces = []
     try:
         for of_frame in boxes:
-            numbers = np.asarray(of_frame, np.float64).reshape(len(of_frame), 5)
+            numbers = to_numpy(of_frame).astype(np.float64, casting="same_kind").reshape(len(of_frame), 5)
             x, y, box_width, box_height, _ = numbers[np.argsort(-numbers[:, 4])].T
             side = np.sqrt(np.maximum(box_width, 0) * np.maximum(box_height, 0))
             faces.append(np.stack([x + box_width / 2, y + box_height / 2, side], axis=1))
-        limits = (width, height, 2 * max(width, height))
-        is_valid = len(faces) == len(frames) and all(((face > 0) & (face < limits)).all() for face in faces)
-    except (TypeError, ValueError):
+        # In pixels; a side below one is a share of the frame.
+        low = (0, 0, 1 - TOLERANCE)
+        high = (width, height, 2 * max(width, height))
+        is_valid = len(faces) == len(frames) and all(((face > low) & (face < high)).all() for face in faces)
+    # Of whatever types it is made.
+    except Exception:
         is_valid = False
     if not is_valid:
         raise ValueError(

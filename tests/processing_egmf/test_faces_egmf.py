@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import torch
 
-from processing_egmf import EGMFProcessor, faces_egmf
+from processing_egmf import EGMFPipeline, EGMFProcessor, faces_egmf
 from processing_egmf.faces_egmf import crop_main_face, load_dlib
 from processing_egmf.frames_egmf import resize
 from tests.helpers.processor_outputs import assert_same
@@ -122,6 +123,10 @@ def test_without_a_face_the_whole_frames_are_used(make_processor, warnings_of):
         [[(1, 2, float("inf"), 4, 0.5)], []],
         [[(150, 2, 3, 4, 0.5)], []],
         [[(1, 2, 1e9, 4, 0.5)], []],
+        [[(0.2, 0.3, 0.25, 0.25, 0.5)], []],  # in shares of the frame
+        [[(1j, 2, 3, 4, 0.5)], []],
+        [np.ma.masked_array([(1, 2, 3, 4, 0.5)], True), []],
+        ([] for _ in range(10**12)),
         [["face"], []],
         np.zeros((2, 3)),
     ],
@@ -132,6 +137,87 @@ def test_a_detector_that_returns_nonsense_is_named(boxes):
     )
     with pytest.raises(ValueError, match=message):
         crop_main_face(draw([(50, 30)] * 2), lambda frames: boxes, "clip 7")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [np.array, torch.tensor, list, iter, lambda boxes: torch.tensor(boxes, requires_grad=True)],
+)
+def test_boxes_of_any_type_are_read(kind):
+    frames = draw([(50, 30)] * 2)
+    expected, _ = crop(frames)
+    boxes = [[find_square(frame, RED)[0]] for frame in frames.astype(float)]
+    crops, share = crop_main_face(frames, lambda frames: kind(boxes), "clip 7")
+    assert share == 1
+    np.testing.assert_array_equal(crops, expected)
+
+
+def test_a_detector_may_change_the_frames_that_it_is_given():
+    def detect(frames):
+        boxes = detect_squares(frames)
+        frames[:] = 0
+        return boxes
+
+    frames = draw([(50, 30)] * 2)
+    np.testing.assert_array_equal(crop_main_face(frames, detect, "clip 7")[0], crop(frames)[0])
+
+
+class UnprintableError(Exception):
+    def __str__(self):
+        raise ValueError
+
+    __repr__ = __str__
+
+
+def boxes_of_one_frame(frames):
+    yield from detect_squares(frames)[:1]
+    raise KeyError("no more")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (RuntimeError("out of memory"), r"RuntimeError\('out of memory'\)"),
+        (KeyError("boxes"), r"KeyError\('boxes'\)"),
+        (FileNotFoundError("weights.onnx"), r"FileNotFoundError\('weights.onnx'\)"),
+        (ImportError("no such package"), r"ImportError\('no such package'\)"),
+        (ValueError("x" * 10**6), r"ValueError\('x{20,100}\.\.\.x+'\)"),
+        (StopIteration(), r"StopIteration\(\)"),
+        (UnprintableError(), "<UnprintableError instance at 0x[0-9a-f]+>"),
+    ],
+)
+def test_a_detector_that_fails_is_named_with_the_clip(error, message, make_processor):
+    def fail(frames):
+        raise error
+
+    processor = make_processor(None, "frames", frames="face", face_detector=fail)
+    message = rf"clip 7: the face detector failed on 2 frames: {message}. Correct `face_detector`, or leave video out."
+    with pytest.raises(ValueError, match=f"^{message}$") as caught:
+        processor.prepare(video=draw([(50, 30)] * 2), name="clip 7")
+    assert caught.value.__cause__ is error
+
+
+def test_a_detector_that_fails_later_is_named_with_the_clip():
+    with pytest.raises(ValueError, match=r"clip 7: the face detector failed on 2 frames: KeyError\('no more'\)"):
+        crop_main_face(draw([(50, 30)] * 2), boxes_of_one_frame, "clip 7")
+
+
+def test_the_other_clips_are_predicted_although_a_detector_fails(make_model, make_processor):
+    def detect(frames):
+        boxes = detect_squares(frames)
+        if not boxes[0]:
+            raise RuntimeError("no face")
+        return boxes
+
+    processor = make_processor(None, "frames", frames="face", face_detector=detect)
+    pipe = EGMFPipeline(model=make_model(None, "frames"), processor=processor)
+    clips = [draw([place] * 2) for place in ((50, 30), None, (20, 30))]
+    first, second, third = pipe(clips, on_error="skip")
+    assert second == {
+        "error": "clip 1: the face detector failed on 2 frames: RuntimeError('no face'). "
+        "Correct `face_detector`, or leave video out."
+    }
+    assert first["face_share"] == third["face_share"] == 1
 
 
 # ---- the processor ------------------------------------------------------------------------------------------
