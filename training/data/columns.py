@@ -2,7 +2,7 @@
 
     folder ─► read_tables ─► a Table, or one per split ─► check_columns ─► dataset.py, converters/folder.py
 
-A column that training does not read is reported once, with the name that was probably meant.
+A column that training does not read is reported once, with the name that was probably meant, if there is one.
 """
 
 import difflib
@@ -31,7 +31,7 @@ SYNONYMS = {
     "answer": ("label", "labels", "emotion", "sentiment", "score", "rating", "target", "class", "category", "gold"),
     "text": ("transcript", "transcription", "sentence", "utterance", "raw_text", "words", "caption"),
     "audio": ("wav", "sound", "speech", "audio_path", "audio_file"),
-    "video": ("clip", "movie", "video_path", "video_file"),
+    "video": ("clip", "movie", "video_path", "video_file", "image", "picture", "frames"),
     FILE_NAME: ("file", "filename", "path", "file_path", "filepath"),
     "split": ("partition", "subset", "set", "mode"),
     "context": ("history", "dialogue", "dialog"),
@@ -192,16 +192,31 @@ def synonym_of(column: str, table: Table) -> str | None:
 
 
 def warn_of_unused(table: Table) -> None:
-    """Warn once about the columns that training does not read."""
+    """Name the columns that the model does not read: in a warning if one may be meant as an input or has no name,
+    else, as for a language or a date, in a note."""
     unused = []
+    is_doubtful = table.unnamed > 0
     for column in table.columns:
         if column not in COLUMNS and column != SPEAKER:
-            meant = synonym_of(column, table)
+            meant = synonym_of(column, table) or _media_named_by(column, table)
+            is_doubtful |= meant is not None
             unused.append(column if meant is None else f"{column} (did you mean `{meant}`?)")
     if table.unnamed:
         unused.append(f"{table.unnamed} without a name")
-    if unused:
+    if is_doubtful:
         logger.warning(f"{table.path}: these columns are not inputs: {_shown(unused)}.")
+    elif unused:
+        logger.info(
+            f"{table.path}: the model does not read the extra columns {_shown(unused)}. They are kept: predictions "
+            "list them, for groups in reports, and --where selects by them."
+        )
+
+
+def _media_named_by(column: str, table: Table) -> str | None:
+    """The missing column for the media files that a column names, `audio` or `video`; None if it names none."""
+    first = next((row[column] for row in table.rows if row.get(column)), None)
+    kind = column_of_file(first) if isinstance(first, str) else None
+    return None if kind in table.columns else kind
 
 
 def _shown(columns: list[str]) -> str:

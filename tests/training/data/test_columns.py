@@ -121,6 +121,28 @@ def test_unused_columns_and_media_are_named_once(folder, caplog):
     assert not {"clip", "window"} & examples[0].keys()  # fields of windows.py
 
 
+def test_a_column_of_media_files_with_another_name_is_warned_of(folder, caplog):
+    write(folder, "id,answer,text,recording", "a,joy,Hi.,c.mp4", "b,joy,Ho.,")
+    load_examples(folder)
+    assert "these columns are not inputs: recording (did you mean `video`?)." in caplog.text
+    write(folder, "id,answer,video,source", "a,joy,c.mp4,take 7/c.mp4")
+    caplog.clear()
+    load_examples(folder)
+    assert "not inputs" not in caplog.text
+
+
+def test_extra_columns_that_no_input_is_meant_by_are_a_note(folder, caplog):
+    write(folder, "id,answer,text,language,cues", "a,joy,Hi.,en,voice")
+    with caplog.at_level("INFO"):
+        load_examples(folder)
+    notes = [record for record in caplog.records if "extra columns" in record.message]
+    assert [record.levelname for record in notes] == ["INFO"]
+    assert notes[0].message == (
+        f"{folder}/metadata.csv: the model does not read the extra columns language, cues. They are kept: predictions "
+        "list them, for groups in reports, and --where selects by them."
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
