@@ -160,13 +160,13 @@ def predict_batch(
 def load_batches(
     dataset: EGMFDataset, batch_size: int, num_workers: int
 ) -> Iterator[list[tuple[dict[str, Any], dict[str, Any], int]]]:
-    """Batches of examples of similar length, which need little padding.
+    """Batches of examples of one task and of similar length, which need little padding of prompts and answers.
 
     Yields:
         Per example of a batch: the example, its sample, and the length of its transcript in characters.
     """
     lengths = [len(example.get("text") or "") for example in dataset.examples]
-    order = sorted(range(len(dataset)), key=lengths.__getitem__)
+    order = sorted(range(len(dataset)), key=lambda i: (dataset.examples[i]["task"], lengths[i]))
     loader = DataLoader(dataset, batch_size, sampler=order, collate_fn=list, num_workers=num_workers)
     start = 0
     for samples in tqdm(loader, desc="scoring", unit="batch", leave=False):
