@@ -62,11 +62,14 @@ def find_sample_tasks(output: Any, tasks: Mapping[int, EGMFTask]) -> list[EGMFTa
     return [tasks[index] for index in indices]
 
 
-def calibrate(log_probs: torch.Tensor, temperature: float, uniform_weight: float) -> torch.Tensor:
-    """Calibrated log-probabilities (A,) of all answers: divided by the temperature, and mixed with equal ones."""
-    divided = torch.log_softmax(log_probs / temperature, dim=0) + math.log1p(-uniform_weight)
-    equal = torch.full_like(divided, uniform_weight / len(divided)).log()
-    return torch.logaddexp(divided, equal)
+def calibrate(
+    log_probs: torch.Tensor, temperature: float, uniform_weight: float, exponent: float = 1.0
+) -> torch.Tensor:
+    """Calibrated log-probabilities (A,) of all answers, as `EGMFTask.calibration` says."""
+    gaps = (log_probs.max() - log_probs) / temperature
+    scaled = torch.log_softmax(-(gaps**exponent), dim=0) + math.log1p(-uniform_weight)
+    equal = torch.full_like(scaled, uniform_weight / len(scaled)).log()
+    return torch.logaddexp(scaled, equal)
 
 
 class EGMFResultsMixin:

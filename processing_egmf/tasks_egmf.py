@@ -80,8 +80,9 @@ class EGMFTask:
         prompt_format: `"plain"`, or `"chat"` to wrap all of this in the chat template of the language model's
             tokenizer, as a message of the user. The answer then begins the reply, without the separator.
         calibration: for `calibrated=True`, by what an answer is based on:
-            `{"text+audio": {"temperature": 1.4, "uniform_weight": 0.05}, ...}`. Log-probabilities are divided by the
-            temperature, and equal probabilities get the weight, from 0 to below 1. A number is a temperature alone.
+            `{"text+audio": {"temperature": 1.4, "uniform_weight": 0.05, "exponent": 1.6}, ...}`. How far each
+            log-probability is below the highest is divided by the temperature and raised to the exponent, 1 if it is
+            left out; then equal probabilities get the weight, from 0 to below 1. A number is a temperature alone.
 
     Raises:
         ValueError: the fields contradict one another.
@@ -126,8 +127,8 @@ class EGMFTask:
         entries = self.calibration.values() if isinstance(self.calibration, dict) else [None]
         if not all(map(_is_calibration, entries)):
             raise ValueError(
-                f"calibration is {shorten(self.calibration)}; give a positive `temperature` and a `uniform_weight` "
-                "from 0 to below 1 for each combination of modalities."
+                f"calibration is {shorten(self.calibration)}; give a positive `temperature`, a `uniform_weight` "
+                "from 0 to below 1 and, if wanted, a positive `exponent` for each combination of modalities."
             )
         self.labels = _read_labels({} if self.labels is None else self.labels)
         if self.kind == "classification":
@@ -254,7 +255,7 @@ class EGMFTask:
         return [self.answer_keys.index(label) for label in labels]
 
     def find_calibration(self, modalities: Sequence[str]) -> dict[str, float]:
-        """`temperature` and `uniform_weight` of answers that are based on these modalities.
+        """`temperature`, `uniform_weight` and `exponent` of answers that are based on these modalities.
 
         Raises:
             ValueError: they were not measured.
@@ -434,10 +435,11 @@ def _read_calibration(entry: Any) -> Any:
 
 
 def _is_calibration(entry: Any) -> bool:
-    """Whether an entry of `calibration` has a usable temperature and uniform weight, and nothing else."""
-    if not isinstance(entry, dict) or entry.keys() != {"temperature", "uniform_weight"}:
+    """Whether an entry of `calibration` has a usable temperature, uniform weight and exponent, and nothing else."""
+    if not isinstance(entry, dict) or {"exponent", *entry} != {"temperature", "uniform_weight", "exponent"}:
         return False
-    is_positive = is_number(entry["temperature"]) and entry["temperature"] > 0
+    positive = [entry["temperature"], entry.get("exponent", 1)]
+    is_positive = all(is_number(number) and number > 0 for number in positive)
     return is_positive and is_number(entry["uniform_weight"]) and 0 <= entry["uniform_weight"] < 1
 
 

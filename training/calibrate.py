@@ -1,11 +1,11 @@
-"""Calibrate a finished run: fit temperature and uniform weight of each task and subset, and store them in it.
+"""Calibrate a finished run: fit three numbers for each task and subset of the modalities, and store them in it.
 
     egmf calibrate runs/demo
     egmf calibrate runs/demo --results runs/demo/results-validation.json
 
 Evaluates the run on its validation split with every subset of the modalities, unless a results file has the
 predictions. Then `calibrated=True` in `post_process_answers` and the pipeline gives calibrated probabilities. The
-fitting is in evaluation/calibration.py.
+numbers and their fitting are in evaluation/calibration.py.
 """
 
 from collections.abc import Sequence

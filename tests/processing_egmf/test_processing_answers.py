@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 
 import pytest
 import torch
@@ -245,6 +246,10 @@ def test_calibrated_answers_by_hand(features, scale):
     assert mixed["probabilities"] == pytest.approx(expected)
     two = processor.post_process_answers(output, calibrated=True, labels=["joy", "sadness"])[0]
     assert two["score"] == pytest.approx(expected["sadness"] / (expected["sadness"] + expected["joy"]))
+    calibrated.calibration["text+video"] = {"temperature": 2.0, "uniform_weight": 0.0, "exponent": 2.0}
+    raised = processor.post_process_answers(output, calibrated=True)[0]
+    powers = [math.exp(-((math.log(0.5 / share) / 2) ** 2)) for share in given]
+    assert list(raised["probabilities"].values()) == pytest.approx([power / sum(powers) for power in powers])
     scale.task_objects["scale"].calibration = {"text+video": {"temperature": 0.5, "uniform_weight": 0.0}}
     output = make_output(scale, "scale", [0.1, 0.2, 0.4, 0.2, 0.1])
     assert scale.post_process_answers(output, calibrated=True)[0]["interval"] == [-0.5, 0.5]
@@ -268,12 +273,13 @@ def test_a_number_in_the_calibration_is_a_temperature_alone():
         {"text": {"temperature": 1.0, "uniform_weight": 1.0}},
         {"text": {"temperature": 1.0, "uniform_weight": -0.1}},
         {"text": {"temperature": 1.0, "uniform_weight": 0.1, "bias": 1}},
+        {"text": {"temperature": 1.0, "uniform_weight": 0.1, "exponent": 0.0}},
+        {"text": {"temperature": 1.0, "exponent": 2.0}},
+        {"text": {}},
     ],
 )
-def test_calibration_has_two_numbers_for_each_subset(calibration):
-    with pytest.raises(
-        ValueError, match="Task 'mood': calibration is .*give a positive `temperature` and a `uniform_w"
-    ):
+def test_calibration_has_its_numbers_for_each_subset(calibration):
+    with pytest.raises(ValueError, match="Task 'mood': calibration is .*give a positive `temperature`, a `uniform_w"):
         EGMFTask("mood", "classification", ["good", "bad"], prompt="\nMood:", calibration=calibration)
 
 

@@ -1,5 +1,7 @@
 """`egmf calibrate`: from a checkpoint and a corpus to calibrated answers. The fit: evaluation/test_calibration.py."""
 
+import math
+
 import pytest
 
 from processing_egmf import EGMFProcessor
@@ -28,7 +30,9 @@ def test_checkpoint_is_evaluated_and_answers_calibrated(make_model, make_process
         output = model.score_answers(**processor(text="Hello.", task=task.name))
         plain = processor.post_process_answers(output)[0]["probabilities"]
         numbers = task.find_calibration(["text"])
-        powers = {key: share ** (1 / numbers["temperature"]) for key, share in plain.items()}
+        highest = max(plain.values())
+        gaps = {key: math.log(highest / share) / numbers["temperature"] for key, share in plain.items()}
+        powers = {key: math.exp(-(gap ** numbers["exponent"])) for key, gap in gaps.items()}
         found = processor.post_process_answers(output, calibrated=True)[0]["probabilities"]
         weight = numbers["uniform_weight"]
         expected = {key: (1 - weight) * p / sum(powers.values()) + weight / len(powers) for key, p in powers.items()}

@@ -1,14 +1,16 @@
-"""Calibration: two numbers per task and subset of the modalities, and the figures before and after.
+"""Calibration: three numbers per task and subset of the modalities, and the figures before and after.
 
-    predictions on validation ─► fit_calibration ─► {"text": {"temperature", "uniform_weight"}, ...} ─► the task
+    predictions on validation ─► fit_calibration ─► {"text": {"temperature", "exponent", "uniform_weight"}, ...}
     predictions on test, these numbers ─► calibration_figures ─► figures before and after, and what chance gives
 
-Log-probabilities are divided by a temperature; above 1 it makes a model less confident. Equal probabilities of all
-labels are then mixed in, with the uniform weight: a cue that misleads in some clips, and shows in none of them that it
-does, bounds what any answer can be worth, which no temperature can say. For labels the two maximize the likelihood of
-the true ones (without the third term of Zhang et al., 2020, Mix-n-Match). For scores, whose distributions it widens,
-the temperature gives intervals their nominal coverage, and the weight is 0. Dividing by T widens a normal distribution
-by a factor of sqrt(T), the width.
+Log-probabilities are divided by a temperature; above 1 it makes a model less confident. Their gaps to the highest one
+are raised to an exponent: above 1 it brings answers closer together that are close, and leaves those far behind where
+they are, for a model that is too sure where two cues contradict each other and not where they agree. Equal
+probabilities of all labels are then mixed in, with the uniform weight: a cue that misleads in some clips, and shows in
+none of them that it does, bounds what any answer can be worth, which no temperature can say. For labels the three
+maximize the likelihood of the true ones (temperature and weight as in Zhang et al., 2020, Mix-n-Match, without its
+third term). For scores, whose distributions it widens, the temperature gives intervals their nominal coverage, the
+exponent is 1 and the weight 0. Dividing by T widens a normal distribution by a factor of sqrt(T), the width.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,11 +27,13 @@ from .metrics import CALIBRATION_BINS, INTERVAL, interval_coverage, negative_log
 
 DRAWS = 500  # of answers that a calibrated model could have given
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9)  # probabilities of the intervals whose coverage is fitted
-TEMPERATURES = np.exp(np.linspace(np.log(0.25), np.log(8), 81))
+TEMPERATURES = np.exp(np.linspace(np.log(0.25), np.log(8), 51))
+EXPONENTS = np.array([0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.5, 3.0])
 UNIFORM_WEIGHTS = np.linspace(0, 0.7, 29)
 POOLED = 30  # examples that all subsets together count for in the fit of each subset
 
-Calibration = Mapping[str, Mapping[str, float]]  # modalities -> temperature and uniform_weight
+# Modalities -> temperature, exponent and uniform_weight. Without an exponent, as older checkpoints have it, it is 1.
+Calibration = Mapping[str, Mapping[str, float]]
 
 
 # ---- distributions --------------------------------------------------------------------------------------------
@@ -52,19 +56,26 @@ def read_distributions(predictions: Sequence[Mapping[str, Any]]) -> tuple[np.nda
     return probabilities, truth
 
 
-def apply_temperature(probabilities: np.ndarray, temperature: float | np.ndarray) -> np.ndarray:
-    """Distributions (N, A) with their log-probabilities divided by a temperature, one for all or (N,)."""
-    logarithms = np.log(np.clip(probabilities, 1e-30, None)) / np.reshape(temperature, (-1, 1))
-    powers = np.exp(logarithms - logarithms.max(axis=1, keepdims=True))
+def scale_gaps(
+    probabilities: np.ndarray, temperature: float | np.ndarray, exponent: float | np.ndarray = 1.0
+) -> np.ndarray:
+    """Distributions (N, A) whose log-probabilities' gaps to the highest are divided by a temperature and raised to an
+    exponent, each one for all or (N,)."""
+    logarithms = np.log(np.clip(probabilities, 1e-30, None))
+    gaps = (logarithms.max(axis=1, keepdims=True) - logarithms) / np.reshape(temperature, (-1, 1))
+    powers = np.exp(-(gaps ** np.reshape(exponent, (-1, 1))))
     return powers / powers.sum(axis=1, keepdims=True)
 
 
 def apply_calibration(
-    probabilities: np.ndarray, temperature: float | np.ndarray, uniform_weight: float | np.ndarray
+    probabilities: np.ndarray,
+    temperature: float | np.ndarray,
+    uniform_weight: float | np.ndarray,
+    exponent: float | np.ndarray = 1.0,
 ) -> np.ndarray:
     """Calibrated distributions (N, A), with numbers for all or (N,)."""
     weight = np.reshape(uniform_weight, (-1, 1))
-    return (1 - weight) * apply_temperature(probabilities, temperature) + weight / probabilities.shape[1]
+    return (1 - weight) * scale_gaps(probabilities, temperature, exponent) + weight / probabilities.shape[1]
 
 
 # ---- figures --------------------------------------------------------------------------------------------------
@@ -124,7 +135,8 @@ def calibrate_predictions(predictions: Sequence[Mapping[str, Any]], calibration:
         return None
     temperatures = np.array([calibration[name]["temperature"] for name in names])
     weights = np.array([calibration[name]["uniform_weight"] for name in names])
-    return apply_calibration(read_distributions(predictions)[0], temperatures, weights)
+    exponents = np.array([calibration[name].get("exponent", 1.0) for name in names])
+    return apply_calibration(read_distributions(predictions)[0], temperatures, weights, exponents)
 
 
 def calibration_figures(
@@ -164,23 +176,24 @@ def summarize_calibration(runs: Sequence[Mapping[str, Mapping[str, Any]]]) -> di
 
 
 def label_losses(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Negative log-likelihoods (temperatures, weights) of the true labels (N,), summed over distributions (N, A)."""
-    losses = np.empty((len(TEMPERATURES), len(UNIFORM_WEIGHTS)))
+    """Negative log-likelihoods (temperatures, exponents, weights) of the true labels (N,), summed over distributions
+    (N, A)."""
+    losses = np.empty((len(TEMPERATURES), len(EXPONENTS), len(UNIFORM_WEIGHTS)))
     rows = np.arange(len(truth))
-    for i, temperature in enumerate(TEMPERATURES):
-        of_truth = apply_temperature(probabilities, temperature)[rows, truth][:, None]  # (N, 1)
+    for i, j in np.ndindex(losses.shape[:2]):
+        of_truth = scale_gaps(probabilities, TEMPERATURES[i], EXPONENTS[j])[rows, truth][:, None]  # (N, 1)
         mixed = (1 - UNIFORM_WEIGHTS) * of_truth + UNIFORM_WEIGHTS / probabilities.shape[1]  # (N, weights)
-        losses[i] = -np.log(np.clip(mixed, 1e-30, None)).sum(axis=0)
+        losses[i, j] = -np.log(np.clip(mixed, 1e-30, None)).sum(axis=0)
     return losses
 
 
 def score_losses(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """How far the coverage of intervals is from their levels, (temperatures, 1), squared and summed over levels; of
+    """How far the coverage of intervals is from their levels, (temperatures,), squared and summed over levels; of
     distributions (N, A) with true answers (N,), and times N."""
-    losses = np.zeros((len(TEMPERATURES), 1))
+    losses = np.zeros(len(TEMPERATURES))
     rows = np.arange(len(truth))
     for i, temperature in enumerate(TEMPERATURES):
-        widened = apply_temperature(probabilities, temperature)
+        widened = scale_gaps(probabilities, temperature)
         reached = np.cumsum(widened, axis=1)[rows, truth]
         below = reached - widened[rows, truth]
         for level in LEVELS:
@@ -191,14 +204,19 @@ def score_losses(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def fit(losses: np.ndarray) -> dict[str, float]:
-    """The numbers with the smallest of losses (temperatures, weights); the middle one if several are as good."""
+    """The numbers with the smallest of losses, (temperatures, exponents, weights) or of temperatures alone; the middle
+    one if several are as good."""
     best = np.argwhere(np.isclose(losses, losses.min(), rtol=0, atol=1e-9))
-    temperature, weight = best[len(best) // 2]
-    return {"temperature": float(TEMPERATURES[temperature]), "uniform_weight": float(UNIFORM_WEIGHTS[weight])}
+    found = best[len(best) // 2]
+    numbers = {"temperature": float(TEMPERATURES[found[0]]), "exponent": 1.0, "uniform_weight": 0.0}
+    if losses.ndim > 1:
+        numbers["exponent"] = float(EXPONENTS[found[1]])
+        numbers["uniform_weight"] = float(UNIFORM_WEIGHTS[found[2]])
+    return numbers
 
 
 def fit_calibration(subsets: Mapping[str, Any], task: str) -> dict[str, dict[str, float]]:
-    """Temperature and uniform weight for each combination of modalities that a task's answers are based on.
+    """Temperature, exponent and uniform weight for each combination of modalities that a task's answers are based on.
 
     With few examples they are uncertain, so all combinations together count as `POOLED` examples in each fit.
 
@@ -208,8 +226,8 @@ def fit_calibration(subsets: Mapping[str, Any], task: str) -> dict[str, dict[str
         task: the task's name.
 
     Returns:
-        Modalities -> `temperature` from 0.25 to 8 and `uniform_weight` from 0 to 0.7, which is 0 for scores; empty if
-        the task was not evaluated.
+        Modalities -> `temperature` from 0.25 to 8, `exponent` from 0.6 to 3 (1 for scores) and `uniform_weight` from 0
+        to 0.7 (0 for scores); empty if the task was not evaluated.
     """
     groups: dict[str, dict[str, Mapping[str, Any]]] = {}
     for part in subsets.values():

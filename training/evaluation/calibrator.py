@@ -28,7 +28,7 @@ def calibrate(
     encoder_cache: str | None = None,
     **evaluation: Any,
 ) -> str:
-    """Fit temperatures and uniform weights on the validation split and store them in the checkpoint.
+    """Fit temperatures, exponents and uniform weights on the validation split and store them in the checkpoint.
 
     Args:
         run: folder of the run.
@@ -116,6 +116,7 @@ def store_calibration(run: Path, results: dict[str, Any]) -> str:
                     format_subset(subset),
                     part["tasks"][task["name"]]["examples"],
                     format_number(fitted.get("temperature"), 2),
+                    format_number(fitted.get("exponent"), 2),
                     format_number(fitted.get("uniform_weight"), 2),
                     "calibration error" if name == "error" else "coverage of 90% intervals",
                     format_number(before[name]),
@@ -125,12 +126,13 @@ def store_calibration(run: Path, results: dict[str, Any]) -> str:
     if stored.pop("settings_checksum", None) is not None:
         stored["settings_checksum"] = settings_checksums(stored)
     path = write_json(run / PROCESSOR, stored)
-    header = ["task", "modalities", "examples", "temperature", "uniform weight", "figure", "before", "after"]
+    numbers = ("temperature", "exponent", "uniform weight")
+    header = ["task", "modalities", "examples", *numbers, "figure", "before", "after"]
     return "\n".join(
         [
             *markdown_table(header, rows),
             "",
-            f"These are the examples that both were fitted on. Stored in {path}; next: egmf evaluate on "
+            f"These are the examples that all three were fitted on. Stored in {path}; next: egmf evaluate on "
             f"the test split, then egmf report {run}.",
         ]
     )

@@ -19,7 +19,7 @@ class RunFiles:
         results: from `egmf evaluate`; empty if the run was not evaluated.
         record: `training.json`; empty without one, as in a checkpoint from elsewhere.
         ceilings: best possible figures of the demo corpus; empty where none are known.
-        calibration: task -> modalities -> temperature and uniform weight, as stored in the checkpoint.
+        calibration: task -> modalities -> temperature, exponent and uniform weight, as stored in the checkpoint.
     """
 
     run: Path

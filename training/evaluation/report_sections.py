@@ -210,10 +210,10 @@ def describe_calibration(calibration: Calibration, has_labels: bool) -> str:
     """What is stored in the checkpoint, in words."""
     fitted = []
     for name, numbers in calibration.items():
-        weight = f" and {numbers['uniform_weight']:.2f}" if has_labels else ""
-        fitted.append(f"{format_subset(name)} {numbers['temperature']:.2f}{weight}")
+        others = f", {numbers.get('exponent', 1.0):.2f} and {numbers['uniform_weight']:.2f}" if has_labels else ""
+        fitted.append(f"{format_subset(name)} {numbers['temperature']:.2f}{others}")
     if has_labels:
-        return f"In the checkpoint, temperature and weight of equal probabilities: {', '.join(fitted)}."
+        return f"In the checkpoint, temperature, exponent and weight of equal probabilities: {'; '.join(fitted)}."
     widened = "Their square roots say by how much they widen a distribution."
     return f"Temperatures in the checkpoint: {', '.join(fitted)}. {widened}"
 

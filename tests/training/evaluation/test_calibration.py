@@ -9,13 +9,13 @@ from training.calibrate import main
 from training.evaluation import calibration
 from training.evaluation.calibration import (
     apply_calibration,
-    apply_temperature,
     calibration_error,
     calibration_figures,
     calibration_noise,
     fit,
     fit_calibration,
     label_losses,
+    scale_gaps,
     score_losses,
 )
 from training.records import read_json, write_json
@@ -26,7 +26,7 @@ def draw_answers(number, temperature, num_answers=7, seed=0):
     generator = np.random.default_rng(seed)
     calibrated = generator.dirichlet(np.full(num_answers, 0.4), size=number)
     truth = np.array([generator.choice(num_answers, p=row) for row in calibrated])
-    return apply_temperature(calibrated, 1 / temperature), truth
+    return scale_gaps(calibrated, 1 / temperature), truth
 
 
 def as_predictions(probabilities, truth, modalities):
@@ -74,18 +74,40 @@ def test_uniform_weight_is_found_where_a_cue_misleads_now_and_then():
     found = fit(losses)
     assert found["temperature"] == pytest.approx(1.0, rel=0.15)
     assert found["uniform_weight"] == pytest.approx(0.3, abs=0.06)
-    only_temperature = fit(losses[:, :1])["temperature"]
+    only_temperature = fit(losses[..., :1])
     predictions = as_predictions(probabilities, truth, ["video"])
     error = calibration_figures(predictions, {"video": found})["after"]["error"]
     assert error < 0.03
-    alone = {"video": {"temperature": only_temperature, "uniform_weight": 0.0}}
+    assert only_temperature["uniform_weight"] == 0
+    alone = {"video": only_temperature}
     assert calibration_figures(predictions, alone)["after"]["error"] > 2 * error
+
+
+def test_exponent_is_found_where_contradictions_make_a_model_too_sure():
+    """Close answers are closer than the model says, and far ones as far: no temperature mends both."""
+    generator = np.random.default_rng(0)
+    calibrated = generator.dirichlet(np.full(7, 0.4), size=3000)
+    truth = np.array([generator.choice(7, p=row) for row in calibrated])
+    probabilities = scale_gaps(calibrated, 1.5, 1 / 1.8)
+    losses = label_losses(probabilities, truth)
+    found = fit(losses)
+    assert found["exponent"] == pytest.approx(1.8, abs=0.2)
+    assert found["uniform_weight"] <= 0.05
+    predictions = as_predictions(probabilities, truth, ["audio", "video"])
+    figures = calibration_figures(predictions, {"audio+video": found})
+    assert figures["after"]["error"] < 0.02
+    assert figures["after"]["accuracy"] == figures["before"]["accuracy"]
+    usual = calibration.EXPONENTS.tolist().index(1.0)
+    without = calibration_figures(predictions, {"audio+video": fit(losses[:, [usual]])})["after"]
+    assert without["negative_log_likelihood"] > figures["after"]["negative_log_likelihood"] + 0.01
 
 
 def test_calibration_by_hand():
     given = np.array([[0.8, 0.2], [0.5, 0.5]])
     found = apply_calibration(given, np.array([0.5, 1.0]), np.array([0.1, 0.0]))
     np.testing.assert_allclose(found, [[0.9 * 0.64 / 0.68 + 0.05, 0.9 * 0.04 / 0.68 + 0.05], [0.5, 0.5]])
+    squared = apply_calibration(given, 2.0, 0.0, exponent=2.0)  # a gap of log 4, halved, is log 2
+    np.testing.assert_allclose(squared[0, 1] / squared[0, 0], np.exp(-(np.log(2) ** 2)))
     assert found.sum(axis=1) == pytest.approx(1)
 
 
@@ -101,13 +123,14 @@ def test_width_of_scores_makes_intervals_cover_what_they_promise():
     assert found["uniform_weight"] == 0
     assert temperature**0.5 == pytest.approx(2.0, rel=0.1)
     before = calibration.distribution_figures(narrow, truth, has_labels=False)
-    after = calibration.distribution_figures(apply_temperature(narrow, temperature), truth, has_labels=False)
+    after = calibration.distribution_figures(scale_gaps(narrow, temperature), truth, has_labels=False)
     assert before["coverage"] < 0.7
     assert after["coverage"] == pytest.approx(0.9, abs=3 * after["coverage_deviation"])
 
 
 def test_every_combination_of_modalities_is_calibrated(monkeypatch):
     monkeypatch.setattr(calibration, "TEMPERATURES", np.array([1.0, 1.5, 2.0]))
+    monkeypatch.setattr(calibration, "EXPONENTS", np.array([1.0]))
     monkeypatch.setattr(calibration, "UNIFORM_WEIGHTS", np.array([0.0]))
     sure = as_predictions(*draw_answers(400, temperature=2.0), ["text"])
     honest = as_predictions(*draw_answers(400, temperature=1.0), ["text", "audio"])

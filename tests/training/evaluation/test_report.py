@@ -74,7 +74,7 @@ def test_report_of_the_demo_with_its_pictures(tmp_path, capsys):
     run = tmp_path / "run"
     results = write_run(run)
     ceilings = write_ceilings(run)
-    calibration = {"text": {"temperature": 2.0, "uniform_weight": 0.05}}
+    calibration = {"text": {"temperature": 2.0, "exponent": 1.6, "uniform_weight": 0.05}}
     task = {**BUILT_IN_TASKS["emotion"].to_dict(), "calibration": calibration}
     write_json(run / "processor_config.json", {"tasks": [task]})
     main([str(run)])
@@ -84,7 +84,8 @@ def test_report_of_the_demo_with_its_pictures(tmp_path, capsys):
     assert "\n".join(markdown_table(table.header, table.rows)) in text
     assert "The corpus is synthetic" in text
     assert "14 examples of emotion, 14 examples of sentiment" in text
-    assert "In the checkpoint, temperature and weight of equal probabilities: text 2.00 and 0.05." in text
+    numbers = "temperature, exponent and weight of equal probabilities: text 2.00, 1.60 and 0.05."
+    assert f"In the checkpoint, {numbers}" in text
     assert "The checkpoint is not calibrated" in text  # for sentiment
     assert "Training took 10.0 minutes; fusion pretraining ended after 1.5." in text
     assert "1,234,567 of 7,654,321 parameters were trained, on 1,234 examples" in text
