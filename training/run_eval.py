@@ -39,6 +39,7 @@ def make_parser() -> CommandParser:
         group=data,
         help="split manifest of a converted corpus: a file name in its splits/",
     )
+    add("--only_tasks", nargs="+", group=data, help="tasks whose examples are evaluated; default: all")
     add(
         "--max_samples",
         type=int,

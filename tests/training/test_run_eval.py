@@ -17,7 +17,7 @@ pytestmark = pytest.mark.integration
 KEYS = {
     "model", "dataset", "split", "seed", "versions", "split_manifest", "max_samples", "window_hop", "load_in_4bit",
     "commit", "experts", "tasks", "device", "processes", "seconds", "config", "modalities", "subsets",
-    "peak_gib", "task_map", "weights", "speaker_normalization",
+    "peak_gib", "task_map", "weights", "speaker_normalization", "only_tasks",
 }  # fmt: skip
 
 
@@ -75,6 +75,21 @@ def test_results_hold_all_subsets_and_every_prediction(results, checkpoint, corp
             assert set(part["calibration"]) == {"before"}  # the checkpoint has no temperatures
     assert sum("media" in prediction for prediction in predictions) > 0
     assert not (checkpoint / "results-train.json").exists()  # another output was given
+
+
+def test_only_the_examples_of_some_tasks_are_evaluated(run_eval, results, tmp_path):
+    output = tmp_path / "results.json"
+    options = ("--split", "train", "--output", output, "--only_tasks")
+    run_eval(*options, "sentiment")
+    found = json.loads(output.read_text(encoding="utf-8"))
+    assert found["only_tasks"] == ["sentiment"]
+    assert set(found["subsets"][ALL_MODALITIES]["tasks"]) == {"sentiment"}
+    every = results["subsets"][ALL_MODALITIES]["tasks"]
+    assert found["subsets"][ALL_MODALITIES]["tasks"]["sentiment"]["examples"] == every["sentiment"]["examples"]
+    with pytest.raises(SystemExit, match="No example has a task of --only_tasks happiness"):
+        run_eval(*options, "happiness", "--overwrite")
+    with pytest.raises(SystemExit, match="--only_tasks needs all examples at once. Leave out --streaming"):
+        run_eval(*options, "sentiment", "--overwrite", "--streaming")
 
 
 def test_a_model_without_video_has_no_subsets_with_video(make_model, make_processor, corpus, tmp_path, capsys):

@@ -25,7 +25,9 @@ TASK = "emotion"
 FITTED_ON = "validation"
 
 
-def evaluate(run: Path, dataset: str, split: str, output: Path, batch_size: int) -> dict[str, Any]:
+def evaluate(
+    run: Path, dataset: str, split: str, output: Path, batch_size: int, only_tasks: list[str] | None = None
+) -> dict[str, Any]:
     """Results of a run on a split with every subset of the modalities; existing ones are reused."""
     if not output.is_file():
         evaluate_checkpoint(
@@ -34,6 +36,7 @@ def evaluate(run: Path, dataset: str, split: str, output: Path, batch_size: int)
                 dataset=dataset,
                 split=split,
                 subsets=["every"],
+                only_tasks=only_tasks,
                 output=output,
                 batch_size=batch_size,
             )
@@ -66,7 +69,7 @@ def measure(run: Path, own: Path, dataset: Path, batch_size: int) -> dict[str, d
     """
     fitted_on = evaluate(run, str(own), FITTED_ON, run / f"results-{FITTED_ON}.json", batch_size)
     digest = digest_of_bytes(repr(sorted(read_settings(dataset).items())).encode())[:8]
-    results = evaluate(run, str(dataset), "test", run / f"results-new-{digest}.json", batch_size)
+    results = evaluate(run, str(dataset), "test", run / f"results-new-{digest}.json", batch_size, [TASK])
     for part in (*fitted_on["subsets"].values(), *results["subsets"].values()):
         if TASK not in part["tasks"]:
             raise ValueError(f"{run} was evaluated without the task {TASK!r}: give a run and a corpus of the demo.")

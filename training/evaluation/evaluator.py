@@ -66,6 +66,7 @@ class EvaluationOptions:
         overwrite: replace the results file if it exists.
         batch_size: examples per batch.
         num_workers: processes that decode clips.
+        only_tasks: names of the tasks whose examples are evaluated; None for all.
         max_samples: number of examples to evaluate, stratified by label; None for all.
         window_hop: seconds between the windows that longer clips are cut into; None to cut off their end.
         encoder_cache: folder for the outputs of frozen pretrained encoders; None to compute them.
@@ -88,6 +89,7 @@ class EvaluationOptions:
     overwrite: bool = False
     batch_size: int = 16
     num_workers: int = 0
+    only_tasks: list[str] | None = None
     max_samples: int | None = None
     window_hop: float | None = None
     encoder_cache: str | None = None
@@ -377,6 +379,7 @@ def describe_evaluation(options: EvaluationOptions) -> dict[str, Any]:
         "dataset": str(options.dataset),
         "split": options.split,
         "split_manifest": options.split_manifest,
+        "only_tasks": options.only_tasks,
         "max_samples": options.max_samples,
         "window_hop": options.window_hop,
         "speaker_normalization": bool(options.speaker_normalization),
@@ -398,9 +401,11 @@ def _choose_examples(options: EvaluationOptions, state: PartialState) -> list[di
             raise ValueError("--streaming is for one process. Leave it out, or start one (--num_processes 1).")
         if options.speaker_normalization:
             raise ValueError("--speaker_normalization needs all clips of a speaker. Leave out --streaming.")
+        if options.only_tasks:
+            raise ValueError("--only_tasks needs all examples at once. Leave out --streaming.")
         return None
     examples = load_examples(options.dataset, options.split, options.split_manifest, options.reading)
-    examples = select_examples(examples, None, options.max_samples, default_task="")
+    examples = select_examples(examples, options.only_tasks, options.max_samples, default_task="")
     require_examples(len(examples), state.num_processes, f"examples of split {options.split!r}")
     return examples
 
