@@ -25,7 +25,7 @@ from typing import Any, Self
 
 from huggingface_hub import file_exists, save_torch_state_dict
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoProcessor, PreTrainedModel
+from transformers import AutoProcessor, PreTrainedModel
 from transformers.integrations.accelerate import load_offloaded_parameter
 from transformers.utils import cached_file
 
@@ -38,6 +38,8 @@ from .loading_egmf import (
     file_arguments,
     full_device_map,
     load_config,
+    load_new_text_model,
+    place_with_language_model,
     text_model_arguments,
 )
 from .parts_egmf import (
@@ -56,7 +58,6 @@ from .weights_egmf import (
     checksum,
     explain_loading_errors,
     find_weights,
-    in_memory,
     load_weights,
     stored_weights,
     weights_name,
@@ -220,15 +221,7 @@ def load_adapter_checkpoint(
     file_name = weights_name(kwargs.get("variant"))
     compare_checksum(checkpoint, config, file_name, checksum, weights.items())
 
-    embeddings = language_model.get_input_embeddings()
-    with in_memory(embeddings):
-        device = embeddings.weight.device
-    model.egmf.to(device)
-    # Set if accelerate split or offloaded the language model.
-    device_map = vars(language_model).get("hf_device_map")
-    if device_map is not None:
-        text_device_map = {f"language_model.{name}".rstrip("."): place for name, place in device_map.items()}
-        model.hf_device_map = {"egmf": device, **text_device_map}
+    place_with_language_model(model)
     model.name_or_path = str(checkpoint)
     model.eval()
     kinds = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
@@ -349,13 +342,15 @@ class EGMFCheckpointMixin:
             kwargs: passed to `AutoModelForCausalLM.from_pretrained`: `dtype`, `device_map` and the like.
 
         Raises:
-            OSError, ValueError: the language model cannot be found or used.
+            TypeError: an unknown argument.
+            OSError, ValueError: the language model cannot be found or used, or its weights are incomplete.
         """
         config = copy.copy(config)
         if not isinstance(language_model, PreTrainedModel):
             config.text_model_id = os.fspath(language_model)
-            kwargs.setdefault("revision", config.text_model_revision or "main")
-            language_model = AutoModelForCausalLM.from_pretrained(language_model, **kwargs)
+            config.text_model_revision = kwargs.get("revision", config.text_model_revision)
+            kwargs["revision"] = config.text_model_revision or "main"
+            language_model = load_new_text_model(config.text_model_id, **kwargs)
         if config.text_model_id is None:
             config.text_model_id = language_model.config.name_or_path or None
         if config.text_model_id is not None:
@@ -375,6 +370,7 @@ class EGMFCheckpointMixin:
         audio_backbone = audio_backbone or load_backbone("A new model", config, "audio")
         video_backbone = video_backbone or load_backbone("A new model", config, "video")
         model = cls(config, language_model, audio_backbone, video_backbone)
+        place_with_language_model(model)
         model.calibrate_pseudo_tokens()
         return model
 

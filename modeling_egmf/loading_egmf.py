@@ -1,4 +1,4 @@
-"""The keyword arguments of `from_pretrained`: the part of the model that each is for, and their checks.
+"""The keyword arguments of `from_pretrained`: the part of the model that each is for, and their checks; device maps.
 
 They are those of `transformers`, the same for adapter and standalone checkpoints, and the fields of `EGMFConfig`.
 Fusion and encoders are never cast, quantized or split: what is not listed here goes only to the language model. The
@@ -10,11 +10,18 @@ import os
 from contextlib import suppress
 from typing import Any
 
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.utils import cached_file
 
 from .configuration_egmf import EGMFConfig
 from .fields_egmf import check_dtypes, field_names, refuse_typos, ties_word_embeddings
+from .weights_egmf import check_weights, explain_loading_errors, in_memory
 
 
 HUB_ARGUMENTS = ("token", "cache_dir", "local_files_only", "force_download", "proxies")
@@ -96,6 +103,28 @@ def with_stored_adapters(config: EGMFConfig, checkpoint: str | os.PathLike, **hu
     if config.adapters:
         config.lora = None
     return config
+
+
+def load_new_text_model(path: str, **kwargs: Any) -> PreTrainedModel:
+    """The language model of a new model.
+
+    Args:
+        path: folder or Hub id.
+        kwargs: passed to `AutoModelForCausalLM.from_pretrained`; a device map may have the names of the whole model.
+
+    Raises:
+        TypeError, ValueError: an argument is unknown, or would leave weights unloaded.
+        OSError, ValueError: the language model cannot be found, or its weights are incomplete or not finite.
+    """
+    names = (*HUB_ARGUMENTS, *LOCATION_ARGUMENTS, "trust_remote_code", "gguf_file")
+    location = {name: kwargs[name] for name in names if name in kwargs}
+    text_config = AutoConfig.from_pretrained(path, **location)
+    check_arguments(path, EGMFConfig(text_config=text_config), kwargs)
+    kwargs["device_map"] = text_model_device_map(kwargs.get("device_map"))
+    with explain_loading_errors(path):
+        language_model, info = AutoModelForCausalLM.from_pretrained(path, output_loading_info=True, **kwargs)
+    check_weights(path, info, dict(language_model.named_parameters()))
+    return language_model
 
 
 def file_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -197,3 +226,16 @@ def text_model_device_map(device_map: Any) -> Any:
     if not isinstance(full_map, dict):
         return full_map
     return {name.partition(".")[2]: place for name, place in full_map.items() if not name.startswith("egmf")}
+
+
+def place_with_language_model(model: PreTrainedModel) -> None:
+    """Put EGMF's own layers on the device of the embeddings, and complete the device map of the language model."""
+    embeddings = model.get_input_embeddings()
+    with in_memory(embeddings):
+        device = embeddings.weight.device
+    model.egmf.to(device)
+    # Set if accelerate split or offloaded the language model.
+    device_map = vars(model.language_model).get("hf_device_map")
+    if device_map is not None:
+        text_device_map = {f"language_model.{name}".rstrip("."): place for name, place in device_map.items()}
+        model.hf_device_map = {"egmf": device, **text_device_map}

@@ -1,7 +1,10 @@
 """New models, labels, and the Auto classes with the installed package."""
 
+import shutil
+
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -32,6 +35,39 @@ def test_new_model_around_a_language_model(bases, make_config, tmp_path):
     assert same.language_model is language_model
     assert same.config.text_model_id == str(bases / "llm_bfloat16")
     assert same.config.text_config.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("keywords", "error", "message"),
+    [
+        ({"device_map": "meta"}, ValueError, "no weights: give another `device_map`"),
+        ({"device_map": {"": "cpu", "model.norm": "disk"}}, ValueError, "names language_model and its part"),
+        ({"devicemap": "cpu"}, TypeError, "unexpected keyword argument 'devicemap'. Did you mean `device_map`"),
+        ({"fusion_dropout": 0.5}, TypeError, "unexpected keyword argument 'fusion_dropout'"),
+        ({"dtype": "bf16"}, ValueError, "`dtype` is 'bf16'; use one of"),
+        ({"variant": "best"}, OSError, "llm could not be loaded .*model.best.safetensors"),
+    ],
+)
+def test_keyword_of_a_new_model_is_refused(bases, make_config, keywords, error, message):
+    with pytest.raises(error, match=message):
+        EGMFForConditionalGeneration.from_language_model(bases / "llm", make_config(), **keywords)
+
+
+def test_incomplete_language_model_is_refused(bases, make_config, tmp_path):
+    """Its weights would be random."""
+    shutil.copytree(bases / "llm", tmp_path / "llm")
+    weights = load_file(tmp_path / "llm" / "model.safetensors")
+    del weights["model.layers.0.mlp.up_proj.weight"]
+    save_file(weights, tmp_path / "llm" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=r"weights of .*llm do not match .*missing_keys: .*layers\.0\.mlp\.up_proj"):
+        EGMFForConditionalGeneration.from_language_model(tmp_path / "llm", make_config())
+
+
+def test_revision_of_a_new_model_is_recorded(bases, make_config):
+    model = EGMFForConditionalGeneration.from_language_model(bases / "llm", make_config(), revision="v2")
+    assert model.config.text_model_revision == "v2"
+    model = EGMFForConditionalGeneration.from_language_model(bases / "llm", make_config(text_model_revision="v1"))
+    assert model.config.text_model_revision == "v1"
 
 
 def test_random_language_model_must_be_asked_for(make_config):

@@ -75,8 +75,26 @@ def test_one_of_two_tied_layers_is_not_offloaded(make_adapter_model, bases, offl
     for kind in ("adapter", "standalone"):
         with pytest.raises(ValueError, match=message):
             load(tmp_path / kind, **arguments)
-    both = {**arguments, "device_map": device_map("embed_tokens", "lm_head")}
-    EGMFForConditionalGeneration.from_language_model(bases / "llm_tied", model.config, **both)
+    build = EGMFForConditionalGeneration.from_language_model
+    with pytest.raises(ValueError, match=message):
+        build(bases / "llm_tied", model.config, **arguments)
+    build(bases / "llm_tied", model.config, **{**arguments, "device_map": device_map("embed_tokens", "lm_head")})
+
+
+@pytest.mark.parametrize("names", ["of the language model", "of the whole model"])
+def test_new_model_around_an_offloaded_language_model(make_config, inputs_for, bases, names, tmp_path):
+    places = device_map("layers.1")
+    if names == "of the whole model":
+        places = {"egmf": "cpu", **{f"language_model.{name}": place for name, place in places.items()}}
+    build = EGMFForConditionalGeneration.from_language_model
+    model = build(bases / "llm", make_config()).eval()
+    offloaded = build(bases / "llm", make_config(), device_map=places, offload_folder=tmp_path / "offload").eval()
+    assert offloaded.hf_device_map["language_model.model.layers.1"] == "disk"
+    assert any(parameter.is_meta for parameter in offloaded.language_model.parameters())
+    offloaded.egmf.load_state_dict(model.egmf.state_dict())
+    inputs = inputs_for(model)
+    before = model.score_answers(**inputs).probabilities
+    torch.testing.assert_close(offloaded.score_answers(**inputs).probabilities, before, atol=1e-5, rtol=0)
 
 
 def test_lora_that_reads_offloaded_weights_is_refused(make_adapter_model, tmp_path, bases):

@@ -23,6 +23,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from modeling_egmf import EGMFConfig
 from modeling_egmf.adapters_egmf import default_lora_targets, new_adapter_config
 from modeling_egmf.decoders_egmf import check_decoder
+from modeling_egmf.loading_egmf import load_new_text_model
 
 from ..option_checks import check_quantization
 from ..options import ModelArguments
@@ -194,6 +195,7 @@ def load_language_model(
 
     Raises:
         ValueError: there is no such language model, or EGMF cannot use it.
+        OSError, ValueError: its weights are damaged or incomplete.
     """
     text_model = arguments.text_model_name_or_path
     revision = arguments.text_model_revision or "main"
@@ -204,4 +206,4 @@ def load_language_model(
         load_kwargs["attn_implementation"] = arguments.attn_implementation
     if four_bit is not None:
         load_kwargs["quantization_config"] = four_bit
-    return AutoModelForCausalLM.from_pretrained(text_model, revision=revision, **load_kwargs)
+    return load_new_text_model(text_model, revision=revision, **load_kwargs)
