@@ -42,6 +42,8 @@ from .media_egmf import (
 MIN_SECONDS = 0.025
 # Hz; the highest rate of recording hardware.
 MAX_SAMPLING_RATE = 768_000
+# Integers of 32 bits that reach no further are those of 16.
+INT16_RANGE = 2**15
 # Floats beyond it are integer samples that were never scaled to [-1, 1].
 MAX_PEAK = 64.0
 # Lossy codecs and augmentation overshoot 1; floats beyond this were normalized, or wrongly scaled.
@@ -309,6 +311,9 @@ def _mono_from_array(array: Any, mixer: ChannelMixer) -> np.ndarray:
     head = array[:12].tobytes() if array.dtype == np.uint8 else b""
     if head.startswith(MEDIA_STARTS) or head[4:8] in MP4_BOXES:
         raise ValueError("the bytes of a file as an array of numbers. Give them as bytes, `array.tobytes()`.")
+    peak = np.abs(array.astype(np.float64)).max() if array.dtype == np.int32 else 0
+    if 0 < peak <= INT16_RANGE:
+        raise ValueError(f"int32 samples that reach only {peak:.0f}, as if of 16 bits. Give those as int16.")
     if array.ndim == 1:
         return _scale(array)
     if array.ndim != 2 or min(array.shape) > MAX_CHANNELS:

@@ -23,7 +23,7 @@ from .audio_egmf import load_audio
 from .batches_egmf import MODALITIES
 from .faces_egmf import FACE_FRAME, crop_main_face
 from .frames_egmf import NEUTRAL, pad_frames, scale_frames
-from .media_egmf import media_kind, take_from_list
+from .media_egmf import media_kind, take_from_list, to_numpy
 from .video_egmf import load_video
 
 
@@ -209,14 +209,15 @@ def check_input_kind(modality: str, kind: str, accepted: str | None) -> None:
 def read_features(modality: str, features: Any, feature_size: int | None) -> np.ndarray:
     """Precomputed features as float32 (T, F), checked."""
     try:
-        values = np.asarray(features, dtype=np.float32)
+        array = to_numpy(features)
+        values = np.asarray(array, dtype=np.float32)
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"{modality}_features cannot be read as an array of numbers (steps, width): "
-            f"{printable(str(error))}. Give an array, a tensor or a list of vectors of one length."
+            f"{printable(str(error))}. Give an array, as of `np.load`, or a list of vectors of one length."
         ) from error
-    if np.ma.is_masked(features) or np.asarray(features).dtype.kind == "c":
-        raise ValueError(f"{modality}_features have masked values or complex numbers. Give plain real numbers.")
+    if array.dtype.kind not in "fiubOU":
+        raise ValueError(f"{modality}_features are of type {array.dtype}. Give plain real numbers.")
     if values.ndim != 2 or len(values) == 0 or (feature_size and values.shape[1] != feature_size):
         raise ValueError(
             f"{modality}_features have shape {values.shape}; expected (steps, {feature_size or 'width'}) with "

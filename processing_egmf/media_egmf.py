@@ -155,8 +155,8 @@ def to_numpy(array: Any) -> np.ndarray:
             array = array.detach().cpu()
             array = array.float() if array.is_floating_point() else array
         return np.asarray(array)
-    # The last one for tensors on the meta device.
-    except (ValueError, TypeError, NotImplementedError) as error:
+    # The last one for tensors on the meta device, and lists of tensors with gradients.
+    except (ValueError, TypeError, RuntimeError) as error:
         kind = type(array).__name__
         raise ValueError(f"cannot convert the {kind} to an array ({error}). Use parts of one size.") from error
 
@@ -295,23 +295,26 @@ def open_file(source: Any, name: str) -> Iterator[Any]:
     Raises:
         FileNotFoundError, ValueError: the source cannot be read as media.
     """
-    with ExitStack() as stack:
-        with errors_named(name):
-            file = _open_source(source, stack)
-            try:
-                stack.callback(file.seek, file.tell())
-                size = file.seek(0, io.SEEK_END) or file.tell()
-                file.seek(0)
-                head = file.read(HEAD_BYTES)
-            except (OSError, ValueError) as error:
-                raise ValueError(f"cannot be read ({error}). Check permissions, or give the bytes.") from error
-            if size == 0:
-                raise ValueError("empty, 0 bytes. Copy or download it again.")
-            check_content(head, name)
+    with ExitStack() as stack, errors_named(name):
+        file = _open_source(source, stack)
+        try:
+            stack.callback(file.seek, file.tell())
+            size = file.seek(0, io.SEEK_END) or file.tell()
+            file.seek(0)
+            head = file.read(HEAD_BYTES)
+        except (OSError, EOFError, RuntimeError, ValueError) as error:
+            raise ValueError(f"cannot be read ({error}). Check permissions, or give the bytes.") from error
+        if size == 0:
+            raise ValueError("empty, 0 bytes. Copy or download it again.")
+        check_content(head, name)
+        try:
             if head[4:8] in MP4_BOXES:
                 check_sample_tables(file, size)
-        file.seek(0)
-        yield file
+            file.seek(0)
+            yield file
+        # Of a disk, a network, or a file object of one's own.
+        except (OSError, EOFError, RuntimeError) as error:
+            raise ValueError(f"cannot be read to its end ({error}). Copy it again, or give the bytes.") from error
 
 
 def _open_source(source: Any, stack: ExitStack) -> Any:
@@ -387,6 +390,8 @@ def open_media(source: Any, name: str) -> Iterator[Any]:
         try:
             container = av.open(
                 file,
+                # Else that of the file, which may have been opened for writing, too.
+                mode="r",
                 container_options={"format_whitelist": CONTAINERS, "protocol_whitelist": ""},
                 options={"max_pixels": str(MAX_FRAME_SIDE**2)},
                 # Do not reject a clip because of titles in an old encoding.
@@ -395,7 +400,7 @@ def open_media(source: Any, name: str) -> Iterator[Any]:
         except av.FFmpegError as error:
             raise ValueError(
                 f"{name}: not a readable media file, or cut off ({error.strerror}). "
-                "Convert it to mp4 or wav, or copy it again; no playlists."
+                "Convert it to mp4, wav or jpg, or copy it again; no playlists."
             ) from error
         with container:
             yield container

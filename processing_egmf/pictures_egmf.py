@@ -55,6 +55,8 @@ def sample_pictures(source: Any, num_frames: int, fps: float | None, budget: Dec
         )
     if is_video_decoder(source):
         return _sample_decoder(source, num_frames, budget)
+    if is_pil_image(source) and source.format in ANIMATED_FORMATS and source.n_frames > 1:
+        return _sample_animation(source, num_frames, budget)
     frames = [source] if is_pil_image(source) else source
     if not _are_images(frames):
         frames = _to_clip(frames)
@@ -168,7 +170,7 @@ def image_to_rgb(image: Any) -> np.ndarray:
 
 
 def check_frame_size(height: int, width: int, max_pixels: int = MAX_FRAME_SIDE**2) -> None:
-    if max(height, width) > MAX_FRAME_SIDE or height * width > max_pixels:
+    if not 0 < min(height, width) <= max(height, width) <= MAX_FRAME_SIDE or height * width > max_pixels:
         raise ValueError(
             f"frames of {width} x {height} pixels; each side may have at most {MAX_FRAME_SIDE}, "
             f"and a frame at most {max_pixels // 10**6} million. Scale the video down."

@@ -147,6 +147,11 @@ def with_value(value):
         (np.zeros(9, complex), RATE, "type complex128"),
         (np.array(["a", None], object), RATE, "type object.*int16"),
         (np.zeros(9, bool), RATE, "type bool"),
+        (
+            np.array([0, 12_000, -12_000] * 200, "int32"),
+            RATE,
+            "reach only 12000, as if of 16 bits. Give those as int16",
+        ),
         ([0, 100, -100], RATE, "type int64, whose range is unknown"),
         ([[0.0, 1.0], [0.0]], RATE, "cannot convert the list to an array"),
         (torch.zeros(9, device="meta"), RATE, "cannot convert the Tensor to an array"),

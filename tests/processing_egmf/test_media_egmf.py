@@ -2,9 +2,11 @@
 
 import base64
 import builtins
+import gzip
 import io
 import os
 import sys
+import tempfile
 from urllib.parse import quote, quote_from_bytes, unquote_to_bytes
 
 import av
@@ -101,6 +103,46 @@ def test_paths_that_cannot_be_opened(tmp_path):
     with pytest.raises(ValueError, match="cannot be opened") as caught:
         load_video("x" * 5000, 4)
     assert len(str(caught.value)) < 700
+
+
+class FailingFile(io.BytesIO):
+    """A file object that raises an error once some bytes have been read."""
+
+    def __init__(self, content, limit, error):
+        super().__init__(content)
+        self.limit = limit
+        self.error = error
+
+    def read(self, size=-1):
+        content = super().read(size)
+        self.limit -= len(content)
+        if self.limit < 0:
+            raise self.error
+        return content
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), EOFError("cut off"), RuntimeError("no network")])
+@pytest.mark.parametrize("limit", [0, 2000])
+def test_errors_of_reading_are_named(clip, error, limit):
+    for load in (load_audio, lambda *args, **kwargs: load_video(*args, 4, **kwargs)):
+        with pytest.raises(ValueError, match=f"sample 3: cannot be read.*{error}".replace("[", "\\[")) as caught:
+            load(FailingFile(clip.read_bytes(), limit, error), name="sample 3")
+        assert caught.value.__cause__ is error
+
+
+def test_a_file_that_was_opened_for_writing_as_well_is_read(clip):
+    expected = load_audio(clip)
+    compressed = gzip.compress(clip.read_bytes())
+    with tempfile.TemporaryFile() as file, gzip.open(io.BytesIO(compressed)) as unpacked:
+        file.write(clip.read_bytes())
+        for source in (file, unpacked):
+            assert np.array_equal(load_audio(source), expected)
+            assert len(load_video(source, 4)) == 4
+    with (
+        gzip.open(io.BytesIO(compressed[: len(compressed) // 2])) as cut,
+        pytest.raises(ValueError, match="cannot be"),
+    ):
+        load_audio(cut)
 
 
 PLACEHOLDERS = {

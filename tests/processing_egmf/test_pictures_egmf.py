@@ -43,6 +43,22 @@ def test_an_image_or_array_is_one_frame():
         assert media_kind(source) == "video"
 
 
+@pytest.mark.parametrize("file_format", ["GIF", "PNG", "WEBP"])
+def test_an_image_of_an_animation_is_read_as_its_file(file_format):
+    others = [Image.fromarray(np.roll(FACE, shift, axis=1)) for shift in (8, 16)]
+    content = saved(Image.fromarray(FACE), file_format, save_all=True, append_images=others, duration=100)
+    image = Image.open(io.BytesIO(content))
+    assert len(load_video(content, 8)) == 3
+    for _ in range(2):
+        assert np.array_equal(load_video(image, 8), load_video(content, 8))
+    assert len(load_video(Image.open(io.BytesIO(saved(Image.fromarray(FACE), file_format))), 8)) == 1
+
+
+def test_an_image_without_pixels_is_refused():
+    with pytest.raises(ValueError, match="sample 3: frames of 0 x 9 pixels; each side may have at most 8192"):
+        load_video(Image.new("RGB", (0, 9)), 4, name="sample 3")
+
+
 @pytest.mark.parametrize("as_torch_has_them", [False, True])
 def test_frames_without_a_rate_are_one_clip_of_any_length(as_torch_has_them, warnings_of):
     """Channels are last, or first as torch has them."""

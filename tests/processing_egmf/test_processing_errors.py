@@ -4,6 +4,7 @@ import builtins
 
 import numpy as np
 import pytest
+import torch
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from processing_egmf import EGMFProcessor
@@ -113,8 +114,10 @@ FILE_ERRORS = {
     "folder": "is a directory .*Give the path",
 }
 FEATURE_ERRORS = {
-    "masked": (np.ma.masked_array(np.ones((2, 6)), np.eye(2, 6)), "masked values or complex numbers. Give plain"),
-    "complex": (np.ones((2, 6), np.complex64), "masked values or complex numbers. Give plain"),
+    "masked": (np.ma.masked_array(np.ones((2, 6)), np.eye(2, 6)), "a masked array, whose masked values would be read"),
+    "complex": (np.ones((2, 6), np.complex64), "audio_features are of type complex64. Give plain real numbers"),
+    "times": (np.zeros((2, 6), "M8[s]"), r"are of type datetime64\[s\]. Give plain real numbers"),
+    "on the meta device": (torch.zeros(2, 6, device="meta"), "cannot be read as an array .*meta tensor"),
     "other width": (np.ones((3, 7)), r"shape \(3, 7\); expected \(steps, 6\).*Use the same extractor"),
     "NaN": (np.full((2, 6), np.nan), "NaN or infinite values. Replace"),
     "infinite": (np.full((2, 6), np.inf), "NaN or infinite values. Replace"),
