@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ..cli import CommandParser, command_errors
+from ..evaluation.calibration import calibration_error
 from ..paths import RESULTS
 from ..records import read_json, write_json
 from .ceilings import SUBSETS
@@ -70,25 +71,42 @@ def _fits(bank: Sequence[Phrase]) -> np.ndarray:
     return np.array([[emotion in phrase.emotions for emotion in EMOTIONS] for phrase in bank], dtype=np.float64)
 
 
-def best_accuracy(examples: Sequence[dict[str, Any]], subset: str, of_text: dict[str, np.ndarray]) -> float:
-    """Accuracy of the most probable label on these clips; labels that are equally probable share the hit.
+def posteriors(examples: Sequence[dict[str, Any]], subset: str, of_text: dict[str, np.ndarray]) -> np.ndarray:
+    """P(label | cues) for each clip, (N, 7).
 
     Args:
         examples: of the emotion task, with `text`, `cues` and `answer`.
         subset: modalities, such as "text+audio".
         of_text: text -> P(phrase | label) up to a factor, (7,).
     """
-    hits = 0.0
-    for example in examples:
-        posterior = np.ones(len(EMOTIONS))
+    products = np.ones((len(examples), len(EMOTIONS)))
+    for product, example in zip(products, examples, strict=True):
         for modality in subset.split("+"):
             if modality == "text":
-                posterior = posterior * of_text[example["text"]]
+                product *= of_text[example["text"]]
             else:
-                posterior = posterior * cue_probabilities(modality)[:, EMOTIONS.index(example["cues"][modality])]
-        is_best = posterior >= posterior.max() * (1 - 1e-9)
-        hits += is_best[EMOTIONS.index(example["answer"])] / is_best.sum()
-    return hits / len(examples)
+                product *= cue_probabilities(modality)[:, EMOTIONS.index(example["cues"][modality])]
+    return products / products.sum(axis=1, keepdims=True)
+
+
+def best_accuracy(examples: Sequence[dict[str, Any]], subset: str, of_text: dict[str, np.ndarray]) -> float:
+    """Accuracy of the most probable label on these clips; labels that are equally probable share the hit. Arguments as
+    for `posteriors`."""
+    found = posteriors(examples, subset, of_text)
+    is_best = found >= found.max(axis=1, keepdims=True) * (1 - 1e-9)
+    hits = is_best[np.arange(len(examples)), true_labels(examples)] / is_best.sum(axis=1)
+    return float(hits.mean())
+
+
+def true_labels(examples: Sequence[dict[str, Any]]) -> np.ndarray:
+    """Indices (N,) of the labels of the emotion task."""
+    return np.array([EMOTIONS.index(example["answer"]) for example in examples])
+
+
+def error_of_best(examples: Sequence[dict[str, Any]], subset: str, of_text: dict[str, np.ndarray]) -> float:
+    """Calibration error of the most probable label on these clips. Arguments as for `posteriors`."""
+    found = posteriors(examples, subset, of_text)
+    return calibration_error(found.max(axis=1), found.argmax(axis=1) == true_labels(examples))
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
@@ -110,7 +128,8 @@ def read_emotions(folder: Path, split: str) -> list[dict[str, Any]]:
 
 
 def ideal_accuracies(folder: Path, tested: Path | None = None) -> dict[str, Any]:
-    """Answerer -> subset of the modalities -> accuracy on test clips.
+    """Answerer -> subset of the modalities -> accuracy on test clips; for the learner, `learner_error` has calibration
+    errors.
 
     Args:
         folder: corpus to learn from.
@@ -132,6 +151,7 @@ def ideal_accuracies(folder: Path, tested: Path | None = None) -> dict[str, Any]
         "examples": len(examples),
         "ideal": {subset: round(best_accuracy(examples, subset, known), 6) for subset in SUBSETS},
         "learner": {subset: round(best_accuracy(examples, subset, learned), 6) for subset in SUBSETS},
+        "learner_error": {subset: round(error_of_best(examples, subset, learned), 6) for subset in SUBSETS},
     }
 
 

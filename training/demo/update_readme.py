@@ -49,6 +49,7 @@ CALIBRATION_HEADER = (
     "calibration error",
     "calibrated",
     "of a calibrated model, by chance",
+    "of the learner",
 )
 PEAKS = ("train, bfloat16", "train, 4-bit", "predict, bfloat16")
 SUMMARY_SUBSETS = ("text", "audio", "video", ALL_MODALITIES)
@@ -227,13 +228,15 @@ def render_calibration(results: dict[str, Any]) -> str:
                 f"{before['accuracy']['mean'] / learner:.0%} of {learner:.3f}",
                 f"{results['ideal'][subset]:.3f}",
                 *map(format_mean_std, figures),
+                f"{results['learner_error'][subset]:.3f}",
             ]
         )
     introduction = (
         f"**On {results['examples']:,} new clips** with emotions, drawn as the demo's own, "
         f"{_count_seeds(results['seeds'])}, from `training/results/demo_calibration.json` "
         f"(`{COMMANDS['demo_calibration.json']}`). *Calibrated*: with what `egmf calibrate` fits on the demo's "
-        "validation split. The last column is what a calibrated model is measured to have on as many clips:"
+        "validation split. The last columns are the calibration error that a calibrated model is measured to have on "
+        "as many clips, and that of the predictor that reaches what can be learned:"
     )
     return "\n".join([introduction, "", *markdown_table(CALIBRATION_HEADER, rows)])
 

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from training.demo.ceilings import emotion_ceilings
-from training.demo.ideal import best_accuracy, ideal_accuracies, learned_likelihoods, likelihoods_of_texts
+from training.demo.ideal import (
+    best_accuracy,
+    error_of_best,
+    ideal_accuracies,
+    learned_likelihoods,
+    likelihoods_of_texts,
+    posteriors,
+)
 from training.demo.phrases import EMOTIONS, phrase_bank
 from training.demo.plan import plan_corpus
 
@@ -43,6 +50,19 @@ def test_a_learner_gains_from_more_clips_and_stays_below_the_ideal(examples):
     assert reached[2] < best_accuracy(examples["test"], "text", likelihoods_of_texts(bank))
 
 
+def test_the_ideal_is_calibrated_and_a_learner_of_few_clips_less_so(examples):
+    bank = phrase_bank(languages=("en", "zh"))
+    known, learned = likelihoods_of_texts(bank), learned_likelihoods(bank, examples["train"][:400])
+    found = posteriors(examples["test"], "text+audio", known)
+    assert found.shape == (len(examples["test"]), len(EMOTIONS))
+    np.testing.assert_allclose(found.sum(axis=1), 1)
+    errors = [error_of_best(examples["test"], "text", of_text) for of_text in (known, learned)]
+    assert errors[0] < 0.02 < errors[1]
+    sure = {"a": np.eye(len(EMOTIONS))[EMOTIONS.index("joy")]}
+    clips = [{"text": "a", "cues": {}, "answer": answer} for answer in ("joy", "joy", "joy", "anger")]
+    assert error_of_best(clips, "text", sure) == pytest.approx(0.25)
+
+
 def test_labels_that_are_equally_probable_share_the_hit():
     unknown = {"a": np.ones(len(EMOTIONS))}
     example = {"text": "a", "cues": {}, "answer": "joy"}
@@ -68,5 +88,6 @@ def test_learned_from_one_corpus_and_tested_on_another_with_the_same_phrases(tmp
     assert found["examples"] == 100
     assert found["ideal"] == ideal_accuracies(tmp_path / "new")["ideal"]
     assert found["learner"] != ideal_accuracies(tmp_path / "new")["learner"]
+    assert found["learner_error"].keys() == found["learner"].keys()
     with pytest.raises(ValueError, match="other has other phrases than .*own. Build it with --phrase_seed"):
         ideal_accuracies(tmp_path / "own", tmp_path / "other")

@@ -83,9 +83,10 @@ def test_new_clips_with_accuracy_and_calibration():
     before = {"accuracy": summary(0.7), "confidence": summary(0.9), "error": summary(0.2)}
     figures = {"before": before, "after": {"error": summary(0.04), "error_by_chance": summary(0.03)}}
     record = {"examples": 1200, "seeds": [0], "subsets": dict.fromkeys(EVERY, figures)}
-    text = render_calibration({**record, "learner": dict.fromkeys(EVERY, 0.8), "ideal": dict.fromkeys(EVERY, 0.9)})
+    best = {"learner": dict.fromkeys(EVERY, 0.8), "ideal": dict.fromkeys(EVERY, 0.9)}
+    text = render_calibration({**record, **best, "learner_error": dict.fromkeys(EVERY, 0.025)})
     assert "On 1,200 new clips** with emotions, drawn as the demo's own, one seed" in text
-    expected = ["0.700", "87% of 0.800", "0.900", "0.900", "0.200", "0.040", "0.030"]
+    expected = ["0.700", "87% of 0.800", "0.900", "0.900", "0.200", "0.040", "0.030", "0.025"]
     assert table_of(text)["text + audio"] == expected
 
 
