@@ -27,7 +27,7 @@ from .metrics import CALIBRATION_BINS, INTERVAL, interval_coverage, negative_log
 
 DRAWS = 500  # of answers that a calibrated model could have given
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9)  # probabilities of the intervals whose coverage is fitted
-TEMPERATURES = np.exp(np.linspace(np.log(0.25), np.log(8), 51))
+TEMPERATURES = np.exp(np.linspace(np.log(0.25), np.log(8), 81))
 EXPONENTS = np.array([0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.5, 3.0])
 UNIFORM_WEIGHTS = np.linspace(0, 0.7, 29)
 POOLED = 30  # examples that all subsets together count for in the fit of each subset
