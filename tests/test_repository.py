@@ -172,8 +172,8 @@ MAY_IMPORT = {
     "export": {"records", "paths", "model", "cli"},
     "converters": {"records", "paths", "arguments", "data", "model", "hub", "cli"},
     "experiments": {"records", "paths", "cli", "data", "model", "evaluation"},
-    "demo": {"records", "paths", "arguments", "data", "model", "evaluation", "trainer", "hub", "cli"},
-    "real": {"records", "paths", "arguments", "data", "evaluation", "demo", "cli"},
+    "demo": {"records", "paths", "recipes", "arguments", "data", "model", "evaluation", "trainer", "hub", "cli"},
+    "real": {"records", "paths", "recipes", "arguments", "data", "evaluation", "demo", "cli"},
     "benchmarks": {
         *("records", "paths", "cli", "options", "arguments", "data", "model", "evaluation", "trainer", "converters"),
         *("demo", "train", "real"),

@@ -28,6 +28,7 @@ AMOUNTS = (
     "fusion_pretraining_mixup",
     "fusion_pretraining_token_dropout",
     "warmup_steps",
+    "dataloader_num_workers",
 )
 REQUIRED = (
     *COUNTS,
@@ -38,6 +39,9 @@ REQUIRED = (
     "fusion_pretraining_mixup",
     "fusion_pretraining_token_dropout",
 )
+# Whole numbers of at least 0, and below the limit of NumPy.
+SEEDS = ("seed", "data_seed")
+SEED_LIMIT = 2**32
 SAMPLING_STRATEGIES = ("group_by_length", "random", "sequential")
 READOUTS = ("answers", "head")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -63,6 +67,10 @@ def check_training_options(options: Any) -> None:
     for name in REQUIRED:
         if getattr(options, name) is None:
             raise ValueError(f"--{name} has no value. Give a number, or leave the option out.")
+    for name in SEEDS:
+        value = getattr(options, name)
+        if value is not None and not 0 <= value < SEED_LIMIT:
+            raise ValueError(f"--{name} is {value}; it must be at least 0 and below 2**32.")
     for name in COUNTS:
         if getattr(options, name) < 1:
             raise ValueError(f"--{name} is {getattr(options, name)}; it must be at least 1.")

@@ -294,6 +294,7 @@ class Option(NamedTuple):
         annotation: its type as written in the source, such as `int | None`.
         default: its default value as Python source.
         help: one sentence.
+        choices: values that it may have; empty for any of its type.
     """
 
     name: str
@@ -301,6 +302,7 @@ class Option(NamedTuple):
     annotation: str
     default: str
     help: str
+    choices: tuple[str, ...] = ()
 
     @property
     def kinds(self) -> list[str]:
@@ -353,9 +355,11 @@ def options_of(arguments: type, group: str) -> list[Option]:
 def library_options() -> tuple[Option, ...]:
     """Fields of `transformers.TrainingArguments`, read from the installed source without importing it."""
     package = Path(importlib.util.find_spec("transformers").origin).parent
-    source = (package / "training_args.py").read_text(encoding="utf-8")
-    classes = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
-    training_arguments = next(node for node in classes if node.name == "TrainingArguments")
+    classes = {}
+    for file_name in ("training_args.py", "trainer_utils.py"):
+        module = ast.parse((package / file_name).read_text(encoding="utf-8"))
+        classes |= {node.name: node for node in module.body if isinstance(node, ast.ClassDef)}
+    training_arguments = classes["TrainingArguments"]
     options = []
     for node in training_arguments.body:
         if not isinstance(node, ast.AnnAssign) or not isinstance(node.value, ast.Call):
@@ -366,8 +370,16 @@ def library_options() -> tuple[Option, ...]:
         name = node.target.id
         default = ast.unparse(keywords.get("default", ast.Constant(None)))
         annotation = ast.unparse(node.annotation)
-        options.append(Option(name, LIBRARY_GROUP, annotation, default, ast.literal_eval(help_text)))
+        choices = constants_of(classes.get(annotation.removesuffix(" | str")))
+        options.append(Option(name, LIBRARY_GROUP, annotation, default, ast.literal_eval(help_text), choices))
     return tuple(options)
+
+
+def constants_of(enumeration: ast.ClassDef | None) -> tuple[str, ...]:
+    """The values of an enumeration, read from its source."""
+    lines = [] if enumeration is None else enumeration.body
+    values = [line.value for line in lines if isinstance(line, ast.Assign)]
+    return tuple(value.value for value in values if isinstance(value, ast.Constant))
 
 
 def training_options() -> dict[str, Option]:

@@ -10,7 +10,6 @@ The keys are the option names, which options.py lists.
 import argparse
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -61,7 +60,8 @@ def read_settings(argv: Sequence[str] | None = None) -> dict[str, Any]:
 def chosen_options(argv: Sequence[str] | None, settings: dict[str, Any]) -> SimpleNamespace:
     """All options by name: those of the command line, or else of the files, or else the defaults.
 
-    A value of the wrong type, which `parse_arguments` refuses, is left out.
+    Raises:
+        ValueError: a value of the command line has the wrong type; the message names the option.
     """
     parser = CommandParser(prog="egmf train", add_help=False, argument_default=argparse.SUPPRESS)
     options = training_options()
@@ -70,8 +70,7 @@ def chosen_options(argv: Sequence[str] | None, settings: dict[str, Any]) -> Simp
     given, _ = parser.parse_known_args(argv)
     values = {name: option.default_value for name, option in options.items()} | settings
     for name, texts in vars(given).items():
-        with suppress(ValueError):
-            values[name] = read_value(texts, options[name])
+        values[name] = read_value(texts, options[name])
     return SimpleNamespace(**values)
 
 
@@ -81,15 +80,19 @@ def read_value(texts: list[str], option: Option) -> Any:
     Raises:
         ValueError: it has the wrong type.
     """
-    if option.is_list:
-        return check_value(texts, option, option.name)
+    name = f"--{option.name}"
+    if option.is_list and texts:
+        return check_value(texts, option, name)
     if "bool" in option.kinds and not texts:
         return True
     if len(texts) != 1:
-        raise ValueError(f"--{option.name} takes one value.")
+        given = " ".join(texts) or "nothing"
+        raise ValueError(f"{name} is {given}; it takes {'values' if option.is_list else 'one value'}.")
     if "bool" in option.kinds and texts[0].lower() in TRUTH_VALUES:
         return TRUTH_VALUES[texts[0].lower()]
-    return check_value(texts[0], option, option.name)
+    if option.kinds == ["bool"]:
+        raise ValueError(f"{name} is {texts[0]!r}; it takes true or false.")
+    return check_value(texts[0], option, name)
 
 
 def read_recipe(path: Path, options: dict[str, Option]) -> dict[str, Any]:
@@ -122,6 +125,9 @@ def check_value(value: Any, option: Option, name: str) -> Any:
     """Convert a YAML value to its option's type: a list or one value."""
     if value is None:
         return None
+    if option.choices and value not in option.choices:
+        hint = did_you_mean(str(value), option.choices)
+        raise ValueError(f"{name} is {value!r}; use one of {', '.join(option.choices)}.{hint}")
     if option.is_list:
         entries = value if isinstance(value, list) else [value]
         return [check_scalar(entry, option.scalar_type, name) for entry in entries]

@@ -1,5 +1,9 @@
 """Options that contradict each other, and impossible numbers, are refused before torch is imported."""
 
+import subprocess
+import sys
+from importlib import import_module
+
 import pytest
 
 from training.arguments import parse_arguments
@@ -50,6 +54,22 @@ CONTRADICTIONS = {
         "--text_model_dtype is 'float8'; use one of auto, f",
     ),
     "no channels": ((*NEW, "--conv_channels", "32", "0"), "--conv_channels is 32 0; give one or more numbers"),
+    "no integer": ((*NEW, "--max_steps", "many"), "--max_steps is 'many'; it takes an integer"),
+    "half a step": ((*NEW, "--max_steps=2.5"), "--max_steps is '2.5'; it takes an integer"),
+    "a word": ((*NEW, "--learning_rate", "fast"), "--learning_rate is 'fast'; it takes a number"),
+    "one of several": ((*NEW, "--conv_channels", "8", "b"), "--conv_channels is 'b'; it takes an integer"),
+    "perhaps": ((*NEW, "--bf16", "maybe"), "--bf16 is 'maybe'; it takes true or false"),
+    "nothing": ((*NEW, "--lora_r"), "--lora_r is nothing; it takes one value"),
+    "no values": ((*NEW, "--lora_target_modules"), "--lora_target_modules is nothing; it takes values"),
+    "two values": ((*NEW, "--lora_r", "2", "3"), "--lora_r is 2 3; it takes one value"),
+    "unknown schedule": (
+        (*NEW, "--lr_scheduler_type", "linearr"),
+        "--lr_scheduler_type is 'linearr'; use one of linear, cosine.* Did you mean linear?",
+    ),
+    "unknown optimizer": ((*NEW, "--optim", "sgdd"), "--optim is 'sgdd'; use one of .* Did you mean sgd?"),
+    "negative seed": ((*NEW, "--seed", "-1"), "--seed is -1; it must be at least 0 and below"),
+    "large seed": ((*NEW, "--data_seed", str(2**32)), "--data_seed is 4294967296; it must be"),
+    "negative workers": ((*NEW, "--dataloader_num_workers", "-2"), "--dataloader_num_workers is -2; it must be"),
     "no mixture": ((*NEW, "--fusion_pretraining_mixup=nan"), "--fusion_pretraining_mixup is nan"),
 }
 
@@ -92,10 +112,11 @@ def test_no_dataset_is_said_at_once(dataset):
         check_dataset(dataset)
 
 
-def test_defaults_are_possible_and_wrong_types_are_left_to_the_parser():
-    options = options_of(*NEW, "--max_steps", "many", "--learning_rate", "1", "2", "--lora_target_modules", "a", "b")
+def test_defaults_are_possible():
+    options = options_of(*NEW, "--lora_target_modules", "a", "b", "--optim", "sgd", "--warmup_steps", "0.1")
     check_options(options)
     assert options.max_steps == -1
+    assert options.warmup_steps == 0.1
     assert options.lora_target_modules == ["a", "b"]
     assert options.label_smoothing_factor == 0
 
@@ -116,3 +137,27 @@ def test_numbers_of_a_command_have_a_minimum(values, wrong):
     assert vars(parser.parse_args(["--other", "0"])) == {"seeds": None, "other": 0.0}
     with pytest.raises(ValueError, match=r"^--other is nan; it must be at least 0"):
         parser.parse_args(["--other", "nan"])
+
+
+@pytest.mark.parametrize("command", ["demo.__main__", "demo.corpus", "demo.study", "real.__main__"])
+def test_negative_seeds_are_refused(command, tmp_path):
+    parser = import_module(f"training.{command}").make_parser()
+    name = "--seeds" if command == "demo.study" else "--seed"
+    required = ["--output", str(tmp_path)] if command == "demo.corpus" else []
+    required += ["--data", str(tmp_path)] if command == "real.__main__" else []
+    with pytest.raises(ValueError, match=f"{name} is -1; it must be at least 0"):
+        parser.parse_args([*required, name, "-1"])
+    if command == "demo.corpus":
+        with pytest.raises(ValueError, match="--phrase_seed is -1; it must be at least 0"):
+            parser.parse_args([*required, "--phrase_seed", "-1"])
+
+
+@pytest.mark.parametrize("command", ["demo", "real"])
+def test_wrong_types_of_training_options_are_told_at_once(command, tmp_path):
+    """Also by the commands that pass them on, before torch is imported."""
+    data = ["--data", str(tmp_path)] if command == "real" else []
+    argv = [command, *data, "--output", str(tmp_path / "run"), "--", "--max_steps", "many"]
+    code = f"import sys\nfrom training.cli import main\ntry: main({argv!r})\nfinally: print('torch' in sys.modules)"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert process.stderr == "error: --max_steps is 'many'; it takes an integer.\n"
+    assert process.stdout == "False\n"

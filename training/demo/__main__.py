@@ -22,6 +22,7 @@ from typing import Any
 
 from ..cli import CommandParser, command_errors
 from ..paths import CONFIGS, python_command
+from ..recipes import chosen_options, read_settings
 from ..records import check_writable, read_json, weight_files, write_json
 from .assets import fetch_assets, prepare_language_model
 from .stages import run_stage, training_flags
@@ -44,11 +45,13 @@ def check_options(arguments: argparse.Namespace) -> None:
     Raises:
         SystemExit, ValueError: as `parse_arguments`, or a folder cannot be written.
     """
-    from ..arguments import parse_arguments  # imports torch
-
     for folder in (arguments.output, arguments.dataset, arguments.cache):
         check_writable(folder)
-    parse_arguments(training_options(arguments, arguments.cache))
+    options = training_options(arguments, arguments.cache)
+    chosen_options(options, read_settings(options))
+    from ..arguments import parse_arguments  # imports torch
+
+    parse_arguments(options)
 
 
 def train_and_evaluate(arguments: argparse.Namespace, language_model: Path, timings: dict[str, Any]) -> None:
@@ -122,7 +125,7 @@ def make_parser() -> CommandParser:
     )
     parser.add_argument("--cache", type=Path, default=Path(".cache/assets"), help="folder for downloaded assets")
     parser.add_argument("--config", type=Path, default=CONFIGS / "demo.yaml", help="YAML file with training options")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, minimum=0, default=0)
     parser.add_argument("options", nargs="*", help="options for training.train, after --")
     return parser
 

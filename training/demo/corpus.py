@@ -281,7 +281,7 @@ def make_parser() -> CommandParser:
     parser = CommandParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", required=True, help="folder to create")
     parser.add_argument("--sources", help=f"folder that holds {VADER_FILE}; not needed with --languages")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, minimum=0, default=0)
     parser.add_argument("--train", type=int, default=2400, help="clips in the train split")
     parser.add_argument("--validation", type=int, default=500, help="clips in the validation split")
     parser.add_argument("--test", type=int, default=400, help="clips in the test split")
@@ -294,7 +294,7 @@ def make_parser() -> CommandParser:
         nargs="+",
         help=f"build a corpus of the emotion task alone, with equally many phrases in these of {', '.join(LANGUAGES)}",
     )
-    parser.add_argument("--phrase_seed", type=int, help="seed of the choice of phrases; default: --seed")
+    parser.add_argument("--phrase_seed", type=int, minimum=0, help="seed of the choice of phrases; default: --seed")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing corpus")
     parser.add_argument("--preview", help="also write a contact sheet to this PNG file")
     return parser

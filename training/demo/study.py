@@ -121,7 +121,7 @@ def run_variant(name: str, seed: int, arguments: argparse.Namespace, language_mo
 
 def make_parser() -> CommandParser:
     parser = CommandParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, minimum=0, nargs="+", default=[0, 1, 2])
     parser.add_argument("--variants", nargs="+", choices=tuple(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--folder", type=Path, default=Path("runs/study"), help="folder for all runs")
     parser.add_argument(

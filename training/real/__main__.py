@@ -21,6 +21,7 @@ from ..data.media_paths import VIDEO_SUFFIXES
 from ..demo.assets import prepare_language_model
 from ..demo.stages import run_stage, training_flags
 from ..paths import CONFIGS, python_command
+from ..recipes import chosen_options, read_settings
 from ..records import check_writable, digest_of_json, read_json, write_json
 
 
@@ -51,7 +52,7 @@ def make_parser() -> CommandParser:
     parser.add_argument("--cache", type=Path, default=Path(".cache/assets"), help="folder of the language model")
     parser.add_argument("--text_model_name_or_path", help="another language model: folder or Hub id")
     parser.add_argument("--config", type=Path, default=RECIPE, help="YAML file with training options")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, minimum=0, default=0)
     parser.add_argument("options", nargs="*", help="options for training.train, after --")
     return parser
 
@@ -90,15 +91,17 @@ def check_options(arguments: argparse.Namespace) -> None:
     Raises:
         SystemExit, ValueError: as `parse_arguments`, or a folder cannot be read or written.
     """
-    from ..arguments import parse_arguments  # imports torch
-
     if not arguments.data.is_dir():
         raise ValueError(f"--data {arguments.data} is not a folder. Give the folder with RAVDESS's unpacked archives.")
     if arguments.clip is not None and not arguments.clip.is_file():
         raise ValueError(f"--clip {arguments.clip} does not exist. Give an audio or video file.")
     for folder in (arguments.output, arguments.dataset, arguments.cache):
         check_writable(folder)
-    parse_arguments(["--output_dir", str(arguments.output), *training_options(arguments, str(arguments.cache), [])])
+    options = ["--output_dir", str(arguments.output), *training_options(arguments, str(arguments.cache), [])]
+    chosen_options(options, read_settings(options))
+    from ..arguments import parse_arguments  # imports torch
+
+    parse_arguments(options)
 
 
 def train(arguments: argparse.Namespace, options: list[str], timings: dict[str, Any]) -> None:

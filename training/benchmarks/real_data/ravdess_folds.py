@@ -64,7 +64,7 @@ def make_parser() -> ArgumentParser:
     parser.add_argument(
         "--folds", type=int, nargs="+", default=[1, 2, 3, 4, 5, 6], help="folds to hold out (default: all)"
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="one run per fold and seed")
+    parser.add_argument("--seeds", type=int, minimum=0, nargs="+", default=[0], help="one run per fold and seed")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="default: both")
     parser.add_argument("--work", type=Path, default=Path("runs/ravdess"), help="folder for corpora and runs")
     parser.add_argument("--output", type=Path, default=RESULTS / "ravdess.json", help="results file")
