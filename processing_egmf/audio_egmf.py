@@ -178,9 +178,9 @@ def _read_pieces(
     source, sampling_rate = _unpack(source, sampling_rate, mixer)
     if not isinstance(source, ARRAYS):
         return _load_file(source, budget, missing_ok, mixer)
+    samples = _mono_from_array(source, mixer)
     _check_sampling_rate(sampling_rate)
-    piece = AudioPiece(_mono_from_array(source, mixer), int(sampling_rate))
-    return list(_limit([piece], budget))
+    return list(_limit([AudioPiece(samples, int(sampling_rate))], budget))
 
 
 def _unpack(source: Any, sampling_rate: int | None, mixer: ChannelMixer) -> tuple[Any, int | None]:

@@ -28,10 +28,10 @@ from transformers import AutoModel, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .agreement_egmf import check_agreement
-from .arguments_egmf import is_count, refuse_unknown, shorten, show_path
+from .arguments_egmf import errors_named, is_count, refuse_unknown, shorten, show_path
 from .batches_egmf import CONTENT, RATES, check_rates, numbered_name, rates_needed, read_column
 from .chat_egmf import is_conversation, read_conversation
-from .media_egmf import is_recording, media_kind
+from .media_egmf import is_recording, media_kind, take_from_list
 from .tasks_egmf import EGMFAnswer
 from .video_egmf import has_video
 
@@ -185,12 +185,13 @@ class EGMFPipeline(Pipeline):
             number, clip = clip.values()
         try:
             name = _name(clip, number)
-            fields = self._fields(_fetch(clip, fetch), name)
+            with errors_named(name):
+                fields = self._fields(_fetch(clip, fetch), name)
             given = {key: value for key, value in call_fields.items() if value is not None and key not in fields}
             fields |= given
             fields["audio"] = _fetch(fields.get("audio"), fetch)
             fields["video"] = _fetch(fields.get("video"), fetch)
-            fields["name"] = fields.get("name") or name
+            fields["name"] = str(fields.get("name") or name)
             shared = (set(given) - set(RATES)) | rates_needed(fields)
             return {"clip": PreparedClip(name, self.processor.prepare(**fields), shared)}
         except ERRORS as error:
@@ -204,6 +205,7 @@ class EGMFPipeline(Pipeline):
         """The processor's arguments for one clip."""
         if clip is None:
             return {}
+        clip = take_from_list(clip)
         if is_conversation(clip):
             return read_conversation(clip, name)
         # As the library's pipelines for audio name it.
@@ -299,4 +301,10 @@ def _fetch(clip: Any, fetch: Callable[[str], Any] | None) -> Any:
     if isinstance(clip, Mapping) and clip.get("bytes") is None:
         location = clip.get("path")
     is_url = isinstance(location, str) and location.lower().startswith(("http://", "https://"))
-    return fetch(location) if is_url and fetch is not None else clip
+    if not is_url or fetch is None:
+        return clip
+    try:
+        return fetch(location)
+    # Whatever a function of one's own raises.
+    except Exception as error:
+        raise ValueError(f"{show_path(location)}: `fetch` failed: {shorten(error)}.") from error

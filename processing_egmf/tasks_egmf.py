@@ -143,7 +143,8 @@ class EGMFTask:
             )
         if not self.prompt or self.prompt.endswith(" "):
             raise ValueError(
-                f"`prompt` must not be empty or end in a space (it is {self.prompt!r}). Put spaces into `separator`."
+                f"`prompt` must not be empty or end in a space; it is {shorten(self.prompt)}. "
+                "Put spaces into `separator`."
             )
 
     def _check_labels(self) -> None:

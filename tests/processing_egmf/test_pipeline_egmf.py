@@ -340,6 +340,9 @@ def test_a_clips_own_fields_replace_the_shared_ones(pipe):
         (b"<html></html>", {}, ValueError, "clip 0: a web page that was saved"),
         (b"", {}, ValueError, "clip 0: empty, 0 bytes"),
         (5, {}, ValueError, "cannot read media from int"),
+        ({"audio": "a.wav", "name": 7}, {}, FileNotFoundError, r"^7 \(a.wav\): 'a.wav' does not exist"),
+        (np.array(["a.wav", "b.wav"]), {}, ValueError, "audio of type <U5, whose range is unknown"),
+        ([["a.wav", "b.wav"]], {}, ValueError, "clip 0: 2 files for one sample. Give one clip"),
         (np.zeros(100, np.float32), {}, ValueError, "needs sampling_rate"),
         ({"txt": "a"}, {}, TypeError, r"unknown keys \['txt'\]; use any of text, audio.*Did you mean 'text'"),
         (
@@ -470,12 +473,17 @@ def test_fetch_is_called_for_urls_only(pipe, direct, clips):
     ]
 
 
-def test_an_error_without_a_message_is_named_by_its_type(pipe):
+@pytest.mark.parametrize("error", [ConnectionError(), KeyError("media"), ZeroDivisionError("division by zero")])
+def test_an_error_of_fetch_is_named_with_its_url(pipe, error):
     def fetch(url):
-        raise ConnectionError
+        raise error
 
+    message = f"https://example.org/a.mp4: `fetch` failed: {error!r}."
     found = pipe(["https://example.org/a.mp4", {"text": "b"}], fetch=fetch, on_error="skip", batch_size=2)
-    assert found == [{"error": "ConnectionError()"}, pipe(text="b")]
+    assert found == [{"error": message}, pipe(text="b")]
+    with pytest.raises(ValueError, match="a.mp4: `fetch` failed") as caught:
+        pipe("https://example.org/a.mp4", fetch=fetch)
+    assert caught.value.__cause__ is error
 
 
 @pytest.mark.parametrize(
