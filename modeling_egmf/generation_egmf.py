@@ -35,6 +35,8 @@ BATCH_ARGUMENTS = (
 
 # Which `generate` takes from its keywords.
 LIBRARY_ARGUMENTS = ("tokenizer", "assistant_tokenizer", "trust_remote_code")
+# Which read the prompt in parts or with another model, without its pseudo tokens, or count its tokens.
+PLAIN_SETTINGS = ("assistant_model", "prefill_chunk_size", "encoder_repetition_penalty")
 
 
 class EGMFGenerationMixin(GenerationMixin):
@@ -47,8 +49,8 @@ class EGMFGenerationMixin(GenerationMixin):
 
         Raises:
             TypeError: an argument is unknown.
-            ValueError: an argument does not work with groups or with a language model without a cache; a mask does
-                not belong to the prompt.
+            ValueError: an argument does not work with pseudo tokens, with groups or with a language model without a
+                cache; a mask does not belong to the prompt.
         """
         if inputs is not None:
             kwargs["input_ids"] = inputs
@@ -56,6 +58,14 @@ class EGMFGenerationMixin(GenerationMixin):
             settings = {*vars(self.generation_config), *argument_names(type(self.language_model)), *LIBRARY_ARGUMENTS}
             given = [name for name, value in kwargs.items() if value is not None]
             check_keywords(GenerationMixin.generate, given, self.forward, settings)
+        config = kwargs.get("generation_config") or self.generation_config
+        given = {**vars(config), **kwargs}
+        unsupported = ["assistant_early_exit"]
+        if given.get("utterance_mask") is not None:
+            unsupported += PLAIN_SETTINGS
+        for name in unsupported:
+            if given.get(name) is not None:
+                raise ValueError(f"`{name}` does not work with EGMF: leave it out.")
         check_tensors({name: kwargs[name] for name in (*COLUMN_INPUTS, *PREFILL_INPUTS) if name in kwargs})
         if kwargs.get("input_ids") is not None and is_prefill(kwargs.get("past_key_values")):
             check_masks(**kwargs)
@@ -139,5 +149,6 @@ class EGMFGenerationMixin(GenerationMixin):
             if inputs.get(name) is not None:
                 num_new_tokens = inputs["input_ids"].shape[1] - inputs[name].shape[1]
                 inputs[name] = nn.functional.pad(inputs[name], (0, num_new_tokens))
-        inputs.pop("labels", None)
+        for name in ("labels", "answer_ids", "task_ids", *LIBRARY_ARGUMENTS):
+            inputs.pop(name, None)
         return inputs

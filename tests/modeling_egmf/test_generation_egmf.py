@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from transformers import GenerationConfig
 
+from tests.helpers.tiny_tokenizer import train_tokenizer
 from training.model.backbones.decoders import build_model, make_inputs
 from training.model.backbones.small_configs import build_small_model, small_config
 
@@ -123,6 +125,46 @@ def test_typo_of_a_generation_option(llama, name):
     message = rf"^generate\(\) got an unexpected keyword argument '{name}'. Did you mean `max_new_tokens`\?"
     with pytest.raises(TypeError, match=message):
         llama.generate(**make_inputs(llama), **{name: 3})
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"assistant_early_exit": 1}, {"prefill_chunk_size": 4}, {"encoder_repetition_penalty": 1.3}],
+)
+def test_settings_that_would_lose_the_pseudo_tokens_are_refused(llama, settings):
+    message = f"`{next(iter(settings))}` does not work with EGMF: leave it out"
+    with pytest.raises(ValueError, match=message):
+        llama.generate(**make_inputs(llama), **settings)
+    with pytest.raises(ValueError, match=message):
+        llama.generate(**make_inputs(llama), generation_config=GenerationConfig(**settings))
+
+
+def test_assistant_model_reads_only_plain_prompts(llama):
+    with pytest.raises(ValueError, match="`assistant_model` does not work with EGMF"):
+        llama.generate(**make_inputs(llama), assistant_model=llama.language_model)
+    plain = {"input_ids": torch.tensor([[5, 6, 7]]), "attention_mask": torch.ones(1, 3, dtype=torch.long)}
+    expected = llama.generate(**plain, **GREEDY)
+    assert torch.equal(llama.generate(**plain, **GREEDY, assistant_model=llama.language_model), expected)
+
+
+def test_stop_strings(llama):
+    inputs = make_inputs(llama)
+    tokenizer = train_tokenizer()
+    expected = llama.generate(**inputs, **GREEDY)
+    assert torch.equal(llama.generate(**inputs, **GREEDY, stop_strings=["never"], tokenizer=tokenizer), expected)
+    every_letter = [chr(code) for code in range(256)]
+    stopped = llama.generate(**inputs, **GREEDY, stop_strings=every_letter, tokenizer=tokenizer)
+    assert stopped.shape[1] < expected.shape[1]
+
+
+def test_a_model_in_training_generates(llama):
+    inputs = {**make_inputs(llama), "answer_ids": torch.tensor([[[5], [6]]]).expand(4, -1, -1)}
+    expected = llama.generate(**inputs, **GREEDY)
+    llama.train()
+    try:
+        assert torch.equal(llama.generate(**inputs, **GREEDY), expected)
+    finally:
+        llama.eval()
 
 
 def test_arguments_that_the_library_takes_from_keywords(llama):
