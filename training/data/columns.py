@@ -89,6 +89,10 @@ def found_instead(folder: Path) -> str:
             return f" It has {shorten(name)}: open it and save it as metadata.csv (Excel: CSV UTF-8)."
     endings = tuple(name.removeprefix("metadata") for name in METADATA_FILES)
     tables = [name for name in names if name.casefold().endswith(endings)]
+    of_splits = [name for name in tables if Path(name).stem.casefold() in SPLIT_FOLDERS]
+    if len(of_splits) > 1:
+        ending = Path(of_splits[0]).suffix.casefold()
+        return f" It has {', '.join(of_splits)}: join them into one metadata{ending} with a column `split`."
     if len(tables) == 1:
         ending = Path(tables[0]).suffix.casefold()
         return f" It has {shorten(tables[0])}: rename it to metadata{ending} if it is that table."

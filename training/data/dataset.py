@@ -50,12 +50,15 @@ from .encoder_cache import EncoderCache
 from .examples import (
     check_answers,
     check_ids,
+    check_splits,
     describe_errors,
+    examples_of_split,
     make_examples,
     parse_answer,
     resolve_media,
     speaker_of,
     split_columns,
+    warn_of_missing_texts,
     warn_of_unnamed,
 )
 from .faces import decode_face, prepare_cropped
@@ -122,14 +125,9 @@ def load_examples(
             )
         examples = _read_corpus(folder, places, options, with_answers)
     check_ids(examples, folder)
-    chosen = examples
-    if split is not None:
-        splits = sorted({str(example.get("split")) for example in examples})
-        chosen = [example for example in examples if example.get("split") == split]
-        if not chosen:
-            raise ValueError(
-                f"{folder} has no examples of split {split!r}. Its splits are {', '.join(splits)}: give --split."
-            )
+    check_splits(examples, folder)
+    warn_of_missing_texts(examples, folder)
+    chosen = examples if split is None else examples_of_split(examples, split, folder)
     if with_answers:
         check_answers(chosen, folder, places)
     resolve_media(chosen, folder.parent if folder.is_file() else folder, places)

@@ -23,6 +23,7 @@ MAX_LISTED = 5  # examples in an error
 MAX_KINDS = 20  # errors in a message
 MAX_ID_LENGTH = 500
 MAX_SCORE = 1e9
+MISSING_VALUES = ("nan", "null", "<na>", "#n/a")  # as pandas, databases and Excel write them
 THOUSANDS = re.compile(r"[-+]?\d{1,3},\d{3}")  # 1,234 is 1.234 or 1234
 
 logger = logging.getLogger(__name__)
@@ -82,6 +83,49 @@ def check_ids(examples: Sequence[dict[str, Any]], folder: Path) -> None:
         if name in numbers:
             raise ValueError(f"{folder}: rows {numbers[name]} and {number} have the same id {name!r}.")
         numbers[name] = number
+
+
+def check_splits(examples: Sequence[dict[str, Any]], folder: Path) -> None:
+    """Check that no two splits differ only in case, and warn of examples without a split among others with one.
+
+    Raises:
+        ValueError: two splits do; the examples of one of them would not be used.
+    """
+    splits = sorted({str(example["split"]) for example in examples if example.get("split") is not None})
+    alike = [name for name in splits if sum(name.casefold() == other.casefold() for other in splits) > 1]
+    if alike:
+        raise ValueError(f"{folder}: the splits {', '.join(alike)} differ only in case. Write them alike.")
+    without = [example["id"] for example in examples if example.get("split") is None]
+    if splits and without:
+        logger.warning(
+            f"{folder}: {len(without)} of {len(examples)} examples have no split, such as {without[0]!r}, and are in "
+            f"none of {', '.join(splits)}. Fill it in to use them."
+        )
+
+
+def examples_of_split(examples: Sequence[dict[str, Any]], split: str, folder: Path) -> list[dict[str, Any]]:
+    """The examples of a split.
+
+    Raises:
+        ValueError: there are none.
+    """
+    chosen = [example for example in examples if example.get("split") == split]
+    if not chosen:
+        splits = sorted({str(example.get("split")) for example in examples})
+        raise ValueError(
+            f"{folder} has no examples of split {split!r}. Its splits are {', '.join(splits)}: give --split."
+        )
+    return chosen
+
+
+def warn_of_missing_texts(examples: Sequence[dict[str, Any]], folder: Path) -> None:
+    """Warn of transcripts that are only the name of a missing value, as programs write it."""
+    suspects = [example for example in examples if str(example.get("text")).strip().casefold() in MISSING_VALUES]
+    if suspects:
+        logger.warning(
+            f"{folder}: {len(suspects)} of {len(examples)} transcripts are {suspects[0]['text']!r} or the like, such "
+            f"as that of {suspects[0]['id']!r}, and are read as words. Leave these cells empty if they are missing."
+        )
 
 
 def parse_answer(answer: Any, task: EGMFTask, name: str) -> Any:

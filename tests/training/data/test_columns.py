@@ -180,3 +180,35 @@ def test_all_errors_of_a_kind_are_counted():
         "8 examples cannot be used. 7 examples, '0', '1', '2', '3', '4', ...: unknown label 'glee'. "
         "example 'x': unknown task 'mood'."
     )
+
+
+def test_tables_of_splits_in_one_folder_are_to_be_joined(folder):
+    for name in ("train.csv", "dev.csv"):
+        write(folder, "id,answer,text", "a,joy,Hi.", name=name)
+    with pytest.raises(
+        ValueError, match="It has dev.csv, train.csv: join them into one metadata.csv with a column `sp"
+    ):
+        load_examples(folder)
+
+
+def test_splits_that_differ_only_in_case_are_refused(folder):
+    write(folder, "text,answer,split", "Hi.,joy,train", "Ho.,joy,Train", "Ha.,joy,test")
+    with pytest.raises(ValueError, match="the splits Train, train differ only in case. Write them alike."):
+        load_examples(folder, "train")
+
+
+def test_examples_without_a_split_are_warned_of(folder, caplog):
+    write(folder, "id,text,answer,split", "a,Hi.,joy,train", "b,Ho.,joy,", "c,Ha.,joy,test")
+    assert [example["id"] for example in load_examples(folder, "train")] == ["a"]
+    assert "1 of 3 examples have no split, such as 'b', and are in none of test, train. Fill it in" in caplog.text
+    caplog.clear()
+    write(folder, "id,text,answer", "a,Hi.,joy", "b,Ho.,joy")
+    load_examples(folder)
+    assert "have no split" not in caplog.text
+
+
+@pytest.mark.parametrize("value", ["nan", "NaN", "NULL", "<NA>", "#N/A"])
+def test_missing_values_written_as_transcripts_are_warned_of(folder, value, caplog):
+    write(folder, "id,text,answer", "a,Hi.,joy", f"b,{value},joy", "c,None.,joy", "d,null and void,joy", "e,,joy")
+    load_examples(folder)
+    assert f"1 of 5 transcripts are '{value}' or the like, such as that of 'b', and are read as words" in caplog.text
