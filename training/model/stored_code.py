@@ -6,7 +6,10 @@ the two are of different versions.
 
 import ast
 import logging
+from contextlib import suppress
 from pathlib import Path
+
+from transformers.dynamic_module_utils import get_relative_imports
 
 import modeling_egmf
 import processing_egmf
@@ -16,9 +19,13 @@ logger = logging.getLogger(__name__)
 
 SOURCES = [Path(package.__file__).parent for package in (modeling_egmf, processing_egmf)]
 
+# Which the Auto classes and `pipeline` load.
+ENTRY_POINTS = ("configuration_egmf.py", "modeling_egmf.py", "processing_egmf.py", "pipeline_egmf.py")
+
 
 def warn_of_other_code(checkpoint: str | Path) -> None:
-    """Warn once, in one line, if a checkpoint's folder carries code that does something else than the installed one.
+    """Warn once, in one line, if a checkpoint's folder carries code that does something else than the installed one,
+    and once if a file of this code is missing.
 
     A checkpoint on the Hub is not checked: its code is not downloaded.
     """
@@ -33,6 +40,27 @@ def warn_of_other_code(checkpoint: str | Path) -> None:
             "installed code, which is used here: with trust_remote_code=True, its answers may differ. "
             "Save or push the model again to renew its code."
         )
+    missing = missing_code(Path(checkpoint))
+    if missing:
+        logger.warning(
+            f"{checkpoint} lacks {', '.join(missing[:3])} ({len(missing)} in all), which its code needs: it loads "
+            "here, with the installed code, but not with trust_remote_code=True. "
+            "Download it again, or save or push the model again to renew its code."
+        )
+
+
+def missing_code(folder: Path) -> list[str]:
+    """Names of code files that others in a checkpoint's folder import, or that are loaded by name, but are not there.
+
+    A folder without any code has none that is missing: `transformers` itself names the file that it looks for.
+    """
+    paths = list(folder.glob("*_egmf.py"))
+    needed = {*ENTRY_POINTS} if paths else set()
+    for path in paths:
+        # Damaged, and named as other code.
+        with suppress(ValueError):
+            needed |= {f"{module}.py" for module in get_relative_imports(path)}
+    return sorted(name for name in needed if not (folder / name).is_file())
 
 
 def is_same_code(path: Path, other: Path) -> bool:

@@ -41,6 +41,21 @@ def test_other_code_is_named_once(checkpoint, caplog, change):
     assert f"carries another version of {name} (1 in all) than the installed code, which is used here" in message
 
 
+@pytest.mark.parametrize("name", ["fusion_egmf.py", "configuration_egmf.py", "pipeline_egmf.py"])
+def test_missing_code_is_named(checkpoint, caplog, name):
+    (checkpoint / name).unlink()
+    (checkpoint / "frames_egmf.py").write_bytes(b"\xff")
+    warn_of_other_code(checkpoint)
+    _, message = caplog.messages
+    assert f"{checkpoint} lacks {name} (1 in all)" in message
+    assert "not with trust_remote_code=True. Download it again" in message
+
+
+def test_folder_without_code_has_none_that_is_missing(tmp_path, caplog):
+    warn_of_other_code(tmp_path)
+    assert not caplog.messages
+
+
 def test_loading_names_other_code(tmp_path, caplog):
     model, processor = make_model_and_processor("features", "features", tmp_path / "parts")
     for part in (model, processor):
