@@ -63,8 +63,7 @@ def pad_frames(
     height, width = frames.shape[1:3]
     if size is None or (height, width) == tuple(size):
         return frames
-    padded = np.empty((len(frames), *size, 3), np.uint8)
-    padded[:] = color
+    padded = np.full((len(frames), *size, 3), color, np.uint8)
     top = (size[0] - height) // 2
     left = (size[1] - width) // 2
     padded[:, top : top + height, left : left + width] = frames

@@ -167,13 +167,13 @@ class EGMFPromptMixin:
     ) -> dict[str, Any]:
         """Token ids and masks of one prompt, and labels if there is an answer; as lists."""
         answer_ids = self.answer_token_ids(task)
-        target = []
-        if answer is not None:
-            target = answer_ids[task.index(answer, name)]
-            if target[-1] != self.tokenizer.eos_token_id:
-                target = [*target, self.tokenizer.eos_token_id]
         longest_answer = max(len(ids) for ids in answer_ids) + 1  # with the end token
+        target = []
         with errors_named(name):
+            if answer is not None:
+                target = answer_ids[task.index(answer)]
+                if target[-1] != self.tokenizer.eos_token_id:
+                    target = [*target, self.tokenizer.eos_token_id]
             parts = self._tokenize_prompt(task, text, context)
             parts = fit_prompt(parts, max_length or self.max_length, longest_answer, task.name, name)
         return {

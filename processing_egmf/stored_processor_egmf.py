@@ -9,8 +9,8 @@ import inspect
 import json
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -161,40 +161,9 @@ def build_sub_processor(name: str, fields: dict[str, Any], image_backend: str | 
     raise ValueError(f"`{name}` is of the class {class_name!r}, which is not {' or '.join(endings)} of transformers.")
 
 
-@contextmanager
-def explained_failures(checkpoint: Any, load_kwargs: Mapping[str, Any]) -> Iterator[None]:
-    """Turn the error of a checkpoint that cannot be loaded into one that names the damaged file.
-
-    Errors of the Hub and of missing packages are clear, so they stay.
-
-    Args:
-        checkpoint: folder or id.
-        load_kwargs: keywords of `from_pretrained`.
-
-    Raises:
-        OSError: one file is empty, cut off, or not a JSON object.
-        ValueError: one is a placeholder; the files contradict one another or have fields of the wrong type.
-    """
-    try:
-        yield
-    # Of many types, if a file is damaged.
-    except Exception as error:
-        paths = _stored_files(checkpoint, load_kwargs)
-        for path in paths.values():
-            _check_file(path)
-        if isinstance(error, OSError | ImportError):
-            raise
-        raise ValueError(
-            f"The processor of {checkpoint} could not be loaded ({type(error).__name__}: {printable(str(error))}). "
-            f"Check the fields of {', '.join(paths)}, or copy these files and tokenizer.json again. "
-            "If this code is of another version, renew the checkpoint: training/PYTHON_API.md."
-        ) from error
-
-
 def _stored_files(checkpoint: Any, load_kwargs: Mapping[str, Any]) -> dict[str, Path]:
     """Paths of the processor's files that a checkpoint has, in its folder or in the cache, by their names."""
-    where = {name: load_kwargs.get(name) for name in ("cache_dir", "revision")}
-    where["subfolder"] = load_kwargs.get("subfolder", "")
+    where = {name: load_kwargs.get(name) for name in ("cache_dir", "revision", "subfolder")}
     paths = {}
     for name in (*TOKENIZER_FILES, *OTHER_FILES):
         with suppress(OSError):
@@ -242,16 +211,33 @@ class EGMFStoredProcessorMixin:
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
         """Load a processor; keywords of its constructor replace the stored fields.
 
+        Errors of the Hub and of missing packages are clear, so they stay; the others name the damaged file.
+
         Raises:
             TypeError: a keyword that is neither a field nor an argument of loading.
-            OSError, ValueError: a file is missing or damaged; the message names it.
+            OSError: a file is missing, empty, cut off, not a JSON object or not the one that was saved.
+            ValueError: one is a placeholder; the files contradict one another or have fields of the wrong type.
         """
+        checkpoint = pretrained_model_name_or_path
         kwargs = check_loading_arguments(cls, kwargs)
         # Else, loading the tokenizer asks to import this code.
         kwargs.setdefault("trust_remote_code", False)
-        with explained_failures(pretrained_model_name_or_path, kwargs):
-            processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-            check_tokenizer_files(processor.tokenizer_checksum, pretrained_model_name_or_path, kwargs)
+        try:
+            processor = super().from_pretrained(checkpoint, *args, **kwargs)
+            check_tokenizer_files(processor.tokenizer_checksum, checkpoint, kwargs)
+        # Of many types, if a file is damaged.
+        except Exception as error:
+            paths = _stored_files(checkpoint, kwargs)
+            for path in paths.values():
+                _check_file(path)
+            if isinstance(error, OSError | ImportError):
+                raise
+            raise ValueError(
+                f"The processor of {checkpoint} could not be loaded "
+                f"({type(error).__name__}: {printable(str(error))}). "
+                f"Check the fields of {', '.join(paths)}, or copy these files and tokenizer.json again. "
+                "If this code is of another version, renew the checkpoint: training/PYTHON_API.md."
+            ) from error
         return processor
 
     @classmethod

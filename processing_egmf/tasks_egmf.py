@@ -218,27 +218,24 @@ class EGMFTask:
         """The keys of `EGMFAnswer.probabilities`: labels, or the numbers of the scale as text."""
         return list(self.labels) if self.kind == "classification" else self.answers
 
-    def index(self, answer: Any, sample: str = "the sample") -> int:
+    def index(self, answer: Any) -> int:
         """Index of a true answer among `answers`.
 
         Args:
             answer: a label, or a number, which is rounded to the nearest step of the scale.
-            sample: the sample's name in error messages.
 
         Raises:
             ValueError: an unknown label, not a number, or a number outside the scale.
         """
         if self.kind == "classification":
-            refuse_unknown([answer], self.labels, f"{sample}: unknown label for task {self.name!r}:", ValueError)
+            refuse_unknown([answer], self.labels, f"unknown label for task {self.name!r}:", ValueError)
             return list(self.labels).index(str(answer))
         number = _plain_number(answer)
         if number is None:
-            raise ValueError(f"{sample}: task {self.name!r} needs a number as its answer, not {shorten(answer)}.")
+            raise ValueError(f"task {self.name!r} needs a number as its answer, not {shorten(answer)}.")
         if not self.low - self.step / 2 <= number <= self.high + self.step / 2:
-            raise ValueError(
-                f"{sample}: score {shorten(number)} is outside the range [{self.low}, {self.high}] "
-                f"of task {self.name!r}."
-            )
+            scale = f"[{self.low}, {self.high}] of task {self.name!r}"
+            raise ValueError(f"score {shorten(number)} is outside the range {scale}.")
         nearest = round((number - self.low) / self.step)
         return min(max(nearest, 0), self.num_answers - 1)
 

@@ -184,22 +184,22 @@ def test_scores_go_to_the_nearest_step(score, answer):
 
 @pytest.mark.parametrize("score", [3.2, -3.2, float("inf"), float("-inf"), pytest.param(10**5000, id="huge")])
 def test_score_outside_the_scale_is_refused(score):
-    with pytest.raises(ValueError, match=r"row 7.*outside the range \[-3.0, 3.0\]"):
-        BUILT_IN_TASKS["mosei"].index(score, "row 7")
+    with pytest.raises(ValueError, match=r"outside the range \[-3.0, 3.0\]"):
+        BUILT_IN_TASKS["mosei"].index(score)
 
 
 @pytest.mark.parametrize(
     "score", ["1.0", None, True, float("nan"), [1.0], np.ones(2), pytest.param("9" * 10**6, id="long")]
 )
 def test_score_must_be_a_number(score):
-    with pytest.raises(ValueError, match=r"row 7.*needs a number"):
-        BUILT_IN_TASKS["mosei"].index(score, "row 7")
+    with pytest.raises(ValueError, match=r"needs a number"):
+        BUILT_IN_TASKS["mosei"].index(score)
 
 
 @pytest.mark.parametrize("label", ["happiness", "Joy", "", None, 3])
 def test_unknown_label_is_refused_with_the_known_ones(label):
-    with pytest.raises(ValueError, match=r"row 7: unknown label .*emotion.*neutral, surprise"):
-        BUILT_IN_TASKS["emotion"].index(label, "row 7")
+    with pytest.raises(ValueError, match=r"unknown label .*emotion.*neutral, surprise"):
+        BUILT_IN_TASKS["emotion"].index(label)
 
 
 def test_unknown_keys_are_refused():

@@ -37,6 +37,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from processing_egmf import MODALITIES, EGMFProcessor
+from processing_egmf.arguments_egmf import errors_named
 from processing_egmf.prompts_egmf import is_blank
 
 from .augmentation import AugmentationSettings, augment, augment_voice, choose_modalities
@@ -258,9 +259,7 @@ class EGMFDataset(Dataset):
         self.speaker_normalization: Callable[..., Any] | None = None  # of speakers.py, which needs a dataset
         self.prepared = PreparedSamples()
         self.examples = self._check_all(examples)
-        self.media: list[dict[str, Any]] | None = None
-        if cache_media:
-            self.media = self._decode_all()
+        self.media = self._decode_all() if cache_media else None
 
     def _check_all(self, examples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         checked = []
@@ -288,7 +287,8 @@ class EGMFDataset(Dataset):
             raise ValueError(f"{name}: text is {shorten(example['text'])}; it must be a string. Quote it.")
         task = tasks[example["task"]]
         example["answer"] = parse_answer(example["answer"], task, name)
-        example["label_index"] = task.index(example["answer"], name)
+        with errors_named(name):
+            example["label_index"] = task.index(example["answer"])
         if self.encoder_cache is not None:
             example["state_keys"] = self.encoder_cache.keys(example)
         return example
