@@ -148,15 +148,14 @@ def save_adapters(
             peft_config.target_modules = sorted(peft_config.target_modules)
         peft_config.save_pretrained(os.path.join(folder, name))
         file_name = f"{name}/{weights_name(variant, 'adapter_model')}"
-        adapter_weights = {key: weight.detach().cpu().contiguous() for key, weight in weights[name].items()}
         save_torch_state_dict(
-            adapter_weights,
+            weights[name],
             os.path.join(folder, name),
             filename_pattern=weights_name(variant, "adapter_model{suffix}"),
             # peft reads a single file.
             max_shard_size="1000TB",
         )
-        config.weights_checksum[file_name] = checksum(adapter_weights.items())
+        config.weights_checksum[file_name] = checksum(weights[name].items())
         fields = peft_config.from_json_file(os.path.join(folder, name, "adapter_config.json"))
         config.weights_checksum[f"{name}/adapter_config.json"] = settings_checksum(fields)
         config.adapters[name] = name in model.active_adapters()
@@ -207,7 +206,7 @@ def load_adapter_checkpoint(
     Returns:
         The model in evaluation mode, and the loading info.
     """
-    hub_kwargs = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+    hub_kwargs = file_arguments(kwargs, HUB_ARGUMENTS)
     paths = find_weights(checkpoint, kwargs.get("variant"), **file_arguments(kwargs))
     weights = dict(stored_weights(paths))
     language_model = load_text_model(checkpoint, config, **hub_kwargs, **text_model_arguments(kwargs))

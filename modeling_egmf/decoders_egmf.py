@@ -103,7 +103,8 @@ def describe_decoder(config: PreTrainedConfig) -> DecoderSupport:
     text_config = config.get_text_config(decoder=True)
     attention = text_config._attn_implementation
     model_type = config.model_type
-    if attention not in PADDED_ATTENTIONS or model_type not in PLAIN_TYPES + BIASED_TYPES + CACHED_TYPES:
+    is_known = model_type in PLAIN_TYPES + BIASED_TYPES + CACHED_TYPES
+    if not is_known or attention not in PADDED_ATTENTIONS:
         return DecoderSupport("recompute", "right")
     fields = text_config.to_dict()
     # The library's cache of a window of one token forgets nothing.
@@ -195,10 +196,10 @@ def check_keywords(
     Raises:
         TypeError: with the name that was probably meant.
     """
-    known = {*inspect.signature(function).parameters, *inspect.signature(other).parameters}
-    known |= {*names}
+    own = inspect.signature(function).parameters
+    known = {*own, *inspect.signature(other).parameters, *names}
     # Those go to the language model.
-    if "kwargs" in inspect.signature(function).parameters:
+    if "kwargs" in own:
         known |= {*TransformersKwargs.__optional_keys__, "cache_position", "return_dict"}
     for name in given:
         if name not in known - {"self", "kwargs", "inputs", *DATASET_COLUMNS}:

@@ -44,8 +44,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 def unknown_field(owner: str, name: str, known: Iterable[str]) -> UnknownFieldError:
     """The error of a configuration without a field of this name."""
-    hint = did_you_mean(name, known)
-    return UnknownFieldError(f"{owner} has no field {name!r}.{hint}")
+    return UnknownFieldError(f"{owner} has no field {name!r}.{did_you_mean(name, known)}")
 
 
 def refuse_typos(
@@ -76,17 +75,15 @@ def refuse_typos(
     known |= {*dir(config_class), *config_class.attribute_map, *LIBRARY_KEYWORDS}
     is_own = cutoff != LIBRARY_CUTOFF
     changed = {name for name, value in kwargs.items() if stored.get(name, known) != value}
-    unknown = changed - known
+    unknown = {name for name in changed - known if not name.startswith("_")}
     if unknown and not is_own:
         with suppress(Exception):  # some have no defaults
             unknown -= vars(config_class()).keys()
     is_from_file = not stored and not WRITTEN_FIELDS.isdisjoint(kwargs)
     for name in unknown:
-        is_private = name.startswith("_")
-        is_wrong = bool(difflib.get_close_matches(name, own_fields, n=1, cutoff=cutoff))
-        if not is_wrong and not is_own and not is_from_file:
-            is_wrong = not is_read(config_class, {**stored, **kwargs}, name)
-        if is_wrong and not is_private:
+        is_typo = difflib.get_close_matches(name, own_fields, n=1, cutoff=cutoff)
+        is_accepted = is_own or is_from_file or is_read(config_class, {**stored, **kwargs}, name)
+        if is_typo or not is_accepted:
             owner = f"`{field_name}`" if field_name else config_class.__name__
             raise unknown_field(owner, name, own_fields)
     for name, sub_class in config_class.sub_configs.items():
@@ -114,10 +111,8 @@ def check_fields(config: PreTrainedConfig, kwargs: dict[str, Any]) -> bool:
         ValueError: a precision does not exist.
     """
     is_stored = kwargs.pop("_is_stored", False)
-    if is_stored:
-        refuse_typos(type(config), kwargs)
-    else:
-        refuse_typos(type(config), {**vars(config), **kwargs}, cutoff=0.0)
+    fields = kwargs if is_stored else {**vars(config), **kwargs}
+    refuse_typos(type(config), fields, cutoff=0.8 if is_stored else 0.0)
     check_dtypes(vars(config))
     return is_stored
 

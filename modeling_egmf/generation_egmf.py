@@ -17,10 +17,11 @@ from transformers import GenerationMixin
 from .decoders_egmf import argument_names, check_keywords, describe_decoder
 from .padding_egmf import must_regroup, read_groups
 from .prompt_egmf import PREFILL_INPUTS, TEXT_INPUTS, check_masks, check_tensors, hide_switched_off_text, is_prefill
+from .trainer_egmf import PROMPT_INPUTS
 
 
 # Prompt-sized inputs (B, S), whose columns are regrouped.
-COLUMN_INPUTS = ("input_ids", "attention_mask", "utterance_mask", "text_mask", "position_ids")
+COLUMN_INPUTS = (*PROMPT_INPUTS, "position_ids")
 # Arguments that belong to the whole batch and cannot be divided or put together.
 BATCH_ARGUMENTS = (
     "streamer",
@@ -55,11 +56,12 @@ class EGMFGenerationMixin(GenerationMixin):
         if inputs is not None:
             kwargs["input_ids"] = inputs
         if kwargs.get("custom_generate") is None:
-            settings = {*vars(self.generation_config), *argument_names(type(self.language_model)), *LIBRARY_ARGUMENTS}
+            of_model = argument_names(type(self.language_model))
+            settings = {*vars(self.generation_config), *of_model, *LIBRARY_ARGUMENTS}
             given = [name for name, value in kwargs.items() if value is not None]
             check_keywords(GenerationMixin.generate, given, self.forward, settings)
-        config = kwargs.get("generation_config") or self.generation_config
-        given = {**vars(config), **kwargs}
+        chosen = kwargs.get("generation_config") or self.generation_config
+        given = {**vars(chosen), **kwargs}
         unsupported = ["assistant_early_exit"]
         if given.get("utterance_mask") is not None:
             unsupported += PLAIN_SETTINGS
@@ -75,21 +77,22 @@ class EGMFGenerationMixin(GenerationMixin):
             kwargs["attention_mask"] = attention_mask
         elif attention_mask is not None and not attention_mask.all():
             raise ValueError("Text is switched off: give the processor's `attention_mask` as well.")
-        model_type = self.language_model.config.model_type
-        support = describe_decoder(self.language_model.config)
+        config = self.language_model.config
+        support = describe_decoder(config)
         if support.scoring == "recompute":
             for name in ("past_key_values", "cache_implementation"):
                 if kwargs.get(name) is not None:
-                    raise ValueError(f"{model_type!r} models generate without a cache: leave out `{name}`.")
+                    raise ValueError(f"{config.model_type!r} models generate without a cache: leave out `{name}`.")
             kwargs["use_cache"] = False
         if must_regroup(support, kwargs.get("attention_mask")):
-            return self.generate_in_groups(**kwargs)
+            return self.generate_in_groups(support.padding, **kwargs)
         return super().generate(**kwargs)
 
-    def generate_in_groups(self, **kwargs: Any) -> Tensor:
+    def generate_in_groups(self, padding: str, **kwargs: Any) -> Tensor:
         """Generate for samples of equal length at a time.
 
         Args:
+            padding: that of `DecoderSupport`.
             kwargs: arguments of `generate`; `attention_mask` has zeros that the language model does not take.
 
         Returns:
@@ -98,7 +101,6 @@ class EGMFGenerationMixin(GenerationMixin):
         Raises:
             ValueError: an argument is for the whole batch.
         """
-        config = self.language_model.config
         settings = copy.deepcopy(kwargs.get("generation_config") or self.generation_config)
         settings.update(**kwargs)
         given = [name for name in BATCH_ARGUMENTS if kwargs.get(name) not in (None, False)]
@@ -106,12 +108,12 @@ class EGMFGenerationMixin(GenerationMixin):
             given.append("return_dict_in_generate")
         if given:
             raise ValueError(
-                f"{config.model_type!r} models generate in groups of equal length, which `{given[0]}` "
-                "does not support. Leave it out, or generate one sample at a time, without padding; "
+                f"{self.language_model.config.model_type!r} models generate in groups of equal length, "
+                f"which `{given[0]}` does not support. "
+                "Leave it out, or generate one sample at a time, without padding; "
                 "to leave out text, use `modalities=` of the processor."
             )
         input_ids = kwargs["input_ids"]
-        padding = describe_decoder(config).padding
         groups = []
         # X sequences of each sample, in the order of the groups.
         new_tokens: list[Tensor] = []

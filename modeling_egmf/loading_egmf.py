@@ -25,8 +25,8 @@ from .weights_egmf import check_weights, explain_loading_errors, in_memory
 
 
 HUB_ARGUMENTS = ("token", "cache_dir", "local_files_only", "force_download", "proxies")
-# Where the files of a checkpoint are; a language model or a backbone elsewhere has its own.
-LOCATION_ARGUMENTS = ("revision", "subfolder")
+# Where the files of a checkpoint are; a language model or a backbone elsewhere has a revision and folder of its own.
+FILE_ARGUMENTS = (*HUB_ARGUMENTS, "revision", "subfolder")
 # Arguments for weights that are not in the checkpoint's files, or not all of them, or split over processes.
 STANDALONE_ARGUMENTS = (
     "state_dict",
@@ -116,8 +116,7 @@ def load_new_text_model(path: str, **kwargs: Any) -> PreTrainedModel:
         TypeError, ValueError: an argument is unknown, or would leave weights unloaded.
         OSError, ValueError: the language model cannot be found, or its weights are incomplete or not finite.
     """
-    names = (*HUB_ARGUMENTS, *LOCATION_ARGUMENTS, "trust_remote_code", "gguf_file")
-    location = {name: kwargs[name] for name in names if name in kwargs}
+    location = file_arguments(kwargs, (*FILE_ARGUMENTS, "trust_remote_code", "gguf_file"))
     text_config = AutoConfig.from_pretrained(path, **location)
     check_arguments(path, EGMFConfig(text_config=text_config), kwargs)
     kwargs["device_map"] = text_model_device_map(kwargs.get("device_map"))
@@ -127,14 +126,14 @@ def load_new_text_model(path: str, **kwargs: Any) -> PreTrainedModel:
     return language_model
 
 
-def file_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Those of the arguments that say where the checkpoint's files are."""
-    return {name: kwargs[name] for name in (*HUB_ARGUMENTS, *LOCATION_ARGUMENTS) if name in kwargs}
+def file_arguments(kwargs: dict[str, Any], names: tuple[str, ...] = FILE_ARGUMENTS) -> dict[str, Any]:
+    """Those of the arguments that say where the checkpoint's files are, or others by their names."""
+    return {name: kwargs[name] for name in names if name in kwargs}
 
 
 def text_model_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
     """Those of the arguments that are for the language model, with a device map by its own names."""
-    others = {*HUB_ARGUMENTS, *LOCATION_ARGUMENTS, *STANDALONE_ARGUMENTS, *OTHER_ARGUMENTS}
+    others = {*FILE_ARGUMENTS, *STANDALONE_ARGUMENTS, *OTHER_ARGUMENTS}
     arguments = {name: kwargs[name] for name in kwargs if name not in others}
     if "device_map" in arguments:
         arguments["device_map"] = text_model_device_map(arguments["device_map"])
@@ -237,5 +236,6 @@ def place_with_language_model(model: PreTrainedModel) -> None:
     # Set if accelerate split or offloaded the language model.
     device_map = vars(model.language_model).get("hf_device_map")
     if device_map is not None:
-        text_device_map = {f"language_model.{name}".rstrip("."): place for name, place in device_map.items()}
-        model.hf_device_map = {"egmf": device, **text_device_map}
+        model.hf_device_map = {"egmf": device}
+        for name, place in device_map.items():
+            model.hf_device_map[f"language_model.{name}".rstrip(".")] = place

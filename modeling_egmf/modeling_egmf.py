@@ -360,14 +360,9 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFCheckpointMixin, EGMFPr
         if utterance_mask is None:
             raise ValueError("`utterance_mask` is missing; give all that processor(text=...) returns.")
         media = (audio_values, audio_mask, video_values, video_mask)
-        prompt_inputs = zip(PREFILL_INPUTS, (*media, utterance_mask, text_mask, modality_mask))
-        check_tensors({"input_ids": input_ids, **dict(prompt_inputs)})
-        check_masks(
-            input_ids,
-            utterance_mask=utterance_mask,
-            text_mask=text_mask,
-            modality_mask=modality_mask,
-        )
+        inputs = dict(zip(PREFILL_INPUTS, (*media, utterance_mask, text_mask, modality_mask)))
+        check_tensors({"input_ids": input_ids, **inputs})
+        check_masks(input_ids, **inputs)
         placeholder_mask = self.get_placeholder_mask(input_ids)  # (B, S)
         # (B, S, D)
         embeds = self.embed_input_ids(input_ids, placeholder_mask)
@@ -408,18 +403,18 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFCheckpointMixin, EGMFPr
         """Next-token logits and, with `labels`, their loss. The class docstring describes the arguments."""
         if kwargs:
             check_keywords(self.forward, kwargs, self.language_model.forward)
-        check_tensors({"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels})
-        media = (audio_values, audio_mask, video_values, video_mask, modality_mask)
+        media = (audio_values, audio_mask, video_values, video_mask)
+        prompt = dict(zip(PREFILL_INPUTS, (*media, utterance_mask, text_mask, modality_mask)))
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, **prompt}
+        check_tensors({**inputs, "labels": labels})
         if labels is not None and answer_ids is not None and not self.training:
-            inputs = (input_ids, attention_mask, utterance_mask, text_mask)
-            return score_true_answers(self, inputs, media, labels, answer_ids)
+            return score_true_answers(self, inputs, labels, answer_ids)
         check_trainable(self, labels, answer_ids)
         fusion = {}
         is_first = inputs_embeds is None and is_prefill(past_key_values)
-        prompt = (utterance_mask, *media, text_mask)
-        if is_first and any(values is not None for values in prompt):
-            inputs_embeds, fusion = self.embed_prompt(input_ids, *prompt)
-            attention_mask = hide_switched_off_text(attention_mask, utterance_mask, text_mask, modality_mask)
+        if is_first and any(values is not None for values in prompt.values()):
+            inputs_embeds, fusion = self.embed_prompt(input_ids, **prompt)
+            attention_mask = hide_switched_off_text(attention_mask, *map(prompt.get, TEXT_INPUTS))
         elif inputs_embeds is None:
             if is_first:
                 check_token_ids("input_ids", input_ids, self.config)

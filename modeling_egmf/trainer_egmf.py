@@ -7,7 +7,7 @@ rows ─► EGMFDataCollator ─► labels, answer_ids ─┬─► training: lo
 # B batch  S tokens of prompt and answer  A answers  L answer tokens
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -33,8 +33,8 @@ DATASET_COLUMNS = (
     "task_id",
 )
 
+# Prompt-sized inputs (B, S).
 PROMPT_INPUTS = ("input_ids", "attention_mask", "utterance_mask", "text_mask")
-MEDIA_INPUTS = ("audio_values", "audio_mask", "video_values", "video_mask", "modality_mask")
 
 
 def keeps_dataset_columns(forward: Callable) -> Callable:
@@ -49,8 +49,7 @@ def keeps_dataset_columns(forward: Callable) -> Callable:
 
 def score_true_answers(
     model: nn.Module,
-    prompt: Sequence[Tensor | None],
-    media: Sequence[Tensor | None],
+    inputs: Mapping[str, Tensor | None],
     labels: Tensor,
     answer_ids: Tensor,
 ) -> EGMFCausalLMOutput:
@@ -58,8 +57,7 @@ def score_true_answers(
 
     Args:
         model: an `EGMFForConditionalGeneration`.
-        prompt: `PROMPT_INPUTS`, (B, S) each, which end with the true answer.
-        media: `MEDIA_INPUTS`.
+        inputs: of the model; those of `PROMPT_INPUTS` end with the true answer.
         labels: (B, S), -100 except on the true answer.
         answer_ids: (B, A, L), padded with -1.
 
@@ -68,12 +66,11 @@ def score_true_answers(
     """
     num_labels = (labels != -100).sum(dim=1, keepdim=True)  # (B, 1)
     columns = torch.arange(labels.shape[1], device=labels.device) - num_labels  # (B, S)
-    inputs = dict(zip(MEDIA_INPUTS, media, strict=True))
-    for name, values in zip(PROMPT_INPUTS, prompt, strict=True):
-        if values is not None:
-            # The answer makes way for padding, which is on the left.
-            inputs[name] = values.gather(1, columns.clamp(min=0)).masked_fill(columns < 0, 0)
-    output = model.score_answers(**inputs, answer_ids=answer_ids)
+    prompt = {name: inputs[name] for name in PROMPT_INPUTS if inputs[name] is not None}
+    for name, values in prompt.items():
+        # The answer makes way for padding, which is on the left.
+        prompt[name] = values.gather(1, columns.clamp(min=0)).masked_fill(columns < 0, 0)
+    output = model.score_answers(**{**inputs, **prompt}, answer_ids=answer_ids)
     label_index = find_true_answers(labels, answer_ids, num_labels)
     log_probs = output.log_probs  # (B, A)
     return EGMFCausalLMOutput(

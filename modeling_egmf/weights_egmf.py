@@ -58,9 +58,9 @@ def explain_loading_errors(name: str, remedy: str = "Download or save it again."
 # ---- files ----------------------------------------------------------------------------------------------------------
 
 
-def weights_name(variant: str | None = None, stem: str = "model") -> str:
+def weights_name(variant: str | None = None, stem: str = "model", ending: str = "safetensors") -> str:
     """The name of an unsharded checkpoint's weights; `stem` is "adapter_model" for those of an adapter."""
-    return f"{stem}.{variant}.safetensors" if variant else f"{stem}.safetensors"
+    return f"{stem}.{variant}.{ending}" if variant else f"{stem}.{ending}"
 
 
 def find_weights(
@@ -82,9 +82,8 @@ def find_weights(
         return [cached_file(checkpoint, weights_name(variant), **hub_kwargs)]
     except OSError as error:
         no_single_file = error
-    index_name = f"model.safetensors.index.{variant}.json" if variant else "model.safetensors.index.json"
     try:
-        index = cached_file(checkpoint, index_name, **hub_kwargs)
+        index = cached_file(checkpoint, weights_name(variant, "model.safetensors.index", "json"), **hub_kwargs)
     except OSError:
         raise no_single_file from None
     with explain_loading_errors(index):
@@ -104,7 +103,7 @@ def checksum(weights: Iterable[tuple[str, Tensor]]) -> str:
     """A checksum of names, types, shapes and values, independent of their order and of how they are sharded."""
     lines = []
     for name, weight in weights:
-        content = weight.cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        content = weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
         lines.append(f"{name} {weight.dtype} {tuple(weight.shape)} {zlib.crc32(content):08x}")
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
 
