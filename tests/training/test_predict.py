@@ -2,6 +2,7 @@
 
 import builtins
 import json
+import os
 import re
 import shutil
 
@@ -122,6 +123,20 @@ def test_every_kind_of_recording_is_found_and_the_rest_is_counted(tmp_path):
     assert skipped == {".json": 2, ".mp4": 2, ".txt": 1, ".md": 1, "no extension": 1}
 
 
+def test_folders_that_are_not_entered_are_counted(tmp_path, monkeypatch):
+    folder = tmp_path / "clips"
+    for name in ("a.wav", "a.TXT", ".cache/b.wav", "closed/c.wav"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    (tmp_path / "elsewhere").mkdir()
+    (folder / "link").symlink_to(tmp_path / "elsewhere")
+    monkeypatch.setattr(os, "access", lambda path, mode: path.name != "closed")
+    clips, skipped = find_clips(folder)
+    assert [clip.name for clip in clips] == [str(folder / "a.wav"), str(folder / "closed/c.wav")]
+    assert clips[0].transcript_file == folder / "a.TXT"
+    assert skipped == {".wav": 1, "linked folders": 1, "unreadable folders": 1}
+
+
 @pytest.mark.parametrize("ending", [".mp4", ".mkv", ".ts"])
 def test_content_decides_whether_a_file_is_audio_or_video(make_processor, tmp_path, ending):
     sound = write_audio(tmp_path / f"sound{ending}", sine(440, 0.5, 16_000), 16_000)
@@ -176,7 +191,10 @@ def test_transcript_in_another_encoding_is_an_error_of_that_clip(predict, folder
     with pytest.raises(SystemExit):
         predict("--folder", folder, "--output", output)
     first, last = lines(output)
-    assert "error" in first
+    assert (
+        first["error"]
+        == f"{folder}/a.txt: a transcript that is not UTF-8 (invalid continuation byte). Save it as UTF-8."
+    )
     assert "error" not in last
 
 

@@ -9,6 +9,7 @@ The options are in training/predict.py. Several processes share the clips, and t
 
 import json
 import logging
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -150,12 +151,19 @@ class Clip:
             video = self.recording if is_video else None
         text = self.text
         if self.transcript_file is not None and self.transcript_file.is_file():
-            text = self.transcript_file.read_text(encoding="utf-8-sig").strip()
+            text = _read_transcript(self.transcript_file)
         others = {
             name: load_features(value, self.name) if name.endswith("_features") else value
             for name, value in self.others.items()
         }
         return {"text": text, "audio": audio, "video": video, "sample_names": self.name, **others}
+
+
+def _read_transcript(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig").strip()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: a transcript that is not UTF-8 ({error.reason}). Save it as UTF-8.") from error
 
 
 @dataclass
@@ -261,17 +269,22 @@ class Predictor:
 def find_clips(folder: Path) -> tuple[list[Clip], Counter]:
     """All recordings in a folder and its subfolders, sorted by path, and the number of other files by extension.
 
-    The speaker of a clip is the subfolder that it is in, for `--speaker_normalization`.
+    Links to folders are not followed, and hidden files are left out; both are counted. The speaker of a clip is the
+    subfolder that it is in, for `--speaker_normalization`.
 
     Raises:
         ValueError: there are none.
     """
     clips = []
     others = []
+    folders: Counter = Counter()
     for path in sorted(folder.rglob("*")):
         if path.is_dir():
+            folders["linked folders"] += path.is_symlink()
+            folders["unreadable folders"] += not os.access(path, os.R_OK | os.X_OK)
             continue
-        is_hidden = path.name.startswith(".")  # such as the `._x` files of macOS
+        # Such as the `._x` files of macOS.
+        is_hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if path.suffix.lower() in RECORDING_SUFFIXES and path.is_file() and not is_hidden:
             inner = path.relative_to(folder).parts[:-1]
             speaker = inner[0] if inner else folder.resolve().name
@@ -279,8 +292,12 @@ def find_clips(folder: Path) -> tuple[list[Clip], Counter]:
             clips.append(Clip(str(path), recording=str(path), transcript_file=transcript_file, speaker=speaker))
         else:
             others.append(path)
+    texts = {path.with_suffix(".txt"): path for path in others if path.suffix.lower() == ".txt"}
+    for clip in clips:
+        clip.transcript_file = texts.get(clip.transcript_file, clip.transcript_file)
     transcripts = {clip.transcript_file for clip in clips}
     skipped = Counter(path.suffix.lower() or "no extension" for path in others if path not in transcripts)
+    skipped += folders
     if not clips:
         suffixes = " ".join(RECORDING_SUFFIXES)
         raise ValueError(f"--folder {folder} has no media files. Supported extensions: {suffixes}.")
