@@ -271,9 +271,9 @@ def summarize_real_data(ravdess: dict[str, Any], real_data: dict[str, Any]) -> s
     introduction = (
         f"**Real data**, {real_data['text_model']} on a CPU. `make real` trains on the outputs of a frozen "
         f"{ravdess['audio']} and face landmarks: eight emotions (chance 0.125), actors unseen in each of "
-        f"{len(ravdess['folds'])} folds (mean ± standard deviation); *per speaker*: features normalized with other, "
-        "unlabeled clips of the same speaker. The others train on subsets, most with one seed. Baselines are "
-        "scikit-learn's logistic and ridge regression. "
+        f"{len(ravdess['folds'])} folds, {_count_seeds(ravdess['seeds'])} (mean ± standard deviation); *per speaker*: "
+        "features normalized with other, unlabeled clips of the same speaker. The others train on subsets, most with "
+        "one seed. Baselines are scikit-learn's logistic and ridge regression. "
         "[Intervals and conditions](training/results/README.md#other-corpora)."
     )
     header = ["corpus", "metric"]
@@ -302,10 +302,10 @@ def render_ravdess(results: dict[str, Any]) -> str:
     """EGMF on unseen speakers beside logistic regression on the same frozen features, from `ravdess.json`."""
     introduction = (
         f"**Real voices and faces**, RAVDESS, {results['actors']} actors, eight emotions (chance 0.125), unseen "
-        f"actors in each of {len(results['folds'])} folds (mean ± standard deviation), the model of `make real`: a "
-        f"frozen {results['audio']} and face landmarks; *per speaker*: features normalized with other, unlabeled "
-        "clips of the same speaker; [every figure and its conditions](ravdess.md), "
-        f"rebuilt by `{COMMANDS['ravdess.json']}`:"
+        f"actors in each of {len(results['folds'])} folds, {_count_seeds(results['seeds'])} (mean ± standard "
+        f"deviation), the model of `make real`: a frozen {results['audio']} and face landmarks; *per speaker*: "
+        "features normalized with other, unlabeled clips of the same speaker; "
+        f"[every figure and its conditions](ravdess.md), rebuilt by `{COMMANDS['ravdess.json']}`:"
     )
     rows = []
     for subset in next(iter(results["variants"].values()))["subsets"]:

@@ -147,12 +147,12 @@ def ravdess_results():
             "accuracy": {"mean": 0.6 + shift, "std": None},
         }
         variants[name] = {"subsets": {"audio": figures}}
-    return {"folds": [1, 2], "actors": 4, "audio": "whisper-base", "variants": variants}
+    return {"folds": [1, 2], "seeds": [0, 1], "actors": 4, "audio": "whisper-base", "variants": variants}
 
 
 def test_unseen_speakers_are_shown_beside_the_regression():
     text = render_ravdess(ravdess_results())
-    assert "unseen actors in each of 2 folds" in text
+    assert "unseen actors in each of 2 folds, 2 seeds (mean" in text
     assert table_of(text) == {"audio": ["0.500 ± 0.050", "0.600", "0.600 ± 0.050", "0.700"]}
 
 
@@ -161,7 +161,7 @@ def test_summary_of_real_data_states_every_loss():
     ravdess["variants"]["per_speaker"]["subsets"]["audio"]["accuracy"]["mean"] = 0.59
     benchmarks = {"a": benchmark("Won", 0.4, 0.5), "b": benchmark("Lost", 0.5, 0.4, ("mae", "correlation"))}
     text = summarize_real_data(ravdess, {"text_model": "llm", "benchmarks": benchmarks})
-    assert "unseen in each of 2 folds" in text
+    assert "unseen in each of 2 folds, 2 seeds (mean" in text
     assert table_of(text) == {
         "RAVDESS by `make real`, audio": [
             "accuracy",
