@@ -36,8 +36,13 @@ BATCH_ARGUMENTS = (
 
 # Which `generate` takes from its keywords.
 LIBRARY_ARGUMENTS = ("tokenizer", "assistant_tokenizer", "trust_remote_code")
-# Which read the prompt in parts or with another model, without its pseudo tokens, or count its tokens.
-PLAIN_SETTINGS = ("assistant_model", "prefill_chunk_size", "encoder_repetition_penalty")
+# Which read the prompt in parts or with another model, without its pseudo tokens, or count its tokens; and the values
+# without effect.
+PLAIN_SETTINGS = {
+    "assistant_model": None,
+    "prefill_chunk_size": None,
+    "encoder_repetition_penalty": 1.0,
+}
 
 
 class EGMFGenerationMixin(GenerationMixin):
@@ -62,11 +67,11 @@ class EGMFGenerationMixin(GenerationMixin):
             check_keywords(GenerationMixin.generate, given, self.forward, settings)
         chosen = kwargs.get("generation_config") or self.generation_config
         given = {**vars(chosen), **kwargs}
-        unsupported = ["assistant_early_exit"]
+        unsupported = {"assistant_early_exit": None}
         if given.get("utterance_mask") is not None:
-            unsupported += PLAIN_SETTINGS
-        for name in unsupported:
-            if given.get(name) is not None:
+            unsupported |= PLAIN_SETTINGS
+        for name, neutral in unsupported.items():
+            if given.get(name) not in (None, neutral):
                 raise ValueError(f"`{name}` does not work with EGMF: leave it out.")
         check_tensors({name: kwargs[name] for name in (*COLUMN_INPUTS, *PREFILL_INPUTS) if name in kwargs})
         if kwargs.get("input_ids") is not None and is_prefill(kwargs.get("past_key_values")):

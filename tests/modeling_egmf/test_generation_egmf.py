@@ -139,6 +139,12 @@ def test_settings_that_would_lose_the_pseudo_tokens_are_refused(llama, settings)
         llama.generate(**make_inputs(llama), generation_config=GenerationConfig(**settings))
 
 
+def test_settings_without_effect_pass(llama):
+    expected = llama.generate(**make_inputs(llama), **GREEDY)
+    config = GenerationConfig(**GREEDY, encoder_repetition_penalty=1.0)
+    assert torch.equal(llama.generate(**make_inputs(llama), generation_config=config), expected)
+
+
 def test_assistant_model_reads_only_plain_prompts(llama):
     with pytest.raises(ValueError, match="`assistant_model` does not work with EGMF"):
         llama.generate(**make_inputs(llama), assistant_model=llama.language_model)
