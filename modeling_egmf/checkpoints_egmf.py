@@ -31,7 +31,7 @@ from transformers.utils import cached_file
 
 from .adapters_egmf import adapter_configs, import_peft
 from .configuration_egmf import IS_REMOTE_CODE, EGMFConfig
-from .decoders_egmf import check_decoder
+from .decoders_egmf import check_decoder, shared_config
 from .fields_egmf import ties_word_embeddings
 from .loading_egmf import (
     HUB_ARGUMENTS,
@@ -210,7 +210,6 @@ def load_adapter_checkpoint(
     paths = find_weights(checkpoint, kwargs.get("variant"), **file_arguments(kwargs))
     weights = dict(stored_weights(paths))
     language_model = load_text_model(checkpoint, config, **hub_kwargs, **text_model_arguments(kwargs))
-    config.text_config.dtype = language_model.dtype
     audio_backbone = load_backbone(checkpoint, config, "audio", **hub_kwargs)
     video_backbone = load_backbone(checkpoint, config, "video", **hub_kwargs)
     with explain_loading_errors(str(checkpoint)):
@@ -355,16 +354,8 @@ class EGMFCheckpointMixin:
         if config.text_model_id is not None:
             config.text_model_fingerprint = fingerprint(language_model)
             config.text_model_checksum = text_model_checksum(language_model)
-        text_config = language_model.config
-        # A local path, which is not to be published.
-        text_config.name_or_path = ""
-        text_config.dtype = language_model.dtype
-        # Whoever loads a checkpoint chooses the precision.
-        if "quantization_config" in vars(text_config):
-            text_config = copy.copy(text_config)
-            del text_config.quantization_config
-        config.text_config = text_config
-        config.tie_word_embeddings = ties_word_embeddings(text_config)
+        config.text_config = shared_config(language_model)
+        config.tie_word_embeddings = ties_word_embeddings(config.text_config)
         config = with_located_parts(config, os.curdir)
         audio_backbone = audio_backbone or load_backbone("A new model", config, "audio")
         video_backbone = video_backbone or load_backbone("A new model", config, "video")

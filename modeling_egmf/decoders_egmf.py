@@ -17,6 +17,7 @@ any causal decoder.
 Next: padding_egmf.py, scoring_egmf.py.
 """
 
+import copy
 import inspect
 from collections.abc import Callable, Iterable
 from typing import Literal, NamedTuple
@@ -120,6 +121,20 @@ def describe_decoder(config: PreTrainedConfig) -> DecoderSupport:
     if layer_types == {"full_attention"} and not has_bias and attention in MASKED_ATTENTIONS:
         return DecoderSupport("tree", "any")
     return DecoderSupport("rows", "left")
+
+
+def shared_config(language_model: PreTrainedModel) -> PreTrainedConfig:
+    """A language model's configuration, to be that of the whole model as well, from which `generate` makes its masks.
+
+    Without its local path, which is not to be published, and its quantization, chosen by whoever loads it.
+    """
+    text_config = language_model.config
+    text_config.name_or_path = ""
+    text_config.dtype = language_model.dtype
+    if "quantization_config" in vars(text_config):
+        text_config = copy.copy(text_config)
+        del text_config.quantization_config
+    return text_config
 
 
 def max_positions(config: PreTrainedConfig) -> int | None:

@@ -73,7 +73,7 @@ from .adapters_egmf import EGMFAdapterMixin, adapter_configs, add_adapter, new_a
 from .answers_egmf import NORMALIZATIONS, AnswerSet, answer_loss, choose_logits_to_keep
 from .checkpoints_egmf import EGMFCheckpointMixin
 from .configuration_egmf import EGMFConfig
-from .decoders_egmf import check_decoder, check_keywords
+from .decoders_egmf import check_decoder, check_keywords, shared_config
 from .encoders_egmf import EGMFAudioVisualEncoder, EGMFPretrainedStem
 from .experts_egmf import EGMFExperts
 from .fusion_egmf import EGMFFusion
@@ -241,6 +241,7 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFCheckpointMixin, EGMFPr
         if language_model is None:
             language_model = AutoModelForCausalLM.from_config(config.text_config)
         check_decoder(language_model.config, type(language_model))
+        config.text_config = shared_config(language_model)
         if config.lora is not None:
             add_adapter(language_model, new_adapter_config(language_model, config.lora), "default")
             # So that post_init keeps peft's values, which have no effect yet.

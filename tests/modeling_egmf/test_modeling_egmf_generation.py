@@ -3,11 +3,15 @@
 import pytest
 import torch
 
+from modeling_egmf import EGMFForConditionalGeneration
 from tests.helpers.model_inputs import INPUT_TYPES, media_of
 
 
 STEPS = 5
 GREEDY = {"max_new_tokens": STEPS, "min_new_tokens": STEPS, "do_sample": False}
+
+
+load = EGMFForConditionalGeneration.from_pretrained
 
 
 def new_tokens(model, inputs, **kwargs):
@@ -80,6 +84,18 @@ def test_static_cache_equals_dynamic(setting, process):
     model, processor, samples = setting()
     inputs = process(processor, samples)
     assert torch.equal(new_tokens(model, inputs, cache_implementation="static"), new_tokens(model, inputs))
+
+
+@pytest.mark.parametrize("kind", ["adapter", "standalone"])
+def test_static_cache_of_a_loaded_model_hides_padding(request, kind):
+    """`generate` makes its mask from `text_config`, which has to know the attention of the language model."""
+    folder, _, inputs = request.getfixturevalue(kind)
+    model = load(folder)
+    assert model.config.text_config is model.language_model.config
+    assert not inputs["attention_mask"].all()
+    assert torch.equal(new_tokens(model, inputs, cache_implementation="static"), new_tokens(model, inputs))
+    model.set_attn_implementation({"text_config": "eager"})
+    assert model.language_model.config._attn_implementation == "eager"
 
 
 @pytest.mark.parametrize(
