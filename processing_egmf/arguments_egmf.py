@@ -150,8 +150,13 @@ def check_text_options(padding: Any, truncation: Any, max_length: Any, num_sampl
             f"`truncation` is {shorten(truncation)}, but too long a prompt is always shortened. "
             "Leave truncation out, and raise max_length."
         )
-    if max_length is not None and not is_count(max_length):
-        raise ValueError(f"`max_length` is {shorten(max_length)}; give a whole number, at least 1.")
+    check_count("max_length", max_length)
+
+
+def check_count(name: str, value: Any, least: int = 1) -> None:
+    """Refuse an argument that is neither None nor a whole number of at least `least`."""
+    if value is not None and not is_count(value, least):
+        raise ValueError(f"`{name}` is {shorten(value)}; give a whole number, at least {least}, or leave it out.")
 
 
 def check_settings(processor: Any) -> None:
@@ -181,6 +186,6 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
-def is_count(value: Any) -> bool:
-    """Whether a value is a whole number, at least 1."""
-    return is_number(value) and isinstance(value, int | np.integer) and value >= 1
+def is_count(value: Any, least: int = 1) -> bool:
+    """Whether a value is a whole number, at least `least`."""
+    return is_number(value) and isinstance(value, int | np.integer) and value >= least

@@ -23,12 +23,13 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
+import torch
 from torch.utils.data import IterableDataset, StackDataset, get_worker_info
 from transformers import AutoModel, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .agreement_egmf import check_agreement
-from .arguments_egmf import errors_named, is_count, refuse_unknown, shorten, show_path
+from .arguments_egmf import check_count, errors_named, is_count, is_number, refuse_unknown, shorten, show_path
 from .batches_egmf import CONTENT, RATES, check_rates, numbered_name, rates_needed, read_column
 from .chat_egmf import is_conversation, read_conversation
 from .media_egmf import is_recording, media_kind, take_from_list
@@ -98,6 +99,9 @@ class EGMFPipeline(Pipeline):
 
     def __init__(self, *args: Any, **kwargs: Any):
         """As any pipeline; refuses a processor that does not fit the model."""
+        check_count("batch_size", kwargs.get("batch_size"))
+        check_count("num_workers", kwargs.get("num_workers"), 0)
+        check_device(kwargs.get("device"))
         super().__init__(*args, **kwargs)
         # The processor calls and saves the others. The base class would refuse batches if they pad on another side.
         self.tokenizer = self.processor.tokenizer
@@ -105,7 +109,9 @@ class EGMFPipeline(Pipeline):
         self.image_processor = None
         check_agreement(self.model.config, self.processor)
 
-    def __call__(self, inputs: Any = None, *, batch_size: int | None = None, **kwargs: Any) -> Any:
+    def __call__(
+        self, inputs: Any = None, *, batch_size: int | None = None, num_workers: int | None = None, **kwargs: Any
+    ) -> Any:
         """Answer one clip or many, `batch_size` at a time; padding changes an answer only by rounding errors.
 
         Args:
@@ -117,7 +123,7 @@ class EGMFPipeline(Pipeline):
             task, modalities, sampling_rate, fps: for every clip that does not have its own.
             text, audio, video, ..., name: the other fields of the dict above, for one clip that does not have its own.
             top_k: keep only this many of the probabilities, the largest first.
-            interval: minimum probability that the interval of a number covers.
+            interval: minimum probability that the interval of a number covers; None for 0.9.
             labels: answer only with these labels: the probabilities given that it is one of them.
             calibrated: apply what `egmf calibrate` stored with the task for the clip's modalities.
             return_experts: also return the `expert` with the largest weight, the weights of all `experts`, and the
@@ -133,19 +139,17 @@ class EGMFPipeline(Pipeline):
             ValueError: a field of one clip given for several or twice, or a rate that no clip needs.
             ValueError, FileNotFoundError: a clip that cannot be used, by name, unless `on_error` is `"skip"`.
         """
+        check_count("batch_size", batch_size)
+        check_count("num_workers", num_workers, 0)
         inputs = read_column(inputs)
         if is_recording(inputs) or is_conversation(inputs):
             clips = StackDataset(number=[0], clip=[inputs])
-            (answer,) = super().__call__(clips, **{**kwargs, "num_workers": 0, "batch_size": 1})
+            (answer,) = super().__call__(clips, batch_size=1, num_workers=0, **kwargs)
             return answer
-        if batch_size is None:
-            batch_size = self._batch_size or 1
-        if not is_count(batch_size):
-            raise ValueError(f"`batch_size` is {shorten(batch_size)}; give a whole number of clips, at least 1.")
         is_indexed = isinstance(inputs, Sequence) or hasattr(inputs, "__getitems__") or not hasattr(inputs, "__iter__")
         # As a Dataset, because the base class reads the beginning of lists and generators, to look for messages.
         clips = StackDataset(number=range(len(inputs)), clip=inputs) if is_indexed else StreamedClips(inputs)
-        answers = super().__call__(clips, batch_size=batch_size, **kwargs)
+        answers = super().__call__(clips, batch_size=batch_size, num_workers=num_workers, **kwargs)
         return list(answers) if isinstance(inputs, list | tuple) else answers
 
     def __repr__(self) -> str:
@@ -161,6 +165,8 @@ class EGMFPipeline(Pipeline):
         fetch = params.get("fetch")
         if fetch is not None and not callable(fetch):
             raise TypeError(f"`fetch` is {shorten(fetch)}; give a function from a URL to bytes or an open file.")
+        if params.get("return_experts") not in (None, True, False):
+            raise ValueError(f"`return_experts` is {shorten(params['return_experts'])}; give True or False.")
         options = {name: params[name] for name in (*OPTIONS, "on_error") if params.get(name) is not None}
         params = {name: value for name, value in params.items() if name not in OPTIONS}
         return params, {}, {**options, "shared": set()}
@@ -285,6 +291,16 @@ class EGMFPipeline(Pipeline):
 
 # For `pipeline(TASK, model=...)` with a loaded model. Of several copies of this code, the last one imported counts.
 PIPELINE_REGISTRY.supported_tasks[TASK] = {"impl": EGMFPipeline, "pt": (AutoModel,)}
+
+
+def check_device(device: Any) -> None:
+    """Refuse the number of a GPU that does not exist, which the base class may take for the CPU."""
+    num_gpus = torch.accelerator.device_count()
+    if is_number(device) and not (is_count(device, -1) and device < max(num_gpus, 1)):
+        raise ValueError(
+            f"`device` is {shorten(device)}, but this computer has {num_gpus} GPUs. "
+            "Give a number from 0, -1 for the CPU, or a name such as 'mps'."
+        )
 
 
 def _name(clip: Any, number: int) -> str:

@@ -31,6 +31,8 @@ INVISIBLE = re.compile(
     r"\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001d173-\U0001d17a\U000e0000-\U000e0fff]*"
 )
 
+# Of texts that are tokenized whole.
+CHARACTERS_PER_TOKEN = 64
 # Stands for a message while a chat template is rendered.
 MESSAGE = "THEMESSAGE"
 # Variables of chat templates: no reasoning before the answer, and no date of the day, which would change the prompt.
@@ -76,7 +78,7 @@ def fit_prompt(
         )
     if len(transcript) > available:
         logger.warning(
-            f"{sample}: the transcript of {len(transcript)} tokens was shortened "
+            f"{sample}: the transcript of at least {len(transcript)} tokens was shortened "
             f"to its first {available}, because max_length is {max_length}."
         )
     context = [token for turn in context[num_dropped:] for token in turn]
@@ -174,21 +176,23 @@ class EGMFPromptMixin:
                 target = answer_ids[task.index(answer)]
                 if target[-1] != self.tokenizer.eos_token_id:
                     target = [*target, self.tokenizer.eos_token_id]
-            parts = self._tokenize_prompt(task, text, context)
-            parts = fit_prompt(parts, max_length or self.max_length, longest_answer, task.name, name)
+            max_length = max_length or self.max_length
+            parts = self._tokenize_prompt(task, text, context, max_length)
+            parts = fit_prompt(parts, max_length, longest_answer, task.name, name)
         return {
             **encode_parts(parts, target, self.transcript_in_prompt),
             "answer_ids": answer_ids,
             "task_id": number_task(task, self.numbered_tasks, self._call_tasks),
         }
 
-    def _tokenize_prompt(self, task: EGMFTask, text: str, context: Sequence) -> dict[str, list]:
+    def _tokenize_prompt(self, task: EGMFTask, text: str, context: Sequence, max_length: int) -> dict[str, list]:
         """Token ids of the parts of one prompt, in order; of the context, one list per turn.
 
         Args:
             task: gives the text around the pseudo tokens and the transcript.
             text: the transcript; empty if missing, and then the suffix is left out too.
             context: earlier turns, oldest first: text, or (speaker, text).
+            max_length: tokens of the transcript and of each turn that matter.
         """
         if task.prompt_format == "chat":
             beginning, ending = map(self._tokenize_template, self._split_chat_template(task))
@@ -197,11 +201,11 @@ class EGMFPromptMixin:
             ending = []
         return {
             "beginning": beginning,
-            "context": [self._tokenize(format_turn(turn) + "\n") for turn in context],
+            "context": [self._tokenize_beginning(format_turn(turn) + "\n", max_length) for turn in context],
             "prefix": self._tokenize(task.prefix),
             "slots": [self.placeholder_token_id] * self.num_pseudo_tokens,
             "suffix": self._tokenize(task.suffix) if text else [],
-            "transcript": self._tokenize(text) if text else [],
+            "transcript": self._tokenize_beginning(text, max_length) if text else [],
             "question": self._tokenize(task.prompt),
             "ending": ending,
         }
@@ -277,6 +281,16 @@ class EGMFPromptMixin:
         if has_half_character(text):
             raise ValueError("the text contains a lone surrogate, half a character. Decode it as UTF-8 again.")
         return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+    def _tokenize_beginning(self, text: str, max_length: int) -> list[int]:
+        """The first `max_length` token ids of a text, and more: a megabyte of text takes seconds to tokenize.
+
+        What follows a token may change it, but not from `max_length` tokens away.
+        """
+        length = CHARACTERS_PER_TOKEN * max_length
+        ids = self._tokenize(text[:length])
+        is_enough = len(text) <= length or len(ids) >= 2 * max_length
+        return ids if is_enough else self._tokenize(text)
 
     def _tokenize_template(self, text: str) -> list[int]:
         """Token ids of a part of a chat template, which spells out its special tokens."""

@@ -15,17 +15,18 @@ from typing import Any
 
 import torch
 
-from .arguments_egmf import is_count, is_number, refuses_unknown_arguments, shorten
+from .arguments_egmf import check_count, is_number, refuses_unknown_arguments, shorten
 from .batches_egmf import MODALITIES
-from .tasks_egmf import EGMFAnswer, EGMFTask, find_task
+from .tasks_egmf import INTERVAL, EGMFAnswer, EGMFTask, find_task
 
 
 def check_summary(output: Any, tasks: Sequence[EGMFTask], top_k: Any, interval: Any, calibrated: Any) -> None:
     """Refuse options that have no meaning, and an output of `score_answers` that does not fit the tasks."""
-    if not is_number(interval) or not 0 < interval < 1:
+    if interval is not None and not (is_number(interval) and 0 < interval < 1):
         raise ValueError(f"`interval` is {shorten(interval)}; it must be a number between 0 and 1.")
-    if top_k is not None and not is_count(top_k):
-        raise ValueError(f"`top_k` is {shorten(top_k)}; give a whole number, at least 1, or None for all.")
+    if interval is not None and all(task.kind == "classification" for task in tasks):
+        raise ValueError("`interval` is given, but every task is a classification. Leave it out.")
+    check_count("top_k", top_k)
     if not isinstance(calibrated, bool):
         raise ValueError(f"`calibrated` is {shorten(calibrated)}; give True or False.")
     if len(tasks) != len(output.probabilities):
@@ -80,7 +81,7 @@ class EGMFResultsMixin:
         self,
         output: Any,
         top_k: int | None = None,
-        interval: float = 0.9,
+        interval: float | None = None,
         tasks: Sequence[str | EGMFTask] | None = None,
         labels: Sequence[str] | None = None,
         calibrated: bool = False,
@@ -90,7 +91,7 @@ class EGMFResultsMixin:
         Args:
             output: `EGMFAnswerOutput`.
             top_k: keep only this many of the probabilities, the largest first; None for all, in the task's order.
-            interval: minimum probability that the interval of a number covers, in (0, 1).
+            interval: minimum probability that the interval of a number covers, in (0, 1); None for 0.9.
             tasks: one per sample, by name or whole, if the inputs' `task_ids` were not passed through the model.
             labels: answer only with these labels: the probabilities given that it is one of them, in this order.
             calibrated: apply what `egmf calibrate` stored with the task for the sample's modalities.
@@ -111,7 +112,7 @@ class EGMFResultsMixin:
                 if calibrated:
                     log_probs = calibrate(log_probs, **task.find_calibration(modalities))
                 probabilities = torch.softmax(log_probs[chosen], dim=0).numpy()
-            answer = task.summarize(probabilities, interval, top_k, labels)
+            answer = task.summarize(probabilities, interval or INTERVAL, top_k, labels)
             answer |= EGMFAnswer(
                 task=task.name,
                 expert=max(experts, key=experts.get),

@@ -22,6 +22,8 @@ from .arguments_egmf import errors_named, has_half_character, is_number, refuse_
 
 
 MAX_ANSWERS = 1001
+# Minimum probability that the interval of a number covers.
+INTERVAL = 0.9
 # Tasks of calls that a processor remembers.
 MAX_CALL_TASKS = 1000
 MAX_NUMBER = 1e9  # of a scale
@@ -293,7 +295,7 @@ class EGMFTask:
     def summarize(
         self,
         probabilities: np.ndarray,
-        interval: float = 0.9,
+        interval: float = INTERVAL,
         top_k: int | None = None,
         labels: Sequence[str] | None = None,
     ) -> EGMFAnswer:

@@ -50,7 +50,7 @@ def pipe(make_model, make_processor):
 def direct(pipe):
     """`direct(**processor_arguments)` -> the result of score_answers and post_process_answers."""
 
-    def answer(top_k=None, interval=0.9, **inputs):
+    def answer(top_k=None, interval=None, **inputs):
         output = pipe.model.score_answers(**pipe.processor(**inputs))
         return pipe.processor.post_process_answers(output, top_k=top_k, interval=interval)[0]
 

@@ -1,0 +1,91 @@
+"""Options of the pipeline: wrong values are refused by name, for one clip as for several, before anything is done."""
+
+import re
+
+import pytest
+import torch
+
+from processing_egmf import EGMFPipeline
+
+
+CLIPS = [{"text": "Well."}, {"text": "No."}]
+
+
+@pytest.fixture(scope="module")
+def parts(make_model, make_processor):
+    return {"model": make_model("features", None), "processor": make_processor("features", None)}
+
+
+@pytest.fixture(scope="module")
+def pipe(parts):
+    return EGMFPipeline(**parts, device="cpu")
+
+
+@pytest.mark.parametrize("clips", [CLIPS[0], CLIPS], ids=["one clip", "several"])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_workers": "a"}, "`num_workers` is 'a'; give a whole number, at least 0"),
+        ({"num_workers": -1}, "`num_workers` is -1"),
+        ({"num_workers": 1.5}, "`num_workers` is 1.5"),
+        ({"num_workers": True}, "`num_workers` is True"),
+        ({"batch_size": "a"}, "`batch_size` is 'a'; give a whole number, at least 1"),
+        ({"batch_size": 0}, "`batch_size` is 0"),
+        ({"top_k": "3"}, "`top_k` is '3'"),
+        ({"top_k": 0}, "`top_k` is 0"),
+        ({"labels": []}, "`labels` is []"),
+        ({"labels": ["joy", "calm"]}, "`labels` that task 'emotion' does not have: ['calm']"),
+        ({"return_experts": "yes"}, "`return_experts` is 'yes'; give True or False"),
+        ({"return_experts": "no"}, "`return_experts` is 'no'; give True or False"),
+        ({"interval": 0.5}, "`interval` is given, but every task is a classification. Leave it out"),
+        ({"interval": 2}, "`interval` is"),
+    ],
+)
+def test_wrong_options_are_refused_by_name(pipe, clips, options, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        pipe(clips, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "`batch_size` is 0"),
+        ({"num_workers": "a"}, "`num_workers` is 'a'"),
+        ({"return_experts": 2}, "`return_experts` is 2"),
+        ({"device": 99}, "`device` is 99, but this computer has"),
+        ({"device": 0.5}, "`device` is 0.5"),
+        ({"device": -2}, "`device` is -2"),
+    ],
+)
+def test_wrong_settings_of_a_new_pipeline_are_refused_by_name(parts, options, message):
+    """The number of a GPU that does not exist used to mean the CPU."""
+    with pytest.raises(ValueError, match=re.escape(message)):
+        EGMFPipeline(**parts, **{"device": "cpu", **options})
+    assert parts["model"].device == torch.device("cpu")
+
+
+@pytest.mark.parametrize("device", [-1, "cpu", "cpu:0", torch.device("cpu")])
+def test_devices_that_hold_the_model(parts, device):
+    assert EGMFPipeline(**parts, device=device)(CLIPS)
+
+
+def test_settings_of_a_pipeline_hold_for_every_call(parts, pipe):
+    made = EGMFPipeline(**parts, device="cpu", batch_size=2, num_workers=0, return_experts=True, task="mosei")
+    answer = made(CLIPS)[1]
+    assert answer["probabilities"] == pytest.approx(pipe(CLIPS[1])["probabilities"], abs=1e-6)
+    assert "experts" in answer
+
+
+def test_an_interval_is_for_scores(pipe):
+    scored = pipe(CLIPS[0], task="mosei", interval=0.5)
+    assert scored["interval"] != pipe(CLIPS[0], task="mosei")["interval"]
+    assert pipe(CLIPS[0], task="mosei", interval=0.9) == pipe(CLIPS[0], task="mosei")
+
+
+def test_the_processor_refuses_an_interval_without_effect(pipe):
+    inputs = pipe.processor(text=["Well.", "No."], task=["emotion", "mosei"])
+    output = pipe.model.score_answers(**inputs)
+    assert "interval" in pipe.processor.post_process_answers(output, interval=0.5)[1]
+    output = pipe.model.score_answers(**pipe.processor(text="Well."))
+    with pytest.raises(ValueError, match="`interval` is given, but every task is a classification. Leave it out"):
+        pipe.processor.post_process_answers(output, interval=0.9)
