@@ -29,6 +29,15 @@ AMOUNTS = (
     "fusion_pretraining_token_dropout",
     "warmup_steps",
     "dataloader_num_workers",
+    "neftune_noise_alpha",
+    "eval_delay",
+)
+# None is possible.
+POSITIVE = (
+    "save_total_limit",
+    "eval_accumulation_steps",
+    "early_stopping_patience",
+    "dataloader_prefetch_factor",
 )
 REQUIRED = (
     *COUNTS,
@@ -39,6 +48,49 @@ REQUIRED = (
     "fusion_pretraining_mixup",
     "fusion_pretraining_token_dropout",
 )
+# Fields of `TrainingArguments` without effect in this training, or without an implementation, and what to do instead.
+IN_TRAINING = "evaluation during training has the precision of the model. Give --text_model_dtype"
+OWN_BATCHES = "EGMF makes its own batches and metrics. Leave it out"
+AFTER_TRAINING = "push the finished run: egmf push RUN ORG/NAME"
+WHOLE_MODEL = "compile the language model in Python instead: model.language_model.compile()"
+UNSUPPORTED = {
+    "bf16_full_eval": IN_TRAINING,
+    "fp16_full_eval": IN_TRAINING,
+    "optim_target_modules": "it is for GaLore and APOLLO. Give --lora_target_modules",
+    "use_liger_kernel": "there are no Liger kernels for EGMF. Leave it out",
+    "liger_kernel_config": "there are no Liger kernels for EGMF. Leave it out",
+    "torch_compile": WHOLE_MODEL,
+    "torch_compile_backend": WHOLE_MODEL,
+    "torch_compile_mode": WHOLE_MODEL,
+    "include_for_metrics": OWN_BATCHES,
+    "batch_eval_metrics": OWN_BATCHES,
+    "eval_do_concat_batches": OWN_BATCHES,
+    "label_names": OWN_BATCHES,
+    "length_column_name": OWN_BATCHES,
+    "remove_unused_columns": OWN_BATCHES,
+    "accelerator_config": f"{OWN_BATCHES}, or give --gradient_accumulation_steps",
+    "do_predict": "predict with the finished run: egmf predict",
+    "push_to_hub": AFTER_TRAINING,
+    "hub_model_id": AFTER_TRAINING,
+    "hub_token": AFTER_TRAINING,
+    "hub_strategy": AFTER_TRAINING,
+    "hub_private_repo": AFTER_TRAINING,
+    "hub_always_push": AFTER_TRAINING,
+    "hub_revision": AFTER_TRAINING,
+    "deepspeed": "several GPUs share the work by DDP or FSDP2: training/accelerate_configs",
+    "parallelism_config": "several GPUs share the work by DDP or FSDP2: training/accelerate_configs",
+    "debug": "it does not know masks. Leave it out",
+}
+EMPTY = (None, False, "", [])
+# Defaults of the others.
+DEFAULTS = {
+    "eval_do_concat_batches": (True,),
+    "length_column_name": ("length",),
+    "hub_strategy": ("every_save",),
+    "label_names": (None, ["label_index"]),  # what our dataclass sets
+}
+# Optimizers that need the model's layers, instead of groups of its parameters.
+LAYERWISE = ("galore_", "apollo_", "lomo", "adalomo")
 # Whole numbers of at least 0, and below the limit of NumPy.
 SEEDS = ("seed", "data_seed")
 SEED_LIMIT = 2**32
@@ -84,6 +136,11 @@ def check_training_options(options: Any) -> None:
         raise ValueError(
             f"--fusion_pretraining_token_dropout is {options.fusion_pretraining_token_dropout}; it must be below 1."
         )
+    for name in POSITIVE:
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name} is {value}; it must be at least 1. Without the option, the default is used.")
+    check_library_options(options)
     if options.train_sampling_strategy not in SAMPLING_STRATEGIES:
         raise ValueError(
             f"--train_sampling_strategy is {options.train_sampling_strategy!r}. "
@@ -98,6 +155,39 @@ def check_training_options(options: Any) -> None:
         raise ValueError("--fp16 and --bf16 are two precisions. Leave one of them out.")
     if options.fp16 and options.use_cpu:
         raise ValueError(NO_HALF_PRECISION)
+
+
+def check_library_options(options: Any) -> None:
+    """Refuse fields of `TrainingArguments` that would have no effect, or fail after the data are read."""
+    for name, advice in UNSUPPORTED.items():
+        if getattr(options, name) not in DEFAULTS.get(name, EMPTY):
+            raise ValueError(f"--{name} is not for egmf train: {advice}.")
+    if str(options.optim).startswith(LAYERWISE):
+        raise ValueError(
+            f"--optim {options.optim} is for training whole language models. Use another, such as adamw_torch."
+        )
+    if options.do_eval and options.eval_strategy == "no":
+        raise ValueError("--do_eval has no effect without --eval_strategy steps or epoch.")
+    for strategy in ("eval", "save"):
+        is_by_steps = getattr(options, f"{strategy}_strategy") == "steps"
+        if is_by_steps and getattr(options, f"{strategy}_steps") == 0:
+            raise ValueError(f"--{strategy}_steps is 0. Give a number of steps, or --{strategy}_strategy no.")
+    for name in ("dataloader_persistent_workers", "dataloader_multiprocessing_context"):
+        if getattr(options, name) and not options.dataloader_num_workers:
+            raise ValueError(f"--{name} has no effect without --dataloader_num_workers.")
+    kinds = [name for name in ("gradient_checkpointing", "activation_checkpointing") if hasattr(options, name)]
+    if any(getattr(options, f"{kind}_kwargs") for kind in kinds) and not any(getattr(options, kind) for kind in kinds):
+        raise ValueError(f"--{kinds[0]}_kwargs has no effect without --{kinds[0]} true.")
+    if options.early_stopping_patience is not None:
+        check_early_stopping(options)
+
+
+def check_early_stopping(options: Any) -> None:
+    """Refuse early stopping without evaluations, or without a metric."""
+    if options.eval_strategy == "no":
+        raise ValueError("--early_stopping_patience needs --eval_strategy steps or epoch.")
+    if options.metric_for_best_model is None and not options.load_best_model_at_end:
+        raise ValueError("--early_stopping_patience needs --metric_for_best_model, such as eval_loss.")
 
 
 def check_model_options(options: Any) -> None:

@@ -70,6 +70,57 @@ CONTRADICTIONS = {
     "negative seed": ((*NEW, "--seed", "-1"), "--seed is -1; it must be at least 0 and below"),
     "large seed": ((*NEW, "--data_seed", str(2**32)), "--data_seed is 4294967296; it must be"),
     "negative workers": ((*NEW, "--dataloader_num_workers", "-2"), "--dataloader_num_workers is -2; it must be"),
+    "evaluation in 16 bits": (
+        (*NEW, "--bf16_full_eval", "true"),
+        "--bf16_full_eval is not for egmf train: eval",
+    ),
+    "a compiled model": ((*NEW, "--torch_compile_backend", "eager"), "--torch_compile_backend is not for egmf train"),
+    "inputs for metrics": ((*NEW, "--include_for_metrics", "inputs"), "--include_for_metrics is not for egmf train"),
+    "batches apart": ((*NEW, "--eval_do_concat_batches", "false"), "--eval_do_concat_batches is not for egmf train"),
+    "other labels": ((*NEW, "--label_names", "labels"), "--label_names is not for egmf train"),
+    "unused columns": ((*NEW, "--remove_unused_columns", "true"), "--remove_unused_columns is not for egmf train"),
+    "a repository": ((*NEW, "--hub_model_id", "ORG/NAME"), "--hub_model_id is not for egmf train: push the finished"),
+    "when to push": ((*NEW, "--hub_strategy", "end"), "--hub_strategy is not for egmf train"),
+    "pushing": (
+        (*NEW, "--push_to_hub", "true"),
+        "--push_to_hub is not for egmf train: push the finished",
+    ),
+    "DeepSpeed": ((*NEW, "--deepspeed", "zero.json"), "--deepspeed is not for egmf train: several GPUs"),
+    "batches of accelerate": ((*NEW, "--accelerator_config", "{}"), "--accelerator_config is not for egmf train"),
+    "a debugger": ((*NEW, "--debug", "underflow_overflow"), "--debug is not for egmf train"),
+    "predictions": ((*NEW, "--do_predict", "true"), "--do_predict is not for egmf train"),
+    "an optimizer of whole models": ((*NEW, "--optim", "galore_adamw"), "--optim galore_adamw is for training whole"),
+    "no evaluation": ((*NEW, "--do_eval", "true"), "--do_eval has no effect without --eval_strategy"),
+    "no steps between evaluations": (
+        (*NEW, "--eval_strategy", "steps", "--eval_steps", "0"),
+        "--eval_steps is 0. Give a number of steps, or --eval_strategy no",
+    ),
+    "no steps between checkpoints": ((*NEW, "--save_steps", "0"), "--save_steps is 0. Give a number"),
+    "no checkpoints": ((*NEW, "--save_total_limit", "0"), "--save_total_limit is 0; it must be at least 1"),
+    "no accumulation": ((*NEW, "--eval_accumulation_steps", "0"), "--eval_accumulation_steps is 0; it must be"),
+    "no batches ahead": ((*NEW, "--dataloader_prefetch_factor", "0"), "--dataloader_prefetch_factor is 0; it must be"),
+    "no patience": ((*NEW, "--early_stopping_patience", "0"), "--early_stopping_patience is 0; it must be at least 1"),
+    "patience without evaluations": (
+        (*NEW, "--early_stopping_patience", "1"),
+        "--early_stopping_patience needs --eval_strategy",
+    ),
+    "patience without a metric": (
+        (*NEW, "--early_stopping_patience", "1", "--eval_strategy", "epoch"),
+        "--early_stopping_patience needs --metric_for_best_model",
+    ),
+    "noise below zero": ((*NEW, "--neftune_noise_alpha", "-5"), "--neftune_noise_alpha is -5.0; it must be"),
+    "workers that stay": (
+        (*NEW, "--dataloader_persistent_workers", "true"),
+        "--dataloader_persistent_workers has no effect without --dataloader_num_workers",
+    ),
+    "how workers start": (
+        (*NEW, "--dataloader_multiprocessing_context", "spawn"),
+        "--dataloader_multiprocessing_context has no effect without --dataloader_num_workers",
+    ),
+    "fields of checkpointing alone": (
+        (*NEW, "--gradient_checkpointing_kwargs", '{"use_reentrant": true}'),
+        "--gradient_checkpointing_kwargs has no effect without --gradient_checkpointing",
+    ),
     "no mixture": ((*NEW, "--fusion_pretraining_mixup=nan"), "--fusion_pretraining_mixup is nan"),
 }
 
@@ -119,6 +170,22 @@ def test_defaults_are_possible():
     assert options.warmup_steps == 0.1
     assert options.lora_target_modules == ["a", "b"]
     assert options.label_smoothing_factor == 0
+
+
+def test_options_of_the_library_that_have_an_effect_are_possible():
+    """Also those that scripts of `transformers` usually set, and defaults that are written out."""
+    check_options(
+        options_of(
+            *NEW,
+            *("--do_train", "true", "--do_eval", "true", "--eval_strategy", "epoch", "--save_strategy", "epoch"),
+            *("--load_best_model_at_end", "true", "--early_stopping_patience", "2", "--save_total_limit", "1"),
+            *("--gradient_checkpointing", "true", "--gradient_checkpointing_kwargs", '{"use_reentrant": false}'),
+            *("--dataloader_num_workers", "2", "--dataloader_persistent_workers", "true"),
+            *("--dataloader_multiprocessing_context", "spawn", "--dataloader_prefetch_factor", "4"),
+            *("--push_to_hub", "false", "--torch_compile", "no", "--hub_strategy", "every_save"),
+            *("--eval_do_concat_batches", "true", "--label_names", "label_index", "--neftune_noise_alpha", "5"),
+        )
+    )
 
 
 def test_half_precision_without_a_gpu_is_refused(tmp_path, monkeypatch):

@@ -75,8 +75,9 @@ from .distributed import num_elements
 from .mixup import make_mixup
 from .pretraining import AnswerHeads, make_optimizer, pretrain_fusion, pretraining_loss
 from .pseudo_tokens import fit_pseudo_tokens
+from .rehearsal import check_best_metric, check_optimizer, check_reports
 from .sampling import EpochBatchSampler
-from .trainer import PUSHING, EGMFTrainer, make_compute_metrics
+from .trainer import EGMFTrainer, make_compute_metrics
 
 
 logger = get_logger(__name__)
@@ -142,8 +143,8 @@ class TrainingRun:
         """Refuse options that cannot work, before any data is read."""
         check_dataset(self.data_args.dataset)
         check_data_options(self.data_args)
-        if self.args.push_to_hub:
-            raise ValueError(PUSHING)
+        check_optimizer(self.args)
+        check_reports(self.args)
         quantization(self.model_args)
         if self.data_args.encoder_cache:
             check_writable(Path(self.data_args.encoder_cache))
@@ -201,6 +202,8 @@ class TrainingRun:
 
     def make_datasets(self) -> None:
         data_args = self.data_args
+        tasks = used_tasks(self.tasks, self.eval_examples).values()
+        check_best_metric(self.args, tasks, self.model.config.expert_names)
         self.encoder_cache = None
         if data_args.encoder_cache and all(stem.trainable for stem in pretrained_stems(self.model).values()):
             logger.warning("--encoder_cache has no effect: this model has no frozen pretrained encoder.")
@@ -225,6 +228,12 @@ class TrainingRun:
         check_encoder_inputs(self.train_examples, self.processor, self.train_set.modalities)
         remove_unusable(self.train_set, data_args.train_split, show)
         remove_unusable(self.eval_set, data_args.eval_split, show)
+        batch_size = self.args.train_batch_size * self.args.world_size
+        if self.args.dataloader_drop_last and len(self.train_set) < batch_size:
+            raise ValueError(
+                f"--dataloader_drop_last leaves nothing to train on: {len(self.train_set)} examples are less than a "
+                f"batch of {batch_size}. Leave it out, or lower --per_device_train_batch_size."
+            )
 
     def prepare_folder(self) -> None:
         """On the main process, move an older run aside and write the settings."""
@@ -333,8 +342,7 @@ class TrainingRun:
         loader = DataLoader(
             dataset,
             batch_sampler=batches,
-            collate_fn=SampleCollator(self.processor),
-            num_workers=args.dataloader_num_workers,
+            **self.trainer.loader_options(),
         )
         self.heads = AnswerHeads(self.processor, self.model.config.fusion_hidden_size).to(args.device)
         rates = (args.fusion_pretraining_learning_rate, args.fusion_pretraining_weight_decay)

@@ -116,13 +116,15 @@ class EGMFTrainer(Trainer):
             self.scalars = widen_scalars(self.model)
         return super().train(*args, **kwargs)
 
-    def _loader_options(self) -> dict[str, Any]:
+    def loader_options(self) -> dict[str, Any]:
         return {
             "collate_fn": self.data_collator,
             "num_workers": self.args.dataloader_num_workers,
             "pin_memory": self.args.dataloader_pin_memory,
             "persistent_workers": self.args.dataloader_persistent_workers,
             "prefetch_factor": self.args.dataloader_prefetch_factor,
+            "multiprocessing_context": self.args.dataloader_multiprocessing_context,
+            "in_order": self.args.dataloader_in_order,
         }
 
     # Why: loads this process's part of every global batch; the batches are the same for any number of processes.
@@ -142,19 +144,19 @@ class EGMFTrainer(Trainer):
             self.train_dataset,
             batch_sampler=batches,
             worker_init_fn=seed_one_worker,
-            **self._loader_options(),
+            **self.loader_options(),
         )
         # Batches are already split over processes. A prepared loader also sets the epoch of its batch sampler.
         return prepare_data_loader(loader, num_processes=1, process_index=0)
 
-    # Why: `Trainer` would sort evaluation by the length of `input_ids`, preparing every example just for that.
+    # Why: `Trainer` would sort evaluation by the length of `input_ids`, preparing every example just for that, and
+    # leave out examples with `dataloader_drop_last`.
     def get_eval_dataloader(self, eval_dataset: Dataset | None = None) -> DataLoader:
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         loader = DataLoader(
             dataset,
             batch_size=self.args.eval_batch_size,
-            drop_last=self.args.dataloader_drop_last,
-            **{**self._loader_options(), "persistent_workers": False},
+            **{**self.loader_options(), "persistent_workers": False},
         )
         return self.accelerator.prepare(loader)
 

@@ -271,6 +271,12 @@ def test_dataset_without_splits_says_so(place, tmp_path):
         ({"max_eval_samples": -1}, "must be at least 1, not -1"),
         ({"tasks_file": "absent.yaml"}, "--tasks_file absent.yaml does not exist"),
         ({"modalities": ["smell"]}, r"'smell'.*use any of text, audio, video"),
+        (
+            {"optim": "adagrad", "optim_args": "lr_decy=1"},
+            "--optim_args lr_decy=1: lr_decy=1 has no effect",
+        ),
+        ({"metric_for_best_model": "emotion_acuracy"}, "Did you mean 'emotion_accuracy' instead of 'emotion_acuracy'"),
+        ({"dataloader_drop_last": "true", "per_device_train_batch_size": 7}, "leaves nothing to train on: 6 examples"),
         ({"modality_dropout": 1.5}, r"--modality_dropout is 1\.5"),
     ],
 )

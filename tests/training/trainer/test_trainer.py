@@ -84,10 +84,10 @@ def test_evaluation_matches_the_evaluator(place):
 
 def test_best_checkpoint_is_kept_and_loaded(place, monkeypatch):
     scores = iter([3.0, 1.0, 2.0, 4.0])
-    monkeypatch.setattr("training.trainer.run.make_compute_metrics", lambda *_: lambda _: {"score": next(scores)})
+    monkeypatch.setattr("training.trainer.run.make_compute_metrics", lambda *_: lambda _: {"loss": next(scores)})
     best = {
         "load_best_model_at_end": "true",
-        "metric_for_best_model": "eval_score",
+        "metric_for_best_model": "eval_loss",
         "greater_is_better": "false",
     }
     run(place, "best", **best, save_steps=1, eval_steps=1)
