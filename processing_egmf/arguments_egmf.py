@@ -156,7 +156,7 @@ def check_text_options(padding: Any, truncation: Any, max_length: Any, num_sampl
 def check_count(name: str, value: Any, least: int = 1) -> None:
     """Refuse an argument that is neither None nor a whole number of at least `least`."""
     if value is not None and not is_count(value, least):
-        raise ValueError(f"`{name}` is {shorten(value)}; give a whole number, at least {least}, or leave it out.")
+        raise ValueError(f"`{name}` is {shorten(value)}; give a whole number, at least {least}.")
 
 
 def check_settings(processor: Any) -> None:

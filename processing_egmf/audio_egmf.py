@@ -87,7 +87,8 @@ def load_audio(
             (samples,), (channels, samples) or (samples, channels), whose smaller dimension is the channels;
             `{"path": ..., "bytes": ...}` or `{"array": ..., "sampling_rate": ...}` as in `datasets`; its decoder
             object; or a pair of sampling rate and array. Integers (8, 16, 32 bits) are scaled by the range of their
-            type; floats are assumed to be in about [-1, 1].
+            type; floats are assumed to be in about [-1, 1]. The channels of an array are averaged; those of a file are
+            mixed as by a player, to which three without names are 2.1: the third, for bass, is not read.
         sampling_rate: Hz of an array. All other sources state their own, which is used instead.
         target_sampling_rate: Hz of the result.
         max_seconds: longer clips are decoded only up to here, with a warning; None for three hours.
@@ -258,8 +259,8 @@ def _clip_start(track: Track) -> float:
 def _mixing_weights(layout: str) -> np.ndarray:
     """The weights by which a player mixes the channels of a layout to one, float32 (channels,).
 
-    Channels without names are assumed to have the default layout for their number; those that FFmpeg cannot place are
-    averaged.
+    Channels without names have the layout that FFmpeg and players assume for their number: 2.1 for three, then 4.0,
+    5.0, 5.1, 6.1, 7.1. Those for bass are not mixed; those that FFmpeg cannot place are averaged.
     """
     av = import_av()
     count = av.AudioLayout(layout).nb_channels
@@ -307,7 +308,7 @@ def _mono_from_array(array: Any, mixer: ChannelMixer) -> np.ndarray:
             f"audio of type {array.dtype}, whose range is unknown. Give floats in [-1, 1], int16 or int32."
         )
     if array.size == 0:
-        raise ValueError(f"audio of zero length, shape {array.shape}. Leave it out, or check how the clip was cut.")
+        raise ValueError(f"audio of zero length, shape {array.shape}. Leave it out, or check how it was cut.")
     head = array[:12].tobytes() if array.dtype == np.uint8 else b""
     if head.startswith(MEDIA_STARTS) or head[4:8] in MP4_BOXES:
         raise ValueError("the bytes of a file as an array of numbers. Give them as bytes, `array.tobytes()`.")

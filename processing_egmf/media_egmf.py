@@ -427,6 +427,14 @@ def choose_stream(container: Any, kind: str) -> Any | None:
     return max(usable, key=rank, default=None)
 
 
+def riff_size(source: Any, name: str) -> int:
+    """The bytes that a wav or avi file declares; 0 for others, and for streams, which state 0 or about 2 GiB."""
+    with open_file(source, name) as file:
+        head = file.read(8)
+    size = int.from_bytes(head[4:], "little")
+    return size if head[:4] == b"RIFF" and size < 2e9 else 0
+
+
 @dataclass
 class Track:
     """A track of an open container, decoded within a budget.
@@ -435,12 +443,14 @@ class Track:
         container: from `open_media`.
         stream: one of its streams.
         budget: its name is that of the sample in messages.
+        riff_size: bytes that the file declares, if it does.
         damage: errors of decoding so far.
     """
 
     container: Any
     stream: Any
     budget: DecodingBudget
+    riff_size: int = 0
     damage: list[str] = field(default_factory=list)
 
     def decode(self) -> Iterator[Any]:
@@ -459,6 +469,8 @@ class Track:
     def warn_if_cut_off(self, seconds: float) -> None:
         """A file that was cut off while being copied often decodes without an error, but declares more seconds."""
         declared = float((self.stream.duration or 0) * self.stream.time_base)
+        # FFmpeg corrects the duration of some by the bytes that are left.
+        declared = max(declared, seconds * self.riff_size / self.container.size)
         is_estimate = self.container.format.name in ESTIMATED_DURATION
         if not is_estimate and seconds < 0.95 * declared - 0.1:
             decoded = f"only {seconds:.2f} of {declared:.2f} s of {self.stream.type} decode"
@@ -473,7 +485,7 @@ def open_track(source: Any, kind: str, budget: DecodingBudget) -> Iterator[Track
         if stream is None:
             yield None
             return
-        track = Track(container, stream, budget)
+        track = Track(container, stream, budget, riff_size(source, budget.name))
         yield track
         if track.damage:
             errors = f"{len(track.damage)} errors, first: {track.damage[0]}"

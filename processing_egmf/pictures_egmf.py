@@ -233,7 +233,7 @@ def _to_clip(source: Any) -> np.ndarray:
     """An array or a list of arrays as (T, y, x, 3 or 4) or (T, 3, y, x), of any type."""
     frames = to_numpy(source)
     if frames.size == 0:
-        raise ValueError("the video has no frames. Leave it out, or check how the clip was cut.")
+        raise ValueError("the video has no frames. Leave it out, or check how it was cut.")
     if is_picture_shape(frames.shape):
         frames = frames[None]
     if frames.ndim != 4 or not is_picture_shape(frames.shape[1:]):

@@ -29,7 +29,7 @@ from transformers import AutoModel, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .agreement_egmf import check_agreement
-from .arguments_egmf import check_count, errors_named, is_count, is_number, refuse_unknown, shorten, show_path
+from .arguments_egmf import check_count, errors_named, is_number, refuse_unknown, shorten, show_path
 from .batches_egmf import CONTENT, RATES, check_rates, numbered_name, rates_needed, read_column
 from .chat_egmf import is_conversation, read_conversation
 from .media_egmf import is_recording, media_kind, take_from_list
@@ -99,9 +99,11 @@ class EGMFPipeline(Pipeline):
 
     def __init__(self, *args: Any, **kwargs: Any):
         """As any pipeline; refuses a processor that does not fit the model."""
-        check_count("batch_size", kwargs.get("batch_size"))
-        check_count("num_workers", kwargs.get("num_workers"), 0)
-        check_device(kwargs.get("device"))
+        device = kwargs.get("device")
+        num_gpus = torch.accelerator.device_count()
+        # The base class may take the number of a GPU that does not exist for the CPU.
+        if is_number(device) and device not in range(-1, max(num_gpus, 1)):
+            raise ValueError(f"`device` is {device}, but there are {num_gpus} GPUs; -1 is the CPU.")
         super().__init__(*args, **kwargs)
         # The processor calls and saves the others. The base class would refuse batches if they pad on another side.
         self.tokenizer = self.processor.tokenizer
@@ -139,8 +141,8 @@ class EGMFPipeline(Pipeline):
             ValueError: a field of one clip given for several or twice, or a rate that no clip needs.
             ValueError, FileNotFoundError: a clip that cannot be used, by name, unless `on_error` is `"skip"`.
         """
-        check_count("batch_size", batch_size)
-        check_count("num_workers", num_workers, 0)
+        check_count("batch_size", self._batch_size if batch_size is None else batch_size)
+        check_count("num_workers", self._num_workers if num_workers is None else num_workers, 0)
         inputs = read_column(inputs)
         if is_recording(inputs) or is_conversation(inputs):
             clips = StackDataset(number=[0], clip=[inputs])
@@ -164,7 +166,7 @@ class EGMFPipeline(Pipeline):
             raise ValueError(f"`on_error` is {shorten(on_error)}; use 'raise' or 'skip'.")
         fetch = params.get("fetch")
         if fetch is not None and not callable(fetch):
-            raise TypeError(f"`fetch` is {shorten(fetch)}; give a function from a URL to bytes or an open file.")
+            raise TypeError(f"`fetch` is {shorten(fetch)}; give a function from a URL to bytes or a file.")
         if params.get("return_experts") not in (None, True, False):
             raise ValueError(f"`return_experts` is {shorten(params['return_experts'])}; give True or False.")
         options = {name: params[name] for name in (*OPTIONS, "on_error") if params.get(name) is not None}
@@ -291,16 +293,6 @@ class EGMFPipeline(Pipeline):
 
 # For `pipeline(TASK, model=...)` with a loaded model. Of several copies of this code, the last one imported counts.
 PIPELINE_REGISTRY.supported_tasks[TASK] = {"impl": EGMFPipeline, "pt": (AutoModel,)}
-
-
-def check_device(device: Any) -> None:
-    """Refuse the number of a GPU that does not exist, which the base class may take for the CPU."""
-    num_gpus = torch.accelerator.device_count()
-    if is_number(device) and not (is_count(device, -1) and device < max(num_gpus, 1)):
-        raise ValueError(
-            f"`device` is {shorten(device)}, but this computer has {num_gpus} GPUs. "
-            "Give a number from 0, -1 for the CPU, or a name such as 'mps'."
-        )
 
 
 def _name(clip: Any, number: int) -> str:

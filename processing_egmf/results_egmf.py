@@ -25,7 +25,7 @@ def check_summary(output: Any, tasks: Sequence[EGMFTask], top_k: Any, interval: 
     if interval is not None and not (is_number(interval) and 0 < interval < 1):
         raise ValueError(f"`interval` is {shorten(interval)}; it must be a number between 0 and 1.")
     if interval is not None and all(task.kind == "classification" for task in tasks):
-        raise ValueError("`interval` is given, but every task is a classification. Leave it out.")
+        raise ValueError("`interval` is for scores, but every task is a classification.")
     check_count("top_k", top_k)
     if not isinstance(calibrated, bool):
         raise ValueError(f"`calibrated` is {shorten(calibrated)}; give True or False.")

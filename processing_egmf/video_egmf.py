@@ -191,7 +191,7 @@ def read_frame_times(track: Track) -> FrameTimes:
         # The decoder will hit the same damage and report it.
         pass
     if not frames:
-        raise ValueError("the video track has no frames. Record the clip again, or leave video out.")
+        raise ValueError("the video track has no frames. Record it again, or leave video out.")
     frames.sort(key=itemgetter(0))
     start = frames[0][0]
     if frames[-1][0] - start >= limit:
@@ -259,7 +259,7 @@ def _decode_clip(
             raise SeekError
         if not frames:
             reason = track.damage[0] if track.damage else "the track is empty"
-            raise ValueError(f"no frame can be decoded ({reason}). Convert the clip to mp4, or leave video out.")
+            raise ValueError(f"no frame can be decoded ({reason}). Convert it to mp4, or leave video out.")
     return frames
 
 

@@ -70,6 +70,18 @@ def test_planar_channels_of_other_layouts(layout, shares):
         assert level(load_audio(content)) == pytest.approx(0.5 * share, abs=2e-3)
 
 
+@pytest.mark.parametrize(
+    ("count", "layout"),
+    [(2, "stereo"), (3, "2.1"), (4, "4.0"), (5, "5.0"), (6, "5.1"), (7, "6.1"), (8, "7.1")],
+)
+def test_channels_without_names_have_the_layout_that_ffmpeg_assumes(count, layout):
+    """So the third of three microphones, and the fourth of six, is taken for bass and not read, as in a player."""
+    weights = audio_egmf._mixing_weights(f"{count} channels")
+    assert weights.tolist() == audio_egmf._mixing_weights(layout).tolist()
+    bass = {3: 2, 6: 3, 7: 3, 8: 3}.get(count)
+    assert [index for index, weight in enumerate(weights) if weight == 0] == ([] if bass is None else [bass])
+
+
 def test_six_channels_without_names_are_taken_for_surround(tmp_path):
     channels = np.zeros((6, len(TONE)), np.int16)
     channels[2] = np.rint(TONE * 32767)

@@ -37,7 +37,7 @@ def pipe(parts):
         ({"labels": ["joy", "calm"]}, "`labels` that task 'emotion' does not have: ['calm']"),
         ({"return_experts": "yes"}, "`return_experts` is 'yes'; give True or False"),
         ({"return_experts": "no"}, "`return_experts` is 'no'; give True or False"),
-        ({"interval": 0.5}, "`interval` is given, but every task is a classification. Leave it out"),
+        ({"interval": 0.5}, "`interval` is for scores, but every task is a classification"),
         ({"interval": 2}, "`interval` is"),
     ],
 )
@@ -52,7 +52,7 @@ def test_wrong_options_are_refused_by_name(pipe, clips, options, message):
         ({"batch_size": 0}, "`batch_size` is 0"),
         ({"num_workers": "a"}, "`num_workers` is 'a'"),
         ({"return_experts": 2}, "`return_experts` is 2"),
-        ({"device": 99}, "`device` is 99, but this computer has"),
+        ({"device": 99}, "`device` is 99, but there are"),
         ({"device": 0.5}, "`device` is 0.5"),
         ({"device": -2}, "`device` is -2"),
     ],
@@ -60,7 +60,7 @@ def test_wrong_options_are_refused_by_name(pipe, clips, options, message):
 def test_wrong_settings_of_a_new_pipeline_are_refused_by_name(parts, options, message):
     """The number of a GPU that does not exist used to mean the CPU."""
     with pytest.raises(ValueError, match=re.escape(message)):
-        EGMFPipeline(**parts, **{"device": "cpu", **options})
+        EGMFPipeline(**parts, **{"device": "cpu", **options})(CLIPS)
     assert parts["model"].device == torch.device("cpu")
 
 
@@ -87,5 +87,5 @@ def test_the_processor_refuses_an_interval_without_effect(pipe):
     output = pipe.model.score_answers(**inputs)
     assert "interval" in pipe.processor.post_process_answers(output, interval=0.5)[1]
     output = pipe.model.score_answers(**pipe.processor(text="Well."))
-    with pytest.raises(ValueError, match="`interval` is given, but every task is a classification. Leave it out"):
+    with pytest.raises(ValueError, match="`interval` is for scores, but every task is a classification"):
         pipe.processor.post_process_answers(output, interval=0.9)
