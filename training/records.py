@@ -292,6 +292,29 @@ def read_json(path: str | Path) -> Any:
         raise ValueError(f"{path} is not a JSON file ({error}).") from error
 
 
+class UniqueKeyLoader(yaml.SafeLoader):
+    """Refuses a key that is given twice, of which the last one would count without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            name = (key.tag, str(key.value))
+            if name in seen and not key.tag.endswith(":merge"):
+                problem = f"the key {key.value!r} appears twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.add(name)
+        return super().construct_mapping(node, deep)
+
+
+def parse_yaml(text: str) -> Any:
+    """The content of a YAML text, of plain types.
+
+    Raises:
+        yaml.YAMLError: it is not YAML, or has a key twice.
+    """
+    return yaml.load(text, Loader=UniqueKeyLoader)  # noqa: S506  a SafeLoader
+
+
 def read_yaml(path: str | Path) -> Any:
     """The content of a YAML file.
 
@@ -300,7 +323,7 @@ def read_yaml(path: str | Path) -> Any:
         ValueError: it is not YAML, not UTF-8, or nested too deeply; the message is one line.
     """
     try:
-        return yaml.safe_load(Path(path).read_text(encoding="utf-8-sig"))
+        return parse_yaml(Path(path).read_text(encoding="utf-8-sig"))
     except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"{path} is not a YAML file: {' '.join(str(error).split())}") from error
     except RecursionError as error:

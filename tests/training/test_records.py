@@ -97,6 +97,22 @@ def test_error_for_invalid_yaml_is_one_line(tmp_path, content):
     assert "\n" not in str(caught.value)
 
 
+def test_a_key_that_is_given_twice_is_refused(tmp_path):
+    """The last one counted, without a word."""
+    path = tmp_path / "my.yaml"
+    path.write_text("learning_rate: 1\nseed: 2\nnested: {a: 1, b: {c: 1}}\nlearning_rate: 3\n")
+    with pytest.raises(ValueError, match="my.yaml is not a YAML file: the key 'learning_rate' appears twice .*line 4"):
+        read_yaml(path)
+    path.write_text("a: {c: 1, d: 2, c: 3}\n")
+    with pytest.raises(ValueError, match="the key 'c' appears twice"):
+        read_yaml(path)
+    path.write_text("base: &base {a: 1, b: 2}\none: {<<: *base, a: 3}\n1: x\n'1': y\n? [a, b]\n: z\n")
+    with pytest.raises(ValueError, match="unhashable"):
+        read_yaml(path)
+    path.write_text("base: &base {a: 1, b: 2}\none: {<<: *base, a: 3}\n1: x\n'1': y\n")
+    assert read_yaml(path)["one"] == {"a": 3, "b": 2}
+
+
 def write_half(path):
     path.write_text("half")
     raise RuntimeError("disk full")

@@ -26,6 +26,7 @@ import yaml
 from processing_egmf import EGMFTask
 
 from ..cli import did_you_mean
+from ..records import parse_yaml
 
 
 FIELDS = ("task", "labels", "scale")
@@ -61,7 +62,7 @@ def read_task_map(value: str | Path | None) -> dict[str, TaskMapEntry]:
     text = str(value)
     is_inline = text.lstrip().startswith("{")
     try:
-        content = json.loads(text) if is_inline else yaml.safe_load(Path(text).read_text(encoding="utf-8"))
+        content = json.loads(text) if is_inline else parse_yaml(Path(text).read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"--task_map {text} is neither a readable YAML file nor a JSON object ({reason}).") from error

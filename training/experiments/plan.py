@@ -34,6 +34,7 @@ import yaml
 
 from ..cli import did_you_mean
 from ..paths import CONFIGS
+from ..records import parse_yaml
 
 
 PLANS = Path(__file__).with_name("plans")
@@ -222,7 +223,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         ValueError: it is not one.
     """
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        settings = parse_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(settings, dict):

@@ -16,6 +16,8 @@ import yaml
 
 from processing_egmf import BUILT_IN_TASKS, EGMFTask
 
+from ..records import parse_yaml
+
 
 def read_tasks(path: str | Path | None) -> dict[str, EGMFTask]:
     """The built-in tasks and those of a YAML file (name -> fields); a custom task replaces a built-in one by name.
@@ -49,7 +51,7 @@ def _read_yaml(path: Path) -> Any:
         ValueError: it is not text in UTF-8, not YAML, nested too deeply, or holds a number with thousands of digits.
     """
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        return parse_yaml(path.read_text(encoding="utf-8-sig"))
     except (yaml.YAMLError, ValueError, OSError) as error:
         raise ValueError(f"--tasks_file {path} cannot be read as YAML: {' '.join(str(error).split())}") from error
     except RecursionError as error:

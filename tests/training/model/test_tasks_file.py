@@ -25,6 +25,14 @@ def test_bad_tasks_file_is_a_value_error(tmp_path, text):
         read_tasks(path)
 
 
+def test_a_task_that_is_given_twice_is_refused(tmp_path):
+    path = tmp_path / "tasks.yaml"
+    mood = "mood: {kind: classification, labels: [up, down], prompt: It is}\n"
+    path.write_text(mood + mood.replace("up", "high"))
+    with pytest.raises(ValueError, match="tasks.yaml cannot be read as YAML: the key 'mood' appears twice"):
+        read_tasks(path)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
