@@ -19,6 +19,7 @@ from .text_files import MAX_SHOWN, shorten
 
 
 EXTRA = "extra"  # the field for columns that training does not read, so that none overwrites a field of ours
+NAMES = ("split", "task")
 MAX_LISTED = 5  # examples in an error
 MAX_KINDS = 20  # errors in a message
 MAX_ID_LENGTH = 500
@@ -40,12 +41,14 @@ def make_examples(table: Table, first_number: int = 0) -> list[dict[str, Any]]:
         Examples with the columns that training reads, and `EXTRA`.
 
     Raises:
-        ValueError: an id is not text or a number.
+        ValueError: an id, split or task is not text or a number.
     """
     examples = []
     for index, row in enumerate(table.rows):
         example = split_columns(row)
-        example["id"] = _read_id(row.get("id", first_number + index), table.place(index))
+        place = table.place(index)
+        example["id"] = _read_id(row.get("id", first_number + index), place)
+        example |= {name: _read_name(name, example[name], place) for name in NAMES if example.get(name) is not None}
         examples.append(example)
     return examples
 
@@ -63,12 +66,20 @@ def speaker_of(example: dict[str, Any]) -> str | None:
     return None if speaker is None or str(speaker).strip() == "" else str(speaker)
 
 
+def _read_name(column: str, value: Any, place: str) -> str:
+    """A value that names something, as text: other values would match nothing, and their rows be left out."""
+    if not isinstance(value, str | int | float):
+        raise ValueError(f"{place}: {column} is {shorten(value)}; it must be text or a number.")
+    # Of a column with empty cells, pandas makes whole numbers floats.
+    is_whole = isinstance(value, float) and value.is_integer()
+    return str(int(value) if is_whole and column in NAMES else value)
+
+
 def _read_id(name: Any, place: str) -> str:
-    if not isinstance(name, str | int | float):
-        raise ValueError(f"{place}: id is {shorten(name)}; it must be text or a number.")
-    if len(str(name)) > MAX_ID_LENGTH:
-        raise ValueError(f"{place}: id {shorten(str(name))} has more than {MAX_ID_LENGTH} characters.")
-    return str(name)
+    name = _read_name("id", name, place)
+    if len(name) > MAX_ID_LENGTH:
+        raise ValueError(f"{place}: id {shorten(name)} has more than {MAX_ID_LENGTH} characters.")
+    return name
 
 
 def check_ids(examples: Sequence[dict[str, Any]], folder: Path) -> None:

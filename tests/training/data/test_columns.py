@@ -164,6 +164,8 @@ def test_tables_of_other_names_are_mentioned(folder, name, message):
         ({"file_name": "c.mp4", "video": "c.mp4"}, "line 1: file_name and video both name the video"),
         ({"video": 5}, "example '0' .*line 1.*: video is 5; give the path of a file"),
         ({"id": ["a"]}, r"line 1: id is \['a'\]; it must be text or a number"),
+        ({"split": ["train"]}, r"line 1: split is \['train'\]; it must be text or a number"),
+        ({"task": {"name": "emotion"}}, r"line 1: task is \{'name': 'emotion'\}; it must be text or a number"),
         ({"id": "a" * 9999}, "line 1: id 'aaa.* has more than 500 characters"),
     ],
 )
@@ -171,6 +173,14 @@ def test_values_that_cannot_be_used_name_the_line(folder, row, message):
     write(folder, json.dumps({"answer": "joy", **row}), name="metadata.jsonl")
     with pytest.raises(ValueError, match=message):
         load_examples(folder)
+
+
+@pytest.mark.parametrize("value", [2, 2.0, "2"])
+def test_splits_that_are_numbers_are_found_by_their_text(folder, value):
+    """Folds are numbered in JSON and Parquet; the examples of such a split used to be left out without a word."""
+    write(folder, json.dumps({"answer": "joy", "text": "Hi.", "split": value}), name="metadata.jsonl")
+    (example,) = load_examples(folder, "2")
+    assert example["split"] == "2"
 
 
 def test_all_errors_of_a_kind_are_counted():
