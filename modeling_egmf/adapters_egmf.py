@@ -197,11 +197,11 @@ def add_adapter(language_model: PreTrainedModel, peft_config: Any, name: str) ->
     init = getattr(peft_config, "init_lora_weights", True)
     if init not in KEEPING_INITS:
         raise ValueError(
-            f"init_lora_weights={init!r} changes the weights of the language model, which stays frozen. "
+            f"init_lora_weights={init!r} changes the weights of the language model. "
             "Use True, 'gaussian' or 'orthogonal'."
         )
     if getattr(peft_config, "layer_replication", None):
-        raise ValueError("`layer_replication` changes the layers of the language model: leave it out.")
+        raise ValueError("`layer_replication` changes the language model's layers: leave it out.")
     layers = getattr(peft_config, "layers_to_transform", None) or []
     layers = {layers} if isinstance(layers, int) else {*layers}
     depth = language_model.config.get_text_config().num_hidden_layers
@@ -249,8 +249,8 @@ def place_adapter_of_offloaded_layers(language_model: PreTrainedModel, name: str
             return
         if not isinstance(layer, tuners.lora.LoraLayer) or name in layer.lora_variant:
             raise ValueError(
-                f"Adapter {name!r} is not plain LoRA, and nothing else works for layers that "
-                "`device_map` offloads to CPU or disk. Load the model without offloading."
+                f"Adapter {name!r} is not plain LoRA, the only method for layers that "
+                "`device_map` offloads. Load the model without offloading."
             )
         layer.lora_A[name].to_empty(device=device)
         layer.lora_B[name].to_empty(device=device)
@@ -274,7 +274,7 @@ def undone_on_error(language_model: PreTrainedModel, name: str) -> Iterator[None
     if not isinstance(name, str) or not re.fullmatch(r"[\w-]+", name):
         raise ValueError(f"An adapter's name is {name!r}; use letters, digits, '_' and '-'.")
     if name in configs:
-        raise ValueError(f"The model has an adapter {name!r} already; delete_adapter({name!r}) removes it.")
+        raise ValueError(f"There is an adapter {name!r}; delete_adapter({name!r}) removes it.")
     active = language_model.active_adapters() if configs else []
     children = [(parent, *named) for parent in language_model.modules() for named in parent.named_children()]
     try:
@@ -401,16 +401,24 @@ class EGMFAdapterMixin:
 
     def set_adapter(self, adapter_name: str | list[str]) -> None:
         """Make these adapters the active ones, and the only ones that are trained."""
-        self.language_model.set_adapter(adapter_name)
+        names = [adapter_name] if isinstance(adapter_name, str) else adapter_name
+        # peft would add one that is named twice twice.
+        self.language_model.set_adapter(list(dict.fromkeys(names)))
 
     def active_adapters(self) -> list[str]:
-        return self.language_model.active_adapters()
+        """Names of the adapters that have an effect now: none after `disable_adapters`."""
+        status = import_peft().get_model_status(self.language_model)
+        return self.language_model.active_adapters() if status.enabled else []
 
     def disable_adapters(self) -> None:
         self.language_model.disable_adapters()
 
     def enable_adapters(self) -> None:
+        """Undo `disable_adapters`, also for modules that adapters replace, which `transformers` leaves disabled."""
         self.language_model.enable_adapters()
+        for module in self.language_model.modules():
+            if isinstance(module, import_peft().utils.ModulesToSaveWrapper):
+                module.enable_adapters(True)
 
     def delete_adapter(self, adapter_names: str | list[str]) -> None:
         self.language_model.delete_adapter(adapter_names)

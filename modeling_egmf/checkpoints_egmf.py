@@ -146,17 +146,18 @@ def save_adapters(
         peft_config.revision = config.text_model_revision
         if isinstance(peft_config.target_modules, set):
             peft_config.target_modules = sorted(peft_config.target_modules)
-        peft_config.save_pretrained(os.path.join(folder, name))
+        path = os.path.join(folder, name)
+        peft_config.save_pretrained(path)
         file_name = f"{name}/{weights_name(variant, 'adapter_model')}"
         save_torch_state_dict(
             weights[name],
-            os.path.join(folder, name),
+            path,
             filename_pattern=weights_name(variant, "adapter_model{suffix}"),
             # peft reads a single file.
             max_shard_size="1000TB",
         )
         config.weights_checksum[file_name] = checksum(weights[name].items())
-        fields = peft_config.from_json_file(os.path.join(folder, name, "adapter_config.json"))
+        fields = peft_config.from_json_file(os.path.join(path, "adapter_config.json"))
         config.weights_checksum[f"{name}/adapter_config.json"] = settings_checksum(fields)
         config.adapters[name] = name in model.active_adapters()
     config.config_checksum = settings_checksums(json.loads(config.to_json_string()))
@@ -214,7 +215,7 @@ def load_adapter_checkpoint(
     video_backbone = load_backbone(checkpoint, config, "video", **hub_kwargs)
     with explain_loading_errors(str(checkpoint)):
         model = model_class(config, language_model, audio_backbone, video_backbone)
-    keys = model.state_dict().keys() - (keys_stored_elsewhere(model) - weights.keys())
+    keys = model.state_dict().keys() - keys_stored_elsewhere(model)
     load_weights(checkpoint, model, {key: key for key in keys}, weights)
     file_name = weights_name(kwargs.get("variant"))
     compare_checksum(checkpoint, config, file_name, checksum, weights.items())
@@ -247,8 +248,7 @@ def load_standalone_checkpoint(
     paths = []
     if "state_dict" not in kwargs:
         paths = find_weights(checkpoint, kwargs.get("variant"), **file_arguments(kwargs))
-    if "device_map" in kwargs:
-        kwargs["device_map"] = full_device_map(kwargs["device_map"])
+    kwargs["device_map"] = full_device_map(kwargs.get("device_map"))
     kwargs["output_loading_info"] = True
     # check_weights reports them with all other mismatches.
     kwargs["ignore_mismatched_sizes"] = True
@@ -266,7 +266,7 @@ def load_standalone_checkpoint(
     offloaded = [name for name, weight in weights.items() if weight.is_meta and name.startswith("egmf.")]
     if offloaded:
         raise ValueError(
-            f"`device_map` offloads {offloaded[0]} of {checkpoint}; only the language model can be offloaded. "
+            f"`device_map` offloads {offloaded[0]}; only the language model can be offloaded. "
             'Map "egmf" to a device, or raise `max_memory`.'
         )
     return model, info
@@ -373,7 +373,7 @@ class EGMFCheckpointMixin:
         """
         if not nn.Linear(1, 1).weight.is_meta:
             raise ValueError(
-                "from_config() would give random weights to the language model. Use from_pretrained(), or "
+                "from_config() would give random weights. Use from_pretrained(), or "
                 f"{cls.__name__}.from_language_model('ORG/LLM', config) for a new model. "
                 f"If you want random weights: {cls.__name__}(config)."
             )
@@ -429,7 +429,7 @@ class EGMFCheckpointMixin:
         hub_arguments = ("repo_id", "commit_message", "private", "create_pr")
         hub_kwargs = {name: kwargs.pop(name) for name in hub_arguments if name in kwargs}
         if pushes and kwargs.get("variant") is not None:
-            raise ValueError("`push_to_hub=True` does not upload a `variant`. Save it, then upload its folder.")
+            raise ValueError("`push_to_hub=True` does not upload a `variant`: upload its folder.")
         if self.config.text_model_id is not None:
             # An adapter checkpoint keeps our key names.
             kwargs.setdefault("save_original_format", False)

@@ -189,7 +189,7 @@ class EGMFEncoderConfig(PreTrainedConfig):
         has_own_stem = self.input_type != "features" and self.backbone_config is None
         if self.pooling == "statistics" and has_own_stem:
             raise ValueError(
-                "`pooling` is 'statistics', which is for features and pretrained encoders. Use 'attention' for an "
+                "`pooling` is 'statistics', for features and pretrained encoders. Use 'attention' for an "
                 "encoder that is trained from scratch."
             )
 
@@ -464,7 +464,7 @@ class EGMFConfig(PreTrainedConfig):
                     f"it must be in [1, {self.fusion_hidden_size}] (`fusion_hidden_size`)."
                 )
         if len(set(self.expert_names)) < len(self.experts):
-            raise ValueError(f"Two experts share a name: {self.expert_names}. Give each a name of its own.")
+            raise ValueError(f"Two experts share a name: {self.expert_names}. Rename one.")
         active = self.active_experts
         if active is not None and not (active and set(active) <= set(self.expert_names)):
             names = ", ".join(self.expert_names)

@@ -7,7 +7,7 @@ prompts of 5, 7 and 5 tokens ─┬─► group of 5 (samples 0, 2) ─► new t
 # B batch  S prompt tokens  L real tokens of a sample  T new tokens  X sequences per sample
 
 import copy
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,7 @@ BATCH_ARGUMENTS = (
 )
 
 
+COUNTS = ("max_new_tokens", "num_beams", "num_return_sequences")
 # Which `generate` takes from its keywords.
 LIBRARY_ARGUMENTS = ("tokenizer", "assistant_tokenizer", "trust_remote_code")
 # Which read the prompt in parts or with another model, without its pseudo tokens, or count its tokens; and the values
@@ -54,12 +55,16 @@ class EGMFGenerationMixin(GenerationMixin):
         Language models that do not take padding generate in groups of equal length, some without a cache.
 
         Raises:
-            TypeError: an argument is unknown.
-            ValueError: an argument does not work with pseudo tokens, with groups or with a language model without a
-                cache; a mask does not belong to the prompt.
+            TypeError: an argument is unknown, or not of a type that it takes.
+            ValueError: there is no prompt; a mask does not belong to it; an argument does not work with pseudo tokens,
+                with groups or with a language model without a cache.
         """
         if inputs is not None:
             kwargs["input_ids"] = inputs
+        if not {"input_ids", "inputs_embeds"} & kwargs.keys():
+            raise ValueError("No prompt: give all the processor returns.")
+        if isinstance(kwargs.get("generation_config"), dict):
+            raise TypeError("`generation_config` is a dict: give its fields.")
         if kwargs.get("custom_generate") is None:
             of_model = argument_names(type(self.language_model))
             settings = {*vars(self.generation_config), *of_model, *LIBRARY_ARGUMENTS}
@@ -67,6 +72,10 @@ class EGMFGenerationMixin(GenerationMixin):
             check_keywords(GenerationMixin.generate, given, self.forward, settings)
         chosen = kwargs.get("generation_config") or self.generation_config
         given = {**vars(chosen), **kwargs}
+        for name in COUNTS:
+            value = given.get(name)
+            if value is not None and not (isinstance(value, SupportsIndex) and value > 0):
+                raise ValueError(f"`{name}` is {value!r}; give an integer, at least 1.")
         unsupported = {"assistant_early_exit": None}
         if given.get("utterance_mask") is not None:
             unsupported |= PLAIN_SETTINGS

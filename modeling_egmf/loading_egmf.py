@@ -63,11 +63,11 @@ def load_config(
         kwargs: those of `from_pretrained`, among them fields of the configuration.
 
     Raises:
-        TypeError: an argument is nearly the name of a field.
+        TypeError: an argument is nearly the name of a field, or a field of the language model.
         OSError: config.json is missing or damaged.
         ValueError: config.json is not valid, or an argument would leave weights unchecked.
     """
-    fields = field_names(EGMFConfig) - {"dtype"}
+    fields = field_names(EGMFConfig) - {"dtype", "tie_word_embeddings"}
     refuse_typos(EGMFConfig, kwargs)
     changes = {name: kwargs[name] for name in kwargs if name in fields}
     kwargs = {name: value for name, value in kwargs.items() if name not in fields and value is not None}
@@ -82,6 +82,9 @@ def load_config(
             raise TypeError(f"Set {', '.join(sorted(changes))} in the `config` that you pass.")
     else:
         config = EGMFConfig.from_pretrained(config or checkpoint, **file_arguments(kwargs), **changes)
+    own = {*dir(config.text_config)} - {"dtype", "quantization_config", "_commit_hash"}
+    for name in own & kwargs.keys():
+        raise TypeError(f"Not an argument: {name}. Set model.config.text_config.{name}.")
     check_arguments(checkpoint, config, kwargs)
     if config.adapters is None:
         config = with_stored_adapters(config, checkpoint, **file_arguments(kwargs))
@@ -135,8 +138,7 @@ def text_model_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
     """Those of the arguments that are for the language model, with a device map by its own names."""
     others = {*FILE_ARGUMENTS, *STANDALONE_ARGUMENTS, *OTHER_ARGUMENTS}
     arguments = {name: kwargs[name] for name in kwargs if name not in others}
-    if "device_map" in arguments:
-        arguments["device_map"] = text_model_device_map(arguments["device_map"])
+    arguments["device_map"] = text_model_device_map(kwargs.get("device_map"))
     return arguments
 
 
@@ -165,7 +167,7 @@ def check_arguments(
     if unsupported and config.text_model_id is not None:
         raise ValueError(
             f"{checkpoint} is an adapter checkpoint, which does not take {', '.join(unsupported)}. "
-            "Make it standalone first (training/model/export.py), or leave them out."
+            "Make it standalone (training/model/export.py), or leave them out."
         )
 
 

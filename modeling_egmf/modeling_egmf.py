@@ -467,12 +467,13 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFCheckpointMixin, EGMFPr
         if labels is not None:
             raise ValueError("The inputs already contain an answer. Call the processor without `answer`.")
         if answer_ids is None:
-            raise ValueError("`answer_ids` is missing; give all that processor(text=...) returns, without `answer`.")
+            raise ValueError("`answer_ids` is missing; give all that processor(text=...) returns.")
         check_tensors({"input_ids": input_ids, "attention_mask": attention_mask, "answer_ids": answer_ids})
-        if answer_ids.ndim != 3 or answer_ids.numel() == 0:
+        check_masks(input_ids, attention_mask=attention_mask)
+        is_batch = answer_ids.ndim == 3 and len(answer_ids) == len(input_ids)
+        if not is_batch or answer_ids.numel() == 0:
             raise ValueError(f"`answer_ids` has shape {tuple(answer_ids.shape)}; give (samples, answers, tokens).")
         check_token_ids("answer_ids", answer_ids.clamp(min=0), self.config)
-        check_masks(input_ids, attention_mask=attention_mask)
         if self.training and self.language_model.is_gradient_checkpointing:
             raise ValueError("Gradient checkpointing disables the cache: call model.eval() first.")
         answers = AnswerSet.from_answer_ids(answer_ids, attention_mask.device)

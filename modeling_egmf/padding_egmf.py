@@ -159,7 +159,7 @@ def forward_repacked(
     """
     if kwargs.get("output_attentions"):
         raise ValueError(
-            f"A {llm.config.model_type!r} language model reads samples without their padding: there are no "
+            f"A {llm.config.model_type!r} language model reads no padding: there are no "
             "attention weights over the batch's columns. Leave out `output_attentions`."
         )
     is_real = attention_mask.bool()

@@ -265,14 +265,13 @@ def load_text_model(
     """
     path = config.text_model_id
     remedy = (
-        "Point to a copy: from_pretrained(..., text_model_id='/path/to/a/copy'), "
+        "Point to a copy: from_pretrained(..., text_model_id='/a/copy'), "
         "pipeline(..., model_kwargs={'text_model_id': ...}) or --text_model_name_or_path."
     )
     if kwargs.get("dtype") in (None, "auto"):
         kwargs["dtype"] = config.text_config.dtype or "auto"
-    if kwargs.get("attn_implementation") is None and config._attn_implementation is not None:
-        # AutoConfig has taken the argument.
-        kwargs["attn_implementation"] = config._attn_implementation
+    # AutoConfig has taken the argument.
+    kwargs.setdefault("attn_implementation", config._attn_implementation)
     kwargs["revision"] = config.text_model_revision or "main"
     with loading_part("language model", path, checkpoint, remedy):
         language_model, info = AutoModelForCausalLM.from_pretrained(path, output_loading_info=True, **kwargs)
@@ -303,7 +302,7 @@ def load_backbone(
     if not is_stored_elsewhere(encoder):
         return None
     path = encoder.backbone_id
-    remedy = f"Point to a copy: from_pretrained(..., {modality}_config={{'backbone_id': '/path/to/a/copy'}})."
+    remedy = f"Point to a copy: from_pretrained(..., {modality}_config={{'backbone_id': '/a/copy'}})."
     with loading_part(f"{modality} encoder", path, checkpoint, remedy):
         backbone, info = AutoModel.from_pretrained(
             path,
@@ -317,7 +316,7 @@ def load_backbone(
     checksum = sum_of_bits(backbone, excluded=info["missing_keys"])
     if encoder.backbone_checksum not in (None, checksum):
         raise ValueError(
-            f"The {modality} encoder at {path} has other weights than the one {checkpoint} was trained with. "
+            f"The {modality} encoder at {path} has other weights than {checkpoint} was trained with. "
             f"{remedy} To keep the edit, pass {modality}_config={{'backbone_checksum': None}}."
         )
     encoder.backbone_checksum = checksum

@@ -64,7 +64,8 @@ def check_tensors(inputs: Mapping[str, Any]) -> None:
         TypeError: the message names the input.
     """
     for name, value in inputs.items():
-        if not isinstance(value, Tensor | Mapping | None):
+        accepted = Tensor | Mapping | None if name == "attention_mask" else Tensor | None
+        if not isinstance(value, accepted):
             raise TypeError(
                 f'`{name}` is a {type(value).__name__}, not a tensor: call the processor with return_tensors="pt".'
             )
@@ -108,7 +109,7 @@ def check_finite(**media: Tensor | None) -> None:
 
 def check_token_ids(name: str, token_ids: Tensor | None, config: EGMFConfig) -> None:
     """Reject tokens that the language model does not have; on a GPU, they would end the process."""
-    if token_ids is None:
+    if token_ids is None or token_ids.numel() == 0:
         raise ValueError(f"`{name}` is missing; give all that processor(text=...) returns.")
     if token_ids.dtype not in (torch.int64, torch.int32):
         raise ValueError(f"`{name}` has type {token_ids.dtype}; give whole numbers, as the processor does.")

@@ -52,7 +52,7 @@ def explain_loading_errors(name: str, remedy: str = "Download or save it again."
             name = problem.split("'")[1]
             hint = did_you_mean(name, COMMON_ARGUMENTS) or " Leave it out."
             raise TypeError(f"from_pretrained() got an unexpected keyword argument {name!r}.{hint}") from error
-        raise OSError(f"{name} could not be loaded ({problem}). {remedy}") from error
+        raise OSError(f"{name} could not be loaded ({problem}). {remedy} Or check the arguments.") from error
 
 
 # ---- files ----------------------------------------------------------------------------------------------------------
@@ -232,8 +232,8 @@ def check_weights(
         return
     remedy = "Download or save it again. "
     if any(weights[name].dtype == torch.float16 for name in infinite):
-        remedy = "They overflow float16: load with dtype=torch.bfloat16, or download or save it again. "
+        remedy = "They overflow float16: load with dtype=torch.bfloat16, or save it again. "
     raise ValueError(
         f"The weights of {checkpoint} do not match the model: {', '.join(found)}. {remedy}"
-        "Is it an adapter checkpoint whose `text_model_id` was removed from config.json?"
+        "Is it an adapter checkpoint whose `text_model_id` was removed, or the other way round?"
     )

@@ -312,7 +312,11 @@ def parse_yaml(text: str) -> Any:
     Raises:
         yaml.YAMLError: it is not YAML, or has a key twice.
     """
-    return yaml.load(text, Loader=UniqueKeyLoader)  # noqa: S506  a SafeLoader
+    loader = UniqueKeyLoader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 def read_yaml(path: str | Path) -> Any:

@@ -95,7 +95,7 @@ def test_layers_are_the_default_if_none_are_named(make_config):
         (
             {"r": 2, "layer_replication": [[0, 2], [1, 2]]},
             ValueError,
-            "`layer_replication` changes the layers of the la",
+            "`layer_replication` changes the language model",
         ),
         ({"peft_type": "NOTHING"}, ValueError, "`peft_type` is 'NOTHING'; use one of LORA, ADALORA"),
         ({"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 4}, ValueError, "'PROMPT_TUNING'; use one of LORA"),
@@ -199,7 +199,7 @@ def test_after_a_failed_add_adapter_the_model_is_as_before(adapted, reason, tmp_
 def test_a_name_that_is_taken_is_refused(adapted):
     adapted.add_adapter({"r": 2}, "x")
     before = state_of(adapted)
-    with pytest.raises(ValueError, match=r"has an adapter 'x' already; delete_adapter\('x'\)"):
+    with pytest.raises(ValueError, match=r"There is an adapter 'x'; delete_adapter\('x'\)"):
         adapted.add_adapter({"r": 4}, "x")
     assert_unchanged(adapted, before)
 

@@ -179,6 +179,12 @@ def test_missing_weight_of_the_language_model_is_refused(standalone):
         load(standalone[0])
 
 
+def test_standalone_checkpoint_takes_no_other_language_model(standalone, bases):
+    """It would keep its own, and name the other when it is saved."""
+    with pytest.raises(ValueError, match="unexpected keys: .'language_model.*or the other way round"):
+        load(standalone[0], text_model_id=str(bases / "llm_other_weights"))
+
+
 def test_adapter_checkpoint_without_its_name_is_refused(adapter):
     path = adapter[0] / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "text_model_id": None}))

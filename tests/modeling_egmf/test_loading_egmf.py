@@ -261,6 +261,29 @@ def test_adapter_refuses_weights_from_elsewhere(adapter):
         load(adapter[0], state_dict={})
 
 
+@pytest.mark.parametrize(
+    "name", ["use_cache", "num_labels", "tie_word_embeddings", "output_attentions", "name_or_path"]
+)
+def test_attribute_of_the_language_model_is_no_keyword(checkpoint, name):
+    """It had no effect, or one on adapter checkpoints only."""
+    with pytest.raises(TypeError, match=rf"Not an argument: {name}. Set model.config.text_config.{name}"):
+        load(checkpoint[0], **{name: False})
+
+
+@pytest.mark.parametrize(
+    ("keywords", "problem"),
+    [
+        ({"device_map": "gpu"}, "device name"),
+        ({"device_map": ["cpu"]}, "'list' object"),
+        ({"attn_implementation": "flash"}, 'attn_implementation="flash"` is not supported'),
+        ({"quantization_config": "nf4"}, "quant_method"),
+    ],
+)
+def test_wrong_value_of_a_keyword_is_a_possible_cause(checkpoint, keywords, problem):
+    with pytest.raises(OSError, match=rf"could not be loaded.*{problem}.*Or check the arguments"):
+        load(checkpoint[0], **keywords)
+
+
 # ---- device maps --------------------------------------------------------------------------------------------
 
 

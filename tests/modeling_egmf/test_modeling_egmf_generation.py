@@ -1,5 +1,6 @@
 """Free text: `generate` against full forwards without a cache, in batches, with beams, without the text."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -84,6 +85,28 @@ def test_static_cache_equals_dynamic(setting, process):
     model, processor, samples = setting()
     inputs = process(processor, samples)
     assert torch.equal(new_tokens(model, inputs, cache_implementation="static"), new_tokens(model, inputs))
+
+
+@pytest.mark.parametrize("name", ["num_beams", "num_return_sequences", "max_new_tokens"])
+@pytest.mark.parametrize("value", [0, -1, "2", 2.5])
+def test_impossible_number_is_refused_by_name(setting, process, name, value):
+    model, processor, samples = setting()
+    with pytest.raises(ValueError, match=rf"`{name}` is {value!r}; give an integer, at least 1"):
+        model.generate(**process(processor, samples), **{name: value})
+    assert new_tokens(model, process(processor, samples), num_beams=np.int64(2)).shape == (3, STEPS)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"max_new_tokens": 3}, {"attention_mask": torch.ones(1, 4)}])
+def test_text_without_a_prompt_is_refused(make_model, arguments):
+    with pytest.raises(ValueError, match="No prompt: give all the processor returns"):
+        make_model().generate(**arguments)
+
+
+@pytest.mark.parametrize("fields", [{}, {"max_new_tokens": 3}])
+def test_settings_in_a_dict_are_refused(setting, process, fields):
+    model, processor, samples = setting()
+    with pytest.raises(TypeError, match="`generation_config` is a dict: give its fields"):
+        model.generate(**process(processor, samples), generation_config=fields)
 
 
 @pytest.mark.parametrize("kind", ["adapter", "standalone"])

@@ -248,3 +248,22 @@ def test_input_that_is_not_finite_is_named(setting, process, labeled, name, numb
             method(**given)
     inputs["modality_mask"][1, 1 if name == "audio_values" else 2] = 0
     assert model.eval().score_answers(**inputs).probabilities.isfinite().all()
+
+
+@pytest.mark.parametrize("count", [1, 2, 6])
+def test_answers_of_another_number_of_samples_are_refused(setting, process, count):
+    model, processor, samples = setting()
+    inputs = process(processor, samples)
+    answer_ids = inputs.pop("answer_ids")
+    with pytest.raises(ValueError, match=rf"`answer_ids` has shape \({count}, .*give \(samples, answers, tokens\)"):
+        model.score_answers(**inputs, answer_ids=answer_ids.repeat(2, 1, 1)[:count])
+
+
+def test_inputs_in_a_dict_and_empty_prompts_are_refused(setting, process):
+    model, processor, samples = setting()
+    inputs = process(processor, samples)
+    for method in (model, model.generate):
+        with pytest.raises(TypeError, match="`input_ids` is a EGMFBatch, not a tensor"):
+            method(inputs)
+        with pytest.raises(ValueError, match="`input_ids` is missing"):
+            method(torch.zeros(1, 0, dtype=torch.long))

@@ -61,7 +61,7 @@ def merge(model: EGMFForConditionalGeneration) -> EGMFForConditionalGeneration:
     ]
     for _, module in adapted:
         if isinstance(module, BaseTunerLayer):
-            module.merge()
+            module.merge(adapter_names=model.active_adapters())
     inside = ()
     for name, module in adapted:
         if name.startswith(inside):  # of another adapter, or of a trained embedding
