@@ -14,10 +14,15 @@ import torch
 from scipy.fft import irfft, next_fast_len, rfft
 from torchaudio.functional import phase_vocoder
 
-from processing_egmf.frames_egmf import is_blank
+from processing_egmf.frames_egmf import is_blank, resize
+
+from .faces import FACE_SHARE
 
 
 MAX_GAIN_DECIBELS = 3.0
+MAX_FACE_SHIFT = 0.03  # of a crop's side: several times the usual error of a detector
+MAX_FACE_GROWTH = 0.05
+MIN_FACE_DETAIL = 0.4  # of the crop's pixels along a side, as in a face that is small in the frame
 NOISE_DECIBELS = (-70.0, -45.0)  # below full scale
 MAX_VOICE_CHANGE = 0.1  # of pitch and of tempo
 TIMBRE_DECIBELS = 3.0  # standard deviation of the level in each of six bands
@@ -66,6 +71,25 @@ def augment_frames(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     changed = ((frames.astype(np.float32) - 128) * contrast + 128 + brightness) * tint
     changed = np.clip(changed, 0, 255).astype(np.uint8)
     return np.ascontiguousarray(frames) if is_blank(changed) else changed
+
+
+def augment_face(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A cropped face (T, y, x, 3) uint8 -> elsewhere in its crop, larger or smaller, and half of the time less sharp.
+
+    The same face gets another box wherever it is in the frame, and has fewer pixels if it is far from the camera.
+    """
+    shift_x, shift_y = 2 * rng.uniform(-MAX_FACE_SHIFT, MAX_FACE_SHIFT, 2)  # affine_grid's side is 2
+    growth = 1 + rng.uniform(-MAX_FACE_GROWTH, MAX_FACE_GROWTH)
+    detail = rng.uniform(MIN_FACE_DETAIL, 2 - MIN_FACE_DETAIL)
+    size = frames.shape[1:3]
+    if detail < 1:
+        reduced = (max(1, round(detail * size[0])), max(1, round(detail * size[1])))
+        frames = resize(resize(frames, reduced), size)
+    images = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float()  # (T, 3, y, x)
+    affine = torch.tensor([[growth, 0, shift_x], [0, growth, shift_y]], dtype=torch.float32)
+    grid = torch.nn.functional.affine_grid(affine.expand(len(images), 2, 3), list(images.shape), align_corners=False)
+    moved = torch.nn.functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    return np.ascontiguousarray(moved.round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
 
 
 def augment_audio(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -124,6 +148,11 @@ AUGMENTATIONS = {
 
 
 def augment(media: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Randomly change every stream of a decoded clip; the rest, such as `face_share`, stays."""
+    """Randomly change every stream of a decoded clip; the rest, such as `face_share`, stays.
+
+    A face that was found is also moved; a whole frame is not.
+    """
+    if media.get(FACE_SHARE):
+        media = {**media, "video": augment_face(media["video"], rng)}
     changed = {name: AUGMENTATIONS[name](values, rng) for name, values in media.items() if name in AUGMENTATIONS}
     return {**media, **changed}

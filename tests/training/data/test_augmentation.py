@@ -8,18 +8,22 @@ import pytest
 from processing_egmf.frames_egmf import is_blank
 from training.data.augmentation import (
     AUGMENTATIONS,
+    MAX_FACE_GROWTH,
+    MAX_FACE_SHIFT,
     MAX_GAIN_DECIBELS,
     MAX_VOICE_CHANGE,
     NOISE_DECIBELS,
     AugmentationSettings,
     augment,
     augment_audio,
+    augment_face,
     augment_features,
     augment_frames,
     augment_voice,
     choose_modalities,
 )
 from training.data.collator import SUBSETS
+from training.data.faces import FACE_SHARE
 from training.data.tables import MEDIA
 
 
@@ -222,3 +226,59 @@ def test_nothing_is_changed_by_default():
         False,
         False,
     )
+
+
+# ---- faces --------------------------------------------------------------------------------------------------
+
+
+def dot(size=48, side=12):
+    frames = np.full((3, size, size, 3), 40, np.uint8)
+    first = (size - side) // 2
+    frames[:, first : first + side, first : first + side] = 240
+    return frames
+
+
+def center_and_side(frame):
+    light = frame[..., 0].astype(float) - 40
+    rows, columns = np.arange(len(light)) + 0.5, np.arange(light.shape[1]) + 0.5
+    total = light.sum()
+    return (light.sum(axis=0) @ columns / total, light.sum(axis=1) @ rows / total, (total / 200) ** 0.5)
+
+
+def test_a_face_moves_and_grows_within_limits_and_the_same_in_all_frames():
+    frames = dot()
+    found = []
+    for seed in range(60):
+        changed = augment_face(frames, rng(seed))
+        assert (changed.shape, changed.dtype) == (frames.shape, frames.dtype)
+        assert (changed == changed[:1]).all()
+        found.append(center_and_side(changed[0]))
+    x, y, side = np.array(found).T
+    for center in (x, y):
+        assert np.abs(center - 24).max() < 48 * MAX_FACE_SHIFT * (1 + MAX_FACE_GROWTH) + 0.1
+        assert np.ptp(center) > 48 * MAX_FACE_SHIFT
+    assert np.abs(side / 12 - 1).max() < MAX_FACE_GROWTH + 0.03
+    assert np.ptp(side / 12) > MAX_FACE_GROWTH
+    assert frames.max() == 240  # the original is kept
+
+
+def test_a_face_is_sometimes_less_sharp():
+    stripes = np.tile(np.array([40, 240], np.uint8).repeat(2), 12)
+    frames = np.broadcast_to(stripes[None, None, :, None], (2, 48, 48, 3))
+    contrasts = [float(np.std(augment_face(frames, rng(seed)))) for seed in range(40)]
+    assert min(contrasts) < 50 < 80 < max(contrasts)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (48, 30)])
+def test_faces_of_any_size_are_changed(size):
+    frames = np.random.default_rng(0).integers(0, 255, (2, *size, 3)).astype(np.uint8)
+    assert augment_face(frames, rng()).shape == frames.shape
+
+
+def test_only_a_face_that_was_found_is_moved():
+    frames = np.random.default_rng(0).integers(60, 180, (4, 16, 16, 3)).astype(np.uint8)
+    whole = augment({"video": frames}, rng())["video"]
+    assert np.array_equal(augment({"video": frames, FACE_SHARE: 0.0}, rng())["video"], whole)
+    face = augment({"video": frames, FACE_SHARE: 0.5}, rng())
+    assert face[FACE_SHARE] == 0.5
+    assert not np.array_equal(face["video"], whole)
