@@ -27,6 +27,7 @@ from .voice_affects import mix_voice_affects
 FRAMES_PER_SECOND = Fraction(25, 2)
 # x264's lookahead differs from run to run; without it, the bytes are always the same.
 X264_PARAMS = "aq-mode=0:mbtree=0:rc-lookahead=0:sync-lookahead=0"
+CRF = 20
 VOICE = 0  # parts of a speaker, each with its own random generator
 FACE = 1
 
@@ -95,13 +96,14 @@ def speech_level(samples: np.ndarray) -> np.ndarray:
     return np.clip((relative - 0.1) / 0.9, 0, 1)
 
 
-def write_mp4(path: Path, samples: np.ndarray, frames: np.ndarray) -> None:
+def write_mp4(path: Path, samples: np.ndarray, frames: np.ndarray, crf: int = CRF) -> None:
     """Write H.264 and AAC; the same input gives the same bytes.
 
     Args:
         path: the file, renamed into place once it is complete.
         samples: mono audio in [-1, 1] at 16 kHz, (S,).
         frames: RGB, uint8 of shape (T, height, width, 3).
+        crf: constant rate factor of x264; higher ones compress more.
     """
     partial = path.with_name(f".{path.stem}.{os.getpid()}.mp4")
     with av.open(str(partial), "w", options={"fflags": "+bitexact"}) as container:
@@ -109,7 +111,7 @@ def write_mp4(path: Path, samples: np.ndarray, frames: np.ndarray) -> None:
         video.height = frames.shape[1]
         video.width = frames.shape[2]
         video.pix_fmt = "yuv420p"
-        video.options = {"preset": "veryfast", "crf": "20", "threads": "1", "x264-params": X264_PARAMS}
+        video.options = {"preset": "veryfast", "crf": str(crf), "threads": "1", "x264-params": X264_PARAMS}
         audio = container.add_stream("aac", rate=SAMPLE_RATE)
         audio.layout = "mono"
         audio.bit_rate = 48_000
