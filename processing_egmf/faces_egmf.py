@@ -13,7 +13,7 @@ in pixels. The default is dlib, whose detector of frontal faces is part of its c
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 
 import numpy as np
@@ -23,11 +23,15 @@ from .frames_egmf import resize
 from .media_egmf import to_numpy
 
 
-# Longer side in pixels of the frames that dlib searches, whose smallest face has about 80; larger ones only if no face
-# has been found, because the time grows with the area.
-SEARCH_SIDES = (480, 960)
+# Score above which a box is looked at more closely, and averaged.
+LIKELY = -0.4
+# One after the other, until a face is found: the longer side in pixels of the frames that dlib searches, and a score.
+# The smallest face has about 80 pixels; the time grows with the area.
+SEARCHES = ((480, 0.0), (960, 0.0), (960, LIKELY))
 # Height and width in pixels; larger frames are made to fit before a face is cropped.
 FACE_FRAME = (960, 960)
+# Highest level of a pixel in the bars of a letterbox; compression leaves a little of the frame beside them.
+BLACK = 32
 # Side of a crop in sides of the face's box.
 MARGIN = 1.8
 # Sides of the box that a face may move before its crop does.
@@ -38,10 +42,16 @@ SMOOTHING = (0.25, 0.5, 0.25)
 TOLERANCE = 1e-6
 # Of a face from one frame to the next.
 MAX_GROWTH = 2.0
+# How often a box is refined.
+ROUNDS = 2
 # Side of the square that is searched again around a face, in sides of its box.
-SURROUNDINGS = 2.4
-# Of this square: within one step of dlib's pyramid of sizes.
-REFINED_SIDES = (230, 239, 248, 257, 267)
+SURROUNDINGS = 1.6
+# Of this square: one step of dlib's pyramid of sizes. The face has at least 80 pixels.
+REFINED_SIDES = range(128, 154, 2)
+# Distance in pixels between the places that dlib searches.
+GRID = 8
+# Multiples of these, modulo 1, are spread evenly over a square.
+SPREAD = np.array([0.7549, 0.5698])
 # The detector's own state is not safe in several threads at once: two end in a crash.
 DLIB_LOCK = threading.Lock()
 
@@ -101,14 +111,20 @@ def crop_main_face(frames: np.ndarray, detector: Callable, name: str) -> tuple[n
         return frames, 0.0
     # (frames with the face, 3)
     positions = np.array(list(track.values()))
-    usual_x, usual_y, usual_side = np.median(positions, axis=0)
-    side = round(MARGIN * usual_side) + 1
+    quarter = len(positions) // 4
+    usual_x, usual_y, usual_side = np.sort(positions, axis=0)[quarter : len(positions) - quarter].mean(axis=0)
     centers = []
     for axis, usual in enumerate((usual_x, usual_y)):
         offsets = np.interp(np.arange(len(frames)), list(track), positions[:, axis] - usual)
         slack = np.clip(offsets, -SLACK * usual_side, SLACK * usual_side)
         centers.append(usual + np.convolve(np.pad(offsets - slack, 1, "edge"), SMOOTHING, "valid"))
-    crops = [_cut(frame, x, y, side) for frame, x, y in zip(frames, *centers)]
+    is_light = (frames > BLACK).any(axis=(0, 3))
+    rows = _between_bars(is_light.any(axis=1))
+    columns = _between_bars(is_light.any(axis=0))
+    corner = np.array([columns.start, rows.start])
+    crops = []
+    for frame, center in zip(frames[:, rows, columns], np.stack(centers, axis=1) - corner):
+        crops.append(_cut(frame, center, MARGIN * usual_side))
     return np.stack(crops), len(track) / len(frames)
 
 
@@ -173,44 +189,90 @@ def _distance(before: np.ndarray, after: np.ndarray) -> float:
     return np.abs(after[:2] - before[:2]).max() / large if large <= MAX_GROWTH * small else np.inf
 
 
-def _cut(frame: np.ndarray, x: float, y: float, side: int) -> np.ndarray:
-    """A square (side, side, 3) around a point of a frame; beyond the frame, its edge is repeated."""
-    pixels = np.arange(side) - side // 2
-    rows = np.clip(round(y) + pixels, 0, len(frame) - 1)
-    columns = np.clip(round(x) + pixels, 0, frame.shape[1] - 1)
-    return frame[rows[:, None], columns]
+def _between_bars(is_light: np.ndarray) -> slice:
+    """The part of a row or column of a clip (n,) between two dark bars; without both of them, all of it."""
+    light = np.flatnonzero(is_light)
+    has_bars = len(light) > 0 and not is_light[0] and not is_light[-1]
+    return slice(light[0], light[-1] + 1) if has_bars else slice(0, len(is_light))
+
+
+def _cut(frame: np.ndarray, center: np.ndarray, side: float) -> np.ndarray:
+    """A square (pixels, pixels, 3) around a point of a frame, x and y, which may lie between pixels; its edge is
+    repeated."""
+    pixels = max(1, round(side))
+    offsets = ((np.arange(pixels) + 0.5) / pixels - 0.5) * side - 0.5
+    rows = _interpolate(frame, center[1] + offsets)
+    square = _interpolate(rows.swapaxes(0, 1), center[0] + offsets)
+    return np.rint(square.swapaxes(0, 1)).astype(np.uint8)
+
+
+def _interpolate(rows: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Rows (y, x, 3) at other positions, linearly: (positions, x, 3)."""
+    positions = np.clip(positions, 0, len(rows) - 1)
+    before = np.floor(positions).astype(int)
+    after = np.ceil(positions).astype(int)
+    share = (positions - before).astype(np.float32)[:, None, None]
+    return rows[before] * (1 - share) + rows[after] * share
 
 
 # ---- dlib ----------------------------------------------------------------------------------------------------
 
 
 def detect_with_dlib(frames: np.ndarray) -> list[list[np.ndarray]]:
-    """Boxes (5,) of the faces in each frame: x, y, width, height, score, by dlib's detector of frontal faces."""
+    """Boxes (5,) of the faces in each frame: x, y, width, height, score, by dlib's detector of frontal faces.
+
+    A face is found where its score, once refined, is above 0. In frames without one, it is searched where the nearest
+    frame has it.
+    """
     height, width = frames.shape[1:3]
-    for side in SEARCH_SIDES:
+    numbers = count()
+    for side, threshold in SEARCHES:
         scale = side / max(height, width)
         scaled = resize(frames, (max(1, round(height * scale)), max(1, round(width * scale))))
-        boxes = [_run_dlib(frame, scale) for frame in scaled]
-        if any(map(len, boxes)):
+        likely = [_run_dlib(frame, scale, threshold) for frame in scaled]
+        boxes = [_refine_all(*pair, 0.0, numbers) for pair in zip(frames, likely)]
+        found = np.flatnonzero([len(faces) for faces in boxes])
+        if len(found):
             break
-    return [[_refine(frame, _refine(frame, box)) for box in of_frame] for frame, of_frame in zip(frames, boxes)]
+    for index, frame in enumerate(frames):
+        if len(found) and index not in found:
+            nearest = found[np.abs(found - index).argmin()]
+            boxes[index] = _refine_all(frame, boxes[nearest], LIKELY, numbers)
+    return boxes
 
 
-def _run_dlib(frame: np.ndarray, scale: float) -> np.ndarray:
+def _refine_all(frame: np.ndarray, boxes: Any, threshold: float, numbers: Iterator[int]) -> list[np.ndarray]:
+    """Those of a frame's boxes (5,) whose refined score is above a threshold, refined."""
+    for _ in range(ROUNDS):
+        boxes = [_refine(frame, box, numbers) for box in boxes]
+    return [box for box in boxes if box[4] > threshold]
+
+
+def _run_dlib(frame: np.ndarray, scale: float, threshold: float = LIKELY) -> np.ndarray:
     """Boxes (faces, 5) of a frame that was scaled by `scale`, in the pixels of the original."""
     with DLIB_LOCK:
-        rectangles, scores, _ = load_dlib().run(frame, 0, 0.0)
+        rectangles, scores, _ = load_dlib().run(frame, 0, threshold)
     boxes = [(box.left(), box.top(), box.width(), box.height()) for box in rectangles]
     return np.column_stack([np.reshape(boxes, (-1, 4)) / scale, scores])
 
 
-def _refine(frame: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """A box (5,) more exactly: dlib's lie on a grid of a tenth of their side, so several sizes are averaged."""
-    x, y = box[:2] + box[2:4] / 2
-    side = 2 * round(SURROUNDINGS * box[2] / 2) + 1
-    patch = _cut(frame, x, y, side)[None]
-    corner = (round(x) - side // 2, round(y) - side // 2, 0, 0, 0)
-    boxes = [box]
+def _refine(frame: np.ndarray, box: np.ndarray, numbers: Iterator[int]) -> np.ndarray:
+    """A box (5,) more exactly, with the highest score found there; `LIKELY` if there is no face.
+
+    dlib's boxes lie on a grid of 8 pixels, and their sizes are a fifth apart. Those found at places and sizes spread
+    evenly between are averaged, without weights: so the mean does not depend on where the grid lies.
+    """
+    center = box[:2] + box[2:4] / 2
+    side = SURROUNDINGS * box[2]
+    patch = _cut(frame, center, side)[None]
+    boxes = []
     for size in REFINED_SIDES:
-        boxes.extend(_run_dlib(resize(patch, (size, size))[0], size / side) + corner)
-    return np.mean([again for again in boxes if np.abs(again - box)[:4].max() < box[2] / 2], axis=0)
+        left, top = start = (GRID * (next(numbers) * SPREAD % 1)).astype(int)
+        searched = resize(patch, (size, size))[0, top:, left:]
+        corner = center - side / 2 + start * side / size
+        again = _run_dlib(np.ascontiguousarray(searched), size / side) + np.pad(corner, (0, 3))
+        is_near = np.abs(again - box)[:, :4].max(axis=1) < box[2] / 2
+        boxes.extend(again[is_near])
+    if not boxes:
+        return np.array([*box[:4], LIKELY])
+    return np.array([*np.mean(boxes, axis=0)[:4], np.max(boxes, axis=0)[4]])

@@ -25,8 +25,8 @@ def detect_squares(frames):
     return [[box for channel in (RED, GREEN) for box in find_square(frame, channel)] for frame in frames]
 
 
-def find_square(frame, channel):
-    rows, columns = np.nonzero(frame[..., channel] > 200)
+def find_square(frame, channel, level=200):
+    rows, columns = np.nonzero(frame[..., channel] > level)
     if len(rows) == 0:
         return []
     height = rows.max() + 1 - rows.min()
@@ -54,13 +54,15 @@ def crop(frames):
 def test_a_crop_is_the_same_wherever_the_face_is():
     expected, share = crop(draw([(50, 30)] * 3))
     assert share == 1
-    assert expected.shape == (3, 37, 37, 3)
+    assert expected.shape == (3, 36, 36, 3)
     assert (expected[:, 8:28, 8:28, RED] == 255).all()
     for place in ((20, 30), (80, 30), (20, 15)):
         elsewhere, _ = crop(draw([place] * 3))
         assert np.array_equal(elsewhere[..., :2], expected[..., :2])
     barred = np.zeros((3, 100, 100, 3), np.uint8)
     barred[:, 20:80] = draw([(50, 30)] * 3)
+    assert np.array_equal(crop(barred)[0], expected)
+    barred[:, :20], barred[:, 80:] = 12, 30  # compressed black is not quite black
     assert np.array_equal(crop(barred)[0], expected)
     small, _ = crop(draw([(30, 40)] * 3, side=8))
     assert np.abs(resize(small, (16, 16)).astype(int) - resize(expected, (16, 16)))[..., :2].mean() < 20
@@ -71,9 +73,29 @@ def test_a_crop_keeps_its_scale_and_moves_smoothly():
     frames[2, 20:28] = 0  # the detector sees half of the face
     crops, share = crop(frames)
     assert share == 1
-    assert crops.shape == (5, 37, 37, 3)
+    assert crops.shape == (5, 36, 36, 3)
     corners = crops[:, 0, 0, 2].astype(int)  # the gradient of the background says where a crop is
     assert np.ptp(corners) <= 2  # of 90 in 100 pixels; the face moves 4
+
+
+def test_a_box_between_pixels_is_cropped_there():
+    frames = np.repeat(np.arange(100, dtype=np.uint8)[None, None, :, None] * 2, 60, axis=1).repeat(3, axis=3)
+
+    def detector(x):
+        return lambda frames: [[(x, 20, 20, 20, 1.0)]]
+
+    middles = [crop_main_face(frames, detector(x), "a")[0][0, 18, 18, 0] for x in (40, 40.5, 41)]
+    assert middles == [100, 101, 102]
+
+
+def test_a_wrong_box_hardly_moves_a_crop():
+    boxes = [[(40, 20, 20, 20, 1.0)]] * 8
+    frames = draw([(50, 30)] * 8)
+    expected, _ = crop_main_face(frames, lambda frames: boxes, "a")
+    boxes = [*boxes[:7], [(43, 22, 21, 21, 1.0)]]
+    crops, _ = crop_main_face(frames, lambda frames: boxes, "a")
+    assert abs(len(crops[0]) - len(expected[0])) <= 1
+    assert (crops[:, 12:26, 12:26, RED] == 255).all()
 
 
 def test_gaps_are_interpolated_and_the_crop_stays_where_a_face_has_left():
@@ -106,7 +128,7 @@ def test_without_a_face_the_whole_frames_are_used(make_processor, warnings_of):
     assert_same(processor(video=frames), make_processor(None, "frames")(video=frames))
     point = np.random.default_rng(0).integers(0, 255, (3, 1, 2, 3), np.uint8)  # frames of 2 x 1 pixels
     assert crop_main_face(point, detect_squares, "clip 7")[0].shape[1:] in {(1, 2, 3), (2, 2, 3), (3, 3, 3)}
-    assert crop_main_face(point[:, :, :1], lambda frames: [[(0, 0, 1, 1, 1)]] * 3, "a")[0].shape == (3, 3, 3, 3)
+    assert crop_main_face(point[:, :, :1], lambda frames: [[(0, 0, 1, 1, 1)]] * 3, "a")[0].shape == (3, 2, 2, 3)
 
 
 @pytest.mark.parametrize(
@@ -273,6 +295,54 @@ def test_dlib_finds_a_drawn_face(make_processor):
     wide[:, :, :288] = clip
     values = processor.prepare(video=wide)["video_values"]
     assert (values - expected["video_values"]).abs().mean() < 0.1
+
+
+class Rectangle:
+    """As of dlib."""
+
+    def __init__(self, left, top, width, height):
+        self.left, self.top, self.width, self.height = (
+            lambda value=value: value for value in (left, top, width, height)
+        )
+
+
+def detector_of_scores(score_at):
+    """A stand-in for dlib's, with the score of the frame's longer side and number among those of this side; below the
+    threshold, no face."""
+    searched = []
+
+    class Detector:
+        def run(self, frame, upsampling, threshold):
+            side = max(frame.shape)
+            searched.append(side)
+            score = score_at(side, searched.count(side) - 1)
+            boxes = [box[:4] for box in find_square(frame, RED, 128)] if score > threshold else []
+            return [Rectangle(*box) for box in boxes], [score] * len(boxes), [0] * len(boxes)
+
+    return Detector, searched
+
+
+@pytest.mark.parametrize(
+    ("score_at", "found", "largest_side"),
+    [
+        (lambda side, number: 1.0, 4, 480),
+        (lambda side, number: 1.0 if side != 480 or number == 2 else -1.0, 4, 480),  # elsewhere, as in the third frame
+        (lambda side, number: -0.2 if side in (480, 960) else 0.1, 4, 960),  # likely, and certain when enlarged
+        (lambda side, number: -0.2, 0, 960),
+        (lambda side, number: 0.2 if side in (480, 960) else -0.2, 0, 960),
+        (lambda side, number: -1.0 if side == 480 else 0.5, 4, 960),
+        (lambda side, number: -1.0, 0, 960),
+    ],
+)
+def test_dlib_searches_where_a_face_is_likely(monkeypatch, score_at, found, largest_side):
+    detector, searched = detector_of_scores(score_at)
+    monkeypatch.setattr(faces_egmf, "load_dlib", detector)
+    boxes = faces_egmf.detect_with_dlib(draw([(50, 30)] * 4))
+    assert sum(len(of_frame) for of_frame in boxes) == found
+    assert max(searched) == largest_side
+    for of_frame in boxes:
+        for box in of_frame:
+            assert np.abs(box[:4] - (40, 20, SIDE, SIDE)).max() < 0.5
 
 
 def test_dlib_runs_in_one_thread_at_a_time(monkeypatch):
