@@ -1,7 +1,7 @@
 """Distillation of the fusion pretraining's head into the language model.
 
     f_enhanced of two samples ─► a point on the line through them ─┬─► pretraining's head ─► probabilities of answers
-                                                                   └─► pseudo tokens ─► language model ─► first token
+                                                                   └─► pseudo tokens ─► language model ─► its tokens
 
 The head is linear, so its confidence follows from the fused vector. The language model is not: it memorizes the
 training clips, and for vectors between or beyond them, such as those of unfamiliar speakers, it falls back on one
@@ -29,7 +29,7 @@ MIX_RANGE = (-0.5, 1.0)
 
 
 class Distillation:
-    """Mixes fused vectors in training, and replaces the loss of an answer's first token by the head's probabilities.
+    """Mixes fused vectors in training, and replaces the labels in the loss by the head's probabilities.
 
     It applies to the tasks of `SoftLabels`; all others are trained as usual.
 
@@ -49,7 +49,7 @@ class Distillation:
 
     def begin(self, task_ids: torch.Tensor) -> None:
         """Announce a training step, task_ids (B,)."""
-        suitable = torch.tensor([*self.soft_labels.first_tokens], device=task_ids.device)
+        suitable = torch.tensor([*self.soft_labels.answers], device=task_ids.device)
         self._is_mixed = torch.isin(task_ids, suitable)
 
     def _mix(self, module: nn.Module, arguments: Any, output: EGMFFusionOutput) -> EGMFFusionOutput:

@@ -388,10 +388,8 @@ class TrainingRun:
             heads = AnswerHeads(self.processor, self.model.config.fusion_hidden_size)
         heads.load_state_dict(state)
         distillation = Distillation(heads.to(self.args.device), self.processor)
-        if not distillation.soft_labels.first_tokens:
-            logger.warning(
-                "--distillation has no effect: it is for classification whose labels differ in their first token."
-            )
+        if not distillation.soft_labels.answers:
+            logger.warning("--distillation has no effect: it is for classification.")
             return
         distillation.attach(self.model)
         self.trainer.distillation = distillation

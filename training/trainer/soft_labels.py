@@ -1,13 +1,18 @@
-"""Soft labels: the first token of an answer is trained toward a distribution over the labels of its task.
+"""Soft labels: the tokens of an answer are trained toward a distribution over the labels of its task.
 
-    logits before the answer (n, V) ─► log-probabilities of the labels' first tokens (n, A) ─┐
-    targets (n, A): smoothed labels, or what a head answers (distillation.py) ───────────────┴─► change of the loss
+    targets (n, A): smoothed labels, or what a head answers (distillation.py) ─┐
+    labels that begin as the true one does up to a token ──────────────────────┴─► their shares of the next token
+    logits before each token (n, L, V) ─► log-probabilities of the labels' next tokens ──► change of the loss
+
+The shares say how often each token would follow if labels were drawn from the targets: if the labels differ in their
+first token, all of the distribution is there.
 
 The label smoothing of `Trainer` would spread a label over the whole vocabulary and, because the library does not know
 this model, compare the logits of each token with that token instead of the next.
 """
 
 # B batch  S tokens  K columns with logits  V vocabulary  n samples of a task  A answers of a task
+# L tokens of its longest answer, with the end token
 
 from collections.abc import Callable
 
@@ -22,20 +27,22 @@ from ..model.readout import EGMFWithHead
 
 logger = get_logger(__name__)
 
+SMALLEST = 1e-12  # share of an answer that the targets exclude, so that the tokens after its beginning have targets
+
 
 class SoftLabels:
-    """The change of the loss, for tasks of classification whose labels differ in their first token.
+    """The change of the loss, for tasks of classification.
 
     Attributes:
-        first_tokens: index of each such task -> (A,) first token of every label.
+        answers: index of each such task -> (A, L) tokens of its labels, followed by -1.
     """
 
     def __init__(self, processor: EGMFProcessor):
-        self.first_tokens: dict[int, torch.Tensor] = {}
+        self.answers: dict[int, torch.Tensor] = {}
         for index, task in enumerate(processor.task_objects.values()):
-            tokens = [int(ids[0]) for ids in processor.answer_token_ids(task.name)]
-            if task.kind == "classification" and len(set(tokens)) == len(tokens):
-                self.first_tokens[index] = torch.tensor(tokens)
+            if task.kind == "classification":
+                rows = [torch.tensor(ids) for ids in processor.answer_token_ids(task.name)]
+                self.answers[index] = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1)
 
     def change_of_loss(
         self,
@@ -57,19 +64,42 @@ class SoftLabels:
             Change of the loss, which is a mean over samples of the mean over an answer's tokens, ().
         """
         total = logits.new_zeros((), dtype=torch.float32)
-        num_tokens = (labels != -100).sum(dim=1)
         first = (labels != -100).int().argmax(dim=1)  # (B,) column of the answer's first token
-        column = first - 1 - (labels.shape[1] - logits.shape[1])  # of the logits that predict it
-        for index, tokens in self.first_tokens.items():
+        ended = nn.functional.pad(labels, (0, 1), value=-100)
+        for index, answers in self.answers.items():
             rows = torch.where(task_ids == index)[0]
             if len(rows) == 0:
                 continue
-            tokens = tokens.to(logits.device)
-            log_probs = torch.log_softmax(logits[rows, column[rows]].float(), dim=-1)[:, tokens]  # (n, A)
-            own = (labels[rows, first[rows]][:, None] == tokens).float()
-            changes = (own - targets(index, rows, own)) * log_probs
-            total = total + (changes.sum(dim=1) / num_tokens[rows]).sum()
+            answers = answers.to(logits.device)
+            columns = first[rows, None] + torch.arange(answers.shape[1], device=logits.device)  # (n, L)
+            path = ended[rows[:, None], columns.clamp(max=labels.shape[1])]  # (n, L) the answer's tokens
+            path = path.where(path != -100, -1)
+            equal = (path[:, None] == answers).float()  # (n, A, L)
+            own = equal.prod(dim=2)
+            shares = next_token_shares(targets(index, rows, own), equal)
+            before = columns - 1 - (labels.shape[1] - logits.shape[1])  # columns of the logits that predict them
+            steps = logits[rows[:, None], before.clamp(max=logits.shape[1] - 1)].float()
+            log_probs = torch.log_softmax(steps, dim=-1)  # (n, L, V)
+            of_answers = log_probs.gather(2, answers.clamp(min=0).T.expand(len(rows), -1, -1))  # (n, L, A)
+            of_path = log_probs.gather(2, path.clamp(min=0)[:, :, None])[:, :, 0]  # (n, L)
+            changes = (of_path - (shares.transpose(1, 2) * of_answers).sum(dim=2)) * (path >= 0)
+            total = total + (changes.sum(dim=1) / (path >= 0).sum(dim=1)).sum()
         return total / len(labels)
+
+
+def next_token_shares(targets: torch.Tensor, equal: torch.Tensor) -> torch.Tensor:
+    """How often each answer is the one that goes on, given that the answer begins as the sample's.
+
+    Args:
+        targets: (n, A) distributions.
+        equal: (n, A, L) 1 where a token of an answer is that of the sample's.
+
+    Returns:
+        (n, A, L) shares of the answers that begin alike, whose sum over answers is 1 at each token.
+    """
+    begins = nn.functional.pad(equal[:, :, :-1].cumprod(dim=2), (1, 0), value=1.0)
+    shares = begins * targets.clamp(min=SMALLEST)[:, :, None]
+    return shares / shares.sum(dim=1, keepdim=True).clamp(min=SMALLEST)
 
 
 class LabelSmoothing:
@@ -98,10 +128,9 @@ def make_label_smoothing(model: nn.Module, processor: EGMFProcessor, factor: flo
     if factor == 0:
         return None
     smoothing = LabelSmoothing(processor, factor)
-    if smoothing.soft_labels.first_tokens and not isinstance(model, EGMFWithHead):
+    if smoothing.soft_labels.answers and not isinstance(model, EGMFWithHead):
         return smoothing
     logger.warning(
-        "--label_smoothing_factor has no effect: it is for scored answers (--readout answers) and classification "
-        "whose labels differ in their first token."
+        "--label_smoothing_factor has no effect: it is for scored answers (--readout answers) and classification."
     )
     return None

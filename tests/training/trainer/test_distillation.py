@@ -4,10 +4,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from processing_egmf import BUILT_IN_TASKS, EGMFTask
+from processing_egmf import EGMFTask
 from tests.helpers.training_runs import PRETRAINING, SHORT, run, write_place
 from training.arguments import parse_arguments
-from training.records import write_json
 from training.trainer.checkpointing import FUSION_PRETRAINING_WEIGHTS
 from training.trainer.distillation import Distillation
 from training.trainer.pretraining import AnswerHeads
@@ -45,39 +44,37 @@ def test_vectors_are_mixed_once_and_only_for_the_task_of_labels(distillation, ma
     assert torch.equal(model.egmf.experts(fused).fused, plain)
 
 
-def test_target_of_the_first_token_is_the_answer_of_the_head(distillation):
-    tokens = distillation.soft_labels.first_tokens[0]
-    assert list(distillation.soft_labels.first_tokens) == [0]
+def test_targets_are_the_answers_of_the_head(distillation):
+    assert list(distillation.soft_labels.answers) == [0]
+    tokens = distillation.soft_labels.answers[0]
+    lengths = (tokens >= 0).sum(dim=1).tolist()
+    width = tokens.shape[1]
     fused = torch.randn(2, 8)
-    # The second answer has two tokens. The logits are those of the last three columns of five.
-    labels = torch.tensor([[-100, -100, -100, -100, tokens[1]], [-100, -100, -100, tokens[2], 5]])
-    logits = torch.randn(2, 3, int(tokens.max()) + 10)
+    labels = torch.full((2, width + 2), -100)
+    labels[0, 2 : 2 + lengths[1]] = tokens[1, : lengths[1]]
+    labels[1, 1 : 1 + lengths[2]] = tokens[2, : lengths[2]]
+    logits = torch.randn(2, width + 2, int(tokens.max()) + 10)
     task_ids = torch.zeros(2, dtype=torch.long)
     change = distillation.change_of_loss(logits, fused, labels, task_ids)
     targets = torch.softmax(distillation.heads.heads[0](distillation.heads.norm(fused)), dim=1)
+    first = tokens[:, 0]
+    assert len(first.unique()) == 3  # so that only the first token can be another one
     expected = 0.0
-    for row, (column, answer, length) in enumerate(((1, 1, 1), (0, 2, 2))):
-        log_probs = torch.log_softmax(logits[row, column], dim=0)[tokens]
-        expected += (log_probs[answer] - (targets[row] * log_probs).sum()) / length / 2
+    for row, (column, answer) in enumerate(((1, 1), (0, 2))):
+        log_probs = torch.log_softmax(logits[row, column], dim=0)[first]
+        expected += (log_probs[answer] - (targets[row] * log_probs).sum()) / lengths[answer] / 2
     torch.testing.assert_close(change, expected)
     assert distillation.change_of_loss(logits, fused, labels, task_ids + 1) == 0
 
 
-def test_run_whose_labels_begin_alike_is_trained_as_usual(place, caplog):
-    trainer = run(place, "alike", distillation="true", **PRETRAINING, **SHORT)
+def test_scores_are_trained_as_usual(place, caplog):
+    trainer = run(place, "scores", distillation="true", only_tasks="sentiment", **PRETRAINING, **SHORT)
     assert trainer.distillation is None
     assert "--distillation has no effect" in caplog.text
 
 
-def test_run_follows_its_pretraining(place, tmp_path):
-    words = {label: label for label in BUILT_IN_TASKS["emotion"].labels} | {"surprise": "wonder"}  # not s, as sadness
-    tasks = {"emotion": {"kind": "classification", "labels": words, "prompt": "\nEmotion:"}}
-    options = {
-        "tasks_file": write_json(tmp_path / "tasks.yaml", tasks),
-        "only_tasks": "emotion",
-        **PRETRAINING,
-        **SHORT,
-    }
+def test_run_follows_its_pretraining(place):
+    options = {"only_tasks": "emotion", **PRETRAINING, **SHORT}
     changed = run(place, "distilled", distillation="true", **options)
     assert changed.distillation is not None
     plain = run(place, "plain", **options)

@@ -1,14 +1,13 @@
-"""Label smoothing over the labels of a task, at an answer's first token."""
+"""Label smoothing over the labels of a task."""
 
 import pytest
 import torch
 from accelerate import PartialState
 from safetensors.torch import load_file
 
-from processing_egmf import BUILT_IN_TASKS, EGMFTask
+from processing_egmf import EGMFTask
 from tests.helpers.training_runs import PRETRAINING, SHORT, run, write_place
 from training.arguments import parse_arguments
-from training.records import write_json
 from training.trainer.soft_labels import LabelSmoothing, make_label_smoothing
 
 
@@ -16,22 +15,40 @@ MOODS = EGMFTask("mood", "classification", labels=("joy", "anger", "fear"), prom
 SCORES = EGMFTask("score", "regression", low=-1, high=1, step=0.2, prompt="\nScore:")
 
 
-def test_smoothed_labels_of_the_first_token(make_processor):
+def test_smoothed_labels(make_processor):
     smoothing = LabelSmoothing(make_processor(None, None, tasks=[MOODS, SCORES]), 0.3)
-    assert list(smoothing.soft_labels.first_tokens) == [0]
-    tokens = smoothing.soft_labels.first_tokens[0]
-    # The answer of the second sample has two tokens. The logits are those of the last three columns of five.
-    labels = torch.tensor([[-100, -100, -100, -100, tokens[1]], [-100, -100, -100, tokens[2], 5]])
-    logits = torch.randn(2, 3, int(tokens.max()) + 10)
-    task_ids = torch.zeros(2, dtype=torch.long)
+    assert list(smoothing.soft_labels.answers) == [0]
+    tokens = smoothing.soft_labels.answers[0]
+    own, others = tokens[1], tokens[:, 0]
+    assert len(others.unique()) == 3  # so that only the first token can be another one
+    length = int((own >= 0).sum())
+    labels = torch.full((1, 2 + length), -100)
+    labels[0, 2:] = own[:length]
+    logits = torch.randn(1, length + 1, int(tokens.max()) + 10)  # of all columns but the first
+    task_ids = torch.zeros(1, dtype=torch.long)
     change = smoothing.change_of_loss(logits, labels, task_ids)
-    plain = smoothed = 0.0
-    for row, (column, answer, length) in enumerate(((1, 1, 1), (0, 2, 2))):
-        log_probs = torch.log_softmax(logits[row, column], dim=0)[tokens]
-        plain -= log_probs[answer] / length / 2
-        smoothed -= (0.7 * log_probs[answer] + 0.3 * log_probs.mean()) / length / 2
-    torch.testing.assert_close(change, smoothed - plain)
+    log_probs = torch.log_softmax(logits[0, 0], dim=0)[others]
+    torch.testing.assert_close(change, 0.3 * (log_probs[1] - log_probs.mean()) / length)
     assert smoothing.change_of_loss(logits, labels, task_ids + 1) == 0
+
+
+def test_labels_that_begin_alike_share_their_beginning(make_processor):
+    """Of three labels, two begin alike: the beginning is worth both, and the next token is shared by the two."""
+    task = EGMFTask("mood", "classification", labels=("so so", "so good", "bad"), prompt="\nMood:")
+    smoothing = LabelSmoothing(make_processor(None, None, tasks=[task]), 0.3)
+    tokens = smoothing.soft_labels.answers[0]
+    length = int((tokens[0] >= 0).sum())
+    step = int((tokens[0] != tokens[1]).int().argmax())
+    assert step > 0 and tokens[0, 0] != tokens[2, 0]
+    labels = tokens[:1, :length].clone()
+    labels = torch.cat([torch.full((1, 1), -100), labels], dim=1)
+    logits = torch.randn(1, length + 1, int(tokens.max()) + 10)
+    change = smoothing.change_of_loss(logits, labels, torch.zeros(1, dtype=torch.long))
+    first = torch.log_softmax(logits[0, 0], dim=0)
+    later = torch.log_softmax(logits[0, step], dim=0)
+    expected = 0.1 * (first[tokens[0, 0]] - first[tokens[2, 0]])
+    expected += 0.1 / 0.9 * (later[tokens[0, step]] - later[tokens[1, step]])
+    torch.testing.assert_close(change, expected / length)
 
 
 def test_smoothing_without_effect_is_named(make_model, make_processor, caplog):
@@ -47,10 +64,7 @@ def test_smoothing_without_effect_is_named(make_model, make_processor, caplog):
 def test_run_with_smoothed_labels(tmp_path, trained_tokenizer):
     """The change reaches the losses that are logged and the weights."""
     place = write_place(tmp_path / "place", trained_tokenizer)
-    words = {label: label for label in BUILT_IN_TASKS["emotion"].labels} | {"surprise": "wonder"}  # not s, as sadness
-    tasks = {"emotion": {"kind": "classification", "labels": words, "prompt": "\nEmotion:"}}
-    tasks_file = write_json(tmp_path / "tasks.yaml", tasks)
-    options = {"tasks_file": tasks_file, "only_tasks": "emotion", **PRETRAINING, **SHORT}
+    options = {"only_tasks": "emotion", **PRETRAINING, **SHORT}
     plain = run(place, "plain", **options)
     smoothed = run(place, "smoothed", label_smoothing_factor=0.4, **options)
     assert plain.label_smoothing is None
