@@ -103,7 +103,7 @@ def predict_variants(model: Any, processor: EGMFProcessor, clip: Clip, task: str
             given |= {"task": task, "name": name}
             samples = [prepare_cropped(processor, **given, modalities=subset) for subset in with_video]
             scored = model.score_answers(**processor.collate(samples).to(model.device)).probabilities
-            results[variant] = {"face_share": media["face_share"], "probabilities": scored.cpu().double().cpu().numpy()}
+            results[variant] = {"face_share": media["face_share"], "probabilities": scored.cpu().double().numpy()}
     return results
 
 
