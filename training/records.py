@@ -295,15 +295,16 @@ def read_json(path: str | Path) -> Any:
 class UniqueKeyLoader(yaml.SafeLoader):
     """Refuses a key that is given twice, of which the last one would count without a word."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    # Not when the mapping is constructed: by then, those of `<<` may have been merged into it.
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
         seen = set()
         for key, _ in node.value:
             name = (key.tag, str(key.value))
             if name in seen and not key.tag.endswith(":merge"):
-                problem = f"the key {key.value!r} appears twice"
-                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+                raise yaml.composer.ComposerError(None, None, f"the key {key.value!r} appears twice", key.start_mark)
             seen.add(name)
-        return super().construct_mapping(node, deep)
+        return node
 
 
 def parse_yaml(text: str) -> Any:

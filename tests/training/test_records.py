@@ -111,6 +111,9 @@ def test_a_key_that_is_given_twice_is_refused(tmp_path):
         read_yaml(path)
     path.write_text("base: &base {a: 1, b: 2}\none: {<<: *base, a: 3}\n1: x\n'1': y\n")
     assert read_yaml(path)["one"] == {"a": 3, "b": 2}
+    # `inner` is merged into `two` before it is constructed itself.
+    path.write_text("one: {deep: {inner: &inner {<<: &base {a: 1}, a: 2}}}\ntwo: {<<: *inner}\n")
+    assert read_yaml(path) == {"one": {"deep": {"inner": {"a": 2}}}, "two": {"a": 2}}
 
 
 def write_half(path):

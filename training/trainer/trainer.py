@@ -117,6 +117,7 @@ class EGMFTrainer(Trainer):
         return super().train(*args, **kwargs)
 
     def loader_options(self) -> dict[str, Any]:
+        """Options of every loader: of training, evaluation and fusion pretraining."""
         return {
             "collate_fn": self.data_collator,
             "num_workers": self.args.dataloader_num_workers,

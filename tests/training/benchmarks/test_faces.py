@@ -50,6 +50,7 @@ def test_summary_compares_with_the_centered_clip():
     )
 
 
-def test_without_clips_the_options_are_named():
+def test_without_clips_the_options_are_named(capsys):
     with pytest.raises(SystemExit):
         faces.main([])
+    assert "Give --dataset, --folder, or both." in capsys.readouterr().err
