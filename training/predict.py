@@ -13,13 +13,18 @@ The work is done in evaluation/predictor.py.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from .cli import CommandParser, command_errors
 from .data.locations import check_checkpoint, check_dataset
 from .options import add_dataset_options, take_dataset_options
+
+
+TABLES = (".csv", ".tsv", ".xls", ".xlsx", ".ods")  # that predictions are not written as
 
 
 def make_parser() -> CommandParser:
@@ -89,8 +94,18 @@ def check_arguments(parser: CommandParser, arguments: argparse.Namespace) -> Non
         )
     if arguments.speaker_normalization and arguments.window_hop is not None:
         parser.error("--speaker_normalization is for whole clips. Leave out --window_hop.")
+    if output is not None and output.suffix.casefold() in TABLES:
+        parser.error(f"--output {output}: predictions are written as JSON Lines (.jsonl) or Parquet (.parquet).")
     if folder is not None and not folder.is_dir():
         parser.error(f"--folder {folder} is not a folder.")
+
+
+def only_one_writes(output: Path | None) -> AbstractContextManager:
+    """Keep other commands from predicting into the same file; of several processes, the first one does."""
+    from .records import only_writer
+
+    is_first = os.environ.get("RANK", "0") == "0"
+    return only_writer(output, "prediction") if output is not None and is_first else nullcontext()
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -106,7 +121,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         from .data.dataset_options import DatasetOptions
         from .evaluation.predictor import PredictionOptions, predict  # imports torch
 
-        failed = predict(PredictionOptions(**given, reading=DatasetOptions.from_arguments(reading)))
+        options = PredictionOptions(**given, reading=DatasetOptions.from_arguments(reading))
+        with only_one_writes(options.output):
+            failed = predict(options)
         if failed:
             sys.exit(1)
 

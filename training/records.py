@@ -18,6 +18,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ import yaml
 
 # The first bytes of a file that may be a placeholder; processing_egmf/media_egmf.py looks at it closely.
 PLACEHOLDER_STARTS = (b"version ", b"/annex/", b"../.git/", b".git/", b"<")
+MAX_SHOWN = 80  # characters of a value in a message
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "numpy", "av", "scikit-learn")
 
 
@@ -221,7 +223,7 @@ def only_writer(folder: Path, writer: str) -> Iterator[None]:
         except OSError:
             is_current = False
         if not is_current:  # another process has the file, or has just removed it
-            raise ValueError(f"Another {writer} is writing to {folder}. Wait until it ends, or give another folder.")
+            raise ValueError(f"Another {writer} is writing to {folder}. Wait until it ends, or give another output.")
         try:
             yield
         finally:
@@ -290,6 +292,48 @@ def read_json(path: str | Path) -> Any:
         raise ValueError(f"{path} cannot be read as JSON: it is nested too deeply.") from error
     except ValueError as error:
         raise ValueError(f"{path} is not a JSON file ({error}).") from error
+
+
+@dataclass(frozen=True)
+class Each:
+    """The shape of an object with any keys whose values all have this shape."""
+
+    shape: Any
+
+
+def check_shape(value: Any, shape: Any, path: str | Path, advice: str, place: str = "") -> None:
+    """Check that a JSON value has the entries that are read from it.
+
+    Args:
+        value: the content of a file, or a part of it.
+        shape: a type or several; `[shape]` for a list; a dict for an object with these keys, of which those that end
+            in `?` may be missing or null, and any others; or `Each`.
+        path: of the file, for the message.
+        advice: what the file should be, and what to do.
+        place: keys of the part in the file.
+
+    Raises:
+        ValueError: an entry is missing, or has another type; the message says where.
+    """
+    kinds = shape if isinstance(shape, type | tuple) else list if isinstance(shape, list) else dict
+    is_flag = isinstance(value, bool) and kinds is not bool
+    if not isinstance(value, kinds) or is_flag:
+        shown = str(value) if len(str(value)) < MAX_SHOWN else f"{str(value)[:MAX_SHOWN]}..."
+        raise ValueError(f"{path}: {place or 'its content'} is {shown!r}. {advice}")
+    within = f"{place}/" if place else ""
+    if isinstance(shape, list):
+        for number, entry in enumerate(value):
+            check_shape(entry, shape[0], path, advice, f"{within}{number}")
+    elif isinstance(shape, Each):
+        for key, entry in value.items():
+            check_shape(entry, shape.shape, path, advice, f"{within}{key}")
+    elif isinstance(shape, dict):
+        for name, entry_shape in shape.items():
+            key = name.removesuffix("?")
+            if key not in value and key == name:
+                raise ValueError(f"{path} has no entry {within}{key}. {advice}")
+            if value.get(key) is not None or key == name:
+                check_shape(value[key], entry_shape, path, advice, f"{within}{key}")
 
 
 class UniqueKeyLoader(yaml.SafeLoader):

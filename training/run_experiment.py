@@ -69,6 +69,23 @@ def results_file(plan: "Plan", arguments: Any) -> Path:
     return arguments.output or arguments.folder / f"{plan.name}{recipe}.json"
 
 
+def check_output(output: Path, plan: "Plan") -> None:
+    """Refuse a file that cannot be written, or holds something else than results of the plan, before the runs.
+
+    Raises:
+        ValueError: the file is kept.
+    """
+    from .records import check_writable, read_json
+
+    if output.is_dir():
+        raise ValueError(f"{output} is a folder. Give --output the name of a file.")
+    check_writable(output.parent)
+    if output.exists():
+        stored = read_json(output)
+        if not isinstance(stored, dict) or stored.get("plan") != plan.name:
+            raise ValueError(f"{output} already exists and has no results of the plan {plan.name}. Give another file.")
+
+
 @contextmanager
 def ended_as_by_ctrl_c() -> Iterator[None]:
     """Let SIGTERM do what Ctrl-C does, so that `kill` stops the commands that run as well."""
@@ -94,6 +111,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         print("\n".join([*left_out, *laboratory.describe(arguments.jobs)]), flush=True)
         if arguments.dry_run:
             return
+        for plan in plans:
+            check_output(results_file(plan, arguments), plan)
         # Imported before the runs, which may take days: their report is not to be written by code of another version.
         from .experiments.report import render_experiment, write_experiment
         from .records import read_json

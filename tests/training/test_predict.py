@@ -15,6 +15,7 @@ from tests.helpers.corpus_files import write_corpus
 from tests.helpers.media_files import JUNK, gray_frames, junk, sine, write_audio, write_video
 from training.evaluation.predictor import Clip, Predictor, find_clips
 from training.predict import check_arguments, main, make_parser
+from training.records import only_writer
 
 
 pytestmark = pytest.mark.integration
@@ -65,6 +66,14 @@ def printed(capsys):
 
 def lines(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_two_predictions_do_not_write_one_file(predict, tmp_path):
+    output = tmp_path / "predictions.jsonl"
+    with only_writer(output, "prediction"):
+        with pytest.raises(SystemExit, match=r"Another prediction is writing to .*predictions.jsonl"):
+            predict("--text", "a", "--output", output)
+    assert not output.exists()
 
 
 def test_one_clip_on_the_terminal(predict, corpus, capsys):
@@ -290,8 +299,9 @@ def test_output_is_not_overwritten(predict, tmp_path, capsys):
         ([], 2, "Give --text, --audio or --video"),
         (["--folder", ".", "--text", "a"], 2, "--folder takes no --text"),
         (["--text", "a", "--output", "EMPTY"], 2, "--output EMPTY is a folder"),
+        (["--text", "a", "--output", "x.CSV"], 2, "predictions are written as JSON Lines (.jsonl) or Parquet"),
         (["--text", "a", "--output", "absent/x.jsonl"], 2, "there is no folder absent to write into"),
-        (["--text", "a", "--task", "mood"], 1, "nknown task ['mood']; use any of "),
+        (["--text", "a", "--task", "mood"], "error: Unknown task 'mood'; use any of ", ""),
         (["--video", "absent.mp4"], 1, "'absent.mp4' does not exist"),
         (["--text", "a", "--modalities", "smell"], "error: --modalities smell: this model has text, audio, video", ""),
     ],

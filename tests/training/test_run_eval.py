@@ -9,7 +9,7 @@ from tests.helpers.corpus_files import write_corpus
 from training.evaluation.evaluator import warn_of_other_splits
 from training.evaluation.metrics import task_metrics
 from training.evaluation.subsets import ALL_MODALITIES, SUBSET_NAMES
-from training.records import write_json
+from training.records import only_writer, write_json
 from training.run_eval import main
 
 
@@ -118,6 +118,13 @@ def test_metrics_can_be_recomputed_from_the_predictions(results, make_processor)
             if not isinstance(value, dict):
                 expected = None if np.isnan(value) else pytest.approx(value, abs=1e-5)
                 assert part["metrics"][metric] == expected, metric
+
+
+def test_two_evaluations_do_not_write_one_file(run_eval, checkpoint):
+    with only_writer(checkpoint / "results-test.json", "evaluation"):
+        with pytest.raises(SystemExit, match=r"Another evaluation is writing to .*results-test.json"):
+            run_eval("--subsets", "text", "--max_samples", "1")
+    assert not (checkpoint / "results-test.json").exists()
 
 
 def test_results_are_not_overwritten(run_eval, checkpoint, capsys):

@@ -4,15 +4,20 @@ The calibration is a field of each task, so that it travels with the checkpoint.
 options are in training/calibrate.py.
 """
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
+from processing_egmf import EGMFTask
 from processing_egmf.stored_processor_egmf import settings_checksums
 
-from ..data.dataset_options import AS_IS, DatasetOptions
-from ..records import read_json, weights_digest, write_json
+from ..data.dataset_options import DatasetOptions
+from ..options import DataArguments
+from ..records import read_json, write_json
 from .calibration import calibration_figures, fit_calibration
 from .evaluator import EvaluationOptions, evaluate_checkpoint
+from .report_files import stored_tasks
+from .run_records import read_results, read_training
 from .subsets import full_subset
 from .tables import format_number, format_subset, markdown_table
 
@@ -48,8 +53,7 @@ def calibrate(
     """
     if not (run / PROCESSOR).is_file():
         raise ValueError(f"{run} is not a checkpoint: it has no {PROCESSOR}. Give the folder of a finished run.")
-    record = read_json(run / "training.json") if (run / "training.json").is_file() else {}
-    data_arguments = record.get("data_arguments", {})
+    data_arguments = read_training(run).get("data_arguments") or {}
     split = split or data_arguments.get("eval_split", "validation")
     path = results_file or run / f"results-{split}.json"
     if results_file is None and split != "test" and not path.is_file():
@@ -62,32 +66,44 @@ def calibrate(
             split=split,
             split_manifest=data_arguments.get("split_manifest", "official"),
             subsets=["every"],
+            only_tasks=data_arguments.get("only_tasks"),
             window_hop=data_arguments.get("window_hop"),
             encoder_cache=encoder_cache or data_arguments.get("encoder_cache") or None,
-            reading=DatasetOptions.from_arguments(data_arguments) if data_arguments else AS_IS,
+            reading=DatasetOptions.from_arguments(dataclasses.asdict(DataArguments()) | data_arguments),
             **evaluation,
         )
         if evaluate_checkpoint(options) is None:
             return ""  # another process writes
     elif not path.is_file() and split != "test":
         raise ValueError(f"{path} does not exist. Leave out --results to evaluate the run.")
-    results = {"split": split} if split == "test" else read_json(path)
-    check_results(results, path, run)
+    results = {"split": split} if split == "test" else read_results(path, run)
+    check_results(results, path, run, dataset)
     return store_calibration(run, results)
 
 
-def check_results(results: dict[str, Any], path: Path, run: Path) -> None:
+def check_results(results: dict[str, Any], path: Path, run: Path, dataset: str | None) -> None:
     """Refuse results that a calibration must not be fitted on."""
     if results.get("split") == "test":
         raise ValueError(
             "A model is not calibrated on the test split: its figures would say nothing about new clips. Give --split "
             "validation."
         )
-    subsets = results.get("subsets")
-    if not isinstance(subsets, dict) or not subsets:
-        raise ValueError(f"{path} is not a results file of egmf evaluate.")
-    if results.get("weights") not in (None, weights_digest(run)):
-        raise ValueError(f"{path} has the results of another checkpoint than {run}. Evaluate this one again.")
+    again = "Evaluate again with --subsets every --overwrite, or give other --results."
+    evaluated = results.get("dataset")
+    if dataset is not None and evaluated is not None and Path(dataset).resolve() != Path(evaluated).resolve():
+        raise ValueError(f"{path} has the results of the dataset {evaluated}, not of --dataset {dataset}. {again}")
+    if results.get("experts"):
+        raise ValueError(f"{path} has results of only some experts ({', '.join(results['experts'])}). {again}")
+    stored = stored_tasks(run)
+    evaluated_tasks = {task for part in results["subsets"].values() for task in part["tasks"]}
+    for name in sorted(evaluated_tasks):
+        fields = (results.get("tasks") or {}).get(name)
+        if name not in stored or (fields is not None and EGMFTask.from_dict(fields, name) != stored[name]):
+            raise ValueError(
+                f"{path} has results of a task {name!r} that is not the one of {run / PROCESSOR}, which has "
+                f"{', '.join(stored)}. {again}"
+            )
+    subsets = results["subsets"]
     count = len(full_subset(results).split("+"))
     if len(subsets) < 2**count - 1:
         raise ValueError(
@@ -101,6 +117,8 @@ def store_calibration(run: Path, results: dict[str, Any]) -> str:
     stored = read_json(run / PROCESSOR)
     rows = []
     for task in stored["tasks"]:
+        if not any(task["name"] in part["tasks"] for part in results["subsets"].values()):
+            continue
         task["calibration"] = fit_calibration(results["subsets"], task["name"])
         for subset, part in results["subsets"].items():
             if task["name"] not in part["tasks"]:

@@ -11,6 +11,7 @@ recipe are evaluated by seeds.py; the options are in training/run_eval.py.
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import torch
 from accelerate import PartialState
 from torch.utils.data import DataLoader
 from tqdm import tqdm
-from transformers import set_seed
+from transformers import BitsAndBytesConfig, set_seed
 
 from modeling_egmf import EGMFForConditionalGeneration
 from processing_egmf import EGMFProcessor, EGMFTask
@@ -36,11 +37,12 @@ from ..data.windows import cut_examples, merge_records
 from ..model.builder import load
 from ..model.language_model import quantization
 from ..options import ModelArguments
-from ..records import check_writable, commit, peak_gib, read_json, versions, weights_digest, write_json
+from ..records import check_writable, commit, only_writer, peak_gib, versions, weights_digest, write_json
 from .calibration import calibration_figures
 from .gates import expert_weights, find_collapse, gate_figures
 from .metrics import numbers_of, prefixed_warnings, task_metrics
 from .processes import choose_device, merge_over_processes, own_part, processes, require_all, require_examples
+from .run_records import read_training
 from .subsets import parse_subsets, subset_name, trained_modalities
 from .task_map import apply_task_map, describe_task_map, read_task_map
 
@@ -326,6 +328,13 @@ def evaluate_checkpoint(options: EvaluationOptions) -> Path | None:
     output = options.results_file()
     set_seed(options.seed)
     state = processes(options.device)
+    with only_writer(output, "evaluation") if state.is_main_process else nullcontext():
+        return _write_results(options, output, state, four_bit)
+
+
+def _write_results(
+    options: EvaluationOptions, output: Path, state: PartialState, four_bit: BitsAndBytesConfig | None
+) -> Path | None:
     task_map = read_task_map(options.task_map)
     if task_map and options.reading.streaming:
         raise ValueError("--task_map needs all examples at once. Leave out --streaming.")
@@ -477,18 +486,12 @@ def _predict_stream(
 
 def trained_with_normalization(model: Path) -> bool:
     """Whether a run was trained with `--speaker_normalization`, according to `training.json`."""
-    record_file = model / "training.json"
-    if not record_file.is_file():
-        return False
-    return bool(read_json(record_file).get("data_arguments", {}).get("speaker_normalization"))
+    return bool((read_training(model).get("data_arguments") or {}).get("speaker_normalization"))
 
 
 def warn_of_other_splits(model: Path, manifest: str) -> None:
     """Warn if the run was trained on different splits: it may have seen test examples."""
-    record_file = model / "training.json"
-    if not record_file.is_file():
-        return
-    trained_on = read_json(record_file)["data_arguments"].get("split_manifest", manifest)
+    trained_on = (read_training(model).get("data_arguments") or {}).get("split_manifest", manifest)
     if trained_on != manifest:
         logger.warning(
             f"{model} was trained on the splits {trained_on!r} and is evaluated on {manifest!r}: it may have been "

@@ -173,7 +173,7 @@ def analyze(results: Mapping[str, Any], columns: Sequence[str] | None = None) ->
     full = full_subset(results)
     if full not in results["subsets"]:
         full = max(results["subsets"], key=lambda name: name.count("+"))
-    gate = results.get("config", {}).get("gate", "two_stage")
+    gate = (results.get("config") or {}).get("gate", "two_stage")
     parts = results["subsets"][full]["tasks"]
     tasks = {task: _analyze_task(results, task, full, columns) for task, part in parts.items() if has_experts(part)}
     for part in tasks.values():

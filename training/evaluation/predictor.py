@@ -310,11 +310,10 @@ def read_clips(options: PredictionOptions) -> list[Clip] | Iterator[Clip]:
     Raises:
         ValueError: as for `load_examples` and `stream_examples`.
     """
-    arguments = (options.dataset, options.split)
     if options.reading.streaming:
-        chunks = stream_examples(*arguments, options.reading, STREAMED, with_answers=False)
+        chunks = stream_examples(options.dataset, options.split, options.reading, STREAMED, with_answers=False)
         return (_as_clip(example) for chunk in chunks for example in chunk)
-    examples = load_examples(*arguments, options=options.reading, with_answers=False)
+    examples = load_examples(options.dataset, options.split, options=options.reading, with_answers=False)
     return [_as_clip(example) for example in examples]
 
 
@@ -408,7 +407,7 @@ def write_predictions(predictions: Iterable[dict[str, Any]], options: Prediction
     if options.output is None:
         return write_lines(predictions, sys.stdout, indent)
     with replacing(options.output) as temporary:
-        if options.output.suffix == ".parquet":
+        if options.output.suffix.casefold() == ".parquet":
             return write_parquet(predictions, temporary)
         with temporary.open("w", encoding="utf-8") as file:
             return write_lines(predictions, file, indent)
@@ -429,8 +428,7 @@ def predict(options: PredictionOptions) -> int:
     elif options.folder is not None:
         clips, skipped = find_clips(options.folder)
     else:
-        name = options.video or options.audio or "the text"
-        clips = [Clip(name, options.text, options.audio, options.video)]
+        clips = [Clip(options.video or options.audio or "the text", options.text, options.audio, options.video)]
     four_bit = quantization(ModelArguments(load_in_4bit=options.load_in_4bit))
     if options.output is not None:
         check_writable(options.output.resolve().parent)
@@ -451,7 +449,9 @@ def predict(options: PredictionOptions) -> int:
             f"--modalities {' '.join(options.modalities)}: this model has {', '.join(processor.modalities)}."
         )
     tasks = processor.task_objects
-    asked = [tasks[options.task]] if options.task in tasks else tasks.values()
+    if options.task is not None and options.task not in tasks:
+        raise ValueError(f"Unknown task {options.task!r}; use any of {', '.join(tasks)}.")
+    asked = tasks.values() if options.task is None else [tasks[options.task]]
     if options.calibrated and not any(task.calibration for task in asked):
         raise ValueError(
             f"--calibrated: {options.model_name_or_path} is not calibrated. Run egmf calibrate on it, or leave it out."

@@ -5,9 +5,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..records import read_json, weights_digest
+from processing_egmf import EGMFTask
+
+from ..records import Each, check_shape, read_json, weights_digest
 from .calibration import Calibration
+from .run_records import NUMBER, read_results, read_training
 from .subsets import full_subset
+
+
+CEILINGS = "ceilings.json"
 
 
 @dataclass
@@ -61,7 +67,12 @@ def read_run(run: Path, dataset: Path | None = None, results_file: Path | None =
     """
     if not run.is_dir():
         raise ValueError(f"{run} is not a folder. Give the folder of a run, --output_dir of its training.")
-    record = _read_object(run / "training.json", "log_history")
+    record = read_training(run, for_report=True)
+    if record.get("weights") not in (None, weights_digest(run)):
+        raise ValueError(
+            f"{run / 'training.json'} is the record of another run: the weights in {run} are others. Copy the folder "
+            "again, or move the record away."
+        )
     path = results_file or _find_results(run)
     if path is None and not record:
         raise ValueError(
@@ -70,17 +81,26 @@ def read_run(run: Path, dataset: Path | None = None, results_file: Path | None =
         )
     if results_file is not None and not results_file.is_file():
         raise ValueError(f"There is no {results_file}. Give --results the file that egmf evaluate wrote.")
-    results = {} if path is None else _read_object(path, "subsets")
-    if results.get("weights") is not None and results["weights"] != weights_digest(run):
-        raise ValueError(
-            f"{path} has the results of another checkpoint than {run}: its weights are others. Evaluate this one: "
-            f"egmf evaluate --model_name_or_path {run} --overwrite."
-        )
+    results = {} if path is None else read_results(path, run)
+    if dataset is not None and not (dataset / CEILINGS).is_file():
+        raise ValueError(f"{dataset} has no {CEILINGS}, which the demo corpus has. Leave out --dataset.")
     folders = [folder for folder in (dataset, run) if folder is not None]
-    ceilings = next((folder / "ceilings.json" for folder in folders if (folder / "ceilings.json").is_file()), None)
+    ceilings = next((folder / CEILINGS for folder in folders if (folder / CEILINGS).is_file()), None)
     return RunFiles(
-        run, results, record, {} if ceilings is None else _read_object(ceilings), read_calibration(run, results)
+        run, results, record, {} if ceilings is None else read_ceilings(ceilings), read_calibration(run, results)
     )
+
+
+def read_ceilings(path: Path) -> dict[str, Any]:
+    """Task -> subset of the modalities -> best possible figure, of the demo corpus.
+
+    Raises:
+        ValueError: not JSON, or not such a file.
+    """
+    ceilings = read_json(path)
+    advice = f"It is not the {CEILINGS} of the demo corpus, or damaged. Build the corpus again, or move the file away."
+    check_shape(ceilings, Each(Each((*NUMBER, type(None)))), path, advice)
+    return ceilings
 
 
 def _find_results(run: Path) -> Path | None:
@@ -89,18 +109,27 @@ def _find_results(run: Path) -> Path | None:
     return max(run.glob("results-*.json"), key=lambda path: path.stat().st_mtime, default=None)
 
 
-def _read_object(path: Path, key: str | None = None) -> dict[str, Any]:
-    """A JSON object with a key that it must have; empty if the file does not exist."""
-    if not path.is_file():
-        return {}
-    content = read_json(path)
-    if not isinstance(content, dict) or (key is not None and not isinstance(content.get(key), dict | list)):
-        raise ValueError(f"{path} does not have the entry {key!r} of such a file. Make it again, or give another one.")
-    return content
-
-
 def read_calibration(run: Path, results: Mapping[str, Any]) -> dict[str, Calibration]:
     """Task -> calibration in the checkpoint; those of the results file for a folder without a processor."""
-    processor = _read_object(run / "processor_config.json")
-    tasks = processor.get("tasks") or list(results.get("tasks", {}).values())
-    return {task["name"]: task.get("calibration") or {} for task in tasks}
+    tasks = stored_tasks(run)
+    if not tasks:
+        tasks = {name: EGMFTask.from_dict(fields, name) for name, fields in (results.get("tasks") or {}).items()}
+    return {name: task.calibration for name, task in tasks.items()}
+
+
+def stored_tasks(run: Path) -> dict[str, EGMFTask]:
+    """The tasks of a checkpoint's processor, by name; empty without a processor.
+
+    Raises:
+        ValueError: not JSON, or not the configuration of a processor.
+    """
+    path = run / "processor_config.json"
+    if not path.exists():
+        return {}
+    processor = read_json(path)
+    advice = "It is not the processor of an EGMF checkpoint, or damaged. Copy it again."
+    check_shape(processor, {"tasks": [{"name": str}]}, path, advice)
+    try:
+        return {task["name"]: EGMFTask.from_dict(task) for task in processor["tasks"]}
+    except ValueError as error:
+        raise ValueError(f"{path}: {error} {advice}") from error

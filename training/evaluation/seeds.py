@@ -20,9 +20,10 @@ from typing import Any
 import yaml
 
 from ..paths import python_command
-from ..records import commit, read_json, versions, write_json, write_text
+from ..records import commit, versions, write_json, write_text
 from .evaluator import EvaluationOptions, describe_evaluation
 from .metrics import summarize_metrics
+from .run_records import read_results
 from .subsets import modalities_of_run, parse_subsets, subset_name
 from .tables import MISSING, format_mean_std, format_number, format_subset, markdown_table
 
@@ -79,14 +80,14 @@ def evaluate_run(options: EvaluationOptions) -> dict[str, Any]:
     """
     path = Path(options.model_name_or_path) / f"results-{options.split}.json"
     if path.is_file() and not options.overwrite:
-        results = read_json(path)
+        results = read_results(path, Path(options.model_name_or_path))
         expected = describe_evaluation(options)
         same = all(results.get(name) == value for name, value in expected.items() if name != "model")
         if same and set(options.subsets) <= set(results["subsets"]):
             return results
         raise ValueError(f"{path} holds results for other data, subsets or settings. Use --overwrite to replace it.")
     run_command("run_eval", *command_line(options))
-    return read_json(path)
+    return read_results(path)
 
 
 def command_line(options: EvaluationOptions) -> list[Any]:
@@ -108,14 +109,32 @@ def command_line(options: EvaluationOptions) -> list[Any]:
 
 
 def summarize_runs(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Results of runs -> `{subset: {task: {"examples", "metrics"}}}`, each figure as `summarize` returns it."""
+    """Results of runs -> `{subset: {task: {"examples", "metrics"}}}`, each figure as `summarize` returns it.
+
+    Raises:
+        ValueError: the runs were evaluated on different examples.
+    """
     summary: dict[str, dict[str, Any]] = {}
+    for other in results[1:]:
+        if count_examples(other) != count_examples(results[0]):
+            raise ValueError(
+                f"{results[0]['model']} and {other['model']} were evaluated on different examples: "
+                f"{count_examples(results[0])} and {count_examples(other)}. Has the dataset changed? Give --overwrite."
+            )
     for subset, first in results[0]["subsets"].items():
         summary[subset] = {}
         for task, part in first["tasks"].items():
             runs = [run["subsets"][subset]["tasks"][task]["metrics"] for run in results]
             summary[subset][task] = {"examples": part["examples"], "metrics": summarize_metrics(runs)}
     return summary
+
+
+def count_examples(results: dict[str, Any]) -> dict[str, dict[str, int]]:
+    """Subset -> task -> number of examples."""
+    return {
+        subset: {task: figures["examples"] for task, figures in part["tasks"].items()}
+        for subset, part in results["subsets"].items()
+    }
 
 
 def table(task: str, subsets: dict[str, dict[str, Any]], n: int) -> list[str]:

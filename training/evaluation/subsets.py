@@ -12,7 +12,8 @@ from typing import Any
 from processing_egmf import MODALITIES
 
 from ..data.collator import SUBSETS
-from ..records import read_json
+from ..records import check_shape, read_json
+from .run_records import read_training
 
 
 SUBSET_NAMES = ["+".join(subset) for subset in SUBSETS]
@@ -53,8 +54,7 @@ def parse_subsets(names: Sequence[str], modalities: Sequence[str] = MODALITIES) 
 
 def trained_modalities(run: Path, modalities: Sequence[str]) -> tuple[str, ...]:
     """The model's modalities that its run was trained with, according to `training.json`; all if there is none."""
-    record = run / "training.json"
-    chosen = read_json(record).get("data_arguments", {}).get("modalities") if record.is_file() else None
+    chosen = (read_training(run).get("data_arguments") or {}).get("modalities")
     return tuple(modality for modality in modalities if chosen is None or modality in chosen)
 
 
@@ -62,7 +62,9 @@ def modalities_of_run(run: Path) -> tuple[str, ...]:
     """The modalities that a run has and was trained on, according to its files; all if it has none."""
     if not (run / "config.json").is_file():
         return MODALITIES
-    return trained_modalities(run, modalities_of_config(read_json(run / "config.json")))
+    config = read_json(run / "config.json")
+    check_shape(config, dict, run / "config.json", "It is not the configuration of a model. Copy it again.")
+    return trained_modalities(run, modalities_of_config(config))
 
 
 def modalities_of_config(config: Mapping[str, Any]) -> tuple[str, ...]:

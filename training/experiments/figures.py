@@ -10,6 +10,7 @@ from typing import Any
 
 from ..evaluation.gates import gate_spread
 from ..evaluation.metrics import summarize, summarize_metrics
+from ..evaluation.run_records import read_training
 from ..evaluation.subsets import full_subset
 from ..records import commit, read_json, versions
 from .plan import Check, Plan, split_cell
@@ -153,7 +154,7 @@ class ExperimentFigures:
     def describe_runs(self, variant: str) -> dict[str, Any]:
         """Parameters, minutes and memory of the trainings, and their measurements."""
         runs = [self.runner.evaluations[variant, seed].run for seed in self.results[variant]]
-        records = [read_json(run.folder / "training.json") for run in runs]
+        records = [read_training(run.folder, for_report=True) for run in runs]
         described = {
             "parameters": records[0]["parameters"],
             "minutes": [record["seconds"]["all"] / 60 for record in records if not record.get("resumed_from")],

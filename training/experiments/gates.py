@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..cli import CommandParser, command_errors
-from ..records import read_json, write_json, write_text
+from ..records import check_writable, read_json, write_json, write_text
 
 
 def make_parser() -> CommandParser:
@@ -24,11 +24,17 @@ def make_parser() -> CommandParser:
     return parser
 
 
-def write_analysis(results_file: Path, output: Path, columns: Sequence[str] | None) -> str:
+def write_analysis(results_file: Path, output: Path, columns: Sequence[str] | None, run: Path | None = None) -> str:
     """Write the analysis as JSON, Markdown and a picture. Returns the Markdown.
 
+    Args:
+        results_file: from `egmf evaluate`.
+        output: JSON file.
+        columns: to analyze; None for all of numbers or few values.
+        run: the checkpoint that the results must be of; None for any.
+
     Raises:
-        ValueError: the results have no weights of experts, or not the columns.
+        ValueError: no results, of another checkpoint, without weights of experts, or without the columns.
     """
     import matplotlib as mpl
 
@@ -36,8 +42,9 @@ def write_analysis(results_file: Path, output: Path, columns: Sequence[str] | No
     from ..evaluation.gate_factors import analyze, describe_gate, weights_by_group
     from ..evaluation.plots import plot_weights_by_group
     from ..evaluation.report_blocks import Heading, to_markdown
+    from ..evaluation.run_records import read_results
 
-    record = analyze(read_json(results_file), columns)
+    record = analyze(read_results(results_file, run), columns)
     if not record["tasks"]:
         raise ValueError(f"{results_file} has no weights of experts: its model answers without a gate.")
     blocks = [Heading(f"What the expert weights depend on: {record['model']}", 1)]
@@ -50,14 +57,31 @@ def write_analysis(results_file: Path, output: Path, columns: Sequence[str] | No
     return text
 
 
+def check_output(output: Path) -> None:
+    """Refuse a file that cannot be written, or holds something else than such an analysis.
+
+    Raises:
+        ValueError: the file is kept.
+    """
+    if output.is_dir():
+        raise ValueError(f"{output} is a folder. Give --output the name of a file.")
+    check_writable(output.parent)
+    if output.exists():
+        analysis = read_json(output)
+        if not isinstance(analysis, dict) or "subset" not in analysis:
+            raise ValueError(f"{output} already exists and is not an analysis of a gate. Give another --output.")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     with command_errors():
         arguments = make_parser().parse_args(argv)
-        path = arguments.run / "results-test.json" if arguments.run.is_dir() else arguments.run
+        run = arguments.run if arguments.run.is_dir() else None
+        path = arguments.run if run is None else run / "results-test.json"
         if not path.is_file():
             raise ValueError(f"{path} does not exist. Evaluate the run first: egmf evaluate.")
         output = arguments.output or path.with_name("gates.json")
-        print(f"{write_analysis(path, output, arguments.columns)}\nresults: {output}")
+        check_output(output)
+        print(f"{write_analysis(path, output, arguments.columns, run)}\nresults: {output}")
 
 
 if __name__ == "__main__":

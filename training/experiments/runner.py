@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..evaluation.run_records import read_results, read_training
 from ..paths import RESULTS
 from ..records import read_json, write_json
 from .commands import Commands
@@ -242,8 +243,8 @@ def _merged(first: Evaluation, second: Evaluation) -> Evaluation:
 
 def _seconds_of(folder: Path) -> dict[str, list[float]]:
     """Seconds of the finished trainings and evaluations in a folder of runs."""
-    trained = [read_json(path) for path in folder.glob("*/training.json")]
-    evaluated = [read_json(path)["seconds"] for path in folder.glob("*/results-test*.json")]
+    trained = [read_training(path.parent, for_report=True) for path in folder.glob("*/training.json")]
+    evaluated = [read_results(path).get("seconds") or 0.0 for path in folder.glob("*/results-test*.json")]
     return {
         "training": [record["seconds"]["all"] for record in trained if not record.get("resumed_from")],
         "evaluation": evaluated,

@@ -15,14 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..evaluation.run_records import read_results, read_training
 from ..model.backbones import backbone_settings
 from ..paths import CONFIGS, python_command
-from ..records import digest_of_json, read_json
+from ..records import Each, check_shape, digest_of_json, read_json
 from .commands import command_line
 from .plan import Plan, find_file, protocol_options, read_settings
 
 
 MAX_NAME = 100
+# What the runner adds to a results file: the options and subsets that it asked for.
+ASKED = {"asked?": {"options": dict, "subsets": [str]}}
 
 
 def options_name(options: Mapping[str, Any]) -> str:
@@ -86,7 +89,7 @@ class Run:
 
     @property
     def is_finished(self) -> bool:
-        return (self.folder / "training.json").is_file()
+        return bool(read_training(self.folder, for_report=True))
 
     @property
     def record(self) -> Path:
@@ -142,8 +145,10 @@ class Evaluation:
         """The results file if it was made with the same options, else None."""
         if not self.output.is_file():
             return None
-        results = read_json(self.output)
-        return results if results.get("asked", {}).get("options") == self.options else None
+        results = read_results(self.output)
+        check_shape(results, ASKED, self.output, "It was not made by this experiment. Move it away.")
+        asked = results.get("asked") or {}
+        return results if asked.get("options") == self.options else None
 
     @property
     def is_finished(self) -> bool:
@@ -186,7 +191,10 @@ class Measurement:
 
     @property
     def is_finished(self) -> bool:
-        return self.output.is_file()
+        if not self.output.is_file():
+            return False
+        check_shape(read_json(self.output), {"generated": Each(dict)}, self.output, "Move it away to measure again.")
+        return True
 
     def command(self) -> list[str]:
         return python_command("experiments.cost", self.run.folder, "--dataset", self.dataset, "--output", self.output)
@@ -213,6 +221,8 @@ class Diagnosis:
         if not self.output.is_file():
             return False
         stored = read_json(self.output)
+        shape = {"language_model": str, "dataset": str}
+        check_shape(stored, shape, self.output, "It is not a diagnosis of a language model. Move it away.")
         return (stored["language_model"], stored["dataset"]) == (self.text_model, self.dataset)
 
     def command(self) -> list[str]:

@@ -20,6 +20,7 @@ from modeling_egmf.adapters_egmf import adapter_configs
 from modeling_egmf.parts_egmf import is_local, named_parts
 from processing_egmf import EGMFProcessor
 
+from ..evaluation.run_records import read_results, read_training
 from ..evaluation.subsets import full_subset
 from ..model.builder import load
 from ..model.export import merge, stand_alone
@@ -204,7 +205,7 @@ def portable(value: Any) -> Any:
 
 def find_corpus(run: Path) -> Path | None:
     """The corpus folder that a run was trained on, if it still exists."""
-    dataset = read_json(run / "training.json").get("data_arguments", {}).get("dataset")
+    dataset = (read_training(run).get("data_arguments") or {}).get("dataset")
     return Path(dataset) if dataset and Path(dataset).is_dir() else None
 
 
@@ -219,7 +220,8 @@ def copy_records(options: PushOptions, folder: Path) -> None:
     if options.study is not None:
         sources["study.json"] = options.study
     for name, path in sources.items():
-        write_json(folder / name, portable(read_json(path)))
+        content = read_results(path, run) if name.startswith("results-") else read_json(path)
+        write_json(folder / name, portable(content))
     if (run / "report.md").is_file():
         text = (run / "report.md").read_text(encoding="utf-8")
         write_text(folder / "report.md", text)

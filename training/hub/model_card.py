@@ -17,6 +17,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..evaluation.gates import gate_spread
 from ..evaluation.report_tables import results_table
+from ..evaluation.run_records import read_results, read_training
 from ..evaluation.subsets import ALL_MODALITIES, SUBSET_NAMES, full_subset, modalities_of_config, trained_modalities
 from ..evaluation.tables import format_mean_std, format_number, format_subset, markdown_table
 from ..paths import HUB_CARDS
@@ -87,7 +88,7 @@ def read_run_config(run: Path) -> dict[str, Any]:
     config = read_json_if_any(run / "config.json")
     results = find_results(run)
     if not config and results is not None:
-        config = read_json(results)["config"]
+        config = read_results(results).get("config") or {}
     return config
 
 
@@ -121,13 +122,13 @@ class CardSources:
 
 def read_sources(run: Path, options: CardOptions) -> CardSources:
     results_file = find_results(run)
-    results = read_json(results_file) if results_file else {"subsets": {}, "split": "", "config": {}}
+    results = read_results(results_file, run) if results_file else {"subsets": {}, "split": "", "config": {}}
     ceilings = read_json_if_any((options.corpus or run) / "ceilings.json")
     config = read_json_if_any((options.folder or run) / "config.json")
     run_config = read_run_config(run)
     return CardSources(
         results=results,
-        record=read_json(run / "training.json"),
+        record=read_training(run, for_report=True),
         ceilings=ceilings or read_json_if_any(run / "ceilings.json"),
         config=config or run_config,
         run_config=run_config,

@@ -49,7 +49,7 @@ from ..model.language_model import quantization, with_lora_targets
 from ..model.readout import EGMFWithHead
 from ..model.tasks_file import read_tasks
 from ..option_checks import check_data_options
-from ..records import check_writable, commit, only_writer, peak_gib, read_json, versions, write_json
+from ..records import check_writable, commit, only_writer, peak_gib, read_json, versions, weights_digest, write_json
 from .checkpointing import (
     FINISHED,
     FUSION_PRETRAINING,
@@ -457,6 +457,7 @@ class TrainingRun:
             "processes": self.args.world_size,
             "versions": versions(),
             "commit": commit(),
+            "weights": weights_digest(self.folder),
             "examples": {"train": num_clips(self.train_set.examples), "eval": num_clips(self.eval_set.examples)},
             "parameters": {
                 "trained": sum(num_elements(p) for p in parameters if p.requires_grad),

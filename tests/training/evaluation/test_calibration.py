@@ -144,6 +144,42 @@ def test_every_combination_of_modalities_is_calibrated(monkeypatch):
     assert fit_calibration(subsets, "other") == {}
 
 
+def test_results_that_do_not_fit_the_checkpoint_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(calibration, "TEMPERATURES", np.array([1.0, 1.5]))
+    monkeypatch.setattr(calibration, "DRAWS", 10)
+    run = tmp_path / "run"
+    results = {**write_run(run, tasks=("emotion",)), "split": "validation", "dataset": "data/mine"}
+    path = write_json(run / "results-validation.json", results)
+    known = {"text": {"temperature": 2.0, "exponent": 1.0, "uniform_weight": 0.1}}
+    sentiment = BUILT_IN_TASKS["sentiment"].to_dict() | {"calibration": known}
+    emotion = BUILT_IN_TASKS["emotion"].to_dict()
+    write_json(run / "processor_config.json", {"tasks": [sentiment]})
+    before = (run / "processor_config.json").read_bytes()
+    with pytest.raises(
+        SystemExit, match="task 'emotion' that is not the one of .*processor_config.json, which has sen"
+    ):
+        main([str(run)])
+    write_json(path, {**results, "tasks": {"emotion": emotion | {"prompt": "How?"}}})
+    with pytest.raises(SystemExit, match="task 'emotion' that is not the one of"):
+        main([str(run)])
+    write_json(path, {**results, "experts": ["local"]})
+    with pytest.raises(SystemExit, match="results of only some experts"):
+        main([str(run)])
+    write_json(path, results)
+    with pytest.raises(SystemExit, match="results of the dataset data/mine, not of --dataset data/other"):
+        main([str(run), "--dataset", "data/other"])
+    assert (run / "processor_config.json").read_bytes() == before
+    write_json(run / "processor_config.json", {"tasks": [sentiment, emotion]})
+    main([str(run), "--dataset", "data/mine"])
+    stored = read_json(run / "processor_config.json")["tasks"]
+    assert stored[0]["calibration"] == known  # not evaluated, and kept
+    assert set(stored[1]["calibration"]) == {"text"}
+    for damaged, message in (("[]", "its content is"), ('{"tasks": 5}', "tasks is '5'"), ("", "not a JSON file")):
+        (run / "processor_config.json").write_text(damaged)
+        with pytest.raises(SystemExit, match=f"processor_config.json.* {message}"):
+            main([str(run)])
+
+
 def test_command_stores_the_calibration_with_the_checkpoint(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(calibration, "TEMPERATURES", np.array([1.0, 1.5, 2.0]))
     monkeypatch.setattr(calibration, "DRAWS", 10)

@@ -74,7 +74,9 @@ def test_groups_of_numbers_are_quarters():
 
 
 def test_page_of_a_run(tmp_path, capsys):
-    part = {"predictions": make_predictions()}
+    answer = {"label": "joy", "score": 0.5, "probabilities": {"joy": 0.5, "anger": 0.5}, "modalities": ["text"]}
+    predictions = [{"id": str(number), **answer, **entry} for number, entry in enumerate(make_predictions())]
+    part = {"examples": len(predictions), "metrics": {"accuracy": 0.5}, "predictions": predictions}
     results = {
         "model": "runs/mine",
         "modalities": ["text", "audio"],

@@ -1,7 +1,12 @@
 """The runs and evaluations of plans: their folders, what they share, and names of tasks across corpora."""
 
+import pytest
+
+from tests.helpers.run_files import write_run
+from training import run_experiment
 from training.experiments.plan import read_plan, with_recipe
 from training.experiments.runner import Laboratory, Runner, rename_tasks
+from training.records import write_json
 
 
 def runner(plan, tmp_path, **options):
@@ -58,3 +63,35 @@ def test_results_on_another_corpus_have_its_names_of_tasks():
     assert renamed["subsets"]["text"] == {"left_out": 0, "tasks": {"cherma": "figures", "sentiment": "others"}}
     assert renamed["tasks"] == {"cherma": "definition", "sentiment": "another"}
     assert rename_tasks(results, {}) is results
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("training.json", {}, "training.json has no entry log_history"),
+        ("results-test.json", {"asked": {"options": {}}}, "results-test.json has no entry subsets"),
+        ("results-test.json", [], "its content is"),
+    ],
+)
+def test_damaged_records_of_runs_are_named(tmp_path, name, content, message):
+    laboratory = Laboratory([runner(read_plan("gating"), tmp_path)])
+    evaluation = next(iter(laboratory.evaluations.values()))
+    folder = evaluation.run.folder
+    write_run(folder)
+    laboratory.describe()
+    write_json(folder / name, content)
+    with pytest.raises(ValueError, match=f"{folder}/{message}" if message.startswith(name) else message):
+        laboratory.describe()
+
+
+def test_a_file_of_another_kind_is_not_replaced_by_results(tmp_path, monkeypatch):
+    monkeypatch.setattr(Laboratory, "carry_out", lambda self, jobs: pytest.fail("before the runs"))
+    notes = tmp_path / "notes.json"
+    write_json(notes, {"precious": True})
+    for output, message in (
+        (notes, "notes.json already exists and has no results of the plan gating"),
+        (tmp_path, "is a folder"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            run_experiment.main(["gating", "--folder", str(tmp_path / "runs"), "--output", str(output)])
+    assert "precious" in notes.read_text()

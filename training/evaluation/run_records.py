@@ -1,0 +1,159 @@
+"""The records of a run that commands read again: results of `egmf evaluate`, and `training.json`, checked.
+
+    results-SPLIT.json ─► read_results ─► report, calibration, gates, several seeds, experiments, model card
+    training.json ─► read_training ─► the same, and evaluation and prediction
+
+A record that is of another kind, of another version or of another checkpoint, or that was edited, is refused with the
+entry that is wrong: a report never lacks something in silence, and never mixes two runs.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from processing_egmf import MODALITIES
+
+from ..records import Each, check_shape, read_json, weights_digest
+
+
+NUMBER = (int, float)
+PREDICTION = {
+    "id": str,
+    "truth": (str, *NUMBER),
+    "label?": str,
+    "score?": NUMBER,
+    "median?": NUMBER,
+    "interval?": [NUMBER],
+    "probabilities": Each(NUMBER),
+    "modalities": [str],
+    "experts?": Each(NUMBER),
+    "columns?": dict,
+    "media?": Each(str),
+}
+SHOWN = ("accuracy?", "weighted_f1?", "macro_f1?", "mae?", "correlation?", "correlation_of_mean?")
+METRICS = {**dict.fromkeys(SHOWN, NUMBER), "per_class_f1?": Each((*NUMBER, type(None)))}
+TASK = {"examples": int, "metrics": METRICS, "predictions": [PREDICTION]}
+RESULTS = {
+    "subsets": Each({"left_out?": int, "tasks": Each(TASK)}),
+    "model": str,
+    "modalities?": [str],
+    "config?": dict,
+    "tasks?": Each(dict),
+    "task_map?": dict,
+    "weights?": str,
+    "seconds?": NUMBER,
+}
+# What other commands than the report read, also from the records of other versions.
+TRAINING = {
+    "data_arguments?": {
+        "dataset?": str,
+        "eval_split?": str,
+        "split_manifest?": str,
+        "encoder_cache?": str,
+        "window_hop?": NUMBER,
+        "modalities?": [str],
+        "only_tasks?": [str],
+        "label_map?": [str],
+    },
+    "weights?": str,
+}
+REPORTED = {
+    "log_history": [dict.fromkeys(("epoch?", "step?", "loss?", "eval_loss?"), (str, *NUMBER))],
+    "seconds": {"all": NUMBER, "fusion_pretraining": NUMBER},
+    "parameters": {"trained": int, "all": int},
+    "examples": {"train": int},
+    "fusion_pretraining_losses": [NUMBER],
+}
+
+
+def read_results(path: Path, run: Path | None = None) -> dict[str, Any]:
+    """The content of a results file of `egmf evaluate`.
+
+    Args:
+        path: the file.
+        run: the checkpoint that the results must be of; None for any.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: not JSON, not such a file, or of another checkpoint.
+    """
+    results = read_json(path)
+    advice = "It is not a results file of egmf evaluate, or damaged. Evaluate the run again (--overwrite)."
+    if isinstance(results, dict) and "seeds" in results:
+        raise ValueError(f"{path} holds figures of several runs (--seeds). Give the results file of one run.")
+    check_shape(results, RESULTS, path, advice)
+    if not results["subsets"]:
+        raise ValueError(f"{path} has no results: no subset of the modalities was evaluated. {advice}")
+    for subset, part in results["subsets"].items():
+        names = subset.split("+")
+        if names != [modality for modality in MODALITIES if modality in names]:
+            raise ValueError(f"{path} has an unknown subset of the modalities, {subset!r}. {advice}")
+        for task, figures in part["tasks"].items():
+            problem = _find_problem(figures)
+            if problem is not None:
+                raise ValueError(f"{path}: {task}, {subset}: {problem}. {advice}")
+    if run is not None:
+        check_weights(results, path, run)
+    return results
+
+
+def _find_problem(figures: Mapping[str, Any]) -> str | None:
+    """Why the predictions of a task are not those of one evaluation; None if they are."""
+    predictions = figures["predictions"]
+    if not predictions or len(predictions) != figures["examples"]:
+        return f"{len(predictions)} predictions of {figures['examples']} examples"
+    first = predictions[0]
+    has_labels = "label" in first
+    needed = ["label", "score"] if has_labels else ["median", "interval"]
+    needed_metric = "accuracy" if has_labels else "mae"
+    if figures["metrics"].get(needed_metric) is None:
+        return f"the metrics have no {needed_metric}"
+    groups = [name for name in ("probabilities", "experts") if name in first]
+    for prediction in predictions:
+        missing = [name for name in [*needed, *groups] if prediction.get(name) is None]
+        name = prediction["id"]
+        if missing:
+            return f"the prediction of {name!r} has no {missing[0]}"
+        if isinstance(prediction["truth"], str) != has_labels:
+            return f"the truth of {name!r} is {prediction['truth']!r}"
+        if len(prediction.get("interval", (0, 0))) != 2:
+            return f"the interval of {name!r} is {prediction['interval']}"
+        if has_labels and not {prediction["truth"], prediction["label"]} <= prediction["probabilities"].keys():
+            return f"the label or the truth of {name!r} is none of its labels"
+        for entry in groups:
+            if prediction[entry].keys() != first[entry].keys() or not prediction[entry]:
+                return f"the {entry} of {name!r} have other names than those of {first['id']!r}"
+    return None
+
+
+def check_weights(record: Mapping[str, Any], path: Path, run: Path) -> None:
+    """Refuse a record that was made with other weights than those in a run's folder.
+
+    Raises:
+        ValueError: the weights are others.
+    """
+    if record.get("weights") not in (None, weights_digest(run)):
+        raise ValueError(
+            f"{path} has the results of another checkpoint than {run}: its weights are others. Evaluate this one: "
+            f"egmf evaluate --model_name_or_path {run} --overwrite."
+        )
+
+
+def read_training(run: Path, for_report: bool = False) -> dict[str, Any]:
+    """`training.json` of a run; empty if it has none, as a checkpoint from elsewhere.
+
+    Args:
+        run: its folder.
+        for_report: whether it must have the figures of the training.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: not JSON, or not such a record.
+    """
+    path = run / "training.json"
+    if not path.exists():
+        return {}
+    record = read_json(path)
+    advice = "It is not the record of a training by this version, or damaged. Copy it again, or move it away."
+    check_shape(record, TRAINING | REPORTED if for_report else TRAINING, path, advice)
+    return record
