@@ -33,11 +33,10 @@ from .arguments_egmf import errors_named, is_number, logger, shorten
 
 # Containers that hold their own media. Playlists (hls, dash, concat, sdp) point at other files and are left out.
 CONTAINERS = "mov,mp4,matroska,webm,avi,flv,mpegts,mpeg,asf,ogg,wav,w64,flac,mp3,aac,aiff,au,caf,amr,mxf"
-# Containers whose duration FFmpeg estimates from the bit rate, often wrongly.
-ESTIMATED_DURATION = ("aac", "mp3", "mpeg", "mpegts")
+# Containers for whose tracks FFmpeg estimates a duration from the bit rate, often wrongly.
+ESTIMATED_DURATION = ("aac", "matroska,webm", "mp3", "mpeg", "mpegts")
 # Boxes of mp4 and mov files that contain the sample tables.
 NESTED_BOXES = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf")
-
 # Default limit on the length of a clip; the rest is not decoded.
 MAX_SECONDS = 30.0
 # Seconds; the limit if none is set, for the memory's sake.
@@ -54,11 +53,10 @@ MAX_SAMPLES = 2_000_000
 # Seconds; Matroska rounds timestamps to milliseconds.
 TIME_TOLERANCE = 1e-3
 LESS_WORK = "Cut the clip or scale it down, or raise `max_decode_seconds` of the processor."
-# Enough to recognize a file by its beginning.
 HEAD_BYTES = 1024
+MAX_OGG_PAGE = 65_307  # bytes
 # Characters; 200 MB of media in base64.
 MAX_DATA_URI = 2**28
-
 URL = re.compile(r"(?i)\s*([a-z][a-z0-9+.-]*://|(data|blob):)")
 DATA_URI = re.compile(r"(?i)\s*data:")
 TENSORS = np.ndarray | torch.Tensor
@@ -68,6 +66,11 @@ MEDIA_STARTS = (b"RIFF", b"fLaC", b"OggS", b"ID3", b"\x1aE\xdf\xa3")
 PICTURE_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*")
 # Boxes that an mp4 or mov file begins with.
 MP4_BOXES = (b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"sidx", b"free", b"skip", b"wide")
+# The bytes that wav, avi and w64 files declare, the lowest first; those of caf, Matroska and mp3, the highest first.
+DECLARED_SIZE = re.compile(
+    rb"(?s)(?:RIFF|riff.{12})(?P<little>.{4})|(?:caff.*?data\0{4}|\x1aE\xdf\xa3.*?\x18S\x80g\x01\0{3}"
+    rb"|.*?(?:Xing|Info)\0{3}[\x03\x07\x0b\x0f].{4})(?P<big>.{4})"
+)
 WEB_PAGE_MARKS = (b"<!doctype html", b"<html", b"<head", b"<error>")
 
 
@@ -75,11 +78,8 @@ WEB_PAGE_MARKS = (b"<!doctype html", b"<html", b"<head", b"<error>")
 
 
 def is_recording(value: Any) -> bool:
-    """Whether a value is one recording, rather than a collection of recordings.
-
-    One recording is a path, bytes, an open file, an array, an image, a dict, a pair of sampling rate and array as
-    Gradio and torchaudio give it, or a decoder of torchcodec, as `datasets` gives it.
-    """
+    """Whether a value is one recording, not a collection: a path, bytes, an open file, an array, an image, a dict, a
+    pair of sampling rate and array as of Gradio and torchaudio, or a decoder of torchcodec, as of `datasets`."""
     if isinstance(value, list | tuple):
         return is_rate_and_array(value)
     is_file = isinstance(value, str | bytes | bytearray | memoryview | os.PathLike | Mapping) or hasattr(value, "read")
@@ -427,12 +427,17 @@ def choose_stream(container: Any, kind: str) -> Any | None:
     return max(usable, key=rank, default=None)
 
 
-def riff_size(source: Any, name: str) -> int:
-    """The bytes that a wav or avi file declares; 0 for others, and for streams, which state 0 or about 2 GiB."""
+def declared_size(source: Any, name: str) -> float:
+    """The bytes that a file declares; 0 for streams, which state 2 GiB; infinity for Ogg without a last page (4)."""
     with open_file(source, name) as file:
-        head = file.read(8)
-    size = int.from_bytes(head[4:], "little")
-    return size if head[:4] == b"RIFF" and size < 2e9 else 0
+        head = file.read(HEAD_BYTES)
+        file.seek(max(0, file.seek(0, io.SEEK_END) - MAX_OGG_PAGE))
+        last_page = file.read().rpartition(b"OggS")[2]
+    if head.startswith(b"OggS") and last_page[1:2] < b"\4":
+        return math.inf
+    declared = DECLARED_SIZE.match(head)
+    size = int.from_bytes(declared[declared.lastgroup], declared.lastgroup) if declared else 0
+    return size if size < 2e9 else 0
 
 
 @dataclass
@@ -443,14 +448,14 @@ class Track:
         container: from `open_media`.
         stream: one of its streams.
         budget: its name is that of the sample in messages.
-        riff_size: bytes that the file declares, if it does.
+        declared_size: bytes that the file declares, if it does.
         damage: errors of decoding so far.
     """
 
     container: Any
     stream: Any
     budget: DecodingBudget
-    riff_size: int = 0
+    declared_size: float = 0
     damage: list[str] = field(default_factory=list)
 
     def decode(self) -> Iterator[Any]:
@@ -469,11 +474,14 @@ class Track:
     def warn_if_cut_off(self, seconds: float) -> None:
         """A file that was cut off while being copied often decodes without an error, but declares more seconds."""
         declared = float((self.stream.duration or 0) * self.stream.time_base)
+        if self.container.format.name in ESTIMATED_DURATION:
+            declared = 0
         # FFmpeg corrects the duration of some by the bytes that are left.
-        declared = max(declared, seconds * self.riff_size / self.container.size)
-        is_estimate = self.container.format.name in ESTIMATED_DURATION
-        if not is_estimate and seconds < 0.95 * declared - 0.1:
+        declared = max(declared, seconds * self.declared_size / self.container.size)
+        if seconds < 0.95 * declared - 0.1:
             decoded = f"only {seconds:.2f} of {declared:.2f} s of {self.stream.type} decode"
+            if declared == math.inf:
+                decoded = "the last page is missing"
             logger.warning(f"{self.budget.name}: {decoded}; the file may be cut off.")
 
 
@@ -485,7 +493,7 @@ def open_track(source: Any, kind: str, budget: DecodingBudget) -> Iterator[Track
         if stream is None:
             yield None
             return
-        track = Track(container, stream, budget, riff_size(source, budget.name))
+        track = Track(container, stream, budget, declared_size(source, budget.name))
         yield track
         if track.damage:
             errors = f"{len(track.damage)} errors, first: {track.damage[0]}"

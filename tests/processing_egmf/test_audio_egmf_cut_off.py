@@ -1,12 +1,14 @@
-"""Audio files that were cut off while being copied: a warning names the file and says how much of it is left."""
+"""Files that were cut off while being copied: a warning names the file and says how much of it is left."""
 
 import struct
 
+import av
 import numpy as np
 import pytest
 
 from processing_egmf.audio_egmf import load_audio
-from tests.helpers.media_files import sine
+from processing_egmf.video_egmf import load_video
+from tests.helpers.media_files import gray_frames, sine, write_audio, write_video
 
 
 RATE = 16_000
@@ -60,3 +62,73 @@ def test_the_beginning_of_a_long_wav_file_is_enough(caplog):
     samples = load_audio(wav(declared=20 * RATE * SECONDS), max_seconds=2, name="a")
     assert len(samples) == 2 * RATE
     assert caplog.messages == ["a: the audio is longer than 2 s; only its beginning is used."]
+
+
+# Container -> codec and its sample format, and the rate. None for the codec that the helper chooses.
+DECLARING = {
+    ".w64": (("pcm_s16le", "s16"), RATE),
+    ".caf": (("pcm_s16be", "s16"), RATE),
+    ".mka": (("aac", "fltp"), RATE),
+    ".webm": (("libopus", "flt"), 48_000),
+    ".mp3": (None, RATE),
+    ".flac": (None, RATE),
+    ".ogg": (None, 48_000),
+}
+
+
+@pytest.fixture(params=DECLARING)
+def recording(request, tmp_path):
+    codec, rate = DECLARING[request.param]
+    noise = np.random.default_rng(0).normal(0, 0.05, SECONDS * rate).astype(np.float32)
+    samples = sine(300, SECONDS, rate) + noise
+    return write_audio(tmp_path / f"clip{request.param}", samples, rate, codec).read_bytes()
+
+
+@pytest.mark.parametrize("share", [0.5, 0.7, 0.9])
+def test_a_cut_file_of_any_container_is_named(recording, share, caplog):
+    samples = load_audio(recording[: round(share * len(recording))], name="a")
+    assert len(samples) < 0.95 * SECONDS * 16_000
+    assert any("the file may be cut off" in message for message in caplog.messages), caplog.messages
+
+
+def test_a_whole_file_of_any_container_is_not(recording, caplog):
+    for content in (recording, recording + b"TAG" + bytes(125)):
+        load_audio(content, name="a")
+        assert [message for message in caplog.messages if "cut off" in message] == []
+
+
+@pytest.mark.parametrize("ending", [".mkv", ".mp4"])
+def test_a_cut_video_is_named(tmp_path, ending, caplog):
+    options = {"movflags": "faststart"} if ending == ".mp4" else {}
+    content = write_video(tmp_path / f"clip{ending}", gray_frames(50), options=options).read_bytes()
+    load_video(content, num_frames=4, name="a")
+    assert caplog.messages == []
+    load_video(content[: round(0.7 * len(content))], num_frames=4, name="a")
+    assert any("the file may be cut off" in message for message in caplog.messages), caplog.messages
+
+
+def test_an_ogg_file_that_ends_between_or_within_pages(tmp_path, caplog):
+    content = write_audio(tmp_path / "a.ogg", sine(300, SECONDS, 48_000), 48_000).read_bytes()
+    for end in (content.rindex(b"OggS"), content.rindex(b"OggS") + 4, content.rindex(b"OggS") + 5):
+        caplog.clear()
+        load_audio(content[:end], name="a")
+        assert "a: the last page is missing; the file may be cut off." in caplog.messages
+
+
+def test_pictures_that_are_shown_for_long_are_no_sign_of_a_cut(tmp_path, caplog):
+    path = write_video(tmp_path / "slides.mkv", gray_frames(4), timestamps=[0, 5, 6, 20])
+    load_video(path, num_frames=4, name="a")
+    assert caplog.messages == []
+
+
+def test_a_stream_of_few_bits_is_not_cut(tmp_path, caplog):
+    """FFmpeg estimates the duration of such a Matroska file from the bit rate, a fifth too long."""
+    path = tmp_path / "live.mka"
+    with av.open(str(path), "w", container_options={"live": "1"}) as container:
+        stream = container.add_stream("libmp3lame", rate=RATE, layout="mono", format="fltp", bit_rate=8_000)
+        frame = av.AudioFrame.from_ndarray(sine(300, SECONDS, RATE)[None], format="fltp", layout="mono")
+        frame.sample_rate = RATE
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            container.mux(packet)
+    load_audio(path, name="a")
+    assert caplog.messages == []
