@@ -7,6 +7,7 @@ The arguments of every function are the dataclass with the options, or any other
 """
 
 import importlib.util
+import json
 import math
 from typing import Any
 
@@ -77,6 +78,8 @@ UNSUPPORTED = {
     "hub_private_repo": AFTER_TRAINING,
     "hub_always_push": AFTER_TRAINING,
     "hub_revision": AFTER_TRAINING,
+    "fsdp": "several GPUs share the work by DDP or FSDP2: training/accelerate_configs",
+    "fsdp_config": "several GPUs share the work by DDP or FSDP2: training/accelerate_configs",
     "deepspeed": "several GPUs share the work by DDP or FSDP2: training/accelerate_configs",
     "parallelism_config": "several GPUs share the work by DDP or FSDP2: training/accelerate_configs",
     "debug": "it does not know masks. Leave it out",
@@ -89,6 +92,9 @@ DEFAULTS = {
     "hub_strategy": ("every_save",),
     "label_names": (None, ["label_index"]),  # what our dataclass sets
 }
+# Fields of `torch.utils.checkpoint.checkpoint`. Without `preserve_rng_state`, gradients would be of another dropout.
+CHECKPOINTING = ("use_reentrant", "debug", "early_stop")
+EXAMPLE = "such as '{\"use_reentrant\": false}'"
 # Optimizers that need the model's layers, instead of groups of its parameters.
 LAYERWISE = ("galore_", "apollo_", "lomo", "adalomo")
 # Whole numbers of at least 0, and below the limit of NumPy.
@@ -178,8 +184,39 @@ def check_library_options(options: Any) -> None:
     kinds = [name for name in ("gradient_checkpointing", "activation_checkpointing") if hasattr(options, name)]
     if any(getattr(options, f"{kind}_kwargs") for kind in kinds) and not any(getattr(options, kind) for kind in kinds):
         raise ValueError(f"--{kinds[0]}_kwargs has no effect without --{kinds[0]} true.")
+    for kind in kinds:
+        check_checkpointing(f"--{kind}_kwargs", getattr(options, f"{kind}_kwargs"))
+    read_fields("--lr_scheduler_kwargs", options.lr_scheduler_kwargs)
     if options.early_stopping_patience is not None:
         check_early_stopping(options)
+
+
+def read_fields(name: str, value: Any) -> dict[str, Any]:
+    """The fields of an option that takes JSON on the command line, or a block in a file.
+
+    Raises:
+        ValueError: not a JSON object.
+    """
+    try:
+        fields = json.loads(value) if isinstance(value, str) else value or {}
+    except ValueError as error:
+        raise ValueError(f"{name} {value} is not JSON ({error}). Give an object in quotes, {EXAMPLE}.") from error
+    if not isinstance(fields, dict):
+        raise ValueError(f"{name} {value} is not a JSON object. Give one in quotes, {EXAMPLE}.")
+    return fields
+
+
+def check_checkpointing(name: str, value: Any) -> None:
+    """Refuse fields of gradient checkpointing that would fail in the first step, or change the gradients."""
+    fields = read_fields(name, value)
+    for key, entry in fields.items():
+        if key not in CHECKPOINTING:
+            known = ", ".join(CHECKPOINTING)
+            raise ValueError(f"{name}: {key!r} is not for egmf train; the fields are {known}.")
+        if type(entry) is not bool:
+            raise ValueError(f"{name}: {key} is {entry!r}; it must be true or false.")
+    if fields.get("use_reentrant") and len(fields) > 1:
+        raise ValueError(f"{name}: use_reentrant true takes no other fields. Leave it out, or them.")
 
 
 def check_early_stopping(options: Any) -> None:

@@ -121,6 +121,22 @@ CONTRADICTIONS = {
         (*NEW, "--gradient_checkpointing_kwargs", '{"use_reentrant": true}'),
         "--gradient_checkpointing_kwargs has no effect without --gradient_checkpointing",
     ),
+    "another field of checkpointing": (
+        (*NEW, "--gradient_checkpointing", "true", "--gradient_checkpointing_kwargs", '{"preserve_rng_state": false}'),
+        "--gradient_checkpointing_kwargs: 'preserve_rng_state' is not for egmf train; the fields are use_reentrant",
+    ),
+    "a word for a switch": (
+        (*NEW, "--gradient_checkpointing", "true", "--gradient_checkpointing_kwargs", '{"use_reentrant": "no"}'),
+        "--gradient_checkpointing_kwargs: use_reentrant is 'no'; it must be true or false",
+    ),
+    "no JSON": (
+        (*NEW, "--gradient_checkpointing", "true", "--gradient_checkpointing_kwargs", "use_reentrant=false"),
+        "--gradient_checkpointing_kwargs use_reentrant=false is not JSON",
+    ),
+    "no object": ((*NEW, "--lr_scheduler_kwargs", "[1]"), r"--lr_scheduler_kwargs \[1\] is not a JSON object"),
+    "a schedule cut off": ((*NEW, "--lr_scheduler_kwargs", '{"power": 2'), "--lr_scheduler_kwargs .* is not JSON"),
+    "FSDP of the library": ((*NEW, "--fsdp", "full_shard"), "--fsdp is not for egmf train: several GPUs share"),
+    "its settings": ((*NEW, "--fsdp_config", "{}"), "--fsdp_config is not for egmf train: several GPUs share"),
     "no mixture": ((*NEW, "--fusion_pretraining_mixup=nan"), "--fusion_pretraining_mixup is nan"),
 }
 

@@ -171,7 +171,7 @@ def _score(text: str, separator: str, known_columns: Collection[str]) -> tuple[i
 
 def column_name(name: str, known_columns: Collection[str] = ()) -> str:
     """A column's name, stripped; that of a known column if it differs only in case, spaces or hyphens."""
-    name = unicodedata.normalize("NFC", name).strip(BLANKS)
+    name = compose(name).strip(BLANKS)
     if name in known_columns:
         return name
     simple = _simple_name(name)
@@ -183,6 +183,16 @@ def column_name(name: str, known_columns: Collection[str] = ()) -> str:
 
 def _simple_name(name: str) -> str:
     return re.sub(r"[\s-]+", "_", name.casefold())
+
+
+def compose(text: str) -> str:
+    """Composed letters (NFC): "é" may be one character or two, as macOS writes it in file names."""
+    return unicodedata.normalize("NFC", text)
+
+
+def tidy_name(name: str) -> str:
+    """A label, split, task or speaker with composed letters and single spaces, without spaces around it."""
+    return re.sub(r"\s+", " ", compose(name).strip(BLANKS))
 
 
 def parse_number(text: str) -> float | None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .csv_tables import Table
+from .csv_tables import Table, column_name, tidy_name
 from .text_files import shorten
 
 
@@ -53,7 +53,7 @@ class DatasetOptions:
         return cls(
             config=arguments["dataset_config"],
             revision=arguments["dataset_revision"],
-            columns={column: name for column, name in named.items() if name is not None},
+            columns={column: column_name(name) for column, name in named.items() if name is not None},
             label_map=_read_label_map(arguments["label_map"] or ()),
             streaming=arguments["streaming"],
         )
@@ -90,9 +90,10 @@ def _read_label_map(entries: Sequence[str]) -> dict[str, str]:
         old, separator, new = entry.partition("=")
         if not separator or not old or not new:
             raise ValueError(f"--label_map {entry} is not OLD=NEW, such as happiness=joy.")
+        old = tidy_name(old)
         if old in labels:
             raise ValueError(f"--label_map names the label {old!r} twice.")
-        labels[old] = new
+        labels[old] = tidy_name(new)
     return labels
 
 

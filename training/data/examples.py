@@ -12,7 +12,7 @@ from typing import Any
 
 from processing_egmf import EGMFTask
 
-from .csv_tables import Table, parse_number
+from .csv_tables import Table, compose, parse_number, tidy_name
 from .media_paths import AUDIO_SUFFIXES, FEATURES_SUFFIXES, VIDEO_SUFFIXES, MediaFolder, list_media
 from .tables import COLUMNS, MEDIA, SPEAKER
 from .text_files import MAX_SHOWN, shorten
@@ -20,6 +20,7 @@ from .text_files import MAX_SHOWN, shorten
 
 EXTRA = "extra"  # the field for columns that training does not read, so that none overwrites a field of ours
 NAMES = ("split", "task")
+TIDIED = (*NAMES, "answer")
 MAX_LISTED = 5  # examples in an error
 MAX_KINDS = 20  # errors in a message
 MAX_ID_LENGTH = 500
@@ -54,16 +55,24 @@ def make_examples(table: Table, first_number: int = 0) -> list[dict[str, Any]]:
 
 
 def split_columns(row: dict[str, Any]) -> dict[str, Any]:
-    """The columns that training reads, and the others under `EXTRA`."""
+    """The columns that training reads, and the others under `EXTRA`. Names are tidied, so that each is one however it
+    was typed."""
     example = {name: value for name, value in row.items() if name in COLUMNS}
-    example[EXTRA] = {name: value for name, value in row.items() if name not in COLUMNS}
+    for name in TIDIED:
+        if isinstance(example.get(name), str):
+            example[name] = tidy_name(example[name])
+    example[EXTRA] = {}
+    for name, value in row.items():
+        if name not in COLUMNS:
+            tidy = tidy_name if name == SPEAKER else compose
+            example[EXTRA][name] = tidy(value) if isinstance(value, str) else value
     return example
 
 
 def speaker_of(example: dict[str, Any]) -> str | None:
     """The speaker of an example as text; None without one."""
     speaker = (example.get(EXTRA) or {}).get(SPEAKER)
-    return None if speaker is None or str(speaker).strip() == "" else str(speaker)
+    return None if speaker is None else tidy_name(str(speaker)) or None
 
 
 def _read_name(column: str, value: Any, place: str) -> str:
@@ -120,7 +129,7 @@ def examples_of_split(examples: Sequence[dict[str, Any]], split: str, folder: Pa
     Raises:
         ValueError: there are none.
     """
-    chosen = [example for example in examples if example.get("split") == split]
+    chosen = [example for example in examples if example.get("split") == tidy_name(split)]
     if not chosen:
         splits = sorted({str(example.get("split")) for example in examples})
         raise ValueError(
@@ -147,7 +156,9 @@ def parse_answer(answer: Any, task: EGMFTask, name: str) -> Any:
     """
     is_label = task.kind == "classification" and isinstance(answer, str)
     if is_label and len(answer) <= MAX_SHOWN:
-        return answer
+        # Tasks of earlier checkpoints may have labels in another form than the examples.
+        same = [label for label in task.labels if tidy_name(label) == tidy_name(answer)]
+        return same[0] if same else answer
     if task.kind == "classification":
         known = ", ".join(task.labels)
         raise ValueError(f"{name}: unknown label {shorten(answer)} for task {task.name!r}. Known labels: {known}.")

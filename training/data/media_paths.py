@@ -8,13 +8,12 @@ A name that differs from a file's only in case or percent encoding is not accept
 
 import os
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from .csv_tables import BLANKS
+from .csv_tables import BLANKS, compose
 from .tables import MEDIA
 from .text_files import shorten
 
@@ -54,7 +53,7 @@ class MediaFolder:
             if os.path.isfile(path):
                 return str(Path(path))
         for candidate in candidates:
-            path = None if candidate.isascii() else self._walk(candidate, _compose)
+            path = None if candidate.isascii() else self._walk(candidate, compose)
             if path is not None and os.path.isfile(path):
                 return path
         return None
@@ -103,12 +102,8 @@ class MediaFolder:
         return self.names[folder]
 
 
-def _compose(name: str) -> str:
-    return unicodedata.normalize("NFC", name)
-
-
 def _fold(name: str) -> str:
-    return _compose(name).casefold()
+    return compose(name).casefold()
 
 
 def _fold_stem(name: str) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from processing_egmf import EGMFProcessor, EGMFTask
 from processing_egmf.prompts_egmf import is_blank
 
-from .csv_tables import parse_number
+from .csv_tables import compose, parse_number, tidy_name
 from .dataset import SOURCES, EGMFDataset
 
 
@@ -45,7 +45,7 @@ def select_values(examples: list[dict[str, Any]], conditions: Sequence[str] | No
     """
     wanted: dict[str, set[str]] = {}
     for condition in conditions or ():
-        column, separator, value = condition.partition("=")
+        column, separator, value = compose(condition).partition("=")
         if not separator or not column:
             raise ValueError(f"--where {condition} is not COLUMN=VALUE, such as language=es.")
         wanted.setdefault(column, set()).add(value)
@@ -88,7 +88,8 @@ def select_examples(
         raise ValueError(f"max_train_samples and max_eval_samples must be at least 1, not {max_samples}.")
     if only_tasks is not None:
         tasks = [example.get("task") or default_task for example in examples]
-        examples = [example for example, task in zip(examples, tasks, strict=True) if task in only_tasks]
+        chosen = {tidy_name(name) for name in only_tasks}
+        examples = [example for example, task in zip(examples, tasks, strict=True) if task in chosen]
         if not examples:
             raise ValueError(f"No example has a task of --only_tasks {', '.join(only_tasks)}.")
     if max_samples is None or max_samples >= len(examples):

@@ -115,6 +115,12 @@ def check_speakers(examples: list[dict[str, Any]]) -> None:
     counts: dict[str, int] = {}
     for example in examples:
         counts[speaker_of(example)] = counts.get(speaker_of(example), 0) + 1
+    alike: dict[str, list[str]] = {}
+    for speaker in counts:
+        alike.setdefault(speaker.casefold(), []).append(shorten(speaker))
+    for names in alike.values():
+        if len(names) > 1:
+            logger.warning(f"The speakers {' and '.join(names)} differ only in case, and are normalized apart.")
     few = [shorten(speaker) for speaker, count in counts.items() if count < FEW_CLIPS]
     if few:
         logger.warning(

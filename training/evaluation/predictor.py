@@ -28,6 +28,7 @@ from processing_egmf.frontends_egmf import read_features
 from processing_egmf.video_egmf import has_video
 
 from ..data.clips import load_features, read_stored
+from ..data.csv_tables import compose
 from ..data.dataset import load_examples, stream_examples
 from ..data.dataset_options import DatasetOptions
 from ..data.encoder_cache import EncoderCache, taking_outputs
@@ -269,8 +270,8 @@ class Predictor:
 def find_clips(folder: Path) -> tuple[list[Clip], Counter]:
     """All recordings in a folder and its subfolders, sorted by path, and the number of other files by extension.
 
-    Links to folders are not followed, and hidden files are left out; both are counted. The speaker of a clip is the
-    subfolder that it is in, for `--speaker_normalization`.
+    Links to folders are not followed, and hidden files, as macOS's `._x`, are left out; both are counted. The speaker
+    of a clip is the subfolder that it is in, for `--speaker_normalization`.
 
     Raises:
         ValueError: there are none.
@@ -283,7 +284,6 @@ def find_clips(folder: Path) -> tuple[list[Clip], Counter]:
             folders["linked folders"] += path.is_symlink()
             folders["unreadable folders"] += not os.access(path, os.R_OK | os.X_OK)
             continue
-        # Such as the `._x` files of macOS.
         is_hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if path.suffix.lower() in RECORDING_SUFFIXES and path.is_file() and not is_hidden:
             inner = path.relative_to(folder).parts[:-1]
@@ -292,9 +292,9 @@ def find_clips(folder: Path) -> tuple[list[Clip], Counter]:
             clips.append(Clip(str(path), recording=str(path), transcript_file=transcript_file, speaker=speaker))
         else:
             others.append(path)
-    texts = {path.with_suffix(".txt"): path for path in others if path.suffix.lower() == ".txt"}
+    texts = {compose(str(path.with_suffix(".txt"))): path for path in others if path.suffix.lower() == ".txt"}
     for clip in clips:
-        clip.transcript_file = texts.get(clip.transcript_file, clip.transcript_file)
+        clip.transcript_file = texts.get(compose(str(clip.transcript_file)), clip.transcript_file)
     transcripts = {clip.transcript_file for clip in clips}
     skipped = Counter(path.suffix.lower() or "no extension" for path in others if path not in transcripts)
     skipped += folders

@@ -26,6 +26,7 @@ import yaml
 from processing_egmf import EGMFTask
 
 from ..cli import did_you_mean
+from ..data.csv_tables import compose
 from ..records import parse_yaml
 
 
@@ -62,7 +63,8 @@ def read_task_map(value: str | Path | None) -> dict[str, TaskMapEntry]:
     text = str(value)
     is_inline = text.lstrip().startswith("{")
     try:
-        content = json.loads(text) if is_inline else parse_yaml(Path(text).read_text(encoding="utf-8"))
+        written = compose(text if is_inline else Path(text).read_text(encoding="utf-8"))
+        content = json.loads(written) if is_inline else parse_yaml(written)
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"--task_map {text} is neither a readable YAML file nor a JSON object ({reason}).") from error

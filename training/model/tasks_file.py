@@ -16,6 +16,7 @@ import yaml
 
 from processing_egmf import BUILT_IN_TASKS, EGMFTask
 
+from ..data.csv_tables import compose
 from ..records import parse_yaml
 
 
@@ -51,7 +52,7 @@ def _read_yaml(path: Path) -> Any:
         ValueError: it is not text in UTF-8, not YAML, nested too deeply, or holds a number with thousands of digits.
     """
     try:
-        return parse_yaml(path.read_text(encoding="utf-8-sig"))
+        return parse_yaml(compose(path.read_text(encoding="utf-8-sig")))
     except (yaml.YAMLError, ValueError, OSError) as error:
         raise ValueError(f"--tasks_file {path} cannot be read as YAML: {' '.join(str(error).split())}") from error
     except RecursionError as error:

@@ -6,7 +6,10 @@ metric of the best checkpoint ─────────────► before 
 """
 
 import copy
+import inspect
+import warnings
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -42,8 +45,7 @@ def check_optimizer(args: EGMFTrainingArguments) -> None:
         raise ValueError(f"{given}: {error}. Use another optimizer, or correct its options.") from error
     given = f"--lr_scheduler_type {args.lr_scheduler_type.value} --lr_scheduler_kwargs {args.lr_scheduler_kwargs}"
     try:
-        warmup = args.get_warmup_steps(STEPS)
-        get_scheduler(args.lr_scheduler_type, optimizer, warmup, STEPS, args.lr_scheduler_kwargs)
+        _check_schedule(args, optimizer)
     except Exception as error:
         raise ValueError(f"{given}: {error}. Use another schedule, or correct its options.") from error
 
@@ -58,6 +60,27 @@ def _check_optimizer_fields(args: EGMFTrainingArguments) -> None:
         without.optim_args = ",".join(other for other in fields if other != field)
         if Trainer.get_optimizer_cls_and_kwargs(without) == Trainer.get_optimizer_cls_and_kwargs(args):
             raise ValueError(f"{field} has no effect on this optimizer")
+
+
+def _check_schedule(args: EGMFTrainingArguments, optimizer: torch.optim.Optimizer) -> None:
+    """Go through a short schedule, and refuse fields that it does not read."""
+    fields = args.lr_scheduler_kwargs or {}
+    warmup = min(args.get_warmup_steps(STEPS), STEPS // 2)
+    schedule = get_scheduler(args.lr_scheduler_type, optimizer, warmup, STEPS, fields)
+    metric = [0.0] if "metrics" in inspect.signature(schedule.step).parameters else []
+    rates = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the optimizer makes no steps
+        for _ in range(STEPS):
+            schedule.step(*metric)
+            rates.append(float(optimizer.param_groups[0]["lr"]))
+    numbers = [*rates, *(value for value in fields.values() if isinstance(value, float))]
+    if not np.isfinite(numbers).all():
+        raise ValueError("a number or the learning rate is not finite")
+    if fields:
+        with suppress(TypeError):  # which schedules raise that read their fields
+            get_scheduler(args.lr_scheduler_type, optimizer, warmup, STEPS, {**fields, "no_such_field": 1})
+            raise ValueError("this schedule reads no fields")
 
 
 def check_reports(args: EGMFTrainingArguments) -> None:

@@ -30,6 +30,15 @@ def make_arguments(tmp_path):
         {"lr_scheduler_type": "warmup_stable_decay", "lr_scheduler_kwargs": {"num_decay_steps": 2}},
         {"lr_scheduler_type": "reduce_lr_on_plateau", "eval_strategy": "epoch"},
         {"lr_scheduler_type": "constant_with_warmup", "warmup_steps": 100},
+        {"lr_scheduler_type": "constant"},
+        {"lr_scheduler_type": "polynomial", "lr_scheduler_kwargs": {"power": 2, "lr_end": 1e-8}},
+        {"lr_scheduler_type": "inverse_sqrt", "lr_scheduler_kwargs": {"timescale": 100}},
+        {"lr_scheduler_type": "cosine_with_restarts", "lr_scheduler_kwargs": '{"num_cycles": 3}'},
+        {
+            "lr_scheduler_type": "reduce_lr_on_plateau",
+            "eval_strategy": "epoch",
+            "lr_scheduler_kwargs": {"factor": 0.5, "patience": 2},
+        },
     ],
 )
 def test_optimizers_and_schedules_that_are_possible(make_arguments, fields):
@@ -46,6 +55,16 @@ def test_optimizers_and_schedules_that_are_possible(make_arguments, fields):
         ({"optim": "sgd", "optim_args": "momentum=fast"}, "--optim sgd --optim_args momentum=fast: could not convert"),
         ({"adam_beta1": 1.5}, "--optim adamw_torch_fused: Invalid beta"),
         ({"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"num_cycle": 2}}, "--lr_scheduler_kwargs.*num_cycle"),
+        ({"lr_scheduler_type": "constant", "lr_scheduler_kwargs": {"power": 2}}, "this schedule reads no fields"),
+        (
+            {"lr_scheduler_type": "constant_with_warmup", "lr_scheduler_kwargs": {"a": 2}},
+            "this schedule reads no fiel",
+        ),
+        (
+            {"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"num_cycles": "x"}, "warmup_steps": 50},
+            "num_cycles",
+        ),
+        ({"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"num_cycles": float("nan")}}, "rate is not finite"),
         ({"lr_scheduler_kwargs": {"num_cycles": 2}}, "--lr_scheduler_type linear .*num_cycles"),
         ({"lr_scheduler_type": "warmup_stable_decay"}, "--lr_scheduler_type warmup_stable_decay .*num_decay_steps"),
     ],

@@ -1,0 +1,93 @@
+"""Names of examples: labels, splits, tasks and speakers are the same in every way of writing them."""
+
+import json
+import unicodedata
+
+import pytest
+
+from processing_egmf import EGMFTask
+from training.data.dataset import load_examples
+from training.data.dataset_options import DatasetOptions
+from training.data.examples import parse_answer, speaker_of
+from training.data.selection import select_examples, select_values
+from training.data.speakers import check_speakers
+from training.evaluation.predictor import find_clips
+from training.evaluation.task_map import read_task_map
+from training.model.tasks_file import read_tasks
+
+
+COMPOSED = "gaieté"
+DECOMPOSED = unicodedata.normalize("NFD", COMPOSED)
+SPELLINGS = (COMPOSED, DECOMPOSED, f" {COMPOSED}\u00a0", f"{DECOMPOSED}\t")
+
+
+def write_table(folder, rows):
+    lines = [json.dumps({"id": str(number), **row}) + "\n" for number, row in enumerate(rows)]
+    (folder / "metadata.jsonl").write_text("".join(lines), encoding="utf-8")
+    return folder
+
+
+def test_names_are_one_however_they_are_written(tmp_path):
+    assert COMPOSED != DECOMPOSED
+    rows = [
+        {"split": name, "task": name, "answer": name, "speaker": name, "place": f"Caf{name[-1]}", "text": DECOMPOSED}
+        for name in SPELLINGS
+    ]
+    examples = load_examples(write_table(tmp_path, rows))
+    for column in ("split", "task", "answer"):
+        assert {example[column] for example in examples} == {COMPOSED}
+    assert {speaker_of(example) for example in examples} == {COMPOSED}
+    assert {example["text"] for example in examples} == {DECOMPOSED}  # transcripts stay as they are
+    for spelling in (COMPOSED, DECOMPOSED):
+        assert len(load_examples(tmp_path, split=spelling)) == 4
+        assert len(select_examples(examples, [spelling], None, "")) == 4
+    assert len(select_values(examples, [f"speaker={DECOMPOSED}"])) == 4
+
+
+def test_spaces_within_a_label(tmp_path):
+    rows = [{"answer": answer} for answer in ("very happy", "very\u00a0happy", "very  happy")]
+    assert {example["answer"] for example in load_examples(write_table(tmp_path, rows))} == {"very happy"}
+
+
+def test_labels_and_columns_of_the_command_line(tmp_path):
+    column = unicodedata.normalize("NFD", "étiquette")
+    write_table(tmp_path, [{unicodedata.normalize("NFC", column): DECOMPOSED}])
+    arguments = dict.fromkeys(
+        ("text_column", "audio_column", "video_column", "id_column", "split_column", "task_column", "context_column")
+    )
+    arguments |= {"dataset_config": None, "dataset_revision": None, "streaming": False}
+    arguments |= {"label_column": column, "label_map": [f"{DECOMPOSED}=joie\u0301"]}
+    (example,) = load_examples(tmp_path, options=DatasetOptions.from_arguments(arguments))
+    assert example["answer"] == unicodedata.normalize("NFC", "joie\u0301")
+
+
+def test_labels_of_tasks_files_and_task_maps(tmp_path):
+    path = tmp_path / "tasks.yaml"
+    path.write_text(f"mood: {{kind: classification, labels: [{DECOMPOSED}, low], prompt: It is}}\n", encoding="utf-8")
+    assert list(read_tasks(path)["mood"].labels) == [COMPOSED, "low"]
+    twice = f"mood: {{kind: classification, labels: [{DECOMPOSED}, {COMPOSED}], prompt: It is}}\n"
+    path.write_text(twice, encoding="utf-8")
+    with pytest.raises(ValueError, match="tasks.yaml.*mood"):
+        read_tasks(path)
+    task_map = read_task_map(json.dumps({"mood": {"task": "a", "labels": {DECOMPOSED: "joy"}}}, ensure_ascii=False))
+    assert task_map["mood"].labels == {COMPOSED: "joy"}
+
+
+def test_a_checkpoint_may_have_its_labels_in_another_form():
+    task = EGMFTask("mood", "classification", labels=[DECOMPOSED, "low"], prompt="It is")
+    assert parse_answer(COMPOSED, task, "example 'a'") == DECOMPOSED
+    assert parse_answer("other", task, "example 'a'") == "other"  # refused by the task
+
+
+def test_speakers_that_differ_only_in_case_are_named(caplog):
+    examples = [{"id": str(number), "extra": {"speaker": name}} for number, name in enumerate(["Ann", "ann ", "Bo"])]
+    check_speakers(examples)
+    assert "The speakers 'Ann' and 'ann' differ only in case" in caplog.text
+
+
+def test_a_transcript_is_found_in_either_form(tmp_path):
+    (tmp_path / f"{COMPOSED}.wav").write_bytes(b"RIFF")
+    (tmp_path / f"{DECOMPOSED}.txt").write_text("Bonjour.", encoding="utf-8")
+    (clip,), skipped = find_clips(tmp_path)
+    assert clip.transcript_file.name == f"{DECOMPOSED}.txt"
+    assert not skipped.total()
