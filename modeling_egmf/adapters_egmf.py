@@ -28,8 +28,9 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
-from transformers.utils import cached_file
+from transformers.utils.hub import cached_file, cached_files
 
+from .decoders_egmf import check_keywords
 from .fields_egmf import did_you_mean
 from .weights_egmf import (
     checksum,
@@ -65,7 +66,7 @@ def import_peft() -> ModuleType:
     try:
         import peft.functional
     except ImportError as error:
-        raise ImportError("The LoRA in this model's language model needs: pip install peft") from error
+        raise ImportError("Adapters need: pip install peft") from error
     return peft
 
 
@@ -182,6 +183,13 @@ def new_adapter_config(language_model: PreTrainedModel, lora: dict[str, Any]) ->
     return peft.get_peft_config(fields)
 
 
+def trained_modules(peft_config: Any) -> tuple[set, Any]:
+    """Names of the modules that an adapter replaces by trained ones, and of those of which it trains some tokens."""
+    modules = getattr(peft_config, "modules_to_save", None) or ()
+    tokens = getattr(peft_config, "trainable_token_indices", None)
+    return {*modules}, {*tokens} if isinstance(tokens, dict) else bool(tokens)
+
+
 def add_adapter(language_model: PreTrainedModel, peft_config: Any, name: str) -> None:
     """Add an adapter to the language model, with no effect yet, and make it the active one.
 
@@ -215,6 +223,9 @@ def add_adapter(language_model: PreTrainedModel, peft_config: Any, name: str) ->
     for trained in getattr(peft_config, "modules_to_save", None) or ():
         if not any(module.endswith(trained) for module in modules):
             raise ValueError(f"`modules_to_save` has {trained!r}, which the model lacks.")
+    for other, other_config in adapter_configs(language_model).items():
+        if trained_modules(other_config) != trained_modules(peft_config):
+            raise ValueError(f"{other!r} has other `modules_to_save` or trained tokens: delete it.")
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message=NO_EFFECT)
@@ -384,6 +395,7 @@ class EGMFAdapterMixin:
                 error, the model is as before.
         """
         peft = import_peft()
+        check_keywords(self.load_adapter, hub_kwargs, cached_files)
         path = cached_file(peft_model_id, weights_name(variant, "adapter_model"), **hub_kwargs)
         config_path = cached_file(peft_model_id, "adapter_config.json", **hub_kwargs)
         with undone_on_error(self.language_model, adapter_name):

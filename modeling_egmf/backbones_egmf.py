@@ -65,9 +65,7 @@ def backbone_width(config: PreTrainedConfig) -> int:
     width = getattr(config, "hidden_size", None)
     widths = getattr(config, "hidden_sizes", None)
     if width is None and not widths:
-        raise ValueError(
-            f"{config.model_type!r} cannot be used as an encoder: it has no `hidden_size` or `hidden_sizes`."
-        )
+        raise ValueError(f"{config.model_type!r} cannot be used as an encoder: it has no `hidden_size`.")
     return width or widths[-1]
 
 

@@ -27,11 +27,11 @@ from huggingface_hub import file_exists, save_torch_state_dict
 from torch import Tensor, nn
 from transformers import AutoProcessor, PreTrainedModel
 from transformers.integrations.accelerate import load_offloaded_parameter
-from transformers.utils import cached_file
+from transformers.utils import PushToHubMixin, cached_file
 
 from .adapters_egmf import adapter_configs, import_peft
 from .configuration_egmf import IS_REMOTE_CODE, EGMFConfig
-from .decoders_egmf import check_decoder, shared_config
+from .decoders_egmf import check_decoder, check_keywords, shared_config
 from .fields_egmf import ties_word_embeddings
 from .loading_egmf import (
     HUB_ARGUMENTS,
@@ -245,6 +245,8 @@ def load_standalone_checkpoint(
     Returns:
         The model in evaluation mode, and the loading info.
     """
+    if "gguf_file" in kwargs:
+        raise ValueError(f"{checkpoint} has no GGUF file: leave out `gguf_file`.")
     paths = []
     if "state_dict" not in kwargs:
         paths = find_weights(checkpoint, kwargs.get("variant"), **file_arguments(kwargs))
@@ -425,11 +427,13 @@ class EGMFCheckpointMixin:
         Raises:
             ValueError: `push_to_hub=True` with a `variant`, which is not uploaded.
         """
-        pushes = kwargs.pop("push_to_hub", False)
         hub_arguments = ("repo_id", "commit_message", "private", "create_pr")
+        known = (*hub_arguments, "safe_serialization")
+        check_keywords(self.save_pretrained, kwargs, super().save_pretrained, known)
+        pushes = kwargs.pop("push_to_hub", False)
         hub_kwargs = {name: kwargs.pop(name) for name in hub_arguments if name in kwargs}
         if pushes and kwargs.get("variant") is not None:
-            raise ValueError("`push_to_hub=True` does not upload a `variant`: upload its folder.")
+            raise ValueError("`push_to_hub=True` does not upload a `variant`.")
         if self.config.text_model_id is not None:
             # An adapter checkpoint keeps our key names.
             kwargs.setdefault("save_original_format", False)
@@ -455,6 +459,7 @@ class EGMFCheckpointMixin:
             ValueError: the checkpoint names a local folder, or there is no processor, neither in the folder nor in
                 the repo.
         """
+        check_keywords(self.push_to_hub, kwargs, PushToHubMixin.push_to_hub)
         for owner, field, name in named_parts(self.config):
             part = getattr(owner, field)
             if is_local(part):
@@ -470,5 +475,5 @@ class EGMFCheckpointMixin:
         elif not file_exists(
             repo_id, "processor_config.json", token=kwargs.get("token"), revision=kwargs.get("revision")
         ):
-            raise ValueError(f"The model needs its processor. Push it first: processor.push_to_hub({repo_id!r}).")
+            raise ValueError(f"Push the processor first: processor.push_to_hub({repo_id!r}).")
         return super().push_to_hub(repo_id, **kwargs)

@@ -5,9 +5,8 @@
     ├── audio_config   EGMFEncoderConfig ── backbone_config   (a pretrained audio encoder, optional)
     └── video_config   EGMFEncoderConfig ── backbone_config   (a pretrained vision encoder, optional)
 
-Both classes are strict: `@strict` checks the type of every field when it is assigned, and calls every `validate_*`
-method at the end of `__init__` (so also in `from_pretrained`) and again in `save_pretrained`. A wrong value raises
-huggingface_hub's `StrictDataclassError`, which names the field, its value, the bound and what to change.
+Both classes are `@strict`: the type of every field is checked when it is assigned, and every `validate_*` is called at
+the end of `__init__` and in `save_pretrained`. huggingface_hub's `StrictDataclassError` names field, value and bound.
 
 Next: fields_egmf.py for what both share; encoders_egmf.py, fusion_egmf.py, experts_egmf.py.
 """
@@ -28,6 +27,7 @@ from transformers.utils.type_validators import interval, positive_int_field
 from .fields_egmf import (
     UnknownFieldError,
     as_sub_config,
+    attention_of_parts,
     check_fields,
     field_names,
     refuse_typos,
@@ -345,9 +345,8 @@ class EGMFConfig(PreTrainedConfig):
         if IS_REMOTE_CODE or PIPELINE_TASK not in PIPELINE_REGISTRY.get_supported_tasks():
             # A copy: `pipeline` changes it.
             self.custom_pipelines = copy.deepcopy(CUSTOM_PIPELINES)
-        if kwargs.get("attn_implementation") is None:
-            # Nested configurations keep their own, with which models were loaded; `None` would be passed down.
-            kwargs["attn_implementation"] = {name: {} for name in self.sub_configs}
+        attention = kwargs.get("attn_implementation")
+        kwargs["attn_implementation"] = attention_of_parts(attention, self.sub_configs)
         super().__post_init__(**kwargs)
 
         # Where the Auto classes and `pipeline` find a checkpoint's code. The processor saves pipeline_egmf.py.
@@ -431,6 +430,8 @@ class EGMFConfig(PreTrainedConfig):
                 if name == "text_config" and "dtype" in changes:
                     # The precision of the language model is that of the model.
                     kwargs.setdefault("dtype", changes["dtype"])
+                elif changes.get("dtype") not in (None, "float32", stored.get("dtype")):
+                    raise ValueError(f"`{name}` has no `dtype`, only `backbone_dtype`.")
                 value = {**stored, **changes}
                 refuse_typos(cls, {name: value}, stored={name: stored})
             config_dict[name] = value

@@ -157,7 +157,7 @@ def check_decoder(config: PreTrainedConfig | None, model_class: type[PreTrainedM
         ValueError: with the model type and the reason.
     """
     if config is None:
-        raise ValueError("The configuration has no `text_config`: there is no language model to build.")
+        raise ValueError("The configuration has no `text_config`, no language model.")
     reason = refusal(config, model_class)
     if reason is not None:
         raise ValueError(

@@ -123,11 +123,31 @@ def check_dtypes(fields: Mapping[str, Any]) -> None:
     Raises:
         ValueError: the message says which ones do.
     """
-    if str(fields.get("dtype")).removeprefix("torch.") not in DTYPES:
-        raise ValueError(f"`dtype` is {fields['dtype']!r}; use one of {', '.join(DTYPES[1:])}.")
+    dtype = fields.get("dtype")
+    name = dtype if isinstance(dtype, str) else str(dtype).removeprefix("torch.")
+    if name not in DTYPES:
+        raise ValueError(f"`dtype` is {dtype!r}; use one of {', '.join(DTYPES[1:])}.")
     for value in fields.values():
         if isinstance(value, Mapping) and "model_type" in value:
             check_dtypes(value)
+
+
+def attention_of_parts(value: Any, parts: Iterable[str]) -> dict:
+    """An `attn_implementation` as a dict by part of the model: without a part's name, it is for the language model.
+
+    Args:
+        value: a name, or a dict of names as `transformers` takes it.
+        parts: fields of the configuration that are nested configurations; those without a name keep their own.
+
+    Raises:
+        UnknownFieldError: there is no such part; the message suggests one.
+    """
+    names = {"": value} if isinstance(value, str) else dict(value or {})
+    for part in names.keys() - {"", *parts}:
+        raise unknown_field("`attn_implementation`", part, parts)
+    # Nested configurations keep their own, with which models were loaded; `None` would be passed down.
+    kept = {part: {} for part in parts}
+    return {**kept, "text_config": names.get("", {}), **names}
 
 
 def is_read(config_class: type[PreTrainedConfig], fields: dict[str, Any], name: str) -> bool:

@@ -16,7 +16,15 @@ from transformers import GenerationMixin
 
 from .decoders_egmf import argument_names, check_keywords, describe_decoder
 from .padding_egmf import must_regroup, read_groups
-from .prompt_egmf import PREFILL_INPUTS, TEXT_INPUTS, check_masks, check_tensors, hide_switched_off_text, is_prefill
+from .prompt_egmf import (
+    PREFILL_INPUTS,
+    TEXT_INPUTS,
+    check_masks,
+    check_tensors,
+    hide_switched_off_text,
+    is_prefill,
+    missing,
+)
 from .trainer_egmf import PROMPT_INPUTS
 
 
@@ -61,7 +69,7 @@ class EGMFGenerationMixin(GenerationMixin):
         """
         if inputs is not None:
             kwargs["input_ids"] = inputs
-        if not {"input_ids", "inputs_embeds"} & kwargs.keys():
+        if kwargs.get("input_ids") is None and kwargs.get("inputs_embeds") is None:
             raise ValueError("No prompt: give all the processor returns.")
         if isinstance(kwargs.get("generation_config"), dict):
             raise TypeError("`generation_config` is a dict: give its fields.")
@@ -79,6 +87,8 @@ class EGMFGenerationMixin(GenerationMixin):
         unsupported = {"assistant_early_exit": None}
         if given.get("utterance_mask") is not None:
             unsupported |= PLAIN_SETTINGS
+            if given.get("attention_mask") is None and len(given["utterance_mask"]) > 1:
+                raise missing("attention_mask")
         for name, neutral in unsupported.items():
             if given.get(name) not in (None, neutral):
                 raise ValueError(f"`{name}` does not work with EGMF: leave it out.")

@@ -20,7 +20,7 @@ from transformers import (
 from transformers.utils import cached_file
 
 from .configuration_egmf import EGMFConfig
-from .fields_egmf import check_dtypes, field_names, refuse_typos, ties_word_embeddings
+from .fields_egmf import attention_of_parts, check_dtypes, field_names, refuse_typos, ties_word_embeddings
 from .weights_egmf import check_weights, explain_loading_errors, in_memory
 
 
@@ -69,34 +69,34 @@ def load_config(
     """
     fields = field_names(EGMFConfig) - {"dtype", "tie_word_embeddings"}
     refuse_typos(EGMFConfig, kwargs)
-    changes = {name: kwargs[name] for name in kwargs if name in fields}
+    # The checkpoint's own.
+    unset = {name for name in ("text_model_id", "adapters") if kwargs.get(name) is None}
+    changes = {name: kwargs[name] for name in (fields - unset) & kwargs.keys()}
     kwargs = {name: value for name, value in kwargs.items() if name not in fields and value is not None}
-    for name in ("text_model_id", "adapters"):
-        if changes.get(name, "") is None:
-            # The checkpoint's own.
-            changes.pop(name, None)
     if "torch_dtype" in kwargs:
         kwargs.setdefault("dtype", kwargs.pop("torch_dtype"))
     if isinstance(config, PreTrainedConfig):
         if changes:
             raise TypeError(f"Set {', '.join(sorted(changes))} in the `config` that you pass.")
+        config = copy.deepcopy(config)
     else:
         config = EGMFConfig.from_pretrained(config or checkpoint, **file_arguments(kwargs), **changes)
     own = {*dir(config.text_config)} - {"dtype", "quantization_config", "_commit_hash"}
     for name in own & kwargs.keys():
         raise TypeError(f"Not an argument: {name}. Set model.config.text_config.{name}.")
     check_arguments(checkpoint, config, kwargs)
+    attention = kwargs.pop("attn_implementation", None)
+    config._attn_implementation = attention_of_parts(attention, config.sub_configs)
     if config.adapters is None:
-        config = with_stored_adapters(config, checkpoint, **file_arguments(kwargs))
+        read_adapters(config, checkpoint, file_arguments(kwargs))
     return config, kwargs
 
 
-def with_stored_adapters(config: EGMFConfig, checkpoint: str | os.PathLike, **hub_kwargs: Any) -> EGMFConfig:
-    """A copy of a configuration without names of adapters, such as that of a model in memory, with the checkpoint's.
+def read_adapters(config: EGMFConfig, checkpoint: str | os.PathLike, hub_kwargs: dict[str, Any]) -> None:
+    """Give a configuration without names of adapters, such as that of a model in memory, those of the checkpoint.
 
     They are those in its config.json; if that has none either, the one that new models have, if it is stored.
     """
-    config = copy.copy(config)
     with suppress(OSError):
         config.adapters = EGMFConfig.get_config_dict(checkpoint, **hub_kwargs)[0].get("adapters")
     if config.adapters is None:
@@ -105,7 +105,6 @@ def with_stored_adapters(config: EGMFConfig, checkpoint: str | os.PathLike, **hu
             config.adapters = {"default": True}
     if config.adapters:
         config.lora = None
-    return config
 
 
 def load_new_text_model(path: str, **kwargs: Any) -> PreTrainedModel:
@@ -154,11 +153,15 @@ def check_arguments(
     """
     if kwargs.get("dtype") != "auto":
         check_dtypes(kwargs)
+    if isinstance(kwargs.get("quantization_config"), str | bool):
+        raise TypeError("`quantization_config`: give a BitsAndBytesConfig.")
     if kwargs.get("use_safetensors") is False:
         raise ValueError("EGMF reads only safetensors files: leave out use_safetensors=False.")
     if kwargs.get("ignore_mismatched_sizes"):
         raise ValueError("Weights would stay untrained: leave out ignore_mismatched_sizes=True.")
     device_map = kwargs.get("device_map")
+    if isinstance(device_map, list):
+        raise TypeError("`device_map` is a list; give a dict.")
     devices = device_map.values() if isinstance(device_map, dict) else [device_map]
     if "meta" in map(str, devices):
         raise ValueError("On the meta device a model has no weights: give another `device_map`.")
@@ -226,7 +229,9 @@ def text_model_device_map(device_map: Any) -> Any:
     full_map = full_device_map(device_map)
     if not isinstance(full_map, dict):
         return full_map
-    return {name.partition(".")[2]: place for name, place in full_map.items() if not name.startswith("egmf")}
+    own_map = {name.partition(".")[2]: place for name, place in full_map.items() if name[:4] != "egmf"}
+    # Without any, the library chooses.
+    return own_map or None
 
 
 def place_with_language_model(model: PreTrainedModel) -> None:

@@ -107,6 +107,7 @@ class EGMFPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
+    _supports_flex_attn = True
     _supports_attention_backend = True
     _keep_in_fp32_modules_strict = ["egmf"]
 
@@ -345,7 +346,7 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFCheckpointMixin, EGMFPr
     def embed_prompt(
         self,
         input_ids: Tensor,
-        utterance_mask: Tensor,
+        utterance_mask: Tensor | None = None,
         audio_values: Tensor | None = None,
         audio_mask: Tensor | None = None,
         video_values: Tensor | None = None,
@@ -358,11 +359,9 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFCheckpointMixin, EGMFPr
         Returns:
             Embeddings (B, S, D), and the output of the fusion.
         """
-        if utterance_mask is None:
-            raise ValueError("`utterance_mask` is missing; give all that processor(text=...) returns.")
         media = (audio_values, audio_mask, video_values, video_mask)
         inputs = dict(zip(PREFILL_INPUTS, (*media, utterance_mask, text_mask, modality_mask)))
-        check_tensors({"input_ids": input_ids, **inputs})
+        check_tensors({"input_ids": input_ids, **inputs}, ("input_ids", "utterance_mask"))
         check_masks(input_ids, **inputs)
         placeholder_mask = self.get_placeholder_mask(input_ids)  # (B, S)
         # (B, S, D)
@@ -443,8 +442,8 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFCheckpointMixin, EGMFPr
     @torch.no_grad()
     def score_answers(
         self,
-        input_ids: torch.LongTensor,
-        attention_mask: Tensor,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: Tensor | None = None,
         answer_ids: torch.LongTensor | None = None,
         task_ids: torch.LongTensor | None = None,
         normalization: str = "sequence",
@@ -466,9 +465,12 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFCheckpointMixin, EGMFPr
             raise ValueError(f"`normalization` is {normalization!r}; use one of {', '.join(NORMALIZATIONS)}.")
         if labels is not None:
             raise ValueError("The inputs already contain an answer. Call the processor without `answer`.")
-        if answer_ids is None:
-            raise ValueError("`answer_ids` is missing; give all that processor(text=...) returns.")
-        check_tensors({"input_ids": input_ids, "attention_mask": attention_mask, "answer_ids": answer_ids})
+        required = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "answer_ids": answer_ids,
+        }
+        check_tensors(required, required)
         check_masks(input_ids, attention_mask=attention_mask)
         is_batch = answer_ids.ndim == 3 and len(answer_ids) == len(input_ids)
         if not is_batch or answer_ids.numel() == 0:

@@ -270,8 +270,7 @@ def load_text_model(
     )
     if kwargs.get("dtype") in (None, "auto"):
         kwargs["dtype"] = config.text_config.dtype or "auto"
-    # AutoConfig has taken the argument.
-    kwargs.setdefault("attn_implementation", config._attn_implementation)
+    kwargs["attn_implementation"] = config.text_config._attn_implementation
     kwargs["revision"] = config.text_model_revision or "main"
     with loading_part("language model", path, checkpoint, remedy):
         language_model, info = AutoModelForCausalLM.from_pretrained(path, output_loading_info=True, **kwargs)

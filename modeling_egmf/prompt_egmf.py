@@ -10,7 +10,7 @@ Next: modeling_egmf.py, where the prompt is embedded.
 
 # B batch  S prompt tokens  P pseudo tokens  H fusion width  D LLM width
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from itertools import compress
 from typing import Any
 
@@ -57,13 +57,24 @@ class EGMFPseudoTokens(EGMFFloat32Module):
         return tokens.unflatten(1, (-1, self.width)).expand(-1, self.num_tokens, -1)
 
 
-def check_tensors(inputs: Mapping[str, Any]) -> None:
+def missing(name: str) -> ValueError:
+    """The error of an input that is needed."""
+    return ValueError(f"`{name}` is missing; give all that processor(text=...) returns.")
+
+
+def check_tensors(inputs: Mapping[str, Any], required: Collection[str] = ()) -> None:
     """Reject arrays and lists, on which torch fails without the input's name. `attention_mask` may be a dict of masks.
 
+    Args:
+        inputs: of the model, by name.
+        required: names of those that must not be None.
+
     Raises:
-        TypeError: the message names the input.
+        TypeError, ValueError: the message names the input.
     """
     for name, value in inputs.items():
+        if value is None and name in required:
+            raise missing(name)
         accepted = Tensor | Mapping | None if name == "attention_mask" else Tensor | None
         if not isinstance(value, accepted):
             raise TypeError(
@@ -110,7 +121,7 @@ def check_finite(**media: Tensor | None) -> None:
 def check_token_ids(name: str, token_ids: Tensor | None, config: EGMFConfig) -> None:
     """Reject tokens that the language model does not have; on a GPU, they would end the process."""
     if token_ids is None or token_ids.numel() == 0:
-        raise ValueError(f"`{name}` is missing; give all that processor(text=...) returns.")
+        raise missing(name)
     if token_ids.dtype not in (torch.int64, torch.int32):
         raise ValueError(f"`{name}` has type {token_ids.dtype}; give whole numbers, as the processor does.")
     vocab_size = config.text_config.get_text_config().vocab_size

@@ -10,6 +10,7 @@ Every error names the file or the weight. checkpoints_egmf.py says which weights
 
 import hashlib
 import os
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -26,6 +27,9 @@ from .fields_egmf import did_you_mean
 
 # Arguments of `from_pretrained` to suggest instead of an unknown one.
 COMMON_ARGUMENTS = ("attn_implementation", "device_map", "dtype", "revision", "subfolder")
+
+# Of errors that come from an argument, not from a file.
+ARGUMENT_ERRORS = re.compile("_implementation|_to_save|(?<!on )device|driver|CUDA|quant")
 
 
 @contextmanager
@@ -52,7 +56,8 @@ def explain_loading_errors(name: str, remedy: str = "Download or save it again."
             name = problem.split("'")[1]
             hint = did_you_mean(name, COMMON_ARGUMENTS) or " Leave it out."
             raise TypeError(f"from_pretrained() got an unexpected keyword argument {name!r}.{hint}") from error
-        raise OSError(f"{name} could not be loaded ({problem}). {remedy} Or check the arguments.") from error
+        remedy = "Check" if ARGUMENT_ERRORS.search(problem) else f"{remedy} Or check"
+        raise OSError(f"{name} could not be loaded ({problem}). {remedy} the arguments.") from error
 
 
 # ---- files ----------------------------------------------------------------------------------------------------------

@@ -122,7 +122,7 @@ def takes_keywords_of_other_processors(method: Callable[..., Result]) -> Callabl
     @functools.wraps(method)
     def translated(processor: Any, *args: Any, **kwargs: Any) -> Result:
         if kwargs.pop("images", None) is not None:
-            raise TypeError("EGMFProcessor takes no `images`. Give a picture as `video`, where it is one frame.")
+            raise TypeError("EGMFProcessor takes no `images`. Give a picture as `video`.")
         nested = [("videos", "video", kwargs.pop("videos", None))]
         for group, known in NESTED_KEYWORDS.items():
             keywords = kwargs.pop(group, None) or {}

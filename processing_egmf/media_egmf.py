@@ -178,7 +178,7 @@ def check_content(head: bytes, name: str) -> None:
     if start.startswith((b"version https://git-lfs.", b"version https://hawser.")):
         raise ValueError(f"{name}: a Git LFS pointer, not the file itself. Run `git lfs pull`, or download it again.")
     if start.startswith((b"/annex/objects/", b"../.git/annex/", b".git/annex/")):
-        raise ValueError(f"{name}: a git-annex pointer, not the file itself. Run `git annex get` in its repository.")
+        raise ValueError(f"{name}: a git-annex pointer, not the file itself. Run `git annex get`.")
     if start.startswith(b"<") and any(mark in start for mark in WEB_PAGE_MARKS):
         raise ValueError(
             f"{name}: a web page that was saved in the file's place. "

@@ -104,6 +104,10 @@ class EGMFPipeline(Pipeline):
         # The base class may take the number of a GPU that does not exist for the CPU.
         if is_number(device) and device not in range(-1, max(num_gpus, 1)):
             raise ValueError(f"`device` is {device}, but there are {num_gpus} GPUs; -1 is the CPU.")
+        accelerator = torch.accelerator.current_accelerator()
+        kind = str(device).split(":")[0]
+        if not is_number(device) and kind not in ("None", "cpu", str(accelerator)):
+            raise ValueError(f"`device` is {shorten(device)}; use 'cpu' or a number.")
         super().__init__(*args, **kwargs)
         # The processor calls and saves the others. The base class would refuse batches if they pad on another side.
         self.tokenizer = self.processor.tokenizer

@@ -147,7 +147,7 @@ class EGMFProcessor(EGMFMediaMixin, EGMFPromptMixin, EGMFResultsMixin, EGMFStore
         super().__init__(tokenizer)
         self.check_prompt_format(self.task_objects.values())
         if image_processor is not None and video_processor is not None:
-            raise ValueError("Give an image_processor or a video_processor, not both: frames go through one of them.")
+            raise ValueError("Give an image_processor or a video_processor, not both.")
         sub_processors = (feature_extractor, image_processor, video_processor)
         for name, sub_processor in zip(SUB_PROCESSORS, sub_processors, strict=True):
             if sub_processor is not None:

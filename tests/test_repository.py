@@ -37,7 +37,8 @@ MODELING_LAYERS = (
     {"weights_egmf"},
     {"configuration_egmf", "precision_egmf", "outputs_egmf"},
     {"trainer_egmf"},
-    {"adapters_egmf", "backbones_egmf", "decoders_egmf", "loading_egmf", "parts_egmf"},
+    {"decoders_egmf"},
+    {"adapters_egmf", "backbones_egmf", "loading_egmf", "parts_egmf"},
     {
         "checkpoints_egmf",
         "answers_egmf",

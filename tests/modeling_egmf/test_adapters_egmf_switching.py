@@ -62,3 +62,81 @@ def test_adapter_that_is_named_twice_is_added_once(adapter, names):
     expected = logits_of(model, inputs)
     model.set_adapter(names)
     assert torch.equal(logits_of(model, inputs), expected)
+
+
+OTHER_MODULES = {
+    "tokens, none": ({"trainable_token_indices": [5, 8]}, {}),
+    "none, tokens": ({}, {"trainable_token_indices": [5, 8]}),
+    "tokens of other layers": (
+        {"trainable_token_indices": {"embed_tokens": [5]}},
+        {"trainable_token_indices": {"lm_head": [5]}},
+    ),
+    "module, none": ({"modules_to_save": ["lm_head"]}, {}),
+    "none, module": ({}, {"modules_to_save": ["lm_head"]}),
+    "other modules": ({"modules_to_save": ["lm_head"]}, {"modules_to_save": ["norm"]}),
+}
+SAME_MODULES = {
+    "other tokens": ({"trainable_token_indices": [5, 8]}, {"trainable_token_indices": [2]}),
+    "modules": ({"modules_to_save": ["lm_head"]}, {"modules_to_save": ["lm_head"]}),
+    "none": ({}, {"r": 3, "target_modules": ["k_proj"]}),
+    "another method": ({}, {"peft_type": "LOHA"}),
+}
+
+
+@pytest.fixture
+def stored_adapters(standalone, tmp_path, enliven):
+    """`stored_adapters(fields of each)` -> a model without any, inputs, folders, and the logits with each alone."""
+
+    def make(all_fields):
+        folder, model, inputs = standalone
+        folders = []
+        logits = []
+        for number, fields in enumerate(all_fields):
+            adapted = load(folder)
+            adapted.add_adapter({**LORA, **fields}, f"a{number}")
+            adapted.egmf.requires_grad_(False)
+            enliven(adapted.eval(), number)
+            adapted.save_pretrained(tmp_path / str(number))
+            folders.append(tmp_path / str(number) / f"a{number}")
+            logits.append(logits_of(adapted, inputs))
+        return model, inputs, folders, logits
+
+    return make
+
+
+@pytest.mark.parametrize("all_fields", OTHER_MODULES.values(), ids=OTHER_MODULES)
+def test_adapters_that_train_other_modules_are_refused(stored_adapters, all_fields, tmp_path):
+    """peft could not switch between them, or save them."""
+    model, inputs, folders, logits = stored_adapters(all_fields)
+    model.load_adapter(folders[0], "a0")
+    message = "'a0' has other `modules_to_save` or trained tokens: delete it"
+    with pytest.raises(OSError, match=message):
+        model.load_adapter(folders[1], "a1")
+    with pytest.raises(ValueError, match=message):
+        model.add_adapter({**LORA, **all_fields[1]}, "a1")
+    assert model.active_adapters() == ["a0"]
+    assert torch.equal(logits_of(model, inputs), logits[0])
+    model.save_pretrained(tmp_path / "again")
+    assert torch.equal(logits_of(load(tmp_path / "again"), inputs), logits[0])
+
+
+@pytest.mark.parametrize("all_fields", SAME_MODULES.values(), ids=SAME_MODULES)
+def test_adapters_are_switched_and_saved_together(stored_adapters, all_fields, tmp_path):
+    model, inputs, folders, logits = stored_adapters(all_fields)
+    for number, folder in enumerate(folders):
+        model.load_adapter(folder, f"a{number}")
+    model.save_pretrained(tmp_path / "both")
+    for each in (model, load(tmp_path / "both")):
+        assert torch.equal(logits_of(each, inputs), logits[1])
+        each.set_adapter("a0")
+        assert torch.equal(logits_of(each, inputs), logits[0])
+
+
+@pytest.mark.parametrize("keyword", ["revison", "subfoldr", "locl_files_only"])
+def test_misspelled_keyword_of_load_adapter_is_refused(adapter, keyword):
+    folder, model, _ = adapter
+    correct = {"revison": "revision", "subfoldr": "subfolder", "locl_files_only": "local_files_only"}[keyword]
+    message = rf"load_adapter\(\) got an unexpected keyword argument '{keyword}'. Did you mean `{correct}`"
+    with pytest.raises(TypeError, match=message):
+        model.load_adapter(folder / "default", "x", **{keyword: "default"})
+    model.load_adapter(folder, "x", subfolder="default", revision="main", local_files_only=True, token=None)

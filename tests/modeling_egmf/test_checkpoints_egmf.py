@@ -81,6 +81,25 @@ def test_pushing_comes_after_the_checksum(adapter, monkeypatch, tmp_path):
         model.save_pretrained(tmp_path / "fp16", push_to_hub=True, variant="fp16")
 
 
+@pytest.mark.parametrize(
+    ("keyword", "correct"), [("varient", "variant"), ("max_shard_sze", "max_shard_size"), ("privte", "private")]
+)
+def test_misspelled_keyword_of_saving_is_refused(adapter, tmp_path, keyword, correct):
+    _, model, _ = adapter
+    message = rf"save_pretrained\(\) got an unexpected keyword argument '{keyword}'. Did you mean `{correct}`"
+    with pytest.raises(TypeError, match=message):
+        model.save_pretrained(tmp_path / "x", **{keyword: "x"})
+    assert not (tmp_path / "x").exists()
+    model.save_pretrained(tmp_path / "x", variant="x", max_shard_size="1MB", safe_serialization=True, token=None)
+
+
+def test_misspelled_keyword_of_pushing_is_refused(adapter):
+    _, model, _ = adapter
+    message = r"push_to_hub\(\) got an unexpected keyword argument 'privte'. Did you mean `private`"
+    with pytest.raises(TypeError, match=message):
+        model.push_to_hub("org/x", privte=True)
+
+
 # ---- loading ------------------------------------------------------------------------------------------------
 
 

@@ -134,7 +134,12 @@ def test_attention_of_nested_configurations_is_kept(tiny_text_config):
     assert config._attn_implementation is None
     assert config.text_config._attn_implementation == "eager"
     assert config.video_config.backbone_config._attn_implementation == "sdpa"
-    chosen = EGMFConfig(text_config=tiny_text_config, video_config=video, attn_implementation="eager")
+    # Without a name of a part, it is for the language model.
+    chosen = EGMFConfig(text_config=tiny_text_config, video_config=video, attn_implementation="sdpa")
+    assert chosen.text_config._attn_implementation == "sdpa"
+    by_part = {"text_config": "sdpa", "video_config": "eager"}
+    chosen = EGMFConfig(text_config=tiny_text_config, video_config=video, attn_implementation=by_part)
+    assert chosen.text_config._attn_implementation == "sdpa"
     assert chosen.video_config.backbone_config._attn_implementation == "eager"
 
 

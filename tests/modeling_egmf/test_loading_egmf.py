@@ -10,6 +10,7 @@ from modeling_egmf import EGMFConfig, EGMFEncoderConfig, EGMFForConditionalGener
 from modeling_egmf.fields_egmf import UnknownFieldError, field_names, refuse_typos
 from modeling_egmf.loading_egmf import full_device_map, text_model_device_map
 from tests.helpers.checkpoint_files import outputs_of
+from training.model.export import merge
 
 
 load = EGMFForConditionalGeneration.from_pretrained
@@ -228,7 +229,19 @@ def test_precision_of_the_language_model(checkpoint, name, value):
     assert load(checkpoint[0], text_config=keywords, dtype="auto").dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("value", ["bf16", "float8_e4m3fn", torch.int8, {"text_config": "bfloat16"}])
+@pytest.mark.parametrize("modality", ["audio", "video"])
+@pytest.mark.parametrize("name", ["dtype", "torch_dtype"])
+def test_precision_of_an_encoder_is_that_of_its_backbone(checkpoint, modality, name):
+    """Anything else of it is in float32: another precision had no effect."""
+    for value in ("bfloat16", torch.float16):
+        with pytest.raises(ValueError, match=f"`{modality}_config` has no `dtype`, only `backbone_dtype`"):
+            load(checkpoint[0], **{f"{modality}_config": {name: value}})
+    for value in ("float32", None):
+        model = load(checkpoint[0], **{f"{modality}_config": {name: value}})
+        assert {weight.dtype for weight in model.egmf.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("value", ["bf16", "torch.bfloat16", "float8_e4m3fn", torch.int8, {"text_config": "bfloat16"}])
 def test_unknown_precision_is_refused(checkpoint, value):
     message = "`dtype` is .*; use one of float16, bfloat16, float32, float64"
     for keywords in ({"dtype": value}, {"torch_dtype": value}, {"text_config": {"dtype": value}}):
@@ -274,17 +287,112 @@ def test_attribute_of_the_language_model_is_no_keyword(checkpoint, name):
     ("keywords", "problem"),
     [
         ({"device_map": "gpu"}, "device name"),
-        ({"device_map": ["cpu"]}, "'list' object"),
+        ({"device_map": {"": "gpu"}}, "device type"),
+        ({"device_map": -1}, "negative int"),
         ({"attn_implementation": "flash"}, 'attn_implementation="flash"` is not supported'),
-        ({"quantization_config": "nf4"}, "quant_method"),
+        ({"experts_implementation": "fast"}, 'experts_implementation="fast"` is not supported'),
+        ({"quantization_config": {"quant_method": "nf4"}}, "Unknown quantization type"),
+        ({"quantization_config": {}}, "quant_method"),
     ],
 )
-def test_wrong_value_of_a_keyword_is_a_possible_cause(checkpoint, keywords, problem):
-    with pytest.raises(OSError, match=rf"could not be loaded.*{problem}.*Or check the arguments"):
+def test_error_of_an_argument_does_not_ask_for_another_file(checkpoint, keywords, problem):
+    with pytest.raises(OSError, match=rf"could not be loaded.*{problem}.*\)\. Check the arguments\.$"):
         load(checkpoint[0], **keywords)
 
 
+def test_wrong_value_of_a_keyword_is_a_possible_cause(checkpoint):
+    with pytest.raises(OSError, match=r"could not be loaded.*\)\. .* Or check the arguments\.$"):
+        load(checkpoint[0], device_map="auto", max_memory="1GB")
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"device_map": ["cpu"]}, "`device_map` is a list; give a dict"),
+        ({"quantization_config": "nf4"}, "`quantization_config`: give a BitsAndBytesConfig"),
+        ({"quantization_config": True}, "`quantization_config`: give a BitsAndBytesConfig"),
+    ],
+)
+def test_argument_of_a_wrong_type_is_named(checkpoint, keywords, message):
+    with pytest.raises(TypeError, match=message):
+        load(checkpoint[0], **keywords)
+
+
+def test_gguf_file_is_only_for_a_language_model(adapter, standalone):
+    with pytest.raises(ValueError, match="standalone has no GGUF file: leave out `gguf_file`"):
+        load(standalone[0], gguf_file="x.gguf")
+    with pytest.raises(OSError, match="its language model .* does not appear to have a file named x.gguf"):
+        load(adapter[0], gguf_file="x.gguf")
+
+
+# ---- attention ----------------------------------------------------------------------------------------------
+
+
+def attentions_of(model):
+    encoders = model.egmf.audio_visual_encoder
+    layer = model.language_model.model.layers[0].self_attn
+    parts = (layer, encoders.audio.stem.backbone, encoders.video.stem.backbone)
+    return [part.config._attn_implementation for part in parts]
+
+
+@pytest.fixture(params=KINDS)
+def with_backbones(request, bases, tmp_path, make_adapter_model, make_backbones):
+    """A checkpoint with pretrained encoders."""
+    model = make_adapter_model(text_model_id=str(bases / "llm"), **make_backbones(str(bases / "vit")))
+    model = model if request.param == "adapter" else merge(model)
+    model.save_pretrained(tmp_path / "egmf")
+    return tmp_path / "egmf"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, ["sdpa", "sdpa", "sdpa"]),
+        ({}, ["sdpa", "sdpa", "sdpa"]),
+        ("eager", ["eager", "sdpa", "sdpa"]),
+        ({"": "eager"}, ["eager", "sdpa", "sdpa"]),
+        ({"text_config": "eager"}, ["eager", "sdpa", "sdpa"]),
+        ({"": "sdpa", "text_config": "eager"}, ["eager", "sdpa", "sdpa"]),
+        ({"audio_config": "eager"}, ["sdpa", "eager", "sdpa"]),
+        ({"video_config": {"backbone_config": "eager"}}, ["sdpa", "sdpa", "eager"]),
+        ({"text_config": "eager", "video_config": "eager"}, ["eager", "sdpa", "eager"]),
+    ],
+)
+def test_attention_by_part_of_the_model(with_backbones, value, expected):
+    assert attentions_of(load(with_backbones, attn_implementation=value)) == expected
+    assert attentions_of(AutoModel.from_pretrained(with_backbones, attn_implementation=value)) == expected
+    config = EGMFConfig.from_pretrained(with_backbones)
+    assert attentions_of(load(with_backbones, config=config, attn_implementation=value)) == expected
+    assert config._attn_implementation is None
+
+
+def test_attention_of_the_language_model_changes_no_answer(checkpoint):
+    folder, model, inputs = checkpoint
+    expected = model.score_answers(**inputs).probabilities
+    for keywords in (
+        {"attn_implementation": {"text_config": "eager"}},
+        {"text_config": {"attn_implementation": "eager"}},
+    ):
+        loaded = load(folder, **keywords)
+        assert loaded.language_model.config._attn_implementation == "eager"
+        torch.testing.assert_close(loaded.score_answers(**inputs).probabilities, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("part", ["txt_config", "language_model", "backbone_config"])
+def test_attention_of_an_unknown_part_is_refused(checkpoint, part):
+    for each in (load, AutoModel.from_pretrained, EGMFConfig.from_pretrained):
+        with pytest.raises(UnknownFieldError, match=f"`attn_implementation` has no field '{part}'"):
+            each(checkpoint[0], attn_implementation={part: "eager"})
+
+
 # ---- device maps --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("device_map", [{}, {"egmf": "cpu"}, {"": "cpu"}])
+def test_device_map_may_leave_out_the_language_model(checkpoint, device_map):
+    folder, model, inputs = checkpoint
+    loaded = load(folder, device_map=device_map)
+    assert torch.equal(outputs_of(loaded, inputs)["logits"], outputs_of(model, inputs)["logits"])
 
 
 def test_device_map_by_the_names_of_the_whole_model_or_of_the_language_model():

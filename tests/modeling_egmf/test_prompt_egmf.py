@@ -127,6 +127,36 @@ def test_utterance_mask_is_required(setting, process):
         model.resize_token_embeddings(len(processor.tokenizer))
 
 
+@pytest.mark.parametrize("name", ["input_ids", "attention_mask", "utterance_mask", "answer_ids"])
+def test_missing_inputs_are_named(setting, process, name):
+    """`generate` calls `forward` without an `attention_mask` if there is no padding."""
+    model, processor, samples = setting()
+    inputs = dict(process(processor, samples))
+    del inputs["task_ids"]
+    message = rf"`{name}` is missing; give all that processor\(text=...\) returns"
+    with pytest.raises(ValueError, match=message):
+        model.score_answers(**{**inputs, name: None})
+    del inputs["answer_ids"]
+    if name in ("attention_mask", "utterance_mask"):
+        with pytest.raises(ValueError, match=message):
+            model.generate(**{**inputs, name: None})
+    if name in ("input_ids", "utterance_mask"):
+        with pytest.raises(ValueError, match=message):
+            model(**{**inputs, name: None})
+
+
+def test_sample_without_padding_needs_no_attention_mask(setting, process):
+    model, processor, samples = setting()
+    inputs = dict(process(processor, samples[:1]))
+    del inputs["answer_ids"], inputs["task_ids"]
+    without_mask = {**inputs, "attention_mask": None}
+    assert_close(model(**without_mask).logits, model(**inputs).logits)
+    options = {"max_new_tokens": 3, "num_beams": 2}
+    assert torch.equal(model.generate(**without_mask, **options), model.generate(**inputs, **options))
+    with pytest.raises(ValueError, match="No prompt"):
+        model.generate(**{**inputs, "input_ids": None})
+
+
 def test_placeholders_are_counted_per_sample(make_model):
     model = make_model(num_pseudo_tokens=2, placeholder_token_id=9)
     input_ids = torch.tensor([[7, 9, 9], [9, 7, 9]])

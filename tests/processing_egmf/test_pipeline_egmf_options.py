@@ -55,6 +55,11 @@ def test_wrong_options_are_refused_by_name(pipe, clips, options, message):
         ({"device": 99}, "`device` is 99, but there are"),
         ({"device": 0.5}, "`device` is 0.5"),
         ({"device": -2}, "`device` is -2"),
+        ({"device": "gpu"}, "`device` is 'gpu'; use 'cpu' or a number"),
+        ({"device": "meta"}, "`device` is 'meta'"),
+        ({"device": torch.device("meta")}, "`device` is device(type='meta')"),
+        ({"device": ["cpu"]}, "`device` is ['cpu']"),
+        ({"device": True}, "`device` is True"),
     ],
 )
 def test_wrong_settings_of_a_new_pipeline_are_refused_by_name(parts, options, message):
