@@ -287,7 +287,7 @@ def read_json(path: str | Path) -> Any:
     """
     check_placeholder(path)
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except RecursionError as error:
         raise ValueError(f"{path} cannot be read as JSON: it is nested too deeply.") from error
     except ValueError as error:

@@ -105,6 +105,7 @@ def write_run(
         "subsets": _results(seed, tuple(subsets), tasks),
     }
     record = {
+        "data_arguments": {},
         "seed": seed,
         "commit": f"{seed:040d}",
         "examples": {"train": 1234, "eval": 20},

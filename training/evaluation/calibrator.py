@@ -12,6 +12,7 @@ from processing_egmf import EGMFTask
 from processing_egmf.stored_processor_egmf import settings_checksums
 
 from ..data.dataset_options import DatasetOptions
+from ..data.locations import is_hub_id
 from ..options import DataArguments
 from ..records import read_json, write_json
 from .calibration import calibration_figures, fit_calibration
@@ -60,6 +61,8 @@ def calibrate(
         dataset = dataset or data_arguments.get("dataset")
         if dataset is None:
             raise ValueError(f"{run} has no training.json that names its dataset. Give --dataset, or --results.")
+        if not is_hub_id(dataset) and not Path(dataset).exists():
+            raise ValueError(f"There is no dataset {dataset}, of {run}. Give --dataset, its new place, or --results.")
         options = EvaluationOptions(
             model_name_or_path=str(run),
             dataset=dataset,

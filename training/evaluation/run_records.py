@@ -45,7 +45,7 @@ RESULTS = {
 }
 # What other commands than the report read, also from the records of other versions.
 TRAINING = {
-    "data_arguments?": {
+    "data_arguments": {
         "dataset?": str,
         "eval_split?": str,
         "split_manifest?": str,

@@ -26,6 +26,7 @@ from processing_egmf.agreement_egmf import check_agreement
 
 from ..option_checks import check_model_options
 from ..options import ModelArguments
+from ..records import read_json
 from .encoders import Encoder, build_encoder
 from .language_model import (
     absolute_id,
@@ -62,6 +63,9 @@ def load(
         OSError: it cannot be read.
     """
     check_model_location(checkpoint)
+    if (Path(checkpoint) / "config.json").is_file():
+        # The library's errors about a file that is nested too deeply, or not text, do not name it.
+        read_json(Path(checkpoint) / "config.json")
     warn_of_other_code(checkpoint)
     load_kwargs: dict[str, Any] = {"text_model_id": text_model}
     if active_experts is not None:

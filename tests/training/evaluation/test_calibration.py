@@ -174,6 +174,12 @@ def test_results_that_do_not_fit_the_checkpoint_are_refused(tmp_path, monkeypatc
     stored = read_json(run / "processor_config.json")["tasks"]
     assert stored[0]["calibration"] == known  # not evaluated, and kept
     assert set(stored[1]["calibration"]) == {"text"}
+    path.unlink()
+    record = read_json(run / "training.json") | {"data_arguments": {"dataset": str(tmp_path / "moved")}}
+    write_json(run / "training.json", record)
+    with pytest.raises(SystemExit, match=f"There is no dataset {tmp_path}/moved, of .*run. Give --dataset, its new"):
+        main([str(run)])
+    write_json(path, results)
     for damaged, message in (("[]", "its content is"), ('{"tasks": 5}', "tasks is '5'"), ("", "not a JSON file")):
         (run / "processor_config.json").write_text(damaged)
         with pytest.raises(SystemExit, match=f"processor_config.json.* {message}"):

@@ -104,6 +104,12 @@ def test_results_of_another_checkpoint_are_refused(run):
 
 def test_an_unfinished_record_of_training(tmp_path):
     assert read_training(tmp_path) == {}
+    write_json(tmp_path / "training.json", {"epoch": 1.0, "log_history": []})  # of the library's trainer_state.json
+    with pytest.raises(ValueError, match="training.json has no entry data_arguments"):
+        read_training(tmp_path)
+    text = '{"data_arguments": {"modalities": ["text"]}}'
+    (tmp_path / "training.json").write_text(text, encoding="utf-8-sig")  # as some editors save it
+    assert read_training(tmp_path)["data_arguments"] == {"modalities": ["text"]}
     write_json(tmp_path / "training.json", {"data_arguments": {"modalities": ["text"]}})
     assert read_training(tmp_path)["data_arguments"] == {"modalities": ["text"]}
     with pytest.raises(ValueError, match="training.json has no entry log_history"):

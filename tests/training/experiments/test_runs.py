@@ -68,7 +68,7 @@ def test_results_on_another_corpus_have_its_names_of_tasks():
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("training.json", {}, "training.json has no entry log_history"),
+        ("training.json", {"data_arguments": {}}, "training.json has no entry log_history"),
         ("results-test.json", {"asked": {"options": {}}}, "results-test.json has no entry subsets"),
         ("results-test.json", [], "its content is"),
     ],

@@ -3,7 +3,7 @@
 import pytest
 
 from processing_egmf import BUILT_IN_TASKS
-from training.model.builder import read_experts, with_prompt_format
+from training.model.builder import load, read_experts, with_prompt_format
 
 
 def test_experts_from_the_command_line():
@@ -24,3 +24,18 @@ def test_prompt_format_holds_for_all_tasks():
     assert with_prompt_format(tasks, None) == tasks
     with pytest.raises(ValueError, match="prompt_format is 'jinja'; use 'plain' or 'chat'"):
         with_prompt_format(BUILT_IN_TASKS, "jinja")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "is not a JSON file"),
+        (b"\xff", "is not a JSON file"),
+    ],
+    ids=["nested", "long", "binary"],
+)
+def test_a_configuration_that_cannot_be_read_is_named(tmp_path, content, message):
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(ValueError, match=f"{tmp_path}/config.json .*{message}"):
+        load(tmp_path)
