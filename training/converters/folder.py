@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data.columns import check_columns, found_instead, read_tables
-from ..data.csv_tables import Table
+from ..data.csv_tables import Table, tidy_name
 from ..data.examples import EXTRA
 from ..data.media_paths import MediaFolder
 from ..data.tables import COLUMNS
@@ -138,11 +138,12 @@ def _read_split(place: str, example_id: str, split: Any, report: ConversionRepor
     if split is None:
         report.note(f"no split: put into {DEFAULT_SPLIT}", example_id)
         return DEFAULT_SPLIT
-    if not re.fullmatch(r"\w{1,100}", str(split)):
+    split = tidy_name(str(split))
+    if not re.fullmatch(r"\w{1,100}", split):
         raise ValueError(
             f"{place}: row {shorten(example_id)} has the split {shorten(split)}; use letters, digits and underscores."
         )
-    return SPLIT_NAMES.get(str(split).casefold(), str(split))
+    return SPLIT_NAMES.get(split.casefold(), split)
 
 
 def _plan_example(
@@ -155,6 +156,7 @@ def _plan_example(
 ) -> dict[str, Any] | None:
     """Turn a row into an example; None if it is dropped."""
     task_name = arguments.task or row.get("task") or next(iter(tasks))
+    task_name = tidy_name(task_name) if isinstance(task_name, str) else task_name
     if not isinstance(task_name, str) or task_name not in tasks:
         raise ValueError(
             f"Row {shorten(example_id)}: unknown task {shorten(task_name)}. Known tasks are {', '.join(tasks)}; "

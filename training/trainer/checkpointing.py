@@ -31,7 +31,7 @@ from modeling_egmf.parts_egmf import with_relative_parts
 from ..arguments import DataArguments, EGMFTrainingArguments, ModelArguments
 from ..data.parquet import StoredFeatures, StoredMedia
 from ..data.tables import MEDIA
-from ..records import check_writable, digest_of_json, read_json
+from ..records import check_shape, check_writable, digest_of_json, read_json
 
 
 SETTINGS = "settings.json"
@@ -47,6 +47,15 @@ REQUIRED_FILES = {
     "schedule": ("scheduler.pt",),
     "random states": ("rng_state*.pth",),
     "state": ("trainer_state.json",),
+}
+# What is read from records of a checkpoint.
+READ_ENTRIES = {
+    "config.json": {"adapters?": dict},
+    "trainer_state.json": {
+        "global_step": int,
+        "log_history": [dict],
+        "stateful_callbacks": {"TrainerControl": {"args": {"should_training_stop": bool}}},
+    },
 }
 # Options for where files are and how they are read: they do not change the numbers.
 LOCATION_OPTIONS = {
@@ -115,7 +124,8 @@ def find_defect(checkpoint: Path) -> str | None:
                 with safe_open(path, "pt"):
                     pass
             elif path.suffix == ".json":
-                read_json(path)
+                shape = READ_ENTRIES.get(path.name, object)
+                check_shape(read_json(path), shape, path.name, "It is another file, or damaged.")
             elif path.suffix in (".pt", ".pth") and not zipfile.is_zipfile(path):
                 return f"{path.name} is truncated"
         except (OSError, ValueError, SafetensorError) as error:
@@ -240,6 +250,18 @@ def media_digest(examples: list[dict[str, Any]], folder: str | Path) -> str:
     return digest([[mark(example.get(name)) for name in MEDIA] for example in examples])
 
 
+def read_pretraining(path: Path) -> dict[str, Any]:
+    """The record of a fusion pretraining.
+
+    Raises:
+        ValueError: not JSON, or not such a record.
+    """
+    record = read_json(path)
+    advice = "It is not the record of a fusion pretraining, or damaged. Copy it again, or start over with --overwrite."
+    check_shape(record, {"losses": [(int, float)], "seconds": (int, float)}, path, advice)
+    return record
+
+
 def require_same_settings(run: Path, settings: dict[str, Any]) -> None:
     """Check that a run was started with these settings; a run without `settings.json` is accepted.
 
@@ -250,6 +272,8 @@ def require_same_settings(run: Path, settings: dict[str, Any]) -> None:
     if not path.is_file():
         return
     before = read_json(path)
+    advice = f"It is not the {SETTINGS} of a run, or damaged. Copy it again, or start over with --overwrite."
+    check_shape(before, {"seed": int, "learning_rate": (int, float)}, path, advice)
     changes = [
         f"{name} was {before[name]!r} and is {value!r}"
         for name, value in settings.items()

@@ -49,7 +49,7 @@ from ..model.language_model import quantization, with_lora_targets
 from ..model.readout import EGMFWithHead
 from ..model.tasks_file import read_tasks
 from ..option_checks import check_data_options
-from ..records import check_writable, commit, only_writer, peak_gib, read_json, versions, weights_digest, write_json
+from ..records import check_writable, commit, only_writer, peak_gib, versions, weights_digest, write_json
 from .checkpointing import (
     FINISHED,
     FUSION_PRETRAINING,
@@ -65,6 +65,7 @@ from .checkpointing import (
     media_digest,
     move_aside,
     pretrained_weights,
+    read_pretraining,
     report_write_errors,
     require_same_settings,
     resolve_output_dir,
@@ -304,7 +305,7 @@ class TrainingRun:
         if self.checkpoint is not None:
             self.pretraining = {"losses": [], "seconds": 0.0}
             if record.is_file():
-                self.pretraining = read_json(record)
+                self.pretraining = read_pretraining(record)
             return
         accelerator = self.trainer.accelerator
         accelerator.wait_for_everyone()  # the main process may have moved an older run aside
@@ -319,7 +320,7 @@ class TrainingRun:
             for tensor in self.model.egmf.state_dict().values():
                 torch.distributed.broadcast(tensor, src=0)
         if reused:
-            self.pretraining = {**read_json(record), "reused": True}
+            self.pretraining = {**read_pretraining(record), "reused": True}
         else:
             self.pretraining = {**self.run_pretraining(), "seconds": time.time() - self.started}
             if self.is_main_process:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import unicodedata
 
 import numpy as np
 import pytest
@@ -64,6 +65,16 @@ def test_rows(tmp_path, convert, own):
     assert second["audio"] == "../../mine/b.wav" and second["text"] is None
     assert second["audio_features"] == [[1.0] * 4] * 3 and first["audio_features"] is None
     assert table["repaired"] == table["dropped"] == table["notes"] == {}
+
+
+def test_names_in_composed_letters(tmp_path, convert, own):
+    """As Windows and Linux write them, and as macOS does."""
+    names = [unicodedata.normalize(form, "gaieté") for form in ("NFC", "NFD")]
+    tasks = f"{names[1]}: {{kind: classification, labels: [{names[0]}, low], prompt: It is}}\n"
+    (tmp_path / "tasks.yaml").write_text(tasks, encoding="utf-8")
+    source = own([{"split": name, "task": name, "text": "a", "answer": f"{name}\u00a0"} for name in names])
+    found, _ = convert(folder, source, "--tasks_file", str(tmp_path / "tasks.yaml"))
+    assert [(row["task"], row["answer"]) for row in found[names[0]]] == [(names[0], names[0])] * 2
 
 
 def test_csv_with_scores(tmp_path, convert, own):

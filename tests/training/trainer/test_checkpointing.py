@@ -17,6 +17,8 @@ from training.trainer.checkpointing import (
     find_defect,
     last_complete_checkpoint,
     move_aside,
+    read_pretraining,
+    require_same_settings,
     resolve_output_dir,
 )
 
@@ -67,6 +69,24 @@ def test_half_written_checkpoint_is_recognized_and_skipped(uninterrupted, tmp_pa
     assert part.rpartition("/")[2] in output or "it has no " in output
     with pytest.raises(ValueError, match=r"checkpoint-3 cannot be resumed from: .*Give an earlier checkpoint"):
         resolve_output_dir(options_of(tmp_path, "--resume_from_checkpoint", tmp_path / "checkpoint-3"))
+
+
+@pytest.mark.parametrize("part", ["trainer_state.json", "config.json"])
+def test_a_checkpoint_with_a_record_of_another_kind_is_skipped(uninterrupted, tmp_path, part):
+    folder = shutil.copytree(uninterrupted / "checkpoint-6", tmp_path / "checkpoint-6")
+    for content in ("[]", '{"adapters": 5}' if part == "config.json" else '{"global_step": 6}'):
+        (folder / part).write_text(content)
+        assert f"{part} cannot be read ({part}" in find_defect(folder)
+
+
+def test_records_of_a_run_of_another_kind_are_named(tmp_path):
+    for content in ("[]", "{}", '{"seed": "x"}'):
+        (tmp_path / "settings.json").write_text(content)
+        with pytest.raises(ValueError, match=r"settings.json.* It is not the settings.json of a run, or damaged"):
+            require_same_settings(tmp_path, {"seed": 1})
+        (tmp_path / "fusion_pretraining.json").write_text(content)
+        with pytest.raises(ValueError, match="fusion_pretraining.json.* It is not the record of a fusion pretraining"):
+            read_pretraining(tmp_path / "fusion_pretraining.json")
 
 
 def test_run_without_a_complete_checkpoint_restarts(tmp_path, capsys):

@@ -5,7 +5,7 @@ import re
 import unicodedata
 from typing import TYPE_CHECKING, Any
 
-from ...data.csv_tables import parse_number
+from ...data.csv_tables import parse_number, tidy_name
 from ...data.text_files import shorten
 from .conversion_report import ConversionReport
 
@@ -59,9 +59,9 @@ def check_label(
 
 
 def _check_class(task: "EGMFTask", label: Any, example_id: str, report: ConversionReport) -> str | None:
-    name = clean_text(label).casefold()
+    name = tidy_name(clean_text(label)).casefold()
     for known in task.labels:
-        if known.casefold() == name:
+        if tidy_name(known).casefold() == name:
             return known
     report.drop(f"unknown label {clean_text(label)[:40]!r}", example_id)
     return None
