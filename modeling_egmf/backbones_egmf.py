@@ -118,9 +118,9 @@ class EGMFPretrainedStem(EGMFFloat32Module):
         self.uses_pooler = config.backbone_pooler
         self.chunk_steps = config.backbone_chunk_steps
         self.precomputed = False
+        self.backbone_dtype = getattr(torch, config.backbone_dtype)
         if backbone is None:
-            dtype = getattr(torch, config.backbone_dtype)
-            backbone = AutoModel.from_config(config.backbone_config, dtype=dtype)
+            backbone = AutoModel.from_config(config.backbone_config, dtype=self.backbone_dtype)
         # Only the encoder of an encoder-decoder such as Whisper.
         self.backbone = backbone.get_encoder() if backbone.config.is_encoder_decoder else backbone
         self.takes_mask = "attention_mask" in inspect.signature(self.backbone.forward).parameters

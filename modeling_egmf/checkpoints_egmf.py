@@ -246,7 +246,7 @@ def load_standalone_checkpoint(
         The model in evaluation mode, and the loading info.
     """
     if "gguf_file" in kwargs:
-        raise ValueError(f"{checkpoint} has no GGUF file: leave out `gguf_file`.")
+        raise ValueError(f"{checkpoint} has no GGUF file.")
     paths = []
     if "state_dict" not in kwargs:
         paths = find_weights(checkpoint, kwargs.get("variant"), **file_arguments(kwargs))

@@ -162,7 +162,7 @@ def check_decoder(config: PreTrainedConfig | None, model_class: type[PreTrainedM
     if reason is not None:
         raise ValueError(
             f"A language model of type {config.model_type!r} cannot be used: {reason}. "
-            "Choose a causal decoder, such as a Llama; training/model/backbones/DECODERS.md lists all."
+            "Choose a causal decoder; training/model/backbones/DECODERS.md lists all."
         )
 
 

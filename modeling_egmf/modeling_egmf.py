@@ -278,11 +278,15 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFCheckpointMixin, EGMFPr
             raise ValueError("Offloaded weights cannot be moved: leave out .to().") from error
 
     def freeze(self) -> None:
-        """Unfreeze the fusion, our encoders and the active adapters; freeze the language model and other backbones."""
+        """Unfreeze the fusion, our encoders and the active adapters; freeze the language model and other backbones.
+
+        A new backbone, and one of a standalone checkpoint, comes in float32, and gets its own precision here.
+        """
         self.egmf.requires_grad_(True)
         for module in self.egmf.modules():
             if isinstance(module, EGMFPretrainedStem):
-                module.backbone.requires_grad_(module.trainable)
+                backbone = module.backbone.to(module.backbone_dtype)
+                backbone.requires_grad_(module.trainable)
         self.language_model.requires_grad_(False)
         if adapter_configs(self.language_model):
             self.language_model.set_adapter(self.language_model.active_adapters())

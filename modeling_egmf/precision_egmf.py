@@ -37,7 +37,7 @@ CPU_CHUNK_ELEMENTS = 2**18
 
 
 class EGMFFloat32Module(nn.Module):
-    """A module whose float32 parameters and buffers are moved between devices, but never cast."""
+    """A module whose weights, in float32 or of a frozen backbone in 16 bits, are moved between devices, never cast."""
 
     def _apply(
         self,
@@ -46,7 +46,7 @@ class EGMFFloat32Module(nn.Module):
     ) -> "EGMFFloat32Module":
         def keep_precision(tensor: Tensor) -> Tensor:
             applied = fn(tensor)
-            if tensor.dtype == torch.float32 and applied.dtype != torch.float32:
+            if tensor.itemsize <= 4 and applied.dtype != tensor.dtype:
                 return tensor.to(applied.device)
             return applied
 

@@ -90,7 +90,8 @@ def check_masks(input_ids: Tensor, **inputs: Any) -> None:
         inputs: of the model; masks that are missing or None are not checked.
 
     Raises:
-        ValueError: one has another shape, or values other than 0 and 1; the message names it.
+        ValueError: one has another shape, or values other than 0 and 1; the message names it. Or a prompt is padded on
+            the right, where its last column, after which the answer comes, would be read from padding.
     """
     if input_ids.ndim != 2:
         raise ValueError(f"`input_ids` has shape {tuple(input_ids.shape)}; give (samples, tokens).")
@@ -103,11 +104,17 @@ def check_masks(input_ids: Tensor, **inputs: Any) -> None:
                 f"`{name}` has shape {tuple(mask.shape)}, not {shape}, for `input_ids` of shape "
                 f"{tuple(input_ids.shape)}. Give all that the processor returned."
             )
-        are_wrong.append((mask != mask.bool()).any().to(input_ids.device))
+        is_wrong = (mask != mask.bool()).any()
+        if name == "attention_mask":
+            is_wrong = is_wrong | (mask[:, -1:] == 0).any()
+        are_wrong.append(is_wrong.to(input_ids.device))
     # At once, because each look at a value waits for the device.
     wrong = list(compress(masks, torch.stack(are_wrong).tolist())) if masks else []
     if wrong:
-        raise ValueError(f"`{wrong[0]}` has values other than 0 and 1. Give all that the processor returned.")
+        raise ValueError(
+            f"`{wrong[0]}` has values other than 0 and 1, or padding on the right. "
+            "Give all that the processor returned."
+        )
 
 
 def check_finite(**media: Tensor | None) -> None:

@@ -319,7 +319,7 @@ def test_argument_of_a_wrong_type_is_named(checkpoint, keywords, message):
 
 
 def test_gguf_file_is_only_for_a_language_model(adapter, standalone):
-    with pytest.raises(ValueError, match="standalone has no GGUF file: leave out `gguf_file`"):
+    with pytest.raises(ValueError, match="standalone has no GGUF file"):
         load(standalone[0], gguf_file="x.gguf")
     with pytest.raises(OSError, match="its language model .* does not appear to have a file named x.gguf"):
         load(adapter[0], gguf_file="x.gguf")
@@ -376,6 +376,25 @@ def test_attention_of_the_language_model_changes_no_answer(checkpoint):
         loaded = load(folder, **keywords)
         assert loaded.language_model.config._attn_implementation == "eager"
         torch.testing.assert_close(loaded.score_answers(**inputs).probabilities, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_frozen_encoder_in_16_bits_stays_so(tmp_path, bases, make_adapter_model, make_backbones, inputs_for, dtype):
+    """A standalone checkpoint ran it in float32, with other answers than the model that was saved."""
+    model = make_adapter_model(text_model_id=str(bases / "llm"), **make_backbones(str(bases / "vit")))
+    model.config.video_config.backbone_dtype = dtype
+    model.save_pretrained(tmp_path / "adapter")
+    adapter = load(tmp_path / "adapter")
+    merge(adapter).save_pretrained(tmp_path / "standalone")
+    standalone = load(tmp_path / "standalone")
+    inputs = inputs_for(model)
+    expected = adapter.score_answers(**inputs).probabilities
+    for each in (adapter, standalone):
+        for cast in (torch.float32, torch.bfloat16, torch.float16, torch.float32):
+            backbone = each.to(cast).egmf.audio_visual_encoder.video.stem.backbone
+            assert {weight.dtype for weight in backbone.parameters()} == {getattr(torch, dtype)}
+    actual = load(tmp_path / "standalone").score_answers(**inputs).probabilities
+    torch.testing.assert_close(actual, expected, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("part", ["txt_config", "language_model", "backbone_config"])

@@ -145,6 +145,22 @@ def test_missing_inputs_are_named(setting, process, name):
             model(**{**inputs, name: None})
 
 
+def test_prompts_that_are_padded_on_the_right_are_refused(setting, process):
+    """Their answers would follow padding."""
+    model, processor, samples = setting()
+    inputs = dict(process(processor, samples))
+    del inputs["task_ids"]
+    lengths = inputs["attention_mask"].sum(dim=1).tolist()
+    for name in ("input_ids", "attention_mask", "utterance_mask", "text_mask"):
+        inputs[name] = torch.stack([row.roll(length) for row, length in zip(inputs[name], lengths, strict=True)])
+    answer_ids = inputs.pop("answer_ids")
+    message = "`attention_mask` has values other than 0 and 1, or padding on the right"
+    with pytest.raises(ValueError, match=message):
+        model.score_answers(**inputs, answer_ids=answer_ids)
+    with pytest.raises(ValueError, match=message):
+        model.generate(**inputs)
+
+
 def test_sample_without_padding_needs_no_attention_mask(setting, process):
     model, processor, samples = setting()
     inputs = dict(process(processor, samples[:1]))
