@@ -1,12 +1,17 @@
 """Fits the pseudo tokens to the answers of the fusion pretraining's heads, before the language model reads them.
 
-    f_enhanced ─┬─► pretraining's head ─► probabilities ─► mean of the answers' embeddings, weighted by them
+    f_enhanced ─┬─► pretraining's head ─► weights of the answers ─► weighted sum of their embeddings
                 │                                                        ▲ ridge regression
                 └─► norm ─► projection ──────────────────────────────────┘
 
 A new projection is random: the language model has to learn the meaning of its tokens from the training examples, and
 memorizes the examples if there are few. After this fit, the tokens start as words that it knows: those of the likely
-answers. Training continues from there. LOG.md has the figures.
+answers. Training continues from there.
+
+Where every token belongs to one task, the weights of labels are linear in the head's logits: to answer as the head
+does, the language model then only has to copy the token to its output, whose product with a label's embedding is the
+label's logit. Where tasks share a token, their logits would add up, and the weights are the head's probabilities.
+LOG.md has the figures.
 """
 
 # N fused vectors  H fusion width  D LLM width  G projections  T tasks  A answers of a task
@@ -23,10 +28,22 @@ from .pretraining import AnswerHeads, fuse_modalities
 
 
 RIDGE = 0.01  # per fused vector; normalized vectors have a variance of 1
+LOGIT_SHARE = 0.1  # small, because the language model normalizes its inputs, which loses the length of large ones
 
 
-def answer_probabilities(task: EGMFTask, outputs: torch.Tensor) -> torch.Tensor:
-    """Outputs of a task's head, (N, A) or (N, 1) -> (N, A): a score is shared between the two answers next to it."""
+def answer_weights(task: EGMFTask, outputs: torch.Tensor, by_logits: bool) -> torch.Tensor:
+    """Weight of each answer in a task's token.
+
+    Args:
+        task: decides on the form of the outputs.
+        outputs: of the task's head, (N, A) logits, or (N, 1) numbers from -1 to 1.
+        by_logits: weights of labels are equal but for a share of their logits, instead of their probabilities.
+
+    Returns:
+        (N, A), whose sum over answers is 1. A score is shared between the two answers next to it.
+    """
+    if task.kind == "classification" and by_logits:
+        return 1 / task.num_answers + LOGIT_SHARE * (outputs - outputs.mean(dim=1, keepdim=True))
     if task.kind == "classification":
         return torch.softmax(outputs, dim=-1)
     position = (outputs.clamp(-1, 1) + 1) / 2 * (task.num_answers - 1)  # (N, 1)
@@ -142,9 +159,10 @@ def wanted_tokens(
     heads: AnswerHeads, fused: torch.Tensor, words: list[torch.Tensor], shares: torch.Tensor
 ) -> torch.Tensor:
     """fused (N, H), embeddings (A, D) of each task's answers, shares (G, T) -> (N, G * D) on the CPU."""
+    by_logits = bool((shares.count_nonzero(dim=1) == 1).all())
     normalized = heads.norm(fused)
     tokens = []
     for task, head, embeddings in zip(heads.tasks, heads.heads, words, strict=True):
-        probabilities = answer_probabilities(task, head(normalized))
-        tokens.append(probabilities.cpu() @ embeddings)
+        weights = answer_weights(task, head(normalized), by_logits)
+        tokens.append(weights.cpu() @ embeddings)
     return torch.einsum("gt,tnd->ngd", shares, torch.stack(tokens)).flatten(1)
