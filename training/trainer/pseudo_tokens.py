@@ -14,7 +14,7 @@ label's logit. Where tasks share a token, their logits would add up, and the wei
 LOG.md has the figures.
 """
 
-# N fused vectors  H fusion width  D LLM width  G projections  T tasks  A answers of a task
+# N fused vectors  H fusion width  D LLM width  G projections  T tasks  A answers of a task  I inputs  O outputs of a fit
 
 import numpy as np
 import torch
@@ -22,13 +22,14 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from modeling_egmf import EGMFForConditionalGeneration
+from modeling_egmf.prompt_egmf import EGMFPseudoTokens
 from processing_egmf import EGMFProcessor, EGMFTask
 
 from .pretraining import AnswerHeads, fuse_modalities
 
 
 RIDGE = 0.01  # per fused vector; normalized vectors have a variance of 1
-LOGIT_SHARE = 0.1  # small, because the language model normalizes its inputs, which loses the length of large ones
+LOGIT_SHARE = 0.05  # small, because the language model normalizes its inputs, which loses the length of large ones
 
 
 def answer_weights(task: EGMFTask, outputs: torch.Tensor, by_logits: bool) -> torch.Tensor:
@@ -72,6 +73,16 @@ def share_projections(num_tasks: int, num_projections: int) -> torch.Tensor:
     return shares / shares.sum(dim=1, keepdim=True)
 
 
+def projection_shares(pseudo_tokens: EGMFPseudoTokens, num_tasks: int) -> torch.Tensor:
+    """`share_projections` of a model, (G, T)."""
+    return share_projections(num_tasks, pseudo_tokens.projection.out_features // pseudo_tokens.width)
+
+
+def serve_one_task(shares: torch.Tensor) -> bool:
+    """Whether each projection, of shares (G, T), belongs to a single task."""
+    return bool((shares.count_nonzero(dim=1) == 1).all())
+
+
 @torch.no_grad()
 def fit_pseudo_tokens(
     model: EGMFForConditionalGeneration,
@@ -94,43 +105,57 @@ def fit_pseudo_tokens(
     """
     pseudo_tokens = model.egmf.pseudo_tokens
     words = [answer_embeddings(model, processor, task) for task in heads.tasks]
-    shares = share_projections(len(words), pseudo_tokens.projection.out_features // pseudo_tokens.width)
+    shares = projection_shares(pseudo_tokens, len(words))
     was_training = model.training
     model.eval()
-    sums = FitSums(model.config.fusion_hidden_size, len(shares) * pseudo_tokens.width)
+    sums = FitSums(model.config.fusion_hidden_size, len(shares) * pseudo_tokens.width, RIDGE)
     for batch in loader:
         fused = fuse_modalities(model, batch.to(device)).vectors
-        inputs = nn.functional.pad(pseudo_tokens.norm(fused), (0, 1), value=1.0)
-        sums.add(inputs.cpu().numpy(), wanted_tokens(heads, fused, words, shares).numpy())
+        sums.add(pseudo_tokens.norm(fused), wanted_tokens(heads, fused, words, shares))
     model.train(was_training)
     sums.add_over_processes(device)
     solution = sums.solve()  # (H + 1, G * D); the last row is the bias
-    weights = torch.from_numpy(solution / float(pseudo_tokens.scale)).T
-    pseudo_tokens.projection.weight.copy_(weights[:, :-1])
-    pseudo_tokens.projection.bias.copy_(weights[:, -1])
+    pseudo_tokens.projection.weight.zero_()
+    pseudo_tokens.projection.bias.zero_()
+    add_to_projection(pseudo_tokens, solution)
     return sums.explained(solution)
 
 
+@torch.no_grad()
+def add_to_projection(pseudo_tokens: EGMFPseudoTokens, solution: np.ndarray) -> None:
+    """Add (H + 1, G * D) to the tokens, which the projection makes of normalized vectors (N, H) and a column of ones."""
+    weights = torch.from_numpy(solution / float(pseudo_tokens.scale)).T
+    projection = pseudo_tokens.projection
+    projection.weight += weights[:, :-1].to(projection.weight)
+    projection.bias += weights[:, -1].to(projection.bias)
+
+
 class FitSums:
-    """Sums over fused vectors from which ridge regression follows, float64.
+    """Sums from which ridge regression follows, float64.
 
     Args:
-        inputs: width of the inputs, H, without the column of ones.
-        outputs: width of the wanted tokens, G * D.
+        inputs: width of the inputs, I.
+        outputs: width of what is wanted, O.
+        ridge: penalty of the weights, as a share of the number of rows.
     """
 
-    def __init__(self, inputs: int, outputs: int):
+    def __init__(self, inputs: int, outputs: int, ridge: float):
+        self.ridge = ridge
         self.gram = np.zeros((inputs + 1, inputs + 1))
         self.cross = np.zeros((inputs + 1, outputs))
         self.squares = np.zeros(outputs)
 
-    def add(self, inputs: np.ndarray, wanted: np.ndarray) -> None:
-        """inputs (N, H + 1), whose last column is 1, and wanted (N, G * D)."""
-        inputs = inputs.astype(np.float64)
-        wanted = wanted.astype(np.float64)
+    def add(self, inputs: torch.Tensor, wanted: torch.Tensor) -> None:
+        """inputs (N, I), wanted (N, O)."""
+        inputs = np.pad(inputs.cpu().numpy().astype(np.float64), ((0, 0), (0, 1)), constant_values=1)
+        wanted = wanted.cpu().numpy().astype(np.float64)
         self.gram += inputs.T @ inputs
         self.cross += inputs.T @ wanted
         self.squares += np.square(wanted).sum(axis=0)
+
+    @property
+    def num_rows(self) -> float:
+        return self.gram[-1, -1]
 
     def add_over_processes(self, device: torch.device | str) -> None:
         """Give every process the sums over the vectors of all, added in float32, which every device has."""
@@ -142,16 +167,16 @@ class FitSums:
             sums[:] = shared.cpu().numpy()
 
     def solve(self) -> np.ndarray:
-        """(H + 1, G * D): weights with a penalty, and in the last row the bias without one."""
-        penalty = np.full(len(self.gram), RIDGE * self.gram[-1, -1])
+        """(I + 1, O): weights with a penalty, and in the last row the bias without one."""
+        penalty = np.full(len(self.gram), self.ridge * self.num_rows)
         penalty[-1] = 0
         return np.linalg.solve(self.gram + np.diag(penalty), self.cross)
 
     def explained(self, solution: np.ndarray) -> float:
-        """Share of the variance of the wanted tokens."""
+        """Share of the variance of what is wanted."""
         errors = self.squares - 2 * (solution * self.cross).sum(axis=0)
         errors += (solution * (self.gram @ solution)).sum(axis=0)
-        variance = self.squares - np.square(self.cross[-1]) / self.gram[-1, -1]
+        variance = self.squares - np.square(self.cross[-1]) / self.num_rows
         return float(1 - errors.sum() / variance.sum())
 
 
@@ -159,7 +184,7 @@ def wanted_tokens(
     heads: AnswerHeads, fused: torch.Tensor, words: list[torch.Tensor], shares: torch.Tensor
 ) -> torch.Tensor:
     """fused (N, H), embeddings (A, D) of each task's answers, shares (G, T) -> (N, G * D) on the CPU."""
-    by_logits = bool((shares.count_nonzero(dim=1) == 1).all())
+    by_logits = serve_one_task(shares)
     normalized = heads.norm(fused)
     tokens = []
     for task, head, embeddings in zip(heads.tasks, heads.heads, words, strict=True):

@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from accelerate.logging import get_logger
 from safetensors.torch import load_file, save_file
-from torch.utils.data import DataLoader, RandomSampler
 from transformers import EarlyStoppingCallback, TrainerState, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import rotate_checkpoints
@@ -50,6 +49,7 @@ from ..model.readout import EGMFWithHead
 from ..model.tasks_file import read_tasks
 from ..option_checks import check_data_options
 from ..records import check_writable, commit, only_writer, peak_gib, versions, weights_digest, write_json
+from .alignment import align_pseudo_tokens
 from .checkpointing import (
     FINISHED,
     FUSION_PRETRAINING,
@@ -77,7 +77,6 @@ from .mixup import make_mixup
 from .pretraining import AnswerHeads, make_optimizer, pretrain_fusion, pretraining_loss
 from .pseudo_tokens import fit_pseudo_tokens
 from .rehearsal import check_best_metric, check_optimizer, check_reports
-from .sampling import EpochBatchSampler
 from .trainer import EGMFTrainer, make_compute_metrics
 
 
@@ -137,6 +136,7 @@ class TrainingRun:
         self.pretrain()
         self.distill()
         self.train()
+        self.alignment = self.align()
         self.save()
         return self.trainer
 
@@ -331,20 +331,7 @@ class TrainingRun:
     def run_pretraining(self) -> dict[str, Any]:
         """Returns `losses` of the epochs, and `pseudo_token_fit` if they were fitted."""
         args = self.args
-        dataset = self.train_set.without_labels()
-        processes = self.trainer.accelerator.num_processes
-        batches = EpochBatchSampler(
-            RandomSampler(dataset),
-            -(-args.fusion_pretraining_batch_size // processes),
-            processes,
-            self.trainer.accelerator.process_index,
-            args.seed,
-        )
-        loader = DataLoader(
-            dataset,
-            batch_sampler=batches,
-            **self.trainer.loader_options(),
-        )
+        loader = self.trainer.loader_without_labels(args.fusion_pretraining_batch_size)
         self.heads = AnswerHeads(self.processor, self.model.config.fusion_hidden_size).to(args.device)
         rates = (args.fusion_pretraining_learning_rate, args.fusion_pretraining_weight_decay)
         result: dict[str, Any] = {}
@@ -414,6 +401,14 @@ class TrainingRun:
                 return
         trainer.train(resume_from_checkpoint=self.checkpoint)
 
+    def align(self) -> dict[str, float] | None:
+        """Correct what the language model has not learned to copy, unless its weights are sharded."""
+        trainer = self.trainer
+        if trainer.distillation is None or not trainer.fits_pseudo_tokens or trainer.is_fsdp_enabled:
+            return None
+        loader = trainer.loader_without_labels(self.args.eval_batch_size * self.args.world_size)
+        return align_pseudo_tokens(self.model, trainer.distillation, self.processor, loader, self.args.device)
+
     def finish_training(self) -> None:
         """Load the final weights of a run that was killed after its last step; `Trainer` would take one more step."""
         trainer = self.trainer
@@ -470,6 +465,7 @@ class TrainingRun:
             "seconds": {"fusion_pretraining": self.pretraining["seconds"], "all": time.time() - self.started},
             "fusion_pretraining_losses": self.pretraining["losses"],
             "pseudo_token_fit": self.pretraining.get("pseudo_token_fit"),
+            "pseudo_token_alignment": self.alignment,
             "best_metric": state.best_metric,
             "best_step": state.best_global_step,
             "log_history": state.log_history,

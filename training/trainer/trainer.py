@@ -19,7 +19,7 @@ from accelerate.logging import get_logger
 from accelerate.utils import save_fsdp_optimizer
 from safetensors.torch import load_file
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, RandomSampler
 from transformers import EvalPrediction, Trainer
 from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints, seed_worker
@@ -149,6 +149,18 @@ class EGMFTrainer(Trainer):
         )
         # Batches are already split over processes. A prepared loader also sets the epoch of its batch sampler.
         return prepare_data_loader(loader, num_processes=1, process_index=0)
+
+    def loader_without_labels(self, global_batch_size: int) -> DataLoader:
+        """This process's part of the training examples in random order, without labels in the prompt."""
+        dataset = self.train_dataset.without_labels()
+        batches = EpochBatchSampler(
+            RandomSampler(dataset),
+            -(-global_batch_size // self.args.world_size),
+            self.args.world_size,
+            self.args.process_index,
+            self.args.seed,
+        )
+        return DataLoader(dataset, batch_sampler=batches, **self.loader_options())
 
     # Why: `Trainer` would sort evaluation by the length of `input_ids`, preparing every example just for that, and
     # leave out examples with `dataloader_drop_last`.

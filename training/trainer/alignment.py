@@ -1,0 +1,164 @@
+"""Aligns the pseudo tokens with the language model that has learned to read them.
+
+    f_enhanced, mixed ─┬─► pretraining's head ─► logits l ──────────────────────────┐
+                       └─► pseudo tokens ─► language model ─► log P of the answers ─┴─► least squares: log P ≈ l W + b
+    (l - b) W⁻¹, the logits with which log P would be l ─► change of the tokens ─► change of the projection
+
+A few hundred steps do not teach a language model to copy exactly. But where the tokens are linear in the head's logits
+(pseudo_tokens.py), so are its answers, nearly; only the slopes and biases are not 1 and 0. They are measured after
+training and undone in the projection, which is linear as well. LOG.md has the figures.
+"""
+
+# N mixed vectors  H fusion width  D LLM width  A answers of a task  G projections  T tasks
+
+from itertools import islice
+from typing import NamedTuple
+
+import torch
+from torch.utils.data import DataLoader
+
+from modeling_egmf import EGMFForConditionalGeneration
+from processing_egmf import EGMFProcessor
+
+from .distillation import Distillation
+from .pseudo_tokens import (
+    LOGIT_SHARE,
+    FitSums,
+    add_to_projection,
+    answer_embeddings,
+    projection_shares,
+    serve_one_task,
+)
+
+
+NUM_CLIPS = 320  # of each measurement, over all processes
+ROUNDS = 2  # the first leaves a rest, because the answers are only nearly linear
+RIDGE = 1e-6
+MIN_SLOPE = 1e-4  # of the largest; a direction that the answers do not follow is left as it is
+MIN_LOG_PROB = -20.0
+LABEL_FIELDS = ("label_index", "loss_weight")
+
+
+class Answered(NamedTuple):
+    """Mixed vectors of one task, with what the pretraining's head and the language model answer.
+
+    Attributes:
+        fused: (N, H).
+        logits: (N, A) of the head, with a mean of 0 over the answers.
+        log_probs: (N, A) of the language model, with a mean of 0 over the answers.
+    """
+
+    fused: torch.Tensor
+    logits: torch.Tensor
+    log_probs: torch.Tensor
+
+
+@torch.no_grad()
+def align_pseudo_tokens(
+    model: EGMFForConditionalGeneration,
+    distillation: Distillation,
+    processor: EGMFProcessor,
+    loader: DataLoader,
+    device: torch.device | str = "cpu",
+) -> dict[str, float] | None:
+    """Change the projection so that the language model answers as the heads do. Every process must call this.
+
+    Args:
+        model: after training; changed in place, but left as it is if its answers come no closer to those of the heads.
+        distillation: of the training, attached to the model. The tasks that it applies to are aligned.
+        processor: has the tasks that the heads were trained for.
+        loader: batches without labels in the prompt, in an order that depends on the epoch, from `EGMFTrainer`.
+        device: device of the batches.
+
+    Returns:
+        `before` and `after`: mean divergence of the answers' probabilities from those of the heads, in nats, on mixed
+        vectors of the training examples. None if tasks share their tokens, which then are not linear in logits.
+    """
+    pseudo_tokens = model.egmf.pseudo_tokens
+    if not serve_one_task(projection_shares(pseudo_tokens, len(processor.task_objects))):
+        return None
+    was_training = model.training
+    model.eval()
+    original = [parameter.clone() for parameter in pseudo_tokens.projection.parameters()]
+    divergences = []
+    with torch.random.fork_rng():
+        for number in range(ROUNDS + 1):
+            torch.manual_seed(number)
+            loader.batch_sampler.set_epoch(number)
+            answered = answer_mixtures(model, distillation, loader, device)
+            divergences.append(mean_divergence(answered, device))
+            if number < ROUNDS:
+                correct_projection(model, processor, answered, device)
+    model.train(was_training)
+    before, after = divergences[0], divergences[-1]
+    if after < before:
+        return {"before": before, "after": after}
+    for parameter, values in zip(pseudo_tokens.projection.parameters(), original, strict=True):
+        parameter.copy_(values)
+    return {"before": before, "after": before}
+
+
+def answer_mixtures(
+    model: EGMFForConditionalGeneration,
+    distillation: Distillation,
+    loader: DataLoader,
+    device: torch.device | str,
+) -> dict[int, Answered]:
+    """Index of a task -> its vectors, mixed as in training; of this process, N may be 0."""
+    heads = distillation.heads
+    parts: dict[int, list[Answered]] = {index: [] for index in distillation.soft_labels.answers}
+    for batch in islice(loader, -(-NUM_CLIPS // loader.batch_sampler.global_batch_size)):
+        inputs = {name: values for name, values in batch.to(device).items() if name not in LABEL_FIELDS}
+        distillation.begin(inputs["task_ids"])
+        output = model.score_answers(**inputs, output_experts=True)
+        fused = output.fused.float()
+        for index, answered in parts.items():
+            rows = inputs["task_ids"] == index
+            logits = heads.heads[index](heads.norm(fused[rows]))
+            log_probs = output.log_probs[rows, : logits.shape[1]].float().clamp(min=MIN_LOG_PROB)
+            answered.append(Answered(fused[rows], without_mean(logits), without_mean(log_probs)))
+    return {index: Answered(*map(torch.cat, zip(*answered, strict=True))) for index, answered in parts.items()}
+
+
+def without_mean(values: torch.Tensor) -> torch.Tensor:
+    """values (N, A) without their mean over the answers."""
+    return values - values.mean(dim=1, keepdim=True)
+
+
+def mean_divergence(answered: dict[int, Answered], device: torch.device | str) -> float:
+    """Of the language model's answers from those of the heads, over the vectors of all tasks and processes."""
+    totals = torch.zeros(2, device=device)
+    for _, logits, log_probs in answered.values():
+        wanted = torch.log_softmax(logits, dim=1)
+        divergence = (wanted.exp() * (wanted - torch.log_softmax(log_probs, dim=1))).sum()
+        totals += torch.stack([divergence, divergence.new_tensor(len(logits))])
+    if torch.distributed.is_initialized():
+        torch.distributed.all_reduce(totals)
+    return (totals[0] / totals[1]).item()
+
+
+def correct_projection(
+    model: EGMFForConditionalGeneration,
+    processor: EGMFProcessor,
+    answered: dict[int, Answered],
+    device: torch.device | str,
+) -> None:
+    """Undo the slopes and biases of the answers of each task, in the projections that belong to it."""
+    pseudo_tokens = model.egmf.pseudo_tokens
+    tasks = list(processor.task_objects.values())
+    shares = projection_shares(pseudo_tokens, len(tasks))
+    for index, (fused, logits, log_probs) in answered.items():
+        reading = FitSums(logits.shape[1], logits.shape[1], RIDGE)
+        reading.add(logits, log_probs)
+        reading.add_over_processes(device)
+        if reading.num_rows == 0:
+            continue
+        solution = torch.from_numpy(reading.solve()).to(logits)  # (A + 1, A)
+        wanted = (logits - solution[-1]) @ torch.linalg.pinv(solution[:-1], rtol=MIN_SLOPE)
+        words = answer_embeddings(model, processor, tasks[index]).to(logits)  # (A, D)
+        changes = LOGIT_SHARE * (wanted - logits) @ words  # (N, D)
+        own = (shares[:, index] > 0).to(logits)  # (G,)
+        tokens = FitSums(fused.shape[1], len(shares) * pseudo_tokens.width, RIDGE)
+        tokens.add(pseudo_tokens.norm(fused), torch.einsum("g,nd->ngd", own, changes).flatten(1))
+        tokens.add_over_processes(device)
+        add_to_projection(pseudo_tokens, tokens.solve())
