@@ -2,7 +2,7 @@
 
     f_enhanced, mixed ─┬─► pretraining's head ─► logits l ──────────────────────────┐
                        └─► pseudo tokens ─► language model ─► log P of the answers ─┴─► least squares: log P ≈ l W + b
-    (l - b) W⁻¹, the logits with which log P would be l ─► change of the tokens ─► change of the projection
+    (l - b) W⁻¹, the logits by whose tokens log P would be l ─► change of the tokens ─► change of the projection
 
 A few hundred steps do not teach a language model to copy exactly. But where the tokens are linear in the head's logits
 (pseudo_tokens.py), so are its answers, nearly; only the slopes and biases are not 1 and 0. They are measured after
@@ -11,27 +11,22 @@ training and undone in the projection, which is linear as well. LOG.md has the f
 
 # N mixed vectors  H fusion width  D LLM width  A answers of a task  G projections  T tasks
 
-from itertools import islice
+from collections.abc import Iterator
+from itertools import count, islice
 from typing import NamedTuple
 
 import torch
 from torch.utils.data import DataLoader
+from transformers import BatchFeature
 
 from modeling_egmf import EGMFForConditionalGeneration
 from processing_egmf import EGMFProcessor
 
 from .distillation import Distillation
-from .pseudo_tokens import (
-    LOGIT_SHARE,
-    FitSums,
-    add_to_projection,
-    answer_embeddings,
-    projection_shares,
-    serve_one_task,
-)
+from .pseudo_tokens import FitSums, add_to_projection, projection_shares, serve_one_task
 
 
-NUM_CLIPS = 320  # of each measurement, over all processes
+NUM_VECTORS = 320  # of each measurement, over all processes
 ROUNDS = 2  # the first leaves a rest, because the answers are only nearly linear
 RIDGE = 1e-6
 MIN_SLOPE = 1e-4  # of the largest; a direction that the answers do not follow is left as it is
@@ -75,7 +70,8 @@ def align_pseudo_tokens(
         vectors of the training examples. None if tasks share their tokens, which then are not linear in logits.
     """
     pseudo_tokens = model.egmf.pseudo_tokens
-    if not serve_one_task(projection_shares(pseudo_tokens, len(processor.task_objects))):
+    shares = projection_shares(pseudo_tokens, len(processor.task_objects))
+    if not serve_one_task(shares):
         return None
     was_training = model.training
     model.eval()
@@ -84,11 +80,10 @@ def align_pseudo_tokens(
     with torch.random.fork_rng():
         for number in range(ROUNDS + 1):
             torch.manual_seed(number)
-            loader.batch_sampler.set_epoch(number)
             answered = answer_mixtures(model, distillation, loader, device)
             divergences.append(mean_divergence(answered, device))
             if number < ROUNDS:
-                correct_projection(model, processor, answered, device)
+                correct_projection(model, answered, shares, device)
     model.train(was_training)
     before, after = divergences[0], divergences[-1]
     if after < before:
@@ -107,10 +102,10 @@ def answer_mixtures(
     """Index of a task -> its vectors, mixed as in training; of this process, N may be 0."""
     heads = distillation.heads
     parts: dict[int, list[Answered]] = {index: [] for index in distillation.soft_labels.answers}
-    for batch in islice(loader, -(-NUM_CLIPS // loader.batch_sampler.global_batch_size)):
+    for batch in islice(endless(loader), -(-NUM_VECTORS // loader.batch_sampler.global_batch_size)):
         inputs = {name: values for name, values in batch.to(device).items() if name not in LABEL_FIELDS}
         distillation.begin(inputs["task_ids"])
-        output = model.score_answers(**inputs, output_experts=True)
+        output = model.score_answers(**inputs)
         fused = output.fused.float()
         for index, answered in parts.items():
             rows = inputs["task_ids"] == index
@@ -118,6 +113,13 @@ def answer_mixtures(
             log_probs = output.log_probs[rows, : logits.shape[1]].float().clamp(min=MIN_LOG_PROB)
             answered.append(Answered(fused[rows], without_mean(logits), without_mean(log_probs)))
     return {index: Answered(*map(torch.cat, zip(*answered, strict=True))) for index, answered in parts.items()}
+
+
+def endless(loader: DataLoader) -> Iterator[BatchFeature]:
+    """Batches of one epoch after another, because a clip that is mixed with others gives new vectors each time."""
+    for epoch in count():
+        loader.batch_sampler.set_epoch(epoch)
+        yield from loader
 
 
 def without_mean(values: torch.Tensor) -> torch.Tensor:
@@ -139,26 +141,26 @@ def mean_divergence(answered: dict[int, Answered], device: torch.device | str) -
 
 def correct_projection(
     model: EGMFForConditionalGeneration,
-    processor: EGMFProcessor,
     answered: dict[int, Answered],
+    shares: torch.Tensor,
     device: torch.device | str,
 ) -> None:
-    """Undo the slopes and biases of the answers of each task, in the projections that belong to it."""
+    """Undo the slopes and biases of each task's answers, in the projections that belong to it by shares (G, T)."""
     pseudo_tokens = model.egmf.pseudo_tokens
-    tasks = list(processor.task_objects.values())
-    shares = projection_shares(pseudo_tokens, len(tasks))
     for index, (fused, logits, log_probs) in answered.items():
-        reading = FitSums(logits.shape[1], logits.shape[1], RIDGE)
-        reading.add(logits, log_probs)
+        num_answers = logits.shape[1]
+        is_own = (shares[:, index] > 0).repeat_interleave(pseudo_tokens.width).to(fused)  # (G * D,)
+        normalized = pseudo_tokens.norm(fused)
+        tokens = pseudo_tokens.scale * pseudo_tokens.projection(normalized) * is_own  # (N, G * D)
+        reading = FitSums(num_answers, num_answers + len(is_own), RIDGE)
+        reading.add(logits, torch.cat([log_probs, tokens], dim=1))
         reading.add_over_processes(device)
         if reading.num_rows == 0:
             continue
-        solution = torch.from_numpy(reading.solve()).to(logits)  # (A + 1, A)
-        wanted = (logits - solution[-1]) @ torch.linalg.pinv(solution[:-1], rtol=MIN_SLOPE)
-        words = answer_embeddings(model, processor, tasks[index]).to(logits)  # (A, D)
-        changes = LOGIT_SHARE * (wanted - logits) @ words  # (N, D)
-        own = (shares[:, index] > 0).to(logits)  # (G,)
-        tokens = FitSums(fused.shape[1], len(shares) * pseudo_tokens.width, RIDGE)
-        tokens.add(pseudo_tokens.norm(fused), torch.einsum("g,nd->ngd", own, changes).flatten(1))
-        tokens.add_over_processes(device)
-        add_to_projection(pseudo_tokens, tokens.solve())
+        solution = torch.from_numpy(reading.solve()).to(logits)
+        of_answers, of_tokens = solution[:, :num_answers], solution[:-1, num_answers:]  # (A + 1, A), (A, G * D)
+        wanted = (logits - of_answers[-1]) @ torch.linalg.pinv(of_answers[:-1], rtol=MIN_SLOPE)
+        change = FitSums(fused.shape[1], len(is_own), RIDGE)
+        change.add(normalized, (wanted - logits) @ of_tokens)
+        change.add_over_processes(device)
+        add_to_projection(pseudo_tokens, change.solve())

@@ -14,11 +14,11 @@ label's logit. Where tasks share a token, their logits would add up, and the wei
 LOG.md has the figures.
 """
 
-# N fused vectors  H fusion width  D LLM width  G projections  T tasks  A answers of a task  I inputs  O outputs of a fit
+# N fused vectors  H fusion width  D LLM width  G projections  T tasks  A answers of a task
+# I inputs, O outputs of a fit
 
 import numpy as np
 import torch
-from torch import nn
 from torch.utils.data import DataLoader
 
 from modeling_egmf import EGMFForConditionalGeneration
@@ -123,7 +123,7 @@ def fit_pseudo_tokens(
 
 @torch.no_grad()
 def add_to_projection(pseudo_tokens: EGMFPseudoTokens, solution: np.ndarray) -> None:
-    """Add (H + 1, G * D) to the tokens, which the projection makes of normalized vectors (N, H) and a column of ones."""
+    """Add a solution, (H + 1, G * D), to the projection of normalized vectors (N, H) to tokens (N, G * D)."""
     weights = torch.from_numpy(solution / float(pseudo_tokens.scale)).T
     projection = pseudo_tokens.projection
     projection.weight += weights[:, :-1].to(projection.weight)
