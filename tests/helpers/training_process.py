@@ -64,13 +64,15 @@ def main(notes, *options):
         split_on_cpu()
     trainer = train(*parse_arguments([*options, "--use_cpu"]))
     parameters = list(trainer.model.parameters())
+    split = sum(isinstance(parameter, DTensor) for parameter in parameters)
     record = {
         "process": trainer.args.process_index,
         "processes": trainer.args.world_size,
         "pid": os.getpid(),
-        "split": sum(isinstance(parameter, DTensor) for parameter in parameters),
+        "split": split,
         "held": sum(local_size(parameter) for parameter in parameters),
         "parameters": sum(parameter.numel() for parameter in parameters),
+        "projection": trainer.model.egmf.pseudo_tokens.projection.bias.detach().tolist() if not split else None,
         "batches": batches,
         "log": trainer.state.log_history,
     }

@@ -171,6 +171,16 @@ def test_two_processes_end_with_the_same_checkpoint_as_one(place, one, two, part
     assert_same_checkpoint(place / "runs/two" / part, place / "runs/one" / part)
 
 
+def test_two_processes_align_the_pseudo_tokens_together(place, warm_training_python):
+    """Each measures its own examples, and both change the projection alike."""
+    options = {"only_tasks": "emotion", "fusion_pretraining_epochs": 2, "max_steps": 1, "eval_strategy": "no"}
+    options |= {"fit_pseudo_tokens": "true", "distillation": "true", "fusion_learning_rate": 1e-3}
+    found = run(warm_training_python, place, "aligned", 2, 2, **options)
+    assert found[0]["projection"] == found[1]["projection"]
+    record = json.loads((place / "runs/aligned/training.json").read_text())["pseudo_token_alignment"]
+    assert 0 < record["after"] < record["before"]
+
+
 # ---- weights that are split ----------------------------------------------------------------------------------
 
 UNSPLIT = {"max_steps": 2, "modality_dropout": 0, "save_steps": 1, "eval_steps": 1}
