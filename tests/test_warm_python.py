@@ -64,6 +64,20 @@ def test_killed_executable_ends_its_process(python):
         assert process.stdout.read() == ""  # open until the last process that can write to it has ended
 
 
+def test_server_survives_if_both_are_killed_at_once(run, tmp_path):
+    warm = WarmPython(tmp_path, modules=())
+    code = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    with warm as python:
+        with subprocess.Popen([python, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+            child = int(process.stdout.readline())
+            os.kill(warm.process.pid, signal.SIGSTOP)  # so that it hears of both at once
+            process.kill()
+            os.kill(child, signal.SIGKILL)
+            process.wait()
+            os.kill(warm.process.pid, signal.SIGCONT)
+        assert run(python, "-c", "print(5)").stdout == "5\n"
+
+
 def test_server_is_shared_and_ends_with_its_last_user(run, tmp_path):
     first, second = WarmPython(tmp_path, modules=()), WarmPython(tmp_path, modules=())
     with second:

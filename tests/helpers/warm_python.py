@@ -11,6 +11,7 @@ our own code comes from is decided in the fork. `TRAINING` has our own modules a
 Processes that name the same folder share one server: the first starts it, and it ends when the last has left.
 """
 
+import contextlib
 import fcntl
 import gc
 import importlib
@@ -161,6 +162,8 @@ def serve(*modules: str) -> dict[str, Any]:
     accept(listener, selector)  # the process that has started the server
     while len(selector.get_map()) > 1:
         for key, _ in selector.select():
+            if selector.get_map().get(key.fd) is not key:
+                continue  # a child and the process that waits for it ended at once
             if key.fileobj is listener:
                 job = accept(listener, selector)
                 if job is not None:
@@ -208,7 +211,8 @@ def finish(ended: int, child: Fork, selector: selectors.BaseSelector) -> None:
     os.close(ended)
     if child.connection in selector.get_map():
         selector.unregister(child.connection)
-        child.connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+        with contextlib.suppress(OSError):  # it has just been killed
+            child.connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
     child.connection.close()
 
 
