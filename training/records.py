@@ -133,6 +133,30 @@ def check_writable(folder: Path) -> None:
         raise ValueError(f"{existing} is not writable ({error.strerror}). Give another folder.") from error
 
 
+def check_replaceable(output: Path, entries: dict[str, Any], kind: str) -> None:
+    """Check that a JSON file can be written, and that one that exists was written by the same command.
+
+    Args:
+        output: the file.
+        entries: entries that such a file has, with their values; None for any value.
+        kind: what such a file holds, for the message.
+
+    Raises:
+        ValueError: it cannot, or the file holds something else; it is kept.
+    """
+    if output.is_dir():
+        raise ValueError(f"{output} is a folder. Give --output the name of a file.")
+    check_writable(output.parent)
+    if not output.exists():
+        return
+    stored = read_json(output)
+    is_own = isinstance(stored, dict) and all(
+        name in stored and value in (None, stored[name]) for name, value in entries.items()
+    )
+    if not is_own:
+        raise ValueError(f"{output} already exists and does not hold {kind}. Give another --output.")
+
+
 def temporary_name(path: str | Path) -> Path:
     """A hidden name next to `path` that no other process uses: `.results.json.1f2e3d4c.tmp`."""
     path = Path(path)

@@ -69,23 +69,6 @@ def results_file(plan: "Plan", arguments: Any) -> Path:
     return arguments.output or arguments.folder / f"{plan.name}{recipe}.json"
 
 
-def check_output(output: Path, plan: "Plan") -> None:
-    """Refuse a file that cannot be written, or holds something else than results of the plan, before the runs.
-
-    Raises:
-        ValueError: the file is kept.
-    """
-    from .records import check_writable, read_json
-
-    if output.is_dir():
-        raise ValueError(f"{output} is a folder. Give --output the name of a file.")
-    check_writable(output.parent)
-    if output.exists():
-        stored = read_json(output)
-        if not isinstance(stored, dict) or stored.get("plan") != plan.name:
-            raise ValueError(f"{output} already exists and has no results of the plan {plan.name}. Give another file.")
-
-
 @contextmanager
 def ended_as_by_ctrl_c() -> Iterator[None]:
     """Let SIGTERM do what Ctrl-C does, so that `kill` stops the commands that run as well."""
@@ -101,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         arguments = make_parser().parse_args(argv)
         plans = read_plans(arguments)
         from .experiments.runner import Laboratory, Runner
+        from .records import check_replaceable, read_json
 
         shared = {"dataset": arguments.dataset, "text_model_name_or_path": arguments.text_model_name_or_path}
         train_options = {name: value for name, value in shared.items() if value is not None}
@@ -112,10 +96,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         if arguments.dry_run:
             return
         for plan in plans:
-            check_output(results_file(plan, arguments), plan)
+            output = results_file(plan, arguments)
+            check_replaceable(output, {"plan": plan.name}, f"results of the plan {plan.name}")
         # Imported before the runs, which may take days: their report is not to be written by code of another version.
         from .experiments.report import render_experiment, write_experiment
-        from .records import read_json
 
         with ended_as_by_ctrl_c():
             laboratory.carry_out(arguments.jobs)

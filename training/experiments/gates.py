@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..cli import CommandParser, command_errors
-from ..records import check_writable, read_json, write_json, write_text
+from ..records import check_replaceable, write_json, write_text
 
 
 def make_parser() -> CommandParser:
@@ -57,21 +57,6 @@ def write_analysis(results_file: Path, output: Path, columns: Sequence[str] | No
     return text
 
 
-def check_output(output: Path) -> None:
-    """Refuse a file that cannot be written, or holds something else than such an analysis.
-
-    Raises:
-        ValueError: the file is kept.
-    """
-    if output.is_dir():
-        raise ValueError(f"{output} is a folder. Give --output the name of a file.")
-    check_writable(output.parent)
-    if output.exists():
-        analysis = read_json(output)
-        if not isinstance(analysis, dict) or "subset" not in analysis:
-            raise ValueError(f"{output} already exists and is not an analysis of a gate. Give another --output.")
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     with command_errors():
         arguments = make_parser().parse_args(argv)
@@ -80,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not path.is_file():
             raise ValueError(f"{path} does not exist. Evaluate the run first: egmf evaluate.")
         output = arguments.output or path.with_name("gates.json")
-        check_output(output)
+        check_replaceable(output, {"subset": None}, "an analysis of a gate")
         print(f"{write_analysis(path, output, arguments.columns, run)}\nresults: {output}")
 
 

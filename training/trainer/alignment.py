@@ -77,7 +77,7 @@ def align_pseudo_tokens(
     model.eval()
     original = [parameter.clone() for parameter in pseudo_tokens.projection.parameters()]
     divergences = []
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):  # nothing is drawn on a GPU after the training
         for number in range(ROUNDS + 1):
             torch.manual_seed(number)
             answered = answer_mixtures(model, distillation, loader, device)

@@ -122,7 +122,7 @@ def test_an_unfinished_record_of_training(tmp_path):
 def test_only_an_analysis_is_replaced_by_an_analysis(run):
     pytest.importorskip("matplotlib")
     before = (run / "results-test.json").read_text()
-    for output, message in (("results-test.json", "is not an analysis of a gate"), (".", "is a folder")):
+    for output, message in (("results-test.json", "does not hold an analysis of a gate"), (".", "is a folder")):
         with pytest.raises(SystemExit, match=message):
             gates([str(run), "--output", str(run / output)])
     assert (run / "results-test.json").read_text() == before

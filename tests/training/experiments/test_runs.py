@@ -89,7 +89,7 @@ def test_a_file_of_another_kind_is_not_replaced_by_results(tmp_path, monkeypatch
     notes = tmp_path / "notes.json"
     write_json(notes, {"precious": True})
     for output, message in (
-        (notes, "notes.json already exists and has no results of the plan gating"),
+        (notes, "notes.json already exists and does not hold results of the plan gating"),
         (tmp_path, "is a folder"),
     ):
         with pytest.raises(SystemExit, match=message):
