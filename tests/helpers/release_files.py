@@ -13,6 +13,7 @@ import datasets
 import numpy as np
 
 from tests.helpers.media_files import gray_frames, sine, write_video
+from training.converters.core.splits import INCOMPLETE
 
 
 AUDIO_WIDTH = 6  # as conftest's processors take them
@@ -124,5 +125,5 @@ def table_of(folder: Path) -> dict:
 
 
 def reasons(table: dict, kind: str) -> dict[str, list[str]]:
-    """reason -> ids."""
-    return {reason: entry["ids"] for reason, entry in table[kind].items()}
+    """reason -> ids, without the note that every small release has: that it is incomplete."""
+    return {reason: entry["ids"] for reason, entry in table[kind].items() if reason != INCOMPLETE}

@@ -9,12 +9,15 @@ transcripts; `--text_features` stores its text features, which training ignores.
 """
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data.tables import read_json_list
+from ..data.text_files import shorten
 from .core.arrays import common_width, load_npy, npy_width, repair_sequence
+from .core.clips import check_different
 from .core.columns import typed_columns, vectors
 from .core.command import make_parser, run
 from .core.conversion_report import ConversionReport
@@ -45,10 +48,15 @@ def plan(arguments: argparse.Namespace) -> Corpus:
     task = BUILT_IN_TASKS["cherma"]
     report = ConversionReport()
     lists = find_lists(arguments.source)
+    check_different(lists.values())
     modalities = ["audio", "video", "text"] if arguments.text_features else ["audio", "video"]
     examples: dict[str, list[dict[str, Any]]] = {}
     for split, path in lists.items():
         entries = read_json_list(path, KEYS)
+        if not entries:
+            raise ValueError(f"{path} has no entries. Download it again.")
+        for number, entry in enumerate(entries):
+            _check_name(entry["audio_file"], f"{path}, entry {number}")
         report.read[split] += len(entries)
         planned = [_plan_example(entry, path, modalities, task, arguments, report) for entry in entries]
         examples[split] = [example for example in planned if example is not None]
@@ -92,6 +100,11 @@ def find_lists(source: Path) -> dict[str, Path]:
     return lists
 
 
+def _check_name(name: Any, place: str) -> None:
+    if not isinstance(name, str) or not Path(name).stem:
+        raise ValueError(f"{place}: audio_file is {shorten(name)}; it must be the name of a file, such as x.wav.")
+
+
 def _plan_example(
     entry: dict[str, Any],
     path: Path,
@@ -101,7 +114,7 @@ def _plan_example(
     report: ConversionReport,
 ) -> dict[str, Any] | None:
     """Turn an entry into an example; None if it is dropped."""
-    name = str(entry["audio_file"]).removesuffix(".wav")
+    name = entry["audio_file"].removesuffix(".wav")
     answer = check_label(task, entry["video_label"], name, report)
     if answer is None:
         return None
@@ -114,9 +127,11 @@ def _plan_example(
         "task": arguments.task or task.name,
         "text": None,
         "answer": answer,
-        "audio_file": str(entry["audio_file"]),
+        "audio_file": entry["audio_file"],
         "files": files,
     }
+    if Path(str(entry["video_file"])).stem != Path(name).name:
+        report.note("video_file of another name than audio_file, by which the features are found", name)
     for released, column in SINGLE_LABELS.items():
         label = str(entry[released]).strip()
         example[column] = label if label in task.labels else None
@@ -127,7 +142,7 @@ def _plan_example(
 
 def _bytes_per_example(examples: Sequence[dict[str, Any]]) -> int:
     paths = [Path(file) for example in examples for file in example["files"].values()]
-    total = sum(path.stat().st_size for path in paths if path.is_file())
+    total = sum(path.stat().st_size for path in paths if os.path.isfile(path))
     return total // max(1, len(examples))
 
 

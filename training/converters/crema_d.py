@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..data.tables import read_csv
-from .core.clips import example_bytes, list_files
+from .core.clips import example_bytes, find_file, list_files, map_files
 from .core.command import dest_path, make_parser, run
 from .core.conversion_report import ConversionReport
 from .core.corpus import Corpus
 from .core.folds import add_fold_options, make_folds, split_examples
+from .core.labels import parse_whole
 from .core.landmarks import add_landmark_options, plan_landmarks
 from .core.layouts import find_recordings
 from .core.recordings import finish_recording, note_missing, recording_columns
@@ -55,6 +56,10 @@ SENTENCES = {
 ACTORS = tuple(str(number) for number in range(1001, 1092))
 PER_ACTOR = 76  # the fewest recordings of an actor in the complete release
 AUDIO_SUFFIXES = (".wav", ".mp3", ".flac")
+TABLES = ("VideoDemographics.csv", "summaryTable.csv", "finishedResponses.csv")
+SEXES = ("male", "female")
+MAX_AGE = 120
+MAX_LEVEL = 100
 NUM_FOLDS = 5
 # Column of the converted corpus -> column of summaryTable.csv.
 VOTES = {"label_voice": "VoiceVote", "label_face": "FaceVote", "label_both": "MultiModalVote"}
@@ -98,13 +103,13 @@ def plan(arguments: argparse.Namespace) -> Corpus:
     report = ConversionReport()
     files = list_files(arguments.source)
     recordings = find_recordings(files, "crema_d", arguments.source, report)
-    tables = read_tables(files, report)
+    tables = read_tables(files, arguments.source, report)
     if LABELS[arguments.label] is not None and not tables.votes:
         raise FileNotFoundError(
             f"{arguments.source} has no summaryTable.csv, which has the votes for --label {arguments.label}. Use "
             "--label intended, or download processedResults/."
         )
-    clips = group_clips(recordings)
+    clips = group_clips(recordings, report)
     faces, landmarks = plan_landmarks(arguments, clips, report)
     planned = []
     for name, paths in sorted(clips.items()):
@@ -112,7 +117,7 @@ def plan(arguments: argparse.Namespace) -> Corpus:
         planned.append((actor, _plan_example(arguments, name, paths, faces.get(name), tables, report)))
     actors = [actor for actor, example in planned if example is not None]
     note_missing("actor", Counter(actors), ACTORS, PER_ACTOR, report)
-    folds = make_folds(arguments, "speaker", actors, "CREMA-D")
+    folds = make_folds(arguments, "speaker", actors, "CREMA-D", report)
     used = [path for paths in clips.values() for path in paths.values()]
     return Corpus(
         name="CREMA-D",
@@ -142,16 +147,17 @@ def plan(arguments: argparse.Namespace) -> Corpus:
     )
 
 
-def group_clips(recordings: Iterable[Path]) -> dict[str, dict[str, Path]]:
+def group_clips(recordings: Iterable[Path], report: ConversionReport) -> dict[str, dict[str, Path]]:
     """Map the name of each clip to its `audio` and `video` files; WAV is preferred to MP3."""
+    recordings = list(recordings)
     clips: dict[str, dict[str, Path]] = {}
     for suffix in AUDIO_SUFFIXES:
-        for path in recordings:
-            if path.suffix.lower() == suffix:
-                clips.setdefault(path.stem, {}).setdefault("audio", path)
-    for path in recordings:
-        if path.suffix.lower() not in AUDIO_SUFFIXES:
-            clips.setdefault(path.stem, {}).setdefault("video", path)
+        paths = [path for path in recordings if path.suffix.lower() == suffix]
+        for name, path in map_files(paths, lambda path: path.stem, report).items():
+            clips.setdefault(name, {}).setdefault("audio", path)
+    videos = [path for path in recordings if path.suffix.lower() not in AUDIO_SUFFIXES]
+    for name, path in map_files(videos, lambda path: path.stem, report).items():
+        clips.setdefault(name, {})["video"] = path
     return clips
 
 
@@ -205,34 +211,42 @@ def _plan_example(
 # ---- tables ---------------------------------------------------------------------------------------------------
 
 
-def read_tables(files: Sequence[Path], report: ConversionReport) -> Tables:
+def read_tables(files: Sequence[Path], source: Path, report: ConversionReport) -> Tables:
     """Read the tables of the release that exist; a missing one is noted.
 
     Raises:
-        ValueError: a table is broken, or lacks a column.
+        ValueError: a table is broken, or lacks a column, or there are several different ones of a name.
     """
-    by_name = {path.name: path for path in reversed(files)}
-    paths = []
-    for name in ("VideoDemographics.csv", "summaryTable.csv", "finishedResponses.csv"):
-        if name in by_name:
-            paths.append(by_name[name])
-        else:
+    found = {path.name for path in files}
+    paths = {name: find_file(files, [name], source) for name in TABLES if name in found}
+    for name in TABLES:
+        if name not in paths:
             report.note("table missing from SOURCE: its columns are empty", name)
+    actors, votes, ratings = TABLES
     return Tables(
-        actors=_read_actors(by_name.get("VideoDemographics.csv"), report),
-        votes=_read_votes(by_name.get("summaryTable.csv"), report),
-        ratings=_read_ratings(by_name.get("finishedResponses.csv"), report),
-        paths=paths,
+        actors=_read_actors(paths.get(actors), report),
+        votes=_read_votes(paths.get(votes), report),
+        ratings=_read_ratings(paths.get(ratings), report),
+        paths=list(paths.values()),
     )
 
 
 def _read_actors(path: Path | None, report: ConversionReport) -> dict[str, dict[str, Any]]:
     if path is None:
         return {}
-    actors = {}
+    actors: dict[str, dict[str, Any]] = {}
     for row in read_csv(path, ("ActorID", "Age", "Sex")):
-        age = int(row["Age"]) if row["Age"].strip().isdigit() else None
-        actors[row["ActorID"].strip()] = {"sex": row["Sex"].strip().casefold(), "age": age}
+        actor = row["ActorID"].strip()
+        if actor in actors:
+            report.note("second row of an actor in VideoDemographics.csv: ignored", actor)
+            continue
+        sex = row["Sex"].strip().casefold()
+        age = parse_whole(row["Age"], 0, MAX_AGE)
+        if row["Age"].strip() and age is None:
+            report.note("age that is not a whole number of years: left out", actor)
+        if sex not in SEXES:
+            report.note("sex that is neither male nor female: left out", actor)
+        actors[actor] = {"sex": sex if sex in SEXES else None, "age": age}
     for actor in ACTORS:
         if actor not in actors:
             report.note("actor without a row in VideoDemographics.csv", actor)
@@ -242,9 +256,12 @@ def _read_actors(path: Path | None, report: ConversionReport) -> dict[str, dict[
 def _read_votes(path: Path | None, report: ConversionReport) -> dict[str, dict[str, str]]:
     if path is None:
         return {}
-    votes = {}
+    votes: dict[str, dict[str, str]] = {}
     for row in read_csv(path, ("FileName", *VOTES.values())):
         name = row["FileName"].strip()
+        if name in votes:
+            report.note("second row of a clip in summaryTable.csv: ignored", name)
+            continue
         votes[name] = {column: _read_letters(row[released], name, report) for column, released in VOTES.items()}
     return votes
 
@@ -271,8 +288,8 @@ def _read_ratings(path: Path | None, report: ConversionReport) -> dict[str, list
         if modality is None or label is None:
             report.note("rating with an unknown emotion or modality: left out", name)
             continue
-        level = row["respLevel"].strip()
-        rating = [row["localid"].strip(), modality, label, int(level) if level.isdigit() else None]
+        level = parse_whole(row["respLevel"], 0, MAX_LEVEL)
+        rating = [row["localid"].strip(), modality, label, level]
         ratings.setdefault(name, []).append(rating)
     return ratings
 

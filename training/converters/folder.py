@@ -125,7 +125,9 @@ def _plan_examples(
         example_id = str(row.get("id", number))
         split = _read_split(place, example_id, row.get("split"), report)
         report.read[split] += 1
-        example = _plan_example(arguments, media, tasks, example_id, row, report)
+        example = _plan_example(
+            arguments, media, tasks, example_id, row, f"{place}: row {shorten(example_id)}", report
+        )
         if example is None:
             continue
         example[EXTRA] = {column: row.get(column) for column in extra}
@@ -140,9 +142,7 @@ def _read_split(place: str, example_id: str, split: Any, report: ConversionRepor
         return DEFAULT_SPLIT
     split = tidy_name(str(split))
     if not re.fullmatch(r"\w{1,100}", split):
-        raise ValueError(
-            f"{place}: row {shorten(example_id)} has the split {shorten(split)}; use letters, digits and underscores."
-        )
+        raise ValueError(f"{place} has the split {shorten(split)}; use letters, digits and underscores.")
     return SPLIT_NAMES.get(split.casefold(), split)
 
 
@@ -152,14 +152,15 @@ def _plan_example(
     tasks: "dict[str, EGMFTask]",
     example_id: str,
     row: dict[str, Any],
+    place: str,
     report: ConversionReport,
 ) -> dict[str, Any] | None:
-    """Turn a row into an example; None if it is dropped."""
+    """Turn a row, whose location is `place`, into an example; None if it is dropped."""
     task_name = arguments.task or row.get("task") or next(iter(tasks))
     task_name = tidy_name(task_name) if isinstance(task_name, str) else task_name
     if not isinstance(task_name, str) or task_name not in tasks:
         raise ValueError(
-            f"Row {shorten(example_id)}: unknown task {shorten(task_name)}. Known tasks are {', '.join(tasks)}; "
+            f"{place}: unknown task {shorten(task_name)}. Known tasks are {', '.join(tasks)}; "
             "define your own in --tasks_file."
         )
     if row.get("answer") in (None, ""):
@@ -168,10 +169,13 @@ def _plan_example(
     answer = check_label(tasks[task_name], row["answer"], example_id, report)
     if answer is None:
         return None
+    text = row.get("text")
+    if text is not None and (isinstance(text, bool) or not isinstance(text, str | int | float)):
+        raise ValueError(f"{place}: text is {shorten(text)}; it must be text.")
     example: dict[str, Any] = {
         "id": example_id,
         "task": task_name,
-        "text": None if row.get("text") is None else clean_text(row["text"]),
+        "text": None if text is None else clean_text(text),
         "context": _read_context(row.get("context"), example_id, report),
         "answer": answer,
     }
@@ -179,7 +183,7 @@ def _plan_example(
         file = row.get(modality)
         features = row.get(f"{modality}_features")
         if not isinstance(file or "", str):
-            raise ValueError(f"Row {shorten(example_id)}: {modality} is {shorten(file)}; it must be a file path.")
+            raise ValueError(f"{place}: {modality} is {shorten(file)}; it must be a file path.")
         example[modality] = _find_file(media, file) if file else None
         example[f"{modality}_features"] = _find_file(media, features) if isinstance(features, str) else features
     return example
@@ -225,7 +229,10 @@ def _read_context(context: Any, example_id: str, report: ConversionReport) -> li
         report.repair("context is not a list of turns: left out", example_id)
         return []
     turns = [turn if isinstance(turn, list) else ["", turn] for turn in context]
-    return [[str(part) for part in turn] for turn in turns]
+    if not all(len(turn) == 2 and isinstance(turn[0], str | None) and isinstance(turn[1], str) for turn in turns):
+        report.repair("context with a turn that is neither text nor [speaker, text]: left out", example_id)
+        return []
+    return [[speaker or "", text] for speaker, text in turns]
 
 
 # ---- columns --------------------------------------------------------------------------------------------------

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..data.csv_tables import parse_number
-from .core.clips import example_bytes, list_files, store_clip
+from ..data.text_files import read_text
+from .core.clips import example_bytes, list_files, map_files, store_clip
 from .core.columns import media_columns, typed_columns
 from .core.command import dest_path, make_parser, run
 from .core.conversion_report import ConversionReport
@@ -52,9 +53,15 @@ NO_AGREEMENT = "xxx"
 VIDEO_SUFFIXES = (".avi", ".mp4")
 SESSIONS = tuple(f"Session{number}" for number in range(1, 6))
 NUM_FOLDS = 5
-HEADER = re.compile(r"\[(?P<start>[\d.]+) - (?P<end>[\d.]+)\]\s+(?P<name>\S+)\s+(?P<label>\S+)\s+\[(?P<vad>[^\]]*)\]")
+TIME = r"\d{1,5}(?:\.\d{1,9})?"
+HEADER = re.compile(
+    rf"\[(?P<start>{TIME}) - (?P<end>{TIME})\]\s+(?P<name>Ses0[1-5][FM]_\w+_[FM]\w+)\s+(?P<label>\S+)\s+"
+    r"\[(?P<vad>[^\]]*)\]\s*",
+    re.ASCII,
+)
 RATER = re.compile(r"(?P<kind>[CA])-(?P<rater>\w+):\s*(?P<values>[^()]*)(?:\((?P<comment>.*)\))?\s*")
 TRANSCRIPT = re.compile(r"(?P<name>Ses\S+)\s+\[[^\]]*\]:(?P<text>.*)")
+SCALE = (0.5, 5.5)  # of the attributes, which raters give in whole numbers from 1 to 5
 ATTRIBUTES = {"val": "valence", "act": "activation", "dom": "dominance"}
 EXTRA_COLUMNS = {
     "speaker": "string",
@@ -151,7 +158,7 @@ def plan(arguments: argparse.Namespace) -> Corpus:
     for session in SESSIONS:
         if session not in sessions:
             report.note("session missing from SOURCE", session)
-    folds = make_folds(arguments, "session", sessions, "IEMOCAP")
+    folds = make_folds(arguments, "session", sessions, "IEMOCAP", report)
     return Corpus(
         name="IEMOCAP",
         examples=split_examples(planned, folds, report),
@@ -216,55 +223,82 @@ def find_release(arguments: argparse.Namespace, report: ConversionReport) -> Rel
     """
     files = list_files(arguments.source)
     recordings = find_recordings(files, "iemocap", arguments.source, report)
-    waves = {path.stem: path for path in recordings if path.suffix.lower() not in VIDEO_SUFFIXES}
-    videos = {path.stem: path for path in recordings if path.suffix.lower() in VIDEO_SUFFIXES}
+    sounds = [path for path in recordings if path.suffix.lower() not in VIDEO_SUFFIXES]
+    films = [path for path in recordings if path.suffix.lower() in VIDEO_SUFFIXES]
     evaluations = [path for path in files if path.parent.name == "EmoEvaluation" and path.suffix == ".txt"]
     if not evaluations:
         raise FileNotFoundError(
             f"{arguments.source} has no dialog/EmoEvaluation/*.txt, where the labels are. Give the folder "
             "IEMOCAP_full_release."
         )
+    by_name = map_files(evaluations, lambda path: path.name, report)
     return Release(
-        evaluations=sorted(evaluations, key=lambda path: path.name),
-        transcripts=read_transcripts(path for path in files if path.parent.name == "transcriptions"),
-        waves=waves,
-        videos=videos if arguments.video else {},
+        evaluations=[by_name[name] for name in sorted(by_name)],
+        transcripts=read_transcripts([path for path in files if path.parent.name == "transcriptions"], report),
+        waves=map_files(sounds, lambda path: path.stem, report),
+        videos=map_files(films, lambda path: path.stem, report) if arguments.video else {},
         faces={},
     )
 
 
-def read_transcripts(paths: Iterable[Path]) -> dict[str, str]:
+def read_transcripts(paths: Iterable[Path], report: ConversionReport) -> dict[str, str]:
     """Utterance -> text, from lines `Ses01F_impro01_F000 [006.2901-008.2357]: Excuse me.`"""
-    transcripts = {}
-    for path in paths:
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    transcripts: dict[str, str] = {}
+    for path in map_files(paths, lambda path: path.name, report).values():
+        for line in _read_lines(path, report):
             match = TRANSCRIPT.match(line)
-            if match is not None:
-                transcripts[match["name"]] = clean_text(match["text"])
+            if match is None:
+                continue
+            if match["name"] in transcripts:
+                report.note("second transcript of an utterance: ignored", match["name"])
+            transcripts.setdefault(match["name"], clean_text(match["text"]))
     return transcripts
 
 
+def _read_lines(path: Path, report: ConversionReport) -> list[str]:
+    """The lines of a text file; none, with a note, if it cannot be read."""
+    try:
+        # Not `splitlines`, which also splits at characters that a transcript may contain.
+        return re.split(r"\r\n|\r|\n", read_text(path))
+    except (OSError, ValueError):
+        report.note("text file that cannot be read", f"{path.parent.name}/{path.name}")
+        return []
+
+
 def read_evaluations(path: Path, report: ConversionReport) -> list[Turn]:
-    """The utterances of a dialogue in the order of their times; a damaged file is noted.
+    """The utterances of a dialogue in the order of their times; a damaged file and damaged lines are noted.
 
     A block is a line `[start - end] name label [V, A, D]`, and a line for each rater: `C-E2: Neutral; ()` names
-    categories, `A-E3: val 3; act 2; dom 2; ()` attributes.
+    categories, `A-E3: val 3; act 2; dom 2; ()` attributes. An empty line ends it.
     """
     turns = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        header = HEADER.match(line)
+    ratings: dict[str, dict[str, Any]] | None = None  # of the block; those after a damaged line belong to nobody
+    for number, line in enumerate(_read_lines(path, report), 1):
+        header = HEADER.fullmatch(line)
         rating = RATER.fullmatch(line)
-        if header is not None:
-            turns.append(_make_turn(header))
-        elif rating is not None and turns:
-            _add_rating(turns[-1].ratings, rating)
+        if header is not None and _is_of_dialogue(header, path.stem):
+            turns.append(_make_turn(header, report))
+            ratings = turns[-1].ratings
+        elif rating is not None and ratings is not None:
+            _add_rating(ratings, rating)
+        elif not line.strip():
+            ratings = None
+        elif not line.startswith("%") and rating is None:
+            report.note("unreadable line in an evaluation file", f"{path.name}:{number}")
+            ratings = None
     if not turns:
         report.note("evaluation file without utterances; was its download interrupted?", path.name)
     return sorted(turns, key=lambda turn: turn.start)
 
 
-def _make_turn(header: re.Match[str]) -> Turn:
-    numbers = [parse_number(text) for text in header["vad"].split(",")]
+def _is_of_dialogue(header: re.Match[str], dialogue: str) -> bool:
+    """Whether an utterance has the name of its dialogue, which tells its session, and times in order."""
+    is_named = header["name"].rpartition("_")[0] == dialogue
+    return is_named and float(header["end"]) > float(header["start"])
+
+
+def _make_turn(header: re.Match[str], report: ConversionReport) -> Turn:
+    numbers = [_read_attribute(text, header["name"], report) for text in header["vad"].split(",")]
     padded = (*numbers, None, None, None)
     return Turn(
         name=header["name"],
@@ -274,6 +308,14 @@ def _make_turn(header: re.Match[str]) -> Turn:
         attributes=dict(zip(ATTRIBUTES.values(), padded, strict=False)),
         ratings={},
     )
+
+
+def _read_attribute(text: str, name: str, report: ConversionReport) -> float | None:
+    number = parse_number(text)
+    if number is None or not SCALE[0] <= number <= SCALE[1]:
+        report.repair("valence, activation or dominance that is not on their scale: left out", name)
+        return None
+    return number
 
 
 def _add_rating(ratings: dict[str, dict[str, Any]], match: re.Match[str]) -> None:

@@ -14,13 +14,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..data.tables import read_csv
-from .core.clips import example_bytes, find_file, finish_clip, list_files
+from ..data.csv_tables import read_rows
+from ..data.text_files import shorten
+from .core.clips import check_different, example_bytes, find_file, finish_clip, list_files, map_files
 from .core.columns import media_columns, typed_columns
 from .core.command import dest_path, make_parser, run
 from .core.conversion_report import ConversionReport
 from .core.corpus import Corpus
-from .core.labels import check_label, clean_text
+from .core.labels import check_label, clean_text, parse_whole
+from .core.splits import note_sizes
 
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ SPLITS = {
     "validation": ("dev", "dev_splits_complete"),
     "test": ("test", "output_repeated_splits_test"),
 }
+SIZES = {"train": 9989, "validation": 1109, "test": 2610}
 COLUMNS = ("Utterance", "Speaker", "Emotion", "Sentiment", "Dialogue_ID", "Utterance_ID", "StartTime", "EndTime")
 EXTRA_COLUMNS = {
     "sentiment": "string",
@@ -44,6 +47,8 @@ EXTRA_COLUMNS = {
     "start_seconds": "float32",
     "end_seconds": "float32",
 }
+SENTIMENTS = ("positive", "neutral", "negative")
+MAX_NUMBER = 9999  # of a dialogue or an utterance
 MAX_CLIP_SECONDS = 30.0  # the longest correct clip lasts 29 s; the wrongly cut ones last 41, 235 and 305 s
 
 
@@ -65,7 +70,7 @@ def plan(arguments: argparse.Namespace) -> Corpus:
     for split in arguments.splits:
         released, _ = SPLITS[split]
         table = find_file(files, [f"{released}_sent_emo.csv"], arguments.source)
-        clips = _find_clips(arguments, files, split)
+        clips = _find_clips(arguments, files, split, report)
         turns = read_turns(table)
         report.read[split] += len(turns)
         _note_gaps(released, [turn["number"] for turn in turns], report)
@@ -75,6 +80,8 @@ def plan(arguments: argparse.Namespace) -> Corpus:
         tables.append(table)
         used_clips += [clips[name] for name in labeled & clips.keys()]
         examples[split] = _plan_split(arguments, task, released, turns, clips, report)
+    check_different(tables)
+    note_sizes({split: SIZES[split] for split in arguments.splits}, report)
     return Corpus(
         name="MELD",
         examples=examples,
@@ -107,10 +114,13 @@ def plan(arguments: argparse.Namespace) -> Corpus:
     )
 
 
-def _find_clips(arguments: argparse.Namespace, files: Sequence[Path], split: str) -> dict[str, Path]:
+def _find_clips(
+    arguments: argparse.Namespace, files: Sequence[Path], split: str, report: ConversionReport
+) -> dict[str, Path]:
     """Map the names of a split's clips to their paths."""
     _, folder = SPLITS[split]
-    clips = {path.stem: path for path in files if path.parent.name == folder and path.suffix.lower() == ".mp4"}
+    paths = [path for path in files if path.parent.name == folder and path.suffix.lower() == ".mp4"]
+    clips = map_files(paths, lambda path: path.stem, report)
     if not clips and arguments.media != "none":
         raise FileNotFoundError(
             f"{arguments.source} has no clips for split {split} ({folder}/dia0_utt0.mp4 and so on). Use --media none "
@@ -120,16 +130,25 @@ def _find_clips(arguments: argparse.Namespace, files: Sequence[Path], split: str
 
 
 def read_turns(table: Path) -> list[dict[str, Any]]:
-    """The table's rows in dialogue order, each with `number`: (dialogue, utterance)."""
+    """The table's rows in dialogue order, each with `number`: (dialogue, utterance).
+
+    Raises:
+        ValueError: the table is broken, is empty, lacks a column, or a number is none.
+    """
     turns = []
-    for line, row in enumerate(read_csv(table, COLUMNS), 2):
-        try:
-            number = (int(row["Dialogue_ID"]), int(row["Utterance_ID"]))
-        except ValueError as error:
-            raise ValueError(
-                f"{table}, row {line}: Dialogue_ID and Utterance_ID must be integers ({error})."
-            ) from error
-        turns.append({**row, "number": number})
+    for place, row in read_rows(table, COLUMNS):
+        number = []
+        for column in ("Dialogue_ID", "Utterance_ID"):
+            value = parse_whole(row[column], 0, MAX_NUMBER)
+            if value is None:
+                raise ValueError(
+                    f"{place}: {column} is {shorten(row[column])}; it must be a whole number from 0 to {MAX_NUMBER}. "
+                    "Correct the table, or download it again."
+                )
+            number.append(value)
+        turns.append({**row, "number": tuple(number)})
+    if not turns:
+        raise ValueError(f"{table} has no rows. Download it again.")
     return sorted(turns, key=lambda turn: turn["number"])
 
 
@@ -177,7 +196,7 @@ def _plan_split(
             "text": text,
             "video": str(clips[name]) if name in clips else None,
             "answer": check_label(task, turn["Emotion"], example_id, report),
-            "sentiment": turn["Sentiment"].strip().casefold(),
+            "sentiment": _read_sentiment(turn, example_id, report),
             "dialogue": f"{released}_dia{dialogue}",
             "turn": utterance,
             "speaker": speaker,
@@ -193,6 +212,14 @@ def _plan_split(
             examples.append(example)
         earlier.append([speaker, text])
     return examples
+
+
+def _read_sentiment(turn: dict[str, Any], example_id: str, report: ConversionReport) -> str | None:
+    sentiment = turn["Sentiment"].strip().casefold()
+    if sentiment in SENTIMENTS:
+        return sentiment
+    report.repair(f"sentiment {shorten(sentiment)}, which MELD does not have: left out", example_id)
+    return None
 
 
 def _read_times(
@@ -212,7 +239,7 @@ def _read_times(
 
 def _parse_time(text: str) -> float | None:
     """Seconds of `hh:mm:ss,ms`; None for anything else."""
-    match = re.fullmatch(r"\s*(\d+):(\d+):(\d+)[,.](\d+)\s*", text)
+    match = re.fullmatch(r"\s*(\d{1,2}):([0-5]?\d):([0-5]?\d)[,.](\d{1,9})\s*", text)
     if match is None:
         return None
     hours, minutes, seconds, fraction = match.groups()

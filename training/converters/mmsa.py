@@ -11,20 +11,22 @@ Only one example's arrays are in memory at a time: see core/pickles.py.
 """
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..data.text_files import shorten
 from .core.arrays import common_width, repair_sequence
 from .core.columns import typed_columns
 from .core.command import make_parser, run
 from .core.conversion_report import ConversionReport
 from .core.corpus import Corpus
-from .core.labels import check_label, clean_text
+from .core.labels import check_label, check_single_label, clean_text, read_transcript
 from .core.pickles import PickledArray, array_shape, read_pickle
-from .core.splits import SPLIT_NAMES
+from .core.splits import OFFICIAL, SPLIT_NAMES, note_sizes
 
 
 class Release(NamedTuple):
@@ -34,13 +36,14 @@ class Release(NamedTuple):
     task: str
     step: float | None  # distance between scores
     language: str
+    sizes: tuple[int, int, int]  # examples of train, validation and test
 
 
 CORPORA = {
-    "mosi": Release("CMU-MOSI", "sentiment", None, "en"),
-    "mosei": Release("CMU-MOSEI", "mosei", None, "en"),
-    "sims": Release("CH-SIMS", "sims_v2", 0.2, "zh"),
-    "sims_v2": Release("CH-SIMS v2", "sims_v2", 0.2, "zh"),
+    "mosi": Release("CMU-MOSI", "sentiment", None, "en", (1284, 229, 686)),
+    "mosei": Release("CMU-MOSEI", "mosei", None, "en", (16326, 1871, 4659)),
+    "sims": Release("CH-SIMS", "sims_v2", 0.2, "zh", (1368, 456, 457)),
+    "sims_v2": Release("CH-SIMS v2", "sims_v2", 0.2, "zh", (2722, 647, 1034)),
 }
 MIXED = "train_mix"
 UNLABELED = "unlabeled"
@@ -74,9 +77,11 @@ def plan(arguments: argparse.Namespace) -> Corpus:
         if any(column in table for table in tables.values()):
             extra[column] = "float32"
     task = BUILT_IN_TASKS[release.task]
+    examples = _plan_examples(tables, task, release.step, arguments.task, report)
+    note_sizes(dict(zip(OFFICIAL, release.sizes, strict=True)), report)
     return Corpus(
         name=release.name,
-        examples=_plan_examples(tables, task, release.step, arguments.task, report),
+        examples=examples,
         finish=finish,
         finish_options={"widths": widths},
         columns=typed_columns(task, widths["audio"], widths["video"], extra=extra),
@@ -128,6 +133,11 @@ def _check_table(place: str, split: str, columns: Any) -> dict[str, Any]:
         if not isinstance(column, list | tuple | PickledArray):
             raise ValueError(f"{place}: {name} is a {type(column).__name__}, not a list or an array.")
     lengths = {name: len(column) for name, column in table.items()}
+    for number, name in enumerate(table["id"]):
+        if not isinstance(name, str | bytes | int) or isinstance(name, bool) or not clean_text(name):
+            raise ValueError(f"{place}: the id of row {number} is {shorten(name)}; it must be text.")
+    if not lengths["id"]:
+        raise ValueError(f"{place}: has no rows. Was the file cut or merged?")
     if len(set(lengths.values())) > 1:
         raise ValueError(f"{place}: columns of different lengths: {lengths}. Was the file cut or merged?")
     return {name: column if name in MODALITIES.values() else list(column) for name, column in table.items()}
@@ -173,8 +183,8 @@ def _plan_examples(
     for split in sorted(tables, key=lambda name: name == MIXED):
         table = tables[split]
         for index in range(len(table["id"])):
-            example = _plan_example(table, index, report)
-            labeled = "mask" not in table or _as_number(table["mask"][index]) == 1
+            example = _plan_example(table, index, task, report)
+            labeled = split != MIXED or "mask" not in table or _as_number(table["mask"][index]) == 1
             if split == MIXED and labeled and example["id"] in train_ids:
                 report.note(f"labeled row of {MIXED} that is also in train", example["id"])
                 continue
@@ -193,7 +203,7 @@ def _plan_examples(
     return examples
 
 
-def _plan_example(table: dict[str, Any], index: int, report: ConversionReport) -> dict[str, Any]:
+def _plan_example(table: dict[str, Any], index: int, task: Any, report: ConversionReport) -> dict[str, Any]:
     """Turn a row into an example; `answer` is its score as released."""
     name = clean_text(table["id"][index])
     video_id, separator, clip_id = name.partition("$_$" if "$_$" in name else "/")
@@ -201,7 +211,7 @@ def _plan_example(table: dict[str, Any], index: int, report: ConversionReport) -
         report.note("id without a video: treated as a video of its own", name)
     example: dict[str, Any] = {
         "id": name,
-        "text": clean_text(table["raw_text"][index]) if "raw_text" in table else "",
+        "text": read_transcript(table["raw_text"][index], name, report) if "raw_text" in table else "",
         "video_id": video_id,
         "clip_id": clip_id or None,
         "answer": _as_number(table["regression_labels"][index]),
@@ -209,7 +219,9 @@ def _plan_example(table: dict[str, Any], index: int, report: ConversionReport) -
     }
     for column in SINGLE_LABELS.values():
         if column in table:
-            example[column] = _as_number(table[column][index])
+            number = _as_number(table[column][index])
+            score = math.nan if number is None else number
+            example[column] = check_single_label(task, score, column, name, report)
     lengths = {}
     for modality, column in MODALITIES.items():
         values = table.get(f"{column}_lengths")
@@ -228,7 +240,7 @@ def _row_of(column: Any, index: int) -> tuple[Any, int | None]:
 def _as_number(value: Any) -> float | None:
     """A number, or the single number in an array; None for anything else."""
     try:
-        numbers = np.asarray(value, dtype=np.float64).reshape(-1)
+        numbers = np.asarray(None if isinstance(value, bool) else value, dtype=np.float64).reshape(-1)
     except (TypeError, ValueError, OverflowError):
         return None
     return round(float(numbers[0]), 6) if len(numbers) == 1 else None
@@ -237,7 +249,7 @@ def _as_number(value: Any) -> float | None:
 def _read_length(value: Any, example_id: str, report: ConversionReport) -> int | None:
     """Stated number of steps; None, with an entry in the report, if it is invalid."""
     length = _as_number(value)
-    if length is None or not length >= 0:  # NaN too
+    if length is None or not 0 <= length < 1e9:  # NaN too
         report.repair("invalid stated length: taken from the vectors", example_id)
         return None
     return int(length)

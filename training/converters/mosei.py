@@ -9,27 +9,27 @@ used: some videos show no face, and the release does not say which.
 """
 
 import argparse
-import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..data.tables import read_csv
-from ..data.text_files import read_text
-from .core.clips import find_file, list_files, store_clip
+from ..data.text_files import read_text, shorten
+from .core.clips import find_file, is_file_name, list_files, map_files, store_clip
 from .core.columns import media_columns, typed_columns
 from .core.command import dest_path, make_parser, run
 from .core.conversion_report import ConversionReport
 from .core.corpus import Corpus
 from .core.labels import check_label, clean_text, remove_pauses
-from .core.splits import OFFICIAL, SPLIT_NAMES
+from .core.splits import OFFICIAL, SPLIT_NAMES, note_sizes
 
 
 if TYPE_CHECKING:
     from processing_egmf import EGMFTask
 
 
+SIZES = {"train": 16326, "validation": 1871, "test": 4659}
 COLUMNS = ("video_id", "clip_id", "text", "label", "mode")
 EXTRA_COLUMNS = {
     "video_id": "string",
@@ -39,6 +39,7 @@ EXTRA_COLUMNS = {
 }
 PLANNED_ONLY = ("source", "has_face")  # keys of a planned example that are not stored
 BYTES_PER_CLIP = 400_000
+MAX_SECONDS = 1e5  # of a time in a transcript
 TOLERANCE = 0.5  # seconds; transcripts and videos are not exact
 
 
@@ -102,7 +103,7 @@ def _parse_line(line: str, video_id: str) -> tuple[str, Segment] | None:
         times = (float(start), float(end))
     except ValueError:
         return None
-    if not all(map(math.isfinite, times)):
+    if not all(abs(time) <= MAX_SECONDS for time in times):  # NaN too
         return None
     return _without_zeros(clip_id.strip()), Segment(*times, clean_text(text))
 
@@ -126,14 +127,16 @@ def plan(arguments: argparse.Namespace) -> Corpus:
     report = ConversionReport()
     files = list_files(arguments.source)
     table = find_file(files, ["label.csv"], arguments.source)
-    texts = {path.stem: path for path in files if path.suffix == ".txt" and path.parent.name == "Combined"}
-    videos = {path.stem: path for path in files if path.suffix.lower() == ".mp4"}
+    texts = [path for path in files if path.suffix == ".txt" and path.parent.name == "Combined"]
+    videos = map_files([path for path in files if path.suffix.lower() == ".mp4"], lambda path: path.stem, report)
     if not texts:
         raise FileNotFoundError(f"{arguments.source} has no Transcript/Segmented/Combined/*.txt.")
     if not videos and arguments.media != "none":
         raise FileNotFoundError(f"{arguments.source} has no Videos/Full/Combined/*.mp4.")
     faceless = _read_names(arguments.no_face)
-    transcripts = Transcripts(texts, report)
+    for name in sorted(faceless - videos.keys()):
+        report.note("video in --no_face that SOURCE does not have", name)
+    transcripts = Transcripts(map_files(texts, lambda path: path.stem, report), report)
     examples: dict[str, list[dict[str, Any]]] = {split: [] for split in OFFICIAL}
     for row in read_csv(table, COLUMNS):
         split = SPLIT_NAMES.get(row["mode"].strip().casefold())
@@ -144,6 +147,7 @@ def plan(arguments: argparse.Namespace) -> Corpus:
         example["source"] = None if video is None else str(video)
         example["has_face"] = example["video_id"] not in faceless
         examples[split].append(example)
+    note_sizes(SIZES, report)
     for video_id, left in transcripts.segments.items():
         for clip_id in left:
             report.note("segment without a label", f"{video_id}$_${clip_id}")
@@ -164,7 +168,10 @@ def _plan_example(
     split = SPLIT_NAMES.get(row["mode"].strip().casefold())
     report.read[split or "unknown"] += 1
     if split is None:
-        report.drop(f"unknown mode {row['mode']!r}", example_id)
+        report.drop(f"unknown mode {shorten(row['mode'])}", example_id)
+        return None
+    if not video_id or not clip_id:
+        report.drop("no video_id or clip_id", example_id)
         return None
     answer = check_label(task, row["label"], example_id, report, clamp=True)
     if answer is None:
@@ -238,7 +245,7 @@ def _read_names(path: Path | None) -> set[str]:
     """The nonblank lines of a file."""
     if path is None:
         return set()
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = read_text(path).splitlines()
     return {line.strip() for line in lines if line.strip()}
 
 
@@ -267,6 +274,9 @@ def _store_clip(example: dict[str, Any], report: ConversionReport, media: str, d
     if not example["has_face"]:
         report.repair("no face in the video: only its audio used", example["id"])
     name = f"{example['video_id']}___{example['clip_id']}.mp4"
+    if not is_file_name(name):
+        report.repair("id that cannot be the name of a file: no clip, text kept", example["id"])
+        return None
     try:
         clip = _cut(example, report)
     except ValueError:

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .core.arrays import common_width, repair_sequence
-from .core.clips import find_file, list_files
+from .core.clips import check_different, find_file, list_files
 from .core.columns import typed_columns
 from .core.command import make_parser, run
 from .core.conversion_report import ConversionReport
 from .core.corpus import Corpus
-from .core.labels import check_label, clean_text
+from .core.labels import check_label, read_transcript
 from .core.pickles import PickledArray, array_shape, read_pickle
 
 
@@ -61,6 +61,7 @@ def plan(arguments: argparse.Namespace) -> Corpus:
         widths[modality] = common_width(shape[-1] for shape in shapes if shape)
         if widths[modality] is None and everything:
             raise ValueError(f"{arguments.source}: {modality} holds no vectors.")
+    check_different(sources)
     return Corpus(
         name=name,
         examples=examples,
@@ -83,6 +84,8 @@ def _plan_split(
     entries = read_pickle(path)
     if not isinstance(entries, list | tuple):
         raise ValueError(f"{path} must hold a list, not a {type(entries).__name__}.")
+    if not entries:
+        raise ValueError(f"{path} has no entries. Download it again.")
     report.read[split] += len(entries)
     examples = []
     for number, entry in enumerate(entries):
@@ -99,7 +102,7 @@ def _plan_split(
             {
                 "id": example_id,
                 "task": task_name or task.name,
-                "text": clean_text(features["text"]),
+                "text": read_transcript(features["text"], example_id, report),
                 "answer": answer,
                 "arrays": {modality: features[modality] for modality in MODALITIES},
                 "lengths": lengths,

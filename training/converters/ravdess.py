@@ -45,6 +45,7 @@ TASKS: dict[str, dict[str, Any]] = {
 }
 CHANNELS = {"01": "speech", "02": "song"}
 INTENSITIES = {"01": "normal", "02": "strong"}
+REPETITIONS = ("01", "02")
 STATEMENTS = {"01": "Kids are talking by the door.", "02": "Dogs are sitting by the door."}
 ACTORS = tuple(f"{number:02d}" for number in range(1, 25))
 PER_ACTOR = {"speech": 60, "song": 44}  # performances
@@ -91,7 +92,7 @@ def plan(arguments: argparse.Namespace) -> Corpus:
     performances = _group_files(recordings, arguments.channel, report)
     if not performances:
         raise ValueError(f"{arguments.source} has no {arguments.channel}; give --channel, or unpack its archives.")
-    tables = _find_landmarks(arguments.landmarks, files, performances)
+    tables = _find_landmarks(arguments.landmarks, files, performances, report)
     landmarks = None
     if tables or arguments.landmarks is not None:
         landmarks = landmark_options(tables.values(), arguments.landmark_fps or FRAMES_PER_SECOND, report)
@@ -101,7 +102,7 @@ def plan(arguments: argparse.Namespace) -> Corpus:
     ]
     speakers = [speaker for speaker, example in planned if example is not None]
     _note_missing_actors(arguments.channel, speakers, report)
-    folds = make_folds(arguments, "speaker", speakers, "RAVDESS")
+    folds = make_folds(arguments, "speaker", speakers, "RAVDESS", report)
     used = [path for kinds in performances.values() for path in kinds.values()]
     return Corpus(
         name="RAVDESS",
@@ -134,7 +135,7 @@ def plan(arguments: argparse.Namespace) -> Corpus:
 
 
 def _find_landmarks(
-    folder: Path | None, files: Sequence[Path], performances: Iterable[Performance]
+    folder: Path | None, files: Sequence[Path], performances: Iterable[Performance], report: ConversionReport
 ) -> dict[str, Path]:
     """Map the names of performances to their tables, which are named like the clips, with their modality or without.
 
@@ -142,9 +143,10 @@ def _find_landmarks(
         folder: where they are; None for the release itself.
         files: of the release.
         performances: those that are converted.
+        report: of the plan.
     """
     names = {performance.name for performance in performances}
-    tables = table_files(files) if folder is None else find_tables(folder)
+    tables = table_files(files, report) if folder is None else find_tables(folder, report)
     return {stem[-NAME_LENGTH:]: path for stem, path in tables.items() if stem[-NAME_LENGTH:] in names}
 
 
@@ -159,7 +161,9 @@ def _group_files(
         if modality not in (AUDIO_ONLY, *VIDEO_KINDS):
             report.note(f"modality {modality}, which RAVDESS does not have: ignored", path.name)
         elif channel in ("both", CHANNELS.get(performance.channel, "both")):
-            performances.setdefault(performance, {}).setdefault(modality, path)
+            first = performances.setdefault(performance, {}).setdefault(modality, path)
+            if first is not path:
+                report.note("second file of this name: ignored", f"{path.parent.name}/{path.name}")
     return performances
 
 
@@ -181,6 +185,7 @@ def _plan_example(
         "emotion": EMOTIONS,
         "intensity": INTENSITIES,
         "statement": STATEMENTS,
+        "repetition": REPETITIONS,
         "actor": ACTORS,
     }
     for code, values in known.items():

@@ -12,14 +12,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..data.tables import read_csv
-from .core.clips import example_bytes, find_file, finish_clip, list_files
+from ..data.csv_tables import read_csv
+from ..data.text_files import shorten
+from .core.clips import example_bytes, find_file, finish_clip, list_files, map_files
 from .core.columns import media_columns, typed_columns
 from .core.command import dest_path, make_parser, run
 from .core.conversion_report import ConversionReport
 from .core.corpus import Corpus
-from .core.labels import check_label, clean_text
-from .core.splits import OFFICIAL, SPLIT_NAMES
+from .core.labels import check_label, check_single_label, clean_text
+from .core.splits import OFFICIAL, SPLIT_NAMES, note_sizes
 
 
 if TYPE_CHECKING:
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
 
 CORPORA = {"sims": ("CH-SIMS", "label.csv"), "sims_v2": ("CH-SIMS v2", "meta.csv")}
+SIZES = {
+    "sims": {"train": 1368, "validation": 456, "test": 457},
+    "sims_v2": {"train": 2722, "validation": 647, "test": 1034},
+}
 COLUMNS = ("video_id", "clip_id", "text", "label", "mode")
 SINGLE_LABELS = {"label_T": "label_text", "label_A": "label_audio", "label_V": "label_video"}
 EXTRA_COLUMNS = {
@@ -53,18 +58,23 @@ def plan(arguments: argparse.Namespace) -> Corpus:
     files = list_files(arguments.source)
     other_names = [other for _, other in CORPORA.values() if other != table_name]
     table = find_file(files, [table_name, *other_names], arguments.source)
-    clips = Clips(path for path in files if path.suffix.lower() == ".mp4")
+    clips = Clips([path for path in files if path.suffix.lower() == ".mp4"], report)
     if arguments.media != "none" and not clips.paths:
         raise FileNotFoundError(f"{arguments.source} has no mp4 files. Use --media none to convert only the text.")
     examples: dict[str, list[dict[str, Any]]] = {split: [] for split in OFFICIAL}
     used: set[Path] = set()
-    for row in read_csv(table, COLUMNS):
+    rows = read_csv(table, COLUMNS)
+    for column in (*SINGLE_LABELS, "annotation"):
+        if rows and column not in rows[0]:
+            report.note("column missing from the table: left empty", column)
+    for row in rows:
         clip = clips.find(row["video_id"].strip(), row["clip_id"].strip())
         if clip is not None:
             used.add(clip)
         split, example = _plan_example(arguments, task, row, clip, report)
         if example is not None:
             examples[split].append(example)
+    note_sizes(SIZES[arguments.corpus], report)
     for path in sorted(set(clips.paths.values()) - used):
         report.note("clip without a label", f"{path.parent.name}$_${path.stem}")
     return Corpus(
@@ -108,8 +118,11 @@ def _plan_example(
     split = SPLIT_NAMES.get(row["mode"].strip().casefold())
     report.read[split or "unknown"] += 1
     if split is None:
-        report.drop(f"unknown mode {row['mode']!r}", example_id)
+        report.drop(f"unknown mode {shorten(row['mode'])}", example_id)
         return None, None
+    if not video_id or not clip_id:
+        report.drop("no video_id or clip_id", example_id)
+        return split, None
     answer = check_label(task, row["label"], example_id, report, step=STEP)
     if answer is None:
         return split, None
@@ -124,7 +137,7 @@ def _plan_example(
         "annotation": row.get("annotation") or None,
     }
     for released, column in SINGLE_LABELS.items():
-        example[column] = single_label(row.get(released))
+        example[column] = check_single_label(task, row.get(released), column, example_id, report)
     return split, example
 
 
@@ -133,10 +146,11 @@ class Clips:
 
     Args:
         paths: `<video_id>/<clip_id>.mp4` in any folder.
+        report: for second files with the same ids.
     """
 
-    def __init__(self, paths: Iterable[Path]) -> None:
-        self.paths = {(path.parent.name, path.stem): path for path in paths}
+    def __init__(self, paths: Iterable[Path], report: ConversionReport) -> None:
+        self.paths = map_files(paths, lambda path: (path.parent.name, path.stem), report)
         self.without_zeros: dict[tuple[str, str], list[Path]] = {}
         for (video_id, clip_id), path in self.paths.items():
             key = (video_id.lstrip("0"), clip_id.lstrip("0"))
@@ -149,14 +163,6 @@ class Clips:
             return exact
         similar = self.without_zeros.get((video_id.lstrip("0"), clip_id.lstrip("0")), [])
         return similar[0] if len(similar) == 1 else None
-
-
-def single_label(text: str | None) -> float | None:
-    """Label of a single modality; None if it is not a number."""
-    try:
-        return float(text) if text else None
-    except ValueError:
-        return None
 
 
 def main(argv: Sequence[str] | None = None) -> None:

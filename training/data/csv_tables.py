@@ -60,11 +60,16 @@ def read_csv(path: Path, required_columns: Sequence[str] = ()) -> list[dict[str,
         ValueError: not text, not CSV, a column is missing or appears twice, a row has more cells than columns, or the
             file ends within a row.
     """
+    return [row for _, row in read_rows(path, required_columns)]
+
+
+def read_rows(path: Path, required_columns: Sequence[str] = ()) -> list[tuple[str, dict[str, str]]]:
+    """As `read_csv`; each row with its location, for messages."""
     table = read_csv_table(path, required_columns)
     missing = [name for name in required_columns if name not in table.columns]
     if missing:
         raise ValueError(f"{path} has no column {', '.join(missing)}. It has {', '.join(table.columns) or 'none'}.")
-    return table.rows
+    return [(table.place(index), row) for index, row in enumerate(table.rows)]
 
 
 def read_csv_table(path: Path, known_columns: Collection[str] = ()) -> Table:

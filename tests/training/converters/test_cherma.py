@@ -115,8 +115,28 @@ def test_cherma_quirks(convert, cherma_folder):
             lambda folder: write_json(folder / "test.json", [{"audio_file": "x.wav"}]),
             "entry 0: no video_file, txt_label",
         ),
+        (
+            lambda folder: write_json(folder / "test.json", [cherma_entry("a"), cherma_entry("a", audio_file=None)]),
+            "test.json, entry 1: audio_file is None; it must be the name of a file",
+        ),
+        (lambda folder: write_json(folder / "test.json", []), "test.json has no entries. Download it again"),
+        (
+            lambda folder: write_json(folder / "dev.json", json.loads((folder / "test.json").read_text("utf-8"))),
+            "have the same content, so two splits would have the same examples",
+        ),
     ],
 )
 def test_cherma_bad_layout_is_refused(refuse, cherma_folder, change, message):
     change(cherma_folder)
     assert message in refuse(cherma, cherma_folder)
+
+
+def test_cherma_names_that_no_file_can_have(convert, cherma_folder):
+    entries = [cherma_entry("x" * 5000), cherma_entry("t1", video_file="t2.mp4")]
+    write_json(cherma_folder / "test.json", entries)
+    found, table = convert(cherma, cherma_folder)
+    assert [row["id"] for row in found["test"]] == ["t1"]
+    assert reasons(table, "dropped") == {"no usable features": ["x" * 5000]}
+    assert reasons(table, "notes") == {
+        "video_file of another name than audio_file, by which the features are found": ["t1"]
+    }

@@ -106,3 +106,34 @@ def test_half_of_a_release(convert, refuse, source, wave):
 def test_other_corpora_are_refused(tmp_path, refuse, wave):
     copy_to(wave, tmp_path / "I/Session1/Ses01F_impro01_F000.wav")
     assert refuse(crema_d, tmp_path / "I").endswith("It has 1 of IEMOCAP: use egmf convert iemocap.")
+
+
+def test_damaged_tables_are_reported(convert, refuse, source, wave):
+    people = [{"ActorID": "1001", "Age": "²", "Sex": "51"}, {"ActorID": "1002", "Age": "9" * 30, "Sex": "Female"}]
+    people += [{"ActorID": "1002", "Age": "30", "Sex": "Male"}, {"ActorID": "1003", "Age": "40", "Sex": "Male"}]
+    write_csv(source / "VideoDemographics.csv", people)
+    votes = [vote(NAMES[0], "A", "A", "A"), vote(NAMES[0], "S", "S", "S")]
+    write_csv(source / "processedResults/summaryTable.csv", votes)
+    write_csv(source / "finishedResponses.csv", [rating(NAMES[0], "7", "1", "A", "9" * 30)])
+    copy_to(wave, source / f"old/{NAMES[0]}.wav")
+    found, table = convert(crema_d, source)
+    rows = {row["id"]: row for part in found.values() for row in part}
+    assert [(rows[name]["sex"], rows[name]["age"]) for name in NAMES[1:4]] == [
+        (None, None),
+        ("female", None),
+        ("male", 40),
+    ]
+    assert rows[NAMES[0]]["label_voice"] == "angry"
+    assert json.loads(rows[NAMES[0]]["ratings"]) == [["7", "voice", "angry", None]]
+    notes = reasons(table, "notes")
+    assert notes["age that is not a whole number of years: left out"] == ["1001", "1002"]
+    assert notes["sex that is neither male nor female: left out"] == ["1001"]
+    assert notes["second row of an actor in VideoDemographics.csv: ignored"] == ["1002"]
+    assert notes["second row of a clip in summaryTable.csv: ignored"] == [NAMES[0]]
+    assert notes["second file of this name: ignored"] == [f"old/{NAMES[0]}.wav"]
+    write_csv(source / "processedResults/old/summaryTable.csv", votes[:1])
+    assert "has several summaryTable.csv with different content" in refuse(crema_d, source)
+    (source / "processedResults/old/summaryTable.csv").unlink()
+    write_csv(source / "processedResults/summaryTable.csv", [vote(NAMES[0], "", "", "")])
+    said = refuse(crema_d, source, "--label", "face")
+    assert "has 0 speaker(s) of CREMA-D" in said and "were dropped (no vote of the raters (face): 5" in said

@@ -164,8 +164,9 @@ def test_quirks(convert, own):
         ([{"answer": "joy", "vidoe": "a.mp4"}], "unknown column 'vidoe'. Did you mean 'video'?"),
         ([{"answer": "joy", "task": "mood"}], "unknown task 'mood'. Known tasks are emotion"),
         ([{"answer": "joy", "split": "../x"}], "has the split '../x'; use letters"),
-        ([{"answer": "joy", "video": 5}], "Row '0': video is 5; it must be a file path"),
+        ([{"answer": "joy", "video": 5}], "line 1: row '0': video is 5; it must be a file path"),
         ([{"answer": "joy", "task": ["emotion"]}], "unknown task ['emotion']"),
+        ([{"answer": "joy", "text": ["Hi.", "Ho."]}], "line 1: row '0': text is ['Hi.', 'Ho.']; it must be text"),
         ([3], "line 1: a row must be a JSON object"),
     ],
 )
@@ -223,3 +224,14 @@ def test_landmark_tables_become_video_features(tmp_path, convert, refuse, own):
     assert reasons(table, "repaired") == {"landmarks of another length than the recording: left out": ["r3"]}
     rows[0]["video_features"] = "a.npy"
     assert "--landmarks would replace them" in refuse(folder, own(rows), *options)
+
+
+@pytest.mark.parametrize("turn", [{"speaker": "Ann", "text": "Hi."}, ["Hi."], ["Ann", None], ["a", "b", "c"], 5])
+def test_turns_of_other_forms_are_reported(convert, own, turn):
+    rows = [{"id": "a", "text": "Ho.", "answer": "joy", "context": [[None, "Hi."], turn]}]
+    rows.append({"id": "b", "text": "Ho.", "answer": "joy", "context": [[None, "Hi."]]})
+    found, table = convert(folder, own(rows))
+    assert [row["context"] for row in found["train"]] == [[], [["", "Hi."]]]
+    assert reasons(table, "repaired") == {
+        "context with a turn that is neither text nor [speaker, text]: left out": ["a"]
+    }

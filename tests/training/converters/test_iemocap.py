@@ -107,3 +107,53 @@ def test_incomplete_release(tmp_path, convert, refuse, wave):
     for path in source.rglob("EmoEvaluation/*"):
         path.unlink()
     assert "has no dialog/EmoEvaluation/*.txt, where the labels are" in refuse(iemocap, source)
+
+
+def test_damaged_evaluations_are_reported(tmp_path, convert, wave):
+    """The raters of an utterance whose line is damaged are not those of the one before."""
+    source = write_iemocap(tmp_path / "I", wave, DIALOGUES | {"Ses04F_impro01": ["neu"] * 5})
+    path = source / "Session4/dialog/EmoEvaluation/Ses04F_impro01.txt"
+    lines = path.read_text().replace("C-E2:\tNeutral", "C-E2:\tFear").splitlines(keepends=True)
+    headers = [number for number, line in enumerate(lines) if line.startswith("[")]
+    lines[headers[0] + 1] = "C-E2:\tNeutral;\t()\n"
+    damages = [
+        ("[1.0000", "[1.00.00"),
+        ("\tSes04F", "\tSes01F"),
+        ("_M001", "_M001/../../outside"),
+        ("4.9000", "3.9000"),
+    ]
+    for number, (old, new) in zip(headers[1:], damages, strict=True):
+        assert old in lines[number]
+        lines[number] = lines[number].replace(old, new)
+    lines[headers[0]] = lines[headers[0]].replace("[2.5000, 3.0000, 2.0000]", "[25.000, 3.0000, nan]")
+    path.write_text("".join(lines))
+    found, table = convert(iemocap, source)
+    rows = {name: row for name, row in rows_of(found).items() if row["dialogue"] == "Ses04F_impro01"}
+    assert list(rows) == ["Ses04F_impro01_F000"]
+    row = rows["Ses04F_impro01_F000"]
+    assert json.loads(row["ratings"])["E2"]["categories"] == ["Neutral"]
+    assert (row["valence"], row["activation"], row["dominance"]) == (None, 3.0, None)
+    assert reasons(table, "notes")["unreadable line in an evaluation file"] == [
+        f"Ses04F_impro01.txt:{number + 1}" for number in headers[1:]
+    ]
+    assert reasons(table, "repaired")["valence, activation or dominance that is not on their scale: left out"] == list(
+        rows
+    )
+
+
+def test_transcripts_in_other_encodings(tmp_path, convert, wave):
+    source = write_iemocap(tmp_path / "I", wave, DIALOGUES)
+    first, second, third = sorted(source.rglob("transcriptions/*.txt"))
+    line = "{}_F000 [000.0000-000.9000]: I’m in a café.\n"
+    first.write_bytes(line.format(first.stem).encode("cp1252"))
+    second.write_bytes(line.format(second.stem).encode("utf-16"))
+    third.write_bytes(b"\xff\xfe\x81")
+    found, table = convert(iemocap, source)
+    texts = {name: row["text"] for name, row in rows_of(found).items()}
+    assert texts[f"{first.stem}_F000"] == texts[f"{second.stem}_F000"] == "I’m in a café."
+    assert reasons(table, "notes")["text file that cannot be read"] == [f"transcriptions/{third.name}"]
+    first.write_text(2 * line.format(first.stem))
+    copy_to(first, source / f"Session1/old/dialog/transcriptions/{first.name}")
+    notes = reasons(convert(iemocap, source, "--overwrite")[1], "notes")
+    assert notes["second transcript of an utterance: ignored"] == [f"{first.stem}_F000"]
+    assert notes["second file of this name: ignored"] == [f"transcriptions/{first.name}"]

@@ -148,6 +148,62 @@ def test_meld_bad_table_is_refused(tmp_path, refuse, meld_tables):
     options = ("--splits", "train", "--media", "none")
     path = tmp_path / "MELD/train_sent_emo.csv"
     write_csv(path, [dict(meld_tables["train"][0], Utterance_ID="x")])
-    assert "row 2: Dialogue_ID and Utterance_ID must be integers" in refuse(meld, tmp_path / "MELD", *options)
+    assert "line 2: Utterance_ID is 'x'; it must be a whole number from 0 to 9999" in refuse(
+        meld, tmp_path / "MELD", *options
+    )
     write_csv(path, [{"Utterance": "Hi.", "Emotion": "joy"}])
     assert "has no column Speaker, Sentiment, Dialogue_ID" in refuse(meld, tmp_path / "MELD", *options)
+
+
+@pytest.mark.parametrize("number", ["9" * 30, "99999999", "-1", "1_0", "1.5", ""])
+def test_meld_numbers_are_bounded(tmp_path, refuse, meld_tables, number):
+    """A dialogue of a huge number would be followed by a note on each that is missing before it."""
+    write_csv(tmp_path / "MELD/train_sent_emo.csv", [*meld_tables["train"], meld_row(0, 9, Dialogue_ID=number)])
+    said = refuse(meld, tmp_path / "MELD", "--splits", "train", "--media", "none")
+    assert "line 6: Dialogue_ID is" in said and "from 0 to 9999" in said
+
+
+def test_meld_swapped_columns_and_second_clips_are_reported(tmp_path, convert, refuse, clip, meld_tables):
+    meld_tables["train"][0] |= {"Sentiment": "joy", "StartTime": "00:99:16,059"}
+    source = write_meld(tmp_path / "MELD", clip, meld_tables)
+    write_clip(source / "old/train_splits/dia0_utt1.mp4", clip)
+    found, table = convert(meld, source)
+    assert found["train"][0]["sentiment"] is None
+    assert found["train"][1]["video"].endswith("MELD/old/train_splits/dia0_utt1.mp4")
+    assert reasons(table, "repaired") == {
+        "sentiment 'joy', which MELD does not have: left out": ["train_dia0_utt0"],
+        "times cannot be read: left out": ["train_dia0_utt0"],
+    }
+    assert reasons(table, "notes")["second file of this name: ignored"] == ["train_splits/dia0_utt1.mp4"]
+    for row in meld_tables["train"]:
+        row["Emotion"], row["Sentiment"] = row["Sentiment"], row["Emotion"]
+    write_csv(source / "train_sent_emo.csv", meld_tables["train"])
+    assert "3 of 4 labels of MELD are not those of the task" in refuse(
+        meld, source, "--splits", "train", "--media", "none"
+    )
+
+
+def test_meld_table_of_another_split_is_refused(tmp_path, refuse, meld_tables):
+    for split in ("train", "dev", "test"):
+        write_csv(tmp_path / f"MELD/{split}_sent_emo.csv", meld_tables["train" if split == "dev" else split])
+    said = refuse(meld, tmp_path / "MELD", "--media", "none")
+    assert "train_sent_emo.csv and" in said and "have the same content" in said
+
+
+def test_meld_part_of_a_release_is_noted(tmp_path, convert, refuse, meld_tables):
+    """A table that was cut off between two lines looks whole, and so does one whose labels are in another column."""
+    for split, rows in meld_tables.items():
+        write_csv(tmp_path / f"MELD/{split}_sent_emo.csv", rows)
+    _, table = convert(meld, tmp_path / "MELD", "--media", "none")
+    assert table["notes"]["split with fewer examples than the complete release"]["ids"] == [
+        "train: 4 of 9989", "validation: 2 of 1109", "test: 1 of 2610",
+    ]  # fmt: skip
+    path = tmp_path / "MELD/test_sent_emo.csv"
+    path.write_text(path.read_text().splitlines()[0] + "\n")
+    assert "test_sent_emo.csv has no rows. Download it again" in refuse(meld, tmp_path / "MELD", "--media", "none")
+    write_csv(path, [row | {"Emotion": "positive"} for row in meld_tables["test"]])
+    said = refuse(meld, tmp_path / "MELD", "--media", "none")
+    assert (
+        "1 of 7 labels of MELD, among them all of test, are not those of the task (unknown label 'positive': 1)"
+        in said
+    )

@@ -277,7 +277,16 @@ def shorter(release, split, column):
             lambda release: release.update(train=[]),
             "split 'train': must hold a dict of columns, not list",
         ),
+        (lambda release: release.update(test=mmsa_split(0)), "split 'test': has no rows"),
         (lambda release: release["train"].update(id="abc"), "id is a str, not a list or an array"),
+        (
+            lambda release: release["test"].update(id=[["a"]] * 4),
+            r"split 'test': the id of row 0 is \['a'\]; it must be",
+        ),
+        (
+            lambda release: release["test"].update(id=["a$_$1", " ", "b", "c"]),
+            "the id of row 1 is ' '; it must be text",
+        ),
         (
             lambda release: [columns.update(vision=[1.0] * len(columns["id"])) for columns in release.values()],
             "vision holds no vectors",
@@ -296,7 +305,8 @@ def test_mmsa_without_usable_rows_is_refused(tmp_path, refuse):
     for columns in release.values():
         columns["regression_labels"][:] = 9
     said = refuse(mmsa_converter, pickled(tmp_path, release), "--corpus", "mosi")
-    assert "No example of CMU-MOSI can be used" in said and "score outside [-3, 3]" in said
+    assert "13 of 13 labels of CMU-MOSI, among them all of train, validation, test, are not those of the task" in said
+    assert "(score outside [-3, 3]: 13)" in said
 
 
 class Crafted:
@@ -304,11 +314,10 @@ class Crafted:
         return exec, ("raise SystemExit(99)",)
 
 
-@pytest.mark.parametrize(("corpus", "warned"), [("mosei", False), ("sims", True)])
-def test_mmsa_warns_about_the_wrong_corpus(tmp_path, capsys, corpus, warned):
+def test_mmsa_refuses_the_labels_of_another_corpus(tmp_path, convert, refuse):
     source = pickled(tmp_path, mmsa(train=11, valid=11, test=11, low=-3, high=3))
-    mmsa_converter.main([str(source), "--check", *QUIET, "--corpus", corpus])
-    assert ("warning: 24 of 33 examples were dropped" in capsys.readouterr().err) == warned
+    assert "24 of 33 labels of CH-SIMS are not those of the task" in refuse(mmsa_converter, source, "--corpus", "sims")
+    assert convert(mmsa_converter, source, "--corpus", "mosei")[1]["dropped"] == {}
 
 
 def test_crafted_pickle_is_refused(tmp_path, refuse):
@@ -321,3 +330,23 @@ def test_truncated_pickle_is_refused(tmp_path, refuse):
     path = pickled(tmp_path, mmsa(train=200))
     path.write_bytes(path.read_bytes()[:-3000])
     assert "not a readable pickle, or was cut off" in refuse(mmsa_converter, path, "--corpus", "mosi")
+
+
+def test_mmsa_absurd_values_are_reported(tmp_path, convert):
+    """Infinite lengths, labels of one modality off the scale, transcripts that are no text, a mask of another file."""
+    release = mmsa()
+    train = release["train"]
+    for columns in release.values():
+        columns["regression_labels_T"] = np.zeros(len(columns["id"]))
+    train["audio_lengths"] = [np.inf] + [REAL] * 5
+    train["regression_labels_T"][:3] = [np.nan, np.inf, 40]
+    train["raw_text"] = ["a", ["b"], "c", "d", "e", "f"]
+    train["mask"] = [0] * 6
+    found, table = convert(mmsa_converter, pickled(tmp_path, release), "--corpus", "sims")
+    assert len(found["train"]) == 6 and all(row["answer"] is not None for row in found["train"])
+    assert [row["label_text"] for row in found["train"][:4]] == [None, None, None, 0.0]
+    assert reasons(table, "repaired") == {
+        "invalid stated length: taken from the vectors": train["id"][:1],
+        "label_text is not a score of the task: left out": train["id"][:3],
+        "transcript that is not text: left out": train["id"][1:2],
+    }

@@ -174,3 +174,27 @@ def test_transcripts_as_tools_and_people_write_them(convert, mosei_folder):
     assert notes["repeated segment in a transcript: the first kept"] == ["twice.txt:2"]
     assert notes["unreadable line in a transcript"] == ["moved.txt:1"]
     assert notes["unreadable transcript"] == ["cut.txt"]
+
+
+def test_names_and_times_that_cannot_be(tmp_path, convert, refuse, mosei_folder):
+    """An id with folders in it must not write outside of DEST; float32 does not hold 1e300 seconds."""
+    name = "-3g5yACwYnA"
+    transcripts = mosei_folder / "Transcript/Segmented/Combined"
+    lines = f"{name}___x/../../../../escaped___0.0___1.0___out\n{name}___1___0.0___1e300___long\n"
+    (transcripts / f"{name}.txt").write_text(lines, encoding="utf-8")
+    rows = [mosei_row(name, "x/../../../../escaped"), mosei_row(name, "1")]
+    write_csv(mosei_folder / "label.csv", rows)
+    (tmp_path / "faceless.txt").write_bytes("dark\r\nnobody\r\n".encode("utf-8-sig"))
+    found, table = convert(mosei, mosei_folder, "--no_face", str(tmp_path / "faceless.txt"))
+    assert not list(tmp_path.rglob("escaped*"))
+    assert [(row["text"], row["video"]) for row in found["train"]] == [("out", None), ("of the table", None)]
+    assert reasons(table, "repaired") == {
+        "id that cannot be the name of a file: no clip, text kept": [rows[0]["video_id"] + "$_$" + rows[0]["clip_id"]],
+        "segment not in the transcripts: text from the table, no clip": [f"{name}$_$1"],
+    }
+    assert reasons(table, "notes") == {
+        "unreadable line in a transcript": [f"{name}.txt:2"],
+        "video in --no_face that SOURCE does not have": ["nobody"],
+    }
+    (tmp_path / "faceless.txt").write_bytes(b"\xff\xfe\x81")
+    assert "faceless.txt begins as UTF-16" in refuse(mosei, mosei_folder, "--no_face", str(tmp_path / "faceless.txt"))

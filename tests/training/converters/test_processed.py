@@ -7,8 +7,8 @@ from tests.helpers.release_files import AUDIO_WIDTH, REAL, STEPS, VIDEO_WIDTH, r
 from training.converters import processed
 
 
-def processed_entries(labels):
-    rng = np.random.default_rng(0)
+def processed_entries(labels, seed=0):
+    rng = np.random.default_rng(seed)
     entries = []
     for number, label in enumerate(labels):
         audio = rng.normal(size=(STEPS, AUDIO_WIDTH))
@@ -32,15 +32,17 @@ def processed_entries(labels):
     ],
 )
 def test_processed_rows(tmp_path, convert, corpus, labels):
-    entries = processed_entries(labels[::-1])
-    for split in ("train", "valid", "test"):
-        write_pickle(tmp_path / f"source/{corpus.upper()}/{corpus}_{split}.pkl", entries)
+    entries_of = {}
+    for seed, split in enumerate(("train", "validation", "test")):
+        entries_of[split] = processed_entries(labels[::-1], seed)
+        name = {"validation": "valid"}.get(split, split)
+        write_pickle(tmp_path / f"source/{corpus.upper()}/{corpus}_{name}.pkl", entries_of[split])
     found, table = convert(processed, tmp_path / "source", "--corpus", corpus)
     assert set(found) == {"train", "validation", "test"}
     for split, rows in found.items():
         assert [row["answer"] for row in rows] == labels[::-1]
         for number, row in enumerate(rows):
-            features = entries[number]["features"]
+            features = entries_of[split][number]["features"]
             assert (row["id"], row["text"], row["task"]) == (
                 f"{split}_{number:05d}",
                 features["text"],
@@ -58,7 +60,8 @@ def test_processed_quirks(tmp_path, convert):
     entries[4]["features"].update(audio_len=-1, text="")
     entries[5]["features"].update(text=" ", audio=np.zeros((2, AUDIO_WIDTH)), video=np.zeros((2, VIDEO_WIDTH)))
     for split in ("train", "valid", "test"):
-        write_pickle(tmp_path / f"source/meld_{split}.pkl", entries if split == "train" else entries[:1])
+        chosen = {"train": entries, "valid": entries[:1], "test": processed_entries(["joy"], seed=1)}[split]
+        write_pickle(tmp_path / f"source/meld_{split}.pkl", chosen)
     found, table = convert(processed, tmp_path / "source", "--corpus", "meld")
     assert [row["id"] for row in found["train"]] == [
         "train_00000",
@@ -83,6 +86,7 @@ def test_processed_quirks(tmp_path, convert):
     ("value", "message"),
     [
         ({"a": 1}, "must hold a list, not a dict"),
+        ([], "meld_train.pkl has no entries. Download it again"),
         ([{"label": "joy"}], "entry 0: no text, audio, video, audio_len, video_len"),
         (
             [{"features": dict.fromkeys(("text", "audio", "video", "audio_len", "video_len"))}],
@@ -109,3 +113,25 @@ def test_processed_bad_layout_is_refused(tmp_path, refuse, value, message):
 def test_missing_processed_file_is_named(tmp_path, refuse):
     write_pickle(tmp_path / "source/meld_train.pkl", processed_entries(["joy"]))
     assert "has no meld_valid.pkl" in refuse(processed, tmp_path / "source", "--corpus", "meld")
+
+
+def test_processed_split_that_is_another_one_is_refused(tmp_path, refuse):
+    for split in ("train", "valid", "test"):
+        write_pickle(tmp_path / f"source/meld_{split}.pkl", processed_entries(["joy"], seed=int(split == "train")))
+    said = refuse(processed, tmp_path / "source", "--corpus", "meld")
+    assert "meld_valid.pkl and" in said and "have the same content" in said
+
+
+def test_processed_transcripts_that_are_not_text(tmp_path, convert):
+    entries = processed_entries(["joy", "fear", "anger"])
+    entries[0]["features"]["text"] = np.zeros(3)
+    entries[1]["features"]["text"] = b"caf\xe9"
+    for number, split in enumerate(("train", "valid", "test")):
+        chosen = entries if split == "train" else processed_entries(["joy"], seed=number)
+        write_pickle(tmp_path / f"source/meld_{split}.pkl", chosen)
+    found, table = convert(processed, tmp_path / "source", "--corpus", "meld")
+    assert [row["text"] for row in found["train"]] == ["", "caf", "say “2”"]
+    assert reasons(table, "repaired") == {
+        "transcript that is not text: left out": ["train_00000"],
+        "transcript with bytes that are not UTF-8: spaces instead": ["train_00001"],
+    }

@@ -122,7 +122,7 @@ def test_landmarks_of_another_length_are_left_out(tmp_path, convert, wave):
     found, table = convert(ravdess, source, "--landmarks", str(tmp_path / "faces"))
     assert found["validation"][0]["video_features"] is None
     assert reasons(table, "repaired") == {
-        "landmark table with other columns than the first one: left out": ["01-01-01-01-01-03"],
+        "landmark table with other columns than most: left out": ["01-01-01-01-01-03"],
         "landmarks of another length than the recording: left out": ["01-01-01-01-01-02"],
     }
 
@@ -149,3 +149,12 @@ def test_tasks_file_is_plain(tmp_path, convert, wave):
     convert(ravdess, write_ravdess(tmp_path / "R", wave, (1, 2, 3), (1,)))
     stored = yaml.safe_load((tmp_path / "made/dest/tasks.yaml").read_text())
     assert stored["ravdess"]["labels"][-1] == "surprised"
+
+
+def test_second_copies_and_repetitions_are_reported(tmp_path, convert, wave):
+    source = write_ravdess(tmp_path / "R", wave, (1, 2, 3), (1,))
+    copy_to(wave, source / "copy/Actor_01/03-01-01-01-01-01-01.wav", source / "03-01-01-01-01-07-02.wav")
+    found, table = convert(ravdess, source)
+    assert sum(map(len, found.values())) == 3
+    assert reasons(table, "dropped") == {"repetition 07, which RAVDESS does not have": ["01-01-01-01-07-02"]}
+    assert reasons(table, "notes")["second file of this name: ignored"] == ["Actor_01/03-01-01-01-01-01-01.wav"]

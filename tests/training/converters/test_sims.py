@@ -116,3 +116,39 @@ def test_sims_bad_layout_is_refused(tmp_path, refuse, clip):
     (source / "meta.csv").unlink()
     assert "has no meta.csv or label.csv" in refuse(sims, source, "--corpus", "sims_v2")
     assert "no folder" in refuse(sims, tmp_path / "absent", "--corpus", "sims_v2")
+
+
+def test_labels_of_one_modality_are_checked(tmp_path, convert):
+    """As a spreadsheet with decimal commas writes them, and damaged ones."""
+    rows = [
+        sims_row("a", "1") | {"label_T": "0,4"},
+        sims_row("a", "2") | {"label_T": "inf"},
+        sims_row("a", "3") | {"label_T": "7"},
+    ]
+    write_csv(tmp_path / "SIMS/meta.csv", rows)
+    found, table = convert(sims, tmp_path / "SIMS", "--corpus", "sims_v2", "--media", "none")
+    assert [row["label_text"] for row in found["train"]] == [pytest.approx(0.4), None, None]
+    assert "column missing from the table: left empty" not in table["notes"]
+    assert reasons(table, "repaired") == {
+        "label_text is not a score of the task: left out": ["a$_$2", "a$_$3"],
+    }
+    for row in rows:
+        del row["label_T"], row["annotation"]
+    write_csv(
+        tmp_path / "SIMS/meta.csv",
+        [*rows, {name: value for name, value in sims_row("a", " ").items() if name in rows[0]}],
+    )
+    _, table = convert(sims, tmp_path / "SIMS", "--corpus", "sims_v2", "--media", "none", "--overwrite")
+    assert reasons(table, "notes")["column missing from the table: left empty"] == ["label_T", "annotation"]
+    assert reasons(table, "dropped") == {"no video_id or clip_id": ["a$_$"]}
+
+
+def test_table_of_the_named_corpus_is_read(tmp_path, convert, refuse):
+    """A folder with the tables of two corpora, as MMSA's download has them."""
+    write_csv(tmp_path / "all/SIMS/label.csv", [sims_row("v", "1", "-0.2")])
+    write_csv(tmp_path / "all/SIMS2/meta.csv", [sims_row("w", "1", "0.4")])
+    found, _ = convert(sims, tmp_path / "all", "--corpus", "sims_v2", "--media", "none")
+    assert [row["id"] for row in found["train"]] == ["w$_$1"]
+    write_csv(tmp_path / "all/MOSI/label.csv", [sims_row("x", "1", "1.0")])
+    said = refuse(sims, tmp_path / "all", "--corpus", "sims", "--media", "none")
+    assert "has several label.csv with different content" in said and "Give the folder of one release" in said

@@ -5,6 +5,7 @@ Every repair is counted in the conversion report under its example's id.
 
 # T steps of the array, padding included  F feature width
 
+import os
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -121,7 +122,7 @@ def npy_width(path: Path) -> int | None:
 
 def load_npy(path: Path, example_id: str, modality: str, report: ConversionReport) -> np.ndarray | None:
     """The numbers in a .npy file; None, with an entry in the report, if it is missing, damaged or holds objects."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         report.repair(f"{modality} features missing: left out", example_id)
         return None
     values = _open_npy(path)

@@ -3,39 +3,117 @@
 Cutting clips out of longer videos is in cutting.py.
 """
 
+import filecmp
+import itertools
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
+from ...data.text_files import shorten
 from ...records import check_placeholder, replacing
 from .conversion_report import ConversionReport
 
 
 MEDIA_CHOICES = ("paths", "embed", "none")
+MAX_NAME_BYTES = 200  # of a clip's file; file systems take 255, and a temporary file has a longer name
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 # ---- files ----------------------------------------------------------------------------------------------------
 
 
 def list_files(folder: Path) -> list[Path]:
-    """All files of a release, outer folders first, without hidden folders and macOS's shadow files (`._x`)."""
+    """All files of a release, outer folders first, without hidden folders and macOS's shadow files (`._x`).
+
+    Links to folders are followed, but no folder is read twice, and none that SOURCE is in.
+
+    Raises:
+        OSError: there is no folder, or a subfolder cannot be read.
+        ValueError: a name is not UTF-8, so no table could store it.
+    """
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {folder}.")
     paths = []
-    for parent, _, names in os.walk(folder):
-        if Path(parent).name.startswith(".") and Path(parent) != folder:
-            continue
+    source = Path(os.path.realpath(folder))
+    visited = {str(source), *map(str, source.parents)}
+    for parent, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
+        chosen = []
+        for name in sorted(folders):
+            real = os.path.realpath(os.path.join(parent, name))
+            if not name.startswith(".") and real not in visited:
+                visited.add(real)
+                chosen.append(name)
+        folders[:] = chosen
         paths += [Path(parent) / name for name in names if not name.startswith("._")]
+    for path in paths:
+        _check_name(path)
     return sorted(paths, key=lambda path: (len(path.parts), str(path)))
 
 
+def _raise(error: OSError) -> NoReturn:
+    raise error
+
+
+def _check_name(path: Path) -> None:
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(f"The name of the file {str(path)!r} is not UTF-8. Rename it, or move it away.") from error
+
+
 def find_file(files: Iterable[Path], names: Collection[str], folder: Path) -> Path:
-    """The first file with one of these names; `folder` is for the error message."""
+    """The file with the first of these names that exists; `folder` is for the error message.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: there are several with different content, such as those of two corpora.
+    """
+    by_name: dict[str, list[Path]] = {}
     for path in files:
-        if path.name in names:
-            return path
+        by_name.setdefault(path.name, []).append(path)
+    for name in names:
+        first, *others = by_name.get(name, [None])
+        for other in others:
+            if first.is_file() and other.is_file() and not filecmp.cmp(first, other, shallow=False):
+                raise ValueError(
+                    f"{folder} has several {name} with different content: {first} and {other}. Give the folder of "
+                    "one release, or remove one of them."
+                )
+        if first is not None:
+            return first
     raise FileNotFoundError(f"{folder} has no {' or '.join(names)}, and neither do its subfolders.")
+
+
+def check_different(paths: Iterable[Path]) -> None:
+    """Refuse a release in which the file of one split stands for another one's: the splits would overlap.
+
+    Raises:
+        ValueError: two of the files have the same content.
+    """
+    for first, second in itertools.combinations(paths, 2):
+        if filecmp.cmp(first, second, shallow=False):
+            raise ValueError(
+                f"{first} and {second} have the same content, so two splits would have the same examples. Download "
+                "the release again."
+            )
+
+
+def map_files(paths: Iterable[Path], key: Callable[[Path], Key], report: ConversionReport) -> dict[Key, Path]:
+    """Map the key of each file to the first file that has it; others with the same key are noted.
+
+    Args:
+        paths: in order of preference.
+        key: of a file, such as its name without the extension.
+        report: of the plan.
+    """
+    chosen: dict[Key, Path] = {}
+    for path in paths:
+        first = chosen.setdefault(key(path), path)
+        if first is not path:
+            report.note("second file of this name: ignored", f"{path.parent.name}/{path.name}")
+    return chosen
 
 
 # ---- checks ---------------------------------------------------------------------------------------------------
@@ -164,9 +242,14 @@ def store_clip(name: str, clip: bytes, media: str, dest: str | None) -> Any:
         clip: the file.
         media: `paths` or `embed`.
         dest: folder of the converted corpus; None to write nothing.
+
+    Raises:
+        ValueError: the name is too long, or names another folder.
     """
     from .conversion import partial_folder
 
+    if not is_file_name(name):
+        raise ValueError(f"A clip cannot be named {shorten(name)}.")
     if media == "embed":
         return {"path": name, "bytes": clip}
     if dest is not None:
@@ -175,8 +258,13 @@ def store_clip(name: str, clip: bytes, media: str, dest: str | None) -> Any:
     return f"clips/{name}"
 
 
+def is_file_name(name: str) -> bool:
+    """Whether an id of a release can be the name of a file in `clips/`: no folders, and not too long."""
+    return os.path.basename(name) == name and "\0" not in name and len(os.fsencode(name)) <= MAX_NAME_BYTES
+
+
 def example_bytes(clips: Collection[Path], media: str) -> int:
     """Approximate size of a stored example."""
     if media != "embed" or not clips:
         return 1000
-    return 1000 + sum(path.stat().st_size for path in clips) // len(clips)
+    return 1000 + sum(path.stat().st_size for path in clips if path.is_file()) // len(clips)

@@ -25,6 +25,7 @@ from ...records import digest_of_chunks, read_json, sync_folder, versions, write
 from .conversion_report import ConversionReport
 from .corpus import Corpus
 from .folds import SpeakerFolds
+from .labels import WRONG_LABELS
 from .shards import ROWS_PER_SHARD, make_shards, plan_shards
 from .splits import official_manifest, unique_examples, video_disjoint_manifest
 
@@ -33,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 SUBFOLDERS = ("data", "splits", "clips")
 TASKS_FILE = "tasks.yaml"
-CONVERTER_VERSION = 4  # raised whenever the same files and options give a different result
+CONVERTER_VERSION = 5  # raised whenever the same files and options give a different result
 
 
 def convert_corpus(
@@ -60,8 +61,9 @@ def convert_corpus(
     Raises:
         ChildProcessError: a worker was killed.
         FileExistsError: DEST holds something else or the corpus with other settings, or is being written.
-        ValueError: no example can be used.
+        ValueError: no example can be used, or most labels are not those of the task.
     """
+    check_labels(corpus)
     unique = unique_examples(corpus.examples, corpus.report)
     corpus.examples = {split: examples for split, examples in unique.items() if examples}
     if not corpus.examples:
@@ -86,6 +88,24 @@ def convert_corpus(
         summary["fingerprint"] = fingerprint
         complete_folder(folder, dest, corpus, summary)
     return summary
+
+
+def check_labels(corpus: Corpus) -> None:
+    """Refuse a release whose labels are not those of the task: it is that of another corpus, or columns are swapped.
+
+    Raises:
+        ValueError: more than half of the examples, or all of a split, have no label of the task.
+    """
+    num_read = corpus.report.read
+    num_wrong, shown = corpus.report.dropped_for(*WRONG_LABELS)
+    num_others = corpus.report.dropped_for("")[0] - num_wrong
+    lost = [split for split, examples in corpus.examples.items() if not examples and num_read[split] > num_others]
+    if 2 * num_wrong > num_read.total() or lost:
+        of_splits = f", among them all of {', '.join(lost)}," if lost else ""
+        raise ValueError(
+            f"{num_wrong} of {num_read.total()} labels of {corpus.name}{of_splits} are not those of the task "
+            f"({shown}). Is this the right corpus, are the options right, and is each column under its name?"
+        )
 
 
 def corpus_fingerprint(corpus: Corpus) -> str:

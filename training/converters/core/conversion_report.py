@@ -9,7 +9,11 @@ from typing import Any
 
 
 KINDS = ("repaired", "dropped", "notes")
-MAX_IDS_SHOWN = 8  # per line of the printed table; the stored report has them all
+# Of the printed table; the stored report has them all.
+MAX_IDS_SHOWN = 8  # per line
+MAX_ID_CHARACTERS = 80
+MAX_REASONS_SHOWN = 20  # per kind
+MAX_REASONS_LISTED = 5  # in an error
 
 
 class ConversionReport:
@@ -47,6 +51,14 @@ class ConversionReport:
     def note(self, reason: str, name: str) -> None:
         """Mention something that changes no example; `name` is an id, a file or a split."""
         self.reasons["notes"].setdefault(reason, []).append(name)
+
+    def dropped_for(self, *starts: str) -> tuple[int, str]:
+        """Number of examples that were dropped for the reasons that begin like this, and the most frequent of these
+        reasons with their counts."""
+        counts = {name: len(ids) for name, ids in self.reasons["dropped"].items() if name.startswith(starts)}
+        frequent = sorted(counts, key=lambda reason: -counts[reason])[:MAX_REASONS_LISTED]
+        shown = [f"{reason}: {counts[reason]}" for reason in frequent]
+        return sum(counts.values()), ", ".join(shown) + (", ..." if len(counts) > len(shown) else "")
 
     def add(self, other: "ConversionReport") -> None:
         """Add another report, such as that of a worker."""
@@ -97,7 +109,7 @@ class ConversionReport:
         return report
 
     def table(self) -> str:
-        """The report for printing, with a few ids per reason."""
+        """The report for printing, with the most frequent reasons and a few ids each."""
         stored = self.to_dict()
         lines = [f"{'split':<14}{'read':>8}{'kept':>8}{'repaired':>10}{'dropped':>9}"]
         for split, counts in stored["rows"].items():
@@ -106,9 +118,19 @@ class ConversionReport:
         for kind in KINDS:
             if stored[kind]:
                 lines.append(kind)
-            for reason, entry in stored[kind].items():
+            entries = sorted(stored[kind].items(), key=lambda item: -item[1]["count"])
+            shown = entries if len(entries) <= MAX_REASONS_SHOWN else entries[: MAX_REASONS_SHOWN - 1]
+            for reason, entry in sorted(shown):
                 values = f", {entry['values']} values" if "values" in entry else ""
-                ids = ", ".join(entry["ids"][:MAX_IDS_SHOWN])
+                ids = ", ".join(map(_shorten_id, entry["ids"][:MAX_IDS_SHOWN]))
                 more = ", ..." if entry["count"] > MAX_IDS_SHOWN else ""
                 lines.append(f"  {entry['count']:>6}{values}  {reason}: {ids}{more}")
+            if len(shown) < len(entries):
+                rest = sum(entry["count"] for _, entry in entries[len(shown) :])
+                lines.append(f"  {rest:>6}  for {len(entries) - len(shown)} other reasons")
         return "\n".join(lines)
+
+
+def _shorten_id(name: str) -> str:
+    """An id for printing: one line, and only the beginning of a long one."""
+    return " ".join(name[:MAX_ID_CHARACTERS].split()) + ("..." if len(name) > MAX_ID_CHARACTERS else "")

@@ -19,10 +19,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ...data.csv_tables import find_separator, parse_number
 from ...data.text_files import read_text
 
 
 TABLE_SUFFIXES = (".csv", ".npz")
+MAX_FRAMES_PER_ROW = 100  # of a table that skips frames; beyond it, a number is damaged
 NPZ_KEY = "landmarks"
 POINT = re.compile(r"(?P<axis>[xyz])_?(?P<number>\d+)|(?P<name>\w+)_(?P<name_axis>[xyz])")
 # Columns that are neither points nor features: bookkeeping, and what depends on where the face is or looks.
@@ -138,12 +140,20 @@ def choose_columns(header: list[str], numeric: np.ndarray) -> FaceColumns:
 
 def _read_rows(path: Path) -> tuple[FaceColumns, np.ndarray]:
     """Columns and (R, columns) numbers of a CSV table; NaN where a cell holds none."""
-    lines = [row for row in csv.reader(io.StringIO(read_text(path))) if row]
+    text = read_text(path)
+    separator = find_separator(text)
+    try:
+        lines = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if row]
+    except csv.Error as error:
+        raise ValueError(f"{path} is not CSV ({error}).") from error
     if len(lines) < 2:
         raise ValueError(f"{path} has no rows.")
     header = [name.strip() for name in lines[0]]
     if any(len(row) != len(header) for row in lines):
         raise ValueError(f"{path} has rows of different lengths; was its download interrupted?")
+    repeated = [name for name in dict.fromkeys(header) if name and header.count(name) > 1]
+    if repeated:
+        raise ValueError(f"{path} has more than one column {', '.join(repeated[:5])}.")
     rows = np.array([[_as_number(cell) for cell in row] for row in lines[1:]])
     columns = choose_columns(header, np.isfinite(rows).any(axis=0))
     if not columns.points and not columns.names:
@@ -155,7 +165,8 @@ def _as_number(cell: str) -> float:
     try:
         return float(cell)
     except ValueError:
-        return np.nan
+        number = parse_number(cell)  # it may have a decimal comma
+        return np.nan if number is None else number
 
 
 def _read_npz(path: Path) -> np.ndarray:
@@ -237,7 +248,10 @@ def _number_frames(columns: FaceColumns, rows: np.ndarray) -> np.ndarray:
     steps = np.diff(np.unique(keys))
     if not len(steps):
         return np.zeros(len(rows), int)
-    return np.rint((keys - keys.min()) / np.median(steps)).astype(int)
+    frames = np.rint((keys - keys.min()) / np.median(steps))
+    if not frames.max() < MAX_FRAMES_PER_ROW * len(rows):  # NaN too
+        raise ValueError(f"The frames of a table of {len(rows)} rows reach to {keys.max():g}.")
+    return frames.astype(int)
 
 
 def _seconds_per_frame(columns: FaceColumns, rows: np.ndarray, frames: np.ndarray) -> float | None:
@@ -250,6 +264,7 @@ def _seconds_per_frame(columns: FaceColumns, rows: np.ndarray, frames: np.ndarra
     return float(times.max() - times.min()) / int(frames.max())
 
 
+@np.errstate(over="ignore", invalid="ignore")  # of damaged numbers, whose sizes are not finite
 def _find_faces(columns: FaceColumns, rows: np.ndarray, frames: np.ndarray) -> list[_Face]:
     """The rows in which a face was found, with its place and size."""
     used = [*columns.x, *columns.y, *columns.values]
@@ -260,7 +275,7 @@ def _find_faces(columns: FaceColumns, rows: np.ndarray, frames: np.ndarray) -> l
         points = np.stack([rows[:, columns.x], rows[:, columns.y]], axis=1)  # (R, 2, N)
         centers = points.mean(axis=2)
         sizes = face_sizes(points)
-        found &= sizes > 0
+        found &= (sizes > 0) & np.isfinite(sizes)
     elif all(name in columns.positions for name in FACE_BOX):
         box = rows[:, [columns.positions[name] for name in FACE_BOX]]
         centers = box[:, :2] + box[:, 2:] / 2

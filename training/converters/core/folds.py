@@ -75,7 +75,9 @@ def add_fold_options(parser: argparse.ArgumentParser, num_folds: int) -> None:
     parser.set_defaults(default_folds=num_folds)
 
 
-def make_folds(arguments: argparse.Namespace, column: str, found: Iterable[str], corpus: str) -> SpeakerFolds:
+def make_folds(
+    arguments: argparse.Namespace, column: str, found: Iterable[str], corpus: str, report: ConversionReport
+) -> SpeakerFolds:
     """Divide the speakers, in the order of their names, into groups of equal size.
 
     Args:
@@ -83,15 +85,18 @@ def make_folds(arguments: argparse.Namespace, column: str, found: Iterable[str],
         column: `speaker` or `session`.
         found: the speakers or sessions of the release, in any order.
         corpus: its name, for errors.
+        report: of the plan; an error names why examples were dropped.
 
     Raises:
         ValueError: too few speakers, or an option out of range.
     """
     names = sorted(set(found))
     if len(names) < MIN_FOLDS:
+        num_dropped, shown = report.dropped_for("")
+        advice = f"{num_dropped} examples were dropped ({shown})." if num_dropped else "Download the others."
         raise ValueError(
             f"{arguments.source} has {len(names)} {column}(s) of {corpus} ({', '.join(names)}), but training, "
-            f"validation and test need {MIN_FOLDS} different ones. Download the others."
+            f"validation and test need {MIN_FOLDS} different ones. {advice}"
         )
     count = arguments.folds
     if count is None:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 
 CLAMPED = 0.5
+WRONG_LABELS = ("unknown label", "no score", "score outside")  # the reasons of `check_label` begin like this
+SURROGATES = re.compile("[\ud800-\udfff]")
 PAUSES = re.compile(r"(?<!\S)sp(?!\S)")
 
 
@@ -67,6 +69,20 @@ def _check_class(task: "EGMFTask", label: Any, example_id: str, report: Conversi
     return None
 
 
+def check_single_label(
+    task: "EGMFTask", label: Any, column: str, example_id: str, report: ConversionReport
+) -> float | None:
+    """The score of one modality, which is stored in a column of its own; None if it is empty, or, with an entry in
+    the report, not on the scale of the task."""
+    if label is None or (isinstance(label, str) and not label.strip()):
+        return None
+    score = _as_number(label)
+    if task.low - 1e-6 <= score <= task.high + 1e-6:
+        return score
+    report.repair(f"{column} is not a score of the task: left out", example_id)
+    return None
+
+
 def _as_number(value: Any) -> float:
     """A number, or a string that holds one; NaN for anything else."""
     if isinstance(value, bool):
@@ -78,6 +94,26 @@ def _as_number(value: Any) -> float:
         return float(value)
     except (TypeError, ValueError, OverflowError):
         return math.nan
+
+
+def read_transcript(value: Any, example_id: str, report: ConversionReport) -> str:
+    """A transcript of a pickle or a JSON file, cleaned; empty, with an entry in the report, if it is not text."""
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "surrogateescape")
+    if value is not None and (isinstance(value, bool) or not isinstance(value, str | int | float)):
+        report.repair("transcript that is not text: left out", example_id)
+        return ""
+    if isinstance(value, str) and SURROGATES.search(value):
+        report.repair("transcript with bytes that are not UTF-8: spaces instead", example_id)
+    return clean_text(value)
+
+
+def parse_whole(text: str, low: int, high: int) -> int | None:
+    """A whole number in a cell; None if it is none, or outside of [low, high]. `3.0` is one, as pandas writes it."""
+    number = parse_number(text)
+    if number is None or not low <= number <= high or not number.is_integer():
+        return None
+    return int(number)
 
 
 def remove_pauses(text: str, example_id: str, report: ConversionReport) -> str:

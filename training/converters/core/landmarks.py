@@ -11,17 +11,20 @@ depends less on whose face it is than its shape does (figures in training/LOG.md
 # T frames  N points  D = 2 (2 N + 2 + other columns)
 
 import argparse
+from collections import Counter
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .clips import list_files
+from .arrays import repair_sequence
+from .clips import list_files, map_files
 from .conversion_report import ConversionReport
 from .face_tables import TABLE_SUFFIXES, FaceTrack, face_sizes, read_track, table_columns
 
 
+SAMPLED = 9  # tables whose columns are read to plan the features
 MIN_SHARE = 0.5  # of the frames that must show the face
 MAX_SHIFT_SECONDS = 0.25  # between the lengths of a table and its recording
 MAX_SHIFT_SHARE = 0.1
@@ -63,18 +66,19 @@ def add_landmark_options(parser: argparse.ArgumentParser) -> None:
 # ---- planning -------------------------------------------------------------------------------------------------
 
 
-def table_files(files: Iterable[Path]) -> dict[str, Path]:
+def table_files(files: Iterable[Path], report: ConversionReport) -> dict[str, Path]:
     """Map the name of every file that may be a table, without its extension, to its path."""
-    return {path.stem: path for path in files if path.suffix in TABLE_SUFFIXES}
+    tables = [path for path in files if path.suffix in TABLE_SUFFIXES]
+    return map_files(tables, lambda path: path.stem, report)
 
 
-def find_tables(folder: Path) -> dict[str, Path]:
+def find_tables(folder: Path, report: ConversionReport) -> dict[str, Path]:
     """The files of a folder that may be tables, by name.
 
     Raises:
         FileNotFoundError: there is no folder, or no such file.
     """
-    tables = table_files(list_files(folder))
+    tables = table_files(list_files(folder), report)
     if not tables:
         raise FileNotFoundError(f"--landmarks {folder} has no .csv or .npz files.")
     return tables
@@ -83,7 +87,7 @@ def find_tables(folder: Path) -> dict[str, Path]:
 def landmark_options(
     tables: Iterable[Path], frames_per_second: float | None, report: ConversionReport
 ) -> LandmarkOptions:
-    """The columns of the first table that can be read; the others must have the same.
+    """The columns that most of the first tables have, as far as they can be read; the others must have the same.
 
     Raises:
         ValueError: none can be read, or the frame rate is not positive.
@@ -91,16 +95,24 @@ def landmark_options(
     if frames_per_second is not None and not frames_per_second > 0:
         raise ValueError(f"--landmark_fps is {frames_per_second:g}; give a number above 0.")
     problem = "There are none."
+    counts: Counter[tuple[tuple[str, ...], tuple[str, ...]]] = Counter()
+    first: dict[Any, Path] = {}  # columns -> a table with them
     for path in tables:
         try:
-            points, names = table_columns(path)
+            columns = table_columns(path)
         except (OSError, ValueError) as error:
             problem = str(error)
             continue
-        if not points:
-            report.note("landmark tables without points: only their other columns are used", path.name)
-        return LandmarkOptions(points, names, frames_per_second)
-    raise ValueError(f"No table of landmarks fits the recordings. {problem}")
+        counts[columns] += 1
+        first.setdefault(columns, path)
+        if counts.total() == SAMPLED:
+            break
+    if not counts:
+        raise ValueError(f"No table of landmarks fits the recordings. {problem}")
+    points, names = chosen = counts.most_common(1)[0][0]
+    if not points:
+        report.note("landmark tables without points: only their other columns are used", first[chosen].name)
+    return LandmarkOptions(points, names, frames_per_second)
 
 
 def plan_landmarks(
@@ -109,7 +121,7 @@ def plan_landmarks(
     """The tables of the clips with these names, and how they are read; none without `--landmarks`."""
     if arguments.landmarks is None:
         return {}, None
-    found = find_tables(arguments.landmarks)
+    found = find_tables(arguments.landmarks, report)
     tables = {name: path for name, path in found.items() if name in names}
     return tables, landmark_options(tables.values(), arguments.landmark_fps, report)
 
@@ -141,7 +153,7 @@ def read_face_features(
     except (OSError, ValueError):
         report.repair("landmark table cannot be read, or shows no face: left out", example_id)
         return None
-    problem = "landmark table with other columns than the first one"
+    problem = "landmark table with other columns than most"
     if (track.point_names, track.names) == (options.points, options.names):
         problem = _find_problem(track, seconds, options, example_id, report)
     if problem is not None:
@@ -152,7 +164,7 @@ def read_face_features(
     num_missing = int((~track.present).sum())
     if num_missing:
         report.repair("frames without a face: interpolated", example_id, num_missing)
-    return face_features(track)
+    return repair_sequence(face_features(track), len(track.present), example_id, "landmark", report, options.width)
 
 
 def _find_problem(
@@ -174,6 +186,7 @@ def _find_problem(
     return None
 
 
+@np.errstate(over="ignore", invalid="ignore")  # numbers that float32 does not hold are repaired afterwards
 def face_features(track: FaceTrack) -> np.ndarray:
     """Features that do not depend on where the face is, and how large.
 

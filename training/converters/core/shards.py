@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from ...data.text_files import shorten
 from ...records import replacing, write_json
 from .conversion_report import ConversionReport
 from .corpus import Corpus
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 ROWS_PER_SHARD = 1000
 BYTES_PER_SHARD = 256 << 20
 BYTES_PER_GROUP = 32 << 20
+UNFIT = (pa.ArrowException, OverflowError, TypeError, ValueError)  # of a value that has another type than its column
 
 
 class Shard(NamedTuple):
@@ -150,15 +152,34 @@ def num_bytes(value: Any) -> int:
 
 
 def arrow_table(examples: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
-    """Finished examples as a table."""
+    """Finished examples as a table.
+
+    Raises:
+        ValueError: a value does not fit its column.
+    """
     columns = []
     for column in schema:
         values = [example.get(column.name) for example in examples]
         if any(isinstance(value, np.ndarray) for value in values):
             columns.append(_arrow_sequences(values, column.type))
         else:
-            columns.append(pa.array(values, type=column.type))
+            columns.append(_arrow_array(values, column, examples))
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _arrow_array(values: list[Any], column: pa.Field, examples: list[dict[str, Any]]) -> pa.Array:
+    try:
+        return pa.array(values, type=column.type)
+    except UNFIT:
+        for example, value in zip(examples, values, strict=True):
+            try:
+                pa.array([value], type=column.type)
+            except UNFIT as error:
+                raise ValueError(
+                    f"Example {shorten(example['id'])}: {column.name} is {shorten(value)}, which cannot be stored as "
+                    f"{column.type}. Correct it in the release."
+                ) from error
+        raise
 
 
 def _arrow_sequences(values: list[np.ndarray | None], dtype: pa.DataType) -> pa.Array:

@@ -23,6 +23,21 @@ OFFICIAL = ("train", "validation", "test")
 PRECEDENCE = ("test", "validation", "train")
 
 
+INCOMPLETE = "split with fewer examples than the complete release"
+
+
+def note_sizes(sizes: dict[str, int], report: ConversionReport) -> None:
+    """Note the splits of which only a part was read, because a table was cut off between two lines for example.
+
+    Args:
+        sizes: split -> examples in the complete release.
+        report: of the plan.
+    """
+    for split, size in sizes.items():
+        if report.read[split] < size:
+            report.note(INCOMPLETE, f"{split}: {report.read[split]} of {size}")
+
+
 def unique_examples(
     examples: dict[str, list[dict[str, Any]]], report: ConversionReport
 ) -> dict[str, list[dict[str, Any]]]:

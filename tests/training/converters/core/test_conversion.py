@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import datasets
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -328,3 +329,9 @@ def test_unfinished_conversion_with_other_options_is_removed(tmp_path, source, m
     assert "an unfinished conversion of different files or with different options" in capsys.readouterr().err
     assert content(tmp_path / "dest") == content(tmp_path / "fresh")
     shutil.rmtree(tmp_path / "dest")
+
+
+def test_value_that_no_column_can_hold_is_named():
+    schema = pa.schema([("id", pa.string()), ("age", pa.int32())])
+    with pytest.raises(ValueError, match="Example 'b': age is 1099511627776, which cannot be stored as int32"):
+        shards.arrow_table([{"id": "a", "age": 3}, {"id": "b", "age": 2**40}], schema)

@@ -24,3 +24,17 @@ def test_report_is_stored_in_full_and_printed_abridged():
     table = report.table()
     assert "r7" in table and "r8" not in table and "36 values  bent: r0, r1" in table
     assert table.splitlines()[1].split() == ["train", "20", "19", "12", "1"]
+
+
+def test_printed_report_is_short_whatever_the_release_holds():
+    report = ConversionReport()
+    for number in range(500):
+        report.drop(f"unknown label {number}", f"r{number}")
+    report.drop("unknown label 7", "s")
+    report.note("odd", "two\nlines " + "x" * 5000)
+    table = report.table()
+    assert len(table.splitlines()) == 24 and len(table) < 3000
+    assert "       2  unknown label 7: r7, s" in table
+    assert "     481  for 481 other reasons" in table
+    assert "two lines xxx" in table
+    assert len(report.to_dict()["dropped"]) == 500

@@ -1,11 +1,19 @@
 """Labels by name, scores on their scale, and clean transcripts."""
 
+import math
+
 import numpy as np
 import pytest
 
 from processing_egmf import BUILT_IN_TASKS
 from training.converters.core.conversion_report import ConversionReport
-from training.converters.core.labels import check_label, clean_text
+from training.converters.core.labels import (
+    check_label,
+    check_single_label,
+    clean_text,
+    parse_whole,
+    read_transcript,
+)
 
 
 @pytest.mark.parametrize(
@@ -72,3 +80,45 @@ def test_labels_are_matched_by_name_not_by_index():
 )
 def test_text_is_cleaned_without_changing_words(text, expected):
     assert clean_text(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected", "reason"),
+    [
+        (" Hi. ", "Hi.", None),
+        ("好".encode(), "好", None),
+        (None, "", None),
+        (7, "7", None),
+        (b"caf\xe9!", "caf !", "transcript with bytes that are not UTF-8: spaces instead"),
+        ("caf\udce9", "caf", "transcript with bytes that are not UTF-8: spaces instead"),
+        (["a", "b"], "", "transcript that is not text: left out"),
+        (True, "", "transcript that is not text: left out"),
+    ],
+)
+def test_transcripts_that_are_not_text_are_reported(value, expected, reason):
+    report = ConversionReport()
+    assert read_transcript(value, "r", report) == expected
+    assert report.reasons["repaired"] == ({} if reason is None else {reason: ["r"]})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("7", 7), (" 7.0 ", 7), ("007", 7), ("7.5", None), ("1_0", None), ("\u00b2", None), ("-1", None), ("", None),
+     ("9" * 5000, None), ("11", None)],
+)  # fmt: skip
+def test_whole_numbers(text, expected):
+    assert parse_whole(text, 0, 10) == expected
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [("0,4", 0.4), (0.4, 0.4), ("", None), (None, None), ("nan", math.nan), ("inf", math.nan), ("2", math.nan)],
+)
+def test_labels_of_one_modality_are_on_the_scale(label, expected):
+    report = ConversionReport()
+    found = check_single_label(BUILT_IN_TASKS["sims_v2"], label, "label_text", "r", report)
+    is_wrong = expected is not None and math.isnan(expected)
+    assert found == (None if is_wrong else expected)
+    assert report.reasons["repaired"] == (
+        {"label_text is not a score of the task: left out": ["r"]} if is_wrong else {}
+    )

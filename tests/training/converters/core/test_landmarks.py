@@ -124,3 +124,53 @@ def test_damaged_tables(tmp_path):
         landmark_options([tmp_path / "other.csv"], None, report)
     with pytest.raises(ValueError, match="--landmark_fps is 0"):
         landmark_options([good], 0, report)
+
+
+def test_absurd_numbers_take_no_memory_and_leave_no_nan(tmp_path):
+    """A frame number of 1e12 would be a terabyte of frames; coordinates of 1e200 have no finite size."""
+    rows = openface_rows(face_points())
+    rows[3] |= {"frame": 10**12}
+    assert features_of(write_table(tmp_path / "frame.csv", rows))[1] == [
+        "landmark table cannot be read, or shows no face: left out"
+    ]
+    rows = openface_rows(face_points())
+    rows[3] |= {" x_0": 1e200}
+    values, reasons, _ = features_of(write_table(tmp_path / "point.csv", rows))
+    assert np.isfinite(values).all()
+    assert reasons == ["frames without a face: interpolated"]
+    rows = openface_rows(face_points())
+    rows[3] |= {" AU01_r": 1e200}
+    values, reasons, _ = features_of(write_table(tmp_path / "unit.csv", rows))
+    assert np.abs(values).max() <= 1e4
+    assert reasons[0] == "landmark features with NaN or infinite values: set to 0"
+
+
+def test_tables_of_other_programs(tmp_path):
+    """Excel in German: semicolons and decimal commas."""
+    expected = features_of(write_table(tmp_path / "a.csv", openface_rows(face_points())))[0]
+    text = (tmp_path / "a.csv").read_text().replace(",", ";").replace(".", ",")
+    (tmp_path / "b.csv").write_text(text)
+    values, reasons, _ = features_of(tmp_path / "b.csv")
+    assert reasons == []
+    assert values == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text.replace(" AU12_c", "x" * 200_000, 1), "is not CSV"),
+        (lambda text: text.replace(" AU12_c", " AU01_r", 1), "more than one column AU01_r"),
+    ],
+)
+def test_broken_header_is_an_error(tmp_path, change, message):
+    path = write_table(tmp_path / "a.csv", openface_rows(face_points()))
+    path.write_text(change(path.read_text()))
+    with pytest.raises(ValueError, match=message):
+        table_columns(path)
+
+
+def test_one_odd_table_does_not_decide_for_the_others(tmp_path):
+    rows = openface_rows(face_points())
+    odd = [{name: value for name, value in row.items() if name != " AU12_c"} for row in rows]
+    paths = [write_table(tmp_path / f"{i}.csv", odd if i == 0 else rows) for i in range(3)]
+    assert landmark_options(paths, None, ConversionReport()).names == ("AU01_r", "AU12_c")
