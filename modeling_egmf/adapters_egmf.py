@@ -16,11 +16,10 @@ ignores a target or a layer that the model does not have as long as another one 
 """
 
 import dataclasses
-import json
 import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
@@ -31,7 +30,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils.hub import cached_file, cached_files
 
 from .decoders_egmf import check_keywords
-from .fields_egmf import did_you_mean
+from .fields_egmf import NAMES, check_adapter_fields, did_you_mean
 from .weights_egmf import (
     checksum,
     explain_loading_errors,
@@ -51,10 +50,8 @@ DEFAULT_TARGETS = (["q_proj", "v_proj"], ["qkv_proj"], ["query_key_value"], ["c_
 METHODS = ("LORA", "ADALORA", "DELORA", "GRALORA", "HRA", "IA3", "LOHA", "LOKR", "MISS", "OFT", "ROAD")
 # Initial values of LoRA that leave the frozen weights as they are; others subtract a part of them.
 KEEPING_INITS = (True, False, "gaussian", "orthogonal")
-# peft's warnings about fields that name nothing in the language model.
-NO_EFFECT = r"The following (rank|alpha)_pattern keys|target_parameters=|You have passed exclude_modules"
-# Annotation of a field of peft -> types of its values.
-FIELD_TYPES = {"bool": bool, "int": int, "float": int | float}
+# peft's warnings about fields that name nothing in the language model, or are not read.
+NO_EFFECT = r"The following (rank|alpha)_pattern|target_parameters=|You have passed exclude|.*ignored when"
 
 
 def import_peft() -> ModuleType:
@@ -138,22 +135,6 @@ def check_method(peft_type: str) -> None:
         raise ValueError(f"`peft_type` is {method!r}; use one of {', '.join(METHODS)}.")
 
 
-def check_field_types(config_class: type, fields: dict[str, Any]) -> None:
-    """Refuse numbers that are given as text and the like, on which peft fails without the field's name.
-
-    Raises:
-        TypeError: the message names the field.
-    """
-    for field in dataclasses.fields(config_class):
-        kind = getattr(field.type, "__name__", field.type)
-        if field.name not in fields or kind not in FIELD_TYPES:
-            continue
-        value = fields[field.name]
-        types = FIELD_TYPES["float" if field.name.endswith("alpha") else kind]
-        if not isinstance(value, types) or isinstance(value, bool) != (kind == "bool"):
-            raise TypeError(f"`{field.name}` of an adapter is {value!r}; its type is {kind}.")
-
-
 def new_adapter_config(language_model: PreTrainedModel, lora: dict[str, Any]) -> Any:
     """The configuration of a new adapter.
 
@@ -173,14 +154,26 @@ def new_adapter_config(language_model: PreTrainedModel, lora: dict[str, Any]) ->
         if name not in known:
             hint = did_you_mean(name, known)
             raise TypeError(f"{config_class.__name__} has no field {name!r}.{hint} Its fields: {', '.join(known)}.")
-    check_field_types(config_class, fields)
+    check_adapter_fields(config_class, fields)
     if fields["peft_type"] == "IA3":
         # peft's default names layers that are no targets.
         fields.setdefault("feedforward_modules", [])
     if fields.get("target_modules") is None:
         fields["target_modules"] = default_lora_targets(language_model)
     check_lora_targets(language_model, fields["target_modules"])
-    return peft.get_peft_config(fields)
+    with refuse_no_effect("the new adapter"):
+        return peft.get_peft_config(fields)
+
+
+@contextmanager
+def refuse_no_effect(adapter: str) -> Iterator[None]:
+    """Turn what peft only warns of, and its bare errors, into an error that names the adapter."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message=NO_EFFECT)
+            yield
+    except (Warning, AttributeError, LookupError, TypeError) as error:
+        raise ValueError(f"peft refuses {adapter}: {error}") from error
 
 
 def trained_modules(peft_config: Any) -> tuple[set, Any]:
@@ -202,6 +195,8 @@ def add_adapter(language_model: PreTrainedModel, peft_config: Any, name: str) ->
         ValueError: peft refuses the layers, or the language model does not have them; the method cannot be combined
             with `device_map`, or it would change the frozen weights.
     """
+    if dataclasses.is_dataclass(peft_config):
+        check_adapter_fields(type(peft_config), vars(peft_config))
     init = getattr(peft_config, "init_lora_weights", True)
     if init not in KEEPING_INITS:
         raise ValueError(
@@ -210,6 +205,13 @@ def add_adapter(language_model: PreTrainedModel, peft_config: Any, name: str) ->
         )
     if getattr(peft_config, "layer_replication", None):
         raise ValueError("`layer_replication` changes the language model's layers: leave it out.")
+    if getattr(peft_config, "alora_invocation_tokens", None):
+        raise ValueError("`alora_invocation_tokens` needs token ids, which pseudo tokens lack: leave it out.")
+    tokens = getattr(peft_config, "trainable_token_indices", None) or []
+    vocab_size = language_model.config.get_text_config().vocab_size
+    for indices in tokens.values() if isinstance(tokens, dict) else [tokens]:
+        if not all(index in range(vocab_size) for index in indices):
+            raise ValueError(f"`trainable_token_indices` is {tokens}; give token ids below {vocab_size}.")
     layers = getattr(peft_config, "layers_to_transform", None) or []
     layers = {layers} if isinstance(layers, int) else {*layers}
     depth = language_model.config.get_text_config().num_hidden_layers
@@ -226,12 +228,8 @@ def add_adapter(language_model: PreTrainedModel, peft_config: Any, name: str) ->
     for other, other_config in adapter_configs(language_model).items():
         if trained_modules(other_config) != trained_modules(peft_config):
             raise ValueError(f"{other!r} has other `modules_to_save` or trained tokens: delete it.")
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("error", message=NO_EFFECT)
-            language_model.add_adapter(peft_config, name)
-    except (Warning, AttributeError, TypeError) as error:
-        raise ValueError(f"peft refuses adapter {name!r}: {error}") from error
+    with refuse_no_effect(f"adapter {name!r}"):
+        language_model.add_adapter(peft_config, name)
     # A local path, which is not to be published.
     peft_config.base_model_name_or_path = None
     place_adapter_of_offloaded_layers(language_model, name)
@@ -370,6 +368,7 @@ class EGMFAdapterMixin:
             check_method(adapter_config.peft_type)
         with undone_on_error(self.language_model, adapter_name):
             add_adapter(self.language_model, adapter_config, adapter_name)
+        self.enable_adapters()
 
     def load_adapter(
         self,
@@ -403,22 +402,45 @@ class EGMFAdapterMixin:
                 # peft would ignore them.
                 warnings.filterwarnings("error", message="Unexpected keyword arguments")
                 peft_config = peft.PeftConfig.from_pretrained(os.path.dirname(config_path))
-                # NaN and infinity would show only in the answers.
-                json.dumps(vars(peft_config), default=str, allow_nan=False)
                 peft_config.inference_mode = False
                 add_adapter(self.language_model, peft_config, adapter_name)
             weights = dict(stored_weights([path]))
             load_weights(path, self, self.adapter_keys()[adapter_name], weights)
+        self.enable_adapters()
         return weights
 
+    def known_adapters(self, names: str | Iterable[str]) -> list[str]:
+        """The name or names of adapters as a list, each once.
+
+        Raises:
+            ValueError: there is no such adapter, or it is no name.
+        """
+        known = list(adapter_configs(self.language_model))
+        chosen = list(names) if isinstance(names, NAMES) else [names]
+        for name in chosen:
+            if name not in known:
+                raise ValueError(f"There is no adapter {name!r}; the model has {', '.join(known) or 'none'}.")
+        return list(dict.fromkeys(chosen))
+
     def set_adapter(self, adapter_name: str | list[str]) -> None:
-        """Make these adapters the active ones, and the only ones that are trained."""
-        names = [adapter_name] if isinstance(adapter_name, str) else adapter_name
+        """Make these adapters the active ones, and the only ones that are trained; an empty list makes none active.
+
+        Raises:
+            ValueError: there is no such adapter, or they cannot be active together; the model is as before.
+        """
         # peft would add one that is named twice twice.
-        self.language_model.set_adapter(list(dict.fromkeys(names)))
+        names = self.known_adapters(adapter_name)
+        configs = adapter_configs(self.language_model)
+        if len(names) > 1 and any(any(trained_modules(configs[name])) for name in names):
+            raise ValueError(f"{names} have `modules_to_save` or trained tokens: set one of them.")
+        if names:
+            self.enable_adapters()
+        self.language_model.set_adapter(names)
 
     def active_adapters(self) -> list[str]:
         """Names of the adapters that have an effect now: none after `disable_adapters`."""
+        if not adapter_configs(self.language_model):
+            return []
         status = import_peft().get_model_status(self.language_model)
         return self.language_model.active_adapters() if status.enabled else []
 
@@ -432,10 +454,16 @@ class EGMFAdapterMixin:
             if isinstance(module, import_peft().utils.ModulesToSaveWrapper):
                 module.enable_adapters(True)
 
+    def enable_peft_hotswap(self, *args: Any, **kwargs: Any) -> None:
+        """Refused: `load_adapter` does not write over an adapter of the same name."""
+        raise ValueError("Adapters are not swapped: use delete_adapter(), then load_adapter().")
+
     def delete_adapter(self, adapter_names: str | list[str]) -> None:
-        self.language_model.delete_adapter(adapter_names)
+        self.language_model.delete_adapter(self.known_adapters(adapter_names))
 
     def get_adapter_state_dict(
         self, adapter_name: str | None = None, state_dict: dict | None = None
     ) -> dict[str, Tensor]:
-        return self.language_model.get_adapter_state_dict(adapter_name, state_dict)
+        """The weights of one adapter, by default of the first active one."""
+        (name,) = self.known_adapters(adapter_name or self.active_adapters()[:1] or "default")
+        return self.language_model.get_adapter_state_dict(name, state_dict)

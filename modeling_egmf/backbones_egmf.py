@@ -123,6 +123,9 @@ class EGMFPretrainedStem(EGMFFloat32Module):
             backbone = AutoModel.from_config(config.backbone_config, dtype=self.backbone_dtype)
         # Only the encoder of an encoder-decoder such as Whisper.
         self.backbone = backbone.get_encoder() if backbone.config.is_encoder_decoder else backbone
+        # Shared, so that `set_attn_implementation` finds it. Without its local path, which is not to be published.
+        backbone.config.name_or_path = ""
+        config.backbone_config = backbone.config
         self.takes_mask = "attention_mask" in inspect.signature(self.backbone.forward).parameters
         self.clip_layout = clip_layout(backbone.config)
         model_type = backbone.config.model_type

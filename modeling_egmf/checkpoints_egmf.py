@@ -32,9 +32,10 @@ from transformers.utils import PushToHubMixin, cached_file
 from .adapters_egmf import adapter_configs, import_peft
 from .configuration_egmf import IS_REMOTE_CODE, EGMFConfig
 from .decoders_egmf import check_decoder, check_keywords, shared_config
-from .fields_egmf import ties_word_embeddings
+from .fields_egmf import attention_of_parts, ties_word_embeddings
 from .loading_egmf import (
     HUB_ARGUMENTS,
+    check_device_names,
     file_arguments,
     full_device_map,
     load_config,
@@ -339,18 +340,23 @@ class EGMFCheckpointMixin:
                 `text_model_id`, that is where checkpoints look for a language model that is passed as a model.
             audio_backbone, video_backbone: pretrained encoders, already loaded. None loads those that are frozen and
                 have a `backbone_id`.
-            kwargs: passed to `AutoModelForCausalLM.from_pretrained`: `dtype`, `device_map` and the like.
+            kwargs: passed to `AutoModelForCausalLM.from_pretrained`: `dtype`, `device_map` and the like, and
+                `attn_implementation` as in `from_pretrained`; none with a model that is loaded.
 
         Raises:
             TypeError: an unknown argument.
             OSError, ValueError: the language model cannot be found or used, or its weights are incomplete.
         """
         config = copy.copy(config)
+        attention = attention_of_parts(kwargs.get("attn_implementation"), config)
         if not isinstance(language_model, PreTrainedModel):
+            kwargs["attn_implementation"] = attention["text_config"] or None
             config.text_model_id = os.fspath(language_model)
             config.text_model_revision = kwargs.get("revision", config.text_model_revision)
             kwargs["revision"] = config.text_model_revision or "main"
             language_model = load_new_text_model(config.text_model_id, **kwargs)
+        elif kwargs:
+            raise TypeError(f"{', '.join(kwargs)}: only for a language model that is to be loaded.")
         if config.text_model_id is None:
             config.text_model_id = language_model.config.name_or_path or None
         if config.text_model_id is not None:
@@ -359,6 +365,7 @@ class EGMFCheckpointMixin:
         config.text_config = shared_config(language_model)
         config.tie_word_embeddings = ties_word_embeddings(config.text_config)
         config = with_located_parts(config, os.curdir)
+        config._attn_implementation = {**attention, "text_config": {}}
         audio_backbone = audio_backbone or load_backbone("A new model", config, "audio")
         video_backbone = video_backbone or load_backbone("A new model", config, "video")
         model = cls(config, language_model, audio_backbone, video_backbone)
@@ -411,9 +418,19 @@ class EGMFCheckpointMixin:
             model, info = load_adapter_checkpoint(cls, checkpoint, config, **kwargs)
         else:
             model, info = load_standalone_checkpoint(super().from_pretrained, checkpoint, config, **kwargs)
+        check_device_names(full_device_map(kwargs.get("device_map")), model)
         load_adapters(checkpoint, model, config, **kwargs)
         model.freeze()
         return (model, info) if kwargs.get("output_loading_info") else model
+
+    def set_attn_implementation(self, attn_implementation: str | dict, **kwargs: Any) -> None:
+        """As in `transformers`, by part of the model; as in `from_pretrained`, a name alone is for the language model.
+
+        Raises:
+            TypeError: there is no such part.
+        """
+        attention = attention_of_parts(attn_implementation, self.config)
+        super().set_attn_implementation(attention, **kwargs)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Save an adapter checkpoint if `config.text_model_id` names a language model, else a standalone one.

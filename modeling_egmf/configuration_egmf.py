@@ -25,11 +25,13 @@ from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 from transformers.utils.type_validators import interval, positive_int_field
 
 from .fields_egmf import (
+    RegisteredPipelines,
     UnknownFieldError,
     as_sub_config,
     attention_of_parts,
     check_fields,
     field_names,
+    read_changes,
     refuse_typos,
     ties_word_embeddings,
     unknown_field,
@@ -340,13 +342,13 @@ class EGMFConfig(PreTrainedConfig):
             self.id2label = {}
         if self.label2id is None:
             self.label2id = {label: int(index) for index, label in (self.id2label or {}).items()}
-        # With our pipeline registered in this process, `pipeline` need not be told of the one in the checkpoint.
         kwargs.pop("custom_pipelines", None)
-        if IS_REMOTE_CODE or PIPELINE_TASK not in PIPELINE_REGISTRY.get_supported_tasks():
-            # A copy: `pipeline` changes it.
-            self.custom_pipelines = copy.deepcopy(CUSTOM_PIPELINES)
+        # A copy: `pipeline` changes it.
+        self.custom_pipelines = copy.deepcopy(CUSTOM_PIPELINES)
+        if not IS_REMOTE_CODE and PIPELINE_TASK in PIPELINE_REGISTRY.get_supported_tasks():
+            self.custom_pipelines = RegisteredPipelines(CUSTOM_PIPELINES)
         attention = kwargs.get("attn_implementation")
-        kwargs["attn_implementation"] = attention_of_parts(attention, self.sub_configs)
+        kwargs["attn_implementation"] = attention_of_parts(attention, self)
         super().__post_init__(**kwargs)
 
         # Where the Auto classes and `pipeline` find a checkpoint's code. The processor saves pipeline_egmf.py.
@@ -423,15 +425,10 @@ class EGMFConfig(PreTrainedConfig):
                 value = os.fspath(value)
             if name in cls.sub_configs and isinstance(value, dict):
                 stored = config_dict.get(name) or {}
-                changes = dict(value)
-                if "torch_dtype" in changes:
-                    # The library would prefer the stored `dtype`.
-                    changes["dtype"] = changes.pop("torch_dtype")
+                changes = read_changes(name, value, stored)
                 if name == "text_config" and "dtype" in changes:
                     # The precision of the language model is that of the model.
                     kwargs.setdefault("dtype", changes["dtype"])
-                elif changes.get("dtype") not in (None, "float32", stored.get("dtype")):
-                    raise ValueError(f"`{name}` has no `dtype`, only `backbone_dtype`.")
                 value = {**stored, **changes}
                 refuse_typos(cls, {name: value}, stored={name: stored})
             config_dict[name] = value

@@ -5,6 +5,7 @@ Next: configuration_egmf.py, which uses them.
 
 import dataclasses
 import difflib
+import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -27,8 +28,29 @@ DTYPES = ("None", "float16", "bfloat16", "float32", "float64")
 WRITTEN_FIELDS = {"architectures", "transformers_version"}
 
 
+NAMES = list | tuple | set
+# Annotation of a field of peft -> types of its values.
+ADAPTER_TYPES = {
+    "bool": bool,
+    "int": int,
+    "float": int | float,
+    "Optional[list[str]]": NAMES | None,
+    "Optional[Union[list[str], str]]": NAMES | str | None,
+}
+
+
 class UnknownFieldError(TypeError):
     """A configuration does not have a field of this name; the message suggests one that it has."""
+
+
+class RegisteredPipelines(dict):
+    """The `custom_pipelines` of a process whose registry has the task: `pipeline` reads only its name here.
+
+    Of a task that is found in them, it would load the code that is stored with the checkpoint.
+    """
+
+    def __contains__(self, task: object) -> bool:
+        return False
 
 
 def field_names(config_class: type[PreTrainedConfig]) -> set[str]:
@@ -132,22 +154,93 @@ def check_dtypes(fields: Mapping[str, Any]) -> None:
             check_dtypes(value)
 
 
-def attention_of_parts(value: Any, parts: Iterable[str]) -> dict:
+def check_adapter_fields(config_class: type, fields: Mapping[str, Any]) -> None:
+    """Refuse values with which peft fails without the field's name, saves what cannot be loaded, or trains nothing.
+
+    Args:
+        config_class: a configuration of peft.
+
+    Raises:
+        TypeError, ValueError: the message names the field.
+    """
+    for field in dataclasses.fields(config_class):
+        if field.name not in fields:
+            continue
+        value = fields[field.name]
+        problem = f"`{field.name}` of an adapter is {value!r}"
+        kind = getattr(field.type, "__name__", field.type)
+        is_alpha = field.name.endswith("alpha")
+        types = ADAPTER_TYPES.get("float" if is_alpha else kind, object)
+        if not isinstance(value, types) or (kind in ("int", "float") and isinstance(value, bool)):
+            raise TypeError(f"{problem}; its type is {kind}.")
+        try:
+            json.dumps(value, default=str, allow_nan=False)
+        except ValueError as error:
+            raise ValueError(f"{problem}; numbers must be finite.") from error
+        if field.name.endswith("dropout") and not 0 <= value < 1:
+            raise ValueError(f"{problem}; it must be at least 0 and below 1.")
+        if is_alpha and value == 0:
+            raise ValueError(f"{problem}, which has no effect: give another number.")
+
+
+def check_attention(value: Any, config: PreTrainedConfig, owner: str = "`attn_implementation`") -> None:
+    """Refuse an `attn_implementation`, also a nested one, for parts that a configuration does not have.
+
+    Raises:
+        TypeError: it is neither a name nor a dict.
+        UnknownFieldError: there is no such part; the message suggests one.
+    """
+    if value is None or isinstance(value, str):
+        return
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{owner} is {value!r}; give a name, or a dict by part of the model.")
+    for part, choice in value.items():
+        if part not in ("", *config.sub_configs):
+            raise unknown_field(owner, part, config.sub_configs)
+        nested = getattr(config, part, None) if part else PreTrainedConfig()
+        if nested is not None:
+            check_attention(choice, nested, f"{owner} of `{part}`")
+
+
+def attention_of_parts(value: Any, config: PreTrainedConfig) -> dict:
     """An `attn_implementation` as a dict by part of the model: without a part's name, it is for the language model.
 
     Args:
         value: a name, or a dict of names as `transformers` takes it.
-        parts: fields of the configuration that are nested configurations; those without a name keep their own.
+        config: of the model; nested ones without a name keep their own.
 
     Raises:
-        UnknownFieldError: there is no such part; the message suggests one.
+        TypeError, UnknownFieldError: as `check_attention`.
     """
-    names = {"": value} if isinstance(value, str) else dict(value or {})
-    for part in names.keys() - {"", *parts}:
-        raise unknown_field("`attn_implementation`", part, parts)
+    check_attention(value, config)
+    names = {"": value} if isinstance(value, str) else value or {}
     # Nested configurations keep their own, with which models were loaded; `None` would be passed down.
-    kept = {part: {} for part in parts}
+    kept = {part: {} for part in config.sub_configs}
     return {**kept, "text_config": names.get("", {}), **names}
+
+
+def read_changes(part: str, changes: dict[str, Any], stored: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a nested configuration that a dict changes.
+
+    Args:
+        part: name of the nested configuration.
+        stored: its fields in config.json.
+
+    Raises:
+        ValueError: an encoder gets the precision of a language model.
+    """
+    changes = dict(changes)
+    if "torch_dtype" in changes:
+        # The library would prefer the stored `dtype`.
+        changes["dtype"] = changes.pop("torch_dtype")
+    is_text = part == "text_config"
+    if not is_text and changes.get("dtype") not in (None, "float32", stored.get("dtype")):
+        raise ValueError(f"`{part}` has no `dtype`, only `backbone_dtype`.")
+    dtype = stored.get("backbone_dtype", "float32")
+    if changes.get("backbone_dtype", dtype) != dtype:
+        # The stored one is that of the weights in another precision.
+        changes.setdefault("backbone_checksum", None)
+    return changes
 
 
 def is_read(config_class: type[PreTrainedConfig], fields: dict[str, Any], name: str) -> bool:

@@ -10,6 +10,7 @@ import os
 from contextlib import suppress
 from typing import Any
 
+import torch
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
@@ -20,7 +21,14 @@ from transformers import (
 from transformers.utils import cached_file
 
 from .configuration_egmf import EGMFConfig
-from .fields_egmf import attention_of_parts, check_dtypes, field_names, refuse_typos, ties_word_embeddings
+from .fields_egmf import (
+    attention_of_parts,
+    check_dtypes,
+    did_you_mean,
+    field_names,
+    refuse_typos,
+    ties_word_embeddings,
+)
 from .weights_egmf import check_weights, explain_loading_errors, in_memory
 
 
@@ -44,9 +52,7 @@ OTHER_ARGUMENTS = (
     "ignore_mismatched_sizes",
     "output_loading_info",
     "trust_remote_code",
-    "code_revision",
     "adapter_kwargs",
-    "adapter_name",
 )
 
 
@@ -86,7 +92,7 @@ def load_config(
         raise TypeError(f"Not an argument: {name}. Set model.config.text_config.{name}.")
     check_arguments(checkpoint, config, kwargs)
     attention = kwargs.pop("attn_implementation", None)
-    config._attn_implementation = attention_of_parts(attention, config.sub_configs)
+    config._attn_implementation = attention_of_parts(attention, config)
     if config.adapters is None:
         read_adapters(config, checkpoint, file_arguments(kwargs))
     return config, kwargs
@@ -125,6 +131,7 @@ def load_new_text_model(path: str, **kwargs: Any) -> PreTrainedModel:
     with explain_loading_errors(path):
         language_model, info = AutoModelForCausalLM.from_pretrained(path, output_loading_info=True, **kwargs)
     check_weights(path, info, dict(language_model.named_parameters()))
+    check_device_names(kwargs["device_map"], language_model)
     return language_model
 
 
@@ -159,9 +166,14 @@ def check_arguments(
         raise ValueError("EGMF reads only safetensors files: leave out use_safetensors=False.")
     if kwargs.get("ignore_mismatched_sizes"):
         raise ValueError("Weights would stay untrained: leave out ignore_mismatched_sizes=True.")
+    for name in ("adapter_name", "code_revision"):
+        if kwargs.get(name) is not None:
+            raise TypeError(f"`{name}` has no effect: leave it out.")
     device_map = kwargs.get("device_map")
-    if isinstance(device_map, list):
-        raise TypeError("`device_map` is a list; give a dict.")
+    is_named = isinstance(device_map, dict) and all(isinstance(name, str) for name in device_map)
+    is_device = isinstance(device_map, str | int | torch.device | None)
+    if not (is_named or is_device):
+        raise TypeError(f"`device_map` is {device_map!r}; give a dict by names of modules.")
     devices = device_map.values() if isinstance(device_map, dict) else [device_map]
     if "meta" in map(str, devices):
         raise ValueError("On the meta device a model has no weights: give another `device_map`.")
@@ -172,6 +184,19 @@ def check_arguments(
             f"{checkpoint} is an adapter checkpoint, which does not take {', '.join(unsupported)}. "
             "Make it standalone (training/model/export.py), or leave them out."
         )
+
+
+def check_device_names(device_map: Any, model: PreTrainedModel) -> None:
+    """Refuse a device map with names that a model does not have, which would have no effect.
+
+    Raises:
+        ValueError: the message suggests the name of a module.
+    """
+    known = {*dict(model.named_modules()), *model.state_dict()}
+    for name in device_map if isinstance(device_map, dict) else ():
+        if name not in known:
+            hint = did_you_mean(name, sorted(known))
+            raise ValueError(f"`device_map` names {name!r}, which the model does not have.{hint}")
 
 
 def check_tied_layers(device_map: Any, text_config: PreTrainedConfig) -> None:

@@ -109,6 +109,16 @@ class EGMFPipeline(Pipeline):
         if not is_number(device) and kind not in ("None", "cpu", str(accelerator)):
             raise ValueError(f"`device` is {shorten(device)}; use 'cpu' or a number.")
         super().__init__(*args, **kwargs)
+        dtype = str(kwargs.get("dtype")).removeprefix("torch.")
+        own_dtype = str(self.dtype).removeprefix("torch.")
+        # If loading fails, `pipeline` tries again in float32.
+        if dtype not in ("None", "auto", own_dtype):
+            raise ValueError(
+                f"`dtype` is {shorten(dtype)}, "
+                f"but the model is in {own_dtype}. "
+                "Give float16, bfloat16, float32 or 'auto', "
+                "and none for a model that is loaded."
+            )
         # The processor calls and saves the others. The base class would refuse batches if they pad on another side.
         self.tokenizer = self.processor.tokenizer
         self.feature_extractor = None

@@ -250,6 +250,22 @@ class EGMFStoredProcessorMixin:
                 fields[name] = build_sub_processor(name, fields[name], fields.get("image_backend"))
         return fields, unused
 
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike,
+        push_to_hub: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """As of any processor; `kwargs` are those of `push_to_hub`.
+
+        Raises:
+            TypeError: a keyword that it does not have.
+        """
+        known = inspect.signature(PushToHubMixin.push_to_hub)
+        beginning = "save_pretrained: unknown arguments"
+        refuse_unknown(kwargs, known.parameters, beginning)
+        return super().save_pretrained(save_directory, push_to_hub, **kwargs)
+
     def to_dict(self) -> dict[str, Any]:
         """The fields as they are saved: tasks as a list, and the name of the face detector."""
         stored = copy(self)

@@ -107,6 +107,26 @@ def test_layers_are_the_default_if_none_are_named(make_config):
         ({"lora_alpha": "8"}, TypeError, "`lora_alpha` of an adapter is '8'"),
         ({"lora_dropout": "0.1"}, TypeError, "`lora_dropout` of an adapter is '0.1'; its type is float"),
         ({"use_dora": "false"}, TypeError, "`use_dora` of an adapter is 'false'; its type is bool"),
+        ({"lora_alpha": float("nan")}, ValueError, "`lora_alpha` of an adapter is nan; numbers must be finite"),
+        ({"lora_alpha": float("inf")}, ValueError, "`lora_alpha` of an adapter is inf; numbers must be finite"),
+        ({"lora_alpha": 0}, ValueError, "`lora_alpha` of an adapter is 0, which has no effect"),
+        ({"peft_type": "LOHA", "alpha": float("nan")}, ValueError, "`alpha` of an adapter is nan"),
+        ({"alpha_pattern": {"q_proj": float("nan")}}, ValueError, "`alpha_pattern` of an adapter is {'q_proj': nan}"),
+        ({"r": -1}, ValueError, "`r` should be a positive integer"),
+        ({"lora_dropout": float("nan")}, ValueError, "`lora_dropout` of an adapter is nan; numbers must be finite"),
+        ({"lora_dropout": -0.1}, ValueError, "`lora_dropout` of an adapter is -0.1; it must be at least 0 and below"),
+        ({"lora_dropout": 1.0}, ValueError, "`lora_dropout` of an adapter is 1.0; it must be at least 0 and below 1"),
+        ({"target_modules": 5}, TypeError, r"`target_modules` of an adapter is 5; its type is Optional\[Union"),
+        ({"modules_to_save": "lm_head"}, TypeError, "`modules_to_save` of an adapter is 'lm_head'; its type is"),
+        ({"trainable_token_indices": [-1]}, ValueError, r"`trainable_token_indices` is \[-1\]; give token ids below"),
+        (
+            {"trainable_token_indices": [1.5]},
+            ValueError,
+            r"`trainable_token_indices` is \[1.5\]; give token ids below",
+        ),
+        ({"trainable_token_indices": {"lm_head": [10**6]}}, ValueError, "`trainable_token_indices` is .*below"),
+        ({"alora_invocation_tokens": [5]}, ValueError, "`alora_invocation_tokens` needs token ids"),
+        ({"eva_config": {}}, ValueError, "peft refuses the new adapter: `eva_config` specified but will be ignored"),
         ({"peft_type": "LOHA", "r": "4"}, TypeError, "`r` of an adapter is '4'; its type is int"),
         ({"rank_pattern": {"q_proj": "8"}}, ValueError, "peft refuses adapter 'default'"),
         ({"rank_pattern": ["q_proj"]}, ValueError, "peft refuses adapter 'default'"),
@@ -149,6 +169,9 @@ REFUSED = {
     "another method of peft": (peft.FourierFTConfig(n_frequency=4), "'FOURIERFT'; use one of LORA"),
     "no such layers": (peft.LoraConfig(target_modules=["nowhere"]), "nowhere"),
     "no such field": ({"rr": 2}, "'rr'"),
+    "not finite": (peft.LoraConfig(r=2, lora_alpha=float("nan")), "`lora_alpha` of an adapter is nan"),
+    "a dropout of everything": (peft.LoraConfig(r=2, lora_dropout=1.0), "`lora_dropout` of an adapter is 1.0"),
+    "wrong type": (peft.LoraConfig(r="2"), "`r` of an adapter is '2'; its type is int"),
 }
 
 
@@ -276,4 +299,4 @@ def test_adapters_of_two_methods_survive_saving(other, tmp_path):
         model.set_adapter(adapter)
         loaded.set_adapter(adapter)
         expected = model.score_answers(**inputs).log_probs
-        torch.testing.assert_close(loaded.score_answers(**inputs).log_probs, expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(loaded.score_answers(**inputs).log_probs, expected, rtol=0, atol=1e-4)

@@ -64,6 +64,74 @@ def test_adapter_that_is_named_twice_is_added_once(adapter, names):
     assert torch.equal(logits_of(model, inputs), expected)
 
 
+@pytest.mark.parametrize("method", ["set_adapter", "delete_adapter", "get_adapter_state_dict"])
+@pytest.mark.parametrize("names", [None, "absent", 5, [None], ["default", "absent"], [["default"]]])
+def test_adapter_that_does_not_exist_is_named(adapter, method, names):
+    _, model, inputs = adapter
+    expected = logits_of(model, inputs)
+    if method == "get_adapter_state_dict" and names is None:
+        assert model.get_adapter_state_dict().keys() == model.get_adapter_state_dict("default").keys()
+        return
+    with pytest.raises(ValueError, match=r"There is no adapter .*; the model has default\."):
+        getattr(model, method)(names)
+    assert model.active_adapters() == ["default"]
+    assert torch.equal(logits_of(model, inputs), expected)
+
+
+def test_a_model_without_adapters_says_so(standalone):
+    model = standalone[1]
+    assert model.active_adapters() == []
+    for method in (model.set_adapter, model.delete_adapter, model.get_adapter_state_dict):
+        with pytest.raises(ValueError, match="There is no adapter 'default'; the model has none"):
+            method("default")
+    with pytest.raises(ValueError, match="There is no adapter 'default'; the model has none"):
+        model.get_adapter_state_dict()
+    with pytest.raises(ValueError, match=r"not swapped: use delete_adapter\(\), then load_adapter\(\)"):
+        model.enable_peft_hotswap()
+
+
+def test_an_empty_list_makes_no_adapter_active(adapter):
+    folder, model, inputs = adapter
+    model.set_adapter([])
+    disabled = logits_of(model, inputs)
+    model.save_pretrained(folder.with_name("none"))
+    assert torch.equal(logits_of(load(folder.with_name("none")), inputs), disabled)
+    model.set_adapter("default")
+    model.disable_adapters()
+    assert torch.equal(logits_of(model, inputs), disabled)
+
+
+@pytest.mark.parametrize("way", ["set_adapter", "add_adapter", "load_adapter"])
+def test_an_adapter_that_is_made_active_has_an_effect_after_disabling(adapter, way):
+    """It was active by name only, and saved as if it were not."""
+    folder, model, inputs = adapter
+    expected = logits_of(model, inputs)
+    model.disable_adapters()
+    if way == "set_adapter":
+        model.set_adapter("default")
+    elif way == "load_adapter":
+        model.load_adapter(folder / "default", "again")
+    else:
+        model.add_adapter(LORA, "again")
+        assert model.active_adapters() == ["again"]
+        model.set_adapter("default")
+    assert torch.equal(logits_of(model, inputs), expected)
+
+
+@pytest.mark.parametrize("fields", TRAINED_WHOLE.values(), ids=TRAINED_WHOLE)
+def test_adapters_that_cannot_be_active_together_are_refused(standalone, fields, tmp_path):
+    """The first modules were switched before peft refused the others, and the checkpoint did not load."""
+    _, model, inputs = standalone
+    for name in "ab":
+        model.add_adapter(fields, name)
+    expected = logits_of(model, inputs)
+    with pytest.raises(ValueError, match=r"\['a', 'b'\] have `modules_to_save` or trained tokens: set one of them"):
+        model.set_adapter(["a", "b"])
+    assert model.active_adapters() == ["b"]
+    model.save_pretrained(tmp_path)
+    assert torch.equal(logits_of(load(tmp_path), inputs), expected)
+
+
 OTHER_MODULES = {
     "tokens, none": ({"trainable_token_indices": [5, 8]}, {}),
     "none, tokens": ({}, {"trainable_token_indices": [5, 8]}),

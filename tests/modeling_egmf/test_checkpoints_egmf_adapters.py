@@ -241,8 +241,8 @@ def edit_json(path, fields):
         ({"rr": 3}, r"Unexpected keyword arguments \['rr'\]"),
         ({"target_modules": ["nowhere"]}, "nowhere"),
         ({"peft_type": "NOTHING"}, "NOTHING"),
-        ({"lora_alpha": float("nan")}, "Out of range float values"),
-        ({"alpha_pattern": {"q_proj": float("inf")}}, "Out of range float values"),
+        ({"lora_alpha": float("nan")}, "numbers must be finite"),
+        ({"alpha_pattern": {"q_proj": float("inf")}}, "numbers must be finite"),
         ({"layers_to_transform": [0, 2]}, r"`layers_to_transform` is \[0, 2\]; the language model has layers 0 to 1"),
     ],
 )

@@ -53,6 +53,14 @@ def test_keyword_of_a_new_model_is_refused(bases, make_config, keywords, error, 
         EGMFForConditionalGeneration.from_language_model(bases / "llm", make_config(), **keywords)
 
 
+@pytest.mark.parametrize("keywords", [{"dtype": "bfloat16"}, {"attn_implementation": "eager"}, {"devicemap": "cpu"}])
+def test_keywords_of_loading_need_something_to_load(bases, make_config, keywords):
+    """They were ignored without a word."""
+    language_model = AutoModelForCausalLM.from_pretrained(bases / "llm")
+    with pytest.raises(TypeError, match=rf"{next(iter(keywords))}: only for a language model that is to be loaded"):
+        EGMFForConditionalGeneration.from_language_model(language_model, make_config(), **keywords)
+
+
 def test_incomplete_language_model_is_refused(bases, make_config, tmp_path):
     """Its weights would be random."""
     shutil.copytree(bases / "llm", tmp_path / "llm")
@@ -95,6 +103,30 @@ def test_installed_package_needs_no_trust(adapter, make_processor):
     for auto_class in (AutoModel, AutoModelForCausalLM, AutoModelForMultimodalLM):
         assert type(auto_class.from_pretrained(folder)) is modeling_egmf.EGMFForConditionalGeneration
     assert type(AutoProcessor.from_pretrained(folder)) is processing_egmf.EGMFProcessor
-    pipe = pipeline("multimodal-emotion-recognition", model=str(folder))
-    assert type(pipe) is processing_egmf.EGMFPipeline
-    assert pipe.model.config.text_model_id == str(folder.parent / "llm")
+    for task in ({"task": "multimodal-emotion-recognition"}, {}, {"trust_remote_code": True}):
+        pipe = pipeline(**task, model=str(folder), device="cpu")
+        assert type(pipe) is processing_egmf.EGMFPipeline
+        assert pipe.model.config.text_model_id == str(folder.parent / "llm")
+
+
+@pytest.fixture
+def with_processor(adapter, make_processor):
+    make_processor("features", "features").save_pretrained(adapter[0])
+    return str(adapter[0])
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", torch.bfloat16, "half", "float16", "float32", "auto", None])
+def test_precision_of_a_pipeline(with_processor, dtype):
+    expected = {"auto": torch.float32, None: torch.float32}.get(dtype, dtype)
+    expected = getattr(torch, expected) if isinstance(expected, str) else expected
+    pipe = pipeline("multimodal-emotion-recognition", model=with_processor, device="cpu", dtype=dtype)
+    assert pipe.dtype == expected
+    assert pipe(text="Well.")["label"]
+
+
+@pytest.mark.parametrize("name", ["dtype", "torch_dtype"])
+@pytest.mark.parametrize("dtype", ["bf16", "fp16", "nonsense", 16])
+def test_precision_of_a_pipeline_that_does_not_exist_is_refused(with_processor, name, dtype):
+    """`transformers.pipeline` loaded the model in float32."""
+    with pytest.raises(ValueError, match=f"`dtype` is '{dtype}', but the model is in float32. Give float16, bfloat16"):
+        pipeline("multimodal-emotion-recognition", model=with_processor, device="cpu", **{name: dtype})

@@ -166,6 +166,28 @@ def test_other_weights_of_a_frozen_backbone_are_refused(make_adapter_model, make
     load(folder, video_config={"backbone_checksum": None})
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_precision_of_a_frozen_backbone_can_be_changed(
+    make_adapter_model, make_backbones, inputs_for, bases, tmp_path, dtype
+):
+    """It was refused as if the encoder had other weights."""
+    folder = tmp_path / "adapter"
+    model = make_adapter_model(text_model_id=str(bases / "llm"), **make_backbones(str(bases / "vit")))
+    model.save_pretrained(folder)
+    load(folder).save_pretrained(folder)  # with a checksum
+    checksum = load(folder).config.video_config.backbone_checksum
+    loaded = load(folder, video_config={"backbone_dtype": dtype})
+    backbone = loaded.egmf.audio_visual_encoder.video.stem.backbone
+    assert {weight.dtype for weight in backbone.parameters()} == {getattr(torch, dtype)}
+    inputs = inputs_for(model)
+    expected = model.score_answers(**inputs).probabilities
+    torch.testing.assert_close(loaded.score_answers(**inputs).probabilities, expected, atol=0.02, rtol=0)
+    loaded.save_pretrained(folder)
+    again = load(folder)
+    assert again.config.video_config.backbone_checksum not in (None, checksum)
+    assert torch.equal(again.score_answers(**inputs).log_probs, loaded.score_answers(**inputs).log_probs)
+
+
 def test_relative_path_of_a_backbone_starts_at_the_checkpoint(
     make_adapter_model, make_backbones, inputs_for, bases, tmp_path, monkeypatch
 ):

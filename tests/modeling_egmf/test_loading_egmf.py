@@ -308,7 +308,11 @@ def test_wrong_value_of_a_keyword_is_a_possible_cause(checkpoint):
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [
-        ({"device_map": ["cpu"]}, "`device_map` is a list; give a dict"),
+        ({"device_map": ["cpu"]}, r"`device_map` is \['cpu'\]; give a dict by names of modules"),
+        ({"device_map": ("cpu",)}, r"`device_map` is \('cpu',\); give a dict"),
+        ({"device_map": {1: "cpu"}}, "`device_map` is {1: 'cpu'}; give a dict"),
+        ({"adapter_name": "german"}, "`adapter_name` has no effect: leave it out"),
+        ({"code_revision": "v1"}, "`code_revision` has no effect: leave it out"),
         ({"quantization_config": "nf4"}, "`quantization_config`: give a BitsAndBytesConfig"),
         ({"quantization_config": True}, "`quantization_config`: give a BitsAndBytesConfig"),
     ],
@@ -366,6 +370,33 @@ def test_attention_by_part_of_the_model(with_backbones, value, expected):
     assert config._attn_implementation is None
 
 
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, ["sdpa", "sdpa", "sdpa"]),
+        ("eager", ["eager", "sdpa", "sdpa"]),
+        ({"": "eager"}, ["eager", "sdpa", "sdpa"]),
+        ({"text_config": "eager"}, ["eager", "sdpa", "sdpa"]),
+        ({"video_config": "eager"}, ["sdpa", "sdpa", "eager"]),
+        ({"audio_config": {"backbone_config": "eager"}}, ["sdpa", "eager", "sdpa"]),
+    ],
+)
+def test_attention_is_set_as_it_is_loaded(with_backbones, bases, value, expected):
+    """An encoder kept its own, although the configuration changed."""
+    model = load(with_backbones)
+    model.set_attn_implementation(value)
+    assert attentions_of(model) == expected
+    config = EGMFConfig.from_pretrained(with_backbones)
+    config.text_config = config.text_model_id = None
+    config.audio_config.backbone_id = str(bases / "wav2vec2")
+    config.video_config.backbone_id = str(bases / "vit")
+    config.audio_config.backbone_trainable = False
+    before = config.to_dict()
+    new = EGMFForConditionalGeneration.from_language_model(bases / "llm", config, attn_implementation=value)
+    assert attentions_of(new) == expected
+    assert config.to_dict() == before
+
+
 def test_attention_of_the_language_model_changes_no_answer(checkpoint):
     folder, model, inputs = checkpoint
     expected = model.score_answers(**inputs).probabilities
@@ -402,6 +433,29 @@ def test_attention_of_an_unknown_part_is_refused(checkpoint, part):
     for each in (load, AutoModel.from_pretrained, EGMFConfig.from_pretrained):
         with pytest.raises(UnknownFieldError, match=f"`attn_implementation` has no field '{part}'"):
             each(checkpoint[0], attn_implementation={part: "eager"})
+    with pytest.raises(UnknownFieldError, match=f"`attn_implementation` has no field '{part}'"):
+        load(checkpoint[0]).set_attn_implementation({part: "eager"})
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        ({"audio_config": {"backbone": "eager"}}, UnknownFieldError, "of `audio_config` has no field 'backbone'. Did"),
+        ({"text_config": {"vision_config": "eager"}}, UnknownFieldError, "of `text_config` has no field 'vision_con"),
+        (5, TypeError, "`attn_implementation` is 5; give a name, or a dict by part of the model"),
+        (["eager"], TypeError, r"`attn_implementation` is \['eager'\]; give a name"),
+        ({"text_config": 5}, TypeError, "`attn_implementation` of `text_config` is 5; give a name"),
+    ],
+)
+def test_attention_of_another_kind_is_refused(checkpoint, bases, value, error, message):
+    """A nested name was ignored without a word."""
+    model = load(checkpoint[0])
+    with pytest.raises(error, match=message):
+        model.set_attn_implementation(value)
+    with pytest.raises(error, match=message):
+        load(checkpoint[0], attn_implementation=value)
+    with pytest.raises(error, match=message):
+        EGMFForConditionalGeneration.from_language_model(bases / "llm", model.config, attn_implementation=value)
 
 
 # ---- device maps --------------------------------------------------------------------------------------------
@@ -412,6 +466,21 @@ def test_device_map_may_leave_out_the_language_model(checkpoint, device_map):
     folder, model, inputs = checkpoint
     loaded = load(folder, device_map=device_map)
     assert torch.equal(outputs_of(loaded, inputs)["logits"], outputs_of(model, inputs)["logits"])
+
+
+@pytest.mark.parametrize(
+    ("device_map", "name", "hint"),
+    [
+        ({"nowhere": "cpu"}, "language_model.nowhere", ""),
+        ({"model": "cpu", "lm_heat": "cpu"}, "language_model.lm_heat", " Did you mean `language_model.lm_head`"),
+        ({"language_model": "cpu", "egmf.fusio": "cpu"}, "egmf.fusio", " Did you mean `egmf.fusion`"),
+        ({"model.layers.7": "cpu", "model.layers.0": "cpu"}, "language_model.model.layers.7", ""),
+    ],
+)
+def test_device_map_with_an_unknown_module_is_refused(checkpoint, device_map, name, hint):
+    """It was ignored without a word where all devices are the same."""
+    with pytest.raises(ValueError, match=f"`device_map` names '{name}', which the model does not have.{hint}"):
+        load(checkpoint[0], device_map=device_map)
 
 
 def test_device_map_by_the_names_of_the_whole_model_or_of_the_language_model():

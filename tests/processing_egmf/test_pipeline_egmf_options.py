@@ -69,6 +69,19 @@ def test_wrong_settings_of_a_new_pipeline_are_refused_by_name(parts, options, me
     assert parts["model"].device == torch.device("cpu")
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, "bf16", "half", 16])
+def test_precision_of_a_loaded_model_is_not_changed(parts, dtype):
+    """It was ignored without a word."""
+    given = str(dtype).removeprefix("torch.")
+    with pytest.raises(ValueError, match=f"`dtype` is '{given}', but the model is in float32. Give float16, bfloat16"):
+        EGMFPipeline(**parts, device="cpu", dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", [None, "auto", "float32", torch.float32])
+def test_precision_of_the_model_itself_may_be_named(parts, dtype):
+    assert EGMFPipeline(**parts, device="cpu", dtype=dtype).dtype == torch.float32
+
+
 @pytest.mark.parametrize("device", [-1, "cpu", "cpu:0", torch.device("cpu")])
 def test_devices_that_hold_the_model(parts, device):
     assert EGMFPipeline(**parts, device=device)(CLIPS)

@@ -187,6 +187,19 @@ def test_changed_fields_are_refused_by_name(stored, tmp_path):
     assert EGMFProcessor.from_pretrained(tmp_path).num_frames == 3
 
 
+@pytest.mark.parametrize(("keyword", "meant"), [("privat", "private"), ("commit_mesage", "commit_message")])
+def test_misspelled_keyword_of_save_pretrained_is_refused(make_processor, tmp_path, keyword, meant):
+    """It was ignored without a word."""
+    processor = make_processor("features", "features")
+    message = rf"save_pretrained: unknown arguments \['{keyword}'\]; .* Did you mean '{meant}' instead of '{keyword}'"
+    with pytest.raises(TypeError, match=message):
+        processor.save_pretrained(tmp_path / "saved", **{keyword: True})
+    with pytest.raises(TypeError, match=r"unknown arguments \['variant'\]"):
+        processor.save_pretrained(tmp_path / "saved", variant="fp16")
+    assert not (tmp_path / "saved").exists()
+    processor.save_pretrained(tmp_path / "saved", max_shard_size="1GB")
+
+
 def test_the_older_name_of_frames_is_read(stored, tmp_path):
     shutil.copytree(stored[0], tmp_path, dirs_exist_ok=True)
     path = tmp_path / "processor_config.json"
