@@ -13,6 +13,7 @@ from processing_egmf.stored_processor_egmf import settings_checksums
 
 from ..data.dataset_options import DatasetOptions
 from ..data.locations import is_hub_id
+from ..data.text_files import shorten
 from ..options import DataArguments
 from ..records import read_json, write_json
 from .calibration import calibration_figures, fit_calibration
@@ -80,18 +81,22 @@ def calibrate(
     elif not path.is_file() and split != "test":
         raise ValueError(f"{path} does not exist. Leave out --results to evaluate the run.")
     results = {"split": split} if split == "test" else read_results(path, run)
-    check_results(results, path, run, dataset)
+    check_results(results, path, run, dataset, None if results_file is not None else split)
     return store_calibration(run, results)
 
 
-def check_results(results: dict[str, Any], path: Path, run: Path, dataset: str | None) -> None:
-    """Refuse results that a calibration must not be fitted on."""
+def check_results(
+    results: dict[str, Any], path: Path, run: Path, dataset: str | None, split: str | None = None
+) -> None:
+    """Refuse results that a calibration must not be fitted on; `split` is the one that the file must be of."""
     if results.get("split") == "test":
         raise ValueError(
             "A model is not calibrated on the test split: its figures would say nothing about new clips. Give --split "
             "validation."
         )
     again = "Evaluate again with --subsets every --overwrite, or give other --results."
+    if split is not None and results.get("split", split) != split:
+        raise ValueError(f"{path} has results of the split {shorten(results['split'])}, not of {split}. {again}")
     evaluated = results.get("dataset")
     if dataset is not None and evaluated is not None and Path(dataset).resolve() != Path(evaluated).resolve():
         raise ValueError(f"{path} has the results of the dataset {evaluated}, not of --dataset {dataset}. {again}")

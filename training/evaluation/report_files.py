@@ -100,6 +100,7 @@ def read_ceilings(path: Path) -> dict[str, Any]:
     ceilings = read_json(path)
     advice = f"It is not the {CEILINGS} of the demo corpus, or damaged. Build the corpus again, or move the file away."
     check_shape(ceilings, Each(Each((*NUMBER, type(None)))), path, advice)
+    check_shape(ceilings, {"emotion": {"chance": NUMBER}}, path, advice)
     return ceilings
 
 

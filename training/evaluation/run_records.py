@@ -7,16 +7,21 @@ A record that is of another kind, of another version or of another checkpoint, o
 entry that is wrong: a report never lacks something in silence, and never mixes two runs.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from processing_egmf import MODALITIES
 
+from ..data.csv_tables import parse_number
+from ..data.text_files import check_value, shorten
 from ..records import Each, check_shape, read_json, weights_digest
 
 
 NUMBER = (int, float)
+MAX_NUMBER = 1e9
+TOLERANCE = 0.01  # of sums and scores that were rounded
 PREDICTION = {
     "id": str,
     "truth": (str, *NUMBER),
@@ -82,6 +87,7 @@ def read_results(path: Path, run: Path | None = None) -> dict[str, Any]:
     if isinstance(results, dict) and "seeds" in results:
         raise ValueError(f"{path} holds figures of several runs (--seeds). Give the results file of one run.")
     check_shape(results, RESULTS, path, advice)
+    check_value(results, str(path))
     if not results["subsets"]:
         raise ValueError(f"{path} has no results: no subset of the modalities was evaluated. {advice}")
     for subset, part in results["subsets"].items():
@@ -102,12 +108,17 @@ def _find_problem(figures: Mapping[str, Any]) -> str | None:
     predictions = figures["predictions"]
     if not predictions or len(predictions) != figures["examples"]:
         return f"{len(predictions)} predictions of {figures['examples']} examples"
+    counts = Counter(prediction["id"] for prediction in predictions)
+    repeated, times = counts.most_common(1)[0]
+    if times > 1:
+        return f"{times} predictions of {shorten(repeated)}"
     first = predictions[0]
     has_labels = "label" in first
     needed = ["label", "score"] if has_labels else ["median", "interval"]
     needed_metric = "accuracy" if has_labels else "mae"
-    if figures["metrics"].get(needed_metric) is None:
-        return f"the metrics have no {needed_metric}"
+    figure = figures["metrics"].get(needed_metric)
+    if figure is None or not 0 <= figure <= (1 if has_labels else MAX_NUMBER):
+        return f"the metrics have no {needed_metric}, or one that cannot be"
     groups = [name for name in ("probabilities", "experts") if name in first]
     for prediction in predictions:
         missing = [name for name in [*needed, *groups] if prediction.get(name) is None]
@@ -118,12 +129,48 @@ def _find_problem(figures: Mapping[str, Any]) -> str | None:
             return f"the truth of {name!r} is {prediction['truth']!r}"
         if len(prediction.get("interval", (0, 0))) != 2:
             return f"the interval of {name!r} is {prediction['interval']}"
+        problem = _find_wrong_number(prediction)
+        if problem is not None:
+            return f"{problem} of {shorten(name)}"
         if has_labels and not {prediction["truth"], prediction["label"]} <= prediction["probabilities"].keys():
             return f"the label or the truth of {name!r} is none of its labels"
         for entry in groups:
             if prediction[entry].keys() != first[entry].keys() or not prediction[entry]:
                 return f"the {entry} of {name!r} have other names than those of {first['id']!r}"
     return None
+
+
+def _find_wrong_number(prediction: Mapping[str, Any]) -> str | None:
+    """The part of a prediction whose numbers cannot be; None if there is none."""
+    probabilities = prediction["probabilities"]
+    experts = prediction.get("experts") or {}
+    numbers = {
+        "probabilities": [*probabilities.values()],
+        "experts": [*experts.values()],
+        "truth, score, median or interval": [
+            *[prediction[name] for name in ("score", "median") if prediction.get(name) is not None],
+            *(prediction.get("interval") or ()),
+            *([] if isinstance(prediction["truth"], str) else [prediction["truth"]]),
+        ],
+    }
+    for part, values in numbers.items():
+        if not all(-MAX_NUMBER <= value <= MAX_NUMBER for value in values):  # NaN too
+            return f"a number that is infinite, missing or too large in the {part}"
+    if min(probabilities.values()) < 0 or abs(sum(probabilities.values()) - 1) > TOLERANCE:
+        return "probabilities that do not add up to 1"
+    if not all(0 <= weight <= 1 + TOLERANCE for weight in experts.values()):
+        return "an expert's weight that is not from 0 to 1"
+    if not prediction["modalities"] or not set(prediction["modalities"]) <= set(MODALITIES):
+        return f"the modalities {shorten(prediction['modalities'])}"
+    if isinstance(prediction["truth"], str):
+        return None
+    scores = [parse_number(key) for key in probabilities]
+    if None in scores:
+        return "probabilities that are not of scores"
+    if not min(scores) - TOLERANCE <= prediction["truth"] <= max(scores) + TOLERANCE:
+        return f"the truth {prediction['truth']}, which is outside of the scores,"
+    low, high = prediction["interval"]
+    return None if low <= high else "an interval that ends before it starts"
 
 
 def check_weights(record: Mapping[str, Any], path: Path, run: Path) -> None:
@@ -156,4 +203,5 @@ def read_training(run: Path, for_report: bool = False) -> dict[str, Any]:
     record = read_json(path)
     advice = "It is not the record of a training by this version, or damaged. Copy it again, or move it away."
     check_shape(record, TRAINING | REPORTED if for_report else TRAINING, path, advice)
+    check_value(record, str(path))
     return record

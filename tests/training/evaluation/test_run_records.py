@@ -2,10 +2,12 @@
 
 import copy
 import json
+import math
 
 import pytest
 
 from tests.helpers.run_files import write_run
+from training.calibrate import main as calibrate
 from training.evaluation import calibration, gate_factors, report_sections
 from training.evaluation.report import main as report
 from training.evaluation.run_records import read_results, read_training
@@ -86,6 +88,72 @@ def test_other_files_than_results_are_named(run, damage, message):
         with pytest.raises(SystemExit, match=message):
             command([str(run)])
     assert not (run / "report.md").exists()
+
+
+def change_of(task, **entries):
+    """A change to the second prediction of a task."""
+
+    def change(content):
+        content["subsets"]["text"]["tasks"][task]["predictions"][1] |= entries
+
+    return change
+
+
+def repeat(content):
+    predictions = content["subsets"]["text"]["tasks"]["emotion"]["predictions"]
+    predictions[3] = predictions[2]
+
+
+def sharpen(content):
+    content["subsets"]["text"]["tasks"]["emotion"]["predictions"][1]["probabilities"]["joy"] += 0.5
+
+
+def boast(content):
+    content["subsets"]["text"]["tasks"]["emotion"]["metrics"]["accuracy"] = 1.5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (repeat, "emotion, text: 2 predictions of 'emotion-2'"),
+        (sharpen, "probabilities that do not add up to 1 of 'emotion-1'"),
+        (boast, "the metrics have no accuracy, or one that cannot be"),
+        (
+            change_of("emotion", experts={"local": 2, "semantic": -1, "global": 0}),
+            "an expert's weight that is not from",
+        ),
+        (change_of("emotion", score=math.nan), "a number that is infinite, missing or too large in the truth, score"),
+        (change_of("emotion", experts={"local": 10**400, "semantic": 0, "global": 0}), "too large in the experts"),
+        (change_of("emotion", modalities=["smell"]), r"the modalities \['smell'\] of 'emotion-1'"),
+        (change_of("sentiment", truth=50), "the truth 50, which is outside of the scores"),
+        (change_of("sentiment", interval=[2, -2]), "an interval that ends before it starts"),
+        (lambda content: content.update(model="a\ud800"), "holds half of a surrogate pair"),
+    ],
+)
+def test_numbers_that_cannot_be_are_named(run, change, message):
+    """A figure or a temperature made from them would look like any other."""
+    path = run / "results-test.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(SystemExit, match=f"{path}.*{message}"):
+        report([str(run)])
+
+
+def test_results_of_another_split_do_not_calibrate(run):
+    content = json.loads((run / "results-test.json").read_text())
+    write_json(run / "results-validation.json", {**content, "split": "train"})
+    write_json(run / "processor_config.json", {"tasks": []})
+    with pytest.raises(
+        SystemExit, match="results-validation.json has results of the split 'train', not of validation"
+    ):
+        calibrate([str(run)])
+
+
+def test_ceilings_without_chance_are_named(run):
+    write_json(run / "ceilings.json", {"emotion": {"text": 0.5}, "sentiment": {"text": None}})
+    with pytest.raises(SystemExit, match="ceilings.json has no entry emotion/chance"):
+        report([str(run)])
 
 
 def test_results_of_another_checkpoint_are_refused(run):
