@@ -12,7 +12,7 @@ from typing import Any, SupportsIndex
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import GenerationMixin
+from transformers import GenerationConfig, GenerationMixin
 
 from .decoders_egmf import argument_names, check_keywords, describe_decoder
 from .padding_egmf import must_regroup, read_groups
@@ -71,15 +71,16 @@ class EGMFGenerationMixin(GenerationMixin):
             kwargs["input_ids"] = inputs
         if kwargs.get("input_ids") is None and kwargs.get("inputs_embeds") is None:
             raise ValueError("No prompt: give all the processor returns.")
-        if isinstance(kwargs.get("generation_config"), dict):
-            raise TypeError("`generation_config` is a dict: give its fields.")
+        chosen = kwargs.get("generation_config")
+        if not isinstance(chosen, GenerationConfig | None):
+            kind = type(chosen).__name__
+            raise TypeError(f"`generation_config` is a {kind}: give its fields.")
         if kwargs.get("custom_generate") is None:
             of_model = argument_names(type(self.language_model))
             settings = {*vars(self.generation_config), *of_model, *LIBRARY_ARGUMENTS}
             given = [name for name, value in kwargs.items() if value is not None]
             check_keywords(GenerationMixin.generate, given, self.forward, settings)
-        chosen = kwargs.get("generation_config") or self.generation_config
-        given = {**vars(chosen), **kwargs}
+        given = {**vars(chosen or self.generation_config), **kwargs}
         for name in COUNTS:
             value = given.get(name)
             if value is not None and not (isinstance(value, SupportsIndex) and value > 0):

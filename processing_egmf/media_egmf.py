@@ -16,7 +16,6 @@ import math
 import os
 import re
 import stat
-import struct
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -29,14 +28,13 @@ import torch
 from transformers.image_utils import is_pil_image
 
 from .arguments_egmf import errors_named, is_number, logger, shorten
+from .declared_egmf import HEAD_BYTES, check_sample_tables, declared_size
 
 
 # Containers that hold their own media. Playlists (hls, dash, concat, sdp) point at other files and are left out.
 CONTAINERS = "mov,mp4,matroska,webm,avi,flv,mpegts,mpeg,asf,ogg,wav,w64,flac,mp3,aac,aiff,au,caf,amr,mxf"
 # Containers for whose tracks FFmpeg estimates a duration from the bit rate, often wrongly.
-ESTIMATED_DURATION = ("aac", "matroska,webm", "mp3", "mpeg", "mpegts")
-# Boxes of mp4 and mov files that contain the sample tables.
-NESTED_BOXES = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf")
+ESTIMATED_DURATION = ("aac", "asf", "matroska,webm", "mp3", "mpeg", "mpegts")
 # Default limit on the length of a clip; the rest is not decoded.
 MAX_SECONDS = 30.0
 # Seconds; the limit if none is set, for the memory's sake.
@@ -48,13 +46,9 @@ PIXELS_PER_SECOND = 250_000_000
 # Of a video; a decoder keeps up to 17 frames in memory.
 MAX_FRAME_PIXELS = 4096 * 4096
 MAX_FRAME_SIDE = 8192  # pixels
-# Declared by an mp4 file, which needs memory for each, present or not.
-MAX_SAMPLES = 2_000_000
 # Seconds; Matroska rounds timestamps to milliseconds.
 TIME_TOLERANCE = 1e-3
 LESS_WORK = "Cut the clip or scale it down, or raise `max_decode_seconds` of the processor."
-HEAD_BYTES = 1024
-MAX_OGG_PAGE = 65_307  # bytes
 # Characters; 200 MB of media in base64.
 MAX_DATA_URI = 2**28
 URL = re.compile(r"(?i)\s*([a-z][a-z0-9+.-]*://|(data|blob):)")
@@ -66,11 +60,6 @@ MEDIA_STARTS = (b"RIFF", b"fLaC", b"OggS", b"ID3", b"\x1aE\xdf\xa3")
 PICTURE_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*")
 # Boxes that an mp4 or mov file begins with.
 MP4_BOXES = (b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"sidx", b"free", b"skip", b"wide")
-# The bytes that wav, avi and w64 files declare, the lowest first; those of caf, Matroska and mp3, the highest first.
-DECLARED_SIZE = re.compile(
-    rb"(?s)(?:RIFF|riff.{12})(?P<little>.{4})|(?:caff.*?data\0{4}|\x1aE\xdf\xa3.*?\x18S\x80g\x01\0{3}"
-    rb"|.*?(?:Xing|Info)\0{3}[\x03\x07\x0b\x0f].{4})(?P<big>.{4})"
-)
 WEB_PAGE_MARKS = (b"<!doctype html", b"<html", b"<head", b"<error>")
 
 
@@ -232,46 +221,6 @@ class DecodingBudget:
             )
 
 
-def check_sample_tables(file: Any, size: int) -> None:
-    """Refuse an mp4 or mov file that declares far more samples than it can hold; FFmpeg needs memory for each.
-
-    Args:
-        file: open, in binary mode.
-        size: bytes of the file.
-    """
-    num_samples = sum(_declared_samples(file, 0, size, size))
-    if num_samples > MAX_SAMPLES:
-        raise ValueError(
-            f"the file declares {num_samples} samples; at most {MAX_SAMPLES} are read. It is damaged, or must be cut."
-        )
-
-
-def _declared_samples(file: Any, start: int, stop: int, file_size: int, depth: int = 0) -> Iterator[int]:
-    """The numbers of samples that the boxes in a part of an mp4 file declare, however deep they lie."""
-    while start + 8 <= stop:
-        file.seek(start)
-        header = file.read(28).ljust(28, b"\0")
-        box_size, kind, long_size = struct.unpack(">I4sQ", header[:16])
-        header_size = 16 if box_size == 1 else 8
-        if box_size == 1:
-            box_size = long_size
-        elif box_size == 0:  # up to the end
-            box_size = stop - start
-        if box_size < header_size:
-            # Damaged, or not an mp4 file.
-            return
-        _, sample_size, count = struct.unpack(">3I", header[header_size : header_size + 12])
-        if kind in NESTED_BOXES and depth < len(NESTED_BOXES):
-            end = min(start + box_size, stop)
-            yield from _declared_samples(file, start + header_size, end, file_size, depth + 1)
-        elif kind == b"trun":
-            yield sample_size  # its second field
-        elif kind == b"stz2" or (kind == b"stsz" and not 0 < sample_size * count <= file_size):
-            # Uncompressed audio has a size that fits.
-            yield count
-        start += box_size
-
-
 # ---- containers ----------------------------------------------------------------------------------------------
 
 
@@ -427,19 +376,6 @@ def choose_stream(container: Any, kind: str) -> Any | None:
     return max(usable, key=rank, default=None)
 
 
-def declared_size(source: Any, name: str) -> float:
-    """The bytes that a file declares; 0 for streams, which state 2 GiB; infinity for Ogg without a last page (4)."""
-    with open_file(source, name) as file:
-        head = file.read(HEAD_BYTES)
-        file.seek(max(0, file.seek(0, io.SEEK_END) - MAX_OGG_PAGE))
-        last_page = file.read().rpartition(b"OggS")[2]
-    if head.startswith(b"OggS") and last_page[1:2] < b"\4":
-        return math.inf
-    declared = DECLARED_SIZE.match(head)
-    size = int.from_bytes(declared[declared.lastgroup], declared.lastgroup) if declared else 0
-    return size if size < 2e9 else 0
-
-
 @dataclass
 class Track:
     """A track of an open container, decoded within a budget.
@@ -481,7 +417,7 @@ class Track:
         if seconds < 0.95 * declared - 0.1:
             decoded = f"only {seconds:.2f} of {declared:.2f} s of {self.stream.type} decode"
             if declared == math.inf:
-                decoded = "the last page is missing"
+                decoded = "the end is missing"
             logger.warning(f"{self.budget.name}: {decoded}; the file may be cut off.")
 
 
@@ -493,7 +429,8 @@ def open_track(source: Any, kind: str, budget: DecodingBudget) -> Iterator[Track
         if stream is None:
             yield None
             return
-        track = Track(container, stream, budget, declared_size(source, budget.name))
+        with open_file(source, budget.name) as file:
+            track = Track(container, stream, budget, declared_size(file))
         yield track
         if track.damage:
             errors = f"{len(track.damage)} errors, first: {track.damage[0]}"

@@ -12,6 +12,7 @@ needs a `fetch` function. Importing this file tells `transformers.pipeline` of t
 When several processes load this file from the Hub at once, `transformers` waits only for the files that it names,
 with a regular expression that finds docstrings as well. So these, which the others import, are named here:
 
+    from .declared_egmf import declared_size
     from .frames_egmf import resize
     from .pictures_egmf import load_picture
     from .prompts_egmf import read_text

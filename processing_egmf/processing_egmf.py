@@ -12,6 +12,7 @@ with a regular expression that finds docstrings as well. So these, which the oth
 
     from .agreement_egmf import check_agreement
     from .audio_egmf import load_audio
+    from .declared_egmf import declared_size
     from .frames_egmf import resize
     from .pictures_egmf import load_picture
     from .video_egmf import load_video

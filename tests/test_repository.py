@@ -53,7 +53,7 @@ MODELING_LAYERS = (
     {"__init__"},
 )
 PROCESSING_LAYERS = (
-    {"agreement_egmf", "arguments_egmf"},
+    {"agreement_egmf", "arguments_egmf", "declared_egmf"},
     {"media_egmf", "frames_egmf"},
     {"faces_egmf", "tasks_egmf", "batches_egmf", "audio_egmf", "pictures_egmf", "stored_processor_egmf"},
     {"collator_egmf", "prompts_egmf", "results_egmf", "video_egmf"},

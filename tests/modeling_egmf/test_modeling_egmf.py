@@ -356,3 +356,17 @@ def test_wrapped_parts_are_refused(make_model, part):
         setattr(model, part, torch.compile(getattr(model, part), backend="eager"))
     with pytest.raises(TypeError, match=r"`language_model` is a PeftModelForCausalLM: .* or model\.add_adapter\(\)"):
         model.language_model = peft.get_peft_model(model.language_model, peft.LoraConfig(r=2, task_type="CAUSAL_LM"))
+
+
+@pytest.mark.slow
+def test_a_compiled_model_gives_the_same(setting, process):
+    """In parts, because inputs are checked between them."""
+    model, processor, samples = setting()
+    inputs = process(processor, samples)
+    with_labels = process(processor, samples, answer=["joy", "anger", "fear"])
+    compiled = torch.compile(model, backend="eager")
+    assert_close(compiled(**inputs).logits, model(**inputs).logits)
+    assert_close(compiled(**with_labels).loss, model(**with_labels).loss)
+    expected = model.score_answers(**inputs).probabilities
+    model.language_model.compile(backend="eager")
+    assert_close(model.score_answers(**inputs).probabilities, expected)

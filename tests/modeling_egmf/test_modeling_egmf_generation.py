@@ -102,10 +102,11 @@ def test_text_without_a_prompt_is_refused(make_model, arguments):
         make_model().generate(**arguments)
 
 
-@pytest.mark.parametrize("fields", [{}, {"max_new_tokens": 3}])
-def test_settings_in_a_dict_are_refused(setting, process, fields):
+@pytest.mark.parametrize("fields", [{}, {"max_new_tokens": 3}, "x", 5, []])
+def test_settings_of_another_type_are_refused(setting, process, fields):
     model, processor, samples = setting()
-    with pytest.raises(TypeError, match="`generation_config` is a dict: give its fields"):
+    kind = type(fields).__name__
+    with pytest.raises(TypeError, match=f"`generation_config` is a {kind}: give its fields"):
         model.generate(**process(processor, samples), generation_config=fields)
 
 

@@ -73,6 +73,11 @@ DECLARING = {
     ".mp3": (None, RATE),
     ".flac": (None, RATE),
     ".ogg": (None, 48_000),
+    ".flv": (("aac", "fltp"), 44_100),
+    ".asf": (("mp2", "s16"), 44_100),
+    ".ts": (("aac", "fltp"), 44_100),
+    ".aiff": (("pcm_s16be", "s16"), RATE),
+    ".au": (("pcm_s16be", "s16"), RATE),
 }
 
 
@@ -92,15 +97,21 @@ def test_a_cut_file_of_any_container_is_named(recording, share, caplog):
 
 
 def test_a_whole_file_of_any_container_is_not(recording, caplog):
-    for content in (recording, recording + b"TAG" + bytes(125)):
+    # Another program may append what is no media, but not to packets of one size.
+    is_packets = recording[::188] == b"G" * (len(recording) // 188)
+    for content in (recording, recording + (bytes(188) if is_packets else b"TAG" + bytes(125))):
         load_audio(content, name="a")
         assert [message for message in caplog.messages if "cut off" in message] == []
 
 
-@pytest.mark.parametrize("ending", [".mkv", ".mp4"])
+VIDEO_CODECS = {".asf": "mpeg4", ".wmv": "msmpeg4v3"}
+
+
+@pytest.mark.parametrize("ending", [".mkv", ".mp4", ".flv", ".asf", ".wmv", ".ts"])
 def test_a_cut_video_is_named(tmp_path, ending, caplog):
     options = {"movflags": "faststart"} if ending == ".mp4" else {}
-    content = write_video(tmp_path / f"clip{ending}", gray_frames(50), options=options).read_bytes()
+    codec = VIDEO_CODECS.get(ending, "libx264")
+    content = write_video(tmp_path / f"clip{ending}", gray_frames(50), codec=codec, options=options).read_bytes()
     load_video(content, num_frames=4, name="a")
     assert caplog.messages == []
     load_video(content[: round(0.7 * len(content))], num_frames=4, name="a")
@@ -112,7 +123,39 @@ def test_an_ogg_file_that_ends_between_or_within_pages(tmp_path, caplog):
     for end in (content.rindex(b"OggS"), content.rindex(b"OggS") + 4, content.rindex(b"OggS") + 5):
         caplog.clear()
         load_audio(content[:end], name="a")
-        assert "a: the last page is missing; the file may be cut off." in caplog.messages
+        assert "a: the end is missing; the file may be cut off." in caplog.messages
+
+
+def test_a_transport_stream_that_ends_between_packets_is_not_told_from_a_whole_one(tmp_path, caplog):
+    """Each packet may be the last."""
+    content = write_audio(tmp_path / "a.ts", sine(300, SECONDS, 44_100), 44_100, ("aac", "fltp")).read_bytes()
+    with_time_codes = b"".join(bytes(4) + content[i : i + 188] for i in range(0, len(content), 188))
+    for stream, size in ((content, 188), (with_time_codes, 192)):
+        caplog.clear()
+        load_audio(stream[: -2 * size], name="a")
+        assert [message for message in caplog.messages if "cut off" in message] == []
+        load_audio(stream[:-100], name="a")
+        assert "a: the end is missing; the file may be cut off." in caplog.messages
+
+
+def as_streamed(content):
+    """An flv or asf file as of a program that cannot go back to its header."""
+    content = bytearray(content)
+    if content.startswith(b"FLV"):
+        start = content.index(b"filesize\0") + len(b"filesize\0")
+        content[start : start + 8] = bytes(8)
+    else:
+        properties = content.index(bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365"))
+        content[properties + 88] |= 1  # flags: broadcast
+    return bytes(content)
+
+
+@pytest.mark.parametrize(("ending", "codec"), [(".flv", ("aac", "fltp")), (".asf", ("mp2", "s16"))])
+def test_a_streamed_file_declares_no_size(tmp_path, ending, codec, caplog):
+    content = write_audio(tmp_path / f"a{ending}", sine(300, SECONDS, 44_100), 44_100, codec).read_bytes()
+    load_audio(as_streamed(content), name="a")
+    load_audio(as_streamed(content)[: len(content) // 2], name="a")
+    assert [message for message in caplog.messages if "cut off" in message] == []
 
 
 def test_pictures_that_are_shown_for_long_are_no_sign_of_a_cut(tmp_path, caplog):

@@ -21,7 +21,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from modeling_egmf import EGMFConfig
-from modeling_egmf.adapters_egmf import default_lora_targets, new_adapter_config
+from modeling_egmf.adapters_egmf import add_adapter, default_lora_targets, new_adapter_config
 from modeling_egmf.decoders_egmf import check_decoder
 from modeling_egmf.loading_egmf import load_new_text_model
 
@@ -167,7 +167,8 @@ def with_lora_targets(arguments: ModelArguments) -> ModelArguments:
     Neither weights nor data are read for it: the language model is built on the meta device.
 
     Raises:
-        ValueError: there is no such language model, EGMF cannot use it, or it does not have the layers.
+        ValueError: there is no such language model, EGMF cannot use it, it does not have the layers, or the adapter
+            has wrong fields.
     """
     text_model = arguments.text_model_name_or_path
     if arguments.model_name_or_path is not None or text_model is None or not arguments.lora_r:
@@ -181,9 +182,11 @@ def with_lora_targets(arguments: ModelArguments) -> ModelArguments:
         targets = default_lora_targets(language_model)
     arguments = dataclasses.replace(arguments, lora_target_modules=targets)
     try:
-        new_adapter_config(language_model, lora_fields(arguments))
-    except TypeError as error:
-        raise ValueError(f"--lora_options {arguments.lora_options}: {error}.") from error
+        add_adapter(language_model, new_adapter_config(language_model, lora_fields(arguments)), "default")
+    except (TypeError, ValueError) as error:
+        if arguments.lora_options is None:
+            raise
+        raise ValueError(f"--lora_options {arguments.lora_options}: {error}") from error
     return arguments
 
 

@@ -68,9 +68,25 @@ def test_another_method_has_only_its_own_fields():
         ("[1]", "is not a JSON object"),
         ('{"use_dra": true}', "use_dra"),
         ('{"peft_type": "NOTHING"}', "use one of LORA"),
+        ('{"use_dora": "yes"}', "`use_dora` of an adapter is 'yes'; its type is bool"),
+        ('{"lora_alpha": NaN}', "`lora_alpha` of an adapter is nan; numbers must be finite"),
+        ('{"lora_dropout": 1.5}', "`lora_dropout` of an adapter is 1.5; it must be at least 0 and below 1"),
+        ('{"r": 0}', "`r` should be a positive integer"),
+        ('{"bias": "all"}', "`bias` trains the frozen language model"),
+        ('{"init_lora_weights": "pissa"}', "'pissa' changes the weights"),
+        ('{"modules_to_save": ["ln_g"]}', "`modules_to_save` has 'ln_g', which the model lacks"),
+        ('{"layers_to_transform": [3]}', r"`layers_to_transform` is \[3\]; the language model has layers 0 to 0"),
+        ('{"rank_pattern": {"q_proj": 4}}', "rank_pattern keys did not match"),
+        ('{"trainable_token_indices": [100000]}', "give token ids below"),
     ],
 )
 def test_wrong_options_of_peft_are_refused(gpt2, lora_options, message):
     arguments = ModelArguments(text_model_name_or_path=str(gpt2), lora_options=lora_options)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=rf"^--lora_options .*{message}"):
         with_lora_targets(arguments)
+
+
+@pytest.mark.parametrize("fields", ['{"use_dora": true}', '{"peft_type": "IA3"}', '{"modules_to_save": ["ln_f"]}'])
+def test_right_options_of_peft_are_accepted(gpt2, fields):
+    arguments = ModelArguments(text_model_name_or_path=str(gpt2), lora_options=fields)
+    assert with_lora_targets(arguments).lora_target_modules == ["c_attn"]
