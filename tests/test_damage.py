@@ -1,4 +1,4 @@
-"""A thousand seeded damaged inputs, each in a bounded process: right answers, or errors that name the example.
+"""Twelve hundred seeded damaged inputs, each in a bounded process: right answers, or errors that name the example.
 
 `python -m tests.helpers.damage` prints the counts; tests/helpers/damage.py says what is counted as what.
 """

@@ -40,6 +40,7 @@ KINDS = {  # kind -> module with `make_inputs(folder)`, which returns `damaged(i
     "pickles": "tests.helpers.damaged_pickles",
     "checkpoints": "tests.helpers.damaged_checkpoints",
     "requests": "tests.helpers.damaged_requests",
+    "converters": "tests.helpers.damaged_releases",
 }
 CONTROLS = 24  # inputs that are first read without damage
 GOOD = ("right", "as written", "partial", "refused")
