@@ -217,6 +217,8 @@ def choose_logits_to_keep(
     # Indices: a slice would leave strided states, for which the CPU copies the whole output matrix once per sample.
     columns = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device)
     kept = logits_to_keep
+    if not isinstance(kept, Tensor | None) and not (isinstance(kept, int) and kept >= 0):
+        raise ValueError(f"`logits_to_keep` is {kept!r}; give a number of columns, or a tensor of them.")
     if not isinstance(kept, Tensor):
         kept = columns[-(kept or 0) :]
     if labels is None:

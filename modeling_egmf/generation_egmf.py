@@ -71,6 +71,8 @@ class EGMFGenerationMixin(GenerationMixin):
             kwargs["input_ids"] = inputs
         if kwargs.get("input_ids") is None and kwargs.get("inputs_embeds") is None:
             raise ValueError("No prompt: give all the processor returns.")
+        if kwargs.get("labels") is not None:
+            raise ValueError("The inputs already contain an answer. Call the processor without `answer`.")
         chosen = kwargs.get("generation_config")
         if not isinstance(chosen, GenerationConfig | None):
             kind = type(chosen).__name__

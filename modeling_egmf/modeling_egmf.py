@@ -86,6 +86,7 @@ from .prompt_egmf import (
     TEXT_INPUTS,
     EGMFPseudoTokens,
     check_finite,
+    check_inputs,
     check_masks,
     check_tensors,
     check_token_ids,
@@ -410,7 +411,7 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFCheckpointMixin, EGMFPr
         media = (audio_values, audio_mask, video_values, video_mask)
         prompt = dict(zip(PREFILL_INPUTS, (*media, utterance_mask, text_mask, modality_mask)))
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, **prompt}
-        check_tensors({**inputs, "labels": labels})
+        check_inputs(inputs, labels, inputs_embeds)
         if labels is not None and answer_ids is not None and not self.training:
             return score_true_answers(self, inputs, labels, answer_ids)
         check_trainable(self, labels, answer_ids)

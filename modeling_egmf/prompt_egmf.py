@@ -82,6 +82,35 @@ def check_tensors(inputs: Mapping[str, Any], required: Collection[str] = ()) -> 
             )
 
 
+def check_inputs(
+    inputs: Mapping[str, Any],
+    labels: Tensor | None,
+    inputs_embeds: Tensor | None,
+) -> None:
+    """Reject inputs that are no tensors, that are not read beside embeddings, and labels of another shape or type.
+
+    Args:
+        inputs: of the model, by name, `input_ids` (B, S) and media among them.
+        labels: (B, S).
+        inputs_embeds: (B, S, D), the whole prompt.
+
+    Raises:
+        TypeError, ValueError: the message names the input.
+    """
+    check_tensors({**inputs, "labels": labels, "inputs_embeds": inputs_embeds})
+    given = [name for name in inputs if inputs[name] is not None]
+    if inputs_embeds is not None and {*given} - {"attention_mask"}:
+        raise ValueError(f"`inputs_embeds` replaces {given[0]} and all media: give one of them.")
+    input_ids = inputs["input_ids"]
+    if labels is None or input_ids is None:
+        return
+    if labels.shape != input_ids.shape or labels.is_floating_point():
+        raise ValueError(
+            f"`labels` has shape {tuple(labels.shape)} and type {labels.dtype}; "
+            f"give whole numbers of shape {tuple(input_ids.shape)}, as the processor does."
+        )
+
+
 def check_masks(input_ids: Tensor, **inputs: Any) -> None:
     """Reject masks that do not belong to `input_ids` (B, S): (B, 3) for `modality_mask`, (B, S) for the others.
 

@@ -12,6 +12,9 @@ from tests.helpers.model_inputs import INPUT_TYPES, MODALITIES, assert_close, ke
 SUBSETS = [set(subset) for size in (1, 2, 3) for subset in itertools.combinations(MODALITIES, size)]
 
 
+ANSWERS = ("answer_ids", "task_ids")
+
+
 def subset_name(subset):
     return "+".join(modality for modality in MODALITIES if modality in subset)
 
@@ -53,6 +56,44 @@ def test_waveform_of_a_wrong_shape_or_type_is_refused(setting, process, change):
     changed = {"fewer samples": values[:1], "no samples": values[0], "whole numbers": values.short()}[change]
     with pytest.raises(ValueError, match=r"^`audio_values` has shape .* Give floats \(3, steps\) and their mask"):
         model.score_answers(**{**inputs, "audio_values": changed})
+
+
+def test_what_is_not_read_beside_embeddings_is_refused(setting, process):
+    """Media and transcript were left out without a word."""
+    model, processor, samples = setting()
+    inputs = process(processor, samples)
+    embeds, _ = model.embed_prompt(**{k: v for k, v in inputs.items() if k not in ("attention_mask", *ANSWERS)})
+    message = r"^`inputs_embeds` replaces input_ids and all media: give one of them"
+    with pytest.raises(ValueError, match=message):
+        model(**inputs, inputs_embeds=embeds)
+    with pytest.raises(ValueError, match=message):
+        model(input_ids=inputs["input_ids"], inputs_embeds=embeds)
+    mask = inputs["attention_mask"]
+    assert_close(model(inputs_embeds=embeds, attention_mask=mask).logits[:, -1], model(**inputs).logits[:, -1])
+
+
+@pytest.mark.parametrize(
+    ("change", "given"),
+    [
+        (lambda labels: labels[:, 1:], r"shape \(3, \d+\) and type torch.int64"),
+        (lambda labels: labels[:1], r"shape \(1, \d+\) and type torch.int64"),
+        (lambda labels: labels.float(), r"shape \(3, \d+\) and type torch.float32"),
+    ],
+)
+def test_labels_of_another_shape_or_type_are_refused(setting, process, change, given):
+    model, processor, samples = setting()
+    inputs = process(processor, samples, answer=["joy", "anger", "fear"])
+    inputs["labels"] = change(inputs["labels"])
+    with pytest.raises(ValueError, match=rf"^`labels` has {given}; give whole numbers of shape \(3, \d+\)"):
+        model.train()(**inputs)
+
+
+@pytest.mark.parametrize("value", [-1, 1.5, "all"])
+def test_number_of_logits_that_cannot_be_is_refused(setting, process, value):
+    """-1 left out the first column."""
+    model, processor, samples = setting()
+    with pytest.raises(ValueError, match=f"^`logits_to_keep` is {value!r}; give a number of columns"):
+        model(**process(processor, samples), logits_to_keep=value)
 
 
 def test_expert_fields_are_filled_on_demand(setting, process):

@@ -102,6 +102,13 @@ def test_text_without_a_prompt_is_refused(make_model, arguments):
         make_model().generate(**arguments)
 
 
+def test_a_prompt_with_its_answer_is_refused(setting, process):
+    """The text after the answer was generated."""
+    model, processor, samples = setting()
+    with pytest.raises(ValueError, match="already contain an answer. Call the processor without `answer`"):
+        model.generate(**process(processor, samples, answer=["joy", "anger", "fear"]), max_new_tokens=2)
+
+
 @pytest.mark.parametrize("fields", [{}, {"max_new_tokens": 3}, "x", 5, []])
 def test_settings_of_another_type_are_refused(setting, process, fields):
     model, processor, samples = setting()
