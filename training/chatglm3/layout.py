@@ -10,10 +10,10 @@ model that loads but writes nonsense or, worse, slightly wrong answers.
 
 # D hidden size  F intermediate size  d head size  V vocabulary
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..records import MAX_SHOWN, read_json
 from .tensor_files import Piece, StoredTensor
 
 
@@ -47,6 +47,8 @@ SIZES = {  # key of config.json -> type
     "layernorm_epsilon": float,
     "seq_length": int,
 }
+MAX_SIZE = 10**9
+MAX_LAYERS = 10_000
 QUANTIZED_ENDINGS = ("weight_scale", "qweight", "qzeros", "scales", "zeros")
 DROPPED = "transformer.rotary_pos_emb.inv_freq"
 
@@ -72,10 +74,10 @@ class Layout(NamedTuple):
 def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} is not a JSON object ({error}).") from error
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is not a JSON object. Download it again.")
+    return content
 
 
 def refuse_other_models(source: Path) -> None:
@@ -161,16 +163,25 @@ def read_layout(source: Path) -> Layout:
         norm_epsilon=sizes["layernorm_epsilon"],
         rope_theta=10_000.0 * _positive(source, "rope_ratio", config.get("rope_ratio", 1)),
         max_positions=sizes["seq_length"],
-        attention_dropout=float(config.get("attention_dropout") or 0.0),
+        attention_dropout=_read_dropout(source, config.get("attention_dropout") or 0.0),
         pad_token_id=pad,
         eos_token_id=eos,
     )
 
 
 def _positive(source: Path, name: str, value: Any) -> int | float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-        raise ValueError(f"{source}: {name} in config.json is {value!r}; it must be a positive number.")
+    limit = MAX_LAYERS if name == "num_layers" else MAX_SIZE
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= limit:  # NaN too
+        raise ValueError(
+            f"{source}: {name} in config.json is {repr(value)[:MAX_SHOWN]}; it must be a positive number of at most {limit:,}."
+        )
     return value
+
+
+def _read_dropout(source: Path, value: Any) -> float:
+    if not isinstance(value, int | float) or not 0 <= value < 1:
+        raise ValueError(f"{source}: attention_dropout in config.json is {repr(value)[:MAX_SHOWN]}; it must be from 0 to 1.")
+    return float(value)
 
 
 def source_shapes(layout: Layout) -> dict[str, tuple[int, ...]]:

@@ -100,9 +100,13 @@ def compare_logits(folder: Path, stored_file: Path) -> dict[str, Difference]:
     Raises:
         ValueError: the file has no logits, or logits of an unknown case or of another vocabulary.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    stored = load_file(stored_file)
+    try:
+        stored = load_file(stored_file)
+    except SafetensorError as error:
+        raise ValueError(f"{stored_file} is not a readable safetensors file ({error}). Copy it again.") from error
     cases = [name.removeprefix("logits/") for name in stored if name.startswith("logits/")]
     if not cases:
         raise ValueError(f"{stored_file} has no logits to compare with (names such as logits/plain).")
@@ -113,7 +117,10 @@ def compare_logits(folder: Path, stored_file: Path) -> dict[str, Difference]:
             continue
         model = _load_model(folder, rope_ratio)
         for case in chosen:
-            differences[case] = difference(case, run_case(model, case, stored), stored)
+            try:
+                differences[case] = difference(case, run_case(model, case, stored), stored)
+            except KeyError as error:
+                raise ValueError(f"{stored_file} has no {error}, the input of case {case}. Store it again.") from error
     return differences
 
 

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..records import Each, check_shape, read_json
+
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +27,7 @@ ITEM_BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1,
     "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
 }  # fmt: skip
+HEADER_ENTRY = {"dtype": str, "shape": [int], "data_offsets": [int]}
 DTYPE_NAMES = {
     "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64", "int32": "I32",
     "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL",
@@ -110,13 +113,16 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
             raise ValueError(f"{path} is not a complete safetensors file ({size} bytes). Download it again.")
         try:
             header = json.loads(file.read(length))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is not a safetensors file: its header is not JSON ({error}).") from error
+    check_shape(header, dict, path, "It is not the header of a safetensors file. Download it again.")
+    header.pop("__metadata__", None)
     data_start = 8 + length
     tensors = {}
     for name, entry in header.items():
-        if name == "__metadata__":
-            continue
+        check_shape(entry, HEADER_ENTRY, path, "The header is damaged. Download it again.", name)
+        if len(entry["data_offsets"]) != 2 or min(*entry["data_offsets"], *entry["shape"], 0) < 0:
+            raise ValueError(f"{path}: the header's entry of {name} is damaged. Download it again.")
         dtype = entry["dtype"]
         shape = tuple(entry["shape"])
         first, last = entry["data_offsets"]
@@ -125,7 +131,18 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
         if data_start + last > size:
             raise ValueError(f"{path} was cut short within {name}, at {size} bytes. Download it again.")
         tensors[name] = StoredTensor(dtype, shape, path, data_start + first)
+    _check_overlaps(path, header)
     return tensors
+
+
+def _check_overlaps(path: Path, header: dict[str, Any]) -> None:
+    """Refuse a header in which two tensors share bytes, one of which would have the other's weights."""
+    end = 0
+    for name in sorted(header, key=lambda name: header[name]["data_offsets"]):
+        first, last = header[name]["data_offsets"]
+        if first < end:
+            raise ValueError(f"{path}: {name} shares bytes with another tensor. Download it again.")
+        end = last
 
 
 def _map_bin(path: Path) -> "dict[str, torch.Tensor]":
@@ -166,7 +183,13 @@ def find_shards(folder: Path) -> tuple[list[Path], dict[str, str] | None]:
     for stem, ending in (("model", ".safetensors"), ("pytorch_model", ".bin")):
         index = folder / f"{stem}{ending}.index.json"
         if index.is_file():
-            weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            content = read_json(index)
+            advice = "It is not the index of a checkpoint, or damaged. Download it again."
+            check_shape(content, {"weight_map": Each(str)}, index, advice)
+            weight_map = content["weight_map"]
+            outside = [name for name in weight_map.values() if Path(name).name != name]
+            if outside:
+                raise ValueError(f"{index} names {outside[0]!r}, which is not a file next to it. {advice}")
             paths = [folder / name for name in sorted(set(weight_map.values()))]
             missing = [path.name for path in paths if not path.is_file()]
             if missing:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..data.text_files import shorten
 from ..records import read_yaml
 
 
@@ -95,13 +96,15 @@ def read_facts(path: Path, base: CardFacts | None = None) -> CardFacts:
     known = [entry.name for entry in dataclasses.fields(CardFacts)]
     if not isinstance(fields, dict):
         raise ValueError(f"{path} must hold the fields of a card: {', '.join(known)}.")
-    unknown = sorted(set(fields) - set(known))
+    unknown = sorted(set(fields) - set(known), key=str)
     if unknown:
-        raise ValueError(f"{path} has unknown fields {', '.join(unknown)}. Known: {', '.join(known)}.")
+        raise ValueError(f"{path} has unknown fields {', '.join(map(str, unknown))}. Known: {', '.join(known)}.")
     for name, value in fields.items():
         expected = _type_of(name)
         if not isinstance(value, expected):
-            raise ValueError(f"`{name}` in {path} is {value!r}; it must be a {expected.__name__}.")
+            raise ValueError(f"`{name}` in {path} is {shorten(value)}; it must be a {expected.__name__}.")
+        if name in LISTS and not all(isinstance(entry, str) for entry in value):
+            raise ValueError(f"`{name}` in {path} is {shorten(value)}; each entry must be text: quote it.")
     return dataclasses.replace(base or CardFacts(), **fields)
 
 

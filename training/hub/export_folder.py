@@ -37,7 +37,7 @@ from ..records import (
 )
 from .card_facts import CardFacts, demo_facts, read_facts
 from .errors import PushError
-from .model_card import CardOptions, find_results, read_run_config, write_card
+from .model_card import CardOptions, find_results, read_run_config, read_study, write_card
 from .options import PushOptions
 from .verify import SENTENCES, TOLERANCE, example_sample
 
@@ -256,7 +256,7 @@ def write_repo_card(options: PushOptions, folder: Path, facts: CardFacts, mergin
         corpus=folder,
         repo_id=options.repo_id,
         revision=options.tag or options.revision,
-        study=read_json(options.study) if options.study else None,
+        study=read_study(options.study) if options.study else None,
         merging=merging,
     )
     try:

@@ -17,11 +17,11 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..evaluation.gates import gate_spread
 from ..evaluation.report_tables import results_table
-from ..evaluation.run_records import read_results, read_training
+from ..evaluation.run_records import NUMBER, read_results, read_training
 from ..evaluation.subsets import ALL_MODALITIES, SUBSET_NAMES, full_subset, modalities_of_config, trained_modalities
 from ..evaluation.tables import format_mean_std, format_number, format_subset, markdown_table
 from ..paths import HUB_CARDS
-from ..records import read_json, weight_files
+from ..records import Each, check_shape, read_json, weight_files
 from .card_facts import CardFacts, demo_facts
 from .card_metadata import check_card
 
@@ -156,6 +156,24 @@ def run_table(results: dict[str, Any], ceilings: dict[str, Any]) -> list[str]:
                 figures = [format_number(part["metrics"].get(key)) for key in metrics]
                 rows.append([task, format_subset(subset), part["examples"], *figures])
     return markdown_table(["task", "modalities", "examples", *(METRIC_NAMES[key] for key in metrics)], rows)
+
+
+def read_study(path: Path) -> dict[str, Any]:
+    """Results over several seeds, of the demo's study.py.
+
+    Raises:
+        ValueError: not JSON, or not such a file.
+    """
+    study = read_json(path)
+    advice = "It is not a results file of training.demo.study, or damaged. Give another --study."
+    missing = (*NUMBER, type(None))
+    summaries = {f"{name}?": {"mean": missing, "std": missing} for name in METRIC_NAMES}
+    variant = {"seeds": [int], "subsets": Each(Each(summaries))}
+    check_shape(study, {"variants": {"egmf": variant}}, path, advice)
+    check_shape(study, {"variants": Each(variant)}, path, advice)
+    if not study["variants"]["egmf"]["subsets"]:
+        raise ValueError(f"{path} has no results. {advice}")
+    return study
 
 
 def study_table(study: dict[str, Any]) -> list[str]:

@@ -1,5 +1,7 @@
 """Settings and tensors of ChatGLM3: those of the real model, and other models, refused with a reason."""
 
+import math
+
 import pytest
 import torch
 
@@ -61,6 +63,10 @@ def test_settings_of_the_real_model(tmp_path):
         ({"num_layers": "two"}, "num_layers in config.json is 'two'"),
         ({"kv_channels": 2.5}, "kv_channels in config.json is 2.5"),
         ({"rope_ratio": 0}, "rope_ratio in config.json is 0"),
+        ({"rope_ratio": math.nan}, "rope_ratio in config.json is nan; it must be a positive number of at most"),
+        ({"hidden_size": math.inf}, "hidden_size in config.json is inf"),
+        ({"num_layers": 10**9}, "num_layers in config.json is 1000000000; .* at most 10,000"),
+        ({"attention_dropout": "x"}, "attention_dropout in config.json is 'x'; it must be from 0 to 1"),
         ({"multi_query_group_num": 3}, "divide evenly"),
         ({"eos_token_id": [2, 3]}, "eos_token_id"),
         ({"ffn_hidden_size": 14}, "according to config.json it should be"),

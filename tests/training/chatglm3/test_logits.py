@@ -127,3 +127,13 @@ def test_verify_needs_logits(native, tmp_path):
     save_file({"logits/other": torch.ones(1, 2)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="'other'"):
         compare_logits(native, tmp_path / "other.safetensors")
+
+
+def test_damaged_stored_logits_are_named(native, stored, tmp_path):
+    path = tmp_path / "stored.safetensors"
+    path.write_bytes(EXPECTED.read_bytes()[:-9])
+    with pytest.raises(ValueError, match="stored.safetensors is not a readable safetensors file"):
+        compare_logits(native, path)
+    save_file({"logits/plain": stored["logits/plain"]}, path)
+    with pytest.raises(ValueError, match="has no 'in/input_ids', the input of case plain"):
+        compare_logits(native, path)

@@ -1,5 +1,6 @@
 """Tensor files: written through one small buffer, and broken ones refused with a reason."""
 
+import json
 import os
 import shutil
 import tracemalloc
@@ -33,9 +34,31 @@ def cut(path):
     os.truncate(path, path.stat().st_size - 1)
 
 
+def with_header(header):
+    """Write a safetensors file with this header and 8 bytes of data."""
+
+    def write(path):
+        text = header if isinstance(header, bytes) else json.dumps(header).encode()
+        path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(8))
+
+    return write
+
+
+def entry(offsets, shape=(2,), dtype="F16"):
+    return {"dtype": dtype, "shape": shape, "data_offsets": offsets}
+
+
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
+        (with_header([1]), "-00002-of-00003.safetensors: its content is .* not the header of a safetensors file"),
+        (with_header({"a": 3}), r"safetensors: a is '3'\. The header is damaged"),
+        (with_header({"a": {"dtype": "F16", "shape": [2]}}), "has no entry a/data_offsets"),
+        (with_header({"a": entry([0, 4], ["2"])}), "a/shape/0 is '2'"),
+        (with_header({"a": entry([-4, 0])}), "the header's entry of a is damaged"),
+        (with_header({"a": entry([0])}), "the header's entry of a is damaged"),
+        (with_header({"a": entry([0, 4]), "b": entry([2, 6])}), "b shares bytes with another tensor"),
+        (with_header(b"[" * 100_000), "not JSON"),
         (cut, "cut short"),
         (lambda path: os.truncate(path, 5), "not a complete safetensors file"),
         (lambda path: path.write_bytes(b"version https://git-lfs.github.com/spec/v1\n"), "git lfs pull"),
@@ -57,6 +80,24 @@ def test_broken_files_are_refused_with_a_reason(source, tmp_path, harm, message)
     with pytest.raises(ValueError, match=message):
         convert(source, tmp_path / "dest", "weights")
     assert not list(tmp_path.glob("dest*"))
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ("{", "index.json is not a JSON file"),
+        ("{}", "index.json has no entry weight_map"),
+        ('{"weight_map": {"a": 3}}', "weight_map/a is '3'"),
+        (
+            '{"weight_map": {"a": "../model.safetensors"}}',
+            "names '../model.safetensors', which is not a file next to it",
+        ),
+    ],
+)
+def test_broken_index_is_named(source, tmp_path, index, message):
+    (source / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(ValueError, match=message):
+        convert(source, tmp_path / "dest", "weights")
 
 
 def test_folder_without_weights_is_refused(tmp_path):

@@ -16,9 +16,11 @@ from training.hub.export_folder import (
     portable,
     weights_fingerprint,
 )
+from training.hub.model_card import read_study
 from training.hub.options import PushOptions
 from training.hub.verify import example_sample
 from training.model.builder import load
+from training.paths import RESULTS
 from training.push_to_hub import main
 from training.records import write_json
 
@@ -176,3 +178,22 @@ def test_demo_is_recognized_by_its_ceilings_in_the_run_or_the_corpus(tmp_path, b
     (tmp_path / "card.yaml").write_text("license: mit\n", encoding="utf-8")  # changes one field, and keeps the others
     facts = find_facts(run, tmp_path / "card.yaml", data)
     assert (facts.license, facts.synthetic, facts.dataset) == ("mit", True, "EGMF demo corpus")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({}, "study.json has no entry variants"),
+        ({"variants": {}}, "has no entry variants/egmf"),
+        ({"variants": {"egmf": {"seeds": [0], "subsets": {}}}}, "has no results"),
+        ({"variants": {"egmf": {"seeds": "01", "subsets": {}}}}, "variants/egmf/seeds is '01'"),
+        (
+            {"variants": {"egmf": {"seeds": [0], "subsets": {"text": {"emotion": {"accuracy": 0.5}}}}}},
+            "text/emotion/accuracy is '0.5'. It is not a results file of training.demo.study",
+        ),
+    ],
+)
+def test_other_files_than_studies_are_named(tmp_path, content, message):
+    with pytest.raises(ValueError, match=message):
+        read_study(write_json(tmp_path / "study.json", content))
+    assert read_study(RESULTS / "demo.json")["variants"]

@@ -477,6 +477,8 @@ def test_facts_are_read(tmp_path):
         ("language: en", "`language` in .* is 'en'; it must be a list"),
         ("synthetic: 1", "it must be a bool"),
         ("name: [x]", "it must be a str"),
+        ("language: [en, no]", r"`language` in .* is \['en', False\]; each entry must be text: quote it"),
+        ("1: x", "unknown fields 1. Known: name,"),
     ],
 )
 def test_bad_facts(tmp_path, text, message):
