@@ -154,11 +154,22 @@ class EGMFResultsMixin:
 
         Returns:
             One dict per sequence: `text`; `answer`, a label or a number, or None if the text contains none; `task`.
+
+        Raises:
+            ValueError: the sequences are not those of the inputs, whose prompts would be read as answers.
         """
-        num_sequences = max(len(generated_ids) // len(inputs["task_ids"]), 1)  # per sample
+        num_samples = len(inputs["task_ids"])
+        num_sequences = max(len(generated_ids) // num_samples, 1)  # per sample
+        is_whole = len(generated_ids) == num_sequences * num_samples
         prompts = inputs["input_ids"].to(generated_ids.device).repeat_interleave(num_sequences, dim=0)
         if torch.equal(generated_ids[:, : prompts.shape[1]], prompts):
             generated_ids = generated_ids[:, prompts.shape[1] :]
+        has_prompt = (generated_ids == self.placeholder_token_id).any()
+        if has_prompt or not is_whole:
+            raise ValueError(
+                f"The {len(generated_ids)} sequences are not those of the {num_samples} `inputs`; "
+                "give what `model.generate(**inputs)` returned."
+            )
         texts = self.tokenizer.batch_decode(generated_ids, skip_special_tokens=True)
         tasks = [self.numbered_tasks[i] for i in inputs["task_ids"].repeat_interleave(num_sequences).tolist()]
         return [

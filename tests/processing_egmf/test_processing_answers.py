@@ -329,3 +329,13 @@ def test_answers_of_sets_of_different_sizes_are_those_of_their_tasks(make_proces
     assert len(processor.post_process_answers(output)[0]["probabilities"]) == 7
     with pytest.raises(ValueError, match="not those of task 'cherma'"):
         processor.post_process_answers(output, tasks=["cherma", "mosei"])
+
+
+@pytest.mark.parametrize(("texts", "num_generated"), [(["I feel joy."], 1), (["joy"] * 2, 3), (["joy"] * 3, 2)])
+def test_sequences_of_other_inputs_are_refused(features, texts, num_generated):
+    """A label in their transcripts would be taken for the answer."""
+    other = features(text=["Such joy!"] * num_generated)
+    ids = torch.nn.functional.pad(other["input_ids"], (0, 1), value=5)
+    message = f"The {num_generated} sequences are not those of the {len(texts)} `inputs`; give what `model.generate"
+    with pytest.raises(ValueError, match=message):
+        features.post_process_generation(ids, features(text=texts))
