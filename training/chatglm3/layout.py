@@ -172,15 +172,17 @@ def read_layout(source: Path) -> Layout:
 def _positive(source: Path, name: str, value: Any) -> int | float:
     limit = MAX_LAYERS if name == "num_layers" else MAX_SIZE
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= limit:  # NaN too
+        shown = repr(value)[:MAX_SHOWN]
         raise ValueError(
-            f"{source}: {name} in config.json is {repr(value)[:MAX_SHOWN]}; it must be a positive number of at most {limit:,}."
+            f"{source}: {name} in config.json is {shown}; it must be a positive number of at most {limit:,}."
         )
     return value
 
 
 def _read_dropout(source: Path, value: Any) -> float:
     if not isinstance(value, int | float) or not 0 <= value < 1:
-        raise ValueError(f"{source}: attention_dropout in config.json is {repr(value)[:MAX_SHOWN]}; it must be from 0 to 1.")
+        shown = repr(value)[:MAX_SHOWN]
+        raise ValueError(f"{source}: attention_dropout in config.json is {shown}; it must be from 0 to 1.")
     return float(value)
 
 
