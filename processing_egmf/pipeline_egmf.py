@@ -295,7 +295,9 @@ class EGMFPipeline(Pipeline):
         return answer
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        """Save model, processor and this code as a folder that `pipeline` can load."""
+        """Save model, processor and this code as a folder that `pipeline` can load; `push_to_hub` uploads them."""
+        if kwargs.get("push_to_hub"):
+            raise ValueError("Give the repo to pipe.push_to_hub() instead.")
         super().save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory)
 

@@ -137,3 +137,12 @@ def test_push_goes_the_way_of_the_model(pipe, monkeypatch):
     monkeypatch.setattr(pipe.model, "push_to_hub", lambda *names, **options: f"https://hub/{names[0]}")
     assert pipe.push_to_hub("ada/x", private=True) == "https://hub/ada/x"
     assert pushed == [(("ada/x",), {"private": True})]
+
+
+def test_saving_does_not_push(pipe, tmp_path):
+    """Model and tokenizer were uploaded without the processor."""
+    with pytest.raises(ValueError, match=r"Give the repo to pipe.push_to_hub\(\) instead"):
+        pipe.save_pretrained(tmp_path / "saved", push_to_hub=True, repo_id="ada/x")
+    assert not (tmp_path / "saved").exists()
+    pipe.save_pretrained(tmp_path / "saved", push_to_hub=False)
+    assert (tmp_path / "saved" / "processor_config.json").is_file()
