@@ -337,11 +337,12 @@ def check_shape(value: Any, shape: Any, path: str | Path, advice: str, place: st
         place: keys of the part in the file.
 
     Raises:
-        ValueError: an entry is missing, or has another type; the message says where.
+        ValueError: an entry is missing, has another type, or is NaN or infinite; the message says where.
     """
     kinds = shape if isinstance(shape, type | tuple) else list if isinstance(shape, list) else dict
     is_flag = isinstance(value, bool) and kinds is not bool
-    if not isinstance(value, kinds) or is_flag:
+    is_infinite = isinstance(value, float) and not math.isfinite(value)  # `write_json` writes null
+    if not isinstance(value, kinds) or is_flag or is_infinite:
         shown = str(value) if len(str(value)) < MAX_SHOWN else f"{str(value)[:MAX_SHOWN]}..."
         raise ValueError(f"{path}: {place or 'its content'} is {shown!r}. {advice}")
     within = f"{place}/" if place else ""

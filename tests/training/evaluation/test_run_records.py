@@ -122,7 +122,7 @@ def boast(content):
             change_of("emotion", experts={"local": 2, "semantic": -1, "global": 0}),
             "an expert's weight that is not from",
         ),
-        (change_of("emotion", score=math.nan), "a number that is infinite, missing or too large in the truth, score"),
+        (change_of("emotion", score=math.nan), "predictions/1/score is 'nan'"),
         (change_of("emotion", experts={"local": 10**400, "semantic": 0, "global": 0}), "too large in the experts"),
         (change_of("emotion", modalities=["smell"]), r"the modalities \['smell'\] of 'emotion-1'"),
         (change_of("sentiment", truth=50), "the truth 50, which is outside of the scores"),
@@ -148,6 +148,16 @@ def test_results_of_another_split_do_not_calibrate(run):
         SystemExit, match="results-validation.json has results of the split 'train', not of validation"
     ):
         calibrate([str(run)])
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
+def test_numbers_that_are_not_finite_are_named(run, number):
+    path = run / "training.json"
+    path.write_text(path.read_text().replace('"all": 600.0', f'"all": {number}'))
+    with pytest.raises(
+        SystemExit, match="training.json: seconds/all is '(nan|-?inf)'. It is not the record of a training"
+    ):
+        report([str(run)])
 
 
 def test_ceilings_without_chance_are_named(run):
