@@ -3,7 +3,8 @@
     accelerate launch ... tests/helpers/training_process.py NOTES [options of training.train]
 
 `NOTES/process-N.json` holds its number and pid, how many there are, the examples of each of its training batches with
-the modalities that were kept, and the log. `FSDP2_ON_CPU=1` splits the weights, as accelerate does only on GPUs.
+the modalities that were kept, the number of vectors and the bias of the projection after each correction of the pseudo
+tokens, and the log. `FSDP2_ON_CPU=1` splits the weights, as accelerate does only on GPUs.
 """
 
 import faulthandler
@@ -20,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from training.arguments import parse_arguments
 from training.data.collator import SampleCollator
+from training.trainer import alignment
 from training.trainer.run import train
 
 
@@ -44,7 +46,15 @@ def local_size(parameter):
 
 
 def main(notes, *options):
-    batches = []
+    batches, corrections = [], []
+    correct = alignment.correct_projection
+
+    def recording_correct(model, answered, *arguments):
+        correct(model, answered, *arguments)
+        bias = model.egmf.pseudo_tokens.projection.bias.tolist()
+        corrections.append({"vectors": sum(len(part.fused) for part in answered.values()), "bias": bias})
+
+    alignment.correct_projection = recording_correct
     collate = SampleCollator.__call__
 
     def recording_collate(self, samples):
@@ -73,6 +83,7 @@ def main(notes, *options):
         "held": sum(local_size(parameter) for parameter in parameters),
         "parameters": sum(parameter.numel() for parameter in parameters),
         "projection": trainer.model.egmf.pseudo_tokens.projection.bias.detach().tolist() if not split else None,
+        "corrections": corrections,
         "batches": batches,
         "log": trainer.state.log_history,
     }

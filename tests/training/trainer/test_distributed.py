@@ -18,6 +18,7 @@ from training.arguments import EGMFTrainingArguments, parse_arguments
 from training.evaluation import evaluator, predictor
 from training.predict import main as predict
 from training.run_eval import main as evaluate
+from training.trainer import alignment
 from training.trainer.run import train
 
 
@@ -172,13 +173,22 @@ def test_two_processes_end_with_the_same_checkpoint_as_one(place, one, two, part
 
 
 def test_two_processes_align_the_pseudo_tokens_together(place, warm_training_python):
-    """Each measures its own examples, and both change the projection alike."""
+    """Each measures its own examples, and both change the projection alike.
+
+    Whether the change is kept depends on rounding: this language model is random, and its answers are far from linear.
+    """
     options = {"only_tasks": "emotion", "fusion_pretraining_epochs": 2, "max_steps": 1, "eval_strategy": "no"}
     options |= {"fit_pseudo_tokens": "true", "distillation": "true", "fusion_learning_rate": 1e-3}
     found = run(warm_training_python, place, "aligned", 2, 2, **options)
+    assert len(found[0]["corrections"]) == alignment.ROUNDS
+    for own, other in zip(found[0]["corrections"], found[1]["corrections"], strict=True):
+        assert own["bias"] == other["bias"]
+        assert own["vectors"] > 0
+        assert other["vectors"] > 0
+    assert found[0]["corrections"][0]["bias"] != found[0]["corrections"][1]["bias"]
     assert found[0]["projection"] == found[1]["projection"]
     record = json.loads((place / "runs/aligned/training.json").read_text())["pseudo_token_alignment"]
-    assert 0 < record["after"] < record["before"]
+    assert 0 < record["after"] <= record["before"]
 
 
 # ---- weights that are split ----------------------------------------------------------------------------------
