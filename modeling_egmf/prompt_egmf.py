@@ -98,8 +98,8 @@ def check_inputs(
         TypeError, ValueError: the message names the input.
     """
     check_tensors({**inputs, "labels": labels, "inputs_embeds": inputs_embeds})
-    given = [name for name in inputs if inputs[name] is not None]
-    if inputs_embeds is not None and {*given} - {"attention_mask"}:
+    given = [name for name in inputs if inputs[name] is not None and name != "attention_mask"]
+    if inputs_embeds is not None and given:
         raise ValueError(f"`inputs_embeds` replaces {given[0]} and all media: give one of them.")
     input_ids = inputs["input_ids"]
     if labels is None or input_ids is None:
@@ -107,7 +107,7 @@ def check_inputs(
     if labels.shape != input_ids.shape or labels.is_floating_point():
         raise ValueError(
             f"`labels` has shape {tuple(labels.shape)} and type {labels.dtype}; "
-            f"give whole numbers of shape {tuple(input_ids.shape)}, as the processor does."
+            f"give whole numbers of shape {tuple(input_ids.shape)}, as processors do."
         )
 
 

@@ -1,5 +1,7 @@
 """Layers and fields of an adapter: an architecture's default, and the refusal of what model or peft do not have."""
 
+import dataclasses
+
 import peft
 import pytest
 import torch
@@ -8,6 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from modeling_egmf import EGMFForConditionalGeneration
 from modeling_egmf.adapters_egmf import METHODS, check_lora_targets, default_lora_targets, linear_layer_names
+from modeling_egmf.fields_egmf import check_adapter_fields
 from tests.helpers.tiny_checkpoint import make_model_and_processor
 
 
@@ -300,3 +303,12 @@ def test_adapters_of_two_methods_survive_saving(other, tmp_path):
         loaded.set_adapter(adapter)
         expected = model.score_answers(**inputs).log_probs
         torch.testing.assert_close(loaded.score_answers(**inputs).log_probs, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_defaults_of_every_method_are_accepted(method):
+    config_class = peft.mapping.PEFT_TYPE_TO_CONFIG_MAPPING[method]
+    defaults = {field.name: field.default for field in dataclasses.fields(config_class)}
+    given = {name: value for name, value in defaults.items() if value is not dataclasses.MISSING}
+    assert len(given) > 3
+    check_adapter_fields(config_class, given)

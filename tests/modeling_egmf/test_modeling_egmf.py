@@ -69,6 +69,8 @@ def test_what_is_not_read_beside_embeddings_is_refused(setting, process):
     with pytest.raises(ValueError, match=message):
         model(input_ids=inputs["input_ids"], inputs_embeds=embeds)
     mask = inputs["attention_mask"]
+    with pytest.raises(ValueError, match="^`inputs_embeds` replaces audio_values and all media"):
+        model(inputs_embeds=embeds, attention_mask=mask, audio_values=inputs["audio_values"])
     assert_close(model(inputs_embeds=embeds, attention_mask=mask).logits[:, -1], model(**inputs).logits[:, -1])
 
 
