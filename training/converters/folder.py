@@ -28,7 +28,7 @@ from .core.columns import media_columns, vectors
 from .core.command import dest_path, make_parser, run
 from .core.conversion_report import ConversionReport
 from .core.corpus import Corpus
-from .core.labels import check_label, clean_text
+from .core.labels import check_label, clean_text, find_blind_splits
 from .core.landmarks import LandmarkOptions, add_landmark_options, plan_landmarks, read_face_features
 from .core.splits import SPLIT_NAMES
 
@@ -61,8 +61,9 @@ def plan(arguments: argparse.Namespace) -> Corpus:
         raise FileNotFoundError(
             f"{arguments.source} has neither metadata.jsonl nor metadata.csv.{found_instead(arguments.source)}"
         )
+    has_answers = any("answer" in table.columns for table in tables)
     for table in tables:
-        check_columns(table)
+        check_columns(table, with_answers=not has_answers)
     tasks = read_tasks(arguments.tasks_file)
     report = ConversionReport()
     columns = list(dict.fromkeys(column for table in tables for column in table.columns))
@@ -121,15 +122,22 @@ def _plan_examples(
     examples: dict[str, list[dict[str, Any]]] = {}
     media = MediaFolder(arguments.source)
     rows = [(table.place(index), row) for table in tables for index, row in enumerate(table.rows)]
-    for number, (place, row) in enumerate(rows):
+    splits = [
+        _read_split(place, str(row.get("id", number)), row.get("split"), report)
+        for number, (place, row) in enumerate(rows)
+    ]
+    answers = [row.get("answer") for _, row in rows]
+    blind = find_blind_splits(zip(splits, answers, strict=True), report)
+    for number, (split, (place, row)) in enumerate(zip(splits, rows, strict=True)):
         example_id = str(row.get("id", number))
-        split = _read_split(place, example_id, row.get("split"), report)
         report.read[split] += 1
         example = _plan_example(
             arguments, media, tasks, example_id, row, f"{place}: row {shorten(example_id)}", report
         )
-        if example is None:
-            continue
+        if split not in blind:
+            example["answer"] = _read_answer(tasks[example["task"]], row.get("answer"), example_id, report)
+            if example["answer"] is None:
+                continue
         example[EXTRA] = {column: row.get(column) for column in extra}
         example["video_id"] = row.get("video_id")
         examples.setdefault(split, []).append(example)
@@ -154,8 +162,8 @@ def _plan_example(
     row: dict[str, Any],
     place: str,
     report: ConversionReport,
-) -> dict[str, Any] | None:
-    """Turn a row, whose location is `place`, into an example; None if it is dropped."""
+) -> dict[str, Any]:
+    """Turn a row, whose location is `place`, into an example without its answer."""
     task_name = arguments.task or row.get("task") or next(iter(tasks))
     task_name = tidy_name(task_name) if isinstance(task_name, str) else task_name
     if not isinstance(task_name, str) or task_name not in tasks:
@@ -163,12 +171,6 @@ def _plan_example(
             f"{place}: unknown task {shorten(task_name)}. Known tasks are {', '.join(tasks)}; "
             "define your own in --tasks_file."
         )
-    if row.get("answer") in (None, ""):
-        report.drop("no answer", example_id)
-        return None
-    answer = check_label(tasks[task_name], row["answer"], example_id, report)
-    if answer is None:
-        return None
     text = row.get("text")
     if text is not None and (isinstance(text, bool) or not isinstance(text, str | int | float)):
         raise ValueError(f"{place}: text is {shorten(text)}; it must be text.")
@@ -177,7 +179,7 @@ def _plan_example(
         "task": task_name,
         "text": None if text is None else clean_text(text),
         "context": _read_context(row.get("context"), example_id, report),
-        "answer": answer,
+        "answer": None,
     }
     for modality in MODALITIES:
         file = row.get(modality)
@@ -187,6 +189,14 @@ def _plan_example(
         example[modality] = _find_file(media, file) if file else None
         example[f"{modality}_features"] = _find_file(media, features) if isinstance(features, str) else features
     return example
+
+
+def _read_answer(task: "EGMFTask", answer: Any, example_id: str, report: ConversionReport) -> str | float | None:
+    """The checked label or score; None if the example is dropped."""
+    if answer in (None, ""):
+        report.drop("no answer", example_id)
+        return None
+    return check_label(task, answer, example_id, report)
 
 
 def _add_landmarks(
@@ -255,7 +265,7 @@ def _unify_types(examples: list[dict[str, Any]], tasks: "dict[str, EGMFTask]", t
     """Store `answer` as text in a corpus with both labels and scores, and values without a common type as JSON."""
     mixed = len({tasks[example["task"]].kind for example in examples}) > 1
     for example in examples:
-        if mixed:
+        if mixed and example["answer"] is not None:
             example["answer"] = str(example["answer"])
         for column, name in types.items():
             if name == "json" and example[EXTRA][column] is not None:
@@ -279,7 +289,8 @@ def _typed_columns(
             typed[f"{modality}_features"] = vectors(width)
     if "context" in columns:
         typed["context"] = datasets.List(datasets.List(string))
-    scores = bool(examples) and all(isinstance(example["answer"], float) for example in examples)
+    answers = [example["answer"] for example in examples if example["answer"] is not None]
+    scores = bool(answers) and all(isinstance(answer, float) for answer in answers)
     typed["answer"] = datasets.Value("float64") if scores else string
     for column, name in types.items():
         typed[column] = datasets.Value("string" if name == "json" else name)

@@ -24,7 +24,7 @@ from .core.columns import typed_columns
 from .core.command import make_parser, run
 from .core.conversion_report import ConversionReport
 from .core.corpus import Corpus
-from .core.labels import check_label, check_single_label, clean_text, read_transcript
+from .core.labels import check_label, check_single_label, clean_text, find_blind_splits, read_transcript
 from .core.pickles import PickledArray, array_shape, read_pickle
 from .core.splits import OFFICIAL, SPLIT_NAMES, note_sizes
 
@@ -180,6 +180,8 @@ def _plan_examples(
     """Map our splits to their examples: those with a usable score, and the unlabeled ones."""
     examples: dict[str, list[dict[str, Any]]] = {SPLIT_NAMES[split]: [] for split in tables if split != MIXED}
     train_ids = {clean_text(name) for name in tables["train"]["id"]}
+    scores = [(split, score) for split in tables for score in map(_as_number, tables[split]["regression_labels"])]
+    blind = find_blind_splits(((SPLIT_NAMES[split], score) for split, score in scores if split != MIXED), report)
     for split in sorted(tables, key=lambda name: name == MIXED):
         table = tables[split]
         for index in range(len(table["id"])):
@@ -190,7 +192,7 @@ def _plan_examples(
                 continue
             home = SPLIT_NAMES.get(split, "train" if labeled else UNLABELED)
             report.read[home] += 1
-            if labeled:
+            if labeled and home not in blind:
                 example["answer"] = check_label(
                     task, example["answer"], example["id"], report, step, clamp=step is None
                 )

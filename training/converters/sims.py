@@ -19,7 +19,7 @@ from .core.columns import media_columns, typed_columns
 from .core.command import dest_path, make_parser, run
 from .core.conversion_report import ConversionReport
 from .core.corpus import Corpus
-from .core.labels import check_label, check_single_label, clean_text
+from .core.labels import check_label, check_single_label, clean_text, find_blind_splits
 from .core.splits import OFFICIAL, SPLIT_NAMES, note_sizes
 
 
@@ -67,11 +67,13 @@ def plan(arguments: argparse.Namespace) -> Corpus:
     for column in (*SINGLE_LABELS, "annotation"):
         if rows and column not in rows[0]:
             report.note("column missing from the table: left empty", column)
+    labels = [(SPLIT_NAMES.get(row["mode"].strip().casefold(), ""), row["label"]) for row in rows]
+    blind = find_blind_splits(labels, report)
     for row in rows:
         clip = clips.find(row["video_id"].strip(), row["clip_id"].strip())
         if clip is not None:
             used.add(clip)
-        split, example = _plan_example(arguments, task, row, clip, report)
+        split, example = _plan_example(arguments, task, row, clip, report, blind)
         if example is not None:
             examples[split].append(example)
     note_sizes(SIZES[arguments.corpus], report)
@@ -106,8 +108,10 @@ def _plan_example(
     row: dict[str, str],
     clip: Path | None,
     report: ConversionReport,
+    blind: set[str],
 ) -> tuple[str | None, dict[str, Any] | None]:
-    """Split and example of a row of the table; the example is None if it is dropped."""
+    """Split and example of a row of the table; the example is None if it is dropped. Those of `blind` splits have no
+    answer."""
     video_id = row["video_id"].strip()
     clip_id = row["clip_id"].strip()
     if clip is not None and (clip.parent.name, clip.stem) != (video_id, clip_id):
@@ -123,8 +127,8 @@ def _plan_example(
     if not video_id or not clip_id:
         report.drop("no video_id or clip_id", example_id)
         return split, None
-    answer = check_label(task, row["label"], example_id, report, step=STEP)
-    if answer is None:
+    answer = None if split in blind else check_label(task, row["label"], example_id, report, step=STEP)
+    if answer is None and split not in blind:
         return split, None
     example = {
         "id": example_id,

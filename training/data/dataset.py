@@ -46,20 +46,19 @@ from .clips import load_features, read_stored
 from .collator import check_modalities
 from .columns import check_columns, found_instead, name_media, read_tables, warn_of_unused
 from .csv_tables import Table
-from .dataset_options import AS_IS, DatasetOptions, map_labels, rename_columns, rename_label
+from .dataset_options import AS_IS, DatasetOptions, map_labels, rename_columns, rename_label, rename_tables
 from .encoder_cache import EncoderCache
 from .examples import (
     check_answers,
-    check_ids,
-    check_splits,
+    check_examples,
     describe_errors,
     examples_of_split,
+    leave_out_blind,
     make_examples,
     parse_answer,
     resolve_media,
     speaker_of,
     split_columns,
-    warn_of_missing_texts,
     warn_of_unnamed,
 )
 from .faces import decode_face, prepare_cropped
@@ -98,7 +97,8 @@ def load_examples(
         split: the split to load; None for all.
         manifest: split manifest of a converted corpus, the name of a file in its `splits/`.
         options: names of columns and labels, and what to read of a dataset on the Hub.
-        with_answers: whether every example must have an answer.
+        with_answers: whether every example must have an answer. A split without any, as the test split of a shared
+            task, is then left out if all splits are loaded.
 
     Returns:
         Examples with the columns above; all other columns are in the dict `extra`.
@@ -125,10 +125,10 @@ def load_examples(
                 "missing. Leave out --split_manifest."
             )
         examples = _read_corpus(folder, places, options, with_answers)
-    check_ids(examples, folder)
-    check_splits(examples, folder)
-    warn_of_missing_texts(examples, folder)
+    check_examples(examples, folder)
     chosen = examples if split is None else examples_of_split(examples, split, folder)
+    if with_answers and split is None:
+        chosen = leave_out_blind(chosen, folder)
     if with_answers:
         check_answers(chosen, folder, places)
     resolve_media(chosen, folder.parent if folder.is_file() else folder, places)
@@ -175,7 +175,9 @@ def _read_corpus(
         if FILES in record:
             check_files(folder, record, ("clips",))
     examples: list[dict[str, Any]] = []
-    for table in _read_tables(folder, options):
+    tables = _read_tables(folder, options)
+    with_answers = with_answers and not any("answer" in table.columns for table in tables)
+    for table in tables:
         check_columns(table, with_answers)
         warn_of_unused(table)
         rows = make_examples(table, len(examples))
@@ -207,7 +209,7 @@ def _read_tables(dataset: Path, options: DatasetOptions) -> list[Table]:
             f"{shorten_path(dataset)} is not a corpus: it has neither metadata.jsonl nor metadata.csv nor Parquet "
             f"files.{found_instead(dataset)}"
         )
-    return [name_media(rename_columns(table, columns)) for table in tables]
+    return [name_media(table) for table in rename_tables(tables, columns)]
 
 
 class SampleIndex(NamedTuple):

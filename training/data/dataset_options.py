@@ -97,6 +97,22 @@ def _read_label_map(entries: Sequence[str]) -> dict[str, str]:
     return labels
 
 
+def rename_tables(tables: Sequence[Table], columns: Mapping[str, str]) -> list[Table]:
+    """As `rename_columns` for the tables of a dataset's splits, some of which may have no answers.
+
+    Raises:
+        ValueError: a table lacks another column, or all lack that of the answers.
+    """
+    name = columns.get("answer")
+    others = {column: old for column, old in columns.items() if column != "answer"}
+    has_answers = any(name in table.columns for table in tables)
+    renamed = []
+    for table in tables:
+        is_blind = has_answers and not {"answer", name} & set(table.columns)
+        renamed.append(rename_columns(table, others if is_blind else columns))
+    return renamed
+
+
 def rename_columns(table: Table, columns: Mapping[str, str]) -> Table:
     """Give the columns that the options name their names in EGMF.
 

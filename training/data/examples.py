@@ -91,6 +91,17 @@ def _read_id(name: Any, place: str) -> str:
     return name
 
 
+def check_examples(examples: Sequence[dict[str, Any]], folder: Path) -> None:
+    """Check ids and splits, and warn of transcripts that are missing.
+
+    Raises:
+        ValueError: as for `check_ids` and `check_splits`.
+    """
+    check_ids(examples, folder)
+    check_splits(examples, folder)
+    warn_of_missing_texts(examples, folder)
+
+
 def check_ids(examples: Sequence[dict[str, Any]], folder: Path) -> None:
     """Check that no two examples have the same id.
 
@@ -190,7 +201,24 @@ def check_answers(examples: Sequence[dict[str, Any]], folder: Path, places: dict
         if example.get("answer") in (None, ""):
             described.append(f"example {example['id']!r} has no `answer`{_where(example, places)}")
     if described:
-        raise ValueError(f"{folder}: {list_first(described)}. Fill it in, or leave out the rows.")
+        is_blind = len(described) == len(examples)
+        hint = " A split without any is predicted by egmf predict --split." if is_blind else ""
+        raise ValueError(f"{folder}: {list_first(described)}. Fill it in, or leave out the rows.{hint}")
+
+
+def leave_out_blind(examples: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
+    """The examples of the splits in which some have an answer; unchanged if none has one. Test splits of shared tasks
+    have none."""
+    with_answers = {example.get("split") for example in examples if example.get("answer") not in (None, "")}
+    kept = [example for example in examples if example.get("split") in with_answers]
+    if not kept or len(kept) == len(examples):
+        return examples
+    blind = sorted({str(example.get("split")) for example in examples} - set(map(str, with_answers)))
+    logger.info(
+        f"{folder}: {len(examples) - len(kept)} examples without an `answer` are left out, all of split "
+        f"{', '.join(blind)}. egmf predict --split predicts them."
+    )
+    return kept
 
 
 def resolve_media(examples: Sequence[dict[str, Any]], folder: Path, places: dict[str, str]) -> None:

@@ -89,7 +89,7 @@ def is_converted(folder: str | Path) -> bool:
 
 
 def load_converted(folder: str | Path, manifest: str = "official") -> list[dict[str, Any]]:
-    """Load a converted corpus; examples without an answer (in an `unlabeled` split) are left out and counted.
+    """Load a converted corpus, examples without an answer (of a split `unlabeled`, or of a blind test split) included.
 
     Args:
         folder: the output of a converter.
@@ -116,12 +116,8 @@ def load_converted(folder: str | Path, manifest: str = "official") -> list[dict[
         raise ValueError(f"{folder} is incomplete: it has no data/*.parquet. Convert it again.")
     split_of = _read_manifest(folder, manifest)
     examples = []
-    num_unlabeled = 0
     for part in datasets.load_dataset("parquet", data_files=files).values():
         for example in _read_part(part, folder):
-            if example["answer"] is None:
-                num_unlabeled += 1
-                continue
             if example["id"] not in split_of:
                 raise ValueError(
                     f"{folder}: example {example['id']!r} is not in splits/{manifest}.json. Convert it again."
@@ -129,14 +125,11 @@ def load_converted(folder: str | Path, manifest: str = "official") -> list[dict[
             example["split"] = split_of[example["id"]]
             examples.append(example)
     missing = split_of.keys() - {example["id"] for example in examples}
-    if len(missing) > num_unlabeled:
+    if missing:
         raise ValueError(
-            f"{folder}: {len(missing) - num_unlabeled} examples of splits/{manifest}.json are not in data/. "
-            "Convert it again."
+            f"{folder}: {len(missing)} examples of splits/{manifest}.json are not in data/. Convert it again."
         )
     check_files(folder, record, ("splits",))
-    if num_unlabeled:
-        print(f"{folder}: {num_unlabeled} examples without an answer are left out.")
     return examples
 
 

@@ -67,6 +67,27 @@ def test_rows(tmp_path, convert, own):
     assert table["repaired"] == table["dropped"] == table["notes"] == {}
 
 
+@pytest.mark.parametrize("missing", [None, "", float("nan"), "NaN"])
+@pytest.mark.parametrize("answers", [("joy", "sadness"), (1.0, -2.5), ("joy", 1.5)])
+def test_a_split_without_answers_is_kept(convert, own, missing, answers):
+    tasks = ["sentiment" if isinstance(answer, float) else "emotion" for answer in answers]
+    rows = [
+        {"split": "train", "text": "a", "task": task, "answer": answer}
+        for task, answer in zip(tasks, answers, strict=True)
+    ]
+    rows += [{"split": "test", "text": "b", "task": tasks[0], "answer": missing}] * 2
+    found, table = convert(folder, own(rows))
+    is_mixed = len(set(tasks)) > 1
+    assert [row["answer"] for row in found["train"]] == [str(a) if is_mixed else a for a in answers]
+    assert [row["answer"] for row in found["test"]] == [None, None]
+    assert reasons(table, "notes") == {"split without labels: kept for egmf predict": ["test"]}
+
+
+def test_a_training_split_without_answers_is_refused(convert, own):
+    with pytest.raises(SystemExit, match="No example of mine can be used"):
+        convert(folder, own([{"split": "train", "text": "a", "answer": None}]))
+
+
 def test_names_in_composed_letters(tmp_path, convert, own):
     """As Windows and Linux write them, and as macOS does."""
     names = [unicodedata.normalize(form, "gaieté") for form in ("NFC", "NFD")]

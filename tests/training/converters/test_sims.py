@@ -46,6 +46,17 @@ def test_sims_rows(tmp_path, convert, clip, corpus, table):
     assert (tmp_path / "made/dest/splits/video_disjoint.json").is_file()
 
 
+@pytest.mark.parametrize("label", ["", "nan"])
+def test_test_split_without_labels(tmp_path, convert, clip, label):
+    rows = [row if row["mode"] != "test" else {**row, "label": label} for row in SIMS]
+    source = write_sims(tmp_path / "SIMS", clip, rows)
+    found, stored = convert(sims, source, "--corpus", "sims_v2")
+    assert [row["answer"] for row in found["test"]] == [None]
+    assert [row["answer"] for row in found["train"]] == [-1.0, 0.0]
+    assert reasons(stored, "notes")["split without labels: kept for egmf predict"] == ["test"]
+    assert stored["dropped"] == {}
+
+
 def test_sims_quirks(tmp_path, convert, clip):
     rows = [
         *SIMS,

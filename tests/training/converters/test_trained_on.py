@@ -50,6 +50,23 @@ def test_splits_and_manifests(features, tmp_path):
         load_examples(tmp_path, manifest="x")
 
 
+def test_test_split_without_scores(tmp_path):
+    """As that of a shared task: it is kept for prediction, and not trained or evaluated on."""
+    values = mmsa(train=8, valid=4, test=4)
+    values["test"]["regression_labels"][:] = np.nan
+    source = write_pickle(tmp_path / "a.pkl", values)
+    mmsa_converter.main([str(source), str(tmp_path / "dest"), "--corpus", "sims_v2", "--no_progress"])
+    rows = load_examples(tmp_path / "dest", "test", with_answers=False)
+    assert [(row["id"], row["answer"]) for row in rows] == [(name, None) for name in values["test"]["id"]]
+    assert {row["split"] for row in load_examples(tmp_path / "dest")} == {"train", "validation"}
+    assert {row["split"] for row in load_examples(tmp_path / "dest", manifest="video_disjoint")} <= {
+        "train",
+        "validation",
+    }
+    with pytest.raises(ValueError, match="has no `answer`.* A split without any is predicted by egmf predict --split"):
+        load_examples(tmp_path / "dest", "test")
+
+
 @pytest.fixture(scope="module")
 def clip_folders(tmp_path_factory):
     """One corpus converted twice: with the paths of its clips, and with the clips embedded."""

@@ -91,3 +91,46 @@ def test_a_transcript_is_found_in_either_form(tmp_path):
     (clip,), skipped = find_clips(tmp_path)
     assert clip.transcript_file.name == f"{DECOMPOSED}.txt"
     assert not skipped.total()
+
+
+def split_rows(*answers_of_test):
+    answers = ("joy", "fear", *answers_of_test)
+    return [
+        {"split": "test" if number > 1 else "train", "text": "a", "answer": answer}
+        for number, answer in enumerate(answers)
+    ]
+
+
+@pytest.mark.parametrize("missing", [None, "", float("nan")])
+def test_a_split_without_answers_is_left_out_of_all_and_can_be_predicted(tmp_path, caplog, missing):
+    """The test split of a shared task: nothing but its own evaluation is refused."""
+    caplog.set_level("INFO")
+    folder = write_table(tmp_path, split_rows(missing, missing))
+    assert [example["id"] for example in load_examples(folder)] == ["0", "1"]
+    assert "2 examples without an `answer` are left out, all of split test. egmf predict --split" in caplog.text
+    assert [example["id"] for example in load_examples(folder, "test", with_answers=False)] == ["2", "3"]
+    with pytest.raises(
+        ValueError, match=r"'2' has no `answer` \(.*line 3\).* A split without any is predicted by egmf"
+    ):
+        load_examples(folder, "test")
+
+
+def test_missing_answers_among_others_are_refused(tmp_path):
+    folder = write_table(tmp_path, split_rows("joy", None))
+    with pytest.raises(ValueError, match="example '3' has no `answer` .* leave out the rows.$"):
+        load_examples(folder)
+    folder = write_table(tmp_path, [{"text": "a", "answer": None}, {"text": "b", "answer": ""}])
+    with pytest.raises(ValueError, match="example '0' has no `answer`"):
+        load_examples(folder)
+
+
+@pytest.mark.parametrize("column", ["answer", "label"])
+def test_the_table_of_a_split_without_answers_needs_no_column_for_them(tmp_path, column):
+    for split, rows in {"train": f"text,{column}\na,joy\n", "test": "text\nb\n"}.items():
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "metadata.csv").write_text(rows)
+    options = DatasetOptions(columns={"answer": "label"} if column == "label" else {})
+    assert [example["answer"] for example in load_examples(tmp_path, options=options)] == ["joy"]
+    assert [example["text"] for example in load_examples(tmp_path, "test", "official", options, False)] == ["b"]
+    with pytest.raises(ValueError, match="no such column: --text_column 'words'"):
+        load_examples(tmp_path, options=DatasetOptions(columns={"text": "words", **options.columns}))

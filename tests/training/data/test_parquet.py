@@ -53,10 +53,12 @@ def release(tmp_path, monkeypatch):
     return tmp_path / "dest", values
 
 
-def test_examples_match_the_release(release, capsys):
+def test_examples_match_the_release(release, caplog):
     folder, values = release
-    rows = load_converted(folder)
-    assert "3 examples without an answer are left out" in capsys.readouterr().out
+    caplog.set_level("INFO")
+    rows = load_examples(folder)
+    assert "3 examples without an `answer` are left out, all of split unlabeled." in caplog.text
+    assert len(load_examples(folder, "unlabeled", with_answers=False)) == 3
     assert [row["id"] for row in rows] == [name for split in values.values() for name in split["id"]]
     assert {row["split"] for row in rows} == {"train", "validation", "test"}
     for row, i in zip(rows, range(11), strict=False):

@@ -3,9 +3,11 @@
 import math
 import re
 import unicodedata
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ...data.csv_tables import parse_number, tidy_name
+from ...data.examples import MISSING_VALUES
 from ...data.text_files import shorten
 from .conversion_report import ConversionReport
 
@@ -18,6 +20,31 @@ CLAMPED = 0.5
 WRONG_LABELS = ("unknown label", "no score", "score outside")  # the reasons of `check_label` begin like this
 SURROGATES = re.compile("[\ud800-\udfff]")
 PAUSES = re.compile(r"(?<!\S)sp(?!\S)")
+
+
+def find_blind_splits(labels: Iterable[tuple[str, Any]], report: ConversionReport) -> set[str]:
+    """The splits, except train, without any label, as the test splits of shared tasks. Their examples are kept, and
+    have no answer.
+
+    Args:
+        labels: split and label of every row of the release.
+        report: notes these splits.
+    """
+    is_blind: dict[str, bool] = {}
+    for split, label in labels:
+        is_blind[split] = is_blind.get(split, True) and _is_missing(label)
+    blind = {split for split in is_blind if is_blind[split] and split != "train"}
+    if not all(is_blind.values()):
+        for split in sorted(blind):
+            report.note("split without labels: kept for egmf predict", split)
+        return blind
+    return set()
+
+
+def _is_missing(label: Any) -> bool:
+    if isinstance(label, float):
+        return math.isnan(label)
+    return label is None or (isinstance(label, str) and label.strip().casefold() in ("", *MISSING_VALUES))
 
 
 def check_label(
