@@ -267,6 +267,13 @@ def write_json(path: str | Path, value: Any) -> Path:
     return write_text(path, text + "\n")
 
 
+def print_record(record: dict[str, Any], output: str | Path | None = None) -> None:
+    """Print a record as JSON, and write it into a file if there is an output."""
+    print(json.dumps(record, indent=1))
+    if output is not None:
+        write_json(output, record)
+
+
 def weight_files(checkpoint: Path) -> list[Path]:
     """The files with the weights of an EGMF checkpoint: its own, and those of PEFT adapters in their folders."""
     return sorted([*checkpoint.glob("model*.safetensors"), *checkpoint.glob("*/adapter_model*.safetensors")])

@@ -47,6 +47,7 @@ NUMBERS = (
     b"\xff",
     "x" * 300,
 )
+MEDIA = ("audio", "video", "audio_features", "video_features")
 REPORTED = logging.getLogger("training.converters")
 REPORTED.addHandler(logging.NullHandler())
 
@@ -164,9 +165,6 @@ def find_invalid(found: Outcome) -> str | None:
         if "\ufffd" in str(row):
             return f"{name} has a replacement character"
     return None
-
-
-MEDIA = ("audio", "video", "audio_features", "video_features")
 
 
 def same(first: Any, second: Any) -> bool:

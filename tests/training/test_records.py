@@ -20,6 +20,7 @@ from training.records import (
     digest_of_json,
     only_writer,
     peak_gib,
+    print_record,
     read_json,
     read_yaml,
     replacing,
@@ -59,6 +60,15 @@ def test_json_round_trip(tmp_path):
     assert read_json(path) == value
     assert path.read_text(encoding="utf-8").endswith("}\n")
     assert [file.name for file in path.parent.iterdir()] == ["results.json"]
+
+
+def test_record_is_printed_and_stored_if_there_is_an_output(tmp_path, capsys):
+    record = {"seconds": 0.5, "versions": {"torch": "2"}}
+    for output in (None, tmp_path / "record.json"):
+        print_record(record, output)
+        assert json.loads(capsys.readouterr().out) == record
+    assert read_json(tmp_path / "record.json") == record
+    assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
 
 
 def test_nonfinite_numbers_become_null_and_numpy_becomes_plain():

@@ -9,7 +9,6 @@ one pixel, scaled by 0.9, and compressed more. The face should be near the cente
 """
 
 import argparse
-import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +30,7 @@ from ..demo.clips import CRF, write_mp4
 from ..evaluation.predictor import Clip, find_clips
 from ..evaluation.subsets import ALL_MODALITIES
 from ..model.builder import load
-from ..records import commit, versions, write_json
+from ..records import commit, print_record, versions
 from .option_ranges import COUNT, check_ranges
 
 
@@ -182,9 +181,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             parser.error("Give --dataset, --folder, or both.")
         check_checkpoint(arguments.model_name_or_path)
         record = measure(arguments)
-        print(json.dumps(record, indent=1))
-        if arguments.output is not None:
-            write_json(arguments.output, record)
+        print_record(record, arguments.output)
 
 
 if __name__ == "__main__":

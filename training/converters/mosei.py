@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..data.tables import read_csv
-from ..data.text_files import read_text, shorten
+from ..data.text_files import read_text
 from .core.clips import find_file, is_file_name, list_files, map_files, store_clip
 from .core.columns import media_columns, typed_columns
 from .core.command import dest_path, make_parser, run
 from .core.conversion_report import ConversionReport
 from .core.corpus import Corpus
 from .core.labels import check_label, clean_text, remove_pauses
-from .core.splits import OFFICIAL, SPLIT_NAMES, note_sizes
+from .core.splits import OFFICIAL, note_sizes, read_split
 
 
 if TYPE_CHECKING:
@@ -139,8 +139,11 @@ def plan(arguments: argparse.Namespace) -> Corpus:
     transcripts = Transcripts(map_files(texts, lambda path: path.stem, report), report)
     examples: dict[str, list[dict[str, Any]]] = {split: [] for split in OFFICIAL}
     for row in read_csv(table, COLUMNS):
-        split = SPLIT_NAMES.get(row["mode"].strip().casefold())
-        example = _plan_example(arguments, task, row, transcripts, report)
+        ids = (row["video_id"].strip(), row["clip_id"].strip())
+        split = read_split(row["mode"], ids, report)
+        if split is None:
+            continue
+        example = _plan_example(arguments, task, row, ids, transcripts, report)
         if example is None:
             continue
         video = videos.get(example["video_id"])
@@ -158,21 +161,13 @@ def _plan_example(
     arguments: argparse.Namespace,
     task: "EGMFTask",
     row: dict[str, str],
+    ids: tuple[str, str],
     transcripts: Transcripts,
     report: ConversionReport,
 ) -> dict[str, Any] | None:
-    """Turn a row of the table into an example; None if it is dropped."""
-    video_id = row["video_id"].strip()
-    clip_id = row["clip_id"].strip()
+    """Turn a row of the table, of the video and clip with these ids, into an example; None if it is dropped."""
+    video_id, clip_id = ids
     example_id = f"{video_id}$_${clip_id}"
-    split = SPLIT_NAMES.get(row["mode"].strip().casefold())
-    report.read[split or "unknown"] += 1
-    if split is None:
-        report.drop(f"unknown mode {shorten(row['mode'])}", example_id)
-        return None
-    if not video_id or not clip_id:
-        report.drop("no video_id or clip_id", example_id)
-        return None
     answer = check_label(task, row["label"], example_id, report, clamp=True)
     if answer is None:
         return None

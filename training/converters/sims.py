@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data.csv_tables import read_csv
-from ..data.text_files import shorten
 from .core.clips import example_bytes, find_file, finish_clip, list_files, map_files
 from .core.columns import media_columns, typed_columns
 from .core.command import dest_path, make_parser, run
 from .core.conversion_report import ConversionReport
 from .core.corpus import Corpus
 from .core.labels import check_label, check_single_label, clean_text, find_blind_splits
-from .core.splits import OFFICIAL, SPLIT_NAMES, note_sizes
+from .core.splits import OFFICIAL, SPLIT_NAMES, note_sizes, read_split
 
 
 if TYPE_CHECKING:
@@ -61,21 +60,11 @@ def plan(arguments: argparse.Namespace) -> Corpus:
     clips = Clips([path for path in files if path.suffix.lower() == ".mp4"], report)
     if arguments.media != "none" and not clips.paths:
         raise FileNotFoundError(f"{arguments.source} has no mp4 files. Use --media none to convert only the text.")
-    examples: dict[str, list[dict[str, Any]]] = {split: [] for split in OFFICIAL}
-    used: set[Path] = set()
     rows = read_csv(table, COLUMNS)
     for column in (*SINGLE_LABELS, "annotation"):
         if rows and column not in rows[0]:
             report.note("column missing from the table: left empty", column)
-    labels = [(SPLIT_NAMES.get(row["mode"].strip().casefold(), ""), row["label"]) for row in rows]
-    blind = find_blind_splits(labels, report)
-    for row in rows:
-        clip = clips.find(row["video_id"].strip(), row["clip_id"].strip())
-        if clip is not None:
-            used.add(clip)
-        split, example = _plan_example(arguments, task, row, clip, report, blind)
-        if example is not None:
-            examples[split].append(example)
+    examples, used = _plan_examples(arguments, task, rows, clips, report)
     note_sizes(SIZES[arguments.corpus], report)
     for path in sorted(set(clips.paths.values()) - used):
         report.note("clip without a label", f"{path.parent.name}$_${path.stem}")
@@ -102,34 +91,53 @@ def plan(arguments: argparse.Namespace) -> Corpus:
     )
 
 
+def _plan_examples(
+    arguments: argparse.Namespace,
+    task: "EGMFTask",
+    rows: Sequence[dict[str, str]],
+    clips: "Clips",
+    report: ConversionReport,
+) -> tuple[dict[str, list[dict[str, Any]]], set[Path]]:
+    """The examples of each split, and the clips that the table has. Those of a split without labels have no answer."""
+    examples: dict[str, list[dict[str, Any]]] = {split: [] for split in OFFICIAL}
+    used: set[Path] = set()
+    labels = [(SPLIT_NAMES.get(row["mode"].strip().casefold(), ""), row["label"]) for row in rows]
+    blind = find_blind_splits(labels, report)
+    for row in rows:
+        ids = (row["video_id"].strip(), row["clip_id"].strip())
+        clip = clips.find(*ids)
+        if clip is not None:
+            used.add(clip)
+            ids = _restore_zeros(ids, clip, report)
+        split = read_split(row["mode"], ids, report)
+        if split is None:
+            continue
+        answer = None if split in blind else check_label(task, row["label"], "$_$".join(ids), report, step=STEP)
+        if answer is not None or split in blind:
+            examples[split].append(_plan_example(arguments, task, row, ids, clip, answer, report))
+    return examples, used
+
+
+def _restore_zeros(ids: tuple[str, str], clip: Path, report: ConversionReport) -> tuple[str, str]:
+    """The ids in a clip's path, for those of its row in the table."""
+    restored = (clip.parent.name, clip.stem)
+    if restored != ids:
+        report.repair("leading zeros of the ids restored from the clip's name", "$_$".join(restored))
+    return restored
+
+
 def _plan_example(
     arguments: argparse.Namespace,
     task: "EGMFTask",
     row: dict[str, str],
+    ids: tuple[str, str],
     clip: Path | None,
+    answer: str | float | None,
     report: ConversionReport,
-    blind: set[str],
-) -> tuple[str | None, dict[str, Any] | None]:
-    """Split and example of a row of the table; the example is None if it is dropped. Those of `blind` splits have no
-    answer."""
-    video_id = row["video_id"].strip()
-    clip_id = row["clip_id"].strip()
-    if clip is not None and (clip.parent.name, clip.stem) != (video_id, clip_id):
-        video_id = clip.parent.name
-        clip_id = clip.stem
-        report.repair("leading zeros of the ids restored from the clip's name", f"{video_id}$_${clip_id}")
+) -> dict[str, Any]:
+    """Turn a row of the table, of the video and clip with these ids, into an example."""
+    video_id, clip_id = ids
     example_id = f"{video_id}$_${clip_id}"
-    split = SPLIT_NAMES.get(row["mode"].strip().casefold())
-    report.read[split or "unknown"] += 1
-    if split is None:
-        report.drop(f"unknown mode {shorten(row['mode'])}", example_id)
-        return None, None
-    if not video_id or not clip_id:
-        report.drop("no video_id or clip_id", example_id)
-        return split, None
-    answer = None if split in blind else check_label(task, row["label"], example_id, report, step=STEP)
-    if answer is None and split not in blind:
-        return split, None
     example = {
         "id": example_id,
         "task": arguments.task or task.name,
@@ -142,7 +150,7 @@ def _plan_example(
     }
     for released, column in SINGLE_LABELS.items():
         example[column] = check_single_label(task, row.get(released), column, example_id, report)
-    return split, example
+    return example
 
 
 class Clips:

@@ -10,7 +10,6 @@ each round. Prints JSON; --output FILE.json also writes it there, with a table i
 
 import argparse
 import itertools
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from ...cli import CommandParser, command_errors, output_file
 from ...evaluation.tables import markdown_table
 from ...model.builder import build
 from ...options import ModelArguments
-from ...records import versions, write_json, write_text
+from ...records import print_record, versions, write_text
 from ..option_ranges import COUNT, check_ranges
 from .timing import check_device, measured_rounds, ratio_interval
 from .utterances import make_utterances
@@ -156,9 +155,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_ranges(arguments, {"batch_sizes": COUNT, "repeats": COUNT, "threads": (0, 1024)})
         check_device(arguments.device)
         record = measure(arguments)
-        print(json.dumps(record, indent=1))
+        print_record(record, arguments.output)
         if arguments.output is not None:
-            write_json(arguments.output, record)
             write_text(Path(arguments.output).with_suffix(".md"), render_table(record))
 
 

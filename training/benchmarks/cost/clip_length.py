@@ -8,7 +8,6 @@ take 30 seconds only; `own_length` is `encode_waveform` and `EGMFPretrainedStem`
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +20,7 @@ from modeling_egmf.backbones_egmf import EGMFPretrainedStem
 from processing_egmf.frontends_egmf import encode_waveform
 
 from ...cli import CommandParser, command_errors, output_file
-from ...records import commit, versions, write_json
+from ...records import commit, print_record, versions
 from ..option_ranges import COUNT, check_ranges
 from .timing import timed
 
@@ -90,9 +89,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         arguments = make_parser().parse_args(argv)
         check_ranges(arguments, {"seconds": (0.1, 30), "threads": (1, 256), "repeats": COUNT})
         record = measure(arguments)
-        print(json.dumps(record, indent=1))
-        if arguments.output is not None:
-            write_json(arguments.output, record)
+        print_record(record, arguments.output)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ some others: shared within the pickle (the default) or, with `--layout arrays`, 
 release. Prints JSON, and writes it with --output.
 """
 
-import json
 import pickle
 import resource
 import subprocess
@@ -31,7 +30,7 @@ from ...data.collator import SampleCollator
 from ...data.dataset import EGMFDataset
 from ...data.parquet import load_converted
 from ...paths import python_command
-from ...records import versions, write_json
+from ...records import print_record, versions
 from ..option_ranges import COUNT, check_ranges
 from .utterances import WORDS
 
@@ -177,9 +176,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "read": read_epoch(folder / "mosei", arguments.tokenizer, arguments.num_workers, arguments.batch_size),
             "versions": versions(),
         }
-        print(json.dumps(record, indent=1))
-        if arguments.output is not None:
-            write_json(arguments.output, record)
+        print_record(record, arguments.output)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ timed separately.
 """
 
 import argparse
-import json
 import tempfile
 import time
 import wave
@@ -35,7 +34,7 @@ from ...data.collator import SampleCollator
 from ...data.dataset import EGMFDataset
 from ...data.encoder_cache import EncoderCache
 from ...model.backbones import backbone_config
-from ...records import versions, write_json
+from ...records import print_record, versions
 from ..option_ranges import COUNT, check_ranges
 from .timing import timed
 
@@ -164,9 +163,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if arguments.width % 32 != 0:
             raise ValueError(f"--width is {arguments.width}; it must be a multiple of 32.")
         record = measure(arguments)
-        print(json.dumps(record, indent=1))
-        if arguments.output is not None:
-            write_json(arguments.output, record)
+        print_record(record, arguments.output)
 
 
 if __name__ == "__main__":

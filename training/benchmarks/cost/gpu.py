@@ -12,7 +12,6 @@ Next: `gpu_work.py` builds the model and the batches, and counts the floating-po
 """
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,7 +22,7 @@ from modeling_egmf import EGMFForConditionalGeneration
 
 from ...cli import CommandParser, command_errors, output_file
 from ...model.backbones import backbone_names
-from ...records import versions, write_json
+from ...records import print_record, versions
 from ..option_ranges import COUNT, check_ranges
 from .gpu_work import bare_inputs, build_model, make_batch, training_flops
 from .timing import check_device, timed
@@ -268,9 +267,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if arguments.autocast is None:
             arguments.autocast = arguments.dtype == "bfloat16"
         record = measure(arguments)
-        print(json.dumps(record, indent=1))
-        if arguments.output is not None:
-            write_json(arguments.output, record)
+        print_record(record, arguments.output)
 
 
 if __name__ == "__main__":

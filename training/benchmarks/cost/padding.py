@@ -5,7 +5,6 @@
 Measured on synthetic utterances, as many and as long as those in MELD's training split, in training's prompts.
 """
 
-import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,7 +16,7 @@ from processing_egmf import EGMFProcessor
 
 from ...cli import CommandParser, command_errors, output_file
 from ...data.dataset import EGMFDataset
-from ...records import versions, write_json
+from ...records import print_record, versions
 from ...trainer.sampling import EpochBatchSampler
 from ..option_ranges import COUNT, check_ranges
 from .utterances import make_utterances
@@ -92,9 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 batches = batches_of(dataset, strategy, size)
                 shares[strategy][str(size)] = padding_share(batches, counts)
         record = {"examples": arguments.max_samples, "padding_share": shares, "versions": versions()}
-        print(json.dumps(record, indent=1))
-        if arguments.output is not None:
-            write_json(arguments.output, record)
+        print_record(record, arguments.output)
 
 
 if __name__ == "__main__":

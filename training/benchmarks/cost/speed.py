@@ -9,7 +9,6 @@ that a busy machine slows them equally, and compute logits only where they are n
 """
 
 import argparse
-import json
 import resource
 from collections.abc import Sequence
 from typing import Any
@@ -26,7 +25,7 @@ from processing_egmf import EGMFProcessor
 from ...cli import CommandParser, command_errors, output_file
 from ...model.builder import build
 from ...options import ModelArguments
-from ...records import versions, write_json
+from ...records import print_record, versions
 from ..option_ranges import COUNT, check_ranges
 from .timing import check_device, timed
 from .utterances import make_utterances
@@ -212,9 +211,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_ranges(arguments, {"batch_size": COUNT, "repeats": COUNT, "threads": (0, 1024)})
         check_device(arguments.device)
         record = measure(arguments)
-        print(json.dumps(record, indent=1))
-        if arguments.output is not None:
-            write_json(arguments.output, record)
+        print_record(record, arguments.output)
 
 
 if __name__ == "__main__":

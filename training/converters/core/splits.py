@@ -5,6 +5,7 @@ A manifest is JSON: `{"name", "about", "splits": {split: [ids]}}`.
 
 from typing import Any
 
+from ...data.text_files import shorten
 from ...records import digest_of_bytes
 from .conversion_report import ConversionReport
 
@@ -21,9 +22,26 @@ SPLIT_NAMES = {
 OFFICIAL = ("train", "validation", "test")
 # Of an example that is in several splits, the copy in the first of these is kept: evaluation comes before training.
 PRECEDENCE = ("test", "validation", "train")
-
-
 INCOMPLETE = "split with fewer examples than the complete release"
+
+
+def read_split(mode: str, ids: tuple[str, str], report: ConversionReport) -> str | None:
+    """The split of a row in one of MMSA's tables of labels; None if the row is dropped.
+
+    Args:
+        mode: as the table names the split.
+        ids: `video_id` and `clip_id`.
+        report: counts the row as read, and says why it is dropped.
+    """
+    split = SPLIT_NAMES.get(mode.strip().casefold())
+    report.read[split or "unknown"] += 1
+    if split is None:
+        report.drop(f"unknown mode {shorten(mode)}", "$_$".join(ids))
+        return None
+    if not all(ids):
+        report.drop("no video_id or clip_id", "$_$".join(ids))
+        return None
+    return split
 
 
 def note_sizes(sizes: dict[str, int], report: ConversionReport) -> None:

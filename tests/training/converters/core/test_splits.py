@@ -1,11 +1,24 @@
 """Splits: every id once, and all clips of a video in one split."""
 
 from training.converters.core.conversion_report import ConversionReport
-from training.converters.core.splits import unique_examples, video_disjoint_manifest
+from training.converters.core.splits import read_split, unique_examples, video_disjoint_manifest
 
 
 def rows(*ids):
     return [{"id": name, "n": number} for number, name in enumerate(ids)]
+
+
+def test_rows_are_counted_and_dropped_by_reason():
+    report = ConversionReport()
+    rows = [("train", "v", "1"), (" Valid", "v", "2"), ("extra", "v", "3"), ("", "", "4"), ("test", "", "5")]
+    splits = [read_split(mode, tuple(ids), report) for mode, *ids in rows]
+    assert splits == ["train", "validation", None, None, None]
+    assert dict(report.read) == {"train": 1, "validation": 1, "unknown": 2, "test": 1}
+    assert report.reasons["dropped"] == {
+        "unknown mode 'extra'": ["v$_$3"],
+        "unknown mode ''": ["$_$4"],
+        "no video_id or clip_id": ["$_$5"],
+    }
 
 
 def test_duplicates_and_overlaps_are_dropped_and_reported():
