@@ -121,7 +121,8 @@ def load_video(
         elif is_picture(source, name):
             frames = scale(load_picture(source, num_frames, budget))
         else:
-            frames = _load_file(source, num_frames, budget, scale)
+            choose = partial(spread_frames, num_frames=num_frames)
+            frames = load_frames(source, choose, budget, scale)[:num_frames]
     if is_blank(frames):
         logger.warning(f"{name}: all frames are of one color. Video is left out.")
         return None
@@ -140,16 +141,15 @@ def has_video(source: Any, name: str = "the sample") -> bool:
 # ---- files ---------------------------------------------------------------------------------------------------
 
 
-def _load_file(source: Any, num_frames: int, budget: DecodingBudget, scale: Callable) -> np.ndarray:
-    """At most `num_frames` frames of a video file, as `load_video` chooses them."""
+def load_frames(source: Any, choose: Callable, budget: DecodingBudget, scale: Callable) -> np.ndarray:
+    """Frames of a video file, with the indices that `choose` returns for its frames' times and its end, in seconds."""
     with open_video(source, budget) as track:
         clip = read_frame_times(track)
-    indices = spread_frames(clip.times, clip.stop, num_frames)
+    indices = choose(clip.times, clip.stop)
     try:
-        frames = _decode_clip(source, clip, indices, budget, scale)
+        return np.stack(_decode_clip(source, clip, indices, budget, scale))
     except SeekError:
-        frames = _decode_clip(source, clip._replace(key_frames={}), indices, budget, scale)
-    return np.stack(frames[:num_frames])
+        return np.stack(_decode_clip(source, clip._replace(key_frames={}), indices, budget, scale))
 
 
 @contextmanager

@@ -11,8 +11,11 @@ that ends with the clip. A shorter clip is a single window.
 Precomputed features have no time in seconds and are never cut.
 """
 
+import logging
 import math
+import os
 from collections.abc import Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -21,12 +24,20 @@ import torch
 
 from modeling_egmf import EGMFForConditionalGeneration
 from processing_egmf import MODALITIES, EGMFProcessor
+from processing_egmf.arguments_egmf import errors_named
 from processing_egmf.audio_egmf import load_audio
-from processing_egmf.media_egmf import DecodingBudget, open_media
+from processing_egmf.faces_egmf import FACE_FRAME
+from processing_egmf.frames_egmf import scale_frames
+from processing_egmf.frontends_egmf import encoder_size
+from processing_egmf.media_egmf import DecodingBudget, is_picture, open_media
 from processing_egmf.pictures_egmf import spread_frames
-from processing_egmf.video_egmf import load_video, open_video, read_frame_times
+from processing_egmf.prompts_egmf import is_blank
+from processing_egmf.video_egmf import load_frames, load_video, open_video, read_frame_times
 
 from .clips import read_stored
+
+
+logger = logging.getLogger(__name__)
 
 
 class Window(NamedTuple):
@@ -150,35 +161,75 @@ def _cut_audio(processor: EGMFProcessor, window: Window, audio: Any, video: Any,
     """Samples of the window; None if there is no soundtrack, or it ends before the window begins."""
     rate = processor.sampling_rate
     source = audio if audio is not None else video
-    samples = load_audio(source, None, rate, None, name, missing_ok=audio is None)
+    samples = _last_audio.load(source, processor, name, missing_ok=audio is None)
     first = round(window.start * rate)
     if samples is None or len(samples) <= first:
         return None
     return samples[first : round((window.start + window.seconds) * rate)]
 
 
+class LastAudio:
+    """The audio of the recording that was decoded last: its windows follow each other, and share it."""
+
+    def __init__(self) -> None:
+        self.entry: tuple[Any, np.ndarray | None] | None = None
+
+    def load(self, source: Any, processor: EGMFProcessor, name: str, missing_ok: bool) -> np.ndarray | None:
+        """The entire audio, as `load_audio` gives it."""
+        rate = processor.sampling_rate
+        state = None
+        if isinstance(source, str | os.PathLike) and os.path.exists(source):
+            status = os.stat(source)
+            state = (status.st_mtime_ns, status.st_size)
+        key = (source, state, rate, missing_ok)
+        entry = self.entry
+        if entry is None or entry[0] != key:
+            work = processor.max_decode_seconds
+            entry = key, load_audio(source, None, rate, None, name, missing_ok, work)
+            self.entry = entry
+        return entry[1]
+
+
+_last_audio = LastAudio()
+
+
 def _cut_frames(processor: EGMFProcessor, window: Window, video: Any, name: str) -> np.ndarray | None:
     """Frames of the window, sampled from the clip so that a window has as many as a clip of its length; None if the
-    clip is blank."""
-    end = window.start + window.seconds
+    clip is blank, or damaged in this window."""
     count = math.ceil(processor.num_frames * window.clip_seconds / window.seconds)
-    frames = load_video(video, count, None, None, name)
-    if frames is None:
+    work = processor.max_decode_seconds
+    if is_picture(video, name):
+        frames = load_video(video, count, None, None, name)
+        if frames is None:
+            return None
+        with open_video(video, DecodingBudget(name, None, None)) as track:
+            clip = read_frame_times(track)
+        loaded = spread_frames(clip.times, clip.stop, count)
+        inside = _choose_frames(clip.times, clip.stop, count, window)
+        return frames[[min(loaded.index(index), len(frames) - 1) for index in inside]]
+    size = FACE_FRAME if processor.frames == "face" else encoder_size(processor)
+    scale = partial(scale_frames, size=size, view=processor.frames)
+    choose = partial(_choose_frames, count=count, window=window)
+    try:
+        with errors_named(name):
+            return load_frames(video, choose, DecodingBudget(name, None, work), scale)
+    except ValueError as error:
+        if window.start == 0:
+            raise
+        logger.warning(f"{error} Video is left out of the window at {window.start:g} s.")
         return None
-    times = _frame_times(video, count, name)[: len(frames)]
-    inside = np.flatnonzero((times >= window.start) & (times < end))
+
+
+def _choose_frames(times: Sequence[float], stop: float, count: int, window: Window) -> list[int]:
+    """Those of `count` frames of a clip that appear in the window; else the one that is on screen then."""
+    chosen = np.array(spread_frames(times, stop, count))
+    starts = np.array(times)[chosen] - times[0]
+    end = window.start + window.seconds
+    inside = chosen[(starts >= window.start) & (starts < end)]
     if len(inside):
-        return frames[inside]
+        return inside.tolist()
     # A still image is one frame, which began before the window.
-    return frames[max(np.searchsorted(times, end) - 1, 0)][None]
-
-
-def _frame_times(video: Any, count: int, name: str) -> np.ndarray:
-    """Start times in seconds of the frames that `load_video` samples from a file."""
-    with open_video(video, DecodingBudget(name, None, None)) as track:
-        clip = read_frame_times(track)
-    times = np.array(clip.times) - clip.times[0]
-    return times[spread_frames(clip.times, clip.stop, count)]
+    return [int(chosen[max(np.searchsorted(starts, end) - 1, 0)])]
 
 
 def predict_windows(
@@ -189,7 +240,8 @@ def predict_windows(
     top_k: int | None = None,
     calibrated: bool = False,
 ) -> dict[str, Any] | None:
-    """One sample's processor arguments -> its answer over all of its windows; None if it fits in one."""
+    """One sample's processor arguments -> its answer over all of its windows, without those in which nothing is said,
+    heard or shown; None if it fits in one, or nothing is left."""
     name = inputs.get("sample_names") or "the clip"
     audio = inputs.get("audio")
     video = inputs.get("video")
@@ -200,10 +252,14 @@ def predict_windows(
         return None
     shared = {key: value for key, value in inputs.items() if key not in ("audio", "video", "sample_names")}
     modalities = inputs.get("modalities") or MODALITIES
+    has_text = "text" in modalities and not is_blank(shared.get("text") or "")
+    has_features = any(shared.get(f"{modality}_features") is not None for modality in modalities)
     answers = []
     probabilities = []
     for window in windows:
         media = load_window(processor, window, audio=audio, video=video, modalities=modalities, name=name)
+        if not (media or has_text or has_features):
+            continue
         rate = {"sampling_rate": processor.sampling_rate} if "audio" in media else {}
         sample = processor.prepare(**shared, **media, **rate, name=name)
         output = model.score_answers(**processor.collate([sample]).to(model.device))
@@ -211,9 +267,10 @@ def predict_windows(
         if "face_share" in sample:
             answers[-1]["face_share"] = sample["face_share"]
         probabilities.append(output.probabilities[0].cpu().double().numpy())
-    examples = [{"id": name, "clip": name, "task": answer["task"]} for answer in answers]
-    _, merged, _ = merge_windows(processor, examples, answers, np.stack(probabilities), top_k, calibrated)
-    return merged[0]
+    if not answers:
+        return None
+    mean = np.stack(probabilities).mean(axis=0)
+    return _merge_answers(processor, name, answers[0]["task"], answers, mean, top_k, calibrated)
 
 
 def merge_windows(
@@ -221,8 +278,6 @@ def merge_windows(
     examples: Sequence[dict[str, Any]],
     answers: Sequence[dict[str, Any]],
     probabilities: np.ndarray,
-    top_k: int | None = None,
-    calibrated: bool = False,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], np.ndarray]:
     """Merge windows into one example, answer and distribution per clip: the mean over its windows. Examples that were
     not cut stay unchanged.
@@ -232,8 +287,6 @@ def merge_windows(
         examples: as scored, with `id`, `task` and, for windows, `clip`.
         answers: from `post_process_answers`, one per example.
         probabilities: (N, largest answer set).
-        top_k: number of probabilities to keep per answer; None for all.
-        calibrated: apply the task's temperature to the mean.
     """
     windows_of: dict[str, list[int]] = {}
     for index, example in enumerate(examples):
@@ -252,7 +305,7 @@ def merge_windows(
         if len(parts) == 1:
             merged_answers.append(parts[0])
         else:
-            answer = _merge_answers(processor, clip, example["task"], parts, mean, top_k, calibrated)
+            answer = _merge_answers(processor, clip, example["task"], parts, mean)
             merged_answers.append(answer)
     return merged_examples, merged_answers, np.stack(means)
 
@@ -263,8 +316,8 @@ def _merge_answers(
     task: str,
     answers: Sequence[dict[str, Any]],
     probabilities: np.ndarray,
-    top_k: int | None,
-    calibrated: bool,
+    top_k: int | None = None,
+    calibrated: bool = False,
 ) -> dict[str, Any]:
     """The answer of a clip, from its windows' answers and their mean distribution."""
     first = answers[0]

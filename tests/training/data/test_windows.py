@@ -4,10 +4,16 @@ import numpy as np
 import pytest
 import torch
 
+from processing_egmf import video_egmf
 from processing_egmf.audio_egmf import load_audio
+from processing_egmf.media_egmf import DecodingBudget
+from processing_egmf.pictures_egmf import spread_frames
+from processing_egmf.video_egmf import frame_to_rgb, load_video, open_video, read_frame_times
 from tests.helpers.media_files import sine, write_audio, write_video
+from training.data import windows
 from training.data.dataset import EGMFDataset
 from training.data.windows import (
+    LastAudio,
     Window,
     cut_examples,
     cut_windows,
@@ -106,6 +112,80 @@ def test_examples_of_long_clips_become_one_per_window(clip, processor, tmp_path)
     assert not torch.equal(dataset[0]["audio_values"], dataset[1]["audio_values"])
     assert dataset[0]["input_ids"] == dataset[2]["input_ids"]
     assert dataset.examples[0]["text"] == "Oh."
+
+
+def test_a_window_has_the_frames_that_the_whole_clip_has_there(clip, processor):
+    window = Window(0.7, 1.0, 2.4)
+    frames = load_video(str(clip), 10, max_seconds=None)  # four for each second
+    with open_video(str(clip), DecodingBudget("x", None, None)) as track:
+        times = read_frame_times(track)
+    starts = np.array(times.times)[spread_frames(times.times, times.stop, 10)]
+    inside = frames[(starts >= 0.7) & (starts < 1.7)]
+    expected = processor.load_media(video=inside)["video"]
+    assert len(expected) == 4
+    found = load_window(processor, window, video=str(clip), modalities=("video",), name="x")
+    np.testing.assert_array_equal(found["video"], expected)
+
+
+def test_a_long_recording_is_decoded_once(clip, processor, make_model, monkeypatch):
+    """Not once for each window, which takes hours for an hour's recording."""
+    audio_loads = []
+    decoded = []
+    monkeypatch.setattr(windows, "load_audio", lambda *args: audio_loads.append(args) or load_audio(*args))
+    monkeypatch.setattr(video_egmf, "frame_to_rgb", lambda *args: decoded.append(1) or frame_to_rgb(*args))
+    monkeypatch.setattr(windows, "_last_audio", LastAudio())
+    predictor = Predictor(make_model("waveform", "frames"), processor, "emotion", window_hop=0.7)
+    assert predictor.predict(video=str(clip))["windows"] == 3
+    assert len(audio_loads) == 1 and audio_loads[0][-1] == processor.max_decode_seconds
+    assert len(decoded) <= 12
+    write_audio(clip.with_suffix(".wav"), sine(300, 2.4, RATE), RATE)
+    predictor.predict(audio=str(clip.with_suffix(".wav")))
+    assert len(audio_loads) == 2
+
+
+def test_windows_without_content_are_left_out(processor, make_model, tmp_path):
+    """As in evaluation: a silent part, or a soundtrack that ends before the video."""
+    tone = sine(300, 3.0, RATE)
+    with_pause = tone.copy()
+    with_pause[RATE : 2 * RATE] = 0
+    model = make_model("waveform", "frames")
+    paths = {}
+    for name, samples in {"whole": tone, "pause": with_pause, "silent": np.zeros_like(tone)}.items():
+        paths[name] = str(write_audio(tmp_path / f"{name}.wav", samples, RATE))
+    predictor = Predictor(model, processor, "emotion", window_hop=1.0, top_k=2)
+    found = predictor.predict(audio=paths["pause"])
+    assert (found["windows"], len(found["probabilities"])) == (2, 2)
+    row = {"id": "a", "task": "emotion", "answer": "joy", "audio": paths["pause"]}
+    dataset = EGMFDataset(cut_examples([row], processor, 1.0), processor)
+    (answer,) = evaluate(model, processor, dataset, [("audio",)])["audio"]["tasks"]["emotion"]["predictions"]
+    assert answer["windows"] == 2
+    for label, probability in found["probabilities"].items():
+        assert probability == pytest.approx(answer["probabilities"][label], abs=1e-6)
+    assert predictor.predict(audio=paths["whole"])["windows"] == 3
+    assert predictor.predict(audio=paths["pause"], text="Oh.")["windows"] == 3
+    with pytest.raises(ValueError, match="neither text nor audio nor video"):
+        predictor.predict(audio=paths["silent"])
+
+
+def test_one_window_with_content_is_calibrated_and_cut_to_top_k(processor, make_model, tmp_path):
+    samples = sine(300, 3.0, RATE)
+    samples[RATE:] = 0
+    path = str(write_audio(tmp_path / "a.wav", samples, RATE))
+    options = {"window_hop": 1.0, "top_k": 2}
+    found = Predictor(make_model("waveform", "frames"), processor, "emotion", **options).predict(audio=path)
+    assert (found["windows"], len(found["probabilities"])) == (1, 2)
+
+
+def test_a_window_that_is_damaged_keeps_its_audio(processor, tmp_path, monkeypatch, caplog, clip):
+    def fail(*args):
+        raise ValueError("no frame can be decoded.")
+
+    monkeypatch.setattr(windows, "load_frames", fail)
+    found = load_window(processor, Window(0.7, 1.0, 2.4), video=str(clip), name="x")
+    assert set(found) == {"audio"}
+    assert "x: no frame can be decoded. Video is left out of the window at 0.7 s." in caplog.text
+    with pytest.raises(ValueError, match="x: no frame can be decoded"):
+        load_window(processor, Window(0.0, 1.0, 2.4), video=str(clip), name="x")
 
 
 def test_answer_is_the_mean_of_the_windows(clip, processor, make_model, monkeypatch):
