@@ -50,6 +50,12 @@ DEFAULT_TARGETS = (["q_proj", "v_proj"], ["qkv_proj"], ["query_key_value"], ["c_
 METHODS = ("LORA", "ADALORA", "DELORA", "GRALORA", "HRA", "IA3", "LOHA", "LOKR", "MISS", "OFT", "ROAD")
 # Initial values of LoRA that leave the frozen weights as they are; others subtract a part of them.
 KEEPING_INITS = (True, False, "gaussian", "orthogonal")
+# Other fields that are refused, and why.
+REFUSED_FIELDS = {
+    "layer_replication": "changes the language model's layers",
+    "alora_invocation_tokens": "needs token ids, which pseudo tokens lack",
+    "bias": "trains the frozen language model",
+}
 # peft's warnings about fields that name nothing in the language model, or are not read.
 NO_EFFECT = r"The following (rank|alpha)_pattern|target_parameters=|You have passed exclude|.*ignored when"
 
@@ -115,8 +121,7 @@ def check_lora_targets(language_model: PreTrainedModel, targets: list[str] | str
         # peft itself refuses a pattern that matches nothing.
         return
     layer_names = linear_layer_names(language_model)
-    known = " ".join(f".{name}" for name in layer_names) + " "
-    missing = [target for target in targets if f".{target} " not in known]
+    missing = [target for target in targets if not any(f".{name}".endswith(f".{target}") for name in layer_names)]
     if missing or not targets:
         raise ValueError(
             f"LoRA's `target_modules` (--lora_target_modules) are {list(targets)}, but this "
@@ -150,10 +155,9 @@ def new_adapter_config(language_model: PreTrainedModel, lora: dict[str, Any]) ->
     check_method(fields["peft_type"])
     config_class = peft.mapping.PEFT_TYPE_TO_CONFIG_MAPPING[fields["peft_type"]]
     known = [field.name for field in dataclasses.fields(config_class)]
-    for name in fields:
-        if name not in known:
-            hint = did_you_mean(name, known)
-            raise TypeError(f"{config_class.__name__} has no field {name!r}.{hint} Its fields: {', '.join(known)}.")
+    for name in fields.keys() - {*known}:
+        hint = did_you_mean(name, known)
+        raise TypeError(f"{config_class.__name__} has no field {name!r}.{hint} Its fields: {', '.join(known)}.")
     check_adapter_fields(config_class, fields)
     if fields["peft_type"] == "IA3":
         # peft's default names layers that are no targets.
@@ -178,9 +182,47 @@ def refuse_no_effect(adapter: str) -> Iterator[None]:
 
 def trained_modules(peft_config: Any) -> tuple[set, Any]:
     """Names of the modules that an adapter replaces by trained ones, and of those of which it trains some tokens."""
-    modules = getattr(peft_config, "modules_to_save", None) or ()
-    tokens = getattr(peft_config, "trainable_token_indices", None)
+    modules = vars(peft_config).get("modules_to_save") or ()
+    tokens = vars(peft_config).get("trainable_token_indices")
     return {*modules}, {*tokens} if isinstance(tokens, dict) else bool(tokens)
+
+
+def check_adapter(language_model: PreTrainedModel, peft_config: Any) -> None:
+    """Refuse an adapter that would change the frozen weights, or names what the language model does not have.
+
+    Raises:
+        TypeError, ValueError: the message names the field.
+    """
+    fields = vars(peft_config)
+    check_adapter_fields(type(peft_config), fields)
+    init = fields.get("init_lora_weights", True)
+    if init not in KEEPING_INITS:
+        raise ValueError(
+            f"init_lora_weights={init!r} changes the weights of the language model. "
+            "Use True, 'gaussian' or 'orthogonal'."
+        )
+    for field, reason in REFUSED_FIELDS.items():
+        if fields.get(field) not in (None, "none", []):
+            raise ValueError(f"`{field}` {reason}: leave it out.")
+    tokens = fields.get("trainable_token_indices") or []
+    vocab_size = language_model.config.get_text_config().vocab_size
+    for indices in tokens.values() if isinstance(tokens, dict) else [tokens]:
+        if not all(index in range(vocab_size) for index in indices):
+            raise ValueError(f"`trainable_token_indices` is {tokens}; give token ids below {vocab_size}.")
+    layers = fields.get("layers_to_transform") or []
+    layers = {layers} if isinstance(layers, int) else {*layers}
+    depth = language_model.config.get_text_config().num_hidden_layers
+    if not layers <= {*range(depth)}:
+        raise ValueError(
+            f"LoRA's `layers_to_transform` is {sorted(layers)}; the language model has layers 0 to {depth - 1}."
+        )
+    modules = list(dict(language_model.named_modules()))
+    for trained in fields.get("modules_to_save") or ():
+        if not any(module.endswith(trained) for module in modules):
+            raise ValueError(f"`modules_to_save` has {trained!r}, which the model lacks.")
+    for other, other_config in adapter_configs(language_model).items():
+        if trained_modules(other_config) != trained_modules(peft_config):
+            raise ValueError(f"{other!r} has other `modules_to_save` or trained tokens: delete it.")
 
 
 def add_adapter(language_model: PreTrainedModel, peft_config: Any, name: str) -> None:
@@ -192,42 +234,10 @@ def add_adapter(language_model: PreTrainedModel, peft_config: Any, name: str) ->
         name: of the adapter.
 
     Raises:
-        ValueError: peft refuses the layers, or the language model does not have them; the method cannot be combined
-            with `device_map`, or it would change the frozen weights.
+        TypeError, ValueError: as `check_adapter`; peft refuses the layers; or the method cannot be combined with
+            `device_map`.
     """
-    if dataclasses.is_dataclass(peft_config):
-        check_adapter_fields(type(peft_config), vars(peft_config))
-    init = getattr(peft_config, "init_lora_weights", True)
-    if init not in KEEPING_INITS:
-        raise ValueError(
-            f"init_lora_weights={init!r} changes the weights of the language model. "
-            "Use True, 'gaussian' or 'orthogonal'."
-        )
-    if getattr(peft_config, "layer_replication", None):
-        raise ValueError("`layer_replication` changes the language model's layers: leave it out.")
-    if getattr(peft_config, "alora_invocation_tokens", None):
-        raise ValueError("`alora_invocation_tokens` needs token ids, which pseudo tokens lack: leave it out.")
-    tokens = getattr(peft_config, "trainable_token_indices", None) or []
-    vocab_size = language_model.config.get_text_config().vocab_size
-    for indices in tokens.values() if isinstance(tokens, dict) else [tokens]:
-        if not all(index in range(vocab_size) for index in indices):
-            raise ValueError(f"`trainable_token_indices` is {tokens}; give token ids below {vocab_size}.")
-    layers = getattr(peft_config, "layers_to_transform", None) or []
-    layers = {layers} if isinstance(layers, int) else {*layers}
-    depth = language_model.config.get_text_config().num_hidden_layers
-    if not layers <= {*range(depth)}:
-        raise ValueError(
-            f"LoRA's `layers_to_transform` is {sorted(layers)}; the language model has layers 0 to {depth - 1}."
-        )
-    if getattr(peft_config, "bias", "none") != "none":
-        raise ValueError("`bias` trains the frozen language model: leave it out.")
-    modules = list(dict(language_model.named_modules()))
-    for trained in getattr(peft_config, "modules_to_save", None) or ():
-        if not any(module.endswith(trained) for module in modules):
-            raise ValueError(f"`modules_to_save` has {trained!r}, which the model lacks.")
-    for other, other_config in adapter_configs(language_model).items():
-        if trained_modules(other_config) != trained_modules(peft_config):
-            raise ValueError(f"{other!r} has other `modules_to_save` or trained tokens: delete it.")
+    check_adapter(language_model, peft_config)
     with refuse_no_effect(f"adapter {name!r}"):
         language_model.add_adapter(peft_config, name)
     # A local path, which is not to be published.
@@ -364,8 +374,9 @@ class EGMFAdapterMixin:
         """
         if isinstance(adapter_config, dict):
             adapter_config = new_adapter_config(self.language_model, adapter_config)
-        elif isinstance(adapter_config, import_peft().PeftConfig):
-            check_method(adapter_config.peft_type)
+        elif not isinstance(adapter_config, import_peft().PeftConfig):
+            raise TypeError(f"{adapter_config!r} should be an instance of PeftConfig, or a dict.")
+        check_method(adapter_config.peft_type)
         with undone_on_error(self.language_model, adapter_name):
             add_adapter(self.language_model, adapter_config, adapter_name)
         self.enable_adapters()

@@ -217,10 +217,10 @@ def choose_logits_to_keep(
     # Indices: a slice would leave strided states, for which the CPU copies the whole output matrix once per sample.
     columns = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device)
     kept = logits_to_keep
-    if not isinstance(kept, Tensor | None) and not (isinstance(kept, int) and kept >= 0):
-        raise ValueError(f"`logits_to_keep` is {kept!r}; give a number of columns, or a tensor of them.")
-    if not isinstance(kept, Tensor):
+    if kept is None or (isinstance(kept, int) and kept >= 0):
         kept = columns[-(kept or 0) :]
+    if not isinstance(kept, Tensor):
+        raise ValueError(f"`logits_to_keep` is {kept!r}; give a number of columns, or a tensor of them.")
     if labels is None:
         return kept
     has_label = (next_labels(labels) != -100).any(dim=0)  # (S,)

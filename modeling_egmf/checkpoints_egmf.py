@@ -442,11 +442,12 @@ class EGMFCheckpointMixin:
                 the checksum of the weights is recorded when they are saved.
 
         Raises:
-            ValueError: `push_to_hub=True` with a `variant`, which is not uploaded.
+            ValueError: `push_to_hub=True` with a `variant`, which is not uploaded; or `safe_serialization=False`.
         """
         hub_arguments = ("repo_id", "commit_message", "private", "create_pr")
-        known = (*hub_arguments, "safe_serialization")
-        check_keywords(self.save_pretrained, kwargs, super().save_pretrained, known)
+        if not kwargs.pop("safe_serialization", True):
+            raise ValueError("Weights are saved as safetensors: leave out safe_serialization=False.")
+        check_keywords(self.save_pretrained, kwargs, super().save_pretrained, hub_arguments)
         pushes = kwargs.pop("push_to_hub", False)
         hub_kwargs = {name: kwargs.pop(name) for name in hub_arguments if name in kwargs}
         if pushes and kwargs.get("variant") is not None:

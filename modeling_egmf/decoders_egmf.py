@@ -105,11 +105,10 @@ def describe_decoder(config: PreTrainedConfig) -> DecoderSupport:
     attention = text_config._attn_implementation
     model_type = config.model_type
     is_known = model_type in PLAIN_TYPES + BIASED_TYPES + CACHED_TYPES
-    if not is_known or attention not in PADDED_ATTENTIONS:
-        return DecoderSupport("recompute", "right")
     fields = text_config.to_dict()
     # The library's cache of a window of one token forgets nothing.
-    if 1 in (fields.get("sliding_window"), fields.get("attention_chunk_size")):
+    has_tiny_window = 1 in (fields.get("sliding_window"), fields.get("attention_chunk_size"))
+    if not is_known or attention not in PADDED_ATTENTIONS or has_tiny_window:
         return DecoderSupport("recompute", "right")
     layer_types = set(get_layer_types_and_kwargs(text_config)[0]) - {"dummy"}
     # Without attention, a cache has no length.

@@ -325,16 +325,15 @@ def check_values(modality: str, values: Tensor, mask: Tensor, sizes: tuple[int |
     shape = tuple(values.shape)
     is_open = "..." in sizes
     fits = is_open or len(shape) == len(sizes)
-    for size, actual in zip(sizes, shape, strict=False):
-        fits = fits and (isinstance(size, str) or size == actual)
+    fits &= all(isinstance(size, str) or size == actual for size, actual in zip(sizes, shape))
     lengths = shape[1:3] if is_open else shape[1:2]
     has_mask = mask.ndim == 2 and mask.shape[0] == sizes[0] and mask.shape[1] in lengths
     if not (fits and has_mask and values.is_floating_point()):
-        wanted = ", ".join(map(str, sizes))
+        expected = ", ".join(map(str, sizes))
         raise ValueError(
             f"`{modality}_values` has shape {shape} and type {values.dtype}, "
             f"`{modality}_mask` {tuple(mask.shape)}. "
-            f"Give floats ({wanted}) and their mask, as the processor returns them."
+            f"Give floats ({expected}) and their mask, as the processor returns them."
         )
 
 

@@ -82,7 +82,7 @@ class EGMFHierarchicalGate(EGMFFloat32Module):
         width = config.fusion_hidden_size
         num_experts = len(config.experts)
         hidden_width = max(num_experts, width // 4)
-        self.num_experts = num_experts
+        self.config = config
         self.feature_gate = None
         self.context_gate = None
         self.residual_gate = None
@@ -92,14 +92,12 @@ class EGMFHierarchicalGate(EGMFFloat32Module):
             self.context_gate = two_layers(width + num_experts, hidden_width, num_experts)
         if config.expert_residual:
             self.residual_gate = nn.Linear(width, 1)
-        active = config.active_experts or config.expert_names
-        self.masked = [index for index, name in enumerate(config.expert_names) if name not in active]
 
     def forward(self, fused: Tensor) -> EGMFFusionOutput:
         """fused (B, H) -> output with the weights of the gate."""
         output = EGMFFusionOutput()
         # Equal weights.
-        logits = fused.new_zeros(fused.shape[0], self.num_experts)
+        logits = fused.new_zeros(fused.shape[0], len(self.config.experts))
         if self.feature_gate is not None:
             logits = self.feature_gate(fused)
         output.gate_weights = torch.softmax(logits, dim=-1)
@@ -107,9 +105,12 @@ class EGMFHierarchicalGate(EGMFFloat32Module):
             # (B, H + E)
             context = torch.cat([fused, output.gate_weights], dim=-1)
             logits = self.context_gate(context)
-        if self.masked:
-            masked = torch.tensor(self.masked, device=logits.device)
-            logits = logits.index_fill(1, masked, -torch.inf)
+        active = self.config.active_experts
+        if active is not None:
+            # They may have been set in memory.
+            self.config.validate_experts()
+            masked = [name not in active for name in self.config.expert_names]
+            logits = logits.masked_fill(torch.tensor(masked, device=logits.device), -torch.inf)
         output.expert_weights = torch.softmax(logits, dim=-1)
         output.residual_weight = fused.new_zeros(fused.shape[0])
         if self.residual_gate is not None:

@@ -26,8 +26,6 @@ LIBRARY_CUTOFF = 0.92
 DTYPES = ("None", "float16", "bfloat16", "float32", "float64")
 # In every configuration that was written to a file, which may have fields of other versions and descriptions.
 WRITTEN_FIELDS = {"architectures", "transformers_version"}
-
-
 NAMES = list | tuple | set
 # Annotation of a field of peft -> types of its values.
 ADAPTER_TYPES = {
@@ -46,7 +44,8 @@ class UnknownFieldError(TypeError):
 class RegisteredPipelines(dict):
     """The `custom_pipelines` of a process whose registry has the task: `pipeline` reads only its name here.
 
-    Of a task that is found in them, it would load the code that is stored with the checkpoint.
+    `pipeline` takes the name of a model's task from these keys, and loads the code that is stored with the checkpoint
+    for any task that it finds in them. For a folder, no other place tells it the name without the code.
     """
 
     def __contains__(self, task: object) -> bool:
@@ -96,7 +95,7 @@ def refuse_typos(
     # Among the class's attributes are properties that can be set.
     known |= {*dir(config_class), *config_class.attribute_map, *LIBRARY_KEYWORDS}
     is_own = cutoff != LIBRARY_CUTOFF
-    changed = {name for name, value in kwargs.items() if stored.get(name, known) != value}
+    changed = {name for name, value in kwargs.items() if name not in stored or stored[name] != value}
     unknown = {name for name in changed - known if not name.startswith("_")}
     if unknown and not is_own:
         with suppress(Exception):  # some have no defaults
@@ -112,14 +111,11 @@ def refuse_typos(
         value = kwargs.get(name)
         if not isinstance(value, dict):
             continue
-        sub_cutoff = LIBRARY_CUTOFF
         if sub_class is not AutoConfig:
-            sub_cutoff = 0.0 if is_own else LIBRARY_CUTOFF
+            refuse_typos(sub_class, value, name, 0.0 if is_own else cutoff, stored.get(name))
         elif value.get("model_type") in CONFIG_MAPPING:
             sub_class = CONFIG_MAPPING[value["model_type"]]
-        else:
-            continue
-        refuse_typos(sub_class, value, name, sub_cutoff, stored.get(name))
+            refuse_typos(sub_class, value, name, LIBRARY_CUTOFF, stored.get(name))
 
 
 def check_fields(config: PreTrainedConfig, kwargs: dict[str, Any]) -> bool:

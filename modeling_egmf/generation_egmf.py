@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, GenerationMixin
 
-from .decoders_egmf import argument_names, check_keywords, describe_decoder
+from .decoders_egmf import DecoderSupport, argument_names, check_keywords, describe_decoder
 from .padding_egmf import must_regroup, read_groups
 from .prompt_egmf import (
     PREFILL_INPUTS,
@@ -40,8 +40,6 @@ BATCH_ARGUMENTS = (
     "assistant_model",
     "negative_prompt_ids",
 )
-
-
 COUNTS = ("max_new_tokens", "num_beams", "num_return_sequences")
 # Which `generate` takes from its keywords.
 LIBRARY_ARGUMENTS = ("tokenizer", "assistant_tokenizer", "trust_remote_code")
@@ -69,51 +67,54 @@ class EGMFGenerationMixin(GenerationMixin):
         """
         if inputs is not None:
             kwargs["input_ids"] = inputs
-        if kwargs.get("input_ids") is None and kwargs.get("inputs_embeds") is None:
-            raise ValueError("No prompt: give all the processor returns.")
-        if kwargs.get("labels") is not None:
-            raise ValueError("The inputs already contain an answer. Call the processor without `answer`.")
-        chosen = kwargs.get("generation_config")
-        if not isinstance(chosen, GenerationConfig | None):
-            kind = type(chosen).__name__
-            raise TypeError(f"`generation_config` is a {kind}: give its fields.")
-        if kwargs.get("custom_generate") is None:
-            of_model = argument_names(type(self.language_model))
-            settings = {*vars(self.generation_config), *of_model, *LIBRARY_ARGUMENTS}
-            given = [name for name, value in kwargs.items() if value is not None]
-            check_keywords(GenerationMixin.generate, given, self.forward, settings)
-        given = {**vars(chosen or self.generation_config), **kwargs}
-        for name in COUNTS:
-            value = given.get(name)
-            if value is not None and not (isinstance(value, SupportsIndex) and value > 0):
-                raise ValueError(f"`{name}` is {value!r}; give an integer, at least 1.")
-        unsupported = {"assistant_early_exit": None}
-        if given.get("utterance_mask") is not None:
-            unsupported |= PLAIN_SETTINGS
-            if given.get("attention_mask") is None and len(given["utterance_mask"]) > 1:
-                raise missing("attention_mask")
-        for name, neutral in unsupported.items():
-            if given.get(name) not in (None, neutral):
-                raise ValueError(f"`{name}` does not work with EGMF: leave it out.")
-        check_tensors({name: kwargs[name] for name in (*COLUMN_INPUTS, *PREFILL_INPUTS) if name in kwargs})
-        if kwargs.get("input_ids") is not None and is_prefill(kwargs.get("past_key_values")):
-            check_masks(**kwargs)
+        support = describe_decoder(self.language_model.config)
+        self.check_generation(kwargs, support)
         given_mask = kwargs.get("attention_mask")
         attention_mask = hide_switched_off_text(given_mask, *map(kwargs.get, TEXT_INPUTS))
         if given_mask is not None:
             kwargs["attention_mask"] = attention_mask
         elif attention_mask is not None and not attention_mask.all():
             raise ValueError("Text is switched off: give the processor's `attention_mask` as well.")
-        config = self.language_model.config
-        support = describe_decoder(config)
         if support.scoring == "recompute":
-            for name in ("past_key_values", "cache_implementation"):
-                if kwargs.get(name) is not None:
-                    raise ValueError(f"{config.model_type!r} models generate without a cache: leave out `{name}`.")
             kwargs["use_cache"] = False
         if must_regroup(support, kwargs.get("attention_mask")):
             return self.generate_in_groups(support.padding, **kwargs)
         return super().generate(**kwargs)
+
+    def check_generation(self, kwargs: dict[str, Any], support: DecoderSupport) -> None:
+        """Refuse arguments of `generate` as it says; None counts as not given."""
+        given = {name: value for name, value in kwargs.items() if value is not None}
+        if given.keys().isdisjoint(("input_ids", "inputs_embeds")):
+            raise ValueError("No prompt: give all the processor returns.")
+        if "labels" in given:
+            raise ValueError("The inputs already contain an answer. Call the processor without `answer`.")
+        config = given.get("generation_config", self.generation_config)
+        if not isinstance(config, GenerationConfig):
+            raise TypeError(f"`generation_config` is a {type(config).__name__}: give its fields.")
+        if "custom_generate" not in given:
+            own = argument_names(type(self.language_model))
+            known = {*vars(self.generation_config), *own, *LIBRARY_ARGUMENTS}
+            check_keywords(GenerationMixin.generate, given, self.forward, known)
+        settings = {**vars(config), **kwargs}
+        for name in COUNTS:
+            value = settings.get(name)
+            if value is not None and not (isinstance(value, SupportsIndex) and value > 0):
+                raise ValueError(f"`{name}` is {value!r}; give an integer, at least 1.")
+        unsupported = {"assistant_early_exit": None}
+        if "utterance_mask" in given:
+            unsupported |= PLAIN_SETTINGS
+            if "attention_mask" not in given and len(given["utterance_mask"]) > 1:
+                raise missing("attention_mask")
+        for name, neutral in unsupported.items():
+            if settings.get(name) not in (None, neutral):
+                raise ValueError(f"`{name}` does not work with EGMF: leave it out.")
+        check_tensors({name: given[name] for name in (*COLUMN_INPUTS, *PREFILL_INPUTS) if name in given})
+        if "input_ids" in given and is_prefill(given.get("past_key_values")):
+            check_masks(**given)
+        model_type = self.language_model.config.model_type
+        for name in ("past_key_values", "cache_implementation"):
+            if support.scoring == "recompute" and name in given:
+                raise ValueError(f"{model_type!r} models generate without a cache: leave out `{name}`.")
 
     def generate_in_groups(self, padding: str, **kwargs: Any) -> Tensor:
         """Generate for samples of equal length at a time.
@@ -130,9 +131,8 @@ class EGMFGenerationMixin(GenerationMixin):
         """
         settings = copy.deepcopy(kwargs.get("generation_config") or self.generation_config)
         settings.update(**kwargs)
-        given = [name for name in BATCH_ARGUMENTS if kwargs.get(name) not in (None, False)]
-        if settings.return_dict_in_generate:
-            given.append("return_dict_in_generate")
+        arguments = {**vars(settings), **kwargs}
+        given = [name for name in BATCH_ARGUMENTS if arguments.get(name) not in (None, False)]
         if given:
             raise ValueError(
                 f"{self.language_model.config.model_type!r} models generate in groups of equal length, "
@@ -178,6 +178,6 @@ class EGMFGenerationMixin(GenerationMixin):
             if inputs.get(name) is not None:
                 num_new_tokens = inputs["input_ids"].shape[1] - inputs[name].shape[1]
                 inputs[name] = nn.functional.pad(inputs[name], (0, num_new_tokens))
-        for name in ("labels", "answer_ids", "task_ids", *LIBRARY_ARGUMENTS):
+        for name in ("answer_ids", "task_ids", *LIBRARY_ARGUMENTS):
             inputs.pop(name, None)
         return inputs

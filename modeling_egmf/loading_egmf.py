@@ -170,12 +170,11 @@ def check_arguments(
         if kwargs.get(name) is not None:
             raise TypeError(f"`{name}` has no effect: leave it out.")
     device_map = kwargs.get("device_map")
-    is_named = isinstance(device_map, dict) and all(isinstance(name, str) for name in device_map)
-    is_device = isinstance(device_map, str | int | torch.device | None)
-    if not (is_named or is_device):
+    devices = device_map if isinstance(device_map, dict) else {"": device_map}
+    is_known = isinstance(device_map, dict | str | int | torch.device | None)
+    if not is_known or not all(isinstance(name, str) for name in devices):
         raise TypeError(f"`device_map` is {device_map!r}; give a dict by names of modules.")
-    devices = device_map.values() if isinstance(device_map, dict) else [device_map]
-    if "meta" in map(str, devices):
+    if "meta" in map(str, devices.values()):
         raise ValueError("On the meta device a model has no weights: give another `device_map`.")
     check_tied_layers(text_model_device_map(device_map), config.text_config)
     unsupported = sorted(set(kwargs) & set(STANDALONE_ARGUMENTS))
@@ -192,11 +191,12 @@ def check_device_names(device_map: Any, model: PreTrainedModel) -> None:
     Raises:
         ValueError: the message suggests the name of a module.
     """
+    if not isinstance(device_map, dict):
+        return
     known = {*dict(model.named_modules()), *model.state_dict()}
-    for name in device_map if isinstance(device_map, dict) else ():
-        if name not in known:
-            hint = did_you_mean(name, sorted(known))
-            raise ValueError(f"`device_map` names {name!r}, which the model does not have.{hint}")
+    for name in device_map.keys() - known:
+        hint = did_you_mean(name, sorted(known))
+        raise ValueError(f"`device_map` names {name!r}, which the model does not have.{hint}")
 
 
 def check_tied_layers(device_map: Any, text_config: PreTrainedConfig) -> None:

@@ -68,6 +68,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, Cache, PreTrainedModel
 from transformers import initialization as init
+from transformers.utils import can_return_tuple
 
 from .adapters_egmf import EGMFAdapterMixin, adapter_configs, add_adapter, new_adapter_config
 from .answers_egmf import NORMALIZATIONS, AnswerSet, answer_loss, choose_logits_to_keep
@@ -95,8 +96,8 @@ from .prompt_egmf import (
     transcript_columns,
 )
 from .scoring_egmf import AnswerScorer
-from .trainer_egmf import keeps_dataset_columns, score_true_answers
-from .weights_egmf import check_trainable, in_memory
+from .trainer_egmf import check_trainable, keeps_dataset_columns, score_true_answers
+from .weights_egmf import in_memory
 
 
 class EGMFPreTrainedModel(PreTrainedModel):
@@ -186,8 +187,7 @@ class EGMFModel(EGMFPreTrainedModel):
         text_embeds = text_embeds.to(self.fusion.no_text_query.dtype)
         fused = self.fusion(text_embeds, transcript_mask, media_tokens, media_mask)  # (B, H)
         output = self.experts(fused)
-        # (B, P, D)
-        output.pseudo_tokens = self.pseudo_tokens(output.fused)
+        output.pseudo_tokens = self.pseudo_tokens(output.fused)  # (B, P, D)
         output.modality_mask = present
         return output
 
@@ -376,13 +376,13 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFCheckpointMixin, EGMFPr
         text_embeds = embeds[:, columns]
         transcript_mask = utterance_mask[:, columns].bool()
         fusion = self.egmf(text_embeds, transcript_mask, *media, modality_mask, text_mask)
-        # (B, P, D)
-        pseudo_tokens = fusion.pseudo_tokens.to(embeds.dtype)
+        pseudo_tokens = fusion.pseudo_tokens.to(embeds.dtype)  # (B, P, D)
         if not pseudo_tokens.isfinite().all():
             check_finite(audio_values=audio_values, video_values=video_values)
         return embeds.masked_scatter(placeholder_mask[..., None], pseudo_tokens), fusion
 
     @keeps_dataset_columns
+    @can_return_tuple
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,

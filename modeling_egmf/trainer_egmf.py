@@ -47,6 +47,32 @@ def keeps_dataset_columns(forward: Callable) -> Callable:
     return forward
 
 
+def check_trainable(module: nn.Module, labels: Tensor | None, answer_ids: Tensor | None) -> None:
+    """Refuse training without labels, and of weights that accelerate has offloaded, which would not change.
+
+    Args:
+        labels: None if nothing is trained.
+        answer_ids: of a batch of examples, which has labels unless they were taken away.
+
+    Raises:
+        ValueError: a batch to train on has no labels, or a trainable parameter is not in memory; the message names it.
+    """
+    if module.training and labels is None and answer_ids is not None:
+        raise ValueError(
+            "`labels` are missing. "
+            "Set label_smoothing_factor to 0, which takes them away; "
+            "for a loss of your own, leave `answer_ids` out."
+        )
+    if labels is None or labels.is_meta or not torch.is_grad_enabled():
+        return
+    for name, weight in module.named_parameters():
+        if weight.requires_grad and weight.is_meta:
+            raise ValueError(
+                f"{name} is offloaded: training would lose its gradient. "
+                "Offload by `device_map`, or use torch.no_grad()."
+            )
+
+
 def score_true_answers(
     model: nn.Module,
     inputs: Mapping[str, Tensor | None],

@@ -126,32 +126,6 @@ def in_memory(module: nn.Module) -> AbstractContextManager:
     return align_module_device(module)
 
 
-def check_trainable(module: nn.Module, labels: Tensor | None, answer_ids: Tensor | None) -> None:
-    """Refuse training without labels, and of weights that accelerate has offloaded, which would not change.
-
-    Args:
-        labels: None if nothing is trained.
-        answer_ids: of a batch of examples, which has labels unless they were taken away.
-
-    Raises:
-        ValueError: a batch to train on has no labels, or a trainable parameter is not in memory; the message names it.
-    """
-    if module.training and labels is None and answer_ids is not None:
-        raise ValueError(
-            "`labels` are missing. "
-            "Set label_smoothing_factor to 0, which takes them away; "
-            "for a loss of your own, leave `answer_ids` out."
-        )
-    if labels is None or labels.is_meta or not torch.is_grad_enabled():
-        return
-    for name, weight in module.named_parameters():
-        if weight.requires_grad and weight.is_meta:
-            raise ValueError(
-                f"{name} is offloaded: training would lose its gradient. "
-                "Offload by `device_map`, or use torch.no_grad()."
-            )
-
-
 def not_finite(weights: Mapping[str, Tensor]) -> list[str]:
     """Names of the floating-point weights with NaN or infinite values; offloaded weights are not checked."""
     names = []
@@ -229,16 +203,16 @@ def check_weights(
         ValueError: `mistakes` holds any name, or a weight is NaN or infinite.
     """
     infinite = not_finite(weights)
-    found = []
+    kinds = []
     for kind, names in {**mistakes, "NaN or infinite": infinite}.items():
         if names:
-            found.append(f"{kind}: {sorted(map(str, names))[:5]} ({len(names)})")
-    if not found:
+            kinds.append(f"{kind}: {sorted(map(str, names))[:5]} ({len(names)})")
+    if not kinds:
         return
     remedy = "Download or save it again. "
     if any(weights[name].dtype == torch.float16 for name in infinite):
         remedy = "They overflow float16: load with dtype=torch.bfloat16, or save it again. "
     raise ValueError(
-        f"The weights of {checkpoint} do not match the model: {', '.join(found)}. {remedy}"
+        f"The weights of {checkpoint} do not match the model: {', '.join(kinds)}. {remedy}"
         "Is it an adapter checkpoint whose `text_model_id` was removed, or the other way round?"
     )

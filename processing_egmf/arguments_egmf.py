@@ -23,6 +23,7 @@ CHOICES = {
     "image_backend": ("torchvision", "pil", None),
     "transcript_in_prompt": (True, False),
 }
+COUNTS = ("num_pseudo_tokens", "sampling_rate", "num_frames", "frame_height", "frame_width", "max_length")
 FEATURE_SIZES = ("audio_feature_size", "video_feature_size")
 LIMITS = ("max_clip_seconds", "max_decode_seconds")
 # Keywords of a call that may also be in a dict for one kind of input, as in other processors.
@@ -33,7 +34,6 @@ NESTED_KEYWORDS = {
 }
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
-COUNTS = ("num_pseudo_tokens", "sampling_rate", "num_frames", "frame_height", "frame_width", "max_length")
 
 # Of all files of the processor.
 logger = logging.get_logger(__name__)
@@ -159,6 +159,12 @@ def check_count(name: str, value: Any, least: int = 1) -> None:
         raise ValueError(f"`{name}` is {shorten(value)}; give a whole number, at least {least}.")
 
 
+def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
+    """Refuse an argument that is none of the values that it may have."""
+    if value not in choices:
+        raise ValueError(f"`{name}` is {shorten(value)}; use one of {', '.join(map(repr, choices))}.")
+
+
 def check_settings(processor: Any) -> None:
     """Check the fields of an `EGMFProcessor`.
 
@@ -167,8 +173,8 @@ def check_settings(processor: Any) -> None:
     """
     for name, value in vars(processor).items():
         given = f"`{name}` is {shorten(value)}"
-        if name in CHOICES and value not in CHOICES[name]:
-            raise ValueError(f"{given}; use one of {', '.join(map(repr, CHOICES[name]))}.")
+        if name in CHOICES:
+            check_choice(name, value, CHOICES[name])
         if name in COUNTS and not is_count(value):
             raise ValueError(f"{given}; give a whole number, at least 1.")
         if name in FEATURE_SIZES and not (value is None or is_count(value)):

@@ -20,15 +20,16 @@ NESTED_BOXES = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf")
 MAX_SAMPLES = 2_000_000
 HEAD_BYTES = 1024
 MAX_OGG_PAGE = 65_307  # bytes
-# The bytes that wav, avi, w64 and asf files declare, the lowest first, unless asf is streamed; those of caf, Matroska
-# and mp3, the highest first; those of flv.
-DECLARED_SIZE = re.compile(
-    rb"(?s)(?:RIFF|riff.{12}|0&\xb2u.*?\xa1\xdc\xab\x8cG\xa9\xcf\x11.{32}(?=.{48}[\0\2]))(?P<little>.{4})"
-    rb"|(?:caff.*?data\0{4}|\x1aE\xdf\xa3.*?\x18S\x80g\x01\0{3}"
-    rb"|.*?(?:Xing|Info)\0{3}[\x03\x07\x0b\x0f].{4})(?P<big>.{4})"
-    rb"|FLV.*?\0\x08filesize\0(?P<double>.{8})"
-)
-FORMATS = {"little": "<I", "big": ">I", "double": ">d"}
+# Where the head of a file declares its bytes, and in which format of `struct`.
+DECLARED_SIZES = {
+    "wav, avi": (rb"RIFF(.{4})", "<I"),
+    "w64": (rb"riff.{12}(.{4})", "<I"),
+    "asf that is not streamed": (rb"0&\xb2u.*?\xa1\xdc\xab\x8cG\xa9\xcf\x11.{32}(?=.{48}[\0\2])(.{4})", "<I"),
+    "caf": (rb"caff.*?data\0{4}(.{4})", ">I"),
+    "Matroska": (rb"\x1aE\xdf\xa3.*?\x18S\x80g\x01\0{3}(.{4})", ">I"),
+    "mp3": (rb".*?(?:Xing|Info)\0{3}[\x03\x07\x0b\x0f].{4}(.{4})", ">I"),
+    "flv": (rb"FLV.*?\0\x08filesize\0(.{8})", ">d"),
+}
 # Of MPEG-TS without and with time codes: bytes before the mark of each, and its size.
 PACKETS = ((0, 188), (4, 192))
 
@@ -89,9 +90,9 @@ def declared_size(file: Any) -> float:
         is_cut |= is_stream and size % step > 0
     if is_cut:
         return math.inf
-    declared = DECLARED_SIZE.match(head)
-    if declared is None:
-        return 0
-    kind = declared.lastgroup
-    (size,) = struct.unpack(FORMATS[kind], declared[kind])
-    return size if size < 2e9 else 0
+    for pattern, number_format in DECLARED_SIZES.values():
+        declared = re.match(pattern, head, re.DOTALL)
+        if declared is not None:
+            (size,) = struct.unpack(number_format, declared[1])
+            return size if size < 2e9 else 0
+    return 0

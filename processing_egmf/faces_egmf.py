@@ -231,12 +231,12 @@ def detect_with_dlib(frames: np.ndarray) -> list[list[np.ndarray]]:
         scaled = resize(frames, (max(1, round(height * scale)), max(1, round(width * scale))))
         likely = [_run_dlib(frame, scale, threshold) for frame in scaled]
         boxes = [_refine_all(*pair, 0.0, numbers) for pair in zip(frames, likely)]
-        found = np.flatnonzero([len(faces) for faces in boxes])
-        if len(found):
+        with_faces = np.flatnonzero([len(faces) for faces in boxes])
+        if len(with_faces):
             break
     for index, frame in enumerate(frames):
-        if len(found) and index not in found:
-            nearest = found[np.abs(found - index).argmin()]
+        if len(with_faces) and index not in with_faces:
+            nearest = with_faces[np.abs(with_faces - index).argmin()]
             boxes[index] = _refine_all(frame, boxes[nearest], LIKELY, numbers)
     return boxes
 

@@ -48,8 +48,7 @@ class EGMFMediaMixin:
             Those that the clip has: `audio` (samples,) float32 at `self.sampling_rate`, `video` (T, height, width, 3)
             uint8, and `audio_features`, `video_features` (T, F) float32.
         """
-        limit = self.max_clip_seconds
-        work = self.max_decode_seconds
+        limits = {"max_seconds": self.max_clip_seconds, "max_decode_seconds": self.max_decode_seconds}
         arrays = {}
         with errors_named(name):
             audio = take_from_list(audio)
@@ -66,12 +65,13 @@ class EGMFMediaMixin:
             recording = video if may_have_track else audio
             if "audio" in modalities and audio_features is None and recording is not None:
                 check_input_kind("audio", "waveform", self.audio_input)
-                rate = self.sampling_rate
-                arrays["audio"] = load_audio(recording, sampling_rate, rate, limit, name, may_have_track, work)
+                options = {"name": name, "missing_ok": may_have_track, **limits}
+                arrays["audio"] = load_audio(recording, sampling_rate, self.sampling_rate, **options)
             if "video" in modalities and video_features is None and video is not None:
                 check_input_kind("video", "frames", self.video_input)
                 size = FACE_FRAME if self.frames == "face" else encoder_size(self)
-                arrays["video"] = load_video(video, self.num_frames, fps, limit, name, size, self.frames, work)
+                options = {"name": name, "size": size, "view": self.frames, **limits}
+                arrays["video"] = load_video(video, self.num_frames, fps, **options)
         return {key: values for key, values in arrays.items() if values is not None}
 
     def encode_media(self, arrays: dict[str, np.ndarray], name: str = "the sample") -> dict[str, torch.Tensor]:

@@ -30,7 +30,7 @@ from transformers import AutoModel, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .agreement_egmf import check_agreement
-from .arguments_egmf import check_count, errors_named, is_number, refuse_unknown, shorten, show_path
+from .arguments_egmf import check_choice, check_count, errors_named, is_number, refuse_unknown, shorten, show_path
 from .batches_egmf import CONTENT, RATES, check_rates, numbered_name, rates_needed, read_column
 from .chat_egmf import is_conversation, read_conversation
 from .media_egmf import is_recording, media_kind, take_from_list
@@ -115,10 +115,8 @@ class EGMFPipeline(Pipeline):
         # If loading fails, `pipeline` tries again in float32.
         if dtype not in ("None", "auto", own_dtype):
             raise ValueError(
-                f"`dtype` is {shorten(dtype)}, "
-                f"but the model is in {own_dtype}. "
-                "Give float16, bfloat16, float32 or 'auto', "
-                "and none for a model that is loaded."
+                f"`dtype` is {shorten(dtype)}, but the model is in {own_dtype}. "
+                "Give float16, bfloat16, float32 or 'auto', and none for a model that is loaded."
             )
         # The processor calls and saves the others. The base class would refuse batches if they pad on another side.
         self.tokenizer = self.processor.tokenizer
@@ -177,13 +175,11 @@ class EGMFPipeline(Pipeline):
         known = (*FIELDS, "fetch", "on_error", *OPTIONS, "num_workers", "batch_size")
         refuse_unknown(params, known, "Unknown arguments")
         on_error = params.get("on_error", "raise")
-        if on_error not in ("raise", "skip"):
-            raise ValueError(f"`on_error` is {shorten(on_error)}; use 'raise' or 'skip'.")
+        check_choice("on_error", on_error, ("raise", "skip"))
         fetch = params.get("fetch")
         if fetch is not None and not callable(fetch):
             raise TypeError(f"`fetch` is {shorten(fetch)}; give a function from a URL to bytes or a file.")
-        if params.get("return_experts") not in (None, True, False):
-            raise ValueError(f"`return_experts` is {shorten(params['return_experts'])}; give True or False.")
+        check_choice("return_experts", params.get("return_experts"), (None, True, False))
         options = {name: params[name] for name in (*OPTIONS, "on_error") if params.get(name) is not None}
         params = {name: value for name, value in params.items() if name not in OPTIONS}
         return params, {}, {**options, "shared": set()}

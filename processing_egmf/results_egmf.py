@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from .arguments_egmf import check_count, is_number, refuses_unknown_arguments, shorten
+from .arguments_egmf import check_choice, check_count, is_number, refuses_unknown_arguments, shorten
 from .batches_egmf import MODALITIES
 from .tasks_egmf import INTERVAL, EGMFAnswer, EGMFTask, find_task
 
@@ -27,8 +27,7 @@ def check_summary(output: Any, tasks: Sequence[EGMFTask], top_k: Any, interval: 
     if interval is not None and all(task.kind == "classification" for task in tasks):
         raise ValueError("`interval` is for scores, but every task is a classification.")
     check_count("top_k", top_k)
-    if not isinstance(calibrated, bool):
-        raise ValueError(f"`calibrated` is {shorten(calibrated)}; give True or False.")
+    check_choice("calibrated", calibrated, (True, False))
     if len(tasks) != len(output.probabilities):
         raise ValueError(f"There are {len(tasks)} tasks for {len(output.probabilities)} samples; give one for each.")
     not_finite = torch.where(~torch.isfinite(output.probabilities).all(dim=1))[0].tolist()

@@ -261,9 +261,8 @@ class EGMFStoredProcessorMixin:
         Raises:
             TypeError: a keyword that it does not have.
         """
-        known = inspect.signature(PushToHubMixin.push_to_hub)
-        beginning = "save_pretrained: unknown arguments"
-        refuse_unknown(kwargs, known.parameters, beginning)
+        known = inspect.signature(PushToHubMixin.push_to_hub).parameters
+        refuse_unknown(kwargs, known, "save_pretrained: unknown arguments")
         return super().save_pretrained(save_directory, push_to_hub, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import Any, TypedDict
 import numpy as np
 import torch
 
-from .arguments_egmf import errors_named, has_half_character, is_number, refuse_unknown, shorten
+from .arguments_egmf import check_choice, errors_named, has_half_character, is_number, refuse_unknown, shorten
 
 
 MAX_ANSWERS = 1001
@@ -110,10 +110,8 @@ class EGMFTask:
 
     def _check(self) -> None:
         """Check the fields, and bring the labels into the form label -> words."""
-        if self.kind not in ("classification", "regression"):
-            raise ValueError(f"kind is {shorten(self.kind)}; use 'classification' or 'regression'.")
-        if self.prompt_format not in ("plain", "chat"):
-            raise ValueError(f"prompt_format is {shorten(self.prompt_format)}; use 'plain' or 'chat'.")
+        check_choice("kind", self.kind, ("classification", "regression"))
+        check_choice("prompt_format", self.prompt_format, ("plain", "chat"))
         # YAML reads `yes` as true and `1` as a number.
         for task_field in fields(self):
             value = getattr(self, task_field.name)
@@ -282,14 +280,14 @@ class EGMFTask:
                 return None
             number = float(match.group().replace("\u2212", "-").replace(",", "."))
             return number + 0.0 if self.low <= number <= self.high else None
-        said = f" {_normalize(text)} "
+        text_words = f" {_normalize(text)} "
         words = {label: _normalize(label_words) for label, label_words in self.labels.items()}
         # Words end at the boundary of a word, except in Chinese.
         words = {label: f" {own} " if own.isascii() else own for label, own in words.items()}
-        leading = [label for label, own in words.items() if said.lstrip().startswith(own.lstrip())]
+        leading = [label for label, own in words.items() if text_words.lstrip().startswith(own.lstrip())]
         if leading:
             return max(leading, key=lambda label: len(words[label]))
-        contained = [label for label, own in words.items() if own in said]
+        contained = [label for label, own in words.items() if own in text_words]
         return contained[0] if len(contained) == 1 and not NEGATION.search(text) else None
 
     def summarize(

@@ -90,6 +90,9 @@ def test_misspelled_keyword_of_saving_is_refused(adapter, tmp_path, keyword, cor
     with pytest.raises(TypeError, match=message):
         model.save_pretrained(tmp_path / "x", **{keyword: "x"})
     assert not (tmp_path / "x").exists()
+    with pytest.raises(ValueError, match="saved as safetensors: leave out safe_serialization=False"):
+        model.save_pretrained(tmp_path / "x", safe_serialization=False)
+    assert not (tmp_path / "x").exists()
     model.save_pretrained(tmp_path / "x", variant="x", max_shard_size="1MB", safe_serialization=True, token=None)
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from modeling_egmf import EGMFForConditionalGeneration
 from modeling_egmf.experts_egmf import EGMFExpert, EGMFExperts
 from modeling_egmf.fusion_egmf import EGMFFusion
 from modeling_egmf.prompt_egmf import EGMFPseudoTokens
@@ -57,6 +58,30 @@ def test_a_masked_expert_gets_no_weight_and_the_others_keep_their_proportions(ma
     expected[:, 1] = 0
     torch.testing.assert_close(after.expert_weights, expected / expected.sum(dim=1, keepdim=True))
     assert torch.equal(after.gate_weights, before.gate_weights)
+
+
+def test_experts_that_are_chosen_in_memory(make_config, enliven, fused):
+    """The choice was read only when the model was built, and ignored afterwards."""
+    config = make_config()
+    torch.manual_seed(0)
+    experts = enliven(EGMFExperts(config)).eval()
+    before = experts(fused).expert_weights
+    config.active_experts = ["local", "global"]
+    assert experts(fused).expert_weights[:, 1].tolist() == [0.0] * 4
+    config.active_experts = ["local", "globe"]
+    with pytest.raises(ValueError, match=r"`active_experts` is \['local', 'globe'\]; name at least one of local, sem"):
+        experts(fused)
+    config.active_experts = None
+    assert torch.equal(experts(fused).expert_weights, before)
+
+
+@pytest.mark.parametrize("kind", ["adapter", "standalone"])
+def test_experts_that_are_chosen_in_a_loaded_model(request, kind):
+    folder, _, inputs = request.getfixturevalue(kind)
+    model = EGMFForConditionalGeneration.from_pretrained(folder)
+    model.config.active_experts = ["semantic"]
+    weights = model.score_answers(**inputs).expert_weights
+    assert weights.tolist() == [[0.0, 1.0, 0.0]] * len(weights)
 
 
 def test_learned_width_and_activation(enliven, fused):

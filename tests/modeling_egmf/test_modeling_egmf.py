@@ -98,6 +98,22 @@ def test_number_of_logits_that_cannot_be_is_refused(setting, process, value):
         model(**process(processor, samples), logits_to_keep=value)
 
 
+@pytest.mark.parametrize("kind", ["prompts", "examples", "examples to be scored"])
+def test_output_as_a_tuple(setting, process, labeled, kind):
+    model, processor, samples = setting()
+    prompts = dict(process(processor, samples))
+    inputs = dict(labeled())
+    if kind == "prompts":
+        inputs = {name: value for name, value in prompts.items() if name != "answer_ids"}
+    if kind == "examples to be scored":
+        inputs["answer_ids"] = prompts["answer_ids"]
+    expected = model(**inputs).to_tuple()
+    actual = model(**inputs, return_dict=False)
+    assert isinstance(actual, tuple)
+    assert len(actual) == len(expected)
+    assert torch.equal(actual[0], expected[0])
+
+
 def test_expert_fields_are_filled_on_demand(setting, process):
     model, processor, samples = setting()
     inputs = process(processor, samples)

@@ -356,7 +356,7 @@ def test_a_clips_own_fields_replace_the_shared_ones(pipe):
         ({"audio": "a.wav", "sampling_rate": 8_000}, {}, ValueError, "no sample has audio as an array"),
         ("audio", {"sampling_rate": 8_000}, ValueError, "no sample has audio as an array.*Leave sampling_rate out"),
         (None, {"text": "absent.mp4"}, ValueError, "the name of a media file, not a transcript"),
-        (None, {"text": "a", "on_error": "ignore"}, ValueError, "`on_error` is 'ignore'; use 'raise' or 'skip'"),
+        (None, {"text": "a", "on_error": "ignore"}, ValueError, "`on_error` is 'ignore'; use one of 'raise', 'skip'"),
         (None, {"text": ["a", "b"]}, TypeError, "text must be a string"),
         (
             None,

@@ -224,7 +224,7 @@ def test_calibrated_answers_by_hand(features, scale):
     output = make_output(features, "emotion", given)
     with pytest.raises(ValueError, match="not calibrated for text\\+video .calibrated: none.*egmf calibrate"):
         features.post_process_answers(output, calibrated=True)
-    with pytest.raises(ValueError, match="`calibrated` is 'yes'; give True or False"):
+    with pytest.raises(ValueError, match="`calibrated` is 'yes'; use one of True, False"):
         features.post_process_answers(output, calibrated="yes")
     processor = copy.copy(features)
     numbers = {"temperature": 2.0, "uniform_weight": 0.0}

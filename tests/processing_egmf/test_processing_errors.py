@@ -64,7 +64,7 @@ CONTENT_ERRORS = {
     "task of another type": ({"text": "a", "task": 3}, "A task is a dict of fields .*, not 3"),
     "task as fields": (
         {"text": "a", "task": {"name": "emotion"}},
-        "Task 'emotion': kind is None; use 'classification' or 'regression'",
+        "Task 'emotion': `kind` is None; use one of 'classification', 'regression'",
     ),
     "unknown label": (answer("emotion", "angry"), "unknown label for task 'emotion': .*neutral.*mean 'anger'"),
     "label as a dict": (answer("emotion", {"joy": 1}), "unknown label .*'joy': 1.*; use any of neutral"),

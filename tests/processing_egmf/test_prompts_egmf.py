@@ -342,5 +342,5 @@ def test_unusable_chat_template_is_refused(make_processor, two_label_task, templ
 
 
 def test_unknown_prompt_format_is_refused(two_label_task):
-    with pytest.raises(ValueError, match="Task 'mood': prompt_format is 'jinja'; use 'plain' or 'chat'"):
+    with pytest.raises(ValueError, match="Task 'mood': `prompt_format` is 'jinja'; use one of 'plain', 'chat'"):
         dataclasses.replace(two_label_task, prompt_format="jinja")

@@ -210,7 +210,7 @@ def test_unknown_keys_are_refused():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"kind": "ranking"}, "kind is 'ranking'"),
+        ({"kind": "ranking"}, "`kind` is 'ranking'"),
         ({"kind": "classification"}, "at least two labels"),
         ({"kind": "classification", "labels": {"a": "x"}}, "at least two labels"),
         ({"kind": "classification", "labels": {"a": "Joy", "b": "joy!"}}, "words of its own"),

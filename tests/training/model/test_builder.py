@@ -22,7 +22,7 @@ def test_prompt_format_holds_for_all_tasks():
     assert list(tasks) == list(BUILT_IN_TASKS)
     assert {task.prompt_format for task in tasks.values()} == {"chat"}
     assert with_prompt_format(tasks, None) == tasks
-    with pytest.raises(ValueError, match="prompt_format is 'jinja'; use 'plain' or 'chat'"):
+    with pytest.raises(ValueError, match="`prompt_format` is 'jinja'; use one of 'plain', 'chat'"):
         with_prompt_format(BUILT_IN_TASKS, "jinja")
 
 
