@@ -477,8 +477,7 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFCheckpointMixin, EGMFPr
         }
         check_tensors(required, required)
         check_masks(input_ids, attention_mask=attention_mask)
-        is_batch = answer_ids.ndim == 3 and len(answer_ids) == len(input_ids)
-        if not is_batch or answer_ids.numel() == 0:
+        if answer_ids.ndim != 3 or len(answer_ids) != len(input_ids):
             raise ValueError(f"`answer_ids` has shape {tuple(answer_ids.shape)}; give (samples, answers, tokens).")
         check_token_ids("answer_ids", answer_ids.clamp(min=0), self.config)
         if self.training and self.language_model.is_gradient_checkpointing:

@@ -69,6 +69,11 @@ def test_wrong_settings_of_a_new_pipeline_are_refused_by_name(parts, options, me
     assert parts["model"].device == torch.device("cpu")
 
 
+def test_fetch_must_be_a_function(pipe):
+    with pytest.raises(TypeError, match="`fetch` is 'yes'; give a function from a URL to bytes or a file"):
+        pipe(CLIPS, fetch="yes")
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, "bf16", "half", 16])
 def test_precision_of_a_loaded_model_is_not_changed(parts, dtype):
     """It was ignored without a word."""

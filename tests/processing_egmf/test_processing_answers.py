@@ -94,6 +94,15 @@ def test_interval_must_be_a_share(scale, interval):
         scale.post_process_answers(make_output(scale, "scale", [0.2] * 5), interval=interval)
 
 
+def test_output_that_is_not_that_of_score_answers_is_refused(features):
+    output = make_output(features, "emotion", [0.4] + [0.1] * 6)
+    with pytest.raises(ValueError, match="There are 2 tasks for 1 samples; give one for each"):
+        features.post_process_answers(output, tasks=["emotion"] * 2)
+    output.task_ids = None
+    with pytest.raises(ValueError, match=r"without task_ids\. Give what `model.score_answers` returns"):
+        features.post_process_answers(output)
+
+
 @pytest.mark.parametrize("top_k", [0, -1, 1.5, "3"])
 def test_top_k_keeps_at_least_one(features, top_k):
     with pytest.raises(ValueError, match=f"`top_k` is {top_k!r}; give a whole number, at least 1"):
