@@ -75,6 +75,8 @@ def check_arguments(parser: CommandParser, arguments: argparse.Namespace) -> Non
     has_clip = bool(arguments.text or arguments.audio or arguments.video)
     if output is not None and output.is_dir():
         parser.error(f"--output {output} is a folder. Give the name of a file.")
+    if output is not None and output.exists() and not output.is_file():
+        parser.error(f"--output {output} is not a regular file. Leave --output out to print the predictions.")
     if output is not None and output.exists() and not arguments.overwrite:
         parser.error(f"--output {output} already exists. Give another file, or --overwrite.")
     if output is not None and not output.resolve().parent.is_dir():

@@ -133,6 +133,16 @@ def check_writable(folder: Path) -> None:
         raise ValueError(f"{existing} is not writable ({error.strerror}). Give another folder.") from error
 
 
+def check_new_folder(folder: Path) -> None:
+    """Refuse the current folder and those around it, in whose place a command would put another folder.
+
+    Raises:
+        ValueError: it is one of them.
+    """
+    if Path.cwd().is_relative_to(folder.resolve()):
+        raise ValueError(f"{folder} is the current folder, or around it. Give the name of a new folder.")
+
+
 def check_replaceable(output: Path, entries: dict[str, Any], kind: str) -> None:
     """Check that a JSON file can be written, and that one that exists was written by the same command.
 
@@ -171,12 +181,13 @@ def replacing(path: str | Path) -> Iterator[Path]:
             pq.write_table(table, temporary)
 
     File and folder are flushed to disk (fsync): a crash leaves either the old file or the new one. The temporary file
-    of a killed process is reused by the next one that writes `path`.
+    of a killed process is reused by the next one that writes `path`. Of a link, the file that it leads to is replaced.
 
     Raises:
         OSError: the file cannot be written, because the disk is full for example; the error names `path`.
+        ValueError: `path` is a device or a pipe, which would be replaced.
     """
-    path = Path(path)
+    path = _follow_link(Path(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         temporary = _claim_temporary(path, stack)
@@ -192,6 +203,14 @@ def replacing(path: str | Path) -> Iterator[Path]:
             raise _name_file(error, path) from error
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def _follow_link(path: Path) -> Path:
+    target = path.resolve()
+    if target.exists() and not target.is_file() and not target.is_dir():
+        raise ValueError(f"{path} is not a regular file. Give the name of another one.")
+    # In the Hub's cache, several snapshots link to one file, which is named by its digest.
+    return path if target.parent.name == "blobs" else target
 
 
 def _claim_temporary(path: Path, stack: ExitStack) -> Path:

@@ -299,6 +299,11 @@ def test_output_is_not_overwritten(predict, tmp_path, capsys):
         ([], 2, "Give --text, --audio or --video"),
         (["--folder", ".", "--text", "a"], 2, "--folder takes no --text"),
         (["--text", "a", "--output", "EMPTY"], 2, "--output EMPTY is a folder"),
+        (
+            ["--text", "a", "--output", "/dev/null", "--overwrite"],
+            2,
+            "/dev/null is not a regular file. Leave --output",
+        ),
         (["--text", "a", "--output", "x.CSV"], 2, "predictions are written as JSON Lines (.jsonl) or Parquet"),
         (["--text", "a", "--output", "absent/x.jsonl"], 2, "there is no folder absent to write into"),
         (["--text", "a", "--task", "mood"], "error: Unknown task 'mood'; use any of ", ""),

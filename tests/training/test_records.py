@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from training.converters.core.pickles import read_pickle
 from training.data.tables import read_csv, read_json_list, read_jsonl, read_metadata
 from training.records import (
     as_json_value,
+    check_new_folder,
     checksum_of_array,
     digest_of_bytes,
     digest_of_chunks,
@@ -144,6 +146,43 @@ def test_file_and_folder_are_flushed_to_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(os.readlink(f"/proc/self/fd/{descriptor}")))
     write_text(tmp_path / "a.txt", "x")
     assert flushed == [str(tmp_path / ".a.txt.tmp"), str(tmp_path)]
+
+
+def test_a_link_keeps_leading_to_the_file_that_is_replaced(tmp_path):
+    """It used to become a file of its own, and the one that it led to stayed as it was."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk/a.json").write_text("1")
+    for name, target in {"link.json": "disk/a.json", "dangling.json": "disk/b.json"}.items():
+        (tmp_path / name).symlink_to(target)
+        write_json(tmp_path / name, 2)
+        assert (tmp_path / name).is_symlink()
+        assert json.loads((tmp_path / target).read_text()) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dangling.json", "disk", "link.json"]
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs/abc").write_text("1")
+    (tmp_path / "config.json").symlink_to("blobs/abc")
+    write_json(tmp_path / "config.json", 2)
+    assert (tmp_path / "blobs/abc").read_text() == "1"
+
+
+@pytest.mark.parametrize("name", ["pipe", "link"])
+def test_a_device_or_a_pipe_is_not_replaced(tmp_path, name):
+    """`--output /dev/null` as root would replace it for all programs."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    with pytest.raises(ValueError, match=f"{name} is not a regular file"):
+        write_json(tmp_path / name, 1)
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_the_current_folder_is_not_replaced(tmp_path, monkeypatch):
+    (tmp_path / "here/inner").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    for folder in (".", "..", "inner/..", tmp_path):
+        with pytest.raises(ValueError, match="is the current folder, or around it"):
+            check_new_folder(Path(folder))
+    check_new_folder(Path("inner"))
+    check_new_folder(Path("../other"))
 
 
 def test_file_of_a_killed_process_is_used_again(tmp_path):

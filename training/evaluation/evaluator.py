@@ -123,8 +123,9 @@ class EvaluationOptions:
                 "--output, the file for the results."
             )
         output = self.output or Path(self.model_name_or_path) / f"results-{self.split}.json"
-        if output.is_dir():
-            raise ValueError(f"{output} is a folder. Give --output the name of a file.")
+        if output.exists() and not output.is_file():
+            kind = "a folder" if output.is_dir() else "not a regular file"
+            raise ValueError(f"{output} is {kind}. Give --output the name of a file.")
         if output.exists() and not self.overwrite:
             raise ValueError(f"{output} already exists. Give another --output, or --overwrite.")
         check_writable(output.parent)

@@ -22,6 +22,7 @@ from processing_egmf import EGMFProcessor
 
 from ..model.builder import load
 from ..records import (
+    check_new_folder,
     check_writable,
     commit,
     digest_of_file,
@@ -81,6 +82,8 @@ def export_run(options: ExportOptions) -> dict[str, Any]:
             written file gives other outputs than the model. The folder is then as it was.
     """
     check_formats(options.format)
+    check_new_folder(options.output_dir)
+    options.output_dir = options.output_dir.expanduser().resolve()  # a link stays, and leads to the export
     check_output_dir(options.output_dir, options.overwrite)
     with only_writer(options.output_dir, "export"):
         model, processor = load(options.run, options.text_model_name_or_path)

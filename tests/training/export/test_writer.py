@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -97,6 +98,18 @@ def test_nothing_is_overwritten_in_silence(checkpoint, tmp_path, capsys):
     assert "holds other files" in refusal(capsys, checkpoint, tmp_path, "--format", "torch", "--overwrite")
     assert "is a file" in refusal(capsys, checkpoint, tmp_path / "thesis.txt", "--format", "torch")
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_link_leads_to_the_export(checkpoint, tmp_path, monkeypatch):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to("disk")
+    monkeypatch.setattr(writer, "write_folder", lambda *args: (args[-1] / RECORD).write_text("{}"))
+    writer.export_run(writer.ExportOptions(str(checkpoint), tmp_path / "link", ["torch"]))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "link"]
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "disk" / RECORD).is_file()
+    monkeypatch.chdir(tmp_path / "disk")
+    with pytest.raises(ValueError, match=r"\. is the current folder"):
+        writer.export_run(writer.ExportOptions(str(checkpoint), Path("."), ["torch"]))
 
 
 def test_missing_packages_are_named(checkpoint, tmp_path, capsys, monkeypatch):
