@@ -22,6 +22,7 @@ Results are printed; progress and warnings go to a logger, which writes to stder
 import argparse
 import difflib
 import importlib
+import io
 import logging
 import multiprocessing
 import os
@@ -169,6 +170,8 @@ def command_errors(when_interrupted: str = RUN_AGAIN) -> Iterator[None]:
         when_interrupted: what is complete after Ctrl-C, and how to resume. It is printed as one line, with exit status
             130, even if Ctrl-C came during imports (which may raise another error) or while worker processes ran.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that it cannot show must not end the command
     with log_to_stderr(), watch_for_interrupt() as interruption:
         try:
             yield

@@ -273,10 +273,15 @@ def only_writer(folder: Path, writer: str) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
+def in_utf_8(text: str) -> str:
+    """A text in which bytes of file names that are not UTF-8 are escapes, as JSON has them."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def write_text(path: str | Path, text: str) -> Path:
     """Write a UTF-8 file atomically."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(in_utf_8(text), encoding="utf-8")
     return Path(path)
 
 

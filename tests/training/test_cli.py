@@ -1,5 +1,6 @@
 """The command `egmf`: subcommands, spelling mistakes, errors in one line, the log."""
 
+import io
 import logging
 import multiprocessing
 import signal
@@ -185,6 +186,15 @@ def test_interruption_ends_the_workers_of_a_pool(interruptible):
     finally:
         worker.kill()
         end.close()
+
+
+def test_names_that_the_terminal_cannot_show_do_not_end_a_command(monkeypatch):
+    """They used to lose the results of an evaluation whose task had such a name."""
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    with cli.command_errors():
+        print("情绪", flush=True)
+    assert terminal.buffer.getvalue() == b"\\u60c5\\u7eea\n"
 
 
 def test_bugs_keep_their_traceback():

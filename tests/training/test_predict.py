@@ -1,6 +1,7 @@
 """Prediction from the command line: one clip, a folder, errors of a clip, and the output file."""
 
 import builtins
+import io
 import json
 import os
 import re
@@ -13,7 +14,7 @@ from processing_egmf import EGMFPipeline, EGMFProcessor
 from processing_egmf.batches_egmf import modalities_of
 from tests.helpers.corpus_files import write_corpus
 from tests.helpers.media_files import JUNK, gray_frames, junk, sine, write_audio, write_video
-from training.evaluation.predictor import Clip, Predictor, find_clips
+from training.evaluation.predictor import Clip, Predictor, find_clips, write_lines
 from training.predict import check_arguments, main, make_parser
 from training.records import only_writer
 
@@ -332,3 +333,28 @@ def test_the_answer_says_how_many_frames_show_the_face(make_model, make_processo
     pipe = EGMFPipeline(model=model, processor=processor)
     assert pipe(str(folder / "a.mp4"), task="emotion")["face_share"] == answer["face_share"]
     assert "face_share" not in pipe(text="Fine.", task="emotion")
+
+
+@pytest.mark.parametrize("name", ["predictions.jsonl", "predictions.parquet", None])
+def test_file_names_that_are_not_utf_8_lose_no_predictions(predict, corpus, tmp_path, capsys, name):
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    shutil.copy(corpus / "clips/0.mp4", os.fsdecode(bytes(folder) + b"/caf\xe9.mp4"))
+    output = () if name is None else ("--output", tmp_path / name)
+    predict("--folder", folder, "--task", "emotion", *output)
+    if name is None:
+        prediction = printed(capsys)
+    elif name.endswith(".jsonl"):
+        (prediction,) = lines(tmp_path / name)
+    else:
+        (row,) = pq.read_table(tmp_path / name).to_pylist()
+        assert row["clip"] == f"{folder}/caf\\udce9.mp4"
+        prediction = json.loads(row["answer"])
+    assert os.fsencode(prediction["clip"]) == bytes(folder) + b"/caf\xe9.mp4"
+
+
+def test_terminals_of_other_encodings_get_json_escapes():
+    file = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    write_lines([{"clip": "é好😀"}], file, None)
+    file.seek(0)
+    assert json.loads(file.read()) == {"clip": "é好😀"}

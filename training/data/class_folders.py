@@ -5,6 +5,7 @@ train/joy/a.wav, test/anger/b.mp4 ─► rows with split, label, audio or video;
 
 from pathlib import Path
 
+from ..records import in_utf_8
 from .columns import SPLIT_FOLDERS
 from .csv_tables import Table
 from .media_paths import AUDIO_SUFFIXES, VIDEO_SUFFIXES, column_of_file, list_media
@@ -24,7 +25,9 @@ def read_class_folders(folder: Path) -> Table | None:
         labels = parents if split is None else parents[1:]
         if len(labels) == 1:
             column = column_of_file(path)
-            rows.append({"id": str(relative), "split": split or "train", column: str(relative), "label": labels[0]})
+            rows.append(
+                {"id": in_utf_8(str(relative)), "split": split or "train", column: str(relative), "label": labels[0]}
+            )
     if len({row["label"] for row in rows}) < 2:
         return None
     columns = ["id", "split", "audio", "video", "label"]

@@ -40,7 +40,7 @@ from ..data.windows import predict_windows, require_hop
 from ..model.builder import load
 from ..model.language_model import quantization
 from ..options import ModelArguments
-from ..records import check_writable, replacing
+from ..records import check_writable, in_utf_8, replacing
 from .evaluator import trained_with_normalization
 from .processes import choose_device, merge_over_processes, own_part, processes, require_all, require_examples
 
@@ -384,9 +384,8 @@ def write_parquet(predictions: Iterable[dict[str, Any]], path: Path) -> int:
 
     rows = []
     for prediction in predictions:
-        row = {name: prediction.get(name) for name in COLUMNS}
-        row["answer"] = json.dumps(prediction, ensure_ascii=False)
-        rows.append(row)
+        row = {name: prediction.get(name) for name in COLUMNS} | {"answer": json.dumps(prediction, ensure_ascii=False)}
+        rows.append({name: in_utf_8(value) if isinstance(value, str) else value for name, value in row.items()})
     fields = [(name, pa.type_for_alias(kind)) for name, kind in {**COLUMNS, "answer": "string"}.items()]
     pq.write_table(pa.Table.from_pylist(rows, pa.schema(fields)), path)
     return sum(row["error"] is not None for row in rows)
@@ -395,9 +394,10 @@ def write_parquet(predictions: Iterable[dict[str, Any]], path: Path) -> int:
 def write_lines(predictions: Iterable[dict[str, Any]], file: TextIO, indent: int | None) -> int:
     """One JSON text per prediction. Returns the number of predictions that are errors."""
     failed = 0
+    in_unicode = (file.encoding or "utf-8").casefold().startswith("utf")  # unlike a terminal of another encoding
     for prediction in predictions:
         failed += "error" in prediction
-        print(json.dumps(prediction, ensure_ascii=False, indent=indent), file=file)
+        print(in_utf_8(json.dumps(prediction, ensure_ascii=not in_unicode, indent=indent)), file=file)
     return failed
 
 

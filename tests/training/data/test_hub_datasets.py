@@ -1,12 +1,15 @@
 """Datasets of the `datasets` library in local folders, single tables, folders named by labels, and their options."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 from datasets import Audio, ClassLabel, Dataset, DatasetDict, Features, Image, Value
 
 from tests.helpers.media_files import sine, write_audio
 from training.data.collator import SampleCollator
-from training.data.dataset import EGMFDataset, load_examples
+from training.data.dataset import EGMFDataset, SampleIndex, load_examples
 from training.data.dataset_options import DatasetOptions
 from training.data.locations import is_hub_id
 from training.data.parquet import StoredMedia
@@ -126,6 +129,17 @@ def test_folders_named_by_labels(tmp_path, wav):
         "val/joy/c.wav": ("validation", "joy"),
     }
     assert examples[0]["audio"] == str(tmp_path / examples[0]["id"])
+
+
+def test_names_of_files_that_are_not_utf_8_give_ids_that_are(tmp_path, wav, make_processor):
+    for name in (b"joy/a.wav", b"anger/caf\xe9.wav"):
+        path = Path(os.fsdecode(bytes(tmp_path) + b"/" + name))
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(wav.read_bytes())
+    examples = load_examples(tmp_path)
+    assert [example["id"] for example in examples] == ["anger/caf\\udce9.wav", "joy/a.wav"]
+    dataset = EGMFDataset(examples, make_processor("waveform", None))
+    assert dataset[SampleIndex(0, 0, 0, 1.0)]["sample_seed"][0] == 0
 
 
 def test_ids_on_the_hub_and_paths(tmp_path, monkeypatch):
