@@ -148,7 +148,7 @@ def test_results_are_not_overwritten(run_eval, checkpoint, capsys):
         (["--max_samples", "0"], "--max_samples is 0; it must be at least 1"),
         (["--batch_size", "-1"], "--batch_size is -1; it must be at least 1"),
         (["--window_hop", "99"], "--window_hop is 99 s; it must"),
-        (["--output", "."], "is a folder. Give --output the name of a file"),
+        (["--output", "."], "is a folder or a device. Give --output the name of a file"),
     ],
 )
 def test_impossible_options_are_refused(run_eval, tmp_path, options, message):

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,8 @@ def parse_answer(answer: Any, task: EGMFTask, name: str) -> Any:
     if task.kind == "classification":
         known = ", ".join(task.labels)
         raise ValueError(f"{name}: unknown label {shorten(answer)} for task {task.name!r}. Known labels: {known}.")
+    if isinstance(answer, Decimal):  # as databases store it
+        answer = float(answer)
     if isinstance(answer, int) and abs(answer) > MAX_SCORE:
         raise ValueError(f"{name}: score {shorten(answer)} is outside the range of task {task.name!r}.")
     if not isinstance(answer, str):

@@ -181,7 +181,7 @@ def stream_tables(dataset: str | Path, split: str, options: DatasetOptions, size
 
 def _fetch(clip: dict[str, Any] | None) -> bytes | None:
     """The bytes of a clip; those of a file on the Hub are downloaded."""
-    if clip is None or clip["bytes"] is not None:
+    if clip is None or clip["bytes"] is not None or clip["path"] is None:
         return None if clip is None else clip["bytes"]
     import fsspec  # a requirement of `datasets`
 

@@ -186,11 +186,7 @@ def check_encoder_inputs(examples: list[dict[str, Any]], processor: EGMFProcesso
     for modality, input_type in inputs.items():
         if input_type is None or modality not in modalities:
             continue
-        available = [
-            form
-            for form, columns in SOURCES[modality].items()
-            if any(example.get(column) is not None for example in examples for column in columns)
-        ]
+        available = [form for form, columns in SOURCES[modality].items() if _has_any(examples, columns)]
         if input_type in available:
             continue
         if available:
@@ -209,6 +205,31 @@ def check_encoder_inputs(examples: list[dict[str, Any]], processor: EGMFProcesso
         raise ValueError(
             f"No training example has text. Fill in the column `text`, or train without it: --modalities {others}."
         )
+
+
+def warn_of_unread_modalities(examples: Sequence[dict[str, Any]], processor: EGMFProcessor, show: bool) -> None:
+    """Warn of a modality that no example has in the form that the model takes: answers are then not based on it.
+
+    Args:
+        examples: of an evaluation.
+        processor: has the encoders' input types.
+        show: whether this process warns.
+    """
+    inputs = {"audio": processor.audio_input, "video": processor.video_input}
+    for modality, input_type in inputs.items():
+        if input_type is None or not show:
+            continue
+        forms = [form for form, columns in SOURCES[modality].items() if _has_any(examples, columns)]
+        if input_type not in forms:
+            has = f"have {modality} only as {forms[0]}" if forms else f"have no {modality}"
+            logger.warning(
+                f"The model takes {modality} as {input_type}, but the examples {has}: {modality} is not read, and "
+                "subsets with it are those without it."
+            )
+
+
+def _has_any(examples: Sequence[dict[str, Any]], columns: Sequence[str]) -> bool:
+    return any(example.get(column) is not None for example in examples for column in columns)
 
 
 def remove_unusable(dataset: EGMFDataset, split: str, show: bool) -> None:

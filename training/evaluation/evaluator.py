@@ -31,7 +31,7 @@ from ..data.dataset import EGMFDataset, load_examples, stream_examples
 from ..data.dataset_options import DatasetOptions
 from ..data.encoder_cache import EncoderCache, encode_samples, pretrained_stems, taking_outputs
 from ..data.media_paths import relative_media
-from ..data.selection import select_examples
+from ..data.selection import select_examples, warn_of_unread_modalities
 from ..data.speakers import SpeakerNormalization
 from ..data.windows import cut_examples, merge_records
 from ..model.builder import load
@@ -124,8 +124,7 @@ class EvaluationOptions:
             )
         output = self.output or Path(self.model_name_or_path) / f"results-{self.split}.json"
         if output.exists() and not output.is_file():
-            kind = "a folder" if output.is_dir() else "not a regular file"
-            raise ValueError(f"{output} is {kind}. Give --output the name of a file.")
+            raise ValueError(f"{output} is a folder or a device. Give --output the name of a file.")
         if output.exists() and not self.overwrite:
             raise ValueError(f"{output} already exists. Give another --output, or --overwrite.")
         check_writable(output.parent)
@@ -355,6 +354,7 @@ def _write_results(
     if examples is None:
         records = _predict_stream(model, processor, subsets, options)
     else:
+        warn_of_unread_modalities(examples, processor, show=state.is_main_process)
         records = _predict_own_part(model, processor, examples, subsets, options, state)
     num_examples = len({record["place"] for record in records}) if examples is None else len(examples)
     records = merge_over_processes(state, records, output, key=("subset", "length", "place"))

@@ -2,6 +2,7 @@
 
 import json
 import unicodedata
+from decimal import Decimal
 
 import pytest
 
@@ -134,3 +135,8 @@ def test_the_table_of_a_split_without_answers_needs_no_column_for_them(tmp_path,
     assert [example["text"] for example in load_examples(tmp_path, "test", "official", options, False)] == ["b"]
     with pytest.raises(ValueError, match="no such column: --text_column 'words'"):
         load_examples(tmp_path, options=DatasetOptions(columns={"text": "words", **options.columns}))
+
+
+def test_scores_of_databases_are_numbers():
+    task = EGMFTask("s", "regression", low=-3, high=3, step=0.1, prompt="It is")
+    assert parse_answer(Decimal("1.50"), task, "a") == 1.5

@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets import Audio, ClassLabel, Dataset, DatasetDict, Features, Image, Value
 
@@ -11,6 +13,7 @@ from tests.helpers.media_files import sine, write_audio
 from training.data.collator import SampleCollator
 from training.data.dataset import EGMFDataset, SampleIndex, load_examples
 from training.data.dataset_options import DatasetOptions
+from training.data.hub_datasets import stream_tables
 from training.data.locations import is_hub_id
 from training.data.parquet import StoredMedia
 
@@ -156,3 +159,13 @@ def test_label_map_that_is_not_one(entries):
     arguments |= {"dataset_config": None, "dataset_revision": None, "streaming": False}
     with pytest.raises(ValueError, match="--label_map"):
         DatasetOptions.from_arguments({**arguments, "label_map": entries})
+
+
+@pytest.mark.parametrize("cell", [None, {"bytes": None, "path": None}])
+def test_streamed_rows_may_have_no_clip(tmp_path, cell):
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    table = pa.table({"text": ["a"], "audio": pa.array([cell], kind)})
+    features = Features({"text": Value("string"), "audio": Audio()})
+    pq.write_table(table.replace_schema_metadata(features.arrow_schema.metadata), tmp_path / "test-0.parquet")
+    (found,) = stream_tables(tmp_path, "test", DatasetOptions(streaming=True), 2)
+    assert found.rows == [{"text": "a", "audio": None, "split": "test"}]

@@ -13,6 +13,7 @@ from training.data.selection import (
     select_values,
     used_tasks,
     warn_of_missing_labels,
+    warn_of_unread_modalities,
 )
 
 
@@ -20,6 +21,31 @@ def test_used_tasks_keep_their_order():
     tasks = {"a": 1, "b": 2, "c": 3}
     assert list(used_tasks(tasks, [{"task": "c"}, {"task": "b"}])) == ["b", "c"]
     assert list(used_tasks(tasks, [{"task": "c"}, {}])) == ["a", "c"]
+
+
+@pytest.mark.parametrize(
+    ("example", "messages"),
+    [
+        ({"text": "a"}, ["examples have no audio: audio is not read", "have no video"]),
+        ({"audio_features": "a.npy", "video": "a.mp4"}, []),  # the soundtrack is audio
+        (
+            {"audio_features": "a.npy"},
+            ["takes audio as waveform, but the examples have audio only as features", "no video"],
+        ),
+        (
+            {"audio": "a.wav", "video_features": "a.npy"},
+            ["takes video as frames, but the examples have video only as"],
+        ),
+    ],
+)
+def test_an_evaluation_without_a_modality_of_the_model_is_warned_of(make_processor, caplog, example, messages):
+    processor = make_processor("waveform", "frames")
+    warn_of_unread_modalities([example, {"text": "b"}], processor, show=False)
+    assert not caplog.records
+    warn_of_unread_modalities([example, {"text": "b"}], processor, show=True)
+    assert len(caplog.records) == len(messages)
+    for message, record in zip(messages, caplog.records, strict=True):
+        assert message in record.getMessage()
 
 
 def test_tasks_are_selected_before_samples_are_counted():
