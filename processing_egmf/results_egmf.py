@@ -30,6 +30,19 @@ def check_summary(output: Any, tasks: Sequence[EGMFTask], top_k: Any, interval: 
     check_choice("calibrated", calibrated, (True, False))
     if len(tasks) != len(output.probabilities):
         raise ValueError(f"There are {len(tasks)} tasks for {len(output.probabilities)} samples; give one for each.")
+    not_finite = torch.where(~torch.isfinite(output.probabilities).all(dim=1))[0].tolist()
+    if not_finite:
+        raise ValueError(
+            f"The probabilities of samples {shorten(not_finite)} are not finite. "
+            "Load the model in float32 or bfloat16, or check its weights."
+        )
+    num_answers = output.probabilities.shape[1]
+    for task in tasks:
+        if num_answers < task.num_answers:
+            raise ValueError(
+                f"Task {task.name!r} has {task.num_answers} answers, but the output has "
+                f"{num_answers}; use the processor that prepared the inputs."
+            )
 
 
 def find_sample_tasks(output: Any, tasks: Mapping[int, EGMFTask]) -> list[EGMFTask]:

@@ -103,6 +103,17 @@ def test_output_that_is_not_that_of_score_answers_is_refused(features):
         features.post_process_answers(output)
 
 
+def test_probabilities_that_are_not_finite_are_refused(features):
+    output = make_output(features, "emotion", [[1 / 7] * 7, [float("nan")] + [1 / 6] * 6])
+    with pytest.raises(ValueError, match=r"samples \[1\] are not finite\. Load the model in float32"):
+        features.post_process_answers(output)
+
+
+def test_fewer_answers_than_the_task_has_are_refused(features):
+    with pytest.raises(ValueError, match="'emotion' has 7 answers, but the output has 3; use the processor"):
+        features.post_process_answers(make_output(features, "emotion", [0.5, 0.3, 0.2]))
+
+
 @pytest.mark.parametrize("top_k", [0, -1, 1.5, "3"])
 def test_top_k_keeps_at_least_one(features, top_k):
     with pytest.raises(ValueError, match=f"`top_k` is {top_k!r}; give a whole number, at least 1"):
