@@ -2,6 +2,7 @@
 
     pipe = pipeline(model=FOLDER_OR_ID, trust_remote_code=True)  # task: multimodal-emotion-recognition
     pipe("clip.mp4", text="I'm fine.", task="meld")  # {"label": ..., "score": ..., "probabilities": ...}
+    pipe = pipeline("multimodal-emotion-recognition", model=model, processor=processor)  # loaded: with its name
 
     clips ─► preprocess: processor.prepare ─► forward: processor.collate, model.score_answers ─► postprocess ─► answers
              one clip; in `num_workers`       one batch of `batch_size`                          one clip
