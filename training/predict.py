@@ -22,6 +22,7 @@ from pathlib import Path
 from .cli import CommandParser, command_errors
 from .data.locations import check_checkpoint, check_dataset
 from .options import add_dataset_options, take_dataset_options
+from .records import real_path
 
 
 TABLES = (".csv", ".tsv", ".xls", ".xlsx", ".ods")  # that predictions are not written as
@@ -79,8 +80,8 @@ def check_arguments(parser: CommandParser, arguments: argparse.Namespace) -> Non
         parser.error(f"--output {output} is not a regular file. Leave --output out to print the predictions.")
     if output is not None and output.exists() and not arguments.overwrite:
         parser.error(f"--output {output} already exists. Give another file, or --overwrite.")
-    if output is not None and not output.resolve().parent.is_dir():
-        parser.error(f"--output: there is no folder {output.parent} to write into.")
+    if output is not None and not real_path(output).parent.is_dir():
+        parser.error(f"--output: there is no folder {real_path(output).parent} to write into.")
     if folder is not None and has_clip:
         parser.error(
             "--folder takes no --text, --audio or --video. Transcripts are read from NAME.txt next to each clip."

@@ -139,7 +139,7 @@ def check_new_folder(folder: Path) -> None:
     Raises:
         ValueError: it is one of them.
     """
-    if Path.cwd().is_relative_to(folder.resolve()):
+    if Path.cwd().is_relative_to(real_path(folder)):
         raise ValueError(f"{folder} is the current folder, or around it. Give the name of a new folder.")
 
 
@@ -205,8 +205,20 @@ def replacing(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def real_path(path: Path) -> Path:
+    """The absolute path that links lead to.
+
+    Raises:
+        ValueError: a link leads back to itself.
+    """
+    target = Path(os.path.realpath(path))
+    if target.is_symlink():
+        raise ValueError(f"{path} is a link that leads back to itself. Give another name.")
+    return target
+
+
 def _follow_link(path: Path) -> Path:
-    target = path.resolve()
+    target = real_path(path)
     if target.exists() and not target.is_file() and not target.is_dir():
         raise ValueError(f"{path} is not a regular file. Give the name of another one.")
     # In the Hub's cache, several snapshots link to one file, which is named by its digest.
@@ -256,7 +268,7 @@ def only_writer(folder: Path, writer: str) -> Iterator[None]:
     Raises:
         ValueError: another process has the lock.
     """
-    folder = folder.resolve()
+    folder = real_path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     path = folder.with_name(f".{folder.name}.lock")
     with path.open("w") as file:

@@ -292,6 +292,14 @@ def test_output_is_not_overwritten(predict, tmp_path, capsys):
     assert "label" in json.loads(output.read_text())
 
 
+def test_a_linked_output_without_a_folder_names_where_it_leads(predict, tmp_path, capsys):
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "gone/a.jsonl")
+    with pytest.raises(SystemExit) as caught:
+        predict("--text", "a", "--output", tmp_path / "link.jsonl")
+    assert caught.value.code == 2
+    assert f"there is no folder {tmp_path / 'gone'} to write into" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

@@ -165,6 +165,15 @@ def test_a_link_keeps_leading_to_the_file_that_is_replaced(tmp_path):
     assert (tmp_path / "blobs/abc").read_text() == "1"
 
 
+def test_links_in_a_circle_are_refused(tmp_path):
+    (tmp_path / "a.json").symlink_to("b.json")
+    (tmp_path / "b.json").symlink_to("a.json")
+    with pytest.raises(ValueError, match=r"a\.json is a link that leads back to itself\. Give another name\."):
+        write_json(tmp_path / "a.json", 1)
+    with pytest.raises(ValueError, match="leads back to itself"):
+        check_new_folder(tmp_path / "b.json")
+
+
 @pytest.mark.parametrize("name", ["pipe", "link"])
 def test_a_device_or_a_pipe_is_not_replaced(tmp_path, name):
     """`--output /dev/null` as root would replace it for all programs."""

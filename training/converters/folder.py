@@ -127,7 +127,8 @@ def _plan_examples(
         for number, (place, row) in enumerate(rows)
     ]
     answers = [row.get("answer") for _, row in rows]
-    blind = find_blind_splits(zip(splits, answers, strict=True), report)
+    names = [label for task in tasks.values() for label in task.labels]
+    blind = find_blind_splits(zip(splits, answers, strict=True), report, names)
     for number, (split, (place, row)) in enumerate(zip(splits, rows, strict=True)):
         example_id = str(row.get("id", number))
         report.read[split] += 1

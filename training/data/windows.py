@@ -257,11 +257,12 @@ def predict_windows(
     answers = []
     probabilities = []
     for window in windows:
-        media = load_window(processor, window, audio=audio, video=video, modalities=modalities, name=name)
+        part = f"{name}@{window.start:g}s"
+        media = load_window(processor, window, audio=audio, video=video, modalities=modalities, name=part)
         if not (media or has_text or has_features):
             continue
         rate = {"sampling_rate": processor.sampling_rate} if "audio" in media else {}
-        sample = processor.prepare(**shared, **media, **rate, name=name)
+        sample = processor.prepare(**shared, **media, **rate, name=part)
         output = model.score_answers(**processor.collate([sample]).to(model.device))
         answers.append(processor.post_process_answers(output)[0])
         if "face_share" in sample:

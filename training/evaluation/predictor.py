@@ -40,7 +40,7 @@ from ..data.windows import predict_windows, require_hop
 from ..model.builder import load
 from ..model.language_model import quantization
 from ..options import ModelArguments
-from ..records import check_writable, in_utf_8, replacing
+from ..records import check_writable, in_utf_8, real_path, replacing
 from .evaluator import trained_with_normalization
 from .processes import choose_device, merge_over_processes, own_part, processes, require_all, require_examples
 
@@ -431,7 +431,7 @@ def predict(options: PredictionOptions) -> int:
         clips = [Clip(options.video or options.audio or "the text", options.text, options.audio, options.video)]
     four_bit = quantization(ModelArguments(load_in_4bit=options.load_in_4bit))
     if options.output is not None:
-        check_writable(options.output.resolve().parent)
+        check_writable(real_path(options.output).parent)
     state = processes(options.device)
     if state.num_processes > 1 and options.output is None:
         raise ValueError("Several processes need --output, the file to merge their predictions into.")

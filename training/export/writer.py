@@ -27,6 +27,7 @@ from ..records import (
     commit,
     digest_of_file,
     only_writer,
+    real_path,
     sync_folder,
     versions,
     write_json,
@@ -83,7 +84,7 @@ def export_run(options: ExportOptions) -> dict[str, Any]:
     """
     check_formats(options.format)
     check_new_folder(options.output_dir)
-    options.output_dir = options.output_dir.expanduser().resolve()  # a link stays, and leads to the export
+    options.output_dir = real_path(options.output_dir.expanduser())  # a link stays, and leads to the export
     check_output_dir(options.output_dir, options.overwrite)
     with only_writer(options.output_dir, "export"):
         model, processor = load(options.run, options.text_model_name_or_path)

@@ -83,6 +83,17 @@ def test_a_split_without_answers_is_kept(convert, own, missing, answers):
     assert reasons(table, "notes") == {"split without labels: kept for egmf predict": ["test"]}
 
 
+def test_a_label_named_null_is_no_missing_answer(convert, own, tmp_path):
+    (tmp_path / "null.yaml").write_text(
+        "arousal: {kind: classification, labels: ['null', high], prompt: '\\nArousal:'}"
+    )
+    rows = [{"split": split, "text": "a", "answer": "null"} for split in ("train", "test", "test")]
+    rows.append({"split": "train", "text": "b", "answer": "high"})
+    found, table = convert(folder, own(rows), "--tasks_file", str(tmp_path / "null.yaml"), "--task", "arousal")
+    assert [row["answer"] for row in found["test"]] == ["null", "null"]
+    assert table["notes"] == {}
+
+
 def test_a_training_split_without_answers_is_refused(convert, own):
     with pytest.raises(SystemExit, match="No example of mine can be used"):
         convert(folder, own([{"split": "train", "text": "a", "answer": None}]))

@@ -143,7 +143,7 @@ def test_a_long_recording_is_decoded_once(clip, processor, make_model, monkeypat
     assert len(audio_loads) == 2
 
 
-def test_windows_without_content_are_left_out(processor, make_model, tmp_path):
+def test_windows_without_content_are_left_out(processor, make_model, tmp_path, caplog):
     """As in evaluation: a silent part, or a soundtrack that ends before the video."""
     tone = sine(300, 3.0, RATE)
     with_pause = tone.copy()
@@ -155,6 +155,7 @@ def test_windows_without_content_are_left_out(processor, make_model, tmp_path):
     predictor = Predictor(model, processor, "emotion", window_hop=1.0, top_k=2)
     found = predictor.predict(audio=paths["pause"])
     assert (found["windows"], len(found["probabilities"])) == (2, 2)
+    assert "the clip@1s: the audio is digital silence" in caplog.text
     row = {"id": "a", "task": "emotion", "answer": "joy", "audio": paths["pause"]}
     dataset = EGMFDataset(cut_examples([row], processor, 1.0), processor)
     (answer,) = evaluate(model, processor, dataset, [("audio",)])["audio"]["tasks"]["emotion"]["predictions"]

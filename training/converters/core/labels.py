@@ -3,7 +3,7 @@
 import math
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 from ...data.csv_tables import parse_number, tidy_name
@@ -22,17 +22,20 @@ SURROGATES = re.compile("[\ud800-\udfff]")
 PAUSES = re.compile(r"(?<!\S)sp(?!\S)")
 
 
-def find_blind_splits(labels: Iterable[tuple[str, Any]], report: ConversionReport) -> set[str]:
+def find_blind_splits(
+    labels: Iterable[tuple[str, Any]], report: ConversionReport, names: Collection[str] = ()
+) -> set[str]:
     """The splits, except train, without any label, as the test splits of shared tasks. Their examples are kept, and
     have no answer.
 
     Args:
         labels: split and label of every row of the release.
         report: notes these splits.
+        names: labels of the tasks, which are never taken for missing ones.
     """
     is_blind: dict[str, bool] = {}
     for split, label in labels:
-        is_blind[split] = is_blind.get(split, True) and _is_missing(label)
+        is_blind[split] = is_blind.get(split, True) and label not in names and _is_missing(label)
     blind = {split for split in is_blind if is_blind[split] and split != "train"}
     if not all(is_blind.values()):
         for split in sorted(blind):
