@@ -267,8 +267,7 @@ class FusionTrainingArguments:
     fusion_pretraining_mixup: float = described(0.0, "Mixup (alpha); 0.4 for a few hundred clips.")
     fusion_pretraining_token_dropout: float = described(0.0, "Share of a transcript's tokens that it leaves out.")
     fit_pseudo_tokens: bool = described(
-        False,
-        "Initialize the pseudo tokens from the answers of its head, and, with distillation, correct them at the end.",
+        False, "Initialize the pseudo tokens from the answers of its head; for few clips."
     )
     distillation: bool = described(
         False, "Distill the fusion pretraining's head into the language model; for few clips."

@@ -49,10 +49,10 @@ def main(notes, *options):
     batches, corrections = [], []
     correct = alignment.correct_projection
 
-    def recording_correct(model, heads, answered, device):
-        correct(model, heads, answered, device)
+    def recording_correct(model, answered, *arguments):
+        correct(model, answered, *arguments)
         bias = model.egmf.pseudo_tokens.projection.bias.tolist()
-        corrections.append({"vectors": sum(len(part.outputs) for part in answered), "bias": bias})
+        corrections.append({"vectors": sum(len(part.fused) for part in answered.values()), "bias": bias})
 
     alignment.correct_projection = recording_correct
     collate = SampleCollator.__call__

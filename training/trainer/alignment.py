@@ -1,137 +1,118 @@
 """Aligns the pseudo tokens with the language model that has learned to read them.
 
-    f_enhanced, mixed ─┬─► pretraining's heads ─► outputs o ────────────────┐
-                       └─► pseudo tokens t ─► language model ─► reading r ──┴─► least squares: r ≈ o S + b, t ≈ o U + c
-    o - r, what is missing ─► change of o, by S ─► change of the tokens, by U ─► change of the projection
+    f_enhanced, mixed ─┬─► pretraining's head ─► logits l ──────────────────────────┐
+                       └─► pseudo tokens ─► language model ─► log P of the answers ─┴─► least squares: log P ≈ l W + b
+    (l - b) W⁻¹, the logits by whose tokens log P would be l ─► change of the tokens ─► change of the projection
 
-A few hundred steps do not teach a language model to copy exactly, above all where several tasks share their tokens.
-But its answers are nearly linear in the outputs of the heads: only slopes S and biases b are not those of copying.
-They are measured after training and undone in the projection, which is linear as well. LOG.md has the figures.
+A few hundred steps do not teach a language model to copy exactly. But where the tokens are linear in the head's logits
+(pseudo_tokens.py), so are its answers, nearly; only the slopes and biases are not 1 and 0. They are measured after
+training and undone in the projection, which is linear as well. LOG.md has the figures.
 """
 
-# N mixed vectors  H fusion width  D LLM width  A answers of a task  G projections
-# O outputs of all heads: logits of labels, one number for scores  W those of one task
+# N mixed vectors  H fusion width  D LLM width  A answers of a task  G projections  T tasks
 
-import math
 from collections.abc import Iterator
 from itertools import count, islice
 from typing import NamedTuple
 
 import torch
-from torch import nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 from transformers import BatchFeature
 
 from modeling_egmf import EGMFForConditionalGeneration
-from processing_egmf import EGMFTask
+from processing_egmf import EGMFProcessor
 
 from .distillation import Distillation
-from .pretraining import AnswerHeads
-from .pseudo_tokens import FitSums, add_to_projection
+from .pseudo_tokens import FitSums, add_to_projection, projection_shares, serve_one_task
 
 
 NUM_VECTORS = 320  # of each measurement, over all processes
 ROUNDS = 2  # the first leaves a rest, because the answers are only nearly linear
 RIDGE = 1e-6
-CHANGE_PENALTY = 0.05  # of changes where the answers hardly follow, which would be as large as the tokens
+MIN_SLOPE = 1e-4  # of the largest; a direction that the answers do not follow is left as it is
 MIN_LOG_PROB = -20.0
 LABEL_FIELDS = ("label_index", "loss_weight")
 
 
 class Answered(NamedTuple):
-    """Mixed vectors of one task on the CPU, with what the heads and the language model answer.
+    """Mixed vectors of one task, with what the pretraining's head and the language model answer.
 
     Attributes:
-        normalized: (N, H) fused vectors, as they enter the projection.
-        tokens: (N, G * D) what the projection makes of them.
-        outputs: (N, O) of all heads; logits have a mean of 0 over the labels of their task.
-        read: (N, W) the language model's answers in the form of the outputs of their task.
+        fused: (N, H).
+        logits: (N, A) of the head, with a mean of 0 over the answers.
+        log_probs: (N, A) of the language model, with a mean of 0 over the answers.
     """
 
-    normalized: torch.Tensor
-    tokens: torch.Tensor
-    outputs: torch.Tensor
-    read: torch.Tensor
+    fused: torch.Tensor
+    logits: torch.Tensor
+    log_probs: torch.Tensor
 
 
 @torch.no_grad()
 def align_pseudo_tokens(
     model: EGMFForConditionalGeneration,
     distillation: Distillation,
+    processor: EGMFProcessor,
     loader: DataLoader,
     device: torch.device | str = "cpu",
-    progress: bool = False,
-) -> dict[str, dict[str, float]]:
+) -> dict[str, float] | None:
     """Change the projection so that the language model answers as the heads do. Every process must call this.
 
     Args:
-        model: after training; changed in place, to the state of which the answers are closest to the heads'.
-        distillation: of the training, attached to the model. All tasks of its heads are aligned.
+        model: after training; changed in place, but left as it is if its answers come no closer to those of the heads.
+        distillation: of the training, attached to the model. The tasks that it applies to are aligned.
+        processor: has the tasks that the heads were trained for.
         loader: batches without labels in the prompt, in an order that depends on the epoch, from `EGMFTrainer`.
         device: device of the batches.
-        progress: whether to show a bar.
 
     Returns:
-        `before` and `after`: name of a task -> distance of its answers from those of the head, on mixed vectors of the
-        training examples; see `distance`.
+        `before` and `after`: mean divergence of the answers' probabilities from those of the heads, in nats, on mixed
+        vectors of the training examples. None if tasks share their tokens, which then are not linear in logits.
     """
-    projection = model.egmf.pseudo_tokens.projection
+    pseudo_tokens = model.egmf.pseudo_tokens
+    shares = projection_shares(pseudo_tokens, len(processor.task_objects))
+    if not serve_one_task(shares):
+        return None
     was_training = model.training
     model.eval()
-    measured = []
-    states = []
-    bar = tqdm(total=ROUNDS + 1, desc="aligning pseudo tokens", unit="measurement", disable=not progress)
-    with bar, torch.random.fork_rng(devices=[]):  # nothing is drawn on a GPU after the training
+    original = [parameter.clone() for parameter in pseudo_tokens.projection.parameters()]
+    divergences = []
+    with torch.random.fork_rng(devices=[]):  # nothing is drawn on a GPU after the training
         for number in range(ROUNDS + 1):
             torch.manual_seed(number)
             answered = answer_mixtures(model, distillation, loader, device)
-            measured.append(distances(distillation.heads, answered, device))
-            states.append([parameter.clone() for parameter in projection.parameters()])
-            bar.update()
+            divergences.append(mean_divergence(answered, device))
             if number < ROUNDS:
-                correct_projection(model, distillation.heads, answered, device)
+                correct_projection(model, answered, shares, device)
     model.train(was_training)
-    best = min(range(len(measured)), key=lambda number: mean_log(measured[number]))
-    for parameter, values in zip(projection.parameters(), states[best], strict=True):
+    before, after = divergences[0], divergences[-1]
+    if after < before:
+        return {"before": before, "after": after}
+    for parameter, values in zip(pseudo_tokens.projection.parameters(), original, strict=True):
         parameter.copy_(values)
-    return {"before": measured[0], "after": measured[best]}
+    return {"before": before, "after": before}
 
 
-@torch.no_grad()
 def answer_mixtures(
     model: EGMFForConditionalGeneration,
     distillation: Distillation,
     loader: DataLoader,
     device: torch.device | str,
-) -> list[Answered]:
-    """Vectors of each task, of any of the clips' modalities and mixed as in training; of this process, N may be 0."""
-    heads, pseudo_tokens = distillation.heads, model.egmf.pseudo_tokens
-    max_answers = max(task.num_answers for task in heads.tasks)
-    parts: list[list[Answered]] = [[] for _ in heads.tasks]
+) -> dict[int, Answered]:
+    """Index of a task -> its vectors, mixed as in training; of this process, N may be 0."""
+    heads = distillation.heads
+    parts: dict[int, list[Answered]] = {index: [] for index in distillation.soft_labels.answers}
     for batch in islice(endless(loader), -(-NUM_VECTORS // loader.batch_sampler.global_batch_size)):
         inputs = {name: values for name, values in batch.to(device).items() if name not in LABEL_FIELDS}
-        task_ids = inputs["task_ids"]
-        inputs["modality_mask"] = draw_modalities(inputs["modality_mask"])
-        distillation.begin(torch.ones_like(task_ids, dtype=torch.bool))
+        distillation.begin(inputs["task_ids"])
         output = model.score_answers(**inputs)
-        normalized = pseudo_tokens.norm(output.fused.float())
-        tokens = pseudo_tokens.scale * pseudo_tokens.projection(normalized)
-        outputs = outputs_of_heads(heads, output.fused.float())
-        missing = max_answers - output.log_probs.shape[1]  # of a task that is not in the batch
-        log_probs = nn.functional.pad(output.log_probs.float(), (0, missing), value=-torch.inf)
-        for index, task in enumerate(heads.tasks):
-            rows = task_ids == index
-            read = read_answers(task, log_probs[rows, : task.num_answers])
-            answered = Answered(normalized[rows], tokens[rows], outputs[rows], read)
-            parts[index].append(Answered(*(values.cpu() for values in answered)))
-    return [Answered(*map(torch.cat, zip(*part, strict=True))) for part in parts]
-
-
-def draw_modalities(present: torch.Tensor) -> torch.Tensor:
-    """present (B, M) -> (B, M), of each sample a random part of its modalities, and all if that would be none."""
-    kept = present & (torch.rand(present.shape) < 0.5).to(present.device)
-    return torch.where(kept.any(dim=1, keepdim=True), kept, present)
+        fused = output.fused.float()
+        for index, answered in parts.items():
+            rows = inputs["task_ids"] == index
+            logits = heads.heads[index](heads.norm(fused[rows]))
+            log_probs = output.log_probs[rows, : logits.shape[1]].float().clamp(min=MIN_LOG_PROB)
+            answered.append(Answered(fused[rows], without_mean(logits), without_mean(log_probs)))
+    return {index: Answered(*map(torch.cat, zip(*answered, strict=True))) for index, answered in parts.items()}
 
 
 def endless(loader: DataLoader) -> Iterator[BatchFeature]:
@@ -141,93 +122,45 @@ def endless(loader: DataLoader) -> Iterator[BatchFeature]:
         yield from loader
 
 
-def outputs_of_heads(heads: AnswerHeads, fused: torch.Tensor) -> torch.Tensor:
-    """fused (N, H) -> (N, O)."""
-    normalized = heads.norm(fused)
-    outputs = []
-    for task, head in zip(heads.tasks, heads.heads, strict=True):
-        own = head(normalized)
-        outputs.append(without_mean(own) if task.kind == "classification" else own)
-    return torch.cat(outputs, dim=1)
-
-
-def output_columns(heads: AnswerHeads) -> list[slice]:
-    """Columns of each task in the outputs of all heads."""
-    ends = torch.tensor([head.out_features for head in heads.heads]).cumsum(dim=0).tolist()
-    return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
-
-
-def read_answers(task: EGMFTask, log_probs: torch.Tensor) -> torch.Tensor:
-    """log_probs (N, A) -> (N, W): log-probabilities of labels with a mean of 0, or the expected score in [-1, 1]."""
-    if task.kind == "classification":
-        return without_mean(log_probs.clamp(min=MIN_LOG_PROB))
-    scores = torch.linspace(-1, 1, task.num_answers, device=log_probs.device)
-    return (torch.softmax(log_probs, dim=1) @ scores)[:, None]
-
-
 def without_mean(values: torch.Tensor) -> torch.Tensor:
     """values (N, A) without their mean over the answers."""
     return values - values.mean(dim=1, keepdim=True)
 
 
-def distances(heads: AnswerHeads, answered: list[Answered], device: torch.device | str) -> dict[str, float]:
-    """Name of each task that has vectors -> mean distance, over the vectors of all processes."""
-    totals = torch.zeros(len(answered), 2)
-    for total, task, columns, part in zip(totals, heads.tasks, output_columns(heads), answered, strict=True):
-        total[0] = distance(task, part.outputs[:, columns], part.read).sum()
-        total[1] = len(part.read)
+def mean_divergence(answered: dict[int, Answered], device: torch.device | str) -> float:
+    """Of the language model's answers from those of the heads, over the vectors of all tasks and processes."""
+    totals = torch.zeros(2, device=device)
+    for _, logits, log_probs in answered.values():
+        wanted = torch.log_softmax(logits, dim=1)
+        divergence = (wanted.exp() * (wanted - torch.log_softmax(log_probs, dim=1))).sum()
+        totals += torch.stack([divergence, divergence.new_tensor(len(logits))])
     if torch.distributed.is_initialized():
-        shared = totals.to(device)
-        torch.distributed.all_reduce(shared)
-        totals = shared.cpu()
-    pairs = zip(heads.tasks, totals.tolist(), strict=True)
-    return {task.name: total / number for task, (total, number) in pairs if number > 0}
+        torch.distributed.all_reduce(totals)
+    return (totals[0] / totals[1]).item()
 
 
-def distance(task: EGMFTask, outputs: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
-    """Distance of answers from a head's, (N, W) both -> (N,).
-
-    Of labels it is the divergence of their probabilities in nats, of scores the absolute difference of the expected
-    score, where the scale has a length of 2.
-    """
-    if task.kind == "classification":
-        wanted = torch.log_softmax(outputs, dim=1)
-        return (wanted.exp() * (wanted - torch.log_softmax(read, dim=1))).sum(dim=1)
-    return (outputs.clamp(-1, 1) - read).abs().squeeze(1)
-
-
-def mean_log(values: dict[str, float]) -> float:
-    """Mean logarithm, so that tasks with distances of different units count alike."""
-    return sum(math.log(max(value, 1e-12)) for value in values.values()) / len(values)
-
-
-@torch.no_grad()
 def correct_projection(
     model: EGMFForConditionalGeneration,
-    heads: AnswerHeads,
-    answered: list[Answered],
+    answered: dict[int, Answered],
+    shares: torch.Tensor,
     device: torch.device | str,
 ) -> None:
-    """Undo the slopes and biases of all tasks' answers; a task without vectors counts as read exactly."""
-    outputs = torch.cat([part.outputs for part in answered])
-    slopes, biases = torch.eye(outputs.shape[1]), torch.zeros(outputs.shape[1])  # (O, O), (O,)
-    for columns, part in zip(output_columns(heads), answered, strict=True):
-        solution = least_squares(part.outputs, part.read, device)
-        if solution is not None:
-            slopes[:, columns], biases[columns] = solution[:-1], solution[-1]
-    missing = outputs - (outputs @ slopes + biases)
-    penalized = slopes @ slopes.T + CHANGE_PENALTY * torch.eye(len(slopes))
-    changes = missing @ torch.linalg.solve(penalized, slopes).T  # of the outputs, so that changes @ slopes is missing
-    directions = least_squares(outputs, torch.cat([part.tokens for part in answered]), device)[:-1]  # (O, G * D)
-    change = FitSums(model.config.fusion_hidden_size, directions.shape[1], RIDGE)
-    change.add(torch.cat([part.normalized for part in answered]), changes @ directions)
-    change.add_over_processes(device)
-    add_to_projection(model.egmf.pseudo_tokens, change.solve())
-
-
-def least_squares(inputs: torch.Tensor, wanted: torch.Tensor, device: torch.device | str) -> torch.Tensor | None:
-    """inputs (N, I), wanted (N, O) -> (I + 1, O), the last row the bias; None if no process has a vector."""
-    sums = FitSums(inputs.shape[1], wanted.shape[1], RIDGE)
-    sums.add(inputs, wanted)
-    sums.add_over_processes(device)
-    return torch.from_numpy(sums.solve()).to(inputs) if sums.num_rows > 0 else None
+    """Undo the slopes and biases of each task's answers, in the projections that belong to it by shares (G, T)."""
+    pseudo_tokens = model.egmf.pseudo_tokens
+    for index, (fused, logits, log_probs) in answered.items():
+        num_answers = logits.shape[1]
+        is_own = (shares[:, index] > 0).repeat_interleave(pseudo_tokens.width).to(fused)  # (G * D,)
+        normalized = pseudo_tokens.norm(fused)
+        tokens = pseudo_tokens.scale * pseudo_tokens.projection(normalized) * is_own  # (N, G * D)
+        reading = FitSums(num_answers, num_answers + len(is_own), RIDGE)
+        reading.add(logits, torch.cat([log_probs, tokens], dim=1))
+        reading.add_over_processes(device)
+        if reading.num_rows == 0:
+            continue
+        solution = torch.from_numpy(reading.solve()).to(logits)
+        of_answers, of_tokens = solution[:, :num_answers], solution[:-1, num_answers:]  # (A + 1, A), (A, G * D)
+        wanted = (logits - of_answers[-1]) @ torch.linalg.pinv(of_answers[:-1], rtol=MIN_SLOPE)
+        change = FitSums(fused.shape[1], len(is_own), RIDGE)
+        change.add(normalized, (wanted - logits) @ of_tokens)
+        change.add_over_processes(device)
+        add_to_projection(pseudo_tokens, change.solve())

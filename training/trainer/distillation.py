@@ -47,14 +47,10 @@ class Distillation:
         """Let the model's experts return mixed vectors whenever `begin` was called before."""
         model.egmf.experts.register_forward_hook(self._mix)
 
-    def applies_to(self, task_ids: torch.Tensor) -> torch.Tensor:
-        """task_ids (B,) -> (B,) bool, the samples of tasks that it applies to."""
+    def begin(self, task_ids: torch.Tensor) -> None:
+        """Announce a training step, task_ids (B,)."""
         suitable = torch.tensor([*self.soft_labels.answers], device=task_ids.device)
-        return torch.isin(task_ids, suitable)
-
-    def begin(self, is_mixed: torch.Tensor) -> None:
-        """Announce a forward pass, is_mixed (B,) bool: the samples to mix."""
-        self._is_mixed = is_mixed
+        self._is_mixed = torch.isin(task_ids, suitable)
 
     def _mix(self, module: nn.Module, arguments: Any, output: EGMFFusionOutput) -> EGMFFusionOutput:
         if self._is_mixed is None:

@@ -401,14 +401,13 @@ class TrainingRun:
                 return
         trainer.train(resume_from_checkpoint=self.checkpoint)
 
-    def align(self) -> dict[str, dict[str, float]] | None:
+    def align(self) -> dict[str, float] | None:
         """Correct what the language model has not learned to copy, unless its weights are sharded."""
         trainer = self.trainer
         if trainer.distillation is None or not trainer.fits_pseudo_tokens or trainer.is_fsdp_enabled:
             return None
         loader = trainer.loader_without_labels(self.args.eval_batch_size * self.args.world_size)
-        progress = not self.args.disable_tqdm and self.is_main_process
-        return align_pseudo_tokens(self.model, trainer.distillation, loader, self.args.device, progress)
+        return align_pseudo_tokens(self.model, trainer.distillation, self.processor, loader, self.args.device)
 
     def finish_training(self) -> None:
         """Load the final weights of a run that was killed after its last step; `Trainer` would take one more step."""

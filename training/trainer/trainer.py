@@ -183,7 +183,7 @@ class EGMFTrainer(Trainer):
     ) -> Any:
         weight = inputs.pop("loss_weight")
         if self.distillation is not None:
-            self.distillation.begin(self.distillation.applies_to(inputs["task_ids"]))
+            self.distillation.begin(inputs["task_ids"])
             inputs["output_experts"] = True
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         if self.distillation is not None:
