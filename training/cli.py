@@ -31,7 +31,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -171,7 +171,8 @@ def command_errors(when_interrupted: str = RUN_AGAIN) -> Iterator[None]:
             130, even if Ctrl-C came during imports (which may raise another error) or while worker processes ran.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a name that it cannot show must not end the command
+        with suppress(OSError):  # of some pipes, which then stay as they are
+            sys.stdout.reconfigure(errors="backslashreplace")  # a name that it cannot show must not end the command
     with log_to_stderr(), watch_for_interrupt() as interruption:
         try:
             yield

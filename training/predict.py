@@ -81,7 +81,8 @@ def check_arguments(parser: CommandParser, arguments: argparse.Namespace) -> Non
     if output is not None and output.exists() and not arguments.overwrite:
         parser.error(f"--output {output} already exists. Give another file, or --overwrite.")
     if output is not None and not real_path(output).parent.is_dir():
-        parser.error(f"--output: there is no folder {real_path(output).parent} to write into.")
+        file = real_path(output) if output.is_symlink() else output
+        parser.error(f"--output: there is no folder {file.parent} to write into.")
     if folder is not None and has_clip:
         parser.error(
             "--folder takes no --text, --audio or --video. Transcripts are read from NAME.txt next to each clip."
