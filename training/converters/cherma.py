@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..data.split_names import SPLIT_NAMES
 from ..data.tables import read_json_list
 from ..data.text_files import shorten
 from .core.arrays import common_width, load_npy, npy_width, repair_sequence
@@ -23,7 +24,7 @@ from .core.command import make_parser, run
 from .core.conversion_report import ConversionReport
 from .core.corpus import Corpus
 from .core.labels import check_label
-from .core.splits import OFFICIAL, SPLIT_NAMES
+from .core.splits import OFFICIAL
 
 
 if TYPE_CHECKING:

@@ -20,6 +20,7 @@ from ..data.columns import check_columns, found_instead, read_tables
 from ..data.csv_tables import Table, tidy_name
 from ..data.examples import EXTRA
 from ..data.media_paths import MediaFolder
+from ..data.split_names import SPLIT_NAMES, misspelled_splits
 from ..data.tables import COLUMNS
 from ..data.text_files import shorten
 from .core.arrays import common_width, load_npy, npy_width, repair_sequence
@@ -30,7 +31,6 @@ from .core.conversion_report import ConversionReport
 from .core.corpus import Corpus
 from .core.labels import check_label, clean_text, find_blind_splits
 from .core.landmarks import LandmarkOptions, add_landmark_options, plan_landmarks, read_face_features
-from .core.splits import SPLIT_NAMES
 
 
 if TYPE_CHECKING:
@@ -126,6 +126,9 @@ def _plan_examples(
         _read_split(place, str(row.get("id", number)), row.get("split"), report)
         for number, (place, row) in enumerate(rows)
     ]
+    names = dict.fromkeys(splits)
+    for split, meant in misspelled_splits(names).items():
+        report.note(f"split that may be a typo of {meant}; the splits are {', '.join(names)}", split)
     answers = [row.get("answer") for _, row in rows]
     names = [label for task in tasks.values() for label in task.labels]
     blind = find_blind_splits(zip(splits, answers, strict=True), report, names)

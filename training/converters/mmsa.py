@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..data.split_names import SPLIT_NAMES
 from ..data.text_files import shorten
 from .core.arrays import common_width, repair_sequence
 from .core.columns import typed_columns
@@ -26,7 +27,7 @@ from .core.conversion_report import ConversionReport
 from .core.corpus import Corpus
 from .core.labels import check_label, check_single_label, clean_text, find_blind_splits, read_transcript
 from .core.pickles import PickledArray, array_shape, read_pickle
-from .core.splits import OFFICIAL, SPLIT_NAMES, note_sizes
+from .core.splits import OFFICIAL, note_sizes
 
 
 class Release(NamedTuple):

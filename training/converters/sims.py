@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data.csv_tables import read_csv
+from ..data.split_names import SPLIT_NAMES
 from .core.clips import example_bytes, find_file, finish_clip, list_files, map_files
 from .core.columns import media_columns, typed_columns
 from .core.command import dest_path, make_parser, run
 from .core.conversion_report import ConversionReport
 from .core.corpus import Corpus
 from .core.labels import check_label, check_single_label, clean_text, find_blind_splits
-from .core.splits import OFFICIAL, SPLIT_NAMES, note_sizes, read_split
+from .core.splits import OFFICIAL, note_sizes, read_split
 
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ train/joy/a.wav, test/anger/b.mp4 ─► rows with split, label, audio or video;
 from pathlib import Path
 
 from ..records import in_utf_8
-from .columns import SPLIT_FOLDERS
 from .csv_tables import Table
 from .media_paths import AUDIO_SUFFIXES, VIDEO_SUFFIXES, column_of_file, list_media
+from .split_names import SPLIT_NAMES
 
 
 def read_class_folders(folder: Path) -> Table | None:
@@ -21,7 +21,7 @@ def read_class_folders(folder: Path) -> Table | None:
     for path in list_media(folder, AUDIO_SUFFIXES + VIDEO_SUFFIXES):
         relative = Path(path).relative_to(folder.absolute())
         parents = relative.parts[:-1]
-        split = SPLIT_FOLDERS.get(parents[0]) if parents else None
+        split = SPLIT_NAMES.get(parents[0]) if parents else None
         labels = parents if split is None else parents[1:]
         if len(labels) == 1:
             column = column_of_file(path)

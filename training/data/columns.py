@@ -12,19 +12,11 @@ from typing import Any
 
 from .csv_tables import BLANKS, Table
 from .media_paths import column_of_file, is_absolute
+from .split_names import SPLIT_NAMES, misspelled_splits
 from .tables import COLUMNS, FILE_NAME, KNOWN_COLUMNS, MEDIA, METADATA_FILES, SPEAKER, find_metadata, read_table
 from .text_files import shorten
 
 
-# Folder of a split, as audiofolder and videofolder name it -> the split.
-SPLIT_FOLDERS = {
-    "train": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "dev": "validation",
-    "test": "test",
-}
 STRIPPED = ("id", "split", "task", "answer", *MEDIA)  # columns whose values are stripped of whitespace
 # Column -> its common synonyms.
 SYNONYMS = {
@@ -58,14 +50,23 @@ def read_tables(folder: Path) -> list[Table]:
             logger.warning(f"Reading {metadata} and ignoring {', '.join(others)} next to it.")
         return [name_media(read_table(metadata))]
     tables = []
-    for name, split in SPLIT_FOLDERS.items():
+    for name, split in SPLIT_NAMES.items():
         metadata = find_metadata(folder / name)
         if metadata is not None:
             table = name_media(read_table(metadata))
             rows = [{"split": split, **_in_folder(row, name)} for row in table.rows]
             columns = list(dict.fromkeys(["split", *table.columns]))
             tables.append(table._replace(columns=columns, rows=rows))
+    if tables:
+        _warn_of_misspelled_folders(folder)
     return tables
+
+
+def _warn_of_misspelled_folders(folder: Path) -> None:
+    """Warn of folders with metadata that are not read, because their names are typos of a split's."""
+    names = sorted(path.name for path in folder.iterdir() if find_metadata(path) is not None)
+    for name, meant in misspelled_splits(names).items():
+        logger.warning(f"{folder}: the folder {name} is not read; rename it if it is the split {meant}.")
 
 
 def _in_folder(row: dict[str, Any], folder: str) -> dict[str, Any]:
@@ -89,7 +90,7 @@ def found_instead(folder: Path) -> str:
             return f" It has {shorten(name)}: open it and save it as metadata.csv (Excel: CSV UTF-8)."
     endings = tuple(name.removeprefix("metadata") for name in METADATA_FILES)
     tables = [name for name in names if name.casefold().endswith(endings)]
-    of_splits = [name for name in tables if Path(name).stem.casefold() in SPLIT_FOLDERS]
+    of_splits = [name for name in tables if Path(name).stem.casefold() in SPLIT_NAMES]
     if len(of_splits) > 1:
         ending = Path(of_splits[0]).suffix.casefold()
         return f" It has {', '.join(of_splits)}: join them into one metadata{ending} with a column `split`."

@@ -18,15 +18,13 @@ columns except `answer` are optional; dataset_options.py gives columns and label
     file_name      path of a clip, audio or video by its extension; `audio_file_name` and so on name the column
     context        earlier turns, oldest first: a list of strings or [speaker, text] (JSON in a CSV cell)
     answer         label or score
-
-The next step, batching, is in collator.py.
 """
 
 import copy
 import dataclasses
 import os
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -88,6 +86,7 @@ def load_examples(
     manifest: str = "official",
     options: DatasetOptions = AS_IS,
     with_answers: bool = True,
+    needed: Collection[str] = (),
 ) -> list[dict[str, Any]]:
     """Load the examples of a corpus, with media as absolute paths. Arrays and embedded clips of a converted corpus and
     of Parquet files stay on disk until they are used.
@@ -98,7 +97,7 @@ def load_examples(
         manifest: split manifest of a converted corpus, the name of a file in its `splits/`.
         options: names of columns and labels, and what to read of a dataset on the Hub.
         with_answers: whether every example must have an answer. A split without any, as the test split of a shared
-            task, is then left out if all splits are loaded.
+            task, is then left out if all splits are loaded, unless it is one of those `needed`, which are refused.
 
     Returns:
         Examples with the columns above; all other columns are in the dict `extra`.
@@ -128,7 +127,7 @@ def load_examples(
     check_examples(examples, folder)
     chosen = examples if split is None else examples_of_split(examples, split, folder)
     if with_answers and split is None:
-        chosen = leave_out_blind(chosen, folder)
+        chosen = leave_out_blind(chosen, folder, needed)
     if with_answers:
         check_answers(chosen, folder, places)
     resolve_media(chosen, folder.parent if folder.is_file() else folder, places)

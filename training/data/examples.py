@@ -6,7 +6,7 @@ Table ─► make_examples ─► of one split ─► check_answers, resolve_med
 import logging
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from processing_egmf import EGMFTask
 
 from .csv_tables import Table, compose, parse_number, tidy_name
 from .media_paths import AUDIO_SUFFIXES, FEATURES_SUFFIXES, VIDEO_SUFFIXES, MediaFolder, list_media
+from .split_names import misspelled_splits
 from .tables import COLUMNS, MEDIA, SPEAKER
 from .text_files import MAX_SHOWN, shorten
 
@@ -118,7 +119,8 @@ def check_ids(examples: Sequence[dict[str, Any]], folder: Path) -> None:
 
 
 def check_splits(examples: Sequence[dict[str, Any]], folder: Path) -> None:
-    """Check that no two splits differ only in case, and warn of examples without a split among others with one.
+    """Check that no two splits differ only in case, and warn of examples without a split among others with one, and of
+    a split that is probably a typo of another one.
 
     Raises:
         ValueError: two splits do; the examples of one of them would not be used.
@@ -127,6 +129,12 @@ def check_splits(examples: Sequence[dict[str, Any]], folder: Path) -> None:
     alike = [name for name in splits if sum(name.casefold() == other.casefold() for other in splits) > 1]
     if alike:
         raise ValueError(f"{folder}: the splits {', '.join(alike)} differ only in case. Write them alike.")
+    for split, meant in misspelled_splits(splits).items():
+        if meant in splits:
+            logger.warning(
+                f"{folder}: the split {split!r} may be a typo of {meant!r}; its examples are not used with those. "
+                f"The splits are {', '.join(splits)}."
+            )
     without = [example["id"] for example in examples if example.get("split") is None]
     if splits and without:
         logger.warning(
@@ -209,14 +217,27 @@ def check_answers(examples: Sequence[dict[str, Any]], folder: Path, places: dict
         raise ValueError(f"{folder}: {list_first(described)}. Fill it in, or leave out the rows.{hint}")
 
 
-def leave_out_blind(examples: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
+def leave_out_blind(
+    examples: list[dict[str, Any]], folder: Path, needed: Collection[str] = ()
+) -> list[dict[str, Any]]:
     """The examples of the splits in which some have an answer; unchanged if none has one. Test splits of shared tasks
-    have none."""
+    have none.
+
+    Raises:
+        ValueError: a split that is needed with answers has none.
+    """
     with_answers = {example.get("split") for example in examples if example.get("answer") not in (None, "")}
     kept = [example for example in examples if example.get("split") in with_answers]
     if not kept or len(kept) == len(examples):
         return examples
     blind = sorted({str(example.get("split")) for example in examples} - set(map(str, with_answers)))
+    for split in map(tidy_name, needed):
+        if split in blind:
+            raise ValueError(
+                f"{folder}: no example of the split {split!r} has an `answer`, and training and its evaluation need "
+                "them. Fill them in, or give another --train_split or --eval_split. To train without an evaluation, "
+                "give --eval_strategy no --eval_split train."
+            )
     logger.info(
         f"{folder}: {len(examples) - len(kept)} examples without an `answer` are left out, all of split "
         f"{', '.join(blind)}. egmf predict --split predicts them."

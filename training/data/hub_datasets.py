@@ -7,6 +7,7 @@ Clips are never decoded here, so torchcodec is not needed: the processor decodes
 becomes its name.
 """
 
+import logging
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -19,12 +20,13 @@ from .csv_tables import Table, column_name
 from .dataset_options import DatasetOptions
 from .locations import is_hub_id
 from .parquet import StoredMedia
+from .split_names import SPLIT_NAMES, misspelled_splits
 from .tables import KNOWN_COLUMNS
 
 
 SAVED = ("dataset_dict.json", "state.json")  # by `save_to_disk`
-# Names of splits on the Hub -> ours.
-SPLIT_NAMES = {"valid": "validation", "val": "validation", "dev": "validation"}
+
+logger = logging.getLogger(__name__)
 
 
 def is_saved(folder: Path) -> bool:
@@ -51,12 +53,20 @@ def open_splits(dataset: str | Path, options: DatasetOptions) -> dict[str, Any]:
         elif is_saved(Path(dataset)):
             parts = datasets.load_from_disk(str(dataset))
         else:  # without a name to cache it by; parquet.py gives the reason
+            _warn_of_misspelled_files(Path(dataset))
             parts = datasets.load_dataset("parquet", data_dir=str(dataset), streaming=options.streaming)
     except Exception as error:  # `datasets` and its readers of formats raise many types
         raise ValueError(_explain(dataset, options, error)) from error
     if not isinstance(parts, dict):
         parts = {str(parts.split or "train"): parts}
     return {SPLIT_NAMES.get(split, split): part for split, part in parts.items()}
+
+
+def _warn_of_misspelled_files(folder: Path) -> None:
+    """Warn of Parquet files that are not read as a split, because `datasets` looks for its name in theirs."""
+    names = sorted(str(path.relative_to(folder)) for path in folder.glob("**/*.parquet"))
+    for name, meant in misspelled_splits(names).items():
+        logger.warning(f"{folder}: {name} is not read as the split {meant}; rename it if it is that split.")
 
 
 def _explain(dataset: str | Path, options: DatasetOptions, error: Exception) -> str:

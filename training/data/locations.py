@@ -29,12 +29,24 @@ def check_dataset(dataset: str | Path | None) -> None:
         raise ValueError(f"--dataset {dataset} does not exist. Check the path.")
 
 
+def refuse_file(model: str | Path) -> None:
+    """Refuse a model that is a file, such as its config.json.
+
+    Raises:
+        ValueError: it is one; the message names its folder.
+    """
+    path = Path(model)
+    if path.is_file():
+        raise ValueError(f"{model} is a file. Give the folder that it is in: {path.parent}")
+
+
 def check_checkpoint(checkpoint: str | Path) -> None:
     """Refuse a checkpoint that is a path, but not that of a folder; ids on the Hub are not looked up.
 
     Raises:
         ValueError: it is neither a folder nor an id.
     """
+    refuse_file(checkpoint)
     path = Path(checkpoint)
     is_path = len(path.parts) > 1 and not is_hub_id(checkpoint)
     if is_path and not path.is_dir():

@@ -14,6 +14,7 @@ from processing_egmf.prompts_egmf import is_blank
 
 from .csv_tables import compose, parse_number, tidy_name
 from .dataset import SOURCES, EGMFDataset
+from .tables import MEDIA
 
 
 MAX_SHOWN_IDS = 20
@@ -65,6 +66,32 @@ def _column_value(example: dict[str, Any], column: str) -> str | None:
     """The value of a column as text, whether training reads the column or not; None if there is none."""
     value = example.get(column, (example.get("extra") or {}).get(column))
     return None if value is None else str(value)
+
+
+def select_split(examples: list[dict[str, Any]], split: str, dataset: str, option: str) -> list[dict[str, Any]]:
+    """The examples of a split.
+
+    Args:
+        examples: of all splits.
+        split: its name, of `option`.
+        dataset: for the message.
+        option: `--train_split` or `--eval_split`.
+
+    Raises:
+        ValueError: there are none.
+    """
+    of_split = [example for example in examples if example.get("split") == tidy_name(split)]
+    if of_split:
+        return of_split
+    splits = sorted({str(example["split"]) for example in examples if example.get("split") is not None})
+    if not splits:
+        raise ValueError(
+            f"{dataset} has no column `split`, so it has no split {split!r}. "
+            f"Add it, with the values train, validation and test, or give {option}."
+        )
+    raise ValueError(
+        f"{dataset} has no split {split!r}. Its splits are {', '.join(splits)}: give --train_split and --eval_split."
+    )
 
 
 def select_examples(
@@ -168,6 +195,31 @@ def warn_of_missing_labels(examples: list[dict[str, Any]], tasks: dict[str, EGMF
             logger.warning(
                 f"split {split!r} has no example with the labels {', '.join(missing)} of the task {name!r}."
             )
+
+
+def warn_of_shared_examples(train: list[dict[str, Any]], evaluated: list[dict[str, Any]], split: str) -> None:
+    """Warn of examples that are both trained and evaluated on: by their ids, or their task, text and files.
+
+    Args:
+        train: the training examples.
+        evaluated: those of the evaluation during training.
+        split: its name.
+    """
+    known = {mark for example in train for mark in _marks(example)}
+    shared = [example["id"] for example in evaluated if not known.isdisjoint(_marks(example))]
+    if shared:
+        logger.warning(
+            f"{len(shared)} of {len(evaluated)} examples of --eval_split {split} are also trained on, such as "
+            f"{shared[0]!r}: the evaluation, and the choice of a checkpoint by it, tell nothing about new clips. Give "
+            "another --eval_split, or --eval_strategy no."
+        )
+
+
+def _marks(example: dict[str, Any]) -> list[tuple]:
+    """What makes two examples the same one; texts alone do not, because many clips say "Okay."."""
+    files = tuple(example[column] for column in MEDIA if isinstance(example.get(column), str))
+    by_content = [(example.get("task"), example.get("text"), *files)] if files else []
+    return [(example["id"],), *by_content]
 
 
 def check_encoder_inputs(examples: list[dict[str, Any]], processor: EGMFProcessor, modalities: Sequence[str]) -> None:

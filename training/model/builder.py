@@ -31,6 +31,7 @@ from .encoders import Encoder, build_encoder
 from .language_model import (
     absolute_id,
     check_model_location,
+    describe_hub_error,
     load_language_model,
     lora_fields,
     quantization,
@@ -63,6 +64,8 @@ def load(
         OSError: it cannot be read.
     """
     check_model_location(checkpoint)
+    if text_model is not None:
+        check_model_location(text_model)
     if (Path(checkpoint) / "config.json").is_file():
         # The library's errors about a file that is nested too deeply, or not text, do not name it.
         read_json(Path(checkpoint) / "config.json")
@@ -81,8 +84,7 @@ def load(
     except OSError as error:
         if Path(checkpoint).is_dir():
             raise
-        reason = str(error).splitlines()[0]
-        raise OSError(f"There is no folder {checkpoint}, and the Hub has no such model ({reason}).") from error
+        raise OSError(f"There is no folder {checkpoint}, and {describe_hub_error(error)}") from error
     with explain_loading_errors(f"The processor of {checkpoint}"):
         processor = EGMFProcessor.from_pretrained(checkpoint)
     check_agreement(model.config, processor)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
@@ -24,8 +25,9 @@ from modeling_egmf.backbones_egmf import EGMFPretrainedStem, backbone_width, cli
 from modeling_egmf.parts_egmf import sum_of_bits
 from processing_egmf.frontends_egmf import encode_frames, encode_waveform
 
+from ..data.locations import refuse_file
 from ..options import ModelArguments
-from .language_model import absolute_id
+from .language_model import absolute_id, describe_hub_error
 from .presets import explain_download, locate_preset, preset_names
 
 
@@ -137,6 +139,7 @@ def load_pretrained_encoder(arguments: ModelArguments, modality: str, model_id: 
         ValueError: the encoder does not exist, lacks weights, or cannot encode the modality.
     """
     check_pretrained_options(arguments)
+    refuse_file(model_id)
     option = f"--{modality} {model_id}"
     name = model_id
     model_id = locate_preset(name, modality)
@@ -210,6 +213,8 @@ def read_backbone_config(option: str, modality: str, model_id: str, advice: str)
     try:
         config = AutoConfig.from_pretrained(model_id)
     except (OSError, ValueError) as error:
+        if isinstance(error.__cause__, LocalEntryNotFoundError):
+            raise ValueError(f"{option} is not a folder here, and {describe_hub_error(error)}{advice}") from error
         reason = str(error).splitlines()[0]
         raise ValueError(
             f"{option} is neither a folder with an encoder nor a model on the Hub ({reason}).{advice}"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -25,6 +26,7 @@ from modeling_egmf.adapters_egmf import add_adapter, default_lora_targets, new_a
 from modeling_egmf.decoders_egmf import check_decoder
 from modeling_egmf.loading_egmf import load_new_text_model
 
+from ..data.locations import refuse_file
 from ..option_checks import check_quantization
 from ..options import ModelArguments
 from ..paths import python_command
@@ -38,10 +40,22 @@ def check_model_location(model: str | Path) -> None:
     """Check that a model is a folder or has the form of a Hub id.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: it is neither, or a file.
     """
+    refuse_file(model)
     if not Path(model).is_dir() and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(model)):
         raise ValueError(f"There is no folder {model}, and it is not a Hub id (ORG/NAME).")
+
+
+def describe_hub_error(error: OSError) -> str:
+    """Why a model could not be read from the Hub: it has no such model, or it could not be asked; and what to do."""
+    reason = str(error).splitlines()[0]
+    if isinstance(error.__cause__, LocalEntryNotFoundError):
+        return (
+            f"it is not in the Hub's cache, and the Hub cannot be reached ({reason}). Check the connection, or give "
+            "the folder of a model that is here."
+        )
+    return f"the Hub has no such model that you may read ({reason}). Check the name, or log in with `hf auth login`."
 
 
 def absolute_id(model_id: str) -> str:
@@ -96,29 +110,40 @@ def choose_dtype(arguments: ModelArguments, config: PreTrainedConfig) -> torch.d
     return "auto"
 
 
-def text_model_config(text_model: str, revision: str) -> PreTrainedConfig:
-    """The configuration of the language model to build on.
+def check_text_model_location(text_model: str) -> None:
+    """Check that a language model is a folder or has the form of a Hub id; the Hub is not asked.
 
     Raises:
-        ValueError: there is no such language model.
+        ValueError: it is neither, or the converted ChatGLM3, which is not there.
     """
-    is_folder = Path(text_model).is_dir()
     converted_glm3 = backbone_settings("glm3-6b")["text_model_name_or_path"]
-    if text_model == converted_glm3 and not is_folder:
+    if text_model == converted_glm3 and not Path(text_model).is_dir():
         command = python_command("chatglm3.convert", "THUDM/chatglm3-6b-base", text_model)
         raise ValueError(
             f"There is no {text_model}, the converted ChatGLM3. Convert it ({shlex.join(command)}), "
             "or give another --text_model_name_or_path."
         )
     check_model_location(text_model)
+
+
+def text_model_config(text_model: str, revision: str) -> PreTrainedConfig:
+    """The configuration of the language model to build on.
+
+    Raises:
+        ValueError: there is no such language model.
+    """
+    check_text_model_location(text_model)
     try:
         return AutoConfig.from_pretrained(text_model, revision=revision)
     except OSError as error:
-        reason = str(error).splitlines()[0]
-        problem = "is not a folder, and the Hub has no such model"
-        if is_folder:
-            problem = "cannot be read"
-        raise ValueError(f"{text_model} {problem} ({reason}). Give another --text_model_name_or_path.") from error
+        if Path(text_model).is_dir():
+            reason = str(error).splitlines()[0]
+            raise ValueError(
+                f"{text_model} cannot be read ({reason}). Give another --text_model_name_or_path."
+            ) from error
+        raise ValueError(
+            f"--text_model_name_or_path {text_model} is not a folder here, and {describe_hub_error(error)}"
+        ) from error
 
 
 def require_embeddings(text_model: str, config: PreTrainedConfig) -> None:

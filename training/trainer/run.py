@@ -35,16 +35,18 @@ from ..data.selection import (
     check_encoder_inputs,
     remove_unusable,
     select_examples,
+    select_split,
     select_values,
     used_tasks,
     warn_of_missing_labels,
+    warn_of_shared_examples,
 )
 from ..data.speakers import SpeakerNormalization
 from ..data.windows import cut_examples, num_clips
 from ..evaluation.processes import require_examples
 from ..model.builder import build
 from ..model.encoders import without_untrained_encoders
-from ..model.language_model import quantization, with_lora_targets
+from ..model.language_model import check_text_model_location, quantization, with_lora_targets
 from ..model.readout import EGMFWithHead
 from ..model.tasks_file import read_tasks
 from ..option_checks import check_data_options
@@ -116,7 +118,12 @@ class TrainingRun:
     def run(self) -> EGMFTrainer:
         """All steps, while no other run may use the folder."""
         self.check_options()
-        self.model_args = with_lora_targets(self.model_args)  # before any data is read
+        text_model = self.model_args.text_model_name_or_path
+        if text_model is not None:
+            check_text_model_location(text_model)
+            # What is here is checked before what is on the Hub, which takes half a minute if it cannot be reached.
+            if Path(text_model).is_dir():
+                self.model_args = with_lora_targets(self.model_args)
         check_writable(self.folder)
         with only_writer(self.folder, "training run") if self.is_main_process else nullcontext():
             return self.take_steps()
@@ -125,6 +132,7 @@ class TrainingRun:
         self.checkpoint = resolve_output_dir(self.args)
         set_seed(self.args.seed)
         self.read_examples()
+        self.model_args = with_lora_targets(self.model_args)
         self.model_args = without_untrained_encoders(self.model_args, self.data_args.modalities)
         self.model, self.processor = build(self.model_args, self.tasks)
         self.settings = self.collect_settings()
@@ -161,16 +169,19 @@ class TrainingRun:
         tasks = read_tasks(data_args.tasks_file)
         default_task = next(iter(tasks))
         options = DatasetOptions.from_arguments(vars(data_args))
-        examples = load_examples(data_args.dataset, manifest=data_args.split_manifest, options=options)
+        examples = load_examples(
+            data_args.dataset,
+            manifest=data_args.split_manifest,
+            options=options,
+            needed=(data_args.train_split, data_args.eval_split),
+        )
         examples = select_values(examples, data_args.where)
         selected = []
         for option, split, max_samples in (
             ("--train_split", data_args.train_split, data_args.max_train_samples),
             ("--eval_split", data_args.eval_split, data_args.max_eval_samples),
         ):
-            of_split = [example for example in examples if example.get("split") == split]
-            if not of_split:
-                raise ValueError(_missing_split(data_args.dataset, option, split, examples))
+            of_split = select_split(examples, split, data_args.dataset, option)
             selected.append(select_examples(of_split, data_args.only_tasks, max_samples, default_task))
             require_examples(len(selected[-1]), self.args.world_size, f"examples of split {split!r}")
         self.train_examples, self.eval_examples = selected
@@ -178,6 +189,8 @@ class TrainingRun:
         if self.is_main_process:
             warn_of_missing_labels(self.train_examples, self.tasks, data_args.train_split)
             warn_of_missing_labels(self.eval_examples, self.tasks, data_args.eval_split)
+            if self.args.eval_strategy != "no":
+                warn_of_shared_examples(self.train_examples, self.eval_examples, data_args.eval_split)
 
     def collect_settings(self) -> dict[str, Any]:
         """Everything that determines the run's numbers; a resumed run must have the same settings."""
@@ -470,18 +483,6 @@ class TrainingRun:
             "best_step": state.best_global_step,
             "log_history": state.log_history,
         }
-
-
-def _missing_split(dataset: str, option: str, split: str, examples: list[dict[str, Any]]) -> str:
-    splits = sorted({str(example["split"]) for example in examples if example.get("split") is not None})
-    if not splits:
-        return (
-            f"{dataset} has no column `split`, so it has no split {split!r}. "
-            f"Add it, with the values train, validation and test, or give {option}."
-        )
-    return (
-        f"{dataset} has no split {split!r}. Its splits are {', '.join(splits)}: give --train_split and --eval_split."
-    )
 
 
 def effective_options(arguments: ModelArguments) -> dict[str, Any]:

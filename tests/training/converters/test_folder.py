@@ -83,6 +83,18 @@ def test_a_split_without_answers_is_kept(convert, own, missing, answers):
     assert reasons(table, "notes") == {"split without labels: kept for egmf predict": ["test"]}
 
 
+def test_a_split_that_may_be_a_typo_is_noted(convert, own):
+    splits = ("train", "trian", "vaildation", "test_2")
+    rows = [{"id": split, "split": split, "text": "a", "answer": "joy"} for split in splits]
+    found, table = convert(folder, own(rows))
+    assert set(found) == set(splits)
+    listed = "the splits are train, trian, vaildation, test_2"
+    assert reasons(table, "notes") == {
+        f"split that may be a typo of train; {listed}": ["trian"],
+        f"split that may be a typo of validation; {listed}": ["vaildation"],
+    }
+
+
 def test_a_label_named_null_is_no_missing_answer(convert, own, tmp_path):
     (tmp_path / "null.yaml").write_text(
         "arousal: {kind: classification, labels: ['null', high], prompt: '\\nArousal:'}"

@@ -44,6 +44,19 @@ def test_folders_of_splits(folder):
     assert examples[0]["audio"] == str(folder / "train/a b.wav")
 
 
+def test_splits_that_may_be_typos_are_named(folder, caplog):
+    write(folder, "split,text,answer", "train,Hi.,joy", "trian,Ho.,joy", "valdiation,He.,joy")
+    load_examples(folder)
+    assert "the split 'trian' may be a typo of 'train'" in caplog.text
+    assert "The splits are train, trian, valdiation." in caplog.text
+    assert "'valdiation'" not in caplog.text  # no example is left out without a word: there is no other validation
+    (folder / "metadata.csv").unlink()
+    for name in ("train", "vaildation"):
+        write(folder / name, "text,answer", "Hi.,joy")
+    load_examples(folder)
+    assert "the folder vaildation is not read; rename it if it is the split validation" in caplog.text
+
+
 def test_parquet_and_json_metadata(folder):
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -67,6 +67,14 @@ def folder(request, parts, tmp_path_factory):
     return folder
 
 
+def test_files_whose_split_may_be_a_typo_are_named(tmp_path, caplog):
+    for name in ("train-00000-of-00001", "vaildation-00000-of-00001"):
+        pq.write_table(pa.table({"text": ["Hi."], "answer": ["joy"]}), tmp_path / f"{name}.parquet")
+    assert [example["split"] for example in load_examples(tmp_path)] == ["train"]
+    assert "vaildation-00000-of-00001.parquet is not read as the split validation; rename it" in caplog.text
+    assert "train-00000" not in caplog.text
+
+
 def test_columns_labels_and_clips_of_a_dataset(folder, wav, make_processor, caplog):
     options = DatasetOptions(columns=COLUMNS, label_map={"happy": "joy"})
     examples = load_examples(folder, "validation", options=options)

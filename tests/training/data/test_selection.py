@@ -13,6 +13,7 @@ from training.data.selection import (
     select_values,
     used_tasks,
     warn_of_missing_labels,
+    warn_of_shared_examples,
     warn_of_unread_modalities,
 )
 
@@ -136,6 +137,24 @@ def test_missing_labels_and_tasks_are_named(caplog):
     caplog.clear()
     warn_of_missing_labels(examples[100:], tasks, "validation")
     assert caplog.messages == ["split 'validation' has no example of the task 'emotion'."]
+
+
+def test_examples_that_are_trained_and_evaluated_on_are_named(caplog):
+    train = [{"id": "a", "text": "Okay."}, {"id": "b", "text": "Okay.", "video": "/x/b.mp4"}]
+    others = [
+        {"id": "c", "text": "Okay."},
+        {"id": "d", "text": "No.", "video": "/x/b.mp4"},
+        {"id": "e", "text": "Okay.", "video": "/x/b.mp4", "task": "mosei"},
+    ]
+    warn_of_shared_examples(train, others, "validation")
+    assert caplog.messages == []
+    copy = {"id": "f", "text": "Okay.", "video": "/x/b.mp4"}
+    warn_of_shared_examples(train, [*others, copy], "validation")
+    warn_of_shared_examples(train, train, "train")
+    first, second = caplog.messages
+    assert first.startswith("1 of 4 examples of --eval_split validation are also trained on, such as 'f'")
+    assert second.startswith("2 of 2 examples of --eval_split train are also trained on, such as 'a'")
+    assert "Give another --eval_split, or --eval_strategy no." in second
 
 
 def test_media_of_another_input_type_are_refused(make_processor):

@@ -23,6 +23,7 @@ from tests.helpers.training_runs import (
     run,
     weights_of,
 )
+from training.model import language_model
 from training.model.builder import load
 
 
@@ -284,6 +285,36 @@ def test_errors_in_settings_say_what_to_do(place, changes, message):
     with pytest.raises(ValueError, match=message):
         run(place, "bad", **changes)
     assert not (place / "runs/bad").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train_split": "dev"}, "has no split 'dev'"),
+        ({"tasks_file": "absent.yaml"}, "--tasks_file absent.yaml does not exist"),
+        ({"text_model_name_or_path": "/no/llm"}, "There is no folder /no/llm"),
+        ({}, "The Hub was asked"),
+    ],
+)
+def test_local_files_are_checked_before_the_hub_is_asked(place, monkeypatch, changes, message):
+    def ask(*args, **kwargs):
+        raise ValueError("The Hub was asked")
+
+    monkeypatch.setattr(language_model, "text_model_config", ask)
+    with pytest.raises(ValueError, match=message):
+        run(place, "bad", **{"text_model_name_or_path": "org/name", **changes})
+
+
+def test_split_without_answers_is_refused(place, tmp_path):
+    rows = [
+        {"id": "a", "split": "train", "text": "a", "answer": "joy"},
+        {"id": "b", "split": "validation", "text": "b"},
+    ]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(
+        ValueError, match="no example of the split 'validation' has an `answer`.* another .*--eval_split"
+    ):
+        run(place, "blind", dataset=tmp_path)
 
 
 # ---- logs ----------------------------------------------------------------------------------------------------

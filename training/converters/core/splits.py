@@ -5,20 +5,12 @@ A manifest is JSON: `{"name", "about", "splits": {split: [ids]}}`.
 
 from typing import Any
 
+from ...data.split_names import SPLIT_NAMES
 from ...data.text_files import shorten
 from ...records import digest_of_bytes
 from .conversion_report import ConversionReport
 
 
-# Name in a release -> name in the converted corpus.
-SPLIT_NAMES = {
-    "train": "train",
-    "valid": "validation",
-    "val": "validation",
-    "dev": "validation",
-    "validation": "validation",
-    "test": "test",
-}
 OFFICIAL = ("train", "validation", "test")
 # Of an example that is in several splits, the copy in the first of these is kept: evaluation comes before training.
 PRECEDENCE = ("test", "validation", "train")
