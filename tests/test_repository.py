@@ -172,7 +172,9 @@ MAY_IMPORT = {
     "hub": {"records", "paths", "arguments", "data", "model", "evaluation", "cli"},
     "export": {"records", "paths", "model", "cli"},
     "converters": {"records", "paths", "arguments", "data", "model", "hub", "cli"},
-    "experiments": {"records", "paths", "cli", "data", "model", "evaluation"},
+    "experiments": {
+        *("records", "paths", "cli", "options", "option_checks", "recipes", "data", "model", "evaluation", "run_eval"),
+    },
     "demo": {"records", "paths", "recipes", "arguments", "data", "model", "evaluation", "trainer", "hub", "cli"},
     "real": {"records", "paths", "recipes", "arguments", "data", "evaluation", "demo", "cli"},
     "benchmarks": {

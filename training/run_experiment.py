@@ -46,14 +46,18 @@ def read_plans(arguments: Any) -> "list[Plan]":
         ValueError: there is no such plan, or an option does not fit.
     """
     from .experiments.plan import read_plan, select_variants, with_recipe
-    from .experiments.recipe_fit import fit_to_recipe
+    from .experiments.recipe_fit import fit_to_recipe, leave_out_repeated
 
     if arguments.output is not None and len(arguments.plans) > 1:
         raise ValueError("--output is for a single plan. Give --folder, where every plan has its own file.")
     plans = []
     for name in dict.fromkeys(arguments.plans):
         plan = with_recipe(read_plan(name), arguments.recipe, arguments.protocol, arguments.seeds)
-        plans.append(fit_to_recipe(plan))
+        plans.append(leave_out_repeated(fit_to_recipe(plan)))
+    names = [plan.name for plan in plans]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"Two of the plans are named {name}, and so are their results. Rename one of the files.")
     if arguments.variants is None:
         return plans
     known = [name for plan in plans for name in plan.variants]

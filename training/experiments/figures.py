@@ -16,7 +16,16 @@ from ..records import commit, read_json, versions
 from .plan import Check, Plan, split_cell
 from .runner import Runner
 from .runs import Diagnosis
-from .statistics import Cell, Difference, Resampler, are_comparable, group_of, read_cell, verdict
+from .statistics import (
+    Cell,
+    Difference,
+    Resampler,
+    are_comparable,
+    comparable_metrics,
+    group_of,
+    read_cell,
+    verdict,
+)
 
 
 Results = Mapping[str, Mapping[int, Mapping[str, Any]]]  # variant -> seed -> results file
@@ -60,6 +69,33 @@ class ExperimentFigures:
                 self.kinds.setdefault(name, fields["kind"])
         self.metrics = {task: self.plan.metric_of(task, kind) for task, kind in self.kinds.items()}
         self.resampler = Resampler()
+        self.check_metrics()
+        self.check_groups()
+
+    def check_metrics(self) -> None:
+        """Refuse metrics that cannot be compared."""
+        for task, metric in self.metrics.items():
+            cell = self.find_cell(self.plan.reference, task)
+            if cell is not None and metric not in comparable_metrics(cell):
+                known = ", ".join(sorted(comparable_metrics(cell)))
+                raise ValueError(
+                    f"The plan {self.plan.name} compares {task} by {metric!r}, of which there are no differences. Use "
+                    f"one of {known} in its `metrics`. The runs are kept: run the same command again."
+                )
+
+    def check_groups(self) -> None:
+        """Refuse a column for groups that no example has."""
+        column = self.plan.groups
+        if column is None:
+            return
+        subsets = next(iter(self.results[self.plan.reference].values()))["subsets"].values()
+        predictions = [entry for part in subsets for task in part["tasks"].values() for entry in task["predictions"]]
+        if all(group_of(prediction, column) is None for prediction in predictions):
+            known = dict.fromkeys(name for prediction in predictions for name in prediction.get("columns") or {})
+            raise ValueError(
+                f"The plan {self.plan.name} has the groups of a column {column!r}, which no example has; the columns "
+                f"are {', '.join(known) or 'none'}. Correct it. The runs are kept: run the same command again."
+            )
 
     # ---- cells ---------------------------------------------------------------------------------------------------
 
@@ -196,7 +232,8 @@ class ExperimentFigures:
         better, worse, *others = cells
         known = next(iter(self.results[split_cell(check.better)[0]].values()))["subsets"]
         figures = known[self.subset_named(*split_cell(check.better)[:2])]["tasks"][task]["metrics"]
-        metric = next((name for name in check.metric or [self.metrics[task]] if name in figures), None)
+        comparable = comparable_metrics(better) & figures.keys()
+        metric = next((name for name in check.metric or [self.metrics[task]] if name in comparable), None)
         pairs = [(better, worse), tuple(others)] if others else [(better, worse)]
         if metric is None or not all(are_comparable(*pair) for pair in pairs):
             return None

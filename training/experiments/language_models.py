@@ -14,6 +14,8 @@ The map is a ridge regression over the corpus's training texts in their prompts.
 """
 
 import json
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -45,15 +47,20 @@ def write_changed_copy(
 
     Raises:
         ValueError: the language model has fewer layers or no such field, or fields are changed without new weights.
+        FileExistsError: the folder already exists.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+    if folder.exists():
+        raise FileExistsError(f"{folder} already exists. Remove it, or give another folder.")
     fields = dict(changes)
     is_random = bool(fields.pop("random", False))
     layers = fields.pop("layers", None)
     config = AutoConfig.from_pretrained(source)
     if layers is not None:
+        if not isinstance(layers, int) or isinstance(layers, bool):
+            raise ValueError(f"layers is {layers!r}; it must be a whole number.")
         if not 1 <= layers <= config.num_hidden_layers:
             raise ValueError(f"{source} has {config.num_hidden_layers} layers; it cannot keep {layers} of them.")
         fields["num_hidden_layers"] = layers
@@ -78,8 +85,11 @@ def write_changed_copy(
         fit_first_layers(model, layers, tokenizer, texts)
     else:
         model = AutoModelForCausalLM.from_pretrained(source, config=config, dtype="auto")
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    partial = folder.with_name(f".{folder.name}.partial")  # so that an interrupted copy is not taken for a whole one
+    shutil.rmtree(partial, ignore_errors=True)
+    model.save_pretrained(partial)
+    tokenizer.save_pretrained(partial)
+    os.replace(partial, folder)
     return folder
 
 

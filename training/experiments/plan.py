@@ -25,6 +25,7 @@ shows both.
 """
 
 import dataclasses
+import math
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,12 +36,24 @@ import yaml
 from ..cli import did_you_mean
 from ..paths import CONFIGS
 from ..records import parse_yaml
+from ..run_eval import check_subsets
 
 
 PLANS = Path(__file__).with_name("plans")
 PROTOCOLS = Path(__file__).with_name("protocols")
+MODALITIES = ("text", "audio", "video")
 METRICS = {"classification": "accuracy", "regression": "mae"}
 LOWER_IS_BETTER = {"mae", "negative_log_likelihood", "calibration_error"}
+NOT_IN_FILES = ("name", "left_out")  # fields of a plan that are not written in its file
+# Options that the runner gives each command itself, and what chooses them.
+OPTIONS_OF_RUNNER = {
+    "train": {"seed": "--seeds", "output_dir": "--folder", "overwrite": "--folder"},
+    "evaluate": {
+        "model_name_or_path": "same_run_as",
+        "subsets": "the variant's `subsets`",
+        **dict.fromkeys(("output", "overwrite", "seeds", "config"), "--folder and --seeds"),
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -164,6 +177,25 @@ class Plan:
         settings = read_settings(find_file(self.recipe_of(variant), CONFIGS, "recipe"))
         return settings | protocol_options(self)
 
+    def modalities_of(self, variant: str) -> list[str]:
+        """The modalities that a variant is trained with."""
+        settings = self.settings_of(variant) | self.variants[self.run_of(variant)].train
+        chosen = settings.get("modalities") or MODALITIES
+        return [name for name in MODALITIES if name in chosen and settings.get(name, name) != "none"]
+
+    def is_evaluated(self, variant: str, subset: str) -> bool:
+        """Whether a variant is evaluated with a subset of the modalities, or with `all` that it has."""
+        evaluated = self.subsets_of(variant)
+        if "every" in evaluated or subset in evaluated:
+            return True
+        modalities = self.modalities_of(variant)
+
+        def without_missing(name: str) -> list[str]:  # as recipe_fit.py changes subsets
+            return modalities if name == "all" else [part for part in modalities if part in name.split("+")]
+
+        wanted = without_missing(subset)
+        return not wanted or wanted in map(without_missing, evaluated)
+
     def metric_of(self, task: str, kind: str) -> str:
         """The metric that decides for a task: the one by which a recipe selects its checkpoint, else the plan's."""
         recipes = dict.fromkeys([self.recipe, *map(self.recipe_of, self.variants)])
@@ -256,6 +288,9 @@ def read_plan(name: str) -> Plan:
             for number, check in enumerate(checks, 1)
         ]
         fields["metrics"] = METRICS | _as_dict(fields.get("metrics") or {}, "metrics")
+        for key in NOT_IN_FILES:
+            if key in fields:
+                raise ValueError(f"the plan has no field {key!r}; its name is that of its file.")
         plan = _make(Plan, {"name": path.stem, **fields}, "the plan")
         check_plan(plan)
     except ValueError as error:
@@ -279,6 +314,7 @@ def _make(kind: type, fields: Mapping[str, Any], name: str) -> Any:
     for key in fields:
         if key not in known:
             raise ValueError(f"{name} has no field {key!r}.{did_you_mean(str(key), known)}")
+    fields = {key: value for key, value in fields.items() if value is not None}
     for key, entry in known.items():
         optional = entry.default is not dataclasses.MISSING or entry.default_factory is not dataclasses.MISSING
         if key not in fields and not optional:
@@ -287,8 +323,13 @@ def _make(kind: type, fields: Mapping[str, Any], name: str) -> Any:
     for key, value in fields.items():
         annotation = str(getattr(known[key].type, "__name__", known[key].type))
         wanted = expected.get(annotation.split("[")[0].split(" ")[0])
-        if value is not None and wanted is not None and not isinstance(value, wanted):
+        is_wrong = wanted is not None and not isinstance(value, wanted)
+        is_flag = isinstance(value, bool) and wanted is not bool
+        if is_wrong or is_flag:
             raise ValueError(f"{name}: {key} is {value!r}, of type {type(value).__name__}; it must be {annotation}.")
+        has_names = "list[str]" in str(known[key].type)
+        if has_names and not all(isinstance(part, str) for part in value):
+            raise ValueError(f"{name}: {key} is {value!r}; it must be a list of names. Put numbers in quotes.")
     return kind(**fields)
 
 
@@ -303,10 +344,23 @@ def check_plan(plan: Plan) -> None:
         find_file(plan.protocol, PROTOCOLS, "protocol")
     if plan.reference not in plan.variants:
         raise ValueError(_no_variant("reference", plan.reference, plan))
+    for kind, metric in plan.metrics.items():
+        if kind not in METRICS or not isinstance(metric, str):
+            raise ValueError(f"metrics: {kind!r} is {metric!r}; give {' and '.join(METRICS)} a metric's name.")
+    _check_subsets("subsets", plan.subsets)
     for name in plan.variants:
         _check_variant(name, plan)
     for check in plan.checks:
         _check_claim(check, plan)
+
+
+def _check_subsets(where: str, names: Sequence[str]) -> None:
+    if not names:
+        raise ValueError(f"{where} is empty. Give names such as all or text+audio.")
+    try:
+        check_subsets(names)
+    except ValueError as error:
+        raise ValueError(f"{where}: {str(error).removeprefix('--subsets: ')}") from error
 
 
 def _check_variant(name: str, plan: Plan) -> None:
@@ -315,6 +369,16 @@ def _check_variant(name: str, plan: Plan) -> None:
         raise ValueError(f"variant {name!r}: use letters, digits and underscores; it becomes part of a path.")
     if variant.recipe is not None:
         find_file(variant.recipe, CONFIGS, "recipe")
+    if variant.subsets is not None:
+        _check_subsets(f"variant {name}: subsets", variant.subsets)
+    for field_name, managed in OPTIONS_OF_RUNNER.items():
+        for option, value in getattr(variant, field_name).items():
+            if option in managed:
+                raise ValueError(
+                    f"variant {name}: {field_name} has {option}, which {managed[option]} decides. Remove it."
+                )
+            if value is None:
+                raise ValueError(f"variant {name}: {option} in `{field_name}` has no value. Give one, or remove it.")
     shared = variant.same_run_as
     for field_name, other in (("same_run_as", shared), ("starts_from", variant.starts_from)):
         if other is not None and (other not in plan.variants or plan.variants[other].same_run_as):
@@ -330,6 +394,10 @@ def _check_variant(name: str, plan: Plan) -> None:
             raise ValueError(
                 f"variant {name} is not trained (same_run_as), so `{field_name}` has no effect. Remove one."
             )
+    if variant.starts_from is not None and "model_name_or_path" in variant.train:
+        raise ValueError(
+            f"variant {name} starts from {variant.starts_from}. Remove `model_name_or_path`, or starts_from."
+        )
     if variant.starts_from is not None and plan.variants[variant.starts_from].starts_from is not None:
         raise ValueError(f"variant {name}: {variant.starts_from} itself starts from another. Start from that one.")
 
@@ -342,10 +410,23 @@ def _check_claim(check: Check, plan: Plan) -> None:
         raise ValueError(f"{where}: kind is {check.kind!r}; give one of {', '.join(METRICS)}.")
     if check.by and check.kind is None:
         raise ValueError(f"{where}: `by` is in units of a metric, so give `kind` as well: {' or '.join(METRICS)}.")
+    if not (math.isfinite(check.by) and check.by >= 0):
+        raise ValueError(f"{where}: `by` is {check.by}; it must be a number of at least 0.")
+    if split_cell(check.better) == split_cell(check.worse):
+        raise ValueError(f"{where}: {check.better} is compared with itself. Name another cell.")
     for cell in check.cells:
-        variant, _, group = split_cell(cell)
+        variant, subset, group = split_cell(cell)
         if variant not in plan.variants:
             raise ValueError(_no_variant(where, variant, plan))
+        evaluated = plan.subsets_of(variant)
+        _check_subsets(f"{where}: {cell}", [subset])
+        if subset == "every":
+            raise ValueError(f"{where}: {cell} names several subsets. Name one.")
+        if not plan.is_evaluated(variant, subset):
+            raise ValueError(
+                f"{where}: {variant} is not evaluated with {subset}, but with {', '.join(evaluated)}, and has "
+                f"{', '.join(plan.modalities_of(variant))}. Name another cell, or add it to `subsets`."
+            )
         if group is not None and plan.groups is None:
             raise ValueError(f"{where} names the group {group!r}, but the plan has no `groups`, a column.")
 

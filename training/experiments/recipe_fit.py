@@ -7,12 +7,12 @@ modality_ablation + a recipe with `video: none`
 """
 
 import dataclasses
+import json
 from collections.abc import Sequence
 
-from .plan import Check, Plan, Variant, check_plan, keep_variants, split_cell
+from .plan import MODALITIES, Check, Plan, Variant, check_plan, keep_variants, split_cell
 
 
-MODALITIES = ("text", "audio", "video")
 NAMED_SUBSETS = ("all", "every")
 
 
@@ -61,6 +61,30 @@ def fit_to_recipe(plan: Plan) -> Plan:
     plan = dataclasses.replace(plan, subsets=subsets, checks=checks, left_out=left_out)
     check_plan(plan)
     return plan
+
+
+def leave_out_repeated(plan: Plan) -> Plan:
+    """A plan without variants that a recipe makes the same as another one, which stays: the reference, or the first.
+
+    A model without LoRA, and one of rank 0 in the recipe, are trained and evaluated once, and no claim compares them.
+    """
+    known: dict[str, str] = {}
+    left_out = []
+    for name in dict.fromkeys([plan.reference, *plan.variants]):
+        variant = plan.variants[plan.run_of(name)]
+        settings = plan.settings_of(name)
+        changes = {option: value for option, value in variant.train.items() if settings.get(option) != value}
+        trained = (plan.recipe_of(name), changes, variant.starts_from, variant.language_model)
+        evaluated = (plan.variants[name].evaluate, plan.subsets_of(name))
+        first = known.setdefault(json.dumps([trained, evaluated], sort_keys=True, default=str), name)
+        if first != name:
+            left_out.append(f"variant {name}: with this recipe, it is the same as {first}")
+    if not left_out:
+        return plan
+    kept = keep_variants(plan, set(known.values()) | {plan.run_of(name) for name in known.values()})
+    claims = [check.claim for check in plan.checks if check not in kept.checks]
+    left_out += [f"claim {claim!r}: it compares variants that are the same, or left out" for claim in claims]
+    return dataclasses.replace(kept, left_out=[*plan.left_out, *left_out])
 
 
 def _fit_variant(variant: Variant, available: Sequence[str]) -> Variant | None:

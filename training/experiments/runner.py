@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..data.locations import check_dataset
 from ..evaluation.run_records import read_results, read_training
 from ..paths import RESULTS
 from ..records import read_json, write_json
@@ -28,6 +29,7 @@ from .runs import (
     make_evaluation,
     make_run,
     text_model_of,
+    unique_runs,
 )
 
 
@@ -62,6 +64,21 @@ class Runner:
                 if plan.measure:
                     self.measurements[variant, seed] = Measurement(run, dataset_of(run))
         self.diagnosis = self.make_diagnosis() if plan.diagnose else None
+        self.check_options()
+
+    def check_options(self) -> None:
+        """Check the options of all trainings and evaluations.
+
+        Raises:
+            ValueError: an option does not exist, or has a value that is not possible.
+        """
+        for variant in self.plan.variants:
+            evaluation = self.evaluations[variant, self.seeds[0]]
+            try:
+                evaluation.run.check_options()
+                evaluation.check_options()
+            except ValueError as error:
+                raise ValueError(f"plan {self.plan.name}, variant {variant}: {error}") from error
 
     def make_diagnosis(self) -> Diagnosis:
         run = self.evaluations[self.plan.reference, self.seeds[0]].run
@@ -71,12 +88,8 @@ class Runner:
     @property
     def runs(self) -> list[Run]:
         """The trainings, each once, and those that others start from."""
-        runs: dict[Path, Run] = {}
-        for evaluation in self.evaluations.values():
-            for run in (evaluation.run.start, evaluation.run):
-                if run is not None:
-                    runs[run.folder] = run
-        return list(runs.values())
+        runs = [run for entry in self.evaluations.values() for run in (entry.run.start, entry.run)]
+        return list(unique_runs(runs).values())
 
     def results(self) -> dict[str, dict[int, dict[str, Any]]]:
         """Variant -> seed -> content of its results file, of all finished evaluations.
@@ -93,7 +106,11 @@ class Runner:
 
 def rename_tasks(results: dict[str, Any], task_map: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Results with the names of the corpus's tasks, where the model answered one of its own instead."""
-    names = {entry["task"]: name for name, entry in task_map.items() if entry["task"] is not None}
+    corpus_tasks: dict[str, list[str]] = {}
+    for name, entry in task_map.items():
+        if entry["task"] is not None:
+            corpus_tasks.setdefault(entry["task"], []).append(name)
+    names = {task: "+".join(of_corpus) for task, of_corpus in corpus_tasks.items()}
     if not names:
         return results
     subsets = {}
@@ -116,7 +133,7 @@ class Laboratory:
 
     def __init__(self, runners: Sequence[Runner]):
         self.runners = list(runners)
-        self.runs: dict[Path, Run] = {run.folder: run for runner in runners for run in runner.runs}
+        self.runs = unique_runs(run for runner in runners for run in runner.runs)
         self.evaluations: dict[Path, Evaluation] = {}
         self.measurements: dict[Path, Measurement] = {}
         self.diagnoses: dict[Path, Diagnosis] = {}
@@ -127,8 +144,13 @@ class Laboratory:
             self.measurements |= {entry.output: entry for entry in runner.measurements.values()}
             if runner.diagnosis is not None:
                 self.diagnoses[runner.diagnosis.output] = runner.diagnosis
-        copies = [run.language_model for run in self.runs.values() if run.language_model is not None]
-        self.language_models: dict[Path, LanguageModelCopy] = {copy.folder: copy for copy in copies}
+        self.language_models: dict[Path, LanguageModelCopy] = {}
+        for copy in (run.language_model for run in self.runs.values() if run.language_model is not None):
+            if copy != self.language_models.setdefault(copy.folder, copy):
+                raise ValueError(
+                    f"{copy.folder} would be the copy of two language models, {copy.source} and "
+                    f"{self.language_models[copy.folder].source}. Carry the plans out in another --folder each."
+                )
 
     def missing(self) -> dict[str, list[Any]]:
         """Kind of command -> what is not finished."""
@@ -142,6 +164,12 @@ class Laboratory:
         return {
             kind: [entry for entry in entries.values() if not entry.is_finished] for kind, entries in parts.items()
         }
+
+    def datasets(self) -> list[str]:
+        """Those of the trainings and evaluations that are missing, each once."""
+        missing = self.missing()
+        trained_on = [dataset_of(run) for run in missing["training"]]
+        return list(dict.fromkeys([*trained_on, *(entry.options["dataset"] for entry in missing["evaluation"])]))
 
     def describe(self, jobs: int = 1) -> list[str]:
         """The runs with their state, and an estimate of the time that is left."""
@@ -191,8 +219,10 @@ class Laboratory:
         Raises:
             ValueError: a folder holds something else (nothing has been started then), or a command failed.
         """
-        for run in self.runs.values():
-            run.check()
+        for entry in (*self.runs.values(), *self.language_models.values()):
+            entry.check()
+        for dataset in self.datasets():
+            check_dataset(dataset)
         missing = self.missing()
         commands = Commands(jobs, {kind: len(entries) for kind, entries in missing.items()})
         commands.run_all(
@@ -204,6 +234,7 @@ class Laboratory:
             commands.run_all([lambda run=run: self.finish(run, commands) for run in runs])
 
     def copy_language_model(self, copy: LanguageModelCopy, commands: Commands) -> None:
+        write_json(copy.record, copy.describe())
         commands.run("language model", copy.folder.name, copy.command(), copy.log)
 
     def diagnose(self, diagnosis: Diagnosis, commands: Commands) -> None:

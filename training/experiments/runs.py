@@ -8,17 +8,26 @@ FOLDER/demo-small/gate=uniform-seed0/          Run: one training; named after wh
                  /diagnosis.json                                                             Diagnosis
 """
 
+import contextlib
+import io
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..cli import did_you_mean
 from ..evaluation.run_records import read_results, read_training
+from ..evaluation.task_map import read_task_map
 from ..model.backbones import backbone_settings
+from ..option_checks import check_options
+from ..options import training_options
 from ..paths import CONFIGS, python_command
+from ..recipes import chosen_options
+from ..recipes import read_settings as read_training_settings
 from ..records import Each, check_shape, digest_of_json, read_json
+from ..run_eval import make_parser as make_evaluation_parser
 from .commands import command_line
 from .plan import Plan, find_file, protocol_options, read_settings
 
@@ -26,6 +35,22 @@ from .plan import Plan, find_file, protocol_options, read_settings
 MAX_NAME = 100
 # What the runner adds to a results file: the options and subsets that it asked for.
 ASKED = {"asked?": {"options": dict, "subsets": [str]}}
+
+
+def unique_runs(runs: "Iterable[Run | None]") -> "dict[Path, Run]":
+    """Runs by their folders, without None.
+
+    Raises:
+        ValueError: two of them have the same folder, and other options.
+    """
+    unique: dict[Path, Run] = {}
+    for run in runs:
+        if run is not None and run.describe() != unique.setdefault(run.folder, run).describe():
+            raise ValueError(
+                f"Two variants would be trained in {run.folder}, with different options or recipes: the names of the "
+                "files or folders that they name are too similar. Rename one."
+            )
+    return unique
 
 
 def options_name(options: Mapping[str, Any]) -> str:
@@ -62,6 +87,24 @@ class LanguageModelCopy:
     @property
     def log(self) -> Path:
         return self.folder.with_name(f"{self.folder.name}.log")
+
+    @property
+    def record(self) -> Path:
+        """The file next to the folder that says what it was made from."""
+        return self.folder.with_name(f"{self.folder.name}.options.json")
+
+    def describe(self) -> dict[str, Any]:
+        """The content of `record`."""
+        return {"source": self.source, "changes": self.changes}
+
+    def check(self) -> None:
+        """Refuse a folder with the copy of another language model.
+
+        Raises:
+            ValueError: the folder holds another copy.
+        """
+        if self.record.is_file() and read_json(self.record) != json.loads(json.dumps(self.describe())):
+            raise ValueError(f"{self.folder} is a copy of another language model. Give another --folder, or move it.")
 
     def command(self) -> list[str]:
         return python_command(
@@ -103,6 +146,19 @@ class Run:
     def describe(self) -> dict[str, Any]:
         """The content of `record`."""
         return {"recipe": self.recipe.read_text(encoding="utf-8"), "options": self.options}
+
+    def check_options(self) -> None:
+        """Refuse what `egmf train` would refuse, before other runs have taken days.
+
+        Raises:
+            ValueError: an option does not exist, or has a value that is not possible.
+        """
+        known = training_options()
+        for name in self.options:
+            if name not in known:
+                raise ValueError(f"`egmf train` has no option {name!r}.{did_you_mean(str(name), known)}")
+        arguments = self.command()[3:]
+        check_options(chosen_options(arguments, read_training_settings(arguments)))
 
     def check(self) -> None:
         """Refuse a folder whose run was started with other options.
@@ -155,6 +211,20 @@ class Evaluation:
         """Whether the file exists, with these subsets and the same options."""
         results = self.stored()
         return results is not None and covers(results["asked"]["subsets"], self.subsets)
+
+    def check_options(self) -> None:
+        """Refuse what `egmf evaluate` would refuse, before the run has been trained.
+
+        Raises:
+            ValueError: an option does not exist, or has a value that is not possible.
+        """
+        output = io.StringIO()
+        try:
+            with contextlib.redirect_stderr(output):
+                arguments = make_evaluation_parser().parse_args(self.command()[3:])
+        except SystemExit as error:
+            raise ValueError(output.getvalue().partition("\n")[0]) from error
+        read_task_map(arguments.task_map)
 
     def all_subsets(self) -> list[str]:
         """These subsets and those of the stored file, which another plan may need."""
@@ -305,5 +375,12 @@ def make_evaluation(plan: Plan, variant: str, run: Run, shared: Mapping[str, Any
 
 
 def dataset_of(run: Run) -> str:
-    """The dataset that a run was trained on."""
-    return str(run.options.get("dataset") or read_settings(run.recipe)["dataset"])
+    """The dataset that a run is trained on.
+
+    Raises:
+        ValueError: neither the options nor the recipe name one.
+    """
+    dataset = run.options.get("dataset") or read_settings(run.recipe).get("dataset")
+    if not dataset:
+        raise ValueError(f"{run.recipe} names no dataset. Give --dataset.")
+    return str(dataset)

@@ -158,6 +158,14 @@ def group_of(prediction: Mapping[str, Any], column: str) -> str | None:
     return None if value is None else str(value)
 
 
+def comparable_metrics(cell: Cell) -> set[str]:
+    """Names of the metrics that differences can be computed of."""
+    predictions = next(iter(cell.predictions.values()))
+    with quiet():
+        resampled = resampled_metrics(cell.task, predictions, cell.references, np.arange(len(cell.ids))[None])
+    return {LIKELIHOOD, *(name for name in resampled if isinstance(name, str))}  # F1 of a class has a tuple as name
+
+
 def are_comparable(first: Cell, second: Cell) -> bool:
     """Whether two cells have seeds and examples in common."""
     same_seeds = first.predictions.keys() & second.predictions.keys()

@@ -15,8 +15,8 @@ def source(tmp_path, trained_tokenizer):
     return write_language_model(tmp_path / "llm", tiny_llama(trained_tokenizer), trained_tokenizer)
 
 
-def copy(source, **changes):
-    folder = source.with_name("copy")
+def copy(source, name="copy", **changes):
+    folder = source.with_name(name)
     main([str(source), str(folder), "--changes", json.dumps(changes)])
     return AutoModelForCausalLM.from_pretrained(folder)
 
@@ -33,7 +33,7 @@ def test_random_weights_of_another_size(source):
     model = copy(source, random=True, layers=1, intermediate_size=16)
     assert model.config.intermediate_size == 16
     assert len(model.model.layers) == 1
-    again = copy(source, random=True, layers=1, intermediate_size=16)
+    again = copy(source, "again", random=True, layers=1, intermediate_size=16)
     assert all(
         torch.equal(first, second) for first, second in zip(model.parameters(), again.parameters(), strict=True)
     )
@@ -46,8 +46,32 @@ def test_wrong_changes(source):
         copy(source, hidden_size=8)
     with pytest.raises(SystemExit, match="has no field hiden_size"):
         copy(source, random=True, hiden_size=8)
+    with pytest.raises(SystemExit, match="layers is '1'; it must be a whole number"):
+        copy(source, layers="1")
     with pytest.raises(SystemExit, match=r"--changes \[1\] is not a JSON object"):
         main([str(source), str(source), "--changes", "[1]"])
+
+
+def test_what_exists_is_not_replaced(source):
+    """Above all the language model itself, of which two layers would be left."""
+    weights = (source / "model.safetensors").read_bytes()
+    with pytest.raises(SystemExit, match="llm already exists. Remove it, or give another folder"):
+        copy(source, source.name, layers=1)
+    assert (source / "model.safetensors").read_bytes() == weights
+
+
+def test_an_interrupted_copy_is_not_taken_for_a_whole_one(source, monkeypatch):
+    from transformers import PreTrainedTokenizerBase
+
+    def fail(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PreTrainedTokenizerBase, "save_pretrained", fail)
+        with pytest.raises(SystemExit, match="No space left"):
+            copy(source, layers=1)
+    assert not source.with_name("copy").exists()
+    assert len(copy(source, layers=1).model.layers) == 1
 
 
 def test_the_output_matrix_of_fewer_layers_is_fitted_to_the_states_of_all(source, tmp_path):
@@ -70,4 +94,4 @@ def test_the_output_matrix_of_fewer_layers_is_fitted_to_the_states_of_all(source
     with pytest.raises(SystemExit, match="the tasks with texts are 'mood'"):
         main([str(source), str(source.with_name("refused")), "--changes", '{"layers": 1}', "--fit_on", str(other)])
     with pytest.raises(SystemExit, match="--fit_on is for the first layers"):
-        main([str(source), str(source), "--changes", '{"random": true}', "--fit_on", str(corpus)])
+        main([str(source), str(source.with_name("refused")), "--changes", '{"random": true}', "--fit_on", str(corpus)])

@@ -84,6 +84,26 @@ def test_cells():
         ({"checks": [CHECK | {"kind": "ranking"}]}, "kind is 'ranking'; give one of classification, regression"),
         ({"checks": [CHECK | {"than": ["with_it"]}]}, "give two cells"),
         ({"checks": [CHECK | {"better": "with_it@zh"}]}, "names the group 'zh', but the plan has no `groups`"),
+        ({"recipe": None}, "the plan needs the field 'recipe'"),
+        ({"name": "../elsewhere"}, "the plan has no field 'name'"),
+        ({"subsets": ["al"]}, r"subsets: unknown subset 'al'.*Did you mean all\?"),
+        ({"subsets": []}, "subsets is empty"),
+        ({"subsets": [1]}, r"subsets is \[1\]; it must be a list of names"),
+        ({"metrics": {"clasification": "accuracy"}}, "metrics: 'clasification' is 'accuracy'"),
+        ({"variants": {"with_it": {"subsets": ["text+vido"]}}, "checks": []}, "variant with_it: subsets: unknown"),
+        ({"variants": {"with_it": {"train": {"seed": 5}}}}, "train has seed, which --seeds decides"),
+        ({"variants": {"with_it": {"train": {"gate": None}}}}, "gate in `train` has no value"),
+        ({"variants": {"with_it": {"evaluate": {"subsets": ["text"]}}}}, "evaluate has subsets, which"),
+        ({"variants": {"with_it": {"evaluate": {"output": "a.json"}}}}, "evaluate has output, which"),
+        (
+            {"variants": {"with_it": None, "b": {"starts_from": "with_it", "train": {"model_name_or_path": "a"}}}},
+            "variant b starts from with_it. Remove `model_name_or_path`",
+        ),
+        ({"checks": [CHECK | {"by": float("nan"), "kind": "regression"}]}, "`by` is nan"),
+        ({"checks": [CHECK | {"by": True, "kind": "regression"}]}, "by is True, of type bool"),
+        ({"checks": [CHECK | {"worse": "with_it/all"}]}, "with_it is compared with itself"),
+        ({"checks": [CHECK | {"better": "with_it/txt"}]}, "with_it/txt: unknown subset 'txt'"),
+        ({"checks": [CHECK | {"better": "with_it/text"}]}, "with_it is not evaluated with text, but with all"),
         (
             {"variants": {"with_it": None, "other": {"same_run_as": "with_it", "recipe": "demo"}}},
             "variant other is not trained",
@@ -123,3 +143,18 @@ def test_chosen_variants_bring_the_reference_and_the_runs_that_they_share():
 def test_repeated_seeds():
     with pytest.raises(ValueError, match="--seeds 0 0: give each seed once"):
         with_recipe(read_plan("gating"), None, None, [0, 0])
+
+
+@pytest.mark.parametrize(
+    ("subsets", "cell", "evaluated"),
+    [
+        (["all"], "text+audio+video", True),
+        (["text+audio+video"], "all", True),
+        (["every"], "audio", True),
+        (["text"], "all", False),
+    ],
+)
+def test_cells_that_are_evaluated(tmp_path, subsets, cell, evaluated):
+    assert read_plan(str(write(tmp_path, subsets=["all"]))).is_evaluated("with_it", "all")
+    plan = read_plan(str(write(tmp_path, subsets=subsets, checks=[])))
+    assert plan.is_evaluated("with_it", cell) == evaluated

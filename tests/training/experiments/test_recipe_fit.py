@@ -5,7 +5,7 @@ from pathlib import Path
 import yaml
 
 from training.experiments.plan import plan_names, read_plan, with_recipe
-from training.experiments.recipe_fit import fit_to_recipe
+from training.experiments.recipe_fit import fit_to_recipe, leave_out_repeated
 from training.experiments.runner import Laboratory, Runner
 from training.paths import CONFIGS
 
@@ -65,3 +65,15 @@ def test_every_other_plan_is_the_same_without_video(tmp_path):
         adapted = fit_to_recipe(plan)
         assert (adapted.variants, adapted.left_out) == (plan.variants, [])
         assert Path(adapted.recipe).stem == "mine"
+
+
+def test_variants_that_a_recipe_makes_the_same_are_left_out_by_name():
+    """With all layers of the language model in the recipe, the variant with its first 8 would be the same model."""
+    plan = leave_out_repeated(with_recipe(read_plan("backbones"), "demo", None, [0]))
+    assert list(plan.variants) == ["first_8_fitted", "first_8_layers", "random_weights", "random_and_small"]
+    assert plan.left_out == [
+        "variant all_layers: with this recipe, it is the same as first_8_fitted",
+        "claim 'All layers beat the first 8': it compares variants that are the same, or left out",
+    ]
+    for name in plan_names():
+        assert leave_out_repeated(read_plan(name)).left_out == []
