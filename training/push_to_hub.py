@@ -12,10 +12,14 @@ only after it has loaded in a fresh process with an empty cache and given the sa
 hub/upload.py.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from .cli import CommandParser, command_errors
+
+
+REF = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")  # a branch or a tag
 
 
 def make_parser() -> CommandParser:
@@ -60,6 +64,15 @@ def main(argv: Sequence[str] | None = None) -> None:
                 parser.error(f"--{name} {path} does not exist, or is not a file. Check the path.")
         if folder is not None and not is_dry_run:
             parser.error("--folder can only be used with --dry_run.")
+        if arguments["standalone"] and (arguments["text_model_name_or_path"] or arguments["upload_text_model"]):
+            parser.error(
+                "--standalone pushes the language model with the rest. Leave out the options that name another."
+            )
+        for name in ("revision", "tag"):
+            if arguments[name] is not None and not REF.fullmatch(arguments[name]):
+                parser.error(
+                    f"--{name} {arguments[name]!r} is no name for Git. Use letters, digits, '.', '-', '_' and '/'."
+                )
         _push(arguments, verify, is_dry_run, folder)
 
 
@@ -75,7 +88,8 @@ def _push(arguments: dict, verify: bool, is_dry_run: bool, folder: Path | None) 
     if options.repo_id.count("/") != 1:
         raise ValueError(f"The repo id is {options.repo_id!r}; it must be ORG/NAME or USER/NAME.")
     if is_dry_run:
-        dry_run(options, folder or options.run.with_name(f"{options.run.name}-hub"))
+        run = options.run.resolve()  # `.` has no name
+        dry_run(options, folder or run.with_name(f"{run.name}-hub"))
     elif constants.HF_HUB_OFFLINE:
         raise ValueError("HF_HUB_OFFLINE is set, but a push needs the Hub. Unset it, or use --dry_run.")
     else:

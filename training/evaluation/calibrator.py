@@ -56,6 +56,7 @@ def calibrate(
     if not (run / PROCESSOR).is_file():
         raise ValueError(f"{run} is not a checkpoint: it has no {PROCESSOR}. Give the folder of a finished run.")
     data_arguments = read_training(run).get("data_arguments") or {}
+    of_training = data_arguments.get("dataset") if dataset is None and results_file is None else None
     split = split or data_arguments.get("eval_split", "validation")
     path = results_file or run / f"results-{split}.json"
     if results_file is None and split != "test" and not path.is_file():
@@ -82,6 +83,12 @@ def calibrate(
         raise ValueError(f"{path} does not exist. Leave out --results to evaluate the run.")
     results = {"split": split} if split == "test" else read_results(path, run)
     check_results(results, path, run, dataset, None if results_file is not None else split)
+    evaluated = results.get("dataset")
+    if None not in (of_training, evaluated) and Path(of_training).name != Path(evaluated).name:  # moved is the same
+        raise ValueError(
+            f"{path} has the results of the dataset {evaluated}, not of {of_training}. Evaluate again with --subsets "
+            f"every --overwrite, or give --results {path} to calibrate on them."
+        )
     return store_calibration(run, results)
 
 
@@ -104,6 +111,8 @@ def check_results(
         raise ValueError(f"{path} has results of only some experts ({', '.join(results['experts'])}). {again}")
     stored = stored_tasks(run)
     evaluated_tasks = {task for part in results["subsets"].values() for task in part["tasks"]}
+    if not evaluated_tasks:
+        raise ValueError(f"{path} has no predictions. {again}")
     for name in sorted(evaluated_tasks):
         fields = (results.get("tasks") or {}).get(name)
         if name not in stored or (fields is not None and EGMFTask.from_dict(fields, name) != stored[name]):
@@ -111,12 +120,24 @@ def check_results(
                 f"{path} has results of a task {name!r} that is not the one of {run / PROCESSOR}, which has "
                 f"{', '.join(stored)}. {again}"
             )
+        for part in results["subsets"].values():
+            if name in part["tasks"]:
+                check_answers(part["tasks"][name]["predictions"][0], stored[name], path)
     subsets = results["subsets"]
     count = len(full_subset(results).split("+"))
     if len(subsets) < 2**count - 1:
         raise ValueError(
             f"{path} has {', '.join(subsets)}, but every subset of the modalities is calibrated. Evaluate again "
             "with --subsets every --overwrite."
+        )
+
+
+def check_answers(prediction: dict[str, Any], task: EGMFTask, path: Path) -> None:
+    """Refuse predictions of other answers than the task has; all predictions of a file have the same."""
+    if set(prediction["probabilities"]) != set(task.answer_keys):
+        raise ValueError(
+            f"{path} has probabilities of {shorten(list(prediction['probabilities']))} for the task {task.name!r}, "
+            f"whose answers are {shorten(task.answer_keys)}. Evaluate again with --subsets every --overwrite."
         )
 
 

@@ -160,7 +160,8 @@ def _find_wrong_number(prediction: Mapping[str, Any]) -> str | None:
         return "probabilities that do not add up to 1"
     if not all(0 <= weight <= 1 + TOLERANCE for weight in experts.values()):
         return "an expert's weight that is not from 0 to 1"
-    if not prediction["modalities"] or not set(prediction["modalities"]) <= set(MODALITIES):
+    modalities = prediction["modalities"]
+    if not modalities or modalities != [name for name in MODALITIES if name in modalities]:
         return f"the modalities {shorten(prediction['modalities'])}"
     if isinstance(prediction["truth"], str):
         return None

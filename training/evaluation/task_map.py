@@ -16,6 +16,7 @@ The same as JSON may be given inline. Labels that are the same in both need not 
 
 import json
 import logging
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -64,13 +65,20 @@ def read_task_map(value: str | Path | None) -> dict[str, TaskMapEntry]:
     is_inline = text.lstrip().startswith("{")
     try:
         written = compose(text if is_inline else Path(text).read_text(encoding="utf-8"))
-        content = json.loads(written) if is_inline else parse_yaml(written)
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        content = json.loads(written, object_pairs_hook=_unique_keys) if is_inline else parse_yaml(written)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"--task_map {text} is neither a readable YAML file nor a JSON object ({reason}).") from error
     if not isinstance(content, dict) or not all(isinstance(fields, dict | None) for fields in content.values()):
         raise ValueError(f"--task_map {text} must hold a block for each task of the corpus: its `task`, and `labels`.")
     return {str(name): _read_entry(str(name), fields) for name, fields in content.items()}
+
+
+def _unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    repeated = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
+    if repeated:
+        raise ValueError(f"the key {repeated[0]!r} appears twice")
+    return dict(pairs)
 
 
 def _read_entry(name: str, fields: Mapping[str, Any] | None) -> TaskMapEntry:
@@ -87,7 +95,8 @@ def _read_entry(name: str, fields: Mapping[str, Any] | None) -> TaskMapEntry:
             f"--task_map: `labels` of {name} must map labels of the corpus to labels of the model, or null."
         )
     scale = fields.get("scale", 1.0)
-    if isinstance(scale, bool) or not isinstance(scale, int | float) or scale == 0:
+    is_number = isinstance(scale, int | float) and not isinstance(scale, bool)
+    if not is_number or scale == 0 or not math.isfinite(scale):
         raise ValueError(f"--task_map: `scale` of {name} is {scale!r}; it must be a number other than 0.")
     return TaskMapEntry(fields["task"], {str(label): new for label, new in labels.items()}, float(scale))
 
@@ -118,6 +127,7 @@ def apply_task_map(
     left_out: Counter[str] = Counter()
     unmapped: dict[str, Counter[str]] = {name: Counter() for name in task_map}
     unused = set(task_map)
+    found: dict[str, set[str]] = {name: set() for name in task_map}
     for example in examples:
         name = example.get("task") or only_task
         if name not in task_map:
@@ -130,6 +140,7 @@ def apply_task_map(
             continue
         answer = _map_answer(example["answer"], entry, tasks[entry.task])
         label = str(example["answer"])
+        found[name].add(label)
         if answer is not None:
             mapped.append({**example, "task": entry.task, "answer": answer})
         elif label in entry.labels:
@@ -137,6 +148,7 @@ def apply_task_map(
         else:
             unmapped[name][label] += 1
     _report_mistakes(unmapped, unused, task_map, tasks)
+    _warn_of_unused_labels(found, task_map)
     if left_out:
         counts = ", ".join(f"{label} ({count})" for label, count in left_out.items())
         logger.warning(f"--task_map leaves out {left_out.total()} of {len(examples)} examples: {counts}.")
@@ -170,11 +182,23 @@ def _map_answer(answer: Any, entry: TaskMapEntry, task: EGMFTask) -> str | float
     """The answer in the model's task; None if the map leaves it out or does not know it."""
     if task.kind == "regression":
         try:
-            return float(answer) * entry.scale
-        except ValueError:
+            score = float(answer) * entry.scale
+        except (TypeError, ValueError):
             return None
+        return score if math.isfinite(score) and not isinstance(answer, bool) else None
     label = str(answer)
     return entry.labels.get(label, label if label in task.labels and label not in entry.labels else None)
+
+
+def _warn_of_unused_labels(found: Mapping[str, set[str]], task_map: Mapping[str, TaskMapEntry]) -> None:
+    """Name labels that the map has and no example: in a small split they may be missing, or they are misspelled."""
+    for name, entry in task_map.items():
+        labels = [label for label in entry.labels if label not in found[name]]
+        if labels:
+            hints = [did_you_mean(label, found[name]) for label in labels]
+            logger.warning(
+                f"--task_map: no example of {name} has the label {', '.join(labels)}.{''.join(dict.fromkeys(hints))}"
+            )
 
 
 def _report_mistakes(

@@ -48,6 +48,8 @@ from .readme import render_readme
 
 
 RECORD = "export.json"
+# What an export may consist of; ONNX keeps large weights in a file of their own.
+WRITTEN = {RECORD, "README.md", *FILES.values(), *(f"{name}.data" for name in FILES.values())}
 TOLERANCE = 1e-4  # of every output, relative to its largest value where that is above 1
 
 logger = logging.getLogger(__name__)
@@ -87,6 +89,8 @@ def export_run(options: ExportOptions) -> dict[str, Any]:
     options.output_dir = real_path(options.output_dir.expanduser())  # a link stays, and leads to the export
     check_output_dir(options.output_dir, options.overwrite)
     with only_writer(options.output_dir, "export"):
+        restore_earlier(options.output_dir)
+        check_output_dir(options.output_dir, options.overwrite)
         model, processor = load(options.run, options.text_model_name_or_path)
         partial = options.output_dir.with_name(f".{options.output_dir.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
@@ -230,6 +234,11 @@ def check_output_dir(folder: Path, overwrite: bool) -> None:
         raise ValueError(f"{folder} holds other files than an export. Give another OUTPUT_DIR.")
     if not overwrite:
         raise ValueError(f"{folder} already holds an export. Give another OUTPUT_DIR, or --overwrite.")
+    other = sorted(path.name for path in folder.iterdir() if path.name not in WRITTEN)
+    if other:
+        raise ValueError(
+            f"{folder} also holds {other[0]}, which --overwrite would remove. Move it, or give another one."
+        )
 
 
 def replace_folder(source: Path, target: Path) -> None:
@@ -238,10 +247,25 @@ def replace_folder(source: Path, target: Path) -> None:
         with path.open("rb") as file:
             os.fsync(file.fileno())
     sync_folder(source)
-    replaced = target.with_name(f".{target.name}.old")
+    replaced = earlier_export(target)
     shutil.rmtree(replaced, ignore_errors=True)
     if target.exists():
         os.replace(target, replaced)
-    os.replace(source, target)
+    try:
+        os.replace(source, target)
+    except OSError:
+        restore_earlier(target)
+        raise
     sync_folder(target.parent)
     shutil.rmtree(replaced, ignore_errors=True)
+
+
+def earlier_export(folder: Path) -> Path:
+    """Where an export is while another one takes its place."""
+    return folder.with_name(f".{folder.name}.old")
+
+
+def restore_earlier(folder: Path) -> None:
+    """Bring an earlier export back whose place was not taken, because the disk failed or the process was killed."""
+    if earlier_export(folder).is_dir() and not folder.exists():
+        os.replace(earlier_export(folder), folder)

@@ -9,6 +9,7 @@ import importlib.util
 import os
 import re
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -44,6 +45,7 @@ from .verify import SENTENCES, TOLERANCE, example_sample
 
 MANIFEST = "pushed.json"
 ENDPOINT_FILES = ("handler.py", "requirements.txt")
+ABSOLUTE_PATH = re.compile(r"(?<![\w.:/])/(?:[^\s/`|,()]+/)+([^\s/`|,()]+)")
 SECRET_NAMES = re.compile(r"token$|^logging_dir$|^hub_", re.IGNORECASE)
 
 
@@ -203,6 +205,29 @@ def portable(value: Any) -> Any:
     return value
 
 
+def portable_text(text: str, paths: Iterable[str]) -> str:
+    """A text in which the given paths, and all others that are absolute, are reduced to their last part."""
+    for path in paths:
+        if PurePath(path).is_absolute():
+            text = text.replace(path, PurePath(path).name)
+    return ABSOLUTE_PATH.sub(r"\1", text)
+
+
+def without_columns(results: dict[str, Any]) -> dict[str, Any]:
+    """Results without the columns of the table that the model does not read: names of people or remarks, perhaps."""
+    subsets = {}
+    for subset, part in results["subsets"].items():
+        tasks = {}
+        for task, figures in part["tasks"].items():
+            predictions = [
+                {name: value for name, value in prediction.items() if name != "columns"}
+                for prediction in figures["predictions"]
+            ]
+            tasks[task] = figures | {"predictions": predictions}
+        subsets[subset] = part | {"tasks": tasks}
+    return results | {"subsets": subsets}
+
+
 def find_corpus(run: Path) -> Path | None:
     """The corpus folder that a run was trained on, if it still exists."""
     dataset = (read_training(run).get("data_arguments") or {}).get("dataset")
@@ -219,12 +244,17 @@ def copy_records(options: PushOptions, folder: Path) -> None:
             sources["ceilings.json"] = place / "ceilings.json"
     if options.study is not None:
         sources["study.json"] = options.study
+    datasets = {(read_training(run).get("data_arguments") or {}).get("dataset")}
     for name, path in sources.items():
-        content = read_results(path, run) if name.startswith("results-") else read_json(path)
+        if name.startswith("results-"):
+            content = without_columns(read_results(path, run))
+            datasets.add(content.get("dataset"))
+        else:
+            content = read_json(path)
         write_json(folder / name, portable(content))
     if (run / "report.md").is_file():
         text = (run / "report.md").read_text(encoding="utf-8")
-        write_text(folder / "report.md", text)
+        write_text(folder / "report.md", portable_text(text, [path for path in datasets if path]))
         for name in re.findall(r"\]\(([\w-]+\.png)\)", text):
             if (run / name).is_file():
                 shutil.copyfile(run / name, folder / name)

@@ -19,12 +19,18 @@ from huggingface_hub.utils import validate_repo_id
 
 from modeling_egmf.parts_egmf import locate_part
 
-from ..records import read_json
+from ..records import check_shape, read_json
 from .errors import PushError, hub_errors
 from .options import PushOptions
 
 
-TEXT_MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "README.md")
+# Weights, configurations, files of tokenizers; not what else lies in the folder, such as data or access tokens.
+TEXT_MODEL_FILES = (
+    *("model*.safetensors", "model*.safetensors.index.json", "config.json", "generation_config.json"),
+    *("tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "chat_template.json", "*.jinja"),
+    *("vocab.json", "vocab.txt", "merges.txt", "normalizer.json", "tekken.json", "*.tiktoken", "*.model"),
+    *("LICENSE*", "README.md"),
+)
 SHAPE = ("model_type", "hidden_size", "num_hidden_layers")  # entries of config.json that must be equal
 
 
@@ -42,7 +48,10 @@ def choose_text_model(
         PushError: the run names a local folder and no id is given, or the id's repo cannot be read, is not visible to
             everyone who may load the checkpoint, or holds a different language model.
     """
-    config = read_json(options.run / "config.json")
+    path = options.run / "config.json"
+    config = read_json(path)
+    shape = {"text_model_id?": str, "text_model_revision?": str, "text_config": dict}
+    check_shape(config, shape, path, "It is not the configuration of an EGMF model. Copy it again.")
     if config.get("text_model_id") is None:
         return None
     located = locate_part(config["text_model_id"], options.run)
@@ -100,7 +109,10 @@ def _look_up(api: HfApi, text_model: str, revision: str | None) -> tuple[ModelIn
                 f"The language model {text_model} is not on the Hub, or not visible with this token. Upload it with "
                 "--upload_text_model, name another --text_model_name_or_path, or push with --standalone."
             ) from error
-        return info, read_json(path)
+        hub_config = read_json(path)
+        if not isinstance(hub_config, dict):
+            raise PushError(f"The config.json of {text_model} is not that of a language model. Name another.")
+        return info, hub_config
 
 
 def _check_shape(text_model: str, config: dict[str, Any], trained: dict[str, Any]) -> None:
@@ -130,6 +142,9 @@ def upload_text_model(api: HfApi, repo_id: str, folder: Path, report: Callable[[
         paths = sorted({path for pattern in TEXT_MODEL_FILES for path in folder.glob(pattern)})
         size = sum(path.stat().st_size for path in paths)
         report(f"language   {len(paths)} files, {size / 1e6:.1f} MB, to {repo_id} (private)")
+        others = sorted(path.name for path in folder.iterdir() if path not in paths)
+        if others:
+            report(f"           not sent: {', '.join(others)}")
         # In one commit, unlike upload_folder, so that a repo with a config.json is complete.
         operations = [CommitOperationAdd(path.name, path) for path in paths]
         api.create_commit(repo_id, operations, commit_message="The language model of an EGMF checkpoint")

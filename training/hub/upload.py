@@ -9,6 +9,8 @@ files but keeps its history.
 """
 
 import contextlib
+import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +23,7 @@ from huggingface_hub.errors import LocalTokenNotFoundError, RepositoryNotFoundEr
 
 from modeling_egmf.configuration_egmf import PIPELINE_TASK
 
-from ..records import read_json
+from ..records import check_writable, read_json
 from .card_facts import CardFacts
 from .errors import PushError, hub_errors
 from .export_folder import (
@@ -119,7 +121,8 @@ def _read_manifest(api: HfApi, repo_id: str, revision: str) -> dict[str, Any] | 
         path = api.hf_hub_download(repo_id, MANIFEST, revision=revision, cache_dir=cache)
         with contextlib.suppress(ValueError):
             manifest = read_json(path)
-    return manifest if isinstance(manifest, dict) and "model" in manifest else None
+    is_ours = isinstance(manifest, dict) and "model" in manifest and isinstance(manifest.get("files"), dict)
+    return manifest if is_ours else None
 
 
 def check_target(remote: RemoteRepo, options: PushOptions, fingerprint: str) -> None:
@@ -291,10 +294,18 @@ def dry_run(options: PushOptions, folder: Path, report: Callable[[str], None] = 
     Raises:
         PushError: as for `push`, or the folder is not empty.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise PushError(f"{folder} is not empty. Give another --folder, or empty it.")
+    weights_fingerprint(options.run)
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise PushError(f"{folder} is not empty, or a file. Give another --folder, or empty it.")
+    check_writable(folder)
     text_model = None if options.standalone else choose_text_model(None, options, report)
-    exported = export_folder(options, folder, text_model)
+    partial = folder.with_name(f".{folder.name}.partial")  # so that an interrupted folder is not taken for a whole one
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        exported = export_folder(options, partial, text_model)
+        os.replace(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     if exported.merging is not None:
         report(describe_merging(exported.merging))
     paths = list_files(folder)

@@ -28,9 +28,16 @@ from processing_egmf import EGMFTask
 
 
 def model_class(checkpoint: str | Path) -> type[EGMFForConditionalGeneration]:
-    """The class of a checkpoint's model: with a head if its configuration has one."""
-    fields, _ = PreTrainedConfig.get_config_dict(checkpoint)
-    return EGMFWithHead if fields.get("readout") else EGMFForConditionalGeneration
+    """The class of a checkpoint's model: with a head if its configuration has one.
+
+    A config.json that is no object gives the usual one, whose `from_pretrained` says what is wrong.
+    """
+    try:
+        fields, _ = PreTrainedConfig.get_config_dict(checkpoint)
+    except TypeError:
+        return EGMFForConditionalGeneration
+    has_head = isinstance(fields, dict) and bool(fields.get("readout"))
+    return EGMFWithHead if has_head else EGMFForConditionalGeneration
 
 
 def describe_tasks(tasks: dict[str, EGMFTask]) -> list[dict[str, Any]]:

@@ -169,7 +169,19 @@ def test_results_that_do_not_fit_the_checkpoint_are_refused(tmp_path, monkeypatc
     with pytest.raises(SystemExit, match="results of the dataset data/mine, not of --dataset data/other"):
         main([str(run), "--dataset", "data/other"])
     assert (run / "processor_config.json").read_bytes() == before
+    write_json(run / "processor_config.json", {"tasks": [sentiment, emotion | {"labels": ["joy", "anger"]}]})
+    with pytest.raises(SystemExit, match="has probabilities of .*neutral.* 'emotion', whose answers are .*joy.*anger"):
+        main([str(run)])
+    write_json(path, {**results, "subsets": {name: {"tasks": {}} for name in results["subsets"]}})
+    with pytest.raises(SystemExit, match="results-validation.json has no predictions"):
+        main([str(run)])
+    write_json(path, results)
     write_json(run / "processor_config.json", {"tasks": [sentiment, emotion]})
+    record = read_json(run / "training.json")
+    write_json(run / "training.json", record | {"data_arguments": {"dataset": "data/trained"}})
+    with pytest.raises(SystemExit, match="results of the dataset data/mine, not of data/trained.* or give --results"):
+        main([str(run)])
+    write_json(run / "training.json", record | {"data_arguments": {"dataset": "moved/mine"}})
     main([str(run), "--dataset", "data/mine"])
     stored = read_json(run / "processor_config.json")["tasks"]
     assert stored[0]["calibration"] == known  # not evaluated, and kept

@@ -65,6 +65,10 @@ def test_examples_without_a_task_have_the_only_one():
         ('{"a": {"labels": {}}}', "a needs `task`"),
         ('{"a": {"task": "emotion", "labels": ["joy"]}}', "`labels` of a must map labels"),
         ('{"a": {"task": "mosei", "scale": 0}}', "`scale` of a is 0"),
+        ('{"a": {"task": "mosei", "scale": NaN}}', "`scale` of a is nan"),
+        ('{"a": {"task": "mosei", "scale": Infinity}}', "`scale` of a is inf"),
+        ('{"a": null, "a": {"task": "emotion"}}', "the key 'a' appears twice"),
+        ('{"a": ' * 20_000, "is neither a readable YAML file nor a JSON object"),
     ],
 )
 def test_maps_that_cannot_be_read(text, message):
@@ -98,3 +102,19 @@ def test_maps_without_examples(task_map):
     nothing = read_task_map('{"noise": null}')
     with pytest.raises(ValueError, match="--task_map leaves out every example"):
         apply_task_map(EXAMPLES[4:5], nothing, TASKS)
+
+
+@pytest.mark.parametrize("answer", [None, [1.0], True, "nan", float("inf")])
+def test_answers_that_are_no_scores_are_named(answer):
+    task_map = read_task_map('{"sims_v2": {"task": "mosei", "scale": 3}}')
+    examples = [{"id": "a", "task": "sims_v2", "answer": answer}]
+    with pytest.raises(ValueError, match=r"sims_v2 has labels without a counterpart in mosei.*\(1 examples\)"):
+        apply_task_map(examples, task_map, TASKS)
+
+
+def test_labels_of_the_map_that_no_example_has_are_named(caplog):
+    """`fear` is also a label of the model, which would have been used without a word."""
+    task_map = read_task_map('{"mood": {"task": "emotion", "labels": {"faer": "anger", "happy": "joy"}}}')
+    examples = [{"id": "a", "task": "mood", "answer": "happy"}, {"id": "b", "task": "mood", "answer": "fear"}]
+    assert [example["answer"] for example in apply_task_map(examples, task_map, TASKS)] == ["joy", "fear"]
+    assert "--task_map: no example of mood has the label faer. Did you mean fear?" in caplog.text

@@ -1,7 +1,9 @@
 """`egmf export`: the files run and give the model's outputs, the folder is described, and refusals."""
 
+import dataclasses
 import importlib.util
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +100,45 @@ def test_nothing_is_overwritten_in_silence(checkpoint, tmp_path, capsys):
     assert "holds other files" in refusal(capsys, checkpoint, tmp_path, "--format", "torch", "--overwrite")
     assert "is a file" in refusal(capsys, checkpoint, tmp_path / "thesis.txt", "--format", "torch")
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_what_else_is_in_an_earlier_export_is_kept(checkpoint, tmp_path, capsys, monkeypatch):
+    old = tmp_path / "old"
+    old.mkdir()
+    for name in (RECORD, FILES["onnx"], "egmf.onnx.data", "thesis.txt"):
+        (old / name).write_text(name)
+    message = refusal(capsys, checkpoint, old, "--format", "torch", "--overwrite")
+    assert "old also holds thesis.txt, which --overwrite would remove" in message
+    assert (old / "thesis.txt").read_text() == "thesis.txt"
+    (old / "thesis.txt").unlink()
+    monkeypatch.setattr(writer, "write_folder", lambda *args: (args[-1] / RECORD).write_text("{}"))
+    writer.export_run(writer.ExportOptions(str(checkpoint), old, ["torch"], overwrite=True))
+    assert [path.name for path in old.iterdir()] == [RECORD]
+
+
+def test_an_earlier_export_survives_a_failure_or_a_kill_while_it_is_replaced(checkpoint, tmp_path, monkeypatch):
+    old = tmp_path / "old"
+    old.mkdir()
+    (old / RECORD).write_text("earlier")
+    rename = os.replace
+
+    def fail(source, target):
+        if str(source).endswith(".partial"):
+            raise OSError(5, "Input/output error")
+        rename(source, target)
+
+    options = writer.ExportOptions(str(checkpoint), old, ["torch"], overwrite=True)
+    monkeypatch.setattr(writer, "write_folder", lambda *args: (args[-1] / RECORD).write_text("{}"))
+    with monkeypatch.context() as patch:
+        patch.setattr(writer.os, "replace", fail)
+        with pytest.raises(OSError, match="Input/output error"):
+            writer.export_run(options)
+    assert (old / RECORD).read_text() == "earlier"
+    rename(old, tmp_path / ".old.old")  # as a process leaves it that is killed in between
+    with pytest.raises(ValueError, match="already holds an export"):
+        writer.export_run(dataclasses.replace(options, overwrite=False))
+    assert (old / RECORD).read_text() == "earlier"
+    assert list(tmp_path.iterdir()) == [old]
 
 
 def test_a_link_leads_to_the_export(checkpoint, tmp_path, monkeypatch):

@@ -132,6 +132,61 @@ def test_records_have_no_traces_of_the_machine(export, copy_of_run, tmp_path, ru
             assert str(runs) not in path.read_text(encoding="utf-8"), path
 
 
+def test_columns_of_the_table_and_paths_in_the_report_stay_here(export, copy_of_run):
+    """The model does not read them: nobody expects remarks or names of people in its repo."""
+    run = copy_of_run()
+    results = json.loads((run / "results-test.json").read_text()) | {"dataset": "/srv/some one/my corpus"}
+    for part in results["subsets"].values():
+        for figures in part["tasks"].values():
+            for prediction in figures["predictions"]:
+                prediction["columns"] = {"remark": "call 555 0101"}
+    write_json(run / "results-test.json", results)
+    report = "Dataset `/srv/some one/my corpus`, see https://host/a/b and/or x/y.\n\n| a | /data/raw/a.wav, b.wav |\n"
+    (run / "report.md").write_text(report)
+    folder = export(run)
+    assert "555 0101" not in (folder / "results-test.json").read_text()
+    exported = json.loads((folder / "results-test.json").read_text())
+    assert exported["dataset"] == "my corpus"
+    assert exported["subsets"]["text"]["tasks"]["emotion"]["predictions"][0]["id"] == "emotion-0"
+    expected = "Dataset `my corpus`, see https://host/a/b and/or x/y.\n\n| a | a.wav, b.wav |\n"
+    assert (folder / "report.md").read_text() == expected
+
+
+@pytest.mark.parametrize("folder", ["run", "nowhere"])
+def test_folders_without_a_run_are_named_in_a_dry_run(tmp_path, folder):
+    (tmp_path / "run").mkdir()
+    with pytest.raises(SystemExit, match=f"{folder} is not a checkpoint: config.json or model.safetensors is missing"):
+        main([str(tmp_path / folder), "ada/egmf", "--dry_run"])
+
+
+@pytest.mark.parametrize(("content", "message"), [("[]", "its content is"), ("{}", "has no entry text_config")])
+def test_a_configuration_of_something_else_is_named(copy_of_run, tmp_path, content, message):
+    run = copy_of_run()
+    (run / "config.json").write_text(content)
+    with pytest.raises(SystemExit, match=f"config.json.*{message}"):
+        main([str(run), "ada/egmf", "--dry_run", "--folder", str(tmp_path / "out")])
+
+
+def test_an_interrupted_dry_run_leaves_nothing_that_could_be_taken_for_a_repo(runs, tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("training.hub.export_folder.write_repo_card", fail)
+    with pytest.raises(SystemExit, match="No space left on device"):
+        main([str(runs / "features"), "ada/egmf", "--dry_run", "--standalone", "--folder", str(tmp_path / "out")])
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit, match="file is not empty, or a file"):
+        main([str(runs / "features"), "ada/egmf", "--dry_run", "--standalone", "--folder", str(tmp_path / "file")])
+
+
+def test_the_default_folder_of_a_dry_run_is_next_to_the_run(copy_of_run, monkeypatch):
+    run = copy_of_run()
+    monkeypatch.chdir(run)
+    main([".", "ada/egmf", "--dry_run", "--standalone"])
+    assert (run.with_name("run-hub") / MANIFEST).is_file()
+
+
 def test_portable_keeps_text_and_relative_paths():
     record = {"a": [1, None, "runs/x", "/"], "text": "\nThe answer / is", "max_token": 3}
     assert portable(record) == {"a": [1, None, "runs/x", "/"], "text": "\nThe answer / is"}

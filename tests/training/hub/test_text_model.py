@@ -1,10 +1,12 @@
 """The language model that an adapter checkpoint names."""
 
 import json
+import shutil
 
 import pytest
 
 from training.hub.errors import PushError
+from training.hub.text_model import upload_text_model
 
 
 def test_public_adapter_checkpoint_names_no_private_language_model(send, hub, api, public_card):
@@ -53,6 +55,28 @@ def test_missing_language_model_is_refused(send, hub):
 def test_language_model_must_be_an_id(send, name):
     with pytest.raises(PushError, match="is not a Hub id"):
         send(standalone=False, text_model_name_or_path=name)
+
+
+def test_only_the_files_of_a_language_model_are_uploaded(hub, api, runs, tmp_path):
+    folder = tmp_path / "llm"
+    shutil.copytree(runs / "llm", folder)
+    kept = {"tokenizer.json", "merges.txt", "tokenizer.model", "LICENSE"}
+    for name in (*kept, "train.json", "secrets.json", "token.txt", ".env", "notes.txt", "optimizer.safetensors"):
+        (folder / name).write_text("hf_secret")
+    lines = []
+    upload_text_model(api, "ada/llm", folder, lines.append)
+    expected = {"config.json", "generation_config.json", "model.safetensors"} | kept
+    assert set(hub.files("ada/llm")) - {".gitattributes"} == expected
+    assert lines[-1].strip() == (
+        "not sent: .env, notes.txt, optimizer.safetensors, secrets.json, token.txt, train.json"
+    )
+
+
+def test_a_repo_with_another_kind_of_configuration_is_refused(send, api):
+    api.create_repo("ada/list", private=True)
+    api.upload_file(path_or_fileobj=b"[]", path_in_repo="config.json", repo_id="ada/list")
+    with pytest.raises(PushError, match="config.json of ada/list is not that of a language model"):
+        send(standalone=False, text_model_name_or_path="ada/list")
 
 
 def test_existing_language_model_is_not_changed(send, hub, api):

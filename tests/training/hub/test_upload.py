@@ -57,10 +57,11 @@ def test_another_model_is_not_overwritten(send, hub):
     assert hub.files("ada/egmf") == before
 
 
-def test_files_of_others_are_kept(send, hub, api):
+@pytest.mark.parametrize("manifest", [b"[]", b'{"model": "x"}', b'{"model": "x", "files": 3}', b"{"])
+def test_files_of_others_are_kept(send, hub, api, manifest):
     api.create_repo("ada/egmf", private=True)
     api.upload_file(path_or_fileobj=b"{}", path_in_repo="config.json", repo_id="ada/egmf")
-    api.upload_file(path_or_fileobj=b"[]", path_in_repo=MANIFEST, repo_id="ada/egmf")
+    api.upload_file(path_or_fileobj=manifest, path_in_repo=MANIFEST, repo_id="ada/egmf")
     with pytest.raises(
         PushError, match=r"were not pushed by this command \(config.json, pushed.json, 2 in all\).*--overwrite"
     ):

@@ -81,3 +81,10 @@ def test_checkpoint_loads_here_and_is_refused_by_the_code_on_the_hub(model, batc
         assert torch.equal(loaded.state_dict()[name], weight), name
     with pytest.raises(ValueError, match="readout"):
         EGMFForConditionalGeneration.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["[]", "null", "3", '"egmf"'])
+def test_a_configuration_that_is_no_object_is_named(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises((OSError, ValueError), match=f"The config.json of {tmp_path}"):
+        load(tmp_path)
