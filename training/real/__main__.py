@@ -133,14 +133,23 @@ def evaluate(arguments: argparse.Namespace, timings: dict[str, Any]) -> None:
     run_stage("evaluation", command, timings)
 
 
-def predict(arguments: argparse.Namespace, timings: dict[str, Any]) -> None:
-    """Predict the clip of `--clip`, or one of an actor that the model has never met."""
+def predict(arguments: argparse.Namespace, video: str, timings: dict[str, Any]) -> None:
+    """Predict the clip of `--clip`, or one of an actor that the model has never met.
+
+    Args:
+        arguments: of the command.
+        video: how the model takes faces. One that takes landmarks hears the sound of a video.
+        timings: the stage's are added.
+    """
     command = python_command("predict", "--model_name_or_path", arguments.output, "--top_k", "3")
     clip = arguments.clip
     heading = f"prediction of {clip}"
     if clip is None:
         clip, heading = held_out_clip(arguments)
-    option = "--video" if clip.suffix.lower() in VIDEO_SUFFIXES else "--audio"
+    is_video = clip.suffix.lower() in VIDEO_SUFFIXES
+    if is_video and video == "features":
+        print(f"\nThe model takes faces as landmarks, which {clip.name} has none of: only its sound is used.", flush=True)
+    option = "--video" if is_video and video != "features" else "--audio"
     run_stage(heading, [*command, option, str(clip)], timings)
 
 
@@ -171,7 +180,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         train(arguments, training_options(arguments, language_model, inputs.options()), timings)
         evaluate(arguments, timings)
         report = write_report(arguments.output)
-        predict(arguments, timings)
+        predict(arguments, inputs.video, timings)
         seconds = time.time() - started
         peak_gib = max(stage.get("peak_gib", 0.0) for stage in timings.values())
         timings["all"] = {"seconds": round(seconds, 1), "peak_gib": peak_gib}

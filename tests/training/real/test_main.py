@@ -9,7 +9,7 @@ from transformers import AutoModel, WhisperFeatureExtractor
 from tests.helpers.acted_speech import copy_to, face_points, openface_rows, ravdess_name, write_table, write_wave
 from tests.helpers.backbone_configs import AUDIO_BACKBONES
 from tests.helpers.corpus_files import tiny_llama, write_language_model
-from training.real.__main__ import convert, main, make_parser
+from training.real.__main__ import convert, main, make_parser, predict
 from training.records import read_json
 
 
@@ -49,6 +49,24 @@ def test_corpus_of_an_older_converter_is_replaced_if_asked(tmp_path, monkeypatch
     convert(make_parser().parse_args(options), {})
     convert(make_parser().parse_args([*options, "--overwrite"]), {})
     assert commands[1] == [*commands[0], "--overwrite"]
+
+
+@pytest.mark.parametrize(
+    ("clip", "video", "option"),
+    [
+        ("a.wav", "features", "--audio"),
+        ("a.mp4", "features", "--audio"),
+        ("a.mp4", "clip-vit-base", "--video"),
+        ("a.mp4", "none", "--video"),
+    ],
+)
+def test_model_of_landmarks_hears_the_sound_of_a_video(clip, video, option, tmp_path, monkeypatch, capsys):
+    commands = []
+    monkeypatch.setattr("training.real.__main__.run_stage", lambda name, command, timings: commands.append(command))
+    predict(make_parser().parse_args(["--data", str(tmp_path), "--clip", clip]), video, {})
+    assert commands[0][-2:] == [option, clip]
+    is_partial = (clip, video) == ("a.mp4", "features")
+    assert ("only its sound is used" in capsys.readouterr().out) == is_partial
 
 
 @pytest.mark.slow
