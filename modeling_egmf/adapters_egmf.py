@@ -30,7 +30,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils.hub import cached_file, cached_files
 
 from .decoders_egmf import check_keywords
-from .fields_egmf import NAMES, check_adapter_fields, did_you_mean
+from .fields_egmf import NAMES, check_adapter_fields, unknown_fields
 from .weights_egmf import (
     checksum,
     explain_loading_errors,
@@ -58,6 +58,8 @@ REFUSED_FIELDS = {
 }
 # peft's warnings about fields that name nothing in the language model, or are not read.
 NO_EFFECT = r"The following (rank|alpha)_pattern|target_parameters=|You have passed exclude|.*ignored when"
+# Its warnings about several adapters, and about the layers of GPT-2, which it treats correctly.
+EXPECTED = "Already found|fan_in_fan_out is set"
 
 
 def import_peft() -> ModuleType:
@@ -155,9 +157,10 @@ def new_adapter_config(language_model: PreTrainedModel, lora: dict[str, Any]) ->
     check_method(fields["peft_type"])
     config_class = peft.mapping.PEFT_TYPE_TO_CONFIG_MAPPING[fields["peft_type"]]
     known = [field.name for field in dataclasses.fields(config_class)]
-    for name in fields.keys() - {*known}:
-        hint = did_you_mean(name, known)
-        raise TypeError(f"{config_class.__name__} has no field {name!r}.{hint} Its fields: {', '.join(known)}.")
+    unknown = fields.keys() - {*known}
+    if unknown:
+        error = unknown_fields(config_class.__name__, unknown, known)
+        raise TypeError(f"{error} Its fields: {', '.join(known)}.")
     check_adapter_fields(config_class, fields)
     if fields["peft_type"] == "IA3":
         # peft's default names layers that are no targets.
@@ -175,8 +178,9 @@ def refuse_no_effect(adapter: str) -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message=NO_EFFECT)
+            warnings.filterwarnings("ignore", EXPECTED)
             yield
-    except (Warning, AttributeError, LookupError, TypeError) as error:
+    except (Warning, AttributeError, LookupError, TypeError, ValueError) as error:
         raise ValueError(f"peft refuses {adapter}: {error}") from error
 
 
@@ -238,7 +242,8 @@ def add_adapter(language_model: PreTrainedModel, peft_config: Any, name: str) ->
             `device_map`.
     """
     check_adapter(language_model, peft_config)
-    with refuse_no_effect(f"adapter {name!r}"):
+    layers = short_names(linear_layer_names(language_model))
+    with refuse_no_effect(f"adapter {name!r} (linear layers: {layers})"):
         language_model.add_adapter(peft_config, name)
     # A local path, which is not to be published.
     peft_config.base_model_name_or_path = None
@@ -377,6 +382,8 @@ class EGMFAdapterMixin:
         elif not isinstance(adapter_config, import_peft().PeftConfig):
             raise TypeError(f"{adapter_config!r} should be an instance of PeftConfig, or a dict.")
         check_method(adapter_config.peft_type)
+        targets = vars(adapter_config).get("target_modules")
+        check_lora_targets(self.language_model, targets or "")
         with undone_on_error(self.language_model, adapter_name):
             add_adapter(self.language_model, adapter_config, adapter_name)
         self.enable_adapters()

@@ -34,7 +34,7 @@ from .fields_egmf import (
     read_changes,
     refuse_typos,
     ties_word_embeddings,
-    unknown_field,
+    unknown_fields,
     validate_attention_width,
 )
 from .settings_egmf import check_settings
@@ -316,7 +316,7 @@ class EGMFConfig(PreTrainedConfig):
     fusion_dropout: float = interval(min=0, max=1, exclude_max=True)(default=0.1)
     bidirectional_attention: bool = False
     experts: list[dict] | tuple[dict, ...] = PAPER_EXPERTS
-    active_experts: list[str] | None = None
+    active_experts: Any = None
     gate: Literal["two_stage", "one_stage", "uniform"] = "two_stage"
     expert_residual: bool = True
     fusion_norms: bool = True
@@ -335,6 +335,8 @@ class EGMFConfig(PreTrainedConfig):
         self.video_config = as_encoder_config(self.video_config, is_stored)
         # Copies, because PAPER_EXPERTS is shared.
         self.experts = [dict(expert) for expert in self.experts]
+        if isinstance(self.active_experts, tuple):
+            self.active_experts = list(self.active_experts)
         if self.text_config is not None:
             self.tie_word_embeddings = ties_word_embeddings(self.text_config)
         if self.id2label is None and "num_labels" not in kwargs:
@@ -382,16 +384,16 @@ class EGMFConfig(PreTrainedConfig):
             raise
         except (StrictDataclassError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
             problem = " ".join(str(error).split())
-            changes = "".join(f" with your {name}" for name in field_names(cls) & kwargs.keys())
+            changes = "".join(f" with your {name}" for name in sorted(field_names(cls) & kwargs.keys()))
             raise EGMFConfigError(
                 f"The config.json of {pretrained_model_name_or_path}{changes} is not valid: {problem[:300]} "
                 "If this code is of another version, renew the checkpoint: training/PYTHON_API.md."
             ) from error
         if returns_unused:
             return config, unused
-        for name, value in unused.items():
-            if value is not None and not is_from_auto:
-                raise unknown_field(cls.__name__, name, field_names(cls))
+        unknown = [name for name, value in unused.items() if value is not None]
+        if unknown and not is_from_auto:
+            raise unknown_fields(cls.__name__, unknown, field_names(cls))
         return config
 
     @classmethod
@@ -464,9 +466,10 @@ class EGMFConfig(PreTrainedConfig):
         if len(set(self.expert_names)) < len(self.experts):
             raise ValueError(f"Two experts share a name: {self.expert_names}. Rename one.")
         active = self.active_experts
-        if active is not None and not (active and set(active) <= set(self.expert_names)):
-            names = ", ".join(self.expert_names)
-            raise ValueError(f"`active_experts` is {active}; name at least one of {names}.")
+        names = self.expert_names
+        is_known = isinstance(active, list) and all(name in names for name in active)
+        if active is not None and not (active and is_known):
+            raise ValueError(f"`active_experts` is {active}; name at least one of {', '.join(names)}, in a list.")
 
     def validate_adapters(self):
         """Part of `@strict`-powered validation. An adapter's name is that of a folder and of a module."""

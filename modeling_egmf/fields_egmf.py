@@ -63,9 +63,15 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" Did you mean `{similar[0]}`?" if similar else ""
 
 
-def unknown_field(owner: str, name: str, known: Iterable[str]) -> UnknownFieldError:
-    """The error of a configuration without a field of this name."""
-    return UnknownFieldError(f"{owner} has no field {name!r}.{did_you_mean(name, known)}")
+def name_unknown(start: str, names: Iterable[str], known: Iterable[str]) -> str:
+    """A sentence for each unknown name, sorted, with the most similar name that is known."""
+    known = sorted(known)
+    return " ".join(f"{start} {name!r}.{did_you_mean(name, known)}" for name in sorted(names))
+
+
+def unknown_fields(owner: str, names: Iterable[str], known: Iterable[str]) -> UnknownFieldError:
+    """The error of a configuration without fields of these names."""
+    return UnknownFieldError(name_unknown(f"{owner} has no field", names, known))
 
 
 def refuse_typos(
@@ -101,12 +107,15 @@ def refuse_typos(
         with suppress(Exception):  # some have no defaults
             unknown -= vars(config_class()).keys()
     is_from_file = not stored and not WRITTEN_FIELDS.isdisjoint(kwargs)
+    refused = []
     for name in unknown:
         is_typo = difflib.get_close_matches(name, own_fields, n=1, cutoff=cutoff)
         is_accepted = is_own or is_from_file or is_read(config_class, {**stored, **kwargs}, name)
         if is_typo or not is_accepted:
-            owner = f"`{field_name}`" if field_name else config_class.__name__
-            raise unknown_field(owner, name, own_fields)
+            refused.append(name)
+    if refused:
+        owner = f"`{field_name}`" if field_name else config_class.__name__
+        raise unknown_fields(owner, refused, own_fields)
     for name, sub_class in config_class.sub_configs.items():
         value = kwargs.get(name)
         if not isinstance(value, dict):
@@ -192,7 +201,7 @@ def check_attention(value: Any, config: PreTrainedConfig, owner: str = "`attn_im
         raise TypeError(f"{owner} is {value!r}; give a name, or a dict by part of the model.")
     for part, choice in value.items():
         if part not in ("", *config.sub_configs):
-            raise unknown_field(owner, part, config.sub_configs)
+            raise unknown_fields(owner, [part], config.sub_configs)
         nested = getattr(config, part, None) if part else PreTrainedConfig()
         if nested is not None:
             check_attention(choice, nested, f"{owner} of `{part}`")

@@ -24,8 +24,8 @@ from .configuration_egmf import EGMFConfig
 from .fields_egmf import (
     attention_of_parts,
     check_dtypes,
-    did_you_mean,
     field_names,
+    name_unknown,
     refuse_typos,
     ties_word_embeddings,
 )
@@ -70,9 +70,11 @@ def load_config(
 
     Raises:
         TypeError: an argument is nearly the name of a field, or a field of the language model.
-        OSError: config.json is missing or damaged.
+        OSError: config.json is missing or damaged, or `checkpoint` is a file.
         ValueError: config.json is not valid, or an argument would leave weights unchecked.
     """
+    if os.path.isfile(checkpoint or ""):
+        raise OSError(f"{checkpoint} is a file: give its folder.")
     fields = field_names(EGMFConfig) - {"dtype", "tie_word_embeddings"}
     refuse_typos(EGMFConfig, kwargs)
     # The checkpoint's own.
@@ -88,7 +90,7 @@ def load_config(
     else:
         config = EGMFConfig.from_pretrained(config or checkpoint, **file_arguments(kwargs), **changes)
     own = {*dir(config.text_config)} - {"dtype", "quantization_config", "_commit_hash"}
-    for name in own & kwargs.keys():
+    for name in sorted(own & kwargs.keys()):
         raise TypeError(f"Not an argument: {name}. Set model.config.text_config.{name}.")
     check_arguments(checkpoint, config, kwargs)
     attention = kwargs.pop("attn_implementation", None)
@@ -194,9 +196,9 @@ def check_device_names(device_map: Any, model: PreTrainedModel) -> None:
     if not isinstance(device_map, dict):
         return
     known = {*dict(model.named_modules()), *model.state_dict()}
-    for name in device_map.keys() - known:
-        hint = did_you_mean(name, sorted(known))
-        raise ValueError(f"`device_map` names {name!r}, which the model does not have.{hint}")
+    unknown = device_map.keys() - known
+    if unknown:
+        raise ValueError(name_unknown("`device_map`: there is no module", unknown, known))
 
 
 def check_tied_layers(device_map: Any, text_config: PreTrainedConfig) -> None:

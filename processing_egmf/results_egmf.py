@@ -20,7 +20,9 @@ from .batches_egmf import MODALITIES
 from .tasks_egmf import INTERVAL, EGMFAnswer, EGMFTask, find_task
 
 
-def check_summary(output: Any, tasks: Sequence[EGMFTask], top_k: Any, interval: Any, calibrated: Any) -> None:
+def check_summary(
+    output: Any, tasks: Sequence[EGMFTask], top_k: Any, interval: Any, calibrated: Any, uses_log_probs: bool
+) -> None:
     """Refuse options that have no meaning, and an output of `score_answers` that does not fit the tasks."""
     if interval is not None and not (is_number(interval) and 0 < interval < 1):
         raise ValueError(f"`interval` is {shorten(interval)}; it must be a number between 0 and 1.")
@@ -30,7 +32,10 @@ def check_summary(output: Any, tasks: Sequence[EGMFTask], top_k: Any, interval: 
     check_choice("calibrated", calibrated, (True, False))
     if len(tasks) != len(output.probabilities):
         raise ValueError(f"There are {len(tasks)} tasks for {len(output.probabilities)} samples; give one for each.")
-    not_finite = torch.where(~torch.isfinite(output.probabilities).all(dim=1))[0].tolist()
+    finite = torch.isfinite(output.probabilities)
+    if uses_log_probs:
+        finite = finite & torch.isfinite(output.log_probs.exp())
+    not_finite = torch.where(~finite.all(dim=1))[0].tolist()
     if not_finite:
         raise ValueError(
             f"The probabilities of samples {shorten(not_finite)} are not finite. "
@@ -98,14 +103,15 @@ class EGMFResultsMixin:
         if tasks is None:
             tasks = find_sample_tasks(output, self.numbered_tasks)
         tasks = [find_task(task, self.task_objects) for task in tasks]
-        check_summary(output, tasks, top_k, interval, calibrated)
+        uses_log_probs = labels is not None or calibrated
+        check_summary(output, tasks, top_k, interval, calibrated, uses_log_probs)
         self._check_answer_ids(getattr(output, "answer_ids", None), tasks)
         answers = []
         for i, task in enumerate(tasks):
             modalities = list(compress(MODALITIES, output.modality_mask[i].tolist()))
             probabilities = output.probabilities[i, : task.num_answers].cpu().double().numpy()  # (A,)
             experts = dict(zip(output.expert_names, output.expert_weights[i].tolist(), strict=True))
-            if labels is not None or calibrated:
+            if uses_log_probs:
                 chosen = slice(None) if labels is None else task.choose_labels(labels)
                 log_probs = output.log_probs[i, : task.num_answers].cpu().double()
                 if calibrated:

@@ -215,10 +215,13 @@ class EGMFStoredProcessorMixin:
 
         Raises:
             TypeError: a keyword that is neither a field nor an argument of loading.
-            OSError: a file is missing, empty, cut off, not a JSON object or not the one that was saved.
+            OSError: a file is missing, empty, cut off, not a JSON object or not the one that was saved, or was given
+                instead of its folder.
             ValueError: one is a placeholder; the files contradict one another or have fields of the wrong type.
         """
         checkpoint = pretrained_model_name_or_path
+        if os.path.isfile(checkpoint):
+            raise OSError(f"{checkpoint} is a file: give its folder.")
         kwargs = check_loading_arguments(cls, kwargs)
         # Else, loading the tokenizer asks to import this code.
         kwargs.setdefault("trust_remote_code", False)

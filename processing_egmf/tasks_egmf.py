@@ -247,9 +247,10 @@ class EGMFTask:
         """
         if self.kind == "regression":
             raise ValueError(f"`labels` are given, but task {self.name!r} is a regression. Leave `labels` out.")
-        if not isinstance(labels, list | tuple) or len({*map(str, labels)}) < max(len(labels), 2):
+        chosen = labels if isinstance(labels, list | tuple) else []
+        refuse_unknown(chosen, self.labels, f"`labels` that task {self.name!r} does not have:", ValueError)
+        if len({*chosen}) < max(len(chosen), 2):
             raise ValueError(f"`labels` is {shorten(labels)}; give a list of at least two labels, each once.")
-        refuse_unknown(labels, self.labels, f"`labels` that task {self.name!r} does not have:", ValueError)
         return [self.answer_keys.index(label) for label in labels]
 
     def find_calibration(self, modalities: Sequence[str]) -> dict[str, float]:

@@ -85,6 +85,11 @@ def test_layers_are_the_default_if_none_are_named(make_config):
     [
         ({"r": 2, "rr": 3}, TypeError, "LoraConfig has no field 'rr'"),
         (
+            {"zz": 2, "lora_aplha": 3, "aa": 4},
+            TypeError,
+            r"no field 'aa'. LoraConfig has no field 'lora_aplha'. Did .*`lora_alpha`\? LoraConfig has no field 'zz'",
+        ),
+        (
             {"rank": 8},
             TypeError,
             r"LoraConfig has no field 'rank'\. .*Its fields: .*, r, target_modules, .*lora_alpha",
@@ -140,6 +145,17 @@ def test_layers_are_the_default_if_none_are_named(make_config):
             ValueError,
             r"target_parameters=\['nowhere.weight'\] were set but",
         ),
+        (
+            {"target_modules": ["q_proj"], "exclude_modules": ["q_proj"]},
+            ValueError,
+            r"^peft refuses adapter 'default' \(linear layers: .*'q_proj'.*: No modules were targeted.*`exclude_mod",
+        ),
+        ({"exclude_modules": ".*"}, ValueError, "^peft refuses adapter 'default' .*All modules were excluded"),
+        (
+            {"target_modules": "nowhere"},
+            ValueError,
+            "^peft refuses adapter 'default' .*Target modules nowhere not found",
+        ),
         ({"exclude_modules": ["nowhere"]}, ValueError, r"exclude_modules=.*'nowhere'.* but no modules were excluded"),
         ({"modules_to_save": ["norm", "nowhere"]}, ValueError, "`modules_to_save` has 'nowhere'"),
         ({"bias": "all"}, ValueError, "`bias` trains the frozen language model"),
@@ -171,6 +187,8 @@ REFUSED = {
     "no method for layers": (peft.PromptTuningConfig(task_type="CAUSAL_LM"), "'PROMPT_TUNING'; use one of LORA"),
     "another method of peft": (peft.FourierFTConfig(n_frequency=4), "'FOURIERFT'; use one of LORA"),
     "no such layers": (peft.LoraConfig(target_modules=["nowhere"]), "nowhere"),
+    "one of no such layers": (peft.LoraConfig(target_modules=["q_proj", "nowhere"]), "has no linear layer nowhere"),
+    "all are excluded": (peft.LoraConfig(target_modules=TARGETS, exclude_modules=".*"), "peft refuses adapter"),
     "no such field": ({"rr": 2}, "'rr'"),
     "not finite": (peft.LoraConfig(r=2, lora_alpha=float("nan")), "`lora_alpha` of an adapter is nan"),
     "a dropout of everything": (peft.LoraConfig(r=2, lora_dropout=1.0), "`lora_dropout` of an adapter is 1.0"),
@@ -220,6 +238,13 @@ def test_after_a_failed_add_adapter_the_model_is_as_before(adapted, reason, tmp_
         assert set(loaded.language_model.peft_config if before[2] else {}) == set(before[2])
     adapted.add_adapter({"r": 2}, "x")
     assert adapted.active_adapters() == ["x"]
+
+
+def test_adding_several_adapters_warns_of_nothing(make_config, recwarn):
+    model = EGMFForConditionalGeneration(make_config(lora={"r": 2}))
+    model.add_adapter({"r": 2}, "x")
+    model.add_adapter(peft.LoraConfig(r=2, target_modules=TARGETS), "y")
+    assert [str(warning.message) for warning in recwarn] == []
 
 
 def test_a_name_that_is_taken_is_refused(adapted):

@@ -26,6 +26,13 @@ def test_adapter_holds_only_trained_weights(adapter):
     assert stored_keys(folder, "default/adapter_model.safetensors") == stored_lora
 
 
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "default/adapter_config.json"])
+def test_a_file_instead_of_its_folder(adapter, name):
+    file = adapter[0] / name
+    with pytest.raises(OSError, match=f"^{file} is a file: give its folder.$"):
+        load(file)
+
+
 def test_adapter_is_smaller(adapter, standalone):
     sizes = [(folder / "model.safetensors").stat().st_size for folder in (adapter[0], standalone[0])]
     assert sizes[0] < sizes[1] / 3

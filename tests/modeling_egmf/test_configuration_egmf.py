@@ -218,6 +218,20 @@ def test_damaged_config_file_is_refused(make_config, tmp_path):
         EGMFConfig.from_pretrained(tmp_path)
 
 
+def test_all_unknown_fields_are_named(make_config, tmp_path):
+    every = (
+        "^EGMFConfig has no field 'bar'. EGMFConfig has no field 'fusion_droput'. Did you mean `fusion_dropout`. "
+        "EGMFConfig has no field 'zz'.$"
+    )
+    with pytest.raises(TypeError, match=every):
+        make_config(zz=1, fusion_droput=2, bar=3)
+    make_config().save_pretrained(tmp_path)
+    with pytest.raises(TypeError, match="has no field 'bar'. EGMFConfig has no field 'zz'"):
+        EGMFConfig.from_pretrained(tmp_path, zz=1, bar=3)
+    with pytest.raises(TypeError, match="no field 'fusion_droput'.* has no field 'fusion_norm'.*`fusion_norms`"):
+        EGMFConfig.from_pretrained(tmp_path, fusion_norm=1, fusion_droput=2)
+
+
 def test_wrong_value_is_not_saved(make_config, tmp_path):
     config = make_config()
     config.fusion_attention_heads = 3

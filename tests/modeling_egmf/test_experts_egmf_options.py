@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from modeling_egmf import EGMFForConditionalGeneration
+from modeling_egmf import EGMFConfig, EGMFForConditionalGeneration
 from modeling_egmf.experts_egmf import EGMFExpert, EGMFExperts
 from modeling_egmf.fusion_egmf import EGMFFusion
 from modeling_egmf.prompt_egmf import EGMFPseudoTokens
@@ -75,6 +75,12 @@ def test_experts_that_are_chosen_in_memory(make_config, enliven, fused):
     assert torch.equal(experts(fused).expert_weights, before)
 
 
+def test_experts_may_be_chosen_by_a_tuple(make_config):
+    config = make_config(active_experts=("local",))
+    assert config.active_experts == ["local"] == EGMFConfig.from_dict(config.to_dict()).active_experts
+    assert EGMFConfig.from_dict(config.to_dict(), active_experts=("global",)).active_experts == ["global"]
+
+
 @pytest.mark.parametrize("kind", ["adapter", "standalone"])
 def test_experts_that_are_chosen_in_a_loaded_model(request, kind):
     folder, _, inputs = request.getfixturevalue(kind)
@@ -114,6 +120,13 @@ def test_norms_can_be_left_out(make_config):
     [
         ({"active_experts": ["local", "globe"]}, "name at least one of local, semantic, global"),
         ({"active_experts": []}, "name at least one of"),
+        (
+            {"active_experts": (0, 1)},
+            r"`active_experts` is \[0, 1\]; name at least one of local, semantic, global, in a",
+        ),
+        ({"active_experts": "local"}, "`active_experts` is local; name at least one of .*, in a list"),
+        ({"active_experts": {"local": 1}}, "in a list"),
+        ({"active_experts": [["local"]]}, "in a list"),
         ({"gate": "three_stage"}, "gate"),
     ],
 )

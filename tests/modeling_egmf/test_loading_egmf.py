@@ -475,11 +475,12 @@ def test_device_map_may_leave_out_the_language_model(checkpoint, device_map):
         ({"model": "cpu", "lm_heat": "cpu"}, "language_model.lm_heat", " Did you mean `language_model.lm_head`"),
         ({"language_model": "cpu", "egmf.fusio": "cpu"}, "egmf.fusio", " Did you mean `egmf.fusion`"),
         ({"model.layers.7": "cpu", "model.layers.0": "cpu"}, "language_model.model.layers.7", ""),
+        ({"zz": "cpu", "lm_heat": "cpu"}, "language_model.lm_heat", ".*no module 'language_model.zz'"),
     ],
 )
 def test_device_map_with_an_unknown_module_is_refused(checkpoint, device_map, name, hint):
     """It was ignored without a word where all devices are the same."""
-    with pytest.raises(ValueError, match=f"`device_map` names '{name}', which the model does not have.{hint}"):
+    with pytest.raises(ValueError, match=f"`device_map`: there is no module '{name}'.{hint}"):
         load(checkpoint[0], device_map=device_map)
 
 

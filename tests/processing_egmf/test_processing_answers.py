@@ -109,6 +109,18 @@ def test_probabilities_that_are_not_finite_are_refused(features):
         features.post_process_answers(output)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_log_probs_that_are_not_finite_are_refused_where_they_are_read(features, value, monkeypatch):
+    output = make_output(features, "emotion", [[1 / 7] * 7, [0.4] + [0.1] * 6])
+    output.log_probs[1, 2] = value
+    assert len(features.post_process_answers(output)) == 2
+    numbers = {"text+video": {"temperature": 2.0, "uniform_weight": 0.1}}
+    monkeypatch.setattr(features.task_objects["emotion"], "calibration", numbers)
+    for options in ({"labels": ["joy", "anger"]}, {"calibrated": True}):
+        with pytest.raises(ValueError, match=r"samples \[1\] are not finite\. Load the model in float32"):
+            features.post_process_answers(output, **options)
+
+
 def test_fewer_answers_than_the_task_has_are_refused(features):
     with pytest.raises(ValueError, match="'emotion' has 7 answers, but the output has 3; use the processor"):
         features.post_process_answers(make_output(features, "emotion", [0.5, 0.3, 0.2]))
@@ -144,6 +156,8 @@ def test_labels_restrict_the_answers_exactly(features):
     ("task", "labels", "message"),
     [
         ("emotion", ["joy", "rage", "awe"], r"`labels` that .* not have: \['awe', 'rage'\]; use any of neutral"),
+        ("emotion", ["joi"], r"use any of neutral, .*, anger\. Did you mean 'joy' instead of 'joi'\?"),
+        ("emotion", [["joy"], 1, "joy"], r"does not have: \[.*'1'"),
         ("emotion", ["joy"], "give a list of at least two labels, each once"),
         ("emotion", ["joy", "joy"], "at least two labels, each once"),
         ("emotion", "joy", "`labels` is 'joy'; give a list"),

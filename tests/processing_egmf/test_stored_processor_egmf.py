@@ -92,6 +92,12 @@ def test_damaged_file(stored, tmp_path, loader, name, damage):
     assert re.search(REMEDY, message), message
 
 
+def test_a_file_instead_of_its_folder(stored):
+    file = stored[0] / "processor_config.json"
+    with pytest.raises(OSError, match=f"^{file} is a file: give its folder.$"):
+        EGMFProcessor.from_pretrained(file)
+
+
 def test_every_damage_of_a_tokenizer_is_noticed(stored, tmp_path):
     """None of them may load as if nothing had happened."""
     folder, _ = stored

@@ -87,6 +87,7 @@ def test_wrong_options_of_peft_are_refused(gpt2, lora_options, message):
 
 
 @pytest.mark.parametrize("fields", ['{"use_dora": true}', '{"peft_type": "IA3"}', '{"modules_to_save": ["ln_f"]}'])
-def test_right_options_of_peft_are_accepted(gpt2, fields):
+def test_right_options_of_peft_are_accepted(gpt2, fields, recwarn):
     arguments = ModelArguments(text_model_name_or_path=str(gpt2), lora_options=fields)
     assert with_lora_targets(arguments).lora_target_modules == ["c_attn"]
+    assert not [warning for warning in recwarn if "fan_in_fan_out" in str(warning.message)]
