@@ -148,7 +148,7 @@ def predict(arguments: argparse.Namespace, video: str, timings: dict[str, Any]) 
         clip, heading = held_out_clip(arguments)
     is_video = clip.suffix.lower() in VIDEO_SUFFIXES
     if is_video and video == "features":
-        print(f"\nThe model takes faces as landmarks, which {clip.name} has none of: only its sound is used.", flush=True)
+        print(f"\nThe model takes landmarks, which {clip.name} has none of: only its sound is used.", flush=True)
     option = "--video" if is_video and video != "features" else "--audio"
     run_stage(heading, [*command, option, str(clip)], timings)
 
