@@ -10,9 +10,10 @@ Videos in containers are in video_egmf.py.
 # T frames  y, x height and width
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -56,7 +57,7 @@ def sample_pictures(source: Any, num_frames: int, fps: float | None, budget: Dec
     if is_video_decoder(source):
         return _sample_decoder(source, num_frames, budget)
     if is_pil_image(source) and source.format in ANIMATED_FORMATS and source.n_frames > 1:
-        return _sample_animation(source, num_frames, budget)
+        return _sample_animation(source, partial(spread_frames, num_frames=num_frames), budget)
     frames = [source] if is_pil_image(source) else source
     if not _are_images(frames):
         frames = _to_clip(frames)
@@ -117,8 +118,11 @@ def spread_frames(times: Sequence[float], stop: float, num_frames: int) -> list[
     return np.unique(np.searchsorted(times, middles, side="right") - 1).tolist()
 
 
-def load_picture(source: Any, num_frames: int, budget: DecodingBudget) -> np.ndarray:
+def load_picture(source: Any, choose: Callable, budget: DecodingBudget) -> np.ndarray:
     """Frames (T, y, x, 3) of a picture file: one, or several of an animation.
+
+    Args:
+        choose: returns the indices of an animation's frames, for their times and its end, in seconds.
 
     Raises:
         ValueError: the picture cannot be decoded, or is too large.
@@ -132,7 +136,7 @@ def load_picture(source: Any, num_frames: int, budget: DecodingBudget) -> np.nda
         # Once for the times, once for the pixels.
         budget.check_pixels(2 * count, image.height, image.width)
         with _errors_of_pillow():
-            return _sample_animation(image, num_frames, budget) if count > 1 else image_to_rgb(image)[None]
+            return _sample_animation(image, choose, budget) if count > 1 else image_to_rgb(image)[None]
 
 
 def import_pillow() -> ModuleType:
@@ -195,8 +199,8 @@ def shown_size(
     return max(1, round(stretched_height * scale)), max(1, round(stretched_width * scale))
 
 
-def _sample_animation(image: Any, num_frames: int, budget: DecodingBudget) -> np.ndarray:
-    """The frames on screen in the middle of equal spans of an animation, each once."""
+def _sample_animation(image: Any, choose: Callable, budget: DecodingBudget) -> np.ndarray:
+    """The frames of an animation that `choose` returns, as in `load_picture`."""
     starts = []
     seconds = 0.0
     for index in range(image.n_frames):
@@ -212,7 +216,7 @@ def _sample_animation(image: Any, num_frames: int, budget: DecodingBudget) -> np
         duration = image.info.get("duration", 0) / 1000
         seconds += duration if duration >= SHORTEST_FRAME else DEFAULT_FRAME
     frames = []
-    for index in spread_frames(starts, seconds, num_frames):
+    for index in choose(starts, seconds):
         image.seek(index)
         frames.append(image_to_rgb(image))
     return np.stack(frames)

@@ -116,12 +116,12 @@ def load_video(
         budget = DecodingBudget(name, max_seconds, max_decode_seconds)
         if is_rate_and_array(source) or (kind == "audio" and not isinstance(source, ARRAYS)):
             raise ValueError(f"{type(source).__name__} has no frames. Give it as `audio`.")
+        choose = partial(spread_frames, num_frames=num_frames)
         if kind is not None:
             frames = scale(sample_pictures(source, num_frames, fps, budget))
         elif is_picture(source, name):
-            frames = scale(load_picture(source, num_frames, budget))
+            frames = scale(load_picture(source, choose, budget))
         else:
-            choose = partial(spread_frames, num_frames=num_frames)
             frames = load_frames(source, choose, budget, scale)[:num_frames]
     if is_blank(frames):
         logger.warning(f"{name}: all frames are of one color. Video is left out.")

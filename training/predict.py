@@ -63,6 +63,7 @@ def make_parser() -> CommandParser:
         "speaker, --dataset a column speaker (needs no labels)",
     )
     add("--top_k", type=int, minimum=1, group=output, help="number of probabilities to keep, largest first")
+    add("--labels", nargs="+", group=output, help="answer only with these labels: the probabilities given one of them")
     add("--calibrated", action="store_true", group=output, help="probabilities as egmf calibrate corrects them")
     add("--output", type=Path, group=output, help="output file, JSON Lines or .parquet; default: the terminal")
     add("--overwrite", action="store_true", group=output, help="replace the output file if it exists")

@@ -143,6 +143,22 @@ def check_new_folder(folder: Path) -> None:
         raise ValueError(f"{folder} is the current folder, or around it. Give the name of a new folder.")
 
 
+def expand_home(path: str | Path) -> Path:
+    """A path in which `~` at the beginning is the home folder, as in a shell without quotes."""
+    return Path(os.path.expanduser(path))
+
+
+def new_folder(path: str | Path) -> Path:
+    """The absolute path of a folder that a command creates or replaces as a whole; a link stays, and leads to it.
+
+    Raises:
+        ValueError: it is the current folder or around it, or a link leads back to itself.
+    """
+    folder = expand_home(path)
+    check_new_folder(folder)
+    return real_path(folder)
+
+
 def check_replaceable(output: Path, entries: dict[str, Any], kind: str) -> None:
     """Check that a JSON file can be written, and that one that exists was written by the same command.
 

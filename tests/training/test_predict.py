@@ -87,6 +87,35 @@ def test_one_clip_on_the_terminal(predict, corpus, capsys):
     assert prediction["modalities"] == ["text", "audio", "video"]
 
 
+def test_labels_restrict_the_answer(predict, corpus, capsys):
+    predict("--text", "I'm fine.", "--task", "emotion")
+    every = printed(capsys)["probabilities"]
+    predict("--text", "I'm fine.", "--task", "emotion", "--labels", "joy", "anger")
+    chosen = printed(capsys)["probabilities"]
+    assert list(chosen) == ["joy", "anger"]
+    assert chosen["joy"] == pytest.approx(every["joy"] / (every["joy"] + every["anger"]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--text", "a", "--task", "emotion"],
+            "--labels: `labels` that task 'emotion' does not have: .*'joi'.*, joy,",
+        ),
+        (
+            ["--dataset", "CORPUS"],
+            r"--labels: the model does not have \['joi'\]; use any of .*, joy, .*Did you mean 'joy'",
+        ),
+        (["--text", "a", "--task", "mosei"], "--labels: `labels` are given, but task 'mosei' is a regression"),
+    ],
+)
+def test_labels_that_the_task_does_not_have(predict, corpus, arguments, message):
+    arguments = [corpus if argument == "CORPUS" else argument for argument in arguments]
+    with pytest.raises(SystemExit, match=message):
+        predict(*arguments, "--labels", "joi", "anger")
+
+
 @pytest.mark.parametrize(
     ("arguments", "modalities"),
     [
@@ -124,13 +153,25 @@ def test_clips_of_a_folder(folder):
 def test_every_kind_of_recording_is_found_and_the_rest_is_counted(tmp_path):
     endings = ("FLV", "3gp", "amr", "wma", "mpg", "ts", "aiff", "caf", "opus", "webm", "mov", "jpg", "gif", "mts")
     found = [f"{index}.{ending}" for index, ending in enumerate(endings)]
-    for name in [*found, "1.txt", "z.txt", "notes.md", "x.json", "y.json", "LICENSE", "._a.mp4"]:
+    for name in [
+        *found,
+        "1.txt",
+        "z.txt",
+        "notes.md",
+        "x.json",
+        "y.json",
+        "LICENSE",
+        "._a.mp4",
+        ".mp4",
+        ".x.json",
+        ".1.txt",
+    ]:
         (tmp_path / name).touch()
     (tmp_path / "o.mp4").symlink_to(tmp_path / "o.mp4")
     (tmp_path / "folder.mp4").mkdir()
     clips, skipped = find_clips(tmp_path)
     assert sorted(clip.name.removeprefix(f"{tmp_path}/") for clip in clips) == sorted(found)
-    assert skipped == {".json": 2, ".mp4": 2, ".txt": 1, ".md": 1, "no extension": 1}
+    assert skipped == {".json": 2, ".mp4": 1, ".txt": 1, ".md": 1, "no extension": 1, "hidden files": 4}
 
 
 def test_folders_that_are_not_entered_are_counted(tmp_path, monkeypatch):
@@ -144,7 +185,7 @@ def test_folders_that_are_not_entered_are_counted(tmp_path, monkeypatch):
     clips, skipped = find_clips(folder)
     assert [clip.name for clip in clips] == [str(folder / "a.wav"), str(folder / "closed/c.wav")]
     assert clips[0].transcript_file == folder / "a.TXT"
-    assert skipped == {".wav": 1, "linked folders": 1, "unreadable folders": 1}
+    assert skipped == {"hidden files": 1, "linked folders": 1, "unreadable folders": 1}
 
 
 @pytest.mark.parametrize("ending", [".mp4", ".mkv", ".ts"])

@@ -20,6 +20,7 @@ from training.records import (
     digest_of_chunks,
     digest_of_file,
     digest_of_json,
+    new_folder,
     only_writer,
     peak_gib,
     print_record,
@@ -192,6 +193,17 @@ def test_the_current_folder_is_not_replaced(tmp_path, monkeypatch):
             check_new_folder(Path(folder))
     check_new_folder(Path("inner"))
     check_new_folder(Path("../other"))
+
+
+def test_home_is_expanded_before_the_current_folder_is_looked_for(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert new_folder("~/new") == tmp_path / "new"
+    assert new_folder("~nobody-of-this-name/new") == tmp_path / "here/~nobody-of-this-name/new"
+    for folder in ("~", "~/here", Path("~/here/..")):
+        with pytest.raises(ValueError, match="is the current folder, or around it"):
+            new_folder(folder)
 
 
 def test_file_of_a_killed_process_is_used_again(tmp_path):

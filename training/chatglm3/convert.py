@@ -25,6 +25,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..cli import CommandParser, command_errors
+from ..records import expand_home, new_folder, real_path
 from .destination import HALVES, check_destination, files_of, promote, staging
 from .layout import check_tensors, native_config, native_pieces, read_layout, refuse_other_models
 from .tensor_files import Piece, is_written, open_checkpoint, split_into_shards, write_shard
@@ -181,7 +182,7 @@ def convert(source: Path, dest: Path, only: str | None = None, overwrite: bool =
     """
     halves = HALVES if only is None else (only,)
     source = source.resolve()
-    dest = dest.resolve()
+    dest = new_folder(dest) if only is None else real_path(expand_home(dest))
     check_destination(dest, source, halves, overwrite)
     check_source(source, halves)
     with staging(dest, source, halves, SHARD_BYTES) as folder:
@@ -265,6 +266,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.verify is not None and not arguments.verify.is_file():
         raise ValueError(f"--verify {arguments.verify} does not exist, or is not a file. Check the path.")
     halves = HALVES if arguments.only is None else (arguments.only,)
+    arguments.dest = expand_home(arguments.dest)
     is_converted = all(files_of(arguments.dest, half) for half in halves)
     if arguments.verify is not None and is_converted and not arguments.overwrite:
         print(f"{arguments.dest} is already converted: only verifying it.")

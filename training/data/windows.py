@@ -30,12 +30,14 @@ from processing_egmf.faces_egmf import FACE_FRAME
 from processing_egmf.frames_egmf import scale_frames
 from processing_egmf.frontends_egmf import encoder_size
 from processing_egmf.media_egmf import DecodingBudget, is_picture, open_media
-from processing_egmf.pictures_egmf import spread_frames
+from processing_egmf.pictures_egmf import load_picture, spread_frames
 from processing_egmf.prompts_egmf import is_blank
-from processing_egmf.video_egmf import load_frames, load_video, open_video, read_frame_times
+from processing_egmf.video_egmf import load_frames
 
 from .clips import read_stored
 
+
+ROUNDING = 0.01  # seconds; containers round durations
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +75,7 @@ def cut_windows(clip_seconds: float, seconds: float, hop: float) -> list[Window]
     """
     require_hop(hop, seconds)
     last_start = clip_seconds - seconds
-    if last_start <= 0.01:  # containers round durations
+    if last_start <= ROUNDING:
         return [Window(0.0, seconds, clip_seconds)]
     num_hops = math.ceil(last_start / hop - 1e-9)
     starts = [round(step * hop, 6) for step in range(num_hops)]
@@ -91,6 +93,10 @@ def measure_clips(clips: Sequence[Any], processor: EGMFProcessor, name: str) -> 
     longest = 0.0
     for clip in clips:
         source = read_stored(clip)
+        if is_picture(source, name):
+            if used["video"]:
+                longest = max(longest, _measure_picture(source, processor, name))
+            continue
         with open_media(source, name) as container:
             streams = [stream for stream in container.streams if used.get(stream.type)]
             timed = [stream for stream in streams if stream.duration is not None]
@@ -101,6 +107,19 @@ def measure_clips(clips: Sequence[Any], processor: EGMFProcessor, name: str) -> 
                     raise ValueError(f"{name}: the file does not declare its length. Convert it to mp4 to cut it.")
                 longest = max(longest, container.duration / 1_000_000)
     return longest
+
+
+def _measure_picture(source: Any, processor: EGMFProcessor, name: str) -> float:
+    """The length in seconds of an animation; 0 of any other picture."""
+    ends = [0.0]
+
+    def choose(times: Sequence[float], stop: float) -> list[int]:
+        ends.append(stop)
+        return [0]
+
+    with errors_named(name):
+        load_picture(source, choose, DecodingBudget(name, None, processor.max_decode_seconds))
+    return ends[-1]
 
 
 def cut_examples(
@@ -162,14 +181,18 @@ def _cut_audio(processor: EGMFProcessor, window: Window, audio: Any, video: Any,
     rate = processor.sampling_rate
     source = audio if audio is not None else video
     samples = _last_audio.load(source, processor, name, missing_ok=audio is None)
+    if window.start + window.seconds >= window.clip_seconds - ROUNDING:
+        _last_audio.forget()
     first = round(window.start * rate)
     if samples is None or len(samples) <= first:
         return None
-    return samples[first : round((window.start + window.seconds) * rate)]
+    # A copy, because a view would keep the entire audio in memory.
+    return samples[first : round((window.start + window.seconds) * rate)].copy()
 
 
 class LastAudio:
-    """The audio of the recording that was decoded last: its windows follow each other, and share it."""
+    """The audio of the recording that was decoded last, until its last window has been cut: its windows follow each
+    other, and share it."""
 
     def __init__(self) -> None:
         self.entry: tuple[Any, np.ndarray | None] | None = None
@@ -189,29 +212,25 @@ class LastAudio:
             self.entry = entry
         return entry[1]
 
+    def forget(self) -> None:
+        self.entry = None
+
 
 _last_audio = LastAudio()
 
 
 def _cut_frames(processor: EGMFProcessor, window: Window, video: Any, name: str) -> np.ndarray | None:
     """Frames of the window, sampled from the clip so that a window has as many as a clip of its length; None if the
-    clip is blank, or damaged in this window."""
+    clip is damaged in this window."""
     count = math.ceil(processor.num_frames * window.clip_seconds / window.seconds)
     work = processor.max_decode_seconds
-    if is_picture(video, name):
-        frames = load_video(video, count, None, None, name)
-        if frames is None:
-            return None
-        with open_video(video, DecodingBudget(name, None, None)) as track:
-            clip = read_frame_times(track)
-        loaded = spread_frames(clip.times, clip.stop, count)
-        inside = _choose_frames(clip.times, clip.stop, count, window)
-        return frames[[min(loaded.index(index), len(frames) - 1) for index in inside]]
     size = FACE_FRAME if processor.frames == "face" else encoder_size(processor)
     scale = partial(scale_frames, size=size, view=processor.frames)
     choose = partial(_choose_frames, count=count, window=window)
     try:
         with errors_named(name):
+            if is_picture(video, name):
+                return load_picture(video, choose, DecodingBudget(name, None, work))
             return load_frames(video, choose, DecodingBudget(name, None, work), scale)
     except ValueError as error:
         if window.start == 0:
@@ -237,11 +256,18 @@ def predict_windows(
     processor: EGMFProcessor,
     inputs: dict[str, Any],
     hop: float,
-    top_k: int | None = None,
-    calibrated: bool = False,
+    **options: Any,
 ) -> dict[str, Any] | None:
     """One sample's processor arguments -> its answer over all of its windows, without those in which nothing is said,
-    heard or shown; None if it fits in one, or nothing is left."""
+    heard or shown; None if it fits in one, or nothing is left.
+
+    Args:
+        model: on its device.
+        processor: its processor.
+        inputs: arguments of the processor.
+        hop: seconds between the windows.
+        options: those of `post_process_answers`, such as `top_k`.
+    """
     name = inputs.get("sample_names") or "the clip"
     audio = inputs.get("audio")
     video = inputs.get("video")
@@ -255,23 +281,29 @@ def predict_windows(
     has_text = "text" in modalities and not is_blank(shared.get("text") or "")
     has_features = any(shared.get(f"{modality}_features") is not None for modality in modalities)
     answers = []
-    probabilities = []
-    for window in windows:
-        part = f"{name}@{window.start:g}s"
-        media = load_window(processor, window, audio=audio, video=video, modalities=modalities, name=part)
-        if not (media or has_text or has_features):
-            continue
-        rate = {"sampling_rate": processor.sampling_rate} if "audio" in media else {}
-        sample = processor.prepare(**shared, **media, **rate, name=part)
-        output = model.score_answers(**processor.collate([sample]).to(model.device))
-        answers.append(processor.post_process_answers(output)[0])
-        if "face_share" in sample:
-            answers[-1]["face_share"] = sample["face_share"]
-        probabilities.append(output.probabilities[0].cpu().double().numpy())
+    outputs = []
+    try:
+        for window in windows:
+            part = f"{name}@{window.start:g}s"
+            media = load_window(processor, window, audio=audio, video=video, modalities=modalities, name=part)
+            if not (media or has_text or has_features):
+                continue
+            rate = {"sampling_rate": processor.sampling_rate} if "audio" in media else {}
+            sample = processor.prepare(**shared, **media, **rate, name=part)
+            outputs.append(model.score_answers(**processor.collate([sample]).to(model.device)))
+            answers.append(processor.post_process_answers(outputs[-1])[0])
+            if "face_share" in sample:
+                answers[-1]["face_share"] = sample["face_share"]
+    finally:
+        _last_audio.forget()
     if not answers:
         return None
-    mean = np.stack(probabilities).mean(axis=0)
-    return _merge_answers(processor, name, answers[0]["task"], answers, mean, top_k, calibrated)
+    probabilities = np.stack([output.probabilities[0].cpu().double().numpy() for output in outputs])
+    log_probs = torch.stack([output.log_probs[0].cpu().double() for output in outputs])
+    log_mean = torch.logsumexp(log_probs, dim=0) - math.log(len(outputs))
+    return _merge_answers(
+        processor, name, answers[0]["task"], answers, probabilities.mean(axis=0), log_mean, **options
+    )
 
 
 def merge_windows(
@@ -306,7 +338,7 @@ def merge_windows(
         if len(parts) == 1:
             merged_answers.append(parts[0])
         else:
-            answer = _merge_answers(processor, clip, example["task"], parts, mean)
+            answer = _merge_answers(processor, clip, example["task"], parts, mean, torch.from_numpy(mean).log())
             merged_answers.append(answer)
     return merged_examples, merged_answers, np.stack(means)
 
@@ -317,23 +349,23 @@ def _merge_answers(
     task: str,
     answers: Sequence[dict[str, Any]],
     probabilities: np.ndarray,
-    top_k: int | None = None,
-    calibrated: bool = False,
+    log_probs: torch.Tensor,
+    **options: Any,
 ) -> dict[str, Any]:
-    """The answer of a clip, from its windows' answers and their mean distribution."""
+    """The answer of a clip, from its windows' answers and their mean distribution (A,) and its logarithms; `options`
+    are those of `post_process_answers`."""
     first = answers[0]
     present = {modality for answer in answers for modality in answer["modalities"]}
     expert_weights = [_mean(answers, "experts", expert) for expert in first["experts"]]
-    distribution = torch.from_numpy(probabilities[None])
     output = SimpleNamespace(
-        probabilities=distribution,
-        log_probs=distribution.log(),
+        probabilities=torch.from_numpy(probabilities[None]),
+        log_probs=log_probs[None],
         expert_names=tuple(first["experts"]),
         expert_weights=torch.tensor([expert_weights]),
         residual_weight=torch.tensor([sum(answer["residual"] for answer in answers) / len(answers)]),
         modality_mask=torch.tensor([[modality in present for modality in MODALITIES]]),
     )
-    merged = processor.post_process_answers(output, top_k=top_k, tasks=[task], calibrated=calibrated)[0]
+    merged = processor.post_process_answers(output, tasks=[task], **options)[0]
     if "truth" in first:
         merged |= {"id": clip, "truth": first["truth"]}
     if "gate" in first:

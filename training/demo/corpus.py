@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from ..cli import CommandParser, command_errors
 from ..data.manifest import FILES, check_files, describe_files, read_record
-from ..records import digest_of_json, read_json, write_text
+from ..records import digest_of_json, expand_home, read_json, write_text
 from .ceilings import all_ceilings
 from .clips import FRAMES_PER_SECOND, render_example, write_mp4
 from .corpus_card import render_corpus_card
@@ -118,7 +118,7 @@ def build_corpus(
         FileNotFoundError: `sources` has no VADER archive.
         ValueError: an option is out of range, or the archive is not the expected one.
     """
-    output = Path(output).expanduser().resolve()
+    output = expand_home(output).resolve()
     options = options or CorpusOptions()
     if num_workers < 1:
         raise ValueError(f"Got num_workers={num_workers}; expected at least 1.")

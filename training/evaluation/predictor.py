@@ -1,6 +1,6 @@
 """Predicts clips: one, every media file in a folder, or every example of a dataset.
 
-    find_clips, read_clips ─► Clip ─► Predictor.predict: processor ─► score_answers ─► post_process_answers
+    prediction_clips.py ─► Clip ─► Predictor.predict: processor ─► score_answers ─► post_process_answers
                               │                                                              └─► JSON lines, Parquet
                               └─► with a window hop: the same for each window of a long clip, then their mean
 
@@ -9,7 +9,6 @@ The options are in training/predict.py. Several processes share the clips, and t
 
 import json
 import logging
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,18 +21,13 @@ import torch
 from tqdm import tqdm
 
 from modeling_egmf import EGMFForConditionalGeneration
-from processing_egmf import EGMFProcessor
-from processing_egmf.arguments_egmf import errors_named
+from processing_egmf import EGMFProcessor, EGMFTask
+from processing_egmf.arguments_egmf import errors_named, refuse_unknown
 from processing_egmf.frontends_egmf import read_features
-from processing_egmf.video_egmf import has_video
 
-from ..data.clips import load_features, read_stored
-from ..data.csv_tables import compose
-from ..data.dataset import load_examples, stream_examples
 from ..data.dataset_options import DatasetOptions
 from ..data.encoder_cache import EncoderCache, taking_outputs
-from ..data.examples import EXTRA, speaker_of
-from ..data.media_paths import AUDIO_SUFFIXES, VIDEO_SUFFIXES
+from ..data.examples import EXTRA
 from ..data.speakers import SpeakerNormalization
 from ..data.tables import SPEAKER
 from ..data.windows import predict_windows, require_hop
@@ -42,14 +36,10 @@ from ..model.language_model import quantization
 from ..options import ModelArguments
 from ..records import check_writable, in_utf_8, real_path, replacing
 from .evaluator import trained_with_normalization
+from .prediction_clips import Clip, check_speaker_folders, find_clips, read_clips
 from .processes import choose_device, merge_over_processes, own_part, processes, require_all, require_examples
 
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-# Extensions that the processor decodes; the content of a file decides whether it is audio or video.
-RECORDING_SUFFIXES = (*VIDEO_SUFFIXES, *AUDIO_SUFFIXES, *PICTURE_SUFFIXES)
-OTHER_INPUTS = ("audio_features", "video_features", "context", "task")  # of an example
-STREAMED = 64  # examples that are in memory together
 COLUMNS = {  # of Parquet; then `answer`, the complete answer as JSON
     "clip": "string",
     "task": "string",
@@ -83,6 +73,7 @@ class PredictionOptions:
         window_hop: seconds between the windows that longer clips are cut into; None to cut off their end.
         encoder_cache: folder for the outputs of frozen pretrained encoders; None to compute them.
         top_k: number of probabilities to keep; None for all.
+        labels: answer only with these labels; None for all.
         calibrated: apply the calibration that `egmf calibrate` stored with the checkpoint.
         speaker_normalization: take each speaker's own mean and deviation off, over all of the speaker's clips.
         output: file to write, JSON lines or Parquet; None for the terminal.
@@ -105,6 +96,7 @@ class PredictionOptions:
     window_hop: float | None = None
     encoder_cache: str | None = None
     top_k: int | None = None
+    labels: list[str] | None = None
     calibrated: bool = False
     speaker_normalization: bool = False
     output: Path | None = None
@@ -112,59 +104,6 @@ class PredictionOptions:
 
     def __post_init__(self):
         self.device = choose_device(self.device)
-
-
-@dataclass
-class Clip:
-    """One clip to predict.
-
-    Args:
-        name: its name in the predictions and in messages.
-        text: its transcript.
-        audio: its audio: a file, or what the processor takes.
-        video: its video, likewise.
-        others: other arguments of the processor, such as `context` and `audio_features`.
-        recording: a file whose content decides whether it is audio or video, instead of these.
-        transcript_file: text file with the transcript, read if it exists.
-        speaker: who is recorded, if known.
-    """
-
-    name: str
-    text: str | None = None
-    audio: Any = None
-    video: Any = None
-    others: dict[str, Any] = field(default_factory=dict)
-    recording: str | None = None
-    transcript_file: Path | None = None
-    speaker: str | None = None
-
-    def processor_arguments(self, processor: EGMFProcessor) -> dict[str, Any]:
-        """Keyword arguments of the processor for this clip.
-
-        Raises:
-            OSError, ValueError: the transcript or the recording cannot be read.
-        """
-        audio = read_stored(self.audio)
-        video = read_stored(self.video)
-        if self.recording is not None:
-            is_video = processor.video_input == "frames" and has_video(self.recording, self.name)
-            audio = None if is_video else self.recording
-            video = self.recording if is_video else None
-        text = self.text
-        if self.transcript_file is not None and self.transcript_file.is_file():
-            text = _read_transcript(self.transcript_file)
-        others = {
-            name: load_features(value, self.name) if name.endswith("_features") else value
-            for name, value in self.others.items()
-        }
-        return {"text": text, "audio": audio, "video": video, "sample_names": self.name, **others}
-
-
-def _read_transcript(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig").strip()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: a transcript that is not UTF-8 ({error.reason}). Save it as UTF-8.") from error
 
 
 @dataclass
@@ -180,6 +119,7 @@ class Predictor:
         window_hop: seconds between the windows that longer clips are cut into; None to cut off their end.
         encoder_cache: stored outputs of the model's frozen encoders, for clips that are not cut; None to compute them.
         calibrated: apply the calibration that is stored with the processor's tasks.
+        labels: answer only with these labels; None for all.
         speakers: normalizes features and encoder outputs by speaker; None to take every speaker for an average one.
     """
 
@@ -191,6 +131,7 @@ class Predictor:
     window_hop: float | None = None
     encoder_cache: EncoderCache | None = None
     calibrated: bool = False
+    labels: Sequence[str] | None = None
     speakers: SpeakerNormalization | None = None
 
     def predict(self, speaker: str | None = None, **sample: Any) -> dict[str, Any]:
@@ -199,16 +140,15 @@ class Predictor:
         inputs["task"] = self.task or sample.get("task")
         if self.processor.video_input is None and inputs.get("audio") is None:
             inputs["audio"] = inputs.pop("video", None)  # a model without video hears the soundtrack
+        options = {"top_k": self.top_k, "labels": self.labels, "calibrated": self.calibrated}
         if self.window_hop is not None:
-            window_options = (self.window_hop, self.top_k, self.calibrated)
-            answer = predict_windows(self.model, self.processor, inputs, *window_options)
+            answer = predict_windows(self.model, self.processor, inputs, self.window_hop, **options)
             if answer is not None:
                 return answer
         prepared = self._prepare(inputs, speaker)
         stems = self.encoder_cache.stems.values() if self.encoder_cache is not None else ()
         with taking_outputs(stems):
             output = self.model.score_answers(**self.processor.collate([prepared]).to(self.model.device))
-        options = {"top_k": self.top_k, "calibrated": self.calibrated}
         answer = self.processor.post_process_answers(output, **options)[0]
         if "face_share" in prepared:
             answer["face_share"] = prepared["face_share"]
@@ -264,63 +204,7 @@ class Predictor:
             yield {"clip": clip.name, **answer}
 
 
-# ---- clips ----------------------------------------------------------------------------------------------------
-
-
-def find_clips(folder: Path) -> tuple[list[Clip], Counter]:
-    """All recordings in a folder and its subfolders, sorted by path, and the number of other files by extension.
-
-    Links to folders are not followed, and hidden files, as macOS's `._x`, are left out; both are counted. The speaker
-    of a clip is the subfolder that it is in, for `--speaker_normalization`.
-
-    Raises:
-        ValueError: there are none.
-    """
-    clips = []
-    others = []
-    folders: Counter = Counter()
-    for path in sorted(folder.rglob("*")):
-        if path.is_dir():
-            folders["linked folders"] += path.is_symlink()
-            folders["unreadable folders"] += not os.access(path, os.R_OK | os.X_OK)
-            continue
-        is_hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.suffix.lower() in RECORDING_SUFFIXES and path.is_file() and not is_hidden:
-            inner = path.relative_to(folder).parts[:-1]
-            speaker = inner[0] if inner else folder.resolve().name
-            transcript_file = path.with_suffix(".txt")
-            clips.append(Clip(str(path), recording=str(path), transcript_file=transcript_file, speaker=speaker))
-        else:
-            others.append(path)
-    texts = {compose(str(path.with_suffix(".txt"))): path for path in others if path.suffix.lower() == ".txt"}
-    for clip in clips:
-        clip.transcript_file = texts.get(compose(str(clip.transcript_file)), clip.transcript_file)
-    transcripts = {clip.transcript_file for clip in clips}
-    skipped = Counter(path.suffix.lower() or "no extension" for path in others if path not in transcripts)
-    skipped += folders
-    if not clips:
-        suffixes = " ".join(RECORDING_SUFFIXES)
-        raise ValueError(f"--folder {folder} has no media files. Supported extensions: {suffixes}.")
-    return clips, skipped
-
-
-def read_clips(options: PredictionOptions) -> list[Clip] | Iterator[Clip]:
-    """The examples of `options.dataset`; an iterator if they are streamed.
-
-    Raises:
-        ValueError: as for `load_examples` and `stream_examples`.
-    """
-    if options.reading.streaming:
-        chunks = stream_examples(options.dataset, options.split, options.reading, STREAMED, with_answers=False)
-        return (_as_clip(example) for chunk in chunks for example in chunk)
-    examples = load_examples(options.dataset, options.split, options=options.reading, with_answers=False)
-    return [_as_clip(example) for example in examples]
-
-
-def _as_clip(example: dict[str, Any]) -> Clip:
-    others = {name: example[name] for name in OTHER_INPUTS if example.get(name) is not None}
-    media = (example.get("audio"), example.get("video"))
-    return Clip(example["id"], example.get("text"), *media, others, speaker=speaker_of(example))
+# ---- speakers ---------------------------------------------------------------------------------------------------
 
 
 class ClipVectors:
@@ -353,25 +237,6 @@ class ClipVectors:
         for column, values in features.items():
             vectors[column.removesuffix("_features")] = values
         return vectors
-
-
-def check_speaker_folders(folder: Path, clips: Sequence[Clip]) -> None:
-    """Refuse a folder with clips beside folders of speakers, and warn of clips that are taken for one speaker's.
-
-    Raises:
-        ValueError: whose clips the ones beside the folders are is unknown.
-    """
-    beside = [clip for clip in clips if Path(clip.name).parent == folder]
-    if beside and len(beside) < len(clips):
-        raise ValueError(
-            f"--speaker_normalization: {folder} has {len(beside)} clips beside its folders, such as {beside[0].name}. "
-            "Move each into the folder of its speaker."
-        )
-    if beside:
-        logger.warning(
-            f"--speaker_normalization: the {len(beside)} clips directly in {folder} are taken for one speaker's. "
-            "Give each speaker a folder in it if there are several."
-        )
 
 
 # ---- output ---------------------------------------------------------------------------------------------------
@@ -413,6 +278,20 @@ def write_predictions(predictions: Iterable[dict[str, Any]], options: Prediction
             return write_lines(predictions, file, indent)
 
 
+def check_labels(labels: Sequence[str], tasks: Sequence[EGMFTask]) -> None:
+    """Refuse labels that none of the tasks has, and, of a single task, those that it cannot choose from.
+
+    Raises:
+        ValueError: the message lists the labels.
+    """
+    if len(tasks) == 1:
+        with errors_named("--labels"):
+            tasks[0].choose_labels(labels)
+        return
+    known = dict.fromkeys(label for task in tasks for label in task.labels)
+    refuse_unknown(labels, known, "--labels: the model does not have", ValueError)
+
+
 # ---- the command ----------------------------------------------------------------------------------------------
 
 
@@ -424,7 +303,7 @@ def predict(options: PredictionOptions) -> int:
     """
     skipped: Counter = Counter()
     if options.dataset is not None:
-        clips = read_clips(options)
+        clips = read_clips(options.dataset, options.split, options.reading)
     elif options.folder is not None:
         clips, skipped = find_clips(options.folder)
     else:
@@ -451,11 +330,13 @@ def predict(options: PredictionOptions) -> int:
     tasks = processor.task_objects
     if options.task is not None and options.task not in tasks:
         raise ValueError(f"Unknown task {options.task!r}; use any of {', '.join(tasks)}.")
-    asked = tasks.values() if options.task is None else [tasks[options.task]]
+    asked = list(tasks.values()) if options.task is None else [tasks[options.task]]
     if options.calibrated and not any(task.calibration for task in asked):
         raise ValueError(
             f"--calibrated: {options.model_name_or_path} is not calibrated. Run egmf calibrate on it, or leave it out."
         )
+    if options.labels is not None:
+        check_labels(options.labels, asked if options.dataset is not None else asked[:1])
     model.to(state.device if state.num_processes > 1 else options.device)
     is_normalized = trained_with_normalization(Path(options.model_name_or_path))
     if is_normalized and not options.speaker_normalization and state.is_main_process:
@@ -472,6 +353,7 @@ def predict(options: PredictionOptions) -> int:
             stem.precomputed = False  # windows are encoded anew
     predictor = Predictor(model, processor, options.task, options.modalities, options.top_k, options.window_hop, cache)
     predictor.calibrated = options.calibrated
+    predictor.labels = options.labels
     if options.speaker_normalization:
         if options.folder is not None:
             check_speaker_folders(options.folder, clips)

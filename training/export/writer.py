@@ -22,12 +22,11 @@ from processing_egmf import EGMFProcessor
 
 from ..model.builder import load
 from ..records import (
-    check_new_folder,
     check_writable,
     commit,
     digest_of_file,
+    new_folder,
     only_writer,
-    real_path,
     sync_folder,
     versions,
     write_json,
@@ -85,8 +84,7 @@ def export_run(options: ExportOptions) -> dict[str, Any]:
             written file gives other outputs than the model. The folder is then as it was.
     """
     check_formats(options.format)
-    check_new_folder(options.output_dir)
-    options.output_dir = real_path(options.output_dir.expanduser())  # a link stays, and leads to the export
+    options.output_dir = new_folder(options.output_dir)
     check_output_dir(options.output_dir, options.overwrite)
     with only_writer(options.output_dir, "export"):
         restore_earlier(options.output_dir)

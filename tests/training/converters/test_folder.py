@@ -253,6 +253,17 @@ def test_paths_do_not_depend_on_the_working_folder(tmp_path, own, monkeypatch):
     assert (tmp_path / "x/y" / row["video"]).is_file()
 
 
+def test_the_home_folder_around_the_current_one_is_not_replaced(tmp_path, own, monkeypatch):
+    source = own([{"answer": "joy", "text": "a"}])
+    (tmp_path / "home/here").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path / "home/here")
+    with pytest.raises(SystemExit, match="is the current folder, or around it"):
+        folder.main([str(source), "~", "--no_progress", "--num_workers", "1"])
+    folder.main([str(source), "~/corpus", "--no_progress", "--num_workers", "1"])
+    assert (tmp_path / "home/corpus/conversion.json").is_file()
+
+
 def test_landmark_tables_become_video_features(tmp_path, convert, refuse, own):
     rows = [
         {"id": "r1", "answer": "calm", "task": "mood", "audio": "b.wav"},

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from processing_egmf import video_egmf
 from processing_egmf.audio_egmf import load_audio
@@ -175,6 +176,54 @@ def test_one_window_with_content_is_calibrated_and_cut_to_top_k(processor, make_
     options = {"window_hop": 1.0, "top_k": 2}
     found = Predictor(make_model("waveform", "frames"), processor, "emotion", **options).predict(audio=path)
     assert (found["windows"], len(found["probabilities"])) == (1, 2)
+
+
+def test_labels_and_windows(clip, processor, make_model):
+    model = make_model("waveform", "frames")
+    every = Predictor(model, processor, "emotion", window_hop=0.7).predict(video=str(clip))["probabilities"]
+    chosen = Predictor(model, processor, "emotion", window_hop=0.7, labels=["joy", "fear"]).predict(video=str(clip))
+    assert list(chosen["probabilities"]) == ["joy", "fear"] and chosen["windows"] == 3
+    assert chosen["probabilities"]["joy"] == pytest.approx(every["joy"] / (every["joy"] + every["fear"]))
+
+
+def test_audio_is_not_kept_after_the_last_window(processor, make_model, tmp_path, monkeypatch):
+    path = str(write_audio(tmp_path / "a.wav", sine(300, 3.0, RATE), RATE))
+    kept = LastAudio()
+    monkeypatch.setattr(windows, "_last_audio", kept)
+    loaded = []
+    for window in cut_windows(3.0, 1.0, 1.0):
+        loaded.append(load_window(processor, window, audio=path, name="x")["audio"])
+        assert (kept.entry is None) == (window.start == 2.0)
+    assert all(audio.base is None or audio.base.size == RATE for audio in loaded)
+    model = make_model("waveform", "frames")
+    monkeypatch.setattr(model, "score_answers", lambda **inputs: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        Predictor(model, processor, "emotion", window_hop=1.0).predict(audio=path)
+    assert kept.entry is None
+
+
+@pytest.mark.parametrize("ending", ["gif", "webp", "png"])
+def test_pictures_are_cut_as_videos_are(processor, make_model, tmp_path, monkeypatch, ending):
+    """They were refused with a window hop."""
+    ramp = np.linspace(0, 1, 16)[:, None, None] * np.ones((16, 16, 3))
+    pictures = [Image.fromarray((20 * index * ramp).astype(np.uint8)) for index in range(1, 11)]
+    animation = str(tmp_path / f"a.{ending}")
+    options = {"lossless": True} if ending == "webp" else {}
+    pictures[0].save(animation, save_all=True, append_images=pictures[1:], duration=300, **options)
+    assert measure_clips([animation], processor, "x") == pytest.approx(3.0)
+    opened = []
+    load_picture = windows.load_picture
+    monkeypatch.setattr(windows, "load_picture", lambda *args: opened.append(1) or load_picture(*args))
+    frames = load_window(processor, Window(1.0, 1.0, 3.0), video=animation, name="x")["video"]
+    assert sorted({int(frame.max()) for frame in frames}) == [100, 120, 140]  # shown from 1.2, 1.5 and 1.8 s on
+    assert opened == [1]
+    predictor = Predictor(make_model("waveform", "frames"), processor, "emotion", window_hop=1.0)
+    assert predictor.predict(video=animation)["windows"] == 3
+    pictures[0].save(tmp_path / "still.jpg")
+    sound = str(write_audio(tmp_path / "a.wav", sine(300, 3.0, RATE), RATE))
+    assert measure_clips([str(tmp_path / "still.jpg")], processor, "x") == 0
+    assert "windows" not in predictor.predict(video=str(tmp_path / "still.jpg"))
+    assert predictor.predict(video=str(tmp_path / "still.jpg"), audio=sound)["windows"] == 3
 
 
 def test_a_window_that_is_damaged_keeps_its_audio(processor, tmp_path, monkeypatch, caplog, clip):

@@ -151,6 +151,9 @@ def test_a_link_leads_to_the_export(checkpoint, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "disk")
     with pytest.raises(ValueError, match=r"\. is the current folder"):
         writer.export_run(writer.ExportOptions(str(checkpoint), Path("."), ["torch"]))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(ValueError, match=f"{tmp_path} is the current folder, or around it"):
+        writer.export_run(writer.ExportOptions(str(checkpoint), Path("~"), ["torch"]))
 
 
 def test_missing_packages_are_named(checkpoint, tmp_path, capsys, monkeypatch):

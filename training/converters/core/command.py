@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...cli import CommandParser, command_errors, output_file
-from ...records import real_path, write_json
+from ...records import expand_home, real_path, write_json
 from .clips import MEDIA_CHOICES
 from .conversion_report import ConversionReport
 
@@ -57,7 +57,7 @@ def make_parser(description: str, source: str, media: bool = False) -> CommandPa
 
 def dest_path(arguments: argparse.Namespace) -> str | None:
     """DEST as an absolute path; None if nothing is written."""
-    return None if arguments.check else str(real_path(arguments.dest.expanduser()))
+    return None if arguments.check else str(real_path(expand_home(arguments.dest)))
 
 
 def run(

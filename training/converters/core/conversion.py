@@ -21,7 +21,7 @@ import yaml
 
 from ...data.manifest import FILES, check_files, describe_files, read_record
 from ...data.parquet import RECORD
-from ...records import check_new_folder, digest_of_chunks, read_json, sync_folder, versions, write_json, write_text
+from ...records import digest_of_chunks, new_folder, read_json, sync_folder, versions, write_json, write_text
 from .conversion_report import ConversionReport
 from .corpus import Corpus
 from .folds import SpeakerFolds
@@ -70,8 +70,7 @@ def convert_corpus(
         raise ValueError(f"No example of {corpus.name} can be used.\n{corpus.report.table()}")
     if check:
         return _summary(corpus, make_shards(plan_shards(corpus, None), num_workers, progress, corpus.name))
-    check_new_folder(Path(dest))
-    dest = Path(dest).expanduser().resolve()
+    dest = new_folder(dest)
     fingerprint = corpus_fingerprint(corpus)
     existing = find_conversion(dest, fingerprint, overwrite)
     if existing is not None:
