@@ -50,14 +50,16 @@ def calibrate(
         A table of them, and of the figures on the validation split before and after.
 
     Raises:
-        ValueError: the folder is no checkpoint; no dataset is known; the split is the test split; or the results are
-            of another checkpoint, or lack subsets.
+        ValueError: the folder is no checkpoint; no dataset is known; the split is the test split, or that of the
+            training; or the results are of another checkpoint, or lack subsets.
     """
     if not (run / PROCESSOR).is_file():
         raise ValueError(f"{run} is not a checkpoint: it has no {PROCESSOR}. Give the folder of a finished run.")
     data_arguments = read_training(run).get("data_arguments") or {}
     of_training = data_arguments.get("dataset") if dataset is None and results_file is None else None
     split = split or data_arguments.get("eval_split", "validation")
+    if results_file is None:
+        check_split(run, split, dataset or data_arguments.get("dataset"), data_arguments)
     path = results_file or run / f"results-{split}.json"
     if results_file is None and split != "test" and not path.is_file():
         dataset = dataset or data_arguments.get("dataset")
@@ -82,6 +84,7 @@ def calibrate(
     elif not path.is_file() and split != "test":
         raise ValueError(f"{path} does not exist. Leave out --results to evaluate the run.")
     results = {"split": split} if split == "test" else read_results(path, run)
+    check_split(run, results.get("split"), results.get("dataset"), data_arguments)
     check_results(results, path, run, dataset, None if results_file is not None else split)
     evaluated = results.get("dataset")
     if None not in (of_training, evaluated) and Path(of_training).name != Path(evaluated).name:  # moved is the same
@@ -90,6 +93,24 @@ def calibrate(
             f"every --overwrite, or give --results {path} to calibrate on them."
         )
     return store_calibration(run, results)
+
+
+def check_split(run: Path, split: str | None, dataset: str | None, data_arguments: dict[str, Any]) -> None:
+    """Refuse the split that a run was trained on, on which its answers are surer than on new clips.
+
+    Args:
+        run: its folder.
+        split: to calibrate on.
+        dataset: of the split; one with the name of the training's is the same, which may have been moved.
+        data_arguments: of the training, from training.json.
+    """
+    trained = data_arguments.get("dataset")
+    is_same = None not in (dataset, trained) and Path(dataset).name == Path(trained).name
+    if is_same and split is not None and split == data_arguments.get("train_split"):
+        raise ValueError(
+            f"{run} was trained on the split {split!r}, on which its answers are surer than on new clips. Give "
+            "--split, another one."
+        )
 
 
 def check_results(

@@ -52,6 +52,7 @@ RESULTS = {
 TRAINING = {
     "data_arguments": {
         "dataset?": str,
+        "train_split?": str,
         "eval_split?": str,
         "split_manifest?": str,
         "encoder_cache?": str,

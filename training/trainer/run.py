@@ -448,7 +448,8 @@ class TrainingRun:
         run = self.folder
         dataset = self.data_args.dataset
         print(f"The run is in {run}: the model, its processor, and training.json. Next:")
-        print(f"  egmf calibrate {run}")
+        if self.data_args.eval_split != self.data_args.train_split:
+            print(f"  egmf calibrate {run}")
         cache = f" --encoder_cache {self.data_args.encoder_cache}" if self.encoder_cache is not None else ""
         print(f"  egmf evaluate --model_name_or_path {run} --dataset {dataset} --subsets every{cache}")
         print(f"  egmf report {run}")

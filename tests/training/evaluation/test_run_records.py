@@ -150,6 +150,19 @@ def test_results_of_another_split_do_not_calibrate(run):
         calibrate([str(run)])
 
 
+@pytest.mark.parametrize("arguments", [[], ["--split", "train"], ["--results"], ["--dataset", "moved/corpus"]])
+def test_the_split_of_the_training_does_not_calibrate(run, arguments):
+    training = json.loads((run / "training.json").read_text())
+    training["data_arguments"] = {"dataset": "data/corpus", "train_split": "train", "eval_split": "train"}
+    write_json(run / "training.json", training)
+    write_json(run / "processor_config.json", {"tasks": []})
+    content = json.loads((run / "results-test.json").read_text())
+    path = write_json(run / "results-train.json", {**content, "split": "train", "dataset": "data/corpus"})
+    arguments = [*arguments, str(path)] if arguments == ["--results"] else arguments
+    with pytest.raises(SystemExit, match=r"was trained on the split 'train', on which .* Give --split, another one\."):
+        calibrate([str(run), *arguments])
+
+
 @pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
 def test_numbers_that_are_not_finite_are_named(run, number):
     path = run / "training.json"
