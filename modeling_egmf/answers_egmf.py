@@ -250,7 +250,7 @@ def answer_loss(logits: Tensor, labels: Tensor, logits_to_keep: Tensor) -> Tenso
         labels: (B, S), -100 where there is nothing to predict; a sample with only -100 does not count.
         logits_to_keep: (K,) columns of the logits.
     """
-    targets = next_labels(labels)[:, logits_to_keep]  # (B, K)
+    targets = next_labels(labels)[:, logits_to_keep].long()  # (B, K)
     # (B, V, K)
     logits = logits.float().transpose(1, 2)
     losses = nn.functional.cross_entropy(logits, targets, ignore_index=-100, reduction="none")  # (B, K)

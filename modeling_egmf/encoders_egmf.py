@@ -203,7 +203,7 @@ class EGMFModalityEncoder(EGMFFloat32Module):
         Returns:
             (B, H), zeros where the sample does not have the modality.
         """
-        tokens = torch.zeros(len(values), self.projection.out_features, device=values.device)
+        tokens = values.new_zeros(len(values), self.projection.out_features, dtype=torch.float32)
         if not present.any():
             return tokens
         indices = torch.where(present)[0]

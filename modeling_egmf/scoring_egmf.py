@@ -59,7 +59,7 @@ class AnswerScorer:
             return self.score_cached(prompt_embeds, prompt_mask, as_tree=True)
         if support.scoring == "recompute":
             return self.score_recomputed(prompt_embeds, prompt_mask)
-        scores = torch.zeros(self.answers.edge_tokens.shape, device=prompt_mask.device)
+        scores = torch.zeros_like(self.answers.edge_tokens, dtype=torch.float32)
         for samples, columns in read_groups(prompt_mask, support.padding):
             answers = AnswerSet(*[field[samples] for field in self.answers])
             group = AnswerScorer(self.llm, answers)
@@ -132,7 +132,7 @@ class AnswerScorer:
             parents: (R, 1) the node that it ends with.
             mask: (R, L), 1 on its real columns so far.
         """
-        scores = torch.zeros(self.answers.edge_tokens.shape, device=mask.device)
+        scores = torch.zeros_like(self.answers.edge_tokens, dtype=torch.float32)
         rows, nodes = torch.where(self.answers.node_parents[samples] == parents)
         for start in range(0, len(rows), MAX_ROWS):
             chunk = slice(start, start + MAX_ROWS)
@@ -175,7 +175,7 @@ class AnswerScorer:
         # (R, S + N)
         branch_masks = visible_columns(self.answers, prompt_mask)[branch_samples, ends]
 
-        scores = torch.zeros(self.answers.edge_tokens.shape, device=prompt_mask.device)
+        scores = torch.zeros_like(self.answers.edge_tokens, dtype=torch.float32)
         for branches in branch_masks.sum(dim=1).argsort().split(MAX_ROWS):
             samples = branch_samples[branches]
             columns = real_columns(branch_masks[branches])  # (R, L)

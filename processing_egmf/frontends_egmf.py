@@ -210,7 +210,7 @@ def read_features(modality: str, features: Any, feature_size: int | None) -> np.
     """Precomputed features as float32 (T, F), checked."""
     try:
         array = to_numpy(features)
-        values = np.asarray(array, dtype=np.float32)
+        values = np.require(array, np.float32, "CW")
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"{modality}_features cannot be read as an array of numbers (steps, width): "

@@ -398,7 +398,7 @@ def number_task(task: EGMFTask, tasks: dict[int, EGMFTask], call_tasks: dict[int
             answers. A new one is added.
     """
     for number, known in tasks.items():
-        if known == task:
+        if known == task and task.calibration in ({}, known.calibration):
             return number
     number = min(call_tasks, default=0) - 1
     call_tasks[number] = task

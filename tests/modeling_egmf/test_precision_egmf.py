@@ -198,3 +198,33 @@ def test_answers_are_scored_with_float32_logits(make_model, make_processor, make
     inputs = process(make_processor(), make_samples(3))
     model.score_answers(**inputs)
     assert dtypes == [torch.float32, torch.float32]  # prompts, then inner nodes
+
+
+@pytest.fixture
+def default_dtype():
+    """`default_dtype(dtype)` sets torch's, until the end of the test."""
+    before = torch.get_default_dtype()
+    yield torch.set_default_dtype
+    torch.set_default_dtype(before)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_torchs_default_dtype_changes_no_answer(
+    make_model, make_processor, make_samples, process, default_dtype, dtype
+):
+    """As code for other language models sets it: sums over answers' tokens were rounded to it."""
+    model = make_model("features", "features")
+    processor = make_processor("features", "features")
+    samples = make_samples(3, "features", "features")
+    before = model.score_answers(**process(processor, samples, task="sentiment"))
+    default_dtype(dtype)
+    after = model.score_answers(**process(processor, samples, task="sentiment"))
+    torch.testing.assert_close(before.probabilities, after.probabilities, atol=1e-5, rtol=0)
+    assert after.log_probs.dtype == torch.float32
+
+
+def test_labels_of_32_bits(make_model, make_processor, make_samples, process):
+    model = make_model("features", "features")
+    inputs = process(make_processor("features", "features"), make_samples(2), task="emotion", answer=["joy", "fear"])
+    losses = [model(**{**inputs, "labels": inputs["labels"].to(dtype)}).loss for dtype in (torch.int64, torch.int32)]
+    assert losses[0] == losses[1]

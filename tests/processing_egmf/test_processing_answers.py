@@ -1,6 +1,7 @@
 """From the model's outputs to answers: distributions as labels and scores, and generated text."""
 
 import copy
+import dataclasses
 import json
 import math
 
@@ -373,3 +374,19 @@ def test_sequences_of_other_inputs_are_refused(features, texts, num_generated):
     message = f"The {num_generated} sequences are not those of the {len(texts)} `inputs`; give what `model.generate"
     with pytest.raises(ValueError, match=message):
         features.post_process_generation(ids, features(text=texts))
+
+
+def test_a_task_of_a_call_is_calibrated_as_it_says(make_processor, make_model):
+    """Tasks are equal whatever their calibration, so that the second one had that of the first."""
+    processor = make_processor()
+    model = make_model("features", "features")
+    mood = EGMFTask("mood", "classification", ["low", "high"], prompt="\nThe mood is")
+    scores = []
+    for temperature in (1.0, 4.0):
+        calibration = {"text": {"temperature": temperature, "uniform_weight": 0.0}}
+        task = dataclasses.replace(mood, calibration=calibration)
+        output = model.score_answers(**processor(text="Hello.", task=task))
+        (answer,) = processor.post_process_answers(output, calibrated=True)
+        assert answer == processor.post_process_answers(output, tasks=[task], calibrated=True)[0]
+        scores.append(answer["score"])
+    assert scores[0] > scores[1] > 0.5

@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from transformers import Wav2Vec2FeatureExtractor
@@ -192,3 +193,22 @@ def test_printed_processor_is_short_and_the_saved_one_complete(make_processor, t
     ):
         assert part in printed
     assert reloaded(processor, tmp_path).task_objects == processor.task_objects
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", ["reversed", "read-only", "mapped", "big-endian"])
+def test_features_in_any_layout(make_processor, tmp_path, kind):
+    processor = make_processor("features", None)
+    features = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
+    expected = processor(audio_features=features)["audio_values"]
+    if kind == "reversed":
+        given = features[::-1].copy()[::-1]
+    elif kind == "big-endian":
+        given = features.astype(">f4")
+    elif kind == "mapped":
+        np.save(tmp_path / "features.npy", features)
+        given = np.load(tmp_path / "features.npy", mmap_mode="r")
+    else:
+        given = features.copy()
+        given.flags.writeable = False
+    assert torch.equal(processor(audio_features=given)["audio_values"], expected)
