@@ -11,10 +11,10 @@ from difflib import SequenceMatcher
 # Name in a release, on the Hub, or of a folder -> name in EGMF.
 SPLIT_NAMES = {
     "train": "train",
-    "validation": "validation",
     "valid": "validation",
     "val": "validation",
     "dev": "validation",
+    "validation": "validation",
     "test": "test",
 }
 # Also usual, and similar to the names above.
