@@ -190,7 +190,9 @@ def _calibration_section(files: RunFiles, task: str, pictures: Pictures) -> list
     if calibration:
         blocks.append(Paragraph(describe_calibration(calibration, has_labels)))
     else:
-        blocks.append(Paragraph(f"The checkpoint is not calibrated. `egmf calibrate {files.run}` does it."))
+        command = f"`egmf calibrate {files.run}` does it."
+        missing = "Its training left no split on which it could be."
+        blocks.append(Paragraph(f"The checkpoint is not calibrated. {command if files.has_eval_split else missing}"))
     if not has_labels:
         return blocks
     probabilities, truth = read_distributions(predictions)

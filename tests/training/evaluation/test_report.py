@@ -14,7 +14,7 @@ from training.evaluation.report import main, write_report
 from training.evaluation.report_blocks import Heading, Paragraph, Table, to_html, to_markdown
 from training.evaluation.report_tables import results_table, speaker_table, worst_table
 from training.evaluation.tables import markdown_table
-from training.records import write_json
+from training.records import read_json, write_json
 
 
 PICTURES = [
@@ -105,6 +105,23 @@ def test_report_of_the_demo_with_its_pictures(tmp_path, capsys):
     assert page.count('src="data:image/png;base64,') == len(PICTURES)
     assert "<script" not in page
     assert "http" not in page
+
+
+@pytest.mark.parametrize(
+    ("splits", "sentence"),
+    [
+        ({}, "`egmf calibrate {run}` does it."),
+        ({"train_split": "train", "eval_split": "validation"}, "`egmf calibrate {run}` does it."),
+        ({"train_split": "train", "eval_split": "train"}, "Its training left no split on which it could be."),
+    ],
+)
+def test_command_for_calibration_only_if_a_split_is_left_for_it(splits, sentence, tmp_path):
+    write_run(tmp_path)
+    record = read_json(tmp_path / "training.json")
+    write_json(tmp_path / "training.json", {**record, "data_arguments": splits})
+    main([str(tmp_path)])
+    report = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert f"The checkpoint is not calibrated. {sentence.format(run=tmp_path)}" in report
 
 
 @pytest.mark.parametrize("task", ["emotion", "sentiment"])
