@@ -175,15 +175,26 @@ def command_errors(when_interrupted: str = RUN_AGAIN) -> Iterator[None]:
             sys.stdout.reconfigure(errors="backslashreplace")  # a name that it cannot show must not end the command
     with log_to_stderr(), watch_for_interrupt() as interruption:
         try:
+            check_current_folder()
             yield
         except KeyboardInterrupt as error:
             exit_interrupted(when_interrupted, error)
         except (ValueError, OSError) as error:
             sys.exit(f"error: {error}")
+        except Warning as error:
+            sys.exit(f"error: {error} It is a warning; Python was told to end at one (-W error, PYTHONWARNINGS).")
         except Exception as error:
             if not interruption.is_set():
                 raise
             exit_interrupted(when_interrupted, error)
+
+
+def check_current_folder() -> None:
+    """Refuse to run in a folder that was deleted, in which paths and libraries fail without its name."""
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise ValueError("The current folder no longer exists. Change to another one, and run it again.") from error
 
 
 def exit_interrupted(advice: str, error: BaseException) -> NoReturn:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import types
+import warnings
 from pathlib import Path
 
 import pytest
@@ -235,3 +236,19 @@ def test_help_and_misspelled_options_do_not_import_torch():
     ]
     assert [command for command in commands if f"usage: egmf {command}" not in finished.stdout] == []
     assert finished.stderr.count("There is no option --lerning_rate") == len(commands)
+
+
+def test_a_current_folder_that_was_deleted_is_named(tmp_path, monkeypatch):
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    with pytest.raises(SystemExit, match="error: The current folder no longer exists. Change to another one"):
+        cli.main(["experiment", "gating", "--dry_run"])
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_warning_that_is_an_error_ends_a_command_in_one_line():
+    with pytest.raises(SystemExit, match=r"error: Odd figures. It is a warning; Python was told to end at one"):
+        with cli.command_errors():
+            warnings.warn("Odd figures.", stacklevel=1)
