@@ -58,7 +58,7 @@ REFUSED_FIELDS = {
 }
 # peft's warnings about fields that name nothing in the language model, or are not read.
 NO_EFFECT = r"The following (rank|alpha)_pattern|target_parameters=|You have passed exclude|.*ignored when"
-# Its warnings about several adapters, and about the layers of GPT-2, which it treats correctly.
+# Its warnings about several adapters and GPT-2's layers, which are no problems.
 EXPECTED = "Already found|fan_in_fan_out is set"
 
 
@@ -110,11 +110,12 @@ def default_lora_targets(language_model: PreTrainedModel) -> list[str] | str:
     )
 
 
-def check_lora_targets(language_model: PreTrainedModel, targets: list[str] | str) -> None:
+def check_lora_targets(language_model: PreTrainedModel, targets: list[str] | str, linear_only: bool = True) -> None:
     """Refuse targets that are not linear layers of the language model, which may be on the meta device.
 
     Args:
         targets: names of layers, short or full; or a string that peft reads as a regular expression.
+        linear_only: whether others are refused.
 
     Raises:
         ValueError: a target is missing or not a linear layer; the message names the linear layers.
@@ -123,7 +124,10 @@ def check_lora_targets(language_model: PreTrainedModel, targets: list[str] | str
         # peft itself refuses a pattern that matches nothing.
         return
     layer_names = linear_layer_names(language_model)
-    missing = [target for target in targets if not any(f".{name}".endswith(f".{target}") for name in layer_names)]
+    known = layer_names
+    if not linear_only:
+        known = [*dict(language_model.named_modules())]
+    missing = [target for target in targets if not any(f".{name}".endswith(f".{target}") for name in known)]
     if missing or not targets:
         raise ValueError(
             f"LoRA's `target_modules` (--lora_target_modules) are {list(targets)}, but this "
@@ -242,7 +246,7 @@ def add_adapter(language_model: PreTrainedModel, peft_config: Any, name: str) ->
             `device_map`.
     """
     check_adapter(language_model, peft_config)
-    layers = short_names(linear_layer_names(language_model))
+    layers = ", ".join(short_names(linear_layer_names(language_model)))
     with refuse_no_effect(f"adapter {name!r} (linear layers: {layers})"):
         language_model.add_adapter(peft_config, name)
     # A local path, which is not to be published.
@@ -383,7 +387,7 @@ class EGMFAdapterMixin:
             raise TypeError(f"{adapter_config!r} should be an instance of PeftConfig, or a dict.")
         check_method(adapter_config.peft_type)
         targets = vars(adapter_config).get("target_modules")
-        check_lora_targets(self.language_model, targets or "")
+        check_lora_targets(self.language_model, targets or "", linear_only=False)
         with undone_on_error(self.language_model, adapter_name):
             add_adapter(self.language_model, adapter_config, adapter_name)
         self.enable_adapters()

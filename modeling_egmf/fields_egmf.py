@@ -64,13 +64,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def name_unknown(start: str, names: Iterable[str], known: Iterable[str]) -> str:
-    """A sentence for each unknown name, sorted, with the most similar name that is known."""
+    """A sentence for each unknown name, with the most similar known one."""
     known = sorted(known)
     return " ".join(f"{start} {name!r}.{did_you_mean(name, known)}" for name in sorted(names))
 
 
 def unknown_fields(owner: str, names: Iterable[str], known: Iterable[str]) -> UnknownFieldError:
-    """The error of a configuration without fields of these names."""
+    """The error of a configuration without such fields."""
     return UnknownFieldError(name_unknown(f"{owner} has no field", names, known))
 
 

@@ -182,7 +182,7 @@ def command_errors(when_interrupted: str = RUN_AGAIN) -> Iterator[None]:
         except (ValueError, OSError) as error:
             sys.exit(f"error: {error}")
         except Warning as error:
-            sys.exit(f"error: {error} It is a warning; Python was told to end at one (-W error, PYTHONWARNINGS).")
+            sys.exit(f"error: {error} (a warning; Python was told to stop at warnings: -W error or PYTHONWARNINGS)")
         except Exception as error:
             if not interruption.is_set():
                 raise

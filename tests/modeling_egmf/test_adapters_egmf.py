@@ -66,6 +66,15 @@ def test_full_names_and_patterns_are_accepted():
     check_lora_targets(model, r".*\.c_attn")
 
 
+def test_other_modules_only_where_they_are_asked_for():
+    model = language_model("gpt2")
+    with pytest.raises(ValueError, match="no linear layer wte"):
+        check_lora_targets(model, ["wte"])
+    check_lora_targets(model, ["wte", "c_attn"], linear_only=False)  # an embedding
+    with pytest.raises(ValueError, match=r"no linear layer tte\. Its linear layers: c_attn"):
+        check_lora_targets(model, ["wte", "tte"], linear_only=False)
+
+
 def test_model_without_the_layers_is_refused(make_config):
     with pytest.raises(ValueError, match=r"no linear layer c_attn.*q_proj"):
         EGMFForConditionalGeneration(make_config(lora={"r": 2, "target_modules": ["q_proj", "c_attn"]}))
@@ -148,7 +157,7 @@ def test_layers_are_the_default_if_none_are_named(make_config):
         (
             {"target_modules": ["q_proj"], "exclude_modules": ["q_proj"]},
             ValueError,
-            r"^peft refuses adapter 'default' \(linear layers: .*'q_proj'.*: No modules were targeted.*`exclude_mod",
+            r"^peft refuses adapter 'default' \(linear layers: .*q_proj.*: No modules were targeted.*`exclude_mod",
         ),
         ({"exclude_modules": ".*"}, ValueError, "^peft refuses adapter 'default' .*All modules were excluded"),
         (

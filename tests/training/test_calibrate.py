@@ -7,6 +7,7 @@ import pytest
 from processing_egmf import EGMFProcessor
 from tests.helpers.corpus_files import write_corpus
 from training.calibrate import main
+from training.evaluation.calibrator import is_same_dataset
 
 
 pytestmark = pytest.mark.integration
@@ -37,3 +38,22 @@ def test_checkpoint_is_evaluated_and_answers_calibrated(make_model, make_process
         weight = numbers["uniform_weight"]
         expected = {key: (1 - weight) * p / sum(powers.values()) + weight / len(powers) for key, p in powers.items()}
         assert found == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        ("a/emotion", "a/emotion", True),
+        ("a/emotion", "b/emotion", False),
+        ("/old/corpus", "corpus", True),  # moved
+        ("mine", "mine/metadata.csv", True),
+        ("one/corpus", "two/corpus", False),
+        (".", "mine", True),  # the folder that was current is unknown
+    ],
+)
+def test_datasets_that_may_be_the_same(first, second, same, tmp_path, monkeypatch):
+    for folder in ("mine", "one/corpus", "two/corpus"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "mine/metadata.csv").touch()
+    monkeypatch.chdir(tmp_path)
+    assert is_same_dataset(first, second) == is_same_dataset(second, first) == same

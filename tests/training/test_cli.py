@@ -249,6 +249,6 @@ def test_a_current_folder_that_was_deleted_is_named(tmp_path, monkeypatch):
 
 @pytest.mark.filterwarnings("error")
 def test_a_warning_that_is_an_error_ends_a_command_in_one_line():
-    with pytest.raises(SystemExit, match=r"error: Odd figures. It is a warning; Python was told to end at one"):
+    with pytest.raises(SystemExit, match=r"error: Odd figures. \(a warning; Python was told to stop at warnings"):
         with cli.command_errors():
             warnings.warn("Odd figures.", stacklevel=1)

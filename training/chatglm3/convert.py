@@ -181,7 +181,7 @@ def convert(source: Path, dest: Path, only: str | None = None, overwrite: bool =
         ValueError: the source is not ChatGLM3, DEST may not be written, or a check failed.
     """
     halves = HALVES if only is None else (only,)
-    source = source.resolve()
+    source = expand_home(source).resolve()
     dest = new_folder(dest) if only is None else real_path(expand_home(dest))
     check_destination(dest, source, halves, overwrite)
     check_source(source, halves)

@@ -126,9 +126,9 @@ def _plan_examples(
         _read_split(place, str(row.get("id", number)), row.get("split"), report)
         for number, (place, row) in enumerate(rows)
     ]
-    names = dict.fromkeys(splits)
-    for split, meant in misspelled_splits(names).items():
-        report.note(f"split that may be a typo of {meant}; the splits are {', '.join(names)}", split)
+    split_names = dict.fromkeys(splits)
+    for split, meant in misspelled_splits(split_names).items():
+        report.note(f"split that may be a typo of {meant}; the splits are {', '.join(split_names)}", split)
     answers = [row.get("answer") for _, row in rows]
     names = [label for task in tasks.values() for label in task.labels]
     blind = find_blind_splits(zip(splits, answers, strict=True), report, names)

@@ -7,6 +7,8 @@ A column that training does not read is reported once, with the name that was pr
 
 import difflib
 import logging
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +66,10 @@ def read_tables(folder: Path) -> list[Table]:
 
 def _warn_of_misspelled_folders(folder: Path) -> None:
     """Warn of folders with metadata that are not read, because their names are typos of a split's."""
-    names = sorted(path.name for path in folder.iterdir() if find_metadata(path) is not None)
-    for name, meant in misspelled_splits(names).items():
-        logger.warning(f"{folder}: the folder {name} is not read; rename it if it is the split {meant}.")
+    for name, meant in misspelled_splits(sorted(os.listdir(folder))).items():
+        with suppress(OSError):  # a folder that may not be read
+            if find_metadata(folder / name) is not None:
+                logger.warning(f"{folder}: the folder {name} is not read; rename it if it is the split {meant}.")
 
 
 def _in_folder(row: dict[str, Any], folder: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from processing_egmf import EGMFTask
 
 from .csv_tables import Table, compose, parse_number, tidy_name
 from .media_paths import AUDIO_SUFFIXES, FEATURES_SUFFIXES, VIDEO_SUFFIXES, MediaFolder, list_media
-from .split_names import misspelled_splits
+from .split_names import SPLIT_NAMES, misspelled_splits
 from .tables import COLUMNS, MEDIA, SPEAKER
 from .text_files import MAX_SHOWN, shorten
 
@@ -129,8 +129,9 @@ def check_splits(examples: Sequence[dict[str, Any]], folder: Path) -> None:
     alike = [name for name in splits if sum(name.casefold() == other.casefold() for other in splits) > 1]
     if alike:
         raise ValueError(f"{folder}: the splits {', '.join(alike)} differ only in case. Write them alike.")
+    usual = {SPLIT_NAMES.get(name.casefold()) for name in splits}
     for split, meant in misspelled_splits(splits).items():
-        if meant in splits:
+        if meant in usual:
             logger.warning(
                 f"{folder}: the split {split!r} may be a typo of {meant!r}; its examples are not used with those. "
                 f"The splits are {', '.join(splits)}."

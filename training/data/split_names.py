@@ -18,25 +18,24 @@ SPLIT_NAMES = {
     "test": "test",
 }
 # Also usual, and similar to the names above.
-OTHER_NAMES = ("training", "validate", "evaluation", "eval", "devel", "testing")
+OTHER_NAMES = ("training", "validate", "evaluation", "eval", "devel", "testing", "invalid", "retest")
 SIMILAR = 0.8  # as if one letter in five is another
 
 
 def misspelled_splits(splits: Iterable[str]) -> dict[str, str]:
-    """The names with a word that is probably a typo of a usual name -> that name."""
+    """The names with a word that is probably a typo of a usual name, and without a usual one -> the split in EGMF."""
     meant = {}
     for split in splits:
-        for word in re.findall(r"[^\W\d_]+", split.casefold()):
-            name = _meant(word)
-            if name is not None:
-                meant[split] = name
+        words = re.findall(r"[^\W\d_]+", split.casefold())
+        is_usual = any(word in SPLIT_NAMES or word in OTHER_NAMES for word in words)
+        similar = [] if is_usual else [name for name in map(_meant, words) if name is not None]
+        if similar:
+            meant[split] = similar[0]
     return meant
 
 
 def _meant(word: str) -> str | None:
-    if word in (*SPLIT_NAMES, *OTHER_NAMES):
-        return None
-    for name in SPLIT_NAMES:
+    for name, split in SPLIT_NAMES.items():
         if sorted(word) == sorted(name) or SequenceMatcher(None, word, name).ratio() >= SIMILAR:
-            return name
+            return split
     return None

@@ -87,12 +87,24 @@ def calibrate(
     check_split(run, results.get("split"), results.get("dataset"), data_arguments)
     check_results(results, path, run, dataset, None if results_file is not None else split)
     evaluated = results.get("dataset")
-    if None not in (of_training, evaluated) and Path(of_training).name != Path(evaluated).name:  # moved is the same
+    if None not in (of_training, evaluated) and not is_same_dataset(of_training, evaluated):
         raise ValueError(
             f"{path} has the results of the dataset {evaluated}, not of {of_training}. Evaluate again with --subsets "
             f"every --overwrite, or give --results {path} to calibrate on them."
         )
     return store_calibration(run, results)
+
+
+def is_same_dataset(first: str, second: str) -> bool:
+    """Whether two names may be of one dataset: two folders that exist are compared, others by their last part, because
+    they may have been moved."""
+    if is_hub_id(first) and is_hub_id(second):
+        return first == second
+    paths = [Path(first).resolve(), Path(second).resolve()]
+    if Path(first).name and Path(second).name and all(path.exists() for path in paths):
+        return len({path.parent if path.is_file() else path for path in paths}) == 1
+    names = {Path(first).name, Path(second).name}
+    return len(names) == 1 or "" in names  # "" of the folder that was current
 
 
 def check_split(run: Path, split: str | None, dataset: str | None, data_arguments: dict[str, Any]) -> None:
@@ -101,11 +113,11 @@ def check_split(run: Path, split: str | None, dataset: str | None, data_argument
     Args:
         run: its folder.
         split: to calibrate on.
-        dataset: of the split; one with the name of the training's is the same, which may have been moved.
+        dataset: of the split.
         data_arguments: of the training, from training.json.
     """
     trained = data_arguments.get("dataset")
-    is_same = None not in (dataset, trained) and Path(dataset).name == Path(trained).name
+    is_same = None not in (dataset, trained) and is_same_dataset(dataset, trained)
     if is_same and split is not None and split == data_arguments.get("train_split"):
         raise ValueError(
             f"{run} was trained on the split {split!r}, on which its answers are surer than on new clips. Give "

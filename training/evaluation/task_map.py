@@ -197,7 +197,8 @@ def _warn_of_unused_labels(found: Mapping[str, set[str]], task_map: Mapping[str,
         if labels:
             hints = [did_you_mean(label, found[name]) for label in labels]
             logger.warning(
-                f"--task_map: no example of {name} has the label {', '.join(labels)}.{''.join(dict.fromkeys(hints))}"
+                f"--task_map: no example of {name} has these labels: {', '.join(labels)}."
+                f"{''.join(dict.fromkeys(hints))}"
             )
 
 

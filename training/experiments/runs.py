@@ -47,8 +47,8 @@ def unique_runs(runs: "Iterable[Run | None]") -> "dict[Path, Run]":
     for run in runs:
         if run is not None and run.describe() != unique.setdefault(run.folder, run).describe():
             raise ValueError(
-                f"Two variants would be trained in {run.folder}, with different options or recipes: the names of the "
-                "files or folders that they name are too similar. Rename one."
+                f"Two variants would be trained in {run.folder}, with different options or recipes, because names or "
+                "values in them are too similar. Rename a file or folder that they name, or write equal values alike."
             )
     return unique
 

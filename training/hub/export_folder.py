@@ -45,7 +45,7 @@ from .verify import SENTENCES, TOLERANCE, example_sample
 
 MANIFEST = "pushed.json"
 ENDPOINT_FILES = ("handler.py", "requirements.txt")
-ABSOLUTE_PATH = re.compile(r"(?<![\w.:/])/(?:[^\s/`|,()]+/)+([^\s/`|,()]+)")
+ABSOLUTE_PATH = re.compile(r"(?<![\w.:/~<])/(?:[^\s/`|,()]+/)+([^\s/`|,()]+)")
 SECRET_NAMES = re.compile(r"token$|^logging_dir$|^hub_", re.IGNORECASE)
 
 
@@ -254,7 +254,8 @@ def copy_records(options: PushOptions, folder: Path) -> None:
         write_json(folder / name, portable(content))
     if (run / "report.md").is_file():
         text = (run / "report.md").read_text(encoding="utf-8")
-        write_text(folder / "report.md", portable_text(text, [path for path in datasets if path]))
+        paths = [str(run), str(run.resolve()), *filter(None, datasets)]
+        write_text(folder / "report.md", portable_text(text, paths))
         for name in re.findall(r"\]\(([\w-]+\.png)\)", text):
             if (run / name).is_file():
                 shutil.copyfile(run / name, folder / name)

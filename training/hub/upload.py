@@ -23,7 +23,7 @@ from huggingface_hub.errors import LocalTokenNotFoundError, RepositoryNotFoundEr
 
 from modeling_egmf.configuration_egmf import PIPELINE_TASK
 
-from ..records import check_writable, read_json
+from ..records import check_writable, new_folder, read_json
 from .card_facts import CardFacts
 from .errors import PushError, hub_errors
 from .export_folder import (
@@ -295,6 +295,7 @@ def dry_run(options: PushOptions, folder: Path, report: Callable[[str], None] = 
         PushError: as for `push`, or the folder is not empty.
     """
     weights_fingerprint(options.run)
+    folder = new_folder(folder)
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise PushError(f"{folder} is not empty, or a file. Give another --folder, or empty it.")
     check_writable(folder)

@@ -14,7 +14,8 @@ from training.data.split_names import misspelled_splits
         ("vaildation", "validation"),
         ("validaton", "validation"),
         ("tset", "test"),
-        ("vla", "val"),
+        ("vla", "validation"),
+        ("vaild", "validation"),
     ],
 )
 def test_typos(split, meant):
@@ -36,4 +37,5 @@ def test_names_that_are_no_typos():
         "testing",
     ]
     others = ["test_2", "test_a", "train-clean-100", "2", "fold_1", "unlabeled", "trainval", "Session1", "rest", "all"]
+    others += ["strain-data/train.parquet", "latest/test", "invalid", "retest"]
     assert misspelled_splits(usual + others) == {}

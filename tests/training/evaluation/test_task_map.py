@@ -117,4 +117,4 @@ def test_labels_of_the_map_that_no_example_has_are_named(caplog):
     task_map = read_task_map('{"mood": {"task": "emotion", "labels": {"faer": "anger", "happy": "joy"}}}')
     examples = [{"id": "a", "task": "mood", "answer": "happy"}, {"id": "b", "task": "mood", "answer": "fear"}]
     assert [example["answer"] for example in apply_task_map(examples, task_map, TASKS)] == ["joy", "fear"]
-    assert "--task_map: no example of mood has the label faer. Did you mean fear?" in caplog.text
+    assert "--task_map: no example of mood has these labels: faer. Did you mean fear?" in caplog.text

@@ -217,7 +217,7 @@ def test_model_without_text_output_is_refused(tmp_path):
         ),
         (
             ("--backbone", "qwen2.5-7b"),
-            r"Qwen/Qwen2.5-7B is not a folder, and the Hub has no .*another --text_model_name_or_path",
+            r"Qwen/Qwen2.5-7B is not a folder here, .*the Hub cannot be reached .*give the folder of a model",
         ),
         (("--text_model_name_or_path", "/no/such/llm"), "There is no folder /no/such/llm, and it is not a Hub id"),
         (
