@@ -11,6 +11,8 @@ import json
 import math
 from typing import Any
 
+from .cli import did_you_mean
+
 
 COUNTS = (
     "per_device_train_batch_size",
@@ -101,8 +103,21 @@ LAYERWISE = ("galore_", "apollo_", "lomo", "adalomo")
 SEEDS = ("seed", "data_seed")
 SEED_LIMIT = 2**32
 SAMPLING_STRATEGIES = ("group_by_length", "random", "sequential")
-READOUTS = ("answers", "head")
-DTYPES = ("auto", "float32", "bfloat16", "float16")
+# None is possible where it is the default.
+CHOICES = {
+    "readout": ("answers", "head"),
+    "text_model_dtype": ("auto", "float32", "bfloat16", "float16"),
+    "sequence_encoder": ("gru", "transformer", "none"),
+    "encoder_pooling": (None, "attention", "statistics"),
+    "pretrained_layers": (None, "weighted", "last"),
+    "pretrained_dtype": ("float32", "bfloat16", "float16"),
+    "frames": ("full", "center", "face"),
+    "gate": ("two_stage", "one_stage", "uniform"),
+    "pseudo_token_projection": ("repeat", "separate"),
+}
+MODEL_COUNTS = ("encoder_hidden_size", "encoder_layers", "num_frames", "frame_size", "fusion_hidden_size")
+MODEL_COUNTS += ("num_pseudo_tokens",)
+PAPER_EXPERTS = ("local", "semantic", "global")
 QUANTIZATION_TYPES = ("nf4", "fp4")
 NO_HALF_PRECISION = (
     "--fp16 needs a GPU: on the CPU, training would be in float32. Leave it out, or give --bf16 true --use_cpu true."
@@ -229,10 +244,18 @@ def check_early_stopping(options: Any) -> None:
 
 def check_model_options(options: Any) -> None:
     """Refuse options of the model that are not possible together."""
-    if options.readout not in READOUTS:
-        raise ValueError(f"--readout is {options.readout!r}; use one of {', '.join(READOUTS)}.")
-    if options.text_model_dtype not in DTYPES:
-        raise ValueError(f"--text_model_dtype is {options.text_model_dtype!r}; use one of {', '.join(DTYPES)}.")
+    for name, choices in CHOICES.items():
+        value = getattr(options, name)
+        if value not in choices:
+            known = ", ".join(choice for choice in choices if choice is not None)
+            raise ValueError(
+                f"--{name} is {value!r}; use one of {known}.{did_you_mean(str(value), known.split(', '))}"
+            )
+    for name in MODEL_COUNTS:
+        if getattr(options, name) < 1:
+            raise ValueError(f"--{name} is {getattr(options, name)}; it must be at least 1.")
+    for entry in options.experts:
+        read_expert(entry)
     if not options.conv_channels or min(options.conv_channels) < 1:
         given = " ".join(map(str, options.conv_channels)) or "empty"
         raise ValueError(f"--conv_channels is {given}; give one or more numbers of channels, each at least 1.")
@@ -249,6 +272,27 @@ def check_model_options(options: Any) -> None:
             "Give --backbone or --text_model_name_or_path, a language model to build on, "
             "or --model_name_or_path, an EGMF checkpoint."
         )
+
+
+def read_expert(entry: str) -> tuple[str, float, str, bool] | None:
+    """Name, ratio, activation and whether the width is learned, of an expert NAME:RATIO:ACTIVATION[:learned]; None for
+    one of the paper's by its name.
+
+    Raises:
+        ValueError: neither of them.
+    """
+    if entry in PAPER_EXPERTS:
+        return None
+    try:
+        name, ratio, activation, *rest = entry.split(":")
+        if rest not in ([], ["learned"]):
+            raise ValueError
+        return name, float(ratio), activation, bool(rest)
+    except ValueError as error:
+        raise ValueError(
+            f"--experts {entry}: give one of {', '.join(PAPER_EXPERTS)}, or NAME:RATIO:ACTIVATION such as "
+            "wide:2:gelu, with :learned appended for a learned width."
+        ) from error
 
 
 def check_quantization(options: Any) -> None:

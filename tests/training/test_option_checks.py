@@ -31,6 +31,20 @@ CONTRADICTIONS = {
     ),
     "no language model": ((), "Give --backbone or --text_model_name_or_path"),
     "another readout": ((*NEW, "--readout", "heads"), "--readout is 'heads'; use one of answers, head"),
+    "another gate": (
+        (*NEW, "--gate", "unifrom"),
+        "--gate is 'unifrom'; use one of two_stage, one_stage, uniform. Did you mean uniform",
+    ),
+    "another precision of encoders": (
+        (*NEW, "--pretrained_dtype", "float8"),
+        "--pretrained_dtype is 'float8'; use one of float32, bfloat16, float16",
+    ),
+    "another pooling": (
+        (*NEW, "--encoder_pooling", "mean"),
+        "--encoder_pooling is 'mean'; use one of attention, statistics",
+    ),
+    "another expert": ((*NEW, "--experts", "local", "globl"), "--experts globl: give one of local, semantic, global"),
+    "no width": ((*NEW, "--fusion_hidden_size", "0"), "--fusion_hidden_size is 0; it must be at least 1"),
     "a stream": ((*NEW, "--streaming", "true"), "Leave out --streaming"),
     "stored clips that change": (
         (*NEW, "--encoder_cache", "x", "--voice-augmentation", "true"),

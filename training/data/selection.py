@@ -1,6 +1,7 @@
 """Selects the examples of a run, and checks that they have the inputs that its model takes.
 
-load_examples ─► select_values (of columns) ─► select_examples (tasks, sample) ─► EGMFDataset ─► remove_unusable
+load_examples ─► select_split ─► select_values (of columns) ─► select_examples (tasks, sample) ─┐
+                                                                  remove_unusable ◄─ EGMFDataset ◄─┘
 """
 
 import logging
@@ -33,13 +34,16 @@ def used_tasks(tasks: dict[str, EGMFTask], examples: list[dict[str, Any]]) -> di
     return used or tasks
 
 
-def select_values(examples: list[dict[str, Any]], conditions: Sequence[str] | None) -> list[dict[str, Any]]:
+def select_values(
+    examples: list[dict[str, Any]], conditions: Sequence[str] | None, split: str
+) -> list[dict[str, Any]]:
     """The examples with some values of columns.
 
     Args:
-        examples: of a dataset.
+        examples: of a split.
         conditions: COLUMN=VALUE each; an example must have one of the values of every column that is named. None for
             all examples.
+        split: its name, for messages.
 
     Raises:
         ValueError: a condition has another form, no example has its column, or none is left.
@@ -56,7 +60,7 @@ def select_values(examples: list[dict[str, Any]], conditions: Sequence[str] | No
         if not examples:
             shown = ", ".join(sorted(value for value in found if value is not None)[:MAX_SHOWN_IDS])
             raise ValueError(
-                f"--where {column}={' or '.join(sorted(values))}: no example has it. "
+                f"--where {column}={' or '.join(sorted(values))}: no example of split {split!r} has it. "
                 f"Values of the column {column}: {shown or 'there is no such column'}."
             )
     return examples

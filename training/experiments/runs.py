@@ -157,8 +157,19 @@ class Run:
         for name in self.options:
             if name not in known:
                 raise ValueError(f"`egmf train` has no option {name!r}.{did_you_mean(str(name), known)}")
+        check_options(self.settings())
+
+    def settings(self) -> Any:
+        """All options of its training, those of the recipe and the defaults included."""
         arguments = self.command()[3:]
-        check_options(chosen_options(arguments, read_training_settings(arguments)))
+        return chosen_options(arguments, read_training_settings(arguments))
+
+    @property
+    def expert_names(self) -> list[str]:
+        """The experts of its model, which is that of the run it starts from."""
+        if self.start is not None:
+            return self.start.expert_names
+        return [entry.partition(":")[0] for entry in self.settings().experts]
 
     def check(self) -> None:
         """Refuse a folder whose run was started with other options.
@@ -224,6 +235,10 @@ class Evaluation:
                 arguments = make_evaluation_parser().parse_args(self.command()[3:])
         except SystemExit as error:
             raise ValueError(output.getvalue().partition("\n")[0]) from error
+        known = self.run.expert_names
+        for name in arguments.experts or ():
+            if name not in known:
+                raise ValueError(f"the model has no expert {name!r}; it has {', '.join(known)}.")
         read_task_map(arguments.task_map)
 
     def all_subsets(self) -> list[str]:

@@ -24,7 +24,7 @@ from modeling_egmf.weights_egmf import explain_loading_errors
 from processing_egmf import BUILT_IN_TASKS, EGMFProcessor, EGMFTask
 from processing_egmf.agreement_egmf import check_agreement
 
-from ..option_checks import check_model_options
+from ..option_checks import check_model_options, read_expert
 from ..options import ModelArguments
 from ..records import read_json
 from .encoders import Encoder, build_encoder
@@ -264,20 +264,12 @@ def read_experts(names: Sequence[str]) -> list[dict[str, Any]]:
     paper = {expert["name"]: expert for expert in PAPER_EXPERTS}
     experts = []
     for entry in names:
-        parts = entry.split(":")
-        if entry in paper:
+        custom = read_expert(entry)
+        if custom is None:
             experts.append(paper[entry])
             continue
-        try:
-            name, ratio, activation, *rest = parts
-            experts.append({"name": name, "bottleneck_ratio": float(ratio), "activation": activation})
-            if rest not in ([], ["learned"]):
-                raise ValueError
-        except ValueError as error:
-            raise ValueError(
-                f"--experts {entry}: give one of {', '.join(paper)}, or NAME:RATIO:ACTIVATION such as wide:2:gelu, "
-                "with :learned appended for a learned width."
-            ) from error
-        if rest:
+        name, ratio, activation, has_learned_width = custom
+        experts.append({"name": name, "bottleneck_ratio": ratio, "activation": activation})
+        if has_learned_width:
             experts[-1]["learned_width"] = True
     return experts

@@ -197,9 +197,7 @@ def has_layers(config: PreTrainedConfig) -> bool:
 
 
 def check_pretrained_options(arguments: ModelArguments) -> None:
-    """Refuse values of `--pretrained_dtype` and `--pretrained_chunk_seconds` that cannot be used."""
-    if arguments.pretrained_dtype not in DTYPES:
-        raise ValueError(f"--pretrained_dtype {arguments.pretrained_dtype}: give one of {', '.join(DTYPES)}.")
+    """Refuse chunks of `--pretrained_chunk_seconds` that are too short."""
     seconds = arguments.pretrained_chunk_seconds
     if seconds is not None and seconds < MIN_CHUNK_SECONDS:
         raise ValueError(

@@ -175,13 +175,13 @@ class TrainingRun:
             options=options,
             needed=(data_args.train_split, data_args.eval_split),
         )
-        examples = select_values(examples, data_args.where)
         selected = []
         for option, split, max_samples in (
             ("--train_split", data_args.train_split, data_args.max_train_samples),
             ("--eval_split", data_args.eval_split, data_args.max_eval_samples),
         ):
             of_split = select_split(examples, split, data_args.dataset, option)
+            of_split = select_values(of_split, data_args.where, split)
             selected.append(select_examples(of_split, data_args.only_tasks, max_samples, default_task))
             require_examples(len(selected[-1]), self.args.world_size, f"examples of split {split!r}")
         self.train_examples, self.eval_examples = selected

@@ -42,7 +42,7 @@ def test_names_are_one_however_they_are_written(tmp_path):
     for spelling in (COMPOSED, DECOMPOSED):
         assert len(load_examples(tmp_path, split=spelling)) == 4
         assert len(select_examples(examples, [spelling], None, "")) == 4
-    assert len(select_values(examples, [f"speaker={DECOMPOSED}"])) == 4
+    assert len(select_values(examples, [f"speaker={DECOMPOSED}"], "train")) == 4
 
 
 def test_spaces_within_a_label(tmp_path):

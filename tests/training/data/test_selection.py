@@ -72,15 +72,16 @@ def test_examples_with_values_of_columns():
     ]
 
     def names(*conditions):
-        return "".join(example["id"] for example in select_values(examples, conditions))
+        return "".join(example["id"] for example in select_values(examples, conditions, "train"))
 
-    assert select_values(examples, None) == examples
+    assert select_values(examples, None, "train") == examples
     assert names("language=zh") == "bc"
     assert names("language=zh", "language=en") == "abc"
     assert names("language=zh", "task=x") == "b"
     assert names("year=2000") == "b"
     with pytest.raises(
-        ValueError, match="--where language=es: no example has it. Values of the column language: en, zh"
+        ValueError,
+        match="--where language=es: no example of split 'train' has it. Values of the column language: en, zh",
     ):
         names("language=es")
     with pytest.raises(ValueError, match="--where accent=es: .* there is no such column"):

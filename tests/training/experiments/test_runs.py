@@ -115,6 +115,8 @@ def test_a_file_of_another_kind_is_not_replaced_by_results(tmp_path, monkeypatch
         ({"train": {"gat": "uniform"}}, r"variant other: `egmf train` has no option 'gat'. Did you mean gate\?"),
         ({"train": {"lora_r": "eight"}}, "variant other: --lora_r is 'eight'; it takes an integer"),
         ({"train": {"learning_rate": float("nan")}}, "--learning_rate is nan"),
+        ({"train": {"gate": "unifrom"}}, r"variant other: --gate is 'unifrom'.* Did you mean uniform\?"),
+        ({"evaluate": {"experts": ["globl"]}}, "variant other: the model has no expert 'globl'; it has local, sem"),
         ({"evaluate": {"expert": ["local"]}}, "variant other: egmf evaluate: error: There is no option --expert"),
         ({"evaluate": {"batch_size": "many"}}, "argument --batch_size: invalid int value: 'many'"),
         ({"evaluate": {"task_map": {"emotion": {"tsk": "x"}}}}, "--task_map: emotion has no field 'tsk'"),

@@ -94,7 +94,6 @@ def test_encoder_without_layers_of_one_width_gives_the_last(write_encoder):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"pretrained_dtype": "float8"}, "--pretrained_dtype float8: give one of float32, bfloat16, float16"),
         ({"pretrained_chunk_seconds": 0.1}, "--pretrained_chunk_seconds is 0.1; it must be at least 1"),
     ],
 )

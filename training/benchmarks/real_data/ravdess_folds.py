@@ -130,8 +130,14 @@ def train_and_evaluate(arguments: Namespace, corpus: Path, fold: int, seed: int,
 # ---- logistic regression --------------------------------------------------------------------------------------
 
 
-def measure_statistics(arguments: Namespace, corpus: Path) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
-    """Modality -> mean and deviation over time of the frozen features, (N, 2 * width), and the N examples."""
+def measure_statistics(
+    arguments: Namespace, corpus: Path, modalities: Sequence[str] = ("audio", "video")
+) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
+    """Modality -> mean and deviation over time of the frozen features, (N, 2 * width), and the N examples.
+
+    Raises:
+        ValueError: a clip lacks one of the `modalities`.
+    """
     options = training_options(arguments, corpus, arguments.folds[0], 0, per_speaker=False)
     model_arguments, *_ = parse_arguments([*options, "--output_dir", str(arguments.work / "unused")])
     model, processor = build(model_arguments, read_tasks(corpus / "tasks.yaml"))
@@ -147,7 +153,7 @@ def measure_statistics(arguments: Namespace, corpus: Path) -> tuple[dict[str, np
                 states = states[:, LAYER * width : (LAYER + 1) * width]
             statistics = mean_and_deviation(states[None], torch.ones(1, len(states)))[0]
             vectors.setdefault(modality, []).append(statistics.numpy())
-    lacking = [modality for modality in ("audio", "video") if len(vectors.get(modality, [])) < len(dataset)]
+    lacking = [modality for modality in modalities if len(vectors.get(modality, [])) < len(dataset)]
     if lacking:
         raise ValueError(f"{corpus}: some clips lack {' and '.join(lacking)}. Give --landmarks with a table per clip.")
     return {modality: np.stack(rows) for modality, rows in vectors.items()}, dataset.examples
@@ -175,10 +181,22 @@ def fit_baseline(
         inputs = np.concatenate([statistics[modality] for modality in subset.split("+")], axis=1)
         if per_speaker:
             inputs = normalize_speakers(inputs, speakers)
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=STRENGTH, max_iter=2000))
-        model.fit(inputs[~held_out], answers[~held_out])
-        accuracies[subset] = float(model.score(inputs[held_out], answers[held_out]))
+        accuracies[subset] = fit_regression(inputs, answers, ~held_out, held_out)
     return accuracies
+
+
+def fit_regression(inputs: np.ndarray, answers: np.ndarray, fitted: np.ndarray, held_out: np.ndarray) -> float:
+    """Accuracy of logistic regression.
+
+    Args:
+        inputs: (N, F).
+        answers: labels, (N,).
+        fitted: which examples it is fitted on, bool (N,).
+        held_out: which examples it is measured on, bool (N,).
+    """
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=STRENGTH, max_iter=2000))
+    model.fit(inputs[fitted], answers[fitted])
+    return float(model.score(inputs[held_out], answers[held_out]))
 
 
 # ---- results --------------------------------------------------------------------------------------------------
