@@ -6,8 +6,8 @@
                                                 -> three predictions in a fresh process
 
 Each stage runs in a process of its own; its duration and peak memory are written to `timings.json`. An interrupted
-demo resumes with the same command: existing assets and clips are kept, and training continues from its last
-checkpoint. A finished run is moved aside, never overwritten.
+demo resumes with the same command: existing assets, clips and a finished training are kept, and an interrupted one
+continues from its last checkpoint. With other options, a finished run is moved aside, never overwritten.
 """
 
 import argparse
@@ -23,9 +23,9 @@ from typing import Any
 from ..cli import CommandParser, command_errors
 from ..paths import CONFIGS, python_command
 from ..recipes import chosen_options, read_settings
-from ..records import check_writable, read_json, weight_files, write_json
+from ..records import check_writable, digest_of_bytes, read_json, weight_files, write_json
 from .assets import fetch_assets, prepare_language_model
-from .stages import run_stage, training_flags
+from .stages import run_stage, train_once
 
 
 FRESH_PREDICTION = Path(__file__).with_name("fresh_prediction.py")
@@ -33,10 +33,10 @@ SHOWN_CLIPS = (("emotion", "en"), ("emotion", "zh"), ("sentiment", "en"))  # tas
 
 
 def training_options(arguments: argparse.Namespace, language_model: Path) -> list[str]:
-    """The arguments of the training command."""
+    """The arguments of the training command, without the folder of the run."""
     options = ["--config", str(arguments.config), "--dataset", str(arguments.dataset)]
-    options += ["--output_dir", str(arguments.output), "--text_model_name_or_path", str(language_model)]
-    return [*options, "--seed", str(arguments.seed), *training_flags(arguments.output), *arguments.options]
+    options += ["--text_model_name_or_path", str(language_model)]
+    return [*options, "--seed", str(arguments.seed), *arguments.options]
 
 
 def check_options(arguments: argparse.Namespace) -> None:
@@ -47,7 +47,7 @@ def check_options(arguments: argparse.Namespace) -> None:
     """
     for folder in (arguments.output, arguments.dataset, arguments.cache):
         check_writable(folder)
-    options = training_options(arguments, arguments.cache)
+    options = ["--output_dir", str(arguments.output), *training_options(arguments, arguments.cache)]
     chosen_options(options, read_settings(options))
     from ..arguments import parse_arguments  # imports torch
 
@@ -59,7 +59,8 @@ def train_and_evaluate(arguments: argparse.Namespace, language_model: Path, timi
     output = arguments.output
     corpus = python_command("demo.corpus", "--output", arguments.dataset, "--sources", arguments.cache)
     run_stage("corpus", corpus, timings)
-    run_stage("training", python_command("train", *training_options(arguments, language_model)), timings)
+    clips = digest_of_bytes((arguments.dataset / "metadata.jsonl").read_bytes())
+    train_once(training_options(arguments, language_model), arguments.config, clips, output, timings)
     run_stage("calibration", python_command("calibrate", output), timings)
     evaluate = python_command("run_eval", "--model_name_or_path", output, "--dataset", arguments.dataset)
     evaluate += ["--subsets", "every", "--seed", str(arguments.seed), "--overwrite"]

@@ -7,7 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..paths import python_command
+from ..records import digest_of_json, read_json, write_json
 
+
+TRAINED_WITH = "trained_with.json"  # the options of a finished run, in its folder
 SECONDS_BETWEEN_SAMPLES = 0.2
 
 
@@ -47,6 +51,37 @@ def run_stage(
     timings[name] = {"seconds": round(time.time() - started, 1), "peak_gib": round(peak_gib, 2)}
     if process.returncode:
         raise SystemExit(f"\nThe stage '{name}' failed (exit {process.returncode}); see its message above.")
+
+
+def train_once(
+    options: Sequence[str],
+    config: Path,
+    corpus: Any,
+    output: Path,
+    timings: dict[str, Any],
+    offline: bool = True,
+) -> None:
+    """The stage `training`, unless a run with the same options on the same corpus is finished.
+
+    Args:
+        options: of training.train, without the folder of the run.
+        config: the recipe among them, whose content counts, too.
+        corpus: what identifies the corpus.
+        output: folder of the run.
+        timings, offline: as for `run_stage`.
+    """
+    key = {"options": list(options), "recipe": config.read_text(encoding="utf-8"), "corpus": corpus}
+    record = output / TRAINED_WITH
+    digest = digest_of_json(key)
+    if (output / "training.json").is_file() and record.is_file() and read_json(record).get("digest") == digest:
+        print(
+            f"\n== training ==\n{output} is trained with these options; it is kept. To train again, move it away.",
+            flush=True,
+        )
+        return
+    command = python_command("train", *options, "--output_dir", output, *training_flags(output))
+    run_stage("training", command, timings, offline=offline)
+    write_json(record, {"digest": digest, **key})
 
 
 def _peak_gib(pid: int) -> float:

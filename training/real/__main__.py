@@ -19,16 +19,15 @@ from typing import Any
 from ..cli import CommandParser, command_errors
 from ..data.media_paths import VIDEO_SUFFIXES
 from ..demo.assets import prepare_language_model
-from ..demo.stages import run_stage, training_flags
+from ..demo.stages import run_stage, train_once
 from ..paths import CONFIGS, python_command
 from ..recipes import chosen_options, read_settings
-from ..records import check_writable, digest_of_json, read_json, write_json
+from ..records import check_writable, read_json, write_json
 
 
 RECIPE = CONFIGS / "ravdess-whisper-base.yaml"
 SPLIT = "test"
 FACE_CHOICES = ("auto", "landmarks", "videos", "none")
-RECORD = "real.json"  # which options the finished stages were run with
 
 
 def make_parser() -> CommandParser:
@@ -106,16 +105,8 @@ def check_options(arguments: argparse.Namespace) -> None:
 
 def train(arguments: argparse.Namespace, options: list[str], timings: dict[str, Any]) -> None:
     """Train, unless a run with the same options on the same corpus is finished."""
-    output = arguments.output
-    key = {"options": options, "corpus": read_json(arguments.dataset / "conversion.json").get("fingerprint")}
-    record = output / RECORD
-    digest = digest_of_json(key)
-    if (output / "training.json").is_file() and record.is_file() and read_json(record)["digest"] == digest:
-        print(f"\n== training ==\n{output} is trained with these options; it is kept.", flush=True)
-        return
-    command = python_command("train", *options, "--output_dir", output, *training_flags(output))
-    run_stage("training", command, timings, offline=False)
-    write_json(record, {"digest": digest, **key})
+    corpus = read_json(arguments.dataset / "conversion.json").get("fingerprint")
+    train_once(options, arguments.config, corpus, arguments.output, timings, offline=False)
 
 
 def evaluate(arguments: argparse.Namespace, timings: dict[str, Any]) -> None:

@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from training.demo.stages import run_stage, training_flags
+from training.demo import stages
+from training.demo.stages import run_stage, train_once, training_flags
 
 
 OVERWRITE = ["--overwrite", "true"]
@@ -32,6 +33,34 @@ def test_existing_run_is_resumed_or_moved_aside(tmp_path, files, flags):
 def test_new_run_needs_no_flags(tmp_path):
     assert training_flags(tmp_path / "absent") == []
     assert training_flags(tmp_path) == []
+
+
+def test_a_finished_training_is_kept_until_something_changes(tmp_path, monkeypatch, capsys):
+    started = []
+
+    def finish(name, command, timings, offline):
+        started.append(command)
+        run.mkdir(exist_ok=True)
+        (run / "training.json").write_text("{}")
+
+    monkeypatch.setattr(stages, "run_stage", finish)
+    run = tmp_path / "run"
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("lora_r: 8")
+    train_once(["--seed", "0"], recipe, "corpus", run, {})
+    assert started[0][-4:] == ["--seed", "0", "--output_dir", str(run)]
+    train_once(["--seed", "0"], recipe, "corpus", run, {})
+    assert len(started) == 1
+    assert "run is trained with these options; it is kept" in capsys.readouterr().out
+    train_once(["--seed", "1"], recipe, "corpus", run, {})
+    train_once(["--seed", "1"], recipe, "another corpus", run, {})
+    recipe.write_text("lora_r: 4")
+    train_once(["--seed", "1"], recipe, "another corpus", run, {})
+    assert len(started) == 4
+    assert all(command[-2:] == OVERWRITE for command in started[1:])
+    (run / "training.json").unlink()  # interrupted
+    train_once(["--seed", "1"], recipe, "another corpus", run, {})
+    assert len(started) == 5
 
 
 def test_stage_is_timed(tmp_path, capfd):
