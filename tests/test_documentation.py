@@ -190,6 +190,26 @@ def test_linked_headings_exist():
     assert offenders == []
 
 
+# ---- the log ------------------------------------------------------------------------------------------------------
+
+DECISION = r"\*\*(Kept|Not kept|Superseded|Open|Finding)\*\*"
+
+
+def test_entries_of_the_log_begin_with_a_decision_and_are_in_its_index():
+    index = (ROOT / "training/LOG.md").read_text(encoding="utf-8")
+    pages = sorted((ROOT / "training/log").glob("*.md"))
+    entries = [(page, entry) for page in pages for entry in page.read_text(encoding="utf-8").split("\n## ")[1:]]
+    assert len(entries) > 50
+    offenders = []
+    for page, entry in entries:
+        heading, _, body = entry.partition("\n")
+        decision = re.match(DECISION, body.lstrip())
+        row = f"| {decision[0]} | [{heading}](log/{page.name}#" if decision else None
+        if row is None or row not in index:
+            offenders.append(f"{relative_name(page)}: {heading}")
+    assert offenders == []
+
+
 def test_map_names_what_exists():
     """In "To change X, edit Y": every file, and every name in one of the row's files."""
     text = (ROOT / "training/README.md").read_text(encoding="utf-8")

@@ -7,8 +7,8 @@
 The columns of released features differ in scale by orders of magnitude (pitch in Hz next to probabilities), and so do
 the layers of a pretrained encoder, so the model standardizes them. What it pools of features over time
 (`pooling="statistics"`) differs again: faces differ far more than they move. A weighted sum of layers is pooled as it
-is: with pooled values of one size, the weights hardly learn (LOG.md). The statistics are measured once, before the
-first step, and stored in the checkpoint.
+is: with pooled values of one size, the weights hardly learn (training/log/encoders.md). The statistics are measured
+once, before the first step, and stored in the checkpoint.
 """
 
 # T steps  F feature width

@@ -6,7 +6,7 @@
 
 A few hundred steps do not teach a language model to copy exactly. But where the tokens are linear in the head's logits
 (pseudo_tokens.py), so are its answers, nearly; only the slopes and biases are not 1 and 0. They are measured after
-training and undone in the projection, which is linear as well. LOG.md has the figures.
+training and undone in the projection, which is linear as well. training/log/pseudo_tokens.md has the figures.
 """
 
 # N mixed vectors  H fusion width  D LLM width  A answers of a task  G projections  T tasks

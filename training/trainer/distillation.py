@@ -6,7 +6,7 @@
 The head is linear, so its confidence follows from the fused vector. The language model is not: it memorizes the
 training clips, and for vectors between or beyond them, such as those of unfamiliar speakers, it falls back on one
 favorite answer. Between clips there are no labels, but the head has an answer everywhere: its probabilities are the
-target of the answer's first token. LOG.md has the figures.
+target of the answer's first token. training/log/pseudo_tokens.md has the figures.
 """
 
 # B batch  S tokens  K columns with logits  V vocabulary  H fusion width  A answers of a task

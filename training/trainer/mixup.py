@@ -5,7 +5,8 @@
     media tokens of a partner ┘   s ~ Beta(alpha, alpha)          loss: s * clip's + (1 - s) * partner's
 
 Fusion and experts memorize a few hundred clips; mixup makes them behave linearly between the clips (Zhang et al.,
-2018, arXiv 1710.09412). Mixing the fused vectors instead comes too late for that. LOG.md has the figures.
+2018, arXiv 1710.09412). Mixing the fused vectors instead comes too late for that. training/log/ravdess.md has the
+figures.
 """
 
 # N fused vectors: every sample with each subset of its modalities  M modalities (text, audio, video)

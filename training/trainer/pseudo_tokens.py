@@ -11,7 +11,7 @@ answers. Training continues from there.
 Where every token belongs to one task, the weights of labels are linear in the head's logits: to answer as the head
 does, the language model then only has to copy the token to its output, whose product with a label's embedding is the
 label's logit. Where tasks share a token, their logits would add up, and the weights are the head's probabilities.
-LOG.md has the figures.
+training/log/pseudo_tokens.md has the figures.
 """
 
 # N fused vectors  H fusion width  D LLM width  G projections  T tasks  A answers of a task

@@ -2,7 +2,7 @@
 
 All benchmarks share the options in `COMMON`; a benchmark changes those that its corpus needs. Nothing is chosen on the
 reported split: the best epoch is chosen on `inner`, groups taken out of train. If these are few, the settings are
-fixed beforehand (LOG.md), and training uses all of train up to its last epoch.
+fixed beforehand (training/log/text_corpora.md), and training uses all of train up to its last epoch.
 """
 
 from collections.abc import Callable

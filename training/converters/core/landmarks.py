@@ -5,7 +5,7 @@
 
 A face in another place, or closer to the camera, gives the same features. Its movement within the clip is kept: the
 center's distance from its median, also in face sizes. The changes from frame to frame say how lively a face is, which
-depends less on whose face it is than its shape does (figures in training/LOG.md).
+depends less on whose face it is than its shape does (figures in training/log/encoders.md).
 """
 
 # T frames  N points  D = 2 (2 N + 2 + other columns)
