@@ -272,8 +272,8 @@ def summarize_real_data(ravdess: dict[str, Any], real_data: dict[str, Any]) -> s
         f"**Real data**, {real_data['text_model']} on a CPU. `make real` trains on the outputs of a frozen "
         f"{ravdess['audio']} and face landmarks: eight emotions (chance 0.125), actors unseen in each of "
         f"{len(ravdess['folds'])} folds, {_count_seeds(ravdess['seeds'])} (mean ± standard deviation); *per speaker*: "
-        "features normalized with other, unlabeled clips of the same speaker. The others train on subsets, most with "
-        "one seed. Baselines are scikit-learn's logistic and ridge regression. "
+        "features normalized with other, unlabeled clips of the same speaker. The others, some trained on a part of "
+        "their corpus, mostly have one seed. Baselines are scikit-learn's logistic and ridge regression. "
         "[Intervals and conditions](training/results/README.md#other-corpora)."
     )
     header = ["corpus", "metric"]
@@ -324,9 +324,9 @@ def render_real_data(results: dict[str, Any]) -> str:
     """EGMF compared with the baseline by each corpus's main figure, losses included, from `real_data.json`."""
     benchmarks = results["benchmarks"].values()
     introduction = (
-        f"**Real data**, {results['text_model']} on a CPU, subsets of the training sets, one seed unless a standard "
-        "deviation is given; [every figure and its conditions](real_data.md), rebuilt by "
-        f"`{COMMANDS['real_data.json']}`:"
+        f"**Real data**, {results['text_model']} on a CPU, MELD and the translation trained on a part of their "
+        "examples, one seed unless a standard deviation is given; [every figure and its conditions](real_data.md), "
+        f"rebuilt by `{COMMANDS['real_data.json']}`:"
     )
     table = markdown_table(
         ("corpus", "metric", "constant prediction", "scikit-learn baseline", "EGMF", "95% interval"),

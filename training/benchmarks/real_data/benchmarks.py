@@ -1,8 +1,9 @@
 """The benchmarks on real data: how each corpus is read, trained on, and compared.
 
-All benchmarks share the options in `COMMON`; a benchmark changes those that its corpus needs. Nothing is chosen on the
-reported split: the best epoch is chosen on `inner`, groups taken out of train. If these are few, the settings are
-fixed beforehand (training/log/text_corpora.md), and training uses all of train up to its last epoch.
+All benchmarks share the options in `COMMON`; a benchmark changes those that its corpus needs. The best epoch is
+chosen on `inner`, groups taken out of train. If these are few, the settings are fixed beforehand
+(training/log/text_corpora.md), and training uses all of train up to its last epoch. Settings were chosen on examples
+of train as well, but results of earlier ones on the reported split were known (training/log/).
 """
 
 from collections.abc import Callable

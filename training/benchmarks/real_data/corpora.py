@@ -20,7 +20,6 @@ REPORTED = "validation"  # the split whose figures are reported
 GROUP = "group"  # the column with the groups
 MOSI_REPORTED_SHARE = 0.2
 
-CHINESE_PROMPT = {"prefix": "声音和表情：", "suffix": "\n话语：\n", "separator": ""}
 TASKS: dict[str, dict[str, Any]] = {
     "sims_v2_english": {
         "kind": "regression",
@@ -29,19 +28,11 @@ TASKS: dict[str, dict[str, Any]] = {
         "step": 0.2,
         "prompt": "\nThe speaker's sentiment from -1 to 1 is",
     },
+    # In English, because the language model does not read the Chinese transcript, and knows no Chinese labels.
     "emotiontalk": {
         "kind": "classification",
-        "labels": {
-            "neutral": "平静",
-            "angry": "愤怒",
-            "happy": "高兴",
-            "surprised": "惊奇",
-            "disgusted": "厌恶",
-            "sad": "悲伤",
-            "fearful": "恐惧",
-        },
-        "prompt": "\n说话人的情绪是：",
-        **CHINESE_PROMPT,
+        "labels": ["neutral", "angry", "happy", "surprised", "disgusted", "sad", "fearful"],
+        "prompt": "\nThe speaker's emotion is",
     },
     "ravdess": {
         "kind": "classification",

@@ -145,7 +145,8 @@ def train_and_evaluate(arguments: Namespace, corpus: Path) -> dict[str, Any]:
                 encoder_cache=str(arguments.work / "encoders"),
             )
         )
-    metrics = read_json(results)["subsets"]["all"]["tasks"][TASK]["metrics"]
+    (evaluated,) = read_json(results)["subsets"].values()
+    metrics = evaluated["tasks"][TASK]["metrics"]
     minutes = read_json(run / "training.json")["seconds"]["all"] / 60
     return {**{name: metrics[name] for name in METRICS}, "minutes": minutes}
 
