@@ -32,10 +32,10 @@ def check_summary(
     check_choice("calibrated", calibrated, (True, False))
     if len(tasks) != len(output.probabilities):
         raise ValueError(f"There are {len(tasks)} tasks for {len(output.probabilities)} samples; give one for each.")
-    finite = torch.isfinite(output.probabilities)
-    if uses_log_probs:
-        finite = finite & torch.isfinite(output.log_probs.exp())
-    not_finite = torch.where(~finite.all(dim=1))[0].tolist()
+    finite = torch.isfinite(output.probabilities).all(dim=1)
+    if uses_log_probs:  # those of padding are -inf, but not those of all answers
+        finite = finite & torch.isfinite(output.log_probs.logsumexp(dim=1))
+    not_finite = torch.where(~finite)[0].tolist()
     if not_finite:
         raise ValueError(
             f"The probabilities of samples {shorten(not_finite)} are not finite. "

@@ -110,10 +110,12 @@ def test_probabilities_that_are_not_finite_are_refused(features):
         features.post_process_answers(output)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_log_probs_that_are_not_finite_are_refused_where_they_are_read(features, value, monkeypatch):
+@pytest.mark.parametrize(
+    ("labels", "value"), [(2, float("nan")), (2, float("inf")), (slice(None), float("-inf"))], ids=str
+)
+def test_log_probs_that_are_not_finite_are_refused_where_they_are_read(features, labels, value, monkeypatch):
     output = make_output(features, "emotion", [[1 / 7] * 7, [0.4] + [0.1] * 6])
-    output.log_probs[1, 2] = value
+    output.log_probs[1, labels] = value
     assert len(features.post_process_answers(output)) == 2
     numbers = {"text+video": {"temperature": 2.0, "uniform_weight": 0.1}}
     monkeypatch.setattr(features.task_objects["emotion"], "calibration", numbers)

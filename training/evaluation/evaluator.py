@@ -40,7 +40,7 @@ from ..options import ModelArguments
 from ..records import check_writable, commit, only_writer, peak_gib, versions, weights_digest, write_json
 from .calibration import calibration_figures
 from .gates import expert_weights, find_collapse, gate_figures
-from .metrics import numbers_of, prefixed_warnings, task_metrics
+from .metrics import logged_warnings, numbers_of, task_metrics
 from .processes import choose_device, merge_over_processes, own_part, processes, require_all, require_examples
 from .run_records import read_training
 from .subsets import parse_subsets, subset_name, trained_modalities
@@ -254,10 +254,9 @@ def compute_results(
         for name, task in tasks.items():
             of_task = [record for record in usable if record["task"] == name]
             if of_task:
-                with prefixed_warnings(name, subset):
+                with logged_warnings(name, subset):
                     parts[name] = _compute_task_results(task, of_task, bootstrap)
                 print_figures(subset, name, parts[name])
-                parts[name]["calibration"] = calibration_figures(parts[name]["predictions"], task.calibration)
                 if "experts" in of_task[0]["answer"]:
                     parts[name]["gate"] = _describe_gate(parts[name]["predictions"], f"{subset}, {name}", gate)
         results[subset] = {"left_out": len(of_subset) - len(usable), "tasks": parts}
@@ -270,10 +269,12 @@ def _compute_task_results(task: EGMFTask, records: Sequence[dict[str, Any]], boo
     scores = None
     if task.kind == "regression":
         scores = np.array([float(record["rated"]) for record in records])
+    predictions = [record["answer"] for record in records]
     return {
         "examples": len(records),
         "metrics": task_metrics(task, probabilities, truth, scores, bootstrap),
-        "predictions": [record["answer"] for record in records],
+        "predictions": predictions,
+        "calibration": calibration_figures(predictions, task.calibration),
     }
 
 

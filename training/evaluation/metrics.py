@@ -10,6 +10,7 @@ first metric is computed, because importing `evaluate` takes seconds.
 
 import functools
 import importlib.util
+import logging
 import math
 import statistics
 import warnings
@@ -32,6 +33,8 @@ METRICS_FOLDER = HUB_CARDS / "metrics"
 CORPORA = {(-3.0, 3.0): "mosei", (-1.0, 1.0): "sims_v2"}  # a scale -> the corpus whose classes egmf_msa uses
 INTERVAL = 0.9  # probability inside an interval
 CALIBRATION_BINS = 15  # of equal width, over confidences from 0 to 1
+
+logger = logging.getLogger(__name__)
 
 
 @functools.cache
@@ -223,12 +226,16 @@ def numbers_of(metrics: dict[str, Any]) -> dict[str, float]:
 
 
 @contextmanager
-def prefixed_warnings(*names: str) -> Iterator[None]:
-    """Prefixes warnings from the block with these names: `meld, text+audio: All 3 readable predictions ...`."""
+def logged_warnings(*names: str) -> Iterator[None]:
+    """Logs warnings from the block with these names: `meld, text+audio: All 3 readable predictions ...`.
+
+    Even if Python was told to stop at warnings: those of a metric must not cost hours of predictions.
+    """
     with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         yield
-    for warning in caught:
-        warnings.warn(f"{', '.join(names)}: {warning.message}", warning.category, stacklevel=4)
+    for message in dict.fromkeys(str(warning.message) for warning in caught):
+        logger.warning(f"{', '.join(names)}: {message}")
 
 
 # ---- over several predictions or runs ---------------------------------------------------------------------------
