@@ -52,13 +52,6 @@ class RunFiles:
         """The tasks' results with all modalities."""
         return self.subsets.get(self.full, {}).get("tasks", {})
 
-    @property
-    def has_eval_split(self) -> bool:
-        """Whether the training left out a split, on which the run can be calibrated."""
-        data_arguments = self.record.get("data_arguments") or {}
-        split = data_arguments.get("eval_split")
-        return split is None or split != data_arguments.get("train_split")
-
 
 def read_run(run: Path, dataset: Path | None = None, results_file: Path | None = None) -> RunFiles:
     """The files of a run.

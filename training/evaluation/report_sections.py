@@ -21,6 +21,7 @@ from .report_tables import (
     task_table,
     worst_table,
 )
+from .run_records import has_eval_split
 from .subsets import SUBSET_NAMES, full_subset
 from .tables import format_number, format_subset
 
@@ -190,9 +191,10 @@ def _calibration_section(files: RunFiles, task: str, pictures: Pictures) -> list
     if calibration:
         blocks.append(Paragraph(describe_calibration(calibration, has_labels)))
     else:
-        command = f"`egmf calibrate {files.run}` does it."
-        missing = "Its training left no split on which it could be."
-        blocks.append(Paragraph(f"The checkpoint is not calibrated. {command if files.has_eval_split else missing}"))
+        advice = "Its training left no split on which it could be."
+        if has_eval_split(files.record.get("data_arguments") or {}):
+            advice = f"`egmf calibrate {files.run}` does it."
+        blocks.append(Paragraph(f"The checkpoint is not calibrated. {advice}"))
     if not has_labels:
         return blocks
     probabilities, truth = read_distributions(predictions)

@@ -207,3 +207,13 @@ def read_training(run: Path, for_report: bool = False) -> dict[str, Any]:
     check_shape(record, TRAINING | REPORTED if for_report else TRAINING, path, advice)
     check_value(record, str(path))
     return record
+
+
+def has_eval_split(data_arguments: Mapping[str, Any]) -> bool:
+    """Whether a training left out a split, on which its run can be calibrated.
+
+    Args:
+        data_arguments: of `training.json`; empty without one.
+    """
+    split = data_arguments.get("eval_split")
+    return split is None or split != data_arguments.get("train_split")

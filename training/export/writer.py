@@ -85,7 +85,7 @@ def export_run(options: ExportOptions) -> dict[str, Any]:
     """
     check_formats(options.format)
     options.output_dir = new_folder(options.output_dir)
-    check_output_dir(options.output_dir, options.overwrite)
+    check_writable(options.output_dir.parent)
     with only_writer(options.output_dir, "export"):
         restore_earlier(options.output_dir)
         check_output_dir(options.output_dir, options.overwrite)
@@ -218,14 +218,13 @@ def trial_inputs(model: EGMFModel, specs: Sequence[TensorSpec]) -> dict[str, dic
 
 
 def check_output_dir(folder: Path, overwrite: bool) -> None:
-    """Check that the folder can be written.
+    """Check that the folder may be replaced.
 
     Raises:
-        ValueError: it is a file, cannot be written, or holds something that must not be replaced.
+        ValueError: it is a file, or holds something that must not be replaced.
     """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file. Give the name of a folder.")
-    check_writable(folder)
     if not folder.is_dir() or not any(folder.iterdir()):
         return
     if not (folder / RECORD).is_file():

@@ -44,6 +44,7 @@ from ..data.selection import (
 from ..data.speakers import SpeakerNormalization
 from ..data.windows import cut_examples, num_clips
 from ..evaluation.processes import require_examples
+from ..evaluation.run_records import has_eval_split
 from ..model.builder import build
 from ..model.encoders import without_untrained_encoders
 from ..model.language_model import check_text_model_location, quantization, with_lora_targets
@@ -448,7 +449,7 @@ class TrainingRun:
         run = self.folder
         dataset = self.data_args.dataset
         print(f"The run is in {run}: the model, its processor, and training.json. Next:")
-        if self.data_args.eval_split != self.data_args.train_split:
+        if has_eval_split(vars(self.data_args)):
             print(f"  egmf calibrate {run}")
         cache = f" --encoder_cache {self.data_args.encoder_cache}" if self.encoder_cache is not None else ""
         print(f"  egmf evaluate --model_name_or_path {run} --dataset {dataset} --subsets every{cache}")

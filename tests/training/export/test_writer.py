@@ -99,6 +99,7 @@ def test_nothing_is_overwritten_in_silence(checkpoint, tmp_path, capsys):
     (tmp_path / "thesis.txt").write_text("years of work")
     assert "holds other files" in refusal(capsys, checkpoint, tmp_path, "--format", "torch", "--overwrite")
     assert "is a file" in refusal(capsys, checkpoint, tmp_path / "thesis.txt", "--format", "torch")
+    assert "is not writable" in refusal(capsys, checkpoint, tmp_path / "thesis.txt/new", "--format", "torch")
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
