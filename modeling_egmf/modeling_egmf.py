@@ -68,6 +68,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, Cache, PreTrainedModel
 from transformers import initialization as init
+from transformers.modeling_utils import local_torch_dtype
 from transformers.utils import can_return_tuple
 
 from .adapters_egmf import EGMFAdapterMixin, adapter_configs, add_adapter, new_adapter_config
@@ -136,6 +137,7 @@ class EGMFModel(EGMFPreTrainedModel):
         audio_backbone, video_backbone: pretrained encoders, already loaded; None builds them from `config`.
     """
 
+    @local_torch_dtype(torch.float32)
     def __init__(
         self,
         config: EGMFConfig,
@@ -183,7 +185,6 @@ class EGMFModel(EGMFPreTrainedModel):
             empty = torch.where(~present.any(dim=1))[0].tolist()
             if empty:
                 raise ValueError(f"Sample {empty} of the batch has neither text nor audio nor video.")
-
         text_embeds = text_embeds.to(self.fusion.no_text_query.dtype)
         fused = self.fusion(text_embeds, transcript_mask, media_tokens, media_mask)  # (B, H)
         output = self.experts(fused)

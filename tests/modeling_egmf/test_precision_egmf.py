@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from modeling_egmf import EGMFForConditionalGeneration
 from modeling_egmf.precision_egmf import float32_linear, float32_logits
 from tests.helpers.tensor_memory import TensorMemory
 
@@ -221,6 +222,17 @@ def test_torchs_default_dtype_changes_no_answer(
     after = model.score_answers(**process(processor, samples, task="sentiment"))
     torch.testing.assert_close(before.probabilities, after.probabilities, atol=1e-5, rtol=0)
     assert after.log_probs.dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", ["adapter", "standalone"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_checkpoint_is_loaded_alike_under_another_default_dtype(request, default_dtype, kind, dtype):
+    folder, model, inputs = request.getfixturevalue(kind)
+    default_dtype(dtype)
+    loaded = EGMFForConditionalGeneration.from_pretrained(folder)
+    assert {weight.dtype for weight in loaded.state_dict().values()} == {torch.float32}
+    expected = model.score_answers(**inputs).probabilities
+    torch.testing.assert_close(loaded.score_answers(**inputs).probabilities, expected, atol=1e-5, rtol=0)
 
 
 def test_labels_of_32_bits(make_model, make_processor, make_samples, process):

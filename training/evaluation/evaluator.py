@@ -256,6 +256,7 @@ def compute_results(
             if of_task:
                 with logged_warnings(name, subset):
                     parts[name] = _compute_task_results(task, of_task, bootstrap)
+                    parts[name]["calibration"] = calibration_figures(parts[name]["predictions"], task.calibration)
                 print_figures(subset, name, parts[name])
                 if "experts" in of_task[0]["answer"]:
                     parts[name]["gate"] = _describe_gate(parts[name]["predictions"], f"{subset}, {name}", gate)
@@ -269,12 +270,10 @@ def _compute_task_results(task: EGMFTask, records: Sequence[dict[str, Any]], boo
     scores = None
     if task.kind == "regression":
         scores = np.array([float(record["rated"]) for record in records])
-    predictions = [record["answer"] for record in records]
     return {
         "examples": len(records),
         "metrics": task_metrics(task, probabilities, truth, scores, bootstrap),
-        "predictions": predictions,
-        "calibration": calibration_figures(predictions, task.calibration),
+        "predictions": [record["answer"] for record in records],
     }
 
 
