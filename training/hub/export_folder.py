@@ -45,6 +45,7 @@ from .verify import SENTENCES, TOLERANCE, example_sample
 
 MANIFEST = "pushed.json"
 ENDPOINT_FILES = ("handler.py", "requirements.txt")
+FILE_URI = re.compile(r"(?i)\bfile:(?://[\w.-]*)?(?=/)")  # what comes before the path
 ABSOLUTE_PATH = re.compile(r"(?<![\w.:/~<])/(?:[^\s/`|,()]+/)+([^\s/`|,()]+)")
 SECRET_NAMES = re.compile(r"token$|^logging_dir$|^hub_", re.IGNORECASE)
 
@@ -200,13 +201,15 @@ def portable(value: Any) -> Any:
     if isinstance(value, list):
         return [portable(entry) for entry in value]
     if isinstance(value, str) and "\n" not in value and len(value) > 1:
-        path = PurePath(os.path.expanduser(value) if value.startswith("~") else value)
+        plain = FILE_URI.sub("", value)
+        path = PurePath(os.path.expanduser(plain) if plain.startswith("~") else plain)
         return path.name if path.is_absolute() else value
     return value
 
 
 def portable_text(text: str, paths: Iterable[str]) -> str:
     """A text in which the given paths, and all others that are absolute, are reduced to their last part."""
+    text = FILE_URI.sub("", text)
     for path in paths:
         if PurePath(path).is_absolute():
             text = text.replace(path, PurePath(path).name)

@@ -14,6 +14,7 @@ from training.hub.export_folder import (
     find_facts,
     merge_lora,
     portable,
+    portable_text,
     weights_fingerprint,
 )
 from training.hub.model_card import read_study
@@ -190,6 +191,13 @@ def test_the_default_folder_of_a_dry_run_is_next_to_the_run(copy_of_run, monkeyp
 def test_portable_keeps_text_and_relative_paths():
     record = {"a": [1, None, "runs/x", "/"], "text": "\nThe answer / is", "max_token": 3}
     assert portable(record) == {"a": [1, None, "runs/x", "/"], "text": "\nThe answer / is"}
+
+
+@pytest.mark.parametrize("start", ["", "file:", "file://", "FILE://localhost"])
+def test_paths_of_a_machine_are_not_portable(start):
+    assert portable({"where": [f"{start}/home/ada/clips/1.mp4"]}) == {"where": ["1.mp4"]}
+    text = f"`{start}/home/ada/clips/1.mp4`, [x]({start}/home/ada/x.png), profile:/1, https://example.com/a/b"
+    assert portable_text(text, ()) == "`1.mp4`, [x](x.png), profile:/1, https://example.com/a/b"
 
 
 @pytest.mark.parametrize(
