@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         arguments = make_parser().parse_args(argv)
         plans = read_plans(arguments)
         from .experiments.runner import Laboratory, Runner
-        from .records import check_replaceable, read_json
+        from .records import check_replaceable, only_writer, read_json
 
         shared = {"dataset": arguments.dataset, "text_model_name_or_path": arguments.text_model_name_or_path}
         train_options = {name: value for name, value in shared.items() if value is not None}
@@ -105,11 +105,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         # Imported before the runs, which may take days: their report is not to be written by code of another version.
         from .experiments.report import render_experiment, write_experiment
 
-        with ended_as_by_ctrl_c():
-            laboratory.carry_out(arguments.jobs)
-        for runner in runners:
-            output = write_experiment(runner, results_file(runner.plan, arguments))
-            print(f"\n{render_experiment(read_json(output))}\nresults: {output}")
+        with only_writer(arguments.folder, "experiment"):
+            with ended_as_by_ctrl_c():
+                laboratory.carry_out(arguments.jobs)
+            for runner in runners:
+                output = write_experiment(runner, results_file(runner.plan, arguments))
+                print(f"\n{render_experiment(read_json(output))}\nresults: {output}")
 
 
 if __name__ == "__main__":

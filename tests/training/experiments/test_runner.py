@@ -9,6 +9,7 @@ from tests.helpers.corpus_files import tiny_llama, write_corpus, write_language_
 from training import run_eval, run_experiment, train
 from training.experiments import cost, diagnosis, language_models
 from training.experiments.commands import Commands
+from training.records import only_writer
 
 
 RECIPE = {
@@ -74,6 +75,14 @@ def started(monkeypatch):
 def experiment(place, *options, plans=("plan",)):
     files = [str(place / f"{name}.yaml") for name in plans]
     run_experiment.main([*files, "--folder", str(place / "runs"), *map(str, options)])
+
+
+def test_only_one_experiment_at_a_time_writes_to_a_folder(place, started, capsys):
+    with only_writer(place / "runs", "experiment"):
+        experiment(place, "--dry_run")
+        with pytest.raises(SystemExit, match=r"Another experiment is writing to .*/runs\. Wait until it ends"):
+            experiment(place)
+    assert started == []
 
 
 @pytest.mark.slow
