@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import f1_score
 
@@ -290,6 +291,9 @@ GOOD = {"predictions": ["joy", "anger"], "references": ["joy", "neutral"]}
         ({"predictions": [], "references": []}, "There are no examples"),
         ({"predictions": None}, "`predictions` is None; pass a list"),
         ({"predictions": "joy"}, "`predictions` is 'joy'; pass a list"),
+        ({"predictions": {"joy": 0, "anger": 1}}, "`predictions` is {'joy': 0, 'anger': 1}; pass a list"),
+        ({"references": {"joy", "anger"}}, "`references` is {.*}; pass a list"),
+        ({"references": pd.DataFrame({"joy": ["joy", "anger"]})}, "(?s)`references` is .*; pass a list"),
         ({"predictions": [1, 2]}, r"predictions\[0\] is 1, of type int; labels are names.*labels\[i\]"),
         ({"predictions": ["joy", math.nan]}, r"predictions\[1\] is nan, of type float"),
         ({"references": ["joy", None]}, r"references\[1\] is None: only a prediction may be unreadable"),
@@ -305,11 +309,14 @@ GOOD = {"predictions": ["joy", "anger"], "references": ["joy", "neutral"]}
         ),
         ({"labels": "joy"}, "pass a list of names"),
         ({"labels": []}, "pass a list of names"),
+        ({"labels": set(LABELS)}, "pass a list of names"),
+        ({"labels": 3}, "`labels` is 3; pass a list of names"),
         ({"labels": [0, 1]}, "pass a list of names"),
         ({"labels": ["joy", "joy"]}, "'joy' more than once"),
         ({"unknown_predictions": "neutral"}, "'error' or 'unreadable'"),
         ({"bootstrap": -1}, "number of resamples"),
         ({"bootstrap": 0.5}, "number of resamples"),
+        ({"bootstrap": True}, "number of resamples"),
         ({"confidence": 95}, "between 0 and 1"),
         ({"seed": -1}, "whole number of at least 0"),
         ({"calibration_bins": 0}, "whole number of at least 1"),

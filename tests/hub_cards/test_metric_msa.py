@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -324,6 +325,13 @@ GOOD = {"predictions": [0.5, -0.5], "references": [0.4, -0.2]}
         ({"predictions": None}, "`predictions` is None; pass a list"),
         ({"predictions": [0.1, math.nan]}, r"predictions\[1\] is nan; scores must be finite.*None"),
         ({"predictions": [-math.inf, 0.1]}, r"predictions\[0\] is -inf"),
+        ({"predictions": [0.1, 1e39]}, r"predictions\[1\] is 1e\+39; scores must be finite"),
+        ({"predictions": [True, 0.1]}, r"predictions\[0\] is True; pass one number per example"),
+        ({"predictions": np.array([0.1, 1j])}, r"predictions\[0\] is np.complex128.*; pass one number per example"),
+        ({"predictions": [0.1, pd.NA]}, r"predictions\[1\] is <NA>; pass one number per example"),
+        ({"predictions": {0: 0.3, 1: 0.1}}, "`predictions` is {0: 0.3, 1: 0.1}; pass a list"),
+        ({"predictions": {0.1, 0.2}}, "`predictions` is {.*}; pass a list"),
+        ({"predictions": pd.DataFrame([[0.1, 0.2]])}, "(?s)`predictions` is .*; pass a list"),
         ({"references": [0.1, math.nan]}, r"references\[1\] is nan"),
         ({"references": [0.1, None]}, r"references\[1\] is None: only a prediction may be unreadable"),
         ({"predictions": ["0.1", 0.2]}, r"predictions\[0\] is '0.1'; pass one number per example"),
@@ -335,6 +343,7 @@ GOOD = {"predictions": [0.5, -0.5], "references": [0.4, -0.2]}
         ({"references": [-3, 0.1]}, r"references are outside .*-3 at index 0.* load the metric .*'mosi'"),
         ({"out_of_range": "clip"}, "'error' or 'toolkits'"),
         ({"decimals": -1}, "whole number"),
+        ({"decimals": True}, "whole number"),
         ({"bootstrap": -1}, "number of resamples"),
         ({"confidence": 1.0}, "between 0 and 1"),
         ({"seed": 0.5}, "whole number"),

@@ -11,7 +11,7 @@ import inspect
 import math
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -45,7 +45,7 @@ class EGMFErcOptions:
             _check_labels(self.labels)
         if self.unknown_predictions not in ("error", "unreadable"):
             raise ValueError(f"`unknown_predictions` is {self.unknown_predictions!r}; use 'error' or 'unreadable'.")
-        if not isinstance(self.calibration_bins, int) or self.calibration_bins < 1:
+        if type(self.calibration_bins) is not int or self.calibration_bins < 1:
             raise ValueError(f"`calibration_bins` is {self.calibration_bins!r}; use a whole number of at least 1.")
         _check_bootstrap(self.bootstrap, self.confidence, self.seed)
 
@@ -242,9 +242,10 @@ def _listed(values: Iterable[Any], max_values: int = 5) -> str:
 
 
 def _check_labels(labels: Any) -> None:
-    names = list(labels)
+    has_order = isinstance(labels, Iterable) and not isinstance(labels, str | Set)
+    names = list(labels) if has_order else []
     are_names = all(isinstance(name, str) and name for name in names)
-    if isinstance(labels, str) or not names or not are_names:
+    if not names or not are_names:
         raise ValueError(f"`labels` is {labels!r}; pass a list of names, such as ['joy', 'anger'].")
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
@@ -253,7 +254,7 @@ def _check_labels(labels: Any) -> None:
 
 def _label_names(column: str, values: Any) -> list[str | None]:
     """A column of label names as a list, in which None stands for blank names too."""
-    if values is None or isinstance(values, str):
+    if values is None or isinstance(values, str | Mapping | Set) or type(values).__name__ == "DataFrame":
         raise ValueError(f"`{column}` is {values!r}; pass a list with one label name per example.")
     names = list(values)
     for index, name in enumerate(names):
@@ -332,11 +333,11 @@ def _check_known(names: Iterable[str], options_class: type) -> None:
 
 
 def _check_bootstrap(bootstrap: int, confidence: float, seed: int) -> None:
-    if not isinstance(bootstrap, int) or bootstrap < 0:
+    if type(bootstrap) is not int or bootstrap < 0:
         raise ValueError(f"`bootstrap` is {bootstrap!r}; pass a number of resamples, or 0 for none.")
     if not isinstance(confidence, int | float) or not 0 < confidence < 1:
         raise ValueError(f"`confidence` is {confidence!r}; pass a number between 0 and 1.")
-    if not isinstance(seed, int) or seed < 0:
+    if type(seed) is not int or seed < 0:
         raise ValueError(f"`seed` is {seed!r}; pass a whole number of at least 0.")
 
 

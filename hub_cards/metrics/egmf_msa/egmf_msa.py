@@ -9,11 +9,11 @@ A module of `evaluate` that needs no other file. Next: `EGMFMsa` (every argument
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsFloat
 
 import datasets
 import evaluate
@@ -27,6 +27,7 @@ from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error, r2_sc
 CONVENTIONS = {"default": "mosi", "mosi": "mosi", "mosei": "mosi", "sims": "sims", "sims_v2": "sims"}
 SCALE_END = {"mosi": 3.0, "sims": 1.0}  # the scale is symmetric
 RANGE_TOLERANCE = 1e-6
+MAX_SCORE = 3.4e38  # of float32
 DOMINANT_SHARE = 0.95  # share of the predictions from which one class is reported as dominant
 MIN_EXAMPLES = 20  # a share of fewer examples says too little for a warning
 UNREADABLE = 9  # the class of an unreadable answer; no score belongs to it
@@ -45,7 +46,7 @@ class EGMFMsaOptions:
     def __post_init__(self):
         if self.out_of_range not in ("error", "toolkits"):
             raise ValueError(f"`out_of_range` is {self.out_of_range!r}; use 'error' or 'toolkits'.")
-        if self.decimals is not None and (not isinstance(self.decimals, int) or self.decimals < 0):
+        if self.decimals is not None and (type(self.decimals) is not int or self.decimals < 0):
             raise ValueError(f"`decimals` is {self.decimals!r}; pass a whole number, or None for no rounding.")
         _check_bootstrap(self.bootstrap, self.confidence, self.seed)
 
@@ -234,26 +235,25 @@ def _listed(values: Iterable[Any], max_values: int = 5) -> str:
 
 def _scores(column: str, values: Any) -> list[float | None]:
     """A column of scores as a list of finite floats and None."""
-    if values is None or isinstance(values, str):
+    if values is None or isinstance(values, str | Mapping | Set) or type(values).__name__ == "DataFrame":
         raise ValueError(f"`{column}` is {values!r}; pass a list with one score per example.")
     hint = " Pass None for an unreadable answer." if column == "predictions" else ""
-    values = list(values)
-    scores: list[float | None] = [None] * len(values)
-    for index, value in enumerate(values):
+    scores = list(values)
+    for index, value in enumerate(scores):
         if value is None:
             continue
-        if isinstance(value, str | bytes | dict | list | tuple) or np.ndim(value):
+        is_number = isinstance(value, SupportsFloat) and not isinstance(value, bool | np.bool | np.complexfloating)
+        if not is_number or np.ndim(value):
             raise ValueError(
                 f"{column}[{index}] is {value!r}; pass one number per example. "
                 f"A table of one column needs .squeeze(-1).{hint}"
             )
-        score = float(value)
-        if not math.isfinite(score):
+        scores[index] = float(value)
+        if not abs(scores[index]) <= MAX_SCORE:
             raise ValueError(
-                f"{column}[{index}] is {score}; scores must be finite. Check where it comes from: "
+                f"{column}[{index}] is {scores[index]}; scores must be finite. Check where it comes from: "
                 f"no figure is defined for it.{hint}"
             )
-        scores[index] = score
     return scores
 
 
@@ -272,11 +272,11 @@ def _check_known(names: Iterable[str], options_class: type) -> None:
 
 
 def _check_bootstrap(bootstrap: int, confidence: float, seed: int) -> None:
-    if not isinstance(bootstrap, int) or bootstrap < 0:
+    if type(bootstrap) is not int or bootstrap < 0:
         raise ValueError(f"`bootstrap` is {bootstrap!r}; pass a number of resamples, or 0 for none.")
     if not isinstance(confidence, int | float) or not 0 < confidence < 1:
         raise ValueError(f"`confidence` is {confidence!r}; pass a number between 0 and 1.")
-    if not isinstance(seed, int) or seed < 0:
+    if type(seed) is not int or seed < 0:
         raise ValueError(f"`seed` is {seed!r}; pass a whole number of at least 0.")
 
 
