@@ -6,6 +6,7 @@ analyze: all of it for every task of a results file ─► describe_gate: blocks
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,9 @@ from .tables import MISSING, format_number
 PERMUTATIONS = 2000
 MAX_GROUPS = 20  # a text column with more different values is not analyzed unless it is named
 MIN_GROUP = 2  # examples
+QUARTERS = (0, 0.25, 0.5, 0.75, 1)
+LARGEST_NUMBER = 1e100  # whose squares can be summed; columns with larger ones are groups
+OWN_FACTORS = ("label", "intensity", "polarity", "modalities")
 
 
 # ---- what weights may depend on ---------------------------------------------------------------------------------
@@ -52,15 +56,21 @@ def find_factors(
             raise ValueError(f"The results have no column {name!r}. They have {', '.join(available) or 'none'}.")
         values = [row.get(name) for row in table]
         if columns is not None or is_number_column(values) or 1 < len(set(map(str, values))) <= MAX_GROUPS:
-            factors[name] = values
+            factors[factor_name(name)] = values
     return factors
+
+
+def factor_name(column: str) -> str:
+    """The name of a column among the factors, which is not one of those that are no columns."""
+    return f"column {column}" if column in OWN_FACTORS else column
 
 
 def is_number_column(values: Sequence[Any]) -> bool:
     """Whether all values that there are are numbers, and not all the same."""
     numbers = [value for value in values if value is not None]
     return len(set(map(str, numbers))) > 1 and all(
-        isinstance(value, int | float) and not isinstance(value, bool) for value in numbers
+        isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST_NUMBER
+        for value in numbers
     )
 
 
@@ -90,6 +100,7 @@ def squared_correlation(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Squared correlation of each expert's weight (N, E) with numbers (N,) -> (E,)."""
     centered = weights - weights.mean(axis=0)
     deviations = values - values.mean()
+    deviations = deviations / np.abs(deviations).max()  # whatever the unit
     products = deviations @ centered
     scale = (centered**2).sum(axis=0) * (deviations**2).sum()
     return np.divide(products**2, scale, out=np.zeros_like(scale), where=scale > 1e-12)
@@ -132,29 +143,41 @@ def measure_dependence(weights: np.ndarray, values: Sequence[Any], permutations:
 
 
 def group_means(weights: np.ndarray, values: Sequence[Any]) -> dict[str, dict[str, Any]]:
-    """Group -> number of examples, means (E,) and standard deviations (E,); numbers in four groups of equal size."""
-    names = [None if value is None else str(value) for value in values]
+    """Group -> number of examples, means (E,) and standard deviations (E,).
+
+    Numbers of more than four values are in four groups of nearly equal size, as far as equal numbers allow it.
+    """
+    codes = [None if value is None else str(value) for value in values]
+    names = {code: code for code in codes if code is not None}
     if is_number_column(values):
-        numbers = np.array([np.nan if value is None else float(value) for value in values])
-        edges = np.unique(np.nanquantile(numbers, [0, 0.25, 0.5, 0.75, 1]))
-        bins = np.clip(np.searchsorted(edges, numbers, side="right") - 1, 0, max(len(edges) - 2, 0))
-        last = len(edges) - 1
-        names = [
-            None if np.isnan(number) else f"{edges[bin]:g} to {edges[min(bin + 1, last)]:g}"
-            for number, bin in zip(numbers, bins, strict=True)
-        ]
+        codes, names = number_groups([None if value is None else float(value) for value in values])
     groups = {}
-    ordered = [name for name in names if name is not None]
-    if is_number_column(values):
-        ordered.sort(key=lambda name: float(name.split(" to ")[0]))
-    for name in dict.fromkeys(ordered):
-        chosen = weights[[other == name for other in names]]
+    for code, name in names.items():
+        chosen = weights[[other == code for other in codes]]
         groups[name] = {
             "examples": len(chosen),
             "mean": chosen.mean(axis=0).tolist(),
             "std": chosen.std(axis=0).tolist(),
         }
     return groups
+
+
+def number_groups(values: Sequence[float | None]) -> tuple[list[float | None], dict[float, str]]:
+    """The smallest possible number of each value's group, and the groups' names by it, in ascending order."""
+    present = np.array([value for value in values if value is not None])
+    starts = np.unique(present)
+    is_single = len(starts) < len(QUARTERS)
+    if not is_single:
+        starts = np.unique(np.quantile(present, QUARTERS))
+    # As many digits as it takes to tell them apart.
+    digits = next(n for n in range(6, 18) if len({f"{start:.{n}g}" for start in starts}) == len(starts))
+    shown = [f"{start:.{digits}g}" for start in starts]
+    if not is_single:
+        starts = starts[:-1]
+        shown = [f"{low} to {high}" for low, high in pairwise(shown)]
+    places = [None if value is None else np.searchsorted(starts, value, side="right") - 1 for value in values]
+    codes = [None if place is None else float(starts[place]) for place in places]
+    return codes, dict(zip(starts.tolist(), shown, strict=True))
 
 
 # ---- a run ------------------------------------------------------------------------------------------------------
@@ -168,7 +191,7 @@ def analyze(results: Mapping[str, Any], columns: Sequence[str] | None = None) ->
         columns: names of the table's columns; None for all of numbers or of few different values.
 
     Raises:
-        ValueError: there is no such column.
+        ValueError: there is no such column, or no group of examples to compare in it.
     """
     full = full_subset(results)
     if full not in results["subsets"]:
@@ -176,6 +199,9 @@ def analyze(results: Mapping[str, Any], columns: Sequence[str] | None = None) ->
     gate = (results.get("config") or {}).get("gate", "two_stage")
     parts = results["subsets"][full]["tasks"]
     tasks = {task: _analyze_task(results, task, full, columns) for task, part in parts.items() if has_experts(part)}
+    for name in columns or ():
+        if not any(factor_name(name) in part["factors"] for part in tasks.values()):
+            raise ValueError(f"The column {name!r} has no two values with {MIN_GROUP} examples each.")
     for part in tasks.values():
         part["collapse"] = find_collapse(part["figures"], part["examples"], gate)
     return {"model": results["model"], "subset": full, "tasks": tasks}

@@ -75,8 +75,12 @@ def _markdown(block: Block) -> str:
         return f"**{block.text}**" if block.warning else block.text
     if isinstance(block, Picture):
         return f"![{block.caption}]({block.name})"
-    rows = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in row] for row in block.rows]
-    return "\n".join(markdown_table(block.header, rows))
+    header, *rows = [list(map(_markdown_cell, row)) for row in (block.header, *block.rows)]
+    return "\n".join(markdown_table(header, rows))
+
+
+def _markdown_cell(cell: object) -> str:
+    return str(cell).replace("|", "\\|").replace("\n", " ")
 
 
 def to_html(blocks: Sequence[Block], folder: Path) -> str:

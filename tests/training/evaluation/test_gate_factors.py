@@ -47,6 +47,15 @@ def test_factors_are_the_truth_and_columns_of_numbers_or_few_values():
     assert find_factors(scores) == {"intensity": [2.0, 0.0, 1.5], "polarity": ["negative", "zero", "positive"]}
 
 
+def test_a_column_named_like_the_truth_does_not_replace_it():
+    predictions = make_predictions(number=8)
+    for number, prediction in enumerate(predictions):
+        prediction["columns"] = dict.fromkeys(("label", "intensity", "modalities"), number // 4)
+    factors = find_factors(predictions)
+    assert factors.pop("label") == ["joy", "anger"] * 4
+    assert factors == {f"column {name}": [0] * 4 + [1] * 4 for name in ("label", "intensity", "modalities")}
+
+
 def test_dependence_and_its_significance():
     predictions = make_predictions()
     weights = weights_of(predictions)
@@ -65,12 +74,44 @@ def test_dependence_and_its_significance():
     assert measure_dependence(weights, ["same"] * 120) == {}
 
 
+@pytest.mark.parametrize("unit", [1e-9, 1, 1e90])
+def test_the_unit_of_a_number_changes_nothing(unit):
+    """Large ones gave a share of nan with the smallest possible p-value, small ones a share of 0."""
+    predictions = make_predictions()
+    ages = [prediction["columns"]["age"] for prediction in predictions]
+    weights = weights_of(predictions)
+    found = measure_dependence(weights, [unit * age for age in ages], permutations=50)
+    expected = [np.corrcoef(weights[:, place], ages)[0, 1] ** 2 for place in (0, 1)]
+    assert found["explained"] == pytest.approx([*expected, 0])
+
+
+@pytest.mark.parametrize("number", [1e200, 10**400])
+def test_numbers_that_are_too_large_to_compute_with_are_groups(number):
+    found = measure_dependence(np.arange(4.0)[:, None], [number, number, 1, 1], permutations=5)
+    assert found["kind"] == "group"
+
+
 def test_groups_of_numbers_are_quarters():
     weights = np.arange(8.0)[:, None]
     groups = group_means(weights, [10, 20, 30, 40, 50, 60, 70, None])
     assert [entry["examples"] for entry in groups.values()] == [2, 1, 2, 2]
     assert list(groups) == list(group_means(weights, [70, 60, 50, 40, 30, 20, 10, None]))  # ascending
     assert sum(entry["examples"] for entry in groups.values()) == 7
+
+
+def test_few_numbers_are_groups_of_their_own():
+    """Quarters of 0, 0, 0, 0, 1 would be one group."""
+    groups = group_means(np.arange(6.0)[:, None], [0, 0, 1, 0, 0, None])
+    assert {name: (entry["examples"], entry["mean"]) for name, entry in groups.items()} == {
+        "0": (4, [2.0]),
+        "1": (1, [2.0]),
+    }
+
+
+def test_numbers_that_differ_in_late_digits_are_told_apart():
+    groups = group_means(np.arange(8.0)[:, None], [1_700_000_000 + number for number in range(8)])
+    assert next(iter(groups)) == "1700000000 to 1700000002"
+    assert [entry["examples"] for entry in groups.values()] == [2, 2, 2, 2]
 
 
 def test_page_of_a_run(tmp_path, capsys):
@@ -93,6 +134,8 @@ def test_page_of_a_run(tmp_path, capsys):
     assert "| depends on | examples | variance of local explained |" in page
     assert "| text+audio |" in page
     assert (tmp_path / "gates-by-group.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(SystemExit, match="The column 'file' has no two values with 2 examples each"):
+        main([str(tmp_path), "--columns", "weekday", "file"])
     with pytest.raises(SystemExit, match="Evaluate the run first"):
         main([str(tmp_path / "nothing")])
 
