@@ -45,8 +45,10 @@ def make_respond(predictor: Predictor) -> Respond:
     def respond(
         video: str | None, audio: str | None, text: str, task: str, modalities: list[str]
     ) -> Iterator[tuple[str, str]]:
-        clip = video or audio
+        clip = video or audio or None
         try:
+            if video and audio:
+                raise RefusedError("Give a video or an audio file, not both. A video brings its own audio.")
             if task not in predictor.tasks:
                 raise RefusedError(f"There is no task {task!r}. Choose one of {', '.join(predictor.tasks)}.")
             prediction = predictor.predict(clip, text, task, modalities)

@@ -102,7 +102,7 @@ class Predictor:
             RefusedError: no modality or no input was given, or the input is too large.
             ValueError: the clip cannot be read.
         """
-        chosen = [name for name in self.modalities if name in modalities]
+        chosen = [name for name in self.modalities if name in (modalities or ())]
         text = (text or "").strip()
         self.check_input(clip, text, chosen)
         seconds = 0.0

@@ -386,17 +386,18 @@ def test_answer_comes_first_and_the_timeline_after_it(predictor, clips):
 
 def test_errors_are_shown_and_the_next_prediction_works(predictor, clips, caplog):
     answer = app.make_respond(predictor)
-    for clip, message in (
-        ("text", "not a readable audio or video file"),
-        ("empty", "0 bytes"),
-        ("too long", "longer than 60 s"),
-    ):
+    for clip, message in (("text", "not a readable audio"), ("empty", "0 bytes"), ("too long", "longer than 60 s")):
         ((page, timeline),) = answer(clips[clip], None, "", "emotion", ALL)
         assert message in page
         assert 'role="alert"' in page
         assert timeline == ""
-    ((page, _),) = answer(None, None, TRANSCRIPT, "mood", ALL)
-    assert "There is no task &#x27;mood&#x27;" in page
+    for inputs, message in (
+        ((None, None, TRANSCRIPT, "mood", ALL), "There is no task &#x27;mood&#x27;"),
+        ((None, None, TRANSCRIPT, "emotion", None), "Choose at least one of text, audio, video"),
+        (("", "", None, "emotion", ALL), "Upload or record a clip, or type the transcript"),
+        ((clips["both"], clips["sound"], None, "emotion", ALL), "a video or an audio file, not both"),
+    ):
+        assert message in next(answer(*inputs))[0]
     predict = predictor.predict
     predictor.predict = lambda *_: 1 / 0
     with caplog.at_level(logging.ERROR):
