@@ -158,6 +158,9 @@ def _read_request(data: Any) -> tuple[list[Any], dict[str, Any]]:
     """The clips and the parameters of a request."""
     if not isinstance(data, dict) or data.get("inputs") is None:
         raise RequestError(400, 'Send an object with `inputs`, e.g. {"inputs": {"text": "I\'m fine."}}.')
+    unknown = [name for name in data if name not in ("inputs", "parameters", "options")]  # clients add `options`
+    if unknown:
+        raise RequestError(400, f"A request has `inputs` and `parameters`, but no {reprlib.repr(unknown[0])}.")
     parameters = data.get("parameters")
     if parameters is None:
         parameters = {}

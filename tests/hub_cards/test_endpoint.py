@@ -117,7 +117,8 @@ def nested(depth):
 @pytest.mark.parametrize(
     "data",
     [None, {}, [], "text", {"inputs": None}, {"parameters": {}}]
-    + [{"inputs": {"text": "a"}, "parameters": wrong} for wrong in ([], [1], "", 0, False)],
+    + [{"inputs": {"text": "a"}, "parameters": wrong} for wrong in ([], [1], "", 0, False)]
+    + [{"inputs": {"text": "a"}, name: {"task": "sentiment"}} for name in ("task", "paramters")],
 )
 def test_requests_without_inputs_or_with_bad_parameters(endpoint, data):
     found = endpoint(data)
