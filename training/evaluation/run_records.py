@@ -169,7 +169,9 @@ def _find_wrong_number(prediction: Mapping[str, Any]) -> str | None:
     scores = [parse_number(key) for key in probabilities]
     if None in scores:
         return "probabilities that are not of scores"
-    if not min(scores) - TOLERANCE <= prediction["truth"] <= max(scores) + TOLERANCE:
+    # A true score may be half a step outside of the scale.
+    margin = TOLERANCE + (max(scores) - min(scores)) / max(2 * (len(scores) - 1), 1)
+    if not min(scores) - margin <= prediction["truth"] <= max(scores) + margin:
         return f"the truth {prediction['truth']}, which is outside of the scores,"
     low, high = prediction["interval"]
     return None if low <= high else "an interval that ends before it starts"

@@ -126,6 +126,7 @@ def boast(content):
         (change_of("emotion", experts={"local": 10**400, "semantic": 0, "global": 0}), "too large in the experts"),
         (change_of("emotion", modalities=["smell"]), r"the modalities \['smell'\] of 'emotion-1'"),
         (change_of("sentiment", truth=50), "the truth 50, which is outside of the scores"),
+        (change_of("sentiment", truth=-3.07), "the truth -3.07, which is outside of the scores"),
         (change_of("sentiment", interval=[2, -2]), "an interval that ends before it starts"),
         (lambda content: content.update(model="a\ud800"), "holds half of a surrogate pair"),
     ],
@@ -138,6 +139,15 @@ def test_numbers_that_cannot_be_are_named(run, change, message):
     path.write_text(json.dumps(content))
     with pytest.raises(SystemExit, match=f"{path}.*{message}"):
         report([str(run)])
+
+
+def test_a_true_score_half_a_step_outside_of_the_scale_is_reported(run):
+    """As egmf evaluate and the corpora have them."""
+    path = run / "results-test.json"
+    content = json.loads(path.read_text())
+    change_of("sentiment", truth=-3.04)(content)
+    path.write_text(json.dumps(content))
+    report([str(run)])
 
 
 def test_results_of_another_split_do_not_calibrate(run):
