@@ -368,6 +368,8 @@ def _merge_answers(
     merged = processor.post_process_answers(output, tasks=[task], **options)[0]
     if "truth" in first:
         merged |= {"id": clip, "truth": first["truth"]}
+    if "columns" in first:
+        merged["columns"] = first["columns"]
     if "gate" in first:
         merged["gate"] = {expert: _mean(answers, "gate", expert) for expert in first["gate"]}
     shares = [answer["face_share"] for answer in answers if "face_share" in answer]

@@ -283,7 +283,7 @@ def test_evaluation_counts_a_clip_once(clip, processor, make_model):
     model = make_model("waveform", "frames")
     shared = {"video": str(clip), "text": "Oh."}
     rows = [
-        {"id": "a", "task": "emotion", "answer": "joy", **shared},
+        {"id": "a", "task": "emotion", "answer": "joy", "extra": {"speaker": "Ann"}, **shared},
         {"id": "b", "task": "sentiment", "answer": 0.5, **shared},
     ]
     dataset = EGMFDataset(cut_examples(rows, processor, 1.0), processor, cache_media=True)
@@ -294,6 +294,7 @@ def test_evaluation_counts_a_clip_once(clip, processor, make_model):
     for name, row in (("emotion", rows[0]), ("sentiment", rows[1])):
         (answer,) = found[name]["predictions"]
         assert (answer["id"], answer["truth"], answer["windows"]) == (row["id"], row["answer"], 3)
+        assert answer.get("columns") == row.get("extra")
         assert found[name]["examples"] == 1
         inputs = {**shared, "task": name, "sample_names": "x"}
         expected = Predictor(model, processor, window_hop=1.0).predict(**inputs)
