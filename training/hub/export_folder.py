@@ -21,6 +21,7 @@ from modeling_egmf.adapters_egmf import adapter_configs
 from modeling_egmf.parts_egmf import is_local, named_parts
 from processing_egmf import EGMFProcessor
 
+from ..evaluation.gate_factors import OWN_FACTORS
 from ..evaluation.run_records import read_results, read_training
 from ..evaluation.subsets import full_subset
 from ..model.builder import load
@@ -216,6 +217,16 @@ def portable_text(text: str, paths: Iterable[str]) -> str:
     return ABSOLUTE_PATH.sub(r"\1", text)
 
 
+def without_column_sections(report: str) -> str:
+    """A report without the sections and the picture that show values of the table's columns."""
+    own = "|".join(OWN_FACTORS)
+    section = rf"(?m)^(?:### Speakers,|#### Weights by (?!(?:{own})$)).*\n(?:(?!#).*\n)*"
+    shortened = re.sub(section, "", report)
+    if shortened == report:
+        return report
+    return re.sub(r"!\[[^\]]*\]\(gates-by-group\.png\)\n+", "", shortened)
+
+
 def without_columns(results: dict[str, Any]) -> dict[str, Any]:
     """Results without the columns of the table that the model does not read: names of people or remarks, perhaps."""
     subsets = {}
@@ -258,6 +269,7 @@ def copy_records(options: PushOptions, folder: Path) -> None:
     if (run / "report.md").is_file():
         text = (run / "report.md").read_text(encoding="utf-8")
         paths = [str(run), str(run.resolve()), *filter(None, datasets)]
+        text = without_column_sections(text)
         write_text(folder / "report.md", portable_text(text, paths))
         for name in re.findall(r"\]\(([\w-]+\.png)\)", text):
             if (run / name).is_file():

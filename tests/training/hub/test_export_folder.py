@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from training.evaluation.report import write_report
 from training.hub.errors import PushError
 from training.hub.export_folder import (
     MANIFEST,
@@ -151,6 +152,26 @@ def test_columns_of_the_table_and_paths_in_the_report_stay_here(export, copy_of_
     assert exported["subsets"]["text"]["tasks"]["emotion"]["predictions"][0]["id"] == "emotion-0"
     expected = "Dataset `my corpus`, see https://host/a/b and/or x/y.\n\n| a | a.wav, b.wav |\n"
     assert (folder / "report.md").read_text() == expected
+
+
+def test_values_of_columns_in_the_report_stay_here(export, copy_of_run):
+    run = copy_of_run()
+    results = json.loads((run / "results-test.json").read_text())
+    for part in results["subsets"].values():
+        for figures in part["tasks"].values():
+            for number, prediction in enumerate(figures["predictions"]):
+                prediction["columns"] = {"speaker": f"Ada-{number % 2}", "label": f"call {number % 2}"}
+    write_json(run / "results-test.json", results)
+    report = write_report(run).read_text(encoding="utf-8")
+    assert all(text in report for text in ("### Speakers", "Ada-1", "call 1", "](gates-by-group.png)"))
+    folder = export(run)
+    pushed = (folder / "report.md").read_text(encoding="utf-8")
+    assert not any(text in pushed for text in ("### Speakers", "Ada-", "call ", "gates-by-group.png"))
+    assert not (folder / "gates-by-group.png").exists()
+    kept = [line for line in report.splitlines() if line.startswith("#") and "Speakers" not in line]
+    kept = [line for line in kept if line not in ("#### Weights by speaker", "#### Weights by column label")]
+    assert [line for line in pushed.splitlines() if line.startswith("#")] == kept
+    assert "#### Weights by label" in kept
 
 
 @pytest.mark.parametrize("folder", ["run", "nowhere"])
