@@ -113,12 +113,14 @@ def rename_tasks(results: dict[str, Any], task_map: Mapping[str, Mapping[str, An
     names = {task: "+".join(of_corpus) for task, of_corpus in corpus_tasks.items()}
     if not names:
         return results
-    subsets = {}
-    for subset, part in results["subsets"].items():
-        tasks = {names.get(task, task): figures for task, figures in part["tasks"].items()}
-        subsets[subset] = part | {"tasks": tasks}
-    tasks = {names.get(task, task): fields for task, fields in results["tasks"].items()}
-    return results | {"subsets": subsets, "tasks": tasks}
+
+    def renamed(of_tasks: Mapping[str, Any]) -> dict[str, Any]:
+        others = {task: entry for task, entry in of_tasks.items() if task not in names}
+        # They replace a task of the model that has the name of the corpus's task.
+        return others | {name: of_tasks[task] for task, name in names.items() if task in of_tasks}
+
+    subsets = {subset: part | {"tasks": renamed(part["tasks"])} for subset, part in results["subsets"].items()}
+    return results | {"subsets": subsets, "tasks": renamed(results["tasks"])}
 
 
 # ---- carrying out ----------------------------------------------------------------------------------------------

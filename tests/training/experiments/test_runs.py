@@ -77,6 +77,18 @@ def test_results_on_another_corpus_have_its_names_of_tasks():
     assert both["tasks"] == {"cherma+mood": "definition", "sentiment": "another"}
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_results_are_read_as_those_of_the_task_that_answered(order):
+    """The model has the corpus's task as well, with another scale, which clipped its scores."""
+    tasks = dict([("mosei", "of -3 to 3"), ("sims_v2", "of -1 to 1")][::order])
+    results = {"subsets": {"text": {"tasks": {"mosei": "figures"}}}, "tasks": tasks}
+    renamed = rename_tasks(results, {"sims_v2": {"task": "mosei"}})
+    assert renamed["subsets"]["text"]["tasks"] == {"sims_v2": "figures"}
+    assert renamed["tasks"] == {"sims_v2": "of -3 to 3"}
+    swapped = rename_tasks(results, {"sims_v2": {"task": "mosei"}, "mosei": {"task": "sims_v2"}})
+    assert swapped["tasks"] == {"sims_v2": "of -3 to 3", "mosei": "of -1 to 1"}
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
