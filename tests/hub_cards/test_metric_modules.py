@@ -45,14 +45,20 @@ OWN_FUNCTIONS = {"compute_figures", "_point_figures", "_largest_share", "_resamp
 
 @pytest.fixture(scope="module", autouse=True)
 def _caches(tmp_path_factory):
-    """Keep the caches of `evaluate` in a temporary folder, and forget what was imported from there."""
+    """Keep the caches of `evaluate` in a temporary folder, and forget what was imported from others, and from there."""
+    _forget_modules()
     cache = tmp_path_factory.mktemp("evaluate")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "path", list(sys.path))
+        elsewhere = [entry for entry in sys.path if not Path(entry, "evaluate_modules").is_dir()]
+        patch.setattr(sys, "path", elsewhere)
         for name in ("HF_MODULES_CACHE", "HF_METRICS_CACHE", "DOWNLOADED_EVALUATE_PATH"):
             patch.setattr(evaluate.config, name, str(cache / name))
         patch.setattr(evaluate.config, "HF_UPDATE_DOWNLOAD_COUNTS", False)
         yield
+    _forget_modules()
+
+
+def _forget_modules():
     for name in [name for name in sys.modules if name.split(".")[0] == "evaluate_modules"]:
         del sys.modules[name]
 

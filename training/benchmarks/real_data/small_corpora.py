@@ -62,7 +62,7 @@ def make_parser() -> ArgumentParser:
     parser.add_argument("source", type=Path, help="folder of the unpacked archives")
     parser.add_argument("--audio", help="audio encoder, a preset, folder or Hub id (default: the recipe's)")
     parser.add_argument("--text_model_name_or_path", default=".cache/assets/SmolLM2-135M-Instruct")
-    parser.add_argument("--corpora", type=int, minimum=1, default=12, help="how many to draw (default: 12)")
+    parser.add_argument("--corpora", type=int, minimum=1, default=8, help="how many to draw (default: 8)")
     parser.add_argument("--work", type=Path, default=Path("runs/small_corpora"), help="folder for corpora and runs")
     parser.add_argument("--output", type=Path, default=RESULTS / "small_corpora.json", help="results file")
     parser.set_defaults(landmarks=None, folds=[1])  # of ravdess_folds
