@@ -63,5 +63,14 @@ def test_regression_is_measured_on_speakers_that_it_was_not_fitted_on(examples):
     by_mood = np.eye(len(MOODS))[mood]
     held_out = [small_corpora.split_of(example, drawn) == "test" for example in examples]
     hidden = np.where(np.array(held_out)[:, None], 0.0, by_mood)  # says nothing of the speakers held out
-    assert small_corpora.fit_baseline(by_mood, examples, drawn) == {"logistic_regression": 1.0, "with_validation": 1.0}
-    assert small_corpora.fit_baseline(hidden, examples, drawn)["with_validation"] == pytest.approx(1 / 3)
+    for variant in (drawn, drawn.without_validation()):
+        assert small_corpora.fit_baseline(by_mood, examples, variant) == 1.0
+        assert small_corpora.fit_baseline(hidden, examples, variant) == pytest.approx(1 / 3)
+
+
+def test_speakers_for_validation_are_trained_on_in_the_second_run(examples):
+    drawn = small_corpora.draw(3, examples)
+    splits = drawn.without_validation().splits
+    assert list(splits.values()).count("train") == 8
+    held_out = {name for name, split in drawn.splits.items() if split == "test"}
+    assert {name for name, split in splits.items() if split == "test"} == held_out
