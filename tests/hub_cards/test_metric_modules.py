@@ -45,7 +45,7 @@ OWN_FUNCTIONS = {"compute_figures", "_point_figures", "_largest_share", "_resamp
 
 @pytest.fixture(scope="module", autouse=True)
 def _caches(tmp_path_factory):
-    """Keep the caches of `evaluate` in a temporary folder, and forget what was imported from others, and from there."""
+    """Keep the caches of `evaluate` in a temporary folder, and forget what was imported from this or others."""
     _forget_modules()
     cache = tmp_path_factory.mktemp("evaluate")
     with pytest.MonkeyPatch.context() as patch:
