@@ -8,8 +8,9 @@ r"""Predict one clip, every clip in a folder, or every example of a dataset.
 
 The transcript of `NAME.mp4` in a folder is read from `NAME.txt` next to it. A dataset is read as by egmf evaluate, but
 needs no answers. Each prediction is one line of JSON, or one row if the output file ends in .parquet. A clip that
-cannot be read gets a line with its error, and the other clips are still predicted. Several processes share the clips.
-The work is done in evaluation/predictor.py.
+cannot be read gets a line with its error, and the other clips are still predicted. After an interruption, the same
+command with an output file goes on from the clips that are predicted. Several processes share the clips. The work is
+done in evaluation/predictor.py.
 """
 
 import argparse
@@ -25,6 +26,10 @@ from .options import add_dataset_options, take_dataset_options
 from .records import real_path
 
 
+WHEN_INTERRUPTED = (
+    "The --output file is written at the end; until then, finished predictions are kept beside it. Run the same "
+    "command again to go on."
+)
 TABLES = (".csv", ".tsv", ".xls", ".xlsx", ".ods")  # that predictions are not written as
 
 
@@ -114,7 +119,7 @@ def only_one_writes(output: Path | None) -> AbstractContextManager:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    with command_errors("The --output file is written at the end and was not changed. Run the same command again."):
+    with command_errors(WHEN_INTERRUPTED):
         parser = make_parser()
         arguments = parser.parse_args(argv)
         check_arguments(parser, arguments)

@@ -321,6 +321,75 @@ def test_a_model_without_video_hears_the_soundtrack(make_model, make_processor, 
         main([*argv, "--modalities", "text", "video"])
 
 
+# ---- interruptions ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def interrupted(predict, folder, tmp_path, monkeypatch):
+    """The output file of a command that was interrupted after the first clip, and a list of the clips predicted."""
+    output = tmp_path / "predictions.jsonl"
+    shutil.copy(folder / "deep/c.MP4", folder / "d.mp4")
+    predicted = []
+    original = Predictor.predict
+
+    def stop_at_the_last(self, speaker=None, **sample):
+        name = sample["sample_names"]
+        if name.endswith("d.mp4") and not predicted[1:]:
+            raise KeyboardInterrupt
+        predicted.append(os.path.basename(name))
+        return original(self, speaker, **sample)
+
+    monkeypatch.setattr(Predictor, "predict", stop_at_the_last)
+    with pytest.raises(SystemExit) as ended:
+        predict("--folder", folder, "--output", output)
+    assert ended.value.code == 130
+    assert predicted == ["a.mp4"]
+    monkeypatch.setattr(Predictor, "predict", lambda self, *a, **k: predicted.append("") or original(self, *a, **k))
+    predicted.clear()
+    return output, predicted
+
+
+def names_beside(output):
+    return sorted(path.name for path in output.parent.iterdir() if output.name in path.name)
+
+
+def test_finished_predictions_survive_an_interruption(predict, folder, interrupted, tmp_path, capsys):
+    output, predicted = interrupted
+    assert names_beside(output) == [".predictions.jsonl.unfinished-0-of-1"]
+    with pytest.raises(SystemExit):  # one clip is broken
+        predict("--folder", folder, "--output", output)
+    assert "1 clips were predicted before the interruption; 3 are left." in capsys.readouterr().out
+    assert len(predicted) == 2  # the broken one is not asked
+    assert names_beside(output) == ["predictions.jsonl"]
+    whole = tmp_path / "whole.jsonl"
+    with pytest.raises(SystemExit):
+        predict("--folder", folder, "--output", whole)
+    assert lines(output) == lines(whole)
+
+
+def test_a_cut_off_line_is_predicted_again(predict, folder, interrupted):
+    output, predicted = interrupted
+    (unfinished,) = [path for path in output.parent.iterdir() if "unfinished" in path.name]
+    unfinished.write_bytes(unfinished.read_bytes()[:-20])
+    with pytest.raises(SystemExit):
+        predict("--folder", folder, "--output", output)
+    assert len(predicted) == 3
+    assert [os.path.basename(line["clip"]) for line in lines(output)] == ["a.mp4", "b.wav", "d.mp4", "c.MP4"]
+
+
+@pytest.mark.parametrize("change", ["options", "transcript", "model"])
+def test_what_has_changed_is_predicted_again(predict, folder, interrupted, checkpoint, change):
+    output, predicted = interrupted
+    options = ["--top_k", "2"] if change == "options" else []
+    if change == "transcript":
+        (folder / "a.txt").write_text("I'm not fine at all.", encoding="utf-8")
+    if change == "model":
+        os.utime(f"{checkpoint}/model.safetensors")
+    with pytest.raises(SystemExit):
+        predict("--folder", folder, "--output", output, *options)
+    assert len(predicted) == 3
+
+
 def test_output_is_not_overwritten(predict, tmp_path, capsys):
     output = tmp_path / "predictions.jsonl"
     output.write_text("precious")

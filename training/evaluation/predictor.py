@@ -38,6 +38,7 @@ from ..records import check_writable, in_utf_8, real_path, replacing
 from .evaluator import trained_with_normalization
 from .prediction_clips import Clip, check_speaker_folders, find_clips, read_clips
 from .processes import choose_device, merge_over_processes, own_part, processes, require_all, require_examples
+from .unfinished import UnfinishedPredictions, identify_options
 
 
 COLUMNS = {  # of Parquet; then `answer`, the complete answer as JSON
@@ -363,11 +364,16 @@ def predict(options: PredictionOptions) -> int:
                 own.load_vectors(index)
             state.wait_for_everyone()
         predictor.speakers = SpeakerNormalization(model, ClipVectors(predictor, clips), state.is_main_process)
+    unfinished = None
+    if options.output is not None and isinstance(clips, list):
+        key = identify_options(options, clips)
+        unfinished = UnfinishedPredictions(options.output, key, state.process_index, state.num_processes)
+    predictions: Iterable[dict[str, Any]]
     if state.num_processes == 1:
-        predictions: Iterable[dict[str, Any]] = predictor.predict_all(clips)
+        predictions = unfinished.predict(clips, predictor.predict_all) if unfinished else predictor.predict_all(clips)
     else:
         indices, own_clips = own_part(clips, state)
-        predictions = predictor.predict_all(own_clips)
+        predictions = unfinished.predict(own_clips, predictor.predict_all)
         records = ({"place": index, "answer": answer} for index, answer in zip(indices, predictions, strict=True))
         merged = merge_over_processes(state, records, options.output, key=("place",))
         state.destroy_process_group()
@@ -376,6 +382,8 @@ def predict(options: PredictionOptions) -> int:
         require_all((record["place"] for record in merged), len(clips))
         predictions = [record["answer"] for record in merged]
     failed = write_predictions(predictions, options)
+    if unfinished:
+        unfinished.remove()
     if failed:
         total = f" of {len(clips)}" if isinstance(clips, list) else ""
         logger.warning(f"{failed}{total} clips could not be predicted; each line gives the reason.")

@@ -421,7 +421,14 @@ class TrainingRun:
         if trainer.distillation is None or not trainer.fits_pseudo_tokens or trainer.is_fsdp_enabled:
             return None
         loader = trainer.loader_without_labels(self.args.eval_batch_size * self.args.world_size)
-        return align_pseudo_tokens(self.model, trainer.distillation, self.processor, loader, self.args.device)
+        alignment = align_pseudo_tokens(self.model, trainer.distillation, self.processor, loader, self.args.device)
+        if alignment is not None and alignment["after"] < alignment["before"] and self.is_main_process:
+            change = f"from {alignment['before']:.3f} to {alignment['after']:.3f} nats"
+            print(
+                f"Aligned with the pretraining's head (divergence {change}): the saved model is not quite that of the "
+                "evaluations above."
+            )
+        return alignment
 
     def finish_training(self) -> None:
         """Load the final weights of a run that was killed after its last step; `Trainer` would take one more step."""
