@@ -131,17 +131,19 @@ def write_corpus(folder: Path, examples: Sequence[dict[str, Any]], drawn: Draw) 
 
 def train_and_evaluate(arguments: Namespace, corpus: Path, *further: str) -> dict[str, Any]:
     """Metrics on the speakers held out, and the minutes of training, with further options of training.train."""
-    options = ["--config", str(RECIPE), "--dataset", str(corpus), "--tasks_file", str(corpus / "tasks.yaml")]
+    options = ["--dataset", str(corpus), "--tasks_file", str(corpus / "tasks.yaml")]
     options += ["--modalities", "audio", "--video", "none"]
     options += ["--text_model_name_or_path", arguments.text_model_name_or_path]
     options += ["--encoder_cache", str(arguments.work / "encoders")]
     if arguments.audio is not None:
         options += ["--audio", arguments.audio]
     options += [*further, *arguments.training_options]
-    settings = digest_of_json([options, RECIPE.read_text(encoding="utf-8")])
+    contents = [path.read_text(encoding="utf-8") for path in (RECIPE, corpus / "metadata.csv")]
+    settings = digest_of_json([options, contents])
     run = arguments.work / "runs" / f"{corpus.name}-{settings[:8]}"
     if not (run / "training.json").is_file():
-        train(*parse_arguments([*options, "--output_dir", str(run), *training_flags(run)]))
+        places = ["--config", str(RECIPE), "--output_dir", str(run)]
+        train(*parse_arguments([*places, *options, *training_flags(run)]))
     results = run / f"results-{SPLIT}.json"
     if not results.is_file():
         evaluate_checkpoint(
