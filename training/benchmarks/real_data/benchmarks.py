@@ -224,6 +224,6 @@ BENCHMARKS: dict[str, Benchmark] = {
         baseline=CHARACTERS,
         shown=EMOTION_FIGURES,
         about="The official validation split, other sessions, in Chinese, which only the fusion reads; the text alone "
-        "was labeled. The language model learned for 150 steps.",
+        "was labeled. The labels are English words. The language model learned for 150 steps.",
     ),
 }
