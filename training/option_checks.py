@@ -252,8 +252,11 @@ def check_model_options(options: Any) -> None:
                 f"--{name} is {value!r}; use one of {known}.{did_you_mean(str(value), known.split(', '))}"
             )
     for name in MODEL_COUNTS:
-        if getattr(options, name) < 1:
-            raise ValueError(f"--{name} is {getattr(options, name)}; it must be at least 1.")
+        value = getattr(options, name)
+        if value is None or value < 1:
+            raise ValueError(f"--{name} is {value}; it must be a whole number of at least 1.")
+    if not options.experts:
+        raise ValueError(f"--experts is empty. Give one or more, such as {' '.join(PAPER_EXPERTS)}.")
     for entry in options.experts:
         read_expert(entry)
     if not options.conv_channels or min(options.conv_channels) < 1:

@@ -272,7 +272,7 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def only_writer(folder: Path, writer: str) -> Iterator[None]:
+def only_writer(folder: Path, writer: str, other: str = "output") -> Iterator[None]:
     """Keep other processes out of a folder, which need not exist, by a locked file next to it.
 
     The lock is released when the process ends, however it ends.
@@ -280,6 +280,7 @@ def only_writer(folder: Path, writer: str) -> Iterator[None]:
     Args:
         folder: the folder to write.
         writer: what may run only once in the folder, for the message: `training run`.
+        other: what to give instead, for the message: "another output".
 
     Raises:
         ValueError: another process has the lock.
@@ -294,7 +295,7 @@ def only_writer(folder: Path, writer: str) -> Iterator[None]:
         except OSError:
             is_current = False
         if not is_current:  # another process has the file, or has just removed it
-            raise ValueError(f"Another {writer} is writing to {folder}. Wait until it ends, or give another output.")
+            raise ValueError(f"Another {writer} is writing to {folder}. Wait until it ends, or give another {other}.")
         try:
             yield
         finally:

@@ -9,7 +9,7 @@ Plans are in training/experiments/plans; training/experiments/README.md shows wh
 
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,7 +105,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         # Imported before the runs, which may take days: their report is not to be written by code of another version.
         from .experiments.report import render_experiment, write_experiment
 
-        with only_writer(arguments.folder, "experiment"):
+        with ExitStack() as locks:
+            for run in laboratory.runs:  # other experiments may use the folder for other runs, such as other seeds
+                place = run.with_name(f"{run.name}.experiment")
+                locks.enter_context(only_writer(place, "experiment", f"--folder than {arguments.folder}"))
             with ended_as_by_ctrl_c():
                 laboratory.carry_out(arguments.jobs)
             for runner in runners:

@@ -1,16 +1,28 @@
 """Options that contradict each other, and impossible numbers, are refused before torch is imported."""
 
+import dataclasses
 import subprocess
 import sys
 from importlib import import_module
+from typing import get_args
 
 import pytest
 
+from modeling_egmf import EGMFConfig
+from modeling_egmf.configuration_egmf import PAPER_EXPERTS as PAPER_CONFIGS
 from training.arguments import parse_arguments
 from training.cli import CommandParser
 from training.data.locations import check_dataset
-from training.option_checks import NO_HALF_PRECISION, check_options
+from training.option_checks import CHOICES, NO_HALF_PRECISION, PAPER_EXPERTS, check_options
 from training.recipes import chosen_options, read_settings
+
+
+def test_choices_are_those_of_the_configuration():
+    """option_checks.py repeats them, because it must not import torch."""
+    types = {field.name: field.type for field in dataclasses.fields(EGMFConfig)}
+    for option in ("gate", "pseudo_token_projection"):
+        assert set(CHOICES[option]) == set(get_args(types[option]))
+    assert [expert["name"] for expert in PAPER_CONFIGS] == list(PAPER_EXPERTS)
 
 
 def options_of(*argv):
@@ -44,7 +56,10 @@ CONTRADICTIONS = {
         "--encoder_pooling is 'mean'; use one of attention, statistics",
     ),
     "another expert": ((*NEW, "--experts", "local", "globl"), "--experts globl: give one of local, semantic, global"),
-    "no width": ((*NEW, "--fusion_hidden_size", "0"), "--fusion_hidden_size is 0; it must be at least 1"),
+    "no width": (
+        (*NEW, "--fusion_hidden_size", "0"),
+        "--fusion_hidden_size is 0; it must be a whole number",
+    ),
     "a stream": ((*NEW, "--streaming", "true"), "Leave out --streaming"),
     "stored clips that change": (
         (*NEW, "--encoder_cache", "x", "--voice-augmentation", "true"),

@@ -25,7 +25,7 @@ from ..paths import CONFIGS, python_command
 from ..recipes import chosen_options, read_settings
 from ..records import check_writable, digest_of_bytes, read_json, weight_files, write_json
 from .assets import fetch_assets, prepare_language_model
-from .stages import run_stage, train_once
+from .stages import TIMINGS, run_stage, train_once
 
 
 FRESH_PREDICTION = Path(__file__).with_name("fresh_prediction.py")
@@ -59,7 +59,9 @@ def train_and_evaluate(arguments: argparse.Namespace, language_model: Path, timi
     output = arguments.output
     corpus = python_command("demo.corpus", "--output", arguments.dataset, "--sources", arguments.cache)
     run_stage("corpus", corpus, timings)
-    clips = digest_of_bytes((arguments.dataset / "metadata.jsonl").read_bytes())
+    from ..data.dataset import BUILD_RECORD  # imports torch
+
+    clips = [digest_of_bytes((arguments.dataset / name).read_bytes()) for name in ("metadata.jsonl", BUILD_RECORD)]
     train_once(training_options(arguments, language_model), arguments.config, clips, output, timings)
     run_stage("calibration", python_command("calibrate", output), timings)
     evaluate = python_command("run_eval", "--model_name_or_path", output, "--dataset", arguments.dataset)
@@ -158,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         seconds = time.time() - started
         peak_gib = max(stage.get("peak_gib", 0.0) for stage in timings.values())
         timings["all"] = {"seconds": round(seconds, 1), "peak_gib": peak_gib}
-        write_json(arguments.output / "timings.json", timings)
+        write_json(arguments.output / TIMINGS, timings)
         print_summary(arguments, language_model, paths)
         print(f"took        {seconds / 60:.1f} minutes, peak {peak_gib:.1f} GiB")
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ..paths import python_command
-from ..records import digest_of_json, read_json, write_json
+from ..records import read_json, write_json
 
 
+TIMINGS = "timings.json"  # duration and memory of each stage, in the folder of the run
 TRAINED_WITH = "trained_with.json"  # the options of a finished run, in its folder
 SECONDS_BETWEEN_SAMPLES = 0.2
 
@@ -72,8 +73,10 @@ def train_once(
     """
     key = {"options": list(options), "recipe": config.read_text(encoding="utf-8"), "corpus": corpus}
     record = output / TRAINED_WITH
-    digest = digest_of_json(key)
-    if (output / "training.json").is_file() and record.is_file() and read_json(record).get("digest") == digest:
+    finished = (output / "training.json").is_file() and record.is_file() and "--overwrite" not in options
+    if finished and read_json(record) == key:
+        if (output / TIMINGS).is_file():
+            timings |= {"training": read_json(output / TIMINGS).get("training", {})}
         print(
             f"\n== training ==\n{output} is trained with these options; it is kept. To train again, move it away.",
             flush=True,
@@ -81,7 +84,7 @@ def train_once(
         return
     command = python_command("train", *options, "--output_dir", output, *training_flags(output))
     run_stage("training", command, timings, offline=offline)
-    write_json(record, {"digest": digest, **key})
+    write_json(record, key)
 
 
 def _peak_gib(pid: int) -> float:

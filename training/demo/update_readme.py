@@ -328,9 +328,9 @@ def render_small_corpora(results: dict[str, Any]) -> str:
     introduction = (
         f"**Small corpora**, as one's own: three moods of RAVDESS, accuracy on four unseen actors in each of "
         f"{len(corpora)} corpora (chance 0.333); audio through a frozen {results['audio']}, the recipe of [your first "
-        "corpus](../YOUR_FIRST_CORPUS.md) with nothing tuned. *Six actors*: the clips of two more select the epoch; "
-        "*eight*: those are trained on as well, to the last epoch. The layer and strength of logistic regression are "
-        "the best on RAVDESS's folds, which flatters it. One seed; rebuilt by "
+        "corpus](../YOUR_FIRST_CORPUS.md), whose settings were chosen on other corpora of these actors. *Six actors*: "
+        "the clips of two more select the epoch; *eight*: those are trained on as well, to the last epoch. The layer "
+        "and strength of logistic regression are the best on RAVDESS's folds, which flatters it. One seed; rebuilt by "
         f"`{COMMANDS['small_corpora.json']}`:"
     )
     figures = ("logistic_regression", "accuracy", "logistic_regression_on_all", "accuracy_on_all")

@@ -100,7 +100,9 @@ def squared_correlation(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Squared correlation of each expert's weight (N, E) with numbers (N,) -> (E,)."""
     centered = weights - weights.mean(axis=0)
     deviations = values - values.mean()
-    deviations = deviations / np.abs(deviations).max()  # whatever the unit
+    largest = np.abs(deviations).max()
+    if largest > 0:
+        deviations = deviations / largest  # whatever the unit
     products = deviations @ centered
     scale = (centered**2).sum(axis=0) * (deviations**2).sum()
     return np.divide(products**2, scale, out=np.zeros_like(scale), where=scale > 1e-12)
@@ -199,9 +201,12 @@ def analyze(results: Mapping[str, Any], columns: Sequence[str] | None = None) ->
     gate = (results.get("config") or {}).get("gate", "two_stage")
     parts = results["subsets"][full]["tasks"]
     tasks = {task: _analyze_task(results, task, full, columns) for task, part in parts.items() if has_experts(part)}
-    for name in columns or ():
+    for name in columns or () if tasks else ():
         if not any(factor_name(name) in part["factors"] for part in tasks.values()):
-            raise ValueError(f"The column {name!r} has no two values with {MIN_GROUP} examples each.")
+            raise ValueError(
+                f"The column {name!r} has nothing to compare: its numbers are all equal, or it has no two values with "
+                f"{MIN_GROUP} examples each."
+            )
     for part in tasks.values():
         part["collapse"] = find_collapse(part["figures"], part["examples"], gate)
     return {"model": results["model"], "subset": full, "tasks": tasks}

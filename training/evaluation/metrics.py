@@ -232,7 +232,8 @@ def logged_warnings(*names: str) -> Iterator[None]:
     Even if Python was told to stop at warnings: those of a metric must not cost hours of predictions.
     """
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+        warnings.simplefilter("always", UserWarning)
+        warnings.filters[:] = [("default" if kind == "error" else kind, *rest) for kind, *rest in warnings.filters]
         yield
     for message in dict.fromkeys(str(warning.message) for warning in caught):
         logger.warning(f"{', '.join(names)}: {message}")

@@ -36,6 +36,8 @@ def identify(value: Any) -> Any:
         return value.mark()
     if isinstance(value, dict):
         return {name: identify(entry) for name, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [identify(entry) for entry in value]
     return value if value is None or isinstance(value, str) else repr(value)
 
 

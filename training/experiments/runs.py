@@ -165,11 +165,14 @@ class Run:
         return chosen_options(arguments, read_training_settings(arguments))
 
     @property
-    def expert_names(self) -> list[str]:
-        """The experts of its model, which is that of the run it starts from."""
+    def expert_names(self) -> list[str] | None:
+        """The experts of its model, which is that of the run it starts from; None for those of another checkpoint."""
         if self.start is not None:
             return self.start.expert_names
-        return [entry.partition(":")[0] for entry in self.settings().experts]
+        settings = self.settings()
+        if settings.model_name_or_path is not None:
+            return None
+        return [entry.partition(":")[0] for entry in settings.experts]
 
     def check(self) -> None:
         """Refuse a folder whose run was started with other options.
@@ -237,7 +240,7 @@ class Evaluation:
             raise ValueError(output.getvalue().partition("\n")[0]) from error
         known = self.run.expert_names
         for name in arguments.experts or ():
-            if name not in known:
+            if known is not None and name not in known:
                 raise ValueError(f"the model has no expert {name!r}; it has {', '.join(known)}.")
         read_task_map(arguments.task_map)
 

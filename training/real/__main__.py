@@ -19,7 +19,7 @@ from typing import Any
 from ..cli import CommandParser, command_errors
 from ..data.media_paths import VIDEO_SUFFIXES
 from ..demo.assets import prepare_language_model
-from ..demo.stages import run_stage, train_once
+from ..demo.stages import TIMINGS, run_stage, train_once
 from ..paths import CONFIGS, python_command
 from ..recipes import chosen_options, read_settings
 from ..records import check_writable, read_json, write_json
@@ -175,7 +175,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         seconds = time.time() - started
         peak_gib = max(stage.get("peak_gib", 0.0) for stage in timings.values())
         timings["all"] = {"seconds": round(seconds, 1), "peak_gib": peak_gib}
-        write_json(arguments.output / "timings.json", timings)
+        write_json(arguments.output / TIMINGS, timings)
         print(f"\n== done ==\ncheckpoint  {arguments.output}\nreport      {report}\ncorpus      {arguments.dataset}")
         print(f"took        {seconds / 60:.1f} minutes, peak {peak_gib:.1f} GiB")
 

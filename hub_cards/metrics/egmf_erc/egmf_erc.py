@@ -242,7 +242,7 @@ def _listed(values: Iterable[Any], max_values: int = 5) -> str:
 
 
 def _check_labels(labels: Any) -> None:
-    has_order = isinstance(labels, Iterable) and not isinstance(labels, str | Set)
+    has_order = isinstance(labels, Iterable) and not isinstance(labels, str | set | frozenset)
     names = list(labels) if has_order else []
     are_names = all(isinstance(name, str) and name for name in names)
     if not names or not are_names:

@@ -61,6 +61,14 @@ def test_a_finished_training_is_kept_until_something_changes(tmp_path, monkeypat
     (run / "training.json").unlink()  # interrupted
     train_once(["--seed", "1"], recipe, "another corpus", run, {})
     assert len(started) == 5
+    train_once(["--seed", "1", "--overwrite", "true"], recipe, "another corpus", run, {})
+    train_once(["--seed", "1", "--overwrite", "true"], recipe, "another corpus", run, {})
+    assert len(started) == 7
+    (run / stages.TIMINGS).write_text('{"training": {"seconds": 5.0}}')
+    train_once(["--seed", "1"], recipe, "another corpus", run, {})
+    timings = {}
+    train_once(["--seed", "1"], recipe, "another corpus", run, timings)
+    assert timings == {"training": {"seconds": 5.0}}
 
 
 def test_stage_is_timed(tmp_path, capfd):

@@ -5,7 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from training.evaluation.gate_factors import analyze, describe_gate, find_factors, group_means, measure_dependence
+from training.evaluation.gate_factors import (
+    analyze,
+    describe_gate,
+    find_factors,
+    group_means,
+    measure_dependence,
+    squared_correlation,
+)
 from training.experiments.gates import main
 
 
@@ -134,7 +141,7 @@ def test_page_of_a_run(tmp_path, capsys):
     assert "| depends on | examples | variance of local explained |" in page
     assert "| text+audio |" in page
     assert (tmp_path / "gates-by-group.png").read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(SystemExit, match="The column 'file' has no two values with 2 examples each"):
+    with pytest.raises(SystemExit, match="The column 'file' has nothing to compare: .* with 2 examples each"):
         main([str(tmp_path), "--columns", "weekday", "file"])
     with pytest.raises(SystemExit, match="Evaluate the run first"):
         main([str(tmp_path / "nothing")])
@@ -163,3 +170,8 @@ def test_scores_and_models_without_a_gate():
     assert factors["polarity"]["p_value"] < 0.01
     results["subsets"]["text"]["tasks"]["mood"]["predictions"] = [{"truth": 1.0, "value": 0.0}]
     assert analyze(results)["tasks"] == {}
+
+
+def test_numbers_that_are_equal_explain_nothing():
+    weights = np.array([[0.2, 0.8], [0.6, 0.4], [0.5, 0.5]])
+    assert squared_correlation(weights, np.array([3.0, 3.0, 3.0])).tolist() == [0.0, 0.0]

@@ -77,10 +77,13 @@ def experiment(place, *options, plans=("plan",)):
     run_experiment.main([*files, "--folder", str(place / "runs"), *map(str, options)])
 
 
-def test_only_one_experiment_at_a_time_writes_to_a_folder(place, started, capsys):
-    with only_writer(place / "runs", "experiment"):
+def test_only_one_experiment_at_a_time_uses_a_run(place, started):
+    run = place / "runs/recipe-full/default-seed0.experiment"
+    with only_writer(run, "experiment"):
         experiment(place, "--dry_run")
-        with pytest.raises(SystemExit, match=r"Another experiment is writing to .*/runs\. Wait until it ends"):
+        with pytest.raises(
+            SystemExit, match=r"Another experiment is writing to .*default-seed0.*another --folder than"
+        ):
             experiment(place)
     assert started == []
 
