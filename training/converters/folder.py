@@ -20,6 +20,7 @@ from ..data.columns import check_columns, found_instead, read_tables
 from ..data.csv_tables import Table, tidy_name
 from ..data.examples import EXTRA
 from ..data.media_paths import MediaFolder
+from ..data.overlaps import note_overlaps
 from ..data.split_names import SPLIT_NAMES, misspelled_splits
 from ..data.tables import COLUMNS
 from ..data.text_files import shorten
@@ -79,6 +80,7 @@ def plan(arguments: argparse.Namespace) -> Corpus:
         widths["video"] = landmarks.width
     types = {column: column_type([example[EXTRA][column] for example in everything]) for column in extra}
     _unify_types(everything, tasks, types)
+    note_overlaps(examples, report.note)
     used_tasks = sorted({example["task"] for example in everything})
     return Corpus(
         name=arguments.name or arguments.source.resolve().name,

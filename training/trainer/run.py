@@ -31,6 +31,7 @@ from ..data.dataset_options import DatasetOptions
 from ..data.encoder_cache import EncoderCache, pretrained_stems
 from ..data.feature_stats import set_feature_stats
 from ..data.locations import check_dataset
+from ..data.overlaps import warn_of_overlaps
 from ..data.selection import (
     check_encoder_inputs,
     remove_unusable,
@@ -188,6 +189,7 @@ class TrainingRun:
         self.train_examples, self.eval_examples = selected
         self.tasks = used_tasks(tasks, self.train_examples + self.eval_examples)
         if self.is_main_process:
+            warn_of_overlaps(examples, data_args.dataset)
             warn_of_missing_labels(self.train_examples, self.tasks, data_args.train_split)
             warn_of_missing_labels(self.eval_examples, self.tasks, data_args.eval_split)
             if self.args.eval_strategy != "no":
