@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..data.columns import check_columns, found_instead, read_tables
 from ..data.csv_tables import Table, tidy_name
-from ..data.examples import EXTRA
+from ..data.examples import EXTRA, is_missing_value
 from ..data.media_paths import MediaFolder
 from ..data.overlaps import note_overlaps
 from ..data.split_names import SPLIT_NAMES, misspelled_splits
@@ -180,6 +180,8 @@ def _plan_example(
     text = row.get("text")
     if text is not None and (isinstance(text, bool) or not isinstance(text, str | int | float)):
         raise ValueError(f"{place}: text is {shorten(text)}; it must be text.")
+    if is_missing_value(text):
+        report.note("transcript that names a missing value: read as words; leave the cell empty", example_id)
     example: dict[str, Any] = {
         "id": example_id,
         "task": task_name,
@@ -202,7 +204,10 @@ def _read_answer(task: "EGMFTask", answer: Any, example_id: str, report: Convers
     if answer in (None, ""):
         report.drop("no answer", example_id)
         return None
-    return check_label(task, answer, example_id, report)
+    checked = check_label(task, answer, example_id, report)
+    if checked is None and task.kind == "classification":
+        report.note(f"label that the task {task.name!r} lacks; it has {', '.join(task.labels)}", example_id)
+    return checked
 
 
 def _add_landmarks(

@@ -28,6 +28,7 @@ MAX_KINDS = 20  # errors in a message
 MAX_ID_LENGTH = 500
 MAX_SCORE = 1e9
 MISSING_VALUES = ("nan", "null", "<na>", "#n/a")  # as pandas, databases and Excel write them
+MISSING_CAPITALS = ("NA", "N/A")  # as R writes them; "Na" is a word of some languages
 THOUSANDS = re.compile(r"[-+]?\d{1,3},\d{3}")  # 1,234 is 1.234 or 1234
 
 logger = logging.getLogger(__name__)
@@ -159,9 +160,15 @@ def examples_of_split(examples: Sequence[dict[str, Any]], split: str, folder: Pa
     return chosen
 
 
+def is_missing_value(cell: Any) -> bool:
+    """Whether a cell is text, but only the name of a missing value."""
+    text = cell.strip() if isinstance(cell, str) else ""
+    return text in MISSING_CAPITALS or text.casefold() in MISSING_VALUES
+
+
 def warn_of_missing_texts(examples: Sequence[dict[str, Any]], folder: Path) -> None:
     """Warn of transcripts that are only the name of a missing value, as programs write it."""
-    suspects = [example for example in examples if str(example.get("text")).strip().casefold() in MISSING_VALUES]
+    suspects = [example for example in examples if is_missing_value(example.get("text"))]
     if suspects:
         logger.warning(
             f"{folder}: {len(suspects)} of {len(examples)} transcripts are {suspects[0]['text']!r} or the like, such "

@@ -198,7 +198,10 @@ def test_quirks(convert, own):
         "no answer": ["f"],
         "unknown label 'glee'": ["e"],
     }
-    assert reasons(table, "notes") == {"no split: put into train": ["a", "b", "b", "c", "d", "e", "f", "h", "i"]}
+    assert reasons(table, "notes") == {
+        "no split: put into train": ["a", "b", "b", "c", "d", "e", "f", "h", "i"],
+        "label that the task 'emotion' lacks; it has neutral, surprise, fear, sadness, joy, disgust, anger": ["e"],
+    }
 
 
 @pytest.mark.parametrize(
@@ -238,6 +241,15 @@ def test_columns_with_names_of_ours_are_kept(convert, own):
     assert all(first[name] == json.dumps(f"my {name}") or first[name] == f"my {name}" for name in names)
     assert json.loads(second["media"]) == 10**30
     assert table["dropped"] == {}
+
+
+def test_misspelled_labels_and_names_of_missing_values_are_named(convert, own):
+    texts = ("Hi.", "null", "NA", "Na", "nan")
+    rows = [{"id": text, "split": "train", "text": text, "answer": "joy"} for text in texts]
+    _, table = convert(folder, own([*rows, {"id": "x", "split": "train", "text": "No.", "answer": "Angerr"}]))
+    assert reasons(table, "dropped") == {"unknown label 'Angerr' (did you mean 'anger'?)": ["x"]}
+    why = "transcript that names a missing value: read as words; leave the cell empty"
+    assert reasons(table, "notes")[why] == ["null", "NA", "nan"]
 
 
 def test_folder_without_metadata(tmp_path, refuse):

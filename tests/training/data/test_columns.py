@@ -230,8 +230,8 @@ def test_examples_without_a_split_are_warned_of(folder, caplog):
     assert "have no split" not in caplog.text
 
 
-@pytest.mark.parametrize("value", ["nan", "NaN", "NULL", "<NA>", "#N/A"])
+@pytest.mark.parametrize("value", ["nan", "NaN", "NULL", "<NA>", "#N/A", "NA", "N/A"])
 def test_missing_values_written_as_transcripts_are_warned_of(folder, value, caplog):
-    write(folder, "id,text,answer", "a,Hi.,joy", f"b,{value},joy", "c,None.,joy", "d,null and void,joy", "e,,joy")
+    write(folder, "id,text,answer", "a,Hi.,joy", f"b,{value},joy", "c,None.,joy", "d,null and void,joy", "e,Na,joy")
     load_examples(folder)
     assert f"1 of 5 transcripts are '{value}' or the like, such as that of 'b', and are read as words" in caplog.text

@@ -1,5 +1,6 @@
 """Labels, scores and transcripts as the releases write them, checked and cleaned."""
 
+import difflib
 import math
 import re
 import unicodedata
@@ -7,7 +8,7 @@ from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 from ...data.csv_tables import parse_number, tidy_name
-from ...data.examples import MISSING_VALUES
+from ...data.examples import is_missing_value
 from ...data.text_files import shorten
 from .conversion_report import ConversionReport
 
@@ -47,7 +48,7 @@ def find_blind_splits(
 def _is_missing(label: Any) -> bool:
     if isinstance(label, float):
         return math.isnan(label)
-    return label is None or (isinstance(label, str) and label.strip().casefold() in ("", *MISSING_VALUES))
+    return label is None or is_missing_value(label) or (isinstance(label, str) and not label.strip())
 
 
 def check_label(
@@ -95,7 +96,9 @@ def _check_class(task: "EGMFTask", label: Any, example_id: str, report: Conversi
     for known in task.labels:
         if tidy_name(known).casefold() == name:
             return known
-    report.drop(f"unknown label {clean_text(label)[:40]!r}", example_id)
+    similar = difflib.get_close_matches(name[:40], task.labels, n=1, cutoff=0.7)
+    hint = f" (did you mean {similar[0]!r}?)" if similar else ""
+    report.drop(f"unknown label {clean_text(label)[:40]!r}{hint}", example_id)
     return None
 
 
