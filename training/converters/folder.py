@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..data.columns import check_columns, found_instead, read_tables
 from ..data.csv_tables import Table, tidy_name
-from ..data.examples import EXTRA, is_missing_value
+from ..data.examples import EXTRA, describe_assumed_task, is_missing_value
 from ..data.media_paths import MediaFolder
 from ..data.overlaps import note_overlaps
 from ..data.split_names import SPLIT_NAMES, misspelled_splits
@@ -70,6 +70,10 @@ def plan(arguments: argparse.Namespace) -> Corpus:
     columns = list(dict.fromkeys(column for table in tables for column in table.columns))
     extra = [column for column in columns if column not in COLUMNS]
     examples = _plan_examples(arguments, tables, extra, tasks, report)
+    rows = [row for table in tables for row in table.rows]
+    assumed = describe_assumed_task(tasks, (arguments.task or row.get("task") for row in rows))
+    if assumed and report.dropped_for("unknown label")[0]:
+        report.note(assumed, tables[0].path.name)
     everything = [example for part in examples.values() for example in part]
     landmarks = _add_landmarks(arguments, columns, everything, report)
     widths = {}
@@ -106,6 +110,7 @@ def plan(arguments: argparse.Namespace) -> Corpus:
         },
         sources=[table.path for table in tables],
         files=_named_files(everything, arguments.media),
+        advice=assumed and f"{assumed} --task gives all examples the same one.",
         disjoint="video_id" in extra and all(example["video_id"] is not None for example in everything),
     )
 

@@ -11,7 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from processing_egmf import EGMFTask
+from processing_egmf import BUILT_IN_TASKS, EGMFTask
 
 from .csv_tables import Table, compose, parse_number, tidy_name
 from .media_paths import AUDIO_SUFFIXES, FEATURES_SUFFIXES, VIDEO_SUFFIXES, MediaFolder, list_media
@@ -174,6 +174,24 @@ def warn_of_missing_texts(examples: Sequence[dict[str, Any]], folder: Path) -> N
             f"{folder}: {len(suspects)} of {len(examples)} transcripts are {suspects[0]['text']!r} or the like, such "
             f"as that of {suspects[0]['id']!r}, and are read as words. Leave these cells empty if they are missing."
         )
+
+
+def describe_assumed_task(tasks: dict[str, EGMFTask], named: Iterable[Any]) -> str:
+    """Which task examples without one have, and how to give them another; empty if any names its task, or if there is
+    no other task than the built-in ones.
+
+    Args:
+        tasks: the built-in ones, and those of the tasks file.
+        named: the task of every example; None for examples without one.
+    """
+    default = next(iter(tasks))
+    own = [name for name, task in tasks.items() if BUILT_IN_TASKS.get(name) != task]
+    if not own or default in own or any(named):
+        return ""
+    return (
+        f"No example has a `task`, so the task is {default!r}, the first of the built-in ones; --tasks_file defines "
+        f"{', '.join(own)}. Add a column `task` with {' or '.join(own)}."
+    )
 
 
 def parse_answer(answer: Any, task: EGMFTask, name: str) -> Any:

@@ -15,7 +15,9 @@ from processing_egmf.prompts_egmf import is_blank
 
 from .csv_tables import compose, parse_number, tidy_name
 from .dataset import SOURCES, EGMFDataset
+from .examples import describe_assumed_task
 from .tables import MEDIA
+from .text_files import shorten
 
 
 MAX_SHOWN_IDS = 20
@@ -27,9 +29,23 @@ logger = logging.getLogger(__name__)
 
 
 def used_tasks(tasks: dict[str, EGMFTask], examples: list[dict[str, Any]]) -> dict[str, EGMFTask]:
-    """The tasks that the examples name, in the order of `tasks`; `EGMFDataset` reports unknown names."""
+    """The tasks that the examples name, in the order of `tasks`; `EGMFDataset` reports unknown names.
+
+    Raises:
+        ValueError: no example names its task, and the labels are not those of the first one.
+    """
     default = next(iter(tasks))
     names = {example.get("task") or default for example in examples}
+    assumed = describe_assumed_task(tasks, (example.get("task") for example in examples))
+    if assumed:
+        known = {tidy_name(label) for label in tasks[default].labels}
+        answers = [example.get("answer") for example in examples]
+        wrong = [answer for answer in answers if tidy_name(str(answer)) not in known]
+        if wrong:
+            raise ValueError(
+                f"{len(wrong)} of {len(examples)} answers, such as {shorten(wrong[0])}, are not labels of the task "
+                f"{default!r}. {assumed}"
+            )
     used = {name: task for name, task in tasks.items() if name in names}
     return used or tasks
 

@@ -252,6 +252,21 @@ def test_misspelled_labels_and_names_of_missing_values_are_named(convert, own):
     assert reasons(table, "notes")[why] == ["null", "NA", "nan"]
 
 
+def test_a_forgotten_task_column_is_named(tmp_path, convert, refuse, own):
+    tasks = ("--tasks_file", str(tmp_path / "tasks.yaml"))
+    assumed = (
+        "No example has a `task`, so the task is 'emotion', the first of the built-in ones; --tasks_file defines "
+        "mood. Add a column `task` with mood."
+    )
+    rows = [{"id": label, "split": "train", "text": "Hi.", "answer": label} for label in ("joy", "anger", "calm")]
+    _, table = convert(folder, own(rows), *tasks)
+    assert reasons(table, "notes")[assumed] == ["metadata.jsonl"]
+    message = refuse(folder, own(rows[2:]), *tasks)
+    assert "(unknown label 'calm': 1). " + assumed + " --task gives all examples the same one." in message
+    _, table = convert(folder, own(rows[2:]), *tasks, "--task", "mood", "--overwrite")
+    assert table["notes"] == {}
+
+
 def test_folder_without_metadata(tmp_path, refuse):
     assert "has neither metadata.jsonl nor metadata.csv" in refuse(folder, tmp_path)
 

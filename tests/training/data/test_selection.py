@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from processing_egmf import BUILT_IN_TASKS, MODALITIES
+from processing_egmf import BUILT_IN_TASKS, MODALITIES, EGMFTask
 from tests.helpers.media_files import gray_frames, sine, write_audio, write_video
 from training.data.dataset import EGMFDataset
 from training.data.selection import (
@@ -22,6 +22,20 @@ def test_used_tasks_keep_their_order():
     tasks = {"a": 1, "b": 2, "c": 3}
     assert list(used_tasks(tasks, [{"task": "c"}, {"task": "b"}])) == ["b", "c"]
     assert list(used_tasks(tasks, [{"task": "c"}, {}])) == ["a", "c"]
+
+
+def test_a_forgotten_task_column_is_named():
+    tasks = BUILT_IN_TASKS | {"mood": EGMFTask("mood", "classification", ["calm", "joy"], prompt="\nThe mood is")}
+    examples = [{"id": "a", "answer": "calm"}, {"id": "b", "answer": "joy"}]
+    assert list(used_tasks(tasks, examples[1:])) == ["emotion"]
+    assert list(used_tasks(tasks, [{"task": "mood", **example} for example in examples])) == ["mood"]
+    assert list(used_tasks(BUILT_IN_TASKS, examples)) == ["emotion"]  # EGMFDataset refuses the label
+    message = (
+        r"^1 of 2 answers, such as 'calm', are not labels of the task 'emotion'. No example has a `task`, so the task "
+        "is 'emotion', the first of the built-in ones; --tasks_file defines mood. Add a column `task` with mood.$"
+    )
+    with pytest.raises(ValueError, match=message):
+        used_tasks(tasks, examples)
 
 
 @pytest.mark.parametrize(

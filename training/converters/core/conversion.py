@@ -101,10 +101,11 @@ def check_labels(corpus: Corpus) -> None:
     num_others = corpus.report.dropped_for("")[0] - num_wrong
     lost = [split for split, examples in corpus.examples.items() if not examples and num_read[split] > num_others]
     if 2 * num_wrong > num_read.total() or lost:
+        usual = "Is this the right corpus, are the options right, and is each column under its name?"
         of_splits = f", among them all of {', '.join(lost)}," if lost else ""
         raise ValueError(
             f"{num_wrong} of {num_read.total()} labels of {corpus.name}{of_splits} are not those of the task "
-            f"({shown}). Is this the right corpus, are the options right, and is each column under its name?"
+            f"({shown}). {corpus.advice or usual}"
         )
 
 

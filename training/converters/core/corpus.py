@@ -35,6 +35,7 @@ class Corpus:
         disjoint: also write a video-disjoint manifest, by the examples' `video_id`.
         folds: also write a manifest for each of these folds; None if the release has splits of its own.
         tasks: name -> fields of tasks that are not built in; they are written to `tasks.yaml`.
+        advice: for the error if most labels are not those of the task; empty for the usual one.
     """
 
     name: str
@@ -52,3 +53,4 @@ class Corpus:
     disjoint: bool = False
     folds: SpeakerFolds | None = None
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    advice: str = ""
