@@ -130,7 +130,7 @@ def load_examples(
         chosen = leave_out_blind(chosen, folder, needed)
     if with_answers:
         check_answers(chosen, folder, places)
-    resolve_media(chosen, folder.parent if folder.is_file() else folder, places)
+    resolve_media(chosen, folder.parent if folder.is_file() else folder, places, converted)
     if split is None and not converted and folder.is_dir():
         warn_of_unnamed(chosen, folder)
     return chosen

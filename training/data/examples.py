@@ -271,13 +271,16 @@ def leave_out_blind(
     return kept
 
 
-def resolve_media(examples: Sequence[dict[str, Any]], folder: Path, places: dict[str, str]) -> None:
+def resolve_media(
+    examples: Sequence[dict[str, Any]], folder: Path, places: dict[str, str], converted: bool = False
+) -> None:
     """Make the paths of media absolute.
 
     Args:
         examples: of the splits in use.
         folder: the corpus; paths are relative to it.
         places: id -> file and line, for the message.
+        converted: whether a converter wrote the paths, for the message.
 
     Raises:
         ValueError: files are missing, or a value is not a path; the message lists the first and counts all.
@@ -305,7 +308,17 @@ def resolve_media(examples: Sequence[dict[str, Any]], folder: Path, places: dict
             reason = media.explain(value) if number < MAX_LISTED else ""
             name = f"example {example['id']!r}: {column} {shorten(value)} is not a file"
             described.append(f"{name}{reason}{_where(example, places)}")
-        raise ValueError(f"{folder}: {list_first(described)}. Give paths relative to the folder.")
+        advice = _where_clips_were(folder, missing[0][2]) if converted else "Give paths relative to the folder."
+        raise ValueError(f"{folder}: {list_first(described)}. {advice}")
+
+
+def _where_clips_were(folder: Path, path: str) -> str:
+    place = os.path.normpath(os.path.dirname(path))
+    return (
+        f"When the corpus was converted, the clips were in {os.path.relpath(place, folder.absolute())} seen from this "
+        f"folder, which is {place} now. Move them, or this folder, back, or convert again: `--media embed` keeps the "
+        "clips inside."
+    )
 
 
 def _where(example: dict[str, Any], places: dict[str, str]) -> str:

@@ -11,6 +11,7 @@ from tests.helpers.acted_speech import face_points, openface_rows, write_table
 from tests.helpers.media_files import sine, write_audio
 from tests.helpers.release_files import read_back, reasons, write_clip
 from training.converters import folder
+from training.data.dataset import load_examples
 
 
 TASKS = """mood:
@@ -278,6 +279,18 @@ def test_paths_do_not_depend_on_the_working_folder(tmp_path, own, monkeypatch):
     row = read_back(tmp_path / "x/y", tmp_path / "cache")["train"][0]
     assert row["video"] == os.path.join("..", "..", "mine", "clips", "a.mp4")
     assert (tmp_path / "x/y" / row["video"]).is_file()
+
+
+def test_moved_clips_of_a_converted_corpus_are_missed_where_they_were(tmp_path, convert, own):
+    convert(folder, own([{"split": "train", "text": "a", "answer": "joy", "video": "clips/a.mp4"}]))
+    load_examples(tmp_path / "made/dest")
+    (tmp_path / "mine").rename(tmp_path / "moved")
+    message = (
+        r" is not a file\. When the corpus was converted, the clips were in \.\./\.\./mine/clips seen from this folder, "
+        rf"which is {tmp_path}/mine/clips now\. Move them, or this folder, back, or convert again: `--media embed`"
+    )
+    with pytest.raises(ValueError, match=message):
+        load_examples(tmp_path / "made/dest")
 
 
 def test_the_home_folder_around_the_current_one_is_not_replaced(tmp_path, own, monkeypatch):
