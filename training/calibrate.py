@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .cli import CommandParser, command_errors
+from .data.locations import check_checkpoint
 
 
 def make_parser() -> CommandParser:
@@ -32,9 +33,10 @@ def make_parser() -> CommandParser:
 def main(argv: Sequence[str] | None = None) -> None:
     with command_errors("The checkpoint is unchanged. Run the same command again."):
         arguments = vars(make_parser().parse_args(argv))
+        run = arguments.pop("run")
+        check_checkpoint(run)
         from .evaluation.calibrator import calibrate  # imports torch
 
-        run = arguments.pop("run")
         print(calibrate(run, arguments.pop("results"), **arguments))
 
 

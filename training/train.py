@@ -11,7 +11,7 @@ is refused, unless `--overwrite` moves it aside. The steps of a run are in train
 from collections.abc import Sequence
 
 from .cli import command_errors
-from .data.locations import check_dataset, refuse_file
+from .data.locations import check_checkpoint, check_dataset, refuse_file
 from .option_checks import check_options
 from .recipes import chosen_options, read_settings
 
@@ -26,6 +26,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         for model in (options.model_name_or_path, options.text_model_name_or_path):
             if model is not None:
                 refuse_file(model)
+        if options.model_name_or_path is not None:
+            check_checkpoint(options.model_name_or_path)
         check_options(options)
         from .arguments import parse_arguments
         from .trainer.run import train

@@ -286,8 +286,8 @@ def test_moved_clips_of_a_converted_corpus_are_missed_where_they_were(tmp_path, 
     load_examples(tmp_path / "made/dest")
     (tmp_path / "mine").rename(tmp_path / "moved")
     message = (
-        r" is not a file\. When the corpus was converted, the clips were in \.\./\.\./mine/clips seen from this folder, "
-        rf"which is {tmp_path}/mine/clips now\. Move them, or this folder, back, or convert again: `--media embed`"
+        r" is not a file\. When the corpus was converted, the clips were in \.\./\.\./mine/clips seen from this "
+        rf"folder, which is {tmp_path}/mine/clips now\. Move them, or this folder, back, or convert again: `--media"
     )
     with pytest.raises(ValueError, match=message):
         load_examples(tmp_path / "made/dest")

@@ -1,5 +1,6 @@
 """Where a new model's language model is looked for, and the precision in which it is loaded."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -73,3 +74,25 @@ def test_a_file_instead_of_its_folder(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=f"^{name} is a file. Give the folder that it is in: .$"):
         check_checkpoint(name)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (
+            ["default/adapter_model.safetensors"],
+            r"mine has no weights \(model.safetensors is missing\): copy the whole",
+        ),
+        (["model.safetensors"], r"mine has no weights \(default/adapter_model.safetensors is missing\): copy"),
+        (["default/notes.txt"], r"\(model.safetensors and default/adapter_model.safetensors are missing\)"),
+        (["model.safetensors.index.json", "default/adapter_model-00001-of-00002.safetensors"], None),
+    ],
+)
+def test_a_folder_that_was_not_copied_completely(files, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine/default").mkdir(parents=True)
+    (tmp_path / "mine/config.json").write_text('{"model_type": "egmf", "adapters": {"default": true}}')
+    for name in files:
+        (tmp_path / "mine" / name).touch()
+    with pytest.raises(ValueError, match=message) if message else nullcontext():
+        check_checkpoint("mine")
