@@ -21,6 +21,7 @@ Results are printed; progress and warnings go to a logger, which writes to stder
 
 import argparse
 import difflib
+import errno
 import importlib
 import io
 import logging
@@ -180,13 +181,19 @@ def command_errors(when_interrupted: str = RUN_AGAIN) -> Iterator[None]:
         except KeyboardInterrupt as error:
             exit_interrupted(when_interrupted, error)
         except (ValueError, OSError) as error:
-            sys.exit(f"error: {error}")
+            sys.exit(f"error: {error}{free_space(error, when_interrupted)}")
         except Warning as error:
             sys.exit(f"error: {error} (a warning; Python was told to stop at warnings: -W error or PYTHONWARNINGS)")
         except Exception as error:
             if not interruption.is_set():
                 raise
             exit_interrupted(when_interrupted, error)
+
+
+def free_space(error: Exception, how_to_resume: str) -> str:
+    """What to do about a full disk; empty for another error."""
+    is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return f". The disk is full, or your quota is used up: free some space. {how_to_resume}" if is_full else ""
 
 
 def check_current_folder() -> None:

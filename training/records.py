@@ -283,9 +283,10 @@ def only_writer(folder: Path, writer: str, other: str = "output") -> Iterator[No
         other: what to give instead, for the message: "another output".
 
     Raises:
-        ValueError: another process has the lock.
+        ValueError: another process has the lock, or nothing can be written there.
     """
     folder = real_path(folder)
+    check_writable(folder.parent)
     folder.parent.mkdir(parents=True, exist_ok=True)
     path = folder.with_name(f".{folder.name}.lock")
     with path.open("w") as file:

@@ -1,5 +1,6 @@
 """The command `egmf`: subcommands, spelling mistakes, errors in one line, the log."""
 
+import errno
 import io
 import logging
 import multiprocessing
@@ -139,6 +140,11 @@ def test_valid_options_pass():
     [
         (ValueError("no such split"), "error: no such split"),
         (FileNotFoundError(2, "No such file", "a.json"), "error: [Errno 2] No such file: 'a.json'"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "a.json"),
+            "error: [Errno 28] No space left on device: 'a.json'. The disk is full, or your quota is used up: free "
+            "some space. Run the same command again.",
+        ),
         (KeyboardInterrupt(), 130),
     ],
 )

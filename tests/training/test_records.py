@@ -249,6 +249,13 @@ def test_folder_has_one_writer(tmp_path):
         pass
 
 
+def test_a_lock_that_cannot_be_written_is_refused_by_its_folder(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"/file is not writable \(Not a directory\). Give another folder"):
+        with only_writer(tmp_path / "file/x.jsonl", "prediction"):
+            pass
+
+
 def test_temporary_names_are_hidden_and_differ(tmp_path):
     names = {temporary_name(tmp_path / "a.json").name for _ in range(9)}
     assert len(names) == 9

@@ -21,7 +21,16 @@ import yaml
 
 from ...data.manifest import FILES, check_files, describe_files, read_record
 from ...data.parquet import RECORD
-from ...records import digest_of_chunks, new_folder, read_json, sync_folder, versions, write_json, write_text
+from ...records import (
+    check_writable,
+    digest_of_chunks,
+    new_folder,
+    read_json,
+    sync_folder,
+    versions,
+    write_json,
+    write_text,
+)
 from .conversion_report import ConversionReport
 from .corpus import Corpus
 from .folds import SpeakerFolds
@@ -242,7 +251,9 @@ def lock_folder(dest: Path) -> Iterator[None]:
 
     Raises:
         FileExistsError: another process has the lock.
+        ValueError: nothing can be written there.
     """
+    check_writable(dest.parent)
     dest.parent.mkdir(parents=True, exist_ok=True)
     path = dest.with_name(f".{dest.name}.lock")
     with path.open("w") as file:
