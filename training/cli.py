@@ -71,11 +71,18 @@ CORPORA = {  # argument of `egmf convert` -> one line of help; the module is con
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """` Did you mean --dataset?`, or an empty string if no known name is similar."""
-    names = {entry.lstrip("-"): entry for entry in known}  # the dashes would make every option similar
-    similar = difflib.get_close_matches(name.lstrip("-"), names, n=3, cutoff=0.65)
+    names: dict[str, str] = {}
+    for entry in known:
+        names.setdefault(_plain(entry), entry)  # of two spellings of an option, only the first
+    similar = difflib.get_close_matches(_plain(name), names, n=3, cutoff=0.65)
     if not similar:
         return ""
     return f" Did you mean {', '.join(names[entry] for entry in similar)}?"
+
+
+def _plain(name: str) -> str:
+    """A name without leading dashes, which would make every option similar, and with underscores."""
+    return name.lstrip("-").replace("-", "_")
 
 
 class HelpInColumns(argparse.HelpFormatter):
@@ -86,7 +93,8 @@ class HelpInColumns(argparse.HelpFormatter):
 
 
 class CommandParser(argparse.ArgumentParser):
-    """`argparse.ArgumentParser` that first checks for misspelled options and suggests the closest match.
+    """`argparse.ArgumentParser` that first checks for misspelled options and suggests the closest match. `--dry-run`
+    is `--dry_run`.
 
     Args:
         options: keyword arguments of `argparse.ArgumentParser`.
@@ -115,12 +123,23 @@ class CommandParser(argparse.ArgumentParser):
         return action
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> argparse.Namespace:
-        arguments = list(sys.argv[1:] if args is None else args)
+        arguments = self.with_underscores(sys.argv[1:] if args is None else args)
         self.check_option_names(arguments)
         parsed = super().parse_args(arguments, namespace)
         for name, minimum in self.minimums.items():
             check_minimum(name, getattr(parsed, name), minimum)
         return parsed
+
+    def with_underscores(self, arguments: Sequence[str]) -> list[str]:
+        """The arguments, with the names of options as the parser knows them."""
+        changed = list(arguments)
+        end = changed.index("--") if "--" in changed else len(changed)
+        for index, argument in enumerate(changed[:end]):
+            name, separator, value = argument.partition("=")
+            option = f"--{_plain(name)}"
+            if name.startswith("--") and name not in self.option_names and option in self.option_names:
+                changed[index] = f"{option}{separator}{value}"
+        return changed
 
     def check_option_names(self, arguments: Sequence[str]) -> None:
         """Exit with status 2 at the first `--name` that is not an option."""

@@ -130,6 +130,21 @@ def test_misspelled_option_names_the_nearest(arguments, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_options_can_be_given_with_dashes():
+    parser = cli.CommandParser()
+    parser.add_argument("--dry_run", action="store_true")
+    parser.add_argument("--max_samples")
+    parser.add_argument("rest", nargs="*")
+    arguments = parser.parse_args(["--dry-run", "--max-samples=a-b", "--", "--dry-run"])
+    assert (arguments.dry_run, arguments.max_samples, arguments.rest) == (True, "a-b", ["--dry-run"])
+
+
+def test_only_one_spelling_of_an_option_is_suggested():
+    assert cli.did_you_mean("--num-train_epoch", ["--num_train_epochs", "--num-train-epochs"]) == (
+        " Did you mean --num_train_epochs?"
+    )
+
+
 def test_valid_options_pass():
     arguments = make_parser().parse_args(["--dataset=x", "--text", "-1", "--", "--other"])
     assert (arguments.dataset, arguments.text, arguments.rest) == ("x", "-1", ["--other"])

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..data.columns import check_columns, found_instead, read_tables
 from ..data.csv_tables import Table, tidy_name
-from ..data.examples import EXTRA, describe_assumed_task, is_missing_value
+from ..data.examples import EXTRA, describe_assumed_task, is_missing_value, suggest
 from ..data.media_paths import MediaFolder
 from ..data.overlaps import note_overlaps
 from ..data.split_names import SPLIT_NAMES, misspelled_splits
@@ -180,7 +180,7 @@ def _plan_example(
     if not isinstance(task_name, str) or task_name not in tasks:
         raise ValueError(
             f"{place}: unknown task {shorten(task_name)}. Known tasks are {', '.join(tasks)}; "
-            "define your own in --tasks_file."
+            f"define your own in --tasks_file.{suggest(task_name, tasks)}"
         )
     text = row.get("text")
     if text is not None and (isinstance(text, bool) or not isinstance(text, str | int | float)):

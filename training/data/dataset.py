@@ -57,6 +57,7 @@ from .examples import (
     resolve_media,
     speaker_of,
     split_columns,
+    suggest,
     warn_of_unnamed,
 )
 from .faces import decode_face, prepare_cropped
@@ -281,8 +282,8 @@ class EGMFDataset(Dataset):
         example = dict(example, task=example.get("task") or next(iter(tasks)))
         if not isinstance(example["task"], str) or example["task"] not in tasks:
             raise ValueError(
-                f"{name}: unknown task {shorten(example['task'])}; the model knows {', '.join(tasks)}. "
-                "Define other tasks when training (--tasks_file)."
+                f"{name}: unknown task {shorten(example['task'])}; the model knows {', '.join(tasks)}."
+                f"{suggest(example['task'], tasks)} Define other tasks when training (--tasks_file)."
             )
         if not isinstance(example.get("text") or "", str):
             raise ValueError(f"{name}: text is {shorten(example['text'])}; it must be a string. Quote it.")

@@ -3,6 +3,7 @@
 Table ─► make_examples ─► of one split ─► check_answers, resolve_media ─► warn_of_unnamed
 """
 
+import difflib
 import logging
 import os
 import re
@@ -192,6 +193,12 @@ def describe_assumed_task(tasks: dict[str, EGMFTask], named: Iterable[Any]) -> s
         f"No example has a `task`, so the task is {default!r}, the first of the built-in ones; --tasks_file defines "
         f"{', '.join(own)}. Add a column `task` with {' or '.join(own)}."
     )
+
+
+def suggest(name: Any, known: Iterable[str]) -> str:
+    """` Did you mean 'mood'?`, or an empty string if no known name is similar."""
+    similar = difflib.get_close_matches(str(name)[:MAX_SHOWN], list(known), n=1)
+    return f" Did you mean {similar[0]!r}?" if similar else ""
 
 
 def parse_answer(answer: Any, task: EGMFTask, name: str) -> Any:

@@ -211,6 +211,7 @@ def test_quirks(convert, own):
         ([{"id": "a"}], "has no `answer` column"),
         ([{"answer": "joy", "vidoe": "a.mp4"}], "unknown column 'vidoe'. Did you mean 'video'?"),
         ([{"answer": "joy", "task": "mood"}], "unknown task 'mood'. Known tasks are emotion"),
+        ([{"answer": "joy", "task": "emotoin"}], "your own in --tasks_file. Did you mean 'emotion'?"),
         ([{"answer": "joy", "split": "../x"}], "has the split '../x'; use letters"),
         ([{"answer": "joy", "video": 5}], "line 1: row '0': video is 5; it must be a file path"),
         ([{"answer": "joy", "task": ["emotion"]}], "unknown task ['emotion']"),
