@@ -73,7 +73,7 @@ def errors_named(name: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, FileNotFoundError) as error:
-        if not str(error).startswith((f"{name}: ", f"{name} (")):
+        if not str(error).startswith((f"{name}: ", f"{name} (", f"{name}, ")):
             error.args = (f"{name}: {error}",)
         raise
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from processing_egmf.arguments_egmf import refuse_unknown, refuses_unknown_arguments, shorten
+from processing_egmf.arguments_egmf import errors_named, refuse_unknown, refuses_unknown_arguments, shorten
 from tests.helpers.media_files import sine
 from tests.helpers.processor_outputs import PROMPT_KEYS, assert_same
 
@@ -135,3 +135,16 @@ def test_keywords_that_cannot_be_followed_are_refused(features, keywords, messag
 def test_numpy_batches_stay_where_they_are(raw):
     batch = raw(audio=sine(300, 0.1, 16_000), sampling_rate=16_000, return_tensors="np")
     assert isinstance(batch.to("cpu")["audio_values"], np.ndarray)
+
+
+@pytest.mark.parametrize(
+    ("message", "named"),
+    [
+        ("clip 0, message 1 has the role 'system'", "clip 0, message 1 has the role 'system'"),
+        ("clip 0: text is 5", "clip 0: text is 5"),
+        ("clip 01 is 5", "clip 0: clip 01 is 5"),
+    ],
+)
+def test_errors_have_the_name_of_a_sample_once(message, named):
+    with pytest.raises(ValueError, match=f"^{named}$"), errors_named("clip 0"):
+        raise ValueError(message)
