@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ..records import digest_of_file, read_json
@@ -57,8 +58,7 @@ def note_overlaps(splits: Mapping[str, Iterable[dict[str, Any]]], note: Callable
     found = {name: list(examples) for name, examples in splits.items()}
     for speaker, names in _shared_speakers(found).items():
         note("speaker in more than one split: figures on these splits are inflated", _place(speaker, names))
-    shared = _shared_files(found)
-    for path, names in (shared | _shared_contents(found, shared)).items():
+    for path, names in _shared_files(found, _first_copies(found)).items():
         note("clip in more than one split: figures on these splits are inflated", _place(path, names))
 
 
@@ -94,24 +94,28 @@ def _paths(splits: dict[str, list[dict[str, Any]]], columns: Iterable[str]) -> l
     ]
 
 
-def _shared_files(splits: dict[str, list[dict[str, Any]]]) -> dict[str, list[str]]:
-    """Media files that are the same one, also by links."""
+def _shared_files(
+    splits: dict[str, list[dict[str, Any]]], first_copies: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, list[str]]:
+    """Media files that are the same one, also by links, or copies: path of a file -> path of the one it equals."""
     if len(splits) < 2:
         return {}
-    return _shared((os.path.realpath(path), split) for path, split in _paths(splits, MEDIA))
+    pairs = [(os.path.realpath(path), split) for path, split in _paths(splits, MEDIA)]
+    return _shared((first_copies.get(path, path), split) for path, split in pairs)
 
 
-def _shared_contents(splits: dict[str, list[dict[str, Any]]], known: Iterable[str]) -> dict[str, list[str]]:
-    """Copies of clips in other splits, by the first of their paths. Only files of equal size are read."""
-    pairs = [(path, split) for path, split in _paths(splits, CLIPS) if os.path.isfile(path)]
-    pairs = [(path, split) for path, split in pairs if os.path.realpath(path) not in known]
+def _first_copies(splits: dict[str, list[dict[str, Any]]]) -> dict[str, str]:
+    """Path of a clip -> path of the first one with the same content. Only clips of a size that several splits have are
+    read."""
+    pairs = [(os.path.realpath(path), split) for path, split in _paths(splits, CLIPS) if _is_readable(path)]
     sizes = {path: str(os.path.getsize(path)) for path, _ in pairs}
-    candidates = _shared((sizes[path], split) for path, split in pairs)
-    digests = {path: digest_of_file(path) for path, size in sizes.items() if size in candidates}
+    repeated = _shared((sizes[path], split) for path, split in pairs)
     first: dict[str, str] = {}
-    for path, digest in digests.items():
-        first.setdefault(digest, path)
-    return _shared((first[digests[path]], split) for path, split in pairs if path in digests)
+    return {path: first.setdefault(digest_of_file(path), path) for path, size in sizes.items() if size in repeated}
+
+
+def _is_readable(path: str) -> bool:
+    return os.path.isfile(path) and os.access(path, os.R_OK)
 
 
 def _is_benchmark(dataset: Path) -> bool:

@@ -69,13 +69,14 @@ def test_copies_of_clips_are_noted_in_the_report(tmp_path):
         {
             "train": make_examples(("train", "x", paths["a"]), ("train", "x", paths["b"])),
             "test": make_examples(("test", "y", paths["c"]), ("test", "y", paths["d"]), ("test", "x", paths["e"])),
+            "validation": make_examples(("validation", "z", paths["e"]), ("validation", "z", paths["b"])),
         },
         report.note,
     )
     why = "in more than one split: figures on these splits are inflated"
     assert report.reasons["notes"] == {
         f"speaker {why}": ["x (train, test)"],
-        f"clip {why}": [f"{paths['a']} (train, test)"],
+        f"clip {why}": [f"{paths['a']} (train, test, validation)", f"{paths['b']} (train, validation)"],
     }
     os.remove(paths["c"])  # a missing clip is reported by the converter
     report = ConversionReport()
