@@ -162,7 +162,7 @@ MAY_IMPORT = {
     "paths": set(),
     "options": {"records", "cli", "paths", "model.backbones"},
     "recipes": {"records", "cli", "paths", "options", "model.backbones"},
-    "option_checks": set(),
+    "option_checks": {"cli"},
     "arguments": {"options", "option_checks", "recipes"},
     "data": {"records", "paths"},
     "model": {"records", "paths", "options", "option_checks", "data"},
