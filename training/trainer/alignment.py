@@ -93,6 +93,15 @@ def align_pseudo_tokens(
     return {"before": before, "after": before}
 
 
+def report_alignment(alignment: dict[str, float] | None) -> None:
+    """Print how the saved model differs from the one that was evaluated last, unless it does not."""
+    if alignment is not None and alignment["after"] < alignment["before"]:
+        print(
+            f"The answers were aligned with the pretraining's head (divergence from {alignment['before']:.3f} to "
+            f"{alignment['after']:.3f} nats): the figures of the saved model are not quite those printed above."
+        )
+
+
 def answer_mixtures(
     model: EGMFForConditionalGeneration,
     distillation: Distillation,

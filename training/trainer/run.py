@@ -53,7 +53,7 @@ from ..model.readout import EGMFWithHead
 from ..model.tasks_file import read_tasks
 from ..option_checks import check_data_options
 from ..records import check_writable, commit, only_writer, peak_gib, versions, weights_digest, write_json
-from .alignment import align_pseudo_tokens
+from .alignment import align_pseudo_tokens, report_alignment
 from .checkpointing import (
     FINISHED,
     FUSION_PRETRAINING,
@@ -424,12 +424,8 @@ class TrainingRun:
             return None
         loader = trainer.loader_without_labels(self.args.eval_batch_size * self.args.world_size)
         alignment = align_pseudo_tokens(self.model, trainer.distillation, self.processor, loader, self.args.device)
-        if alignment is not None and alignment["after"] < alignment["before"] and self.is_main_process:
-            change = f"from {alignment['before']:.3f} to {alignment['after']:.3f} nats"
-            print(
-                f"Aligned with the pretraining's head (divergence {change}): the saved model is not quite that of the "
-                "evaluations above."
-            )
+        if self.is_main_process:
+            report_alignment(alignment)
         return alignment
 
     def finish_training(self) -> None:

@@ -113,10 +113,11 @@ def test_tokens_that_serve_several_tasks_stay(setup):
     assert all(map(torch.equal, projection_of(model), before))
 
 
-def test_run_aligns_what_it_saves(place, monkeypatch):
+def test_run_aligns_what_it_saves(place, monkeypatch, capsys):
     options = {"only_tasks": "emotion", "distillation": "true", "fit_pseudo_tokens": "true", **PRETRAINING, **SHORT}
     aligned = run(place, "aligned", **options)
     record = read_json(place / "runs/aligned/training.json")["pseudo_token_alignment"]
+    assert ("aligned with the pretraining's head" in capsys.readouterr().out) == (record["after"] < record["before"])
     assert 0 <= record["after"] <= record["before"]
     monkeypatch.setattr(alignment, "correct_projection", lambda *arguments: None)
     plain = run(place, "plain", **options)
