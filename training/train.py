@@ -23,9 +23,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         # Before torch is imported, for immediate answers: --help, misspelled options, no such dataset, contradictions.
         options = chosen_options(argv, read_settings(argv))
         check_dataset(options.dataset)
-        for model in (options.model_name_or_path, options.text_model_name_or_path):
-            if model is not None:
-                refuse_file(model)
+        if options.text_model_name_or_path is not None:
+            refuse_file(options.text_model_name_or_path)
         if options.model_name_or_path is not None:
             check_checkpoint(options.model_name_or_path)
         check_options(options)
