@@ -315,6 +315,13 @@ def check_data_options(options: Any) -> None:
             "Training draws its examples at random, so it needs all of them. Leave out --streaming, which is for "
             "egmf evaluate and egmf predict."
         )
+    if options.voice_copies < 0:
+        raise ValueError(f"--voice_copies is {options.voice_copies}; it must be at least 0.")
+    if options.voice_copies and not options.encoder_cache:
+        raise ValueError(
+            "--voice_copies needs --encoder_cache, a folder for what a frozen encoder makes of the copies. Without a "
+            "frozen encoder, give --voice_augmentation true."
+        )
     if options.encoder_cache:
         for name in ("augmentation", "voice_augmentation"):
             if getattr(options, name):

@@ -230,6 +230,10 @@ class DataArguments(DatasetArguments):
         False,
         "Randomly change pitch, tempo and timbre; for corpora with few speakers.",
     )
+    voice_copies: int = described(
+        0,
+        "Copies of each training clip with another voice in the encoder cache; for corpora with few speakers.",
+    )
     window_hop: float | None = described(
         None,
         "Hop in seconds between the windows that clips longer than max_clip_seconds are cut into.",

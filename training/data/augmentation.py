@@ -8,6 +8,7 @@ same seed gives the same sample; see `EGMFDataset`.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,15 +40,32 @@ class AugmentationSettings:
         modality_dropout: probability that a sample loses a random subset of its modalities, never all of them.
         augmentation: change audio, frames and features with `augment`.
         voice_augmentation: change pitch, tempo and timbre with `augment_voice`.
+        voice_copies: how many copies with another voice the encoder cache has of each clip; see voice_copies.py.
+        seed: of these copies.
     """
 
     modality_dropout: float = 0.0
     augmentation: bool = False
     voice_augmentation: bool = False
+    voice_copies: int = 0
+    seed: int = 0
 
     def __post_init__(self):
         if not 0 <= self.modality_dropout <= 1:
             raise ValueError(f"--modality_dropout is {self.modality_dropout}; it must be in [0, 1].")
+        if self.voice_copies < 0:
+            raise ValueError(f"--voice_copies is {self.voice_copies}; it must be at least 0.")
+
+    @classmethod
+    def from_arguments(cls, arguments: Any, seed: int) -> "AugmentationSettings":
+        """The settings of `DataArguments`, with the run's seed."""
+        return cls(
+            arguments.modality_dropout,
+            arguments.augmentation,
+            arguments.voice_augmentation,
+            arguments.voice_copies,
+            seed,
+        )
 
 
 def choose_modalities(present: Sequence[str], dropout: float, rng: np.random.Generator) -> list[str]:

@@ -51,6 +51,7 @@ from .examples import (
     check_examples,
     describe_errors,
     examples_of_split,
+    explain_labels,
     leave_out_blind,
     make_examples,
     parse_answer,
@@ -272,7 +273,7 @@ class EGMFDataset(Dataset):
             except ValueError as error:
                 errors.append((example["id"], str(error)))
         if errors:
-            raise ValueError(describe_errors(errors) + _explain_labels(errors))
+            raise ValueError(describe_errors(errors) + explain_labels(errors))
         return checked
 
     def _check(self, example: dict[str, Any]) -> dict[str, Any]:
@@ -293,6 +294,7 @@ class EGMFDataset(Dataset):
             example["label_index"] = task.index(example["answer"])
         if self.encoder_cache is not None:
             example["state_keys"] = self.encoder_cache.keys(example)
+            example["copy_keys"] = self.encoder_cache.copy_keys(example, self.augmentation)
         return example
 
     def _decode_all(self) -> list[dict[str, Any]]:
@@ -422,13 +424,15 @@ class EGMFDataset(Dataset):
         # is random, so that a run's later random numbers do not depend on the options.
         seed = sample["sample_seed"] if use is not None else int(torch.randint(2**31, ()))
         rng = np.random.default_rng(seed)
-        # One generator makes all choices for a sample: the modalities first, then the voice, then the rest.
+        # One generator makes all choices for a sample: its voice copy, the modalities, the voice, then the rest.
+        copies = example.get("copy_keys", ())
+        number = int(rng.integers(len(copies) + 1)) if copies and use is not None else 0  # 0: the clip itself
         modality_dropout = self.augmentation.modality_dropout
-        if index in self.prepared:
-            present, prepared = self.prepared[index]
+        if (index, number) in self.prepared:
+            present, prepared = self.prepared[index, number]
             sample["modalities"] = choose_modalities(present, modality_dropout, rng)
             return {**sample, **prepared}
-        media, states = self._read(index)
+        media, states = self._read(index, number)
         present = _present_modalities(example, media, states)
         present = [modality for modality in present if modality in self.modalities]
         sample["modalities"] = choose_modalities(present, modality_dropout, rng)
@@ -438,22 +442,25 @@ class EGMFDataset(Dataset):
             media = augment(media, rng)
         prepared = self._prepare(example, media, states, present) if present else {}
         if not (self.augmentation.voice_augmentation or self.augmentation.augmentation):
-            self.prepared.keep(index, (present, prepared))
+            self.prepared.keep((index, number), (present, prepared))
         return {**sample, **prepared}
 
-    def _read(self, index: int) -> tuple[dict[str, np.ndarray], dict[str, torch.Tensor]]:
-        """The clip of an example and its cached encoder outputs, normalized by speaker if that is wanted."""
+    def _read(self, index: int, copy_number: int) -> tuple[dict[str, np.ndarray], dict[str, torch.Tensor]]:
+        """The clip of an example and its, or its copy's, cached outputs, normalized by speaker if that is wanted."""
         example = self.examples[index]
         media = self.load_media(index)
-        states = self._read_states(example)
+        states = self._read_states(example, copy_number)
         if self.speaker_normalization is not None:
             media, states = self.speaker_normalization(speaker_of(example), media, states)
         return media, states
 
-    def _read_states(self, example: dict[str, Any]) -> dict[str, torch.Tensor]:
-        """Modality -> cached encoder outputs (T, encoder width), if there are any."""
+    def _read_states(self, example: dict[str, Any], copy_number: int = 0) -> dict[str, torch.Tensor]:
+        """Modality -> cached encoder outputs (T, encoder width), if there are any; of a voice copy, or 0."""
         states = {}
-        for modality, key in example.get("state_keys", {}).items():
+        keys = dict(example.get("state_keys", {}))
+        if copy_number:
+            keys["audio"] = example["copy_keys"][copy_number - 1]
+        for modality, key in keys.items():
             values = self.encoder_cache.read(modality, key)
             if len(values):
                 states[modality] = values
@@ -491,10 +498,3 @@ def _present_modalities(example: dict[str, Any], *media: Any) -> list[str]:
 def _has_text(example: dict[str, Any], has_media: bool) -> bool:
     """Whether there is any text to read: a transcript, or earlier turns next to audio or video."""
     return not is_blank(example.get("text") or "") or (has_media and bool(example.get("context")))
-
-
-def _explain_labels(errors: Sequence[tuple[str, str]]) -> str:
-    """How to use labels that the task does not have; empty if no error is about labels."""
-    if not any("unknown label" in message for _, message in errors):
-        return ""
-    return " Rename labels with --label_map OLD=NEW ..., or train with a task that has them (--tasks_file)."

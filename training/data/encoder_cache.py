@@ -2,7 +2,8 @@
 
     clip's bytes, its window ─┐
     preprocessing settings ───┼─► key ─► DIR/audio-ENCODER/KEY[:2]/KEY.safetensors: states (T, encoder width)
-    encoder's weights ────────┘
+    encoder's weights ────────┤
+    number of a voice copy ───┘   (voice_copies.py)
 
 The key covers everything that the states depend on, so stale entries are never used: a different encoder, revision,
 clip or setting gives a different key. Files are written under a temporary name and then renamed, so several runs can
@@ -36,7 +37,9 @@ from modeling_egmf.backbones_egmf import EGMFPretrainedStem
 from processing_egmf import EGMFProcessor
 
 from ..records import checksum_of_array, digest_of_bytes, digest_of_file, digest_of_json
+from .augmentation import AugmentationSettings
 from .parquet import StoredMedia
+from .voice_copies import change_voice, copy_key
 
 
 # Incremented when the states of the same clip change, so that those of an older version are computed again.
@@ -227,6 +230,14 @@ class EncoderCache:
                 keys[modality] = digest_of_json(parts, sort_keys=True)
         return keys
 
+    def copy_keys(self, example: dict[str, Any], augmentation: AugmentationSettings) -> list[str]:
+        """Keys of the audio states of an example's voice copies; none without audio."""
+        keys = self.keys(example) if augmentation.voice_copies else {}
+        if "audio" not in keys:
+            return []
+        numbers = range(1, augmentation.voice_copies + 1)
+        return [copy_key(keys["audio"], augmentation.seed, number) for number in numbers]
+
     def path(self, modality: str, key: str) -> Path:
         return self.folders[modality] / key[:2] / f"{key}.safetensors"
 
@@ -286,7 +297,7 @@ class EncoderCache:
         """Compute missing and damaged entries, with the encoders in evaluation mode on the device.
 
         Args:
-            datasets: `EGMFDataset`s whose clips to encode.
+            datasets: `EGMFDataset`s whose clips and voice copies to encode.
             device: where the encoders run.
             share: index of this process and number of processes; each computes its part.
 
@@ -298,6 +309,8 @@ class EncoderCache:
             for example in dataset.examples:
                 for modality, key in example["state_keys"].items():
                     entries[modality, key] = (dataset, example)
+                for key in example["copy_keys"]:
+                    entries["audio", key] = (dataset, example)
         for stem in self.stems.values():
             stem.backbone.to(device).eval()
         index, count = share
@@ -321,8 +334,11 @@ class EncoderCache:
         for modality, stem in self.stems.items():
             chosen = [entry for entry in entries if entry[0] == modality]
             samples = []
-            for _, _, dataset, example in chosen:
+            for _, key, dataset, example in chosen:
                 arrays = dataset.decode(example, (modality,))
+                if key in example["copy_keys"]:
+                    longest = round(self.processor.max_clip_seconds * self.processor.sampling_rate)
+                    arrays = change_voice(arrays, key, longest)
                 samples.append(self.processor.encode_media(arrays, f"example {example['id']!r}"))
             none = torch.zeros(0, stem.output_size)
             for (_, key, _, _), sample in zip(chosen, encode_samples({modality: stem}, samples), strict=True):

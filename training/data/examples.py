@@ -340,6 +340,13 @@ def list_first(described: Sequence[str]) -> str:
     return listed if more <= 0 else f"{listed}; and {more} more, {len(described)} in all"
 
 
+def explain_labels(errors: Sequence[tuple[str, str]]) -> str:
+    """How to use labels that the task does not have; empty if none of the errors, as below, is about labels."""
+    if not any("unknown label" in message for _, message in errors):
+        return ""
+    return " Rename labels with --label_map OLD=NEW ..., or train with a task that has them (--tasks_file)."
+
+
 def describe_errors(errors: Sequence[tuple[str, str]]) -> str:
     """All errors in one message: each with the number of examples that have it, and the first of them.
 

@@ -13,7 +13,7 @@ ITEM_BYTES = 32  # of a number in a list, or of anything else
 
 
 class PreparedSamples(dict):
-    """Index of an example -> what was prepared for it.
+    """Index of an example, and number of its voice copy or 0 -> what was prepared for it.
 
     Worker processes keep nothing, because each would keep all of it. The limit is that of one dataset: a training set
     has one for pretraining and one for training.
@@ -26,14 +26,14 @@ class PreparedSamples(dict):
         super().__init__()
         self.bytes_left = max_bytes
 
-    def keep(self, index: int, prepared: tuple[list[str], dict[str, Any]]) -> None:
+    def keep(self, use: tuple[int, int], prepared: tuple[list[str], dict[str, Any]]) -> None:
         """Keep a sample if there is room. Nobody may change it afterwards."""
         if get_worker_info() is not None:
             return
         size = size_of(prepared)
         if size <= self.bytes_left:
             self.bytes_left -= size
-            self[index] = prepared
+            self[use] = prepared
 
 
 def size_of(value: Any) -> int:

@@ -43,6 +43,7 @@ from ..data.selection import (
     warn_of_shared_examples,
 )
 from ..data.speakers import SpeakerNormalization
+from ..data.voice_copies import check_voice_copies
 from ..data.windows import cut_examples, num_clips
 from ..evaluation.processes import require_examples
 from ..evaluation.run_records import has_eval_split
@@ -226,9 +227,8 @@ class TrainingRun:
             logger.warning("--encoder_cache has no effect: this model has no frozen pretrained encoder.")
         elif data_args.encoder_cache:
             self.encoder_cache = EncoderCache(data_args.encoder_cache, self.model, self.processor)
-        augmentation = AugmentationSettings(
-            data_args.modality_dropout, data_args.augmentation, data_args.voice_augmentation
-        )
+        check_voice_copies(data_args.voice_copies, self.encoder_cache, data_args.modalities)
+        augmentation = AugmentationSettings.from_arguments(data_args, self.args.seed)
         shared = {
             "processor": self.processor,
             "modalities": data_args.modalities,

@@ -16,9 +16,9 @@ def test_what_does_not_fit_is_not_kept():
     assert size_of(torch.zeros(10, dtype=torch.float64)) == 80
     samples = PreparedSamples(max_bytes=9000)
     for index in range(3):
-        samples.keep(index, sample)
-    samples.keep(3, (["text"], {}))
-    assert list(samples) == [0, 1, 3]
+        samples.keep((index, 0), sample)
+    samples.keep((3, 0), (["text"], {}))
+    assert list(samples) == [(0, 0), (1, 0), (3, 0)]
     assert 0 <= samples.bytes_left < 1000
 
 
@@ -32,7 +32,7 @@ def test_second_use_reads_nothing_and_is_the_same(tmp_path, make_processor):
     dataset = make_dataset(tmp_path, make_processor("waveform", "frames"), modality_dropout=0.5)
     uses = [SampleIndex(0, 0, epoch, 1.0) for epoch in range(8)]
     first = dataset[uses[0]]
-    assert set(dataset.prepared) == {0}
+    assert set(dataset.prepared) == {(0, 0)}
     (tmp_path / "clip.mp4").unlink()
     again = dataset[uses[0]]
     assert again.keys() == first.keys()

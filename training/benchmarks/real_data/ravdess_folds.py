@@ -151,12 +151,16 @@ def measure_statistics(
             states = torch.as_tensor(values).float()
             if modality == "audio":
                 states = states[:, LAYER * width : (LAYER + 1) * width]
-            statistics = mean_and_deviation(states[None], torch.ones(1, len(states)))[0]
-            vectors.setdefault(modality, []).append(statistics.numpy())
+            vectors.setdefault(modality, []).append(pool(states))
     lacking = [modality for modality in modalities if len(vectors.get(modality, [])) < len(dataset)]
     if lacking:
         raise ValueError(f"{corpus}: some clips lack {' and '.join(lacking)}. Give --landmarks with a table per clip.")
     return {modality: np.stack(rows) for modality, rows in vectors.items()}, dataset.examples
+
+
+def pool(states: torch.Tensor) -> np.ndarray:
+    """states (T, width) of a clip -> its mean and deviation over time, (2 * width,)."""
+    return mean_and_deviation(states[None], torch.ones(1, len(states)))[0].numpy()
 
 
 def normalize_speakers(vectors: np.ndarray, speakers: np.ndarray) -> np.ndarray:

@@ -5,8 +5,8 @@
 RAVDESS is the folder of the unpacked archives, of which the actors 1 to 12 are used. Each corpus draws three moods and
 divides the actors anew: six to train, two to validate and four to test, with 24 clips of each. The recipe is
 `first-corpus.yaml` without video; its settings were chosen on other corpora of these actors. Logistic regression gets
-mean and deviation over time of one layer of the same frozen encoder. Both are trained a second time on all eight
-actors, where nothing is left to select an epoch.
+mean and deviation over time of one layer of the same frozen encoder, of the clips, and a second time of the recipe's
+voice copies as well. All are trained again on all eight actors, where nothing is left to select an epoch.
 
     draw ─► a folder with metadata.csv ─► training.train, recipe first-corpus ─► run_eval ─┬─► small_corpora.json
     mean and deviation over time of the same frozen features ─► scikit-learn ──────────────┘
@@ -26,15 +26,20 @@ import numpy as np
 
 from ...arguments import parse_arguments
 from ...cli import CommandParser, command_errors
+from ...data.augmentation import AugmentationSettings
+from ...data.dataset import EGMFDataset, load_examples
+from ...data.encoder_cache import EncoderCache
 from ...data.examples import EXTRA
 from ...demo.stages import training_flags
 from ...evaluation.evaluator import EvaluationOptions, evaluate_checkpoint
 from ...evaluation.metrics import summarize
+from ...model.builder import build
 from ...model.language_model import check_model_location
+from ...model.tasks_file import read_tasks
 from ...paths import CONFIGS, RESULTS
 from ...records import check_writable, commit, digest_of_json, read_json, versions, write_json, write_text
 from ...trainer.run import train
-from .ravdess_folds import STRENGTH, convert, fit_regression, measure_statistics
+from .ravdess_folds import LAYER, STRENGTH, convert, fit_regression, measure_statistics, pool
 
 
 RECIPE = CONFIGS / "first-corpus.yaml"
@@ -130,15 +135,19 @@ def write_corpus(folder: Path, examples: Sequence[dict[str, Any]], drawn: Draw) 
 # ---- EGMF -----------------------------------------------------------------------------------------------------
 
 
-def train_and_evaluate(arguments: Namespace, corpus: Path, *further: str) -> dict[str, Any]:
-    """Metrics on the speakers held out, and the minutes of training, with further options of training.train."""
+def training_options(arguments: Namespace, corpus: Path, *further: str) -> list[str]:
+    """Arguments of training.train, with `further` ones, without the recipe and the folder of the run."""
     options = ["--dataset", str(corpus), "--tasks_file", str(corpus / "tasks.yaml")]
     options += ["--modalities", "audio", "--video", "none"]
     options += ["--text_model_name_or_path", arguments.text_model_name_or_path]
     options += ["--encoder_cache", str(arguments.work / "encoders")]
     if arguments.audio is not None:
         options += ["--audio", arguments.audio]
-    options += [*further, *arguments.training_options]
+    return [*options, *further, *arguments.training_options]
+
+
+def train_and_evaluate(arguments: Namespace, corpus: Path, options: Sequence[str]) -> dict[str, Any]:
+    """Metrics on the speakers held out, and the minutes of training."""
     contents = [path.read_text(encoding="utf-8") for path in (RECIPE, corpus / "metadata.csv", corpus / "tasks.yaml")]
     settings = digest_of_json([options, contents])
     run = arguments.work / "runs" / f"{corpus.name}-{settings[:8]}"
@@ -161,11 +170,51 @@ def train_and_evaluate(arguments: Namespace, corpus: Path, *further: str) -> dic
     return {**{name: metrics[name] for name in METRICS}, "minutes": minutes}
 
 
-def fit_baseline(statistics: np.ndarray, examples: Sequence[dict[str, Any]], drawn: Draw) -> float:
-    """Accuracy of logistic regression on the speakers held out, fitted on the training speakers."""
-    splits = np.array([split_of(example, drawn) or "" for example in examples])
-    answers = np.array([example["answer"] for example in examples])
-    return fit_regression(statistics, answers, splits == "train", splits == SPLIT)
+class Copies(NamedTuple):
+    """The voice copies of the training clips, for logistic regression.
+
+    Args:
+        statistics: (N, F), N being the copies of all clips.
+        answers: N labels.
+    """
+
+    statistics: np.ndarray
+    answers: list[str]
+
+
+def measure_copies(arguments: Namespace, corpus: Path, options: Sequence[str]) -> Copies:
+    """The voice copies that EGMF is trained on."""
+    places = ["--config", str(RECIPE), "--output_dir", str(arguments.work / "unused")]
+    model_arguments, data_arguments, training_arguments = parse_arguments([*places, *options])
+    model, processor = build(model_arguments, read_tasks(corpus / "tasks.yaml"))
+    cache = EncoderCache(arguments.work / "encoders", model, processor)
+    augmentation = AugmentationSettings.from_arguments(data_arguments, training_arguments.seed)
+    examples = load_examples(corpus, "train")
+    dataset = EGMFDataset(examples, processor, augmentation=augmentation, encoder_cache=cache)
+    cache.fill((dataset,), "cpu")
+    width = cache.stems["audio"].width
+    rows = []
+    answers = []
+    for example in dataset.examples:
+        for key in example["copy_keys"]:
+            states = cache.read("audio", key).float()
+            rows.append(pool(states[:, LAYER * width : (LAYER + 1) * width]))
+            answers.append(example["answer"])
+    return Copies(np.array(rows).reshape(len(rows), -1), answers)
+
+
+def fit_baseline(
+    statistics: np.ndarray, examples: Sequence[dict[str, Any]], drawn: Draw, copies: Copies | None = None
+) -> float:
+    """Accuracy of logistic regression on the speakers held out, fitted on the training speakers, and on `copies`."""
+    splits = [split_of(example, drawn) or "" for example in examples]
+    answers = [example["answer"] for example in examples]
+    if copies is not None and copies.answers:
+        statistics = np.concatenate([statistics, copies.statistics])
+        answers += copies.answers
+        splits += ["train"] * len(copies.answers)
+    roles = np.array(splits)
+    return fit_regression(statistics, np.array(answers), roles == "train", roles == SPLIT)
 
 
 def measure(arguments: Namespace, number: int, statistics: np.ndarray, examples: Sequence[dict[str, Any]]) -> dict:
@@ -177,8 +226,11 @@ def measure(arguments: Namespace, number: int, statistics: np.ndarray, examples:
     for suffix, variant, further in (("", drawn, []), (ON_ALL, drawn.without_validation(), TO_LAST_EPOCH)):
         corpus = arguments.work / "corpora" / f"corpus_{number}{suffix}"
         write_corpus(corpus, examples, variant)
+        options = training_options(arguments, corpus, *further)
+        measured = train_and_evaluate(arguments, corpus, options)
+        copies = measure_copies(arguments, corpus, options)
         figures[f"logistic_regression{suffix}"] = fit_baseline(statistics, examples, variant)
-        measured = train_and_evaluate(arguments, corpus, *further)
+        figures[f"logistic_regression_copies{suffix}"] = fit_baseline(statistics, examples, variant, copies)
         figures |= {name + suffix: value for name, value in measured.items()}
     return figures
 
