@@ -327,5 +327,5 @@ def check_data_options(options: Any) -> None:
             if getattr(options, name):
                 raise ValueError(
                     f"--{name} changes clips every time they are used. Leave out --encoder_cache; where the "
-                    "recipe sets it, give --encoder_cache ''."
+                    "recipe sets it, give --encoder_cache ''. Frozen audio encoders have --voice_copies instead."
                 )

@@ -275,7 +275,7 @@ class TrainingRun:
         counts = self.encoder_cache.fill((self.train_set, self.eval_set), args.device, share)
         args.distributed_state.wait_for_everyone()
         print(
-            f"Frozen encoders: {counts['computed']} clips computed, {counts['stored']} found in "
+            f"Frozen encoders: {counts['computed']} outputs computed, {counts['stored']} found in "
             f"{self.encoder_cache.root}."
         )
 

@@ -160,7 +160,7 @@ def test_training_with_and_without_the_cache_gives_the_same_losses(place, tmp_pa
         losses[name] = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
         said += [line for line in capsys.readouterr().out.splitlines() if line.startswith("Frozen encoders")]
     counts = [(20, 0), (0, 20), (0, 20)]
-    assert said == [f"Frozen encoders: {new} clips computed, {old} found in {tmp_path}." for new, old in counts]
+    assert said == [f"Frozen encoders: {new} outputs computed, {old} found in {tmp_path}." for new, old in counts]
     assert len(losses["plain"]) == 2
     assert losses["first"] == pytest.approx(losses["plain"], abs=1e-5)
     assert losses["second"] == losses["third"] != losses["first"]

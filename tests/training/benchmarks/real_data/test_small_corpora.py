@@ -69,6 +69,20 @@ def test_regression_is_measured_on_speakers_that_it_was_not_fitted_on(examples):
         assert small_corpora.fit_baseline(elsewhere, examples, variant) == pytest.approx(1 / 3)
 
 
+def test_regression_is_also_fitted_on_copies_of_the_training_clips(examples):
+    drawn = small_corpora.draw(2, examples)
+    mood = np.array([MOODS.index(example["answer"]) for example in examples])
+    train = np.array([small_corpora.split_of(example, drawn) == "train" for example in examples])
+    by_mood = np.eye(len(MOODS))[mood]
+    silent = np.where(train[:, None], 0.0, by_mood)  # says nothing about the mood where it is fitted
+    answers = [example["answer"] for example, chosen in zip(examples, train, strict=True) if chosen]
+    copies = small_corpora.Copies(by_mood[train], answers)
+    assert small_corpora.fit_baseline(silent, examples, drawn) == pytest.approx(1 / 3)
+    assert small_corpora.fit_baseline(silent, examples, drawn, copies) == 1.0
+    none = small_corpora.Copies(np.zeros((0, 0)), [])
+    assert small_corpora.fit_baseline(by_mood, examples, drawn, none) == 1.0
+
+
 def test_speakers_for_validation_are_trained_on_in_the_second_run(examples):
     drawn = small_corpora.draw(3, examples)
     splits = drawn.without_validation().splits
