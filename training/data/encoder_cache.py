@@ -343,3 +343,24 @@ class EncoderCache:
             none = torch.zeros(0, stem.output_size)
             for (_, key, _, _), sample in zip(chosen, encode_samples({modality: stem}, samples), strict=True):
                 self._store(modality, key, sample.get(f"{modality}_values", none))
+
+
+def check_voice_copies(count: int, cache: EncoderCache | None, modalities: Sequence[str] | None) -> None:
+    """Refuse copies that training would not use.
+
+    Args:
+        count: copies of each clip.
+        cache: of the model; None without frozen pretrained encoders.
+        modalities: those to train with; None for all.
+
+    Raises:
+        ValueError: the model has no frozen pretrained audio encoder, or audio is not used.
+    """
+    advice = "Leave it out; where the recipe sets it, give --voice_copies 0."
+    if count and (cache is None or "audio" not in cache.stems):
+        raise ValueError(
+            "--voice_copies is for a frozen pretrained audio encoder, such as --audio whisper-base, and this model "
+            f"has none. {advice}"
+        )
+    if count and modalities is not None and "audio" not in modalities:
+        raise ValueError(f"--voice_copies changes audio, which --modalities leaves out. {advice}")

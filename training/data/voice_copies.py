@@ -10,8 +10,7 @@ augmentation; validation, evaluation and prediction use the clip itself, and so 
 speakers. training/log/ravdess.md has the figures.
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -19,33 +18,8 @@ from ..records import digest_of_json
 from .augmentation import augment_voice
 
 
-if TYPE_CHECKING:
-    from .encoder_cache import EncoderCache  # which imports this module
-
-
 # Incremented when `augment_voice` changes, so that copies of an older version are computed again.
 COPIES_VERSION = 1
-ADVICE = "Leave it out; where the recipe sets it, give --voice_copies 0."
-
-
-def check_voice_copies(count: int, cache: "EncoderCache | None", modalities: Sequence[str] | None) -> None:
-    """Refuse copies that training would not use.
-
-    Args:
-        count: copies of each clip.
-        cache: of the model; None without frozen pretrained encoders.
-        modalities: those to train with; None for all.
-
-    Raises:
-        ValueError: the model has no frozen pretrained audio encoder, or audio is not used.
-    """
-    if count and (cache is None or "audio" not in cache.stems):
-        raise ValueError(
-            "--voice_copies is for a frozen pretrained audio encoder, such as --audio whisper-base, and this model "
-            f"has none. {ADVICE}"
-        )
-    if count and modalities is not None and "audio" not in modalities:
-        raise ValueError(f"--voice_copies changes audio, which --modalities leaves out. {ADVICE}")
 
 
 def copy_key(key: str, seed: int, number: int) -> str:

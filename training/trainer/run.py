@@ -28,7 +28,7 @@ from ..data.augmentation import AugmentationSettings
 from ..data.collator import SampleCollator
 from ..data.dataset import EGMFDataset, load_examples
 from ..data.dataset_options import DatasetOptions
-from ..data.encoder_cache import EncoderCache, pretrained_stems
+from ..data.encoder_cache import EncoderCache, check_voice_copies, pretrained_stems
 from ..data.feature_stats import set_feature_stats
 from ..data.locations import check_dataset
 from ..data.overlaps import warn_of_overlaps
@@ -43,7 +43,6 @@ from ..data.selection import (
     warn_of_shared_examples,
 )
 from ..data.speakers import SpeakerNormalization
-from ..data.voice_copies import check_voice_copies
 from ..data.windows import cut_examples, num_clips
 from ..evaluation.processes import require_examples
 from ..evaluation.run_records import has_eval_split

@@ -16,8 +16,8 @@ from tests.helpers.run_files import SMALL_RUN as SMALL
 from training.arguments import parse_arguments
 from training.data.augmentation import AugmentationSettings, augment_voice
 from training.data.dataset import EGMFDataset, SampleIndex, load_examples
-from training.data.encoder_cache import EncoderCache, condense, encode_clip
-from training.data.voice_copies import change_voice, check_voice_copies
+from training.data.encoder_cache import EncoderCache, check_voice_copies, condense, encode_clip
+from training.data.voice_copies import change_voice
 from training.model.builder import build
 from training.trainer.run import train
 from training.trainer.trainer import EGMFTrainer
