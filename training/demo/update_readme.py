@@ -328,7 +328,8 @@ def render_small_corpora(results: dict[str, Any]) -> str:
     introduction = (
         f"**Small corpora**, as one's own: three moods of RAVDESS, accuracy on four unseen actors in each of "
         f"{len(corpora)} corpora (chance 0.333); audio through a frozen {results['audio']}, the recipe of [your first "
-        "corpus](../YOUR_FIRST_CORPUS.md), whose settings were chosen on other corpora of these actors. *Six actors*: "
+        "corpus](../YOUR_FIRST_CORPUS.md), whose settings were chosen on other corpora of these actors, and its voice "
+        "copies on these. *Six actors*: "
         "the clips of two more select the epoch; *eight*: those are trained on as well, to the last epoch. *With "
         "copies*: also fitted on the recipe's copies of the training clips with another voice, as EGMF is. The layer "
         "and strength of logistic regression are the best on RAVDESS's folds ([chosen on the training speakers "

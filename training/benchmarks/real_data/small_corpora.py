@@ -4,9 +4,10 @@
 
 RAVDESS is the folder of the unpacked archives, of which the actors 1 to 12 are used. Each corpus draws three moods and
 divides the actors anew: six to train, two to validate and four to test, with 24 clips of each. The recipe is
-`first-corpus.yaml` without video; its settings were chosen on other corpora of these actors. Logistic regression gets
-mean and deviation over time of one layer of the same frozen encoder, of the clips, and a second time of the recipe's
-voice copies as well. All are trained again on all eight actors, where nothing is left to select an epoch.
+`first-corpus.yaml` without video; its settings were chosen on other corpora of these actors, and its voice copies on
+these. Logistic regression gets mean and deviation over time of one layer of the same frozen encoder, of the clips, and
+a second time of the recipe's voice copies as well. All are trained again on all eight actors, where nothing is left to
+select an epoch.
 
     draw ─► a folder with metadata.csv ─► training.train, recipe first-corpus ─► run_eval ─┬─► small_corpora.json
     mean and deviation over time of the same frozen features ─► scikit-learn ──────────────┘
