@@ -13,8 +13,9 @@ hub/upload.py.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from .cli import CommandParser, command_errors
 
@@ -51,6 +52,21 @@ def make_parser() -> CommandParser:
     return parser
 
 
+def find_mistakes(arguments: dict[str, Any], folder: Path | None, is_dry_run: bool) -> Iterator[str]:
+    """What is wrong with the options, a message each."""
+    for name in ("card", "study"):
+        path = arguments[name]
+        if path is not None and not path.is_file():
+            yield f"--{name} {path} does not exist, or is not a file. Check the path."
+    if folder is not None and not is_dry_run:
+        yield "--folder can only be used with --dry_run."
+    if arguments["standalone"] and (arguments["text_model_name_or_path"] or arguments["upload_text_model"]):
+        yield "--standalone pushes the language model with the rest. Leave out the options that name another."
+    for name in ("revision", "tag"):
+        if arguments[name] is not None and not REF.fullmatch(arguments[name]):
+            yield f"--{name} {arguments[name]!r} is no name for Git. Use letters, digits, '.', '-', '_' and '/'."
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     with command_errors("The repo is either unchanged or complete. Run the same command again."):
         parser = make_parser()
@@ -58,21 +74,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         is_dry_run = arguments.pop("dry_run")
         folder = arguments.pop("folder")
         verify = not arguments.pop("no_verify")
-        for name in ("card", "study"):
-            path = arguments[name]
-            if path is not None and not path.is_file():
-                parser.error(f"--{name} {path} does not exist, or is not a file. Check the path.")
-        if folder is not None and not is_dry_run:
-            parser.error("--folder can only be used with --dry_run.")
-        if arguments["standalone"] and (arguments["text_model_name_or_path"] or arguments["upload_text_model"]):
-            parser.error(
-                "--standalone pushes the language model with the rest. Leave out the options that name another."
-            )
-        for name in ("revision", "tag"):
-            if arguments[name] is not None and not REF.fullmatch(arguments[name]):
-                parser.error(
-                    f"--{name} {arguments[name]!r} is no name for Git. Use letters, digits, '.', '-', '_' and '/'."
-                )
+        mistakes = list(find_mistakes(arguments, folder, is_dry_run))
+        if mistakes:
+            parser.error(" ".join(mistakes))
         _push(arguments, verify, is_dry_run, folder)
 
 

@@ -24,6 +24,7 @@ def test_bad_repo_ids(tmp_path, repo_id, message):
         (["--folder", "x"], "--folder can only be used with --dry_run"),
         (["--standalone", "--upload_text_model"], "--standalone pushes the language model with the rest"),
         (["--standalone", "--text_model_name_or_path", "ada/llm"], "--standalone pushes the language model"),
+        (["--tag", "", "--folder", "x"], "only be used with --dry_run. --tag '' is no name for Git"),
         (["--tag", ""], "--tag '' is no name for Git"),
         (["--revision", "a b"], "--revision 'a b' is no name for Git"),
         (["--card", "nowhere.yaml"], "--card nowhere.yaml does not exist, or is not a file"),

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from modeling_egmf import EGMFForConditionalGeneration
+from modeling_egmf import EGMFConfig, EGMFForConditionalGeneration
 from modeling_egmf.adapters_egmf import adapter_configs
 from modeling_egmf.parts_egmf import is_local, named_parts
 from processing_egmf import EGMFProcessor
@@ -86,6 +86,12 @@ def weights_fingerprint(run: Path) -> str:
     return digest_of_chunks(bytes.fromhex(digest_of_file(path)) for path in weight_files(run))
 
 
+def check_finished(run: Path) -> None:
+    """Refuse a folder without the record of a finished training."""
+    if not (run / "training.json").is_file():
+        raise PushError(f"{run} has no training.json: it is not a finished run of `egmf train`.")
+
+
 def export_folder(
     options: PushOptions, folder: Path, text_model: tuple[str, str | None] | None = None
 ) -> ExportedModel:
@@ -101,8 +107,7 @@ def export_folder(
     """
     run = options.run
     fingerprint = weights_fingerprint(run)
-    if not (run / "training.json").is_file():
-        raise PushError(f"{run} has no training.json: it is not a finished run of `egmf train`.")
+    check_finished(run)
     model, processor, merging = load_for_export(options, text_model)
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
@@ -131,7 +136,7 @@ def load_for_export(
     if not options.standalone:
         if text_model is not None:
             model.config.text_model_id, model.config.text_model_revision = text_model
-        require_shared_encoders(model)
+        require_shared_encoders(model.config)
         return model, processor, None
     merging = None
     if adapter_configs(model.language_model):
@@ -149,11 +154,15 @@ def load_run(run: Path) -> tuple[EGMFForConditionalGeneration, EGMFProcessor]:
         raise PushError(f"{run} cannot be pushed, because it cannot be loaded: {error}") from error
 
 
-def require_shared_encoders(model: EGMFForConditionalGeneration) -> None:
-    """Refuse an adapter checkpoint whose frozen pretrained encoder is in a local folder."""
-    for owner, field, name in named_parts(model.config):
+def require_shared_encoders(config: EGMFConfig) -> None:
+    """Refuse an adapter checkpoint whose frozen pretrained encoder is in a local folder.
+
+    Args:
+        config: with located parts.
+    """
+    for owner, field, name in named_parts(config):
         part = getattr(owner, field)
-        if owner is not model.config and is_local(part):
+        if owner is not config and is_local(part):
             modality = name.partition("_")[0]
             raise PushError(
                 f"The frozen {modality} encoder is in a folder, {part!r}, which no one else has. Push with "

@@ -21,7 +21,9 @@ import numpy as np
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import LocalTokenNotFoundError, RepositoryNotFoundError
 
+from modeling_egmf import EGMFConfig
 from modeling_egmf.configuration_egmf import PIPELINE_TASK
+from modeling_egmf.parts_egmf import with_located_parts
 
 from ..records import check_writable, new_folder, read_json
 from .card_facts import CardFacts
@@ -29,9 +31,12 @@ from .errors import PushError, hub_errors
 from .export_folder import (
     MANIFEST,
     ExportedModel,
+    check_finished,
     describe_merging,
     export_folder,
+    find_facts,
     list_files,
+    require_shared_encoders,
     weights_fingerprint,
 )
 from .fresh_process import compute_answer, read_inputs
@@ -288,16 +293,57 @@ def _describe_verification(pushed: Pushed) -> str:
     return f"verified   in a fresh process with an empty cache: {classes}; answer {pushed.label}, {equality}"
 
 
+def check_dry_run(options: PushOptions, folder: Path) -> None:
+    """Name all obstacles to a push that are known without network access, before the model is loaded.
+
+    Raises:
+        PushError: there are some.
+    """
+    run = options.run
+    obstacles = []
+
+    def attempt(check: Callable[..., Any], *arguments: Any) -> None:
+        try:
+            check(*arguments)
+        except (OSError, ValueError) as error:
+            obstacles.append(str(error))
+
+    attempt(weights_fingerprint, run)
+    attempt(check_empty, folder)
+    if (run / "config.json").is_file():
+        attempt(check_finished, run)
+        attempt(find_facts, run, options.card, None)
+        if not options.standalone:
+            attempt(choose_text_model, None, options)
+            attempt(check_encoders, run)
+    if len(obstacles) > 1:
+        raise PushError("\n- ".join([f"there are {len(obstacles)} obstacles.", *obstacles]))
+    if obstacles:
+        raise PushError(obstacles[0])
+
+
+def check_empty(folder: Path) -> None:
+    """Refuse a file, or a folder with anything in it."""
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise PushError(f"{folder} is not empty, or a file. Give another --folder, or empty it.")
+
+
+def check_encoders(run: Path) -> None:
+    """Refuse an adapter checkpoint that names a local folder with an encoder, by its configuration alone."""
+    with contextlib.suppress(OSError, TypeError):  # `choose_text_model` names a damaged one
+        config = EGMFConfig.from_pretrained(run)
+        require_shared_encoders(with_located_parts(config, run))
+
+
 def dry_run(options: PushOptions, folder: Path, report: Callable[[str], None] = print) -> None:
     """Write the folder and list its files, without network access.
 
     Raises:
-        PushError: as for `push`, or the folder is not empty.
+        PushError: as for `push`, or the folder is not empty. Obstacles that are known before the model is loaded are
+            named together.
     """
-    weights_fingerprint(options.run)
     folder = new_folder(folder)
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise PushError(f"{folder} is not empty, or a file. Give another --folder, or empty it.")
+    check_dry_run(options, folder)
     check_writable(folder)
     text_model = None if options.standalone else choose_text_model(None, options, report)
     partial = folder.with_name(f".{folder.name}.partial")  # so that an interrupted folder is not taken for a whole one

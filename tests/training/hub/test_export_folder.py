@@ -181,6 +181,26 @@ def test_folders_without_a_run_are_named_in_a_dry_run(tmp_path, folder):
         main([str(tmp_path / folder), "ada/egmf", "--dry_run"])
 
 
+def test_a_dry_run_names_all_obstacles_at_once(copy_of_run, tmp_path):
+    """They were named one at a time, each after the run had been looked at again."""
+    run = copy_of_run()
+    (run / "training.json").unlink()
+    (run / "card.yaml").write_text("nmae: EGMF\n")
+    config = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "whisper").mkdir()
+    encoder = {"backbone_id": str(tmp_path / "whisper"), "input_type": "waveform"}
+    encoder["backbone_config"] = {"model_type": "wav2vec2"}
+    del config["config_checksum"]
+    (run / "config.json").write_text(json.dumps(config | {"audio_config": encoder}))
+    (tmp_path / "out").touch()
+    with pytest.raises(SystemExit) as refused:
+        main([str(run), "ada/egmf", "--dry_run", "--folder", str(tmp_path / "out")])
+    message = str(refused.value)
+    assert "there are 5 obstacles.\n- " in message
+    for part in ("no training.json", "nmae", "--upload_text_model", "frozen audio encoder", "out is not empty"):
+        assert part in message, part
+
+
 @pytest.mark.parametrize(("content", "message"), [("[]", "its content is"), ("{}", "has no entry text_config")])
 def test_a_configuration_of_something_else_is_named(copy_of_run, tmp_path, content, message):
     run = copy_of_run()
