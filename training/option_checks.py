@@ -12,6 +12,7 @@ import math
 from typing import Any
 
 from .cli import did_you_mean
+from .model.presets import check_encoder_name
 
 
 COUNTS = (
@@ -132,6 +133,7 @@ def check_options(options: Any) -> None:
     """
     check_training_options(options)
     check_model_options(options)
+    check_encoders(options)
     check_data_options(options)
 
 
@@ -275,6 +277,17 @@ def check_model_options(options: Any) -> None:
             "Give --backbone or --text_model_name_or_path, a language model to build on, "
             "or --model_name_or_path, an EGMF checkpoint."
         )
+
+
+def check_encoders(options: Any) -> None:
+    """Refuse misspelled encoders of a new model, which has none for modalities that it is not trained with."""
+    if options.model_name_or_path is not None:
+        return
+    encoders = {"audio": options.audio, "video": options.video}
+    widths = {"audio": options.audio_feature_size, "video": options.video_feature_size}
+    for modality, name in encoders.items():
+        if options.modalities is None or modality in options.modalities:
+            check_encoder_name(modality, name, widths[modality])
 
 
 def read_expert(entry: str) -> tuple[str, float, str, bool] | None:

@@ -51,6 +51,14 @@ CONTRADICTIONS = {
         (*NEW, "--pretrained_dtype", "float8"),
         "--pretrained_dtype is 'float8'; use one of float32, bfloat16, float16",
     ),
+    "another encoder": ((*NEW, "--video", "nonee"), "--video nonee is not an encoder. Did you mean none?"),
+    "another preset": ((*NEW, "--audio", "wisper-base"), "--audio wisper-base is not an encoder. Did you mean whisp"),
+    "an encoder of audio": (
+        (*NEW, "--video", "wavlm-base-plus"),
+        "--video wavlm-base-plus: this encoder is for audio",
+    ),
+    "raw audio": ((*NEW, "--video", "waveform"), "--video waveform is not an encoder of video. Give one of frames"),
+    "features of any width": ((*NEW, "--video", "features"), "--video features needs --video_feature_size"),
     "another pooling": (
         (*NEW, "--encoder_pooling", "mean"),
         "--encoder_pooling is 'mean'; use one of attention, statistics",
@@ -200,6 +208,12 @@ def test_faces_without_their_detector_are_refused(monkeypatch):
         check_options(options)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
     check_options(options)
+
+
+def test_encoders_that_are_not_built_are_not_checked(tmp_path):
+    check_options(options_of(*NEW, "--video", "features", "--modalities", "text", "audio"))
+    check_options(options_of("--model_name_or_path", "runs/demo", "--video", "features"))
+    check_options(options_of(*NEW, "--audio", "none", "--video", str(tmp_path)))
 
 
 @pytest.mark.parametrize("dataset", [None, "", " "])

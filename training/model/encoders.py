@@ -1,9 +1,7 @@
 """Audio and video encoders of a new model: for raw media or precomputed features, or pretrained ones from the Hub."""
 
 import dataclasses
-import difflib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,10 +26,9 @@ from processing_egmf.frontends_egmf import encode_frames, encode_waveform
 from ..data.locations import refuse_file
 from ..options import ModelArguments
 from .language_model import absolute_id, describe_hub_error
-from .presets import explain_download, locate_preset, preset_names
+from .presets import RAW_INPUTS, check_encoder_name, explain_download, locate_preset, preset_names
 
 
-RAW_INPUTS = {"audio": "waveform", "video": "frames"}
 # Names of an encoder's first argument.
 ENCODER_INPUTS = {"audio": ("input_values", "input_features"), "video": ("pixel_values", "pixel_values_videos")}
 # Families of pretrained encoders that work, for messages.
@@ -81,21 +78,14 @@ def build_encoder(arguments: ModelArguments, modality: str) -> Encoder:
     feature_size = arguments.audio_feature_size if modality == "audio" else arguments.video_feature_size
     raw_input = RAW_INPUTS[modality]
     shared = shared_settings(arguments)
+    check_encoder_name(modality, kind, feature_size)
     if kind in (None, "none"):
         return Encoder()
     if kind == "features":
-        if feature_size is None:
-            raise ValueError(
-                f"--{modality} features needs --{modality}_feature_size, the width of one feature vector."
-            )
         pooling = arguments.encoder_pooling or "attention"
         return Encoder(EGMFEncoderConfig(input_type="features", feature_size=feature_size, pooling=pooling, **shared))
     if kind == raw_input:
         return Encoder(EGMFEncoderConfig(input_type=raw_input, **shared))
-    names = (raw_input, "features", "none", *preset_names(modality))
-    similar = difflib.get_close_matches(kind, names, n=1, cutoff=0.7)
-    if similar and kind not in names and not Path(kind).exists():
-        raise ValueError(f"--{modality} {kind} is not an encoder. Did you mean {similar[0]}?")
     return load_pretrained_encoder(arguments, modality, kind)
 
 

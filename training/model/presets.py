@@ -6,10 +6,13 @@
 The licenses are those that the authors give the weights; a model with such an encoder is bound by them.
 """
 
+import difflib
 from pathlib import Path
 from typing import NamedTuple
 
 
+# Kind of raw input of each modality, which is also the name of EGMF's own encoder for it.
+RAW_INPUTS = {"audio": "waveform", "video": "frames"}
 COPIES = Path(".cache/assets")  # a copy of a preset is in the folder of its name
 
 
@@ -43,6 +46,30 @@ PRESETS = {
 def preset_names(modality: str) -> list[str]:
     """Names of the presets of a modality."""
     return [name for name, preset in PRESETS.items() if preset.modality == modality]
+
+
+def check_encoder_name(modality: str, name: str | None, feature_size: int | None) -> None:
+    """Refuse a name that is nearly that of an encoder, an encoder of the other modality, and features without a width.
+
+    Args:
+        modality: `audio` or `video`.
+        name: `--audio` or `--video`; None for no encoder.
+        feature_size: width of precomputed features.
+
+    Raises:
+        ValueError: the message names the encoder that was probably meant.
+    """
+    if name == "features" and feature_size is None:
+        raise ValueError(f"--{modality} features needs --{modality}_feature_size, the width of one feature vector.")
+    known = (RAW_INPUTS[modality], "features", "none", *preset_names(modality))
+    if name is None or name in known or Path(name).exists():
+        return
+    if name in RAW_INPUTS.values():
+        raise ValueError(f"--{modality} {name} is not an encoder of {modality}. Give one of {', '.join(known)}.")
+    locate_preset(name, modality)
+    similar = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
+    if similar:
+        raise ValueError(f"--{modality} {name} is not an encoder. Did you mean {similar[0]}?")
 
 
 def locate_preset(name: str, modality: str) -> str:
