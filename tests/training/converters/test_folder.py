@@ -96,6 +96,16 @@ def test_a_split_that_may_be_a_typo_is_noted(convert, own):
     }
 
 
+@pytest.mark.parametrize("options", [(), ("--check",)])
+def test_a_split_that_may_be_a_typo_is_a_warning(own, tmp_path, capsys, options):
+    """It was a line of the report, among others."""
+    source = own([{"split": split, "text": "a", "answer": "joy"} for split in ("trian", "dev")])
+    folder.main([str(source), str(tmp_path / "converted"), "--no_progress", *options])
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "may be a typo" in line]
+    assert len(warnings) == 1
+    assert "The split 'trian' may be a typo of 'train'; its examples are not used under that name." in warnings[0]
+
+
 def test_a_label_named_null_is_no_missing_answer(convert, own, tmp_path):
     (tmp_path / "null.yaml").write_text(
         "arousal: {kind: classification, labels: ['null', high], prompt: '\\nArousal:'}"

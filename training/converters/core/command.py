@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...cli import CommandParser, command_errors, output_file
+from ...data.split_names import misspelled_splits
 from ...records import expand_home, real_path, write_json
 from .clips import MEDIA_CHOICES
 from .conversion_report import ConversionReport
@@ -87,7 +88,7 @@ def run(
 
 
 def show_result(table: dict[str, Any], arguments: argparse.Namespace) -> None:
-    """Print the conversion report, write it to `--report`, and warn if most examples were dropped."""
+    """Print the conversion report, write it to `--report`, and warn of misspelled splits and many dropped examples."""
     print(ConversionReport.from_dict(table).table())
     if arguments.report is not None:
         write_json(arguments.report, table)
@@ -95,6 +96,11 @@ def show_result(table: dict[str, Any], arguments: argparse.Namespace) -> None:
         print("Inspected only; nothing was written.")
     else:
         print(f"{arguments.dest} is ready; its conversion.json lists every id in this report.")
+    for split, meant in misspelled_splits(table["rows"]).items():
+        logger.warning(
+            f"The split {split!r} may be a typo of {meant!r}; its examples are not used under that name. Correct it "
+            "and convert the corpus again."
+        )
     num_read = sum(counts["read"] for counts in table["rows"].values())
     num_dropped = sum(counts["dropped"] for counts in table["rows"].values())
     if 2 * num_dropped > num_read:
