@@ -98,6 +98,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         left_out = [f"{plan.name} without {entry}" for plan in plans for entry in plan.left_out]
         print("\n".join([*left_out, *laboratory.describe(arguments.jobs)]), flush=True)
         if arguments.dry_run:
+            laboratory.check_datasets()
             return
         for plan in plans:
             output = results_file(plan, arguments)

@@ -173,6 +173,21 @@ class Laboratory:
         trained_on = [dataset_of(run) for run in missing["training"]]
         return list(dict.fromkeys([*trained_on, *(entry.options["dataset"] for entry in missing["evaluation"])]))
 
+    def check_datasets(self) -> None:
+        """Look for the datasets of what is missing.
+
+        Raises:
+            ValueError: some are nowhere; the message names each.
+        """
+        problems = []
+        for dataset in self.datasets():
+            try:
+                check_dataset(dataset)
+            except ValueError as error:
+                problems.append(str(error))
+        if problems:
+            raise ValueError(" ".join(problems))
+
     def describe(self, jobs: int = 1) -> list[str]:
         """The runs with their state, and an estimate of the time that is left."""
         lines = []
@@ -223,8 +238,7 @@ class Laboratory:
         """
         for entry in (*self.runs.values(), *self.language_models.values()):
             entry.check()
-        for dataset in self.datasets():
-            check_dataset(dataset)
+        self.check_datasets()
         missing = self.missing()
         commands = Commands(jobs, {kind: len(entries) for kind, entries in missing.items()})
         commands.run_all(

@@ -172,6 +172,18 @@ def test_a_dataset_that_is_missing_is_named_before_the_first_run(tmp_path, monke
         Laboratory([runner(with_variants(first=Variant(), other=other), tmp_path, dataset=str(tmp_path))]).carry_out()
 
 
+def test_datasets_that_are_missing_are_named_by_a_dry_run(tmp_path, capsys):
+    """It listed the runs, and said nothing."""
+    nowhere = tmp_path / "nowhere"
+    with pytest.raises(SystemExit, match=f"--dataset {nowhere} does not exist"):
+        run_experiment.main(["gating", "--dry_run", "--dataset", str(nowhere), "--folder", str(tmp_path)])
+    assert "trainings and" in capsys.readouterr().out
+    other = Variant(same_run_as="first", evaluate={"dataset": str(tmp_path / "elsewhere")})
+    laboratory = Laboratory([runner(with_variants(first=Variant(), other=other), tmp_path, dataset=str(nowhere))])
+    with pytest.raises(ValueError, match="nowhere does not exist.*elsewhere does not exist"):
+        laboratory.check_datasets()
+
+
 def test_two_plans_of_the_same_name_would_have_one_results_file(tmp_path):
     path = tmp_path / "gating.yaml"
     path.write_text(run_experiment_plan("gating"), encoding="utf-8")
