@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..paths import python_command
-from ..records import read_json, write_json
+from ..records import digest_of_file, read_json, write_json
 
 
 TIMINGS = "timings.json"  # duration and memory of each stage, in the folder of the run
@@ -73,6 +73,14 @@ def train_once(
     """
     key = {"options": list(options), "recipe": config.read_text(encoding="utf-8"), "corpus": corpus}
     record = output / TRAINED_WITH
+    # Beside the run: it is left if this process is killed before it sees the end of the training.
+    started = output.with_name(f".{output.name}.{TRAINED_WITH}")
+    training = _digest_of_training(output)
+    if training is not None and started.is_file():
+        attempt = read_json(started)
+        if attempt.pop("replaces") != training and attempt == key:
+            write_json(record, key)
+            started.unlink()
     finished = (output / "training.json").is_file() and record.is_file() and "--overwrite" not in options
     if finished and read_json(record) == key:
         if (output / TIMINGS).is_file():
@@ -82,9 +90,17 @@ def train_once(
             flush=True,
         )
         return
+    write_json(started, key | {"replaces": training})
     command = python_command("train", *options, "--output_dir", output, *training_flags(output))
     run_stage("training", command, timings, offline=offline)
     write_json(record, key)
+    started.unlink()
+
+
+def _digest_of_training(output: Path) -> str | None:
+    """SHA-256 of the record of a finished run; None if there is none."""
+    path = output / "training.json"
+    return digest_of_file(path) if path.is_file() else None
 
 
 def _peak_gib(pid: int) -> float:

@@ -1,5 +1,6 @@
 """Stages of the demo: timing, failure, and the options for a folder that may hold a run."""
 
+import contextlib
 import sys
 
 import pytest
@@ -69,6 +70,39 @@ def test_a_finished_training_is_kept_until_something_changes(tmp_path, monkeypat
     timings = {}
     train_once(["--seed", "1"], recipe, "another corpus", run, timings)
     assert timings == {"training": {"seconds": 5.0}}
+
+
+def test_a_training_that_ends_after_its_parent_is_not_repeated(tmp_path, monkeypatch):
+    """`make demo` was killed while the training wrote its last files, and trained again."""
+    started = []
+    run = tmp_path / "run"
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("lora_r: 8")
+
+    def train(seed, ends, is_killed):
+        def stage(name, command, timings, offline):
+            started.append(seed)
+            if ends:
+                run.mkdir(exist_ok=True)
+                (run / stages.TRAINED_WITH).unlink(missing_ok=True)  # moved aside with the old run
+                (run / "training.json").write_text(f'{{"number": {len(started)}}}')
+            if is_killed:
+                raise SystemExit("killed")
+
+        monkeypatch.setattr(stages, "run_stage", stage)
+        with contextlib.suppress(SystemExit):
+            train_once(["--seed", seed], recipe, "corpus", run, {})
+
+    train("0", ends=True, is_killed=True)
+    train("0", ends=True, is_killed=False)  # is kept
+    assert started == ["0"]
+    train("1", ends=False, is_killed=True)
+    train("1", ends=True, is_killed=False)  # the run in the folder is the old one
+    assert started == ["0", "1", "1"]
+    train("2", ends=True, is_killed=True)
+    train("3", ends=True, is_killed=False)
+    train("3", ends=True, is_killed=False)
+    assert started == ["0", "1", "1", "2", "3"]
 
 
 def test_stage_is_timed(tmp_path, capfd):
