@@ -162,7 +162,7 @@ MAY_IMPORT = {
     "paths": set(),
     "options": {"records", "cli", "paths", "model.backbones"},
     "recipes": {"records", "cli", "paths", "options", "model.backbones"},
-    "option_checks": {"cli"},
+    "option_checks": {"cli", "model.presets"},
     "arguments": {"options", "option_checks", "recipes"},
     "data": {"records", "paths"},
     "model": {"records", "paths", "options", "option_checks", "data"},
@@ -185,9 +185,10 @@ MAY_IMPORT = {
 
 
 def part_of(module):
-    """`training.data.dataset` -> `data`; `training.model.backbones` keeps two names, for it is a leaf."""
-    if module.startswith("training.model.backbones"):
-        return "model.backbones"
+    """`training.data.dataset` -> `data`; `training.model.backbones` and `.presets` keep two names: they are leaves."""
+    for leaf in ("backbones", "presets"):
+        if module.startswith(f"training.model.{leaf}"):
+            return f"model.{leaf}"
     return module.split(".")[1] if "." in module else ""
 
 
