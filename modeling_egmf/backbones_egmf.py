@@ -17,7 +17,7 @@ Next: encoders_egmf.py, where the states become one token.
 # W encoder width
 
 import inspect
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -306,6 +306,18 @@ def run_whisper_encoder(encoder: PreTrainedModel, features: Tensor) -> BaseModel
 
 
 # ---- shared steps -------------------------------------------------------------------------------------------------
+
+
+def set_attention(encoders: nn.Module, names: dict, **kwargs: Any) -> None:
+    """Set `attn_implementation`, by part of the model, of the pretrained ones among the encoders."""
+    for name, encoder in encoders.named_children():
+        stem = encoder.stem
+        if not isinstance(stem, EGMFPretrainedStem):
+            continue
+        value = names[f"{name}_config"]
+        if isinstance(value, dict):
+            value = value.get("backbone_config", {})
+        stem.backbone.set_attn_implementation(value, **kwargs)
 
 
 def stem_projection(width: int, config: EGMFEncoderConfig) -> nn.Module:

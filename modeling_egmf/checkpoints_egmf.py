@@ -30,6 +30,7 @@ from transformers.integrations.accelerate import load_offloaded_parameter
 from transformers.utils import PushToHubMixin, cached_file
 
 from .adapters_egmf import adapter_configs, import_peft
+from .backbones_egmf import set_attention
 from .configuration_egmf import IS_REMOTE_CODE, EGMFConfig
 from .decoders_egmf import check_decoder, check_keywords, shared_config
 from .fields_egmf import attention_of_parts, ties_word_embeddings
@@ -430,7 +431,9 @@ class EGMFCheckpointMixin:
             TypeError: there is no such part.
         """
         attention = attention_of_parts(attn_implementation, self.config)
-        super().set_attn_implementation(attention, **kwargs)
+        # One by one: not every version of `transformers` finds nested models.
+        self.language_model.set_attn_implementation(attention["text_config"], **kwargs)
+        set_attention(self.egmf.audio_visual_encoder, attention, **kwargs)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Save an adapter checkpoint if `config.text_model_id` names a language model, else a standalone one.

@@ -276,7 +276,7 @@ class EGMFConfig(PreTrainedConfig):
         num_pseudo_tokens (`int`, *optional*, defaults to 4):
             Number P of soft tokens that carry the fused vector, at least 1. 4 as in the closest published code.
         pseudo_token_projection (`str`, *optional*, defaults to `"repeat"`):
-            `"repeat"`, as in the paper: one projected vector, P times. `"separate"`: one projection per token.
+            `"repeat"`, as in the paper: one vector, P times. `"separate"`: one projection per token.
         pseudo_token_norm (`bool`, *optional*, defaults to `True`):
             A layer norm before that projection and a learned scale after it, which the paper does not have.
         lora (`dict`, *optional*):

@@ -34,7 +34,7 @@ Eq. 3      chosen  GateNetwork and MLP have one hidden layer with GELU. w is a s
                    `learned_width` and the activation "mixture": learned instead of set by hand.
 pseudo     added   A layer norm before the projection and a learned scale after it, which a new model sets to match the
 tokens             size of the LLM's own embeddings (`calibrate_pseudo_tokens`). `pseudo_token_norm=False`: neither.
-           option  `pseudo_token_projection="separate"`: a projection per token instead of Repeat.
+           option  `pseudo_token_projection="separate"`: one per token; the processor's `task_slots`: some per task.
 prompt     added   The prompt includes the transcript and a dialogue's earlier turns: otherwise the LLM would see the
                    text only through P tokens. The processor's `transcript_in_prompt=False` hides the transcript.
 answers    added   `score_answers`: the exact distribution over the task's closed set. The paper uses `generate`.

@@ -48,7 +48,7 @@ from .faces_egmf import check_face_detector
 from .frontends_egmf import EGMFMediaMixin, check_image_backend, encode_states
 from .media_egmf import MAX_DECODE_SECONDS
 from .pipeline_egmf import EGMFPipeline  # noqa: F401  not used here: the task is registered, the code saved as well
-from .prompts_egmf import EGMFPromptMixin, read_context, read_text
+from .prompts_egmf import EGMFPromptMixin, read_context, read_task_slots, read_text
 from .results_egmf import EGMFResultsMixin
 from .stored_processor_egmf import SUB_PROCESSORS, EGMFStoredProcessorMixin, prepare_tokenizer
 from .tasks_egmf import BUILT_IN_TASKS, EGMFTask, find_task, read_tasks
@@ -84,6 +84,7 @@ class EGMFProcessor(EGMFMediaMixin, EGMFPromptMixin, EGMFResultsMixin, EGMFStore
         max_length: limit on the tokens of prompt and answer. A longer prompt loses its oldest context, then the end of
             the transcript, with a warning.
         transcript_in_prompt: whether the language model reads the transcript; if not, only the fusion does.
+        task_slots: the slots that a task's prompt reads, from 0 to P - 1, by its name; other tasks read all.
         placeholder_token: the token in the slots of the pseudo tokens.
         tokenizer_checksum: checksums of the tokenizer's files, recorded when the processor is saved and compared when
             it is loaded; None to accept any.
@@ -118,6 +119,7 @@ class EGMFProcessor(EGMFMediaMixin, EGMFPromptMixin, EGMFResultsMixin, EGMFStore
         max_decode_seconds: float | None = MAX_DECODE_SECONDS,
         max_length: int = 512,
         transcript_in_prompt: bool = True,
+        task_slots: Mapping[str, Sequence[int]] | None = None,
         placeholder_token: str = "<|egmf|>",
         tokenizer_checksum: Mapping[str, str] | None = None,
     ):
@@ -142,6 +144,7 @@ class EGMFProcessor(EGMFMediaMixin, EGMFPromptMixin, EGMFResultsMixin, EGMFStore
         self.tokenizer_checksum = tokenizer_checksum
         prepare_tokenizer(tokenizer, placeholder_token)
         self.task_objects = read_tasks(BUILT_IN_TASKS if tasks is None else tasks)
+        self.task_slots = read_task_slots(task_slots or {}, self.task_objects, num_pseudo_tokens)
         self._call_tasks: dict[int, EGMFTask] = {}
         # Name of one of `tasks`, or None for the latest other -> task, its answers' ids.
         self._answer_ids: dict = {}

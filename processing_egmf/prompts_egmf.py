@@ -13,11 +13,11 @@ are in tasks_egmf.py.
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from .arguments_egmf import errors_named, has_half_character, logger, shorten
+from .arguments_egmf import errors_named, has_half_character, is_count, logger, refuse_unknown, shorten
 from .batches_egmf import IGNORE_INDEX
 from .tasks_egmf import EGMFTask, find_task, number_task
 
@@ -90,26 +90,43 @@ def mask_of(parts: dict[str, list[int]], *names: str) -> list[int]:
     return [int(name in names) for name, ids in parts.items() for _ in ids]
 
 
-def encode_parts(parts: dict[str, list[int]], target: list[int], transcript_in_prompt: bool) -> dict[str, Any]:
+def encode_parts(
+    parts: dict[str, list[int]], target: list[int], read: Mapping[str, Collection[int]]
+) -> dict[str, Any]:
     """Token ids, masks and labels of a prompt, as lists.
 
     Args:
         parts: from `fit_prompt`.
         target: token ids of the true answer; empty without one, and then `labels` is None.
-        transcript_in_prompt: whether the language model reads the transcript.
+        read: which tokens of a part the language model reads, from 0; all of those that are not named.
     """
     prompt_ids = [token for ids in parts.values() for token in ids]
     utterance_mask = mask_of(parts, "transcript") + [0] * len(target)
-    attention_mask = [1] * len(utterance_mask)
-    if not transcript_in_prompt:
-        attention_mask = [1 - is_utterance for is_utterance in utterance_mask]
+    attention_mask = []
+    for name, ids in parts.items():
+        columns = range(len(ids))
+        attention_mask += [int(i in read.get(name, columns)) for i in columns]
     return {
         "input_ids": prompt_ids + target,
-        "attention_mask": attention_mask,
+        "attention_mask": attention_mask + [1] * len(target),
         "utterance_mask": utterance_mask,
         "text_mask": mask_of(parts, "context", "suffix", "transcript") + [0] * len(target),
         "labels": [IGNORE_INDEX] * len(prompt_ids) + target if target else None,
     }
+
+
+def read_task_slots(task_slots: Any, tasks: Iterable[str], num_pseudo_tokens: int) -> dict[str, list[int]]:
+    """Each task's slots, checked against the names of all tasks and the number of slots."""
+    if not isinstance(task_slots, Mapping):
+        raise TypeError(f"`task_slots` is {shorten(task_slots)}; give a dict: name of a task -> list of its slots.")
+    refuse_unknown(task_slots, tasks, "`task_slots` has unknown tasks", ValueError)
+    known = range(num_pseudo_tokens)
+    for name, slots in task_slots.items():
+        is_list = isinstance(slots, list | tuple) and slots
+        if not is_list or not all(is_count(slot, 0) and slot in known for slot in slots):
+            wanted = f"give some of the slots 0 to {known[-1]}"
+            raise ValueError(f"`task_slots` of {name!r} is {shorten(slots)}; {wanted}.")
+    return {name: list(slots) for name, slots in task_slots.items()}
 
 
 def is_blank(text: str) -> bool:
@@ -179,8 +196,11 @@ class EGMFPromptMixin:
             max_length = max_length or self.max_length
             parts = self._tokenize_prompt(task, text, context, max_length)
             parts = fit_prompt(parts, max_length, longest_answer, task.name, name)
+        read = {} if self.transcript_in_prompt else {"transcript": ()}
+        if task.name in self.task_slots:
+            read["slots"] = self.task_slots[task.name]
         return {
-            **encode_parts(parts, target, self.transcript_in_prompt),
+            **encode_parts(parts, target, read),
             "answer_ids": answer_ids,
             "task_id": number_task(task, self.numbered_tasks, self._call_tasks),
         }

@@ -114,7 +114,7 @@ CHOICES = {
     "pretrained_dtype": ("float32", "bfloat16", "float16"),
     "frames": ("full", "center", "face"),
     "gate": ("two_stage", "one_stage", "uniform"),
-    "pseudo_token_projection": ("repeat", "separate"),
+    "pseudo_token_projection": ("repeat", "separate", "per_task"),
 }
 MODEL_COUNTS = ("encoder_hidden_size", "encoder_layers", "num_frames", "frame_size", "fusion_hidden_size")
 MODEL_COUNTS += ("num_pseudo_tokens",)

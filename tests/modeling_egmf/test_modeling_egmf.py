@@ -293,6 +293,20 @@ def test_modality_mask_equals_leaving_out_of_the_prompt(
     assert_close(model.score_answers(**inputs).probabilities, scores(model, processor, without))
 
 
+@torch.no_grad()
+def test_slots_of_other_tasks_change_nothing(make_model, make_processor, make_samples, scores):
+    fields = {"pseudo_token_projection": "separate"}
+    model = make_model(**fields)
+    processor = make_processor(task_slots={"emotion": [0, 2]})
+    samples = make_samples(2)
+    before = scores(model, processor, samples)
+    projection = model.egmf.pseudo_tokens.projection
+    projection.weight.unflatten(0, (3, -1))[1] += 1
+    assert torch.equal(scores(model, processor, samples), before)
+    projection.weight.unflatten(0, (3, -1))[2] += 1
+    assert not torch.allclose(scores(model, processor, samples), before, atol=1e-3)
+
+
 @pytest.mark.parametrize("in_prompt", [True, False])
 def test_switched_off_text_takes_the_earlier_turns_with_it(
     make_model, make_processor, make_samples, process, in_prompt

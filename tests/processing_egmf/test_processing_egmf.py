@@ -46,7 +46,8 @@ def test_task_under_another_name_is_refused(tiny_tokenizer):
 
 
 def test_round_trip_keeps_tasks_and_settings(make_processor, two_label_task, tmp_path, clips):
-    processor = make_processor("waveform", "frames", max_length=99, transcript_in_prompt=False, max_clip_seconds=3.0)
+    settings = {"max_length": 99, "transcript_in_prompt": False, "max_clip_seconds": 3.0}
+    processor = make_processor("waveform", "frames", task_slots={"mosei": (0, 1)}, **settings)
     processor.add_task(two_label_task)
     again = reloaded(processor, tmp_path)
     assert again.tasks == processor.tasks
@@ -55,6 +56,7 @@ def test_round_trip_keeps_tasks_and_settings(make_processor, two_label_task, tmp
         "num_pseudo_tokens",
         "max_length",
         "transcript_in_prompt",
+        "task_slots",
         "num_frames",
         "max_clip_seconds",
         "placeholder_token_id",

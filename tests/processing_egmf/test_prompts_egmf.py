@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 from tokenizers import processors
 
 from processing_egmf import BUILT_IN_TASKS, EGMFProcessor, EGMFTask
@@ -180,6 +181,40 @@ def test_transcript_is_hidden_from_the_language_model(make_processor):
     assert spoken.any()
     assert not batch["attention_mask"][spoken].any()
     assert batch["attention_mask"][~spoken].all()
+
+
+def test_a_task_reads_its_own_slots(make_processor, two_label_task):
+    processor = make_processor(task_slots={"emotion": [0, 2], "sentiment": (1,)})
+    batch = processor(text=["Well."] * 3, task=["emotion", "sentiment", two_label_task])
+    is_slot = batch["input_ids"] == processor.placeholder_token_id
+    assert batch["attention_mask"][is_slot].view(3, 3).tolist() == [[1, 0, 1], [0, 1, 0], [1, 1, 1]]
+    plain = make_processor()(text=["Well."] * 3, task=["emotion", "sentiment", two_label_task])
+    assert_same({**batch, "attention_mask": batch["attention_mask"] | is_slot}, plain)
+
+
+def test_slots_are_hidden_beside_the_transcript_and_the_answer(make_processor):
+    processor = make_processor(task_slots={"emotion": [1]}, transcript_in_prompt=False)
+    batch = processor(text="Well, so.", task="emotion", answer="joy")
+    hidden = batch["utterance_mask"].bool()
+    hidden[batch["input_ids"] == processor.placeholder_token_id] = torch.tensor([True, False, True])
+    assert torch.equal(batch["attention_mask"].bool(), ~hidden)
+
+
+NOT_SLOTS = [
+    ([0], TypeError, r"`task_slots` is \[0\]; give a dict"),
+    ({"emotoin": [0]}, ValueError, "`task_slots` has unknown tasks .*Did you mean 'emotion'"),
+    ({"emotion": []}, ValueError, r"`task_slots` of 'emotion' is \[\]; give some of the slots 0 to 2"),
+    ({"emotion": [3]}, ValueError, r"`task_slots` of 'emotion' is \[3\]; give some of the slots 0 to 2"),
+    ({"emotion": [-1]}, ValueError, r"is \[-1\]"),
+    ({"emotion": [True]}, ValueError, r"is \[True\]"),
+    ({"emotion": "01"}, ValueError, "is '01'"),
+]
+
+
+@pytest.mark.parametrize(("task_slots", "error", "message"), NOT_SLOTS)
+def test_wrong_slots_are_refused(make_processor, task_slots, error, message):
+    with pytest.raises(error, match=message):
+        make_processor(task_slots=task_slots)
 
 
 @pytest.mark.parametrize("behind", [False, True])

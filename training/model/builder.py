@@ -10,7 +10,7 @@ width of features, the number of pseudo tokens and the id of the placeholder.
 
 import copy
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -219,7 +219,25 @@ def build_processor(
         max_clip_seconds=arguments.max_clip_seconds,
         max_length=arguments.max_length,
         transcript_in_prompt=arguments.transcript_in_prompt,
+        task_slots=make_task_slots(arguments, tasks or BUILT_IN_TASKS),
     )
+
+
+def make_task_slots(arguments: ModelArguments, tasks: Collection[str]) -> dict[str, list[int]] | None:
+    """Slots of each task, which take turns with them; None if every task reads all.
+
+    Raises:
+        ValueError: there are more tasks than slots.
+    """
+    if arguments.pseudo_token_projection != "per_task":
+        return None
+    num_slots = arguments.num_pseudo_tokens
+    if num_slots < len(tasks):
+        raise ValueError(
+            f"--num_pseudo_tokens {num_slots} is less than the {len(tasks)} tasks, each of which needs one of its own "
+            "with --pseudo_token_projection per_task. Raise it."
+        )
+    return {name: list(range(index, num_slots, len(tasks))) for index, name in enumerate(tasks)}
 
 
 def with_prompt_format(tasks: dict[str, EGMFTask], prompt_format: str | None) -> dict[str, EGMFTask]:
@@ -249,7 +267,7 @@ def fusion_settings(arguments: ModelArguments) -> dict[str, Any]:
         "expert_residual": arguments.expert_residual,
         "fusion_norms": arguments.fusion_norms,
         "num_pseudo_tokens": arguments.num_pseudo_tokens,
-        "pseudo_token_projection": arguments.pseudo_token_projection,
+        "pseudo_token_projection": "repeat" if arguments.pseudo_token_projection == "repeat" else "separate",
         "pseudo_token_norm": arguments.pseudo_token_norm,
         "lora": lora_fields(arguments) if arguments.lora_r else None,
     }

@@ -67,11 +67,12 @@ def align_pseudo_tokens(
 
     Returns:
         `before` and `after`: mean divergence of the answers' probabilities from those of the heads, in nats, on mixed
-        vectors of the training examples. None if tasks share their tokens, which then are not linear in logits.
+        vectors of the training examples. None if labels are read from tokens that tasks share, which are not linear in
+        logits.
     """
     pseudo_tokens = model.egmf.pseudo_tokens
-    shares = projection_shares(pseudo_tokens, len(processor.task_objects))
-    if not serve_one_task(shares):
+    shares = projection_shares(pseudo_tokens, processor)
+    if not (processor.task_slots or serve_one_task(shares).all()):
         return None
     was_training = model.training
     model.eval()
@@ -158,7 +159,7 @@ def correct_projection(
     pseudo_tokens = model.egmf.pseudo_tokens
     for index, (fused, logits, log_probs) in answered.items():
         num_answers = logits.shape[1]
-        is_own = (shares[:, index] > 0).repeat_interleave(pseudo_tokens.width).to(fused)  # (G * D,)
+        is_own = (shares[:, index] == 1).repeat_interleave(pseudo_tokens.width).to(fused)  # (G * D,)
         normalized = pseudo_tokens.norm(fused)
         tokens = pseudo_tokens.scale * pseudo_tokens.projection(normalized) * is_own  # (N, G * D)
         reading = FitSums(num_answers, num_answers + len(is_own), RIDGE)

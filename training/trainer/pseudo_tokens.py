@@ -8,9 +8,11 @@ A new projection is random: the language model has to learn the meaning of its t
 memorizes the examples if there are few. After this fit, the tokens start as words that it knows: those of the likely
 answers. Training continues from there.
 
-Where every token belongs to one task, the weights of labels are linear in the head's logits: to answer as the head
-does, the language model then only has to copy the token to its output, whose product with a label's embedding is the
-label's logit. Where tasks share a token, their logits would add up, and the weights are the head's probabilities.
+Where a token belongs to one task, the weights of labels are linear in the head's logits: to answer as the head does,
+the language model then only has to copy the token to its output, whose product with a label's embedding is the label's
+logit. Where tasks share a token, their logits would add up, and the weights are the head's probabilities. With
+`--pseudo_token_projection per_task`, each task reads tokens of its own; those of a score hold the answers of all
+tasks, because a score is read better beside the labels' probabilities.
 training/log/pseudo_tokens.md has the figures.
 """
 
@@ -73,14 +75,22 @@ def share_projections(num_tasks: int, num_projections: int) -> torch.Tensor:
     return shares / shares.sum(dim=1, keepdim=True)
 
 
-def projection_shares(pseudo_tokens: EGMFPseudoTokens, num_tasks: int) -> torch.Tensor:
-    """`share_projections` of a model, (G, T)."""
-    return share_projections(num_tasks, pseudo_tokens.projection.out_features // pseudo_tokens.width)
+def projection_shares(pseudo_tokens: EGMFPseudoTokens, processor: EGMFProcessor) -> torch.Tensor:
+    """Share of each task of a processor in each projection of a model, (G, T).
+
+    Of projections to slots that only a regression reads, all tasks have equal shares.
+    """
+    tasks = list(processor.task_objects.values())
+    shares = share_projections(len(tasks), pseudo_tokens.projection.out_features // pseudo_tokens.width)
+    for task in tasks:
+        if task.kind == "regression" and task.name in processor.task_slots:
+            shares[processor.task_slots[task.name]] = 1 / len(tasks)
+    return shares
 
 
-def serve_one_task(shares: torch.Tensor) -> bool:
-    """Whether each projection, of shares (G, T), belongs to a single task."""
-    return bool((shares.count_nonzero(dim=1) == 1).all())
+def serve_one_task(shares: torch.Tensor) -> torch.Tensor:
+    """shares (G, T) -> (G,) bool, whether a projection belongs to a single task."""
+    return shares.count_nonzero(dim=1) == 1
 
 
 @torch.no_grad()
@@ -105,7 +115,7 @@ def fit_pseudo_tokens(
     """
     pseudo_tokens = model.egmf.pseudo_tokens
     words = [answer_embeddings(model, processor, task) for task in heads.tasks]
-    shares = projection_shares(pseudo_tokens, len(words))
+    shares = projection_shares(pseudo_tokens, processor)
     was_training = model.training
     model.eval()
     sums = FitSums(model.config.fusion_hidden_size, len(shares) * pseudo_tokens.width, RIDGE)
@@ -184,10 +194,13 @@ def wanted_tokens(
     heads: AnswerHeads, fused: torch.Tensor, words: list[torch.Tensor], shares: torch.Tensor
 ) -> torch.Tensor:
     """fused (N, H), embeddings (A, D) of each task's answers, shares (G, T) -> (N, G * D) on the CPU."""
-    by_logits = serve_one_task(shares)
+    is_own = serve_one_task(shares)[:, None]
     normalized = heads.norm(fused)
-    tokens = []
-    for task, head, embeddings in zip(heads.tasks, heads.heads, words, strict=True):
-        weights = answer_weights(task, head(normalized), by_logits)
-        tokens.append(weights.cpu() @ embeddings)
-    return torch.einsum("gt,tnd->ngd", shares, torch.stack(tokens)).flatten(1)
+    tokens = torch.zeros(len(shares), len(fused), words[0].shape[1])
+    for by_logits, part in ((True, shares * is_own), (False, shares * ~is_own)):
+        of_tasks = []
+        for task, head, embeddings in zip(heads.tasks, heads.heads, words, strict=True):
+            weights = answer_weights(task, head(normalized), by_logits)
+            of_tasks.append(weights.cpu() @ embeddings)
+        tokens += torch.einsum("gt,tnd->gnd", part, torch.stack(of_tasks))
+    return tokens.transpose(0, 1).flatten(1)

@@ -3,7 +3,8 @@
 import pytest
 
 from processing_egmf import BUILT_IN_TASKS
-from training.model.builder import load, read_experts, with_prompt_format
+from training.arguments import ModelArguments
+from training.model.builder import load, make_task_slots, read_experts, with_prompt_format
 
 
 def test_experts_from_the_command_line():
@@ -24,6 +25,17 @@ def test_prompt_format_holds_for_all_tasks():
     assert with_prompt_format(tasks, None) == tasks
     with pytest.raises(ValueError, match="`prompt_format` is 'jinja'; use one of 'plain', 'chat'"):
         with_prompt_format(BUILT_IN_TASKS, "jinja")
+
+
+def test_tasks_take_turns_with_the_slots():
+    options = {"num_pseudo_tokens": 5, "pseudo_token_projection": "per_task"}
+    arguments = ModelArguments(**options)
+    assert make_task_slots(arguments, ["emotion", "sentiment"]) == {"emotion": [0, 2, 4], "sentiment": [1, 3]}
+    assert make_task_slots(arguments, ["emotion"]) == {"emotion": [0, 1, 2, 3, 4]}
+    with pytest.raises(ValueError, match="--num_pseudo_tokens 5 is less than the 6 tasks"):
+        make_task_slots(arguments, BUILT_IN_TASKS)
+    others = ModelArguments(**{**options, "pseudo_token_projection": "separate"})
+    assert make_task_slots(others, ["emotion"]) is None
 
 
 @pytest.mark.parametrize(
