@@ -31,11 +31,12 @@ def few_vectors(monkeypatch):
 
 @pytest.fixture
 def setup(make_model, make_processor, place):
-    """`setup(*task names)`: a model with fitted tokens, its distillation, processor and loader."""
+    """`setup(*task names, task_slots=None)`: a model with fitted tokens, its distillation, processor and loader."""
 
-    def make(*names):
-        model = make_model("waveform", "frames")
-        processor = make_processor("waveform", "frames", tasks=[BUILT_IN_TASKS[name] for name in names])
+    def make(*names, task_slots=None):
+        model = make_model("waveform", "frames", pseudo_token_projection="separate" if task_slots else "repeat")
+        tasks = [BUILT_IN_TASKS[name] for name in names]
+        processor = make_processor("waveform", "frames", tasks=tasks, task_slots=task_slots)
         torch.manual_seed(0)
         heads = AnswerHeads(processor, model.config.fusion_hidden_size)
         examples = [example for example in load_examples(place / "corpus") if example["task"] in names]
@@ -59,6 +60,7 @@ def reader(monkeypatch):
         generator = torch.Generator().manual_seed(1)
         slopes = torch.eye(len(words)) + 0.2 * torch.randn(len(words), len(words), generator=generator)
         biases = torch.randn(len(words), generator=generator)
+        slots = processor.task_slots.get("emotion", [0, 1, 2])
         directions = words - words.mean(dim=0)
         directions = directions / (LOGIT_SHARE * directions.square().sum(dim=1).mean())
         score_answers = model.score_answers
@@ -66,7 +68,7 @@ def reader(monkeypatch):
         @wraps(score_answers)
         def score(**inputs):
             output = score_answers(**inputs)
-            tokens = model.egmf.pseudo_tokens(output.fused).mean(dim=1)
+            tokens = model.egmf.pseudo_tokens(output.fused)[:, slots].mean(dim=1)
             scores = (tokens - words.mean(dim=0)) @ directions.T @ slopes + biases
             output.log_probs = torch.log_softmax(scores, dim=1)
             return output
@@ -90,6 +92,21 @@ def test_slopes_and_biases_of_the_answers_are_undone(setup, reader):
     assert result["after"] < 1e-3 * result["before"]
     measured = mean_divergence(answer_mixtures(model, distillation, loader, "cpu"), "cpu")
     assert measured == pytest.approx(0, abs=1e-3 * result["before"])
+
+
+def test_only_the_tokens_of_labels_are_changed(setup, reader):
+    model, distillation, processor, loader = setup(
+        "emotion", "sentiment", task_slots={"emotion": [0, 2], "sentiment": [1]}
+    )
+    reader(model, processor)
+    before = [values.unflatten(0, (3, -1)) for values in projection_of(model)]
+    result = align_pseudo_tokens(model, distillation, processor, loader)
+    assert result["before"] > 0.1
+    assert result["after"] < 1e-2 * result["before"]
+    after = [values.unflatten(0, (3, -1)) for values in projection_of(model)]
+    for old, new in zip(before, after, strict=True):
+        assert torch.equal(old[1], new[1])
+        assert not torch.allclose(old[[0, 2]], new[[0, 2]], atol=1e-3)
 
 
 def test_projection_stays_if_the_answers_come_no_closer(setup, reader, monkeypatch):

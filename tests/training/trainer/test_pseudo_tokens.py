@@ -13,6 +13,8 @@ from training.trainer.pseudo_tokens import (
     answer_embeddings,
     answer_weights,
     fit_pseudo_tokens,
+    projection_shares,
+    serve_one_task,
     share_projections,
 )
 
@@ -41,6 +43,53 @@ def test_separate_tokens_take_turns_with_the_tasks():
     assert share_projections(2, 1).tolist() == [[0.5, 0.5]]
     assert share_projections(2, 4).tolist() == [[1, 0], [0, 1], [1, 0], [0, 1]]
     assert share_projections(4, 2).tolist() == [[0.5, 0, 0.5, 0], [0, 0.5, 0, 0.5]]
+
+
+def test_slots_of_a_score_hold_the_answers_of_all_tasks(make_model, make_processor):
+    settings = {"pseudo_token_projection": "separate"}
+    pseudo_tokens = make_model("waveform", "frames", **settings).egmf.pseudo_tokens
+    tasks = [BUILT_IN_TASKS[name] for name in ("emotion", "sentiment")]
+    for task_slots, expected in (
+        ({"emotion": [0, 2], "sentiment": [1]}, [[1, 0], [0.5, 0.5], [1, 0]]),
+        (None, [[1, 0], [0, 1], [1, 0]]),
+    ):
+        processor = make_processor("waveform", "frames", tasks=tasks, task_slots=task_slots)
+        assert projection_shares(pseudo_tokens, processor).tolist() == expected
+    assert serve_one_task(torch.tensor([[1, 0], [0.5, 0.5], [0, 1]])).tolist() == [True, False, True]
+
+
+def test_tokens_of_labels_are_linear_in_logits_beside_shared_ones(make_model, make_processor, place):
+    """The same tokens as of a model for emotions only, and those of a model whose tasks share all tokens."""
+    emotion, sentiment = (BUILT_IN_TASKS[name] for name in ("emotion", "sentiment"))
+    torch.manual_seed(0)
+    processor = make_processor(
+        "waveform", "frames", tasks=[emotion, sentiment], task_slots={"emotion": [0, 2], "sentiment": [1]}
+    )
+    separate = {"pseudo_token_projection": "separate"}
+    model = make_model("waveform", "frames", **separate)
+    heads = AnswerHeads(processor, model.config.fusion_hidden_size)
+    examples = load_examples(place / "corpus", "train")
+    loader = DataLoader(EGMFDataset(examples, processor), 4, collate_fn=SampleCollator(processor))
+    fused = torch.randn(5, model.config.fusion_hidden_size)
+
+    def fitted(own_processor, own_heads, **fields):
+        own_model = make_model("waveform", "frames", **fields)
+        shared = {
+            name: tensor for name, tensor in model.egmf.state_dict().items() if "pseudo_tokens.projection" not in name
+        }
+        own_model.egmf.load_state_dict(shared, strict=False)
+        fit_pseudo_tokens(own_model, own_heads, own_processor, loader)
+        return own_model.egmf.pseudo_tokens(fused)
+
+    tokens = fitted(processor, heads, **separate)
+    of_all = fitted(make_processor("waveform", "frames", tasks=[emotion, sentiment]), heads)
+    emotion_only = make_processor("waveform", "frames", tasks=[emotion])
+    head = AnswerHeads(emotion_only, model.config.fusion_hidden_size)
+    head.norm.load_state_dict(heads.norm.state_dict())
+    head.heads[0].load_state_dict(heads.heads[0].state_dict())
+    of_emotion = fitted(emotion_only, head)
+    torch.testing.assert_close(tokens[:, [0, 2]], of_emotion[:, :2], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(tokens[:, 1], of_all[:, 0], rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize(
