@@ -64,13 +64,7 @@ def select_values(
     Raises:
         ValueError: a condition has another form, no example has its column, or none is left.
     """
-    wanted: dict[str, set[str]] = {}
-    for condition in conditions or ():
-        column, separator, value = compose(condition).partition("=")
-        if not separator or not column:
-            raise ValueError(f"--where {condition} is not COLUMN=VALUE, such as language=es.")
-        wanted.setdefault(column, set()).add(value)
-    for column, values in wanted.items():
+    for column, values in _read_conditions(conditions).items():
         found = {_column_value(example, column) for example in examples}
         examples = [example for example in examples if _column_value(example, column) in values]
         if not examples:
@@ -80,6 +74,23 @@ def select_values(
                 f"Values of the column {column}: {shown or 'there is no such column'}."
             )
     return examples
+
+
+def with_values(examples: list[dict[str, Any]], conditions: Sequence[str] | None) -> list[dict[str, Any]]:
+    """`select_values` over all splits, of which some may have none."""
+    wanted = _read_conditions(conditions).items()
+    return [example for example in examples if all(_column_value(example, name) in values for name, values in wanted)]
+
+
+def _read_conditions(conditions: Sequence[str] | None) -> dict[str, set[str]]:
+    """Column -> the values of which an example must have one."""
+    wanted: dict[str, set[str]] = {}
+    for condition in conditions or ():
+        column, separator, value = compose(condition).partition("=")
+        if not separator or not column:
+            raise ValueError(f"--where {condition} is not COLUMN=VALUE, such as language=es.")
+        wanted.setdefault(column, set()).add(value)
+    return wanted
 
 
 def _column_value(example: dict[str, Any], column: str) -> str | None:

@@ -41,6 +41,7 @@ from ..data.selection import (
     used_tasks,
     warn_of_missing_labels,
     warn_of_shared_examples,
+    with_values,
 )
 from ..data.speakers import SpeakerNormalization
 from ..data.windows import cut_examples, num_clips
@@ -189,7 +190,7 @@ class TrainingRun:
         self.train_examples, self.eval_examples = selected
         self.tasks = used_tasks(tasks, self.train_examples + self.eval_examples)
         if self.is_main_process:
-            warn_of_overlaps(examples, data_args.dataset)
+            warn_of_overlaps(with_values(examples, data_args.where), data_args.dataset)
             warn_of_missing_labels(self.train_examples, self.tasks, data_args.train_split)
             warn_of_missing_labels(self.eval_examples, self.tasks, data_args.eval_split)
             if self.args.eval_strategy != "no":

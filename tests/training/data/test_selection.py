@@ -15,6 +15,7 @@ from training.data.selection import (
     warn_of_missing_labels,
     warn_of_shared_examples,
     warn_of_unread_modalities,
+    with_values,
 )
 
 
@@ -102,6 +103,13 @@ def test_examples_with_values_of_columns():
         names("accent=es")
     with pytest.raises(ValueError, match="--where language is not COLUMN=VALUE"):
         names("language")
+
+
+def test_values_of_columns_over_all_splits():
+    examples = [{"id": "a", "extra": {"language": "en"}}, {"id": "b", "extra": {"language": "zh"}}, {"id": "c"}]
+    assert with_values(examples, None) == examples
+    assert [example["id"] for example in with_values(examples, ["language=zh", "language=es"])] == ["b"]
+    assert with_values(examples, ["language=es"]) == []
 
 
 def test_modality_that_no_example_has_is_refused(make_processor):
