@@ -63,7 +63,7 @@ def check_loading_arguments(processor_class: type, arguments: dict[str, Any]) ->
 def settings_checksums(fields: Mapping[str, Any]) -> dict[str, str]:
     """Name of each field of processor_config.json on which the model's inputs depend -> checksum of its value."""
     checksums = {}
-    for name in fields.keys() - UNRELATED:
+    for name in sorted(fields.keys() - UNRELATED):
         content = json.dumps(fields[name], sort_keys=True)
         checksums[name] = f"{zlib.crc32(content.encode()):08x}"
     return checksums

@@ -212,13 +212,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
-            sync_folder(path.parent)
-        except OSError as error:
-            if error.filename not in (None, temporary, str(temporary)):
+        except BaseException as error:
+            temporary.unlink(missing_ok=True)  # not after the rename: another process may have one of this name by now
+            if not isinstance(error, OSError) or error.filename not in (None, temporary, str(temporary)):
                 raise
             raise _name_file(error, path) from error
-        finally:
-            temporary.unlink(missing_ok=True)
+        sync_folder(path.parent)
 
 
 def real_path(path: Path) -> Path:

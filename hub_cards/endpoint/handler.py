@@ -242,7 +242,9 @@ def _read_media(value: Any, name: str) -> bytes:
     try:
         content = base64.b64decode(re.sub(r"\s+", "", encoded), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise RequestError(400, f"`{name}` is not valid base64 ({error}). Encode the file's bytes again.") from error
+        hint = ' A transcript goes into an object: {"text": ...}.' if name == "inputs" else ""
+        message = f"`{name}` is not valid base64 ({error}). Encode the file's bytes again.{hint}"
+        raise RequestError(400, message) from error
     if not content:
         raise RequestError(400, f"`{name}` is empty, 0 bytes.")
     return content

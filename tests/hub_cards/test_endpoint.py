@@ -140,6 +140,7 @@ def test_requests_without_inputs_or_with_bad_parameters(endpoint, data):
         ({"text": ["a"]}, 400, "text must be a string"),
         ({"text": "a", "task": "mood"}, 400, "unknown task ['mood']"),
         (5, 400, "A clip is a string or an object"),
+        ("I'm fine.", 400, 'A transcript goes into an object: {"text": ...}'),
         ({"text": "a", "context": ["b\ud800"]}, 400, "half a character"),
         ({"text": "a", "context": [{"speaker": "Ann"}]}, 400, "must be a string or a pair (speaker, text)"),
         ({"text": "a", "context": nested(10_000)}, 400, "Lists are nested too deeply"),

@@ -249,6 +249,22 @@ def test_folder_has_one_writer(tmp_path):
         pass
 
 
+def test_the_next_writer_keeps_its_temporary_file(tmp_path, monkeypatch):
+    """Two calls of egmf calibrate at once: one deleted what the other was writing."""
+    path = tmp_path / "answers.json"
+    other = tmp_path / ".answers.json.tmp"
+    replace = os.replace
+
+    def replace_while_another_process_begins(source, target):
+        replace(source, target)
+        other.write_text("half of the other's")
+
+    monkeypatch.setattr("training.records.os.replace", replace_while_another_process_begins)
+    write_text(path, "own")
+    assert path.read_text() == "own"
+    assert other.read_text() == "half of the other's"
+
+
 def test_a_lock_that_cannot_be_written_is_refused_by_its_folder(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=r"/file is not writable \(Not a directory\). Give another folder"):
