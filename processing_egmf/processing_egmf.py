@@ -134,7 +134,6 @@ class EGMFProcessor(EGMFMediaMixin, EGMFPromptMixin, EGMFResultsMixin, EGMFStore
         self.frame_width = frame_width
         self.frames = frames
         self.face_detector = check_face_detector(frames, video_input, face_detector)
-        self.image_backend = image_backend
         self.max_clip_seconds = max_clip_seconds
         self.max_decode_seconds = max_decode_seconds
         self.max_length = max_length
@@ -152,11 +151,10 @@ class EGMFProcessor(EGMFMediaMixin, EGMFPromptMixin, EGMFResultsMixin, EGMFStore
         self.check_prompt_format(self.task_objects.values())
         if image_processor is not None and video_processor is not None:
             raise ValueError("Give an image_processor or a video_processor, not both.")
-        sub_processors = (feature_extractor, image_processor, video_processor)
-        for name, sub_processor in zip(SUB_PROCESSORS, sub_processors, strict=True):
-            if sub_processor is not None:
-                self.check_argument_for_proper_class(name, sub_processor)
-                setattr(self, name, sub_processor)
+        for name, part in zip(SUB_PROCESSORS, (feature_extractor, image_processor, video_processor), strict=True):
+            if part is not None:
+                self.check_argument_for_proper_class(name, part)
+                setattr(self, name, part)
         self.image_backend = check_image_backend(image_backend, self.frame_processor)
 
     @classmethod

@@ -242,26 +242,18 @@ def _scores(column: str, values: Any) -> list[float | None]:
     for index, value in enumerate(scores):
         if value is None:
             continue
-        if hasattr(value, "item") and not np.ndim(value) and value is not np.ma.masked:  # of an array or tensor
-            try:
-                value = value.item()
-            except RuntimeError as error:
-                raise ValueError(f"{column}[{index}] has no value ({error}).") from error
-        is_number = isinstance(value, SupportsFloat) and not isinstance(value, bool)
-        if not is_number or np.ndim(value):
+        if hasattr(value, "item") and not np.ndim(value) and value is not np.ma.masked:
+            value = value.item()  # of an array or a tensor
+        if not isinstance(value, SupportsFloat) or isinstance(value, bool) or np.ndim(value):
             raise ValueError(
                 f"{column}[{index}] is {value!r}; pass one number per example. "
                 f"A table of one column needs .squeeze(-1).{hint}"
             )
-        try:
-            scores[index] = float(value)
-        except OverflowError:
-            scores[index] = math.inf
-        if not abs(scores[index]) <= MAX_SCORE:
-            raise ValueError(
-                f"{column}[{index}] is {scores[index]}; scores must be finite. Check where it comes from: "
-                f"no figure is defined for it.{hint}"
-            )
+        if not abs(value) <= MAX_SCORE:
+            shown = "huge" if isinstance(value, int) else value
+            message = f"{column}[{index}] is {shown}; scores must be finite. Check where it comes from: "
+            raise ValueError(f"{message}no figure is defined for it.{hint}")
+        scores[index] = float(value)
     return scores
 
 
