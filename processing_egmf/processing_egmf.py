@@ -134,6 +134,7 @@ class EGMFProcessor(EGMFMediaMixin, EGMFPromptMixin, EGMFResultsMixin, EGMFStore
         self.frame_width = frame_width
         self.frames = frames
         self.face_detector = check_face_detector(frames, video_input, face_detector)
+        self.image_backend = image_backend
         self.max_clip_seconds = max_clip_seconds
         self.max_decode_seconds = max_decode_seconds
         self.max_length = max_length
@@ -145,8 +146,7 @@ class EGMFProcessor(EGMFMediaMixin, EGMFPromptMixin, EGMFResultsMixin, EGMFStore
         self.task_objects = read_tasks(BUILT_IN_TASKS if tasks is None else tasks)
         self.task_slots = read_task_slots(task_slots or {}, self.task_objects, num_pseudo_tokens)
         self._call_tasks: dict[int, EGMFTask] = {}
-        # Name of one of `tasks`, or None for the latest other -> task, its answers' ids.
-        self._answer_ids: dict = {}
+        self._answer_ids: dict = {}  # name, None if a call's -> task, its answers' ids
         super().__init__(tokenizer)
         self.check_prompt_format(self.task_objects.values())
         if image_processor is not None and video_processor is not None:

@@ -152,8 +152,7 @@ class ModelArguments:
     num_pseudo_tokens: int = described(4, "Number of soft tokens that carry the fused modalities into the prompt.")
     pseudo_token_projection: str = described(
         "repeat",
-        "Projection to pseudo tokens: repeat (one for all, as in the paper), separate (one for each), or per_task "
-        "(one for each, and the prompt of a task has only its own).",
+        "Projection to pseudo tokens: repeat (as in the paper), separate, or per_task.",
     )
     pseudo_token_norm: bool = described(
         True, "Layer norm and learned scale of the pseudo tokens, which the paper does not have."
