@@ -78,14 +78,23 @@ def share_projections(num_tasks: int, num_projections: int) -> torch.Tensor:
 def projection_shares(pseudo_tokens: EGMFPseudoTokens, processor: EGMFProcessor) -> torch.Tensor:
     """Share of each task of a processor in each projection of a model, (G, T).
 
-    Of projections to slots that only a regression reads, all tasks have equal shares.
+    With `task_slots`, the tasks that read a slot have equal shares in its projection; where one of them is a
+    regression with slots of its own, all tasks have.
     """
     tasks = list(processor.task_objects.values())
-    shares = share_projections(len(tasks), pseudo_tokens.projection.out_features // pseudo_tokens.width)
-    for task in tasks:
-        if task.kind == "regression" and task.name in processor.task_slots:
-            shares[processor.task_slots[task.name]] = 1 / len(tasks)
-    return shares
+    num_projections = pseudo_tokens.projection.out_features // pseudo_tokens.width
+    if not processor.task_slots or num_projections == 1:
+        return share_projections(len(tasks), num_projections)
+    shares = torch.zeros(num_projections, len(tasks))
+    for index, task in enumerate(tasks):
+        slots = processor.task_slots.get(task.name)
+        if slots is None:
+            shares[:, index] = 1
+        elif task.kind == "regression":
+            shares[slots] = 1
+        else:
+            shares[slots, index] = 1
+    return shares / shares.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 def serve_one_task(shares: torch.Tensor) -> torch.Tensor:

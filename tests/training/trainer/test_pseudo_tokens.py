@@ -51,10 +51,16 @@ def test_slots_of_a_score_hold_the_answers_of_all_tasks(make_model, make_process
     tasks = [BUILT_IN_TASKS[name] for name in ("emotion", "sentiment")]
     for task_slots, expected in (
         ({"emotion": [0, 2], "sentiment": [1]}, [[1, 0], [0.5, 0.5], [1, 0]]),
+        ({"emotion": [0, 1], "sentiment": [2]}, [[1, 0], [1, 0], [0.5, 0.5]]),
+        ({"emotion": [0, 1]}, [[0.5, 0.5], [0.5, 0.5], [0, 1]]),
+        ({"emotion": [0], "sentiment": [1]}, [[1, 0], [0.5, 0.5], [0, 0]]),
         (None, [[1, 0], [0, 1], [1, 0]]),
     ):
         processor = make_processor("waveform", "frames", tasks=tasks, task_slots=task_slots)
         assert projection_shares(pseudo_tokens, processor).tolist() == expected
+    one = make_model("waveform", "frames").egmf.pseudo_tokens
+    processor = make_processor("waveform", "frames", tasks=tasks, task_slots={"emotion": [0]})
+    assert projection_shares(one, processor).tolist() == [[0.5, 0.5]]
     assert serve_one_task(torch.tensor([[1, 0], [0.5, 0.5], [0, 1]])).tolist() == [True, False, True]
 
 
