@@ -115,6 +115,8 @@ class CommandParser(argparse.ArgumentParser):
         Args:
             minimum: smallest number of an option, or of each of its numbers.
         """
+        if options.get("type") is Path:
+            options["type"] = home_path
         container = super() if group is None else group
         action = container.add_argument(*names, **options)
         self.option_names += action.option_strings
@@ -162,11 +164,16 @@ def check_minimum(name: str, value: Any, minimum: float) -> None:
             raise ValueError(f"--{name} is {number}; it must be at least {minimum:g}.")
 
 
+def home_path(name: str) -> Path:
+    """argparse `type` of a path: `~` at its beginning is the home folder also after `=`, where a shell leaves it."""
+    return Path(os.path.expanduser(name))
+
+
 def output_file(name: str) -> Path:
     """argparse `type` of an output file: a path that cannot be written is refused before any work is done."""
     from .records import check_writable
 
-    path = Path(name)
+    path = home_path(name)
     try:
         check_writable(path.parent)
     except ValueError as error:

@@ -237,6 +237,19 @@ def test_log_is_on_stderr_while_a_command_runs(capsys):
     assert not logging.getLogger("training").handlers
 
 
+def test_paths_begin_at_the_home_folder(tmp_path, monkeypatch):
+    """A shell leaves `--output=~/answers.json` as it is, and a folder called `~` would be made."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    parser = cli.CommandParser()
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--output", type=cli.output_file)
+    parser.add_argument("--results", type=Path, nargs="+", group=parser.add_argument_group("results"))
+    parsed = parser.parse_args(["--folder=~/runs", "--output=~/answers.json", "--results", "~/a.json", "b~.json"])
+    assert parsed.folder == tmp_path / "runs"
+    assert parsed.output == tmp_path / "answers.json"
+    assert parsed.results == [tmp_path / "a.json", Path("b~.json")]
+
+
 def test_output_file_is_checked_before_any_work(tmp_path):
     assert cli.output_file(str(tmp_path / "new/results.json")).name == "results.json"
     with pytest.raises(cli.argparse.ArgumentTypeError, match="is a folder"):

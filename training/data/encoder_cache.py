@@ -36,7 +36,7 @@ from modeling_egmf import EGMFForConditionalGeneration
 from modeling_egmf.backbones_egmf import EGMFPretrainedStem
 from processing_egmf import EGMFProcessor
 
-from ..records import checksum_of_array, digest_of_bytes, digest_of_file, digest_of_json
+from ..records import checksum_of_array, digest_of_bytes, digest_of_file, digest_of_json, expand_home
 from .augmentation import AugmentationSettings
 from .parquet import StoredMedia
 from .voice_copies import change_voice, copy_key
@@ -176,7 +176,7 @@ class EncoderCache:
     """
 
     def __init__(self, folder: str | Path, model: EGMFForConditionalGeneration, processor: EGMFProcessor):
-        self.root = Path(folder)
+        self.root = expand_home(folder)
         self.processor = processor
         stems = pretrained_stems(model)
         self.stems = {modality: stem for modality, stem in stems.items() if not stem.trainable}
