@@ -31,6 +31,7 @@ AMOUNTS = (
     "fusion_pretraining_epochs",
     "fusion_pretraining_mixup",
     "fusion_pretraining_token_dropout",
+    "transcript_dropout",
     "warmup_steps",
     "dataloader_num_workers",
     "neftune_noise_alpha",
@@ -51,6 +52,7 @@ REQUIRED = (
     "fusion_pretraining_epochs",
     "fusion_pretraining_mixup",
     "fusion_pretraining_token_dropout",
+    "transcript_dropout",
 )
 # Fields of `TrainingArguments` without effect in this training, or without an implementation, and what to do instead.
 IN_TRAINING = "evaluation during training has the precision of the model. Give --text_model_dtype"
@@ -155,10 +157,9 @@ def check_training_options(options: Any) -> None:
         value = getattr(options, name)
         if value is not None and not (math.isfinite(value) and value >= 0):
             raise ValueError(f"--{name} is {value}; it must be a number of at least 0.")
-    if options.fusion_pretraining_token_dropout >= 1:
-        raise ValueError(
-            f"--fusion_pretraining_token_dropout is {options.fusion_pretraining_token_dropout}; it must be below 1."
-        )
+    for name in ("fusion_pretraining_token_dropout", "transcript_dropout"):
+        if getattr(options, name) >= 1:
+            raise ValueError(f"--{name} is {getattr(options, name)}; it must be below 1.")
     for name in POSITIVE:
         value = getattr(options, name)
         if value is not None and value < 1:

@@ -277,6 +277,7 @@ class FusionTrainingArguments:
     distillation: bool = described(
         False, "Distill the fusion pretraining's head into the language model; for few clips."
     )
+    transcript_dropout: float = described(0.0, "Share of the examples whose transcript only the fusion reads.")
     early_stopping_patience: int | None = described(
         None, "Number of evaluations without improvement after which training stops."
     )

@@ -87,6 +87,7 @@ CONTRADICTIONS = {
         (*NEW, "--fusion_pretraining_token_dropout=1"),
         "--fusion_pretraining_token_dropout is 1.0; it must be b",
     ),
+    "no transcripts": ((*NEW, "--transcript_dropout=1"), "--transcript_dropout is 1.0; it must be below 1"),
     "unknown precision": (
         (*NEW, "--text_model_dtype", "float8"),
         "--text_model_dtype is 'float8'; use one of auto, f",

@@ -95,6 +95,7 @@ DECISIVE_ARGUMENTS = (
     "fusion_pretraining_token_dropout",
     "fit_pseudo_tokens",
     "distillation",
+    "transcript_dropout",
     "train_sampling_strategy",
     "dataloader_drop_last",
     "bf16",

@@ -173,7 +173,8 @@ class EGMFTrainer(Trainer):
         )
         return self.accelerator.prepare(loader)
 
-    # Why: an uneven last batch is weighted; with sharded weights, all processes must exchange the same gradients.
+    # Why: an uneven last batch is weighted; with sharded weights, all processes must exchange the same gradients; the
+    # language model must not learn the training's transcripts by heart.
     def compute_loss(
         self,
         model: nn.Module,
@@ -182,6 +183,8 @@ class EGMFTrainer(Trainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         weight = inputs.pop("loss_weight")
+        if model.training and self.args.transcript_dropout:
+            hide_transcripts(inputs, self.args.transcript_dropout)
         if self.distillation is not None:
             self.distillation.begin(inputs["task_ids"])
             inputs["output_experts"] = True
@@ -331,3 +334,10 @@ class EGMFTrainer(Trainer):
         self.accelerator.free_memory()
         gc.collect()
         self.accelerator.end_training()
+
+
+def hide_transcripts(inputs: dict[str, Any], share: float) -> None:
+    """Hide the transcripts of a share of a batch, drawn at random, from the language model; the fusion reads them."""
+    utterance_mask = inputs["utterance_mask"].bool()  # (B, S)
+    is_hidden = torch.rand(len(utterance_mask), 1, device=utterance_mask.device) < share
+    inputs["attention_mask"] = inputs["attention_mask"].masked_fill(utterance_mask & is_hidden, 0)

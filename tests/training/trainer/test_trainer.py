@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from modeling_egmf import EGMFForConditionalGeneration
 from tests.helpers.training_runs import SHORT, assert_same_weights, record_of, run, weights_of
 from training.data.collator import SUBSETS
 from training.data.dataset import EGMFDataset, load_examples
@@ -14,6 +15,7 @@ from training.data.selection import select_examples
 from training.evaluation.evaluator import evaluate
 from training.evaluation.metrics import numbers_of
 from training.trainer.distributed import load_adapter_state
+from training.trainer.trainer import hide_transcripts
 
 
 pytestmark = pytest.mark.integration
@@ -45,6 +47,37 @@ def test_loss_and_metrics_of_both_tasks_are_logged(finished):
     assert {"eval_emotion_accuracy", "eval_sentiment_mae", "eval_sentiment_acc2_non0"} <= set(evaluated[0])
     assert 0 < evaluated[0]["eval_gate_entropy"] <= 1
     assert sum(evaluated[0][f"eval_gate_share_{name}"] for name in ("local", "semantic", "global")) == pytest.approx(1)
+
+
+def test_transcripts_are_hidden_from_the_language_model_only(place, monkeypatch):
+    """Of some examples of a training step; never in evaluation."""
+    seen = []
+    forward = EGMFForConditionalGeneration.forward
+
+    def record(self, **inputs):
+        hidden = (inputs["utterance_mask"].bool() & (inputs["attention_mask"] == 0)).any(dim=1)
+        others = inputs["attention_mask"][inputs["utterance_mask"] == 0]
+        seen.append((self.training, hidden, others))
+        return forward(self, **inputs)
+
+    monkeypatch.setattr(EGMFForConditionalGeneration, "forward", record)
+    run(place, "transcript_dropout", transcript_dropout=0.5, **SHORT)
+    hidden = torch.cat([hidden for training, hidden, _ in seen if training])
+    assert 0 < hidden.sum() < len(hidden)
+    assert not any(hidden.any() for training, hidden, _ in seen if not training)
+
+
+def test_hidden_transcripts():
+    inputs = {
+        "attention_mask": torch.tensor([[0, 1, 1, 1]] * 400),
+        "utterance_mask": torch.tensor([[0, 1, 1, 0]] * 400),
+    }
+    original = inputs["attention_mask"]
+    hide_transcripts(inputs, 0.25)
+    rows = inputs["attention_mask"].tolist()
+    assert {tuple(row) for row in rows} == {(0, 1, 1, 1), (0, 0, 0, 1)}
+    assert 60 < rows.count([0, 0, 0, 1]) < 140
+    assert original.sum() == 1200
 
 
 def test_two_learning_rates(finished):
