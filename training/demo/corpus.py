@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from ..cli import CommandParser, command_errors
 from ..data.manifest import FILES, check_files, describe_files, read_record
-from ..records import digest_of_json, expand_home, read_json, write_text
+from ..records import digest_of_json, expand_home, only_writer, read_json, write_text
 from .ceilings import all_ceilings
 from .clips import FRAMES_PER_SECOND, render_example, write_mp4
 from .corpus_card import render_corpus_card
@@ -133,14 +133,15 @@ def build_corpus(
 
     rated_texts = read_vader_snippets(sources) if snippets is None else snippets
     plan = plan_corpus(options.seed, options.counts, rated_texts, options.languages, options.phrase_seed)
-    partial = _open_partial(output, settings)
-    _make_clips(plan.examples, partial, options, num_workers, show_progress)
-    source = "none" if options.languages else VADER_FILE if snippets is None else "given by the caller"
-    _write_descriptions(partial, plan, settings, source)
-    (partial / "settings.json").unlink()
-    if output.exists():
-        shutil.rmtree(output)  # empty, or a corpus to be overwritten
-    os.replace(partial, output)
+    with only_writer(output, "build of a corpus"):
+        partial = _open_partial(output, settings)
+        _make_clips(plan.examples, partial, options, num_workers, show_progress)
+        source = "none" if options.languages else VADER_FILE if snippets is None else "given by the caller"
+        _write_descriptions(partial, plan, settings, source)
+        (partial / "settings.json").unlink()
+        if output.exists():
+            shutil.rmtree(output)  # empty, or a corpus to be overwritten
+        os.replace(partial, output)
     return output
 
 

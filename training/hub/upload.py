@@ -25,7 +25,7 @@ from modeling_egmf import EGMFConfig
 from modeling_egmf.configuration_egmf import PIPELINE_TASK
 from modeling_egmf.parts_egmf import with_located_parts
 
-from ..records import check_writable, new_folder, read_json
+from ..records import check_writable, new_folder, only_writer, read_json
 from .card_facts import CardFacts
 from .errors import PushError, hub_errors
 from .export_folder import (
@@ -347,12 +347,13 @@ def dry_run(options: PushOptions, folder: Path, report: Callable[[str], None] = 
     check_writable(folder)
     text_model = None if options.standalone else choose_text_model(None, options, report)
     partial = folder.with_name(f".{folder.name}.partial")  # so that an interrupted folder is not taken for a whole one
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        exported = export_folder(options, partial, text_model)
-        os.replace(partial, folder)
-    finally:
+    with only_writer(folder, "dry run", "--folder"):
         shutil.rmtree(partial, ignore_errors=True)
+        try:
+            exported = export_folder(options, partial, text_model)
+            os.replace(partial, folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
     if exported.merging is not None:
         report(describe_merging(exported.merging))
     paths = list_files(folder)

@@ -8,7 +8,7 @@ from training.demo import corpus as corpus_module
 from training.demo.corpus import CorpusOptions, build_corpus, main
 from training.demo.phrases import EMOTIONS, SPLITS
 from training.demo.snippets import VADER_FILE
-from training.records import read_json
+from training.records import only_writer, read_json
 
 
 COLUMNS = ["id", "split", "task", "text", "video", "answer", "language", "speaker", "cues"]
@@ -53,6 +53,14 @@ def test_metadata_is_complete(corpus):
         tasks = [example["task"] for example in examples if example["split"] == split]
         assert tasks == ["emotion" if i % 5 < 3 else "sentiment" for i in range(len(tasks))]
     assert "synthetic" in (corpus / "README.md").read_text(encoding="utf-8")
+
+
+def test_second_build_at_once_is_refused(options, build, tmp_path):
+    with (
+        only_writer(tmp_path / "corpus", "build of a corpus"),
+        pytest.raises(ValueError, match="Another build of a corpus is writing to"),
+    ):
+        build(tmp_path / "corpus", options)
 
 
 def test_interrupted_build_is_completed(corpus, options, build, tmp_path, monkeypatch, capsys):

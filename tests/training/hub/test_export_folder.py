@@ -24,7 +24,7 @@ from training.hub.verify import example_sample
 from training.model.builder import load
 from training.paths import RESULTS
 from training.push_to_hub import main
-from training.records import write_json
+from training.records import only_writer, write_json
 
 
 PNG = bytes.fromhex("89504e470d0a1a0a")  # first bytes of a PNG file
@@ -220,6 +220,12 @@ def test_an_interrupted_dry_run_leaves_nothing_that_could_be_taken_for_a_repo(ru
     (tmp_path / "file").touch()
     with pytest.raises(SystemExit, match="file is not empty, or a file"):
         main([str(runs / "features"), "ada/egmf", "--dry_run", "--standalone", "--folder", str(tmp_path / "file")])
+
+
+def test_a_second_dry_run_at_once_is_refused(runs, tmp_path):
+    folder = tmp_path / "out"
+    with only_writer(folder, "dry run"), pytest.raises(SystemExit, match="Another dry run is writing to"):
+        main([str(runs / "features"), "ada/egmf", "--dry_run", "--standalone", "--folder", str(folder)])
 
 
 def test_the_default_folder_of_a_dry_run_is_next_to_the_run(copy_of_run, monkeypatch):

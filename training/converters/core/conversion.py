@@ -6,13 +6,11 @@ A shard whose file and record exist is not made again, so an interrupted convers
 makes the shards.
 """
 
-import fcntl
 import json
 import logging
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +20,9 @@ import yaml
 from ...data.manifest import FILES, check_files, describe_files, read_record
 from ...data.parquet import RECORD
 from ...records import (
-    check_writable,
     digest_of_chunks,
     new_folder,
+    only_writer,
     read_json,
     sync_folder,
     versions,
@@ -84,7 +82,7 @@ def convert_corpus(
     existing = find_conversion(dest, fingerprint, overwrite)
     if existing is not None:
         return existing
-    with lock_folder(dest):
+    with only_writer(dest, "conversion", "DEST"):
         folder = partial_folder(dest)
         prepare_partial_folder(folder, fingerprint)
         shards = plan_shards(corpus, folder)
@@ -243,28 +241,6 @@ def find_conversion(dest: Path, fingerprint: str, overwrite: bool) -> dict[str, 
 def partial_folder(dest: Path) -> Path:
     """The hidden folder of an unfinished conversion."""
     return dest.with_name(f".{dest.name}.partial")
-
-
-@contextmanager
-def lock_folder(dest: Path) -> Iterator[None]:
-    """Keep a second conversion out of the same folder; the lock is released however the process ends.
-
-    Raises:
-        FileExistsError: another process has the lock.
-        ValueError: nothing can be written there.
-    """
-    check_writable(dest.parent)
-    dest.parent.mkdir(parents=True, exist_ok=True)
-    path = dest.with_name(f".{dest.name}.lock")
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise FileExistsError(f"Another conversion into {dest} is running.") from error
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
 
 
 def prepare_partial_folder(folder: Path, fingerprint: str) -> None:

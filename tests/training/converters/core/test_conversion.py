@@ -18,6 +18,7 @@ from tests.helpers.release_files import mmsa, read_back, sims_row, table_of, wri
 from training.converters import mmsa as mmsa_converter
 from training.converters import sims
 from training.converters.core import conversion, shards
+from training.records import only_writer
 
 
 @pytest.fixture
@@ -159,8 +160,8 @@ def test_nothing_is_overwritten_without_the_option(tmp_path, source, capsys):
 
 
 def test_second_conversion_into_the_same_folder_is_refused(tmp_path, source, capsys):
-    with conversion.lock_folder(tmp_path / "dest"):
-        assert "Another conversion into" in error_of(source, tmp_path / "dest")
+    with only_writer(tmp_path / "dest", "conversion"):
+        assert "Another conversion is writing to" in error_of(source, tmp_path / "dest")
     run(source, tmp_path / "dest")
 
 
