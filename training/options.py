@@ -49,7 +49,7 @@ COMMON_LIBRARY_OPTIONS = (
 # Our options for experiments with the method and its encoders; also listed only by `--help_all`.
 EXPERIMENT_OPTIONS = (
     *("experts", "gate", "expert_residual", "fusion_norms", "pseudo_token_norm", "readout"),
-    *("pretrained_layers", "pretrained_dtype", "pretrained_chunk_seconds"),
+    *("pretrained_layers", "fit_layer_weights", "pretrained_dtype", "pretrained_chunk_seconds"),
 )
 
 
@@ -120,6 +120,9 @@ class ModelArguments:
     pretrained_layers: str | None = described(
         None,
         "Layers of pretrained encoders: weighted (a learned weighted sum over all; the default) or last.",
+    )
+    fit_layer_weights: bool = described(
+        False, "Initialize these weights by how well each layer alone predicts unfamiliar speakers; for few clips."
     )
     pretrained_dtype: str = described(
         "float32", "Precision of frozen pretrained encoders: float32, bfloat16, float16."

@@ -74,7 +74,7 @@ def set_feature_stats(model: EGMFForConditionalGeneration, dataset: EGMFDataset,
     scalers: dict[str, StandardScaler] = {}
     clips: dict[str, list[tuple[int, torch.Tensor]]] = {modality: [] for modality in encoders}
     for index in tqdm(range(len(dataset)), desc="measuring features", unit="example", disable=not progress):
-        for modality, values in _vectors(model, dataset, index, list(modules)).items():
+        for modality, values in read_vectors(model, dataset, index, list(modules)).items():
             scaler = scalers.setdefault(modality, StandardScaler())
             scaler.partial_fit(values, sample_weight=clip_weights(values))
             if modality in encoders:
@@ -121,7 +121,7 @@ def clip_weights(values: np.ndarray | torch.Tensor) -> np.ndarray:
 
 
 @torch.no_grad()
-def _vectors(
+def read_vectors(
     model: EGMFForConditionalGeneration, dataset: EGMFDataset, index: int, modalities: list[str]
 ) -> dict[str, np.ndarray | torch.Tensor]:
     """Modality -> features or states (T, F) of an example, for the modalities that it has and that are measured."""

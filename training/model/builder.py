@@ -291,3 +291,11 @@ def read_experts(names: Sequence[str]) -> list[dict[str, Any]]:
         if has_learned_width:
             experts[-1]["learned_width"] = True
     return experts
+
+
+def effective_options(arguments: ModelArguments) -> dict[str, Any]:
+    """The options that define the model; a fine-tuned checkpoint keeps its own."""
+    options = dataclasses.asdict(arguments)
+    if arguments.model_name_or_path is None:
+        return options
+    return {name: options[name] for name in ("model_name_or_path", "text_model_name_or_path")}

@@ -30,6 +30,7 @@ from ..data.dataset import EGMFDataset, load_examples
 from ..data.dataset_options import DatasetOptions
 from ..data.encoder_cache import EncoderCache, check_voice_copies, pretrained_stems
 from ..data.feature_stats import set_feature_stats
+from ..data.layer_weights import fit_layer_weights
 from ..data.locations import check_dataset
 from ..data.overlaps import warn_of_overlaps
 from ..data.selection import (
@@ -47,7 +48,7 @@ from ..data.speakers import SpeakerNormalization
 from ..data.windows import cut_examples, num_clips
 from ..evaluation.processes import require_examples
 from ..evaluation.run_records import has_eval_split
-from ..model.builder import build
+from ..model.builder import build, effective_options
 from ..model.encoders import without_untrained_encoders
 from ..model.language_model import check_text_model_location, quantization, with_lora_targets
 from ..model.readout import EGMFWithHead
@@ -331,7 +332,10 @@ class TrainingRun:
             state = {name.removeprefix("egmf."): tensor for name, tensor in load_file(weights).items()}
             self.model.egmf.load_state_dict(state, strict=False)  # not the heads
         elif self.is_main_process and self.model_args.model_name_or_path is None:
-            set_feature_stats(self.model, self.train_set, progress=not self.args.disable_tqdm)
+            show = not self.args.disable_tqdm
+            set_feature_stats(self.model, self.train_set, progress=show)
+            if self.model_args.fit_layer_weights:
+                fit_layer_weights(self.model, self.train_set, progress=show)
         if accelerator.num_processes > 1:  # all start from the weights of the main process
             for tensor in self.model.egmf.state_dict().values():
                 torch.distributed.broadcast(tensor, src=0)
@@ -490,11 +494,3 @@ class TrainingRun:
             "best_step": state.best_global_step,
             "log_history": state.log_history,
         }
-
-
-def effective_options(arguments: ModelArguments) -> dict[str, Any]:
-    """The options that define the model; a fine-tuned checkpoint keeps its own."""
-    options = dataclasses.asdict(arguments)
-    if arguments.model_name_or_path is None:
-        return options
-    return {name: options[name] for name in ("model_name_or_path", "text_model_name_or_path")}
