@@ -417,6 +417,8 @@ def test_a_linked_output_without_a_folder_names_where_it_leads(predict, tmp_path
         (["--folder", "EMPTY"], "error: --folder EMPTY has no media files. Supported extensions: .mp4", ""),
         ([], 2, "Give --text, --audio or --video"),
         (["--folder", ".", "--text", "a"], 2, "--folder takes no --text"),
+        (["--folder", ".", "--text_column", "words"], 2, "--text_column says how to read a --dataset, and none is"),
+        (["--text", "a", "--split", "train"], 2, "--split says how to read a --dataset"),
         (["--text", "a", "--output", "EMPTY"], 2, "--output EMPTY is a folder"),
         (
             ["--text", "a", "--output", "/dev/null", "--overwrite"],

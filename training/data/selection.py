@@ -15,7 +15,7 @@ from processing_egmf.prompts_egmf import is_blank
 
 from .csv_tables import compose, parse_number, tidy_name
 from .dataset import SOURCES, EGMFDataset
-from .examples import describe_assumed_task
+from .examples import describe_assumed_task, label_text
 from .tables import MEDIA
 from .text_files import shorten
 
@@ -217,7 +217,7 @@ def warn_of_missing_labels(examples: list[dict[str, Any]], tasks: dict[str, EGMF
     for example in examples:
         name = example.get("task") or default
         if name in answers and isinstance(example["answer"], str | int | float):
-            answers[name].add(example["answer"])
+            answers[name].add(label_text(example["answer"]))
     for name, task in tasks.items():
         missing = [label for label in task.labels if label not in answers[name]]
         if not answers[name]:
