@@ -149,7 +149,9 @@ def select_examples(
         chosen = {tidy_name(name) for name in only_tasks}
         examples = [example for example, task in zip(examples, tasks, strict=True) if task in chosen]
         if not examples:
-            raise ValueError(f"No example has a task of --only_tasks {', '.join(only_tasks)}.")
+            wanted = ", ".join(only_tasks)
+            found = ", ".join(dict.fromkeys(tasks))
+            raise ValueError(f"No example has a task of --only_tasks {wanted}. Their tasks are {found}.")
     if max_samples is None or max_samples >= len(examples):
         return examples
     return draw_sample(examples, max_samples, default_task)
