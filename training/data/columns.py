@@ -208,7 +208,8 @@ def _suggest_answer(table: Table) -> str:
     meant = [column for column in table.columns if "answer" in (typo_of(column, table), synonym_of(column, table))]
     if not meant:
         return " Add it, with each example's label or score."
-    return f" Did you mean {', '.join(map(shorten, meant))}? Rename it to `answer`, or name it with --label_column."
+    names = ", ".join(map(shorten, meant))
+    return f" Did you mean {names}? Rename it to `answer`, or name it with --label_column (not in egmf convert)."
 
 
 def typo_of(column: str, table: Table) -> str | None:
