@@ -90,8 +90,10 @@ def read_column(value: Any) -> Any:
     missing. Any other value is returned unchanged.
 
     Raises:
-        TypeError: a table with more than numbers.
+        TypeError: a table with more than numbers, or a set.
     """
+    if isinstance(value, set | frozenset):
+        raise TypeError("a set has no order. Give a list.")
     # By its method, because pandas need not be installed.
     if not callable(getattr(value, "to_numpy", None)):
         is_column = isinstance(value, Sequence) and not isinstance(value, SINGLE_SEQUENCES)

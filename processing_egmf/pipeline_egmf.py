@@ -175,8 +175,7 @@ class EGMFPipeline(Pipeline):
     def _sanitize_parameters(self, **params: Any) -> tuple[dict, dict, dict]:
         known = (*FIELDS, "fetch", "on_error", *OPTIONS, "num_workers", "batch_size")
         refuse_unknown(params, known, "Unknown arguments")
-        on_error = params.get("on_error", "raise")
-        check_choice("on_error", on_error, ("raise", "skip"))
+        check_choice("on_error", params.get("on_error", "raise"), ("raise", "skip"))
         fetch = params.get("fetch")
         if fetch is not None and not callable(fetch):
             raise TypeError(f"`fetch` is {shorten(fetch)}; give a function from a URL to bytes or a file.")

@@ -10,7 +10,7 @@ A task holds the text around the pseudo tokens and the transcript, which prompts
 # A answers of a task
 
 import re
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, TypedDict
@@ -136,10 +136,9 @@ class EGMFTask:
         else:
             self._check_scale()
         if self.num_answers > MAX_ANSWERS:
-            answers = "labels" if self.labels else "answers"
             raise ValueError(
-                f"it has {self.num_answers} {answers}; at most {MAX_ANSWERS} are supported. "
-                "Raise `step` of a scale, or remove labels."
+                f"it has {self.num_answers} answers; at most {MAX_ANSWERS} are supported. "
+                "Raise `step`, or remove labels."
             )
         if not self.prompt or self.prompt.endswith(" "):
             raise ValueError(
@@ -149,10 +148,10 @@ class EGMFTask:
 
     def _check_labels(self) -> None:
         if len(self.labels) < 2:
-            raise ValueError(f"a classification needs at least two labels; got {shorten(self.labels)}.")
-        words = {_normalize(label_words) for label_words in self.labels.values()}
+            raise ValueError(f"a classification needs at least two labels; got {shorten({**self.labels})}.")
+        words = set(map(_normalize, self.labels.values()))
         if "" in words or len(words) < len(self.labels):
-            raise ValueError(f"every label needs words of its own; got {shorten(self.labels)}.")
+            raise ValueError(f"every label needs words of its own; got {shorten({**self.labels})}.")
 
     def _check_scale(self) -> None:
         if self.labels:
@@ -422,10 +421,11 @@ def _read_labels(labels: Any) -> dict[str, str]:
             )
         _check_characters("".join(entry))
     counts = Counter(label for label, _ in entries)
-    repeated = sorted(label for label, count in counts.items() if count > 1)
+    repeated = sorted(label for label in counts if counts[label] > 1)
     if repeated:
         raise ValueError(f"the labels {shorten(repeated)} are given more than once.")
-    return dict(entries)
+    # Two tasks are equal only if their labels are in the same order.
+    return OrderedDict(entries)
 
 
 def _read_calibration(entry: Any) -> Any:

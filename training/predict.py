@@ -30,6 +30,7 @@ WHEN_INTERRUPTED = (
     "The --output file is written at the end; until then, finished predictions are kept beside it. Run the same "
     "command again to go on."
 )
+DEFAULT_SPLIT = "test"
 TABLES = (".csv", ".tsv", ".xls", ".xlsx", ".ods")  # that predictions are not written as
 
 
@@ -49,7 +50,7 @@ def make_parser() -> CommandParser:
     add("--video", group=clip, help="video file; its soundtrack is used unless --audio is given")
     add("--folder", type=Path, group=clip, help="predict every clip in this folder instead")
     add_dataset_options(parser, data, required=False)
-    add("--split", default="test", group=data, help="split of the dataset; default: test")
+    add("--split", group=data, help=f"split of the dataset; default: {DEFAULT_SPLIT}")
     add("--task", group=clip, help="task; default: the checkpoint's first task")
     add("--modalities", nargs="+", group=clip, help="modalities to use: any of text, audio and video")
     add(
@@ -110,6 +111,18 @@ def check_arguments(parser: CommandParser, arguments: argparse.Namespace) -> Non
         parser.error(f"--folder {folder} is not a folder.")
 
 
+def check_dataset_options(parser: CommandParser, arguments: argparse.Namespace) -> None:
+    """Exit with status 2 if there is no dataset, and an option that says how to read one: nothing would read it."""
+    given = vars(arguments)
+    names = ["split", *take_dataset_options(dict(given))]
+    given_names = [name for name in names if given[name]]
+    if arguments.dataset is None and given_names:
+        parser.error(
+            f"--{given_names[0]} says how to read a --dataset, and none is given. A table and the clips that it names "
+            "are one: give its folder, or the table, as --dataset."
+        )
+
+
 def only_one_writes(output: Path | None) -> AbstractContextManager:
     """Keep other commands from predicting into the same file; of several processes, the first one does."""
     from .records import only_writer
@@ -123,9 +136,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser = make_parser()
         arguments = parser.parse_args(argv)
         check_arguments(parser, arguments)
+        check_dataset_options(parser, arguments)
         check_checkpoint(arguments.model_name_or_path)
         if arguments.dataset is not None:
             check_dataset(arguments.dataset)
+        arguments.split = arguments.split or DEFAULT_SPLIT
         given = vars(arguments)
         reading = take_dataset_options(given)
         from .data.dataset_options import DatasetOptions

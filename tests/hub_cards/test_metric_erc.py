@@ -272,6 +272,11 @@ def test_no_warning_if_the_truth_is_as_uniform(metric):
     assert (result["accuracy"], result["largest_predicted_share"]) == (1, 1)
 
 
+def test_warning_for_labels_that_differ_only_in_case_or_spaces(metric):
+    with pytest.warns(UserWarning, match=r"only in case or spaces are counted apart: \['Joy', 'anger', 'joy'\]"):
+        metric.compute(predictions=["Joy", "joy", "anger"], references=["joy", "joy", "anger"])
+
+
 def test_warning_if_no_answer_is_readable(metric):
     with pytest.warns(UserWarning, match="No answer is readable"):
         result = metric.compute(predictions=[None, ""], references=["neutral", "joy"], labels=LABELS)

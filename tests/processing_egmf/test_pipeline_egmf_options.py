@@ -112,3 +112,22 @@ def test_the_processor_refuses_an_interval_without_effect(pipe):
     output = pipe.model.score_answers(**pipe.processor(text="Well."))
     with pytest.raises(ValueError, match="`interval` is for scores, but every task is a classification"):
         pipe.processor.post_process_answers(output, interval=0.9)
+
+
+def test_labels_in_another_order_are_another_task(pipe):
+    words = {"calm": "calm", "annoyed": "annoyed", "glad": "glad"}
+    mood = {"name": "mood", "kind": "classification", "prompt": "\nThe mood is", "labels": words}
+    expected = pipe(CLIPS[1], task=mood)["probabilities"]
+    turned = {**mood, "labels": dict(reversed(words.items()))}
+    assert pipe(CLIPS[1], task=turned)["probabilities"] == pytest.approx(expected, abs=1e-6)
+    emotion = pipe.processor.task_objects["emotion"].to_dict()
+    emotion["labels"] = emotion["labels"][::-1]
+    with pytest.raises(ValueError, match="this processor has another task 'emotion'. Give yours another name"):
+        pipe(CLIPS[1], task=emotion)
+
+
+def test_clips_without_an_order_are_refused(pipe):
+    with pytest.raises(TypeError, match="a set has no order. Give a list."):
+        pipe({"a.wav", "b.wav"})
+    clips = {"a": CLIPS[0], "b": CLIPS[1]}
+    assert [answer["label"] for answer in pipe(clips.values())] == [answer["label"] for answer in pipe(CLIPS)]

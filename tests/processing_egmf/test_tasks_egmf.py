@@ -227,7 +227,7 @@ def test_unknown_keys_are_refused():
         ({"kind": "classification", "labels": ["a", "b\ud800"]}, "half a character"),
         ({"kind": "classification", "labels": ["a", "b"], "suffix": "\0"}, "a null character"),
         ({"kind": "classification", "labels": ["a", "b", "a"]}, r"the labels \['a'\] are given more than once"),
-        ({"kind": "classification", "labels": [str(i) for i in range(1002)]}, "has 1002 labels; at most 1001"),
+        ({"kind": "classification", "labels": [str(i) for i in range(1002)]}, "has 1002 answers; at most 1001"),
         ({"kind": "regression", "high": 1000.0}, "at most 1001 are supported. Raise `step`"),
         ({"kind": "regression", "high": 1.0, "prompt": ""}, "must not be empty"),
         ({"kind": "regression", "high": 1.0, "prompt": "\nIt is "}, "end in a space"),

@@ -218,6 +218,13 @@ def test_a_file_of_junk_is_refused_also_beside_a_text(predict, tmp_path, capsys,
     assert re.search("clip.wav: (not a readable|not audio|no video|empty)", capsys.readouterr().out)
 
 
+def test_a_transcript_under_another_name_is_not_read_and_the_right_one_named(predict, folder, capsys):
+    (folder / "c.mp4.txt").write_text("I'm fine.")
+    with pytest.raises(SystemExit):
+        predict("--folder", folder, "--task", "emotion")
+    assert " The transcript of a.mp4 is a.txt, next to it." in capsys.readouterr().err
+
+
 def test_unreadable_clip_does_not_stop_the_others(predict, folder, tmp_path, capsys):
     output = tmp_path / "predictions.jsonl"
     with pytest.raises(SystemExit) as caught:
@@ -417,6 +424,8 @@ def test_a_linked_output_without_a_folder_names_where_it_leads(predict, tmp_path
         (["--folder", "EMPTY"], "error: --folder EMPTY has no media files. Supported extensions: .mp4", ""),
         ([], 2, "Give --text, --audio or --video"),
         (["--folder", ".", "--text", "a"], 2, "--folder takes no --text"),
+        (["--folder", ".", "--text_column", "words"], 2, "--text_column says how to read a --dataset, and none is"),
+        (["--text", "a", "--split", "train"], 2, "--split says how to read a --dataset"),
         (["--text", "a", "--output", "EMPTY"], 2, "--output EMPTY is a folder"),
         (
             ["--text", "a", "--output", "/dev/null", "--overwrite"],

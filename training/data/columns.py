@@ -8,6 +8,7 @@ A column that training does not read is reported once, with the name that was pr
 import difflib
 import logging
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,9 @@ SYNONYMS = {
     "context": ("history", "dialogue", "dialog"),
 }
 MAX_SHOWN_COLUMNS = 30
+# Words in the names of columns with the time at which a row starts in its recording.
+START_WORDS = {"start", "starttime", "begin", "begintime", "beginning", "onset", "offset"}
+TIME = re.compile(r"\d+([:.,]\d+)*")
 SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 
 logger = logging.getLogger(__name__)
@@ -150,14 +154,15 @@ def _media_column(column: str, value: Any, place: str) -> str:
 
 
 def check_columns(table: Table, with_answers: bool = True) -> None:
-    """Check that the table has answers, and that no column is a typo of one that training reads.
+    """Check that the table has answers, that no column is a typo of one that training reads, and that no rows are
+    parts of one recording.
 
     Args:
         table: of a corpus.
         with_answers: whether it must have answers.
 
     Raises:
-        ValueError: no row has an `answer`, or a name is almost a known one.
+        ValueError: no row has an `answer`, a name is almost a known one, or rows name parts of a recording by times.
     """
     if not table.rows:
         raise ValueError(f"{table.path} has no rows.")
@@ -171,13 +176,40 @@ def check_columns(table: Table, with_answers: bool = True) -> None:
         meant = typo_of(column, table)
         if meant is not None:
             raise ValueError(f"{table.path}: unknown column {shorten(column)}. Did you mean {meant!r}?")
+    for column in table.columns:
+        if column not in COLUMNS and START_WORDS & set(re.findall(r"[^\W\d_]+", column.casefold())):
+            _refuse_parts(table, column)
+
+
+def _refuse_parts(table: Table, start: str) -> None:
+    """Refuse rows that share a recording and start at different times: each would be its beginning.
+
+    Args:
+        table: of a corpus.
+        start: the column of times, of which some tables have one only as a note.
+    """
+    starts: dict[tuple[str, str], str] = {}  # column and file -> time of the first row that names it
+    for index, row in enumerate(table.rows):
+        time = str(row.get(start, "")).strip(BLANKS)
+        if TIME.fullmatch(time) is None:
+            continue
+        for column in MEDIA:
+            file = row.get(column)
+            if isinstance(file, str) and starts.setdefault((column, file), time) != time:
+                raise ValueError(
+                    f"{table.place(index)}: {shorten(file)} starts at {time} here and at {starts[column, file]} in an "
+                    f"earlier row, but times such as those in the column {shorten(start)} are not read: both rows "
+                    "would be the beginning of the file. Cut the recordings into one file for each row, for example "
+                    "with ffmpeg -ss START -to END -i FILE PART, and name those."
+                )
 
 
 def _suggest_answer(table: Table) -> str:
     meant = [column for column in table.columns if "answer" in (typo_of(column, table), synonym_of(column, table))]
     if not meant:
         return " Add it, with each example's label or score."
-    return f" Did you mean {', '.join(map(shorten, meant))}? Rename it to `answer`, or name it with --label_column."
+    names = ", ".join(map(shorten, meant))
+    return f" Did you mean {names}? Rename it to `answer`, or name it with --label_column (not in egmf convert)."
 
 
 def typo_of(column: str, table: Table) -> str | None:
@@ -216,7 +248,7 @@ def warn_of_unused(table: Table) -> None:
     elif unused:
         logger.info(
             f"{table.path}: the model does not read the extra columns {_shown(unused)}. They are kept: predictions "
-            "list them, for groups in reports, and --where selects by them."
+            "list them, for groups in reports, and --where of egmf train selects by them."
         )
 
 

@@ -49,6 +49,7 @@ from .encoder_cache import EncoderCache
 from .examples import (
     check_answers,
     check_examples,
+    check_words,
     describe_errors,
     examples_of_split,
     explain_labels,
@@ -286,8 +287,7 @@ class EGMFDataset(Dataset):
                 f"{name}: unknown task {shorten(example['task'])}; the model knows {', '.join(tasks)}."
                 f"{suggest(example['task'], tasks)} Define other tasks when training (--tasks_file)."
             )
-        if not isinstance(example.get("text") or "", str):
-            raise ValueError(f"{name}: text is {shorten(example['text'])}; it must be a string. Quote it.")
+        check_words(example, name)
         task = tasks[example["task"]]
         example["answer"] = parse_answer(example["answer"], task, name)
         with errors_named(name):

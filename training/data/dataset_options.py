@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .csv_tables import Table, column_name, tidy_name
+from .examples import label_text
+from .tables import KNOWN_COLUMNS
 from .text_files import shorten
 
 
@@ -22,6 +24,7 @@ COLUMN_OPTIONS = {
     "task_column": "task",
     "context_column": "context",
 }
+INPUTS = ("text", "audio", "video", "context")  # that the model reads
 
 
 @dataclass(frozen=True)
@@ -105,38 +108,60 @@ def rename_tables(tables: Sequence[Table], columns: Mapping[str, str]) -> list[T
     """
     name = columns.get("answer")
     others = {column: old for column, old in columns.items() if column != "answer"}
-    has_answers = any(name in table.columns for table in tables)
+    has_answers = name is not None and any(_find_column(name, table) in table.columns for table in tables)
     renamed = []
     for table in tables:
-        is_blind = has_answers and not {"answer", name} & set(table.columns)
+        is_blind = has_answers and not {"answer", _find_column(name, table)} & set(table.columns)
         renamed.append(rename_columns(table, others if is_blind else columns))
     return renamed
 
 
 def rename_columns(table: Table, columns: Mapping[str, str]) -> Table:
-    """Give the columns that the options name their names in EGMF.
+    """Give the columns that the options name their names in EGMF. A column may be named by several options, such as
+    paths that are also the ids.
 
     Args:
         table: of the dataset.
         columns: our column -> its name in the table.
 
     Raises:
-        ValueError: the table has no such column.
+        ValueError: the table has no such column, or the answers are an input as well.
     """
-    missing = {column: name for column, name in columns.items() if name not in table.columns}
+    options = {column: option for option, column in COLUMN_OPTIONS.items()}
+    missing = []
+    targets: dict[str, list[str]] = {}  # column of the table -> those that it is in EGMF
+    for column, name in columns.items():
+        found = _find_column(name, table)
+        if found not in table.columns:
+            missing.append(f"--{options[column]} {shorten(name)}")
+        targets.setdefault(found, []).append(column)
     if missing:
-        options = {column: option for option, column in COLUMN_OPTIONS.items()}
-        named = ", ".join(f"--{options[column]} {shorten(name)}" for column, name in missing.items())
-        raise ValueError(f"{table.path} has no such column: {named}. Its columns are {', '.join(table.columns)}.")
-    new_names = {name: column for column, name in columns.items()}
-    # A column of ours that another one replaces is not read.
-    replaced = set(columns) - set(new_names)
+        raise ValueError(
+            f"{table.path} has no such column: {', '.join(missing)}. Its columns are {', '.join(table.columns)}."
+        )
+    for name, ours in targets.items():
+        inputs = [column for column in ours if column in INPUTS]
+        if "answer" in ours and inputs:
+            raise ValueError(
+                f"--{options['answer']} and --{options[inputs[0]]} both name the column {shorten(name)}: the model "
+                "would read the answers. Name another one."
+            )
+    names: dict[str, list[str]] = {}
+    for name in table.columns:
+        # A column of ours that another one replaces is not read.
+        names[name] = targets.get(name, [] if name in columns else [name])
     rows = []
     for row in table.rows:
-        kept = {name: value for name, value in row.items() if name not in replaced}
-        rows.append({new_names.get(name, name): value for name, value in kept.items()})
-    names = [new_names.get(name, name) for name in table.columns if name not in replaced]
-    return table._replace(columns=names, rows=rows)
+        renamed = {}
+        for name, value in row.items():
+            renamed.update(dict.fromkeys(names.get(name, [name]), value))
+        rows.append(renamed)
+    return table._replace(columns=[column for ours in names.values() for column in ours], rows=rows)
+
+
+def _find_column(name: str, table: Table) -> str:
+    """The name under which a table was read: `Text`, as its file may write it, is there as `text`."""
+    return name if name in table.columns else column_name(name, KNOWN_COLUMNS)
 
 
 def map_labels(examples: Sequence[dict[str, Any]], label_map: Mapping[str, str]) -> None:
@@ -145,7 +170,7 @@ def map_labels(examples: Sequence[dict[str, Any]], label_map: Mapping[str, str])
     Raises:
         ValueError: the map names a label that no example has.
     """
-    labels = {str(example["answer"]) for example in examples if example.get("answer") is not None}
+    labels = {str(label_text(example["answer"])) for example in examples if example.get("answer") is not None}
     unknown = [label for label in label_map if label not in labels]
     if unknown:
         raise ValueError(
@@ -159,4 +184,4 @@ def map_labels(examples: Sequence[dict[str, Any]], label_map: Mapping[str, str])
 def rename_label(example: dict[str, Any], label_map: Mapping[str, str]) -> None:
     """Replace the label of an example, if the map names it."""
     answer = example.get("answer")
-    example["answer"] = label_map.get(str(answer), answer)
+    example["answer"] = label_map.get(str(label_text(answer)), answer)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from processing_egmf import BUILT_IN_TASKS, EGMFTask
+from processing_egmf.prompts_egmf import format_turn, read_context
 
 from .csv_tables import Table, compose, parse_number, tidy_name
 from .media_paths import AUDIO_SUFFIXES, FEATURES_SUFFIXES, VIDEO_SUFFIXES, MediaFolder, list_media
@@ -120,6 +121,21 @@ def check_ids(examples: Sequence[dict[str, Any]], folder: Path) -> None:
         numbers[name] = number
 
 
+def check_words(example: dict[str, Any], name: str) -> None:
+    """Check the types of an example's transcript and earlier turns.
+
+    Raises:
+        ValueError: the transcript is not text, or the turns are not those that the processor takes.
+    """
+    if not isinstance(example.get("text") or "", str):
+        raise ValueError(f"{name}: text is {shorten(example['text'])}; it must be a string. Quote it.")
+    try:
+        for turn in read_context(example.get("context")):
+            format_turn(turn)
+    except TypeError as error:
+        raise ValueError(f'{name}: {error} Give them oldest first, such as [["Ann", "Hi."], "Oh."].') from error
+
+
 def check_splits(examples: Sequence[dict[str, Any]], folder: Path) -> None:
     """Check that no two splits differ only in case, and warn of examples without a split among others with one, and of
     a split that is probably a typo of another one.
@@ -201,12 +217,23 @@ def suggest(name: Any, known: Iterable[str]) -> str:
     return f" Did you mean {similar[0]!r}?" if similar else ""
 
 
+def label_text(answer: Any) -> Any:
+    """A label that is a whole number as text: `2` is "2", and so is `2.0`, as pandas writes it next to empty cells.
+    Anything else is unchanged."""
+    is_whole = isinstance(answer, float) and answer.is_integer()
+    is_number = isinstance(answer, int) and not isinstance(answer, bool) and abs(answer) <= MAX_SCORE
+    return str(int(answer)) if is_whole or is_number else answer
+
+
 def parse_answer(answer: Any, task: EGMFTask, name: str) -> Any:
-    """Convert a score to a number; in a CSV file it is a string, possibly with a decimal comma.
+    """Convert a score to a number, and a label to text; in a CSV file a score is a string, possibly with a decimal
+    comma.
 
     Raises:
         ValueError: not a label of the task, or not a number that can be read in only one way.
     """
+    if task.kind == "classification":
+        answer = label_text(answer)
     is_label = task.kind == "classification" and isinstance(answer, str)
     if is_label and len(answer) <= MAX_SHOWN:
         # Tasks of earlier checkpoints may have labels in another form than the examples.

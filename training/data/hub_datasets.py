@@ -8,7 +8,7 @@ becomes its name.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -99,13 +99,29 @@ def read_tables(dataset: str | Path, options: DatasetOptions) -> list[Table]:
         values = part.select_columns(plain).with_format(None)[:] if plain else {}
         values = {name: _name_labels(part.features[name], values[name]) for name in plain}
         values |= {name: _read_clips(part, name) for name in media}
+        names = _name_columns(f"{dataset}, split {split}", values)
         rows = [{"split": split} for _ in range(len(part))]
         for name, column in values.items():
             for row, value in zip(rows, column, strict=True):
-                row[column_name(name, KNOWN_COLUMNS)] = value
+                row[names[name]] = value
         rows = [dict(row, split=row.get("split") or split) for row in rows]
         tables.append(_as_table(dataset, split, part.column_names, rows, first=1))
     return tables
+
+
+def _name_columns(place: str, names: Iterable[str]) -> dict[str, str]:
+    """Column of a dataset -> its name in EGMF.
+
+    Raises:
+        ValueError: two are the same column; `Text` and `text` are.
+    """
+    named: dict[str, str] = {}
+    for name in names:
+        ours = column_name(name, KNOWN_COLUMNS)
+        if ours in named.values():
+            raise ValueError(f"{place}: more than one column {ours}. Rename or remove one.")
+        named[name] = ours
+    return named
 
 
 def _as_table(dataset: str | Path, split: str, names: list[str], rows: list[dict[str, Any]], first: int) -> Table:
@@ -184,7 +200,8 @@ def stream_tables(dataset: str | Path, split: str, options: DatasetOptions, size
                 row[name] = _fetch(row[name])
             for name in set(row) & set(features or ()):
                 row[name] = _name_labels(features[name], [row[name]])[0]
-        chunk = [{column_name(name, KNOWN_COLUMNS): value for name, value in row.items()} for row in chunk]
+        ours = _name_columns(f"{dataset}, split {split}", dict.fromkeys(name for row in chunk for name in row))
+        chunk = [{ours[name]: value for name, value in row.items()} for row in chunk]
         yield _as_table(dataset, split, names, [dict(row, split=split) for row in chunk], first)
         first += len(chunk)
 

@@ -15,7 +15,7 @@ from processing_egmf.prompts_egmf import is_blank
 
 from .csv_tables import compose, parse_number, tidy_name
 from .dataset import SOURCES, EGMFDataset
-from .examples import describe_assumed_task
+from .examples import describe_assumed_task, label_text
 from .tables import MEDIA
 from .text_files import shorten
 
@@ -149,7 +149,9 @@ def select_examples(
         chosen = {tidy_name(name) for name in only_tasks}
         examples = [example for example, task in zip(examples, tasks, strict=True) if task in chosen]
         if not examples:
-            raise ValueError(f"No example has a task of --only_tasks {', '.join(only_tasks)}.")
+            wanted = ", ".join(only_tasks)
+            found = ", ".join(dict.fromkeys(tasks))
+            raise ValueError(f"No example has a task of --only_tasks {wanted}. Their tasks are {found}.")
     if max_samples is None or max_samples >= len(examples):
         return examples
     return draw_sample(examples, max_samples, default_task)
@@ -217,7 +219,7 @@ def warn_of_missing_labels(examples: list[dict[str, Any]], tasks: dict[str, EGMF
     for example in examples:
         name = example.get("task") or default
         if name in answers and isinstance(example["answer"], str | int | float):
-            answers[name].add(example["answer"])
+            answers[name].add(label_text(example["answer"]))
     for name, task in tasks.items():
         missing = [label for label in task.labels if label not in answers[name]]
         if not answers[name]:

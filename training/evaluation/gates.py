@@ -72,7 +72,8 @@ def find_collapse(figures: Mapping[str, Any], num_examples: int, gate: str = "tw
         gate: the model's `config.gate`; a uniform one cannot collapse.
     """
     largest = max(figures["spread"].values())
-    if gate == "uniform" or len(figures["spread"]) == 1 or num_examples < MIN_EXAMPLES or largest >= MIN_SPREAD:
+    active = [name for name, share in figures["share"].items() if share > 0]  # --experts gives the others no weight
+    if gate == "uniform" or len(active) == 1 or num_examples < MIN_EXAMPLES or largest >= MIN_SPREAD:
         return None
     shares = ", ".join(f"{name} {share:.2f}" for name, share in figures["share"].items())
     form = "all experts alike" if figures["entropy"] > 0.99 else f"always {shares}"

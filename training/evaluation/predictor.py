@@ -317,7 +317,8 @@ def predict(options: PredictionOptions) -> int:
         raise ValueError("Several processes need --output, the file to merge their predictions into.")
     if skipped and state.is_main_process:
         counts = ", ".join(f"{count} {suffix}" for suffix, count in skipped.most_common())
-        logger.warning(f"{options.folder}: skipped {skipped.total()} files that are not recordings: {counts}.")
+        hint = " The transcript of a.mp4 is a.txt, next to it." if ".txt" in skipped else ""
+        logger.warning(f"{options.folder}: skipped {skipped.total()} files that are not recordings: {counts}.{hint}")
     if isinstance(clips, list):
         require_examples(len(clips), state.num_processes, "clips")
     elif state.num_processes > 1:

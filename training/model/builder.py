@@ -116,7 +116,7 @@ def load_for_training(
             processor.add_task(task)
         elif task not in (stored, BUILT_IN_TASKS.get(task.name)):
             raise ValueError(
-                f"Task {task.name!r} of {checkpoint} differs from yours in its labels or its prompt. "
+                f"Task {task.name!r} of {checkpoint} differs from yours in its labels, their order, or its prompt. "
                 "Give your task another name."
             )
     set_labels(model.config, processor)

@@ -47,7 +47,6 @@ from ..data.selection import (
 from ..data.speakers import SpeakerNormalization
 from ..data.windows import cut_examples, num_clips
 from ..evaluation.processes import require_examples
-from ..evaluation.run_records import has_eval_split
 from ..model.builder import build, effective_options
 from ..model.encoders import without_untrained_encoders
 from ..model.language_model import check_text_model_location, quantization, with_lora_targets
@@ -80,6 +79,7 @@ from .checkpointing import (
 from .distillation import Distillation
 from .distributed import num_elements
 from .mixup import make_mixup
+from .next_steps import next_steps
 from .pretraining import AnswerHeads, make_optimizer, pretrain_fusion, pretraining_loss
 from .pseudo_tokens import fit_pseudo_tokens
 from .rehearsal import check_best_metric, check_optimizer, check_reports
@@ -455,14 +455,9 @@ class TrainingRun:
 
     def print_next_steps(self) -> None:
         """Where the run lies, and what to do with it."""
-        run = self.folder
-        dataset = self.data_args.dataset
-        print(f"The run is in {run}: the model, its processor, and training.json. Next:")
-        if has_eval_split(vars(self.data_args)):
-            print(f"  egmf calibrate {run}")
-        cache = f" --encoder_cache {self.data_args.encoder_cache}" if self.encoder_cache is not None else ""
-        print(f"  egmf evaluate --model_name_or_path {run} --dataset {dataset} --subsets every{cache}")
-        print(f"  egmf report {run}")
+        print(f"The run is in {self.folder}: the model, its processor, and training.json. Next:")
+        for command in next_steps(self.folder, self.data_args, self.encoder_cache is not None):
+            print(f"  {command}")
 
     def describe(self) -> dict[str, Any]:
         """The content of `training.json`."""

@@ -300,7 +300,10 @@ def _distributions(probabilities: Any) -> list[list[float]]:
 def _classes(predictions: Sequence[str], references: Sequence[str], settings: EGMFErcOptions) -> list[str]:
     """All classes, in order. Raises for names outside them unless the settings accept these."""
     if settings.labels is None:
-        return sorted(set(references) | {name for name in predictions if name})
+        names = sorted(set(references) | {name for name in predictions if name})
+        if len({" ".join(name.casefold().split()) for name in names}) < len(names):
+            warnings.warn(f"Labels that differ only in case or spaces are counted apart: {names}.", stacklevel=6)
+        return names
     labels = list(settings.labels)
     _check_names("references", references, labels, "Add them to `labels`, or leave out these examples.")
     if settings.unknown_predictions == "error":
@@ -312,12 +315,9 @@ def _classes(predictions: Sequence[str], references: Sequence[str], settings: EG
 
 def _check_names(column: str, names: Sequence[str], labels: Sequence[str], hint: str) -> None:
     known = set(labels)
-    first_index: dict[str, int] = {}
-    for index, name in enumerate(names):
-        if name not in known:
-            first_index.setdefault(name, index)
-    if first_index:
-        shown = [f"{name!r} at index {index}" for name, index in first_index.items()]
+    unknown = [name for name in dict.fromkeys(names) if name not in known]
+    if unknown:
+        shown = [f"{name!r} at index {list(names).index(name)}" for name in unknown]
         more = f" and {len(shown) - 5} more" if len(shown) > 5 else ""
         raise ValueError(
             f"`{column}` contains labels that are not among `labels`: {', '.join(shown[:5])}{more}. "

@@ -5,6 +5,7 @@ import unicodedata
 
 import pytest
 
+from training.converters.folder import main as convert
 from training.data.dataset import load_examples
 from training.data.examples import describe_errors
 
@@ -152,7 +153,7 @@ def test_extra_columns_that_no_input_is_meant_by_are_a_note(folder, caplog):
     assert [record.levelname for record in notes] == ["INFO"]
     assert notes[0].message == (
         f"{folder}/metadata.csv: the model does not read the extra columns language, cues. They are kept: predictions "
-        "list them, for groups in reports, and --where selects by them."
+        "list them, for groups in reports, and --where of egmf train selects by them."
     )
 
 
@@ -235,3 +236,18 @@ def test_missing_values_written_as_transcripts_are_warned_of(folder, value, capl
     write(folder, "id,text,answer", "a,Hi.,joy", f"b,{value},joy", "c,None.,joy", "d,null and void,joy", "e,Na,joy")
     load_examples(folder)
     assert f"1 of 5 transcripts are '{value}' or the like, such as that of 'b', and are read as words" in caplog.text
+
+
+@pytest.mark.parametrize("column", ["start", "Begin Time - ss.msec", "StartTime", "onset_s"])
+def test_rows_that_are_parts_of_one_recording_are_refused(folder, column):
+    write(folder, f"id,answer,video,{column},end", "a,joy,c.mp4,0:00.5,0:01", "b,fear,c.mp4,0:01.0,0:02")
+    with pytest.raises(ValueError, match=r"line 3: 'c.mp4' starts at 0:01.0 here and at 0:00.5 in .*ffmpeg -ss START"):
+        load_examples(folder)
+    with pytest.raises(SystemExit, match="line 3: 'c.mp4' starts at 0:01.0 here"):
+        convert([str(folder), str(folder.parent / "converted"), "--check"])
+
+
+def test_rows_of_whole_recordings_may_have_times(folder):
+    rows = ("a,joy,c.mp4,,1.5,x", "b,fear,c.mp4,,1.5,y", "c,fear,,Clips/a b.wav,2.0,z")
+    write(folder, "id,answer,video,audio,start,startle", *rows)  # two raters of one clip
+    assert len(load_examples(folder)) == 3

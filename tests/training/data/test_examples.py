@@ -7,10 +7,12 @@ from decimal import Decimal
 import pytest
 
 from processing_egmf import EGMFTask
-from training.data.dataset import load_examples
+from training.converters.core.conversion_report import ConversionReport
+from training.converters.core.labels import check_label
+from training.data.dataset import EGMFDataset, load_examples
 from training.data.dataset_options import DatasetOptions
 from training.data.examples import parse_answer, speaker_of
-from training.data.selection import select_examples, select_values
+from training.data.selection import select_examples, select_values, warn_of_missing_labels
 from training.data.speakers import check_speakers
 from training.evaluation.predictor import find_clips
 from training.evaluation.task_map import read_task_map
@@ -140,3 +142,35 @@ def test_the_table_of_a_split_without_answers_needs_no_column_for_them(tmp_path,
 def test_scores_of_databases_are_numbers():
     task = EGMFTask("s", "regression", low=-3, high=3, step=0.1, prompt="It is")
     assert parse_answer(Decimal("1.50"), task, "a") == 1.5
+
+
+@pytest.mark.parametrize("answers", [(2, 0), (2.0, 0.0), ("2", "0")])
+def test_labels_that_are_numbers_match_their_text(tmp_path, make_processor, caplog, answers):
+    (tmp_path / "tasks.yaml").write_text(
+        'mood: {kind: classification, labels: {"2": glad, "0": sad}, prompt: "It is"}'
+    )
+    write_table(tmp_path, [{"text": "Hi.", "task": "mood", "answer": answer} for answer in answers])
+    task = read_tasks(tmp_path / "tasks.yaml")["mood"]
+    processor = make_processor(None, None)
+    processor.add_task(task)
+    examples = load_examples(tmp_path)
+    assert [example["answer"] for example in EGMFDataset(examples, processor).examples] == ["2", "0"]
+    warn_of_missing_labels(examples, {"mood": task}, "train")
+    assert "no example with the labels" not in caplog.text
+    report = ConversionReport()
+    assert [check_label(task, answer, "a", report) for answer in answers] == ["2", "0"]
+    mapped = load_examples(tmp_path, options=DatasetOptions(label_map={"2": "joy"}))
+    assert mapped[0]["answer"] == "joy"
+
+
+@pytest.mark.parametrize(
+    ("context", "message"),
+    [
+        ("Hi.", "example '0': context must be a list of turns, not str. Give them oldest first"),
+        ([{"speaker": "A", "text": "Hi."}], "example '0': a turn of the context must be a string or a pair"),
+    ],
+)
+def test_earlier_turns_of_another_form_are_refused_before_training(tmp_path, make_processor, context, message):
+    write_table(tmp_path, [{"text": "Hi.", "answer": "joy", "context": context}])
+    with pytest.raises(ValueError, match=message):
+        EGMFDataset(load_examples(tmp_path), make_processor(None, None))

@@ -113,6 +113,27 @@ def test_options_that_the_dataset_does_not_fit(folder):
         load_examples(folder, options=DatasetOptions(streaming=True))
 
 
+@pytest.mark.parametrize("saved", [True, False])
+def test_names_of_columns_that_differ_only_in_case(tmp_path, saved):
+    columns = {"Text": ["wrong"], "text": ["right"], "answer": ["joy"]}
+    if saved:
+        Dataset.from_dict(columns).save_to_disk(tmp_path)
+    else:
+        pq.write_table(pa.table(columns), tmp_path / "train.parquet")
+    with pytest.raises(ValueError, match="more than one column text. Rename or remove one."):
+        load_examples(tmp_path)
+
+
+def test_options_may_name_one_column_and_write_it_as_the_file_does(tmp_path, wav):
+    (tmp_path / "metadata.csv").write_text("Text,clip,Label\nHello.,a.wav,joy\n", encoding="utf-8")
+    (tmp_path / "a.wav").write_bytes(wav.read_bytes())
+    columns = {"text": "Text", "audio": "clip", "id": "clip", "answer": "Label"}
+    (example,) = load_examples(tmp_path, options=DatasetOptions(columns=columns))
+    assert (example["id"], example["audio"], example["text"]) == ("a.wav", str(tmp_path / "a.wav"), "Hello.")
+    with pytest.raises(ValueError, match="--label_column and --text_column both name the column 'Label': the model"):
+        load_examples(tmp_path, options=DatasetOptions(columns={**columns, "text": "Label"}))
+
+
 def test_prediction_needs_no_answers(tmp_path):
     (tmp_path / "table.csv").write_text("transcript\nHello.\nNo.\n", encoding="utf-8")
     options = DatasetOptions(columns={"text": "transcript"})

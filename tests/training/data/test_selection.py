@@ -74,7 +74,7 @@ def test_tasks_are_selected_before_samples_are_counted():
     assert len(select_examples(examples, ["y"], 1, "x")) == 1
     assert [e["id"] for e in select_examples(examples, ["y"], None, "x")] == ["c", "d"]
     assert [e["id"] for e in select_examples(examples, ["x"], None, "x")] == ["a", "b"]
-    with pytest.raises(ValueError, match="No example has a task of --only_tasks z"):
+    with pytest.raises(ValueError, match="No example has a task of --only_tasks z. Their tasks are "):
         select_examples(examples, ["z"], None, "x")
 
 

@@ -37,5 +37,6 @@ def test_collapse_is_named_with_what_to_change():
     assert "--fusion_pretraining_epochs" in text
     assert find_collapse(alike, 50, gate="uniform") is None
     assert find_collapse(alike, 5) is None
+    assert find_collapse(gate_figures(np.tile([1.0, 0.0, 0.0], (50, 1)), NAMES), 50) is None  # --experts local
     varied = np.random.default_rng(0).dirichlet([1, 1, 1], size=50)
     assert find_collapse(gate_figures(varied, NAMES), 50) is None

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 from ...data.csv_tables import parse_number, tidy_name
-from ...data.examples import is_missing_value
+from ...data.examples import is_missing_value, label_text
 from ...data.text_files import shorten
 from .conversion_report import ConversionReport
 
@@ -92,6 +92,7 @@ def check_label(
 
 
 def _check_class(task: "EGMFTask", label: Any, example_id: str, report: ConversionReport) -> str | None:
+    label = label_text(label)
     name = tidy_name(clean_text(label)).casefold()
     for known in task.labels:
         if tidy_name(known).casefold() == name:
