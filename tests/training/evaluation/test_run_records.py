@@ -8,8 +8,11 @@ import pytest
 
 from tests.helpers.run_files import write_run
 from training.calibrate import main as calibrate
+from training.demo.ceilings import all_ceilings
+from training.demo.phrases import phrase_bank
 from training.evaluation import calibration, gate_factors, report_sections
 from training.evaluation.report import main as report
+from training.evaluation.report_files import read_ceilings
 from training.evaluation.run_records import read_results, read_training
 from training.evaluation.seeds import summarize_runs
 from training.experiments.gates import main as gates
@@ -181,6 +184,16 @@ def test_numbers_that_are_not_finite_are_named(run, number):
         SystemExit, match="training.json: seconds/all is '(nan|-?inf)'. It is not the record of a training"
     ):
         report([str(run)])
+
+
+def test_ceilings_that_the_demo_corpus_writes_are_read(tmp_path):
+    ceilings = all_ceilings(phrase_bank(), {"test": [(score / 10, "x") for score in range(-30, 31)]})
+    write_json(tmp_path / "ceilings.json", ceilings)
+    assert read_ceilings(tmp_path / "ceilings.json") == ceilings
+    ceilings["emotion"]["text"] = "0.7"
+    write_json(tmp_path / "ceilings.json", ceilings)
+    with pytest.raises(ValueError, match="emotion/text is '0.7'. It is not the ceilings.json of the demo corpus"):
+        read_ceilings(tmp_path / "ceilings.json")
 
 
 def test_ceilings_without_chance_are_named(run):
