@@ -40,6 +40,7 @@ def make_parser() -> CommandParser:
         help="split manifest of a converted corpus: a file name in its splits/",
     )
     add("--only_tasks", nargs="+", group=data, help="tasks whose examples are evaluated; default: all")
+    add("--where", nargs="+", group=data, help="values that the examples must have: COLUMN=VALUE, such as language=es")
     add(
         "--max_samples",
         type=int,

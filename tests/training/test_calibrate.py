@@ -8,6 +8,8 @@ from processing_egmf import EGMFProcessor
 from tests.helpers.corpus_files import write_corpus
 from training.calibrate import main
 from training.evaluation.calibrator import is_same_dataset
+from training.evaluation.run_records import read_results
+from training.records import write_json
 
 
 pytestmark = pytest.mark.integration
@@ -38,6 +40,20 @@ def test_checkpoint_is_evaluated_and_answers_calibrated(make_model, make_process
         weight = numbers["uniform_weight"]
         expected = {key: (1 - weight) * p / sum(powers.values()) + weight / len(powers) for key, p in powers.items()}
         assert found == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_examples_are_chosen_as_in_training(make_model, make_processor, tmp_path):
+    corpus = write_corpus(tmp_path / "corpus")
+    run = tmp_path / "run"
+    make_model("waveform", None, lora=None).save_pretrained(run)
+    make_processor("waveform", None).save_pretrained(run)
+    arguments = {"dataset": str(corpus), "train_split": "other", "eval_split": "train", "where": ["id=c0", "id=c2"]}
+    write_json(run / "training.json", {"data_arguments": arguments})
+    main([str(run), "--device", "cpu"])
+    results = read_results(run / "results-train.json")
+    assert results["where"] == ["id=c0", "id=c2"]
+    found = {p["id"] for task in results["subsets"]["text"]["tasks"].values() for p in task["predictions"]}
+    assert found == {"c0", "c2"}
 
 
 @pytest.mark.parametrize(

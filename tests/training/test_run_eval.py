@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from tests.helpers.corpus_files import write_corpus
-from training.evaluation.evaluator import warn_of_other_splits
 from training.evaluation.metrics import task_metrics
+from training.evaluation.run_records import warn_of_other_examples
 from training.evaluation.subsets import ALL_MODALITIES, SUBSET_NAMES
 from training.records import only_writer, write_json
 from training.run_eval import main
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.integration
 KEYS = {
     "model", "dataset", "split", "seed", "versions", "split_manifest", "max_samples", "window_hop", "load_in_4bit",
     "commit", "experts", "tasks", "device", "processes", "seconds", "config", "modalities", "subsets",
-    "peak_gib", "task_map", "weights", "speaker_normalization", "only_tasks",
+    "peak_gib", "task_map", "weights", "speaker_normalization", "only_tasks", "where",
 }  # fmt: skip
 
 
@@ -90,6 +90,24 @@ def test_only_the_examples_of_some_tasks_are_evaluated(run_eval, results, tmp_pa
         run_eval(*options, "happiness", "--overwrite")
     with pytest.raises(SystemExit, match="--only_tasks needs all examples at once. Leave out --streaming"):
         run_eval(*options, "sentiment", "--overwrite", "--streaming")
+
+
+def test_only_the_examples_with_some_values_are_evaluated(run_eval, results, tmp_path):
+    output = tmp_path / "results.json"
+    options = ("--split", "train", "--output", output, "--where")
+    run_eval(*options, "id=c0", "id=c2")
+    found = json.loads(output.read_text(encoding="utf-8"))
+    assert found["where"] == ["id=c0", "id=c2"]
+    (task,) = found["subsets"][ALL_MODALITIES]["tasks"].values()
+    every = results["subsets"][ALL_MODALITIES]["tasks"]["emotion"]["predictions"]
+    expected = {p["id"]: p["probabilities"] for p in every if p["id"] in ("c0", "c2")}
+    assert {p["id"]: p["probabilities"] for p in task["predictions"]} == {
+        name: pytest.approx(probabilities, abs=1e-5) for name, probabilities in expected.items()
+    }
+    with pytest.raises(SystemExit, match="--where language=es: no example of split 'train' has it"):
+        run_eval(*options, "language=es", "--overwrite")
+    with pytest.raises(SystemExit, match="--where needs all examples at once. Leave out --streaming"):
+        run_eval(*options, "id=c0", "--overwrite", "--streaming")
 
 
 def test_a_model_without_video_has_no_subsets_with_video(make_model, make_processor, corpus, tmp_path, capsys):
@@ -182,8 +200,18 @@ def test_hub_model_needs_an_output(run_eval):
 
 def test_warns_about_a_run_trained_on_other_splits(tmp_path, caplog):
     write_json(tmp_path / "training.json", {"data_arguments": {"split_manifest": "video_disjoint"}})
-    warn_of_other_splits(tmp_path, "video_disjoint")
-    warn_of_other_splits(tmp_path / "elsewhere", "official")
+    warn_of_other_examples(tmp_path, "video_disjoint", None)
+    warn_of_other_examples(tmp_path / "elsewhere", "official", None)
     assert caplog.text == ""
-    warn_of_other_splits(tmp_path, "official")
+    warn_of_other_examples(tmp_path, "official", None)
     assert "trained on the splits 'video_disjoint' and is evaluated on 'official'" in caplog.text
+
+
+def test_warns_about_a_run_trained_on_some_values_only(tmp_path, caplog):
+    write_json(tmp_path / "training.json", {"data_arguments": {"where": ["language=es", "speaker=Ann Lee"]}})
+    warn_of_other_examples(tmp_path, "official", ["language=en"])
+    assert caplog.text == ""
+    warn_of_other_examples(tmp_path, "official", None)
+    assert (
+        "only, and is evaluated on all. For the same ones, give --where language=es 'speaker=Ann Lee'" in caplog.text
+    )

@@ -248,7 +248,7 @@ def warn_of_unused(table: Table) -> None:
     elif unused:
         logger.info(
             f"{table.path}: the model does not read the extra columns {_shown(unused)}. They are kept: predictions "
-            "list them, for groups in reports, and --where of egmf train selects by them."
+            "list them, for groups in reports, and --where selects by them."
         )
 
 

@@ -74,6 +74,7 @@ def calibrate(
             split_manifest=data_arguments.get("split_manifest", "official"),
             subsets=["every"],
             only_tasks=data_arguments.get("only_tasks"),
+            where=data_arguments.get("where"),
             window_hop=data_arguments.get("window_hop"),
             encoder_cache=encoder_cache or data_arguments.get("encoder_cache") or None,
             reading=DatasetOptions.from_arguments(dataclasses.asdict(DataArguments()) | data_arguments),

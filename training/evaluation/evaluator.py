@@ -31,7 +31,7 @@ from ..data.dataset import EGMFDataset, load_examples, stream_examples
 from ..data.dataset_options import DatasetOptions
 from ..data.encoder_cache import EncoderCache, encode_samples, pretrained_stems, taking_outputs
 from ..data.media_paths import relative_media
-from ..data.selection import select_examples, warn_of_unread_modalities
+from ..data.selection import select_examples, select_values, warn_of_unread_modalities
 from ..data.speakers import SpeakerNormalization
 from ..data.windows import cut_examples, merge_records
 from ..model.builder import load
@@ -42,7 +42,7 @@ from .calibration import calibration_figures
 from .gates import expert_weights, find_collapse, gate_figures
 from .metrics import logged_warnings, numbers_of, task_metrics
 from .processes import choose_device, merge_over_processes, own_part, processes, require_all, require_examples
-from .run_records import read_training
+from .run_records import trained_with_normalization, warn_of_other_examples
 from .subsets import parse_subsets, subset_name, trained_modalities
 from .task_map import apply_task_map, describe_task_map, read_task_map
 
@@ -69,6 +69,7 @@ class EvaluationOptions:
         batch_size: examples per batch.
         num_workers: processes that decode clips.
         only_tasks: names of the tasks whose examples are evaluated; None for all.
+        where: COLUMN=VALUE, values of columns that the examples must have; None for all examples.
         max_samples: number of examples to evaluate, stratified by label; None for all.
         window_hop: seconds between the windows that longer clips are cut into; None to cut off their end.
         encoder_cache: folder for the outputs of frozen pretrained encoders; None to compute them.
@@ -92,6 +93,7 @@ class EvaluationOptions:
     batch_size: int = 16
     num_workers: int = 0
     only_tasks: list[str] | None = None
+    where: list[str] | None = None
     max_samples: int | None = None
     window_hop: float | None = None
     encoder_cache: str | None = None
@@ -336,8 +338,6 @@ def _write_results(
     options: EvaluationOptions, output: Path, state: PartialState, four_bit: BitsAndBytesConfig | None
 ) -> Path | None:
     task_map = read_task_map(options.task_map)
-    if task_map and options.reading.streaming:
-        raise ValueError("--task_map needs all examples at once. Leave out --streaming.")
     examples = _choose_examples(options, state)
     model, processor = load(
         options.model_name_or_path, options.text_model_name_or_path, four_bit, active_experts=options.experts
@@ -346,7 +346,7 @@ def _write_results(
         examples = apply_task_map(examples, task_map, processor.task_objects)
     modalities = trained_modalities(Path(options.model_name_or_path), processor.modalities)
     subsets = parse_subsets(options.subsets, modalities)
-    warn_of_other_splits(Path(options.model_name_or_path), options.split_manifest)
+    warn_of_other_examples(Path(options.model_name_or_path), options.split_manifest, options.where)
     model.to(state.device if state.num_processes > 1 else options.device)
     if options.speaker_normalization is None:
         options.speaker_normalization = trained_with_normalization(Path(options.model_name_or_path))
@@ -390,6 +390,7 @@ def describe_evaluation(options: EvaluationOptions) -> dict[str, Any]:
         "split": options.split,
         "split_manifest": options.split_manifest,
         "only_tasks": options.only_tasks,
+        "where": options.where,
         "max_samples": options.max_samples,
         "window_hop": options.window_hop,
         "speaker_normalization": bool(options.speaker_normalization),
@@ -409,12 +410,12 @@ def _choose_examples(options: EvaluationOptions, state: PartialState) -> list[di
     if options.reading.streaming:
         if state.num_processes > 1:
             raise ValueError("--streaming is for one process. Leave it out, or start one (--num_processes 1).")
-        if options.speaker_normalization:
-            raise ValueError("--speaker_normalization needs all clips of a speaker. Leave out --streaming.")
-        if options.only_tasks:
-            raise ValueError("--only_tasks needs all examples at once. Leave out --streaming.")
+        for name in ("speaker_normalization", "only_tasks", "where", "task_map"):
+            if getattr(options, name):
+                raise ValueError(f"--{name} needs all examples at once. Leave out --streaming.")
         return None
     examples = load_examples(options.dataset, options.split, options.split_manifest, options.reading)
+    examples = select_values(examples, options.where, options.split)
     examples = select_examples(examples, options.only_tasks, options.max_samples, default_task="")
     require_examples(len(examples), state.num_processes, f"examples of split {options.split!r}")
     return examples
@@ -483,18 +484,3 @@ def _predict_stream(
         if left == 0:
             break
     return records
-
-
-def trained_with_normalization(model: Path) -> bool:
-    """Whether a run was trained with `--speaker_normalization`, according to `training.json`."""
-    return bool((read_training(model).get("data_arguments") or {}).get("speaker_normalization"))
-
-
-def warn_of_other_splits(model: Path, manifest: str) -> None:
-    """Warn if the run was trained on different splits: it may have seen test examples."""
-    trained_on = (read_training(model).get("data_arguments") or {}).get("split_manifest", manifest)
-    if trained_on != manifest:
-        logger.warning(
-            f"{model} was trained on the splits {trained_on!r} and is evaluated on {manifest!r}: it may have been "
-            "trained on some of these examples."
-        )

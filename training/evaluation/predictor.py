@@ -35,9 +35,9 @@ from ..model.builder import load
 from ..model.language_model import quantization
 from ..options import ModelArguments
 from ..records import check_writable, in_utf_8, real_path, replacing
-from .evaluator import trained_with_normalization
 from .prediction_clips import Clip, check_speaker_folders, find_clips, read_clips
 from .processes import choose_device, merge_over_processes, own_part, processes, require_all, require_examples
+from .run_records import trained_with_normalization
 from .unfinished import UnfinishedPredictions, identify_options
 
 

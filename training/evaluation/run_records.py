@@ -7,6 +7,8 @@ A record that is of another kind, of another version or of another checkpoint, o
 entry that is wrong: a report never lacks something in silence, and never mixes two runs.
 """
 
+import logging
+import shlex
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +20,8 @@ from ..data.csv_tables import parse_number
 from ..data.text_files import check_value, shorten
 from ..records import Each, check_shape, read_json, weights_digest
 
+
+logger = logging.getLogger(__name__)
 
 NUMBER = (int, float)
 MAX_NUMBER = 1e9
@@ -59,6 +63,7 @@ TRAINING = {
         "window_hop?": NUMBER,
         "modalities?": [str],
         "only_tasks?": [str],
+        "where?": [str],
         "label_map?": [str],
     },
     "weights?": str,
@@ -219,3 +224,31 @@ def has_eval_split(data_arguments: Mapping[str, Any]) -> bool:
     """
     split = data_arguments.get("eval_split")
     return split is None or split != data_arguments.get("train_split")
+
+
+def trained_with_normalization(model: Path) -> bool:
+    """Whether a run was trained with `--speaker_normalization`, according to `training.json`."""
+    return bool((read_training(model).get("data_arguments") or {}).get("speaker_normalization"))
+
+
+def warn_of_other_examples(model: Path, manifest: str, where: list[str] | None) -> None:
+    """Warn if a run is evaluated on other splits than it was trained on, or on other values of columns.
+
+    Args:
+        model: its folder.
+        manifest: `--split_manifest` of the evaluation.
+        where: `--where` of the evaluation.
+    """
+    arguments = read_training(model).get("data_arguments") or {}
+    trained_on = arguments.get("split_manifest", manifest)
+    if trained_on != manifest:
+        logger.warning(
+            f"{model} was trained on the splits {trained_on!r} and is evaluated on {manifest!r}: it may have been "
+            "trained on some of these examples."
+        )
+    trained_where = arguments.get("where")
+    if trained_where and not where:
+        logger.warning(
+            f"{model} was trained on the examples with {' '.join(trained_where)} only, and is evaluated on all. For "
+            f"the same ones, give --where {shlex.join(trained_where)}."
+        )

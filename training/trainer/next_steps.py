@@ -21,6 +21,8 @@ def next_steps(run: Path, arguments: DataArguments, uses_cache: bool) -> list[st
     """
     evaluate = ["egmf", "evaluate", "--model_name_or_path", str(run), "--dataset", arguments.dataset]
     evaluate += [*DatasetOptions.from_arguments(vars(arguments)).command_line(), "--subsets", "every"]
+    if arguments.where:
+        evaluate += ["--where", *arguments.where]
     if uses_cache:
         evaluate += ["--encoder_cache", arguments.encoder_cache]
     calibrate = [["egmf", "calibrate", str(run)]] if has_eval_split(vars(arguments)) else []

@@ -153,7 +153,7 @@ def test_extra_columns_that_no_input_is_meant_by_are_a_note(folder, caplog):
     assert [record.levelname for record in notes] == ["INFO"]
     assert notes[0].message == (
         f"{folder}/metadata.csv: the model does not read the extra columns language, cues. They are kept: predictions "
-        "list them, for groups in reports, and --where of egmf train selects by them."
+        "list them, for groups in reports, and --where selects by them."
     )
 
 

@@ -193,9 +193,7 @@ def test_ceilings_are_read_as_the_demo_corpus_writes_them(run):
     assert read_ceilings(run / "ceilings.json") == ceilings
     ceilings["emotion"]["text"] = "0.7"
     write_json(run / "ceilings.json", ceilings)
-    with pytest.raises(
-        ValueError, match="emotion/text is '0.7'. It is not the ceilings.json of the demo corpus"
-    ):
+    with pytest.raises(ValueError, match="emotion/text is '0.7'. It is not the ceilings.json of the demo corpus"):
         read_ceilings(run / "ceilings.json")
 
 

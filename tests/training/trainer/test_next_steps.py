@@ -8,12 +8,13 @@ from training.trainer.next_steps import next_steps
 
 def test_commands_read_the_dataset_as_the_training_did():
     arguments = DataArguments(
-        dataset="my corpus", label_column="Score", label_map=["happy=joy"], encoder_cache="cache", eval_split="dev"
-    )
+        dataset="my corpus", label_column="Score", label_map=["happy=joy"], where=["mood=so so"],
+        encoder_cache="cache", eval_split="dev",
+    )  # fmt: skip
     assert next_steps(Path("runs/a"), arguments, uses_cache=True) == [
         "egmf calibrate runs/a",
         "egmf evaluate --model_name_or_path runs/a --dataset 'my corpus' --label_column Score "
-        "--label_map happy=joy --subsets every --encoder_cache cache",
+        "--label_map happy=joy --subsets every --where 'mood=so so' --encoder_cache cache",
         "egmf report runs/a",
     ]
 
