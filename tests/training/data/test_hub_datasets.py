@@ -163,6 +163,22 @@ def test_folders_named_by_labels(tmp_path, wav):
     assert examples[0]["audio"] == str(tmp_path / examples[0]["id"])
 
 
+def test_recordings_outside_folders_of_labels_are_named(tmp_path, wav, caplog):
+    def write(*names):
+        for name in names:
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(wav.read_bytes())
+
+    write("train/joy/ann/a.wav", "b.wav")
+    with pytest.raises(ValueError, match=r"its recordings \(2, such as 'b.wav'\) are not in folders of their"):
+        load_examples(tmp_path)
+    write("Train/joy/a.wav", "TRAIN/anger/b.wav")
+    examples = load_examples(tmp_path)
+    assert {(example["split"], example["answer"]) for example in examples} == {("train", "joy"), ("train", "anger")}
+    assert "2 of 4 recordings are left out: they are not in folders of their labels" in caplog.text
+
+
 def test_names_of_files_that_are_not_utf_8_give_ids_that_are(tmp_path, wav, make_processor):
     for name in (b"joy/a.wav", b"anger/caf\xe9.wav"):
         path = Path(os.fsdecode(bytes(tmp_path) + b"/" + name))
