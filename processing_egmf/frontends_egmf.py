@@ -136,7 +136,8 @@ def encode_waveform(
             "only its beginning is used. Cut it into shorter clips."
         )
     options = {"sampling_rate": sampling_rate, "return_attention_mask": True, "return_tensors": "pt"}
-    if type(extractor).__name__ == "WhisperFeatureExtractor":
+    is_whisper = type(extractor).__name__.startswith("Whisper")
+    if is_whisper:
         # It would compute 30 seconds. The zeros keep the last frames as they would be.
         options["max_length"] = min(len(waveform) + extractor.n_fft, extractor.n_samples)
     extracted = extractor(waveform, **options)
@@ -146,8 +147,8 @@ def encode_waveform(
         mask = extracted[mask_name][0].bool()
         # At least one step of a very short clip.
         mask[:1] = True
-        # Whisper's values are (mel bands, T).
-        if len(mask) != len(values):
+        # Whisper's values are (mel bands, T), also where these are as many.
+        if is_whisper or len(mask) != len(values):
             values = values.transpose(0, 1)
         values = values[mask]
     # Extractors that standardize each band over time turn a single step, whose deviation is 0, into NaN.
@@ -156,11 +157,10 @@ def encode_waveform(
 
 def longest_recording(extractor: Any) -> float:
     """Seconds after which a feature extractor silently cuts a recording off; infinite if it does not."""
-    fields = vars(extractor)
     if type(extractor).__name__.startswith("AST"):
-        return fields["max_length"] / 100  # frames of 10 ms
-    num_samples = fields.get("n_samples", fields.get("nb_max_samples"))  # of Whisper, of CLAP
-    return math.inf if num_samples is None else num_samples / extractor.sampling_rate
+        return vars(extractor)["max_length"] / 100  # frames of 10 ms
+    # Of Whisper.
+    return vars(extractor).get("n_samples", math.inf) / extractor.sampling_rate
 
 
 def encode_frames(frames: np.ndarray, image_processor: Any, view: str) -> dict[str, torch.Tensor]:

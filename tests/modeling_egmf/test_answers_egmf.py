@@ -349,6 +349,15 @@ def test_task_ids_and_expert_names_pass_through(setting, process):
     assert output.modality_mask.shape == (5, 3)
 
 
+def test_scoring_in_training_mode_is_refused(make_model, make_processor, make_samples, process):
+    model = make_model(fusion_dropout=0.5)
+    inputs = process(make_processor(), make_samples(3))
+    expected = model.score_answers(**inputs).probabilities
+    with pytest.raises(ValueError, match=r"training mode, dropout changes the answers: call model\.eval\(\) first"):
+        model.train().score_answers(**inputs)
+    assert torch.equal(model.eval().score_answers(**inputs).probabilities, expected)
+
+
 def test_no_gradient_is_kept(setting, process):
     model, processor, samples = setting
     assert not model.score_answers(**process(processor, samples[:1])).probabilities.requires_grad

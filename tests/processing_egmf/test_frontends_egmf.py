@@ -72,8 +72,8 @@ def test_frontend_whisper(make_processor, tmp_path):
 def test_frontend_whisper_keeps_the_length_of_the_clip(make_processor):
     extractor = WhisperFeatureExtractor(feature_size=8, chunk_length=1)
     processor = make_processor("waveform", None, feature_extractor=extractor)
-    # Every frame is real; as many frames as mel bands; part of a frame.
-    for seconds, steps in ((1.0, 100), (0.08, 8), (0.025, 3)):
+    # Every frame is real; as many frames as mel bands, without and with those after the clip; part of a frame.
+    for seconds, steps in ((1.0, 100), (0.08, 8), (0.06, 6), (0.025, 3)):
         tone = sine(200, seconds, 16_000)
         batch = processor(audio=tone, sampling_rate=16_000)
         assert batch["audio_mask"].tolist() == [[True] * steps]

@@ -144,7 +144,13 @@ class EGMFWithHead(EGMFForConditionalGeneration):
 
     @torch.no_grad()
     def score_answers(self, *, answer_ids: torch.LongTensor | None = None, **inputs: Any) -> EGMFAnswerOutput:
-        """The head's distribution over each sample's answers, with as many columns as `answer_ids` (B, A, L)."""
+        """The head's distribution over each sample's answers, with as many columns as `answer_ids` (B, A, L).
+
+        Raises:
+            ValueError: the model is in training mode.
+        """
+        if self.training:
+            raise ValueError("In training mode, dropout changes the answers: call model.eval() first.")
         log_probs, fusion = self.read_answers(**inputs)
         if answer_ids is not None:
             log_probs = log_probs[:, : answer_ids.shape[1]]

@@ -88,3 +88,11 @@ def test_a_configuration_that_is_no_object_is_named(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises((OSError, ValueError), match=f"The config.json of {tmp_path}"):
         load(tmp_path)
+
+
+def test_scoring_in_training_mode_is_refused(model, batch):
+    try:
+        with pytest.raises(ValueError, match=r"training mode, dropout changes the answers: call model\.eval"):
+            model.train().score_answers(**batch)
+    finally:
+        model.eval()
