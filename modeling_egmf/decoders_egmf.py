@@ -177,7 +177,7 @@ def refusal(config: PreTrainedConfig, model_class: type[PreTrainedModel] | None 
         return "its 'hash_moe' layers route token ids, which pseudo tokens do not have"
     # Gemma 4 derives the first from the second.
     if fields.get("is_causal") is False or fields.get("use_bidirectional_attention") is True:
-        return "its configuration lets tokens read later ones"
+        return "its tokens read later ones"
     is_encoder = fields.get("is_decoder") is False and not config.is_encoder_decoder
     if is_encoder and config.model_type not in DECODER_TYPES:
         return "it is an encoder, unless its configuration has `is_decoder=True`"

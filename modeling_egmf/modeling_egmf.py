@@ -481,8 +481,8 @@ class EGMFForConditionalGeneration(EGMFAdapterMixin, EGMFCheckpointMixin, EGMFPr
         if answer_ids.ndim != 3 or len(answer_ids) != len(input_ids):
             raise ValueError(f"`answer_ids` has shape {tuple(answer_ids.shape)}; give (samples, answers, tokens).")
         check_token_ids("answer_ids", answer_ids.clamp(min=0), self.config)
-        if self.training:
-            raise ValueError("In training mode, dropout changes the answers: call model.eval() first.")
+        if self.training and self.language_model.is_gradient_checkpointing:
+            raise ValueError("Gradient checkpointing disables the cache: call model.eval().")
         answers = AnswerSet.from_answer_ids(answer_ids, attention_mask.device)
         embeds, fusion = self.embed_prompt(input_ids, **inputs)
         attention_mask = hide_switched_off_text(attention_mask, *map(inputs.get, TEXT_INPUTS))

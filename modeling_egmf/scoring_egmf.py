@@ -16,6 +16,7 @@ AnswerScorer.score chooses the way. Next: answers_egmf.py, where the tries of th
 # B batch  S prompt tokens  L tokens of a sequence  D LLM width  R rows  N inner nodes  G edges
 
 import copy
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -48,12 +49,14 @@ class AnswerScorer:
     answers: AnswerSet
 
     def score(self, prompt_embeds: Tensor, prompt_mask: Tensor) -> Tensor:
-        """Score all nodes in the way that the language model needs.
+        """Score all nodes in the way that the language model needs. Warns of a model in training mode.
 
         Args:
             prompt_embeds: (B, S, D).
             prompt_mask: (B, S), 1 on real tokens; hidden tokens may be anywhere but in the last column.
         """
+        if self.llm.training:
+            warnings.warn("Dropout changes answers: call model.eval().", stacklevel=4)
         support = describe_decoder(self.llm.config)
         if support.scoring == "tree":
             return self.score_cached(prompt_embeds, prompt_mask, as_tree=True)

@@ -41,8 +41,8 @@ def read_class_folders(folder: Path) -> Table | None:
     if elsewhere and not rows:
         raise ValueError(
             f"{folder} is not a corpus: it has neither metadata.jsonl nor metadata.csv nor Parquet files, and its "
-            f"recordings ({len(elsewhere)}, such as {elsewhere[0]}) are not in folders of their labels, as joy/a.wav or "
-            "train/joy/a.wav would be. Move them, or write a table with the columns audio or video, answer and split."
+            f"recordings ({len(elsewhere)}, such as {elsewhere[0]}) are not in folders of their labels, as joy/a.wav "
+            "or train/joy/a.wav would be. Move them, or write a table with columns audio or video, answer and split."
         )
     if len({row["label"] for row in rows}) < 2:
         return None

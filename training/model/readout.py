@@ -13,6 +13,7 @@ are for `egmf evaluate` and `egmf predict`; the code on the Hub refuses them, be
 
 # B batch  S prompt tokens  D LLM width  A answers
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -146,11 +147,10 @@ class EGMFWithHead(EGMFForConditionalGeneration):
     def score_answers(self, *, answer_ids: torch.LongTensor | None = None, **inputs: Any) -> EGMFAnswerOutput:
         """The head's distribution over each sample's answers, with as many columns as `answer_ids` (B, A, L).
 
-        Raises:
-            ValueError: the model is in training mode.
+        Warns of a model in training mode.
         """
         if self.training:
-            raise ValueError("In training mode, dropout changes the answers: call model.eval() first.")
+            warnings.warn("Dropout changes answers: call model.eval().", stacklevel=3)
         log_probs, fusion = self.read_answers(**inputs)
         if answer_ids is not None:
             log_probs = log_probs[:, : answer_ids.shape[1]]
