@@ -130,6 +130,9 @@ def shared_config(language_model: PreTrainedModel) -> PreTrainedConfig:
     text_config = language_model.config
     text_config.name_or_path = ""
     text_config.dtype = language_model.dtype
+    # Scoring answers has no loss to balance experts with.
+    if "output_router_logits" in vars(text_config):
+        text_config.output_router_logits = False
     if "quantization_config" in vars(text_config):
         text_config = copy.copy(text_config)
         del text_config.quantization_config

@@ -165,7 +165,8 @@ def image_to_rgb(image: Any) -> np.ndarray:
     # 16 bits in one channel; `convert` would cut the levels off at 255.
     if image.mode.startswith(("I", "F")):
         levels = np.asarray(image, np.float32)
-        scale = 1 / 257 if levels.max(initial=0) > 255 else 1.0
+        peak = levels.max(initial=0)
+        scale = 1 / 257 if peak > 255 else 255 if image.mode == "F" and peak <= 1 else 1
         gray = np.clip(np.rint(levels * scale), 0, 255).astype(np.uint8)
         return np.repeat(gray[..., None], 3, axis=2)
     if image.has_transparency_data:

@@ -7,7 +7,7 @@ from tests.helpers.sources import HUB_FILES
 
 
 HUB_FOLDERS = ("modeling_egmf", "processing_egmf")
-MAX_HUB_LINES = 6_585  # code lines of both folders
+MAX_HUB_LINES = 6_588  # code lines of both folders
 
 PACKED = """
 a, b = 1, 2

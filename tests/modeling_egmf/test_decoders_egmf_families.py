@@ -21,6 +21,7 @@ KINDS = {
     "learned positions": ("gpt2", {}),
     "sinusoidal positions": ("xglm", {}),
     "experts": ("mixtral", {}),
+    "experts with a loss": ("mixtral", {"output_router_logits": True}),
     "latent attention": ("deepseek_v3", {}),
     "sparse attention": ("deepseek_v32", {}),
     "sliding": ("mistral", {}),

@@ -96,6 +96,13 @@ def test_sixteen_bits_are_scaled():
     assert np.array_equal(frames[0], FACE)
 
 
+@pytest.mark.parametrize("scale", [1.0, 1 / 255])
+def test_floating_point_pictures_have_levels_up_to_255_or_1(scale):
+    picture = Image.fromarray(FACE[..., 0].astype(np.float32) * np.float32(scale))
+    for source in (picture, saved(picture, "TIFF")):
+        assert np.array_equal(load_video(source, 1)[0], np.repeat(FACE[..., :1], 3, axis=2))
+
+
 @pytest.mark.parametrize("file_format", ["GIF", "WEBP", "PNG"])
 def test_animations_are_sampled_in_time(file_format, warnings_of):
     frames = gray_frames(10, 24, 32)
