@@ -42,7 +42,7 @@ def test_checkpoint_is_evaluated_and_answers_calibrated(make_model, make_process
         assert found == pytest.approx(expected, abs=1e-5)
 
 
-def test_the_examples_are_chosen_as_in_training(make_model, make_processor, tmp_path):
+def test_the_examples_are_chosen_as_in_training(make_model, make_processor, tmp_path, capsys):
     corpus = write_corpus(tmp_path / "corpus")
     run = tmp_path / "run"
     make_model("waveform", None, lora=None).save_pretrained(run)
@@ -54,6 +54,7 @@ def test_the_examples_are_chosen_as_in_training(make_model, make_processor, tmp_
     assert results["where"] == ["id=c0", "id=c2"]
     found = {p["id"] for task in results["subsets"]["text"]["tasks"].values() for p in task["predictions"]}
     assert found == {"c0", "c2"}
+    assert "emotion is calibrated on only 2 examples with text: fewer than 50 say little" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ options are in training/calibrate.py.
 """
 
 import dataclasses
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ from .tables import format_number, format_subset, markdown_table
 
 
 PROCESSOR = "processor_config.json"
+FEW_EXAMPLES = 50  # for three numbers of each subset
+
+logger = logging.getLogger(__name__)
 
 
 def calibrate(
@@ -175,6 +179,16 @@ def check_answers(prediction: dict[str, Any], task: EGMFTask, path: Path) -> Non
         )
 
 
+def _warn_of_few_examples(task: str, results: dict[str, Any]) -> None:
+    parts = {subset: part["tasks"][task] for subset, part in results["subsets"].items() if task in part["tasks"]}
+    subset = min(parts, key=lambda name: parts[name]["examples"])
+    if parts[subset]["examples"] < FEW_EXAMPLES:
+        logger.warning(
+            f"{task} is calibrated on only {parts[subset]['examples']} examples with {format_subset(subset)}: fewer "
+            f"than {FEW_EXAMPLES} say little about how sure it should be. Compare before and after on another split."
+        )
+
+
 def store_calibration(run: Path, results: dict[str, Any]) -> str:
     """Fit, write into the checkpoint; returns the table that `calibrate` returns."""
     stored = read_json(run / PROCESSOR)
@@ -183,6 +197,7 @@ def store_calibration(run: Path, results: dict[str, Any]) -> str:
         if not any(task["name"] in part["tasks"] for part in results["subsets"].values()):
             continue
         task["calibration"] = fit_calibration(results["subsets"], task["name"])
+        _warn_of_few_examples(task["name"], results)
         for subset, part in results["subsets"].items():
             if task["name"] not in part["tasks"]:
                 continue
