@@ -317,10 +317,10 @@ def _check_names(column: str, names: Sequence[str], labels: Sequence[str], hint:
     known = set(labels)
     unknown = [name for name in dict.fromkeys(names) if name not in known]
     if unknown:
-        shown = [f"{name!r} at index {list(names).index(name)}" for name in unknown]
-        more = f" and {len(shown) - 5} more" if len(shown) > 5 else ""
+        shown = [f"{name!r} at index {list(names).index(name)}" for name in unknown[:5]]
+        more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
         raise ValueError(
-            f"`{column}` contains labels that are not among `labels`: {', '.join(shown[:5])}{more}. "
+            f"`{column}` contains labels that are not among `labels`: {', '.join(shown)}{more}. "
             f"Accepted, spelled exactly like this: {_listed(labels, 20)}. {hint}"
         )
 
