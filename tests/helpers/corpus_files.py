@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig, WhisperFeatureExtractor
 
+from tests.helpers.backbone_configs import AUDIO_BACKBONES
 from tests.helpers.media_files import gray_frames, sine, write_video
 
 
@@ -55,6 +56,14 @@ def write_language_model(folder: Path, model, tokenizer) -> Path:
     model.config._name_or_path = ""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+def write_whisper(folder: Path) -> Path:
+    """A tiny random Whisper and its feature extractor."""
+    torch.manual_seed(0)
+    AutoModel.from_config(AUDIO_BACKBONES["whisper"]).save_pretrained(folder)
+    WhisperFeatureExtractor(feature_size=8, chunk_length=1, hop_length=400).save_pretrained(folder)
     return folder
 
 

@@ -9,11 +9,9 @@ import torch
 from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
-from transformers import AutoModel, WhisperFeatureExtractor
 
 from processing_egmf import BUILT_IN_TASKS
-from tests.helpers.backbone_configs import AUDIO_BACKBONES
-from tests.helpers.corpus_files import tiny_llama, write_corpus, write_language_model
+from tests.helpers.corpus_files import tiny_llama, write_corpus, write_language_model, write_whisper
 from tests.helpers.run_files import SMALL_RUN as SMALL
 from training.arguments import parse_arguments
 from training.data import layer_weights
@@ -124,9 +122,7 @@ def place(tmp_path_factory, trained_tokenizer):
     write_corpus(folder / "corpus")
     tokenizer = copy.deepcopy(trained_tokenizer)
     write_language_model(folder / "llm", tiny_llama(tokenizer), tokenizer)
-    torch.manual_seed(0)
-    AutoModel.from_config(AUDIO_BACKBONES["whisper"]).save_pretrained(folder / "whisper")
-    WhisperFeatureExtractor(feature_size=8, chunk_length=1, hop_length=400).save_pretrained(folder / "whisper")
+    write_whisper(folder / "whisper")
     return folder
 
 
